@@ -1,0 +1,58 @@
+# Everything runs in .venv, which is built on first use and left alone afterwards. Needs Python 3.11 or newer, make and
+# a package index. PYTHON=... picks the interpreter, ARGS=... adds to pytest's arguments.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+# What must be covered to the last branch.
+FLOORS := txpaxos/core/*,txpaxos/wire/*,txpaxos/storage/*,txpaxos/packing.py
+
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
+PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test coverage lint clean
+.NOTPARALLEL:
+
+## demo: three nodes on this machine, one of them killed on the way
+demo: $(VENV)/installed
+	$(VENV)/bin/txpaxos demo
+
+## test: all tests
+test: $(VENV)/installed-test
+	$(RUN) -m pytest $(ARGS)
+
+## coverage: all tests, and which lines and branches they leave out; fails if that is any of the lower floors'
+coverage: $(VENV)/installed-test
+	$(RUN) -m coverage run -m pytest $(ARGS)
+	$(RUN) -m coverage report --skip-covered
+	$(RUN) -m coverage report --skip-covered --include='$(FLOORS)' --fail-under=100
+
+## lint: style, formatting and types
+lint: $(VENV)/installed-test $(VENV)/installed-lint
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+## clean: away with all that the above made
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete
+
+$(VENV)/made:
+	@$(PYTHON) $(NEW_ENOUGH) || { \
+		echo "txpaxos needs Python 3.11 or newer, and $(PYTHON) is not: install one, or name it with PYTHON=..." >&2; \
+		exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made setup.py
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/made setup.py
+	$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,45 @@
+"""How txpaxos is packaged. Everything that is not packaging (tools, tests) is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8.4.1",
+    "pytest-twisted>=1.14.3",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "coverage>=7.6",
+    "setuptools>=70.1",  # the packaging tests build without a network
+]
+LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
+
+setup(
+    name="txpaxos",
+    version="0.1.0",
+    description="Replicated services on Twisted: Multi-Paxos that keeps its promises.",
+    long_description_content_type="text/x-rst",
+    author="The txpaxos developers",
+    license="MIT",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    # Do not remove: it keeps `pip install -e .` a plain path entry, and only so does twistd find the plugin.
+    package_dir={"": "."},
+    # No __init__.py may stand under twisted/: it would replace Twisted's own, and uninstalling would delete it.
+    packages=[*find_packages(include=["txpaxos", "txpaxos.*"]), "twisted.plugins"],
+    package_data={"txpaxos": ["py.typed"]},
+    entry_points={"console_scripts": ["txpaxos = txpaxos.cli:main"]},
+    python_requires=">=3.11",
+    install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
+    extras_require={"test": TEST, "lint": LINT, "dev": TEST + LINT},
+    zip_safe=False,
+)

@@ -1,0 +1,32 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import provider
+
+
+@pytest.fixture(autouse=True)
+def logged_errors() -> Iterator[list[dict[str, Any]]]:
+    """Fail a test that leaves an error in Twisted's log: an unhandled Deferred passes silently otherwise.
+
+    A test that expects errors looks at the list and clears it.
+    """
+    seen: list[dict[str, Any]] = []
+
+    @provider(ILogObserver)
+    def observer(event: dict[str, Any]) -> None:
+        if event.get("log_failure") is not None or event.get("isError"):
+            seen.append(event)
+
+    globalLogPublisher.addObserver(observer)
+    yield seen
+    gc.collect()  # makes "Unhandled error in Deferred" appear now and not in some later test
+    globalLogPublisher.removeObserver(observer)
+    if seen:
+        pytest.fail(f"errors in the Twisted log: {[str(e.get('log_failure') or e.get('log_format')) for e in seen]}")
