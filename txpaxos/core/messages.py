@@ -1,0 +1,219 @@
+"""What nodes say to each other.
+
+One frozen class per message, with only the fields that message needs. Each docstring says who sends it, to whom, when,
+and what must be on the sender's disk before it leaves. Who sent a message is not part of it: the envelope says so.
+
+The first group is Paxos for one decree (Lamport, *Paxos Made Simple*, 2001, section 2.2). The second is the same two
+phases for a log, where one phase 1 covers every slot (section 3 there).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import attrs
+from attrs.validators import ge
+
+NodeId: TypeAlias = str
+Slot: TypeAlias = int
+
+
+class Ballot(NamedTuple):
+    """A proposal number. Totally ordered: by round, and within a round by node, so no two nodes ever share one."""
+
+    round: int
+    node: NodeId
+
+    def __str__(self) -> str:
+        return f"{self.round}.{self.node}" if self.round else "none"
+
+
+LOWEST = Ballot(0, "")
+"""Below every ballot anyone can use. A value, never ``None``, so ballots always compare."""
+
+NO_OP = b""
+"""The value a new leader puts into a slot nobody had a value for. Applications never see it."""
+
+
+class Proposal(NamedTuple):
+    """A ballot and the value proposed in it. What an acceptor accepts."""
+
+    ballot: Ballot
+    value: bytes
+
+
+class Vote(NamedTuple):
+    """A proposal that an acceptor accepted at one slot of the log."""
+
+    slot: Slot
+    ballot: Ballot
+    value: bytes
+
+
+# ---------------------------------------------------------------- one decree
+
+
+@attrs.frozen
+class Prepare:
+    """Phase 1a. A proposer to every acceptor. The round of ``ballot`` is on the proposer's disk first."""
+
+    ballot: Ballot
+
+
+@attrs.frozen
+class Promise:
+    """Phase 1b. An acceptor to the proposer of ``ballot``: I accept nothing below it from now on, and this
+    (``accepted``) is the highest proposal I have accepted, if any. The promise is on disk first."""
+
+    ballot: Ballot
+    accepted: Proposal | None
+
+
+@attrs.frozen
+class Accept:
+    """Phase 2a. A proposer to every acceptor, once a quorum has promised ``ballot``."""
+
+    ballot: Ballot
+    value: bytes
+
+
+@attrs.frozen
+class Accepted:
+    """Phase 2b. An acceptor to every learner. The accepted proposal is on disk first."""
+
+    ballot: Ballot
+    value: bytes
+
+
+@attrs.frozen
+class Nack:
+    """An acceptor to whoever sent a Prepare, an Accept or a Heartbeat of a ``ballot`` below the one it ``promised``.
+
+    An optimisation the paper allows (section 2.5 there): correctness does not need it, a proposer that would
+    otherwise wait in vain does. The promise it tells of is on disk first."""
+
+    ballot: Ballot
+    promised: Ballot
+
+
+@attrs.frozen
+class Decided:
+    """A node that knows the chosen value, to one that still asks about it. What it knows is on disk first."""
+
+    value: bytes
+
+
+@attrs.frozen
+class Heartbeat:
+    """The leader to everyone: I am alive, and every slot up to ``chosen_through`` is chosen (0 where there is no log).
+
+    Sent every ``heartbeat_seconds`` and at once when the last open slot has closed. ``sequence`` counts up, so that an
+    answer can be matched with what it answers."""
+
+    ballot: Ballot
+    chosen_through: Slot = attrs.field(default=0, validator=ge(0))
+    sequence: int = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen
+class HeartbeatAck:
+    """A follower to the leader: I follow ``ballot`` and have learned every slot up to ``chosen_through``.
+
+    A leader that no longer hears a quorum steps down, so that it does not stand in the way of one who would."""
+
+    ballot: Ballot
+    chosen_through: Slot = attrs.field(default=0, validator=ge(0))
+    sequence: int = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen
+class Canvass:
+    """A follower that has lost its leader, to everyone else: would you back me? Asked before a ballot is started, so
+    that a node which cannot win, or need not, disturbs nobody with a higher ballot. Nothing is on disk for it."""
+
+    sequence: int = attrs.field(validator=ge(0))
+
+
+@attrs.frozen
+class Support:
+    """The answer to a Canvass of that ``sequence``: I, too, have not heard from a leader for the shortest
+    liveness window. It promises nothing, and nothing is on disk for it."""
+
+    sequence: int = attrs.field(validator=ge(0))
+
+
+@attrs.frozen
+class AboutSubject:
+    """Any message of one decree (but no heartbeat: subjects have no leader), about the subject of that name."""
+
+    subject: str
+    message: OneDecreeMessage
+
+
+OneDecreeMessage: TypeAlias = Prepare | Promise | Accept | Accepted | Nack | Decided
+
+# ------------------------------------------------------------------- the log
+
+
+@attrs.frozen
+class PrepareLog:
+    """Phase 1a for every slot from ``first_slot`` on. A candidate to everyone, itself included. Its ballot is on its
+    disk first. A candidate asks from its own first unchosen slot."""
+
+    ballot: Ballot
+    first_slot: Slot = attrs.field(validator=ge(1))
+
+
+@attrs.frozen
+class PromiseLog:
+    """Phase 1b. A node to the candidate: I accept nothing below ``ballot`` at any slot from now on. From ``first_slot``
+    (the candidate's question) on, ``values`` are those I know to be chosen, one slot after the other, and ``votes`` all
+    I have accepted above them. The promise is on disk first."""
+
+    ballot: Ballot
+    first_slot: Slot = attrs.field(validator=ge(1))
+    values: tuple[bytes, ...] = ()
+    votes: tuple[Vote, ...] = ()
+
+
+@attrs.frozen
+class AcceptSlot:
+    """Phase 2a for one slot. The leader to everyone, itself included. Says on the way that every slot up to
+    ``chosen_through`` is chosen."""
+
+    ballot: Ballot
+    slot: Slot = attrs.field(validator=ge(1))
+    value: bytes = b""
+    chosen_through: Slot = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen
+class AcceptedSlot:
+    """Phase 2b for one slot. A node to the leader of ``ballot`` (maybe itself). The vote is on disk first."""
+
+    ballot: Ballot
+    slot: Slot = attrs.field(validator=ge(1))
+
+
+@attrs.frozen
+class Fetch:
+    """A node that misses chosen values, to one that may have them: send me those from ``first_slot`` on."""
+
+    first_slot: Slot = attrs.field(validator=ge(1))
+
+
+@attrs.frozen
+class ChosenValues:
+    """The answer to Fetch, and to a candidate too far behind to lead: the chosen values of ``first_slot``,
+    ``first_slot + 1``, ... (as many as fit one answer), and how far the sender's own knowledge goes."""
+
+    first_slot: Slot = attrs.field(validator=ge(1))
+    values: tuple[bytes, ...] = ()
+    chosen_through: Slot = attrs.field(default=0, validator=ge(0))
+
+
+LeadershipMessage: TypeAlias = Heartbeat | HeartbeatAck | Canvass | Support
+LogMessage: TypeAlias = (
+    PrepareLog | PromiseLog | AcceptSlot | AcceptedSlot | Nack | LeadershipMessage | Fetch | ChosenValues
+)
+Message: TypeAlias = OneDecreeMessage | LogMessage | AboutSubject

@@ -1,0 +1,177 @@
+"""What the core hands back from every call: the work its caller owes it, in the order in which it must be done.
+
+The laws of a :class:`Ready`, on which the safety of Paxos rests:
+
+1. ``save`` is on disk before anything in ``send`` leaves, also before what goes to the node itself.
+2. Readys are performed strictly in the order in which they were returned. One that saves nothing still waits for the
+   saves of those before it.
+3. A save that has finished releases what it covered, and nothing that came later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import attrs
+
+from txpaxos.core.messages import LOWEST, Ballot, Message, NodeId, Proposal, Slot
+
+# ------------------------------------------------------ records: what is saved
+
+
+@attrs.frozen
+class Promised:
+    """The node promised ``ballot`` for every slot of the log. Written by a candidate for its own ballot, too."""
+
+    ballot: Ballot
+
+
+@attrs.frozen
+class Voted:
+    """The node accepted ``value`` at ``slot`` in ``ballot`` (and so promised ``ballot``). When it did, it had learned
+    every slot up to ``chosen_through``: a hint that spares a restarted node from asking."""
+
+    ballot: Ballot
+    slot: Slot
+    value: bytes
+    chosen_through: Slot
+
+
+@attrs.frozen
+class Learned:
+    """The node was told the chosen values of ``first_slot``, ``first_slot + 1``, ..."""
+
+    first_slot: Slot
+    values: tuple[bytes, ...]
+
+
+@attrs.frozen
+class PeerMet:
+    """The node has met ``peer``, whose data folder had this ``incarnation``. If that peer ever comes back with another,
+    it has lost what it promised, and must not be heard."""
+
+    peer: NodeId
+    incarnation: int
+
+
+@attrs.frozen
+class DecreeState:
+    """All that one node must remember of one single decree."""
+
+    promised: Ballot = LOWEST
+    accepted: Proposal | None = None
+    chosen: bytes | None = None
+
+
+@attrs.frozen
+class SubjectState:
+    """The whole state of one subject; replaces what was saved for it before."""
+
+    subject: str
+    state: DecreeState
+
+
+LogRecord: TypeAlias = Promised | Voted | Learned
+JournalRecord: TypeAlias = LogRecord | PeerMet
+Record: TypeAlias = JournalRecord | DecreeState | SubjectState
+"""What a Ready may hold. A store meets a DecreeState only inside a SubjectState."""
+
+# ------------------------------------------------------- what the outside does
+
+
+@attrs.frozen
+class Envelope:
+    """A message and the nodes it goes to (the sender may be one of them)."""
+
+    to: tuple[NodeId, ...]
+    message: Message
+
+
+@attrs.frozen
+class Chosen:
+    """``value`` is chosen at ``slot``. Handed out in slot order, each slot once. (A single decree calls itself 0.)"""
+
+    slot: Slot
+    value: bytes
+
+
+@attrs.frozen
+class SubjectChosen:
+    """``value`` is chosen for ``subject``. Handed out once."""
+
+    subject: str
+    value: bytes
+
+
+@attrs.frozen
+class AskAnswered:
+    """The question ``question`` about a subject has its answer: the chosen value, or ``None`` if nothing is chosen."""
+
+    question: int
+    value: bytes | None
+
+
+@attrs.frozen
+class LeadershipAcquired:
+    """This node won ``ballot``: a quorum promised it."""
+
+    ballot: Ballot
+
+
+@attrs.frozen
+class LeadershipLost:
+    """This node led with ``ballot`` and does no longer."""
+
+    ballot: Ballot
+
+
+@attrs.frozen
+class LeadershipChanged:
+    """The node this one believes to lead was ``previous`` and is ``current``; ``None`` stands for nobody known."""
+
+    previous: NodeId | None
+    current: NodeId | None
+
+
+LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChanged
+
+
+@attrs.frozen
+class Ready:
+    """What the caller owes the core, fields in the order in which it must be done.
+
+    ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
+    """
+
+    save: tuple[Record, ...] = ()
+    send: tuple[Envelope, ...] = ()
+    chosen: tuple[Chosen | SubjectChosen, ...] = ()
+    answers: tuple[AskAnswered, ...] = ()
+    leadership: tuple[LeadershipFact, ...] = ()
+    wake_at: float | None = None
+
+
+@attrs.define
+class Work:
+    """A Ready in the making: handlers append, the public method closes it with :meth:`ready`."""
+
+    save: list[Record] = attrs.field(factory=list)
+    send: list[Envelope] = attrs.field(factory=list)
+    chosen: list[Chosen | SubjectChosen] = attrs.field(factory=list)
+    answers: list[AskAnswered] = attrs.field(factory=list)
+
+    def keep(self, record: Record | None) -> None:
+        """Save ``record``, if there is one."""
+        if record is not None:
+            self.save.append(record)
+
+    def tell(self, to: NodeId | Iterable[NodeId], message: Message) -> None:
+        """Put ``message`` into an envelope to one node, or to several."""
+        self.send.append(Envelope((to,) if isinstance(to, str) else tuple(to), message))
+
+    def ready(self, leadership: Iterable[LeadershipFact] = (), wake_at: float | None = None) -> Ready:
+        """The finished Ready."""
+        return Ready(
+            tuple(self.save), tuple(self.send), tuple(self.chosen), tuple(self.answers), tuple(leadership), wake_at
+        )

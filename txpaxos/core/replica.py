@@ -1,0 +1,440 @@
+"""Multi-Paxos: a log of chosen values, one node's part of it.
+
+*Paxos Made Simple*, section 3: a leader runs phase 1 once for every slot there is or will be, and from then on each
+value costs one phase 2. What the paper leaves to the reader is here: a window of open slots, the new leader that
+re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, and asking for what was
+missed. Leadership is the piece from :mod:`txpaxos.core.functional`; the memory is :class:`txpaxos.core.log.Log`.
+
+Laws:
+
+* Every call returns a :class:`~txpaxos.core.ready.Ready`; see there for what the caller owes.
+* A leader proposes a slot once in its ballot, and only slots above all it was told to be chosen.
+* Votes to oneself are messages like any other: sent, saved, then received.
+* What is stale or misdirected is dropped by a guard with a name, and counted under it in ``dropped``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any
+
+import attrs
+
+from txpaxos.core import practical
+from txpaxos.core.functional import Duty, Leadership, Role, Timing
+from txpaxos.core.log import Log
+from txpaxos.core.messages import (
+    NO_OP,
+    AcceptedSlot,
+    AcceptSlot,
+    Ballot,
+    Canvass,
+    ChosenValues,
+    Fetch,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    Nack,
+    NodeId,
+    PrepareLog,
+    Promise,
+    PromiseLog,
+    Proposal,
+    Slot,
+    Support,
+)
+from txpaxos.core.ready import Chosen, Learned, LogRecord, Ready, Work
+
+
+@attrs.frozen
+class Limits:
+    """How much of everything.
+
+    :ivar window_slots: a leader proposes at most so far above what it knows to be chosen.
+    :ivar window_bytes: bytes of values in them, beyond which no further slot is opened.
+    :ivar ahead_slots: an acceptor votes only so far above what it knows to be chosen; one that lags catches up first.
+    :ivar fetch_values: chosen values in one answer to a Fetch.
+    :ivar fetch_bytes: bytes of values in one, beyond the first value.
+    """
+
+    window_slots: int = 8
+    window_bytes: int = 8 * 2**20
+    ahead_slots: int = 32
+    fetch_values: int = 1024
+    fetch_bytes: int = 2**20
+
+
+@attrs.define
+class OpenSlot:
+    """A slot its leader has proposed and not yet seen chosen."""
+
+    value: bytes
+    voters: set[NodeId]
+    attempts: int
+    resend_at: float
+
+
+@attrs.frozen
+class Status:
+    """One node's view, for people and for tests. ``lag_slots`` is how far each follower was behind when last heard."""
+
+    node: NodeId
+    role: str
+    ballot: Ballot
+    leader: NodeId | None
+    promised: Ballot
+    chosen_through: Slot
+    open_slots: int
+    lag_slots: dict[NodeId, int]
+    dropped: dict[str, int]
+
+
+class Replica:
+    """One node's part of the log.
+
+    :param node: this node's id.
+    :param members: the ids of all nodes, this one included.
+    :param rng: the only source of chance.
+    :param now: the present, in monotonic seconds, as in every call below.
+    :param saved: all log records this node ever saved, in order.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        members: Sequence[NodeId],
+        rng: Random,
+        now: float,
+        saved: Iterable[LogRecord] = (),
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        assert node in members, (node, members)
+        self.node = node
+        self.members = tuple(members)
+        self.others = tuple(member for member in members if member != node)
+        self.log = Log.recover(saved)
+        self.proposer = practical.Proposer(node, len(members), self.log.promised)
+        self.dropped: Counter[str] = Counter()
+        self._rng = rng
+        self._timing = timing or Timing()
+        self._limits = limits or Limits()
+        self.leadership = Leadership(self.proposer, members, self._timing, rng, now)
+        # The candidate's: what each member promised. The leader's: slots in work, and where the next one goes.
+        self._reports: dict[NodeId, PromiseLog] = {}
+        self._open: dict[Slot, OpenSlot] = {}
+        self._open_bytes = 0
+        self._next_slot: Slot = 0
+        self._follower_chosen: dict[NodeId, Slot] = {}
+        # What is known to be chosen somewhere, who said so, and when to ask for it.
+        self._missing_through: Slot = 0
+        self._missing_source = node
+        self._fetch_at: float | None = None
+        self._fetch_attempts = 0
+        self._handlers: dict[type[Any], Callable[[Work, NodeId, Any, float], None]] = {
+            PrepareLog: self._receive_prepare,
+            PromiseLog: self._receive_promise,
+            AcceptSlot: self._receive_accept,
+            AcceptedSlot: self._receive_accepted,
+            Nack: self._receive_nack,
+            Heartbeat: self._receive_heartbeat,
+            HeartbeatAck: self._receive_heartbeat_ack,
+            Canvass: self._receive_canvass,
+            Support: self._receive_support,
+            Fetch: self._receive_fetch,
+            ChosenValues: self._receive_chosen_values,
+        }
+
+    # from the application
+
+    def recovered(self) -> tuple[Chosen, ...]:
+        """The chosen values that were on disk when this node started, for an application that starts anew. Ask before
+        the first call of anything else."""
+        return tuple(Chosen(slot, value) for slot, value in enumerate(self.log.values_from(1), 1))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`propose` may be called: this node leads and its window has a slot free."""
+        return (
+            self.leadership.leading
+            and self._next_slot <= self.log.chosen_through + self._limits.window_slots
+            and self._open_bytes < self._limits.window_bytes
+        )
+
+    def propose(self, value: bytes, now: float) -> Ready:
+        """Propose ``value`` at the next slot. Only while :attr:`has_room`."""
+        assert self.has_room, self.status()
+        work = Work()
+        self._open_slot(work, self._next_slot, value, now)
+        self._next_slot += 1
+        return self._ready(work)
+
+    def status(self) -> Status:
+        """A frozen copy of what is worth knowing."""
+        leadership = self.leadership
+        return Status(
+            node=self.node,
+            role=leadership.role.value,
+            ballot=leadership.leader,
+            leader=leadership.leader_node,
+            promised=self.log.promised,
+            chosen_through=self.log.chosen_through,
+            open_slots=len(self._open),
+            lag_slots={node: self.log.chosen_through - slot for node, slot in self._follower_chosen.items()},
+            dropped=dict(self.dropped),
+        )
+
+    # from the timer
+
+    def tick(self, now: float) -> Ready:
+        """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
+        work = Work()
+        match self.leadership.tick(now):
+            case Duty.CANVASS:
+                work.tell(self.others, Canvass(self.leadership.canvass))
+            case Duty.CAMPAIGN:
+                self._campaign(work, now)
+            case Duty.PREPARE_AGAIN:
+                silent = [member for member in self.members if member not in self._reports]
+                work.tell(silent, PrepareLog(self.proposer.ballot, self.log.chosen_through + 1))
+            case Duty.HEARTBEAT:
+                self._beat(work, self.leadership.sequence)
+            case Duty.NOTHING:
+                pass
+        if self.leadership.leading:
+            self._resend_unanswered(work, now)
+        if self._fetch_at is not None and now >= self._fetch_at:
+            self._fetch(work, now)
+        return self._ready(work)
+
+    # from the network
+
+    def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
+        """Take one message."""
+        work = Work()
+        handler = self._handlers.get(type(message))
+        if sender not in self.members:
+            self.dropped["not from a member"] += 1
+        elif handler is None:
+            self.dropped["not about the log"] += 1
+        else:
+            handler(work, sender, message, now)
+        return self._ready(work)
+
+    # phase 1, and before it
+
+    def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
+        if self.leadership.supports(now):
+            work.tell(sender, Support(message.sequence))
+
+    def _receive_support(self, work: Work, sender: NodeId, message: Support, now: float) -> None:
+        if self.leadership.observe_support(sender, message.sequence):
+            self._campaign(work, now)
+
+    def _campaign(self, work: Work, now: float) -> None:
+        """Start a ballot. Promising it to oneself at once is what puts its round on disk before it is used."""
+        self._reports = {}
+        self.leadership.start_campaign(now)
+        prepare = self.proposer.prepare()
+        work.keep(self.log.promise(prepare.ballot))
+        work.tell(self.members, PrepareLog(prepare.ballot, self.log.chosen_through + 1))
+
+    def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
+        if message.ballot < self.log.promised:
+            work.tell(sender, Nack(message.ballot, self.log.promised))
+            return
+        values = self._values_from(message.first_slot)
+        if message.first_slot + len(values) <= self.log.chosen_through:
+            # It misses more than one message holds. Let it catch up first; it asks again.
+            self.dropped["candidate too far behind"] += 1
+            work.tell(sender, ChosenValues(message.first_slot, values, self.log.chosen_through))
+            return
+        self.leadership.observe_candidate(message.ballot, now)
+        work.keep(self.log.promise(message.ballot))
+        votes = self.log.votes_from(message.first_slot)
+        work.tell(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
+
+    def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
+        if message.ballot != self.proposer.ballot or self.leadership.role is not Role.CANDIDATE:
+            self.dropped["promise of another ballot"] += 1
+            return
+        self._learn(work, message.first_slot, message.values, now)
+        self._reports[sender] = message
+        self.proposer.receive_promise(sender, Promise(message.ballot, None))
+        if self.leadership.observe_promise(now):
+            self._become_leader(work, now)
+
+    def _become_leader(self, work: Work, now: float) -> None:
+        """Phase 1 is complete for every slot: re-propose what may have been chosen, fill gaps with no-ops, then have
+        one entry of this ballot chosen. All that any of the quorum knew to be chosen came with its promise."""
+        chosen_through = self.log.chosen_through
+        proposals: dict[Slot, Proposal] = {}
+        for report in self._reports.values():
+            for slot, ballot, value in report.votes:
+                if slot > chosen_through and (slot not in proposals or ballot > proposals[slot].ballot):
+                    proposals[slot] = Proposal(ballot, value)
+        self._reports = {}
+        self._follower_chosen = {}
+        self._next_slot = max(proposals, default=chosen_through) + 2
+        for slot in range(chosen_through + 1, self._next_slot):
+            self._open_slot(work, slot, proposals[slot].value if slot in proposals else NO_OP, now)
+        self._beat(work)
+
+    def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
+        self.leadership.observe_nack(sender, message, now)
+
+    # phase 2
+
+    def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float) -> None:
+        self._open[slot] = OpenSlot(value, set(), 0, now + self._timing.retry_after(0, self._rng))
+        self._open_bytes += len(value)
+        work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
+
+    def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
+        if message.ballot < self.log.promised:
+            work.tell(sender, Nack(message.ballot, self.log.promised))
+            return
+        self.leadership.observe_leader(message.ballot, now)
+        self._heed(work, sender, message.ballot, message.chosen_through, now)
+        if message.slot > self.log.chosen_through + self._limits.ahead_slots:
+            self.dropped["accept too far ahead"] += 1
+            return
+        if self.log.contradicts(message.slot, message.value):
+            self.dropped["accept of a deposed leader"] += 1
+            values = self._values_from(message.slot)
+            work.tell(sender, ChosenValues(message.slot, values, self.log.chosen_through))
+            return
+        work.keep(self.log.accept(message.ballot, message.slot, message.value))
+        work.tell(sender, AcceptedSlot(message.ballot, message.slot))
+
+    def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
+        if message.ballot != self.proposer.ballot or not self.leadership.leading:
+            self.dropped["vote for another ballot"] += 1
+            return
+        self.leadership.observe_follower(sender, now)
+        open_slot = self._open.get(message.slot)
+        if open_slot is None:
+            return  # The quorum was there without it.
+        open_slot.voters.add(sender)
+        if len(open_slot.voters) < self.proposer.quorum:
+            return
+        del self._open[message.slot]
+        self._open_bytes -= len(open_slot.value)
+        work.keep(self.log.learn(message.slot, open_slot.value))
+        work.chosen.extend(self.log.advance())
+        if not self._open:
+            self._beat(work)
+
+    def _resend_unanswered(self, work: Work, now: float) -> None:
+        for slot, open_slot in self._open.items():
+            if now >= open_slot.resend_at:
+                open_slot.attempts += 1
+                open_slot.resend_at = now + self._timing.retry_after(open_slot.attempts, self._rng)
+                silent = [member for member in self.members if member not in open_slot.voters]
+                accept = AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through)
+                work.tell(silent, accept)
+
+    # learning
+
+    def _beat(self, work: Work, sequence: int = 0) -> None:
+        """A heartbeat to the followers. Without a sequence it is only a notice, and not answered."""
+        if self.others:
+            work.tell(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
+
+    def _receive_heartbeat(self, work: Work, sender: NodeId, message: Heartbeat, now: float) -> None:
+        if message.ballot < self.log.promised:
+            work.tell(sender, Nack(message.ballot, self.log.promised))
+            return
+        self.leadership.observe_leader(message.ballot, now)
+        self._heed(work, sender, message.ballot, message.chosen_through, now)
+        if message.sequence:
+            work.tell(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
+
+    def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
+        if message.ballot != self.proposer.ballot or not self.leadership.leading:
+            self.dropped["acknowledgement of another ballot"] += 1
+            return
+        self.leadership.observe_follower(sender, now)
+        self._follower_chosen[sender] = message.chosen_through
+
+    def _heed(self, work: Work, sender: NodeId, ballot: Ballot, chosen_through: Slot, now: float) -> None:
+        """The leader of ``ballot`` says that every slot up to ``chosen_through`` is chosen."""
+        if chosen_through > self.log.chosen_through:
+            self.log.vouch(ballot, chosen_through)
+            work.chosen.extend(self.log.advance())
+            self._note_missing(sender, chosen_through, now)
+
+    # reconciliation
+
+    def _note_missing(self, source: NodeId, through: Slot, now: float) -> None:
+        """Remember what to ask for and whom, if it does not come by itself: it may just have been overtaken."""
+        if through <= self.log.chosen_through:
+            return
+        self._missing_through = max(self._missing_through, through)
+        self._missing_source = source
+        if self._fetch_at is None:
+            self._fetch_attempts = 0
+            self._fetch_at = now + self._timing.retry_seconds / 2
+
+    def _fetch(self, work: Work, now: float) -> None:
+        """Ask for what is missing; with every second try in vain, ask somebody else."""
+        if self._missing_through <= self.log.chosen_through:
+            self._fetch_at = None
+            return
+        if self._missing_source == self.node or self._fetch_attempts % 2:
+            self._missing_source = self._rng.choice(self.others)
+        work.tell(self._missing_source, Fetch(self.log.chosen_through + 1))
+        self._fetch_at = now + self._timing.retry_after(self._fetch_attempts, self._rng)
+        self._fetch_attempts += 1
+
+    def _receive_fetch(self, work: Work, sender: NodeId, message: Fetch, now: float) -> None:
+        values = self._values_from(message.first_slot)
+        if not values:
+            self.dropped["fetch of what is not here"] += 1
+            return
+        work.tell(sender, ChosenValues(message.first_slot, values, self.log.chosen_through))
+
+    def _receive_chosen_values(self, work: Work, sender: NodeId, message: ChosenValues, now: float) -> None:
+        if not self._learn(work, message.first_slot, message.values, now):
+            self.dropped["values known or above a gap"] += 1
+            return
+        self._missing_through = max(self._missing_through, message.chosen_through)
+        self._missing_source = sender
+        self._fetch_attempts = 0
+        self._fetch(work, now)
+
+    def _values_from(self, first_slot: Slot) -> tuple[bytes, ...]:
+        """As many chosen values from ``first_slot`` on as one message holds."""
+        return tuple(self.log.values_from(first_slot, self._limits.fetch_values, self._limits.fetch_bytes))
+
+    def _learn(self, work: Work, first_slot: Slot, values: tuple[bytes, ...], now: float) -> bool:
+        """Take chosen values that somebody sent. Whether there was anything new among them.
+
+        A leader is the first to know what is chosen in its ballot. One that is told was deposed without noticing."""
+        skip = self.log.chosen_through + 1 - first_slot
+        if skip < 0 or skip >= len(values):
+            return False
+        first_slot, values = first_slot + skip, values[skip:]
+        for slot, value in enumerate(values, first_slot):
+            self.log.learn(slot, value)
+        work.keep(Learned(first_slot, values))
+        work.chosen.extend(self.log.advance())
+        if self.leadership.leading:
+            self.leadership.step_down(now)
+        return True
+
+    # closing
+
+    def _ready(self, work: Work) -> Ready:
+        if self._open and not self.leadership.leading:
+            self._open = {}
+            self._open_bytes = 0
+        return work.ready(self.leadership.changes(), self._wake_at())
+
+    def _wake_at(self) -> float:
+        wake_at = self.leadership.wake_at
+        for open_slot in self._open.values():
+            wake_at = min(wake_at, open_slot.resend_at)
+        return wake_at if self._fetch_at is None else min(wake_at, self._fetch_at)
