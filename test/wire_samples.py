@@ -1,0 +1,160 @@
+"""Messages for the tests of the wire: a strategy and one sample of every class, and ways to spoil their bytes."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+from zlib import crc32
+
+from hypothesis import strategies as st
+
+from txpaxos.core.messages import (
+    NO_OP,
+    AboutSubject,
+    Accept,
+    Accepted,
+    AcceptedSlot,
+    AcceptSlot,
+    Ballot,
+    Canvass,
+    ChosenValues,
+    Decided,
+    Fetch,
+    Heartbeat,
+    HeartbeatAck,
+    Nack,
+    Prepare,
+    PrepareLog,
+    Promise,
+    PromiseLog,
+    Proposal,
+    Support,
+    Vote,
+)
+from txpaxos.wire.client_messages import (
+    Answer,
+    Ask,
+    AskAnswer,
+    ClientCodec,
+    Refused,
+    StatusAnswer,
+    StatusRequest,
+    Submit,
+    Welcome,
+)
+from txpaxos.wire.codec import Codec
+from txpaxos.wire.commands import Command
+from txpaxos.wire.peer_messages import Forward, Hello
+
+COUNTS = st.integers(0, 2**64 - 1)
+SLOTS = st.integers(1, 2**64 - 1)
+NAMES = st.text(min_size=1, max_size=60)
+VALUES = st.binary(max_size=300)
+BALLOTS = st.builds(Ballot, COUNTS, NAMES | st.just(""))
+PROPOSALS = st.builds(Proposal, BALLOTS, VALUES)
+VOTES = st.builds(Vote, COUNTS, BALLOTS, VALUES)
+SESSIONS = st.binary(min_size=8, max_size=32)
+COMMANDS = st.builds(Command, SESSIONS, COUNTS, COUNTS, VALUES)
+
+
+def tuples(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(strategy, max_size=6).map(tuple)
+
+
+ONE_DECREE: dict[type[Any], st.SearchStrategy[Any]] = {
+    Prepare: st.builds(Prepare, BALLOTS),
+    Promise: st.builds(Promise, BALLOTS, st.none() | PROPOSALS),
+    Accept: st.builds(Accept, BALLOTS, VALUES),
+    Accepted: st.builds(Accepted, BALLOTS, VALUES),
+    Nack: st.builds(Nack, BALLOTS, BALLOTS),
+    Decided: st.builds(Decided, VALUES),
+}
+PEER: dict[type[Any], st.SearchStrategy[Any]] = {
+    **ONE_DECREE,
+    Heartbeat: st.builds(Heartbeat, BALLOTS, COUNTS, COUNTS),
+    HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS),
+    Canvass: st.builds(Canvass, COUNTS),
+    Support: st.builds(Support, COUNTS),
+    AboutSubject: st.builds(AboutSubject, st.text(max_size=300), st.one_of(*ONE_DECREE.values())),
+    PrepareLog: st.builds(PrepareLog, BALLOTS, SLOTS),
+    PromiseLog: st.builds(PromiseLog, BALLOTS, SLOTS, tuples(VALUES), tuples(VOTES)),
+    AcceptSlot: st.builds(AcceptSlot, BALLOTS, SLOTS, VALUES, COUNTS),
+    AcceptedSlot: st.builds(AcceptedSlot, BALLOTS, SLOTS),
+    Fetch: st.builds(Fetch, SLOTS),
+    ChosenValues: st.builds(ChosenValues, SLOTS, tuples(VALUES), COUNTS),
+    Hello: st.builds(Hello),
+    Forward: st.builds(Forward, tuples(COMMANDS)),
+}
+CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
+    Submit: st.builds(Submit, COUNTS, SESSIONS, COUNTS, COUNTS, VALUES),
+    Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
+    StatusRequest: st.builds(StatusRequest, COUNTS),
+    Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES),
+    Answer: st.builds(Answer, COUNTS, VALUES),
+    AskAnswer: st.builds(AskAnswer, COUNTS, st.none() | VALUES),
+    StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
+    Refused: st.builds(Refused, COUNTS, st.text(), st.text()),
+}
+
+CODEC = Codec("orders", "node-a", 0x0123456789ABCDEF)
+CLIENT_CODEC = ClientCodec("orders")
+
+BALLOT, HIGHER = Ballot(7, "node-a"), Ballot(300, "node-b")
+BATCH = (Command(b"session1", 1, 0, b"put"), Command(b"\xff" * 32, 2**64 - 1, 70000, b""))
+
+PEER_SAMPLES: tuple[Any, ...] = (
+    Prepare(BALLOT),
+    Promise(HIGHER, Proposal(BALLOT, b"value")),
+    Accept(BALLOT, b"value"),
+    Accepted(BALLOT, b"value"),
+    Nack(BALLOT, HIGHER),
+    Decided(b"value"),
+    Heartbeat(BALLOT, 41, 1000),
+    HeartbeatAck(BALLOT, 40, 1000),
+    AboutSubject("größe", Accept(BALLOT, b"value")),
+    PrepareLog(BALLOT, 42),
+    PromiseLog(HIGHER, 41, (b"value",), (Vote(42, BALLOT, b"value"), Vote(44, BALLOT, NO_OP))),
+    AcceptSlot(BALLOT, 42, b"value", 41),
+    AcceptedSlot(BALLOT, 42),
+    Fetch(42),
+    ChosenValues(42, (b"value", NO_OP), 44),
+    Hello(),
+    Forward(BATCH),
+    Canvass(5),
+    Support(5),
+)
+CLIENT_SAMPLES: tuple[Any, ...] = (
+    Submit(1, b"session1", 5, 4, b"put"),
+    Ask(2, "größe", b"value"),
+    StatusRequest(3),
+    Welcome("node-a", "node-b", "[::1]:7002"),
+    Answer(1, b"\xc0"),
+    AskAnswer(2, None),
+    StatusAnswer(3, b"{}"),
+    Refused(1, "Overloaded", "too much is waiting: send it again later"),
+)
+
+
+def reseal(data: bytes) -> bytes:
+    """``data`` with the checksum that belongs to it, so that a spoiled message gets past it."""
+    checksum = crc32(data[8:], crc32(data[:4]))
+    return data[:4] + checksum.to_bytes(4, "big") + data[8:]
+
+
+def spoil(rng: Random, data: bytes) -> bytes:
+    """``data`` with a few bytes changed, taken out, doubled or put in, or an end missing."""
+    spoiled = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(spoiled) + 1)
+        match rng.randrange(5):
+            case 0:
+                spoiled[at : at + 1] = rng.randbytes(1)
+            case 1:
+                del spoiled[at : at + rng.randint(1, 8)]
+            case 2:
+                spoiled[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 3:
+                spoiled[at:at] = spoiled[at : at + rng.randint(1, 20)]
+            case _:
+                del spoiled[at:]
+    return bytes(spoiled)

@@ -1,0 +1,149 @@
+"""Messages between a client and a node's client door, to bytes and back.
+
+On a TCP stream, framed as in :mod:`txpaxos.wire.frames`, with the header of :mod:`txpaxos.wire.header` (no sender, no
+incarnation, a magic of their own) and bodies of MessagePack as in :mod:`txpaxos.wire.codec`. ``request`` is a number
+the client picks; the answer repeats it. A node greets with :class:`Welcome`; the client need not.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from txpaxos.errors import CodecError
+from txpaxos.packing import Packing
+from txpaxos.wire.commands import Count, Session
+from txpaxos.wire.header import Header
+
+CLIENT_MAGIC = b"\x97C"
+
+# -------------------------------------------------------------- from a client
+
+
+@attrs.frozen
+class Submit:
+    """Have ``command`` applied, once. The rest is as in :class:`txpaxos.wire.commands.Command`.
+
+    Answered with Answer or Refused."""
+
+    request: Count
+    session: Session
+    sequence: Count
+    acknowledged: Count
+    command: bytes
+
+
+@attrs.frozen
+class Ask:
+    """Have ``value`` chosen for ``subject`` unless another is already; with ``None``, only say what is chosen.
+
+    Answered with AskAnswer or Refused."""
+
+    request: Count
+    subject: str
+    value: bytes | None
+
+
+@attrs.frozen
+class StatusRequest:
+    """Tell how the node is. Answered with StatusAnswer."""
+
+    request: Count
+
+
+# ---------------------------------------------------------------- from a node
+
+
+@attrs.frozen
+class Welcome:
+    """The first message on a connection, sent again whenever the leader changes.
+
+    :ivar node: the name of the node that speaks.
+    :ivar leader: the node it believes to lead, ``None`` if it knows none.
+    :ivar leader_address: the leader's client door, ``host:port``, ``None`` if it is not known.
+    """
+
+    node: str
+    leader: str | None
+    leader_address: str | None
+
+
+@attrs.frozen
+class Answer:
+    """The command was applied. ``result`` is what ``apply`` returned, as MessagePack."""
+
+    request: Count
+    result: bytes
+
+
+@attrs.frozen
+class AskAnswer:
+    """The value chosen for the subject, ``None`` if none is."""
+
+    request: Count
+    value: bytes | None
+
+
+@attrs.frozen
+class StatusAnswer:
+    """How the node is: a JSON object in UTF-8."""
+
+    request: Count
+    status: bytes
+
+
+@attrs.frozen
+class Refused:
+    """The request failed. ``error`` is the name of a class in :mod:`txpaxos.errors`, ``reason`` its one line."""
+
+    request: Count
+    error: str
+    reason: str
+
+
+FromClient: TypeAlias = Submit | Ask | StatusRequest
+FromNode: TypeAlias = Welcome | Answer | AskAnswer | StatusAnswer | Refused
+
+# Kind numbers are never used again for something else.
+_packing = Packing[FromClient | FromNode](
+    {
+        1: Submit,
+        2: Ask,
+        3: StatusRequest,
+        129: Welcome,
+        130: Answer,
+        131: AskAnswer,
+        132: StatusAnswer,
+        133: Refused,
+    }
+)
+
+
+class ClientCodec:
+    """One side of the client door, either one.
+
+    :param cluster: the cluster's name; messages of another are refused.
+    :raises ConfigError: if the name cannot be sent.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._header = Header(CLIENT_MAGIC, cluster, "", 0)
+
+    def encode(self, message: FromClient | FromNode) -> bytes:
+        """The bytes of a message.
+
+        :raises OverflowError: if it holds an integer of 2**64 or more.
+        """
+        return self._header.wrap(*_packing.pack(message))
+
+    def decode(self, data: bytes) -> FromClient | FromNode:
+        """The message that :meth:`encode` was given.
+
+        :raises CodecError: if it is none. Nothing else is raised, whatever the bytes.
+        """
+        kind, _, _, body = self._header.unwrap(data)
+        try:
+            return _packing.unpack(kind, body)
+        except ValueError as error:
+            raise CodecError(str(error)) from None

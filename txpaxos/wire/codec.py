@@ -1,0 +1,139 @@
+"""Messages between nodes, to bytes and back.
+
+A message is a header (:mod:`txpaxos.wire.header`) and a body:
+
+============  ================================================================================================
+kind          body
+============  ================================================================================================
+AboutSubject  u16 length of the subject's name, the name in UTF-8, the kind and the body of the inner message
+all others    MessagePack: a map from field names to values; ballots, proposals, votes and commands are arrays
+============  ================================================================================================
+
+Decoding is strict about types, missing fields, bytes left over, and the length of arrays. Fields of a map that it does
+not know it passes over, so that a newer node may add one that has a default; msgspec cannot be told otherwise for
+attrs classes. A kind it does not know it refuses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from txpaxos.core.messages import (
+    AboutSubject,
+    Accept,
+    Accepted,
+    AcceptedSlot,
+    AcceptSlot,
+    Canvass,
+    ChosenValues,
+    Decided,
+    Fetch,
+    Heartbeat,
+    HeartbeatAck,
+    Nack,
+    OneDecreeMessage,
+    Prepare,
+    PrepareLog,
+    Promise,
+    PromiseLog,
+    Support,
+)
+from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
+from txpaxos.packing import Packing
+from txpaxos.wire.header import Header
+from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
+
+PEER_MAGIC = b"\x97P"
+SUBJECT_BYTES_MAX = 2**16 - 1
+
+# Kind numbers are never used again for something else.
+_ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
+    1: Prepare,
+    2: Promise,
+    3: Accept,
+    4: Accepted,
+    5: Nack,
+    6: Decided,
+}
+_ABOUT_SUBJECT = 9
+_ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
+    **_ONE_DECREE,
+    7: Heartbeat,
+    8: HeartbeatAck,
+    10: PrepareLog,
+    11: PromiseLog,
+    12: AcceptSlot,
+    13: AcceptedSlot,
+    14: Fetch,
+    15: ChosenValues,
+    16: Hello,
+    17: Forward,
+    18: Canvass,
+    19: Support,
+}
+_one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
+_all_but_about_subject = Packing[PeerMessage](_ALL_BUT_ABOUT_SUBJECT)
+
+
+class Received(NamedTuple):
+    """A message, who says that it sent it, and the incarnation of the data folder it speaks from."""
+
+    sender: str
+    incarnation: int
+    message: PeerMessage
+
+
+class Codec:
+    """The peer door of one node.
+
+    :param cluster: the cluster's name; messages of another are refused.
+    :param sender: this node's name, 1 to 255 bytes of UTF-8.
+    :param incarnation: that of this node's data folder, 0 to 2**64 - 1.
+    :raises ConfigError: if a name cannot be sent.
+    """
+
+    def __init__(self, cluster: str, sender: str, incarnation: int = 0) -> None:
+        if not sender:
+            raise ConfigError("the node has no name: give it one")
+        self._header = Header(PEER_MAGIC, cluster, sender, incarnation)
+
+    def encode(self, message: PeerMessage) -> bytes:
+        """The bytes of a message from this node.
+
+        :raises ValueTooLarge: if it is about a subject whose name is longer than 65,535 bytes.
+        :raises OverflowError: if it holds an integer of 2**64 or more.
+        """
+        if isinstance(message, AboutSubject):
+            return self._header.wrap(_ABOUT_SUBJECT, _pack_about_subject(message))
+        return self._header.wrap(*_all_but_about_subject.pack(message))
+
+    def decode(self, data: bytes) -> Received:
+        """The message that :meth:`encode` was given, on whichever node of the cluster.
+
+        :raises CodecError: if it is none. Nothing else is raised, whatever the bytes.
+        """
+        kind, sender, incarnation, body = self._header.unwrap(data)
+        if not sender:
+            raise CodecError("message without a sender")
+        try:
+            if kind == _ABOUT_SUBJECT:
+                return Received(sender, incarnation, _unpack_about_subject(body))
+            return Received(sender, incarnation, _all_but_about_subject.unpack(kind, body))
+        except ValueError as error:
+            raise CodecError(str(error)) from None
+
+
+def _pack_about_subject(message: AboutSubject) -> bytes:
+    subject = message.subject.encode()
+    if len(subject) > SUBJECT_BYTES_MAX:
+        raise ValueTooLarge(f"subject name of {len(subject)} bytes: choose one of at most {SUBJECT_BYTES_MAX}")
+    kind, body = _one_decree.pack(message.message)
+    return b"".join((len(subject).to_bytes(2, "big"), subject, bytes((kind,)), body))
+
+
+def _unpack_about_subject(body: memoryview) -> AboutSubject:
+    """:raises ValueError: (of which bad UTF-8 is one) if it is none."""
+    kind_at = 2 + int.from_bytes(body[:2], "big")
+    if len(body) <= kind_at:
+        raise ValueError("cut off in the name of its subject")
+    return AboutSubject(str(body[2:kind_at], "utf-8"), _one_decree.unpack(body[kind_at], body[kind_at + 1 :]))

@@ -1,0 +1,97 @@
+"""What stands before the body of every message, at both doors of a node (peers and clients).
+
+======  ====  ==============================================================================================
+offset  size  field (integers big-endian)
+======  ====  ==============================================================================================
+0       2     magic: which door the message is for
+2       1     version of this layout, 1
+3       1     kind: which class the body is one of
+4       4     CRC-32 of all bytes but these four
+8       8     cluster id: BLAKE2b of the cluster's name in UTF-8, 8 bytes long
+16      8     incarnation: random number of the sender's data folder, made with it; 0 where there is none
+24      1     key id: 0, not authenticated (other values are for a tag that follows the body; refused today)
+25      1     length of the sender's name in bytes
+26      n     the sender's name in UTF-8
+26 + n  rest  body
+======  ====  ==============================================================================================
+
+The checksum finds damage. It is no protection against somebody who wants to deceive.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from zlib import crc32
+
+from txpaxos.errors import CodecError, ConfigError
+
+VERSION = 1
+NAME_BYTES_MAX = 255
+
+_BEFORE_CHECKSUM = struct.Struct(">2sBB")
+_AFTER_CHECKSUM = struct.Struct(">8sQBB")
+_WHOLE = struct.Struct(">2sBBI8sQBB")
+_NO_KEY = 0
+
+
+class Header:
+    """Puts the header of one sender before bodies, and takes those of others off.
+
+    :param magic: two bytes, the door's.
+    :param cluster: the cluster's name. Messages of another cluster are refused.
+    :param sender: at most 255 bytes of UTF-8; may be empty.
+    :param incarnation: 0 to 2**64 - 1.
+    :raises ConfigError: if a name cannot be sent.
+    """
+
+    def __init__(self, magic: bytes, cluster: str, sender: str, incarnation: int) -> None:
+        name = _utf8("node", sender)
+        if len(name) > NAME_BYTES_MAX:
+            raise ConfigError(f"node name of {len(name)} bytes: choose one of at most {NAME_BYTES_MAX}")
+        self._magic = magic
+        self._cluster_id = blake2b(_utf8("cluster", cluster), digest_size=8).digest()
+        self._tail = _AFTER_CHECKSUM.pack(self._cluster_id, incarnation, _NO_KEY, len(name)) + name
+        # All of a header but its checksum is the same for every message of a kind, and so is the checksum's start.
+        self._heads = [_BEFORE_CHECKSUM.pack(magic, VERSION, kind) for kind in range(256)]
+        self._head_checksums = [crc32(head) for head in self._heads]
+        self._header_checksums = [crc32(self._tail, checksum) for checksum in self._head_checksums]
+
+    def wrap(self, kind: int, body: bytes) -> bytes:
+        """The message with this ``kind`` (0 to 255) and ``body``."""
+        checksum = crc32(body, self._header_checksums[kind])
+        return b"".join((self._heads[kind], checksum.to_bytes(4, "big"), self._tail, body))
+
+    def unwrap(self, data: bytes) -> tuple[int, str, int, memoryview]:
+        """Check a message and take its header off. Returns kind, sender, incarnation, and a view of the body.
+
+        :raises CodecError: if it is damaged, cut off, or not for this door of this cluster. Nothing else is raised.
+        """
+        if len(data) < _WHOLE.size:
+            raise CodecError(f"{len(data)} bytes are no message")
+        magic, version, kind, checksum, cluster_id, incarnation, key, name_bytes = _WHOLE.unpack_from(data)
+        if magic != self._magic:
+            raise CodecError("no message for this door")
+        if version != VERSION:
+            raise CodecError(f"message of version {version}, this node speaks {VERSION}: run one release everywhere")
+        view = memoryview(data)
+        if crc32(view[_BEFORE_CHECKSUM.size + 4 :], self._head_checksums[kind]) != checksum:
+            raise CodecError("checksum wrong: damaged or cut off on the way")
+        if cluster_id != self._cluster_id:
+            raise CodecError("message of another cluster: compare the cluster names")
+        if key != _NO_KEY:
+            raise CodecError(f"message authenticated with key {key}: this node has no keys")
+        body_at = _WHOLE.size + name_bytes
+        if len(data) < body_at:
+            raise CodecError("the sender's name is cut off")
+        try:
+            return kind, data[_WHOLE.size : body_at].decode(), incarnation, view[body_at:]
+        except UnicodeDecodeError:
+            raise CodecError("the sender's name is not UTF-8") from None
+
+
+def _utf8(what: str, name: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} name {name!r} cannot be written as UTF-8: choose another") from None
