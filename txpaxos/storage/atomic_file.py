@@ -1,0 +1,122 @@
+"""A whole state in one file, replaced as a whole: after a crash it is the old one or the new one, never a mixture.
+
+A write goes to a temporary file in the same folder, is synced there, takes the place of the old file by rename, and the
+folder is synced. The good copy is touched by nothing but the rename.
+
+=========  =====  ==========================================================
+at byte    bytes  what
+=========  =====  ==========================================================
+0          8      ``txpaxosA``
+8          4      format version
+12         8      serial: 1 for the first state written, then one more each
+20         4      length of the payload
+24         4      crc32 of the 24 bytes before and of the payload
+28                the payload, to the end of the file
+=========  =====  ==========================================================
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+from txpaxos.errors import StoreError
+from txpaxos.storage.disk import Disk, remove_if_there, write_all
+from txpaxos.storage.faults import damaged, os_errors, other_version
+
+VERSION = 1
+TEMPORARY = ".new"
+"""What the name of an unfinished file ends in. One that is found was never acknowledged and is removed."""
+
+_MAGIC = b"txpaxosA"
+_HEADER = struct.Struct("<8sIQI")
+_CHECKSUM = struct.Struct("<I")
+_PAYLOAD_AT = _HEADER.size + _CHECKSUM.size
+
+
+class AtomicFile:
+    """One state, kept in the file at ``path``, whose folder exists.
+
+    ``serial`` counts the states written so far; -1 until the file was read.
+    """
+
+    __slots__ = ("_disk", "_failed", "path", "serial")
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk = disk
+        self._failed = False
+        self.path = path
+        self.serial = -1
+
+    def read(self, *, sync_folder: bool = True) -> bytes | None:
+        """The state written last, or ``None`` if there never was one.
+
+        What is returned is on disk: a crash may have come between a rename and the sync of the folder, so the folder
+        is synced first, unless the caller has done so (``sync_folder=False``).
+
+        :raises StoreError: if the file is damaged, of another format version, or cannot be read.
+        """
+        with os_errors("read", self.path):
+            if sync_folder:
+                self._disk.sync_directory(os.path.dirname(self.path))
+            remove_if_there(self._disk, self.path + TEMPORARY)
+            try:
+                data = self._disk.read(self.path)
+            except FileNotFoundError:
+                self.serial = 0
+                return None
+        self.serial, payload = _unpack(data, self.path)
+        return payload
+
+    def write(self, payload: bytes) -> None:
+        """Replace the state. When this returns, the new one is on disk.
+
+        :raises StoreError: if it could not be written. This is final: every later write is refused, since only a new
+            start can tell what the disk holds.
+        """
+        if self._failed:
+            raise StoreError(f"cannot write {self.path}: an earlier write failed; start the node again")
+        if self.serial < 0:
+            self.read()
+        self._failed = True  # until it has worked
+        with os_errors("write", self.path):
+            self._replace(_pack(self.serial + 1, payload))
+        self._failed = False
+        self.serial += 1
+
+    def _replace(self, data: bytes) -> None:
+        temporary = self.path + TEMPORARY
+        handle = self._disk.create(temporary)
+        try:
+            write_all(self._disk, handle, data, 0)
+            self._disk.sync(handle)
+        finally:
+            self._disk.close(handle)
+        self._disk.replace(temporary, self.path)
+        self._disk.sync_directory(os.path.dirname(self.path))
+
+
+def _pack(serial: int, payload: bytes) -> bytes:
+    header = _HEADER.pack(_MAGIC, VERSION, serial, len(payload))
+    return header + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(header))) + payload
+
+
+def _unpack(data: bytes, path: str) -> tuple[int, bytes]:
+    """The serial and the payload of a file's bytes; StoreError if they are not exactly what was written."""
+    if len(data) < _PAYLOAD_AT:
+        raise damaged(path, len(data), f"the file ends within its first {_PAYLOAD_AT} bytes")
+    magic, version, serial, length = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise damaged(path, 0, "this is no txpaxos state file")
+    if version != VERSION:
+        raise other_version(path, version, VERSION)
+    payload = data[_PAYLOAD_AT:]
+    if len(payload) != length:
+        raise damaged(path, len(data), f"the file has {len(payload)} bytes of state instead of {length}")
+    (checksum,) = _CHECKSUM.unpack_from(data, _HEADER.size)
+    if checksum != zlib.crc32(payload, zlib.crc32(data[: _HEADER.size])):
+        raise damaged(path, _HEADER.size, "the checksum does not match")
+    return serial, payload

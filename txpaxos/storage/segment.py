@@ -1,0 +1,221 @@
+"""One file of the journal: its bytes, and how to tell a torn tail from rot. No file is touched here.
+
+A segment begins with a header of one sector and goes on with frames. It has its full size from birth, and all of it
+that holds no frame is zeros.
+
+=============  =====  ====================================================================
+header at      bytes  what
+=============  =====  ====================================================================
+0              8      ``txpaxosJ``
+8              4      format version
+12             8      identity of the store
+20             8      number of the segment, as in its name
+28             8      position of its first frame
+36             8      size of the file in bytes
+44             4      crc32 of the 44 bytes before; zeros follow up to byte 512
+=============  =====  ====================================================================
+
+One save is one frame. Frames are aligned to 32 bytes, so that a frame's header lies within one sector.
+
+=============  =====  ====================================================================
+frame at       bytes  what
+=============  =====  ====================================================================
+0              4      length of the body
+4              4      how many whole sectors of the frame are all zeros, as written
+8              8      identity of the store
+16             8      position: how many frames the journal had before this one
+24             4      crc32 of everything from byte 32 on
+28             4      crc32 of the 28 bytes before
+32                    the body, zeros up to the next alignment less four, and the end mark
+=============  =====  ====================================================================
+
+**Torn or rotten?** A frame is written only when the one before it is synced. So a frame that cannot be read, with a
+later one behind it, was acknowledged and has rotted. The very last may instead be *torn*: its write was cut short by
+a crash, nobody was told that it was saved, and it may go. A disk writes whole sectors, or a sector from its beginning,
+so a torn write leaves zeros where it never arrived: at the frame's end (the end mark is missing) or in more whole
+sectors than the header tells of. A frame with its end mark and every sector in place, but a wrong checksum, was
+complete once: that is rot too.
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+import attrs
+
+from txpaxos.storage.faults import damaged, other_version
+
+VERSION = 1
+SECTOR_BYTES = 512
+ALIGNMENT_BYTES = 32
+
+_MAGIC = b"txpaxosJ"
+_SEGMENT = struct.Struct("<8sIQQQQ")
+_FRAME = struct.Struct("<IIQQI")
+_CHECKSUM = struct.Struct("<I")
+_FRAME_HEADER_BYTES = _FRAME.size + _CHECKSUM.size
+_END_MARK = b"\xa5\x5a\xc3\x3c"
+_TAILS = tuple(bytes(-(length + len(_END_MARK)) % ALIGNMENT_BYTES) + _END_MARK for length in range(ALIGNMENT_BYTES))
+"""What follows a body, by its length modulo the alignment."""
+_ZERO_SECTOR = bytes(SECTOR_BYTES)
+_ZERO_BLOCK = bytes(1 << 16)
+
+
+@attrs.frozen
+class SegmentHeader:
+    """What a segment says of itself."""
+
+    identity: int
+    number: int
+    first_position: int
+    size: int
+
+    def pack(self) -> bytes:
+        """The first sector of the file."""
+        fields = _SEGMENT.pack(_MAGIC, VERSION, self.identity, self.number, self.first_position, self.size)
+        return (fields + _CHECKSUM.pack(zlib.crc32(fields))).ljust(SECTOR_BYTES, b"\0")
+
+    @classmethod
+    def unpack(cls, data: bytes, path: str) -> SegmentHeader:
+        """The header of the segment ``data``.
+
+        :raises StoreError: if it is damaged, or of another format version."""
+        if len(data) < SECTOR_BYTES:
+            raise damaged(path, len(data), f"the file ends within its first {SECTOR_BYTES} bytes")
+        magic, version, identity, number, first_position, size = _SEGMENT.unpack_from(data)
+        if magic != _MAGIC:
+            raise damaged(path, 0, "this is no txpaxos journal segment")
+        if version != VERSION:
+            raise other_version(path, version, VERSION)
+        header = cls(identity, number, first_position, size)
+        if data[:SECTOR_BYTES] != header.pack():
+            raise damaged(path, _SEGMENT.size, "the checksum of the segment's header does not match")
+        if len(data) != size:
+            raise damaged(path, min(len(data), size), f"the file has {len(data)} bytes instead of {size}")
+        return header
+
+
+class Frame(NamedTuple):
+    """One save, as read back: its ``body``, and where it stands: the file, and from which byte to which."""
+
+    position: int
+    body: bytes
+    path: str
+    offset: int
+    end: int
+
+
+def frame_bytes(body_bytes: int) -> int:
+    """How many bytes a frame takes whose body has ``body_bytes``."""
+    return _FRAME_HEADER_BYTES + body_bytes + len(_TAILS[body_bytes % ALIGNMENT_BYTES])
+
+
+def pack_frame(body: bytes, identity: int, position: int, offset: int) -> bytes:
+    """The frame of ``body``, to be written at ``offset``."""
+    filling = body + _TAILS[len(body) % ALIGNMENT_BYTES]
+    zeros = _zero_sectors(filling, offset + _FRAME_HEADER_BYTES)
+    header = _FRAME.pack(len(body), zeros, identity, position, zlib.crc32(filling))
+    return header + _CHECKSUM.pack(zlib.crc32(header)) + filling
+
+
+def read_frames(data: bytes, header: SegmentHeader, path: str) -> tuple[list[Frame], int]:
+    """The frames of a segment up to the first that cannot be read, and the offset where they end."""
+    frames: list[Frame] = []
+    position, offset = header.first_position, SECTOR_BYTES
+    while True:
+        start = _frame_start(data, offset)
+        if start is None or (start.identity, start.position) != (header.identity, position):
+            return frames, offset
+        end = offset + frame_bytes(start.length)
+        filling = data[offset + _FRAME_HEADER_BYTES : end]
+        if end > len(data) or zlib.crc32(filling) != start.checksum:
+            return frames, offset
+        frames.append(Frame(position, filling[: start.length], path, offset, end))
+        position, offset = position + 1, end
+
+
+def torn_bytes(data: bytes, header: SegmentHeader, offset: int, position: int, path: str) -> int:
+    """How many bytes from ``offset`` on, where the readable frames of the newest segment end, are of a torn write.
+
+    0 if the segment ends there in nothing but zeros. ``position`` is the one that the next frame would have.
+
+    :raises StoreError: if what stands there was complete once, and so may have been acknowledged."""
+    used = _used_bytes(data)
+    if used <= offset:
+        return 0
+    later = _later_frame(data, header, offset, position)
+    if later is not None:
+        raise damaged(path, offset, f"frame {position} cannot be read, though frame {later} was written after it")
+    if not _looks_torn(data[:used], header, offset, position):
+        raise damaged(path, offset, f"frame {position} cannot be read, though no part of it is missing")
+    return used - offset
+
+
+class _FrameStart(NamedTuple):
+    """The header of a frame."""
+
+    length: int
+    zeros: int
+    identity: int
+    position: int
+    checksum: int
+
+
+def _frame_start(data: bytes, offset: int) -> _FrameStart | None:
+    """The frame header at ``offset``, if there is a sound one."""
+    fields = data[offset : offset + _FRAME.size]
+    if len(data) < offset + _FRAME_HEADER_BYTES:
+        return None
+    if _CHECKSUM.unpack_from(data, offset + _FRAME.size) != (zlib.crc32(fields),):
+        return None
+    return _FrameStart._make(_FRAME.unpack(fields))
+
+
+def _later_frame(data: bytes, header: SegmentHeader, offset: int, position: int) -> int | None:
+    """The position of a frame from ``offset`` on that comes after ``position``, if one was begun there."""
+    mark = struct.pack("<Q", header.identity)  # in every frame's header, and hardly anywhere else
+    found = data.find(mark, offset)
+    while found >= 0:
+        start = _frame_start(data, found - 8)
+        if found % ALIGNMENT_BYTES == 8 and start is not None and start.position > position:
+            return start.position
+        found = data.find(mark, found + 1)
+    return None
+
+
+def _looks_torn(written: bytes, header: SegmentHeader, offset: int, position: int) -> bool:
+    """Whether the unreadable frame at ``offset``, behind which is no other, has a part that never arrived.
+
+    ``written`` is the segment up to its last byte that is not zero."""
+    start = _frame_start(written, offset)
+    if start is None:
+        sector_end = offset + SECTOR_BYTES - offset % SECTOR_BYTES
+        never_began = written[offset:sector_end].strip(b"\0") == b""
+        return never_began or len(written) <= offset + _FRAME_HEADER_BYTES
+    filling_at, end = offset + _FRAME_HEADER_BYTES, offset + frame_bytes(start.length)
+    if (start.identity, start.position) != (header.identity, position) or end > header.size:
+        return False  # nobody began to write such a frame here
+    if len(written) != end:  # the end mark is missing, or there is more than one frame can leave
+        return len(written) < end
+    return _zero_sectors(written[filling_at:], filling_at) > start.zeros
+
+
+def _zero_sectors(data: bytes, offset: int) -> int:
+    """How many whole sectors of ``data``, which stands at ``offset``, are all zeros."""
+    if _ZERO_SECTOR not in data:
+        return 0
+    first = -offset % SECTOR_BYTES
+    sectors = range(first, len(data) - SECTOR_BYTES + 1, SECTOR_BYTES)
+    return sum(data[sector : sector + SECTOR_BYTES] == _ZERO_SECTOR for sector in sectors)
+
+
+def _used_bytes(data: bytes) -> int:
+    """The length of ``data`` without the zeros at its end."""
+    end = len(data)
+    while end >= len(_ZERO_BLOCK) and data.endswith(_ZERO_BLOCK, 0, end):
+        end -= len(_ZERO_BLOCK)
+    return len(data[max(0, end - len(_ZERO_BLOCK)) : end].rstrip(b"\0")) + max(0, end - len(_ZERO_BLOCK))

@@ -1,0 +1,215 @@
+"""What a store promises, and the one that keeps it on disk.
+
+Nothing a node says may outrun its disk: :meth:`Store.save` first, then the messages that rest on it. The Deferred of a
+save is the only word that counts; until it fires, a crash may keep the save, or not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+
+from txpaxos.core.ready import Record, SubjectState
+from txpaxos.errors import StoreError
+from txpaxos.storage.atomic_file import AtomicFile
+from txpaxos.storage.disk import Disk, ensure_directory
+from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Execute, ExecuteInThread, execute_here, measure_sync
+from txpaxos.storage.faults import damaged, os_errors
+from txpaxos.storage.identity import (
+    Identity,
+    check_identity,
+    lock_folder,
+    new_identity,
+    read_identity,
+    write_identity,
+)
+from txpaxos.storage.journal import SEGMENT_BYTES, Journal
+from txpaxos.storage.records import decode, divide, encode
+from txpaxos.storage.subjects import Subjects
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Where a node keeps what it must not forget."""
+
+    @property
+    def incarnation(self) -> int:
+        """A random number, made once per store: a node that lost its store comes back with another one."""
+        ...
+
+    def load(self) -> list[Record]:
+        """All that was saved, once, before the first save: the log's records in the order in which they were saved,
+        then the last state of each subject, by the subject's name.
+
+        :raises StoreError: if anything that was acknowledged is missing or damaged."""
+        ...
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """Save ``records``. Fires when all of them are on disk, and everything saved before them.
+
+        Saves are done in the order of the calls; nobody has to wait for one before the next. If one fails with
+        :class:`~txpaxos.errors.StoreError`, so does every later one, and the node must stop. After a crash, a save
+        that had not fired is there or not: its log records all or none, each of its subjects by itself.
+
+        :raises TypeError: if one of them is a bare DecreeState. Nothing is saved then, and the store goes on."""
+        ...
+
+    def close(self) -> Deferred[None]:
+        """Wait for the saves in flight, then let go of everything. Closing twice is harmless."""
+        ...
+
+
+class DiskStore:
+    """:class:`Store` in a folder: a journal for the log, an atomic file for each subject.
+
+    Opening it creates what is absent, takes an exclusive lock and checks whose folder it is.
+
+    :param directory: the folder, created (mode 0700) if absent.
+    :param cluster: the cluster's name.
+    :param node: the node's name in it.
+    :param disk: the system calls.
+    :param reactor: whose thread to tell in; needed only with a thread, and the global one unless given.
+    :param sync_in_thread: whether to write and sync in a thread instead of the caller's. Unless given, that is
+        measured: a disk slower than :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS` gets a thread.
+    :param random_bytes: for the incarnation, when the store is made.
+    :param segment_bytes: the size of a file of the journal.
+    :param execute: does the saves, instead of the two above: a simulator's own.
+    :param measure: how to measure the seconds of a sync.
+
+    ``sync_in_thread`` is the choice made, ``sync_seconds`` what was measured (``None`` if nothing was).
+
+    :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        cluster: str,
+        node: str,
+        *,
+        disk: Disk | None = None,
+        reactor: IReactorFromThreads | None = None,
+        sync_in_thread: bool | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        segment_bytes: int = SEGMENT_BYTES,
+        execute: Execute | None = None,
+        measure: Callable[[Disk, str], float] = measure_sync,
+    ) -> None:
+        self._disk = disk = Disk() if disk is None else disk
+        self._directory = os.path.abspath(directory)
+        self._failed = ""
+        self._stage = "opened"  # then "loaded", at the end "closed"; "unreadable" if loading failed
+        with os_errors("create", self._directory):
+            ensure_directory(disk, self._directory)
+        self._lock = lock_folder(disk, self._directory)
+        try:
+            identity = self._open(cluster, node, random_bytes, segment_bytes)
+            self.sync_seconds: float | None = None
+            if execute is None and sync_in_thread is None:
+                self.sync_seconds = measure(disk, self._directory)
+                sync_in_thread = self.sync_seconds > SLOW_SYNC_SECONDS
+        except BaseException:
+            disk.close(self._lock)
+            raise
+        self.incarnation = identity.incarnation
+        self.sync_in_thread = execute is None and bool(sync_in_thread)
+        self._thread = ExecuteInThread(reactor or _global_reactor()) if self.sync_in_thread else None
+        self._execute: Execute = execute or self._thread or execute_here
+
+    def load(self) -> list[Record]:
+        """See :meth:`Store.load`."""
+        if self._stage != "opened":
+            raise StoreError(f"{self._directory} is loaded once, while it is open: close it and open it again")
+        self._stage = "unreadable"
+        records: list[Record] = []
+        for frame in self._journal.read():
+            try:
+                records += decode(frame.body)
+            except ValueError as error:
+                raise damaged(frame.path, frame.offset, f"frame {frame.position} holds no records ({error})") from None
+        records += self._subjects.read()
+        self._stage = "loaded"
+        return records
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """See :meth:`Store.save`."""
+        if self._stage != "loaded":
+            return fail(StoreError(f"{self._directory} takes records between load() and close()"))
+        log, subjects = divide(records)
+        return self._execute(partial(self._write, encode(log), subjects.values()))
+
+    def close(self) -> Deferred[None]:
+        """See :meth:`Store.close`."""
+        if self._stage == "closed":
+            return succeed(None)
+        self._stage = "closed"
+        done = self._execute(self._release)
+        if self._thread is not None:
+            done.addBoth(self._stop)
+        return done
+
+    def _open(self, cluster: str, node: str, random_bytes: Callable[[int], bytes], segment_bytes: int) -> Identity:
+        """Find out whose folder this is, and make what a new one needs."""
+        file = AtomicFile(self._disk, f"{self._directory}/identity")
+        found = read_identity(file)
+        identity = new_identity(cluster, node, random_bytes) if found is None else found
+        check_identity(identity, cluster, node, self._directory)
+        self._journal = Journal(self._disk, f"{self._directory}/journal", identity.incarnation, segment_bytes)
+        self._subjects = Subjects(self._disk, f"{self._directory}/subjects")
+        if found is None:
+            self._refuse_remains()
+            write_identity(file, identity)
+        if not identity.complete:
+            self._journal.create()
+            write_identity(file, attrs.evolve(identity, complete=True))
+        return identity
+
+    def _refuse_remains(self) -> None:
+        """Refuse to start anew on top of what somebody saved: the identity was lost, and who knows what with it."""
+        with os_errors("read", self._directory):
+            for name in ("journal", "subjects"):
+                ensure_directory(self._disk, f"{self._directory}/{name}")
+            if self._journal.exists() or self._subjects.exist():
+                raise StoreError(
+                    f"{self._directory} holds what a node saved, but no identity file: put that file back, or keep the"
+                    f" folder aside and bring the machine back as a new node"
+                )
+
+    def _write(self, body: bytes, subjects: Collection[SubjectState]) -> None:
+        """Put one save on disk. Happens wherever ``execute`` has it happen."""
+        if self._failed:
+            raise StoreError(self._failed)
+        try:
+            if body:
+                self._journal.append(body)
+            for state in subjects:
+                self._subjects.write(state)
+        except BaseException as error:
+            self._failed = f"{self._directory} takes no more after a failed save ({error}); start the node again"
+            raise
+
+    def _release(self) -> None:
+        with os_errors("close", self._directory):
+            try:
+                self._journal.close()
+            finally:
+                self._disk.close(self._lock)
+
+    def _stop(self, result: T) -> T:
+        """The thread has done the last work: end it."""
+        assert self._thread is not None
+        self._thread.stop()
+        return result
+
+
+def _global_reactor() -> IReactorFromThreads:
+    from twisted.internet import reactor  # here, since importing it installs one
+
+    return IReactorFromThreads(reactor)
