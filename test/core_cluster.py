@@ -217,11 +217,13 @@ class Cluster(Generic[Running]):
 
     def run(self, seconds: float, until: Callable[[], object] | None = None) -> bool:
         """Let ``seconds`` pass, or fewer if ``until`` comes true; whether it did."""
-        deadline = self.now + seconds
+        deadline, acts_at_once = self.now + seconds, 0
         while not (until and until()):
             if not self._events or self._events[0][0] > deadline:
                 self.now = deadline
                 return False
+            acts_at_once = acts_at_once + 1 if self._events[0][0] == self.now else 0
+            assert acts_at_once < 10_000, "time stands still: somebody wakes again and again for nothing"
             self.now, _, act = heapq.heappop(self._events)
             act()
         return True

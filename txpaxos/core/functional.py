@@ -12,7 +12,8 @@ certain (*Paxos Made Simple*, section 2.4). :class:`Leadership` finds one: it is
   waits for a random time that doubles with every failure, so duels end.
 * A leader is one no longer when a higher ballot's heartbeat arrives, when so many refuse that no quorum is left, or
   when it has not heard from a quorum for as long as a follower would wait for it: it must not hold on to followers
-  that others could lead. One that a minority refuses runs phase 1 again, above what that minority has promised.
+  that others could lead. One that a minority refuses canvasses among its followers, and if a quorum still is with it
+  runs phase 1 again, above what that minority has promised.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ class Leadership:
         # When each follower was last heard by this leader, and when this follower last heard a leader.
         self._heard_at: dict[NodeId, float] = {}
         self._heard_leader_at = -inf
+        # The candidate that was given time last.
+        self._candidate = LOWEST
         self._told: tuple[Ballot, NodeId | None] = (LOWEST, None)
         # When a follower loses patience with its leader. Alone, there is nobody to wait for.
         self._silent_at = now + self._window() if self._followers else now
@@ -135,6 +138,11 @@ class Leadership:
     def leading(self) -> bool:
         """Whether this node leads, as far as it knows."""
         return self.role is Role.LEADER
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether this node leads, and some refuse what it says: with every heartbeat it canvasses, too."""
+        return self.leading and bool(self.proposer.refusals)
 
     @property
     def leader_node(self) -> NodeId | None:
@@ -168,8 +176,8 @@ class Leadership:
         if not self._hears_quorum(now):
             self.step_down(now)
             return Duty.NOTHING
-        if self.proposer.refusals:
-            return Duty.CAMPAIGN
+        if self.is_refused:
+            self._begin_canvass()
         self._act_at = now + self._timing.heartbeat_seconds
         self.sequence += 1
         return Duty.HEARTBEAT
@@ -180,10 +188,13 @@ class Leadership:
         if self.role is Role.FOLLOWER:
             self.role = Role.CANVASSER
             self.leader = LOWEST
-            self.canvass += 1
-            self._supporters = {self.proposer.node}
+            self._begin_canvass()
         self._act_at = now + self._timing.heartbeat_seconds
         return Duty.CANVASS
+
+    def _begin_canvass(self) -> None:
+        self.canvass += 1
+        self._supporters = {self.proposer.node}
 
     def start_campaign(self, now: float) -> None:
         """The owner starts a ballot: follow nobody, and wait for promises."""
@@ -194,16 +205,20 @@ class Leadership:
 
     # from the network
 
-    def supports(self, now: float) -> bool:
-        """Whether this node would back whoever canvasses: it hears no leader, nor is it one."""
-        return not self.leading and now - self._heard_leader_at >= self._timing.liveness_window_seconds[0]
+    def supports(self, canvasser: NodeId, now: float) -> bool:
+        """Whether this node backs whoever canvasses: it hears no leader, nor is it one, or that is its leader."""
+        if self.leading:
+            return False
+        silent = now - self._heard_leader_at >= self._timing.liveness_window_seconds[0]
+        return silent or self.leader_node == canvasser
 
     def observe_support(self, sender: NodeId, canvass: int) -> bool:
         """Another node backs this one.
 
         :returns: whether the owner is to start a campaign now, since a quorum does.
         """
-        if self.role is not Role.CANVASSER or canvass != self.canvass:
+        canvassing = self.role is Role.CANVASSER or self.is_refused
+        if not canvassing or canvass != self.canvass:
             return False
         self._supporters.add(sender)
         return len(self._supporters) >= self.proposer.quorum
@@ -239,9 +254,9 @@ class Leadership:
 
     def observe_candidate(self, ballot: Ballot, now: float) -> None:
         """This node promised ``ballot`` to a candidate: give it time, once, and do not race it."""
-        is_new = ballot > self.proposer.highest_seen
         self.proposer.observe(ballot)
-        if is_new and ballot.node != self.proposer.node and not self.leading:
+        if ballot.node != self.proposer.node and ballot > self._candidate and not self.leading:
+            self._candidate = ballot
             self._follow(now + self._window())
 
     def observe_follower(self, sender: NodeId, now: float) -> None:
@@ -326,13 +341,14 @@ class Node:
         """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
         match self.leadership.tick(now):
             case Duty.CANVASS:
-                return self._ready(Ready(), Envelope(self._others, Canvass(self.leadership.canvass)))
+                return self._ready(Ready(), self._canvass())
             case Duty.CAMPAIGN:
                 return self._campaign(now)
             case Duty.PREPARE_AGAIN:
                 return self._ready(self.decree.resend())
             case Duty.HEARTBEAT:
-                return self._ready(self.decree.resend(), self._heartbeat())
+                canvass = [self._canvass()] if self.leadership.is_refused else []
+                return self._ready(self.decree.resend(), self._heartbeat(), *canvass)
             case Duty.NOTHING:
                 return self._ready(Ready())
 
@@ -351,8 +367,8 @@ class Node:
             case HeartbeatAck():
                 return self._ready(Ready(), *self._receive_heartbeat_ack(sender, message, now))
             case Canvass():
-                answer = [Envelope((sender,), Support(message.sequence))] if self.leadership.supports(now) else []
-                return self._ready(Ready(), *answer)
+                backed = self.leadership.supports(sender, now)
+                return self._ready(Ready(), *([Envelope((sender,), Support(message.sequence))] if backed else []))
             case Support():
                 if self.leadership.observe_support(sender, message.sequence):
                     return self._campaign(now)
@@ -383,6 +399,9 @@ class Node:
     @property
     def _others(self) -> tuple[NodeId, ...]:
         return tuple(member for member in self.decree.members if member != self.decree.node)
+
+    def _canvass(self) -> Envelope:
+        return Envelope(self._others, Canvass(self.leadership.canvass))
 
     def _heartbeat(self) -> Envelope:
         return Envelope(self._others, Heartbeat(self.leadership.leader, self._chosen_through, self.leadership.sequence))

@@ -128,16 +128,16 @@ class HeartbeatAck:
 
 @attrs.frozen
 class Canvass:
-    """A follower that has lost its leader, to everyone else: would you back me? Asked before a ballot is started, so
-    that a node which cannot win, or need not, disturbs nobody with a higher ballot. Nothing is on disk for it."""
+    """A canvasser, to everyone else: would you back me? It is a follower that has lost its leader, before it starts a
+    ballot, so that one which cannot win, or need not, disturbs nobody; or a leader whom some refuse."""
 
     sequence: int = attrs.field(validator=ge(0))
 
 
 @attrs.frozen
 class Support:
-    """The answer to a Canvass of that ``sequence``: I, too, have not heard from a leader for the shortest
-    liveness window. It promises nothing, and nothing is on disk for it."""
+    """A node to the canvasser of that ``sequence``: I would. Either I, too, have not heard from a leader for the
+    shortest liveness window, or my leader is you. It promises nothing."""
 
     sequence: int = attrs.field(validator=ge(0))
 

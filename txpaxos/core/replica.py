@@ -201,6 +201,8 @@ class Replica:
                 work.tell(silent, PrepareLog(self.proposer.ballot, self.log.chosen_through + 1))
             case Duty.HEARTBEAT:
                 self._beat(work, self.leadership.sequence)
+                if self.leadership.is_refused:
+                    work.tell(self.others, Canvass(self.leadership.canvass))
             case Duty.NOTHING:
                 pass
         if self.leadership.leading:
@@ -226,7 +228,7 @@ class Replica:
     # phase 1, and before it
 
     def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
-        if self.leadership.supports(now):
+        if self.leadership.supports(sender, now):
             work.tell(sender, Support(message.sequence))
 
     def _receive_support(self, work: Work, sender: NodeId, message: Support, now: float) -> None:

@@ -1,0 +1,218 @@
+"""One node's memory of the log, and that it is the same after a restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from test.core_cluster import CoreCluster, Faults
+from txpaxos.core.log import Log
+from txpaxos.core.messages import LOWEST, Ballot, Vote
+from txpaxos.core.ready import Chosen, Learned, LogRecord, Promised, Voted
+
+ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "c")
+
+
+def chosen_log(*values: bytes) -> Log:
+    """A log that was told ``values``."""
+    log = Log()
+    for slot, value in enumerate(values, 1):
+        log.learn(slot, value)
+    log.advance()
+    return log
+
+
+class TestAcceptor:
+    def test_promise_rises_and_is_saved_once(self) -> None:
+        log = Log()
+        assert log.promise(ONE) == Promised(ONE)
+        assert log.promise(ONE) is None
+        assert log.promise(TWO) == Promised(TWO)
+        with pytest.raises(AssertionError):
+            log.promise(ONE)
+
+    def test_vote_promises_for_all_slots(self) -> None:
+        """Trap 3."""
+        log = Log()
+        assert log.accept(TWO, 3, b"v") == Voted(TWO, 3, b"v", 0)
+        assert log.promised == TWO
+        assert log.promise(TWO) is None, "the vote has saved it"
+        with pytest.raises(AssertionError):
+            log.accept(ONE, 4, b"w")
+
+    def test_repeated_vote_is_on_disk_already(self) -> None:
+        log = Log()
+        log.accept(ONE, 1, b"v")
+        assert log.accept(ONE, 1, b"v") is None
+
+    def test_two_values_in_one_ballot_are_a_broken_invariant(self) -> None:
+        log = Log()
+        log.accept(ONE, 1, b"v")
+        with pytest.raises(AssertionError):
+            log.accept(ONE, 1, b"w")
+
+    def test_higher_ballot_replaces_a_vote(self) -> None:
+        log = Log()
+        log.accept(ONE, 1, b"v")
+        assert log.accept(TWO, 1, b"w") == Voted(TWO, 1, b"w", 0)
+        assert log.votes_from(1) == (Vote(1, TWO, b"w"),)
+
+    def test_vote_for_a_chosen_slot_cannot_matter(self) -> None:
+        log = chosen_log(b"v")
+        assert log.accept(TWO, 1, b"v") == Promised(TWO), "but it promises"
+        assert log.accept(TWO, 1, b"v") is None
+        assert log.votes_from(1) == ()
+
+    def test_votes_are_told_in_slot_order_from_where_they_were_asked_for(self) -> None:
+        log = chosen_log(b"v")
+        for slot in (5, 2, 3):
+            log.accept(ONE, slot, b"%d" % slot)
+        assert log.votes_from(1) == (Vote(2, ONE, b"2"), Vote(3, ONE, b"3"), Vote(5, ONE, b"5"))
+        assert log.votes_from(3) == (Vote(3, ONE, b"3"), Vote(5, ONE, b"5"))
+
+
+class TestLearner:
+    def test_values_are_handed_out_in_slot_order(self) -> None:
+        log = Log()
+        log.learn(2, b"")
+        assert log.advance() == []
+        log.learn(1, b"v")
+        assert log.advance() == [Chosen(1, b"v"), Chosen(2, b"")]
+        assert log.advance() == []
+        assert log.chosen_through == 2
+
+    def test_saved_unless_the_own_vote_says_the_same(self) -> None:
+        log = Log()
+        log.accept(ONE, 1, b"v")
+        log.accept(ONE, 2, b"v")
+        assert log.learn(1, b"v") is None
+        assert log.learn(2, b"w") == Learned(2, (b"w",))
+        assert log.learn(3, b"x") == Learned(3, (b"x",))
+
+    def test_learning_again_changes_nothing(self) -> None:
+        log = chosen_log(b"v")
+        assert log.learn(1, b"v") is None
+        assert log.advance() == []
+
+    @pytest.mark.parametrize("advanced", [True, False])
+    def test_two_chosen_values_are_a_broken_invariant(self, advanced: bool) -> None:
+        log = Log()
+        log.learn(1, b"v")
+        if advanced:
+            log.advance()
+        with pytest.raises(AssertionError):
+            log.learn(1, b"w")
+
+    def test_vouched_only_in_the_ballot_of_the_vote(self) -> None:
+        """Design rule 6: a vote of another ballot may be for a value that was never chosen."""
+        log = Log()
+        log.accept(ONE, 1, b"never chosen")
+        log.accept(TWO, 2, b"v")
+        log.vouch(TWO, 2)
+        assert log.advance() == []
+        log.learn(1, b"w")
+        log.vouch(TWO, 2)
+        assert log.advance() == [Chosen(1, b"w"), Chosen(2, b"v")]
+
+    def test_vouching_goes_no_further_than_was_said(self) -> None:
+        log = Log()
+        for slot in (1, 2, 3):
+            log.accept(ONE, slot, b"%d" % slot)
+        log.vouch(ONE, 2)
+        assert log.advance() == [Chosen(1, b"1"), Chosen(2, b"2")]
+        log.vouch(ONE, 1)
+        assert log.advance() == []
+
+    def test_vouching_passes_over_what_was_learned_otherwise(self) -> None:
+        log = Log()
+        log.learn(2, b"told")
+        log.accept(ONE, 1, b"1")
+        log.accept(ONE, 3, b"3")
+        log.vouch(ONE, 3)
+        assert [item.value for item in log.advance()] == [b"1", b"told", b"3"]
+
+    def test_values_within_limits(self) -> None:
+        log = chosen_log(b"aa", b"bb", b"cc", b"dd")
+        assert log.values_from(1) == [b"aa", b"bb", b"cc", b"dd"]
+        assert log.values_from(2, count_max=2) == [b"bb", b"cc"]
+        assert log.values_from(1, bytes_max=5) == [b"aa", b"bb"]
+        assert log.values_from(1, bytes_max=1) == [b"aa"], "one at least, or nobody would ever catch up"
+        assert log.values_from(5, bytes_max=1) == []
+
+
+class TestRecovery:
+    def test_nothing_saved(self) -> None:
+        log = Log.recover([])
+        assert (log.promised, log.chosen_through, log.votes_from(1)) == (LOWEST, 0, ())
+
+    def test_promises_and_votes(self) -> None:
+        log = Log.recover([Promised(ONE), Voted(TWO, 1, b"v", 0), Voted(TWO, 3, b"x", 0), Promised(THREE)])
+        assert log.promised == THREE
+        assert log.votes_from(1) == (Vote(1, TWO, b"v"), Vote(3, TWO, b"x"))
+        assert log.chosen_through == 0, "a vote alone chooses nothing"
+
+    def test_vote_alone_restores_the_promise(self) -> None:
+        """Trap 3."""
+        assert Log.recover([Promised(ONE), Voted(TWO, 1, b"v", 0)]).promised == TWO
+
+    def test_what_a_later_vote_knew_to_be_chosen(self) -> None:
+        log = Log.recover([Voted(ONE, 1, b"v", 0), Voted(ONE, 2, b"w", 1)])
+        assert log.values_from(1) == [b"v"]
+        assert log.votes_from(1) == (Vote(2, ONE, b"w"),)
+
+    def test_learned_goes_before_the_own_vote(self) -> None:
+        log = Log.recover([Voted(ONE, 1, b"never chosen", 0), Learned(1, (b"v", b"w")), Voted(TWO, 3, b"x", 2)])
+        assert log.values_from(1) == [b"v", b"w"]
+
+    def test_learned_above_a_gap_waits(self) -> None:
+        log = Log.recover([Learned(2, (b"w",))])
+        assert log.chosen_through == 0
+        log.learn(1, b"v")
+        assert [item.value for item in log.advance()] == [b"v", b"w"]
+
+
+def check_recovery(live: Log, disk: list[LogRecord]) -> int:
+    """A node rebuilt from ``disk`` promises and has voted the same, and knows a prefix.
+
+    :returns: how many slots the rebuilt one has to be told again.
+    """
+    log = Log.recover(disk)
+    assert log.promised == live.promised
+    assert log.votes_from(live.chosen_through + 1) == live.votes_from(1)
+    assert live.values_from(1)[: log.chosen_through] == log.values_from(1)
+    return live.chosen_through - log.chosen_through
+
+
+def test_restart_equality_on_random_schedules() -> None:
+    """60 seeds of five nodes with loss, doubling, reordering, stops and starts; looked at every 50 ms."""
+    checked = behind = 0
+    for seed in range(60):
+        cluster = CoreCluster(seed, 5, Faults(0.2, 0.1, (0.001, 0.2)))
+        for turn in range(60):
+            cluster.run(0.05)
+            cluster.propose(b"%d" % turn)
+            for node, replica in cluster.nodes.items():
+                lag = check_recovery(replica.log, cluster.disks[node])
+                checked, behind = checked + 1, behind + bool(lag)
+            if cluster.nodes and cluster.rng.random() < 0.1:
+                cluster.stop(cluster.rng.choice(list(cluster.nodes)))
+            if cluster.rng.random() < 0.2:
+                cluster.start()
+        assert cluster.ledger.chosen, seed
+    assert checked > 10_000
+    assert 0 < behind < checked, "the prefix may be shorter, and is not always"
+
+
+def test_any_part_of_the_disk_that_a_crash_leaves_recovers() -> None:
+    """Promises only rise and the chosen prefix only grows with every record more."""
+    cluster = CoreCluster(7, 3, Faults(0.3, 0.1, (0.001, 0.2)))
+    for turn in range(200):
+        cluster.run(0.05)
+        cluster.propose(b"%d" % turn)
+    for disk in cluster.disks.values():
+        promised, chosen_through = LOWEST, 0
+        for length in range(len(disk) + 1):
+            log = Log.recover(disk[:length])
+            assert log.promised >= promised
+            assert log.chosen_through >= chosen_through
+            promised, chosen_through = log.promised, log.chosen_through
+        assert chosen_through > 50
