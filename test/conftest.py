@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.logger import ILogObserver, globalLogBeginner, globalLogPublisher
 from zope.interface import provider
+
+
+# Else Twisted prints every failure to standard error, tests' own included.
+globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
 
 @pytest.fixture(autouse=True)

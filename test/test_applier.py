@@ -1,0 +1,127 @@
+"""Chosen values are applied: each command once, in slot order, whatever ``apply`` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from txpaxos.applier import Applier
+from txpaxos.core.messages import NO_OP, Slot
+from txpaxos.core.ready import Chosen
+from txpaxos.errors import CodecError
+from txpaxos.sessions import Outcome
+from txpaxos.wire.commands import Command, encode_batch
+
+
+class Journal:
+    """An application that notes what it applies and answers with how many that were."""
+
+    def __init__(self) -> None:
+        self.applied: list[tuple[Slot, bytes]] = []
+        self.applier = Applier(self._apply)
+
+    def choose(self, slot: Slot, *commands: Command) -> list[Outcome | None]:
+        """The outcomes of a value that holds ``commands``."""
+        return [outcome for _, outcome in self.applier.apply(Chosen(slot, encode_batch(commands)))]
+
+    def _apply(self, slot: Slot, payload: bytes) -> object:
+        self.applied.append((slot, payload))
+        if payload == b"unspeakable":
+            raise Unspeakable
+        if payload.startswith(b"!"):
+            raise ValueError("no such thing")
+        return len(self.applied)
+
+
+class Unspeakable(Exception):
+    """An exception that raises when it is asked what is wrong."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("unspeakable")
+
+    __repr__ = __str__
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+def command(sequence: int, payload: bytes = b"x", acknowledged: int = 0) -> Command:
+    return Command(b"session1", sequence, acknowledged, payload)
+
+
+def test_commands_of_a_value_in_their_order(journal: Journal) -> None:
+    assert journal.choose(1, command(1, b"a"), command(2, b"b")) == [Outcome(1), Outcome(2)]
+    assert journal.choose(2, command(3, b"c")) == [Outcome(3)]
+    assert journal.applied == [(1, b"a"), (1, b"b"), (2, b"c")]
+    assert journal.applier.applied_through == 2
+
+
+def test_each_command_comes_with_its_outcome(journal: Journal) -> None:
+    one, two = command(1), command(2)
+    pairs = list(journal.applier.apply(Chosen(1, encode_batch([one, two]))))
+    assert pairs == [(one, Outcome(1)), (two, Outcome(2))]
+
+
+def test_a_no_op_is_nothing_to_the_application(journal: Journal) -> None:
+    assert list(journal.applier.apply(Chosen(1, NO_OP))) == []
+    assert journal.applied == []
+    assert journal.applier.applied_through == 1
+
+
+def test_the_same_command_again_gets_the_first_outcome(journal: Journal) -> None:
+    one = command(1, b"a")
+    assert journal.choose(1, one) == [Outcome(1)]
+    assert journal.choose(2, one, command(2, b"b"), one) == [Outcome(1), Outcome(2), Outcome(1)]
+    assert journal.applied == [(1, b"a"), (2, b"b")]
+
+
+def test_twice_in_one_value(journal: Journal) -> None:
+    one = command(1, b"a")
+    assert journal.choose(1, one, one) == [Outcome(1), Outcome(1)]
+    assert journal.applied == [(1, b"a")]
+
+
+def test_an_outcome_that_was_acknowledged_is_gone(journal: Journal) -> None:
+    journal.choose(1, command(1), command(2, acknowledged=1))
+    assert journal.choose(2, command(1)) == [None]
+    assert len(journal.applied) == 2
+
+
+def test_an_exception_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
+    failed = Outcome(error="ValueError: no such thing")
+    assert journal.choose(1, command(1, b"!"), command(2)) == [failed, Outcome(2)]
+    assert journal.choose(2, command(1, b"!")) == [failed]  # counts as applied: it is not tried again
+    assert journal.applied == [(1, b"!"), (1, b"x")]
+    (event,) = logged_errors
+    assert (event["slot"], event["command"]) == (1, b"!")
+    assert event["log_failure"].check(ValueError)
+    logged_errors.clear()
+
+
+def test_an_exception_without_words_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
+    """Or it would end every node of the cluster at this slot, and again at each restart."""
+    assert journal.choose(1, command(1, b"unspeakable")) == [Outcome(error="Unspeakable")]
+    assert journal.applier.applied_through == 1
+    logged_errors.clear()
+
+
+def test_a_long_command_is_not_logged_whole(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
+    journal.choose(1, command(1, b"!" + bytes(100_000)))
+    assert len(logged_errors[0]["command"]) <= 100
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("slot", [0, 2])
+def test_slots_come_one_after_the_other(journal: Journal, slot: Slot) -> None:
+    with pytest.raises(AssertionError):
+        journal.choose(slot, command(1))
+    assert journal.applied == []
+
+
+def test_a_value_that_is_no_batch_is_refused(journal: Journal) -> None:
+    with pytest.raises(CodecError):
+        list(journal.applier.apply(Chosen(1, b"no batch")))
+    assert journal.applier.applied_through == 0

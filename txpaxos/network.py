@@ -1,0 +1,91 @@
+"""Messages to peers and from them: datagrams where they fit, streams where they do not."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.interfaces import IUDPTransport
+
+from txpaxos.cluster import Address, Cluster
+from txpaxos.core.messages import NodeId
+from txpaxos.errors import CodecError
+from txpaxos.streams import PeerStreams
+from txpaxos.wire.codec import Codec, Received
+from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
+from txpaxos.wire.peer_messages import PeerMessage
+
+RECEIVE_BUFFER_BYTES = 4 * 2**20
+"""Asked of the kernel: what arrives while the reactor is busy waits there (its default holds 166 small datagrams)."""
+
+
+class Network:
+    """One node's way to its peers. What cannot be sent is counted, and the algorithm sends it again.
+
+    :param deliver: called with everything that comes from a peer. What comes from anybody else, or is not a message of
+        this cluster, is counted and changes nothing.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        node: NodeId,
+        cluster: Cluster,
+        incarnation: int,
+        deliver: Callable[[Received], None],
+        counters: Counter[str],
+    ) -> None:
+        self._node = node
+        self._cluster = cluster
+        self._codec = Codec(cluster.name, node, incarnation)
+        self._deliver = deliver
+        self._counters = counters
+        self._peers = {name: member.address for name, member in cluster.members.items() if name != node}
+        self._streams = PeerStreams(reactor, self._codec, self._peers, deliver, counters)
+        self._transport: IUDPTransport | None = None
+
+    def start(self, transport: IUDPTransport) -> None:
+        """Begin to send and to take streams.
+
+        :raises twisted.internet.error.CannotListenError: if the address is taken.
+        """
+        self._transport = transport
+        kernel_socket = getattr(transport, "socket", None)
+        if kernel_socket is not None:  # A simulated transport has none.
+            kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if self._peers:
+            self._streams.listen(self._cluster.members[self._node].address)
+
+    def stop(self) -> None:
+        """Send nothing more; close the streams."""
+        self._transport = None
+        self._streams.stop()
+
+    def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
+        """Encode ``message`` once and send it to each of ``to`` that is a peer."""
+        data = self._codec.encode(message)
+        for peer in to:
+            address = self._peers.get(peer)
+            if address is None:
+                continue
+            if len(data) > DATAGRAM_BYTES_MAX:
+                self._streams.send(peer, data)
+            elif self._transport is not None:
+                try:
+                    self._transport.write(data, (address.host, address.port))
+                except OSError:  # A full buffer, a network that is down: Twisted raises it into the caller.
+                    self._counters["datagram not sent"] += 1
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        """Take one datagram."""
+        try:
+            received = self._codec.decode(data)
+        except CodecError:
+            self._counters["bad datagram"] += 1
+            return
+        if self._peers.get(received.sender) != Address(address[0], address[1]):
+            self._counters["datagram of a stranger"] += 1
+            return
+        self._deliver(received)

@@ -1,0 +1,126 @@
+"""Performs Readys: save, then release, strictly in order. The one room in which "save before send" lives.
+
+All that arrives in one reactor turn is saved together (group commit). While a save is in flight, later Readys wait,
+also those that save nothing; when it finishes, it releases those it covered and no others. A failed save is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from txpaxos.core.ready import Ready, Record
+from txpaxos.storage.store import Store
+
+ROUNDS_MAX = 64
+"""So often a turn saves and releases before it is the reactor's: what is released may bring up more, without end."""
+
+
+class Performer:
+    """A queue of Readys between the core and the world.
+
+    :param refill: called when a turn begins and whenever the queue has run empty; may :meth:`add` more.
+    :param release: called with each Ready once it, and all before it, are saved.
+    :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after it.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        store: Store,
+        refill: Callable[[], None],
+        release: Callable[[Ready], None],
+        fail: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._refill = refill
+        self._release = release
+        self._fail = fail
+        self._queue: list[Ready] = []
+        self._saving: list[Ready] | None = None
+        self._scheduled: IDelayedCall | None = None
+        self._turning = False
+        self._stopped = False
+
+    @property
+    def waiting(self) -> int:
+        """Readys that wait for a save."""
+        return len(self._queue) + len(self._saving or ())
+
+    def add(self, ready: Ready) -> None:
+        """Perform ``ready`` when its turn has come."""
+        self._queue.append(ready)
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Have a turn at the end of this reactor turn, if none is due already."""
+        if self._saving is not None or self._turning or self._stopped:
+            return
+        if self._scheduled is None:
+            self._scheduled = self._reactor.callLater(0, self._start_turn)
+        elif self._scheduled.getTime() > self._reactor.seconds():
+            self._scheduled.reset(0)  # The reactor's clock stepped back.
+
+    def stop(self) -> None:
+        """Perform nothing more."""
+        self._stopped = True
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+
+    def _start_turn(self) -> None:
+        self._scheduled = None
+        self._turn()
+
+    def _turn(self, saved: list[Ready] | None = None) -> None:
+        """Save and release until nothing is left to do, or a save takes its time.
+
+        :param saved: Readys whose save has just finished.
+        """
+        self._turning = True
+        try:
+            self._release_all(saved or ())
+            for _ in range(ROUNDS_MAX):
+                if self._saving is not None or self._stopped:
+                    return
+                self._refill()
+                if not self._queue:
+                    return
+                self._save(self._queue)
+        except Exception:
+            self._give_up(Failure())
+        finally:
+            self._turning = False
+        self.schedule()
+
+    def _save(self, batch: list[Ready]) -> None:
+        self._queue = []
+        records: list[Record] = [record for ready in batch for record in ready.save]
+        if not records:
+            self._release_all(batch)
+            return
+        self._saving = batch
+        self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
+
+    def _saved(self, _: None) -> None:
+        """The save in flight has finished: release what it covers."""
+        batch, self._saving = self._saving, None
+        assert batch is not None
+        if self._turning:  # It finished on the spot; the turn that began it goes on.
+            self._release_all(batch)
+        else:
+            self._turn(batch)
+
+    def _release_all(self, batch: Iterable[Ready]) -> None:
+        for ready in batch:
+            if self._stopped:
+                return
+            self._release(ready)
+
+    def _give_up(self, failure: Failure) -> None:
+        if not self._stopped:
+            self.stop()
+            self._fail(failure)

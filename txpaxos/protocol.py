@@ -1,0 +1,433 @@
+"""The node: where core, wire, storage and the reactor meet. Subclass :class:`PaxosProtocol` and write ``apply``.
+
+A datagram comes in at the front door, is decoded, goes down to the core once, and one Ready comes back up, which
+:class:`~txpaxos.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random, SystemRandom
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.alarm import Alarm
+from txpaxos.applier import Applier
+from txpaxos.cluster import Cluster
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import AboutSubject, NodeId, Slot
+from txpaxos.core.ready import (
+    AskAnswered,
+    Chosen,
+    LeadershipAcquired,
+    LeadershipChanged,
+    LeadershipFact,
+    LeadershipLost,
+    LogRecord,
+    PeerMet,
+    Ready,
+    SubjectChosen,
+    SubjectState,
+)
+from txpaxos.core.replica import Limits, Replica, Status
+from txpaxos.core.subjects import Subjects
+from txpaxos.errors import CommandFailed, NodeStopped, PaxosError, ValueTooLarge
+from txpaxos.network import Network
+from txpaxos.performer import Performer
+from txpaxos.sessions import Outcome
+from txpaxos.storage.store import Store
+from txpaxos.submissions import CommandLimits, Submissions
+from txpaxos.wire.codec import Received
+from txpaxos.wire.commands import Command
+from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
+
+SUBJECT_BYTES_MAX = 512
+FORGETFUL_PEER = "message of a peer that lost its data folder"
+READYS_WAITING_MAX = 4096
+"""While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
+
+
+@attrs.frozen
+class NodeStatus:
+    """One node's view, for people and for tests.
+
+    :ivar waiting: commands that this node has taken and not seen applied.
+    :ivar counters: how often what was dropped, and why.
+    """
+
+    replica: Status
+    applied_through: Slot
+    waiting: int
+    counters: dict[str, int]
+
+
+class PaxosProtocol(DatagramProtocol):
+    """One node of a replicated service. Give it to ``reactor.listenUDP`` with its address from the cluster.
+
+    Subclass it and reimplement the hooks; none needs ``super``. A subclass that has state of its own takes
+    ``(*args, **kwargs)`` in ``__init__`` and passes them on.
+
+    :param reactor: provides ``IReactorTime`` and ``IReactorTCP``; used for timers and streams.
+    :param node: this node's id in the cluster.
+    :param cluster: the cluster, with IP addresses (:meth:`Cluster.resolve <txpaxos.cluster.Cluster.resolve>`).
+    :param store: what this node saved. The node loads it when it starts and closes it when it stops.
+    :param rng: the source of chance; the system's if not given.
+    :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
+    :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        node: NodeId,
+        cluster: Cluster,
+        store: Store,
+        *,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        command_limits: CommandLimits | None = None,
+        rng: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.reactor = reactor
+        self.node = node
+        self.cluster = cluster
+        self.failed: Deferred[None] = Deferred()
+        self.counters: Counter[str] = Counter()
+        self._store = store
+        self._timing = timing
+        self._limits = limits
+        self._command_limits = command_limits or CommandLimits()
+        self._rng = rng or SystemRandom()
+        self._monotonic = monotonic
+        self._network = Network(reactor, node, cluster, store.incarnation, self._receive_from_peer, self.counters)
+        self._applier = Applier(self.apply)
+        self._submissions = Submissions(self._applier, self._command_limits)
+        self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
+        self._alarm = Alarm(reactor, monotonic, self._tick)
+        self._session = self._rng.getrandbits(128).to_bytes(16, "big")
+        self._sequences = itertools.count(1)
+        self._unanswered: dict[int, None] = {}
+        self._questions: dict[int, Deferred[bytes | None]] = {}
+        self._question_numbers = itertools.count(1)
+        self._leader_watchers: list[Callable[[], None]] = []
+        self._incarnations: dict[NodeId, int] = {}
+        # The core; set when the node starts and has loaded what it saved.
+        self._replica: Replica
+        self._subjects: Subjects
+        self._replica_wake_at: float | None = None
+        self._subjects_wake_at: float | None = None
+        self._stopping = False
+
+    # hooks: the application reimplements them
+
+    def apply(self, slot: Slot, command: bytes) -> object:
+        """Apply ``command``: on every node, in the same order, once. What it returns answers ``submit``.
+
+        It must depend on nothing but the command and what was applied before: no clock, no chance, no order of a set.
+        If it raises, the command counts as applied, on every node alike, and ``submit`` fails with
+        :class:`~txpaxos.errors.CommandFailed`. A node that restarts applies the whole log again to a new object.
+        """
+
+    def value_chosen(self, subject: str, value: bytes) -> None:
+        """``subject`` was decided on ``value``. A node that restarts is told of all it knew, again."""
+
+    def leadership_acquired(self) -> None:
+        """This node leads."""
+
+    def leadership_lost(self) -> None:
+        """This node led, and does no longer."""
+
+    def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
+        """The node that leads, as far as this one knows, was ``previous`` and is ``current``; ``None``: unknown."""
+
+    # from the application
+
+    def submit(self, command: bytes) -> Deferred[Any]:
+        """Have ``command`` applied, on any node.
+
+        :returns: fires with what ``apply`` returned on this node; fails with :class:`~txpaxos.errors.CommandFailed`,
+            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`, or, when this node stops
+            first, :class:`~txpaxos.errors.NodeStopped`.
+        """
+        sequence = next(self._sequences)
+        self._unanswered[sequence] = None
+        acknowledged = next(iter(self._unanswered)) - 1
+
+        def answer(outcome: Any) -> Any:
+            del self._unanswered[sequence]
+            if isinstance(outcome, Outcome):
+                return outcome.value if outcome.error is None else fail(CommandFailed(outcome.error))
+            return outcome
+
+        return self.submit_command(Command(self._session, sequence, acknowledged, command)).addBoth(answer)
+
+    def submit_command(self, command: Command) -> Deferred[Outcome]:
+        """Have a command of somebody else's session applied. Fires with its outcome, fails as :meth:`submit` does."""
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
+        outcome = self._submissions.take(command)
+        self._performer.schedule()
+        self._check_alarm(self._monotonic())
+        return outcome
+
+    def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
+        """Have ``subject`` decided, once and for ever, on ``value`` unless somebody was first; ``None`` only reads.
+
+        :returns: fires with the decided value, or with ``None`` if nothing was proposed yet; waits as long as no
+            quorum answers (cancel it to stop asking). Fails with :class:`~txpaxos.errors.ValueTooLarge`.
+        """
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.node} is stopping; ask another"))
+        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
+            return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
+        size, most = len(value or b""), self._command_limits.command_bytes_max
+        if size > most:
+            return fail(ValueTooLarge(f"the value has {size} bytes and may have {most}"))
+        question = next(self._question_numbers)
+
+        def cancel(_: Deferred[bytes | None]) -> None:
+            del self._questions[question]
+            self._subjects.forget(question)
+
+        answer = self._questions[question] = Deferred(cancel)
+        self._add(self._subjects.ask(question, subject, value, self._monotonic()), self._subjects)
+        return answer
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The node that leads, as far as this one knows."""
+        return None if self.transport is None else self._replica.leadership.leader_node
+
+    def watch_leader(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` whenever :attr:`leader` has changed."""
+        self._leader_watchers.append(watcher)
+
+    def status(self) -> NodeStatus:
+        """A frozen copy of what is worth knowing."""
+        return NodeStatus(
+            self._replica.status(), self._applier.applied_through, len(self._submissions), dict(self.counters)
+        )
+
+    def stop(self) -> Deferred[None]:
+        """Take part no longer, and close the store. Fires when that is done."""
+        if not self._stopping:
+            self._stopping = True
+            self._alarm.cancel()
+            self._performer.stop()
+            self._network.stop()
+            error = NodeStopped(f"node {self.node} stopped before it had the outcome")
+            self._submissions.close(error)
+            while self._questions:  # One by one: whoever hears of it may cancel another.
+                self._questions.pop(next(iter(self._questions))).errback(error)
+        return self._store.close()
+
+    # from Twisted
+
+    def startProtocol(self) -> None:
+        """Load what was saved, hand it to the application again, and begin.
+
+        :raises txpaxos.errors.StoreError: if what was saved cannot be read.
+        """
+        assert self.transport is not None
+        records = self._store.load()
+        subjects = [record for record in records if isinstance(record, SubjectState)]
+        log = [record for record in records if isinstance(record, LogRecord)]
+        self._incarnations = {record.peer: record.incarnation for record in records if isinstance(record, PeerMet)}
+        now = self._monotonic()
+        members = tuple(self.cluster.members)
+        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits)
+        self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing)
+        known: list[Chosen | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
+        for chosen in known:
+            self._hand_out(chosen)
+        self.log.info(
+            "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
+            node=self.node,
+            members=len(members),
+            slots=self._applier.applied_through,
+            subjects=len(subjects),
+        )
+        self._network.start(self.transport)
+        self._tick()
+
+    def stopProtocol(self) -> None:
+        """The port was closed. If nobody asked for that, this node is deaf and must not go on."""
+        if not self._stopping:
+            self._give_up(Failure(RuntimeError("the datagram port was closed; is the network gone?")))
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """Take one datagram."""
+        self._network.datagram_received(datagram, addr)
+
+    # from the network, and from this node itself
+
+    def _receive_from_peer(self, received: Received) -> None:
+        """Take a message of a peer, unless that has lost its memory: it might break what it promised."""
+        known = self._incarnations.get(received.sender)
+        if known is None:
+            self._incarnations[received.sender] = received.incarnation
+            self._performer.add(Ready(save=(PeerMet(received.sender, received.incarnation),)))
+        elif known != received.incarnation:
+            if not self.counters[FORGETFUL_PEER]:
+                self.log.critical(
+                    "node {peer} came back with another data folder and is not heard: give it back its own, or"
+                    " replace it by a node of another name",
+                    peer=received.sender,
+                )
+            self.counters[FORGETFUL_PEER] += 1
+            return
+        self._receive(received.sender, received.message)
+
+    def _receive(self, sender: NodeId, message: PeerMessage) -> None:
+        if self._stopping:
+            return
+        if self._performer.waiting > READYS_WAITING_MAX:
+            self.counters["dropped while the disk was busy"] += 1
+            return
+        now = self._monotonic()
+        try:
+            if isinstance(message, Forward):
+                self._take_forwarded(message)
+            elif isinstance(message, AboutSubject):
+                self._add(self._subjects.receive(sender, message, now), self._subjects)
+            elif not isinstance(message, Hello):
+                self._add(self._replica.receive(sender, message, now), self._replica)
+        except Exception:
+            self._give_up(Failure())
+        self._check_alarm(now)
+
+    def _take_forwarded(self, message: Forward) -> None:
+        if self._submissions.leading:
+            self._submissions.take_forwarded(message.commands)
+            self._performer.schedule()
+        else:
+            self.counters["forwarded to a node that does not lead"] += 1
+
+    # from the timer
+
+    def _tick(self) -> None:
+        now = self._monotonic()
+        try:
+            self._add(self._replica.tick(now), self._replica)
+            self._add(self._subjects.tick(now), self._subjects)
+        except Exception:
+            self._give_up(Failure())
+
+    # from the performer
+
+    def _refill(self) -> None:
+        """Propose what waits while the window has room; pass on what a follower's callers wait for."""
+        if self.transport is None:
+            return  # What is submitted before the start waits for it.
+        now = self._monotonic()
+        if self._submissions.leading:
+            while self._replica.has_room and (value := self._submissions.next_value()) is not None:
+                self._add(self._replica.propose(value, now), self._replica)
+        elif (leader := self._replica.leadership.leader_node) is not None and leader != self.node:
+            while commands := self._submissions.due(now):
+                self._network.send((leader,), Forward(commands))
+            self._set_alarm()
+
+    def _release(self, ready: Ready) -> None:
+        """All that ``ready`` asked to save, and all before it, is on disk."""
+        for envelope in ready.send:
+            self._network.send(envelope.to, envelope.message)
+            if self.node in envelope.to:
+                self._receive(self.node, envelope.message)
+        for chosen in ready.chosen:
+            self._hand_out(chosen)
+        for answer in ready.answers:
+            self._answer(answer)
+        for fact in ready.leadership:
+            self._tell_leadership(fact)
+
+    def _give_up(self, failure: Failure) -> None:
+        """This node can do no more: its disk failed, or an invariant is broken. It says so and falls silent."""
+        if self._stopping:
+            return
+        line = "node {node} gives up: {reason}"
+        if failure.check(PaxosError):
+            self.log.critical(line, node=self.node, reason=failure.getErrorMessage())
+        else:  # An invariant: its traceback says which.
+            self.log.failure(line, failure, node=self.node, reason=failure.getErrorMessage())
+        self.stop().addErrback(lambda _: None)
+        self.failed.errback(failure)
+
+    # to the application
+
+    def _hand_out(self, chosen: Chosen | SubjectChosen) -> None:
+        if isinstance(chosen, SubjectChosen):
+            self._call_hook(self.value_chosen, chosen.subject, chosen.value)
+        else:
+            for command, outcome in self._applier.apply(chosen):
+                self._submissions.finish(command, outcome)
+
+    def _answer(self, answer: AskAnswered) -> None:
+        waiter = self._questions.pop(answer.question, None)
+        if waiter is not None:
+            waiter.callback(answer.value)
+
+    def _tell_leadership(self, fact: LeadershipFact) -> None:
+        match fact:
+            case LeadershipAcquired():
+                self.log.info("node {node} leads with ballot {ballot}", node=self.node, ballot=str(fact.ballot))
+                self._submissions.lead()
+                self._call_hook(self.leadership_acquired)
+            case LeadershipLost():
+                self.log.info("node {node} no longer leads with {ballot}", node=self.node, ballot=str(fact.ballot))
+                self._submissions.follow()
+                self._call_hook(self.leadership_lost)
+            case LeadershipChanged():
+                self.log.info(
+                    "node {node} follows {current} (before: {previous})",
+                    node=self.node,
+                    current=fact.current or "nobody",
+                    previous=fact.previous or "nobody",
+                )
+                if not self._submissions.leading:
+                    self._submissions.follow()
+                self._call_hook(self.leadership_changed, fact.previous, fact.current)
+                for watcher in self._leader_watchers:
+                    watcher()
+
+    def _call_hook(self, hook: Callable[..., None], *args: Any) -> None:
+        """Call a hook whose exception concerns nobody else."""
+        try:
+            hook(*args)
+        except Exception:
+            self.log.failure("{hook} raised", hook=hook.__name__)
+
+    # the alarm
+
+    def _check_alarm(self, now: float) -> None:
+        """Something arrived: if the alarm should have rung by now, the reactor's clock stepped, or it is busy."""
+        if self._alarm.check(now):
+            self._tick()
+
+    def _add(self, ready: Ready, source: Replica | Subjects) -> None:
+        """Queue what the core wants done, and wake it when it wants to be woken."""
+        if source is self._replica:
+            self._replica_wake_at = ready.wake_at
+        else:
+            self._subjects_wake_at = ready.wake_at
+        self._performer.add(ready)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if not self._stopping:
+            forward_at = self._submissions.wake_at
+            if forward_at is not None and forward_at <= self._monotonic():
+                forward_at = None  # It is for the performer's next turn, which may have to wait for a save.
+            wakes = (self._replica_wake_at, self._subjects_wake_at, forward_at)
+            self._alarm.set(min((wake for wake in wakes if wake is not None), default=None))
