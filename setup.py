@@ -1,5 +1,7 @@
 """How txpaxos is packaged. Everything that is not packaging (tools, tests) is in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 TEST = [
@@ -16,6 +18,7 @@ setup(
     name="txpaxos",
     version="0.1.0",
     description="Replicated services on Twisted: Multi-Paxos that keeps its promises.",
+    long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author="The txpaxos developers",
     license="MIT",

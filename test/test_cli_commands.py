@@ -1,0 +1,160 @@
+"""The command line of ``txpaxos``: what it takes, and what it says to what it does not take. Nothing runs here."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from txpaxos import __version__
+from txpaxos.cli import ask, main, submit
+from txpaxos.cli.running import CommandError
+from txpaxos.client import COMMAND_BYTES_MAX
+from txpaxos.cluster import ALONE, Address, Cluster, Member
+
+PAIR = Cluster(
+    "pair",
+    {
+        "left": Member(Address("127.0.0.1", 1001), Address("127.0.0.1", 1002)),
+        "right": Member(Address("127.0.0.1", 1003), Address("127.0.0.1", 1004)),
+    },
+)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="txpaxos")
+
+
+def parameters(command: click.Command, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
+    with CliRunner().isolation(stdin):
+        return command.make_context("txpaxos", list(arguments)).params
+
+
+def test_help_names_every_command() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.split("Commands:\n")[1].splitlines()] == [
+        "ask",
+        "demo",
+        "status",
+        "submit",
+    ]
+
+
+@pytest.mark.parametrize("command", ["ask", "demo", "status", "submit"])
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "-h")
+    assert result.exit_code == 0
+    assert "Exit" in result.output or "print" in result.output or "ends with" in result.output
+
+
+def test_help_says_how_undecided_exits() -> None:
+    assert f"status {ask.UNDECIDED}" in " ".join(invoke("ask", "--help").output.split())
+
+
+def test_version() -> None:
+    assert invoke("--version").output == f"txpaxos, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["submit"], "Missing argument 'COMMAND'"),
+        (["submit", "+1", "+2"], "unexpected extra argument (+2)"),
+        (["submit", "--typo"], "--typo"),
+        (["submit", "-5", "--typo"], "unexpected extra argument (--typo)"),
+        (["submit", "--timeout", "0", "+1"], "not in the range"),
+        (["submit", "--timeout", "-1", "+1"], "not in the range"),
+        (["submit", "--timeout", "nan", "+1"], "not in the range"),
+        (["submit", "--timeout", "inf", "+1"], "not in the range"),
+        (["submit", "--timeout", "soon", "+1"], "not a valid float"),
+        (["ask"], "Missing argument 'SUBJECT'"),
+        (["ask", "\udcff"], "not UTF-8"),
+        (["status", "a"], "unexpected extra argument (a)"),
+        (["walk"], "walk"),
+    ],
+)
+def test_wrong_command_line_exits_with_2(arguments: list[str], complaint: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["submit", "+1"], ["ask", "subject"], ["status"]])
+def test_wrong_cluster_file_is_one_line(command: list[str]) -> None:
+    missing = invoke(*command, "--cluster", "missing.toml")
+    assert missing.exit_code == 1
+    assert missing.stderr == "txpaxos: cannot read cluster file missing.toml: No such file or directory\n"
+    Path("cluster.toml").write_text("cluster = 'x'\n")
+    empty = invoke(*command)
+    assert empty.exit_code == 1
+    assert empty.stderr == "txpaxos: cluster file cluster.toml: needs at least one [nodes.NAME] table\n"
+
+
+def test_unknown_host_is_one_line() -> None:
+    Path("cluster.toml").write_text(PAIR.dumps().replace("127.0.0.1:1004", "no-such-host.invalid:1004"))
+    result = invoke("status")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("txpaxos: cannot resolve 'no-such-host.invalid'")
+    assert result.stderr.count("\n") == 1
+
+
+def test_error_of_many_lines_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    CommandError("first\n  second\n").show()
+    assert capsys.readouterr().err == "txpaxos: first second\n"
+
+
+def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdtemp(prefix: str) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", f"/tmp/{prefix}")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    result = invoke("demo")
+    assert result.exit_code == 1
+    assert result.stderr == "txpaxos: [Errno 28] No space left on device: '/tmp/txpaxos-demo-'\n"
+
+
+def test_cluster_is_that_of_the_option_the_folder_or_one_node() -> None:
+    assert parameters(submit.command, "+1")["cluster"] == ALONE
+    Path("cluster.toml").write_text(PAIR.dumps())
+    assert parameters(submit.command, "+1")["cluster"] == PAIR
+    Path("other.toml").write_text(ALONE.dumps())
+    assert parameters(submit.command, "+1", "--cluster", "other.toml")["cluster"] == ALONE
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-5"], ["--", "-5"], ["-5", "--timeout", "3"], ["--timeout", "3", "-5"], ["--timeout=3", "--", "-5"]]
+)
+def test_negative_number_is_an_argument(arguments: list[str]) -> None:
+    assert parameters(submit.command, *arguments)["command"] == b"-5"
+    assert parameters(ask.command, "subject", *arguments)["value"] == b"-5"
+
+
+def test_arguments_are_bytes() -> None:
+    assert parameters(submit.command, "päx")["command"] == "päx".encode()
+    assert parameters(submit.command, "\udcff")["command"] == b"\xff"  # as Python hands over what is not UTF-8
+    assert parameters(submit.command, "")["command"] == b""
+    assert parameters(ask.command, "subject")["value"] is None
+    assert parameters(ask.command, "subject", "")["value"] == b""
+
+
+def test_dash_is_standard_input() -> None:
+    data = b"\x00\xff\n-"
+    assert parameters(submit.command, "-", stdin=data)["command"] == data
+    assert parameters(ask.command, "subject", "-", stdin=data)["value"] == data
+
+
+def test_endless_standard_input_is_too_much() -> None:
+    command = parameters(submit.command, "-", stdin=bytes(COMMAND_BYTES_MAX + 100))["command"]
+    assert len(command) == COMMAND_BYTES_MAX + 1

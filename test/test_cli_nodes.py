@@ -1,0 +1,111 @@
+"""``txpaxos submit``, ``ask`` and ``status`` with real nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from test.cli_nodes import Nodes, running, txpaxos
+from txpaxos.cli.ask import UNDECIDED
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with running(tmp_path_factory.mktemp("nodes"), "a", "b", "c") as nodes:
+        yield nodes
+
+
+def test_submit_prints_the_result(nodes: Nodes) -> None:
+    before = int(txpaxos("submit", "+0", folder=nodes.folder).stdout)
+    assert txpaxos("submit", "+7", folder=nodes.folder).stdout == b"%d\n" % (before + 7)
+    assert txpaxos("submit", "-5", folder=nodes.folder).stdout == b"%d\n" % (before + 2)
+    assert txpaxos("submit", "--cluster", "cluster.toml", "--", "-3", folder=nodes.folder).stdout == b"%d\n" % (
+        before - 1
+    )
+    assert txpaxos("submit", "-", folder=nodes.folder, stdin=b"+1").stdout == b"%d\n" % before
+
+
+def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
+    done = txpaxos("submit", "five", folder=nodes.folder)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"txpaxos: ValueError: invalid literal for int() with base 10: b'five'\n"
+
+
+def test_command_that_is_too_long_is_one_line(nodes: Nodes) -> None:
+    done = txpaxos("submit", "-", folder=nodes.folder, stdin=bytes(2**20 + 1))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"txpaxos: the command has 1048577 bytes and may have 1048576\n"
+
+
+def test_ask(nodes: Nodes) -> None:
+    undecided = txpaxos("ask", "owner", folder=nodes.folder)
+    assert (undecided.returncode, undecided.stdout, undecided.stderr) == (UNDECIDED, b"undecided\n", b"")
+    first = txpaxos("ask", "owner", "-1", folder=nodes.folder)
+    assert (first.returncode, first.stdout) == (0, b"-1\n")
+    second = txpaxos("ask", "owner", "-", folder=nodes.folder, stdin=b"second")
+    assert (second.returncode, second.stdout) == (0, b"-1\n")
+    read = txpaxos("ask", "owner", folder=nodes.folder)
+    assert (read.returncode, read.stdout) == (0, b"-1\n")
+
+
+def test_ask_about_nothing_is_one_line(nodes: Nodes) -> None:
+    done = txpaxos("ask", "", folder=nodes.folder)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"txpaxos: a subject has 1 to 512 bytes\n"
+
+
+def test_status(nodes: Nodes) -> None:
+    done = txpaxos("status", folder=nodes.folder)
+    assert done.returncode == 0
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].split() == ["node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting"]
+    rows = [line.split() for line in lines[1:4]]
+    assert [row[:2] for row in rows] == [[node, str(nodes.cluster.members[node].client)] for node in "abc"]
+    assert sorted(row[2] for row in rows) == ["follower", "follower", "leader"]
+    assert lines[5].endswith("leads, 3 of 3 nodes answer")
+
+
+def test_status_as_json(nodes: Nodes) -> None:
+    done = txpaxos("status", "--json", folder=nodes.folder)
+    assert done.returncode == 0
+    data = json.loads(done.stdout)
+    leader = data["nodes"][data["leader"]]
+    assert leader["role"] == "leader"
+    assert all(node["reachable"] and node["ballot"] == leader["ballot"] for node in data["nodes"].values())
+
+
+def test_nodes_of_another_cluster_do_not_answer(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(nodes.cluster.dumps().replace('"test"', '"other"'))
+    done = txpaxos("status", "--timeout", "0.3", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.count(b"unreachable") == 3
+
+
+def test_nodes_die(tmp_path: Path) -> None:
+    with running(tmp_path, "a", "b", "c") as nodes:
+        leader = json.loads(txpaxos("status", "--json", folder=tmp_path).stdout)["leader"]
+        assert txpaxos("submit", "+5", folder=tmp_path).stdout == b"5\n"
+        nodes.kill(leader)
+        # The others elect a new one meanwhile.
+        assert txpaxos("submit", "+5", "--timeout", "30", folder=tmp_path).stdout == b"10\n"
+        assert txpaxos("ask", "subject", "value", "--timeout", "30", folder=tmp_path).stdout == b"value\n"
+        nodes.wait_for_leader()
+        two = txpaxos("status", folder=tmp_path)
+        assert [line.split()[0] for line in two.stdout.decode().splitlines() if "unreachable" in line] == [leader]
+        assert b"2 of 3 nodes answer" in two.stdout
+
+        last = next(iter(nodes.processes))
+        nodes.kill(last)
+        one = txpaxos("status", folder=tmp_path)
+        assert one.returncode == 1
+        assert one.stdout.count(b"unreachable") == 2
+        for command in (["submit", "+1"], ["ask", "another"]):
+            done = txpaxos(*command, "--timeout", "0.5", folder=tmp_path)
+            assert (done.returncode, done.stdout) == (1, b"")
+            assert done.stderr.startswith(b"txpaxos: no quorum of cluster test answered within 0.5 s (a at 127.0.0.1:")
+            assert done.stderr.count(b"\n") == 1

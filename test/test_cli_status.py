@@ -1,0 +1,69 @@
+"""``txpaxos status``: what it makes of what the nodes say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from txpaxos.cli.status import as_json, as_text, leader_of
+from txpaxos.cluster import Address, Cluster, Member
+
+TRIO = Cluster(
+    "trio",
+    {
+        node: Member(Address("127.0.0.1", 4000 + number), Address("127.0.0.1", 5000 + number))
+        for number, node in enumerate("abc", 1)
+    },
+)
+
+
+def says(role: str, ballot: str = "2.b", chosen: int = 10, applied: int = 10) -> dict[str, Any]:
+    return {"role": role, "ballot": ballot, "chosen_through": chosen, "applied_through": applied, "waiting": 0}
+
+
+LEADER, FOLLOWER = says("leader"), says("follower")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "leader"),
+    [
+        ({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b"),
+        ({"a": FOLLOWER, "b": LEADER, "c": None}, "b"),
+        ({"a": None, "b": LEADER, "c": None}, None),
+        ({"a": FOLLOWER, "b": None, "c": FOLLOWER}, None),
+        ({"a": None, "b": None, "c": None}, None),
+        ({"a": says("candidate", "none"), "b": LEADER, "c": says("follower", "1.a")}, None),
+        ({"a": says("leader", "1.a"), "b": LEADER, "c": FOLLOWER}, "b"),
+        ({"a": says("leader", "1.a"), "b": LEADER, "c": says("follower", "1.a")}, "a"),
+    ],
+    ids=["all", "quorum", "alone", "leader-silent", "nobody", "no-followers", "one-deposed", "one-not-yet-followed"],
+)
+def test_leader_is_one_that_a_quorum_follows(statuses: dict[str, Any], leader: str | None) -> None:
+    assert leader_of(TRIO, statuses) == leader
+
+
+def test_table() -> None:
+    statuses = {"a": says("follower", chosen=9, applied=7), "b": LEADER, "c": None}
+    assert as_text(TRIO, statuses, "b") == (
+        "node  address         role         ballot  chosen  applied  lag  waiting\n"
+        "a     127.0.0.1:5001  follower     2.b          9        7    3        0\n"
+        "b     127.0.0.1:5002  leader       2.b         10       10    0        0\n"
+        "c     127.0.0.1:5003  unreachable  -            -        -    -        -\n"
+        "\n"
+        "cluster trio: b leads, 2 of 3 nodes answer"
+    )
+
+
+def test_table_when_nobody_answers() -> None:
+    text = as_text(TRIO, dict.fromkeys("abc"), None)
+    assert text.count("unreachable") == 3
+    assert text.endswith("cluster trio: no leader with a quorum, 0 of 3 nodes answer")
+
+
+def test_json() -> None:
+    data = json.loads(as_json(TRIO, {"a": FOLLOWER, "b": LEADER, "c": None}, "b"))
+    assert (data["cluster"], data["leader"]) == ("trio", "b")
+    assert data["nodes"]["c"] == {"address": "127.0.0.1:5003", "reachable": False}
+    assert data["nodes"]["a"] == {"address": "127.0.0.1:5001", "reachable": True, **FOLLOWER}

@@ -1,0 +1,426 @@
+"""Where clients come in: any request is answered or refused, and no client can do harm."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+import txpaxos.client_door
+from test.fakes import ONE, THREE, Bench, Recorder, StreamTransport, framed
+from test.wire_samples import spoil
+from txpaxos.client_door import REQUEST_BYTES_MAX, REQUESTS_MAX, ClientConnection, ClientDoor
+from txpaxos.core.messages import Ballot, Heartbeat
+from txpaxos.errors import StoreError
+from txpaxos.wire.client_messages import (
+    Answer,
+    Ask,
+    AskAnswer,
+    ClientCodec,
+    FromClient,
+    FromNode,
+    Refused,
+    StatusAnswer,
+    StatusRequest,
+    Submit,
+    Welcome,
+)
+from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter
+
+reactor: Any = installed_reactor
+SESSION = b"session1"
+CODEC = ClientCodec("test")
+BAD = "bad request of a client"
+
+
+class Odd(Recorder):
+    """Its results and errors are hard to send."""
+
+    def apply(self, slot: int, command: bytes) -> object:
+        super().apply(slot, command)
+        results = {
+            b"object": object(),
+            b"large": 2**64,
+            b"text": "\ud800",
+            b"huge": bytes(FRAME_BYTES_MAX),
+            b"fine": {"total": [1, 2.5, None, "three", b"four"]},
+        }
+        if command == b"words":
+            raise ValueError("\ud800")
+        return results[command]
+
+
+class Visitor:
+    """A client of a door, by hand."""
+
+    def __init__(self, door: ClientDoor) -> None:
+        self.transport = StreamTransport()
+        connection = door.buildProtocol(None)
+        assert connection is not None
+        self.connection: ClientConnection = connection
+        connection.makeConnection(self.transport)
+
+    def say(self, *messages: FromClient | FromNode) -> None:
+        self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
+
+    def heard(self) -> list[FromClient | FromNode]:
+        return [CODEC.decode(message) for message in self.transport.messages()]
+
+    def hang_up(self) -> None:
+        self.connection.connectionLost(Failure(ConnectionDone()))
+
+
+class House:
+    """A node and its door."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.node = bench.node
+        self.door = ClientDoor(bench.node)
+        bench.reactor.idle()
+
+    def visitor(self) -> Visitor:
+        visitor = Visitor(self.door)
+        visitor.heard()
+        return visitor
+
+    def ask(self, *messages: FromClient) -> list[FromClient | FromNode]:
+        """What a visitor hears who says this."""
+        visitor = self.visitor()
+        visitor.say(*messages)
+        self.bench.reactor.idle()
+        return visitor.heard()
+
+
+@pytest.fixture
+def house() -> House:
+    return House(Bench("a", ONE))
+
+
+def submit(number: int, command: bytes, sequence: int = 1, session: bytes = SESSION) -> Submit:
+    return Submit(number, session, sequence, 0, command)
+
+
+# ------------------------------------------------------------------- requests
+
+
+def test_a_visitor_is_welcomed(house: House) -> None:
+    visitor = Visitor(house.door)
+    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000")]
+    assert visitor.transport.no_delay
+
+
+def test_a_visitor_hears_of_every_leader() -> None:
+    bench = Bench("b")
+    house = House(bench)
+    visitor, gone = Visitor(house.door), Visitor(house.door)
+    gone.hang_up()
+    bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
+    bench.reactor.idle()
+    bench.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
+    bench.reactor.idle()
+    assert visitor.heard() == [
+        Welcome("b", None, None),
+        Welcome("b", "a", "10.0.0.1:5000"),
+        Welcome("b", "c", "10.0.0.3:5000"),
+    ]
+    assert gone.heard() == [Welcome("b", None, None)]
+
+
+def test_a_command(house: House) -> None:
+    assert house.ask(submit(7, b"x")) == [Answer(7, msgspec.msgpack.encode("x@1"))]
+    assert house.node.applied == [(2, b"x")]
+
+
+def test_the_same_command_again(house: House) -> None:
+    first = house.ask(submit(7, b"x"))
+    (again,) = house.ask(submit(9, b"x"))
+    assert isinstance(again, Answer)
+    assert [Answer(7, again.result)] == first
+    assert len(house.node.applied) == 1
+
+
+def test_a_command_that_fails(house: House, logged_errors: list[dict[str, Any]]) -> None:
+    assert house.ask(submit(7, b"!")) == [Refused(7, "CommandFailed", "ValueError: no ! at 2")]
+    logged_errors.clear()
+
+
+def test_a_command_that_is_too_large(house: House) -> None:
+    ((refused),) = house.ask(submit(7, bytes(2**20 + 1)))
+    assert isinstance(refused, Refused)
+    assert (refused.request, refused.error) == (7, "ValueTooLarge")
+
+
+def test_the_largest_command_fits_the_door(house: House) -> None:
+    command = bytes(2**20)
+    (answer,) = house.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, command))
+    assert isinstance(answer, Answer)
+    (answer,) = house.ask(Ask(2**64 - 1, "k" * 512, bytes(2**20)))
+    assert isinstance(answer, AskAnswer)
+
+
+def test_a_question(house: House) -> None:
+    assert house.ask(Ask(1, "king", None)) == [AskAnswer(1, None)]
+    assert house.ask(Ask(2, "king", b"Arthur")) == [AskAnswer(2, b"Arthur")]
+    assert house.ask(Ask(3, "king", b"Uther"), Ask(4, "king", None)) == [
+        AskAnswer(3, b"Arthur"),
+        AskAnswer(4, b"Arthur"),
+    ]
+
+
+def test_a_question_without_a_subject(house: House) -> None:
+    (refused,) = house.ask(Ask(1, "", b"x"))
+    assert isinstance(refused, Refused)
+    assert refused.error == "ValueTooLarge"
+
+
+def test_status(house: House) -> None:
+    house.ask(submit(1, b"x"))
+    (answer,) = house.ask(StatusRequest(5))
+    assert isinstance(answer, StatusAnswer)
+    status = json.loads(answer.status)
+    assert (status["cluster"], status["node"], status["role"], status["leader"]) == ("test", "a", "leader", "a")
+    assert (status["ballot"], status["promised"]) == ("1.a", "1.a")
+    assert (status["applied_through"], status["chosen_through"], status["waiting"]) == (2, 2, 0)
+    assert status["counters"] == {}
+
+
+def test_answers_come_as_they_are_ready(house: House) -> None:
+    heard = house.ask(*[submit(number, b"%d" % number, number) for number in range(100, 0, -1)], StatusRequest(0))
+    assert [message.request for message in heard if not isinstance(message, Welcome)] == [0, *range(100, 0, -1)]
+
+
+@pytest.mark.parametrize(("command", "reason"), [(b"object", ""), (b"large", ""), (b"text", ""), (b"huge", "bytes")])
+def test_a_result_that_cannot_be_sent(command: bytes, reason: str) -> None:
+    house = House(Bench("a", ONE, application=Odd))
+    (refused,) = house.ask(submit(7, command))
+    assert isinstance(refused, Refused)
+    assert (refused.request, refused.error) == (7, "CommandFailed")
+    assert refused.reason.startswith("applied, but its result cannot be sent: ")
+    assert reason in refused.reason
+    assert house.node.applied == [(2, command)]
+
+
+def test_a_result_of_many_kinds() -> None:
+    house = House(Bench("a", ONE, application=Odd))
+    (answer,) = house.ask(submit(7, b"fine"))
+    assert isinstance(answer, Answer)
+    assert msgspec.msgpack.decode(answer.result) == {"total": [1, 2.5, None, "three", b"four"]}
+
+
+def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
+    house = House(Bench("a", ONE, application=Odd))
+    (refused,) = house.ask(submit(7, b"words"))
+    assert refused == Refused(7, "CommandFailed", r"ValueError: \ud800")
+    assert [event["log_failure"].type for event in logged_errors] == [ValueError]  # only that of apply
+    logged_errors.clear()
+
+
+# -------------------------------------------------------------- bad visitors
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        framed(b""),
+        framed(b"GET / HTTP/1.1\r\n\r\n"),
+        framed(ClientCodec("other").encode(StatusRequest(1))),
+        framed(CODEC.encode(Welcome("a", None, None))),
+        framed(CODEC.encode(Answer(1, b""))),
+        (REQUEST_BYTES_MAX + 1).to_bytes(4, "big"),
+    ],
+)
+def test_a_bad_request_ends_the_connection(house: House, data: bytes) -> None:
+    visitor = house.visitor()
+    visitor.connection.dataReceived(data + framed(CODEC.encode(StatusRequest(1))))
+    assert visitor.transport.disconnected
+    assert visitor.heard() == []
+    assert house.node.counters == {BAD: 1}
+
+
+def test_five_thousand_random_requests(house: House) -> None:
+    """No answer to what is no request, nothing raised, nothing kept, and the node goes on."""
+    rng = Random(9)
+    good = [CODEC.encode(one) for one in (submit(1, b"x"), Ask(2, "king", b"x"), StatusRequest(3))]
+    for _ in range(5000):
+        visitor = house.visitor()
+        data = rng.choice((framed(rng.randbytes(rng.randint(0, 80))), framed(spoil(rng, rng.choice(good)))))
+        if data not in map(framed, good):
+            visitor.connection.dataReceived(data)
+            assert visitor.heard() == []
+            assert visitor.transport.disconnected
+        visitor.hang_up()
+    assert house.node.counters[BAD] > 4900
+    assert house.node.applied == []
+    assert len(house.door.connections) == 0
+    assert house.ask(submit(1, b"x")) == [Answer(1, msgspec.msgpack.encode("x@1"))]
+
+
+def test_requests_of_one_connection_are_limited() -> None:
+    house = House(Bench("b"))  # nobody leads: nothing gets an answer
+    visitor = house.visitor()
+    visitor.say(*[submit(number, b"x", number) for number in range(REQUESTS_MAX + 2)])
+    refused = visitor.heard()
+    assert [(one.request, one.error) for one in refused if isinstance(one, Refused)] == [
+        (REQUESTS_MAX, "Overloaded"),
+        (REQUESTS_MAX + 1, "Overloaded"),
+    ]
+    assert len(refused) == 2
+    visitor.hang_up()
+
+
+def test_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 2)
+    first, _ = house.visitor(), house.visitor()
+    assert house.door.buildProtocol(None) is None
+    assert house.node.counters == {"too many clients": 1}
+    first.hang_up()
+    assert house.door.buildProtocol(None) is not None
+
+
+def test_who_does_not_read_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 50_000)
+    visitor = house.visitor()
+    assert visitor.transport.producer is visitor.connection
+    visitor.connection.pauseProducing()
+    (answer,) = house.ask(StatusRequest(1))
+    assert isinstance(answer, StatusAnswer)
+    visitor.say(*map(StatusRequest, range(50_000 // len(answer.status))))
+    visitor.say(*map(StatusRequest, range(10)))
+    assert visitor.transport.disconnected
+    assert 40_000 < len(visitor.transport.value()) <= 50_000
+    assert house.node.counters == {"client that does not read": 1}
+
+
+def test_who_reads_late_is_not(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 50_000)
+    visitor = house.visitor()
+    for _ in range(3):
+        visitor.connection.pauseProducing()
+        visitor.say(*map(StatusRequest, range(60)))
+        visitor.transport.clear()
+        visitor.connection.resumeProducing()
+    assert not visitor.transport.disconnected
+    visitor.connection.stopProducing()
+
+
+# --------------------------------------------------------------------- the end
+
+
+def test_who_hangs_up_asks_no_more_but_its_commands_go_on() -> None:
+    bench = Bench("b")
+    house = House(bench)
+    visitor = house.visitor()
+    visitor.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
+    bench.reactor.spend(0.2)
+    assert "AboutSubject>a" in bench.story()
+    visitor.hang_up()
+    bench.forget()
+    bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
+    bench.reactor.spend(0.2)
+    assert "AboutSubject>a" not in bench.story()
+    assert "Forward>a" in bench.story()
+    assert visitor.heard() == []
+    assert len(house.door.connections) == 0
+
+
+def test_stop_hangs_up_on_everybody(house: House) -> None:
+    visitors = [house.visitor() for _ in range(3)]
+    house.door.stop()
+    assert all(visitor.transport.disconnected for visitor in visitors)
+
+
+def test_a_node_that_fails_says_that_it_stopped(house: House) -> None:
+    visitor = house.visitor()
+    house.bench.store.failing = True
+    visitor.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
+    house.bench.reactor.idle()
+    assert [(one.request, one.error) for one in visitor.heard() if isinstance(one, Refused)] == [
+        (1, "NodeStopped"),
+        (2, "NodeStopped"),
+    ]
+    assert house.bench.failures[0].check(StoreError)
+
+
+def test_a_door_of_a_node_that_has_not_started() -> None:
+    reactor_bench = Bench("a", THREE)
+    node = Recorder(reactor_bench.reactor, "b", THREE, reactor_bench.store, monotonic=reactor_bench.reactor.monotonic)
+    assert Visitor(ClientDoor(node)).heard() == [Welcome("b", None, None)]
+
+
+# -------------------------------------------------------------- real sockets
+
+
+class Caller(Protocol):
+    """A client on a real connection, that says something and then reads, or does not."""
+
+    def __init__(self, data: bytes, reads: bool) -> None:
+        self._data = data
+        self._reads = reads
+        self._splitter = FrameSplitter(FRAME_BYTES_MAX)
+        self.heard: list[FromClient | FromNode] = []
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        if not self._reads:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+        self.transport.write(self._data)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += map(CODEC.decode, self._splitter.feed(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+async def call(house: House, data: bytes, messages: int | None = None, reads: bool = True) -> Caller:
+    """Connect to the door and say ``data``. Over when the door hangs up, or has said so many ``messages``."""
+    port = reactor.listenTCP(0, house.door, interface="127.0.0.1")
+    caller = Caller(data, reads)
+    await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), caller)
+
+    def turn() -> None:
+        house.bench.reactor.idle()
+        if len(caller.heard) == messages:
+            caller.transport.abortConnection()  # type: ignore[union-attr]
+
+    turns = LoopingCall(turn)
+    turns.start(0.001)
+    try:
+        await caller.lost.addTimeout(20.0, reactor)
+    finally:
+        turns.stop()
+        await maybeDeferred(port.stopListening)
+    return caller
+
+
+async def test_a_client_on_a_real_connection(house: House) -> None:
+    requests: list[FromClient] = [submit(1, b"x"), Ask(2, "king", bytes(2**20)), StatusRequest(3)]
+    data = framed(*[CODEC.encode(request) for request in requests])
+    caller = await call(house, data, messages=4)
+    assert {type(message) for message in caller.heard} == {Welcome, Answer, AskAnswer, StatusAnswer}
+    assert AskAnswer(2, bytes(2**20)) in caller.heard
+    assert house.node.counters == {}
+
+
+async def test_a_stranger_on_a_real_connection(house: House) -> None:
+    caller = await call(house, b"GET / HTTP/1.1\r\n\r\n")
+    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000")]
+    assert house.node.counters == {BAD: 1}
+
+
+async def test_who_does_not_read_a_real_connection(house: House) -> None:
+    questions = [CODEC.encode(Ask(number, "king", bytes(2**20))) for number in range(40)]
+    caller = await call(house, framed(*questions), reads=False)
+    assert caller.heard == []
+    assert house.node.counters == {"client that does not read": 1}

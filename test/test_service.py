@@ -1,0 +1,256 @@
+"""A node as a service, on real sockets and real disks: it starts, serves, stops, and fails with one line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, gatherResults
+
+from test.fakes import ONE, Reactor, free_ports, outcome_of
+from txpaxos.client import Client
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.functional import Timing
+from txpaxos.counter import Counter
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.service import STOP_SECONDS, PaxosService
+from txpaxos.storage.store import DiskStore
+
+reactor: Any = installed_reactor
+
+SECONDS = 20.0
+"""More than any step takes on a busy machine."""
+
+APPLICATION = """\
+import resource, time
+from txpaxos.protocol import PaxosProtocol
+
+class Monotonic(PaxosProtocol):
+    def leadership_acquired(self):
+        print("clock", abs(self.reactor.seconds() - time.monotonic()) < 1.0, flush=True)
+        self.reactor.callLater(0, self.reactor.stop)
+
+class BreaksItsDisk(PaxosProtocol):
+    def leadership_acquired(self):
+        self.submit(b"break").addErrback(lambda _: None)
+    def apply(self, slot, command):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # from now on every write to a file fails
+        self.reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: print("no outcome", flush=True)))
+"""
+
+
+class Echo(PaxosProtocol):
+    """Answers with the length of the command."""
+
+    def apply(self, slot: int, command: bytes) -> int:
+        return len(command)
+
+
+def loopback(nodes: str) -> Cluster:
+    ports = iter(free_ports(2 * len(nodes)))
+    return Cluster(
+        "test",
+        {node: Member(Address("127.0.0.1", next(ports)), Address("127.0.0.1", next(ports))) for node in nodes},
+    )
+
+
+def service(
+    cluster: Cluster, node: str, folder: Path, application: Callable[..., PaxosProtocol] = Echo
+) -> PaxosService:
+    return PaxosService(reactor, application, node, cluster, str(folder / node), Timing())
+
+
+async def answered(deferred: Deferred[Any]) -> Any:
+    return await deferred.addTimeout(SECONDS, reactor)
+
+
+# ------------------------------------------------------------- in this process
+
+
+async def test_a_node_serves_and_starts_again(tmp_path: Path) -> None:
+    cluster = loopback("a")
+    for total in (5, 10):
+        node = service(cluster, "a", tmp_path, Counter)
+        node.startService()
+        client = Client(reactor, cluster)
+        assert await answered(client.submit(b"5")) == total
+        assert (await answered(client.status()))["leader"] == "a"
+        client.close()
+        await answered(node.stopService())
+
+
+async def test_three_nodes_and_the_loss_of_their_leader(tmp_path: Path) -> None:
+    """Small commands as datagrams, big ones on streams, from a client that has to find another node on the way."""
+    cluster = loopback("abc")
+    nodes = {name: service(cluster, name, tmp_path) for name in cluster.members}
+    for node in nodes.values():
+        node.startService()
+    client = Client(reactor, cluster)
+    sizes = [1, 100_000, 10, 2**20, 3000]
+    assert await answered(gatherResults([client.submit(bytes(size)) for size in sizes])) == sizes
+    leader = (await answered(client.status()))["leader"]
+    await answered(nodes.pop(leader).stopService())
+    assert await answered(gatherResults([client.submit(bytes(size)) for size in sizes])) == sizes
+    assert await answered(client.ask("king", bytes(50_000))) == bytes(50_000)
+    assert (await answered(client.status()))["leader"] in nodes
+    client.close()
+    for node in nodes.values():
+        await answered(node.stopService())
+
+
+async def test_a_stopped_service_leaves_nothing_behind(tmp_path: Path) -> None:
+    cluster = loopback("ab")
+    before = set(reactor.getDelayedCalls())
+    node = service(cluster, "a", tmp_path)
+    node.startService()
+    client = Client(reactor, cluster, ["a"])
+    await answered(client.status())
+    client.close()
+    await answered(node.stopService())
+    assert set(reactor.getDelayedCalls()) - before == set()
+    member = cluster.members["a"]
+    for address, kind in [
+        (member.address, socket.SOCK_DGRAM),
+        (member.address, socket.SOCK_STREAM),
+        (member.client, socket.SOCK_STREAM),
+    ]:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False).close()  # not in use any more
+
+
+def test_a_service_that_never_started_stops() -> None:
+    fake = Reactor()
+    outcome = outcome_of(PaxosService(fake, Echo, "a", ONE, "nowhere", Timing()).stopService())
+    assert outcome == [None]
+    assert fake.getDelayedCalls() == []
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_the_process() -> None:
+    class Hanging(Echo):
+        def stop(self) -> Deferred[None]:
+            return Deferred()
+
+    fake = Reactor()
+    node = PaxosService(fake, Hanging, "a", ONE, "nowhere", Timing())
+    node.protocol = Hanging.__new__(Hanging)
+    outcome = outcome_of(node.stopService())
+    fake.spend(STOP_SECONDS - 0.1)
+    assert outcome == []
+    fake.spend(0.2)
+    assert outcome == [None]
+
+
+@contextmanager
+def taken(address: Address, kind: socket.SocketKind) -> Iterator[None]:
+    with socket.socket(socket.AF_INET, kind) as holder:
+        holder.bind((address.host, address.port))
+        if kind is socket.SOCK_STREAM:
+            holder.listen()
+        yield
+
+
+@pytest.mark.parametrize(
+    ("which", "kind"),
+    [("address", socket.SOCK_DGRAM), ("address", socket.SOCK_STREAM), ("client", socket.SOCK_STREAM)],
+)
+async def test_a_port_that_is_taken(tmp_path: Path, which: str, kind: socket.SocketKind) -> None:
+    cluster = loopback("ab")
+    address: Address = getattr(cluster.members["a"], which)
+    node = service(cluster, "a", tmp_path)
+    with taken(address, kind), pytest.raises(SystemExit) as caught:
+        node.startService()
+    line = str(caught.value.code)
+    assert line.startswith("twistd paxos: node a cannot start: ")
+    assert f"{address}" in line
+    assert "\n" not in line
+    await answered(node.stopService())
+    DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False).close()  # the folder is not held
+
+
+async def test_the_folder_of_another_node(tmp_path: Path) -> None:
+    cluster = loopback("ab")
+    DiskStore(str(tmp_path / "a"), "test", "b", sync_in_thread=False).close()
+    with pytest.raises(SystemExit, match="belongs to node 'b' of cluster 'test', not to node 'a'"):
+        service(cluster, "a", tmp_path).startService()
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        SystemExit, match=r"^twistd paxos: node a cannot start: cannot create .*file/a: Not a directory"
+    ):
+        service(loopback("a"), "a", tmp_path / "file").startService()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+async def test_a_folder_that_must_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o500)
+    with pytest.raises(SystemExit, match="Permission denied"):
+        service(loopback("a"), "a", tmp_path).startService()
+
+
+# ------------------------------------------------------ in a process of its own
+
+RUNNERS = {
+    "twist": ["-m", "twisted", "--log-format", "text", "paxos"],
+    "twistd": ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "paxos"],
+}
+
+
+def run(folder: Path, cluster: Cluster, *options: str, runner: str = "twist") -> subprocess.CompletedProcess[str]:
+    (folder / "cluster.toml").write_text(cluster.dumps())
+    (folder / "application.py").write_text(APPLICATION)
+    command = [sys.executable, *RUNNERS[runner], "--cluster", "cluster.toml", "--node", "a", *options]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_port_that_is_taken_ends_the_process(tmp_path: Path, runner: str) -> None:
+    cluster = loopback("a")
+    with taken(cluster.members["a"].client, socket.SOCK_STREAM):
+        done = run(tmp_path, cluster, runner=runner)
+    assert done.returncode == 1
+    assert "node a cannot start: Couldn't listen on 127.0.0.1:" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_folder_of_another_node_ends_the_process(tmp_path: Path) -> None:
+    DiskStore(str(tmp_path / "paxos-data-a"), "test", "b", sync_in_thread=False).close()
+    done = run(tmp_path, loopback("a"))
+    assert done.returncode == 1
+    assert "belongs to node 'b' of cluster 'test', not to node 'a'" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_disk_that_fails_ends_the_process(tmp_path: Path) -> None:
+    done = run(tmp_path, loopback("a"), "--app", "application.py:BreaksItsDisk")
+    assert done.returncode == 1
+    assert done.stdout.count("node a gives up: cannot write ") == 1
+    assert "File too large" in done.stdout
+    assert "no outcome" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_clock_of_the_process_is_monotonic(tmp_path: Path) -> None:
+    done = run(tmp_path, loopback("a"), "--app", "application.py:Monotonic")
+    assert done.returncode == 0, done.stdout
+    assert "clock True" in done.stdout
+    assert "Traceback" not in done.stdout

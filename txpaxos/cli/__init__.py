@@ -1,0 +1,43 @@
+"""The ``txpaxos`` command. A module for each of its subcommands; what they share is in ``options``, ``running`` and
+``printing``."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from txpaxos import __version__
+from txpaxos.cli import ask, demo, simulate, status, submit
+from txpaxos.cli.running import CommandError
+from txpaxos.errors import PaxosError
+
+
+class _Commands(click.Group):
+    """Subcommands whose errors become one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except PaxosError as error:
+            raise CommandError(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly when nobody reads its output any more
+            raise CommandError(str(error)) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Talk to the nodes of a replicated service, which `twistd paxos` runs.
+
+    Exit status: 0 if all is well, 1 after an error (one line says which), 2 if the command line is wrong, 130 after
+    Ctrl-C.
+    """
+
+
+for module in (submit, ask, status, demo, simulate):
+    main.add_command(module.command)

@@ -1,0 +1,42 @@
+"""``txpaxos ask``: have one subject decided, or read what it was decided on."""
+
+from __future__ import annotations
+
+import click
+
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.printing import print_value
+from txpaxos.cli.running import request, run
+from txpaxos.cluster import Cluster
+
+UNDECIDED = 3
+
+
+def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str) -> str:
+    try:
+        subject.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8.") from None
+    return subject
+
+
+@click.command("ask", cls=CommandWithNumbers, short_help="Have a subject decided, or read what it was decided on.")
+@click.argument("subject", callback=_check_subject)
+@click.argument("value", required=False, callback=read_bytes)
+@cluster_option
+@timeout_option(5.0, "How long a quorum may take to answer.")
+def command(subject: str, value: bytes | None, cluster: Cluster, timeout_seconds: float) -> None:
+    """Have SUBJECT decided, once and for ever, on VALUE unless somebody was first, and print the decided value.
+
+    Without VALUE, only read it: if nothing was decided, print `undecided` and exit with status 3. A VALUE of `-` is
+    read from standard input, byte for byte. One that starts with a dash and is no number stands after `--`.
+
+    \b
+    txpaxos ask owner-of-shard-7 node-b
+    txpaxos ask owner-of-shard-7
+    """
+    decided = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.ask(subject, value)))
+    if decided is None:
+        click.echo("undecided")
+        raise SystemExit(UNDECIDED)
+    print_value(decided)

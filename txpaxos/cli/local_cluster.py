@@ -1,0 +1,202 @@
+"""Nodes on this machine: a ``twistd paxos`` process each, on ports of their own, in one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from txpaxos.cli.running import CommandError, together
+from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
+from txpaxos.cluster import Address, Cluster, Member
+
+HOST = "127.0.0.1"
+PORTS = range(10_000, 30_000)
+"""Below the ports that systems hand out to whoever connects: one of those could be taken while its node is down."""
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+PORT_TAKEN = "Couldn't listen on"
+STARTS_MAX = 3
+ANSWER_SECONDS = 0.5
+POLL_SECONDS = 0.02
+STOP_SECONDS = 3.0
+
+
+class NodeProcess(ProcessProtocol):
+    """One ``twistd paxos``. It stops by itself if this process ends: then its standard input does.
+
+    :param command: the program and its arguments.
+    :param log: the file to which all it says is added.
+    :ivar ended: whether it has.
+    :ivar exit_status: with what, if it has and no signal ended it.
+    """
+
+    transport: Any  # Twisted's types know no process transport that has a pid.
+
+    def __init__(self, reactor: Any, command: Sequence[str], log: Path) -> None:
+        self.ended = False
+        self.exit_status: int | None = None
+        self._reactor = reactor
+        self._waiting: list[Deferred[None]] = []
+        with log.open("ab") as file:
+            descriptors = {0: "w", 1: file.fileno(), 2: file.fileno()}
+            reactor.spawnProcess(self, command[0], command, env=None, childFDs=descriptors)
+        self.pid: int = self.transport.pid
+
+    def processEnded(self, reason: Failure) -> None:
+        """It ended."""
+        self.ended = True
+        self.exit_status = getattr(reason.value, "exitCode", None)
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    def signal(self, name: str) -> None:
+        """Send it ``SIG<name>``, if it still runs."""
+        if not self.ended:
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess(name)
+
+    async def stop(self) -> None:
+        """End it, by force if need be."""
+        self.signal("TERM")
+        by_force = self._reactor.callLater(STOP_SECONDS, self.signal, "KILL")
+        await self.wait()
+        if by_force.active():
+            by_force.cancel()
+
+    def wait(self) -> Deferred[None]:
+        """Fires when it has ended."""
+        if self.ended:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+
+class LocalCluster:
+    """The nodes of one cluster, to be started and killed.
+
+    :param folder: holds the cluster file, and each node's data and log.
+    :ivar cluster: where they listen.
+    """
+
+    def __init__(self, reactor: Any, name: str, nodes: Sequence[str], folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "cluster.toml"
+        self.cluster = Cluster(name, {})
+        self.processes: dict[str, NodeProcess] = {}
+        self._reactor = reactor
+        self._nodes = nodes
+
+    async def start_all(self, seconds: float) -> str:
+        """Start all nodes on free ports, and wait for a leader that all follow.
+
+        :returns: the leader.
+        :raises CommandError: if that takes longer than ``seconds``, or a node does not start.
+        """
+        for attempt in itertools.count(1):
+            members = dict(zip(self._nodes, free_members(len(self._nodes)), strict=True))
+            self.cluster = attrs.evolve(self.cluster, members=members)
+            self.file.write_text(self.cluster.dumps())
+            for node in self._nodes:
+                self.start(node)
+            try:
+                statuses = await self.wait_until(self.is_level, "an election", seconds)
+                break
+            except CommandError:
+                await self.stop()
+                # Somebody else may have taken a port since it was found free.
+                if attempt == STARTS_MAX or not any(PORT_TAKEN in self.last_line(node) for node in self._nodes):
+                    raise
+        leader = leader_of(self.cluster, statuses)
+        assert leader is not None
+        return leader
+
+    def is_level(self, statuses: Statuses) -> bool:
+        """Whether all nodes run, follow one leader, and have applied the same slots."""
+        slots = {status and status["applied_through"] for status in statuses.values()}
+        ballots = {status and status["ballot"] for status in statuses.values()}
+        running = len(statuses) == len(self._nodes)
+        return (
+            running
+            and slots == {chosen_through(statuses)}
+            and len(ballots) == 1
+            and leader_of(self.cluster, statuses) is not None
+        )
+
+    def start(self, node: str) -> None:
+        """Start a node that does not run."""
+        self.processes[node] = NodeProcess(self._reactor, self.command(node), self.log(node))
+
+    def command(self, node: str) -> list[str]:
+        """The program that is this node, and its arguments."""
+        twistd = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-"]
+        paxos = ["paxos", "--stop-at-eof", "--cluster", str(self.file), "--node", node]
+        return [*twistd, *paxos, "--data-dir", str(self.folder / node)]
+
+    def log(self, node: str) -> Path:
+        """The file with all that a node said."""
+        return self.folder / f"{node}.log"
+
+    async def kill(self, node: str) -> None:
+        """End a node with no warning, and wait until it is gone."""
+        process = self.processes.pop(node)
+        process.signal("KILL")
+        await process.wait()
+
+    async def stop(self) -> None:
+        """End all nodes."""
+        await together(*(process.stop() for process in self.processes.values()))
+
+    async def wait_until(self, condition: Callable[[Statuses], bool], what: str, seconds: float) -> Statuses:
+        """Ask the nodes that run how they are until ``condition`` of it is true.
+
+        :raises CommandError: if that takes longer than ``seconds``, or a node ends.
+        """
+        give_up_at = self._reactor.seconds() + seconds
+        while True:
+            statuses = await ask_nodes(self._reactor, self.cluster, ANSWER_SECONDS, list(self.processes))
+            for node, process in self.processes.items():
+                if process.ended:
+                    raise CommandError(f"node {node} ended by itself: {self.last_line(node)}")
+            if condition(statuses):
+                return statuses
+            if self._reactor.seconds() > give_up_at:
+                raise CommandError(f"{what} did not happen within {seconds:g} s")
+            await deferLater(self._reactor, POLL_SECONDS)
+
+    def last_line(self, node: str) -> str:
+        """What a node said last."""
+        lines = self.log(node).read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def free_members(count: int) -> list[Member]:
+    """Addresses on which nobody listens."""
+    ports = _free_ports()
+    return [Member(Address(HOST, next(ports)), Address(HOST, next(ports))) for _ in range(count)]
+
+
+def _free_ports() -> Iterator[int]:
+    """Ports that are free for UDP and TCP, none of them twice."""
+    for port in random.sample(PORTS, len(PORTS)):
+        try:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as one:
+                    one.bind((HOST, port))
+        except OSError:
+            continue
+        yield port
+    raise CommandError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")

@@ -1,0 +1,71 @@
+"""Options and arguments that several commands take."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from txpaxos.client import COMMAND_BYTES_MAX
+from txpaxos.cluster import ALONE, Cluster
+
+CLUSTER_FILE = "cluster.toml"
+SECONDS_MAX = 3600.0
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class CommandWithNumbers(click.Command):
+    """A command whose arguments may be negative numbers, as in ``-5``, without ``--`` before them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        ctx.ignore_unknown_options = any(re.match(r"-\d", arg) for arg in args)
+        return super().parse_args(ctx, args)
+
+
+def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster:
+    if path is None and not Path(CLUSTER_FILE).exists():
+        return ALONE
+    return Cluster.load(path or CLUSTER_FILE).resolve()
+
+
+cluster_option = click.option(
+    "--cluster",
+    metavar="FILE",
+    callback=_load_cluster,
+    help=f"The cluster file (TOML). [default: ./{CLUSTER_FILE} if there is one, else a single node on this machine]",
+)
+
+
+def _check_seconds(ctx: click.Context, parameter: click.Parameter, seconds: float) -> float:
+    if not 0 < seconds <= SECONDS_MAX:
+        raise click.BadParameter(f"{seconds:g} is not in the range 0 to {SECONDS_MAX:g}.")
+    return seconds
+
+
+def timeout_option(default_seconds: float, text: str) -> Callable[[Decorated], Decorated]:
+    """``--timeout SECONDS``."""
+    return click.option(
+        "--timeout",
+        "timeout_seconds",
+        metavar="SECONDS",
+        type=float,
+        default=default_seconds,
+        show_default=True,
+        callback=_check_seconds,
+        help=text,
+    )
+
+
+def read_bytes(ctx: click.Context, parameter: click.Parameter, text: str | None) -> bytes | None:
+    """For an argument of bytes: those of the argument itself, or standard input's if it is ``-``."""
+    if text == "-":
+        # No more than needed to see that it is too much.
+        return sys.stdin.buffer.read(COMMAND_BYTES_MAX + 1)
+    return None if text is None else os.fsencode(text)

@@ -1,0 +1,46 @@
+"""Results and tables as text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+
+def print_value(value: Any) -> None:
+    """Print a result: text and bytes as they are, anything else as JSON.
+
+    On a terminal, what is not printable is escaped: a value may be anybody's, and a terminal obeys what it is sent.
+    """
+    data = _as_bytes(value)
+    if sys.stdout.isatty():
+        text = data.decode(errors="backslashreplace")
+        click.echo("".join(one if one.isprintable() or one in "\t\n" else ascii(one)[1:-1] for one in text))
+    else:
+        click.echo(data)
+
+
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return msgspec.json.encode(value)
+    except TypeError:  # MessagePack carries some things that JSON does not, such as keys that are lists.
+        return repr(value).encode()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns of text, each as wide as its widest cell, with two spaces between. Numbers stand to the right."""
+    lines = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def align(cell: str, width: int, column: Iterable[str]) -> str:
+        return cell.rjust(width) if all(one.isdecimal() or one == "-" for one in column) else cell.ljust(width)
+
+    columns = [column[1:] for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(align, line, widths, columns)).rstrip() for line in lines)

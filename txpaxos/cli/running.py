@@ -1,0 +1,120 @@
+"""How a command runs: the reactor inside click, clients with a deadline, and errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from typing import IO, Any, TypeAlias, TypeVar
+
+import click
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.error import ReactorNotRunning
+from twisted.python.failure import Failure
+
+from txpaxos.client import Client
+from txpaxos.cluster import Cluster
+from txpaxos.errors import NoQuorum, OutcomeUnknown
+
+T = TypeVar("T")
+Work: TypeAlias = Coroutine[Deferred[Any], Any, T]
+
+INTERRUPTED = 130
+"""The exit status that shells use for Ctrl-C."""
+
+
+class CommandError(click.ClickException):
+    """Ends the command with one line on standard error and exit status 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"txpaxos: {' '.join(self.message.split())}", file=file, err=True)
+
+
+def run(work: Callable[[Any], Work[T]]) -> T:
+    """Run ``work(reactor)`` to its end. A process can do this once: Twisted's reactor does not start twice.
+
+    :returns: what ``work`` returns; raises what it raises.
+    :raises SystemExit: if a signal came first. ``work`` was cancelled then and had the time it needed to tidy up.
+    """
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    reactor.seconds = time.monotonic  # Its own is the wall clock: a step of that would fire or stall every timer.
+    results: list[T | Failure] = []
+    done: Deferred[None] = Deferred()
+    interrupted = False
+
+    def begin() -> None:
+        working = Deferred.fromCoroutine(work(reactor))
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt, working)
+        working.addBoth(end)
+
+    def interrupt(working: Deferred[T]) -> Deferred[None]:
+        nonlocal interrupted
+        interrupted = not results
+        if interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Once is enough; Twisted complains of a second.
+        working.cancel()
+        return done
+
+    def end(result: T | Failure) -> None:
+        results.append(result)
+        done.callback(None)
+        with contextlib.suppress(ReactorNotRunning):
+            reactor.stop()
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if interrupted or not results:
+        click.echo("txpaxos: interrupted", err=True)
+        raise SystemExit(INTERRUPTED)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+async def together(*work: Work[T]) -> list[T]:
+    """Run all at once. Their results in order; the first failure ends the others and is raised."""
+    running = [Deferred.fromCoroutine(one) for one in work]
+    try:
+        return await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+        raise AssertionError("not reached") from None
+    finally:
+        for one in running:
+            one.cancel()
+
+
+async def request(
+    reactor: Any,
+    cluster: Cluster,
+    seconds: float,
+    ask: Callable[[Client], Deferred[T]],
+    nodes: list[str] | None = None,
+) -> T:
+    """Send one request with a client of its own.
+
+    :param seconds: how long the answer may take.
+    :param nodes: the nodes to ask, as for :class:`~txpaxos.client.Client`.
+    :raises NoQuorum: if none came, and the request changed nothing.
+    :raises OutcomeUnknown: if none came, and the request may have had its effect or not.
+    """
+    client = Client(reactor, cluster, nodes)
+    deadline = reactor.callLater(seconds, client.close)
+    try:
+        return await ask(client)
+    except (NoQuorum, OutcomeUnknown) as error:
+        if deadline.active():
+            raise
+        asked = ", ".join(f"{node} at {cluster.members[node].client}" for node in nodes or cluster.members)
+        outcome = "nothing was changed" if isinstance(error, NoQuorum) else "it may still take effect, or not"
+        line = f"no quorum of cluster {cluster.name} answered within {seconds:g} s ({asked}); {outcome}"
+        raise type(error)(line) from None
+    finally:
+        if deadline.active():
+            deadline.cancel()
+            client.close()

@@ -1,0 +1,89 @@
+"""``txpaxos simulate``: a whole cluster under simulated disasters, many seeds over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import click
+from twisted.logger import globalLogBeginner
+
+from txpaxos.cli.running import CommandError
+from txpaxos.tap import load_application, load_attribute
+from txpaxos.testing.schedule import Fault
+from txpaxos.testing.simulation import Verdict, shrink, simulate
+
+
+@click.command("simulate")
+@click.option("--seed", default=0, show_default=True, help="The first seed.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many, one after the other.")
+@click.option(
+    "--seconds", default=10.0, show_default=True, type=click.FloatRange(0.1, 1e6), help="Simulated, with faults."
+)
+@click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 26), help="Nodes in the cluster.")
+@click.option(
+    "--app", default="txpaxos.counter:Counter", show_default=True, help="Your service: MODULE:CLASS or FILE.py:CLASS."
+)
+@click.option("--workload", default=None, help="What makes its commands, as --app: a function of a random.Random.")
+@click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
+def command(seed: int, seeds: int, seconds: float, nodes: int, app: str, workload: str | None, shrinks: bool) -> None:
+    """Simulate a cluster under faults.
+
+    Runs your service on real nodes, in one process, on simulated time, network and disks. Each seed draws its own
+    kinds of faults; a healed tail follows, in which every command must be answered. The rules of Paxos are checked
+    after every event. The same seed gives the same run.
+
+    Exits with 1 at the first violation, and prints its seed, the rule, the faults and the last events.
+    """
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    application = load_application(app)
+    make_command = None if workload is None else load_workload(workload)
+    run = partial(simulate, seconds=seconds, nodes=nodes, app=application)
+    if make_command is not None:
+        run = partial(run, workload=make_command)
+    began = time.perf_counter()
+    events, simulated, answered = 0, 0.0, 0
+    with click.progressbar(range(seed, seed + seeds), label="simulating", show_pos=True) as progress:
+        for one in progress:
+            verdict = run(one)
+            events += verdict.events
+            simulated += verdict.simulated_seconds
+            answered += verdict.answered
+            if verdict.violation is not None:
+                break
+    if verdict.violation is not None:
+        _explain(verdict, partial(_rerun, run, verdict.seed) if shrinks else None)
+        raise CommandError(f"seed {verdict.seed} breaks a rule: {verdict.violation.rule}")
+    rate = events / (time.perf_counter() - began)
+    click.echo(
+        f"{seeds} seed{'s' * (seeds > 1)} without a violation: {events:,} events ({rate:,.0f} a second),"
+        f" {simulated / 3600:.2f} simulated hours, {answered:,} commands answered."
+    )
+
+
+def load_workload(name: str) -> Callable[..., bytes]:
+    """The function that ``name`` stands for.
+
+    :raises ConfigError: one line that says why there is none.
+    """
+    found: Callable[..., bytes] = load_attribute(name, "--workload")
+    if not callable(found):
+        raise CommandError(f"--workload {name}: it must be a function of a random.Random that returns bytes")
+    return found
+
+
+def _rerun(run: Callable[..., Verdict], seed: int, faults: Sequence[Fault]) -> Verdict:
+    return run(seed, faults=faults)
+
+
+def _explain(verdict: Verdict, rerun: Callable[[Sequence[Fault]], Verdict] | None) -> None:
+    """Print what happened, after making it as small as asked."""
+    if rerun is not None:
+        before = len(verdict.faults)
+        verdict = shrink(verdict, rerun)
+        click.echo(f"shrunk from {before} faults to {len(verdict.faults)}")
+    click.echo(f"\nseed       {verdict.seed}\nrule       {verdict.violation}\nfaults")
+    for fault in verdict.faults:
+        click.echo(f"  {fault}")
+    click.echo(f"\nthe last events (* befell a node, o--> a datagram left)\n{verdict.diagram}\n")

@@ -1,0 +1,100 @@
+"""``txpaxos status``: how every node is, by its own word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import click
+
+from txpaxos.cli.options import cluster_option, timeout_option
+from txpaxos.cli.printing import table
+from txpaxos.cli.running import request, run, together
+from txpaxos.cluster import Cluster
+from txpaxos.core.essential import quorum_size
+from txpaxos.errors import PaxosError
+
+Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
+"""Node to what it says of itself, ``None`` if it did not answer."""
+
+HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting")
+
+
+@click.command("status")
+@cluster_option
+@timeout_option(1.0, "How long each node may take to answer; all are asked at once.")
+@click.option("--json", "wants_json", is_flag=True, help="All that the nodes say, as JSON.")
+def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
+    """Show how every node is.
+
+    \b
+    role     leader, follower or candidate; unreachable if the node did not answer
+    ballot   of the leader that the node follows
+    chosen   slots of the log that the node knows to be chosen, without a gap
+    applied  slots that it has applied
+    lag      slots that it has yet to apply, of those that any node knows to be chosen
+    waiting  commands that it has taken and not yet seen applied
+
+    Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not.
+    """
+    statuses = run(lambda reactor: ask_nodes(reactor, cluster, timeout_seconds))
+    leader = leader_of(cluster, statuses)
+    click.echo(as_json(cluster, statuses, leader) if wants_json else as_text(cluster, statuses, leader))
+    raise SystemExit(0 if leader is not None else 1)
+
+
+async def ask_nodes(
+    reactor: Any, cluster: Cluster, timeout_seconds: float, nodes: Iterable[str] | None = None
+) -> Statuses:
+    """Ask ``nodes``, or all, at once how they are."""
+
+    async def ask(node: str) -> dict[str, Any] | None:
+        try:
+            return await request(reactor, cluster, timeout_seconds, lambda client: client.status(), [node])
+        except PaxosError:
+            return None
+
+    asked = list(cluster.members if nodes is None else nodes)
+    return dict(zip(asked, await together(*map(ask, asked)), strict=True))
+
+
+def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
+    """The leader that a quorum follows, if it is among those that answered."""
+    ballots = [status["ballot"] for status in statuses.values() if status is not None]
+    quorum = quorum_size(len(cluster.members))
+    for node, status in statuses.items():
+        if status is not None and status["role"] == "leader" and ballots.count(status["ballot"]) >= quorum:
+            return node
+    return None
+
+
+def chosen_through(statuses: Statuses) -> int:
+    """The last slot that any node knows to be chosen, with all before it."""
+    return max((status["chosen_through"] for status in statuses.values() if status is not None), default=0)
+
+
+def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
+    """The table, and a line below it."""
+    chosen = chosen_through(statuses)
+    rows = []
+    for node, status in statuses.items():
+        row = [node, str(cluster.members[node].client)]
+        if status is None:
+            row += ["unreachable"] + ["-"] * 5
+        else:
+            slots = [status["chosen_through"], status["applied_through"], chosen - status["applied_through"]]
+            row += [status["role"], status["ballot"], *slots, status["waiting"]]
+        rows.append(row)
+    answered = sum(status is not None for status in statuses.values())
+    verdict = "no leader with a quorum" if leader is None else f"{leader} leads"
+    return f"{table(HEAD, rows)}\n\ncluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
+
+
+def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
+    """All that the nodes said."""
+    nodes = {
+        node: {"address": str(cluster.members[node].client), "reachable": status is not None, **(status or {})}
+        for node, status in statuses.items()
+    }
+    return json.dumps({"cluster": cluster.name, "leader": leader, "nodes": nodes}, indent=2)

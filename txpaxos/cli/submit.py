@@ -1,0 +1,28 @@
+"""``txpaxos submit``: have one command applied."""
+
+from __future__ import annotations
+
+import click
+
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.printing import print_value
+from txpaxos.cli.running import request, run
+from txpaxos.cluster import Cluster
+
+
+@click.command("submit", cls=CommandWithNumbers, short_help="Have a command applied on every node, once.")
+@click.argument("command", callback=read_bytes)
+@cluster_option
+@timeout_option(5.0, "How long a quorum may take to answer.")
+def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
+    """Have COMMAND applied on every node, once, and print its result.
+
+    The nodes may be reached in any order and the leader may change: the command is sent again until there is a result.
+    A COMMAND of `-` is read from standard input, byte for byte. One that starts with a dash and is no number stands
+    after `--`.
+
+    \b
+    txpaxos submit +5
+    txpaxos submit --cluster cluster.toml -- -5
+    """
+    print_value(run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command))))

@@ -1,0 +1,160 @@
+"""``twistd paxos``: its options, and the service they make."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from txpaxos.cluster import ALONE, Cluster
+from txpaxos.core.functional import Timing
+from txpaxos.errors import ConfigError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.service import PaxosService
+
+
+class Options(usage.Options):
+    """Command line of ``twistd paxos``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Runs one node of a replicated service. Without options: a counter on a single node, in ./paxos-data, for"
+        " clients at 127.0.0.1:5001. twistd's own options (-n, --pidfile, --logfile) stand before 'paxos'."
+    )
+    optParameters: Sequence[Sequence[Any]] = [
+        ["cluster", "c", None, "The cluster file (TOML): all nodes and their addresses."],
+        ["node", "i", None, "Which of the cluster's nodes this is. May be left out if there is only one."],
+        ["data-dir", "d", None, "Folder of this node alone. [default: paxos-data, or paxos-data-NODE with --cluster]"],
+        ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
+        ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
+        ["liveness-window", None, "0.3,0.6", "Shortest and longest silence, in seconds, before a leader is replaced."],
+    ]
+    optFlags: Sequence[Sequence[Any]] = [
+        ["stop-at-eof", None, "Stop when standard input ends: whoever holds a pipe to it takes this node along."],
+    ]
+
+    def postOptions(self) -> None:
+        """Check everything that can be checked before anything is started.
+
+        :raises twisted.python.usage.UsageError: one line.
+        """
+        try:
+            self.cluster = ALONE if self["cluster"] is None else Cluster.load(self["cluster"])
+            self.node = self._node()
+            self.timing = self._timing()
+            self.application = load_application(self["app"])
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+        default = "paxos-data" if self["cluster"] is None else f"paxos-data-{self.node}"
+        self.data_directory = os.path.abspath(self["data-dir"] or default)
+
+    def _node(self) -> str:
+        nodes = list(self.cluster.members)
+        node: str | None = self["node"]
+        if node is None and len(nodes) == 1:
+            return nodes[0]
+        if node not in nodes:
+            given = "--node is missing" if node is None else f"--node {node} is not in the cluster"
+            raise ConfigError(f"{given}; its nodes are {', '.join(nodes)}")
+        return node
+
+    def _timing(self) -> Timing:
+        (heartbeat,) = self._seconds("heartbeat", 1)
+        shortest, longest = self._seconds("liveness-window", 2)
+        if not 2 * heartbeat <= shortest <= longest:
+            raise ConfigError(
+                f"--liveness-window {self['liveness-window']}: the first must be at least two heartbeats"
+                f" ({2 * heartbeat:g}), the second at least the first"
+            )
+        return Timing(heartbeat_seconds=heartbeat, liveness_window_seconds=(shortest, longest))
+
+    def _seconds(self, option: str, count: int) -> list[float]:
+        try:
+            values = [float(part) for part in self[option].split(",")]
+        except ValueError:
+            values = []
+        if len(values) != count or not all(0.001 <= value <= 3600 for value in values):
+            wanted = "a number of seconds" if count == 1 else f"{count} numbers of seconds with a comma between"
+            raise ConfigError(f"--{option} {self[option]}: must be {wanted}, from 0.001 to 3600")
+        return values
+
+
+def load_attribute(name: str, option: str) -> Any:
+    """What ``name`` (``MODULE:ATTRIBUTE`` or ``FILE.py:ATTRIBUTE``), given with ``option``, stands for.
+
+    :raises ConfigError: one line that says why there is nothing.
+    """
+    source, colon, attribute = name.rpartition(":")
+    if not colon or not source or not attribute:
+        raise ConfigError(f"{option} {name}: must be MODULE:NAME or FILE.py:NAME")
+    try:
+        module = _load_file(source) if source.endswith(".py") else importlib.import_module(source)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{option} {name}: {source} cannot be imported: {reason}") from None
+    if not hasattr(module, attribute):
+        raise ConfigError(f"{option} {name}: {source} has no {attribute}")
+    return getattr(module, attribute)
+
+
+def _load_file(path: str) -> ModuleType:
+    """The module that the file at ``path`` makes, under a name that no other module has."""
+    spec = importlib.util.spec_from_file_location(f"paxos_file_{os.path.basename(path)[:-3]}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Dataclasses, for one, look up the module they are in.
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_application(name: str) -> type[PaxosProtocol]:
+    """The class that ``name`` stands for.
+
+    :raises ConfigError: one line that says why there is none.
+    """
+    found = load_attribute(name, "--app")
+    if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
+        raise ConfigError(f"--app {name}: it is not a subclass of txpaxos.protocol.PaxosProtocol")
+    return found
+
+
+def makeService(options: Options, reactor: Any = None) -> PaxosService:
+    """The service of one node.
+
+    The reactor's clock is made monotonic before anything is scheduled on it: Twisted's own is the wall clock, and a
+    step of that would fire or stall every timer.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+
+        reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+    if options["stop-at-eof"]:
+        reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
+    return PaxosService(
+        reactor, options.application, options.node, options.cluster, options.data_directory, options.timing
+    )
+
+
+class _StopAtEof(Protocol):
+    """Reads standard input, and stops the reactor at its end."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Standard input ended."""
+        with contextlib.suppress(ReactorNotRunning):
+            self._reactor.stop()
