@@ -1,0 +1,123 @@
+"""The whole cluster under simulated disasters. ``TXPAXOS_SEEDS`` says how many; the same seed is the same run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from txpaxos.testing.checkers import Violation
+from txpaxos.testing.cluster import Cluster
+from txpaxos.testing.schedule import KINDS, Fault, draw, plan
+from txpaxos.testing.simulation import Verdict, shrink, simulate
+
+SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "200"))
+SECONDS = 1.0
+PARTS = 10
+
+
+@pytest.fixture(autouse=True)
+def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
+    """Applications that raise, and nodes that die of broken disks, say so in the log; here that is daily life."""
+    yield
+    logged_errors.clear()
+
+
+def nodes_of(seed: int) -> int:
+    return (3, 5, 3, 4)[seed % 4]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_rule_is_broken(part: int) -> None:
+    for seed in range(part, SEEDS, PARTS):
+        verdict = simulate(seed, SECONDS, nodes_of(seed))
+        assert verdict.violation is None, f"seed {seed}: {verdict.violation}\n{verdict.diagram}"
+
+
+def test_every_kind_of_fault_is_drawn() -> None:
+    drawn = {fault.kind for seed in range(100) for fault in draw(seed, ("a", "b", "c"), 10.0)}
+    assert drawn == set(KINDS)
+
+
+def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
+    code = (
+        "from txpaxos.testing.simulation import simulate\n"
+        "for seed in range(4):\n"
+        "    verdict = simulate(seed, 1.0)\n"
+        "    print(verdict.events, verdict.answered, verdict.simulated_seconds, sorted(verdict.tally.items()))\n"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(runs) == 1
+
+
+class TestBugsFound:
+    """What the simulator has found, each with the seed that did, and the shortest way there since."""
+
+    def test_slow_save_does_not_make_a_follower_spin(self) -> None:
+        """Seed 4: commands due to be forwarded had the alarm ring at once, again and again, until the save was done."""
+        cluster = Cluster(4)
+        for host in cluster.hosts.values():
+            host.save_seconds = 0.05
+        cluster.run(3.0)
+        assert cluster.world.events < 30_000
+
+    def test_leader_that_was_told_what_is_chosen_was_deposed(self) -> None:
+        """Seed 21: a leader that fell behind a later one, and learned from others what that had chosen, went on to
+        propose at slots that were chosen."""
+        verdict = simulate(21, 5.0, 5)
+        assert verdict.violation is None
+
+    def test_answer_of_a_stopping_node_is_no_answer(self) -> None:
+        """Seed 1134: a client took "I am stopping" for an outcome, and let the command's result be forgotten."""
+        verdict = simulate(1134, 4.0, 5)
+        assert verdict.violation is None
+
+
+class TestViolations:
+    """What breaks a rule is found, told, and made small."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+        """Saves that never reach the platter, so that a crash loses what was promised."""
+        from txpaxos.testing.disk import SimulatedDisk
+
+        def sync_data(disk: SimulatedDisk, handle: int) -> None:
+            disk._call("sync", disk._handles[handle][0])
+
+        monkeypatch.setattr(SimulatedDisk, "sync_data", sync_data)
+        faults = [Fault(when, "crash", "abc"[number % 3], 0.1, 0) for number, when in enumerate((0.9, 1.1, 1.3, 1.5))]
+        return simulate(1, 2.0, faults=faults)
+
+    def test_is_found_and_told(self, broken: Verdict) -> None:
+        assert isinstance(broken.violation, Violation)
+        assert broken.violation.rule in ("what is saved is kept", "an undamaged disk starts")
+        assert "o-" in broken.diagram
+        assert "does not start" in broken.diagram
+
+    def test_is_shrunk(self, broken: Verdict) -> None:
+        small = shrink(broken, lambda faults: simulate(1, 2.0, faults=faults))
+        assert len(small.faults) < len(broken.faults)
+        assert small.violation is not None
+
+
+def test_healthy_cluster_answers_everybody() -> None:
+    cluster = Cluster(7, nodes=5)
+    plan(cluster, [])
+    cluster.run(3.0)
+    cluster.heal()
+    cluster.settle(5.0)
+    assert all(client.answered for client in cluster.clients)

@@ -1,0 +1,132 @@
+"""Clients of a simulated cluster: those that submit commands, and those that ask about subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.python.failure import Failure
+
+from txpaxos.client import Client
+from txpaxos.errors import CommandFailed, Overloaded
+from txpaxos.testing.checkers import Violation
+from txpaxos.testing.network import SimulatedReactor
+from txpaxos.wire.commands import Command
+
+if TYPE_CHECKING:
+    from txpaxos.testing.cluster import Cluster
+
+SUBJECTS_A_SECOND = 8.0
+"""New ones: all askers turn to the same few, so that they meet."""
+
+BIG_VALUE_BYTES = 2000
+"""Too big for a datagram."""
+
+
+class SimulatedClient:
+    """A client on a host of its own that never crashes: submits commands, a few at a time.
+
+    :ivar waiting: commands without an answer yet.
+    """
+
+    def __init__(self, cluster: Cluster, index: int, workload: Callable[[Random], bytes]) -> None:
+        self.name = f"client-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._workload = workload
+        self._rng = cluster.fork_rng()
+        self._outstanding_max = self._rng.choice((1, 1, 4, 16))
+        self._think_seconds = self._rng.choice((0.001, 0.01, 0.05))
+        self._stopped = False
+        self._reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self._reactor, cluster.configuration, rng=self._rng)
+        self._reactor.callLater(self._rng.random(), self._submit)
+
+    def stop(self) -> None:
+        """Submit nothing more; go on waiting for answers."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Submit one command."""
+        self.waiting += 1
+        payload = self._workload(self._rng)
+        session, sequence = self._client.session, self._client.next_sequence
+        self._cluster.checker.submitting(Command(session, sequence, 0, payload))
+        self._client.submit(payload).addBoth(self._answered, session, sequence)
+
+    def _submit(self) -> None:
+        if self._stopped:
+            return
+        if self.waiting < self._outstanding_max:
+            self.request()
+        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
+
+    def _answered(self, result: Any, session: bytes, sequence: int) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if isinstance(result, Failure) and not result.check(CommandFailed):
+            if result.check(Overloaded):
+                self._cluster.tally["answered Overloaded"] += 1
+                return
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+            return
+        answer = str(result.value) if isinstance(result, Failure) else result
+        self._cluster.checker.acknowledged(session, sequence, answer)
+
+
+class SimulatedAsker:
+    """A client on a host of its own that never crashes: proposes values for subjects and reads them, one at a time.
+    It stays with whichever node it found: subjects have no leader, and through one node nobody meets a rival.
+
+    :ivar waiting: questions without an answer yet.
+    """
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        self.name = f"asker-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._rng = cluster.fork_rng()
+        self._think_seconds = self._rng.choice((0.01, 0.1))
+        self._stopped = False
+        self._reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self._reactor, cluster.configuration, list(cluster.names), self._rng)
+        self._reactor.callLater(self._rng.random(), self._next)
+
+    def stop(self) -> None:
+        """Ask nothing more; go on waiting for the answer."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Ask one question."""
+        rng = self._rng
+        newest = int(self._cluster.world.now * SUBJECTS_A_SECOND)
+        subject = f"subject {max(0, newest - rng.choice((0, 0, 0, 1, 5)))}"
+        value = None
+        if rng.random() < 0.6:
+            value = b"%s at %d" % (self.name.encode(), self._cluster.world.events)
+            chance = rng.random()
+            if chance < 0.1:
+                value = value.ljust(BIG_VALUE_BYTES)
+            elif chance < 0.2:
+                value = b""
+        self.waiting += 1
+        known = self._cluster.checker.asking(subject, value)
+        self._client.ask(subject, value).addBoth(self._answer, subject, value, known)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            self.request()
+        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+
+    def _answer(self, result: Any, subject: str, value: bytes | None, known: bytes | None) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if isinstance(result, Failure):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+        else:
+            self._cluster.checker.asked(subject, value, known, result)

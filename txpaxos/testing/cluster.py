@@ -1,0 +1,457 @@
+"""A cluster in one process: your application on real nodes, on simulated hosts.
+
+.. code-block:: python
+
+    cluster = Cluster(seed=7, app=MyService, workload=lambda rng: b"+%d" % rng.randrange(9))
+    cluster.run(seconds=30, faults=Schedule.draw(seed=7, cluster=cluster, seconds=30))
+    cluster.settle()
+
+Every rule of :class:`~txpaxos.testing.checkers.Checker` is checked at every step; what breaks one raises
+:class:`~txpaxos.testing.checkers.Violation`. The same seed gives the same run, event for event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import Random
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txpaxos import cluster as configuration
+from txpaxos.client_door import ClientDoor
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import Chosen, Ready, Record, SubjectChosen
+from txpaxos.core.replica import Limits
+from txpaxos.counter import Counter
+from txpaxos.errors import StoreError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.storage.execute import execute_here
+from txpaxos.storage.store import DiskStore, Store
+from txpaxos.testing.checkers import Checker, Violation
+from txpaxos.testing.clients import SimulatedAsker, SimulatedClient
+from txpaxos.testing.clock import World
+from txpaxos.testing.disk import Crash, SimulatedDisk
+from txpaxos.testing.network import SimulatedNetwork, SimulatedReactor
+from txpaxos.wire.commands import Command
+
+PEER_PORT = 1
+CLIENT_PORT = 2
+SEGMENT_BYTES = 16384
+"""Small, so that a short run already writes many."""
+
+TRACE_EVENTS = 200
+
+
+RESULTS_KEPT_MAX = 64
+"""More than any client leaves unanswered."""
+
+BIG_COMMAND_BYTES = 2000
+"""Too big for a datagram."""
+
+
+def counter_workload(rng: Random) -> bytes:
+    """A command for :class:`txpaxos.counter.Counter`; now and then one that it refuses, or one that needs a stream."""
+    chance = rng.random()
+    command = b"no number" if chance < 0.01 else b"%d" % rng.randrange(-9, 99)
+    return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
+
+
+class Host:
+    """One machine: a disk that survives, and a process that may not.
+
+    :ivar protocol: the node, while it runs.
+    :ivar crash_in: die at the so-manieth system call or message from now; ``None`` for not at all.
+    :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
+    :ivar sync_fails: every sync gives EIO.
+    :ivar lost: this node's disk is damaged for good; it need not come back.
+    """
+
+    def __init__(self, cluster: Cluster, name: NodeId) -> None:
+        self.name = name
+        self.protocol: PaxosProtocol | None = None
+        self.crash_in: int | None = None
+        self.save_seconds = 0.0
+        self.sync_fails = False
+        self.lost = False
+        self.rate = 1.0
+        self.reactor: SimulatedReactor | None = None
+        self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
+        self._cluster = cluster
+        self._saves_end_at = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.reactor is not None and self.reactor.alive
+
+    def start(self) -> None:
+        """Start the process. It may refuse, if its disk is damaged."""
+        cluster = self._cluster
+        assert not self.alive, self.name
+        reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
+        self._saves_end_at = 0.0
+        try:
+            self._boot(reactor)
+        except Crash:
+            self.crash()
+        except StoreError as error:
+            cluster.note(self.name, f"does not start: {error}")
+            self.crash()
+            if not self.lost and not self.sync_fails and self.disk.bytes_max is None:
+                raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
+
+    def crash(self) -> None:
+        """Kill the process; what its disk has not synced is lost or torn."""
+        if self.reactor is not None:
+            self.reactor.kill()
+        self.protocol = None
+        self.crash_in = None
+        self.disk.crash()
+        self._cluster.tally["crashes"] += 1
+
+    def point(self) -> None:
+        """A point at which the process may be made to die."""
+        if self.reactor is not None and not self.reactor.alive:
+            raise Crash
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in <= 0:
+                self._cluster.note(self.name, "dies between two steps")
+                self.crash()
+                raise Crash
+
+    def _boot(self, reactor: SimulatedReactor) -> None:
+        cluster = self._cluster
+        rng = Random(cluster.rng.random())
+        store = DiskStore(
+            "/data",
+            cluster.configuration.name,
+            self.name,
+            disk=self.disk,
+            random_bytes=rng.randbytes,
+            segment_bytes=SEGMENT_BYTES,
+            execute=self._execute,
+        )
+        watched = _WatchedStore(store, self.name, cluster.checker)
+        application = cluster.application(self)
+        self.protocol = application(
+            reactor,
+            self.name,
+            cluster.configuration,
+            watched,
+            timing=cluster.timing,
+            rng=rng,
+            monotonic=reactor.monotonic,
+        )
+        self.protocol.failed.addErrback(partial(self._failed, reactor))
+        member = cluster.configuration.members[self.name]
+        reactor.listenUDP(member.address.port, self.protocol, member.address.host)
+        door = ClientDoor(self.protocol)
+        reactor.listenTCP(member.client.port, door, interface=member.client.host)
+        cluster.note(self.name, "starts")
+
+    def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
+        """The node gave up. A broken disk may do that to it, a broken invariant may not."""
+        if not reactor.alive:
+            return  # It was killed, and its last words are nobody's.
+        self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
+        if isinstance(failure.value, Violation):
+            self._cluster.violation = failure.value
+        elif not isinstance(failure.value, StoreError):
+            self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")
+        self._cluster.world.after(0.0, self._end, reactor)
+
+    def _end(self, reactor: SimulatedReactor) -> None:
+        if self.reactor is reactor and reactor.alive:
+            self.crash()
+
+    def _execute(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do a save: at once, or when the slow disk has got to it."""
+        world = self._cluster.world
+        if not self.save_seconds and self._saves_end_at <= world.now:
+            return execute_here(work)
+        begins_at = max(world.now, self._saves_end_at)
+        self._saves_end_at = begins_at + self.save_seconds
+        done: Deferred[None] = Deferred()
+        reactor = self.reactor
+        assert reactor is not None
+
+        def finish(result: Any) -> None:
+            reactor.run(done.callback, result)
+
+        def save() -> None:
+            if reactor.alive:
+                execute_here(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
+
+        # On the platter somewhere in between: a crash may come after that and before anybody was told.
+        world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
+        return done
+
+    def _system_call(self, name: str, path: str) -> None:
+        self.point()
+        if self.sync_fails and name == "sync":
+            raise OSError(5, "Input/output error", path)
+
+
+class _WatchedStore:
+    """A store that tells the checker what it was told to be saved."""
+
+    def __init__(self, store: DiskStore, node: NodeId, checker: Checker) -> None:
+        self.incarnation = store.incarnation
+        self._store = store
+        self._node = node
+        self._checker = checker
+
+    def load(self) -> list[Record]:
+        """See Store."""
+        records = self._store.load()
+        self._checker.started(self._node, records)
+        return records
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """See Store."""
+
+        def saved(_: None) -> None:
+            self._checker.saved(self._node, records)
+
+        return self._store.save(records).addCallback(saved)
+
+    def close(self) -> Deferred[None]:
+        """See Store."""
+        return self._store.close()
+
+
+class Cluster:
+    """A whole cluster in one process.
+
+    :param seed: of everything that is left to chance.
+    :param nodes: how many nodes.
+    :param app: the application, a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
+    :param workload: makes the clients' commands.
+    :param clients: how many clients submit them.
+    :param askers: how many clients ask about subjects.
+    :ivar datagrams: how many nodes have sent.
+    :ivar tally: how often what happened.
+    :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        app: type[PaxosProtocol] = Counter,
+        workload: Callable[[Random], bytes] = counter_workload,
+        clients: int = 3,
+        askers: int = 3,
+        timing: Timing | None = None,
+    ) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.world = World()
+        self.network = SimulatedNetwork(self.world, Random(self.rng.random()))
+        self.network.on_datagram = self._datagram
+        self.timing = timing or Timing()
+        self.names = tuple(chr(ord("a") + index) for index in range(nodes))
+        self.configuration = configuration.Cluster(
+            "simulated",
+            {
+                name: configuration.Member(
+                    configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT)
+                )
+                for name in self.names
+            },
+        )
+        self.checker = Checker(self.names)
+        self.violation: Violation | None = None
+        self.datagrams = 0
+        self.tally: Tally[str] = Tally()
+        self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
+        self.hosts = {name: Host(self, name) for name in self.names}
+        self.clients: list[SimulatedClient | SimulatedAsker] = [
+            *(SimulatedClient(self, index, workload) for index in range(clients)),
+            *(SimulatedAsker(self, index) for index in range(askers)),
+        ]
+        self._app = app
+        for host in self.hosts.values():
+            host.start()
+
+    # running
+
+    def run(self, seconds: float) -> None:
+        """Let ``seconds`` pass.
+
+        :raises Violation: if a rule is broken on the way.
+        """
+        until = self.world.now + seconds
+        world = self.world
+        while True:
+            try:
+                world.run_until(until)
+            except Crash:
+                continue
+            finally:
+                violation = self.checker.violation or self.violation
+                if violation is not None:
+                    raise violation
+            return
+
+    def heal(self) -> None:
+        """End every fault, and start every node that can start."""
+        self.network.heal()
+        for host in self.hosts.values():
+            host.crash_in = None
+            host.save_seconds = 0.0
+            host.sync_fails = False
+            host.disk.bytes_max = None
+            if not host.alive:
+                host.start()
+
+    def settle(self, seconds: float = 10.0) -> None:
+        """After :meth:`heal`: everything must become live and equal within ``seconds``.
+
+        :raises Violation: if a client's command gets no answer, or nodes stay behind.
+        """
+        for client in self.clients:
+            client.stop()
+        until = self.world.now + seconds
+        while not self._is_settled():
+            if self.world.now >= until:
+                raise Violation("live once healed", self._unsettled())
+            for host in self.live():
+                if not host.alive:  # It may have given up only now, for a fault of before.
+                    host.start()
+            self.run(0.25)
+
+    def calm(self, seconds: float = 5.0) -> None:
+        """After :meth:`settle`: ``seconds`` later one leads whom all know, and stays; nobody chatters; all is answered.
+
+        :raises Violation: if not.
+        """
+        self.run(seconds)
+        won, events = self.checker.ballots_won, self.datagrams
+        self.run(seconds)
+        leaders = [host.protocol and host.protocol.leader for host in self.live()]
+        if None in leaders or len(set(leaders)) != 1 or self.checker.ballots_won != won:
+            raise Violation("one leader once healed", f"{leaders} after {self.checker.ballots_won - won} elections")
+        beats = seconds / self.timing.heartbeat_seconds * (len(self.names) - 1)
+        if self.datagrams - events > 4 * beats:  # A heartbeat is answered, and a clock may drift.
+            raise Violation("quiet when idle", f"{self.datagrams - events} datagrams in {seconds} s")
+        self._answer_within(1.0, "prompt answers")
+        for host in self.live():
+            assert host.protocol is not None, host.name
+            for session in host.protocol._applier.sessions._sessions.values():
+                if len(session.outcomes) > RESULTS_KEPT_MAX:
+                    raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
+
+    def fail_over(self, seconds: float = 5.0) -> None:
+        """After :meth:`calm`: the leader fails in some way, if the others can do without it. They must go on within
+        ``seconds``, and it must find its place once that is over.
+
+        :raises Violation: if not.
+        """
+        live = list(self.live())
+        if len(live) - 1 < self.checker.quorum:
+            return
+        leader = next(host for host in live if host.protocol and host.protocol.leader == host.name)
+        kind = self.rng.choice(("crash", "pause", "isolation", "deafness", "muteness"))
+        self.note(leader.name, f"leads, and suffers {kind}")
+        others = [name for name in self.names if name != leader.name]
+        if kind == "crash":
+            leader.crash()
+        elif kind == "pause" and leader.reactor is not None:
+            leader.reactor.pause(seconds)
+        if kind in ("isolation", "deafness"):
+            self.network.cut |= {(name, leader.name) for name in others}
+        if kind in ("isolation", "muteness"):
+            self.network.cut |= {(leader.name, name) for name in others}
+        self._answer_within(seconds, "a failing leader is replaced")
+        self.heal()
+        self.settle()
+
+    def fork_rng(self) -> Random:
+        """Another source of chance, for a part of its own."""
+        return Random(self.rng.random())
+
+    def live(self) -> Iterator[Host]:
+        """The hosts that should work once all is healed."""
+        return (host for host in self.hosts.values() if not host.lost)
+
+    def note(self, who: str, what: str) -> None:
+        """Remember an event for the trace."""
+        self.trace.append((self.world.now, who, what))
+
+    def application(self, host: Host) -> Callable[..., PaxosProtocol]:
+        """The application's class, watched by the checker."""
+        return partial(cast(Any, _watched(self._app)), host, self)
+
+    # inside
+
+    def _answer_within(self, seconds: float, rule: str) -> None:
+        """Every client makes one more request, and has its answer in time."""
+        for client in self.clients:
+            client.request()
+        until = self.world.now + seconds
+        while any(client.waiting for client in self.clients):
+            if self.world.now >= until:
+                raise Violation(rule, self._unsettled())
+            self.run(0.05)
+
+    def _is_settled(self) -> bool:
+        if any(client.waiting for client in self.clients):
+            return False
+        nodes = [host.protocol for host in self.live()]
+        statuses = [node.status() for node in nodes if node is not None]
+        return len(statuses) == len(nodes) and len({status.applied_through for status in statuses}) == 1
+
+    def _unsettled(self) -> str:
+        waiting = {client.name: client.waiting for client in self.clients if client.waiting}
+        nodes = {host.name: host.protocol and host.protocol.status() for host in self.live()}
+        return f"commands without an answer: {waiting}; nodes: {nodes}"
+
+    def _datagram(self, source: str, target: str, data: bytes) -> None:
+        host = self.hosts.get(source)
+        if host is not None:
+            self.datagrams += 1
+            self.trace.append((self.world.now, source, (target, data)))
+            host.point()
+
+
+def _watched(app: type[PaxosProtocol]) -> type[PaxosProtocol]:
+    """``app`` with the checker looking on. Nothing of what it does is changed."""
+
+    class Watched(app):  # type: ignore[misc, valid-type]
+        def __init__(self, host: Host, cluster: Cluster, *args: Any, **kwargs: Any) -> None:
+            self._watching_host = host
+            self._watching = cluster
+            super().__init__(*args, **kwargs)
+            apply, self._applier._apply = self._applier._apply, self._watched_apply
+            self._real_apply = apply
+            finish, self._submissions.finish = self._submissions.finish, self._watched_finish
+            self._real_finish = finish
+
+        def _watched_apply(self, slot: int, command: bytes) -> object:
+            self._watching.checker.applied(self._watching_host.name)
+            return self._real_apply(slot, command)
+
+        def _watched_finish(self, command: Command, outcome: Any) -> None:
+            self._watching.checker.finished(self._watching_host.name, command, outcome)
+            self._real_finish(command, outcome)
+
+        def _release(self, ready: Ready) -> None:
+            self._watching.checker.performed(self._watching_host.name, ready, self._limits or Limits())
+            super()._release(ready)
+
+        def _hand_out(self, chosen: Chosen | SubjectChosen) -> None:
+            super()._hand_out(chosen)
+            self._watching.checker.handed_out(self._watching_host.name, chosen)
+
+    return Watched
+
+
+__all__ = ["Cluster", "Host", "Store", "counter_workload"]

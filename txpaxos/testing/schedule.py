@@ -1,0 +1,268 @@
+"""Faults drawn from a seed. Each seed turns on a random few kinds, so that each run is bad in its own way ("swarm")."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+
+from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
+from txpaxos.testing.cluster import PEER_PORT, Cluster
+from txpaxos.testing.network import Faults
+from txpaxos.wire.codec import Codec
+
+
+@attrs.frozen
+class Fault:
+    """One thing that goes wrong.
+
+    :ivar at_seconds: when, from the start of the run.
+    :ivar kind: one of :data:`KINDS`.
+    :ivar node: whom it befalls.
+    :ivar seconds: how long it lasts.
+    :ivar seed: of whatever is left to chance in it.
+    """
+
+    at_seconds: float
+    kind: str
+    node: str
+    seconds: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.at_seconds:8.3f} s  {self.kind} at {self.node} for {self.seconds:.3f} s"
+
+
+def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
+    """A schedule for a run of ``seconds``: which kinds are on, how often, and when."""
+    rng = Random(seed)
+    kinds = [kind for kind in KINDS if rng.random() < 0.35] or [rng.choice(list(KINDS))]
+    faults = []
+    for kind in kinds:
+        mean_seconds = rng.choice((0.5, 1.5, 4.0))
+        when = rng.expovariate(1.0) * mean_seconds
+        while when < seconds:
+            lasts = min(rng.expovariate(1.0) * rng.choice((0.05, 0.5, 2.0)), seconds - when)
+            faults.append(Fault(when, kind, rng.choice(names), lasts, rng.getrandbits(32)))
+            when += rng.expovariate(1.0) * mean_seconds
+    return sorted(faults, key=lambda fault: fault.at_seconds)
+
+
+def plan(cluster: Cluster, faults: list[Fault]) -> None:
+    """Have ``faults`` happen in ``cluster``, counted from now."""
+    for fault in faults:
+        cluster.world.after(fault.at_seconds, _befall, cluster, fault)
+
+
+def _befall(cluster: Cluster, fault: Fault) -> None:
+    cluster.tally[fault.kind] += 1
+    cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
+    KINDS[fault.kind](cluster, fault, Random(fault.seed))
+
+
+def _restart(cluster: Cluster, node: str) -> None:
+    host = cluster.hosts[node]
+    if not host.alive:
+        host.start()
+
+
+def _crash(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    if cluster.hosts[fault.node].alive:
+        cluster.hosts[fault.node].crash()
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _crash_everything(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    for name in cluster.names:
+        _crash(cluster, attrs.evolve(fault, node=name, seconds=fault.seconds * rng.random()), rng)
+
+
+def _crash_between_steps(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    cluster.hosts[fault.node].crash_in = rng.randrange(1, 40)
+    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+
+
+def _pause(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    reactor = cluster.hosts[fault.node].reactor
+    if reactor is not None and reactor.alive:
+        reactor.pause(fault.seconds)
+
+
+def _step_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    reactor = cluster.hosts[fault.node].reactor
+    if reactor is not None:
+        reactor.step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
+
+
+def _step_every_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """As when all machines ask the same time server."""
+    seconds = rng.choice((-3600.0, 3600.0))
+    for host in cluster.hosts.values():
+        if host.reactor is not None:
+            host.reactor.step_wall_clock(seconds)
+
+
+def _drift(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    cluster.hosts[fault.node].rate = rng.choice((0.8, 0.95, 1.05, 1.25))  # From its next start on.
+
+
+def _cut(cluster: Cluster, pairs: set[tuple[str, str]], seconds: float) -> None:
+    added = pairs - cluster.network.cut
+    cluster.network.cut |= added
+
+    def mend() -> None:
+        cluster.network.mend(added)
+
+    cluster.world.after(seconds, mend)
+
+
+def _isolate(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    others = [name for name in cluster.names if name != fault.node]
+    pairs = {(fault.node, name) for name in others}
+    _cut(cluster, pairs | {(b, a) for a, b in pairs}, fault.seconds)
+
+
+def _deafen(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Nothing reaches the node; what it sends arrives."""
+    _cut(cluster, {(name, fault.node) for name in cluster.names if name != fault.node}, fault.seconds)
+
+
+def _mute(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Nothing the node sends arrives."""
+    _cut(cluster, {(fault.node, name) for name in cluster.names if name != fault.node}, fault.seconds)
+
+
+def _cut_one_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    _cut(cluster, {(fault.node, other), (other, fault.node)}, fault.seconds)
+
+
+def _cut_at_random(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    pairs = [(a, b) for a, b in itertools.permutations(cluster.names, 2) if rng.random() < 0.4]
+    _cut(cluster, set(pairs), fault.seconds)
+
+
+def _split(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    side = {name: rng.random() < 0.5 for name in cluster.names}
+    _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.names, 2) if side[a] != side[b]}, fault.seconds)
+
+
+def _bad_network(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    network = cluster.network
+    network.faults = Faults(
+        delay_seconds=(rng.choice((0.0001, 0.005)), rng.choice((0.0001, 0.002, 0.02, 0.1))),
+        loss=rng.choice((0.0, 0.02, 0.2, 0.5)),
+        doubled=rng.choice((0.0, 0.02, 0.2)),
+        breaks=rng.choice((0.0, 0.0, 0.02, 0.2)),
+    )
+    good = Faults()
+
+    def mend(bad: Faults) -> None:
+        if network.faults is bad:
+            network.faults = good
+
+    cluster.world.after(fault.seconds, mend, network.faults)
+
+
+def _bad_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    links = cluster.network.link_faults
+    links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
+    cluster.world.after(fault.seconds, links.pop, (fault.node, other), None)
+
+
+def _slow_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.save_seconds = rng.choice((0.002, 0.02, 0.2))
+    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+
+
+def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.save_seconds = fault.seconds
+    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+
+
+def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.sync_fails = True
+
+    def mend() -> None:
+        host.sync_fails = False
+        if not host.alive:
+            host.start()
+
+    cluster.world.after(fault.seconds, mend)
+
+
+def _full_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.disk.bytes_max = 0
+
+    def mend() -> None:
+        host.disk.bytes_max = None
+        if not host.alive:
+            host.start()
+
+    cluster.world.after(fault.seconds, mend)
+
+
+def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Flip a bit in a file of the node's disk, and restart it. Only as many nodes as the cluster can spare for good."""
+    host = cluster.hosts[fault.node]
+    lost = sum(other.lost for other in cluster.hosts.values())
+    files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
+    if not files or (not host.lost and lost >= (len(cluster.names) - 1) // 2):
+        return
+    host.lost = True
+    if host.alive:
+        host.crash()
+    path = rng.choice(files)
+    host.disk.rot(path, rng.randrange(8 * max(1, host.disk.size(path))))
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _stranger(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Somebody speaks to the node in the name of its peers, from another address."""
+    codec = Codec(
+        cluster.configuration.name, rng.choice([name for name in cluster.names if name != fault.node] or ["x"])
+    )
+    until = cluster.world.now + fault.seconds
+
+    def speak() -> None:
+        if cluster.world.now < until:
+            slot = len(cluster.checker.chosen) + 1
+            lie = rng.choice((ChosenValues(slot, (NO_OP,), slot), AboutSubject("subject 0", Decided(b"a lie"))))
+            cluster.network.send_datagram(("stranger", PEER_PORT), (fault.node, PEER_PORT), codec.encode(lie))
+            cluster.world.after(rng.expovariate(1.0) * 0.02, speak)
+
+    speak()
+
+
+KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
+    "crash": _crash,
+    "crash of all": _crash_everything,
+    "crash between steps": _crash_between_steps,
+    "pause": _pause,
+    "clock step": _step_clock,
+    "clock step of all": _step_every_clock,
+    "clock drift": _drift,
+    "isolation": _isolate,
+    "deafness": _deafen,
+    "muteness": _mute,
+    "cut link": _cut_one_link,
+    "random cuts": _cut_at_random,
+    "split": _split,
+    "bad network": _bad_network,
+    "bad link": _bad_link,
+    "slow disk": _slow_disk,
+    "hung disk": _hung_disk,
+    "failing sync": _failing_sync,
+    "full disk": _full_disk,
+    "bit rot": _bit_rot,
+    "stranger": _stranger,
+}
+"""Every kind of fault, by name."""
