@@ -374,6 +374,19 @@ class TestNode(test_practical.TestNode):
         self.now += 0.02
         assert self.receive(node, "b", Canvass(8)).send == (Envelope(("b",), Support(8)),)
 
+    def test_strangers_neither_lead_nor_support_nor_refuse(self) -> None:
+        """Trap 8."""
+        node = self.make()
+        ready = self.receive(node, "x", Heartbeat(Ballot(9, "x")))
+        assert (ready.send, ready.leadership) == ((), ())
+        assert self.receive(node, "x", Canvass(1)).send == ()
+        (canvass,) = sent(self.wake(node), Canvass)
+        assert self.receive(node, "x", Support(canvass.sequence)).send == ()
+        ballot, _ = self.lead(node)
+        for stranger in ("x", "y"):
+            self.receive(node, stranger, Nack(ballot, Ballot(9, "x")))
+        assert node.leadership.leading
+
     def test_leader_supports_nobody_else(self) -> None:
         node = self.make()
         self.lead(node)
@@ -489,6 +502,13 @@ class DecreeCluster(Cluster[functional.Node]):
 def test_quiet_network_decides_in_one_window() -> None:
     cluster = DecreeCluster(1)
     assert cluster.run(LONGEST + 0.1, lambda: len(cluster.chosen) == 3)
+
+
+def test_alone() -> None:
+    """One node is a quorum, and has nobody to ask."""
+    cluster = DecreeCluster(1, nodes=1)
+    cluster.run(0.0)
+    assert cluster.chosen == {"a": b"a"}
 
 
 def test_another_leads_when_the_leader_is_gone() -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 from twisted.internet.error import CannotListenError
-from twisted.logger import LogLevel, globalLogPublisher
 
-from test.fakes import ONE, THREE, Bench, Reactor, RecordingStore, RecordingTransport, alone, error_of, outcome_of
+from test.fakes import (
+    ONE,
+    THREE,
+    Bench,
+    Reactor,
+    RecordingStore,
+    RecordingTransport,
+    alone,
+    error_of,
+    logged,
+    outcome_of,
+)
 from test.wire_samples import spoil
 from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog
 from txpaxos.errors import OutcomeUnknown, StoreError
@@ -89,22 +98,6 @@ def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
 
 
 # -------------------------------------------------------------------- failures
-
-
-def logged(act: Callable[[], object]) -> list[dict[str, Any]]:
-    """What is logged as critical while ``act`` runs."""
-    events: list[dict[str, Any]] = []
-
-    def observe(event: dict[str, Any]) -> None:
-        if event["log_level"] is LogLevel.critical:
-            events.append(event)
-
-    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
-    try:
-        act()
-    finally:
-        globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
-    return events
 
 
 def test_a_failed_disk_is_told_once_and_in_one_line() -> None:

@@ -38,7 +38,7 @@ class SimulatedClient:
         self._workload = workload
         self._rng = cluster.fork_rng()
         self._outstanding_max = self._rng.choice((1, 1, 4, 16))
-        self._think_seconds = self._rng.choice((0.001, 0.01, 0.05))
+        self._think_seconds = self._rng.choice((0.003, 0.02, 0.1))
         self._stopped = False
         self._reactor = SimulatedReactor(cluster.network, self.name)
         self._client = Client(self._reactor, cluster.configuration, rng=self._rng)
