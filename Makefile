@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is built on first use and left alone afterwards. Needs Python 3.11 or newer, make and
-# a package index. PYTHON=... picks the interpreter, ARGS=... adds to pytest's arguments.
+# a package index. PYTHON=... picks the interpreter, ARGS=... adds to the arguments of pytest, or torture.
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test coverage torture lint clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way
@@ -29,6 +29,10 @@ coverage: $(VENV)/installed-test
 	$(RUN) -m coverage run -m pytest $(ARGS)
 	$(RUN) -m coverage report --skip-covered
 	$(RUN) -m coverage report --skip-covered --include='$(FLOORS)' --fail-under=100
+
+## torture: kill, stop, cut off and starve real nodes on a network of their own, as root; ARGS="--minutes 15" for longer
+torture: $(VENV)/installed-test
+	$(RUN) -m test.torture $(ARGS)
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

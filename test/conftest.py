@@ -10,9 +10,14 @@ import pytest
 from twisted.logger import ILogObserver, globalLogBeginner, globalLogPublisher
 from zope.interface import provider
 
-
 # Else Twisted prints every failure to standard error, tests' own included.
 globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The collection after each test need not look at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

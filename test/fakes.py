@@ -11,7 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import FakeDatagramTransport, MemoryReactorClock, StringTransport
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import NodeId, Slot
@@ -392,6 +394,23 @@ def error_of(deferred: Deferred[Any]) -> BaseException:
     assert isinstance(result, Failure), result
     assert result.value is not None
     return result.value
+
+
+def logged(act: Callable[[], object], level: Any = LogLevel.critical) -> list[dict[str, Any]]:
+    """What is logged at ``level`` while ``act`` runs."""
+    events: list[dict[str, Any]] = []
+
+    @provider(ILogObserver)
+    def observe(event: dict[str, Any]) -> None:
+        if event["log_level"] is level:
+            events.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        act()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    return events
 
 
 def framed(*messages: bytes) -> bytes:

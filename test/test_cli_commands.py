@@ -46,6 +46,7 @@ def test_help_names_every_command() -> None:
     assert [line.split()[0] for line in result.output.split("Commands:\n")[1].splitlines()] == [
         "ask",
         "demo",
+        "simulate",
         "status",
         "submit",
     ]

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import LogLevel
 
-from test.fakes import ONE, Reactor, free_ports, outcome_of
+from test.fakes import ONE, Reactor, free_ports, logged, outcome_of
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.functional import Timing
@@ -146,7 +147,7 @@ def test_a_disk_that_does_not_answer_does_not_keep_the_process() -> None:
     outcome = outcome_of(node.stopService())
     fake.spend(STOP_SECONDS - 0.1)
     assert outcome == []
-    fake.spend(0.2)
+    assert len(logged(lambda: fake.spend(0.2), LogLevel.warn)) == 1
     assert outcome == [None]
 
 

@@ -75,10 +75,10 @@ class PaxosService(Service):
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
         return closed.addTimeout(STOP_SECONDS, self._reactor).addBoth(self._stopped)
 
-    def _stopped(self, result: Any) -> None:
-        """Everything is closed, or took too long."""
-        if isinstance(result, Failure):
-            self.log.warn("node {node} stops though its disk has not answered", node=self._node)
+    def _stopped(self, results: Any) -> None:
+        """Everything is closed, or took too long and was given up."""
+        if not all(closed for closed, _ in results):
+            self.log.warn("node {node} stops, but could not close its disk and ports", node=self._node)
 
     def _start(self) -> None:
         cluster = self._cluster.resolve()

@@ -356,6 +356,8 @@ class Node:
 
     def receive(self, sender: NodeId, message: OneDecreeMessage | LeadershipMessage, now: float) -> Ready:
         """Take one message. What it says of leadership is noted beside what it means for the decree."""
+        if sender not in self.decree.members:
+            return self._ready(Ready())
         promised = self.decree.acceptor.promised
         match message:
             case Heartbeat() if message.ballot < promised:
