@@ -169,8 +169,7 @@ class Leadership:
             case Role.CANDIDATE:
                 self._act_at = now + self._timing.heartbeat_seconds
                 return Duty.PREPARE_AGAIN
-            case Role.FOLLOWER | Role.CANVASSER:
-                return self._canvass(now)
+        return self._canvass(now)
 
     def _lead_on(self, now: float) -> Duty:
         if not self._hears_quorum(now):
@@ -349,8 +348,7 @@ class Node:
             case Duty.HEARTBEAT:
                 canvass = [self._canvass()] if self.leadership.is_refused else []
                 return self._ready(self.decree.resend(), self._heartbeat(), *canvass)
-            case Duty.NOTHING:
-                return self._ready(Ready())
+        return self._ready(Ready())
 
     # from the network
 

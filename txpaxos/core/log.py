@@ -45,7 +45,7 @@ class Log:
                     log.promised = max(log.promised, record.ballot)
                     log._votes[record.slot] = Proposal(record.ballot, record.value)
                     hint = max(hint, record.chosen_through)
-                case Learned():
+                case Learned():  # pragma: no branch
                     log._learned.update(enumerate(record.values, record.first_slot))
         for slot in range(1, hint + 1):
             # A value that this node learned to be chosen is its own vote's, or else it saved a Learned.

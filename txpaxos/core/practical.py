@@ -215,7 +215,7 @@ class Node:
                 self.proposer.receive_nack(sender, message)
             case Accepted():
                 self.learner.receive_accepted(sender, message)
-            case Decided():
+            case Decided():  # pragma: no branch
                 self.learner.learn(message.value)
         return self._ready(work)
 

@@ -203,8 +203,6 @@ class Replica:
                 self._beat(work, self.leadership.sequence)
                 if self.leadership.is_refused:
                     work.tell(self.others, Canvass(self.leadership.canvass))
-            case Duty.NOTHING:
-                pass
         if self.leadership.leading:
             self._resend_unanswered(work, now)
         if self._fetch_at is not None and now >= self._fetch_at:
@@ -322,12 +320,14 @@ class Replica:
         open_slot.voters.add(sender)
         if len(open_slot.voters) < self.proposer.quorum:
             return
-        del self._open[message.slot]
-        self._open_bytes -= len(open_slot.value)
+        self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         work.chosen.extend(self.log.advance())
         if not self._open:
             self._beat(work)
+
+    def _close(self, slot: Slot) -> None:
+        self._open_bytes -= len(self._open.pop(slot).value)
 
     def _resend_unanswered(self, work: Work, now: float) -> None:
         for slot, open_slot in self._open.items():
@@ -414,17 +414,21 @@ class Replica:
     def _learn(self, work: Work, first_slot: Slot, values: tuple[bytes, ...], now: float) -> bool:
         """Take chosen values that somebody sent. Whether there was anything new among them.
 
-        A leader is the first to know what is chosen in its ballot. One that is told was deposed without noticing."""
+        A leader is the first to know what is chosen in its ballot. One that is told of something it did not propose was
+        deposed without noticing."""
         skip = self.log.chosen_through + 1 - first_slot
         if skip < 0 or skip >= len(values):
             return False
         first_slot, values = first_slot + skip, values[skip:]
         for slot, value in enumerate(values, first_slot):
             self.log.learn(slot, value)
+            open_slot = self._open.get(slot)
+            if open_slot is not None and open_slot.value == value:
+                self._close(slot)
+            elif self.leadership.leading:
+                self.leadership.step_down(now)
         work.keep(Learned(first_slot, values))
         work.chosen.extend(self.log.advance())
-        if self.leadership.leading:
-            self.leadership.step_down(now)
         return True
 
     # closing
