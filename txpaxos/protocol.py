@@ -50,7 +50,6 @@ from txpaxos.wire.commands import Command
 from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
 
 SUBJECT_BYTES_MAX = 512
-FORGETFUL_PEER = "message of a peer that lost its data folder"
 READYS_WAITING_MAX = 4096
 """While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
 
@@ -279,13 +278,13 @@ class PaxosProtocol(DatagramProtocol):
             self._incarnations[received.sender] = received.incarnation
             self._performer.add(Ready(save=(PeerMet(received.sender, received.incarnation),)))
         elif known != received.incarnation:
-            if not self.counters[FORGETFUL_PEER]:
+            if not self.counters["peer with another folder"]:
                 self.log.critical(
                     "node {peer} came back with another data folder and is not heard: give it back its own, or"
                     " replace it by a node of another name",
                     peer=received.sender,
                 )
-            self.counters[FORGETFUL_PEER] += 1
+            self.counters["peer with another folder"] += 1
             return
         self._receive(received.sender, received.message)
 
