@@ -49,7 +49,11 @@ FLOORS = (
     # Clients are part of a simulated cluster, and so is the counter that runs in it unless another service is given.
     Floor(("txpaxos.testing",), PROTOCOL | {"txpaxos.client", "txpaxos.client_door", "txpaxos.counter"}, ANY),
     # The doors of the workshop.
-    Floor(("txpaxos.cli.simulate",), PROTOCOL | {"txpaxos.testing", "txpaxos.tap", "txpaxos.cli.running"}, ANY),
+    Floor(
+        ("txpaxos.cli.simulate", "txpaxos.cli.check"),
+        PROTOCOL | {"txpaxos.testing", "txpaxos.tap", "txpaxos.cli.running"},
+        ANY,
+    ),
     Floor(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
 )
 DOORS = Floor((), PROTOCOL | {"txpaxos"}, ANY)

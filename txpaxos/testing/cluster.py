@@ -355,10 +355,9 @@ class Cluster:
 
         :raises Violation: if not.
         """
-        live = list(self.live())
-        if len(live) - 1 < self.checker.quorum:
+        leader = next(host for host in self.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        if sum(host is not leader for host in self.live()) < self.checker.quorum:
             return
-        leader = next(host for host in live if host.protocol and host.protocol.leader == host.name)
         kind = self.rng.choice(("crash", "pause", "isolation", "deafness", "muteness"))
         self.note(leader.name, f"leads, and suffers {kind}")
         others = [name for name in self.names if name != leader.name]

@@ -1,0 +1,144 @@
+"""The nodes: ``twistd paxos`` processes, each in its corner of the room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+
+from test.processes import has_caught_up
+from test.torture.room import Room
+from test.torture.wall_clock import WallClock
+from txpaxos.cli.local_cluster import LocalCluster
+from txpaxos.cli.running import CommandError
+from txpaxos.cli.status import Statuses, ask_nodes, leader_of
+from txpaxos.storage.journal import SEGMENT_BYTES
+
+CLUSTER = "torture"
+SMALL_DISK_BYTES = 3 * SEGMENT_BYTES
+STATUS_SECONDS = 0.3
+HEALTH_SECONDS_MAX = 60.0
+FULL_SECONDS_MAX = 30.0
+FULL = "No space left on device; free some space on that disk, then start the node again"
+BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
+"""What no node says, except of a full disk."""
+
+
+class RoomCluster(LocalCluster):
+    """The nodes of one run. The last one's disk is small.
+
+    :ivar hash_seeds: every PYTHONHASHSEED that a node was started with.
+    """
+
+    def __init__(self, reactor: Any, room: Room, folder: Path, rng: Random, clock: WallClock) -> None:
+        super().__init__(reactor, CLUSTER, list(room.members), folder)
+        self.cluster = attrs.evolve(self.cluster, members=room.members)
+        self.file.write_text(self.cluster.dumps())
+        self.hash_seeds: set[int] = set()
+        self.small = list(room.members)[-1]
+        self._room = room
+        self._rng = rng
+        self._clock = clock
+        room.mount_small_disk(folder / self.small, SMALL_DISK_BYTES)
+
+    def command(self, node: str) -> list[str]:
+        """The program that is this node, and its arguments."""
+        seed = self._rng.randrange(2**32)
+        self.hash_seeds.add(seed)
+        environment = [f"PYTHONHASHSEED={seed}", *self._clock.environment(node)]
+        return [*self._room.at(node), "env", *environment, *super().command(node)]
+
+    async def start_all(self, seconds: float) -> str:
+        """Start all nodes, and wait for a leader that all follow."""
+        for node in self._nodes:
+            self.start(node)
+        return await self.health(seconds)
+
+    async def health(self, seconds: float = HEALTH_SECONDS_MAX) -> str:
+        """Wait until all nodes run, follow one leader, and lack nothing. Returns the leader.
+
+        :raises CommandError: if that takes longer than ``seconds``, or a node ended.
+        """
+        statuses = await self.wait_until(self._are_healthy, "health", seconds)
+        return leader_of(self.cluster, statuses) or ""
+
+    async def leader(self) -> str | None:
+        """Who leads now, with a quorum that follows."""
+        return leader_of(self.cluster, await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
+
+    async def hit_full_disk(self) -> None:
+        """Fill the small disk. Its node must end and say why, and not start as long as the disk is full."""
+        filler = self.folder / self.small / "filler"
+        try:
+            self._fill(filler)
+            await self._ends_for_want_of_space("with a full disk")
+            self.start(self.small)
+            await self._ends_for_want_of_space("started on a full disk")
+        finally:
+            filler.unlink()
+
+    def resume(self, node: str) -> None:
+        """Let a node go on that was stopped, if it is still there."""
+        process = self.processes.get(node)
+        if process is not None and not process.ended:
+            os.kill(process.pid, signal.SIGCONT)  # Twisted knows no name for it.
+
+    def complaints(self) -> list[str]:
+        """What the nodes' logs have that they should not."""
+        return [
+            f"node {node} said: {line}"
+            for node in self._nodes
+            for line in self.log(node).read_text(errors="replace").splitlines()
+            if any(sign in line for sign in BAD_SIGNS) and FULL not in line
+        ]
+
+    def keep(self) -> None:
+        """Move what is on the small disk to where it outlives this run."""
+        folder = self.folder / self.small
+        copy = folder.with_suffix(".copy")
+        shutil.copytree(folder, copy)
+        self._room.demolish()
+        folder.rmdir()
+        copy.rename(folder)
+
+    def _are_healthy(self, statuses: Statuses) -> bool:
+        ballots = {status and status["ballot"] for status in statuses.values()}
+        return (
+            len(statuses) == len(self._nodes)
+            and len(ballots) == 1
+            and leader_of(self.cluster, statuses) is not None
+            and all(has_caught_up(statuses, node) for node in statuses)
+        )
+
+    def _fill(self, filler: Path) -> None:
+        file = os.open(filler, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            space = os.fstatvfs(file)
+            size = space.f_bavail * space.f_frsize
+            while size:
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file, os.fstat(file).st_size, size)
+                    continue
+                size //= 2
+        finally:
+            os.close(file)
+
+    async def _ends_for_want_of_space(self, when: str) -> None:
+        process = self.processes[self.small]
+        await process.wait().addTimeout(FULL_SECONDS_MAX, self._reactor)
+        del self.processes[self.small]
+        if process.exit_status != 1 or FULL not in self.log(self.small).read_text(errors="replace")[-2000:]:
+            said = self.last_line(self.small)
+            raise CommandError(f"node {self.small}, {when}, ended with {process.exit_status} and said: {said}")
+
+
+def node_names(count: int) -> Sequence[str]:
+    """a, b, c, ..."""
+    return [chr(ord("a") + number) for number in range(count)]

@@ -1,0 +1,191 @@
+"""What came of a run, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+import attrs
+
+from test.torture.plan import Kind
+from txpaxos.cli.printing import table
+from txpaxos.core.functional import Timing
+
+STABLE_SECONDS_MAX = 4 * Timing().liveness_window_seconds[1]
+"""So soon must a scenario have a leader that stays; and nobody may wait longer for an answer."""
+
+STALL_SECONDS = 0.2
+"""If the run itself had to wait for a processor for so long, a late scenario proves nothing."""
+
+CHECKED = ("counter", "subjects")
+SEVERAL = "two at once"
+SILENCE_NOTE = "(seconds without an answer to anybody, while there was a quorum; in rounds with nothing else)"
+
+
+@attrs.frozen
+class Silence:
+    """What the clients noticed of one round.
+
+    :ivar kinds: of its faults.
+    :ivar kept_quorum: whether there was a quorum all the time, so that ``seconds`` has all of it.
+    :ivar seconds: the longest time without an answer to anybody, while there was a quorum.
+    """
+
+    kinds: tuple[Kind, ...]
+    kept_quorum: bool
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return self.kinds[0].value if len(self.kinds) == 1 else SEVERAL
+
+
+@attrs.frozen
+class Stability:
+    """How a scenario went.
+
+    :ivar leader_seconds: from the cut until the leader led that stayed; ``None`` if there was none at the end.
+    :ivar silence_seconds: the longest time without an answer to anybody.
+    :ivar lag_seconds: how long the run itself had to wait for a processor at most.
+    """
+
+    kind: Kind
+    leader_seconds: float | None
+    silence_seconds: float
+    lag_seconds: float
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether there was soon a leader that stayed, and answers."""
+        return self.leader_seconds is not None and max(self.leader_seconds, self.silence_seconds) <= STABLE_SECONDS_MAX
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it was late, and the machine too slow to blame it on the nodes."""
+        return not self.is_in_time and self.lag_seconds >= STALL_SECONDS
+
+    def __str__(self) -> str:
+        leader = "no leader that stayed" if self.leader_seconds is None else f"leader after {self.leader_seconds:.2f} s"
+        return f"{self.kind.value}: {leader}, {self.silence_seconds:.2f} s without an answer"
+
+
+@attrs.frozen
+class Report:
+    """What came of one cluster.
+
+    :ivar operations: of the counter.
+    :ivar unknown: those of them whose outcome no client learned.
+    :ivar asks: about subjects.
+    :ivar verdict: what the counting came to, in one line.
+    :ivar linearizable: what the checker says of the histories of the counter and of the subjects.
+    :ivar violations: what is wrong; empty if nothing is.
+    :ivar without: kinds that were left out, and why.
+    :ivar kept: the folder with histories, logs and data, if it was kept.
+    """
+
+    seed: int
+    nodes: int
+    seconds: float
+    operations: int
+    unknown: int
+    asks: int
+    faults: Counter[Kind]
+    silences: Sequence[Silence]
+    stabilities: Sequence[Stability]
+    verdict: str
+    linearizable: Sequence[str]
+    violations: Sequence[str]
+    lag_seconds: float
+    hash_seeds: int
+    without: Sequence[str] = ()
+    kept: str = ""
+
+    def as_text(self) -> str:
+        """For people."""
+        rate = self.operations / self.seconds if self.seconds else 0
+        lines = [
+            f"{self.nodes} nodes, seed {self.seed}: {self.seconds:.0f} s, {self.faults.total()} faults,"
+            f" {self.operations} operations ({rate:.0f}/s, {self.unknown} of unknown outcome), {self.asks} asks,"
+            f" {self.hash_seeds} values of PYTHONHASHSEED",
+            *(f"left out: {one}" for one in self.without),
+            "",
+            *self._silence_lines(),
+            *self._stability_lines(),
+            f"the run itself was late by {self.lag_seconds:.2f} s at most, for want of a processor",
+            "",
+            self.verdict,
+            *(f"{name}: {line.splitlines()[0]}" for name, line in zip(CHECKED, self.linearizable, strict=True)),
+            *(f"VIOLATION: {one}" for one in self.violations),
+            "nothing lost, nothing doubled, linearizable" if not self.violations else "FAILED",
+        ]
+        return "\n".join(lines + ([f"kept in {self.kept}"] if self.kept else []))
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        report = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in ("silences", "faults"))
+        silences = {
+            name: {"kept_quorum": _times(kept), "after_no_quorum": _times(lost)}
+            for name, (kept, lost) in self._by_name().items()
+        }
+        stabilities = [
+            {**attrs.asdict(one), "kind": one.kind.value, "in_time": one.is_in_time, "void": one.is_void}
+            for one in self.stabilities
+        ]
+        faults = {kind.value: count for kind, count in self.faults.items()}
+        return {**report, "faults": faults, "unavailability_seconds": silences, "stabilities": stabilities}
+
+    def _by_name(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Row to its seconds: of rounds that kept a quorum, and of those that did not."""
+        rows: dict[str, tuple[list[float], list[float]]] = {}
+        order = [kind.value for kind in Kind]
+        for one in sorted(self.silences, key=lambda one: order.index(one.name) if one.name in order else len(order)):
+            rows.setdefault(one.name, ([], []))[0 if one.kept_quorum else 1].append(one.seconds)
+        return rows
+
+    def _silence_lines(self) -> list[str]:
+        counts = {kind.value: count for kind, count in self.faults.items()}
+        rows = []
+        for name, (kept, lost) in self._by_name().items():
+            rows.append((name, str(counts.get(name, "-")), len(kept), *_cells(kept), len(lost), *_cells(lost)))
+        head = ("fault", "times", "rounds", "longest", "median", "no quorum", "longest after", "median after")
+        return [table(head, rows), SILENCE_NOTE, ""]
+
+    def _stability_lines(self) -> list[str]:
+        rows = []
+        for kind in Kind:
+            seen = [one for one in self.stabilities if one.kind is kind]
+            good = [one for one in seen if not one.is_void]
+            if seen:
+                leaders = [one.leader_seconds for one in good if one.leader_seconds is not None]
+                silences = [one.silence_seconds for one in good]
+                in_time = sum(one.is_in_time for one in good)
+                rows.append(
+                    (kind.value, in_time, len(good), *_cells(leaders), *_cells(silences), len(seen) - len(good))
+                )
+        if not rows:
+            return []
+        head = ("scenario", "in time", "of", "leader longest", "median", "silence longest", "median", "void")
+        limit = f"(in time: a leader that stays, and answers, within {STABLE_SECONDS_MAX:.1f} s; void: machine stalled)"
+        return [table(head, rows), limit, ""]
+
+
+def stable_after(leaders: Sequence[tuple[float, str | None]]) -> float | None:
+    """When the leader that is the last of ``leaders`` (seconds and name) had come to stay, ``None`` if it is none."""
+    last = leaders[-1][1]
+    if last is None:
+        return None
+    changed = [number for number, (_, leader) in enumerate(leaders) if leader != last]
+    return leaders[changed[-1] + 1 if changed else 0][0]
+
+
+def _times(seconds: Sequence[float]) -> dict[str, Any] | None:
+    return {"rounds": len(seconds), "longest": max(seconds), "median": median(seconds)} if seconds else None
+
+
+def _cells(seconds: Iterable[float]) -> tuple[str, str]:
+    """The longest and the median, as text."""
+    times = list(seconds)
+    return (f"{max(times):.2f}", f"{median(times):.2f}") if times else ("-", "-")

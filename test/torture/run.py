@@ -1,0 +1,198 @@
+"""The life of one cluster: built, tormented, brought to rest, and judged."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError
+
+from test.processes import totals_at_rest, verify
+from test.torture.faults import Tormentor
+from test.torture.nodes import RoomCluster, node_names
+from test.torture.plan import Kind, kinds_for, rounds
+from test.torture.report import Report
+from test.torture.room import Room
+from test.torture.wall_clock import WallClock
+from test.torture.workload import COUNTERS, Decision, Workload
+from txpaxos.cli.running import CommandError
+from txpaxos.testing.linear_models import Counter as CounterModel
+from txpaxos.testing.linearizability import check
+
+PREFIX = "txpaxos-torture-"
+OWNED = re.compile(rf"{PREFIX}(\d+)-")
+PAUSE_SECONDS_MIN = 0.01
+START_SECONDS_MAX = 60.0
+FOUND_MAX = 20
+"""So many mistakes in counting are told. One shifts all totals after it."""
+
+
+@attrs.frozen
+class Options:
+    """What a run is to be.
+
+    :ivar seconds: how long faults are begun.
+    :ivar faults_max: how many at most.
+    :ivar operations_max: how many operations of the counter at most, roughly: the pauses are as long as it takes.
+    """
+
+    nodes: int
+    seed: int
+    seconds: float
+    faults_max: int
+    operations_max: int
+    keep: bool = False
+
+    @property
+    def pause_seconds(self) -> float:
+        """Of each client, after each operation."""
+        return max(PAUSE_SECONDS_MIN, COUNTERS * self.seconds / self.operations_max)
+
+
+def work_folder() -> Path:
+    """A new folder for one cluster. Those of runs that were killed are removed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        owner = OWNED.match(folder.name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+
+
+async def torture(reactor: Any, options: Options, say: Callable[[str], None]) -> Report:
+    """Torture one cluster. It is gone afterwards, but for what is kept: everything, if anything is wrong.
+
+    :param say: is told now and then how far it is.
+    """
+    folder = work_folder()
+    room = Room(reactor, node_names(options.nodes))
+    try:
+        room.build()
+        run = _Run(reactor, options, room, folder, say)
+        try:
+            report = await run.play()
+        finally:
+            await run.end()
+        if report.violations or options.keep:
+            run.nodes.keep()
+            kept = folder.with_name(f"{PREFIX}kept-{folder.name.removeprefix(PREFIX)}")
+            report = attrs.evolve(report, kept=str(folder.rename(kept)))
+        return report
+    finally:
+        room.demolish()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Run:
+    def __init__(self, reactor: Any, options: Options, room: Room, folder: Path, say: Callable[[str], None]) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._say = say
+        self._rng = Random(f"{options.seed} with {options.nodes}")
+        self._clock = WallClock(folder)
+        self._room = room
+        self._folder = folder
+        self.nodes = RoomCluster(reactor, room, folder, Random(self._rng.random()), self._clock)
+        self._workload: Workload | None = None
+
+    async def play(self) -> Report:
+        """Everything, in order. What goes wrong is in the report."""
+        violations: list[str] = []
+        totals: dict[str, int] = {}
+        pause, rng = self._options.pause_seconds, Random(self._rng.random())
+        workload = self._workload = Workload(self._reactor, self.nodes.cluster, self._folder, rng, pause)
+        tormentor = Tormentor(self._reactor, self._room, self.nodes, self._clock, workload)
+        begin = self._reactor.seconds()
+        try:
+            await self.nodes.start_all(START_SECONDS_MAX)
+            await self._torment(tormentor)
+            await workload.stop()
+            totals = await totals_at_rest(self._reactor, self.nodes)
+        except CancelledError:
+            raise
+        except Exception as error:
+            violations.append(self._words(error))
+        end = self._reactor.seconds()
+        await self.end()
+        return self._judge(workload, tormentor, totals, violations, (begin, end))
+
+    async def end(self) -> None:
+        """Stop clients and nodes, in whatever state they are."""
+        if self._workload is not None:
+            self._workload.close()
+        for node in self.nodes.processes:
+            self.nodes.resume(node)
+        await self.nodes.stop()
+
+    async def _torment(self, tormentor: Tormentor) -> None:
+        without = {Kind.STEP_CLOCK} if self._clock.missing else set()
+        plan = rounds(self._rng, node_names(self._options.nodes), kinds_for(self._options.nodes, without))
+        end = self._reactor.seconds() + self._options.seconds
+        for planned in plan:
+            if self._reactor.seconds() >= end or len(tormentor.faults) >= self._options.faults_max:
+                return
+            kinds = " and ".join(fault.kind.value for fault in planned.faults)
+            self._say(f"{self._options.nodes} nodes, {len(tormentor.faults)} faults so far; now: {kinds}")
+            await tormentor.play(planned)
+
+    def _judge(
+        self,
+        workload: Workload,
+        tormentor: Tormentor,
+        totals: dict[str, int],
+        violations: list[str],
+        times: tuple[float, float],
+    ) -> Report:
+        """Hold what the clients were told against what is on the disks, and against itself."""
+        self._say("judging")
+        violations += [f"late: {one}" for one in tormentor.stabilities if not (one.is_in_time or one.is_void)]
+        violations += self.nodes.complaints()
+        counting, found = self._count(workload, totals)
+        violations += found
+        operations, asks = workload.counts.operations(), workload.asks.operations()
+        checks = [check(operations, CounterModel()), check(asks, Decision())]
+        violations += [one.report() for one in checks if not one.linearizable]
+        return Report(
+            seed=self._options.seed,
+            nodes=self._options.nodes,
+            seconds=times[1] - times[0],
+            operations=len(operations),
+            unknown=sum(one.outcome == "unknown" for one in operations),
+            asks=len(asks),
+            faults=Counter(tormentor.faults),
+            silences=tormentor.silences,
+            stabilities=tormentor.stabilities,
+            verdict=counting,
+            linearizable=[one.report() for one in checks],
+            violations=violations,
+            lag_seconds=workload.lag_seconds(*times),
+            hash_seeds=len(self.nodes.hash_seeds),
+            without=[f"{Kind.STEP_CLOCK.value}: {self._clock.missing}"] if self._clock.missing else [],
+        )
+
+    def _count(self, workload: Workload, totals: dict[str, int]) -> tuple[str, list[str]]:
+        """What the counting came to, and what is wrong with it."""
+        if not totals:
+            return "not counted: the nodes did not come to rest", []
+        try:
+            counting = verify(workload.increments, totals, self.nodes)
+        except Exception as error:  # What stands on a disk may be anything now.
+            return "not counted", [f"what is on the disks cannot be: {self._words(error)}"]
+        if not counting.found:
+            return str(counting), []
+        more = [f"and {len(counting.found) - FOUND_MAX} more of that kind"] if len(counting.found) > FOUND_MAX else []
+        return f"{len(counting.found)} mistakes in counting", counting.found[:FOUND_MAX] + more
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, CommandError):
+            return error.message
+        self._say(traceback.format_exc())
+        return f"{type(error).__name__}: {error}"

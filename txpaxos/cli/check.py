@@ -1,0 +1,25 @@
+"""``txpaxos check``: whether what clients were told can have come from one service that does one thing at a time."""
+
+from __future__ import annotations
+
+import click
+
+from txpaxos.testing.linear_models import MODELS
+from txpaxos.testing.linearizability import check_file
+
+
+@click.command("check")
+@click.argument("history", type=click.Path())
+@click.option("--model", default="key-value", show_default=True, help=f"One of {', '.join(MODELS)}, or the dotted name of a class.")
+def command(history: str, model: str) -> None:
+    """Check that a history is linearizable.
+
+    HISTORY is a file of JSON lines, as txpaxos/testing/history.py writes them: what each client asked for and was told,
+    and when. If no order of the operations explains it all, prints the smallest part that cannot be explained, with a
+    diagram.
+
+    Exits with 0 if it is linearizable, with 1 if it is not, with 3 if the search was given up.
+    """
+    verdict = check_file(history, model)
+    click.echo(verdict.report())
+    raise SystemExit({True: 0, False: 1, None: 3}[verdict.linearizable])
