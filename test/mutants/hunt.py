@@ -1,0 +1,176 @@
+"""Puts one mutant to the test: a tree of its own, the simulator, then test files, until something catches it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from test.mutants.patches import Mutant, apply
+
+ROOT = Path(__file__).parent.parent.parent
+NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "dropin.cache")
+
+KINDS = {
+    "model": ("test_agreement", "test_refinement", "test_model"),
+    "fault": ("test_storage_faults", "test_storage_damage", "test_storage_disk", "test_protocol_trouble"),
+    "process": ("test_processes", "test_save_before_send_strace"),
+}
+"""What kind of test a file holds. The others hold unit tests."""
+
+TRIES = {
+    "txpaxos/core/": ("agreement", "refinement", "replica", "replica_learning", "subjects", "functional", "practical"),
+    "txpaxos/storage/": ("storage_faults", "storage_damage", "storage_disk", "storage_store", "storage_atomic_file"),
+    "txpaxos/": ("protocol_together", "protocol_trouble", "protocol", "performer", "submissions", "client", "network"),
+}
+"""Which test files are to find a fault in which folder, if its patch does not say."""
+
+TEST_SECONDS_MAX = 60
+FILE_SECONDS_MAX = 300.0
+
+
+@attrs.frozen
+class Catch:
+    """What caught a mutant.
+
+    :ivar kind: ``simulator``, one of :data:`KINDS`, ``unit``; empty if nothing did.
+    :ivar what: the rule that was broken, or the test that failed.
+    :ivar seed: the simulator's.
+    :ivar seconds: how long that took, from the beginning of the hunt.
+    """
+
+    mutant: str
+    kind: str
+    what: str
+    seed: int | None
+    seconds: float
+
+
+@contextmanager
+def copy_of(source: Path, mutant: Mutant | None = None) -> Iterator[Path]:
+    """A copy of the tree at ``source``, with the fault of ``mutant`` in it."""
+    with tempfile.TemporaryDirectory(prefix="txpaxos-mutant-") as folder:
+        place = Path(folder) / "tree"
+        shutil.copytree(source, place, ignore=NOT_SOURCE)
+        if mutant is not None:
+            apply(mutant, place)
+        yield place
+
+
+@attrs.frozen
+class Hunter:
+    """Hunts mutants of one tree.
+
+    :ivar clean: the tree, without any fault. Nothing counts that goes wrong there, too.
+    :ivar cpu_seconds: of the simulator, for each mutant. Processor time: a busy machine tries as many seeds as others.
+    :ivar tests: whether test files are tried after it.
+    """
+
+    clean: Path
+    cpu_seconds: float = 60.0
+    tests: bool = True
+
+    def hunt(self, mutant: Mutant) -> Catch:
+        """Look for what catches ``mutant``."""
+        began = time.monotonic()
+        with copy_of(self.clean, mutant) as place:
+            found = self._simulate(place) if mutant.simulated else None
+            if found is not None:
+                return Catch(mutant.name, "simulator", found["rule"], found["seed"], time.monotonic() - began)
+            for file in self._files(mutant) if self.tests else ():
+                failed = self._test(place, file)
+                if failed is not None:
+                    return Catch(mutant.name, kind_of(file), failed, None, time.monotonic() - began)
+        return Catch(mutant.name, "", "", None, time.monotonic() - began)
+
+    def _files(self, mutant: Mutant) -> list[str]:
+        """The test files to try, in order."""
+        folder = next(folder for folder in TRIES if any(name.startswith(folder) for name in mutant.hunks))
+        tries = mutant.tries or tuple(f"test/test_{name}.py" for name in TRIES[folder])
+        return [name for name in tries if (self.clean / name).exists()]
+
+    def _simulate(self, place: Path) -> dict[str, Any] | None:
+        """The first seed that goes wrong at ``place`` and well in the clean tree."""
+        seed, cpu_seconds = 0, self.cpu_seconds
+        while True:
+            found = simulate(place, cpu_seconds, seed)
+            if found["rule"] is None or simulate(self.clean, 0.0, found["seed"])["rule"] is None:
+                return None if found["rule"] is None else found
+            print(f"seed {found['seed']} goes wrong without any fault, too", file=sys.stderr)
+            seed = found["seed"] + 1
+            cpu_seconds /= 2
+
+    def _test(self, place: Path, file: str) -> str | None:
+        """The first test of ``file`` that fails at ``place`` and passes in the clean tree."""
+        broken: list[str] = []
+        while True:
+            failed = first_failure(place, file, broken)
+            if failed is None or first_failure(self.clean, failed, ()) is None:
+                return failed
+            print(f"{failed} fails without any fault, too", file=sys.stderr)
+            broken.append(failed)
+
+
+def kind_of(file: str) -> str:
+    """What kind of test ``file`` holds."""
+    return next((kind for kind, files in KINDS.items() if Path(file).stem in files), "unit")
+
+
+def simulate(place: Path, cpu_seconds: float, first_seed: int = 0) -> dict[str, Any]:
+    """Run the simulator of the tree at ``place``, one seed at least. For what comes back, see
+    :func:`test.mutants.simulated.search`."""
+    module = ("test.mutants.simulated", "--first-seed", f"{first_seed}", "--cpu-seconds", f"{cpu_seconds}")
+    done = _python(place, *module)
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last_line = (done.stderr.strip().splitlines() or ["nothing printed"])[-1]
+        return {"seed": first_seed, "rule": f"the simulator dies of {last_line}", "detail": done.stderr}
+    return found
+
+
+def first_failure(place: Path, what: str, deselected: Sequence[str]) -> str | None:
+    """The first test of ``what`` (a file, or one test) that fails in the tree at ``place``, all but ``deselected``."""
+    options = [
+        "-q",
+        "-x",
+        "-rfE",
+        "-p",
+        "no:cacheprovider",
+        f"--timeout={TEST_SECONDS_MAX}",
+        "-o",
+        "timeout_method=signal",
+    ]
+    skipped = [option for test in deselected for option in ("--deselect", test)]
+    done = _python(place, "pytest", *options, *skipped, what)
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _python(place: Path, *module_and_arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module in the tree at ``place``, with no other tree's modules in reach."""
+    environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", *module_and_arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=FILE_SECONDS_MAX,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", "out of time")

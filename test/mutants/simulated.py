@@ -1,0 +1,92 @@
+"""Run the simulator over seeds in this process, for a limited time, and print what it found as one line of JSON.
+
+Runs inside the tree of a mutant. Whatever goes wrong counts as found: a broken rule, an exception out of the code
+under test, a run that does not end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import signal
+import time
+from typing import Any
+
+from twisted.logger import globalLogBeginner
+
+from txpaxos.core.messages import NodeId
+from txpaxos.counter import Counter
+from txpaxos.testing.simulation import simulate
+
+NODES = (3, 3, 5, 3, 4, 3, 3, 2)
+"""How many nodes, seed by seed. Even numbers have quorums of their own."""
+
+FAULTY_SECONDS = 6.0
+SEED_CPU_SECONDS_MAX = 120.0
+MEMORY_BYTES_MAX = 2**31
+
+
+class TouchyCounter(Counter):
+    """An application whose hooks raise. That concerns nobody else."""
+
+    def value_chosen(self, subject: str, value: bytes) -> None:
+        """Raise."""
+        raise RuntimeError(subject)
+
+    def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
+        """Raise."""
+        raise RuntimeError(current)
+
+
+class Endless(BaseException):
+    """A seed took too long."""
+
+
+def run_seed(seed: int) -> tuple[str, str] | None:
+    """What went wrong with one seed, in a few words, and in more; ``None`` if nothing did."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, SEED_CPU_SECONDS_MAX)
+    try:
+        verdict = simulate(seed, FAULTY_SECONDS, NODES[seed % len(NODES)], TouchyCounter)
+    except Endless:
+        return "does not end", ""
+    except Exception as error:
+        return f"raised {type(error).__name__}", repr(error)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return None if verdict.violation is None else (verdict.violation.rule, str(verdict.violation))
+
+
+def search(first_seed: int, cpu_seconds: float) -> dict[str, Any]:
+    """Try seeds from ``first_seed`` on until one goes wrong or the time is up.
+
+    :returns: the last ``seed``, the ``rule`` it broke (``None`` if it did not), and ``detail``.
+    """
+    for seed in itertools.count(first_seed):
+        found = run_seed(seed)
+        if found is not None:
+            return {"seed": seed, "rule": found[0], "detail": found[1]}
+        if time.process_time() > cpu_seconds:
+            break
+    return {"seed": seed, "rule": None, "detail": ""}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--cpu-seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+
+    def too_long(_: int, __: object) -> None:
+        raise Endless
+
+    signal.signal(signal.SIGVTALRM, too_long)
+    print(json.dumps(search(arguments.first_seed, arguments.cpu_seconds)))
+
+
+if __name__ == "__main__":
+    main()
