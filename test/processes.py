@@ -205,12 +205,15 @@ def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int
     store.close()
     total = 0
     totals: dict[tuple[bytes, int], int] = {}
+    acknowledged: dict[bytes, int] = {}
     for value in log.values_from(1):
         for command in decode_batch(value):
             amount = int(command.payload)
-            if amount and (command.session, command.sequence) not in totals:
+            through = acknowledged.get(command.session, 0)  # What its client gave up and overtook counts no more.
+            if amount and command.sequence > through and (command.session, command.sequence) not in totals:
                 total += amount
                 totals[command.session, command.sequence] = total
+            acknowledged[command.session] = max(through, command.acknowledged)
     return totals
 
 

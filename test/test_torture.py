@@ -248,25 +248,32 @@ def test_wall_clock_of_a_process_steps_under_its_feet(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
-def test_short_run() -> None:
+def test_short_run(tmp_path: Path) -> None:
     reason = room.missing()
     if reason:
         pytest.skip(reason)
     options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "1", "--json"]
-    done = subprocess.run([*TORTURE, *options], cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS_MAX)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [*TORTURE, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (report,) = json.loads(done.stdout)
     assert report["violations"] == []
     assert sum(report["faults"].values()) >= 2
     assert report["operations"] > 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
-def test_nodes_die_with_the_run() -> None:
+def test_nodes_die_with_the_run(tmp_path: Path) -> None:
     reason = room.missing()
     if reason:
         pytest.skip(reason)
-    with subprocess.Popen([*TORTURE, "--nodes", "3"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [*TORTURE, "--nodes", "3"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         assert "faults so far" in process.stderr.readline()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
