@@ -10,7 +10,7 @@ from txpaxos.testing.linearizability import check_file
 
 @click.command("check")
 @click.argument("history", type=click.Path())
-@click.option("--model", default="key-value", show_default=True, help=f"One of {', '.join(MODELS)}, or the dotted name of a class.")
+@click.option("--model", default="key-value", show_default=True, help=f"{', '.join(MODELS)}, or a class's dotted name.")
 def command(history: str, model: str) -> None:
     """Check that a history is linearizable.
 

@@ -61,8 +61,8 @@ class Verdict:
             return f"linearizable: {checked}"
         name = "" if self.part is None else f" of {as_text(self.part)}"
         if self.window is None:
-            gave_up = f"undecided: gave up on the operations{name} after {self.configurations} configurations; {checked}"
-            return f"{gave_up}\nAllow more configurations, or record a history with more values that differ."
+            gave_up = f"undecided: gave up on the operations{name} after {self.configurations} configurations;"
+            return f"{gave_up} {checked}\nAllow more configurations, or record a history with more values that differ."
         return "\n".join([f"not linearizable: {checked}", "", *_explained(self.window, name)])
 
 
