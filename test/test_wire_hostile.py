@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from test.fuzz import INPUTS
 from test.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES, reseal, spoil
 from txpaxos.errors import CodecError
 from txpaxos.wire.commands import decode_batch, encode_batch
 
-ROUNDS = 20_000
+pytestmark = pytest.mark.fuzz
 
 
 def peer_again(data: bytes) -> None:
@@ -52,7 +53,7 @@ def refused(again: Callable[[bytes], None], data: bytes) -> bool:
 @pytest.mark.parametrize(("again", "samples"), DOORS)
 def test_noise(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(1)
-    for _ in range(ROUNDS):
+    for _ in range(INPUTS):
         start = rng.choice(samples)[: rng.randint(0, 40)]
         refused(again, start + rng.randbytes(rng.randint(0, 200)))
         assert refused(again, b"\0" + rng.randbytes(rng.randint(0, 200)))
@@ -61,21 +62,21 @@ def test_noise(again: Callable[[bytes], None], samples: list[bytes]) -> None:
 @pytest.mark.parametrize(("again", "samples"), DOORS)
 def test_spoiled(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(2)
-    for _ in range(ROUNDS):
+    for _ in range(INPUTS):
         refused(again, spoil(rng, rng.choice(samples)))
 
 
 @pytest.mark.parametrize(("again", "samples"), DOORS[:2])
 def test_spoiled_with_a_right_checksum(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(3)
-    outcomes = [refused(again, reseal(spoil(rng, rng.choice(samples)))) for _ in range(ROUNDS)]
-    assert 0 < sum(outcomes) < ROUNDS  # some get through: the decoders behind the checksum are tried
+    outcomes = [refused(again, reseal(spoil(rng, rng.choice(samples)))) for _ in range(INPUTS)]
+    assert 0 < sum(outcomes) < INPUTS  # some get through: the decoders behind the checksum are tried
 
 
 @pytest.mark.parametrize(("again", "samples"), DOORS[:2])
 def test_spoiled_body_with_a_right_header(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(4)
-    for _ in range(ROUNDS):
+    for _ in range(INPUTS):
         data = rng.choice(samples)
         body_at = 26 + data[25]
         refused(again, reseal(data[:body_at] + spoil(rng, data[body_at:])))

@@ -1,0 +1,25 @@
+"""How many hostile inputs the tests marked ``fuzz`` try: few by default, ``TXPAXOS_FUZZ`` each with ``make fuzz``."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+INPUTS = int(os.environ.get("TXPAXOS_FUZZ", 10_000))
+KEPT_BYTES_MAX = 100_000
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Memory allocated in here must be free again at the end, but for some caches of the language itself."""
+    tracemalloc.start()
+    try:
+        yield
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < KEPT_BYTES_MAX, f"{kept} bytes are kept"
