@@ -1,0 +1,379 @@
+"""The model finds nothing in the core, finds every fault put into it, and what keeps it small leaves nothing out.
+
+``TXPAXOS_MODEL_STATES`` says at how many states each instance is given up here; ``make model`` looks at far more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from click.testing import CliRunner
+
+from txpaxos.core import essential, practical
+from txpaxos.core.log import Log
+from txpaxos.core.messages import (
+    LOWEST,
+    Accept,
+    Accepted,
+    Ballot,
+    ChosenValues,
+    Fetch,
+    Heartbeat,
+    Nack,
+    NodeId,
+    Proposal,
+    Slot,
+    Vote,
+)
+from txpaxos.core.ready import Ready, Work
+from txpaxos.core.replica import Replica
+from txpaxos.testing.model import __main__ as command
+from txpaxos.testing.model.copies import clone, freeze
+from txpaxos.testing.model.decree import EssentialAcceptor
+from txpaxos.testing.model.instances import (
+    INSTANCES,
+    VOTERS,
+    Instance,
+    essential_world,
+    functional_world,
+    log_world,
+    practical_world,
+)
+from txpaxos.testing.model.node import Local
+from txpaxos.testing.model.parts import STILL
+from txpaxos.testing.model.search import Found, Search
+from txpaxos.testing.model.story import tell
+from txpaxos.testing.model.world import World
+
+STATES_MAX = int(os.environ.get("TXPAXOS_MODEL_STATES", "3000"))
+
+
+@pytest.mark.parametrize("instance", INSTANCES, ids=lambda instance: instance.name)
+def test_core_violates_nothing(instance: Instance) -> None:
+    found: Found[Any] = Search(instance.world(), STATES_MAX).run()
+    assert not found.violation, tell(found.trace, found.violation)
+    assert found.exhausted or found.states > STATES_MAX
+
+
+@pytest.mark.parametrize(
+    ("world", "states"),
+    [
+        (lambda: essential_world((1, 1)), 783),
+        (lambda: practical_world((1, 0), owed_max=1), 1197),
+        (lambda: functional_world((1, 0)), 1187),
+        (lambda: log_world((1, 0), slots_max=1), 426),
+    ],
+)
+def test_small_ones_are_exhausted(world: Callable[[], World], states: int) -> None:
+    found: Found[Any] = Search(world(), 10_000).run()
+    assert (found.exhausted, found.states, found.violation) == (True, states, "")
+
+
+# --------------------------------------------------------------------- faults
+
+
+def one_too_few(members: int) -> int:
+    return members // 2
+
+
+def accept_own_value(self: essential.Proposer) -> Accept | None:
+    return Accept(self.ballot, self.value) if self.has_quorum and self.value is not None else None
+
+
+def accept_without_promising(self: essential.Acceptor, accept: Accept) -> Accepted | None:
+    if accept.ballot < self.promised:
+        return None
+    self.accepted = Proposal(accept.ballot, accept.value)
+    return Accepted(accept.ballot, accept.value)
+
+
+def accept_whatever_was_promised(self: essential.Acceptor, accept: Accept) -> Accepted | None:
+    self.promised = max(self.promised, accept.ballot)
+    self.accepted = Proposal(accept.ballot, accept.value)
+    return Accepted(accept.ballot, accept.value)
+
+
+def count_votes_of_all_ballots(self: essential.Learner, sender: NodeId, accepted: Accepted) -> bytes | None:
+    voters = self.voters.setdefault(LOWEST, set())
+    voters.add(sender)
+    if len(voters) >= self.quorum:
+        self.chosen = accepted.value
+    return self.chosen
+
+
+def save_too_late(self: practical.Node, work: Work) -> Ready:
+    """The answer leaves with this Ready, and what it rests on is saved with the next."""
+    ready = shipped_ready(self, work)
+    late, self.__dict__["late"] = self.__dict__.get("late", ()), ready.save
+    return attrs.evolve(ready, save=late)
+
+
+def start_rounds_anew(self: practical.Proposer, node: NodeId, members: int, highest: Ballot = LOWEST) -> None:
+    shipped_proposer(self, node, members)
+
+
+def vouch_whatever_the_ballot(self: Log, ballot: Ballot, through: Slot) -> None:
+    for slot in range(self.chosen_through + 1, through + 1):
+        vote = self._votes.get(slot)
+        if vote is None:
+            return
+        self._learned[slot] = vote.value
+
+
+def vote_without_promising(self: Log, ballot: Ballot, slot: Slot, value: bytes) -> Any:
+    promised = self.promised
+    record = shipped_accept(self, ballot, slot, value)
+    self.promised = promised
+    return record
+
+
+def recover_no_votes(records: Any) -> Log:
+    log = shipped_recover(records)
+    log._votes = {}
+    return log
+
+
+def tell_no_votes(self: Log, first_slot: Slot) -> tuple[Vote, ...]:
+    return ()
+
+
+def propose_gaps_only(self: Replica, work: Work, now: float) -> None:
+    self._reports = {sender: attrs.evolve(report, votes=()) for sender, report in self._reports.items()}
+    shipped_become_leader(self, work, now)
+
+
+shipped_ready = practical.Node._ready
+shipped_proposer = practical.Proposer.__init__
+shipped_accept = Log.accept
+shipped_recover = Log.recover
+shipped_become_leader = Replica._become_leader
+
+
+def essential_small() -> World:
+    return essential_world((1, 1))
+
+
+def practical_small() -> World:
+    return practical_world((1, 1))
+
+
+def log_small() -> World:
+    return log_world((1, 1), slots_max=2, lost=(Nack, Heartbeat, Fetch), own_at_once=True)
+
+
+def log_with_heartbeats() -> World:
+    return log_world((1, 1), slots_max=2, lost=(Nack, Fetch, ChosenValues), own_at_once=True)
+
+
+@attrs.frozen
+class Fault:
+    """``what`` of ``where`` is replaced by ``by``. ``says`` is what begins what is then found in ``world``, and the
+    shortest trace has so many ``steps``."""
+
+    where: Any
+    what: str
+    by: Any
+    world: Callable[[], World]
+    says: str
+    steps: int
+
+
+NOT_CHOSEN = "taken for chosen: "
+TWO_CHOSEN = "two values chosen at slot "
+STARTED_BEFORE = " starts a ballot that was started before"
+HOLDS = "the acceptor holds "
+
+FAULTS = {
+    "quorum off by one": Fault(essential, "quorum_size", one_too_few, essential_small, NOT_CHOSEN, 5),
+    "quorum off by one, practical": Fault(practical, "quorum_size", one_too_few, practical_small, NOT_CHOSEN, 5),
+    "own value first": Fault(essential.Proposer, "accept", accept_own_value, essential_small, TWO_CHOSEN, 12),
+    "accept does not promise": Fault(
+        essential.Acceptor, "receive_accept", accept_without_promising, essential_small, " votes above the promise ", 5
+    ),
+    "accept below the promise": Fault(
+        essential.Acceptor, "receive_accept", accept_whatever_was_promised, practical_small, " takes back ", 10
+    ),
+    "accept below the promise, taken for dead": Fault(
+        essential.Acceptor, "receive_accept", accept_whatever_was_promised, essential_small, " should do nothing ", 6
+    ),
+    "votes counted across ballots": Fault(
+        essential.Learner, "receive_accepted", count_votes_of_all_ballots, essential_small, NOT_CHOSEN, 11
+    ),
+    "answer before save": Fault(practical.Node, "_ready", save_too_late, practical_small, " the disk has promised ", 1),
+    "ballot reused after restart": Fault(
+        practical.Proposer, "__init__", start_rounds_anew, practical_small, STARTED_BEFORE, 3
+    ),
+    "ballot reused after restart, log": Fault(
+        practical.Proposer, "__init__", start_rounds_anew, log_small, STARTED_BEFORE, 2
+    ),
+    "vouch whatever the ballot": Fault(Log, "vouch", vouch_whatever_the_ballot, log_with_heartbeats, NOT_CHOSEN, 13),
+    "vote does not promise": Fault(Log, "accept", vote_without_promising, log_small, HOLDS, 4),
+    "votes not recovered": Fault(Log, "recover", recover_no_votes, log_small, HOLDS, 3),
+    "votes not told": Fault(Log, "votes_from", tell_no_votes, log_small, " the votes on disk are ", 5),
+    "nothing re-proposed": Fault(Replica, "_become_leader", propose_gaps_only, log_small, TWO_CHOSEN, 10),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault.where, fault.what, fault.by)
+    found: Found[Any] = Search(fault.world(), 100_000).run()
+    story = tell(found.trace, found.violation)
+    assert (fault.says in found.violation, len(found.trace)) == (True, fault.steps), story
+    assert story.endswith(f"\n  =  {found.violation}")
+    assert len(story.splitlines()) < 60
+
+
+def test_story_tells_what_happened_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(practical.Proposer, "__init__", start_rounds_anew)
+    found: Found[Any] = Search(practical_small(), 1000).run()
+    assert tell(found.trace, found.violation).splitlines() == [
+        "  1  a  starts a ballot",
+        "        saves      DecreeState(promised=1.a, accepted=None, chosen=None)",
+        "        sends      Prepare(ballot=1.a) to a b c",
+        "  2  a  crashes, and restarts",
+        "  3  a  starts a ballot",
+        "  =  Prepare(ballot=1.a) starts a ballot that was started before",
+    ]
+
+
+def test_command_tells_figures_and_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(command.main, ["essential", "--states-max", "100"])
+    head, line = result.stdout.splitlines()
+    assert head.split() == ["instance", "states", "transitions", "depth", "exhausted", "violations", "seconds"]
+    assert line.split()[:1] + line.split()[4:6] == ["essential", "no", "0"]
+    assert result.exit_code == 0
+    monkeypatch.setattr(essential, "quorum_size", one_too_few)
+    result = CliRunner().invoke(command.main, ["essential"])
+    assert result.exit_code == 1
+    assert "essential (2 ballots of each proposer):\n  1  p  starts a ballot\n" in result.stdout
+    assert result.stdout.endswith("  =  taken for chosen: b'P' at slot 0; chosen is: nothing\n")
+
+
+def test_copy_is_the_same_and_apart() -> None:
+    node = practical.Node("a", VOTERS)
+    node.prepare()
+    replica = Replica("a", VOTERS, STILL, 0.0)
+    for original in (node, replica):
+        copy = clone(original)
+        assert freeze(copy) == freeze(original)
+        copy.proposer.prepare()
+        assert freeze(copy) != freeze(original)
+    assert (clone(replica).leadership.proposer is replica.proposer) is False
+    copy = clone(replica)
+    assert copy.leadership.proposer is copy.proposer
+    assert all(handler.__self__ is copy for handler in copy._handlers.values())
+
+
+# ----------------------------------------------------------- what keeps it small
+
+
+ALL_OFF = {"forget_counts": False, "bury_dead": False, "give_at_once": False, "compact": False}
+
+
+class Projection:
+    """States as what they hold that counts: the same, whatever made them few."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+
+    def reached(self, world: World, states_max: int) -> tuple[Found[Any], set[object]]:
+        """All states of ``world``, up to so many; nodes that are alike may have changed places."""
+        search: Search[Any] = Search(world, states_max)
+        found = search.run()
+        tables = [[self._number(node.part, local) for local in node.locals] for node in world.nodes]
+        alike = [isinstance(node.part, EssentialAcceptor) for node in world.nodes]
+        reached: set[object] = set()
+        for state in search.states:
+            nodes = [table[world.local(state, index)] for index, table in enumerate(tables)]
+            others = tuple(node for node, like in zip(nodes, alike, strict=True) if not like)
+            reached.add((others, tuple(sorted(node for node, like in zip(nodes, alike, strict=True) if like))))
+        return found, reached
+
+    def _number(self, part: Any, local: Local) -> int:
+        running, disk = clone(local.running), local.disk
+        part.forget_counts(running)
+        key = freeze(running), disk.promised, disk.votes, disk.begun, local.owed, local.handed_out
+        return self._numbers.setdefault(key, len(self._numbers))
+
+
+def essential_for(**bounds: Any) -> World:
+    return essential_world((1, 1), **bounds)
+
+
+def practical_for(**bounds: Any) -> World:
+    return practical_world((1, 0), **{"owed_max": 1, **bounds})
+
+
+def functional_for(**bounds: Any) -> World:
+    return functional_world((1, 0), **bounds)
+
+
+def log_for(**bounds: Any) -> World:
+    return log_world((1, 0), slots_max=1, **bounds)
+
+
+def log_refused_for(**bounds: Any) -> World:
+    return log_world((1, 1), slots_max=1, own_at_once=True, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("world", "off"),
+    [
+        (essential_for, {"alike": ()}),
+        (essential_for, {"forget_counts": False, "alike": ()}),
+        (essential_for, {"bury_dead": False}),
+        (essential_for, {"give_at_once": False}),
+        (practical_for, {"forget_counts": False}),
+        (practical_for, {"bury_dead": False}),
+        (practical_for, {"give_at_once": False}),
+        (functional_for, {"forget_counts": False}),
+        (functional_for, {"bury_dead": False}),
+        (log_for, {"forget_counts": False}),
+        (log_for, {"bury_dead": False}),
+        (log_for, {"compact": False}),
+    ],
+)
+def test_nothing_is_left_out(world: Callable[..., World], off: dict[str, Any]) -> None:
+    projection = Projection()
+    found, reached = projection.reached(world(), 100_000)
+    found_without, reached_without = projection.reached(world(**off), 100_000)
+    assert found.exhausted
+    assert found_without.exhausted
+    assert found_without.states >= found.states
+    assert reached_without == reached
+
+
+@pytest.mark.parametrize("world", [essential_for, practical_for, functional_for, log_for, log_refused_for])
+def test_nothing_is_left_out_of_what_all_together_keep_small(world: Callable[..., World]) -> None:
+    """With all of it off there are too many: of those looked at none is missing."""
+    projection = Projection()
+    found, reached = projection.reached(world(), 100_000)
+    off = {**ALL_OFF, "alike": ()} if world is essential_for else ALL_OFF
+    _, reached_without = projection.reached(world(**off), 10_000)
+    assert found.exhausted
+    assert reached_without <= reached
+    assert len(reached_without) > 50
+
+
+@pytest.mark.parametrize(
+    "off", [{"alike": ()}, {"forget_counts": False, "alike": ()}, {"bury_dead": False}, {"give_at_once": False}]
+)
+@pytest.mark.parametrize(
+    ("where", "what", "by", "says"),
+    [
+        (essential, "quorum_size", one_too_few, NOT_CHOSEN),
+        (essential.Proposer, "accept", accept_own_value, TWO_CHOSEN),
+        (essential.Learner, "receive_accepted", count_votes_of_all_ballots, NOT_CHOSEN),
+    ],
+)
+def test_the_same_is_found_without(
+    off: dict[str, Any], where: Any, what: str, by: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, what, by)
+    found: Found[Any] = Search(essential_for(**off), 100_000).run()
+    assert found.violation.startswith(says)

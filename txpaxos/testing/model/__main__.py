@@ -1,0 +1,54 @@
+"""``python -m txpaxos.testing.model``: the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from txpaxos.testing.model.instances import INSTANCES
+from txpaxos.testing.model.search import Found, Search
+from txpaxos.testing.model.story import tell
+
+COLUMNS = (("instance", 16), ("states", 9), ("transitions", 11), ("depth", 5), ("exhausted", 9), ("violations", 10))
+NAMES = [instance.name for instance in INSTANCES]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
+@click.option("--states-max", default=500_000, show_default=True, help="Give up an instance after so many states.")
+def main(names: Sequence[str], states_max: int) -> None:
+    """Step the shipped core through every state of small clusters: those named, or all there are.
+
+    Exits with 0 if nothing is violated, whether or not all was exhausted; with 1 and a shortest trace if anything is.
+    """
+    click.echo(row([*(name for name, _ in COLUMNS), "seconds"]))
+    violated = []
+    for instance in INSTANCES:
+        if not names or instance.name in names:
+            found: Found[Any] = Search(instance.world(), states_max).run()
+            click.echo(figures(instance.name, found))
+            if found.violation:
+                violated.append(f"{instance.name} ({instance.what}):\n{tell(found.trace, found.violation)}")
+    for trace in violated:
+        click.echo(f"\n{trace}")
+    raise SystemExit(1 if violated else 0)
+
+
+def figures(name: str, found: Found[Any]) -> str:
+    """One line of the table."""
+    counts = [f"{count:,}" for count in (found.states, found.transitions, found.depth)]
+    exhausted = "yes" if found.exhausted else "no"
+    return row([name, *counts, exhausted, "1" if found.violation else "0", f"{found.seconds:.1f}"])
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line with these cells: the first to the left, the others to the right, the last as long as it is."""
+    widths = [*(width for _, width in COLUMNS), 7]
+    padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join([cells[0].ljust(widths[0]), *padded])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The messages of the model, each a bit in a whole number, so that a set of them is one number too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from txpaxos.core.messages import AcceptSlot, Canvass, Message, NodeId, Slot, Support
+from txpaxos.testing.model.parts import Part
+
+Letter: TypeAlias = tuple[NodeId, NodeId, Message]
+"""Sender, receiver, message."""
+
+
+class Letters:
+    """All messages that were ever sent, in any state. (Canvassing is one step with what it is for, and sends nothing.)
+
+    :param lost: the kinds that never arrive; nor does what is proposed above ``slots_max``.
+    :ivar inbox: by node, the messages to it. ``own``: those from itself. ``counted``: those it only counts.
+    """
+
+    def __init__(self, parts: Sequence[Part[Any]], lost: tuple[type[Any], ...], slots_max: Slot) -> None:
+        self.inbox = [0] * len(parts)
+        self.own = [0] * len(parts)
+        self.counted = [0] * len(parts)
+        self._parts = parts
+        self._index = {part.node: index for index, part in enumerate(parts)}
+        self._lost = (*lost, Canvass, Support)
+        self._slots_max = slots_max
+        self._bits: dict[Letter, int] = {}
+        self._letters: list[Letter] = []
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def of(self, bit: int) -> Letter:
+        """The message of that bit."""
+        return self._letters[bit.bit_length() - 1]
+
+    def bit(self, sender: NodeId, to: NodeId, message: Message) -> int:
+        """The bit of that message; none if it never arrives."""
+        if isinstance(message, self._lost) or (isinstance(message, AcceptSlot) and message.slot > self._slots_max):
+            return 0
+        letter = sender, to, message
+        bit = self._bits.get(letter)
+        if bit is None:
+            bit = self._bits[letter] = 1 << len(self._letters)
+            self._letters.append(letter)
+            receiver = self._index[to]
+            self.inbox[receiver] |= bit
+            if sender == to:
+                self.own[receiver] |= bit
+            if self._parts[receiver].counts(message):
+                self.counted[receiver] |= bit
+        return bit
+
+
+class Alike:
+    """Nodes that differ in nothing but their names, so that states in which they have changed places are the same.
+
+    It is so if no other node tells them apart: their names stand in no message and in no local state, and every message
+    is to or from one of them at most.
+
+    :param nodes: the places of those that are alike; maybe none.
+    """
+
+    def __init__(self, letters: Letters, nodes: Sequence[int], parts: Sequence[Part[Any]]) -> None:
+        self.nodes = tuple(nodes)
+        self._letters = letters
+        self._names = [parts[index].node for index in nodes]
+        # Of each node: what is to or from it.
+        self._mine = [0] * len(self._names)
+        self._sorted_through = 0
+        self._renamed: dict[tuple[int, int, int], int] = {}
+
+    def mailboxes(self, net: int) -> list[int]:
+        """The messages to and from each of the nodes, as if each were the first."""
+        self._sort_new()
+        return [self._rename(net & mine, place, 0) for place, mine in enumerate(self._mine)]
+
+    def posted(self, place: int, mailbox: int) -> int:
+        """The messages of ``mailbox`` if it is that of the node in that ``place``."""
+        return self._rename(mailbox, 0, place)
+
+    def others(self, net: int) -> int:
+        """The messages to and from nobody of them."""
+        self._sort_new()
+        for mine in self._mine:
+            net &= ~mine
+        return net
+
+    def _rename(self, net: int, place: int, new_place: int) -> int:
+        known = self._renamed.get((net, place, new_place))
+        if known is None:
+            known, name, new_name = 0, self._names[place], self._names[new_place]
+            for bit in bits_of(net):
+                sender, to, message = self._letters.of(bit)
+                sender, to = (new_name if one == name else one for one in (sender, to))
+                known |= self._letters.bit(sender, to, message)
+            self._renamed[net, place, new_place] = known
+        return known
+
+    def _sort_new(self) -> None:
+        while self._sorted_through < len(self._letters):
+            bit = 1 << self._sorted_through
+            self._sorted_through += 1
+            sender, to, _ = self._letters.of(bit)
+            for place, name in enumerate(self._names):
+                if name in (sender, to):
+                    self._mine[place] |= bit
+
+
+def bits_of(bits: int) -> Iterator[int]:
+    """Each bit of a set of them."""
+    while bits:
+        bit = bits & -bits
+        bits ^= bit
+        yield bit

@@ -1,0 +1,185 @@
+"""The log, as the model drives it: :class:`~txpaxos.core.replica.Replica`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import cast
+
+import attrs
+
+from txpaxos.core.functional import Role
+from txpaxos.core.messages import (
+    AcceptedSlot,
+    AcceptSlot,
+    ChosenValues,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    Nack,
+    NodeId,
+    PrepareLog,
+    PromiseLog,
+    Slot,
+    Vote,
+)
+from txpaxos.core.ready import LogRecord, Ready
+from txpaxos.core.replica import Replica
+from txpaxos.testing.model.disk import Disk
+from txpaxos.testing.model.parts import (
+    NEVER,
+    NOW,
+    STILL,
+    Move,
+    Part,
+    forget_ballot,
+    forget_promises,
+    leadership_moves,
+    set_timers,
+    settle_leadership,
+)
+
+
+class ReplicaPart(Part[Replica]):
+    """A node of the log. As leader it proposes its ``value``, up to ``slots_max``. One without a value never loses
+    patience.
+
+    What a node misses need not be remembered: it may ask anybody at any time for what comes after all it knows, whether
+    or not it has heard that there is more.
+
+    :param refusals: whether a Nack ever arrives.
+    """
+
+    first_slot = 1
+
+    def __init__(
+        self, node: NodeId, voters: Sequence[NodeId], value: bytes | None, slots_max: Slot, refusals: bool = True
+    ) -> None:
+        super().__init__(node, voters)
+        self.value = value
+        self.slots_max = slots_max
+        self.refusals = refusals
+        self.starts_ballots = value is not None
+        self._recovered: dict[Disk, Slot] = {}
+
+    def start(self, disk: Disk) -> Replica:
+        return Replica(self.node, self.voters, STILL, NOW, cast(tuple[LogRecord, ...], disk.records))
+
+    def moves(self, running: Replica) -> Iterable[Move[Replica]]:
+        if self.value is not None:
+            for move in leadership_moves(running.leadership):
+                yield Move(move.name, partial(_alone, move.act), move.begins)
+            if running._open:
+                yield Move("sends again", _send_again)
+            if running.has_room and running._next_slot <= self.slots_max:
+                yield Move(f"proposes {self.value!r}", self._propose)
+        for other in running.others:
+            yield Move(f"asks {other} for what comes next", partial(_ask, other))
+
+    def _propose(self, running: Replica) -> Ready:
+        assert self.value is not None
+        return running.propose(self.value, NOW)
+
+    def receive(self, running: Replica, sender: NodeId, message: Message) -> Ready:
+        return running.receive(sender, message, NOW)
+
+    def known(self, running: Replica) -> tuple[bytes, ...]:
+        return tuple(running.log.values_from(1))
+
+    def remembered(self, running: Replica, first_slot: Slot) -> object:
+        return running.log.promised, running.log.votes_from(first_slot)
+
+    def settle(self, running: Replica) -> None:
+        settle_leadership(running.leadership)
+        running.dropped.clear()
+        running._follower_chosen = {}
+        running._missing_through, running._fetch_at = 0, None
+        running._missing_source, running._fetch_attempts = self.node, 0
+        for open_slot in running._open.values():
+            open_slot.attempts, open_slot.resend_at = 0, NOW
+        if running.leadership.role is Role.FOLLOWER:
+            forget_ballot(running.proposer)
+            running._reports = {}
+            running._next_slot = 0
+
+    def forget_counts(self, running: Replica) -> None:
+        forget_promises(running.proposer, self.voters)
+        if not running.proposer.has_quorum:
+            running._reports = {}
+        for open_slot in running._open.values():
+            open_slot.voters = set()
+
+    def counts(self, message: Message) -> bool:
+        return isinstance(message, PromiseLog | AcceptedSlot)
+
+    def plain(self, message: Message) -> Message:
+        # A heartbeat with a sequence is answered, and the answer is dead.
+        return attrs.evolve(message, sequence=1) if isinstance(message, Heartbeat) else message
+
+    def dead(self, running: Replica, disk: Disk, message: Message) -> bool:
+        role, ballot = running.leadership.role, running.proposer.ballot
+        match message:
+            case HeartbeatAck():
+                return True  # It tells a leader that it is heard, and people how far a follower is.
+            case PromiseLog():
+                return role is not Role.CANDIDATE or message.ballot != ballot
+            case AcceptedSlot():
+                return role is not Role.LEADER or message.ballot != ballot or message.slot not in running._open
+            case Nack():
+                idle = role is Role.FOLLOWER or message.ballot != ballot
+                return idle and message.promised <= disk.promised
+            case ChosenValues(first_slot, values):
+                return first_slot + len(values) - 1 <= self._recovers(disk)
+            case PrepareLog() | AcceptSlot() | Heartbeat():
+                return self._question_is_dead(running, disk, message)
+        return False
+
+    def _question_is_dead(self, running: Replica, disk: Disk, message: PrepareLog | AcceptSlot | Heartbeat) -> bool:
+        own = message.ballot.node == self.node
+        idle = running.leadership.role is Role.FOLLOWER
+        left = own and (idle or running.proposer.ballot != message.ballot)
+        if self.refusals and not left:
+            return False  # It may bring a refusal, if not now, then later.
+        if message.ballot != disk.promised:
+            return message.ballot < disk.promised
+        match message:
+            case PrepareLog():
+                return left
+            case AcceptSlot(ballot, slot, value, chosen_through):
+                voted = Vote(slot, ballot, value) in disk.votes
+                return voted and (own or idle) and chosen_through <= self._recovers(disk)
+        return idle and message.chosen_through <= self._recovers(disk)
+
+    def _recovers(self, disk: Disk) -> Slot:
+        """How far a node that starts from ``disk`` knows what is chosen."""
+        known = self._recovered.get(disk)
+        if known is None:
+            known = self._recovered[disk] = self.start(disk).log.chosen_through
+        return known
+
+
+def _hold(node: Replica) -> None:
+    """Hold all timers of open slots."""
+    for open_slot in node._open.values():
+        open_slot.resend_at = NEVER
+
+
+def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:
+    """Only leadership's timer is due."""
+    _hold(node)
+    return act(node)
+
+
+def _send_again(node: Replica) -> Ready:
+    """Only the timers of the open slots are due. (All of them: were fewer due, fewer messages would be sent.)"""
+    set_timers(node.leadership, NEVER)
+    return node.tick(NOW)
+
+
+def _ask(other: NodeId, node: Replica) -> Ready:
+    """Only the timer of what is missing is due, and chance says to ask ``other``."""
+    _hold(node)
+    set_timers(node.leadership, NEVER)
+    node._fetch_at, node._missing_through = NOW, node.log.chosen_through + 1
+    node._fetch_attempts, STILL.chosen_one = 1, other
+    return node.tick(NOW)

@@ -1,0 +1,53 @@
+"""A trace of the model as text that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from txpaxos.core.messages import Message, NodeId
+from txpaxos.testing.model.letters import Letter
+from txpaxos.testing.model.node import Event
+from txpaxos.testing.model.words import show
+
+
+def tell(trace: Iterable[tuple[Event, ...]], violation: str) -> str:
+    """What happened, one event after the other, and what was wrong in the end."""
+    lines = []
+    for number, event in enumerate(relevant(trace), 1):
+        what = event.what
+        if event.message is not None:
+            what += f" {show(event.message)} from {event.sender}"
+        lines.append(f"{number:3}  {event.node}  {what}")
+        lines += [f"        saves      {show(record)}" for record in event.saves]
+        lines += [f"        sends      {show(message)} to {' '.join(to)}" for message, to in _addressed(event)]
+        lines += [f"        hands out  {show(item)}" for item in event.hands_out]
+    return "\n".join((*lines, f"  =  {violation}"))
+
+
+def relevant(trace: Iterable[tuple[Event, ...]]) -> list[Event]:
+    """All events but those that only sent what never arrives in this trace, or was sent before."""
+    events = [event for step in trace for event in step]
+    sent: set[Letter] = set()
+    news: list[set[Letter]] = []
+    for event in events:
+        if event.restarts:
+            sent -= {(node, to, message) for node, to, message in sent if node == to == event.node}
+        news.append({(event.node, to, message) for to, message in event.sends} - sent)
+        sent |= news[-1]
+    kept: list[Event] = []
+    wanted: set[Letter] = set()
+    for event, new in zip(reversed(events), reversed(news), strict=True):
+        if event.gift and not new & wanted:
+            continue
+        kept.append(event)
+        wanted -= new
+        if event.message is not None:
+            wanted.add((event.sender, event.node, event.message))
+    return kept[::-1]
+
+
+def _addressed(event: Event) -> Sequence[tuple[Message, list[NodeId]]]:
+    addressed: dict[Message, list[NodeId]] = {}
+    for to, message in event.sends:
+        addressed.setdefault(message, []).append(to)
+    return list(addressed.items())

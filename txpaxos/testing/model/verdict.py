@@ -1,0 +1,94 @@
+"""What is chosen in the model: what the disks say, and not what some node believes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from txpaxos.core.messages import Ballot, Slot, Vote
+from txpaxos.testing.model.disk import Belief
+
+
+class Verdict:
+    """Agreement, and whether what nodes take for chosen is chosen.
+
+    A value is chosen when a quorum of voters has voted for it in one ballot, at any time: the paper's definition. (How
+    many make a quorum is not asked of the core here.)
+
+    :ivar voters: the places of the nodes that vote. ``offered``: the values that may be chosen.
+    """
+
+    def __init__(self, voters: Iterable[int], offered: Iterable[bytes]) -> None:
+        self.voters = tuple(voters)
+        self._offered = frozenset(offered)
+        self._quorum = len(self.voters) // 2 + 1
+        self._beliefs: dict[Belief, int] = {}
+        self._vote_bits: dict[Vote, int] = {}
+        self._cast: dict[tuple[int, int], int] = {}
+        self._chosen: dict[int, tuple[int, str]] = {}
+        self._proposed: dict[int, str] = {}
+
+    def believed(self, beliefs: Iterable[Belief]) -> int:
+        """``beliefs`` as bits."""
+        bits = 0
+        for belief in beliefs:
+            bits |= self._beliefs.setdefault(belief, 1 << len(self._beliefs))
+        return bits
+
+    def cast(self, index: int, local: int, votes: Iterable[Vote]) -> int:
+        """The ``votes`` of node ``index`` in its local state number ``local``, as bits."""
+        known = self._cast.get((index, local))
+        if known is None:
+            known = 0
+            for vote in votes:
+                known |= self._vote_bits.setdefault(vote, 1 << len(self._vote_bits))
+            self._cast[index, local] = known
+        return known
+
+    def of(self, votes: Sequence[int], believes: int) -> str:
+        """What is wrong with these ``votes``, one set for each voter, and with what is believed on the strength of
+        them; or nothing."""
+        cast = agreed = 0
+        for some in combinations(votes, self._quorum):
+            common = -1
+            for one in some:
+                common &= one
+            agreed |= common
+        for one in votes:
+            cast |= one
+        if cast not in self._proposed:
+            self._proposed[cast] = self._judge_proposals(cast)
+        if agreed not in self._chosen:
+            self._chosen[agreed] = self._judge_choice(agreed)
+        chosen, wrong = self._chosen[agreed]
+        if not wrong and believes & ~chosen:
+            wrong = f"taken for chosen: {self._show(believes & ~chosen)}; chosen is: {self._show(chosen) or 'nothing'}"
+        return wrong or self._proposed[cast]
+
+    def _judge_proposals(self, cast: int) -> str:
+        """In one ballot there is only one value at a slot, and only what was offered."""
+        values: dict[tuple[Slot, Ballot], bytes] = {}
+        for vote, bit in self._vote_bits.items():
+            if cast & bit and vote.value not in self._offered:
+                return f"a vote for {vote.value!r} at slot {vote.slot}, and nobody offered it"
+            if cast & bit and values.setdefault((vote.slot, vote.ballot), vote.value) != vote.value:
+                return f"votes for two values at slot {vote.slot} in {vote.ballot}"
+        return ""
+
+    def _judge_choice(self, agreed: int) -> tuple[int, str]:
+        """At one slot there is only one value chosen."""
+        values: dict[Slot, bytes] = {}
+        for vote, bit in self._vote_bits.items():
+            if agreed & bit and values.setdefault(vote.slot, vote.value) != vote.value:
+                return 0, f"two values chosen at slot {vote.slot}: {values[vote.slot]!r} and {vote.value!r}"
+        beliefs = {belief for slot, value in values.items() for belief in ((slot, value), (slot, None))}
+        return self.believed(beliefs), ""
+
+    def _show(self, bits: int) -> str:
+        beliefs = [belief for belief, bit in self._beliefs.items() if bits & bit]
+        named = {slot for slot, value in beliefs if value is not None}
+        return ", ".join(
+            f"slot {slot}" if value is None else f"{value!r} at slot {slot}"
+            for slot, value in sorted(beliefs, key=str)
+            if value is not None or slot not in named
+        )
