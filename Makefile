@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is built on first use and left alone afterwards. Needs Python 3.11 or newer, make and
-# a package index. PYTHON=... picks the interpreter, ARGS=... adds to the arguments of pytest, or torture.
+# a package index. PYTHON=... picks the interpreter, ARGS=... adds to the arguments of pytest, torture, ...
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test coverage fuzz torture lint clean
+.PHONY: demo test coverage fuzz torture model mutants lint clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way
@@ -38,6 +38,14 @@ fuzz: $(VENV)/installed-test
 ## torture: kill, stop, cut off and starve real nodes on a network of their own, as root; ARGS="--minutes 15" for longer
 torture: $(VENV)/installed-test
 	$(RUN) -m test.torture $(ARGS)
+
+## model: the core through every state of small clusters; some minutes; ARGS="replica --states-max 2000000" for more
+model: $(VENV)/installed
+	$(RUN) -m txpaxos.testing.model $(ARGS)
+
+## mutants: faults put into copies of the source, each of which must be caught; ARGS="--cpu-seconds 20" for less time
+mutants: $(VENV)/installed-test
+	$(RUN) -m test.mutants.run $(ARGS)
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

@@ -23,14 +23,15 @@ ROOT = Path(__file__).parent.parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "dropin.cache")
 
 KINDS = {
-    "model": ("test_agreement", "test_refinement", "test_model"),
+    "model": ("test_agreement", "test_refinement"),
     "fault": ("test_storage_faults", "test_storage_damage", "test_storage_disk", "test_protocol_trouble"),
     "process": ("test_processes", "test_save_before_send_strace"),
+    "statistics": ("test_elections",),
 }
 """What kind of test a file holds. The others hold unit tests."""
 
 TRIES = {
-    "txpaxos/core/": ("agreement", "refinement", "replica", "replica_learning", "subjects", "functional", "practical"),
+    "txpaxos/core/": ("elections", "agreement", "refinement", "replica", "replica_learning", "subjects", "practical"),
     "txpaxos/storage/": ("storage_faults", "storage_damage", "storage_disk", "storage_store", "storage_atomic_file"),
     "txpaxos/": ("protocol_together", "protocol_trouble", "protocol", "performer", "submissions", "client", "network"),
 }
@@ -116,7 +117,9 @@ class Hunter:
         broken: list[str] = []
         while True:
             failed = first_failure(place, file, broken)
-            if failed is None or first_failure(self.clean, failed, ()) is None:
+            if failed is None or failed in broken:
+                return None
+            if first_failure(self.clean, failed, ()) is None:
                 return failed
             print(f"{failed} fails without any fault, too", file=sys.stderr)
             broken.append(failed)

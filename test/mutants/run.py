@@ -22,6 +22,8 @@ from test.mutants.hunt import ROOT, Catch, Hunter, copy_of, simulate
 from test.mutants.patches import TRAPS, Mutant, load
 
 NICENESS = 10
+BEGINS = ".. The runner's table begins here."
+ENDS = ".. The runner's table ends here."
 
 
 def run(hunter: Hunter, mutants: Sequence[Mutant], jobs: int) -> list[Catch]:
@@ -36,16 +38,17 @@ def run(hunter: Hunter, mutants: Sequence[Mutant], jobs: int) -> list[Catch]:
 
 
 def table(catches: Sequence[Catch], mutants: Sequence[Mutant]) -> str:
-    """What caught which mutant, as text."""
+    """What caught which mutant, as text that is reStructuredText, too."""
     traps = {mutant.name: "" if mutant.trap is None else str(mutant.trap) for mutant in mutants}
     rows = [("mutant", "trap", "caught by", "rule or test", "seed", "seconds")]
     for one in catches:
         seed = "" if one.seed is None else str(one.seed)
-        rows.append((one.mutant, traps[one.mutant], one.kind or "NOTHING", one.what, seed, f"{one.seconds:.1f}"))
+        what = one.what.removeprefix("test/")
+        rows.append((one.mutant, traps[one.mutant], one.kind or "NOTHING", what, seed, f"{one.seconds:.1f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("=" * width for width in widths))
-    return "\n".join(lines)
+    border = "  ".join("=" * width for width in widths)
+    return "\n".join([border, lines[0], border, *lines[1:], border])
 
 
 def summary(catches: Sequence[Catch], mutants: Sequence[Mutant], seconds: float) -> str:
@@ -55,9 +58,18 @@ def summary(catches: Sequence[Catch], mutants: Sequence[Mutant], seconds: float)
     traps = sorted({mutant.trap for mutant in mutants if mutant.trap is not None})
     missing = [f"{number} ({TRAPS[number]})" for number in TRAPS if number not in traps]
     return (
-        f"{sum(kinds.values())} of {len(catches)} mutants caught in {seconds:.0f} s: {by_kind or 'none'}\n"
-        f"traps put back in: {', '.join(map(str, traps)) or 'none'}; not: {', '.join(missing) or 'none'}"
+        f"{sum(kinds.values())} of {len(catches)} mutants caught in {seconds:.0f} s: {by_kind or 'none'}.\n"
+        f"Traps put back in: {', '.join(map(str, traps)) or 'none'}; not: {', '.join(missing) or 'none'}."
     )
+
+
+def write_into(page: Path, text: str) -> None:
+    """Put ``text`` between the marks in the document ``page``, in place of what stands there."""
+    head, begins, rest = page.read_text().partition(BEGINS)
+    _, ends, tail = rest.partition(ENDS)
+    if not begins or not ends:
+        raise SystemExit(f"{page} has no place for the table: it needs the lines {BEGINS!r} and {ENDS!r}")
+    page.write_text(f"{head}{BEGINS}\n\n{text}\n\n{ENDS}{tail}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="so many at a time (default: 2)")
     parser.add_argument("--cpu-seconds", type=float, default=60.0, help="of the simulator for each (default: 60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as JSON, too")
+    parser.add_argument("--rst", type=Path, metavar="FILE", help="write the table into that document, too")
     options = parser.parse_args(arguments)
     mutants = load()
     unknown = sorted(set(options.names) - {mutant.name for mutant in mutants})
@@ -81,8 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"without any fault, seed {control['seed']} breaks {control['rule']}: {control['detail']}")
             return 1
         catches = run(Hunter(clean, options.cpu_seconds), mutants, options.jobs)
-    print(table(catches, mutants))
-    print("\n" + summary(catches, mutants, time.monotonic() - began))
+    printed = table(catches, mutants) + "\n\n" + summary(catches, mutants, time.monotonic() - began)
+    print(printed)
+    if options.rst is not None:
+        write_into(options.rst, printed)
     if options.json is not None:
         options.json.write_text(json.dumps([attrs.asdict(catch) for catch in catches], indent=1) + "\n")
     return 0 if all(catch.kind for catch in catches) else 1

@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster: those that submit commands, and those that ask about subjects."""
+"""Clients of a simulated cluster: those that submit commands, there or on a node, and those that ask about subjects."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from txpaxos.client import Client
-from txpaxos.errors import CommandFailed, Overloaded
+from txpaxos.errors import CommandFailed, NodeStopped, Overloaded
 from txpaxos.testing.checkers import Violation
 from txpaxos.testing.network import SimulatedReactor
 from txpaxos.wire.commands import Command
 
 if TYPE_CHECKING:
     from txpaxos.testing.cluster import Cluster
+    from txpaxos.testing.host import Host
 
 SUBJECTS_A_SECOND = 8.0
 """New ones: all askers turn to the same few, so that they meet."""
+
+CALLERS_THINK_SECONDS = 0.2
 
 BIG_VALUE_BYTES = 2000
 """Too big for a datagram."""
@@ -76,6 +79,62 @@ class SimulatedClient:
         self._cluster.checker.acknowledged(session, sequence, answer)
 
 
+class SimulatedCaller:
+    """The application on the nodes, which submits commands of its own: wherever it is, one at a time, and nobody but
+    that node sees to it that it is answered.
+
+    :ivar answered: how many were. What a node leaves unanswered when it dies is not waited for.
+    """
+
+    def __init__(self, cluster: Cluster, index: int, workload: Callable[[Random], bytes]) -> None:
+        self.name = f"caller-{index}"
+        self.answered = 0
+        self._cluster = cluster
+        self._workload = workload
+        self._rng = cluster.fork_rng()
+        self._stopped = False
+        self._asked: list[SimulatedReactor] = []
+        cluster.world.after(self._rng.random(), self._next)
+
+    @property
+    def waiting(self) -> int:
+        """Commands without an answer yet, at nodes that still live."""
+        return sum(reactor.alive for reactor in self._asked)
+
+    def stop(self) -> None:
+        """Submit nothing more; go on waiting for answers."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Submit one command, at one of the nodes that run."""
+        cluster = self._cluster
+        hosts = [host for host in cluster.hosts.values() if host.alive and host.name != cluster.ailing]
+        if not hosts:
+            return
+        host = self._rng.choice(hosts)
+        reactor = host.reactor
+        assert reactor is not None, host.name
+        self._asked.append(reactor)
+        reactor.run(self._submit, host, reactor)
+
+    def _submit(self, host: Host, reactor: SimulatedReactor) -> None:
+        assert host.protocol is not None, host.name
+        host.protocol.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            self.request()
+        self._cluster.world.after(self._rng.expovariate(1.0) * CALLERS_THINK_SECONDS, self._next)
+
+    def _answer(self, result: Any, reactor: SimulatedReactor) -> None:
+        self._asked.remove(reactor)
+        self.answered += 1
+        if isinstance(result, Failure) and not result.check(CommandFailed, NodeStopped, Overloaded):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+
+
 class SimulatedAsker:
     """A client on a host of its own that never crashes: proposes values for subjects and reads them, one at a time.
     It stays with whichever node it found: subjects have no leader, and through one node nobody meets a rival.
@@ -110,7 +169,7 @@ class SimulatedAsker:
             chance = rng.random()
             if chance < 0.1:
                 value = value.ljust(BIG_VALUE_BYTES)
-            elif chance < 0.2:
+            elif chance < 0.4:
                 value = b""
         self.waiting += 1
         known = self._cluster.checker.asking(subject, value)

@@ -14,39 +14,36 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from txpaxos import cluster as configuration
-from txpaxos.client_door import ClientDoor
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import NodeId
-from txpaxos.core.ready import Chosen, Ready, Record, SubjectChosen
+from txpaxos.core.ready import Chosen, Ready, SubjectChosen
 from txpaxos.core.replica import Limits
 from txpaxos.counter import Counter
-from txpaxos.errors import StoreError
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.storage.execute import execute_here
-from txpaxos.storage.store import DiskStore, Store
+from txpaxos.sessions import Outcome
+from txpaxos.storage.store import Store
 from txpaxos.testing.checkers import Checker, Violation
-from txpaxos.testing.clients import SimulatedAsker, SimulatedClient
+from txpaxos.testing.clients import SimulatedAsker, SimulatedCaller, SimulatedClient
 from txpaxos.testing.clock import World
-from txpaxos.testing.disk import Crash, SimulatedDisk
-from txpaxos.testing.network import SimulatedNetwork, SimulatedReactor
+from txpaxos.testing.disk import Crash
+from txpaxos.testing.host import Host
+from txpaxos.testing.network import SimulatedNetwork
 from txpaxos.wire.commands import Command
 
 PEER_PORT = 1
 CLIENT_PORT = 2
-SEGMENT_BYTES = 16384
-"""Small, so that a short run already writes many."""
-
 TRACE_EVENTS = 200
 
+CLOCK_STEP_SECONDS = 3600.0
+KEEP_UP_CHANCE = 0.3
 
 RESULTS_KEPT_MAX = 64
 """More than any client leaves unanswered."""
@@ -62,171 +59,6 @@ def counter_workload(rng: Random) -> bytes:
     return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
 
 
-class Host:
-    """One machine: a disk that survives, and a process that may not.
-
-    :ivar protocol: the node, while it runs.
-    :ivar crash_in: die at the so-manieth system call or message from now; ``None`` for not at all.
-    :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
-    :ivar sync_fails: every sync gives EIO.
-    :ivar lost: this node's disk is damaged for good; it need not come back.
-    """
-
-    def __init__(self, cluster: Cluster, name: NodeId) -> None:
-        self.name = name
-        self.protocol: PaxosProtocol | None = None
-        self.crash_in: int | None = None
-        self.save_seconds = 0.0
-        self.sync_fails = False
-        self.lost = False
-        self.rate = 1.0
-        self.reactor: SimulatedReactor | None = None
-        self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
-        self._cluster = cluster
-        self._saves_end_at = 0.0
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.reactor is not None and self.reactor.alive
-
-    def start(self) -> None:
-        """Start the process. It may refuse, if its disk is damaged."""
-        cluster = self._cluster
-        assert not self.alive, self.name
-        reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
-        self._saves_end_at = 0.0
-        try:
-            self._boot(reactor)
-        except Crash:
-            self.crash()
-        except StoreError as error:
-            cluster.note(self.name, f"does not start: {error}")
-            self.crash()
-            if not self.lost and not self.sync_fails and self.disk.bytes_max is None:
-                raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
-
-    def crash(self) -> None:
-        """Kill the process; what its disk has not synced is lost or torn."""
-        if self.reactor is not None:
-            self.reactor.kill()
-        self.protocol = None
-        self.crash_in = None
-        self.disk.crash()
-        self._cluster.tally["crashes"] += 1
-
-    def point(self) -> None:
-        """A point at which the process may be made to die."""
-        if self.reactor is not None and not self.reactor.alive:
-            raise Crash
-        if self.crash_in is not None:
-            self.crash_in -= 1
-            if self.crash_in <= 0:
-                self._cluster.note(self.name, "dies between two steps")
-                self.crash()
-                raise Crash
-
-    def _boot(self, reactor: SimulatedReactor) -> None:
-        cluster = self._cluster
-        rng = Random(cluster.rng.random())
-        store = DiskStore(
-            "/data",
-            cluster.configuration.name,
-            self.name,
-            disk=self.disk,
-            random_bytes=rng.randbytes,
-            segment_bytes=SEGMENT_BYTES,
-            execute=self._execute,
-        )
-        watched = _WatchedStore(store, self.name, cluster.checker)
-        application = cluster.application(self)
-        self.protocol = application(
-            reactor,
-            self.name,
-            cluster.configuration,
-            watched,
-            timing=cluster.timing,
-            rng=rng,
-            monotonic=reactor.monotonic,
-        )
-        self.protocol.failed.addErrback(partial(self._failed, reactor))
-        member = cluster.configuration.members[self.name]
-        reactor.listenUDP(member.address.port, self.protocol, member.address.host)
-        door = ClientDoor(self.protocol)
-        reactor.listenTCP(member.client.port, door, interface=member.client.host)
-        cluster.note(self.name, "starts")
-
-    def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
-        """The node gave up. A broken disk may do that to it, a broken invariant may not."""
-        if not reactor.alive:
-            return  # It was killed, and its last words are nobody's.
-        self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
-        if isinstance(failure.value, Violation):
-            self._cluster.violation = failure.value
-        elif not isinstance(failure.value, StoreError):
-            self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")
-        self._cluster.world.after(0.0, self._end, reactor)
-
-    def _end(self, reactor: SimulatedReactor) -> None:
-        if self.reactor is reactor and reactor.alive:
-            self.crash()
-
-    def _execute(self, work: Callable[[], None]) -> Deferred[None]:
-        """Do a save: at once, or when the slow disk has got to it."""
-        world = self._cluster.world
-        if not self.save_seconds and self._saves_end_at <= world.now:
-            return execute_here(work)
-        begins_at = max(world.now, self._saves_end_at)
-        self._saves_end_at = begins_at + self.save_seconds
-        done: Deferred[None] = Deferred()
-        reactor = self.reactor
-        assert reactor is not None
-
-        def finish(result: Any) -> None:
-            reactor.run(done.callback, result)
-
-        def save() -> None:
-            if reactor.alive:
-                execute_here(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
-
-        # On the platter somewhere in between: a crash may come after that and before anybody was told.
-        world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
-        return done
-
-    def _system_call(self, name: str, path: str) -> None:
-        self.point()
-        if self.sync_fails and name == "sync":
-            raise OSError(5, "Input/output error", path)
-
-
-class _WatchedStore:
-    """A store that tells the checker what it was told to be saved."""
-
-    def __init__(self, store: DiskStore, node: NodeId, checker: Checker) -> None:
-        self.incarnation = store.incarnation
-        self._store = store
-        self._node = node
-        self._checker = checker
-
-    def load(self) -> list[Record]:
-        """See Store."""
-        records = self._store.load()
-        self._checker.started(self._node, records)
-        return records
-
-    def save(self, records: Sequence[Record]) -> Deferred[None]:
-        """See Store."""
-
-        def saved(_: None) -> None:
-            self._checker.saved(self._node, records)
-
-        return self._store.save(records).addCallback(saved)
-
-    def close(self) -> Deferred[None]:
-        """See Store."""
-        return self._store.close()
-
-
 class Cluster:
     """A whole cluster in one process.
 
@@ -236,6 +68,8 @@ class Cluster:
     :param workload: makes the clients' commands.
     :param clients: how many clients submit them.
     :param askers: how many clients ask about subjects.
+    :param callers: how many submit commands at the nodes themselves, as the application there may.
+    :ivar ailing: the node that cannot be expected to answer just now, if any.
     :ivar datagrams: how many nodes have sent.
     :ivar tally: how often what happened.
     :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
@@ -249,6 +83,7 @@ class Cluster:
         workload: Callable[[Random], bytes] = counter_workload,
         clients: int = 3,
         askers: int = 3,
+        callers: int = 1,
         timing: Timing | None = None,
     ) -> None:
         self.seed = seed
@@ -269,13 +104,15 @@ class Cluster:
         )
         self.checker = Checker(self.names)
         self.violation: Violation | None = None
+        self.ailing: NodeId | None = None
         self.datagrams = 0
         self.tally: Tally[str] = Tally()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
         self.hosts = {name: Host(self, name) for name in self.names}
-        self.clients: list[SimulatedClient | SimulatedAsker] = [
+        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller] = [
             *(SimulatedClient(self, index, workload) for index in range(clients)),
             *(SimulatedAsker(self, index) for index in range(askers)),
+            *(SimulatedCaller(self, index, workload) for index in range(callers)),
         ]
         self._app = app
         for host in self.hosts.values():
@@ -304,10 +141,11 @@ class Cluster:
     def heal(self) -> None:
         """End every fault, and start every node that can start."""
         self.network.heal()
+        self.ailing = None
         for host in self.hosts.values():
             host.crash_in = None
             host.save_seconds = 0.0
-            host.sync_fails = False
+            host.sync_fails = host.sync_fails_once = False
             host.disk.bytes_max = None
             if not host.alive:
                 host.start()
@@ -328,13 +166,14 @@ class Cluster:
                     host.start()
             self.run(0.25)
 
-    def calm(self, seconds: float = 5.0) -> None:
+    def calm(self, seconds: float = 4.0) -> None:
         """After :meth:`settle`: ``seconds`` later one leads whom all know, and stays; nobody chatters; all is answered.
 
         :raises Violation: if not.
         """
         self.run(seconds)
         won, events = self.checker.ballots_won, self.datagrams
+        seconds /= 2
         self.run(seconds)
         leaders = [host.protocol and host.protocol.leader for host in self.live()]
         if None in leaders or len(set(leaders)) != 1 or self.checker.ballots_won != won:
@@ -343,6 +182,7 @@ class Cluster:
         if self.datagrams - events > 4 * beats:  # A heartbeat is answered, and a clock may drift.
             raise Violation("quiet when idle", f"{self.datagrams - events} datagrams in {seconds} s")
         self._answer_within(1.0, "prompt answers")
+        self._step_clocks(won)
         for host in self.live():
             assert host.protocol is not None, host.name
             for session in host.protocol._applier.sessions._sessions.values():
@@ -360,6 +200,7 @@ class Cluster:
             return
         kind = self.rng.choice(("crash", "pause", "isolation", "deafness", "muteness"))
         self.note(leader.name, f"leads, and suffers {kind}")
+        self.ailing = leader.name
         others = [name for name in self.names if name != leader.name]
         if kind == "crash":
             leader.crash()
@@ -372,6 +213,32 @@ class Cluster:
         self._answer_within(seconds, "a failing leader is replaced")
         self.heal()
         self.settle()
+
+    def keep_up(self, seconds: float = 60.0) -> None:
+        """After :meth:`settle`, now and then: a follower that missed something must have it within ``seconds``, though
+        its leader no longer hears it, if others do.
+
+        :raises Violation: if not.
+        """
+        followers = [host for host in self.live() if host.protocol and host.protocol.leader not in (None, host.name)]
+        if len(followers) < self.checker.quorum or self.rng.random() > KEEP_UP_CHANCE:
+            return
+        follower = self.rng.choice(followers)
+        leader = follower.protocol.leader if follower.protocol is not None else None
+        assert leader is not None, follower.name
+        self.note(follower.name, "misses something, and is not heard by its leader")
+        self.ailing = follower.name
+        others = [name for name in self.names if name != follower.name]
+        self.network.cut |= {(name, follower.name) for name in others}
+        self._answer_within(5.0, "a missing follower does no harm")
+        self.network.mend({(name, follower.name) for name in others})
+        self.network.cut.add((follower.name, leader))
+        until = self.world.now + seconds
+        while not self._is_settled():
+            if self.world.now >= until:
+                raise Violation("a follower keeps up", self._unsettled())
+            self.run(0.05)
+        self.heal()
 
     def fork_rng(self) -> Random:
         """Another source of chance, for a part of its own."""
@@ -400,6 +267,16 @@ class Cluster:
             if self.world.now >= until:
                 raise Violation(rule, self._unsettled())
             self.run(0.05)
+
+    def _step_clocks(self, won: int) -> None:
+        """All wall clocks step back by an hour. Whoever leads hears of it from its clients, and leads on."""
+        for host in self.live():
+            assert host.reactor is not None, host.name
+            host.reactor.step_wall_clock(-CLOCK_STEP_SECONDS)
+        self._answer_within(1.0, "prompt answers")
+        self.run(2 * self.timing.liveness_window_seconds[0])
+        if self.checker.ballots_won != won:
+            raise Violation("a step of the clocks deposes nobody", f"{self.checker.ballots_won - won} elections")
 
     def _is_settled(self) -> bool:
         if any(client.waiting for client in self.clients):
@@ -441,6 +318,12 @@ def _watched(app: type[PaxosProtocol]) -> type[PaxosProtocol]:
         def _watched_finish(self, command: Command, outcome: Any) -> None:
             self._watching.checker.finished(self._watching_host.name, command, outcome)
             self._real_finish(command, outcome)
+
+        def submit_command(self, command: Command) -> Deferred[Outcome]:
+            if command.session == self._session:  # A caller's on this node: no client has said so before.
+                self._watching.checker.submitting(command)
+            outcome: Deferred[Outcome] = super().submit_command(command)
+            return outcome
 
         def _release(self, ready: Ready) -> None:
             self._watching.checker.performed(self._watching_host.name, ready, self._limits or Limits())

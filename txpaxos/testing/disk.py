@@ -121,7 +121,11 @@ class SimulatedDisk(Disk):
 
     def sync_data(self, handle: int) -> None:
         path, file = self._handles[handle]
-        self._call("sync", path)
+        try:
+            self._call("sync", path)
+        except OSError:
+            self._tear(file)  # The kernel counts what it could not write as written, and does not try again.
+            raise
         _put_on_platter(file)
 
     def sync(self, handle: int) -> None:

@@ -14,6 +14,11 @@ from txpaxos.testing.cluster import PEER_PORT, Cluster
 from txpaxos.testing.network import Faults
 from txpaxos.wire.codec import Codec
 
+REIGN_SECONDS = 0.05
+
+LASTING = ("short reigns",)
+"""Kinds that go on to the end: their harm takes several elections."""
+
 
 @attrs.frozen
 class Fault:
@@ -45,7 +50,8 @@ def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
         mean_seconds = rng.choice((0.5, 1.5, 4.0))
         when = rng.expovariate(1.0) * mean_seconds
         while when < seconds:
-            lasts = min(rng.expovariate(1.0) * rng.choice((0.05, 0.5, 2.0)), seconds - when)
+            longest = seconds - when
+            lasts = longest if kind in LASTING else min(rng.expovariate(1.0) * rng.choice((0.05, 0.5, 2.0)), longest)
             faults.append(Fault(when, kind, rng.choice(names), lasts, rng.getrandbits(32)))
             when += rng.expovariate(1.0) * mean_seconds
     return sorted(faults, key=lambda fault: fault.at_seconds)
@@ -150,6 +156,26 @@ def _split(cluster: Cluster, fault: Fault, rng: Random) -> None:
     _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.names, 2) if side[a] != side[b]}, fault.seconds)
 
 
+def _short_reigns(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Whoever leads is cut off before long. At most one other node still gets what it says, so that nodes vote
+    differently at the slots in work."""
+    until = cluster.world.now + fault.seconds
+
+    def strike() -> None:
+        if cluster.world.now >= until:
+            return
+        for host in cluster.hosts.values():
+            if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+                others = [name for name in cluster.names if name != host.name]
+                spared = rng.choice([None, *others])
+                unheard = {(host.name, name) for name in others if name != spared}
+                seconds = min(rng.expovariate(1.0), until - cluster.world.now)
+                _cut(cluster, unheard | {(name, host.name) for name in others}, seconds)
+        cluster.world.after(rng.expovariate(1.0) * REIGN_SECONDS, strike)
+
+    strike()
+
+
 def _bad_network(cluster: Cluster, fault: Fault, rng: Random) -> None:
     network = cluster.network
     network.faults = Faults(
@@ -189,9 +215,10 @@ def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.sync_fails = True
+    host.sync_fails_once = rng.random() < 0.5
 
     def mend() -> None:
-        host.sync_fails = False
+        host.sync_fails = host.sync_fails_once = False
         if not host.alive:
             host.start()
 
@@ -256,6 +283,7 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "cut link": _cut_one_link,
     "random cuts": _cut_at_random,
     "split": _split,
+    "short reigns": _short_reigns,
     "bad network": _bad_network,
     "bad link": _bad_link,
     "slow disk": _slow_disk,

@@ -63,6 +63,7 @@ def simulate(
         cluster.heal()
         cluster.settle()
         cluster.calm()
+        cluster.keep_up()
         cluster.fail_over()
     except Violation as error:
         violation = error

@@ -1,0 +1,29 @@
+"""Elections, many of them: how many ballots it takes until somebody leads."""
+
+from __future__ import annotations
+
+import pytest
+
+from txpaxos.testing.cluster import Cluster
+
+ELECTIONS = 60
+SECONDS = 2.0
+
+
+def ballots_after_a_crash(seed: int, nodes: int) -> int:
+    """How many ballots are begun after a leader died, until somebody else has led for a while."""
+    cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
+    cluster.run(SECONDS)
+    leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+    won, used = cluster.checker.ballots_won, cluster.checker.ballots_used
+    leader.crash()
+    cluster.run(SECONDS)
+    assert cluster.checker.ballots_won > won, seed
+    return cluster.checker.ballots_used - used
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_hardly_ever_more_than_one_ballot(nodes: int) -> None:
+    """Two who miss their leader at the same moment would have to begin two."""
+    ballots = sum(ballots_after_a_crash(seed, nodes) for seed in range(ELECTIONS))
+    assert ballots <= 1.1 * ELECTIONS

@@ -1,0 +1,197 @@
+"""One machine of a simulated cluster: a disk that survives, and a node on it that may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txpaxos.client_door import ClientDoor
+from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import Record
+from txpaxos.errors import StoreError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.storage.execute import execute_here
+from txpaxos.storage.store import DiskStore
+from txpaxos.testing.checkers import Checker, Violation
+from txpaxos.testing.disk import Crash, SimulatedDisk
+from txpaxos.testing.network import SimulatedReactor
+
+if TYPE_CHECKING:
+    from txpaxos.testing.cluster import Cluster
+
+SEGMENT_BYTES = 16384
+"""Small, so that a short run already writes many."""
+
+
+class Host:
+    """One machine: a disk that survives, and a process that may not.
+
+    :ivar protocol: the node, while it runs.
+    :ivar crash_in: die at the so-manieth system call or message from now; ``None`` for not at all.
+    :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
+    :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
+    :ivar lost: this node's disk is damaged for good; it need not come back.
+    """
+
+    def __init__(self, cluster: Cluster, name: NodeId) -> None:
+        self.name = name
+        self.protocol: PaxosProtocol | None = None
+        self.crash_in: int | None = None
+        self.save_seconds = 0.0
+        self.sync_fails = self.sync_fails_once = False
+        self.lost = False
+        self.rate = 1.0
+        self.reactor: SimulatedReactor | None = None
+        self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
+        self._cluster = cluster
+        self._saves_end_at = 0.0
+        self._sync_failed = False  # Since it started last.
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.reactor is not None and self.reactor.alive
+
+    def start(self) -> None:
+        """Start the process. It may refuse, if its disk is damaged."""
+        cluster = self._cluster
+        assert not self.alive, self.name
+        reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
+        self._saves_end_at = 0.0
+        self._sync_failed = False
+        try:
+            self._boot(reactor)
+        except Crash:
+            self.crash()
+        except StoreError as error:
+            cluster.note(self.name, f"does not start: {error}")
+            self.crash()
+            if not self.lost and not self._sync_failed and self.disk.bytes_max is None:
+                raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
+
+    def crash(self) -> None:
+        """Kill the process; what its disk has not synced is lost or torn."""
+        if self.reactor is not None:
+            self.reactor.kill()
+        self.protocol = None
+        self.crash_in = None
+        self.disk.crash()
+        self._cluster.tally["crashes"] += 1
+
+    def point(self) -> None:
+        """A point at which the process may be made to die."""
+        if self.reactor is not None and not self.reactor.alive:
+            raise Crash
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in <= 0:
+                self._cluster.note(self.name, "dies between two steps")
+                self.crash()
+                raise Crash
+
+    def _boot(self, reactor: SimulatedReactor) -> None:
+        cluster = self._cluster
+        rng = Random(cluster.rng.random())
+        store = DiskStore(
+            "/data",
+            cluster.configuration.name,
+            self.name,
+            disk=self.disk,
+            random_bytes=rng.randbytes,
+            segment_bytes=SEGMENT_BYTES,
+            execute=self._execute,
+        )
+        watched = _WatchedStore(store, self.name, cluster.checker)
+        application = cluster.application(self)
+        self.protocol = application(
+            reactor,
+            self.name,
+            cluster.configuration,
+            watched,
+            timing=cluster.timing,
+            rng=rng,
+            monotonic=reactor.monotonic,
+        )
+        self.protocol.failed.addErrback(partial(self._failed, reactor))
+        member = cluster.configuration.members[self.name]
+        reactor.listenUDP(member.address.port, self.protocol, member.address.host)
+        door = ClientDoor(self.protocol)
+        reactor.listenTCP(member.client.port, door, interface=member.client.host)
+        cluster.note(self.name, "starts")
+
+    def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
+        """The node gave up. A broken disk may do that to it, a broken invariant may not."""
+        if not reactor.alive:
+            return  # It was killed, and its last words are nobody's.
+        self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
+        if isinstance(failure.value, Violation):
+            self._cluster.violation = failure.value
+        elif not isinstance(failure.value, StoreError):
+            self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")
+        self._cluster.world.after(0.0, self._end, reactor)
+
+    def _end(self, reactor: SimulatedReactor) -> None:
+        if self.reactor is reactor and reactor.alive:
+            self.crash()
+
+    def _execute(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do a save: at once, or when the slow disk has got to it."""
+        world = self._cluster.world
+        if not self.save_seconds and self._saves_end_at <= world.now:
+            return execute_here(work)
+        begins_at = max(world.now, self._saves_end_at)
+        self._saves_end_at = begins_at + self.save_seconds
+        done: Deferred[None] = Deferred()
+        reactor = self.reactor
+        assert reactor is not None
+
+        def finish(result: Any) -> None:
+            reactor.run(done.callback, result)
+
+        def save() -> None:
+            if reactor.alive:
+                execute_here(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
+
+        # On the platter somewhere in between: a crash may come after that and before anybody was told.
+        world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
+        return done
+
+    def _system_call(self, name: str, path: str) -> None:
+        self.point()
+        if self.sync_fails and name == "sync":
+            self.sync_fails = not self.sync_fails_once
+            self._sync_failed = True
+            raise OSError(5, "Input/output error", path)
+
+
+class _WatchedStore:
+    """A store that tells the checker what it was told to be saved."""
+
+    def __init__(self, store: DiskStore, node: NodeId, checker: Checker) -> None:
+        self.incarnation = store.incarnation
+        self._store = store
+        self._node = node
+        self._checker = checker
+
+    def load(self) -> list[Record]:
+        """See Store."""
+        records = self._store.load()
+        self._checker.started(self._node, records)
+        return records
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """See Store."""
+
+        def saved(_: None) -> None:
+            self._checker.saved(self._node, records)
+
+        return self._store.save(records).addCallback(saved)
+
+    def close(self) -> Deferred[None]:
+        """See Store."""
+        return self._store.close()
