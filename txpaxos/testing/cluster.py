@@ -269,14 +269,15 @@ class Cluster:
             self.run(0.05)
 
     def _step_clocks(self, won: int) -> None:
-        """All wall clocks step back by an hour. Whoever leads hears of it from its clients, and leads on."""
+        """All wall clocks step back by an hour, so every timer stands still until something arrives. If that is not at
+        the leader, another may be elected; but only one, and clients do not wait."""
         for host in self.live():
             assert host.reactor is not None, host.name
             host.reactor.step_wall_clock(-CLOCK_STEP_SECONDS)
         self._answer_within(1.0, "prompt answers")
         self.run(2 * self.timing.liveness_window_seconds[0])
-        if self.checker.ballots_won != won:
-            raise Violation("a step of the clocks deposes nobody", f"{self.checker.ballots_won - won} elections")
+        if self.checker.ballots_won > won + 1:
+            raise Violation("a step of the clocks is got over", f"{self.checker.ballots_won - won} elections")
 
     def _is_settled(self) -> bool:
         if any(client.waiting for client in self.clients):
