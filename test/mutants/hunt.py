@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "dropin.cache")
 
 KINDS = {
-    "model": ("test_agreement", "test_refinement"),
+    "model": ("test_agreement", "test_refinement", "test_subjects.py::test_one_value_whatever_happens"),
     "fault": ("test_storage_faults", "test_storage_damage", "test_storage_disk", "test_protocol_trouble"),
     "process": ("test_processes", "test_save_before_send_strace"),
     "statistics": ("test_elections",),
@@ -92,14 +92,14 @@ class Hunter:
             for file in self._files(mutant) if self.tests else ():
                 failed = self._test(place, file)
                 if failed is not None:
-                    return Catch(mutant.name, kind_of(file), failed, None, time.monotonic() - began)
+                    return Catch(mutant.name, kind_of(failed), failed, None, time.monotonic() - began)
         return Catch(mutant.name, "", "", None, time.monotonic() - began)
 
     def _files(self, mutant: Mutant) -> list[str]:
         """The test files to try, in order."""
         folder = next(folder for folder in TRIES if any(name.startswith(folder) for name in mutant.hunks))
         tries = mutant.tries or tuple(f"test/test_{name}.py" for name in TRIES[folder])
-        return [name for name in tries if (self.clean / name).exists()]
+        return [name for name in tries if (self.clean / name.partition("::")[0]).exists()]
 
     def _simulate(self, place: Path) -> dict[str, Any] | None:
         """The first seed that goes wrong at ``place`` and well in the clean tree."""
@@ -125,16 +125,17 @@ class Hunter:
             broken.append(failed)
 
 
-def kind_of(file: str) -> str:
-    """What kind of test ``file`` holds."""
-    return next((kind for kind, files in KINDS.items() if Path(file).stem in files), "unit")
+def kind_of(failed: str) -> str:
+    """What kind of test ``failed`` is: a file, or a test in it."""
+    name = failed.removeprefix("test/")
+    return next((kind for kind, known in KINDS.items() if name.startswith(known)), "unit")
 
 
 def simulate(place: Path, cpu_seconds: float, first_seed: int = 0) -> dict[str, Any]:
     """Run the simulator of the tree at ``place``, one seed at least. For what comes back, see
     :func:`test.mutants.simulated.search`."""
     module = ("test.mutants.simulated", "--first-seed", f"{first_seed}", "--cpu-seconds", f"{cpu_seconds}")
-    done = _python(place, *module)
+    done = _python(place, *module, seconds_max=FILE_SECONDS_MAX + 10 * cpu_seconds)
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -161,7 +162,9 @@ def first_failure(place: Path, what: str, deselected: Sequence[str]) -> str | No
     return found[1] if found else None
 
 
-def _python(place: Path, *module_and_arguments: str) -> subprocess.CompletedProcess[str]:
+def _python(
+    place: Path, *module_and_arguments: str, seconds_max: float = FILE_SECONDS_MAX
+) -> subprocess.CompletedProcess[str]:
     """Run a module in the tree at ``place``, with no other tree's modules in reach."""
     environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", *module_and_arguments]
@@ -173,7 +176,7 @@ def _python(place: Path, *module_and_arguments: str) -> subprocess.CompletedProc
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=FILE_SECONDS_MAX,
+            timeout=seconds_max,
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", "out of time")
