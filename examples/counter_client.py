@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from twisted.internet.defer import TimeoutError
 from twisted.internet.task import react
 
 from txpaxos.client import Client
@@ -23,10 +22,8 @@ async def main(reactor: Any, file: str, *numbers: str) -> None:
     try:
         client = Client(reactor, Cluster.load(file).resolve())
         for number in numbers:
-            total = await client.submit(number.encode()).addTimeout(10, reactor)
+            total = await client.submit(number.encode(), deadline_seconds=10)
             print(f"{number} makes {total}")
-    except TimeoutError:
-        raise SystemExit(f"{number}: no answer; it may be added yet, or never") from None
     except PaxosError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     client.close()

@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import attrs
 
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     AcceptedSlot,
@@ -32,11 +33,13 @@ from txpaxos.core.messages import (
     PrepareLog,
     PromiseLog,
     Proposal,
+    ReadPoint,
     Slot,
     Support,
+    Truncated,
 )
-from txpaxos.core.ready import Chosen, LeadershipFact, LogRecord, Promised, Ready, Voted
-from txpaxos.core.replica import Limits, Replica
+from txpaxos.core.ready import Checkpoint, Chosen, LeadershipFact, LogRecord, Promised, Ready, Voted
+from txpaxos.core.replica import Replica
 
 Kind = TypeVar("Kind")
 
@@ -70,6 +73,8 @@ class Ledger:
                 self.promised[node] = ballot
                 self.votes.setdefault(node, {})[slot] = Proposal(ballot, value)
                 self._vote(node, slot, ballot, value)
+            case Checkpoint(slot):
+                assert self.through(slot), (node, record)
             case _:
                 self._check_chosen(record.first_slot, record.values)
 
@@ -99,6 +104,10 @@ class Ledger:
                 assert self.through(chosen_through), message
             case ChosenValues(first_slot, values):
                 self._check_chosen(first_slot, values)
+            case Truncated(first_slot):
+                assert self.through(first_slot - 1), message
+            case ReadPoint(_, slot):
+                assert self.through(slot), message
 
     def through(self, slot: Slot) -> bool:
         """Whether every slot up to ``slot`` is chosen."""

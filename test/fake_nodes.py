@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from test.fakes import THREE, Reactor, StreamTransport, framed
 from txpaxos.client import Client
 from txpaxos.wire.client_messages import Answer, ClientCodec, FromClient, FromNode, Submit, Welcome
+from txpaxos.wire.commands import Command
 
 CODEC = ClientCodec("test")
 NODES = {member.client.host: node for node, member in THREE.members.items()}
@@ -28,6 +30,10 @@ class Line:
         self.connection = connection
         connection.makeConnection(self.transport)
 
+    def welcome(self, leader: str | None, applied_through: int = 0) -> None:
+        address = None if leader is None else str(THREE.members[leader].client)
+        self.say(Welcome(self.node, leader, address, applied_through))
+
     def said(self) -> list[FromClient | FromNode]:
         """What the client has said since the last time."""
         return [CODEC.decode(message) for message in self.transport.messages()]
@@ -39,9 +45,6 @@ class Line:
     def say(self, *messages: FromNode | FromClient) -> None:
         self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
 
-    def welcome(self, leader: str | None) -> None:
-        self.say(Welcome(self.node, leader, None if leader is None else str(THREE.members[leader].client)))
-
     def answer(self, number: int, result: object) -> None:
         self.say(Answer(number, msgspec.msgpack.encode(result)))
 
@@ -52,9 +55,11 @@ class Line:
 class Street:
     """All nodes a client may call. The test is each of them."""
 
-    def __init__(self, nodes: list[str] | None = None, seed: int = 1) -> None:
+    def __init__(
+        self, nodes: list[str] | None = None, seed: int = 1, sending: Callable[[Command], None] | None = None
+    ) -> None:
         self.reactor = Reactor()
-        self.client = Client(self.reactor, THREE, nodes, Random(seed))
+        self.client = Client(self.reactor, THREE, nodes, Random(seed), sending)
         self._answered = 0
 
     @property
@@ -62,11 +67,17 @@ class Street:
         """The nodes called so far."""
         return [NODES[host] for host, *_ in self.reactor.tcpClients]
 
-    def accept(self) -> Line:
-        """The node called last takes the call."""
+    def pick_up(self) -> Line:
+        """The node called last takes the call, and says nothing yet."""
         assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
         self._answered += 1
         return Line(self.calls[-1], self.reactor.tcpClients[-1][2])
+
+    def accept(self) -> Line:
+        """The node called last takes the call, and says that it leads."""
+        line = self.pick_up()
+        line.welcome(line.node)
+        return line
 
     def refuse(self) -> str:
         """The node called last is not there."""
@@ -76,8 +87,8 @@ class Street:
         dial.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
         return self.calls[-1]
 
-    def wait_for_call(self) -> None:
-        assert self.reactor.spend(5.0, lambda: len(self.calls) == self._answered + 1)
+    def wait_for_call(self, seconds: float = 5.0) -> None:
+        assert self.reactor.spend(seconds, lambda: len(self.calls) == self._answered + 1)
 
 
 def other_than(*nodes: str) -> str:

@@ -20,8 +20,9 @@ from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import PeerMet, Record
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.execute import Work, execute_here
-from txpaxos.storage.memory import MemoryStore
+from txpaxos.storage.memory import MemoryFiles, MemoryStore
 from txpaxos.wire.codec import Codec
+from txpaxos.wire.commands import new_session
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import PeerMessage
 
@@ -30,6 +31,8 @@ Events: TypeAlias = list[tuple[str, Any]]
 Endpoint: TypeAlias = tuple[str, int]
 
 PEER_PORT, CLIENT_PORT = 4000, 5000
+SESSION = new_session(b"a session of its", 0)
+
 INCARNATION = 3
 """Of the data folders of a bench's peers."""
 
@@ -95,8 +98,10 @@ class Reactor(MemoryReactorClock):
 class RecordingStore(MemoryStore):
     """A store in memory that tells ``events`` of each save. While it is ``slow``, a save ends at :meth:`finish`."""
 
-    def __init__(self, events: Events | None = None, saved: Iterable[Record] = ()) -> None:
-        super().__init__(saved, incarnation=7, execute=self._do)
+    def __init__(
+        self, events: Events | None = None, saved: Iterable[Record] = (), files: MemoryFiles | None = None
+    ) -> None:
+        super().__init__(saved, incarnation=7, execute=self._do, files=files)
         self.events: Events = [] if events is None else events
         self.slow = False
         self.closes = 0
@@ -315,8 +320,8 @@ class Together:
     def restart(self, node: NodeId) -> Any:
         """Stop a node, as a kill does, and start a new one on what it saved."""
         self.kill(node)
-        store, self.stores[node] = self.stores[node], RecordingStore(saved=self.stores[node].saved)
-        assert store is not self.stores[node]
+        store = self.stores[node]
+        self.stores[node] = RecordingStore(saved=store.saved, files=store.files)
         self.start(node)
         return self.nodes[node]
 

@@ -35,7 +35,7 @@ from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, Subjec
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.records import decode
-from txpaxos.storage.segment import SegmentHeader, read_frames
+from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.wire.codec import PEER_MAGIC, Codec
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import PeerMessage
@@ -244,7 +244,7 @@ def frames_of(folder: Path) -> dict[tuple[str, int], tuple[bytes, list[LogRecord
     frames: dict[tuple[str, int], tuple[bytes, list[LogRecord]]] = {}
     for path in sorted(folder.glob("journal/*.segment")):
         data = path.read_bytes()
-        for one in read_frames(data, SegmentHeader.unpack(data, str(path)), str(path))[0]:
+        for one in Frames(data, SegmentHeader.unpack(data, str(path)), str(path)):
             records = [record for record in decode(one.body) if isinstance(record, LogRecord)]
             frames[one.path, one.offset] = data[one.offset : one.end], records
     return frames

@@ -11,9 +11,9 @@ import pytest
 
 from test.core_cluster import CoreCluster, Faults
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import NO_OP, Ballot, PrepareLog
 from txpaxos.core.ready import LeadershipAcquired, LeadershipFact
-from txpaxos.core.replica import Limits
 
 LONGEST = Timing().liveness_window_seconds[1]
 FAULTS = Faults(loss=0.2, doubled=0.1, delay_seconds=(0.001, 0.1))

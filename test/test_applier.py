@@ -10,8 +10,10 @@ from txpaxos.applier import Applier
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import CodecError
-from txpaxos.sessions import Outcome
-from txpaxos.wire.commands import Command, encode_batch
+from txpaxos.sessions import Outcome, Sessions
+from txpaxos.wire.commands import Command, encode_batch, new_session
+
+SESSION = new_session(bytes(16), 0)
 
 
 class Journal:
@@ -49,12 +51,16 @@ def journal() -> Journal:
 
 
 def command(sequence: int, payload: bytes = b"x", acknowledged: int = 0) -> Command:
-    return Command(b"session1", sequence, acknowledged, payload)
+    return Command(SESSION, sequence, acknowledged, payload)
+
+
+def result(value: object) -> Outcome:
+    return Outcome.returned(value)
 
 
 def test_commands_of_a_value_in_their_order(journal: Journal) -> None:
-    assert journal.choose(1, command(1, b"a"), command(2, b"b")) == [Outcome(1), Outcome(2)]
-    assert journal.choose(2, command(3, b"c")) == [Outcome(3)]
+    assert journal.choose(1, command(1, b"a"), command(2, b"b")) == [result(1), result(2)]
+    assert journal.choose(2, command(3, b"c")) == [result(3)]
     assert journal.applied == [(1, b"a"), (1, b"b"), (2, b"c")]
     assert journal.applier.applied_through == 2
 
@@ -62,7 +68,7 @@ def test_commands_of_a_value_in_their_order(journal: Journal) -> None:
 def test_each_command_comes_with_its_outcome(journal: Journal) -> None:
     one, two = command(1), command(2)
     pairs = list(journal.applier.apply(Chosen(1, encode_batch([one, two]))))
-    assert pairs == [(one, Outcome(1)), (two, Outcome(2))]
+    assert pairs == [(one, result(1)), (two, result(2))]
 
 
 def test_a_no_op_is_nothing_to_the_application(journal: Journal) -> None:
@@ -73,14 +79,14 @@ def test_a_no_op_is_nothing_to_the_application(journal: Journal) -> None:
 
 def test_the_same_command_again_gets_the_first_outcome(journal: Journal) -> None:
     one = command(1, b"a")
-    assert journal.choose(1, one) == [Outcome(1)]
-    assert journal.choose(2, one, command(2, b"b"), one) == [Outcome(1), Outcome(2), Outcome(1)]
+    assert journal.choose(1, one) == [result(1)]
+    assert journal.choose(2, one, command(2, b"b"), one) == [result(1), result(2), result(1)]
     assert journal.applied == [(1, b"a"), (2, b"b")]
 
 
 def test_twice_in_one_value(journal: Journal) -> None:
     one = command(1, b"a")
-    assert journal.choose(1, one, one) == [Outcome(1), Outcome(1)]
+    assert journal.choose(1, one, one) == [result(1), result(1)]
     assert journal.applied == [(1, b"a")]
 
 
@@ -92,7 +98,7 @@ def test_an_outcome_that_was_acknowledged_is_gone(journal: Journal) -> None:
 
 def test_an_exception_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
     failed = Outcome(error="ValueError: no such thing")
-    assert journal.choose(1, command(1, b"!"), command(2)) == [failed, Outcome(2)]
+    assert journal.choose(1, command(1, b"!"), command(2)) == [failed, result(2)]
     assert journal.choose(2, command(1, b"!")) == [failed]  # counts as applied: it is not tried again
     assert journal.applied == [(1, b"!"), (1, b"x")]
     (event,) = logged_errors
@@ -125,3 +131,39 @@ def test_a_value_that_is_no_batch_is_refused(journal: Journal) -> None:
     with pytest.raises(CodecError):
         list(journal.applier.apply(Chosen(1, b"no batch")))
     assert journal.applier.applied_through == 0
+
+
+def test_a_command_of_a_forgotten_session_is_not_applied(journal: Journal) -> None:
+    journal.applier.sessions = Sessions(sessions_max=1)
+    other = Command(new_session(b"1" * 16, 0), 1, 0, b"y")
+    journal.choose(1, command(1))
+    journal.choose(2, other)
+    (outcome,) = journal.choose(3, command(1))
+    assert outcome is not None
+    assert outcome.expired
+    assert journal.applied == [(1, b"x"), (2, b"y")]
+    assert journal.choose(4, other) == [result(2)]  # the other session is as it was
+    assert journal.applier.applied_through == 4
+
+
+def test_a_result_is_what_it_was_when_it_was_returned() -> None:
+    """Though the application goes on changing what it returned."""
+    total = [0]
+
+    def apply(slot: Slot, payload: bytes) -> object:
+        total[0] += 1
+        return total
+
+    applier = Applier(apply)
+    ((_, outcome),) = applier.apply(Chosen(1, encode_batch([command(1)])))
+    list(applier.apply(Chosen(2, encode_batch([command(2)]))))
+    assert outcome == result([1])
+
+
+def test_it_goes_on_from_a_snapshot(journal: Journal) -> None:
+    sessions = Sessions()
+    sessions.record(7, command(1), result("before"))
+    journal.applier.install(7, sessions)
+    assert journal.applier.applied_through == 7
+    assert journal.choose(8, command(1), command(2)) == [result("before"), result(1)]
+    assert journal.applied == [(8, b"x")]

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from txpaxos import __version__
-from txpaxos.cli import ask, main, submit
+from txpaxos.cli import ask, main, read, submit
 from txpaxos.cli.running import CommandError
-from txpaxos.client import COMMAND_BYTES_MAX
 from txpaxos.cluster import ALONE, Address, Cluster, Member
+from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
 PAIR = Cluster(
     "pair",
@@ -47,13 +47,14 @@ def test_help_names_every_command() -> None:
         "ask",
         "check",
         "demo",
+        "read",
         "simulate",
         "status",
         "submit",
     ]
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "status", "submit"])
+@pytest.mark.parametrize("command", ["ask", "demo", "read", "status", "submit"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0
@@ -80,6 +81,8 @@ def test_version() -> None:
         (["submit", "--timeout", "nan", "+1"], "not in the range"),
         (["submit", "--timeout", "inf", "+1"], "not in the range"),
         (["submit", "--timeout", "soon", "+1"], "not a valid float"),
+        (["read"], "Missing argument 'QUERY'"),
+        (["read", "--remote", "x"], "--remote"),
         (["ask"], "Missing argument 'SUBJECT'"),
         (["ask", "\udcff"], "not UTF-8"),
         (["status", "a"], "unexpected extra argument (a)"),
@@ -93,7 +96,7 @@ def test_wrong_command_line_exits_with_2(arguments: list[str], complaint: str) -
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("command", [["submit", "+1"], ["ask", "subject"], ["status"]])
+@pytest.mark.parametrize("command", [["submit", "+1"], ["read", "x"], ["ask", "subject"], ["status"]])
 def test_wrong_cluster_file_is_one_line(command: list[str]) -> None:
     missing = invoke(*command, "--cluster", "missing.toml")
     assert missing.exit_code == 1
@@ -155,6 +158,12 @@ def test_dash_is_standard_input() -> None:
     data = b"\x00\xff\n-"
     assert parameters(submit.command, "-", stdin=data)["command"] == data
     assert parameters(ask.command, "subject", "-", stdin=data)["value"] == data
+    assert parameters(read.command, "-", "--local", stdin=data) | {"cluster": None} == {
+        "query": data,
+        "local": True,
+        "cluster": None,
+        "timeout_seconds": 5.0,
+    }
 
 
 def test_endless_standard_input_is_too_much() -> None:

@@ -36,10 +36,32 @@ def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
     assert done.stderr == b"txpaxos: ValueError: invalid literal for int() with base 10: b'five'\n"
 
 
+def test_the_longest_command_and_value(nodes: Nodes) -> None:
+    """Over the streams between the nodes, and onto every disk."""
+    before = int(txpaxos("submit", "+0", folder=nodes.folder).stdout)
+    command = b"+1".rjust(16 * 2**20)
+    done = txpaxos("submit", "-", "--timeout", "50", folder=nodes.folder, stdin=command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"%d\n" % (before + 1), b"")
+    value = bytes(16 * 2**20)
+    done = txpaxos("ask", "largest", "-", "--timeout", "50", folder=nodes.folder, stdin=value)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == value + b"\n"
+
+
 def test_command_that_is_too_long_is_one_line(nodes: Nodes) -> None:
-    done = txpaxos("submit", "-", folder=nodes.folder, stdin=bytes(2**20 + 1))
+    done = txpaxos("submit", "-", folder=nodes.folder, stdin=bytes(16 * 2**20 + 1))
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == b"txpaxos: the command has 1048577 bytes and may have 1048576\n"
+    assert done.stderr == b"txpaxos: the command has 16777217 bytes and may have 16777216\n"
+
+
+def test_read_prints_the_answer(nodes: Nodes) -> None:
+    total = txpaxos("submit", "+3", folder=nodes.folder).stdout
+    read = txpaxos("read", "total", folder=nodes.folder)
+    assert (read.returncode, read.stdout, read.stderr) == (0, total, b"")
+    local = txpaxos("read", "--local", "-", folder=nodes.folder, stdin=b"total")
+    assert local.returncode == 0
+    int(local.stdout)
+    assert local.stderr.startswith(b"as of slot ")
 
 
 def test_ask(nodes: Nodes) -> None:
@@ -63,7 +85,7 @@ def test_status(nodes: Nodes) -> None:
     done = txpaxos("status", folder=nodes.folder)
     assert done.returncode == 0
     lines = done.stdout.decode().splitlines()
-    assert lines[0].split() == ["node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting"]
+    assert lines[0].split() == ["node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot"]
     rows = [line.split() for line in lines[1:4]]
     assert [row[:2] for row in rows] == [[node, str(nodes.cluster.members[node].client)] for node in "abc"]
     assert sorted(row[2] for row in rows) == ["follower", "follower", "leader"]
@@ -104,7 +126,7 @@ def test_nodes_die(tmp_path: Path) -> None:
         one = txpaxos("status", folder=tmp_path)
         assert one.returncode == 1
         assert one.stdout.count(b"unreachable") == 2
-        for command in (["submit", "+1"], ["ask", "another"]):
+        for command in (["submit", "+1"], ["read", "total"], ["ask", "another"]):
             done = txpaxos(*command, "--timeout", "0.5", folder=tmp_path)
             assert (done.returncode, done.stdout) == (1, b"")
             assert done.stderr.startswith(b"txpaxos: no quorum of cluster test answered within 0.5 s (a at 127.0.0.1:")

@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from txpaxos.cli.running import INTERRUPTED, request, together
 from txpaxos.client import Client
 from txpaxos.cluster import ALONE
-from txpaxos.errors import NoQuorum, OutcomeUnknown
+from txpaxos.errors import NotChosen, OutcomeUnknown
+from txpaxos.wire.client_messages import ClientCodec, Welcome
+from txpaxos.wire.frames import frame
 
 
 def outcome(deferred: Deferred[Any]) -> Any:
@@ -41,7 +43,7 @@ class TestRequest:
         assert not answer.called
         reactor.advance(0.001)
         failure = outcome(answer)
-        assert isinstance(failure.value, NoQuorum)
+        assert isinstance(failure.value, NotChosen)
         assert str(failure.value) == (
             "no quorum of cluster counter answered within 0.5 s (a at 127.0.0.1:5001); nothing was changed"
         )
@@ -52,6 +54,7 @@ class TestRequest:
         answer = begin(reactor, submit)
         protocol: Any = reactor.tcpClients[0][2].buildProtocol(None)
         protocol.makeConnection(_Transport())
+        protocol.dataReceived(frame(ClientCodec("counter").encode(Welcome("a", "a", None))))
         reactor.advance(5.0)
         failure = outcome(answer)
         assert isinstance(failure.value, OutcomeUnknown)
@@ -67,7 +70,7 @@ class TestRequest:
 
         assert outcome(begin(reactor, ask)) == 7
         assert reactor.getDelayedCalls() == []
-        assert isinstance(outcome(clients[0].submit(b"+1")).value, NoQuorum)  # it is closed
+        assert isinstance(outcome(clients[0].submit(b"+1")).value, NotChosen)  # it is closed
 
     def test_refusal_is_handed_on_as_it_is(self) -> None:
         def ask(client: Client) -> Deferred[int]:

@@ -20,7 +20,8 @@ TRIO = Cluster(
 
 
 def says(role: str, ballot: str = "2.b", chosen: int = 10, applied: int = 10) -> dict[str, Any]:
-    return {"role": role, "ballot": ballot, "chosen_through": chosen, "applied_through": applied, "waiting": 0}
+    slots = {"chosen_through": chosen, "applied_through": applied, "snapshot_slot": 5}
+    return {"role": role, "ballot": ballot, "waiting": 0, **slots, "transfer": None}
 
 
 LEADER, FOLLOWER = says("leader"), says("follower")
@@ -47,13 +48,21 @@ def test_leader_is_one_that_a_quorum_follows(statuses: dict[str, Any], leader: s
 def test_table() -> None:
     statuses = {"a": says("follower", chosen=9, applied=7), "b": LEADER, "c": None}
     assert as_text(TRIO, statuses, "b") == (
-        "node  address         role         ballot  chosen  applied  lag  waiting\n"
-        "a     127.0.0.1:5001  follower     2.b          9        7    3        0\n"
-        "b     127.0.0.1:5002  leader       2.b         10       10    0        0\n"
-        "c     127.0.0.1:5003  unreachable  -            -        -    -        -\n"
+        "node  address         role         ballot  chosen  applied  lag  waiting  snapshot\n"
+        "a     127.0.0.1:5001  follower     2.b          9        7    3        0         5\n"
+        "b     127.0.0.1:5002  leader       2.b         10       10    0        0         5\n"
+        "c     127.0.0.1:5003  unreachable  -            -        -    -        -         -\n"
         "\n"
         "cluster trio: b leads, 2 of 3 nodes answer"
     )
+
+
+def test_table_while_a_snapshot_is_on_its_way() -> None:
+    statuses = {"a": {**FOLLOWER, "transfer": "slot 900 from b: 12 of 100 MiB"}, "b": LEADER, "c": None}
+    lines = as_text(TRIO, statuses, "b").splitlines()
+    assert lines[0].split()[-1] == "transfer"
+    assert lines[1].endswith("5  slot 900 from b: 12 of 100 MiB")
+    assert [line.split()[-1] for line in lines[2:4]] == ["-", "-"]
 
 
 def test_table_when_nobody_answers() -> None:

@@ -10,11 +10,12 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from test.fake_nodes import NODES, Street, other_than
 from test.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
 from txpaxos import errors
-from txpaxos.client import COMMAND_BYTES_MAX, CONNECT_SECONDS, REQUESTS_MAX, RETRY_SECONDS_MAX, SILENCE_SECONDS, Client
+from txpaxos.client import CONNECT_SECONDS, REQUESTS_MAX, RETRY_SECONDS_MAX, SILENCE_SECONDS, Client
 from txpaxos.errors import (
     CommandFailed,
     ConfigError,
     NoQuorum,
+    NotChosen,
     OutcomeUnknown,
     Overloaded,
     PaxosError,
@@ -31,6 +32,7 @@ from txpaxos.wire.client_messages import (
     Submit,
     Welcome,
 )
+from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def test_a_command_and_its_answer(street: Street) -> None:
     assert (NODES[host] in "abc", port, timeout) == (True, CLIENT_PORT, CONNECT_SECONDS)
     line = street.accept()
     assert line.transport.no_delay
-    assert line.said() == [Submit(1, street.client.session, 1, 0, b"x")]
+    session = street.client.session
+    assert session is not None
+    assert line.said() == [Submit(1, session, 1, 0, b"x")]
     line.answer(1, {"total": 5})
     assert outcome == [{"total": 5}]
 
@@ -312,7 +316,7 @@ def test_a_dead_leader_is_not_called_again_and_again(street: Street) -> None:
     line.welcome(leader)
     line.break_off()
     street.wait_for_call()
-    follower = street.accept()
+    follower = street.pick_up()
     follower.welcome(leader)
     assert not follower.transport.disconnecting
     assert len(street.calls) == 2
@@ -328,7 +332,7 @@ def test_a_silent_leader_is_not_called_again_and_again(street: Street) -> None:
     leader = line.node
     line.welcome(leader)
     assert street.reactor.spend(5.0, lambda: len(street.calls) == 2)
-    follower = street.accept()
+    follower = street.pick_up()
     follower.welcome(leader)
     assert not follower.transport.disconnecting
     assert len(street.calls) == 2
@@ -459,7 +463,8 @@ def test_close(street: Street) -> None:
     assert line.transport.disconnecting
     assert isinstance(error_of(sent), OutcomeUnknown)
     assert isinstance(error_of(asked), NoQuorum)
-    assert isinstance(error_of(street.client.submit(b"y")), NoQuorum)
+    assert isinstance(error_of(street.client.submit(b"y")), NotChosen)
+    assert isinstance(error_of(street.client.read(b"y")), NoQuorum)
     line.break_off()
     street.reactor.spend(10.0)
     assert len(street.calls) == 1
@@ -470,14 +475,14 @@ def test_close_before_a_node_was_found(street: Street) -> None:
     waiting = street.client.submit(b"x")
     street.client.close()
     assert street.reactor.connectors[-1].stoppedConnecting
-    assert isinstance(error_of(waiting), NoQuorum)  # no node can have seen it
+    assert isinstance(error_of(waiting), NotChosen)  # no node can have seen it
 
 
 def test_close_while_it_waits_to_try_again(street: Street) -> None:
     waiting = street.client.submit(b"x")
     street.refuse()
     street.client.close()
-    assert isinstance(error_of(waiting), NoQuorum)
+    assert isinstance(error_of(waiting), NotChosen)
     street.reactor.spend(10.0)
     assert len(street.calls) == 1
     assert street.reactor.getDelayedCalls() == []

@@ -11,18 +11,18 @@ import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-import txpaxos.client_door
-from test.fakes import ONE, THREE, Bench, Recorder, StreamTransport, framed
+from test.fakes import ONE, THREE, Bench, Recorder, framed
 from test.fuzz import INPUTS, nothing_kept
+from test.visitors import CODEC, Asked, House, Odd, Visitor, submit
 from test.wire_samples import spoil
-from txpaxos.client_door import REQUEST_BYTES_MAX, REQUESTS_MAX, ClientConnection, ClientDoor
+from txpaxos.client_door import HELD_BYTES_MAX, REQUEST_BYTES_MAX, ClientDoor
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
+from txpaxos.sessions import Sessions
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -30,77 +30,19 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Read,
+    ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
     Submit,
     Welcome,
 )
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, new_session
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter
 
 reactor: Any = installed_reactor
-SESSION = b"session1"
-CODEC = ClientCodec("test")
 BAD = "bad request of a client"
-
-
-class Odd(Recorder):
-    """Its results and errors are hard to send."""
-
-    def apply(self, slot: int, command: bytes) -> object:
-        super().apply(slot, command)
-        results = {
-            b"object": object(),
-            b"large": 2**64,
-            b"text": "\ud800",
-            b"huge": bytes(FRAME_BYTES_MAX),
-            b"fine": {"total": [1, 2.5, None, "three", b"four"]},
-        }
-        if command == b"words":
-            raise ValueError("\ud800")
-        return results[command]
-
-
-class Visitor:
-    """A client of a door, by hand."""
-
-    def __init__(self, door: ClientDoor) -> None:
-        self.transport = StreamTransport()
-        connection = door.buildProtocol(None)
-        assert connection is not None
-        self.connection: ClientConnection = connection
-        connection.makeConnection(self.transport)
-
-    def say(self, *messages: FromClient | FromNode) -> None:
-        self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
-
-    def heard(self) -> list[FromClient | FromNode]:
-        return [CODEC.decode(message) for message in self.transport.messages()]
-
-    def hang_up(self) -> None:
-        self.connection.connectionLost(Failure(ConnectionDone()))
-
-
-class House:
-    """A node and its door."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.node = bench.node
-        self.door = ClientDoor(bench.node)
-        bench.reactor.idle()
-
-    def visitor(self) -> Visitor:
-        visitor = Visitor(self.door)
-        visitor.heard()
-        return visitor
-
-    def ask(self, *messages: FromClient) -> list[FromClient | FromNode]:
-        """What a visitor hears who says this."""
-        visitor = self.visitor()
-        visitor.say(*messages)
-        self.bench.reactor.idle()
-        return visitor.heard()
 
 
 @pytest.fixture
@@ -108,16 +50,12 @@ def house() -> House:
     return House(Bench("a", ONE))
 
 
-def submit(number: int, command: bytes, sequence: int = 1, session: bytes = SESSION) -> Submit:
-    return Submit(number, session, sequence, 0, command)
-
-
 # ------------------------------------------------------------------- requests
 
 
 def test_a_visitor_is_welcomed(house: House) -> None:
     visitor = Visitor(house.door)
-    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000")]
+    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000", applied_through=1)]
     assert visitor.transport.no_delay
 
 
@@ -157,16 +95,16 @@ def test_a_command_that_fails(house: House, logged_errors: list[dict[str, Any]])
 
 
 def test_a_command_that_is_too_large(house: House) -> None:
-    ((refused),) = house.ask(submit(7, bytes(2**20 + 1)))
+    ((refused),) = house.ask(submit(7, bytes(COMMAND_BYTES_MAX + 1)))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "ValueTooLarge")
 
 
 def test_the_largest_command_fits_the_door(house: House) -> None:
-    command = bytes(2**20)
+    command = bytes(COMMAND_BYTES_MAX)
     (answer,) = house.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, command))
     assert isinstance(answer, Answer)
-    (answer,) = house.ask(Ask(2**64 - 1, "k" * 512, bytes(2**20)))
+    (answer,) = house.ask(Ask(2**64 - 1, "k" * 512, bytes(COMMAND_BYTES_MAX)))
     assert isinstance(answer, AskAnswer)
 
 
@@ -185,6 +123,32 @@ def test_a_question_without_a_subject(house: House) -> None:
     assert refused.error == "ValueTooLarge"
 
 
+def test_a_query() -> None:
+    house = House(Bench("a", ONE, application=Asked))
+    house.ask(submit(1, b"x"))
+    for local in (False, True):
+        assert house.ask(Read(2, b"how many?", local)) == [ReadAnswer(2, 2, msgspec.msgpack.encode(["how many?", 1]))]
+    for bad in (b"!", b"object"):
+        (refused,) = house.ask(Read(3, bad, True))
+        assert isinstance(refused, Refused)
+        assert (refused.request, refused.error) == (3, "QueryFailed")
+    assert len(house.node.applied) == 1
+
+
+def test_a_command_of_a_forgotten_session(house: House) -> None:
+    """The client is told a slot first, at which it can make a new one."""
+    house.node._applier.sessions = Sessions(sessions_max=1)
+    house.ask(submit(1, b"x"))
+    house.ask(submit(1, b"y", session=new_session(b"2" * 16, 0)))
+    welcome, refused = house.ask(submit(7, b"z", 2))
+    assert welcome == Welcome("a", "a", "10.0.0.1:5000", applied_through=3)
+    assert isinstance(refused, Refused)
+    assert (refused.request, refused.error) == (7, "SessionExpired")
+    assert [payload for _, payload in house.node.applied] == [b"x", b"y"]
+    (answer,) = house.ask(submit(8, b"z", 2, session=new_session(b"3" * 16, 3)))
+    assert isinstance(answer, Answer)
+
+
 def test_status(house: House) -> None:
     house.ask(submit(1, b"x"))
     (answer,) = house.ask(StatusRequest(5))
@@ -193,6 +157,7 @@ def test_status(house: House) -> None:
     assert (status["cluster"], status["node"], status["role"], status["leader"]) == ("test", "a", "leader", "a")
     assert (status["ballot"], status["promised"]) == ("1.a", "1.a")
     assert (status["applied_through"], status["chosen_through"], status["waiting"]) == (2, 2, 0)
+    assert status["clients"] == 2
     assert status["counters"] == {}
 
 
@@ -207,7 +172,7 @@ def test_a_result_that_cannot_be_sent(command: bytes, reason: str) -> None:
     (refused,) = house.ask(submit(7, command))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "CommandFailed")
-    assert refused.reason.startswith("applied, but its result cannot be sent: ")
+    assert refused.reason.startswith("applied, but its result cannot be kept: ")
     assert reason in refused.reason
     assert house.node.applied == [(2, command)]
 
@@ -267,54 +232,6 @@ def test_random_requests(house: House) -> None:
     assert house.node.applied == []
     assert len(house.door.connections) == 0
     assert house.ask(submit(1, b"x")) == [Answer(1, msgspec.msgpack.encode("x@1"))]
-
-
-def test_requests_of_one_connection_are_limited() -> None:
-    house = House(Bench("b"))  # nobody leads: nothing gets an answer
-    visitor = house.visitor()
-    visitor.say(*[submit(number, b"x", number) for number in range(REQUESTS_MAX + 2)])
-    refused = visitor.heard()
-    assert [(one.request, one.error) for one in refused if isinstance(one, Refused)] == [
-        (REQUESTS_MAX, "Overloaded"),
-        (REQUESTS_MAX + 1, "Overloaded"),
-    ]
-    assert len(refused) == 2
-    visitor.hang_up()
-
-
-def test_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 2)
-    first, _ = house.visitor(), house.visitor()
-    assert house.door.buildProtocol(None) is None
-    assert house.node.counters == {"too many clients": 1}
-    first.hang_up()
-    assert house.door.buildProtocol(None) is not None
-
-
-def test_who_does_not_read_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 50_000)
-    visitor = house.visitor()
-    assert visitor.transport.producer is visitor.connection
-    visitor.connection.pauseProducing()
-    (answer,) = house.ask(StatusRequest(1))
-    assert isinstance(answer, StatusAnswer)
-    visitor.say(*map(StatusRequest, range(50_000 // len(answer.status))))
-    visitor.say(*map(StatusRequest, range(10)))
-    assert visitor.transport.disconnected
-    assert 40_000 < len(visitor.transport.value()) <= 50_000
-    assert house.node.counters == {"client that does not read": 1}
-
-
-def test_who_reads_late_is_not(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 50_000)
-    visitor = house.visitor()
-    for _ in range(3):
-        visitor.connection.pauseProducing()
-        visitor.say(*map(StatusRequest, range(60)))
-        visitor.transport.clear()
-        visitor.connection.resumeProducing()
-    assert not visitor.transport.disconnected
-    visitor.connection.stopProducing()
 
 
 # --------------------------------------------------------------------- the end
@@ -387,13 +304,16 @@ class Caller(Protocol):
 
 
 async def call(house: House, data: bytes, messages: int | None = None, reads: bool = True) -> Caller:
-    """Connect to the door and say ``data``. Over when the door hangs up, or has said so many ``messages``."""
+    """Connect to the door and say ``data``. Over when the door hangs up, or has said so many ``messages``. One that
+    does not read begins to when the door holds what it may."""
     port = reactor.listenTCP(0, house.door, interface="127.0.0.1")
     caller = Caller(data, reads)
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), caller)
 
     def turn() -> None:
         house.bench.reactor.idle()
+        if not reads and house.door.held_bytes > HELD_BYTES_MAX:
+            caller.transport.resumeProducing()  # type: ignore[union-attr]
         if len(caller.heard) == messages:
             caller.transport.abortConnection()  # type: ignore[union-attr]
 
@@ -418,12 +338,14 @@ async def test_a_client_on_a_real_connection(house: House) -> None:
 
 async def test_a_stranger_on_a_real_connection(house: House) -> None:
     caller = await call(house, b"GET / HTTP/1.1\r\n\r\n")
-    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000")]
+    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", applied_through=1)]
     assert house.node.counters == {BAD: 1}
 
 
-async def test_who_does_not_read_a_real_connection(house: House) -> None:
+async def test_who_reads_late_on_a_real_connection(house: House) -> None:
+    """More is asked for than is held, and all of it comes, whole, when the client begins to read."""
     questions = [CODEC.encode(Ask(number, "king", bytes(2**20))) for number in range(40)]
-    caller = await call(house, framed(*questions), reads=False)
-    assert caller.heard == []
-    assert house.node.counters == {"client that does not read": 1}
+    caller = await call(house, framed(*questions), messages=41, reads=False)
+    assert sorted(one.request for one in caller.heard if isinstance(one, AskAnswer)) == list(range(40))
+    assert house.node.counters == {}
+    assert (house.door.held_bytes, house.door.partial_bytes) == (0, 0)

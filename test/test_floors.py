@@ -34,8 +34,10 @@ CORE = LOWEST | {"txpaxos.core"}
 BESIDE_STORAGE = CORE | {"txpaxos.packing"}
 LOWER = BESIDE_STORAGE | {"txpaxos.wire", "txpaxos.storage"}
 PROTOCOL_ROOMS = (
-    *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.applier", "txpaxos.cluster", "txpaxos.network"),
-    *("txpaxos.performer", "txpaxos.sessions", "txpaxos.streams", "txpaxos.submissions"),
+    *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.audits"),
+    *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
+    *("txpaxos.performer", "txpaxos.questions", "txpaxos.reads", "txpaxos.sessions", "txpaxos.snapshots"),
+    *("txpaxos.streams", "txpaxos.submissions", "txpaxos.transfer"),
 )
 PROTOCOL = LOWER | frozenset(PROTOCOL_ROOMS)
 
@@ -136,6 +138,8 @@ def test_imports_point_down(file: Path) -> None:
         ("txpaxos.storage.disk", "from txpaxos.wire import codec"),
         ("txpaxos.storage.disk", "from txpaxos.testing import store_contract"),
         ("txpaxos.protocol", "from txpaxos.cli import main"),
+        ("txpaxos.reads", "from txpaxos.client import Client"),
+        ("txpaxos.snapshots", "from txpaxos.testing import cluster"),
         ("txpaxos.testing.simulation", "from txpaxos import cli"),
         ("txpaxos.cli.demo", "from txpaxos.testing import simulation"),
         ("twisted.plugins.txpaxos_plugin", "import txpaxos.tap"),
@@ -183,4 +187,4 @@ def test_small_enough_to_read(file: Path) -> None:
 
 
 def test_core_is_read_in_an_hour() -> None:
-    assert sum(len(file.read_text().splitlines()) for file in python_files("txpaxos/core")) <= 2000
+    assert sum(len(file.read_text().splitlines()) for file in python_files("txpaxos/core")) <= 2400

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from txpaxos.errors import CommandFailed, OutcomeUnknown, Overloaded, ValueTooLarge
+from txpaxos.errors import CommandFailed, NotChosen, OutcomeUnknown, Overloaded, SessionExpired, ValueTooLarge
 from txpaxos.testing.history import (
     UNKNOWN,
     Event,
@@ -72,6 +72,8 @@ def test_what_is_recorded_is_read(tmp_path: Path) -> None:
     [
         (Overloaded("too much"), "fail"),
         (ValueTooLarge("too large"), "fail"),
+        (NotChosen("never sent"), "fail"),
+        (SessionExpired("forgotten"), "unknown"),
         (OutcomeUnknown("who knows"), "unknown"),
         (CommandFailed("ValueError"), "unknown"),
         (RuntimeError("a bug"), "unknown"),

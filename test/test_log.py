@@ -7,7 +7,7 @@ import pytest
 from test.core_cluster import CoreCluster, Faults
 from txpaxos.core.log import Log
 from txpaxos.core.messages import LOWEST, Ballot, Vote
-from txpaxos.core.ready import Chosen, Learned, LogRecord, Promised, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
 
 ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "c")
 
@@ -170,6 +170,130 @@ class TestRecovery:
         assert [item.value for item in log.advance()] == [b"v", b"w"]
 
 
+class TestSnapshots:
+    def test_compacted_slots_are_chosen_but_not_here(self) -> None:
+        log = chosen_log(b"a", b"b", b"c")
+        log.compact(2)
+        assert (log.first_slot, log.chosen_through) == (3, 3)
+        assert log.values_from(3) == [b"c"]
+        assert log.values_from(2) == log.values_from(1, 9, 9) == []
+        assert log.learn(1, b"whatever") is None, "it cannot be compared any more"
+        log.learn(4, b"d")
+        assert log.advance() == [Chosen(4, b"d")]
+        assert log.values_from(4) == [b"d"]
+
+    def test_compacting_again_or_less_changes_nothing(self) -> None:
+        log = chosen_log(b"a", b"b", b"c")
+        for through in (2, 2, 1, 0):
+            log.compact(through)
+            assert (log.first_slot, log.values_from(3)) == (3, [b"c"])
+        log.compact(3)
+        assert (log.first_slot, log.values_from(4)) == (4, [])
+        with pytest.raises(AssertionError):
+            log.compact(4)
+
+    def test_contradiction_is_told_where_the_value_is_kept(self) -> None:
+        log = chosen_log(b"a", b"b")
+        assert log.contradicts(1, b"x")
+        log.compact(1)
+        assert not log.contradicts(1, b"x")
+        assert log.contradicts(2, b"x")
+        assert not log.contradicts(2, b"b")
+        assert not log.contradicts(3, b"x")
+
+    def test_a_checkpoint_is_the_log_beside_its_snapshot(self) -> None:
+        log = chosen_log(b"a", b"b", b"c")
+        log.accept(ONE, 4, b"d")
+        log.accept(TWO, 6, b"f")
+        log.learn(7, b"g")
+        log.promise(THREE)
+        records = log.checkpoint(2)
+        assert records == [
+            Promised(THREE),
+            Learned(3, (b"c",)),
+            Learned(7, (b"g",)),
+            Voted(ONE, 4, b"d", 2),
+            Voted(TWO, 6, b"f", 2),
+        ]
+        again = Log.recover(records, 2)
+        assert (again.promised, again.first_slot, again.chosen_through) == (THREE, 3, 3)
+        assert again.values_from(3) == [b"c"]
+        assert again.votes_from(1) == log.votes_from(1)
+        for slot, value in ((4, b"d"), (5, b"e"), (6, b"f")):
+            again.learn(slot, value)
+        assert [item.slot for item in again.advance()] == [4, 5, 6, 7]
+
+    def test_a_checkpoint_of_nothing_beyond(self) -> None:
+        assert chosen_log(b"a").checkpoint(1) == [Promised(LOWEST)]
+        log = chosen_log(b"a", b"b")
+        log.compact(2)
+        with pytest.raises(AssertionError):
+            log.checkpoint(1)
+
+    def test_install_goes_on_from_there(self) -> None:
+        log = chosen_log(b"a", b"b")
+        for slot in (3, 5, 6):
+            log.accept(ONE, slot, b"%d" % slot)
+        for slot in (4, 5, 7):
+            log.learn(slot, b"%d" % slot)
+        log.install(5)
+        assert (log.first_slot, log.chosen_through) == (6, 5)
+        assert log.values_from(6) == log.values_from(1) == []
+        assert log.votes_from(1) == (Vote(6, ONE, b"6"),)
+        assert log.promised == ONE
+        log.vouch(ONE, 6)
+        assert log.advance() == [Chosen(6, b"6"), Chosen(7, b"7")]
+        with pytest.raises(AssertionError):
+            log.install(7)
+
+    def test_recovery_beside_a_snapshot_passes_over_what_is_in_it(self) -> None:
+        """The snapshot was complete before its checkpoint was on disk."""
+        records: list[LogRecord] = [
+            Voted(ONE, 1, b"old", 0),
+            Learned(1, (b"a", b"b", b"c")),
+            Voted(TWO, 4, b"d", 3),
+            Voted(TWO, 5, b"e", 4),
+        ]
+        log = Log.recover(records, 2)
+        assert (log.first_slot, log.chosen_through, log.promised) == (3, 4, TWO)
+        assert log.values_from(3) == [b"c", b"d"]
+        assert log.votes_from(1) == (Vote(5, TWO, b"e"),)
+        log = Log.recover(records, 9)
+        assert (log.first_slot, log.chosen_through, log.promised) == (10, 9, TWO)
+        assert (log.values_from(10), log.votes_from(1)) == ([], ())
+
+    def test_recovery_beside_the_older_snapshot_believes_no_vote_that_a_newer_one_overtook(self) -> None:
+        """This node voted for what was not chosen in the end, was away, and got a snapshot; of that it is bereft."""
+        live = Log()
+        saved: list[LogRecord | None] = [live.accept(ONE, 1, b"a"), live.accept(ONE, 2, b"never chosen")]
+        live.install(5)
+        saved += [Checkpoint(5, installed=True), *live.checkpoint(5)]
+        saved += [live.accept(TWO, 6, b"f"), live.learn(6, b"f")]
+        live.advance()
+        saved += [live.accept(TWO, 7, b"g")]
+        records = [record for record in saved if record is not None]
+        log = Log.recover(records)
+        assert log.chosen_through == 0
+        assert log.votes_from(1)[:2] == (Vote(1, ONE, b"a"), Vote(2, ONE, b"never chosen"))
+        log.learn(1, b"a")
+        log.learn(2, b"chosen")
+        for slot in (3, 4, 5):
+            log.learn(slot, b"%d" % slot)
+        assert [item.value for item in log.advance()] == [b"a", b"chosen", b"3", b"4", b"5", b"f"]
+        assert Log.recover(records, 5).chosen_through == 6
+
+    def test_recovery_beside_the_older_snapshot_knows_all_up_to_an_own_newer_one(self) -> None:
+        """It had learned all that, from its own votes or otherwise, when it took it."""
+        live = Log()
+        saved: list[LogRecord | None] = [live.accept(ONE, slot, b"%d" % slot) for slot in (1, 2, 3)]
+        live.vouch(ONE, 3)
+        live.advance()
+        saved += [Checkpoint(3), *live.checkpoint(3)]
+        log = Log.recover([record for record in saved if record is not None])
+        assert log.values_from(1) == [b"1", b"2", b"3"]
+        assert log.votes_from(1) == ()
+
+
 def check_recovery(live: Log, disk: list[LogRecord]) -> int:
     """A node rebuilt from ``disk`` promises and has voted the same, and knows a prefix.
 
@@ -216,3 +340,13 @@ def test_any_part_of_the_disk_that_a_crash_leaves_recovers() -> None:
             assert log.chosen_through >= chosen_through
             promised, chosen_through = log.promised, log.chosen_through
         assert chosen_through > 50
+
+
+def test_a_log_whose_snapshot_was_put_aside_remembers_what_came_after() -> None:
+    """The slots that only the snapshot knew are asked for; promise and votes stand."""
+    records: list[LogRecord] = [Checkpoint(10), Promised(TWO), Learned(11, (b"k",)), Voted(TWO, 12, b"l", 11)]
+    log = Log.recover(records)
+    assert (log.chosen_through, log.promised) == (0, TWO)
+    assert [vote.slot for vote in log.votes_from(1)] == [12]
+    log.install(10)
+    assert log.advance() == [Chosen(11, b"k")]

@@ -131,8 +131,8 @@ def vote_without_promising(self: Log, ballot: Ballot, slot: Slot, value: bytes) 
     return record
 
 
-def recover_no_votes(records: Any) -> Log:
-    log = shipped_recover(records)
+def recover_no_votes(records: Any, base: int = 0) -> Log:
+    log = shipped_recover(records, base)
     log._votes = {}
     return log
 

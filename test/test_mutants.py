@@ -55,7 +55,13 @@ def test_no_two_mutants_are_the_same() -> None:
 
 
 def test_named_tests_exist() -> None:
-    assert all((ROOT / file).is_file() for mutant in MUTANTS.values() for file in mutant.tries)
+    assert all(is_there(name) for mutant in MUTANTS.values() for name in mutant.tries)
+
+
+def is_there(name: str) -> bool:
+    """Whether there is that test file, or that test in it."""
+    file, _, test = name.partition("::")
+    return (ROOT / file).is_file() and f"def {test}" in (ROOT / file).read_text()
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -123,7 +129,10 @@ def test_a_file_that_cannot_be_collected_fails(small_tree: Path) -> None:
 def test_kinds() -> None:
     assert kind_of("test/test_agreement.py") == "model"
     assert kind_of("test/test_replica.py") == "unit"
-    assert all((ROOT / "test" / f"{file}.py").exists() for files in KINDS.values() for file in files)
+    assert kind_of("test/test_subjects.py::test_one_value_whatever_happens[3]") == "model"
+    assert kind_of("test/test_subjects.py::test_first_one_wins") == "unit"
+    known = [name.partition("::") for names in KINDS.values() for name in names]
+    assert all(is_there(f"test/{file.removesuffix('.py')}.py{mark}{test}") for file, mark, test in known)
 
 
 # ------------------------------------------------------------ the patches

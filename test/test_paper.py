@@ -13,6 +13,7 @@ import pytest
 from test.core_cluster import CoreCluster, Faults, Post
 from txpaxos.core import practical
 from txpaxos.core.essential import Acceptor, Learner, Proposer
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -31,7 +32,6 @@ from txpaxos.core.messages import (
     Vote,
 )
 from txpaxos.core.ready import DecreeState
-from txpaxos.core.replica import Limits
 
 ABC = ("a", "b", "c")
 

@@ -90,7 +90,7 @@ async def test_no_increment_is_lost_or_doubled(reactor: Any, tmp_path: Path) -> 
 
 def test_proof_finds_what_is_wrong(tmp_path: Path) -> None:
     """The log holds +1, +2 (twice, sent again), +3 and +4; of +4 the client got no answer, +5 never arrived."""
-    nodes, session = configure(tmp_path), b"session!"
+    nodes, session = configure(tmp_path), bytes(8) + b"session!"
     amounts = (1, 2, 2, 3, 4)
     values = tuple(encode_batch([Command(session, amount, 0, b"+%d" % amount)]) for amount in amounts)
     for node in NODES:
@@ -316,7 +316,7 @@ def test_disk_that_is_full_at_the_start(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_disk_that_is_full_later(reactor: Any, tmp_path: Path) -> None:
     """A node whose journal may not grow ends and says so; the others go on; with space again it catches up."""
-    nodes = LocalCluster(reactor, "test", NODES, tmp_path)
+    nodes = LocalCluster(reactor, "test", NODES, tmp_path, ["--snapshot-log-bytes", f"{2**40}"])  # The log stays whole.
     folder = tmp_path / "c"
     with small_disk(folder, 2 * SEGMENT_BYTES + MEBIBYTE):
         filler = folder / "filler"

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from test.fakes import (
     ONE,
+    SESSION,
     Bench,
     Reactor,
     Recorder,
@@ -75,7 +76,7 @@ def test_a_restart_applies_the_log_to_a_new_application() -> None:
 
 def test_a_restart_keeps_the_sessions() -> None:
     """A command sent again after the restart gets its first outcome."""
-    command = Command(b"session1", 1, 0, b"x")
+    command = Command(SESSION, 1, 0, b"x")
     bench = alone()
     first = outcome_of(bench.node.submit_command(command))
     bench.reactor.idle()

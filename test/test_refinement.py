@@ -14,6 +14,7 @@ import pytest
 
 from test.core_cluster import CoreCluster, Faults
 from txpaxos.core import essential
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -30,7 +31,6 @@ from txpaxos.core.messages import (
     Slot,
 )
 from txpaxos.core.ready import Chosen, LogRecord, Promised, Ready, Voted
-from txpaxos.core.replica import Limits
 
 
 class ShadowedCluster(CoreCluster):

@@ -13,6 +13,7 @@ import pytest
 
 from test.core_cluster import campaign, elect, sent, settle
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -43,7 +44,7 @@ from txpaxos.core.ready import (
     Ready,
     Voted,
 )
-from txpaxos.core.replica import Limits, Replica
+from txpaxos.core.replica import Replica
 
 ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "c")
 

@@ -10,6 +10,7 @@ import pytest
 from test.core_cluster import CoreCluster, Post, campaign, elect, sent, settle
 from test.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -36,7 +37,7 @@ from txpaxos.core.ready import (
     LeadershipLost,
     Learned,
 )
-from txpaxos.core.replica import Limits, Replica
+from txpaxos.core.replica import Replica
 
 LONGEST = Timing().liveness_window_seconds[1]
 

@@ -79,8 +79,9 @@ def in_words(message: LogMessage) -> str:
             return "canvass: would you back me?"
         case Support():
             return "support"
-        case _:
+        case Heartbeat() | HeartbeatAck():
             return f"heartbeat {message.ballot}, chosen through {message.chosen_through}"
+    raise AssertionError(message)  # No scenario has reads or snapshots.
 
 
 class Story(CoreCluster):

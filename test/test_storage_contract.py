@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from test.test_storage_disk import FaultyDisk, failing
 from txpaxos.storage.disk import Disk
+from txpaxos.storage.execute import execute_here
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.store import DiskStore, Store
 from txpaxos.testing.store_contract import StoreContract
@@ -34,6 +35,10 @@ class TestMemoryStore(StoreContract):
         assert isinstance(store, MemoryStore)
         store.failing = True
 
+    def break_snapshot(self, store: Store) -> None:
+        assert isinstance(store, MemoryStore)
+        store.files.failing = True
+
     def test_a_reopened_store_leaves_nothing_to_the_old_one(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         again = store.reopen() if isinstance(store, MemoryStore) else None
@@ -42,7 +47,7 @@ class TestMemoryStore(StoreContract):
 
 
 class TestDiskStore(StoreContract):
-    options: dict[str, Any] = {"sync_in_thread": False, "segment_bytes": 1 << 20}
+    options: dict[str, Any] = {"execute": execute_here, "segment_bytes": 1 << 20}
 
     def make_store(self, location: Path) -> DiskStore:
         self.disk = FaultyDisk(Disk())
@@ -55,6 +60,8 @@ class TestDiskStore(StoreContract):
     def break_store(self, store: Store) -> None:
         self.disk.at, self.disk.fault = len(self.disk.calls), failing(errno.EIO)  # once, and never again
 
+    break_snapshot = break_store
+
     @pytest.fixture(autouse=True)
     def _let_go(self) -> Iterator[None]:
         yield
@@ -62,7 +69,7 @@ class TestDiskStore(StoreContract):
 
 
 class TestDiskStoreOfSmallSegments(TestDiskStore):
-    options = {"sync_in_thread": False, "segment_bytes": 4096}
+    options = {"execute": execute_here, "segment_bytes": 4096}
 
 
 @implementer(IReactorFromThreads)
@@ -76,8 +83,15 @@ class ReactorThread:
         self.calls.put(lambda: callable(*args, **kwargs))
 
     def wait(self, deferred: Deferred[Any]) -> None:
-        while not deferred.called:
+        fired: list[object] = []  # not .called: it is true also while a Deferred waits for another one
+        deferred.addBoth(self._note, fired)
+        while not fired:
             self.calls.get(timeout=30)()
+
+    @staticmethod
+    def _note(result: T, fired: list[object]) -> T:
+        fired.append(None)
+        return result
 
 
 class TestDiskStoreInThread(TestDiskStore):

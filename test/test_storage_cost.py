@@ -18,7 +18,7 @@ from txpaxos.core.ready import Record
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import measure_sync
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store_contract import subject, voted
+from txpaxos.testing.store_harness import subject, voted
 
 ROUNDS = 300
 VALUE = b"x" * 100

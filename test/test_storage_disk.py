@@ -224,6 +224,12 @@ class VolatileDisk(Disk):
     def read(self, path: str) -> bytes:
         return bytes(self._file(path).seen)
 
+    def read_at(self, path: str, offset: int, size: int) -> bytes:
+        return bytes(self._file(path).seen[offset : offset + size])
+
+    def file_size(self, path: str) -> int:
+        return len(self._file(path).seen)
+
     def create(self, path: str) -> int:
         if path not in self.names:
             self._exists(os.path.dirname(path))
@@ -242,6 +248,11 @@ class VolatileDisk(Disk):
     def allocate(self, handle: int, size: int) -> None:
         self.handles[handle].seen.extend(bytes(size))
 
+    def truncate(self, handle: int, size: int) -> None:
+        file = self.handles[handle]
+        del file.seen[size:]
+        file.dirty = {sector for sector in file.dirty if sector * SECTOR < size}
+
     def write_at(self, handle: int, data: bytes | memoryview, offset: int) -> int:
         file = self.handles[handle]
         end = offset + len(data)
@@ -257,7 +268,8 @@ class VolatileDisk(Disk):
 
     def sync(self, handle: int) -> None:
         file = self.handles[handle]
-        file.on_disk.extend(bytes(len(file.seen) - len(file.on_disk)))
+        file.on_disk.extend(bytes(max(0, len(file.seen) - len(file.on_disk))))
+        del file.on_disk[len(file.seen) :]
         file.put(set(file.dirty))
 
     def close(self, handle: int) -> None:
@@ -311,7 +323,7 @@ def test_names(disk_and_folder: tuple[FaultyDisk, str]) -> None:
     assert disk.list_directory(path) == ["c"]
     disk.unlink(path + "/c")
     assert disk.list_directory(path) == []
-    for call in (disk.unlink, disk.read, disk.open, disk.list_directory, disk.sync_directory):
+    for call in (disk.unlink, disk.read, disk.file_size, disk.open, disk.list_directory, disk.sync_directory):
         with pytest.raises(FileNotFoundError):
             call(path + "/c")
     with pytest.raises(FileNotFoundError):
@@ -336,8 +348,24 @@ def test_bytes(disk_and_folder: tuple[FaultyDisk, str]) -> None:
     disk.sync(handle)
     disk.close(handle)
     assert disk.read(path) == bytes(1500) + b"abcde" + bytes(495) + b"end"
+    assert disk.file_size(path) == 2003
+    assert disk.read_at(path, 1499, 7) == b"\0abcde\0"
+    assert disk.read_at(path, 2001, 7) == b"nd"
+    handle = disk.open(path)
+    disk.truncate(handle, 1503)
+    disk.sync(handle)
+    disk.close(handle)
+    assert disk.read(path) == bytes(1500) + b"abc"
     disk.close(disk.create(path))
     assert disk.read(path) == b""
+
+
+def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, size, offset: pread(handle, min(size, 3), offset))
+    assert Disk().read_at(f"{tmp_path}/file", 1, 8) == b"12345678"
+    assert Disk().read_at(f"{tmp_path}/file", 1, 80) == b"123456789"
 
 
 def test_a_lock_keeps_others_out_until_it_is_closed(disk_and_folder: tuple[FaultyDisk, str]) -> None:

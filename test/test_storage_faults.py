@@ -33,7 +33,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.records import divide
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store_contract import subject, voted
+from txpaxos.testing.store_harness import subject, voted
 
 SAVES: list[list[Record]] = [
     [Promised(Ballot(1, "node-1"))],

@@ -17,7 +17,7 @@ from test.test_storage_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.journal import Journal
-from txpaxos.storage.segment import SECTOR_BYTES, Frame, SegmentHeader, frame_bytes, read_frames
+from txpaxos.storage.segment import SECTOR_BYTES, Frame, Frames, SegmentHeader, frame_bytes
 
 IDENTITY = 0x1122334455667788
 SEGMENT_BYTES = 8192
@@ -49,10 +49,10 @@ class Journals:
         return journal
 
     def read(self, since: int = 0, identity: int = IDENTITY) -> list[bytes]:
-        """What a journal opened now reads."""
+        """What a journal opened now reads that looks for the frame at position ``since``."""
         journal = Journal(UnsyncedDisk(), str(self.path), identity, SEGMENT_BYTES)
         try:
-            return [frame.body for frame in journal.read(since)]
+            return [frame.body for frame in journal.read(lambda frame: frame.position == since)]
         finally:
             journal.close()
 
@@ -62,7 +62,7 @@ class Journals:
     def frames(self, number: int = 0) -> list[Frame]:
         """The frames in a segment."""
         data = self.segment(number).read_bytes()
-        return read_frames(data, SegmentHeader.unpack(data, ""), "")[0]
+        return [*Frames(data, SegmentHeader.unpack(data, ""), "")]
 
     def write(self, data: bytes | bytearray, offset: int = 0, number: int = 0) -> None:
         """Put other bytes into a segment."""
@@ -179,7 +179,7 @@ def test_old_segments_can_be_dropped(journals: Journals) -> None:
     journal.drop_before(1000)
     assert len(list(journals.path.iterdir())) == 1
     assert journals.read(since=60) == [b"more"]
-    with pytest.raises(StoreError, match=r"segment is damaged at offset 0: it begins with frame \d+, 0 is needed"):
+    with pytest.raises(StoreError, match=r"segment is damaged at offset 0: it begins with frame \d+, and no snapshot"):
         journals.read()
 
 
@@ -187,13 +187,15 @@ def test_a_crash_while_segments_are_dropped_leaves_no_gap() -> None:
     for at, seed in itertools.product(range(8), range(10)):
         disk = VolatileDisk(random.Random(f"{at} {seed}"))
         fill(disk, [b"%d" % number * 5000 for number in range(5)])
-        faulty = FaultyDisk(disk, at + 7, crash_before)
+        faulty = FaultyDisk(disk, fault=crash_before)
         journal = Journal(faulty, "/j", IDENTITY, SEGMENT_BYTES)
         with contextlib.suppress(Crash):
             journal.read()
+            faulty.at = len(faulty.calls) + at
             journal.drop_before(4)
         disk.lose_power()
-        assert [frame.position for frame in Journal(disk, "/j", IDENTITY, SEGMENT_BYTES).read(since=4)] == [4]
+        frames = Journal(disk, "/j", IDENTITY, SEGMENT_BYTES).read(lambda frame: frame.position == 4)
+        assert [frame.position for frame in frames] == [4]
 
 
 def test_a_failed_drop_is_final(journals: Journals) -> None:

@@ -25,7 +25,7 @@ from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Work, execute_here, measu
 from txpaxos.storage.identity import Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store_contract import subject, voted
+from txpaxos.testing.store_harness import subject, voted
 
 
 class Folder:

@@ -79,6 +79,7 @@ class SubjectCluster(Cluster[Subjects]):
             assert isinstance(item, SubjectChosen)
             self.check((item,))
         for answer in ready.answers:
+            assert isinstance(answer, AskAnswered)
             assert answer.question not in self.answers, answer
             self.answers[answer.question] = answer.value
 

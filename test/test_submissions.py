@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -13,12 +12,14 @@ from test.fakes import error_of, outcome_of, unpack
 from txpaxos.applier import Applier
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import OutcomeUnknown, Overloaded, ValueTooLarge
-from txpaxos.sessions import Outcome
+from txpaxos.sessions import Outcome, Sessions
 from txpaxos.submissions import CommandLimits, Submissions
-from txpaxos.wire.commands import Command, decode_batch, encode_batch
+from txpaxos.wire.commands import Command, decode_batch, encode_batch, new_session
+
+SESSION, OTHER = new_session(b"1" * 16, 0), new_session(b"2" * 16, 0)
 
 
-def command(sequence: int, payload: bytes = b"x", session: bytes = b"session1", acknowledged: int = 0) -> Command:
+def command(sequence: int, payload: bytes = b"x", session: bytes = SESSION, acknowledged: int = 0) -> Command:
     return Command(session, sequence, acknowledged, payload)
 
 
@@ -27,7 +28,9 @@ class Desk:
 
     def __init__(self, leading: bool, **limits: Any) -> None:
         self.applier = Applier(lambda slot, payload: payload.decode())
-        self.submissions = Submissions(self.applier, attrs.evolve(CommandLimits(), **limits))
+        self.submissions = Submissions(
+            self.applier, CommandLimits(**{"forward_bytes_a_second": float("inf"), **limits})
+        )
         if leading:
             self.submissions.lead()
 
@@ -95,8 +98,8 @@ def test_a_command_bigger_than_a_batch_goes_alone() -> None:
 def test_forwarded_commands_wait_with_the_leaders_own() -> None:
     desk = Desk(leading=True)
     desk.take(command(1))
-    desk.submissions.take_forwarded([command(1, session=b"session2"), command(2, session=b"session2")])
-    assert [one.session for one in desk.next_batch()] == [b"session1", b"session2", b"session2"]
+    desk.submissions.take_forwarded([command(1, session=OTHER), command(2, session=OTHER)])
+    assert [one.session for one in desk.next_batch()] == [SESSION, OTHER, OTHER]
 
 
 def test_forwarded_commands_that_were_applied_are_left_out() -> None:
@@ -132,7 +135,7 @@ def test_the_outcome_reaches_whoever_waits() -> None:
     assert len(desk.submissions) == 1
     assert outcome == []
     desk.apply(command(1, b"hello"))
-    assert outcome == [Outcome("hello")]
+    assert outcome == [Outcome.returned("hello")]
 
 
 def test_the_same_command_twice_at_one_node() -> None:
@@ -141,14 +144,14 @@ def test_the_same_command_twice_at_one_node() -> None:
     outcomes = [outcome_of(waiting) for waiting in desk.take(command(1), command(1))]
     assert sequences(desk.next_batch()) == [1]
     desk.apply(command(1))
-    assert outcomes == [[Outcome("x")], [Outcome("x")]]
+    assert outcomes == [[Outcome.returned("x")], [Outcome.returned("x")]]
 
 
 def test_a_command_that_was_applied_is_answered_at_once() -> None:
     desk = Desk(leading=True)
     desk.apply(command(1, b"first"))
     (waiting,) = desk.take(command(1, b"first"))
-    assert unpack(outcome_of(waiting)) == Outcome("first")
+    assert unpack(outcome_of(waiting)) == Outcome.returned("first")
     assert desk.submissions.next_value() is None
 
 
@@ -214,7 +217,7 @@ def test_a_caller_that_gave_up_does_no_harm() -> None:
     gave_up.addErrback(lambda _: None)
     gave_up.cancel()
     desk.apply(*desk.next_batch())
-    assert unpack(outcome_of(waits)) == Outcome("x")
+    assert unpack(outcome_of(waits)) == Outcome.returned("x")
 
 
 # ------------------------------------------------------------ the followers
@@ -298,7 +301,7 @@ def test_one_that_leads_no_longer_forwards_what_it_had_to_propose() -> None:
     desk.take(command(1))
     desk.next_batch()
     desk.take(command(2))
-    desk.submissions.take_forwarded([command(1, session=b"session2")])
+    desk.submissions.take_forwarded([command(1, session=OTHER)])
     desk.submissions.follow()
     assert desk.submissions.next_value() is None
     assert sequences(desk.submissions.due(0.0)) == [1, 2]  # the forwarded one is its own node's to send again
@@ -328,3 +331,99 @@ def test_nothing_is_due_without_callers() -> None:
     desk.submissions.follow()
     assert desk.submissions.wake_at is None
     assert desk.submissions.due(100.0) == ()
+
+
+def test_a_big_one_is_given_more_time() -> None:
+    desk = Desk(leading=False, forward_seconds=0.25, forward_seconds_max=2.0, forward_bytes_a_second=1e6)
+    desk.take(command(1, bytes(500_000)), command(2))
+    while desk.submissions.due(0.0):
+        pass
+    assert sequences(desk.submissions.due(0.3)) == [2]
+    assert desk.submissions.due(0.74) == ()
+    assert sequences(desk.submissions.due(0.75)) == [1]
+
+
+# ---------------------------------------------------------------- expiry
+
+
+def expire(desk: Desk) -> None:
+    """The table holds one session, and the first is forgotten for another."""
+    desk.applier.sessions = Sessions(sessions_max=1)
+    desk.apply(command(1))
+    desk.apply(command(1, session=OTHER))
+
+
+def test_a_command_of_a_forgotten_session_is_answered_at_once() -> None:
+    desk = Desk(leading=True)
+    expire(desk)
+    (waiting,) = desk.take(command(2))
+    assert unpack(outcome_of(waiting)).expired
+    assert desk.submissions.next_value() is None
+    desk.submissions.take_forwarded([command(2)])
+    assert desk.submissions.next_value() is None
+
+
+def test_a_session_forgotten_while_its_command_waits() -> None:
+    leader, follower = Desk(leading=True), Desk(leading=False)
+    for desk in (leader, follower):
+        (waiting,) = desk.take(command(2))
+        outcome = outcome_of(waiting)
+        expire(desk)
+        if desk is follower:
+            assert desk.submissions.due(100.0) == ()
+        else:
+            desk.apply(*desk.next_batch())
+        assert unpack(outcome).expired
+        assert len(desk.submissions) == 0
+
+
+# ----------------------------------------------------------- many at a time
+
+
+def test_forwarded_again_before_its_turn_it_waits_once() -> None:
+    desk = Desk(leading=True)
+    desk.take(command(1))
+    for _ in range(3):
+        desk.submissions.take_forwarded([command(1), command(2)])
+    assert sequences(desk.next_batch()) == [1, 2]
+    desk.submissions.take_forwarded([command(2)])  # and again once it was proposed: it may have been lost
+    assert sequences(desk.next_batch()) == [2]
+
+
+def test_a_command_forwarded_here_before_is_waited_for() -> None:
+    desk = Desk(leading=True)
+    desk.submissions.take_forwarded([command(1)])
+    (waiting,) = desk.take(command(1))
+    assert sequences(desk.next_batch()) == [1]
+    desk.apply(command(1))
+    assert unpack(outcome_of(waiting)) == Outcome.returned("x")
+
+
+def test_to_submit_one_more_does_not_look_through_all() -> None:
+    """With 20,000 waiting for their leader, as with one."""
+    looked: list[Command] = []
+
+    class Watched(Sessions):
+        def is_applied(self, one: Command) -> bool:
+            looked.append(one)
+            return super().is_applied(one)
+
+    desk = Desk(leading=False)
+    desk.take(*[command(sequence) for sequence in range(1, 20_000)])
+    while desk.submissions.due(0.0):
+        pass
+    desk.applier.sessions = Watched()
+    desk.take(command(20_000))
+    assert sequences(desk.submissions.due(0.1)) == [20_000]
+    assert desk.submissions.wake_at == 0.25
+    assert len(looked) == 2
+
+
+def test_due_times_of_finished_commands_are_forgotten() -> None:
+    desk = Desk(leading=False)
+    for sequence in range(1, 1000):
+        desk.take(command(sequence, acknowledged=sequence - 1))
+        assert sequences(desk.submissions.due(sequence / 100)) == [sequence]
+        desk.apply(command(sequence, acknowledged=sequence - 1))
+        assert desk.submissions.wake_at is None
+    assert len(desk.submissions._due) == 0

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from test.wire_samples import BATCH, COMMANDS
+from test.wire_samples import BATCH, COMMANDS, SESSIONS
 from txpaxos.core.messages import NO_OP
 from txpaxos.errors import CodecError
-from txpaxos.wire.commands import Command, decode_batch, encode_batch
+from txpaxos.wire.commands import SESSION_BYTES_MAX, Command, decode_batch, encode_batch, new_session, session_born
 
 GOOD = BATCH[0]
 
@@ -88,3 +88,16 @@ def test_what_could_not_be_decoded_is_not_encoded(changed: dict[str, Any]) -> No
     with pytest.raises(ValueError, match="a command needs a session of 8 to 32 bytes") as raised:
         encode_batch([GOOD, GOOD._replace(**changed)])
     assert "\n" not in str(raised.value)
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 2**64 - 1))
+def test_a_session_says_when_it_was_made(random_bytes: bytes, born: int) -> None:
+    session = new_session(random_bytes, born)
+    assert session_born(session) == born
+    assert session.endswith(random_bytes)
+    assert len(session) == 24 <= SESSION_BYTES_MAX
+
+
+@given(SESSIONS)
+def test_every_session_was_made_at_some_slot(session: bytes) -> None:
+    assert 0 <= session_born(session) < 2**64

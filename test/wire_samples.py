@@ -15,6 +15,7 @@ from txpaxos.core.messages import (
     Accepted,
     AcceptedSlot,
     AcceptSlot,
+    AskReadPoint,
     Ballot,
     Canvass,
     ChosenValues,
@@ -28,7 +29,9 @@ from txpaxos.core.messages import (
     Promise,
     PromiseLog,
     Proposal,
+    ReadPoint,
     Support,
+    Truncated,
     Vote,
 )
 from txpaxos.wire.client_messages import (
@@ -36,6 +39,8 @@ from txpaxos.wire.client_messages import (
     Ask,
     AskAnswer,
     ClientCodec,
+    Read,
+    ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
@@ -44,7 +49,7 @@ from txpaxos.wire.client_messages import (
 )
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Command
-from txpaxos.wire.peer_messages import Forward, Hello
+from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, SnapshotPart
 
 COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
@@ -82,6 +87,12 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     AcceptedSlot: st.builds(AcceptedSlot, BALLOTS, SLOTS),
     Fetch: st.builds(Fetch, SLOTS),
     ChosenValues: st.builds(ChosenValues, SLOTS, tuples(VALUES), COUNTS),
+    Truncated: st.builds(Truncated, SLOTS),
+    AskReadPoint: st.builds(AskReadPoint, COUNTS),
+    ReadPoint: st.builds(ReadPoint, COUNTS, COUNTS),
+    FetchSnapshot: st.builds(FetchSnapshot, COUNTS, COUNTS, COUNTS),
+    SnapshotPart: st.builds(SnapshotPart, SLOTS, COUNTS, COUNTS, VALUES),
+    Audit: st.builds(Audit, SLOTS, VALUES, VALUES),
     Hello: st.builds(Hello),
     Forward: st.builds(Forward, tuples(COMMANDS)),
 }
@@ -89,9 +100,11 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, COUNTS, SESSIONS, COUNTS, COUNTS, VALUES),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     StatusRequest: st.builds(StatusRequest, COUNTS),
-    Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES),
+    Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
+    Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS),
     Answer: st.builds(Answer, COUNTS, VALUES),
     AskAnswer: st.builds(AskAnswer, COUNTS, st.none() | VALUES),
+    ReadAnswer: st.builds(ReadAnswer, COUNTS, COUNTS, VALUES),
     StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
     Refused: st.builds(Refused, COUNTS, st.text(), st.text()),
 }
@@ -122,14 +135,22 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Forward(BATCH),
     Canvass(5),
     Support(5),
+    Truncated(43),
+    AskReadPoint(2**62),
+    ReadPoint(2**62, 44),
+    FetchSnapshot(40, 2**20, 38),
+    SnapshotPart(40, 2**21, 2**20, b"data"),
+    Audit(40, b"log", b"state"),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, b"put"),
     Ask(2, "größe", b"value"),
     StatusRequest(3),
-    Welcome("node-a", "node-b", "[::1]:7002"),
+    Read(4, b"get", True),
+    Welcome("node-a", "node-b", "[::1]:7002", 42),
     Answer(1, b"\xc0"),
     AskAnswer(2, None),
+    ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
     Refused(1, "Overloaded", "too much is waiting: send it again later"),
 )

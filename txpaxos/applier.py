@@ -33,25 +33,33 @@ class Applier:
     def apply(self, chosen: Chosen) -> Iterator[tuple[Command, Outcome | None]]:
         """Apply the value of the next slot, command by command.
 
-        :returns: each command with its outcome; of one applied before, the first outcome, or ``None`` if forgotten.
+        :returns: each command with its outcome; of one applied before, the first outcome, or ``None`` if forgotten; of
+            one that is not applied because its session is forgotten, an outcome that says so.
         """
         assert chosen.slot == self.applied_through + 1, (chosen.slot, self.applied_through)
         if chosen.value != NO_OP:
             for command in decode_batch(chosen.value):
                 if self.sessions.is_applied(command):
                     yield command, self.sessions.outcome(command)
-                else:
+                    continue
+                outcome = self.sessions.refusal(chosen.slot, command)
+                if outcome is None:
                     outcome = self._outcome(chosen.slot, command)
-                    self.sessions.record(command, outcome)
-                    yield command, outcome
+                    self.sessions.record(chosen.slot, command, outcome)
+                yield command, outcome
         self.applied_through = chosen.slot
+
+    def install(self, slot: Slot, sessions: Sessions) -> None:
+        """Go on from a snapshot at ``slot``, in which the sessions were these."""
+        self.applied_through = slot
+        self.sessions = sessions
 
     def _outcome(self, slot: Slot, command: Command) -> Outcome:
         try:
-            return Outcome(self._apply(slot, command.payload))
+            return Outcome.returned(self._apply(slot, command.payload))
         except Exception as error:
             self.log.failure("apply raised at slot {slot} for {command!r}", slot=slot, command=command.payload[:80])
-            return Outcome(error=_words(error))
+            return Outcome.raised(_words(error))
 
 
 def _words(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """A client of a cluster: finds a node that answers, follows the leader, and sends again what got no answer.
 
 A command sent again carries the same session and sequence, so it is applied once however often it is sent and to
-whichever nodes.
+whichever nodes. The session is made when the first command is sent, at a slot that the node has told.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from typing import Any
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IConnector, IDelayedCall
 
 from txpaxos import errors
+from txpaxos.client_connection import Connection, Dial
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import (
     CodecError,
     ConfigError,
     NodeStopped,
     NoQuorum,
+    NotChosen,
     OutcomeUnknown,
     Overloaded,
     PaxosError,
+    SessionExpired,
     ValueTooLarge,
 )
 from txpaxos.protocol import SUBJECT_BYTES_MAX
+from txpaxos.reads import Consistency, Reading
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -39,46 +41,93 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Read,
+    ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
     Submit,
     Welcome,
 )
-from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, new_session
 
 CONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
-"""A node that owes an answer for so long is left for another."""
+SILENCE_SECONDS_MAX = 8.0
+"""A node that owes an answer for so long is left for another. The next is given twice the time, since they may be busy:
+up to the longest, until one answers."""
+
+LEADERLESS_SECONDS = 0.25
+"""So is one that has not known a leader for so long, while somebody waits for one."""
+
+BYTES_A_SECOND = 20e6
+"""Big requests are given the time on top that they take at this speed."""
+
+WELCOME_SECONDS_MAX = 60.0
+"""No session is made with a slot that was told longer ago: it might count as forgotten already."""
 
 RETRY_SECONDS = 0.02
 RETRY_SECONDS_MAX = 0.5
 REQUESTS_MAX = 4096
-COMMAND_BYTES_MAX = 2**20
+"""Requests without an answer, and commands from the first of those without one to the last submitted."""
+
+WAITING_BYTES_MAX = 2**27
+"""Bytes of requests without an answer."""
 
 
 @attrs.define
 class _Request:
-    """A request without an answer yet. ``sent`` is whether any node may have seen it."""
+    """A request without an answer yet.
+
+    :ivar message: what is sent. A command has no session in it until it is sent for the first time.
+    :ivar sendings: how often it was sent: whether any node may have seen it, and whether more than one.
+    """
 
     message: FromClient
     answer: Deferred[Any]
-    sent: bool = False
+    size_bytes: int
+    sendings: int = 0
+    deadline: IDelayedCall | None = None
+
+    @property
+    def needs_leader(self) -> bool:
+        """Whether a node that knows no leader cannot answer it."""
+        return isinstance(self.message, Submit) or (isinstance(self.message, Read) and not self.message.local)
+
+    def unanswered(self) -> PaxosError:
+        """What to say when it is given up."""
+        if isinstance(self.message, Submit):
+            if self.sendings:
+                return OutcomeUnknown("no answer came; the command may have been applied or not")
+            return NotChosen("the command was not sent, since no node was there to take it; send it again")
+        if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
+            return OutcomeUnknown("no answer came; the subject may be decided or not")
+        return NoQuorum("no node answered")
 
 
 class Client:
-    """One session with a cluster, over one connection at a time.
+    """A client of a cluster, over one connection at a time. Any number of requests may be in work at once.
+
+    A ``deadline_seconds`` counts from the call. Without one a request waits as long as no quorum answers; cancelling
+    the Deferred ends that, too, but says nothing of what became of the request.
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
     :param cluster: the cluster, with IP addresses.
     :param nodes: the nodes to talk to; all of them unless given. With one, its word is taken wherever the leader is.
     :param rng: the source of chance; the system's if not given.
+    :param sending: told of every command when it is first sent: its session, and its sequence in it.
     :raises ConfigError: if one of ``nodes`` is not in the cluster, or there are none.
-    :ivar session: names this client's commands, with a sequence from 1 on.
+    :ivar session: names this client's commands, with a sequence; ``None`` if there is none at the moment.
+    :ivar next_sequence: that of the next command; counts all of this client's commands from 1 on.
     """
 
     def __init__(
-        self, reactor: Any, cluster: Cluster, nodes: list[str] | None = None, rng: Random | None = None
+        self,
+        reactor: Any,
+        cluster: Cluster,
+        nodes: list[str] | None = None,
+        rng: Random | None = None,
+        sending: Callable[[Command], None] | None = None,
     ) -> None:
         self.codec = ClientCodec(cluster.name)
         self._reactor = reactor
@@ -90,106 +139,136 @@ class Client:
             )
         self._addresses = [cluster.members[node].client for node in chosen]
         self._follows_leader = nodes is None
-        self.session = self._rng.getrandbits(128).to_bytes(16, "big")
+        self.session: bytes | None = None
         self.next_sequence = 1
+        self._sending = sending
         self._unanswered: dict[int, None] = {}
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
-        self._connection: _Connection | None = None
+        self._waiting_bytes = 0
+        self._connection: Connection | None = None
         self._connecting: IConnector | None = None
         self._retry: IDelayedCall | None = None
         self._silence: IDelayedCall | None = None
+        self._leaderless: IDelayedCall | None = None
         self._failures = 0
+        self._silences = 0
         self._address = self._rng.choice(self._addresses)
         self._unreachable: Address | None = None
         self._closed = False
 
     # from the application
 
-    def submit(self, command: bytes) -> Deferred[Any]:
-        """Have ``command`` applied, once.
+    def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
+        """Have ``command`` (at most 16 MiB) applied, once.
 
         :returns: fires with what ``apply`` returned (as MessagePack carries it); fails with
-            :class:`~txpaxos.errors.CommandFailed` or :class:`~txpaxos.errors.ValueTooLarge`. It waits as long as no
-            quorum answers: give it a deadline with ``addTimeout``, or cancel it, after which the command may have
-            been applied or not.
+            :class:`~txpaxos.errors.CommandFailed`, :class:`~txpaxos.errors.ValueTooLarge`,
+            :class:`~txpaxos.errors.Overloaded` or :class:`~txpaxos.errors.SessionExpired`; when the deadline is over
+            or the client is closed, with :class:`~txpaxos.errors.NotChosen` if the command was never sent and with
+            :class:`~txpaxos.errors.OutcomeUnknown` if it was.
         """
         if len(command) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the command has {len(command)} bytes and may have {COMMAND_BYTES_MAX}"))
+        if self._unanswered and self.next_sequence - next(iter(self._unanswered)) >= REQUESTS_MAX:
+            return fail(Overloaded(f"a command that was submitted {REQUESTS_MAX} commands ago waits for an answer yet"))
         sequence = self.next_sequence
-        self.next_sequence += 1
-        self._unanswered[sequence] = None
-        acknowledged = next(iter(self._unanswered)) - 1
-        answer = self._request(lambda number: Submit(number, self.session, sequence, acknowledged, command))
+
+        def make(number: int) -> Submit:
+            self.next_sequence += 1
+            self._unanswered[sequence] = None
+            return Submit(number, b"", sequence, 0, command)
 
         def forget(result: Any) -> Any:
-            del self._unanswered[sequence]
+            self._unanswered.pop(sequence, None)
             return result
 
-        return answer.addBoth(forget)
+        return self._request(make, len(command), deadline_seconds, NotChosen).addBoth(forget)
 
-    def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
+    def read(
+        self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
+    ) -> Deferred[Reading]:
+        """Have ``query`` (at most 16 MiB) answered from the application's state.
+
+        :param consistency: ``"linearizable"``: everything that anybody was told before this call is in the answer.
+            ``"local"``: from what one node has applied, without asking the others; it may be old.
+        :returns: fires with the result (as MessagePack carries it) and the slot it reflects; fails with
+            :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge` or
+            :class:`~txpaxos.errors.Overloaded`, and when the deadline is over or the client is closed with
+            :class:`~txpaxos.errors.NoQuorum`.
+        :raises ValueError: if there is no such consistency.
+        """
+        if consistency not in ("linearizable", "local"):
+            raise ValueError(f"consistency {consistency!r}: there are 'linearizable' and 'local'")
+        if len(query) > COMMAND_BYTES_MAX:
+            return fail(ValueTooLarge(f"the query has {len(query)} bytes and may have {COMMAND_BYTES_MAX}"))
+        local = consistency == "local"
+        return self._request(lambda number: Read(number, query, local), len(query), deadline_seconds)
+
+    def ask(
+        self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
+    ) -> Deferred[bytes | None]:
         """Have ``subject`` decided on ``value`` unless somebody was first; ``None`` only reads.
 
         :returns: fires with the decided value, or ``None`` if nothing was proposed yet; fails with
-            :class:`~txpaxos.errors.ValueTooLarge`.
+            :class:`~txpaxos.errors.ValueTooLarge` or :class:`~txpaxos.errors.Overloaded`; when the deadline is over or
+            the client is closed, with :class:`~txpaxos.errors.OutcomeUnknown` if a value was sent, else with
+            :class:`~txpaxos.errors.NoQuorum`.
         """
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
             return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
         size = len(value or b"")
         if size > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {COMMAND_BYTES_MAX}"))
-        return self._request(lambda number: Ask(number, subject, value))
+        return self._request(lambda number: Ask(number, subject, value), size, deadline_seconds)
 
-    def status(self) -> Deferred[dict[str, Any]]:
-        """How the node that this client talks to is."""
-        return self._request(StatusRequest)
+    def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
+        """How the node that this client talks to is; fails as :meth:`read` does."""
+        return self._request(StatusRequest, 0, deadline_seconds)
 
     def close(self) -> None:
-        """Hang up. What has no answer yet fails."""
+        """Hang up. What has no answer yet fails, as if its deadline were over."""
         if self._closed:
             return
         self._closed = True
-        for timer in (self._retry, self._silence):
+        for timer in (self._retry, self._silence, self._leaderless):
             if timer is not None:
                 timer.cancel()
         if self._connecting is not None:
             self._connecting.stopConnecting()
         if self._connection is not None:
             self._connection.close()
-        requests, self._requests = self._requests, {}
-        for request in requests.values():
-            request.answer.errback(_unanswered(request))
+        for number in list(self._requests):
+            self._give_up(number)
 
     # from a connection
 
-    def opened(self, connection: _Connection) -> None:
-        """A node took the connection: send all that has no answer."""
+    def opened(self, connection: Connection) -> None:
+        """A node took the connection. What has no answer is sent when it has said who leads."""
         self._connection, self._connecting = connection, None
-        for request in self._requests.values():
-            self._send(connection, request)
         self._watch()
 
     def lost(self, address: Address) -> None:
         """The connection broke, or could not be made: try another node."""
         self._connection = self._connecting = None
         self._unreachable = address
-        others = [one for one in self._addresses if one != address]
-        self._address = self._rng.choice(others or self._addresses)
+        self._address = self._other_than(address)
         if self._requests and not self._closed:
             seconds = min(RETRY_SECONDS * 2 ** min(self._failures, 8), RETRY_SECONDS_MAX)
             self._failures += 1
             self._retry = self._reactor.callLater(seconds * self._rng.uniform(0.5, 1.0), self._connect)
 
-    def received(self, connection: _Connection, message: FromNode | FromClient) -> None:
+    def received(self, connection: Connection, message: FromNode | FromClient) -> None:
         """A node said something."""
         match message:
             case Welcome():
-                self._follow(connection, message)
+                self._welcomed(connection, message)
             case Answer(number, result):
                 self._finish(number, _decoded(msgspec.msgpack.decode, result))
             case AskAnswer(number, value):
                 self._finish(number, value)
+            case ReadAnswer(number, slot, result):
+                self._finish(number, Reading(_decoded(msgspec.msgpack.decode, result), slot))
             case StatusAnswer(number, status):
                 self._finish(number, _decoded(json.loads, status))
             case Refused(number, error, reason):
@@ -197,142 +276,203 @@ class Client:
             case _:
                 raise CodecError("a client's message came from a node")
 
-    # inside
+    # requests
 
-    def _request(self, make: Any) -> Deferred[Any]:
+    def _request(
+        self,
+        make: Callable[[int], FromClient],
+        size_bytes: int,
+        deadline_seconds: float | None,
+        closed: type[PaxosError] = NoQuorum,
+    ) -> Deferred[Any]:
         if self._closed:
-            return fail(NoQuorum("this client is closed"))
-        if len(self._requests) >= REQUESTS_MAX:
-            return fail(Overloaded(f"{REQUESTS_MAX} requests wait for an answer already"))
+            return fail(closed("this client is closed"))
+        if len(self._requests) >= REQUESTS_MAX or self._waiting_bytes + size_bytes > WAITING_BYTES_MAX:
+            count, size = len(self._requests), self._waiting_bytes
+            return fail(Overloaded(f"{count} requests of {size} bytes wait for an answer already; try again later"))
         number = next(self._numbers)
 
-        def forget(_: Deferred[Any]) -> None:
-            self._requests.pop(number, None)
+        def cancel(_: Deferred[Any]) -> None:
+            self._take(number)
 
-        request = _Request(make(number), Deferred(forget))
+        request = _Request(make(number), Deferred(cancel), size_bytes)
         self._requests[number] = request
+        self._waiting_bytes += size_bytes
+        if deadline_seconds is not None:
+            request.deadline = self._reactor.callLater(max(0.0, deadline_seconds), self._give_up, number)
         if self._connection is not None:
-            self._send(self._connection, request)
+            if self._connection.welcome is not None:
+                self._send(self._connection, request)
         elif self._connecting is None and self._retry is None:
             self._connect()
         self._watch()
         return request.answer
 
-    def _send(self, connection: _Connection, request: _Request) -> None:
-        request.sent = True
-        connection.send(request.message)
+    def _take(self, number: int) -> _Request | None:
+        """A request that waits no longer."""
+        request = self._requests.pop(number, None)
+        if request is not None:
+            self._waiting_bytes -= request.size_bytes
+            if request.deadline is not None and request.deadline.active():
+                request.deadline.cancel()
+        return request
 
-    def _connect(self) -> None:
-        self._retry = None
-        dial = _Dial(self, self._address)
-        self._connecting = self._reactor.connectTCP(self._address.host, self._address.port, dial, CONNECT_SECONDS)
-
-    def _follow(self, connection: _Connection, welcome: Welcome) -> None:
-        """Move to the leader, if its address is one the cluster file knows and was not just found dead."""
-        self._failures = 0
-        if self._follows_leader and welcome.leader_address is not None:
-            leader = _decoded(Address.parse, welcome.leader_address)
-            if leader in self._addresses and leader not in (connection.address, self._unreachable):
-                self._move(connection, leader)
-            elif leader == connection.address:
-                self._unreachable = None
-
-    def _move(self, connection: _Connection, address: Address) -> None:
-        """Leave this node for another at once."""
-        connection.close()
-        self._connection = None
-        self._address = address
-        self._connect()
+    def _give_up(self, number: int) -> None:
+        request = self._take(number)
+        if request is not None:
+            request.answer.errback(request.unanswered())
 
     def _finish(self, number: int, result: Any) -> None:
-        request = self._requests.pop(number, None)
+        self._answered()
+        request = self._take(number)
         if request is not None:
             request.answer.callback(result)
 
     def _refused(self, number: int, name: str, reason: str) -> None:
         if name == NodeStopped.__name__:
             return  # It hangs up now; the next node is asked again.
-        request = self._requests.pop(number, None)
-        if request is not None:
-            error = getattr(errors, name, None)
-            if not (isinstance(error, type) and issubclass(error, PaxosError)):
-                error = PaxosError
+        self._answered()
+        error = getattr(errors, name, None)
+        if not (isinstance(error, type) and issubclass(error, PaxosError)):
+            error = PaxosError
+        request = self._requests.get(number)
+        if request is None:
+            return
+        if error is SessionExpired and isinstance(request.message, Submit):
+            self._session_expired(request.message.session, reason)
+        elif error is Overloaded and request.sendings > 1 and isinstance(request.message, Submit):
+            self._take(number)
+            request.answer.errback(OutcomeUnknown(f"sent before, it may have been applied; now: {reason}"))
+        else:
+            self._take(number)
             request.answer.errback(error(reason))
 
+    def _session_expired(self, session: bytes, reason: str) -> None:
+        """Nothing of this session will be applied any more. What comes now goes into a new one."""
+        if self.session == session:
+            self.session = None
+        for number, request in list(self._requests.items()):
+            expired = isinstance(request.message, Submit) and request.message.session == session
+            if expired and self._take(number) is not None:
+                request.answer.errback(SessionExpired(reason))
+
+    # sending
+
+    def _send(self, connection: Connection, request: _Request) -> None:
+        message = request.message
+        if isinstance(message, Submit) and not message.session:
+            if self.session is None and self._reactor.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
+                self._move(connection, connection.address)  # To be told a newer slot.
+                return
+            message = request.message = self._named(connection, message)
+            if self._sending is not None:
+                self._sending(Command(message.session, message.sequence, message.acknowledged, message.command))
+        request.sendings += 1
+        connection.send(message)
+
+    def _named(self, connection: Connection, message: Submit) -> Submit:
+        """A command with its session, and what is acknowledged now."""
+        if self.session is None:
+            assert connection.welcome is not None
+            random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
+            self.session = new_session(random_bytes, connection.welcome.applied_through)
+        acknowledged = next(iter(self._unanswered), message.sequence) - 1
+        return attrs.evolve(message, session=self.session, acknowledged=min(acknowledged, message.sequence - 1))
+
+    def _send_all(self, connection: Connection) -> None:
+        """Send this node whatever has no answer."""
+        for request in list(self._requests.values()):
+            if connection is self._connection:
+                self._send(connection, request)
+
+    # finding a node
+
+    def _connect(self) -> None:
+        self._retry = None
+        dial = Dial(self, self._address)
+        self._connecting = self._reactor.connectTCP(self._address.host, self._address.port, dial, CONNECT_SECONDS)
+
+    def _welcomed(self, connection: Connection, welcome: Welcome) -> None:
+        """Move to the leader, if its address is one the cluster file knows and was not just found dead; or stay."""
+        self._failures = 0
+        first, connection.welcome = connection.welcome is None, welcome
+        if self._leaderless is not None:
+            self._leaderless.cancel()
+            self._leaderless = None
+        if first:
+            self._stop_silence()  # It owes an answer from now on.
+        connection.welcomed_at = self._reactor.seconds()
+        if self._follows_leader and welcome.leader_address is not None:
+            leader = _decoded(Address.parse, welcome.leader_address)
+            if leader in self._addresses and leader not in (connection.address, self._unreachable):
+                self._move(connection, leader)
+                return
+            if leader == connection.address:
+                self._unreachable = None
+        if first:
+            self._send_all(connection)
+        self._watch()
+
+    def _move(self, connection: Connection, address: Address) -> None:
+        """Leave this node for another at once."""
+        connection.close()
+        self._connection = None
+        self._address = address
+        self._connect()
+
+    def _other_than(self, address: Address) -> Address:
+        return self._rng.choice([one for one in self._addresses if one != address] or self._addresses)
+
     def _watch(self) -> None:
-        """Do not wait for ever for a node that says nothing: it may be cut off from the others."""
-        if self._connection is not None and self._silence is None and self._requests:
-            self._connection.heard = False
-            self._silence = self._reactor.callLater(SILENCE_SECONDS, self._check_silence)
+        """Do not wait for ever for a node that says nothing, or knows no leader: it may be cut off from the others."""
+        connection = self._connection
+        if connection is None or not self._requests:
+            return
+        big_seconds = self._waiting_bytes / BYTES_A_SECOND
+        if self._silence is None:
+            connection.heard = False
+            seconds = min(SILENCE_SECONDS * 2 ** min(self._silences, 8), SILENCE_SECONDS_MAX)
+            self._silence = self._reactor.callLater(seconds + big_seconds, self._check_silence)
+        if self._leaderless is None and self._lacks_leader(connection):
+            seconds = LEADERLESS_SECONDS + big_seconds
+            self._leaderless = self._reactor.callLater(seconds, self._check_leader, connection)
+
+    def _answered(self) -> None:
+        """A node answers: the next silence is looked at as the first one was."""
+        if self._silences:
+            self._silences = 0
+            self._stop_silence()
+            self._watch()
+
+    def _stop_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def _check_silence(self) -> None:
         self._silence = None
         connection = self._connection
         if connection is not None and self._requests and not connection.heard:
             self._unreachable = connection.address
-            others = [address for address in self._addresses if address != connection.address]
-            self._move(connection, self._rng.choice(others or self._addresses))
+            self._silences += 1
+            self._move(connection, self._other_than(connection.address))
         self._watch()
 
+    def _check_leader(self, connection: Connection) -> None:
+        self._leaderless = None
+        if connection is self._connection and self._lacks_leader(connection):
+            self._move(connection, self._other_than(connection.address))
+        self._watch()
 
-class _Connection(Protocol):
-    """One connection to one node."""
-
-    transport: Any  # Twisted's types know no TCP transport that is also a consumer.
-
-    def __init__(self, client: Client, address: Address) -> None:
-        self.address = address
-        self.heard = False
-        self._client = client
-        self._splitter = FrameSplitter(FRAME_BYTES_MAX)
-        self._closing = False
-
-    def connectionMade(self) -> None:
-        """The node took the connection."""
-        self.transport.setTcpNoDelay(True)
-        self._client.opened(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what is complete with ``data``."""
-        self.heard = True
-        try:
-            for message in self._splitter.feed(data):
-                if not self._closing:
-                    self._client.received(self, self._client.codec.decode(message))
-        except CodecError:
-            self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The node hung up."""
-        if not self._closing:
-            self._client.lost(self.address)
-
-    def send(self, message: FromClient) -> None:
-        """Send one request."""
-        self.transport.write(frame(self._client.codec.encode(message)))
-
-    def close(self) -> None:
-        """Hang up, and say no more of it."""
-        self._closing = True
-        self.transport.loseConnection()
-
-
-class _Dial(ClientFactory):
-    """One attempt to connect."""
-
-    noisy = False
-
-    def __init__(self, client: Client, address: Address) -> None:
-        self._client = client
-        self._address = address
-
-    def buildProtocol(self, addr: IAddress | None) -> _Connection:
-        """The connection stands."""
-        return _Connection(self._client, self._address)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Nobody is there."""
-        self._client.lost(self._address)
+    def _lacks_leader(self, connection: Connection) -> bool:
+        """Whether somebody waits for a leader, this node knows none, and another might."""
+        return (
+            connection.welcome is not None
+            and connection.welcome.leader is None
+            and self._follows_leader
+            and len(self._addresses) > 1
+            and any(request.needs_leader for request in self._requests.values())
+        )
 
 
 def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:
@@ -344,11 +484,3 @@ def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:
         return decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CodecError(str(error)) from None
-
-
-def _unanswered(request: _Request) -> PaxosError:
-    if request.sent and isinstance(request.message, Submit):
-        return OutcomeUnknown("no answer came; the command may have been applied or not")
-    if request.sent and isinstance(request.message, Ask) and request.message.value is not None:
-        return OutcomeUnknown("no answer came; the subject may be decided or not")
-    return NoQuorum("no node answered")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 import attrs
-import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txpaxos.errors import CodecError, CommandFailed, Overloaded, PaxosError
+from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.sessions import Outcome
+from txpaxos.reads import Reading
+from txpaxos.sessions import Outcome, encode_result
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -24,40 +25,64 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Read,
+    ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
     Submit,
     Welcome,
 )
-from txpaxos.wire.commands import Command
-from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command
+from txpaxos.wire.frames import FrameSplitter, frame
 
 CONNECTIONS_MAX = 10_000
 REQUESTS_MAX = 4096
 """Requests of one connection in work at a time."""
 
-REQUEST_BYTES_MAX = 2**20 + 2**12
+REQUESTS_ALL_MAX = 2**17
+REQUEST_BYTES_ALL_MAX = 2**28
+"""Requests of all connections in work, and their bytes. Beyond them a request is refused at once."""
+
+REQUEST_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
 """The longest command or value, and what stands around it."""
 
-RESULT_BYTES_MAX = FRAME_BYTES_MAX - 2**12
+PARTIAL_BYTES_FREE = 2**16
+PARTIAL_BYTES_ALL_MAX = 2**28
+"""Bytes of requests that have come in part. Beyond them, a connection with more than the free ones is closed."""
+
 HELD_BYTES_MAX = 8 * 2**20
-"""Answers held for a client that reads slowly. One that reads nothing is hung up on."""
+"""Bytes held for a client that reads slowly, beyond which its answers wait: it is as if they had not been asked for.
+One answer may come on top."""
+
+AGAIN_MAX = 4
+HELD_BYTES_ALL_MAX = 2**28
+"""Bytes held for all of them. Beyond that, the one that has not read for the longest time is hung up on."""
 
 
 @implementer(IPushProducer)
 class ClientConnection(Protocol):
-    """One client."""
+    """One client.
+
+    While it does not read, no more requests are read, and of answers only so many bytes are held. A request whose
+    answer is too much is put off, and done again when the client has read: all of them may be done twice.
+
+    :ivar held_bytes: bytes written that the client may not have read.
+    """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
     def __init__(self, door: ClientDoor) -> None:
+        self.held_bytes = 0
         self._door = door
         self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
+        self._partial_bytes = 0
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
+        self._put_off: deque[FromClient] = deque()
         self._open = False
         self._paused = False
-        self._held_bytes = 0
+        self._owes_welcome = False
+        self._catching_up = False
 
     # from Twisted
 
@@ -67,32 +92,44 @@ class ClientConnection(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._door.connections[self] = None
-        self.send(self._door.welcome())
+        self._write(self._door.welcome())
 
     def dataReceived(self, data: bytes) -> None:
         """Take the requests that are complete with ``data``. Anything wrong ends the connection."""
         try:
             for request in self._splitter.feed(data):
-                self._take(self._door.codec.decode(request))
+                if self._open:
+                    self._take(self._door.codec.decode(request))
         except CodecError:
             self._door.node.counters["bad request of a client"] += 1
             self.close()
+        self._count_partial(self._splitter.waiting_bytes)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nobody waits here any more. Commands go on; questions stop."""
         self._open = False
+        self._release()
+        self._count_partial(0)
         self._door.connections.pop(self, None)
         for waiting in list(self._in_work):
             waiting.cancel()
+        while self._put_off:
+            self._door.leave(self._put_off.popleft())
 
     def pauseProducing(self) -> None:
         """The client reads more slowly than we write."""
         self._paused = True
+        self._door.paused[self] = None
 
     def resumeProducing(self) -> None:
         """It has read all there was."""
+        self._release()
         self._paused = False
-        self._held_bytes = 0
+        self.transport.resumeProducing()
+        if self._owes_welcome:
+            self._owes_welcome = False
+            self.welcome(self._door.welcome())
+        self._catch_up()
 
     def stopProducing(self) -> None:
         """The transport wants no more; ``connectionLost`` follows."""
@@ -101,54 +138,112 @@ class ClientConnection(Protocol):
 
     def send(self, message: FromNode) -> None:
         """Send one message, if anybody is still there."""
-        if not self._open:
-            return
-        data = frame(self._door.codec.encode(message))
+        if self._open:
+            self._write(frame(self._door.codec.encode(message)))
+
+    def welcome(self, data: bytes) -> None:
+        """Tell it who leads now, in these bytes; when it reads again, if it does not read."""
         if self._paused:
-            self._held_bytes += len(data)
-            if self._held_bytes > HELD_BYTES_MAX:
-                self._door.node.counters["client that does not read"] += 1
-                self.close()
-                return
-        self.transport.write(data)
+            self._owes_welcome = True
+        elif self._open:
+            self._write(data)
 
     def close(self) -> None:
         """Hang up."""
         self._open = False
+        self._release()
         self.transport.abortConnection()
 
-    def _take(self, request: FromClient | FromNode) -> None:
-        match request:
-            case Submit(number, session, sequence, acknowledged, payload):
-                command = Command(session, sequence, acknowledged, payload)
-                self._begin(number, lambda: self._door.node.submit_command(command), _answer)
-            case Ask(number, subject, value):
-                self._begin(number, lambda: self._door.node.ask(subject, value), AskAnswer)
-            case StatusRequest(number):
-                self.send(StatusAnswer(number, json.dumps(self._door.status()).encode()))
-            case _:
-                raise CodecError("a node's message came from a client")
+    # inside
 
-    def _begin(self, number: int, begin: Any, answer: Any) -> None:
+    def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self._paused:
+            self.held_bytes += len(data)
+            if self._is_choked:
+                self.transport.pauseProducing()
+            self._door.hold(len(data))
+
+    @property
+    def _is_choked(self) -> bool:
+        return self._paused and self.held_bytes > HELD_BYTES_MAX
+
+    def _release(self) -> None:
+        """Nothing is held for this client any more."""
+        self._door.paused.pop(self, None)
+        self._door.held_bytes -= self.held_bytes
+        self.held_bytes = 0
+
+    def _count_partial(self, size: int) -> None:
+        self._door.partial_bytes += size - self._partial_bytes
+        self._partial_bytes = size
+        if size > PARTIAL_BYTES_FREE and self._door.partial_bytes > PARTIAL_BYTES_ALL_MAX and self._open:
+            self._door.node.counters["too much of requests in part"] += 1
+            self.close()
+
+    def _take(self, request: FromClient | FromNode) -> None:
+        """A request has come."""
+        if not isinstance(request, FromClient):
+            raise CodecError("a node's message came from a client")
+        if len(self._in_work) + len(self._put_off) >= REQUESTS_MAX:
+            error = Overloaded(f"{REQUESTS_MAX} requests are in work on this connection; try again later")
+            self.send(_refusal(request.request, error))
+        elif not self._door.enter(request):
+            error = Overloaded("too many requests of all clients are in work; try again later")
+            self.send(_refusal(request.request, error))
+        elif self._is_choked:
+            self._put_off.append(request)
+        else:
+            self._do(request)
+
+    def _do(self, request: FromClient) -> None:
         """Start on a request, and answer it when it is done."""
-        if len(self._in_work) >= REQUESTS_MAX:
-            self.send(_refusal(number, Overloaded(f"{REQUESTS_MAX} requests are in work on this connection")))
-            return
-        waiting: Deferred[Any] = begin()
+        waiting = self._door.begin(request)
         self._in_work[waiting] = None
 
         def done(result: Any) -> None:
             self._in_work.pop(waiting, None)
-            if isinstance(result, Failure):
-                self.send(_refusal(number, result.value))
-            else:
-                self.send(answer(number, result))
+            if self._is_choked and self._open:
+                self._put_off.append(request)
+                return
+            self._door.leave(request)
+            if self._open:
+                self._answer(request.request, result)
+                self._catch_up()
 
         waiting.addBoth(done).addErrback(self._door.log_failure)
 
+    def _catch_up(self) -> None:
+        """Do again what was put off: few at a time, since most of it may have to be put off again."""
+        if not self._catching_up:
+            self._catching_up = True
+            while self._put_off and not self._paused and len(self._in_work) < AGAIN_MAX:
+                self._do(self._put_off.popleft())
+            self._catching_up = False
+
+    def _answer(self, number: int, result: Any) -> None:
+        match result:
+            case Failure():
+                self.send(_refusal(number, result.value))
+            case Outcome():
+                failure = result.failure()
+                if result.expired:
+                    self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
+                self.send(Answer(number, result.result or b"") if failure is None else _refusal(number, failure))
+            case Reading():
+                self.send(_read_answer(number, result))
+            case dict():
+                self.send(StatusAnswer(number, json.dumps(result).encode()))
+            case _:
+                self.send(AskAnswer(number, result))
+
 
 class ClientDoor(ServerFactory):
-    """The client port of ``node``."""
+    """The client port of ``node``.
+
+    :ivar paused: the connections whose clients do not read, the longest first, and for which :attr:`held_bytes` wait.
+    :ivar partial_bytes: bytes of requests that have come in part.
+    """
 
     log = Logger()
     noisy = False
@@ -157,6 +252,9 @@ class ClientDoor(ServerFactory):
         self.node = node
         self.codec = ClientCodec(node.cluster.name)
         self.connections: dict[ClientConnection, None] = {}
+        self.paused: dict[ClientConnection, None] = {}
+        self.held_bytes = self.partial_bytes = 0
+        self._requests = self._request_bytes = 0
         node.watch_leader(self._leader_changed)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
@@ -171,11 +269,46 @@ class ClientDoor(ServerFactory):
         for connection in list(self.connections):
             connection.close()
 
-    def welcome(self) -> Welcome:
-        """Who this is, and who leads."""
+    # from a connection
+
+    def enter(self, request: FromClient) -> bool:
+        """A request comes into work; whether there is room for it."""
+        size = _size_bytes(request)
+        if self._requests >= REQUESTS_ALL_MAX or self._request_bytes + size > REQUEST_BYTES_ALL_MAX:
+            return False
+        self._requests += 1
+        self._request_bytes += size
+        return True
+
+    def leave(self, request: FromClient) -> None:
+        """It is answered, or nobody waits for it any more."""
+        self._requests -= 1
+        self._request_bytes -= _size_bytes(request)
+
+    def begin(self, request: FromClient) -> Deferred[Any]:
+        """Start on a request; fires with what answers it."""
+        match request:
+            case Submit(_, session, sequence, acknowledged, payload):
+                return self.node.submit_command(Command(session, sequence, acknowledged, payload))
+            case Ask(_, subject, value):
+                return self.node.ask(subject, value)
+            case Read(_, query, local):
+                return self.node.read(query, "local" if local else "linearizable")
+            case StatusRequest():
+                return succeed(self.status())
+
+    def hold(self, size: int) -> None:
+        """So much more waits for somebody who does not read."""
+        self.held_bytes += size
+        while self.held_bytes > HELD_BYTES_ALL_MAX:
+            self.node.counters["client that does not read"] += 1
+            next(iter(self.paused)).close()
+
+    def welcome(self) -> bytes:
+        """Who this is, and who leads, as it goes to a client."""
         leader = self.node.leader
         address = None if leader is None else str(self.node.cluster.members[leader].client)
-        return Welcome(self.node.node, leader, address)
+        return frame(self.codec.encode(Welcome(self.node.node, leader, address, self.node.applied_through)))
 
     def status(self) -> dict[str, Any]:
         """What ``txpaxos status`` shows of this node."""
@@ -183,28 +316,36 @@ class ClientDoor(ServerFactory):
         replica = status["replica"]
         for ballot in ("ballot", "promised"):
             replica[ballot] = str(getattr(self.node.status().replica, ballot))
-        return {"cluster": self.node.cluster.name, **replica, **{k: v for k, v in status.items() if k != "replica"}}
+        parts = {**status.pop("replica"), **status.pop("compaction")}
+        return {"cluster": self.node.cluster.name, **parts, "clients": len(self.connections), **status}
 
     def log_failure(self, failure: Failure) -> None:
         """An answer could not be made; that must not end the node."""
         self.log.failure("a client's answer could not be made", failure=failure)
 
     def _leader_changed(self) -> None:
-        welcome = self.welcome()
-        for connection in self.connections:
-            connection.send(welcome)
+        data = self.welcome()  # Once for all: there may be thousands.
+        for connection in list(self.connections):
+            connection.welcome(data)
 
 
-def _answer(number: int, outcome: Outcome) -> FromNode:
-    if outcome.error is not None:
-        return _refusal(number, CommandFailed(outcome.error))
+def _size_bytes(request: FromClient) -> int:
+    """What a request takes while it is in work, roughly."""
+    match request:
+        case Submit():
+            return len(request.command)
+        case Ask():
+            return len(request.value or b"") + len(request.subject)
+        case Read():
+            return len(request.query)
+    return 0
+
+
+def _read_answer(number: int, reading: Reading) -> FromNode:
     try:
-        result = msgspec.msgpack.encode(outcome.value)
-        if len(result) > RESULT_BYTES_MAX:
-            raise ValueError(f"it has {len(result)} bytes and may have {RESULT_BYTES_MAX}")
-        return Answer(number, result)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return _refusal(number, CommandFailed(f"applied, but its result cannot be sent: {error}"))
+        return ReadAnswer(number, reading.slot, encode_result(reading.result))
+    except ValueError as error:
+        return _refusal(number, QueryFailed(f"what query returned cannot be sent: {error}"))
 
 
 def _refusal(number: int, error: BaseException | None) -> Refused:

@@ -9,7 +9,11 @@ from txpaxos.protocol import PaxosProtocol
 
 
 class Counter(PaxosProtocol):
-    """A replicated number. A command is a whole number in ASCII, as in ``+5``; its result is the new total."""
+    """A replicated number. A command is a whole number in ASCII, as in ``+5``; its result is the new total, and any
+    query is answered with that."""
+
+    state_fields = ("total",)
+    total: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -18,4 +22,8 @@ class Counter(PaxosProtocol):
     def apply(self, slot: Slot, command: bytes) -> int:
         """Add ``command`` to the total."""
         self.total += int(command)
+        return self.total
+
+    def query(self, query: bytes) -> int:
+        """The total."""
         return self.total

@@ -22,24 +22,47 @@ class StoreError(PaxosError):
 
 
 class ValueTooLarge(PaxosError):
-    """A command or a value is over the limit. It was not proposed; send a smaller one."""
+    """A command, query or value is over the limit. It was not proposed; send a smaller one."""
 
 
 class Overloaded(PaxosError):
-    """Too much is waiting already. The command was not taken; send it again later."""
+    """Too much is waiting already. The command was not taken and never will be: send it again, but later, and with
+    fewer others at a time. Nothing else of yours is affected."""
+
+
+class NotChosen(PaxosError):
+    """The command was not chosen and never will be: it left nobody's hands before its deadline, or before the client
+    was closed. It had no effect. Safe to send again, as a new command."""
 
 
 class NoQuorum(PaxosError):
-    """No majority of the nodes answered in time."""
+    """No majority of the nodes answered in time. The request changes nothing, so it is safe to send again; see first
+    whether enough nodes are up and reach each other."""
 
 
 class OutcomeUnknown(PaxosError):
-    """The command may have been applied or not. Sending it again with the same session and sequence is safe."""
+    """The command may have been applied or not, or may be yet. Sending it again as a new command may apply it twice:
+    read first whether it had its effect, or make commands of which a second application does no harm.
+
+    A client sends again by itself, with the same session and sequence, which is safe; this error says that it has
+    stopped doing so."""
 
 
 class NodeStopped(OutcomeUnknown):
-    """The node stopped before it had the outcome. Another node may have it."""
+    """The node stopped before it had the outcome. Another node may have it: a client asks the next one by itself."""
+
+
+class SessionExpired(OutcomeUnknown):
+    """The session was forgotten: so many others were used since that its turn had come. The command was not applied
+    now; whether it was before that, nobody knows any more. Read first whether it had its effect. A client goes on
+    with a new session by itself; later commands are not affected."""
 
 
 class CommandFailed(PaxosError):
-    """``apply`` raised for this command. It did so on every node alike; the command counts as applied."""
+    """``apply`` raised for this command. It did so on every node alike; the command counts as applied. Sending it again
+    is a new command."""
+
+
+class QueryFailed(PaxosError):
+    """``query`` raised, or returned what cannot be sent. Nothing was changed; the same query may go well later, if the
+    state has changed."""

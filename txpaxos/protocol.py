@@ -6,10 +6,9 @@ A datagram comes in at the front door, is decoded, goes down to the core once, a
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random, SystemRandom
 from typing import Any
 
@@ -20,31 +19,43 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.alarm import Alarm
+from txpaxos.application import Application
 from txpaxos.applier import Applier
 from txpaxos.cluster import Cluster
+from txpaxos.compaction import Compaction, CompactionMessage, CompactionStatus
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, NodeId, Slot
 from txpaxos.core.ready import (
-    AskAnswered,
+    Checkpoint,
     Chosen,
+    Installed,
     LeadershipAcquired,
     LeadershipChanged,
     LeadershipFact,
     LeadershipLost,
     LogRecord,
     PeerMet,
+    ReadFrom,
     Ready,
+    Status,
     SubjectChosen,
     SubjectState,
 )
-from txpaxos.core.replica import Limits, Replica, Status
+from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import CommandFailed, NodeStopped, PaxosError, ValueTooLarge
+from txpaxos.errors import NodeStopped, PaxosError, StoreError, ValueTooLarge
+from txpaxos.local_session import LocalSession
 from txpaxos.network import Network
 from txpaxos.performer import Performer
+from txpaxos.questions import Questions
+from txpaxos.reads import Consistency, Reading, Reads
 from txpaxos.sessions import Outcome
+from txpaxos.snapshots import Policy
+from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.submissions import CommandLimits, Submissions
+from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Command
 from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
@@ -65,14 +76,15 @@ class NodeStatus:
     replica: Status
     applied_through: Slot
     waiting: int
+    compaction: CompactionStatus
     counters: dict[str, int]
 
 
-class PaxosProtocol(DatagramProtocol):
+class PaxosProtocol(Application, DatagramProtocol):
     """One node of a replicated service. Give it to ``reactor.listenUDP`` with its address from the cluster.
 
-    Subclass it and reimplement the hooks; none needs ``super``. A subclass that has state of its own takes
-    ``(*args, **kwargs)`` in ``__init__`` and passes them on.
+    Subclass it and reimplement the hooks (:class:`~txpaxos.application.Application`). A subclass that has state of its
+    own takes ``(*args, **kwargs)`` in ``__init__`` and passes them on.
 
     :param reactor: provides ``IReactorTime`` and ``IReactorTCP``; used for timers and streams.
     :param node: this node's id in the cluster.
@@ -95,6 +107,8 @@ class PaxosProtocol(DatagramProtocol):
         timing: Timing | None = None,
         limits: Limits | None = None,
         command_limits: CommandLimits | None = None,
+        snapshot_policy: Policy | None = None,
+        transfer_limits: TransferLimits | None = None,
         rng: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -114,11 +128,14 @@ class PaxosProtocol(DatagramProtocol):
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
         self._alarm = Alarm(reactor, monotonic, self._tick)
-        self._session = self._rng.getrandbits(128).to_bytes(16, "big")
-        self._sequences = itertools.count(1)
-        self._unanswered: dict[int, None] = {}
-        self._questions: dict[int, Deferred[bytes | None]] = {}
-        self._question_numbers = itertools.count(1)
+        self._session = LocalSession(self._rng, self.submit_command, lambda: self._applier.applied_through)
+        self._questions = Questions(self._forget_question)
+        self._reads = Reads(self._applier, self.query, self._ask_read_point)
+        policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
+        self._compaction = Compaction(
+            reactor, self, node, cluster, store, self, self._applier, policy, transfer, self.counters
+        )
+        self._received: dict[Slot, Snapshot] = {}
         self._leader_watchers: list[Callable[[], None]] = []
         self._incarnations: dict[NodeId, int] = {}
         # The core; set when the node starts and has loaded what it saved.
@@ -127,28 +144,6 @@ class PaxosProtocol(DatagramProtocol):
         self._replica_wake_at: float | None = None
         self._subjects_wake_at: float | None = None
         self._stopping = False
-
-    # hooks: the application reimplements them
-
-    def apply(self, slot: Slot, command: bytes) -> object:
-        """Apply ``command``: on every node, in the same order, once. What it returns answers ``submit``.
-
-        It must depend on nothing but the command and what was applied before: no clock, no chance, no order of a set.
-        If it raises, the command counts as applied, on every node alike, and ``submit`` fails with
-        :class:`~txpaxos.errors.CommandFailed`. A node that restarts applies the whole log again to a new object.
-        """
-
-    def value_chosen(self, subject: str, value: bytes) -> None:
-        """``subject`` was decided on ``value``. A node that restarts is told of all it knew, again."""
-
-    def leadership_acquired(self) -> None:
-        """This node leads."""
-
-    def leadership_lost(self) -> None:
-        """This node led, and does no longer."""
-
-    def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
-        """The node that leads, as far as this one knows, was ``previous`` and is ``current``; ``None``: unknown."""
 
     # from the application
 
@@ -159,17 +154,7 @@ class PaxosProtocol(DatagramProtocol):
             :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`, or, when this node stops
             first, :class:`~txpaxos.errors.NodeStopped`.
         """
-        sequence = next(self._sequences)
-        self._unanswered[sequence] = None
-        acknowledged = next(iter(self._unanswered)) - 1
-
-        def answer(outcome: Any) -> Any:
-            del self._unanswered[sequence]
-            if isinstance(outcome, Outcome):
-                return outcome.value if outcome.error is None else fail(CommandFailed(outcome.error))
-            return outcome
-
-        return self.submit_command(Command(self._session, sequence, acknowledged, command)).addBoth(answer)
+        return self._session.submit(command)
 
     def submit_command(self, command: Command) -> Deferred[Outcome]:
         """Have a command of somebody else's session applied. Fires with its outcome, fails as :meth:`submit` does."""
@@ -193,20 +178,30 @@ class PaxosProtocol(DatagramProtocol):
         size, most = len(value or b""), self._command_limits.command_bytes_max
         if size > most:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {most}"))
-        question = next(self._question_numbers)
-
-        def cancel(_: Deferred[bytes | None]) -> None:
-            del self._questions[question]
-            self._subjects.forget(question)
-
-        answer = self._questions[question] = Deferred(cancel)
+        question, answer = self._questions.add()
         self._add(self._subjects.ask(question, subject, value, self._monotonic()), self._subjects)
         return answer
+
+    def read(self, query: bytes, consistency: Consistency = "linearizable") -> Deferred[Reading]:
+        """Have ``query`` answered by this node's application, through its ``query`` hook.
+
+        :param consistency: see :data:`~txpaxos.reads.Consistency`.
+        :returns: fails with :class:`~txpaxos.errors.QueryFailed` or :class:`~txpaxos.errors.Overloaded`; waits as long
+            as no quorum answers (cancel it to stop that).
+        """
+        if self._stopping or self.transport is None:
+            return fail(NodeStopped(f"node {self.node} does not run; ask another"))
+        return self._reads.read(query, consistency)
 
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this one knows."""
         return None if self.transport is None else self._replica.leadership.leader_node
+
+    @property
+    def applied_through(self) -> Slot:
+        """The last slot that this node has applied, with all before it."""
+        return self._applier.applied_through
 
     def watch_leader(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` whenever :attr:`leader` has changed."""
@@ -215,7 +210,11 @@ class PaxosProtocol(DatagramProtocol):
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing."""
         return NodeStatus(
-            self._replica.status(), self._applier.applied_through, len(self._submissions), dict(self.counters)
+            self._replica.status(),
+            self._applier.applied_through,
+            len(self._submissions),
+            self._compaction.status(),
+            dict(self.counters),
         )
 
     def stop(self) -> Deferred[None]:
@@ -225,10 +224,11 @@ class PaxosProtocol(DatagramProtocol):
             self._alarm.cancel()
             self._performer.stop()
             self._network.stop()
+            self._compaction.stop()
             error = NodeStopped(f"node {self.node} stopped before it had the outcome")
             self._submissions.close(error)
-            while self._questions:  # One by one: whoever hears of it may cancel another.
-                self._questions.pop(next(iter(self._questions))).errback(error)
+            self._questions.close(error)
+            self._reads.close(error)
         return self._store.close()
 
     # from Twisted
@@ -243,13 +243,16 @@ class PaxosProtocol(DatagramProtocol):
         subjects = [record for record in records if isinstance(record, SubjectState)]
         log = [record for record in records if isinstance(record, LogRecord)]
         self._incarnations = {record.peer: record.incarnation for record in records if isinstance(record, PeerMet)}
+        base = self._compaction.load()
         now = self._monotonic()
         members = tuple(self.cluster.members)
-        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits)
+        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base)
+        self._refuse_lost_state(max((one.slot for one in log if isinstance(one, Checkpoint)), default=0))
         self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing)
-        known: list[Chosen | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
+        known: list[Chosen | SubjectChosen | Installed] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
             self._hand_out(chosen)
+        self._compaction.loaded()
         self.log.info(
             "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
             node=self.node,
@@ -259,6 +262,14 @@ class PaxosProtocol(DatagramProtocol):
         )
         self._network.start(self.transport)
         self._tick()
+
+    def _refuse_lost_state(self, slot: Slot) -> None:
+        """What led to ``slot`` was compacted. If its snapshot was put aside, only other nodes have that state."""
+        if slot <= self._replica.log.chosen_through:
+            return
+        if len(self.cluster.members) == 1:
+            raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")
+        self.log.warn("the state up to slot {slot} is gone from here: the other nodes are asked for it", slot=slot)
 
     def stopProtocol(self) -> None:
         """The port was closed. If nobody asked for that, this node is deaf and must not go on."""
@@ -298,6 +309,8 @@ class PaxosProtocol(DatagramProtocol):
         try:
             if isinstance(message, Forward):
                 self._take_forwarded(message)
+            elif isinstance(message, CompactionMessage):
+                self._compaction.receive(sender, message)
             elif isinstance(message, AboutSubject):
                 self._add(self._subjects.receive(sender, message, now), self._subjects)
             elif not isinstance(message, Hello):
@@ -347,7 +360,12 @@ class PaxosProtocol(DatagramProtocol):
         for chosen in ready.chosen:
             self._hand_out(chosen)
         for answer in ready.answers:
-            self._answer(answer)
+            if isinstance(answer, ReadFrom):
+                self._reads.read_from(answer.number, answer.slot)
+            else:
+                self._questions.answer(answer)
+        if ready.behind is not None:
+            self._compaction.fetch_from(ready.behind)
         for fact in ready.leadership:
             self._tell_leadership(fact)
 
@@ -365,17 +383,21 @@ class PaxosProtocol(DatagramProtocol):
 
     # to the application
 
-    def _hand_out(self, chosen: Chosen | SubjectChosen) -> None:
-        if isinstance(chosen, SubjectChosen):
-            self._call_hook(self.value_chosen, chosen.subject, chosen.value)
-        else:
-            for command, outcome in self._applier.apply(chosen):
-                self._submissions.finish(command, outcome)
-
-    def _answer(self, answer: AskAnswered) -> None:
-        waiter = self._questions.pop(answer.question, None)
-        if waiter is not None:
-            waiter.callback(answer.value)
+    def _hand_out(self, chosen: Chosen | SubjectChosen | Installed) -> None:
+        match chosen:
+            case SubjectChosen():
+                self._call_hook(self.value_chosen, chosen.subject, chosen.value)
+            case Chosen():
+                for command, outcome in self._applier.apply(chosen):
+                    self._submissions.finish(command, outcome)
+                self._compaction.applied(chosen)
+                self._reads.applied()
+            case Installed():  # pragma: no branch
+                self._compaction.restore(self._received.pop(chosen.slot))
+                self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.node, slot=chosen.slot)
+                if not self._submissions.leading:
+                    self._submissions.follow()  # What its callers wait for may be in there.
+                self._reads.applied()
 
     def _tell_leadership(self, fact: LeadershipFact) -> None:
         match fact:
@@ -406,6 +428,43 @@ class PaxosProtocol(DatagramProtocol):
             hook(*args)
         except Exception:
             self.log.failure("{hook} raised", hook=hook.__name__)
+
+    # from compaction
+
+    def checkpoint(self, slot: Slot) -> None:
+        """A snapshot at ``slot`` is being taken: save what is to be remembered beyond it."""
+        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._peers_met())))
+
+    def compact(self, through: Slot) -> None:
+        """Snapshots hold all up to ``through``."""
+        self._replica.compact(through)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``, which has come from another node."""
+        ready = self._replica.install(snapshot.slot, self._monotonic())
+        if ready.save:
+            self._received[snapshot.slot] = snapshot
+            ready = attrs.evolve(ready, save=(*ready.save, *self._peers_met()))
+        self._add(ready, self._replica)
+
+    def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
+        """Send a message that rests on nothing but complete snapshots."""
+        self._network.send(to, message)
+
+    def give_up(self, error: PaxosError) -> None:
+        """This node can do no more: it has made something else of the log than the others."""
+        self._give_up(Failure(error))
+
+    def _peers_met(self) -> list[PeerMet]:
+        return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]
+
+    def _ask_read_point(self) -> int:
+        number, ready = self._replica.ask_read_point(self._monotonic())
+        self._add(ready, self._replica)
+        return number
+
+    def _forget_question(self, question: int) -> None:
+        self._subjects.forget(question)
 
     # the alarm
 

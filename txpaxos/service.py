@@ -19,6 +19,7 @@ from txpaxos.cluster import Cluster
 from txpaxos.core.functional import Timing
 from txpaxos.errors import PaxosError
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.snapshots import Policy
 from txpaxos.storage.store import DiskStore
 
 DATAGRAM_BYTES_READ_MAX = 65536
@@ -46,6 +47,7 @@ class PaxosService(Service):
         cluster: Cluster,
         data_directory: str,
         timing: Timing,
+        snapshot_policy: Policy | None = None,
     ) -> None:
         self._reactor = reactor
         self._application = application
@@ -53,6 +55,7 @@ class PaxosService(Service):
         self._cluster = cluster
         self._data_directory = data_directory
         self._timing = timing
+        self._snapshot_policy = snapshot_policy
         self._ports: list[IListeningPort] = []
         self._door: ClientDoor | None = None
         self.protocol: PaxosProtocol | None = None
@@ -84,7 +87,8 @@ class PaxosService(Service):
         cluster = self._cluster.resolve()
         member = cluster.members[self._node]
         store = DiskStore(self._data_directory, cluster.name, self._node, reactor=self._reactor)
-        node = self._application(self._reactor, self._node, cluster, store, timing=self._timing)
+        options = {"timing": self._timing, "snapshot_policy": self._snapshot_policy}
+        node = self._application(self._reactor, self._node, cluster, store, **options)
         node.failed.addErrback(self._node_failed)
         self.protocol = node
         self._door = ClientDoor(node)

@@ -2,45 +2,144 @@
 
 A command carries its session and a sequence within it. A command sent again, through whichever node and leader, has the
 same two, and gets the first result instead of a second application. The table is part of the replicated state: it
-changes only with the log, the same on every node (Ongaro's thesis, 2014, section 6.3).
+changes only with the log, the same on every node (Ongaro's thesis, 2014, section 6.3), and goes into every snapshot.
+
+It is bounded, so it forgets; but it knows how far it has forgotten. A session's name says when it was made. One that is
+not in the table and was made before the :attr:`~Sessions.horizon` may have been there once: its command is not applied.
 """
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
-from txpaxos.wire.commands import Command
+import attrs
+import msgspec
+
+from txpaxos.core.messages import Slot
+from txpaxos.errors import CodecError, CommandFailed, SessionExpired
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, Count, Session, session_born
 
 SESSIONS_MAX = 65536
 """Sessions remembered. Of more, the one used longest ago, in log order, is forgotten."""
 
+OUTCOMES_MAX = 8192
+"""Outcomes kept of one session. Of more, the eighth with the lowest sequences counts as acknowledged."""
+
+KEPT_BYTES_MAX = 256 * 2**20
+"""Bytes of results kept of all sessions. Of more, those of the sessions used longest ago are forgotten."""
+
+RESULT_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
+"""What a command brought in, its result may bring out, and something around it."""
+
+ERROR_CHARACTERS_MAX = 4096
+CHUNK_BYTES = 2**16
+DUMP_VERSION = 1
+
 
 @attrs.frozen
 class Outcome:
-    """What became of a command.
+    """What became of a command. It never changes, and is the same on every node.
 
-    :ivar value: what ``apply`` returned.
-    :ivar error: the exception it raised instead, as text, or ``None``.
+    :ivar result: what ``apply`` returned, as MessagePack; ``None`` if it raised, or its result could not be kept.
+    :ivar error: what is wrong, in words, or ``None``.
+    :ivar expired: the command was not applied: its session was forgotten.
     """
 
-    value: object = None
+    result: bytes | None = None
     error: str | None = None
+    expired: bool = False
+
+    @classmethod
+    def returned(cls, value: object) -> Outcome:
+        """``apply`` returned ``value``."""
+        try:
+            return cls(encode_result(value))
+        except ValueError as error:
+            return cls(error=f"applied, but its result cannot be kept: {error}")
+
+    @classmethod
+    def raised(cls, words: str) -> Outcome:
+        """``apply`` raised an exception that says this."""
+        # Not every text can be written as UTF-8, and this one goes to clients and disks.
+        return cls(error=words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode())
+
+    def failure(self) -> CommandFailed | SessionExpired | None:
+        """The error that the caller gets, ``None`` if there is a result."""
+        if self.expired:
+            return SessionExpired(self.error or "")
+        return None if self.error is None else CommandFailed(self.error)
+
+    def value(self) -> Any:
+        """What ``apply`` returned, as MessagePack carries it.
+
+        :raises CommandFailed: if it raised, or its result could not be kept.
+        :raises SessionExpired: if the command was not applied.
+        """
+        failure = self.failure()
+        if failure is not None:
+            raise failure
+        return msgspec.msgpack.decode(self.result or b"")
+
+
+class _Piece(NamedTuple):
+    """A session in a dump. One with many results goes in several pieces, each with some of them."""
+
+    session: Session
+    acknowledged: Count
+    last_used: Count
+    outcomes: tuple[tuple[Count, bytes | None, str | None], ...]
+
+
+class _Chunk(NamedTuple):
+    """A part of a dump that stands by itself."""
+
+    version: int
+    horizon: Count
+    pieces: tuple[_Piece, ...]
+
+
+_Kept: TypeAlias = bytes | str | None
+"""An outcome in the table: the result, or the error, or ``None`` if it was too much to keep. No object of a class: the
+garbage collector has to look at each of those, now and then at all of them in one go."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Chunk).decode
 
 
 @attrs.define
 class _Session:
-    """Results by sequence, of those the caller has not acknowledged yet."""
+    """Outcomes by sequence, of those the caller has not acknowledged yet.
 
+    :ivar generation: of the table when it was last changed: an older one may be under way into a dump.
+    """
+
+    generation: int
     acknowledged: int = 0
-    outcomes: dict[int, Outcome] = attrs.field(factory=dict)
+    last_used: Slot = 0
+    kept_bytes: int = 0
+    outcomes: dict[int, _Kept] = attrs.field(factory=dict)
 
 
 class Sessions:
-    """The table of all sessions."""
+    """The table of all sessions.
 
-    def __init__(self, sessions_max: int = SESSIONS_MAX) -> None:
-        self._sessions: dict[bytes, _Session] = {}
+    :ivar horizon: a session made before this slot that is not in the table may have been forgotten.
+    """
+
+    def __init__(self, sessions_max: int = SESSIONS_MAX, kept_bytes_max: int = KEPT_BYTES_MAX) -> None:
+        self.horizon: Slot = 0
+        self._sessions: dict[bytes, _Session] = {}  # In the order of their last use.
+        self._keeping: dict[bytes, None] = {}  # Those of them that have results to forget.
+        self._kept_bytes = 0
+        self._generation = 0
         self._sessions_max = sessions_max
+        self._kept_bytes_max = kept_bytes_max
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # questions
 
     def is_applied(self, command: Command) -> bool:
         """Whether the command was applied before."""
@@ -49,22 +148,182 @@ class Sessions:
             command.sequence <= session.acknowledged or command.sequence in session.outcomes
         )
 
+    def is_expired(self, command: Command) -> bool:
+        """Whether the command's session may have been forgotten. Once so, always so."""
+        return command.session not in self._sessions and session_born(command.session) < self.horizon
+
     def outcome(self, command: Command) -> Outcome | None:
         """What the command gave when it was applied, if that is still remembered."""
         session = self._sessions.get(command.session)
-        return None if session is None else session.outcomes.get(command.sequence)
+        match None if session is None else session.outcomes.get(command.sequence):
+            case bytes(result):
+                return Outcome(result)
+            case str(error):
+                return Outcome(error=error)
+        return None
 
-    def record(self, command: Command, outcome: Outcome) -> None:
-        """Note that the command was applied now."""
-        session = self._sessions.pop(command.session, None) or _Session()
-        self._sessions[command.session] = session  # At the end: used last.
-        session.outcomes[command.sequence] = outcome
+    def refusal(self, slot: Slot, command: Command) -> Outcome | None:
+        """Why a command that is in the log at ``slot`` must not be applied, ``None`` if it may be.
+
+        A session that says it was made when this slot was applied already tells lies: once forgotten, it would never
+        count as expired.
+        """
+        if command.session in self._sessions:
+            return None
+        born = session_born(command.session)
+        if born < self.horizon:
+            return expired(command)
+        if born >= slot:
+            return Outcome(error=f"the session says it was made at slot {born}, its command is in {slot}", expired=True)
+        return None
+
+    # changes, by the log alone
+
+    def record(self, slot: Slot, command: Command, outcome: Outcome) -> None:
+        """Note that the command was applied now, at ``slot``."""
+        session = self._use(command.session)
+        session.last_used = slot
+        kept = session.outcomes[command.sequence] = outcome.error if outcome.result is None else outcome.result
+        self._keep(command.session, session, _size_bytes(kept))
         if command.acknowledged > session.acknowledged:
-            session.acknowledged = command.acknowledged
-            for sequence in [one for one in session.outcomes if one <= command.acknowledged]:
-                del session.outcomes[sequence]
+            self._acknowledge(command.session, session, command.acknowledged)
+        if len(session.outcomes) > OUTCOMES_MAX:
+            self._acknowledge(command.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
+        while self._kept_bytes > self._kept_bytes_max:
+            self._forget_results(next(iter(self._keeping)))
         if len(self._sessions) > self._sessions_max:
-            del self._sessions[next(iter(self._sessions))]
+            self._evict(next(iter(self._sessions)))
 
-    def __len__(self) -> int:
-        return len(self._sessions)
+    def _use(self, name: bytes) -> _Session:
+        """The session, used last from now on, to be changed."""
+        session = self._sessions.pop(name, None) or _Session(self._generation)
+        session = self._sessions[name] = self._own(session)
+        if self._keeping.pop(name, 0) is None:
+            self._keeping[name] = None
+        return session
+
+    def _own(self, session: _Session) -> _Session:
+        """``session``, or a copy if a dump may hold it."""
+        if session.generation == self._generation:
+            return session
+        return attrs.evolve(session, generation=self._generation, outcomes=dict(session.outcomes))
+
+    def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
+        session.kept_bytes += size_bytes
+        self._kept_bytes += size_bytes
+        if session.kept_bytes:
+            self._keeping[name] = None
+        else:
+            self._keeping.pop(name, None)
+
+    def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
+        """The caller has every answer up to ``sequence``."""
+        outcomes = session.outcomes
+        first, session.acknowledged = session.acknowledged + 1, sequence
+        if sequence - first < len(outcomes):  # As a rule; and then what is kept need not be looked through.
+            gone = [outcomes.pop(one) for one in range(first, sequence + 1) if one in outcomes]
+        else:
+            gone = [outcomes.pop(one) for one in [one for one in outcomes if one <= sequence]]
+        self._keep(name, session, -sum(map(_size_bytes, gone)))
+
+    def _forget_results(self, name: bytes) -> None:
+        """Keep no more of a session's outcomes than that there were some."""
+        session = self._sessions[name] = self._own(self._sessions[name])
+        session.outcomes = dict.fromkeys(session.outcomes)
+        self._keep(name, session, -session.kept_bytes)
+
+    def _evict(self, name: bytes) -> None:
+        session = self._sessions.pop(name)
+        self._keeping.pop(name, None)
+        self._kept_bytes -= session.kept_bytes
+        self.horizon = session.last_used
+
+    # into a snapshot, and out of it
+
+    def dump(self) -> Iterator[bytes]:
+        """The whole table as it is now, in chunks of about 64 KiB, a single longer result in a longer one.
+
+        The table may change while the chunks are taken: a session that is in a dump is copied before it changes.
+        """
+        self._generation += 1
+        return _chunks(self.horizon, list(self._sessions), list(self._sessions.values()))
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        """Become the table that was dumped, as :meth:`add` does.
+
+        :raises CodecError: if that is no dump; the table then is as it was before.
+        """
+        table = Sessions(self._sessions_max, self._kept_bytes_max)
+        for chunk in chunks:
+            table.add(chunk)
+        table._generation = self._generation
+        self.__dict__.update(table.__dict__)
+
+    def add(self, chunk: bytes) -> None:
+        """Add the next chunk of a dump to a table that was empty before the first: for loading it piece by piece.
+
+        :raises CodecError: if it is none. The table is good for nothing then.
+        """
+        try:
+            version, self.horizon, pieces = _decode(chunk)
+        except msgspec.MsgspecError as error:
+            raise CodecError(f"no table of sessions: {error}") from None
+        if version != DUMP_VERSION:
+            raise CodecError(f"table of sessions of version {version}, this node reads {DUMP_VERSION}")
+        for name, acknowledged, last_used, outcomes in pieces:
+            session = self._sessions.get(name)
+            if session is None:
+                session = self._sessions[name] = _Session(self._generation, acknowledged, last_used)
+            for sequence, result, words in outcomes:
+                kept = session.outcomes[sequence] = words if result is None else result
+                self._keep(name, session, _size_bytes(kept))
+
+
+def encode_result(value: object) -> bytes:
+    """The MessagePack of what a hook returned.
+
+    :raises ValueError: if it cannot be encoded, or is too big.
+    """
+    try:
+        result = _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if len(result) > RESULT_BYTES_MAX:
+        raise ValueError(f"it has {len(result)} bytes and may have {RESULT_BYTES_MAX}")
+    return result
+
+
+def expired(command: Command) -> Outcome:
+    """What becomes of a command whose session was forgotten."""
+    born = session_born(command.session)
+    return Outcome(
+        error=f"session made at slot {born} is no longer known; command {command.sequence} was not applied now",
+        expired=True,
+    )
+
+
+def _size_bytes(kept: _Kept) -> int:
+    """What an outcome takes, roughly."""
+    return 0 if kept is None else len(kept)
+
+
+def _chunks(horizon: Slot, names: list[bytes], sessions: list[_Session]) -> Iterator[bytes]:
+    """The chunks of a dump. There is one at least: it tells the horizon."""
+    pieces: list[_Piece] = []
+    size = 0
+    for name, session in zip(names, sessions, strict=True):
+        rows: list[tuple[int, bytes | None, str | None]] = []
+        for sequence, kept in session.outcomes.items():
+            if size > CHUNK_BYTES:
+                pieces.append(_Piece(name, session.acknowledged, session.last_used, tuple(rows)))
+                yield _encode(_Chunk(DUMP_VERSION, horizon, tuple(pieces)))
+                pieces, rows, size = [], [], 0
+            rows.append((sequence, None, kept) if isinstance(kept, str) else (sequence, kept, None))
+            size += _size_bytes(kept) + 12
+        pieces.append(_Piece(name, session.acknowledged, session.last_used, tuple(rows)))
+        size += len(name) + 24
+        if size > CHUNK_BYTES:
+            yield _encode(_Chunk(DUMP_VERSION, horizon, tuple(pieces)))
+            pieces, size = [], 0
+    if pieces or not sessions:
+        yield _encode(_Chunk(DUMP_VERSION, horizon, tuple(pieces)))

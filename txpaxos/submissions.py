@@ -7,17 +7,19 @@ whenever its window has room, many commands to a value: batches form by waiting 
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txpaxos.applier import Applier
 from txpaxos.errors import OutcomeUnknown, Overloaded, PaxosError, ValueTooLarge
-from txpaxos.sessions import Outcome
-from txpaxos.wire.commands import Command, encode_batch
+from txpaxos.sessions import Outcome, expired
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, encode_batch
 
 Key: TypeAlias = tuple[bytes, int]
 
@@ -32,25 +34,38 @@ class CommandLimits:
     :ivar waiting_commands_max: commands that wait at one node, before it says Overloaded.
     :ivar waiting_bytes_max: bytes of commands that wait at one node.
     :ivar forward_seconds: until a forwarded command without an outcome is forwarded again; doubles up to the longest.
+    :ivar forward_bytes_a_second: a big command is given the time on top that it takes at this speed.
     """
 
-    command_bytes_max: int = 2**20
+    command_bytes_max: int = COMMAND_BYTES_MAX
     batch_bytes: int = 2**17
     batch_commands: int = 1024
     waiting_commands_max: int = 2**16
-    waiting_bytes_max: int = 2**26
+    waiting_bytes_max: int = 2**27
     forward_seconds: float = 0.25
     forward_seconds_max: float = 2.0
+    forward_bytes_a_second: float = 20e6
 
 
 @attrs.define
 class _Caller:
-    """A command that somebody at this node waits for."""
+    """A command that somebody at this node waits for.
+
+    :ivar due: its entry among those to be forwarded, ``None`` if this node leads.
+    """
 
     command: Command
     waiters: list[Deferred[Outcome]]
-    forward_at: float = 0.0
+    due: _Due | None = None
     attempts: int = 0
+
+
+class _Due(NamedTuple):
+    """When to forward a command. Of those at the same time, the one taken first comes first."""
+
+    at: float
+    number: int
+    key: Key
 
 
 class Submissions:
@@ -66,17 +81,19 @@ class Submissions:
         self._callers: dict[Key, _Caller] = {}
         self._callers_bytes = 0
         self._waiting: deque[Command] = deque()
+        self._waiting_keys: set[Key] = set()
         self._waiting_bytes = 0
-        # When the next command is due to be forwarded; None if there is none.
-        self.wake_at: float | None = None
+        self._due: list[_Due] = []  # A heap. An entry that is not its caller's any more is passed over.
+        self._numbers = itertools.count()
 
     # from callers at this node
 
     def take(self, command: Command) -> Deferred[Outcome]:
         """Get ``command`` applied.
 
-        :returns: fires with its outcome; fails with :class:`~txpaxos.errors.ValueTooLarge`,
-            :class:`~txpaxos.errors.Overloaded` or :class:`~txpaxos.errors.OutcomeUnknown`.
+        :returns: fires with its outcome, which may be that its session is forgotten; fails with
+            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded` or
+            :class:`~txpaxos.errors.OutcomeUnknown`.
         """
         if len(command.payload) > self._limits.command_bytes_max:
             size, most = len(command.payload), self._limits.command_bytes_max
@@ -84,6 +101,8 @@ class Submissions:
         if self._applier.sessions.is_applied(command):
             outcome = self._applier.sessions.outcome(command)
             return fail(self._forgotten(command)) if outcome is None else succeed(outcome)
+        if self._applier.sessions.is_expired(command):
+            return succeed(expired(command))
         key = command.session, command.sequence
         waiter: Deferred[Outcome] = Deferred()
         caller = self._callers.get(key)
@@ -92,22 +111,24 @@ class Submissions:
             return waiter
         if self._is_full(len(self._callers), self._callers_bytes, command):
             return fail(Overloaded(f"{len(self._callers)} commands wait already; try again later"))
-        self._callers[key] = _Caller(command, [waiter])
+        caller = self._callers[key] = _Caller(command, [waiter])
         self._callers_bytes += len(command.payload)
         if self.leading:
             self._wait(command)
         else:
-            self.wake_at = 0.0
+            self._forward(caller, 0.0)
         return waiter
 
     # from followers
 
     def take_forwarded(self, commands: Iterable[Command]) -> None:
-        """Propose ``commands`` in their turn. What is too much is left out: its node sends it again."""
+        """Propose ``commands`` in their turn. What is too much is left out: its node sends it again. So is what has
+        been applied, or never can be: its node will see that in the log."""
+        sessions = self._applier.sessions
         for command in commands:
             if self._is_full(len(self._waiting), self._waiting_bytes, command):
                 return
-            if not self._applier.sessions.is_applied(command):
+            if not sessions.is_applied(command) and not sessions.is_expired(command):
                 self._wait(command)
 
     # from the node
@@ -115,19 +136,32 @@ class Submissions:
     def lead(self) -> None:
         """This node leads from now on: all that its callers wait for is its own to propose."""
         self.leading = True
-        self.wake_at = None
+        self._due.clear()
         for caller in self._callers.values():
+            caller.due = None
             self._wait(caller.command)
 
     def follow(self) -> None:
         """This node does not lead (any more), or follows somebody else: whoever does must be told anew."""
         self.leading = False
         self._waiting.clear()
+        self._waiting_keys.clear()
         self._waiting_bytes = 0
+        self._due.clear()
         for caller in self._callers.values():
-            caller.forward_at = 0.0
             caller.attempts = 0
-        self.wake_at = 0.0 if self._callers else None
+            self._forward(caller, 0.0)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the next command is due to be forwarded; ``None`` if there is none."""
+        while self._due:
+            due = self._due[0]
+            caller = self._callers.get(due.key)
+            if caller is not None and caller.due is due:
+                return due.at
+            heapq.heappop(self._due)
+        return None
 
     def next_value(self) -> bytes | None:
         """The leader's next value: as many waiting commands as fit, oldest first. ``None`` if none wait."""
@@ -137,23 +171,23 @@ class Submissions:
     def due(self, now: float) -> tuple[Command, ...]:
         """What a follower must pass on to its leader now, as much as one message should hold. Ask until it is empty."""
         due: list[Command] = []
-        never: list[Command] = []
         room = self._limits.batch_bytes
-        wake_at: float | None = None
-        if self.wake_at is not None and self.wake_at <= now:
-            for caller in self._callers.values():
-                if caller.forward_at <= now and self._applier.sessions.is_applied(caller.command):
-                    never.append(caller.command)
-                    continue
-                if caller.forward_at <= now and (not due or len(caller.command.payload) <= room):
-                    due.append(caller.command)
-                    room -= len(caller.command.payload)
-                    caller.forward_at = now + self._forward_seconds(caller.attempts)
-                    caller.attempts += 1
-                wake_at = caller.forward_at if wake_at is None else min(wake_at, caller.forward_at)
-            self.wake_at = wake_at
-        for command in never:  # Acknowledged before it got into the log, by a caller that gave up: it never will.
-            self.finish(command, None)
+        sessions = self._applier.sessions
+        while (wake_at := self.wake_at) is not None and wake_at <= now:
+            caller = self._callers[self._due[0].key]
+            command = caller.command
+            # Acknowledged before it got into the log, by a caller that gave up, or too late for its session.
+            if sessions.is_applied(command):
+                self.finish(command, sessions.outcome(command))
+            elif sessions.is_expired(command):
+                self.finish(command, expired(command))
+            elif due and len(command.payload) > room:
+                break
+            else:
+                due.append(command)
+                room -= len(command.payload)
+                self._forward(caller, now + self._forward_seconds(caller))
+                caller.attempts += 1
         return tuple(due)
 
     def finish(self, command: Command, outcome: Outcome | None) -> None:
@@ -171,7 +205,10 @@ class Submissions:
     def close(self, error: PaxosError) -> None:
         """Nobody gets an outcome from here any more."""
         callers, self._callers = self._callers, {}
+        self._callers_bytes = self._waiting_bytes = 0
         self._waiting.clear()
+        self._waiting_keys.clear()
+        self._due.clear()
         for caller in callers.values():
             for waiter in caller.waiters:
                 waiter.errback(error)
@@ -179,12 +216,24 @@ class Submissions:
     def __len__(self) -> int:
         return max(len(self._callers), len(self._waiting))
 
-    def _forward_seconds(self, attempts: int) -> float:
-        return min(self._limits.forward_seconds * 2.0 ** min(attempts, 16), self._limits.forward_seconds_max)
+    def _forward(self, caller: _Caller, at: float) -> None:
+        """Have a command forwarded then, and not when it was to be before."""
+        caller.due = _Due(at, next(self._numbers), (caller.command.session, caller.command.sequence))
+        heapq.heappush(self._due, caller.due)
+
+    def _forward_seconds(self, caller: _Caller) -> float:
+        """Until it is forwarded again."""
+        limits = self._limits
+        seconds = min(limits.forward_seconds * 2.0 ** min(caller.attempts, 16), limits.forward_seconds_max)
+        return seconds + len(caller.command.payload) / limits.forward_bytes_a_second
 
     def _wait(self, command: Command) -> None:
-        self._waiting.append(command)
-        self._waiting_bytes += len(command.payload)
+        """Have a command proposed, unless it waits for that already."""
+        key = command.session, command.sequence
+        if key not in self._waiting_keys:
+            self._waiting_keys.add(key)
+            self._waiting.append(command)
+            self._waiting_bytes += len(command.payload)
 
     def _next_batch(self) -> Iterator[Command]:
         room = self._limits.batch_bytes
@@ -192,6 +241,7 @@ class Submissions:
             if not self._waiting or (count and len(self._waiting[0].payload) > room):
                 return
             command = self._waiting.popleft()
+            self._waiting_keys.discard((command.session, command.sequence))
             self._waiting_bytes -= len(command.payload)
             room -= len(command.payload)
             yield command

@@ -23,6 +23,9 @@ from txpaxos.core.functional import Timing
 from txpaxos.errors import ConfigError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.service import PaxosService
+from txpaxos.snapshots import Policy
+
+LOG_BYTES_MIN = 4096
 
 
 class Options(usage.Options):
@@ -40,6 +43,7 @@ class Options(usage.Options):
         ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
         ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
         ["liveness-window", None, "0.3,0.6", "Shortest and longest silence, in seconds, before a leader is replaced."],
+        ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot after so many bytes of the log."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
         ["stop-at-eof", None, "Stop when standard input ends: whoever holds a pipe to it takes this node along."],
@@ -54,6 +58,7 @@ class Options(usage.Options):
             self.cluster = ALONE if self["cluster"] is None else Cluster.load(self["cluster"])
             self.node = self._node()
             self.timing = self._timing()
+            self.snapshot_policy = self._snapshot_policy()
             self.application = load_application(self["app"])
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
@@ -79,6 +84,12 @@ class Options(usage.Options):
                 f" ({2 * heartbeat:g}), the second at least the first"
             )
         return Timing(heartbeat_seconds=heartbeat, liveness_window_seconds=(shortest, longest))
+
+    def _snapshot_policy(self) -> Policy:
+        given = self["snapshot-log-bytes"]
+        if not given.isascii() or not given.isdecimal() or int(given) < LOG_BYTES_MIN:
+            raise ConfigError(f"--snapshot-log-bytes {given}: must be a number of bytes, at least {LOG_BYTES_MIN}")
+        return Policy(int(given))
 
     def _seconds(self, option: str, count: int) -> list[float]:
         try:
@@ -144,7 +155,13 @@ def makeService(options: Options, reactor: Any = None) -> PaxosService:
     if options["stop-at-eof"]:
         reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
     return PaxosService(
-        reactor, options.application, options.node, options.cluster, options.data_directory, options.timing
+        reactor,
+        options.application,
+        options.node,
+        options.cluster,
+        options.data_directory,
+        options.timing,
+        options.snapshot_policy,
     )
 
 

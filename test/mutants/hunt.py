@@ -23,8 +23,21 @@ ROOT = Path(__file__).parent.parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "dropin.cache")
 
 KINDS = {
-    "model": ("test_agreement", "test_refinement", "test_subjects.py::test_one_value_whatever_happens"),
-    "fault": ("test_storage_faults", "test_storage_damage", "test_storage_disk", "test_protocol_trouble"),
+    "model": (
+        "test_agreement",
+        "test_agreement_snapshots",
+        "test_refinement",
+        "test_subjects.py::test_one_value_whatever_happens",
+    ),
+    "fault": (
+        "test_compaction",
+        "test_protocol_trouble",
+        "test_storage_damage",
+        "test_storage_disk",
+        "test_storage_faults",
+        "test_storage_snapshot_faults",
+        "test_transfer",
+    ),
     "process": ("test_processes", "test_save_before_send_strace"),
     "statistics": ("test_elections",),
 }

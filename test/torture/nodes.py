@@ -31,6 +31,10 @@ BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
 """What no node says, except of a full disk."""
 
 
+SNAPSHOTS = ("--snapshot-log-bytes", "65536")
+"""So many are taken, and who was away for long needs one of another node's."""
+
+
 class RoomCluster(LocalCluster):
     """The nodes of one run. The last one's disk is small.
 
@@ -38,7 +42,7 @@ class RoomCluster(LocalCluster):
     """
 
     def __init__(self, reactor: Any, room: Room, folder: Path, rng: Random, clock: WallClock) -> None:
-        super().__init__(reactor, CLUSTER, list(room.members), folder)
+        super().__init__(reactor, CLUSTER, list(room.members), folder, SNAPSHOTS)
         self.cluster = attrs.evolve(self.cluster, members=room.members)
         self.file.write_text(self.cluster.dumps())
         self.hash_seeds: set[int] = set()

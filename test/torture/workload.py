@@ -22,14 +22,14 @@ from test.processes import Increment
 from txpaxos.cli.running import CommandError, together
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
-from txpaxos.errors import NoQuorum, OutcomeUnknown, Overloaded
+from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded
 from txpaxos.testing.history import UNKNOWN, HistoryRecorder
 from txpaxos.testing.linear_models import Model
 
 COUNTERS = 6
 ASKERS = 2
 AMOUNTS = (0, 0, *range(1, 10))
-"""What is added. ``+0`` reads."""
+"""What is added. Instead of adding 0, a client reads."""
 
 ASK_PAUSE_SECONDS = 0.25
 ASKS_PER_SUBJECT = 3
@@ -158,7 +158,7 @@ class Workload:
 
     def _add(self, client: Client, amount: int, patience: float) -> tuple[Any, Callable[[], Deferred[Any]]]:
         """The input of one increment, and what begins it."""
-        increment = Increment(client.session, client.next_sequence, amount)
+        increment = Increment(b"", client.next_sequence, amount)
         if amount:
             self.increments.append(increment)
 
@@ -167,9 +167,14 @@ class Workload:
             self._answered()
             return total
 
+        def ended(result: Any) -> Any:
+            increment.session = client.session or b""
+            return result
+
         def begin() -> Deferred[Any]:
-            submitted = client.submit(b"+%d" % amount)
-            return submitted.addTimeout(patience, self._reactor).addCallback(answered)
+            if not amount:
+                return client.read(b"", deadline_seconds=patience).addCallback(lambda reading: answered(reading.result))
+            return client.submit(b"+%d" % amount, patience).addBoth(ended).addCallback(answered)
 
         return ["add", amount] if amount else ["read"], begin
 
@@ -199,7 +204,7 @@ class Workload:
         try:
             await recorder.record(name, input, begin, output)
             return True
-        except (TimeoutError, OutcomeUnknown, NoQuorum, Overloaded):
+        except (TimeoutError, OutcomeUnknown, NoQuorum, NotChosen, Overloaded):
             return False
 
     def _client(self) -> tuple[Client, float]:

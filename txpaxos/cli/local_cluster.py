@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,7 @@ class NodeProcess(ProcessProtocol):
         """Send it ``SIG<name>``, if it still runs."""
         if not self.ended:
             with contextlib.suppress(ProcessExitedAlready):
-                self.transport.signalProcess(name)
+                self.transport.signalProcess(getattr(signal, f"SIG{name}"))
 
     async def stop(self) -> None:
         """End it, by force if need be."""
@@ -89,16 +90,20 @@ class LocalCluster:
     """The nodes of one cluster, to be started and killed.
 
     :param folder: holds the cluster file, and each node's data and log.
+    :param options: more options of ``twistd paxos``.
     :ivar cluster: where they listen.
     """
 
-    def __init__(self, reactor: Any, name: str, nodes: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, reactor: Any, name: str, nodes: Sequence[str], folder: Path, options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.file = folder / "cluster.toml"
         self.cluster = Cluster(name, {})
         self.processes: dict[str, NodeProcess] = {}
         self._reactor = reactor
         self._nodes = nodes
+        self._options = options
 
     async def start_all(self, seconds: float) -> str:
         """Start all nodes on free ports, and wait for a leader that all follow.
@@ -144,7 +149,7 @@ class LocalCluster:
         """The program that is this node, and its arguments."""
         twistd = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-"]
         paxos = ["paxos", "--stop-at-eof", "--cluster", str(self.file), "--node", node]
-        return [*twistd, *paxos, "--data-dir", str(self.folder / node)]
+        return [*twistd, *paxos, "--data-dir", str(self.folder / node), *self._options]
 
     def log(self, node: str) -> Path:
         """The file with all that a node said."""

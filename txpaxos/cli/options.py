@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from txpaxos.client import COMMAND_BYTES_MAX
 from txpaxos.cluster import ALONE, Cluster
+from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
 CLUSTER_FILE = "cluster.toml"
 SECONDS_MAX = 3600.0

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
-from txpaxos.errors import NoQuorum, OutcomeUnknown
+from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown
 
 T = TypeVar("T")
 Work: TypeAlias = Coroutine[Deferred[Any], Any, T]
@@ -101,17 +101,19 @@ async def request(
     :param seconds: how long the answer may take.
     :param nodes: the nodes to ask, as for :class:`~txpaxos.client.Client`.
     :raises NoQuorum: if none came, and the request changed nothing.
+    :raises NotChosen: if none came, and the command was never sent.
     :raises OutcomeUnknown: if none came, and the request may have had its effect or not.
     """
     client = Client(reactor, cluster, nodes)
     deadline = reactor.callLater(seconds, client.close)
     try:
         return await ask(client)
-    except (NoQuorum, OutcomeUnknown) as error:
+    except (NoQuorum, NotChosen, OutcomeUnknown) as error:
         if deadline.active():
             raise
         asked = ", ".join(f"{node} at {cluster.members[node].client}" for node in nodes or cluster.members)
-        outcome = "nothing was changed" if isinstance(error, NoQuorum) else "it may still take effect, or not"
+        unknown = isinstance(error, OutcomeUnknown)
+        outcome = "it may still take effect, or not" if unknown else "nothing was changed"
         line = f"no quorum of cluster {cluster.name} answered within {seconds:g} s ({asked}); {outcome}"
         raise type(error)(line) from None
     finally:

@@ -18,7 +18,7 @@ from txpaxos.errors import PaxosError
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """Node to what it says of itself, ``None`` if it did not answer."""
 
-HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting")
+HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot")
 
 
 @click.command("status")
@@ -35,6 +35,8 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     applied  slots that it has applied
     lag      slots that it has yet to apply, of those that any node knows to be chosen
     waiting  commands that it has taken and not yet seen applied
+    snapshot slot of its newest snapshot, 0 if it has none
+    transfer how far another node's snapshot is on its way to it; only if there is one
 
     Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not.
     """
@@ -77,18 +79,21 @@ def chosen_through(statuses: Statuses) -> int:
 def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
     """The table, and a line below it."""
     chosen = chosen_through(statuses)
+    transfers = {node: status.get("transfer") for node, status in statuses.items() if status is not None}
+    head = (*HEAD, "transfer") if any(transfers.values()) else HEAD
     rows = []
     for node, status in statuses.items():
         row = [node, str(cluster.members[node].client)]
         if status is None:
-            row += ["unreachable"] + ["-"] * 5
+            row += ["unreachable"] + ["-"] * (len(head) - 3)
         else:
             slots = [status["chosen_through"], status["applied_through"], chosen - status["applied_through"]]
-            row += [status["role"], status["ballot"], *slots, status["waiting"]]
+            row += [status["role"], status["ballot"], *slots, status["waiting"], status["snapshot_slot"]]
+            row += [transfers[node] or "-"] * (len(head) - len(HEAD))
         rows.append(row)
     answered = sum(status is not None for status in statuses.values())
     verdict = "no leader with a quorum" if leader is None else f"{leader} leads"
-    return f"{table(HEAD, rows)}\n\ncluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
+    return f"{table(head, rows)}\n\ncluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
 
 
 def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:

@@ -63,17 +63,19 @@ class Timing:
     :ivar heartbeat_seconds: between two heartbeats of a leader.
     :ivar liveness_window_seconds: (shortest, longest) silence after which a follower takes its leader for dead.
     :ivar retry_seconds: until an unanswered message is sent again, the first time; doubles up to ``retry_seconds_max``.
+    :ivar bytes_per_second: a message with a big value is given the time on top that it takes at this speed.
     """
 
     heartbeat_seconds: float = 0.1
     liveness_window_seconds: tuple[float, float] = (0.3, 0.6)
     retry_seconds: float = 0.05
     retry_seconds_max: float = 1.0
+    bytes_per_second: float = 20e6
 
-    def retry_after(self, attempt: int, rng: Random) -> float:
+    def retry_after(self, attempt: int, rng: Random, value_bytes: int = 0) -> float:
         """Seconds until try number ``attempt`` (from 0) counts as lost. Jitter keeps nodes from retrying in step."""
         seconds: float = min(self.retry_seconds * 2.0**attempt, self.retry_seconds_max)
-        return seconds * rng.uniform(0.75, 1.25)
+        return seconds * rng.uniform(0.75, 1.25) + value_bytes / self.bytes_per_second
 
 
 class Role(enum.Enum):
@@ -178,7 +180,7 @@ class Leadership:
         if self.is_refused:
             self._begin_canvass()
         self._act_at = now + self._timing.heartbeat_seconds
-        self.sequence += 1
+        self.next_sequence()
         return Duty.HEARTBEAT
 
     def _canvass(self, now: float) -> Duty:
@@ -270,6 +272,11 @@ class Leadership:
         self._failures += 1
         self.leader = LOWEST
         self._follow(now + self._back_off())
+
+    def next_sequence(self) -> int:
+        """The number of the next heartbeat."""
+        self.sequence += 1
+        return self.sequence
 
     def changes(self) -> tuple[LeadershipFact, ...]:
         """What has changed since this was asked last."""

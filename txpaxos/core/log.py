@@ -5,6 +5,7 @@ Laws:
 * One promise holds for all slots (*Paxos Made Simple*, section 3). It never goes down, and no vote is above it.
 * A chosen slot keeps its value for ever.
 * Whatever changes here comes back as the record to save; a node rebuilt from its records answers as it did before.
+* What a snapshot holds may be forgotten: every slot below ``first_slot`` is chosen, and only its value is not here.
 """
 
 from __future__ import annotations
@@ -13,29 +14,35 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 from txpaxos.core.messages import LOWEST, Ballot, Proposal, Slot, Vote
-from txpaxos.core.ready import Chosen, Learned, LogRecord, Promised, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
 
 
 class Log:
     """One node's part of the log. Slots count from 1.
 
     :ivar promised: nothing below this ballot is accepted, at any slot.
-    :ivar chosen_through: every slot up to this one is chosen, and its value is here.
+    :param base: every slot up to this one is in a snapshot.
+    :ivar chosen_through: every slot up to this one is chosen.
+    :ivar first_slot: the first slot whose chosen value is kept here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: Slot = 0) -> None:
         self.promised = LOWEST
-        self.chosen_through: Slot = 0
+        self.chosen_through = base
+        self.first_slot = base + 1
         self._values: list[bytes] = []
         self._votes: dict[Slot, Proposal] = {}
         # Chosen, but above a slot that is still unknown.
         self._learned: dict[Slot, bytes] = {}
 
     @classmethod
-    def recover(cls, records: Iterable[LogRecord]) -> Log:
-        """The log that saved ``records``, in the order in which it did."""
-        log = cls()
+    def recover(cls, records: Iterable[LogRecord], base: Slot = 0) -> Log:
+        """The log that saved ``records``, in the order in which it did. Every slot up to ``base`` is in a snapshot, and
+        records of it may be missing."""
+        log = cls(base)
         hint: Slot = 0
+        # What is chosen up to here this node may never have learned: it got a snapshot instead, which is there no more.
+        overtaken = base
         for record in records:
             match record:
                 case Promised():
@@ -43,16 +50,27 @@ class Log:
                 case Voted():
                     # A vote was cast at a slot not known to be chosen; Learned, where there is one, came after it.
                     log.promised = max(log.promised, record.ballot)
-                    log._votes[record.slot] = Proposal(record.ballot, record.value)
+                    if record.slot > base:
+                        log._votes[record.slot] = Proposal(record.ballot, record.value)
                     hint = max(hint, record.chosen_through)
-                case Learned():  # pragma: no branch
-                    log._learned.update(enumerate(record.values, record.first_slot))
-        for slot in range(1, hint + 1):
-            # A value that this node learned to be chosen is its own vote's, or else it saved a Learned.
-            if slot not in log._learned:
-                log._learned[slot] = log._votes[slot].value
+                case Learned():
+                    known = enumerate(record.values, record.first_slot)
+                    log._learned.update((slot, value) for slot, value in known if slot > base)
+                case Checkpoint(installed=False):
+                    hint = max(hint, record.slot)
+                case Checkpoint():  # pragma: no branch
+                    log._believe_votes(overtaken + 1, hint)
+                    overtaken = max(overtaken, record.slot)
+        log._believe_votes(overtaken + 1, hint)
         log.advance()
         return log
+
+    def _believe_votes(self, first_slot: Slot, through: Slot) -> None:
+        """This node had learned what is chosen there: its own vote's value, or else it has saved a Learned. Where there
+        is neither, both were compacted, and the snapshot that held them was put aside."""
+        for slot in range(first_slot, through + 1):
+            if slot not in self._learned and slot in self._votes:
+                self._learned[slot] = self._votes[slot].value
 
     # the acceptor
 
@@ -82,7 +100,7 @@ class Log:
 
     def contradicts(self, slot: Slot, value: bytes) -> bool:
         """Whether another value is known to be chosen at ``slot``: then whoever proposes this one was deposed."""
-        return slot <= self.chosen_through and self._values[slot - 1] != value
+        return self.first_slot <= slot <= self.chosen_through and self._values[slot - self.first_slot] != value
 
     def votes_from(self, first_slot: Slot) -> tuple[Vote, ...]:
         """Every vote at ``first_slot`` or above, but for slots that are known to be chosen."""
@@ -97,7 +115,7 @@ class Log:
         :returns: the record to save, unless this node's own vote says the same.
         """
         if slot <= self.chosen_through:
-            assert self._values[slot - 1] == value, slot
+            assert not self.contradicts(slot, value), slot
             return None
         known = self._learned.setdefault(slot, value)
         assert known == value, slot
@@ -130,10 +148,41 @@ class Log:
         return chosen
 
     def values_from(self, first_slot: Slot, count_max: int | None = None, bytes_max: int | None = None) -> list[bytes]:
-        """The chosen values from ``first_slot`` on, within both limits, but at least one if there is one."""
-        start = first_slot - 1
+        """The chosen values from ``first_slot`` on, within both limits, but at least one if there is one. None if that
+        one is no longer kept."""
+        start = first_slot - self.first_slot
+        if start < 0:
+            return []
         values = self._values[start : None if count_max is None else start + count_max]
         if bytes_max is not None:
             sizes = accumulate(map(len, values))
             del values[max(1, sum(1 for size in sizes if size <= bytes_max)) :]
         return values
+
+    # snapshots
+
+    def checkpoint(self, slot: Slot) -> list[LogRecord]:
+        """The records that make this log, together with a snapshot at ``slot``."""
+        assert self.first_slot <= slot + 1, (self.first_slot, slot)
+        records: list[LogRecord] = [Promised(self.promised)]
+        if values := self.values_from(slot + 1):
+            records.append(Learned(slot + 1, tuple(values)))
+        records += [Learned(above, (value,)) for above, value in self._learned.items()]
+        records += [Voted(vote.ballot, vote.slot, vote.value, slot) for vote in self.votes_from(slot + 1)]
+        return records
+
+    def compact(self, through: Slot) -> None:
+        """Forget the chosen values of the slots up to ``through``: a snapshot holds what came of them."""
+        assert through <= self.chosen_through, (through, self.chosen_through)
+        if through >= self.first_slot:
+            del self._values[: through + 1 - self.first_slot]
+            self.first_slot = through + 1
+
+    def install(self, slot: Slot) -> None:
+        """A snapshot at ``slot`` came from elsewhere, beyond all that was known here: go on from there."""
+        assert slot > self.chosen_through, (slot, self.chosen_through)
+        self._values.clear()
+        self.chosen_through, self.first_slot = slot, slot + 1
+        for known in (self._votes, self._learned):
+            for old in [one for one in known if one <= slot]:
+                del known[old]

@@ -212,8 +212,43 @@ class ChosenValues:
     chosen_through: Slot = attrs.field(default=0, validator=ge(0))
 
 
+@attrs.frozen
+class Truncated:
+    """The answer to a Fetch, or to a candidate, that asks for what is no longer here: my log begins at ``first_slot``,
+    and what came of the slots before is in a snapshot. It is on disk first."""
+
+    first_slot: Slot = attrs.field(validator=ge(1))
+
+
+@attrs.frozen
+class AskReadPoint:
+    """A node to the leader: how far must I have applied the log, to see all that was acknowledged before now?
+    ``number`` is never used again, also not after a restart."""
+
+    number: int = attrs.field(validator=ge(0))
+
+
+@attrs.frozen
+class ReadPoint:
+    """The leader to a node that asked with ``number``: as far as ``slot``. After the question had come, a quorum said
+    that it still follows this leader."""
+
+    number: int = attrs.field(validator=ge(0))
+    slot: Slot = attrs.field(default=0, validator=ge(0))
+
+
 LeadershipMessage: TypeAlias = Heartbeat | HeartbeatAck | Canvass | Support
 LogMessage: TypeAlias = (
-    PrepareLog | PromiseLog | AcceptSlot | AcceptedSlot | Nack | LeadershipMessage | Fetch | ChosenValues
+    PrepareLog
+    | PromiseLog
+    | AcceptSlot
+    | AcceptedSlot
+    | Nack
+    | LeadershipMessage
+    | Fetch
+    | ChosenValues
+    | Truncated
+    | AskReadPoint
+    | ReadPoint
 )
 Message: TypeAlias = OneDecreeMessage | LogMessage | AboutSubject

@@ -47,6 +47,17 @@ class Learned:
 
 
 @attrs.frozen
+class Checkpoint:
+    """Everything up to ``slot`` is in a snapshot, or is about to be. What the node must remember beyond it follows in
+    this same save: once the snapshot is complete, nothing older is needed.
+
+    ``installed``: it came from another node. Else this node had learned every slot up to there."""
+
+    slot: Slot
+    installed: bool = False
+
+
+@attrs.frozen
 class PeerMet:
     """The node has met ``peer``, whose data folder had this ``incarnation``. If that peer ever comes back with another,
     it has lost what it promised, and must not be heard."""
@@ -72,7 +83,7 @@ class SubjectState:
     state: DecreeState
 
 
-LogRecord: TypeAlias = Promised | Voted | Learned
+LogRecord: TypeAlias = Promised | Voted | Learned | Checkpoint
 JournalRecord: TypeAlias = LogRecord | PeerMet
 Record: TypeAlias = JournalRecord | DecreeState | SubjectState
 """What a Ready may hold. A store meets a DecreeState only inside a SubjectState."""
@@ -102,6 +113,23 @@ class SubjectChosen:
 
     subject: str
     value: bytes
+
+
+@attrs.frozen
+class Installed:
+    """The application is to be restored from the snapshot at ``slot``, which stands for every slot up to it. Handed out
+    in order with what is chosen."""
+
+    slot: Slot
+
+
+@attrs.frozen
+class ReadFrom:
+    """The question ``number`` for a read point has its answer: whoever has applied every slot up to ``slot`` sees all
+    that was acknowledged before the question."""
+
+    number: int
+    slot: Slot
 
 
 @attrs.frozen
@@ -141,15 +169,32 @@ LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChan
 class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
+    ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
     ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
     """
 
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
-    chosen: tuple[Chosen | SubjectChosen, ...] = ()
-    answers: tuple[AskAnswered, ...] = ()
+    chosen: tuple[Chosen | SubjectChosen | Installed, ...] = ()
+    answers: tuple[AskAnswered | ReadFrom, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
+    behind: NodeId | None = None
     wake_at: float | None = None
+
+
+@attrs.frozen
+class Status:
+    """One node's view, for people and for tests. ``lag_slots`` is how far each follower was behind when last heard."""
+
+    node: NodeId
+    role: str
+    ballot: Ballot
+    leader: NodeId | None
+    promised: Ballot
+    chosen_through: Slot
+    open_slots: int
+    lag_slots: dict[NodeId, int]
+    dropped: dict[str, int]
 
 
 @attrs.define
@@ -158,8 +203,9 @@ class Work:
 
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
-    chosen: list[Chosen | SubjectChosen] = attrs.field(factory=list)
-    answers: list[AskAnswered] = attrs.field(factory=list)
+    chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
+    answers: list[AskAnswered | ReadFrom] = attrs.field(factory=list)
+    behind: NodeId | None = None
 
     def keep(self, record: Record | None) -> None:
         """Save ``record``, if there is one."""
@@ -173,5 +219,11 @@ class Work:
     def ready(self, leadership: Iterable[LeadershipFact] = (), wake_at: float | None = None) -> Ready:
         """The finished Ready."""
         return Ready(
-            tuple(self.save), tuple(self.send), tuple(self.chosen), tuple(self.answers), tuple(leadership), wake_at
+            tuple(self.save),
+            tuple(self.send),
+            tuple(self.chosen),
+            tuple(self.answers),
+            tuple(leadership),
+            self.behind,
+            wake_at,
         )

@@ -2,8 +2,9 @@
 
 *Paxos Made Simple*, section 3: a leader runs phase 1 once for every slot there is or will be, and from then on each
 value costs one phase 2. What the paper leaves to the reader is here: a window of open slots, the new leader that
-re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, and asking for what was
-missed. Leadership is the piece from :mod:`txpaxos.core.functional`; the memory is :class:`txpaxos.core.log.Log`.
+re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, asking for what was
+missed, and snapshots that stand for the oldest slots. Leadership is the piece from :mod:`txpaxos.core.functional`; the
+memory is :class:`txpaxos.core.log.Log`; reads are confirmed by :mod:`txpaxos.core.reads`.
 
 Laws:
 
@@ -23,12 +24,15 @@ from typing import Any
 import attrs
 
 from txpaxos.core import practical
+from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
     NO_OP,
     AcceptedSlot,
     AcceptSlot,
+    AskReadPoint,
     Ballot,
     Canvass,
     ChosenValues,
@@ -42,28 +46,13 @@ from txpaxos.core.messages import (
     Promise,
     PromiseLog,
     Proposal,
+    ReadPoint,
     Slot,
     Support,
+    Truncated,
 )
-from txpaxos.core.ready import Chosen, Learned, LogRecord, Ready, Work
-
-
-@attrs.frozen
-class Limits:
-    """How much of everything.
-
-    :ivar window_slots: a leader proposes at most so far above what it knows to be chosen.
-    :ivar window_bytes: bytes of values in them, beyond which no further slot is opened.
-    :ivar ahead_slots: an acceptor votes only so far above what it knows to be chosen; one that lags catches up first.
-    :ivar fetch_values: chosen values in one answer to a Fetch.
-    :ivar fetch_bytes: bytes of values in one, beyond the first value.
-    """
-
-    window_slots: int = 8
-    window_bytes: int = 8 * 2**20
-    ahead_slots: int = 32
-    fetch_values: int = 1024
-    fetch_bytes: int = 2**20
+from txpaxos.core.reads import ReadAsker, ReadPoints
+from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord, ReadFrom, Ready, Status, Work
 
 
 @attrs.define
@@ -76,21 +65,6 @@ class OpenSlot:
     resend_at: float
 
 
-@attrs.frozen
-class Status:
-    """One node's view, for people and for tests. ``lag_slots`` is how far each follower was behind when last heard."""
-
-    node: NodeId
-    role: str
-    ballot: Ballot
-    leader: NodeId | None
-    promised: Ballot
-    chosen_through: Slot
-    open_slots: int
-    lag_slots: dict[NodeId, int]
-    dropped: dict[str, int]
-
-
 class Replica:
     """One node's part of the log.
 
@@ -98,7 +72,8 @@ class Replica:
     :param members: the ids of all nodes, this one included.
     :param rng: the only source of chance.
     :param now: the present, in monotonic seconds, as in every call below.
-    :param saved: all log records this node ever saved, in order.
+    :param saved: all log records this node ever saved, in order; of slots up to ``base``, some may be missing.
+    :param base: every slot up to this one is in a snapshot.
     """
 
     def __init__(
@@ -110,12 +85,13 @@ class Replica:
         saved: Iterable[LogRecord] = (),
         timing: Timing | None = None,
         limits: Limits | None = None,
+        base: Slot = 0,
     ) -> None:
         assert node in members, (node, members)
         self.node = node
         self.members = tuple(members)
         self.others = tuple(member for member in members if member != node)
-        self.log = Log.recover(saved)
+        self.log = Log.recover(saved, base)
         self.proposer = practical.Proposer(node, len(members), self.log.promised)
         self.dropped: Counter[str] = Counter()
         self._rng = rng
@@ -128,11 +104,10 @@ class Replica:
         self._open_bytes = 0
         self._next_slot: Slot = 0
         self._follower_chosen: dict[NodeId, Slot] = {}
-        # What is known to be chosen somewhere, who said so, and when to ask for it.
-        self._missing_through: Slot = 0
-        self._missing_source = node
-        self._fetch_at: float | None = None
-        self._fetch_attempts = 0
+        self._first_own_slot: Slot = 0
+        self._read_points = ReadPoints(self.proposer.quorum)
+        self._read_asker = ReadAsker(self._timing, rng)
+        self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
         self._handlers: dict[type[Any], Callable[[Work, NodeId, Any, float], None]] = {
             PrepareLog: self._receive_prepare,
             PromiseLog: self._receive_promise,
@@ -145,6 +120,9 @@ class Replica:
             Support: self._receive_support,
             Fetch: self._receive_fetch,
             ChosenValues: self._receive_chosen_values,
+            Truncated: self._receive_truncated,
+            AskReadPoint: self._receive_ask_read_point,
+            ReadPoint: self._receive_read_point,
         }
 
     # from the application
@@ -152,7 +130,8 @@ class Replica:
     def recovered(self) -> tuple[Chosen, ...]:
         """The chosen values that were on disk when this node started, for an application that starts anew. Ask before
         the first call of anything else."""
-        return tuple(Chosen(slot, value) for slot, value in enumerate(self.log.values_from(1), 1))
+        first_slot = self.log.first_slot
+        return tuple(Chosen(slot, value) for slot, value in enumerate(self.log.values_from(first_slot), first_slot))
 
     @property
     def has_room(self) -> bool:
@@ -169,6 +148,36 @@ class Replica:
         work = Work()
         self._open_slot(work, self._next_slot, value, now)
         self._next_slot += 1
+        return self._ready(work)
+
+    def ask_read_point(self, now: float) -> tuple[int, Ready]:
+        """Find out how far the log must be applied to see all that is acknowledged by now. One question at a time.
+
+        :returns: the question's number, which :class:`~txpaxos.core.ready.ReadFrom` repeats, and what to do.
+        """
+        number = self._read_asker.begin(now)
+        work = Work()
+        self._ask_read_point(work, now)
+        return number, self._ready(work)
+
+    def checkpoint(self, slot: Slot) -> tuple[LogRecord, ...]:
+        """What to save so that, once there is this node's own snapshot at ``slot``, nothing saved before is needed."""
+        return (Checkpoint(slot), *self.log.checkpoint(slot))
+
+    def compact(self, through: Slot) -> None:
+        """A snapshot holds what came of the slots up to ``through``: whoever asks for them is told to take that."""
+        self.log.compact(through)
+
+    def install(self, slot: Slot, now: float) -> Ready:
+        """A snapshot at ``slot`` came from another node and is on disk. Nothing, if it is not news any more."""
+        work = Work()
+        if slot > self.log.chosen_through:
+            if self.leadership.leading:
+                self.leadership.step_down(now)
+            self.log.install(slot)
+            work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
+            work.chosen.append(Installed(slot))
+            work.chosen.extend(self.log.advance())
         return self._ready(work)
 
     def status(self) -> Status:
@@ -205,8 +214,8 @@ class Replica:
                     work.tell(self.others, Canvass(self.leadership.canvass))
         if self.leadership.leading:
             self._resend_unanswered(work, now)
-        if self._fetch_at is not None and now >= self._fetch_at:
-            self._fetch(work, now)
+        self._catch_up.tick(work, now)
+        self._ask_read_point(work, now)
         return self._ready(work)
 
     # from the network
@@ -245,6 +254,10 @@ class Replica:
         if message.ballot < self.log.promised:
             work.tell(sender, Nack(message.ballot, self.log.promised))
             return
+        if message.first_slot < self.log.first_slot:
+            self.dropped["candidate too far behind"] += 1
+            work.tell(sender, Truncated(self.log.first_slot))
+            return
         values = self._values_from(message.first_slot)
         if message.first_slot + len(values) <= self.log.chosen_through:
             # It misses more than one message holds. Let it catch up first; it asks again.
@@ -278,6 +291,8 @@ class Replica:
         self._reports = {}
         self._follower_chosen = {}
         self._next_slot = max(proposals, default=chosen_through) + 2
+        self._first_own_slot = self._next_slot - 1
+        self._read_points.clear()
         for slot in range(chosen_through + 1, self._next_slot):
             self._open_slot(work, slot, proposals[slot].value if slot in proposals else NO_OP, now)
         self._beat(work)
@@ -288,7 +303,7 @@ class Replica:
     # phase 2
 
     def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float) -> None:
-        self._open[slot] = OpenSlot(value, set(), 0, now + self._timing.retry_after(0, self._rng))
+        self._open[slot] = OpenSlot(value, set(), 0, now + self._timing.retry_after(0, self._rng, len(value)))
         self._open_bytes += len(value)
         work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
@@ -300,6 +315,10 @@ class Replica:
         self._heed(work, sender, message.ballot, message.chosen_through, now)
         if message.slot > self.log.chosen_through + self._limits.ahead_slots:
             self.dropped["accept too far ahead"] += 1
+            return
+        if message.slot < self.log.first_slot:
+            self.dropped["accept of a slot in a snapshot"] += 1
+            work.tell(sender, Truncated(self.log.first_slot))
             return
         if self.log.contradicts(message.slot, message.value):
             self.dropped["accept of a deposed leader"] += 1
@@ -322,18 +341,25 @@ class Replica:
             return
         self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
-        work.chosen.extend(self.log.advance())
+        self._advance(work)
         if not self._open:
             self._beat(work)
 
     def _close(self, slot: Slot) -> None:
         self._open_bytes -= len(self._open.pop(slot).value)
 
+    def _advance(self, work: Work) -> None:
+        """Hand out what is known without a gap. None of it need be proposed: it may be from before this ballot."""
+        work.chosen.extend(self.log.advance())
+        for slot in [slot for slot in self._open if slot <= self.log.chosen_through]:
+            self._close(slot)
+
     def _resend_unanswered(self, work: Work, now: float) -> None:
         for slot, open_slot in self._open.items():
             if now >= open_slot.resend_at:
                 open_slot.attempts += 1
-                open_slot.resend_at = now + self._timing.retry_after(open_slot.attempts, self._rng)
+                size = len(open_slot.value)
+                open_slot.resend_at = now + self._timing.retry_after(open_slot.attempts, self._rng, size)
                 silent = [member for member in self.members if member not in open_slot.voters]
                 accept = AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through)
                 work.tell(silent, accept)
@@ -360,38 +386,26 @@ class Replica:
             return
         self.leadership.observe_follower(sender, now)
         self._follower_chosen[sender] = message.chosen_through
+        last_sequence = self.leadership.sequence
+        settled, now_again = self._read_points.observe_answer(sender, message.sequence, last_sequence)
+        for question in settled:
+            work.tell(question.asker, ReadPoint(question.number, question.point))
+        if now_again:
+            self._beat(work, self.leadership.next_sequence())
 
     def _heed(self, work: Work, sender: NodeId, ballot: Ballot, chosen_through: Slot, now: float) -> None:
         """The leader of ``ballot`` says that every slot up to ``chosen_through`` is chosen."""
         if chosen_through > self.log.chosen_through:
             self.log.vouch(ballot, chosen_through)
             work.chosen.extend(self.log.advance())
-            self._note_missing(sender, chosen_through, now)
+            self._catch_up.note(sender, chosen_through, now)
 
     # reconciliation
 
-    def _note_missing(self, source: NodeId, through: Slot, now: float) -> None:
-        """Remember what to ask for and whom, if it does not come by itself: it may just have been overtaken."""
-        if through <= self.log.chosen_through:
-            return
-        self._missing_through = max(self._missing_through, through)
-        self._missing_source = source
-        if self._fetch_at is None:
-            self._fetch_attempts = 0
-            self._fetch_at = now + self._timing.retry_seconds / 2
-
-    def _fetch(self, work: Work, now: float) -> None:
-        """Ask for what is missing; with every second try in vain, ask somebody else."""
-        if self._missing_through <= self.log.chosen_through:
-            self._fetch_at = None
-            return
-        if self._missing_source == self.node or self._fetch_attempts % 2:
-            self._missing_source = self._rng.choice(self.others)
-        work.tell(self._missing_source, Fetch(self.log.chosen_through + 1))
-        self._fetch_at = now + self._timing.retry_after(self._fetch_attempts, self._rng)
-        self._fetch_attempts += 1
-
     def _receive_fetch(self, work: Work, sender: NodeId, message: Fetch, now: float) -> None:
+        if message.first_slot < self.log.first_slot:
+            work.tell(sender, Truncated(self.log.first_slot))
+            return
         values = self._values_from(message.first_slot)
         if not values:
             self.dropped["fetch of what is not here"] += 1
@@ -402,10 +416,14 @@ class Replica:
         if not self._learn(work, message.first_slot, message.values, now):
             self.dropped["values known or above a gap"] += 1
             return
-        self._missing_through = max(self._missing_through, message.chosen_through)
-        self._missing_source = sender
-        self._fetch_attempts = 0
-        self._fetch(work, now)
+        self._catch_up.go_on(work, sender, message.chosen_through, now)
+
+    def _receive_truncated(self, work: Work, sender: NodeId, message: Truncated, now: float) -> None:
+        if message.first_slot <= self.log.chosen_through + 1:
+            self.dropped["snapshot of what is known"] += 1
+            return
+        self._catch_up.note(sender, message.first_slot - 1, now)
+        work.behind = sender
 
     def _values_from(self, first_slot: Slot) -> tuple[bytes, ...]:
         """As many chosen values from ``first_slot`` on as one message holds."""
@@ -428,8 +446,36 @@ class Replica:
             elif self.leadership.leading:
                 self.leadership.step_down(now)
         work.keep(Learned(first_slot, values))
-        work.chosen.extend(self.log.advance())
+        self._advance(work)
         return True
+
+    # reading
+
+    def _ask_read_point(self, work: Work, now: float) -> None:
+        """Ask whoever leads, if this node has a question and it is time to ask it."""
+        leader = self.leadership.leader_node
+        if self._read_asker.is_due(leader, now) and leader is not None:
+            work.tell(leader, AskReadPoint(self._read_asker.number))
+
+    def _receive_ask_read_point(self, work: Work, sender: NodeId, message: AskReadPoint, now: float) -> None:
+        if not self.leadership.leading:
+            self.dropped["question to a node that does not lead"] += 1
+            return
+        point = self.log.chosen_through
+        if point < self._first_own_slot:
+            # Of what others had chosen before, all is chosen here only once an entry of this ballot is.
+            self.dropped["read before the leader's first entry"] += 1
+            return
+        if not self.others:
+            work.tell(sender, ReadPoint(message.number, point))
+        elif self._read_points.ask(sender, message.number, point, self.leadership.sequence):
+            self._beat(work, self.leadership.next_sequence())
+
+    def _receive_read_point(self, work: Work, sender: NodeId, message: ReadPoint, now: float) -> None:
+        if self._read_asker.is_answer(message.number):
+            work.answers.append(ReadFrom(message.number, message.slot))
+        else:
+            self.dropped["read point nobody asked for"] += 1
 
     # closing
 
@@ -443,4 +489,7 @@ class Replica:
         wake_at = self.leadership.wake_at
         for open_slot in self._open.values():
             wake_at = min(wake_at, open_slot.resend_at)
-        return wake_at if self._fetch_at is None else min(wake_at, self._fetch_at)
+        for due_at in (self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)):
+            if due_at is not None:
+                wake_at = min(wake_at, due_at)
+        return wake_at

@@ -16,7 +16,7 @@ import attrs
 from txpaxos.core import practical
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import AboutSubject, Nack, NodeId, OneDecreeMessage, Promise
-from txpaxos.core.ready import AskAnswered, DecreeState, Ready, SubjectChosen, SubjectState, Work
+from txpaxos.core.ready import AskAnswered, Chosen, DecreeState, Ready, SubjectChosen, SubjectState, Work
 
 
 @attrs.define
@@ -157,7 +157,7 @@ class Subjects:
             message = envelope.message
             assert isinstance(message, OneDecreeMessage), message
             work.tell(envelope.to, AboutSubject(name, message))
-        work.chosen.extend(SubjectChosen(name, chosen.value) for chosen in ready.chosen)
+        work.chosen.extend(SubjectChosen(name, one.value) for one in ready.chosen if isinstance(one, Chosen))
 
     def _ready(self, work: Work) -> Ready:
         return work.ready(wake_at=min((one.retry_at for one in self._asking.values()), default=None))

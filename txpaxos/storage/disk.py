@@ -50,6 +50,21 @@ class Disk:
         with open(path, "rb", buffering=0) as file:
             return file.readall()
 
+    def read_at(self, path: str, offset: int, size: int) -> bytes:
+        """``size`` bytes of a file from ``offset`` on, or those up to its end. FileNotFoundError if it is absent."""
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            data = os.pread(handle, size, offset)
+            while len(data) < size and (more := os.pread(handle, size - len(data), offset + len(data))):
+                data += more
+            return data
+        finally:
+            os.close(handle)
+
+    def file_size(self, path: str) -> int:
+        """How many bytes a file has. FileNotFoundError if it is absent."""
+        return os.stat(path).st_size
+
     def create(self, path: str) -> int:
         """Create a file, or empty the one that is there, and open it. Returns a handle."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -67,6 +82,10 @@ class Disk:
                 raise
             for offset in range(0, size, 1 << 20):
                 write_all(self, handle, bytes(min(1 << 20, size - offset)), offset)
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut a file off after ``size`` bytes, of which it has as many."""
+        os.ftruncate(handle, size)
 
     def write_at(self, handle: int, data: bytes | memoryview, offset: int) -> int:
         """Write at ``offset`` bytes. Returns how many bytes were written, which may be fewer than given."""
@@ -99,7 +118,7 @@ class Disk:
         os.unlink(path)
 
 
-def write_all(disk: Disk, handle: int, data: bytes, offset: int) -> None:
+def write_all(disk: Disk, handle: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``, however short each single write is."""
     written = disk.write_at(handle, data, offset)
     while written < len(data):

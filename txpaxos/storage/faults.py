@@ -43,6 +43,26 @@ def damaged(path: str, offset: int, what: str) -> StoreError:
     )
 
 
+def damaged_snapshot(path: str, offset: int, what: str) -> StoreError:
+    """The snapshot at ``path`` does not hold what was written: ``what`` is wrong at ``offset`` bytes. Another copy
+    of it will do, and so will what it was made of."""
+    return StoreError(
+        f"{path} is damaged at offset {offset}: {what}; put the file back, or move it aside: the snapshot before it and"
+        f" the journal, which reaches back that far, take its place"
+    )
+
+
+def damaged_part(path: str, offset: int, what: str) -> StoreError:
+    """What was received of a peer's snapshot into ``path`` is not what that peer wrote."""
+    return StoreError(f"{path} is damaged at offset {offset}: {what}; it is removed, and must be fetched again")
+
+
+def snapshot_refused(path: str, error: OSError) -> StoreError:
+    """The operating system refused to write the snapshot at ``path``. Nothing rests on it yet."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StoreError(f"cannot write the snapshot {path}: {reason}; nothing is lost, and the node goes on without it")
+
+
 def other_version(path: str, version: int, known: int) -> StoreError:
     """The file at ``path`` has format ``version``; this program knows ``known``."""
     return StoreError(

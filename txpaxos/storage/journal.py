@@ -12,6 +12,8 @@ Its laws:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.logger import Logger
 
 from txpaxos.errors import StoreError
@@ -22,10 +24,10 @@ from txpaxos.storage.segment import (
     ALIGNMENT_BYTES,
     SECTOR_BYTES,
     Frame,
+    Frames,
     SegmentHeader,
     frame_bytes,
     pack_frame,
-    read_frames,
     torn_bytes,
 )
 
@@ -75,23 +77,21 @@ class Journal:
                 header = SegmentHeader(self._identity, 0, 0, self._size_for(0))
                 self._disk.close(self._birth(header))
 
-    def read(self, since: int = 0) -> list[Frame]:
-        """Every frame from position ``since`` on, oldest first; a torn tail is cut off first, and logged.
+    def read(self, reached: Callable[[Frame], bool] = lambda frame: False, *, whole: bool = True) -> list[Frame]:
+        """Every frame from the newest one on that has ``reached`` what is looked for, oldest first; or all, if none
+        has. ``reached`` is asked from the newest frame backwards, and what is older than that is not read, but for the
+        rest of its segment. A torn tail is cut off, and logged.
 
-        :raises StoreError: if anything that was acknowledged is missing or damaged, or belongs to another store."""
+        :param whole: whether "all" must begin with the first frame ever written.
+        :raises StoreError: if anything that is read is missing or damaged, or if a segment belongs to another store."""
         with os_errors("read the journal in", self._directory):
             self._disk.sync_directory(self._directory)
             numbers = self._numbers()
             if not numbers:
                 raise damaged(self._directory, 0, "there is no journal segment left in this folder")
-            frames: list[Frame] = []
             for number in numbers:
-                frames += self._read_segment(number, newest=number == numbers[-1])
-        if self.first_position > since:
-            raise damaged(
-                self._segment_path(numbers[0]), 0, f"it begins with frame {self.first_position}, {since} is needed"
-            )
-        return [frame for frame in frames if frame.position >= since]
+                self._read_header(number)
+            return self._read_back(reached, whole)
 
     def append(self, body: bytes) -> int:
         """Put one frame on disk. Returns its position.
@@ -183,21 +183,11 @@ class Journal:
 
     # -------------------------------------------------------------- reading
 
-    def _read_segment(self, number: int, *, newest: bool) -> list[Frame]:
+    def _read_header(self, number: int) -> None:
+        """Take note of a segment. Refuse it if it is not this store's next one."""
         path = self._segment_path(number)
-        data = self._disk.read(path)
-        header = SegmentHeader.unpack(data, path)
-        self._check(header, number, path)
-        frames, offset = read_frames(data, header, path)
-        self._segments.append(header)
-        self.next_position = header.first_position + len(frames)
-        if newest:
-            self._path, self._offset = path, offset
-            self._settle(data, frames)
-        return frames
-
-    def _check(self, header: SegmentHeader, number: int, path: str) -> None:
-        """Refuse a segment that is not this store's next one."""
+        start = self._disk.read_at(path, 0, SECTOR_BYTES)
+        header = SegmentHeader.unpack(start, path, self._disk.file_size(path))
         if header.identity != self._identity:
             raise StoreError(
                 f"{path} belongs to another store ({header.identity:x}, this is {self._identity:x}):"
@@ -205,20 +195,41 @@ class Journal:
             )
         if header.number != number:
             raise damaged(path, 0, f"this is segment {header.number} under another one's name")
-        if self._segments:
-            before = self._segments[-1]
-            if header.number != before.number + 1:
-                missing = self._segment_path(before.number + 1)
-                raise damaged(missing, 0, "the file is missing, though there are segments before and after it")
-            if header.first_position != self.next_position:
-                self._refuse_gap(before, header)
+        if self._segments and number != self._segments[-1].number + 1:
+            missing = self._segment_path(self._segments[-1].number + 1)
+            raise damaged(missing, 0, "the file is missing, though there are segments before and after it")
+        self._segments.append(header)
 
-    def _refuse_gap(self, before: SegmentHeader, after: SegmentHeader) -> None:
-        """Say where in ``before`` the frames stop short of the first one in ``after``."""
-        path = self._segment_path(before.number)
-        _, offset = read_frames(self._disk.read(path), before, path)
-        what = f"frame {self.next_position} cannot be read, though frame {after.first_position} was written after it"
-        raise damaged(path, offset, what)
+    def _read_back(self, reached: Callable[[Frame], bool], whole: bool) -> list[Frame]:
+        newest = self._segments[-1]
+        self._path = self._segment_path(newest.number)
+        data = self._disk.read(self._path)
+        frames = last = Frames(data, newest, self._path)
+        self._offset, self.next_position = frames.end, newest.first_position + len(frames)
+        parts: list[list[Frame]] = []
+        start = _newest(frames, reached)
+        for header, after in zip(self._segments[-2::-1], self._segments[:0:-1], strict=True):
+            if start >= 0:
+                break
+            parts.append(frames[:])
+            frames = self._read_full(header, after)
+            start = _newest(frames, reached)
+        if whole and start < 0 < self.first_position:
+            what = f"it begins with frame {self.first_position}, and no snapshot stands for those before it"
+            raise damaged(self._segment_path(self._segments[0].number), 0, what)
+        parts.append(frames[max(0, start) :])
+        self._settle(data, last[-1:])
+        return [frame for part in reversed(parts) for frame in part]
+
+    def _read_full(self, header: SegmentHeader, after: SegmentHeader) -> Frames:
+        """The frames of a segment that ends where ``after`` begins."""
+        path = self._segment_path(header.number)
+        frames = Frames(self._disk.read(path), header, path)
+        position = header.first_position + len(frames)
+        if position != after.first_position:
+            what = f"frame {position} cannot be read, though frame {after.first_position} was written after it"
+            raise damaged(path, frames.end, what)
+        return frames
 
     def _settle(self, data: bytes, frames: list[Frame]) -> None:
         """Make the newest segment fit to go on with: what was read of it on disk, and zeros behind.
@@ -246,3 +257,8 @@ class Journal:
             offset=self._offset,
             bytes=torn,
         )
+
+
+def _newest(frames: Frames, reached: Callable[[Frame], bool]) -> int:
+    """The index of the newest frame that has ``reached`` something; -1 if none has."""
+    return next((index for index in range(len(frames) - 1, -1, -1) if reached(frames[index])), -1)

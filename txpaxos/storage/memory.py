@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txpaxos.core.ready import JournalRecord, Record, SubjectState
 from txpaxos.errors import StoreError
+from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import Execute, execute_here
-from txpaxos.storage.records import divide
+from txpaxos.storage.records import checkpoint_index, divide
+from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
 
 
 class MemoryStore:
@@ -17,29 +22,53 @@ class MemoryStore:
 
     :param saved: what was saved before.
     :param incarnation: random, once per store; not 0.
-    :param execute: does the saves; a simulator passes one that takes its time.
+    :param execute: does the saves and writes the snapshots; a simulator passes one that takes its time.
+    :param files: the snapshots, of which it makes a copy: another store's ``files``.
 
-    Set ``failing`` to have every save from then on refused, as on a disk that broke.
+    Set ``failing`` to have every save from then on refused, as on a disk that broke, or ``files.failing`` for what is
+    written of a snapshot.
     """
 
-    def __init__(self, saved: Iterable[Record] = (), incarnation: int = 1, execute: Execute = execute_here) -> None:
+    def __init__(
+        self,
+        saved: Iterable[Record] = (),
+        incarnation: int = 1,
+        execute: Execute = execute_here,
+        files: MemoryFiles | None = None,
+    ) -> None:
         self.incarnation = incarnation
         self.failing = False
+        self.files = MemoryFiles({} if files is None else files.contents)
         self._execute = execute
         self._log, self._subjects = divide(saved)
         self._loaded = False
         self._closed = False
+        self._snapshots = Snapshots(
+            self.files,
+            "",
+            lambda: execute,
+            lambda slot: self._execute(partial(self._forget_before, slot)),
+        )
 
     @property
     def saved(self) -> list[Record]:
         """What a store opened now on the same records would load."""
-        return [*self._log, *(self._subjects[subject] for subject in sorted(self._subjects))]
+        subjects = [self._subjects[subject] for subject in sorted(self._subjects)]
+        snapshot = self._snapshots.newest
+        start = None if snapshot is None else checkpoint_index(self._log, snapshot.slot)
+        return [*self._log[start:], *subjects]
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """See :attr:`txpaxos.storage.store.Store.snapshot`."""
+        return self._snapshots.newest
 
     def load(self) -> list[Record]:
         """See :meth:`txpaxos.storage.store.Store.load`."""
         if self._loaded or self._closed:
             raise StoreError("a store is loaded once, while it is open: open another one on what this one saved")
         self._loaded = True
+        self._snapshots.load()
         return self.saved
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -49,20 +78,117 @@ class MemoryStore:
         log, subjects = divide(records)
         return self._execute(lambda: self._write(log, subjects))
 
+    def write_snapshot(self, slot: int) -> SnapshotWriter:
+        """See :meth:`txpaxos.storage.store.Store.write_snapshot`."""
+        return self._new_snapshot(slot, received=False)
+
+    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+        """See :meth:`txpaxos.storage.store.Store.receive_snapshot`."""
+        return self._new_snapshot(slot, received=True)
+
     def close(self) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.close`."""
         if self._closed:
             return succeed(None)
         self._closed = True
-        return self._execute(lambda: None)
+        return self._snapshots.close(lambda: self._execute(lambda: None))
 
     def reopen(self) -> MemoryStore:
         """A store with what this one has saved so far, as after a restart of the node. This one takes nothing more."""
         self._closed = True
-        return MemoryStore(self.saved, self.incarnation, self._execute)
+        return MemoryStore([*self._log, *self._subjects.values()], self.incarnation, self._execute, self.files)
+
+    def _new_snapshot(self, slot: int, *, received: bool) -> SnapshotWriter:
+        if self._closed or not self._loaded:
+            raise StoreError("a store takes snapshots between load() and close()")
+        return self._snapshots.write(slot, received=received)
 
     def _write(self, log: list[JournalRecord], subjects: dict[str, SubjectState]) -> None:
-        if self.failing:
-            raise StoreError("this store was told to fail; start the node again")
+        self._refuse_if_failing()
         self._log += log
         self._subjects |= subjects
+
+    def _forget_before(self, slot: int) -> None:
+        self._refuse_if_failing()
+        del self._log[: checkpoint_index(self._log, slot) or 0]
+
+    def _refuse_if_failing(self) -> None:
+        if self.failing:
+            raise StoreError("this store was told to fail; start the node again")
+
+
+class MemoryFiles(Disk):
+    """The system calls that snapshots need, in memory, all in one folder.
+
+    :param contents: by path, what is copied.
+    :ivar failing: whether writing gives an error.
+    """
+
+    def __init__(self, contents: dict[str, bytearray]) -> None:
+        self.contents = {path: bytearray(content) for path, content in contents.items()}
+        self.failing = False
+        self._handles: dict[int, str] = {}
+        self._next_handle = 0
+
+    def make_directory(self, path: str) -> None:
+        """See Disk."""
+
+    def sync_directory(self, path: str) -> None:
+        """See Disk."""
+
+    def list_directory(self, path: str) -> list[str]:
+        """See Disk."""
+        return [os.path.basename(name) for name in self.contents]
+
+    def read_at(self, path: str, offset: int, size: int) -> bytes:
+        """See Disk."""
+        return bytes(self._content(path)[offset : offset + size])
+
+    def file_size(self, path: str) -> int:
+        """See Disk."""
+        return len(self._content(path))
+
+    def create(self, path: str) -> int:
+        """See Disk."""
+        self.contents[path] = bytearray()
+        return self.open(path)
+
+    def open(self, path: str) -> int:
+        """See Disk."""
+        self._content(path)
+        self._next_handle += 1
+        self._handles[self._next_handle] = path
+        return self._next_handle
+
+    def truncate(self, handle: int, size: int) -> None:
+        """See Disk."""
+        del self._content(self._handles[handle])[size:]
+
+    def write_at(self, handle: int, data: bytes | memoryview, offset: int) -> int:
+        """See Disk."""
+        if self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._content(self._handles[handle])[offset : offset + len(data)] = data
+        return len(data)
+
+    def sync(self, handle: int) -> None:
+        """See Disk."""
+
+    def close(self, handle: int) -> None:
+        """See Disk."""
+        del self._handles[handle]
+
+    def replace(self, source: str, target: str) -> None:
+        """See Disk."""
+        self.contents[target] = self.contents.pop(source)
+
+    def unlink(self, path: str) -> None:
+        """See Disk."""
+        self._content(path)
+        del self.contents[path]
+
+    def _content(self, path: str) -> bytearray:
+        try:
+            return self.contents[path]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from txpaxos.core.ready import DecreeState, JournalRecord, Learned, PeerMet, Promised, Record, SubjectState, Voted
+from txpaxos.core.ready import (
+    Checkpoint,
+    DecreeState,
+    JournalRecord,
+    Learned,
+    PeerMet,
+    Promised,
+    Record,
+    SubjectState,
+    Voted,
+)
 from txpaxos.packing import Packing
 
 _PACKING: Packing[JournalRecord | SubjectState] = Packing(
-    {1: Promised, 2: Voted, 3: Learned, 4: SubjectState, 5: PeerMet}
+    {1: Promised, 2: Voted, 3: Learned, 4: SubjectState, 5: PeerMet, 6: Checkpoint}
 )
 _HEADER = struct.Struct("<IB")  # bytes of the fields, kind
 
@@ -29,6 +39,16 @@ def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, Su
         else:
             log.append(record)
     return log, subjects
+
+
+def checkpoint_index(records: Sequence[Record], slot: int) -> int | None:
+    """Where in ``records`` the last Checkpoint at ``slot`` or before it stands: what follows it is all that a node must
+    remember beside a snapshot at ``slot``. ``None`` if there is none."""
+    for index in range(len(records) - 1, -1, -1):
+        record = records[index]
+        if isinstance(record, Checkpoint) and record.slot <= slot:
+            return index
+    return None
 
 
 def encode(records: Iterable[JournalRecord | SubjectState]) -> bytes:
@@ -61,3 +81,21 @@ def decode(data: bytes) -> list[JournalRecord | SubjectState]:
         records.append(_PACKING.unpack(kind, data[offset : offset + length]))
         offset += length
     return records
+
+
+class Checkpoints:
+    """At which position of the journal each Checkpoint stands, oldest first."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, int]] = []  # slot, position
+
+    def note(self, records: Iterable[Record], position: int) -> None:
+        """The frame at ``position``, which comes after all those before, holds ``records``."""
+        self._found += [(record.slot, position) for record in records if isinstance(record, Checkpoint)]
+
+    def forget_before(self, slot: int) -> int:
+        """The position from which on the journal is needed beside a snapshot at ``slot``, or newer ones: that of the
+        last Checkpoint which is not after it; 0 if there is none."""
+        position = max((position for found, position in self._found if found <= slot), default=0)
+        self._found = [entry for entry in self._found if entry[1] >= position]
+        return position

@@ -43,7 +43,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, overload
 
 import attrs
 
@@ -61,6 +62,9 @@ _FRAME_HEADER_BYTES = _FRAME.size + _CHECKSUM.size
 _END_MARK = b"\xa5\x5a\xc3\x3c"
 _TAILS = tuple(bytes(-(length + len(_END_MARK)) % ALIGNMENT_BYTES) + _END_MARK for length in range(ALIGNMENT_BYTES))
 """What follows a body, by its length modulo the alignment."""
+_LENGTH = struct.Struct("<I")
+_CRC_OF_CHECKED = 0x2144DF1C
+"""The crc32 of whatever ends in its own crc32."""
 _ZERO_SECTOR = bytes(SECTOR_BYTES)
 _ZERO_BLOCK = bytes(1 << 16)
 
@@ -80,8 +84,8 @@ class SegmentHeader:
         return (fields + _CHECKSUM.pack(zlib.crc32(fields))).ljust(SECTOR_BYTES, b"\0")
 
     @classmethod
-    def unpack(cls, data: bytes, path: str) -> SegmentHeader:
-        """The header of the segment ``data``.
+    def unpack(cls, data: bytes, path: str, file_bytes: int | None = None) -> SegmentHeader:
+        """The header of the segment that begins with ``data``, which is all of it unless ``file_bytes`` are given.
 
         :raises StoreError: if it is damaged, or of another format version."""
         if len(data) < SECTOR_BYTES:
@@ -94,8 +98,9 @@ class SegmentHeader:
         header = cls(identity, number, first_position, size)
         if data[:SECTOR_BYTES] != header.pack():
             raise damaged(path, _SEGMENT.size, "the checksum of the segment's header does not match")
-        if len(data) != size:
-            raise damaged(path, min(len(data), size), f"the file has {len(data)} bytes instead of {size}")
+        file_bytes = len(data) if file_bytes is None else file_bytes
+        if file_bytes != size:
+            raise damaged(path, min(file_bytes, size), f"the file has {file_bytes} bytes instead of {size}")
         return header
 
 
@@ -111,7 +116,8 @@ class Frame(NamedTuple):
 
 def frame_bytes(body_bytes: int) -> int:
     """How many bytes a frame takes whose body has ``body_bytes``."""
-    return _FRAME_HEADER_BYTES + body_bytes + len(_TAILS[body_bytes % ALIGNMENT_BYTES])
+    filling = body_bytes + len(_END_MARK)
+    return _FRAME_HEADER_BYTES + filling + -filling % ALIGNMENT_BYTES
 
 
 def pack_frame(body: bytes, identity: int, position: int, offset: int) -> bytes:
@@ -122,20 +128,59 @@ def pack_frame(body: bytes, identity: int, position: int, offset: int) -> bytes:
     return header + _CHECKSUM.pack(zlib.crc32(header)) + filling
 
 
-def read_frames(data: bytes, header: SegmentHeader, path: str) -> tuple[list[Frame], int]:
-    """The frames of a segment up to the first that cannot be read, and the offset where they end."""
-    frames: list[Frame] = []
-    position, offset = header.first_position, SECTOR_BYTES
-    while True:
-        start = _frame_start(data, offset)
-        if start is None or (start.identity, start.position) != (header.identity, position):
-            return frames, offset
-        end = offset + frame_bytes(start.length)
-        filling = data[offset + _FRAME_HEADER_BYTES : end]
-        if end > len(data) or zlib.crc32(filling) != start.checksum:
-            return frames, offset
-        frames.append(Frame(position, filling[: start.length], path, offset, end))
-        position, offset = position + 1, end
+class Frames(Sequence[Frame]):
+    """The readable frames of a segment. They are checked at once; a body is copied when it is asked for."""
+
+    __slots__ = ("_data", "_header", "_path", "_starts")
+
+    def __init__(self, data: bytes, header: SegmentHeader, path: str) -> None:
+        self._data = data
+        self._header = header
+        self._path = path
+        self._starts = _walk(data, header)
+
+    @property
+    def end(self) -> int:
+        """Where the last one ends: the offset of the first that cannot be read."""
+        return self._starts[-1]
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Frame]: ...
+
+    def __getitem__(self, index: int | slice) -> Frame | list[Frame]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        start, end = self._starts[number], self._starts[number + 1]
+        (length,) = _LENGTH.unpack_from(self._data, start)
+        body_at = start + _FRAME_HEADER_BYTES
+        body = self._data[body_at : body_at + length]
+        return Frame(self._header.first_position + number, body, self._path, start, end)
+
+
+def _walk(data: bytes, header: SegmentHeader) -> list[int]:
+    """The offset of each readable frame, and where the last one ends. A restart waits for this loop."""
+    view, identity, position = memoryview(data), header.identity, header.first_position
+    unpack, crc32, limit = _FRAME.unpack_from, zlib.crc32, len(data) - _FRAME_HEADER_BYTES
+    offset = SECTOR_BYTES
+    starts = [offset]
+    while offset <= limit and crc32(view[offset : offset + _FRAME_HEADER_BYTES]) == _CRC_OF_CHECKED:
+        length, _, frame_identity, frame_position, checksum = unpack(data, offset)
+        end = offset + frame_bytes(length)
+        if frame_identity != identity or frame_position != position or end > len(data):
+            break
+        if crc32(view[offset + _FRAME_HEADER_BYTES : end]) != checksum:
+            break
+        position += 1
+        offset = end
+        starts.append(offset)
+    return starts
 
 
 def torn_bytes(data: bytes, header: SegmentHeader, offset: int, position: int, path: str) -> int:

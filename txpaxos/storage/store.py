@@ -15,7 +15,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
-from txpaxos.core.ready import Record, SubjectState
+from txpaxos.core.ready import JournalRecord, Record, SubjectState
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
@@ -30,10 +30,16 @@ from txpaxos.storage.identity import (
     write_identity,
 )
 from txpaxos.storage.journal import SEGMENT_BYTES, Journal
-from txpaxos.storage.records import decode, divide, encode
+from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
+from txpaxos.storage.segment import Frame
+from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
 from txpaxos.storage.subjects import Subjects
 
 T = TypeVar("T")
+
+DISCARDED = "snapshots.discarded"
+"""Rename the folder of the snapshots to this (and something after it), and the node does without: it takes the state
+from the others, and keeps what it promised."""
 
 
 class Store(Protocol):
@@ -46,7 +52,9 @@ class Store(Protocol):
 
     def load(self) -> list[Record]:
         """All that was saved, once, before the first save: the log's records in the order in which they were saved,
-        then the last state of each subject, by the subject's name.
+        then the last state of each subject, by the subject's name. Of the log's records only those from the last
+        :class:`~txpaxos.core.ready.Checkpoint` on that is not after :attr:`snapshot`, if there is one: the snapshot
+        stands for those before it.
 
         :raises StoreError: if anything that was acknowledged is missing or damaged."""
         ...
@@ -61,13 +69,32 @@ class Store(Protocol):
         :raises TypeError: if one of them is a bare DecreeState. Nothing is saved then, and the store goes on."""
         ...
 
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest complete snapshot, once :meth:`load` was called. Two are kept, and the journal as far back as the
+        older one needs it."""
+        ...
+
+    def write_snapshot(self, slot: int) -> SnapshotWriter:
+        """Begin a snapshot of this node's own state after ``slot``. It counts once it is finished; until then a crash
+        leaves nothing of it. If it fails, the store goes on as if it had not been begun. The Checkpoint at ``slot`` may
+        be saved before or after that; until it is, :meth:`load` returns more than is needed.
+
+        :raises StoreError: if there is a snapshot as new, or another one of this node's own is being written."""
+        ...
+
+    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+        """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``. After a crash it is gone on
+        with, from ``size_bytes`` on, unless another slot is asked for."""
+        ...
+
     def close(self) -> Deferred[None]:
         """Wait for the saves in flight, then let go of everything. Closing twice is harmless."""
         ...
 
 
 class DiskStore:
-    """:class:`Store` in a folder: a journal for the log, an atomic file for each subject.
+    """:class:`Store` in a folder: a journal for the log, an atomic file for each subject, a file for each snapshot.
 
     Opening it creates what is absent, takes an exclusive lock and checks whose folder it is.
 
@@ -80,7 +107,8 @@ class DiskStore:
         measured: a disk slower than :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS` gets a thread.
     :param random_bytes: for the incarnation, when the store is made.
     :param segment_bytes: the size of a file of the journal.
-    :param execute: does the saves, instead of the two above: a simulator's own.
+    :param execute: does the saves and writes the snapshots, instead of the two above: a simulator's own. Without it,
+        snapshots have a thread of their own, made when it is needed.
     :param measure: how to measure the seconds of a sync.
 
     ``sync_in_thread`` is the choice made, ``sync_seconds`` what was measured (``None`` if nothing was).
@@ -122,35 +150,65 @@ class DiskStore:
         self.sync_in_thread = execute is None and bool(sync_in_thread)
         self._thread = ExecuteInThread(reactor or _global_reactor()) if self.sync_in_thread else None
         self._execute: Execute = execute or self._thread or execute_here
+        self._checkpoints = Checkpoints()
+        self._snapshots = Snapshots(
+            disk,
+            f"{self._directory}/snapshots",
+            lambda: execute or ExecuteInThread(reactor or _global_reactor()),
+            lambda slot: self._execute(partial(self._forget_before, slot)),
+        )
 
     def load(self) -> list[Record]:
         """See :meth:`Store.load`."""
         if self._stage != "opened":
             raise StoreError(f"{self._directory} is loaded once, while it is open: close it and open it again")
         self._stage = "unreadable"
-        records: list[Record] = []
-        for frame in self._journal.read():
-            try:
-                records += decode(frame.body)
-            except ValueError as error:
-                raise damaged(frame.path, frame.offset, f"frame {frame.position} holds no records ({error})") from None
-        records += self._subjects.read()
+        snapshot = self._snapshots.load()
+        saves: list[list[Record]] = []  # newest first
+
+        def reached(frame: Frame) -> bool:
+            records = _decode(frame)
+            index = None if snapshot is None else checkpoint_index(records, snapshot.slot)
+            saves.append(records[index:])
+            return index is not None
+
+        frames = self._journal.read(reached, whole=not self._is_discarded())
+        for frame, records in zip(frames, reversed(saves), strict=True):
+            self._checkpoints.note(records, frame.position)
         self._stage = "loaded"
-        return records
+        return [record for records in reversed(saves) for record in records] + self._subjects.read()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """See :attr:`Store.snapshot`."""
+        return self._snapshots.newest
+
+    def write_snapshot(self, slot: int) -> SnapshotWriter:
+        """See :meth:`Store.write_snapshot`."""
+        return self._new_snapshot(slot, received=False)
+
+    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+        """See :meth:`Store.receive_snapshot`."""
+        return self._new_snapshot(slot, received=True)
+
+    def _new_snapshot(self, slot: int, *, received: bool) -> SnapshotWriter:
+        if self._stage != "loaded":
+            raise StoreError(f"{self._directory} takes snapshots between load() and close()")
+        return self._snapshots.write(slot, received=received)
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
         """See :meth:`Store.save`."""
         if self._stage != "loaded":
             return fail(StoreError(f"{self._directory} takes records between load() and close()"))
         log, subjects = divide(records)
-        return self._execute(partial(self._write, encode(log), subjects.values()))
+        return self._execute(partial(self._write, log, encode(log), subjects.values()))
 
     def close(self) -> Deferred[None]:
         """See :meth:`Store.close`."""
         if self._stage == "closed":
             return succeed(None)
         self._stage = "closed"
-        done = self._execute(self._release)
+        done = self._snapshots.close(lambda: self._execute(self._release))
         if self._thread is not None:
             done.addBoth(self._stop)
         return done
@@ -171,6 +229,11 @@ class DiskStore:
             write_identity(file, attrs.evolve(identity, complete=True))
         return identity
 
+    def _is_discarded(self) -> bool:
+        """Whether somebody put the snapshots aside, to have the state from other nodes."""
+        with os_errors("read", self._directory):
+            return any(name.startswith(DISCARDED) for name in self._disk.list_directory(self._directory))
+
     def _refuse_remains(self) -> None:
         """Refuse to start anew on top of what somebody saved: the identity was lost, and who knows what with it."""
         with os_errors("read", self._directory):
@@ -182,17 +245,28 @@ class DiskStore:
                     f" folder aside and bring the machine back as a new node"
                 )
 
-    def _write(self, body: bytes, subjects: Collection[SubjectState]) -> None:
+    def _write(self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState]) -> None:
         """Put one save on disk. Happens wherever ``execute`` has it happen."""
         if self._failed:
             raise StoreError(self._failed)
         try:
             if body:
-                self._journal.append(body)
+                self._checkpoints.note(log, self._journal.append(body))
             for state in subjects:
                 self._subjects.write(state)
         except BaseException as error:
             self._failed = f"{self._directory} takes no more after a failed save ({error}); start the node again"
+            raise
+
+    def _forget_before(self, slot: int) -> None:
+        """Drop what of the journal is not needed beside a snapshot at ``slot``. As final as a save, if it fails."""
+        if self._failed:
+            raise StoreError(self._failed)
+        position = self._checkpoints.forget_before(slot)
+        try:
+            self._journal.drop_before(position)
+        except BaseException as error:
+            self._failed = f"{self._directory} takes no more after a failed drop ({error}); start the node again"
             raise
 
     def _release(self) -> None:
@@ -213,3 +287,11 @@ def _global_reactor() -> IReactorFromThreads:
     from twisted.internet import reactor  # here, since importing it installs one
 
     return IReactorFromThreads(reactor)
+
+
+def _decode(frame: Frame) -> list[Record]:
+    """The records in ``frame``."""
+    try:
+        return [*decode(frame.body)]
+    except ValueError as error:
+        raise damaged(frame.path, frame.offset, f"frame {frame.position} holds no records ({error})") from None

@@ -7,12 +7,12 @@ application's ``apply`` and every answer to a client. What breaks a rule raises 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeVar
 
 import attrs
-import msgspec
 
 from txpaxos.core.essential import quorum_size
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -21,23 +21,30 @@ from txpaxos.core.messages import (
     Accepted,
     AcceptedSlot,
     AcceptSlot,
+    AskReadPoint,
     Ballot,
     Canvass,
     Decided,
+    Heartbeat,
+    HeartbeatAck,
     Message,
     NodeId,
     Prepare,
     PrepareLog,
     Promise,
     PromiseLog,
+    ReadPoint,
     Slot,
     Support,
 )
 from txpaxos.core.ready import (
+    Checkpoint,
     Chosen,
     DecreeState,
+    Envelope,
     LeadershipAcquired,
     Learned,
+    PeerMet,
     Promised,
     Ready,
     Record,
@@ -45,11 +52,15 @@ from txpaxos.core.ready import (
     SubjectState,
     Voted,
 )
-from txpaxos.core.replica import Limits
-from txpaxos.sessions import Outcome
+from txpaxos.sessions import SESSIONS_MAX, Outcome
+from txpaxos.snapshots import Policy
+from txpaxos.testing.ballots_seen import BallotsSeen
+from txpaxos.testing.expected_commands import ExpectedCommands
+from txpaxos.testing.reads_seen import ReadsSeen
+from txpaxos.testing.snapshots_seen import SnapshotsSeen
 from txpaxos.wire.commands import Command, decode_batch
 
-_Voters: TypeAlias = dict[tuple[Ballot, bytes], set[NodeId]]
+Key = TypeVar("Key", Slot, str)
 
 SLOTS_WATCHED = 64
 """How far below the newest chosen slot votes and proposals are still remembered."""
@@ -74,6 +85,7 @@ class _Node:
     promised: Ballot = LOWEST
     votes: dict[Slot, tuple[Ballot, bytes]] = attrs.field(factory=dict)
     learned: dict[Slot, bytes] = attrs.field(factory=dict)
+    met: dict[NodeId, int] = attrs.field(factory=dict)
     subjects: dict[str, DecreeState] = attrs.field(factory=dict)
     boot: int = 0
     handed_out: Slot = 0
@@ -85,9 +97,13 @@ class Checker:
     """All rules over all nodes.
 
     :param members: the ids of all nodes.
+    :param policy: when they take snapshots.
+    :param sessions_max: how many sessions they remember.
     """
 
-    def __init__(self, members: Sequence[NodeId]) -> None:
+    def __init__(
+        self, members: Sequence[NodeId], policy: Policy | None = None, sessions_max: int = SESSIONS_MAX
+    ) -> None:
         self.quorum = quorum_size(len(members))
         self.nodes = {member: _Node() for member in members}
         self.chosen: dict[Slot, bytes] = {}
@@ -95,15 +111,11 @@ class Checker:
         self.submitted: dict[tuple[bytes, int], bytes] = {}
         self.subjects: dict[str, bytes] = {}
         self.subject_proposals: dict[str, set[bytes]] = {}
-        # How many commands are to be applied through each slot: each once, and none its caller has given up.
-        self._commands_through: dict[Slot, int] = {0: 0}
-        self._applied: set[tuple[bytes, int]] = set()
-        self._given_up: dict[bytes, int] = {}
-        # For each slot, and each subject: who has a vote on disk for what, and what was proposed in which ballot.
-        self._voters: dict[Slot, _Voters] = {}
-        self._subject_voters: dict[str, _Voters] = {}
-        self._proposed: dict[Slot, dict[Ballot, bytes]] = {}
-        self._subject_proposed: dict[str, dict[Ballot, bytes]] = {}
+        self._expected = ExpectedCommands(sessions_max)
+        self._snapshots = SnapshotsSeen(policy or Policy())
+        self._reads = ReadsSeen(self.quorum)
+        self._slot_ballots: dict[Slot, BallotsSeen] = {}
+        self._subject_ballots: dict[str, BallotsSeen] = {}
         self._subject_boots: dict[tuple[str, Ballot], int] = {}
         self._ballot_boots: dict[Ballot, int] = {}
         # The canvass that each node began last, and who backed which.
@@ -125,17 +137,27 @@ class Checker:
 
     # from nodes
 
-    def started(self, node: NodeId, loaded: Sequence[Record]) -> None:
-        """A node starts from ``loaded``: all it was told to be saved must be there."""
+    def started(self, node: NodeId, loaded: Sequence[Record], base: Slot) -> None:
+        """A node starts from ``loaded`` and a snapshot at slot ``base`` (0: none): all it was told to be saved must be
+        there."""
         known = self.nodes[node]
         known.boot += 1
-        known.handed_out = known.chosen_through = 0
-        known.applied_commands = 0
+        known.chosen_through = 0
+        self._begins_at(node, base)
         log = [record for record in loaded if not isinstance(record, SubjectState)]
-        if log[: len(known.log_records)] != known.log_records:
+        begins = log[0] if base and log and isinstance(log[0], Checkpoint) else None
+        if begins is None:
+            expected: Sequence[Record] = known.log_records
+        elif begins in known.log_records:
+            expected = known.log_records[len(known.log_records) - 1 - known.log_records[::-1].index(begins) :]
+        else:  # It was on its way when the node died.
+            expected = ()
+        if begins is not None:
+            self._remembers(node, log, base)
+        if log[: len(expected)] != list(expected):
             self._broken("what is saved is kept", f"{node} lost acknowledged records of its log")
-        for record in log[len(known.log_records) :]:
-            self._saved_log(node, record)  # On disk though nobody was told: as good as saved.
+        # On disk though nobody was told: as good as saved.
+        self._saved_logs(node, log[len(expected) :], in_checkpoint=begins is not None and not expected)
         subjects = {record.subject: record.state for record in loaded if isinstance(record, SubjectState)}
         for subject, state in known.subjects.items():
             kept = subjects.get(subject)
@@ -146,14 +168,13 @@ class Checker:
 
     def saved(self, node: NodeId, records: Sequence[Record]) -> None:
         """A save has finished."""
+        self._saved_logs(node, [record for record in records if not isinstance(record, SubjectState)])
         for record in records:
             if isinstance(record, SubjectState):
                 before = self.nodes[node].subjects.get(record.subject, DecreeState())
                 if record.state.promised < before.promised or _ballot(record.state) < _ballot(before):
                     self._broken("promises never go back", f"{node}: {before} to {record.state}")
                 self._saved_subject(node, record.subject, record.state)
-            else:
-                self._saved_log(node, record)
 
     def performed(self, node: NodeId, ready: Ready, limits: Limits) -> None:
         """A Ready is about to be released: all that its messages rest on must be on disk."""
@@ -163,9 +184,7 @@ class Checker:
         for envelope in ready.send:
             if isinstance(envelope.message, AcceptSlot) and not new_leader:
                 self._proposing(node, envelope.message, limits)
-            if isinstance(envelope.message, Support):
-                for canvasser in envelope.to:
-                    self._supporters.setdefault((canvasser, envelope.message.sequence), set()).add(node)
+            self._sent_to(node, envelope)
             self._sent(node, envelope.message)
         if new_leader and not any(isinstance(envelope.message, AcceptSlot) for envelope in ready.send):
             self._broken("a leader begins with an entry of its own", f"{node}: {ready}")
@@ -177,8 +196,8 @@ class Checker:
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
 
-    def handed_out(self, node: NodeId, chosen: Chosen | SubjectChosen) -> None:
-        """A node has given a value to its application."""
+    def handing_out(self, node: NodeId, chosen: Chosen | SubjectChosen) -> None:
+        """A node gives a value to its application."""
         if isinstance(chosen, SubjectChosen):
             self._subject_chosen(node, chosen)
             return
@@ -195,12 +214,37 @@ class Checker:
             self._newly_chosen(node, chosen)
         elif value != chosen.value:
             self._broken("one value a slot", f"{node}: slot {chosen.slot} is {chosen.value[:60]!r}, was {value[:60]!r}")
-        if known.applied_commands != self._commands_through[chosen.slot]:
-            self._broken(
-                "exactly once",
-                f"{node} applied {known.applied_commands} commands through slot {chosen.slot}, not"
-                f" {self._commands_through[chosen.slot]}",
-            )
+
+    def handed_out(self, node: NodeId, slot: Slot) -> None:
+        """A node's application has had the value of ``slot``."""
+        count, expected = self.nodes[node].applied_commands, self._expected.applied_through(slot)
+        if count != expected:
+            self._broken("exactly once", f"{node} applied {count} commands through slot {slot}, not {expected}")
+
+    def installed(self, node: NodeId, slot: Slot) -> None:
+        """A node goes on from a snapshot."""
+        if slot not in self.chosen or slot <= self.nodes[node].handed_out:
+            self._broken("a snapshot is of what is chosen", f"{node} installs {slot}, {len(self.chosen)} are chosen")
+        records = reversed(self.nodes[node].log_records)
+        if not any(isinstance(record, Checkpoint) and record.slot == slot for record in records):
+            self._broken("what is handed out is on disk", f"{node} installs {slot}, of which there is no checkpoint")
+        self._begins_at(node, slot)
+
+    def keeping(self, node: NodeId, first_slot: Slot, snapshot: Slot) -> None:
+        """A node keeps the values from ``first_slot`` on, and its newest complete snapshot is at ``snapshot``."""
+        if first_slot > snapshot + 1:
+            self._broken("values are kept until a snapshot stands", f"{node}: from {first_slot}, {snapshot} stands")
+
+    def taken(self, node: NodeId, slot: Slot) -> None:
+        """A node has taken a snapshot."""
+        wrong = self._snapshots.take(slot)
+        if wrong:
+            self._broken("snapshots at the same slots", f"{node} takes one at {slot}: {wrong}")
+
+    def state(self, node: NodeId, slot: Slot, state_hash: bytes) -> None:
+        """A node has this state at a slot: it takes a snapshot, or comes from one."""
+        if self._snapshots.is_another_state(slot, state_hash):
+            self._broken("equal states", f"{node} has another state at slot {slot} than a node before it")
 
     def applied(self, node: NodeId) -> None:
         """A node's application was called."""
@@ -209,7 +253,7 @@ class Checker:
     def finished(self, node: NodeId, command: Command, outcome: Outcome | None) -> None:
         """A node has the outcome of a command: the first time it was applied, or a repetition."""
         key = command.session, command.sequence
-        if outcome is not None and self.outcomes.setdefault(key, outcome) != outcome:
+        if outcome is not None and not outcome.expired and self.outcomes.setdefault(key, outcome) != outcome:
             self._broken("equal replicas", f"{node}: {command} gave {outcome}, elsewhere {self.outcomes[key]}")
 
     # from clients
@@ -220,15 +264,33 @@ class Checker:
 
     def acknowledged(self, session: bytes, sequence: int, result: Any) -> None:
         """A client has an answer: what ``apply`` returned, or the words of what it raised."""
-        if (session, sequence) not in self._applied:
+        slot = self._expected.applied_at(session, sequence)
+        if slot is None:
             self._broken("acknowledged is applied", f"command {sequence} of {session.hex()} is in no slot")
+        self._reads.tell(slot)
         outcome = self.outcomes[session, sequence]
-        if outcome.error is None:
-            expected = msgspec.msgpack.decode(msgspec.msgpack.encode(outcome.value))
-        else:
-            expected = outcome.error
+        expected = outcome.value() if outcome.error is None else outcome.error
         if result != expected:
             self._broken("answers are results", f"command {sequence} gave {outcome}, its client was told {result!r}")
+
+    def expired(self, session: bytes) -> None:
+        """A client was told that its session is forgotten."""
+        if not self._expected.is_forgotten(session):
+            self._broken("answers are results", f"a client was told that session {session.hex()} is forgotten")
+
+    def reading(self) -> Slot:
+        """A client reads. Returns the slot of the newest that anybody was told: it must not be told less."""
+        return self._reads.told_through
+
+    def read(self, result: Any, slot: Slot, known_through: Slot | None) -> None:
+        """A client that read when ``known_through`` was known has its answer: what a node's state said of ``slot``.
+        ``None``: it did not ask for anything new."""
+        if known_through is not None:
+            if slot < known_through:
+                self._broken("no stale read", f"a client was told of slot {slot} when {known_through} was known")
+            self._reads.tell(slot)
+        if self._reads.is_another_result(slot, result):
+            self._broken("equal states", f"slot {slot} reads {result!r}, and something else elsewhere")
 
     def asking(self, subject: str, value: bytes | None) -> bytes | None:
         """A client asks. Returns what is known to be decided: it must not be told less."""
@@ -256,8 +318,7 @@ class Checker:
     def _saved_subject(self, node: NodeId, subject: str, state: DecreeState) -> None:
         self.nodes[node].subjects[subject] = state
         if state.accepted is not None:
-            votes = self._subject_voters.setdefault(subject, {})
-            votes.setdefault((state.accepted.ballot, state.accepted.value), set()).add(node)
+            self._ballots(self._subject_ballots, subject).vote(node, *state.accepted)
 
     def _subject_chosen(self, node: NodeId, chosen: SubjectChosen) -> None:
         name, value = chosen.subject, chosen.value
@@ -265,10 +326,16 @@ class Checker:
             self._broken("one value a subject", f"{node}: {name} is {value!r} now, was {self.subjects[name]!r}")
         if value not in self.subject_proposals.get(name, ()):
             self._broken("chosen values were proposed", f"{node}: {chosen}")
-        if not self._is_chosen(self._subject_voters.get(name, {}), value):
+        if not self._ballots(self._subject_ballots, name).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
 
-    def _saved_log(self, node: NodeId, record: Record) -> None:
+    def _saved_logs(self, node: NodeId, records: Sequence[Record], in_checkpoint: bool = False) -> None:
+        """Records of the log are on disk. After a Checkpoint, old votes are written again beside a newer promise."""
+        for record in records:
+            in_checkpoint |= isinstance(record, Checkpoint)
+            self._saved_log(node, record, in_checkpoint)
+
+    def _saved_log(self, node: NodeId, record: Record, in_checkpoint: bool) -> None:
         known = self.nodes[node]
         known.log_records.append(record)
         match record:
@@ -277,61 +344,85 @@ class Checker:
                     self._broken("promises never go back", f"{node}: {known.promised} to {record.ballot}")
                 known.promised = record.ballot
             case Voted():
-                if record.ballot < known.promised:
+                if record.ballot < known.promised and not in_checkpoint:
                     self._broken("accepted is never below promised", f"{node}: {record} below {known.promised}")
-                known.promised = record.ballot
+                known.promised = max(known.promised, record.ballot)
                 known.votes[record.slot] = record.ballot, record.value
-                voters = self._voters.setdefault(record.slot, {})
-                voters.setdefault((record.ballot, record.value), set()).add(node)
+                self._ballots(self._slot_ballots, record.slot).vote(node, record.ballot, record.value)
             case Learned():
                 known.learned.update(enumerate(record.values, record.first_slot))
+            case PeerMet():
+                known.met[record.peer] = record.incarnation
+
+    def _begins_at(self, node: NodeId, slot: Slot) -> None:
+        """A node's application is in the state of ``slot``, without having been handed out what led there."""
+        known = self.nodes[node]
+        known.handed_out = slot
+        known.chosen_through = max(known.chosen_through, slot)
+        known.applied_commands = self._expected.applied_through(slot)
+
+    def _remembers(self, node: NodeId, log: Sequence[Record], base: Slot) -> None:
+        """Whether a log that begins with a checkpoint holds what the node had promised and voted, and whom it met."""
+        known = self.nodes[node]
+        promises = [record.ballot for record in log if isinstance(record, Promised | Voted)]
+        votes = {record.slot: record.ballot for record in log if isinstance(record, Voted)}
+        learned = {slot for one in log if isinstance(one, Learned) for slot, _ in enumerate(one.values, one.first_slot)}
+        forgotten = [
+            slot
+            for slot, (ballot, _) in known.votes.items()
+            if slot > base and slot not in learned and votes.get(slot, LOWEST) < ballot
+        ]
+        if forgotten or max(promises, default=LOWEST) < known.promised:
+            self._broken("what is saved is kept", f"{node} forgot its promise, or its votes at {forgotten}")
+        if known.met.items() - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
+            self._broken("what is saved is kept", f"{node} forgot some whom it has met")
 
     def _newly_chosen(self, node: NodeId, chosen: Chosen) -> None:
         """The first node learns a slot: a quorum's votes in one ballot must be on disk, for a value somebody wanted."""
         slot, value = chosen.slot, chosen.value
-        if not self._is_chosen(self._voters.get(slot, {}), value):
+        if not self._ballots(self._slot_ballots, slot).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
-        self._voters.pop(slot - SLOTS_WATCHED, None)
-        self._proposed.pop(slot - SLOTS_WATCHED, None)
+        self._slot_ballots.pop(slot - SLOTS_WATCHED, None)
         self.chosen[slot] = value
-        count = self._commands_through[slot - 1]
-        for command in decode_batch(value) if value != NO_OP else ():
-            name = command.session, command.sequence
-            if self.submitted.get(name) != command.payload:
+        commands = decode_batch(value) if value != NO_OP else []
+        for command in commands:
+            if self.submitted.get((command.session, command.sequence)) != command.payload:
                 self._broken("chosen values were proposed", f"{node}: slot {slot} holds {command}")
-            given_up = self._given_up.get(command.session, 0)
-            if command.sequence > given_up and name not in self._applied:
-                self._applied.add(name)
-                self._given_up[command.session] = max(given_up, command.acknowledged)
-                count += 1
-        self._commands_through[slot] = count
+        self._expected.choose(commands)
+        self._snapshots.choose(value)
 
-    def _is_chosen(self, votes: _Voters, value: bytes) -> bool:
-        """Whether a quorum has voted for ``value`` in one ballot."""
-        return any(len(voters) >= self.quorum for (_, voted), voters in votes.items() if voted == value)
-
-    def _proposed_in(
-        self, ballot: Ballot, value: bytes, proposed: dict[Ballot, bytes], votes: _Voters, promised: Sequence[Ballot]
-    ) -> str:
-        """Note a proposal. Returns what is wrong with it: it may stand beside another one only if that cannot be chosen
-        any more, now that a quorum has not voted for it and has promised not to."""
-        if proposed.setdefault(ballot, value) != value:
-            return "one proposal a ballot"
-        for lower, other in proposed.items():
-            if lower < ballot and other != value:
-                voters = votes.get((lower, other), set())
-                may_vote = sum(node in voters or word <= lower for node, word in zip(self.nodes, promised, strict=True))
-                if may_vote >= self.quorum:
-                    return "no proposal against what may be chosen"
-        return ""
+    def _ballots(self, decrees: dict[Key, BallotsSeen], name: Key) -> BallotsSeen:
+        if name not in decrees:
+            decrees[name] = BallotsSeen(self.quorum)
+        return decrees[name]
 
     def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
         """A leader may open a slot, or send again what it proposed before."""
-        known = accept.ballot in self._proposed.get(accept.slot, {})
-        if not known and accept.slot <= accept.chosen_through:
+        known = accept.slot in self._slot_ballots and self._slot_ballots[accept.slot].is_proposed(accept.ballot)
+        if accept.slot <= accept.chosen_through:
             self._broken("no proposal where all is chosen", f"{node}: {accept}")
         if not known and accept.slot > accept.chosen_through + limits.window_slots:
             self._broken("the window is kept", f"{node}: {accept}, window {limits.window_slots}")
+
+    def _sent_to(self, node: NodeId, envelope: Envelope) -> None:
+        """What counts by whom it goes to."""
+        match envelope.message:
+            case Support(sequence):
+                for canvasser in envelope.to:
+                    self._supporters.setdefault((canvasser, sequence), set()).add(node)
+            case Heartbeat(ballot, _, sequence) if sequence:
+                self._reads.beat(ballot, sequence)
+            case HeartbeatAck(ballot, _, sequence):
+                self._reads.answer_beat(node, ballot, sequence)
+            case AskReadPoint(number):
+                self._judged(self._reads.ask(node, self.nodes[node].boot, number, len(self.chosen)), node, envelope)
+            case ReadPoint(number, slot):
+                for asker in envelope.to:
+                    self._judged(self._reads.answer(node, asker, number, slot), node, envelope)
+
+    def _judged(self, wrong: str, node: NodeId, what: object) -> None:
+        if wrong:
+            self._broken(wrong, f"{node}: {what}")
 
     def _sent(self, node: NodeId, message: Message) -> None:
         known = self.nodes[node]
@@ -382,21 +473,20 @@ class Checker:
             self._broken("no ballot without support", f"{node} begins {ballot}, backed by {sorted(backed)}")
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
-        proposed, votes = self._proposed.setdefault(accept.slot, {}), self._voters.get(accept.slot, {})
-        promised = [one.promised for one in self.nodes.values()]
-        wrong = self._proposed_in(accept.ballot, accept.value, proposed, votes, promised)
+        ballots = self._ballots(self._slot_ballots, accept.slot)
+        wrong = ballots.propose(accept.ballot, accept.value, {name: one.promised for name, one in self.nodes.items()})
         if wrong:
-            self._broken(wrong, f"{node}: {accept}; {proposed}")
+            self._broken(wrong, f"{node}: {accept}; {ballots}")
 
     def _subject_proposing(self, node: NodeId, subject: str, accept: Accept) -> None:
-        states = [one.subjects.get(subject, DecreeState()) for one in self.nodes.values()]
-        proposed, votes = self._subject_proposed.setdefault(subject, {}), self._subject_voters.get(subject, {})
-        promised = [state.promised for state in states]
-        wrong = self._proposed_in(accept.ballot, accept.value, proposed, votes, promised)
-        if sum(word >= accept.ballot for word in promised) < self.quorum:
+        ballots = self._ballots(self._subject_ballots, subject)
+        states = {name: one.subjects.get(subject, DecreeState()) for name, one in self.nodes.items()}
+        promised = {name: state.promised for name, state in states.items()}
+        wrong = ballots.propose(accept.ballot, accept.value, promised)
+        if sum(word >= accept.ballot for word in promised.values()) < self.quorum:
             wrong = "a proposal has a quorum's promises"
         if wrong:
-            self._broken(wrong, f"{node}: {accept} for {subject}; {proposed}")
+            self._broken(wrong, f"{node}: {accept} for {subject}; {ballots}")
 
     def _used(self, node: NodeId, ballot: Ballot) -> None:
         """A ballot belongs to one node, and to one life of it."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from txpaxos.client import Client
-from txpaxos.errors import CommandFailed, NodeStopped, Overloaded
+from txpaxos.errors import CommandFailed, NodeStopped, NoQuorum, OutcomeUnknown, Overloaded, SessionExpired
+from txpaxos.reads import Consistency
 from txpaxos.testing.checkers import Violation
 from txpaxos.testing.network import SimulatedReactor
 from txpaxos.wire.commands import Command
@@ -22,6 +23,9 @@ SUBJECTS_A_SECOND = 8.0
 """New ones: all askers turn to the same few, so that they meet."""
 
 CALLERS_THINK_SECONDS = 0.2
+
+READ_SECONDS_MAX = 0.5
+"""A reader's patience: the node that it asks may be down."""
 
 BIG_VALUE_BYTES = 2000
 """Too big for a datagram."""
@@ -44,7 +48,8 @@ class SimulatedClient:
         self._think_seconds = self._rng.choice((0.003, 0.02, 0.1))
         self._stopped = False
         self._reactor = SimulatedReactor(cluster.network, self.name)
-        self._client = Client(self._reactor, cluster.configuration, rng=self._rng)
+        self._client = Client(self._reactor, cluster.configuration, rng=self._rng, sending=self._sending)
+        self._sessions: dict[int, bytes] = {}
         self._reactor.callLater(self._rng.random(), self._submit)
 
     def stop(self) -> None:
@@ -55,9 +60,8 @@ class SimulatedClient:
         """Submit one command."""
         self.waiting += 1
         payload = self._workload(self._rng)
-        session, sequence = self._client.session, self._client.next_sequence
-        self._cluster.checker.submitting(Command(session, sequence, 0, payload))
-        self._client.submit(payload).addBoth(self._answered, session, sequence)
+        sequence = self._client.next_sequence
+        self._client.submit(payload).addBoth(self._answered, sequence)
 
     def _submit(self) -> None:
         if self._stopped:
@@ -66,17 +70,25 @@ class SimulatedClient:
             self.request()
         self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
 
-    def _answered(self, result: Any, session: bytes, sequence: int) -> None:
+    def _sending(self, command: Command) -> None:
+        self._sessions[command.sequence] = command.session
+        self._cluster.checker.submitting(command)
+
+    def _answered(self, result: Any, sequence: int) -> None:
         self.waiting -= 1
         self.answered += 1
-        if isinstance(result, Failure) and not result.check(CommandFailed):
-            if result.check(Overloaded):
-                self._cluster.tally["answered Overloaded"] += 1
-                return
+        session = self._sessions.pop(sequence, None)
+        if not isinstance(result, Failure) or result.check(CommandFailed):
+            assert session is not None, sequence
+            answer = str(result.value) if isinstance(result, Failure) else result
+            self._cluster.checker.acknowledged(session, sequence, answer)
+        elif result.check(Overloaded, OutcomeUnknown):  # Unknown, if it was taken once and refused once.
+            self._cluster.tally[f"answered {type(result.value).__name__}"] += 1
+        elif result.check(SessionExpired) and session is not None:
+            self._cluster.tally["answered SessionExpired"] += 1
+            self._cluster.checker.expired(session)
+        else:
             self._cluster.violation = Violation("honest answers", result.getTraceback())
-            return
-        answer = str(result.value) if isinstance(result, Failure) else result
-        self._cluster.checker.acknowledged(session, sequence, answer)
 
 
 class SimulatedCaller:
@@ -131,7 +143,7 @@ class SimulatedCaller:
     def _answer(self, result: Any, reactor: SimulatedReactor) -> None:
         self._asked.remove(reactor)
         self.answered += 1
-        if isinstance(result, Failure) and not result.check(CommandFailed, NodeStopped, Overloaded):
+        if isinstance(result, Failure) and not result.check(CommandFailed, NodeStopped, Overloaded, SessionExpired):
             self._cluster.violation = Violation("honest answers", result.getTraceback())
 
 
@@ -189,3 +201,53 @@ class SimulatedAsker:
             self._cluster.violation = Violation("honest answers", result.getTraceback())
         else:
             self._cluster.checker.asked(subject, value, known, result)
+
+
+class SimulatedReader:
+    """A client on a host of its own that never crashes: reads, on one node after the other, one query at a time.
+
+    :ivar waiting: queries without an answer yet.
+    """
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        self.name = f"reader-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._rng = cluster.fork_rng()
+        self._think_seconds = self._rng.choice((0.005, 0.05))
+        self._stopped = False
+        self._reactor = SimulatedReactor(cluster.network, self.name)
+        # One that knows a single node reads there, whoever leads; the others find a node that answers.
+        nodes = [list(cluster.names), *([name] for name in cluster.names)]
+        self._clients = [Client(self._reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
+        self._reactor.callLater(self._rng.random(), self._next)
+
+    def stop(self) -> None:
+        """Read nothing more; go on waiting for the answer."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Read, from anywhere."""
+        self._read(self._clients[0], "linearizable", None)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            kind: Consistency = "local" if self._rng.random() < 0.1 else "linearizable"
+            self._read(self._rng.choice(self._clients), kind, READ_SECONDS_MAX)
+        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+
+    def _read(self, client: Client, kind: Consistency, deadline_seconds: float | None) -> None:
+        self.waiting += 1
+        known = self._cluster.checker.reading() if kind == "linearizable" else None
+        client.read(b"", kind, deadline_seconds).addBoth(self._answer, known)
+
+    def _answer(self, result: Any, known: int | None) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if not isinstance(result, Failure):
+            self._cluster.checker.read(result.result, result.slot, known)
+        elif not result.check(NoQuorum):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())

@@ -3,7 +3,9 @@
 .. code-block:: python
 
     cluster = Cluster(seed=7, app=MyService, workload=lambda rng: b"+%d" % rng.randrange(9))
-    cluster.run(seconds=30, faults=Schedule.draw(seed=7, cluster=cluster, seconds=30))
+    plan(cluster, draw(seed=7, names=cluster.names, seconds=30))  # from txpaxos.testing.schedule
+    cluster.run(seconds=30)
+    cluster.heal()
     cluster.settle()
 
 Every rule of :class:`~txpaxos.testing.checkers.Checker` is checked at every step; what breaks one raises
@@ -17,36 +19,44 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
-from typing import Any, cast
-
-from twisted.internet.defer import Deferred
+from typing import Any
 
 from txpaxos import cluster as configuration
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import NodeId
-from txpaxos.core.ready import Chosen, Ready, SubjectChosen
-from txpaxos.core.replica import Limits
 from txpaxos.counter import Counter
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.sessions import Outcome
+from txpaxos.sessions import SESSIONS_MAX
+from txpaxos.snapshots import Policy
 from txpaxos.storage.store import Store
 from txpaxos.testing.checkers import Checker, Violation
-from txpaxos.testing.clients import SimulatedAsker, SimulatedCaller, SimulatedClient
+from txpaxos.testing.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
 from txpaxos.testing.clock import World
 from txpaxos.testing.disk import Crash
 from txpaxos.testing.host import Host
 from txpaxos.testing.network import SimulatedNetwork
-from txpaxos.wire.commands import Command
+from txpaxos.testing.watched import watched
 
 PEER_PORT = 1
 CLIENT_PORT = 2
 TRACE_EVENTS = 200
 
 CLOCK_STEP_SECONDS = 3600.0
+ROTTEN_PATIENCE = 4
+"""So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
+
 KEEP_UP_CHANCE = 0.3
+MISSED_ROUNDS = (1, 1, 10)
+"""Of requests by all clients, while a follower hears nothing: after many of them it may need a snapshot."""
 
 RESULTS_KEPT_MAX = 64
 """More than any client leaves unanswered."""
+
+SNAPSHOT_LOG_BYTES = (1_000, 2_000, 5_000, 20_000, 2**40)
+"""Of the log, before a snapshot: few, so that a short run has many of them; or so many that there is none."""
+
+SESSIONS_REMEMBERED = (SESSIONS_MAX, SESSIONS_MAX, 4, 3)
+"""Few, so that some are forgotten that are still in use."""
 
 BIG_COMMAND_BYTES = 2000
 """Too big for a datagram."""
@@ -69,6 +79,9 @@ class Cluster:
     :param clients: how many clients submit them.
     :param askers: how many clients ask about subjects.
     :param callers: how many submit commands at the nodes themselves, as the application there may.
+    :param readers: how many clients read, if the application answers queries.
+    :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
+    :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
     :ivar ailing: the node that cannot be expected to answer just now, if any.
     :ivar datagrams: how many nodes have sent.
     :ivar tally: how often what happened.
@@ -84,7 +97,10 @@ class Cluster:
         clients: int = 3,
         askers: int = 3,
         callers: int = 1,
+        readers: int = 1,
         timing: Timing | None = None,
+        snapshot_policy: Policy | None = None,
+        sessions_max: int | None = None,
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
@@ -92,6 +108,8 @@ class Cluster:
         self.network = SimulatedNetwork(self.world, Random(self.rng.random()))
         self.network.on_datagram = self._datagram
         self.timing = timing or Timing()
+        self.snapshot_policy = snapshot_policy or Policy(self.rng.choice(SNAPSHOT_LOG_BYTES))
+        self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
         self.names = tuple(chr(ord("a") + index) for index in range(nodes))
         self.configuration = configuration.Cluster(
             "simulated",
@@ -102,19 +120,21 @@ class Cluster:
                 for name in self.names
             },
         )
-        self.checker = Checker(self.names)
+        self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
         self.violation: Violation | None = None
         self.ailing: NodeId | None = None
         self.datagrams = 0
         self.tally: Tally[str] = Tally()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
         self.hosts = {name: Host(self, name) for name in self.names}
-        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller] = [
+        has_queries = app.query is not PaxosProtocol.query
+        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader] = [
             *(SimulatedClient(self, index, workload) for index in range(clients)),
             *(SimulatedAsker(self, index) for index in range(askers)),
             *(SimulatedCaller(self, index, workload) for index in range(callers)),
+            *(SimulatedReader(self, index) for index in range(readers if has_queries else 0)),
         ]
-        self._app = app
+        self._app = watched(app)
         for host in self.hosts.values():
             host.start()
 
@@ -143,7 +163,7 @@ class Cluster:
         self.network.heal()
         self.ailing = None
         for host in self.hosts.values():
-            host.crash_in = None
+            host.crash_in = host.crash_in_snapshot = None
             host.save_seconds = 0.0
             host.sync_fails = host.sync_fails_once = False
             host.disk.bytes_max = None
@@ -156,7 +176,10 @@ class Cluster:
         :raises Violation: if a client's command gets no answer, or nodes stay behind.
         """
         for client in self.clients:
+            client.request()  # Where all clocks were set back, every timer stands still until something arrives.
             client.stop()
+        if any(host.lost and host.alive for host in self.hosts.values()):
+            seconds *= ROTTEN_PATIENCE
         until = self.world.now + seconds
         while not self._is_settled():
             if self.world.now >= until:
@@ -185,6 +208,9 @@ class Cluster:
         self._step_clocks(won)
         for host in self.live():
             assert host.protocol is not None, host.name
+            taking = host.protocol.status().compaction.taking
+            if taking is not None:
+                raise Violation("snapshots end", f"{host.name} is taking one at slot {taking}")
             for session in host.protocol._applier.sessions._sessions.values():
                 if len(session.outcomes) > RESULTS_KEPT_MAX:
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
@@ -230,7 +256,8 @@ class Cluster:
         self.ailing = follower.name
         others = [name for name in self.names if name != follower.name]
         self.network.cut |= {(name, follower.name) for name in others}
-        self._answer_within(5.0, "a missing follower does no harm")
+        for _ in range(self.rng.choice(MISSED_ROUNDS)):
+            self._answer_within(5.0, "a missing follower does no harm")
         self.network.mend({(name, follower.name) for name in others})
         self.network.cut.add((follower.name, leader))
         until = self.world.now + seconds
@@ -252,9 +279,9 @@ class Cluster:
         """Remember an event for the trace."""
         self.trace.append((self.world.now, who, what))
 
-    def application(self, host: Host) -> Callable[..., PaxosProtocol]:
+    def application(self) -> Callable[..., PaxosProtocol]:
         """The application's class, watched by the checker."""
-        return partial(cast(Any, _watched(self._app)), host, self)
+        return partial(self._app, self)
 
     # inside
 
@@ -297,44 +324,6 @@ class Cluster:
             self.datagrams += 1
             self.trace.append((self.world.now, source, (target, data)))
             host.point()
-
-
-def _watched(app: type[PaxosProtocol]) -> type[PaxosProtocol]:
-    """``app`` with the checker looking on. Nothing of what it does is changed."""
-
-    class Watched(app):  # type: ignore[misc, valid-type]
-        def __init__(self, host: Host, cluster: Cluster, *args: Any, **kwargs: Any) -> None:
-            self._watching_host = host
-            self._watching = cluster
-            super().__init__(*args, **kwargs)
-            apply, self._applier._apply = self._applier._apply, self._watched_apply
-            self._real_apply = apply
-            finish, self._submissions.finish = self._submissions.finish, self._watched_finish
-            self._real_finish = finish
-
-        def _watched_apply(self, slot: int, command: bytes) -> object:
-            self._watching.checker.applied(self._watching_host.name)
-            return self._real_apply(slot, command)
-
-        def _watched_finish(self, command: Command, outcome: Any) -> None:
-            self._watching.checker.finished(self._watching_host.name, command, outcome)
-            self._real_finish(command, outcome)
-
-        def submit_command(self, command: Command) -> Deferred[Outcome]:
-            if command.session == self._session:  # A caller's on this node: no client has said so before.
-                self._watching.checker.submitting(command)
-            outcome: Deferred[Outcome] = super().submit_command(command)
-            return outcome
-
-        def _release(self, ready: Ready) -> None:
-            self._watching.checker.performed(self._watching_host.name, ready, self._limits or Limits())
-            super()._release(ready)
-
-        def _hand_out(self, chosen: Chosen | SubjectChosen) -> None:
-            super()._hand_out(chosen)
-            self._watching.checker.handed_out(self._watching_host.name, chosen)
-
-    return Watched
 
 
 __all__ = ["Cluster", "Host", "Store", "counter_workload"]

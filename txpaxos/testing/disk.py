@@ -88,6 +88,14 @@ class SimulatedDisk(Disk):
         self._call("read", path)
         return bytes(self._find(path).seen)
 
+    def read_at(self, path: str, offset: int, size: int) -> bytes:
+        self._call("read", path)
+        return bytes(self._find(path).seen[offset : offset + size])
+
+    def file_size(self, path: str) -> int:
+        self._call("stat", path)
+        return len(self._find(path).seen)
+
     def create(self, path: str) -> int:
         folder, name = self._parent(path)
         self._call("create", path)
@@ -104,6 +112,13 @@ class SimulatedDisk(Disk):
         if self.bytes_max is not None and self._bytes_used() + size > self.bytes_max:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         file.seen = bytearray(size)
+        file.size_synced = False
+
+    def truncate(self, handle: int, size: int) -> None:
+        path, file = self._handles[handle]
+        self._call("truncate", path)
+        del file.seen[size:]
+        file.unsynced = [(offset, data[: max(0, size - offset)]) for offset, data in file.unsynced if offset < size]
         file.size_synced = False
 
     def write_at(self, handle: int, data: bytes | memoryview, offset: int) -> int:
@@ -170,6 +185,12 @@ class SimulatedDisk(Disk):
             if bit // 8 < len(copy):
                 copy[bit // 8] ^= 1 << bit % 8
 
+    def remove(self, path: str) -> None:
+        """Whoever runs the machine takes a file away for good."""
+        folder, name = self._parent(path)
+        del folder.seen[name]
+        folder.durable.pop(name, None)
+
     def size(self, path: str) -> int:
         """The bytes of a file."""
         return len(self._find(path).seen)
@@ -188,6 +209,7 @@ class SimulatedDisk(Disk):
         if not file.size_synced:
             if self._rng.random() < 0.5:
                 file.durable.extend(bytes(max(0, len(file.seen) - len(file.durable))))
+                del file.durable[len(file.seen) :]
             file.size_synced = True
         for offset, data in file.unsynced:
             fate = self._rng.random()

@@ -33,11 +33,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from txpaxos.errors import Overloaded, PaxosError, ValueTooLarge
+from txpaxos.errors import NotChosen, Overloaded, PaxosError, ValueTooLarge
 
 EventType: TypeAlias = Literal["invoke", "ok", "fail", "unknown"]
 
-NOT_APPLIED = (ValueTooLarge, Overloaded)
+NOT_APPLIED = (ValueTooLarge, Overloaded, NotChosen)
 """The errors that promise that a command was not applied."""
 
 

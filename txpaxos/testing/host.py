@@ -16,6 +16,7 @@ from txpaxos.core.ready import Record
 from txpaxos.errors import StoreError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.execute import execute_here
+from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.checkers import Checker, Violation
 from txpaxos.testing.disk import Crash, SimulatedDisk
@@ -24,7 +25,7 @@ from txpaxos.testing.network import SimulatedReactor
 if TYPE_CHECKING:
     from txpaxos.testing.cluster import Cluster
 
-SEGMENT_BYTES = 16384
+SEGMENT_BYTES = 8192
 """Small, so that a short run already writes many."""
 
 
@@ -33,8 +34,11 @@ class Host:
 
     :ivar protocol: the node, while it runs.
     :ivar crash_in: die at the so-manieth system call or message from now; ``None`` for not at all.
+    :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
+    :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
+    :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
     :ivar lost: this node's disk is damaged for good; it need not come back.
     """
 
@@ -42,8 +46,11 @@ class Host:
         self.name = name
         self.protocol: PaxosProtocol | None = None
         self.crash_in: int | None = None
+        self.crash_in_snapshot: int | None = None
         self.save_seconds = 0.0
         self.sync_fails = self.sync_fails_once = False
+        self.put_aside = ""
+        self.snapshots_rot = False
         self.lost = False
         self.rate = 1.0
         self.reactor: SimulatedReactor | None = None
@@ -79,7 +86,7 @@ class Host:
         if self.reactor is not None:
             self.reactor.kill()
         self.protocol = None
-        self.crash_in = None
+        self.crash_in = self.crash_in_snapshot = None
         self.disk.crash()
         self._cluster.tally["crashes"] += 1
 
@@ -94,6 +101,17 @@ class Host:
                 self.crash()
                 raise Crash
 
+    def snapshot_begins(self) -> None:
+        """A snapshot is about to be written, the node's own or one that it is sent."""
+        if self.crash_in_snapshot is not None:
+            self.crash_in, self.crash_in_snapshot = self.crash_in_snapshot, None
+
+    def snapshot_stands(self) -> None:
+        """A snapshot is complete."""
+        paths = [path for path in self.disk.files() if path.endswith(".snapshot")]
+        if self.snapshots_rot and paths:
+            self.disk.rot(paths[-1], self._cluster.rng.randrange(8 * self.disk.size(paths[-1])))
+
     def _boot(self, reactor: SimulatedReactor) -> None:
         cluster = self._cluster
         rng = Random(cluster.rng.random())
@@ -106,14 +124,15 @@ class Host:
             segment_bytes=SEGMENT_BYTES,
             execute=self._execute,
         )
-        watched = _WatchedStore(store, self.name, cluster.checker)
-        application = cluster.application(self)
+        watched = _WatchedStore(store, self, cluster.checker)
+        application = cluster.application()
         self.protocol = application(
             reactor,
             self.name,
             cluster.configuration,
             watched,
             timing=cluster.timing,
+            snapshot_policy=cluster.snapshot_policy,
             rng=rng,
             monotonic=reactor.monotonic,
         )
@@ -172,16 +191,18 @@ class Host:
 class _WatchedStore:
     """A store that tells the checker what it was told to be saved."""
 
-    def __init__(self, store: DiskStore, node: NodeId, checker: Checker) -> None:
+    def __init__(self, store: DiskStore, host: Host, checker: Checker) -> None:
         self.incarnation = store.incarnation
         self._store = store
-        self._node = node
+        self._host = host
+        self._node = host.name
         self._checker = checker
 
     def load(self) -> list[Record]:
         """See Store."""
         records = self._store.load()
-        self._checker.started(self._node, records)
+        snapshot = self._store.snapshot
+        self._checker.started(self._node, records, 0 if snapshot is None else snapshot.slot)
         return records
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -191,6 +212,21 @@ class _WatchedStore:
             self._checker.saved(self._node, records)
 
         return self._store.save(records).addCallback(saved)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """See Store."""
+        return self._store.snapshot
+
+    def write_snapshot(self, slot: int) -> SnapshotWriter:
+        """See Store."""
+        self._host.snapshot_begins()
+        return self._store.write_snapshot(slot)
+
+    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+        """See Store."""
+        self._host.snapshot_begins()
+        return self._store.receive_snapshot(slot)
 
     def close(self) -> Deferred[None]:
         """See Store."""

@@ -196,6 +196,8 @@ class StreamHalf:
         early, self._early = self._early, []
         for data in early:
             self._receive(data)
+        if self._closed:  # The other side has died before this one had begun.
+            protocol.connectionLost(Failure(ConnectionLost()))
 
     # the transport
 

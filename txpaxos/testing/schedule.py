@@ -14,7 +14,12 @@ from txpaxos.testing.cluster import PEER_PORT, Cluster
 from txpaxos.testing.network import Faults
 from txpaxos.wire.codec import Codec
 
+KIND_CHANCE = 0.3
+
 REIGN_SECONDS = 0.05
+
+LEADER_AWAY_SECONDS = 0.3
+"""At least, so that another may be elected."""
 
 LASTING = ("short reigns",)
 """Kinds that go on to the end: their harm takes several elections."""
@@ -44,7 +49,7 @@ class Fault:
 def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
     """A schedule for a run of ``seconds``: which kinds are on, how often, and when."""
     rng = Random(seed)
-    kinds = [kind for kind in KINDS if rng.random() < 0.35] or [rng.choice(list(KINDS))]
+    kinds = [kind for kind in KINDS if rng.random() < KIND_CHANCE] or [rng.choice(list(KINDS))]
     faults = []
     for kind in kinds:
         mean_seconds = rng.choice((0.5, 1.5, 4.0))
@@ -89,6 +94,34 @@ def _crash_everything(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _crash_between_steps(cluster: Cluster, fault: Fault, rng: Random) -> None:
     cluster.hosts[fault.node].crash_in = rng.randrange(1, 40)
     cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+
+
+def _crash_in_a_snapshot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node dies somewhere in the next snapshot that it takes or is sent."""
+    host = cluster.hosts[fault.node]
+    host.crash_in_snapshot = rng.randrange(1, 30)
+    until = cluster.world.now + fault.seconds
+
+    def restart() -> None:
+        _restart(cluster, fault.node)
+        if cluster.world.now < until:
+            cluster.world.after(rng.random(), restart)
+
+    cluster.world.after(rng.random(), restart)
+
+
+def _long_absence(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node is away so long that the others may have forgotten what it misses."""
+    longer = attrs.evolve(fault, seconds=fault.seconds + rng.choice((1.0, 3.0)))
+    rng.choice((_crash, _isolate, _deafen))(cluster, longer, rng)
+
+
+def _leader_in_trouble(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Whoever leads stands still, or is cut off, and does not know it; clients still reach it."""
+    for host in cluster.hosts.values():
+        if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+            trouble = attrs.evolve(fault, node=host.name, seconds=fault.seconds + LEADER_AWAY_SECONDS)
+            rng.choice((_pause, _isolate, _deafen, _mute))(cluster, trouble, rng)
 
 
 def _pause(cluster: Cluster, fault: Fault, rng: Random) -> None:
@@ -197,6 +230,8 @@ def _bad_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
     other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
     links = cluster.network.link_faults
     links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
+    if rng.random() < 0.3:  # What comes so late comes from another reign, or for another life.
+        links[fault.node, other] = Faults((0.001, rng.choice((0.3, 1.0))))
     cluster.world.after(fault.seconds, links.pop, (fault.node, other), None)
 
 
@@ -238,17 +273,35 @@ def _full_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
 
 
 def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
-    """Flip a bit in a file of the node's disk, and restart it. Only as many nodes as the cluster can spare for good."""
+    """Flip a bit in a file of the node's disk, and restart it; or leave it running, with one flipped in every snapshot
+    that it may give to others. Only as many nodes as the cluster can spare for good."""
     host = cluster.hosts[fault.node]
     lost = sum(other.lost for other in cluster.hosts.values())
     files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
     if not files or (not host.lost and lost >= (len(cluster.names) - 1) // 2):
         return
     host.lost = True
+    if host.alive and rng.random() < 0.5:
+        host.snapshots_rot = True
+        host.snapshot_stands()
+        return
     if host.alive:
         host.crash()
     path = rng.choice(files)
     host.disk.rot(path, rng.randrange(8 * max(1, host.disk.size(path))))
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _snapshot_put_aside(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's newest snapshot is found damaged and put aside. The one before it and the journal take its place."""
+    host = cluster.hosts[fault.node]
+    if host.alive:
+        host.crash()
+    snapshots = [path for path in host.disk.files() if path.endswith(".snapshot")]
+    if len(snapshots) > 1 and snapshots[-1] > host.put_aside and not host.lost:
+        host.put_aside = snapshots[-1]
+        host.disk.remove(host.put_aside)
+        cluster.tally["snapshots put aside"] += 1
     cluster.world.after(fault.seconds, _restart, cluster, fault.node)
 
 
@@ -273,6 +326,9 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "crash": _crash,
     "crash of all": _crash_everything,
     "crash between steps": _crash_between_steps,
+    "crash in a snapshot": _crash_in_a_snapshot,
+    "long absence": _long_absence,
+    "leader in trouble": _leader_in_trouble,
     "pause": _pause,
     "clock step": _step_clock,
     "clock step of all": _step_every_clock,
@@ -291,6 +347,7 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "failing sync": _failing_sync,
     "full disk": _full_disk,
     "bit rot": _bit_rot,
+    "snapshot put aside": _snapshot_put_aside,
     "stranger": _stranger,
 }
 """Every kind of fault, by name."""

@@ -46,6 +46,16 @@ class Ask:
 
 
 @attrs.frozen
+class Read:
+    """Answer ``query`` from the application's state: with everything in it that was acknowledged before, or, if
+    ``local``, as the node has it, which may be old. Answered with ReadAnswer or Refused."""
+
+    request: Count
+    query: bytes
+    local: bool
+
+
+@attrs.frozen
 class StatusRequest:
     """Tell how the node is. Answered with StatusAnswer."""
 
@@ -62,11 +72,13 @@ class Welcome:
     :ivar node: the name of the node that speaks.
     :ivar leader: the node it believes to lead, ``None`` if it knows none.
     :ivar leader_address: the leader's client door, ``host:port``, ``None`` if it is not known.
+    :ivar applied_through: the last slot that it has applied: sessions made now are born there.
     """
 
     node: str
     leader: str | None
     leader_address: str | None
+    applied_through: Count = 0
 
 
 @attrs.frozen
@@ -74,6 +86,15 @@ class Answer:
     """The command was applied. ``result`` is what ``apply`` returned, as MessagePack."""
 
     request: Count
+    result: bytes
+
+
+@attrs.frozen
+class ReadAnswer:
+    """What ``query`` returned, as MessagePack, with every slot up to ``slot`` in it."""
+
+    request: Count
+    slot: Count
     result: bytes
 
 
@@ -102,8 +123,8 @@ class Refused:
     reason: str
 
 
-FromClient: TypeAlias = Submit | Ask | StatusRequest
-FromNode: TypeAlias = Welcome | Answer | AskAnswer | StatusAnswer | Refused
+FromClient: TypeAlias = Submit | Ask | Read | StatusRequest
+FromNode: TypeAlias = Welcome | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -111,11 +132,13 @@ _packing = Packing[FromClient | FromNode](
         1: Submit,
         2: Ask,
         3: StatusRequest,
+        4: Read,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
         132: StatusAnswer,
         133: Refused,
+        134: ReadAnswer,
     }
 )
 

@@ -24,6 +24,7 @@ from txpaxos.core.messages import (
     Accepted,
     AcceptedSlot,
     AcceptSlot,
+    AskReadPoint,
     Canvass,
     ChosenValues,
     Decided,
@@ -36,12 +37,14 @@ from txpaxos.core.messages import (
     PrepareLog,
     Promise,
     PromiseLog,
+    ReadPoint,
     Support,
+    Truncated,
 )
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
 from txpaxos.packing import Packing
 from txpaxos.wire.header import Header
-from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
+from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, PeerMessage, SnapshotPart
 
 PEER_MAGIC = b"\x97P"
 SUBJECT_BYTES_MAX = 2**16 - 1
@@ -70,6 +73,12 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     17: Forward,
     18: Canvass,
     19: Support,
+    20: Truncated,
+    21: AskReadPoint,
+    22: ReadPoint,
+    23: FetchSnapshot,
+    24: SnapshotPart,
+    25: Audit,
 }
 _one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
 _all_but_about_subject = Packing[PeerMessage](_ALL_BUT_ABOUT_SUBJECT)

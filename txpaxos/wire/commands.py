@@ -17,6 +17,11 @@ from txpaxos.errors import CodecError
 BATCH_VERSION = 1
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
+COMMAND_BYTES_MAX = 16 * 2**20
+"""The longest command, query, or value of a subject."""
+
+_BORN_BYTES = 8
+_RANDOM_BYTES = 16
 _COUNT_MAX = 2**64 - 1
 
 Session: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES_MIN, max_length=SESSION_BYTES_MAX)]
@@ -26,7 +31,7 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 class Command(NamedTuple):
     """What a caller wants applied, once.
 
-    :ivar session: random, the caller's own, 8 to 32 bytes.
+    :ivar session: the caller's own, 8 to 32 bytes, made with :func:`new_session`.
     :ivar sequence: counts the commands of a session, 0 to 2**64 - 1. Sent again, a command keeps it.
     :ivar acknowledged: the caller has every answer up to this sequence, so they need not be remembered.
     :ivar payload: opaque bytes for ``apply``.
@@ -36,6 +41,24 @@ class Command(NamedTuple):
     sequence: Count
     acknowledged: Count
     payload: bytes
+
+
+def new_session(random_bytes: bytes, born: int) -> bytes:
+    """A session's name.
+
+    It says when the session was made, so that a session which is not known can be told from one that was forgotten:
+    what was made after the last one forgotten is new for sure.
+
+    :param random_bytes: 16 bytes that nobody else has.
+    :param born: a slot that some node has applied, with all before it, when the session is made.
+    """
+    assert len(random_bytes) == _RANDOM_BYTES
+    return born.to_bytes(_BORN_BYTES, "big") + random_bytes
+
+
+def session_born(session: bytes) -> int:
+    """The slot that was applied when the session was made."""
+    return int.from_bytes(session[:_BORN_BYTES], "big")
 
 
 _encode = msgspec.msgpack.Encoder().encode

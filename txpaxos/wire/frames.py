@@ -38,6 +38,11 @@ class FrameSplitter:
         self.frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have come and not been taken."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take the next bytes of the stream and cut off the messages that are complete.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import attrs
+from attrs.validators import ge
 
-from txpaxos.core.messages import Message
+from txpaxos.core.messages import Message, Slot
 from txpaxos.wire.commands import Command
 
 
@@ -22,4 +23,35 @@ class Forward:
     commands: tuple[Command, ...]
 
 
-PeerMessage: TypeAlias = Message | Hello | Forward
+@attrs.frozen
+class FetchSnapshot:
+    """A node that is too far behind to one that has a snapshot: send me yours, from byte ``offset`` on, if its slot is
+    ``slot``; else, or if that is 0, from the beginning. The one at ``damaged`` (0: none) came, and its checksums are
+    wrong: look whether yours is."""
+
+    slot: Slot = attrs.field(validator=ge(0))
+    offset: int = attrs.field(validator=ge(0))
+    damaged: Slot = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen
+class SnapshotPart:
+    """The answer: ``data`` stands at ``offset`` of the snapshot at ``slot``, which has ``size_bytes`` in all."""
+
+    slot: Slot = attrs.field(validator=ge(1))
+    size_bytes: int = attrs.field(validator=ge(0))
+    offset: int = attrs.field(validator=ge(0))
+    data: bytes
+
+
+@attrs.frozen
+class Audit:
+    """A node to everyone, when it has taken a snapshot: with the chosen values up to ``slot``, whose chain of hashes
+    ends in ``log_hash``, my application has come to a state with this ``state_hash``."""
+
+    slot: Slot = attrs.field(validator=ge(1))
+    log_hash: bytes
+    state_hash: bytes
+
+
+PeerMessage: TypeAlias = Message | Hello | Forward | FetchSnapshot | SnapshotPart | Audit

@@ -12,8 +12,8 @@ import attrs
 SHARED = frozenset({"_rng", "_timing", "_limits"})
 """Attributes of the core's classes that are the same in all copies."""
 
-CONSTANT = SHARED | {"_handlers"}
-"""Those that never change once they are made."""
+CONSTANT = SHARED | {"_handlers", "_log"}
+"""Those that never change once they are made, or are looked at elsewhere, too."""
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 

@@ -93,14 +93,15 @@ class ReplicaPart(Part[Replica]):
         settle_leadership(running.leadership)
         running.dropped.clear()
         running._follower_chosen = {}
-        running._missing_through, running._fetch_at = 0, None
-        running._missing_source, running._fetch_attempts = self.node, 0
+        running._read_points.clear()
+        missing = running._catch_up
+        missing.wake_at, missing._through, missing._source, missing._attempts = None, 0, "", 0
         for open_slot in running._open.values():
             open_slot.attempts, open_slot.resend_at = 0, NOW
         if running.leadership.role is Role.FOLLOWER:
             forget_ballot(running.proposer)
             running._reports = {}
-            running._next_slot = 0
+            running._next_slot = running._first_own_slot = 0
 
     def forget_counts(self, running: Replica) -> None:
         forget_promises(running.proposer, self.voters)
@@ -180,6 +181,7 @@ def _ask(other: NodeId, node: Replica) -> Ready:
     """Only the timer of what is missing is due, and chance says to ask ``other``."""
     _hold(node)
     set_timers(node.leadership, NEVER)
-    node._fetch_at, node._missing_through = NOW, node.log.chosen_through + 1
-    node._fetch_attempts, STILL.chosen_one = 1, other
+    missing = node._catch_up
+    missing.wake_at, missing._through, missing._attempts = NOW, node.log.chosen_through + 1, 1
+    STILL.chosen_one = other
     return node.tick(NOW)

@@ -1,0 +1,88 @@
+"""Nodes in one reactor that also have streams to each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.python.failure import Failure
+
+from test.fakes import Together
+from txpaxos.core.messages import NodeId
+
+LINE_SECONDS = 0.0005
+
+
+class Wire:
+    """One end of a stream. What is written comes out at the other end, or breaks the stream where the line is cut."""
+
+    def __init__(self, joined: Joined, here: NodeId, there: NodeId) -> None:
+        self.protocol: Any = None
+        self.other: Wire
+        self._joined = joined
+        self._line = here, there
+        self._lost = False
+
+    def write(self, data: bytes) -> None:
+        self._joined.streamed[self._line] = self._joined.streamed.get(self._line, 0) + len(data)
+        self._joined.reactor.callLater(LINE_SECONDS, self._carry, data)
+
+    def abortConnection(self) -> None:
+        for end in (self, self.other):
+            self._joined.reactor.callLater(0, end._lose)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        pass
+
+    def _carry(self, data: bytes) -> None:
+        if self._line in self._joined.cut:
+            self.abortConnection()
+        elif not self._lost:
+            self.other.protocol.dataReceived(data)
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Joined(Together):
+    """:class:`~test.fakes.Together` with streams.
+
+    :ivar streamed: bytes by (from, to).
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.streamed: dict[tuple[NodeId, NodeId], int] = {}
+        super().__init__(*args, **options)
+        reactor: Any = self.reactor
+        reactor.connectTCP = self._connect
+
+    def _connect(self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None) -> object:
+        there = self._names[host, port]
+        (here,) = (name for name, node in self.nodes.items() if node._network._streams is factory._streams)
+        listening = [server for server in self.reactor.tcpServers if server[0] == port and server[3] == host]
+        self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory, listening[-1][1])
+        return _Connector()
+
+    def _join(self, here: NodeId, there: NodeId, dial: Any, listening: Any) -> None:
+        if there not in self.nodes or (here, there) in self.cut:
+            dial.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+            return
+        ends = Wire(self, here, there), Wire(self, there, here)
+        protocols = dial.buildProtocol(None), listening.buildProtocol(None)
+        for end, other, protocol in zip(ends, ends[::-1], protocols, strict=True):
+            end.other, end.protocol = other, protocol
+        for end in ends:
+            end.protocol.makeConnection(end)
+
+
+class _Connector:
+    def stopConnecting(self) -> None:
+        pass

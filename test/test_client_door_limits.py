@@ -1,0 +1,164 @@
+"""The client door holds no more than it may, whoever asks for however much and does not read the answers."""
+
+from __future__ import annotations
+
+import pytest
+
+import txpaxos.client_door
+from test.fakes import ONE, Bench, framed
+from test.visitors import CODEC, House, refusals, submit
+from txpaxos.client_door import REQUESTS_MAX
+from txpaxos.core.messages import Ballot, Heartbeat
+from txpaxos.wire.client_messages import (
+    Answer,
+    Ask,
+    AskAnswer,
+    Refused,
+    StatusRequest,
+    Welcome,
+)
+
+
+@pytest.fixture
+def house() -> House:
+    return House(Bench("a", ONE))
+
+
+def test_requests_of_one_connection_are_limited() -> None:
+    house = House(Bench("b"))  # nobody leads: nothing gets an answer
+    visitor = house.visitor()
+    visitor.say(*[submit(number, b"x", number) for number in range(REQUESTS_MAX + 2)])
+    refused = visitor.heard()
+    assert [(one.request, one.error) for one in refused if isinstance(one, Refused)] == [
+        (REQUESTS_MAX, "Overloaded"),
+        (REQUESTS_MAX + 1, "Overloaded"),
+    ]
+    assert len(refused) == 2
+    visitor.hang_up()
+
+
+def test_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 2)
+    first, _ = house.visitor(), house.visitor()
+    assert house.door.buildProtocol(None) is None
+    assert house.node.counters == {"too many clients": 1}
+    first.hang_up()
+    assert house.door.buildProtocol(None) is not None
+
+
+def test_requests_of_all_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "REQUESTS_ALL_MAX", 3)
+    monkeypatch.setattr(txpaxos.client_door, "REQUEST_BYTES_ALL_MAX", 1000)
+    first, second = house.visitor(), house.visitor()
+    first.say(submit(1, b"x"), submit(2, b"y", 2))
+    second.say(Ask(3, "king", bytes(900)), Ask(4, "king", None))
+    assert refusals(first) == []
+    assert refusals(second) == [(4, "Overloaded")]
+    second.hang_up()  # which leaves room
+    first.say(Ask(5, "king", bytes(990)))
+    assert refusals(first) == []
+    house.bench.reactor.idle()
+    assert house.ask(Ask(6, "king", bytes(996))) == [AskAnswer(6, bytes(990))]
+    assert refusals(house.visitor()) == []
+    (refused,) = house.ask(Ask(7, "king", bytes(997)))
+    assert isinstance(refused, Refused)
+
+
+def test_requests_in_part_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "PARTIAL_BYTES_ALL_MAX", 250_000)
+    first, second, third, small = (house.visitor() for _ in range(4))
+    part = framed(CODEC.encode(Ask(1, "king", bytes(200_000))))
+    first.connection.dataReceived(part[:150_000])
+    second.connection.dataReceived(part[:150_000])
+    assert second.transport.disconnected
+    assert house.node.counters == {"too much of requests in part": 1}
+    second.hang_up()
+    third.connection.dataReceived(part[:99_000])
+    small.connection.dataReceived(part[:1500])  # hardly counts
+    first.connection.dataReceived(part[150_000:])
+    house.bench.reactor.idle()
+    assert first.heard() == [AskAnswer(1, bytes(200_000))]
+    assert not third.transport.disconnected
+    assert not small.transport.disconnected
+
+
+def test_answers_that_are_not_read_wait(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few bytes are held, nothing more is read, and all the answers come once the client reads."""
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 1000)
+    visitor = house.visitor()
+    visitor.connection.pauseProducing()
+    visitor.say(*[Ask(number, "king", b"x" * 300) for number in range(20)])
+    visitor.say(*[submit(number, b"%d" % number, number) for number in range(20, 40)])
+    house.bench.reactor.idle()
+    held = visitor.heard()
+    assert 0 < len(held) < 25
+    assert 1000 < house.door.held_bytes < 1500
+    assert visitor.transport.producerState == "paused"
+    heard = held
+    for _ in range(40):
+        visitor.connection.resumeProducing()
+        visitor.connection.pauseProducing()
+        house.bench.reactor.idle()
+        assert house.door.held_bytes < 1500
+        heard += visitor.heard()
+    visitor.connection.resumeProducing()
+    house.bench.reactor.idle()
+    heard += visitor.heard()
+    assert sorted(one.request for one in heard if isinstance(one, AskAnswer)) == list(range(20))
+    assert sorted(one.request for one in heard if isinstance(one, Answer)) == list(range(20, 40))
+    assert [payload for _, payload in house.node.applied] == [b"%d" % number for number in range(20, 40)]  # once
+    assert visitor.transport.producerState == "producing"
+    assert (house.door.held_bytes, len(house.door.paused)) == (0, 0)
+
+
+def test_a_thousand_that_were_put_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answered on the spot, one after the other and not one inside the other."""
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_MAX", 10)
+    visitor = house.visitor()
+    visitor.connection.pauseProducing()
+    visitor.say(*map(StatusRequest, range(2000)))
+    assert len(visitor.heard()) == 1
+    visitor.connection.resumeProducing()
+    assert len(visitor.heard()) == 1999
+
+
+def test_who_does_not_read_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When too much is held for all together: the one that has not read for the longest time."""
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_ALL_MAX", 50_000)
+    first, second, third = (house.visitor() for _ in range(3))
+    for visitor in (second, first, third):
+        assert visitor.transport.producer is visitor.connection
+        visitor.connection.pauseProducing()
+    for visitor in (first, second, third):
+        visitor.say(Ask(1, "king", bytes(20_000)))
+        house.bench.reactor.idle()
+    assert [visitor.transport.disconnected for visitor in (first, second, third)] == [False, True, False]
+    assert house.node.counters == {"client that does not read": 1}
+    assert 40_000 < house.door.held_bytes < 50_000
+    for visitor in (first, second, third):
+        visitor.hang_up()
+    assert (house.door.held_bytes, len(house.door.paused)) == (0, 0)
+
+
+def test_who_reads_late_is_not(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "HELD_BYTES_ALL_MAX", 50_000)
+    visitor = house.visitor()
+    for _ in range(3):
+        visitor.connection.pauseProducing()
+        visitor.say(*map(StatusRequest, range(60)))
+        visitor.transport.clear()
+        visitor.connection.resumeProducing()
+    assert not visitor.transport.disconnected
+    visitor.connection.stopProducing()
+
+
+def test_who_does_not_read_hears_of_the_last_leader() -> None:
+    bench = Bench("b")
+    visitor = House(bench).visitor()
+    visitor.connection.pauseProducing()
+    for number, leader in enumerate("acac", 1):
+        bench.hear(leader, Heartbeat(Ballot(number, leader), 0, number))
+        bench.reactor.idle()
+    assert visitor.heard() == []
+    visitor.connection.resumeProducing()
+    assert visitor.heard() == [Welcome("b", "c", "10.0.0.3:5000")]

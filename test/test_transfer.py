@@ -1,0 +1,482 @@
+"""A snapshot on its way from one node to another: lost parts, crashes, limits, and what is not waited for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+
+from test.fakes import logged
+from txpaxos.core.messages import NodeId
+from txpaxos.storage.execute import Execute, Work, execute_here
+from txpaxos.storage.memory import MemoryStore
+from txpaxos.storage.snapshots import Snapshot
+from txpaxos.transfer import PART_BYTES, SnapshotReceiver, SnapshotSender, TransferLimits
+from txpaxos.wire.peer_messages import FetchSnapshot, SnapshotPart
+
+LINE_SECONDS = 0.001
+CONTENT = Random(1).randbytes(10 * PART_BYTES + 1000)
+
+
+def add(store: MemoryStore, slot: int, content: bytes = CONTENT) -> Snapshot:
+    """A snapshot of ``store``'s own node."""
+    writer = store.write_snapshot(slot)
+    for start in range(0, len(content), 50_000):
+        writer.write(content[start : start + 50_000])
+    writer.finish()
+    assert store.snapshot is not None
+    return store.snapshot
+
+
+def content(snapshot: Snapshot | None) -> bytes:
+    assert snapshot is not None
+    return b"".join(snapshot.chunks())
+
+
+class Line:
+    """Nodes that have a snapshot, and "x", which is behind. Every message takes a millisecond; ``lose`` loses some.
+
+    :ivar parts: those that were sent, and when.
+    :ivar received: the snapshots that have come.
+    """
+
+    def __init__(
+        self, limits: TransferLimits | None = None, senders: str = "a", execute: Execute = execute_here
+    ) -> None:
+        self.limits = limits or TransferLimits()
+        self.clock = Clock()
+        self.counters: Counter[str] = Counter()
+        self.lose: Callable[[NodeId, FetchSnapshot | SnapshotPart], bool] = lambda node, message: False
+        self.asked: list[tuple[NodeId, FetchSnapshot]] = []
+        self.parts: list[tuple[float, SnapshotPart]] = []
+        self.received: list[Snapshot] = []
+        self.damaged: list[tuple[NodeId, str]] = []
+        self.dropped = 0
+        self.stores = {node: MemoryStore() for node in senders}
+        self.senders: dict[NodeId, SnapshotSender] = {}
+        for node, store in self.stores.items():
+            store.load()
+            add(store, 50)
+            self.start(node)
+        self.store = MemoryStore(execute=execute)
+        self.store.load()
+        self.receiver = self.make_receiver()
+
+    def start(self, node: NodeId) -> None:
+        """Start what sends at ``node``, or start it again."""
+        self.senders[node] = SnapshotSender(
+            self.clock,
+            self.stores[node],
+            lambda to, part: self.carry_part(node, part, to),
+            self.counters,
+            self.limits,
+            lambda error: self.damaged.append((node, str(error))),
+        )
+
+    def make_receiver(self) -> SnapshotReceiver:
+        return SnapshotReceiver(self.clock, self.store, self.carry_question, self.received.append, self.limits)
+
+    def restart(self) -> None:
+        """ "x" is killed, and starts again."""
+        self.receiver.stop()
+        self.store = self.store.reopen()
+        self.store.load()
+        self.receiver = self.make_receiver()
+
+    def carry_question(self, to: NodeId, question: FetchSnapshot) -> None:
+        self.asked.append((to, question))
+        if not self.lose(to, question):
+            self.clock.callLater(LINE_SECONDS, lambda: self.senders[to].receive("x", question))
+
+    def carry_part(self, sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
+        self.parts.append((self.clock.seconds(), part))
+        if to == "x" and not self.lose(sender, part):
+            self.clock.callLater(LINE_SECONDS, self.deliver, sender, part)
+
+    def deliver(self, sender: NodeId, part: SnapshotPart) -> None:
+        self.dropped += not self.receiver.receive(sender, part)
+
+    def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end and not until():
+            self.clock.advance(LINE_SECONDS / 2)
+        return bool(until())
+
+    def parts_there(self) -> int:
+        """How many parts have been written."""
+        return sum(len(file) for path, file in self.store.files.contents.items() if ".part" in path) // PART_BYTES
+
+
+def test_it_comes_part_by_part() -> None:
+    line = Line()
+    assert line.receiver.progress is None
+    line.receiver.fetch_from("a")
+    assert line.receiver.progress == "snapshot from a"
+    assert line.run(1.0, lambda: line.parts_there() == 3)
+    size = line.stores["a"].snapshot
+    assert size is not None
+    assert line.receiver.progress == f"snapshot 50 from a: {3 * PART_BYTES} of {size.size_bytes} bytes"
+    assert line.run(1.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+    assert line.received[0].slot == 50
+    assert line.store.snapshot == line.received[0]
+    assert line.receiver.progress is None
+    assert len(line.parts) == len(line.asked) == 11
+    assert line.dropped == 0
+    line.run(10.0)
+    assert len(line.asked) == 11
+    assert not line.clock.getDelayedCalls()
+
+
+def test_one_at_a_time() -> None:
+    line = Line(senders="ab")
+    line.receiver.fetch_from("a")
+    line.receiver.fetch_from("b")
+    assert line.run(1.0, lambda: line.received)
+    assert {to for to, _ in line.asked} == {"a"}
+
+
+def test_lost_parts_and_questions_are_asked_for_again() -> None:
+    rng = Random(2)
+    line = Line()
+    line.lose = lambda node, message: rng.random() < 0.3
+    line.receiver.fetch_from("a")
+    assert line.run(60.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+    assert len(line.asked) > 11
+
+
+def test_doubled_parts_do_no_harm() -> None:
+    line = Line()
+    carry = line.carry_part
+
+    def twice(sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
+        carry(sender, part)
+        line.clock.callLater(2.5 * LINE_SECONDS, line.deliver, sender, part)
+
+    line.carry_part = twice  # type: ignore[method-assign]
+    line.receiver.fetch_from("a")
+    assert line.run(2.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+    assert line.dropped > 5
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing() -> None:
+    """As long as the core goes on finding out that this node is behind."""
+    line = Line()
+    line.lose = lambda node, message: len(line.asked) < 2
+    line.receiver.fetch_from("a")
+    line.run(0.5)
+    line.clock.rightNow -= 3600.0
+    line.receiver.fetch_from("a")
+    assert line.run(3.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+
+
+def test_a_node_that_sends_nothing_is_given_up_after_some_tries() -> None:
+    """It is the core's to find another; what has come by then is gone on with."""
+    line = Line(senders="ab")
+    line.receiver.fetch_from("a")
+    assert line.run(1.0, lambda: line.parts_there() == 3)
+    line.lose = lambda node, message: node == "a"
+    (event,) = logged(lambda: line.run(20.0), LogLevel.warn)
+    assert event["peer"] == "a"
+    assert line.receiver.progress is None
+    assert len(line.asked) - 4 == line.limits.tries - 1
+    line.receiver.fetch_from("b")
+    assert line.run(1.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+    assert min(question.offset for to, question in line.asked if to == "b") >= 3 * PART_BYTES
+
+
+class TestCrash:
+    def test_of_the_receiver(self) -> None:
+        """Only what is sound counts, which may be some bytes less than have come."""
+        line = Line()
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.parts_there() == 6)
+        line.restart()
+        line.run(0.1)
+        assert line.receiver.progress is None
+        before = len(line.parts)
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.received)
+        assert content(line.received[0]) == CONTENT
+        again = [part.offset for _, part in line.parts[before:]]
+        assert again[0] == 0
+        assert again[1] > 5 * PART_BYTES
+        assert len(again) <= 1 + 11 - 5
+
+    def test_of_the_receiver_when_all_had_come(self) -> None:
+        """Nothing is left to ask for; it only was not finished."""
+        line = Line()
+        snapshot = line.stores["a"].snapshot
+        assert snapshot is not None
+        line.store.receive_snapshot(50).write_raw(snapshot.read(0, snapshot.size_bytes))
+        line.restart()
+        line.receiver.fetch_from("a")
+        assert line.run(3.0, lambda: line.received)
+        line.run(10.0)
+        assert content(line.received[0]) == CONTENT
+        assert len(line.parts) == 1
+        assert line.receiver.progress is None
+
+    def test_of_the_sender(self) -> None:
+        line = Line()
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.parts_there() == 6)
+        line.senders["a"].stop()
+        line.stores["a"] = line.stores["a"].reopen()
+        line.stores["a"].load()
+        line.start("a")
+        before = len(line.parts)
+        assert line.run(3.0, lambda: line.received)
+        assert content(line.received[0]) == CONTENT
+        assert len(line.parts) - before <= 6
+
+    def test_of_the_receiver_while_the_sender_goes_on_to_a_newer_one(self) -> None:
+        line = Line()
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.parts_there() == 6)
+        line.restart()
+        add(line.stores["a"], 60, CONTENT[::-1])
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.received)
+        assert (line.received[0].slot, content(line.received[0])) == (60, CONTENT[::-1])
+        assert not [path for path in line.store.files.contents if ".part" in path]
+
+
+def test_a_newer_one_at_the_sender_meanwhile_is_begun_anew() -> None:
+    line = Line()
+    line.receiver.fetch_from("a")
+    assert line.run(1.0, lambda: line.parts_there() == 6)
+    for slot in (60, 70):
+        add(line.stores["a"], slot, CONTENT[:slot])
+    assert line.run(1.0, lambda: line.received)
+    assert (line.received[0].slot, content(line.received[0])) == (70, CONTENT[:70])
+    assert [*line.store.files.contents] == [line.received[0].path]
+
+
+class TestLimits:
+    def test_one_node_sends_no_faster_than_it_may(self) -> None:
+        rate = 10 * PART_BYTES
+        line = Line(TransferLimits(bytes_per_second=rate))
+        others = ("u", "v", "w")
+        for node in others:
+            line.senders["a"].receive(node, FetchSnapshot(0, 0))
+        line.receiver.fetch_from("a")
+        began = line.clock.seconds()
+        while not line.received:
+            line.clock.advance(LINE_SECONDS)
+            for node in others:
+                line.senders["a"].receive(node, FetchSnapshot(50, PART_BYTES))
+            sent = sum(len(part.data) for _, part in line.parts)
+            assert sent <= rate * (line.clock.seconds() - began) + 2 * PART_BYTES
+        line.senders["a"].stop()
+        assert 4.0 < line.clock.seconds() < 6.0, "a fourth of it is for each who asks"
+
+    def test_it_is_no_slower_for_having_been_idle(self) -> None:
+        line = Line(TransferLimits(bytes_per_second=10 * PART_BYTES))
+        line.receiver.fetch_from("a")
+        line.run(1.05)
+        sent = len(line.parts)
+        assert 10 <= sent <= 12
+
+    def test_of_several_questions_of_one_node_the_last_is_answered(self) -> None:
+        line = Line(TransferLimits(bytes_per_second=PART_BYTES))
+        for offset in (0, 1, 2, 3):
+            line.senders["a"].receive("x", FetchSnapshot(50, offset))
+        line.run(5.0)
+        assert [part.offset for _, part in line.parts] == [3]
+
+    def test_a_clock_that_is_set_back_holds_up_nothing(self) -> None:
+        line = Line()
+        line.senders["a"].receive("x", FetchSnapshot(0, 0))
+        line.run(0.1)
+        line.clock.rightNow -= 3600.0
+        line.senders["a"].receive("x", FetchSnapshot(0, 0))
+        line.run(0.1)
+        assert len(line.parts) == 2
+
+    def test_nor_does_one_that_is_set_back_before_the_answer(self) -> None:
+        line = Line()
+        line.senders["a"].receive("x", FetchSnapshot(0, 0))
+        line.clock.rightNow -= 3600.0
+        line.senders["a"].receive("x", FetchSnapshot(0, 0))
+        line.run(0.1)
+        assert len(line.parts) == 1
+
+
+class TestSender:
+    def test_without_a_snapshot(self) -> None:
+        line = Line()
+        line.stores["a"] = MemoryStore()
+        line.stores["a"].load()
+        line.start("a")
+        line.senders["a"].receive("x", FetchSnapshot(0, 0))
+        line.senders["a"].receive("y", FetchSnapshot(0, 0))
+        line.run(0.1)
+        assert line.parts == []
+        assert line.counters["question for a snapshot, and there is none"] == 2
+
+    def test_another_slot_than_it_has_is_sent_from_the_beginning(self) -> None:
+        line = Line()
+        for slot in (49, 51):
+            line.senders["a"].receive("x", FetchSnapshot(slot, 5 * PART_BYTES))
+            line.run(0.1)
+        assert [(part.slot, part.offset) for _, part in line.parts] == [(50, 0), (50, 0)]
+
+    @pytest.mark.parametrize("offset", [10**9, 2**64 - 1])
+    def test_an_offset_beyond_the_end(self, offset: int) -> None:
+        line = Line()
+        line.senders["a"].receive("x", FetchSnapshot(50, offset))
+        line.run(0.1)
+        assert [part.offset for _, part in line.parts] == [0]
+
+    def test_one_that_cannot_be_read(self) -> None:
+        line = Line()
+        line.stores["a"].files.contents.clear()
+        line.senders["a"].receive("x", FetchSnapshot(50, 0))
+        line.run(0.1)
+        assert line.counters["snapshot that cannot be read"] == 1
+
+    def test_stopped(self) -> None:
+        line = Line()
+        line.senders["a"].receive("x", FetchSnapshot(50, 0))
+        line.senders["a"].stop()
+        line.senders["a"].stop()
+        line.run(0.1)
+        assert line.parts == []
+        assert not line.clock.getDelayedCalls()
+
+
+class TestReceiver:
+    def test_the_parts_of_a_stranger_are_not_taken(self) -> None:
+        line = Line()
+        part = SnapshotPart(50, 100, 0, b"evil")
+        assert not line.receiver.receive("b", part)
+        line.receiver.fetch_from("a")
+        assert not line.receiver.receive("b", part)
+        assert line.run(1.0, lambda: line.parts_there() == 2)
+        for offset in (0, 2 * PART_BYTES):
+            assert not line.receiver.receive("b", SnapshotPart(50, 100, offset, b"evil"))
+            assert not line.receiver.receive("b", SnapshotPart(99, 100, offset, b"evil"))
+        assert line.run(1.0, lambda: line.received)
+        assert content(line.received[0]) == CONTENT
+
+    def test_a_part_out_of_its_turn_is_not_taken(self) -> None:
+        line = Line()
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.parts_there() == 2)
+        for offset, data in ((PART_BYTES, b"late"), (5 * PART_BYTES, b"early"), (2 * PART_BYTES, b"")):
+            assert not line.receiver.receive("a", SnapshotPart(50, 100, offset, data))
+        assert line.run(1.0, lambda: line.received)
+        assert content(line.received[0]) == CONTENT
+
+    def test_asks_for_no_more_than_is_written(self) -> None:
+        """And takes nothing meanwhile."""
+        works: list[tuple[Work, Deferred[None]]] = []
+
+        def later(work: Work) -> Deferred[None]:
+            done: Deferred[None] = Deferred()
+            works.append((work, done))
+            return done
+
+        line = Line(execute=later)
+        line.receiver.fetch_from("a")
+        line.run(10.0)
+        assert len(line.asked) == 1
+        assert not line.receiver.receive("a", line.parts[0][1])
+        while works:
+            work, done = works.pop(0)
+            work()
+            done.callback(None)
+            line.run(0.01)
+        assert content(line.received[0]) == CONTENT
+
+    @pytest.mark.parametrize("ending", ["written", "failed"])
+    def test_stopped_while_it_writes(self, ending: str) -> None:
+        works: list[tuple[Work, Deferred[None]]] = []
+
+        def later(work: Work) -> Deferred[None]:
+            done: Deferred[None] = Deferred()
+            works.append((work, done))
+            return done
+
+        line = Line(execute=later)
+        line.receiver.fetch_from("a")
+        line.run(0.1)
+        line.receiver.stop()
+        ((work, done),) = works
+        if ending == "written":
+            work()
+            done.callback(None)
+        else:
+            done.errback(OSError("late"))
+        line.run(3.0)
+        assert len(line.asked) == 1
+        assert line.receiver.progress is None
+        assert not line.clock.getDelayedCalls()
+
+    def test_a_disk_that_fails_is_survived(self) -> None:
+        line = Line()
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.parts_there() == 3)
+        line.store.files.failing = True
+        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        assert event["log_format"] == "no snapshot from node {peer}: {reason}"
+        assert event["peer"] == "a"
+        assert line.receiver.progress is None
+        assert line.store.files.contents == {}
+        line.store.files.failing = False
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.received)
+        assert content(line.received[0]) == CONTENT
+
+    def test_one_that_is_damaged_on_the_way_is_not_taken(self) -> None:
+        line = Line()
+        carry = line.carry_part
+
+        def damage(sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
+            wrong = b"!" + part.data[1:] if part.offset == 4 * PART_BYTES and not line.dropped else part.data
+            carry(sender, SnapshotPart(part.slot, part.size_bytes, part.offset, wrong))
+
+        line.carry_part = damage  # type: ignore[method-assign]
+        line.receiver.fetch_from("a")
+        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        assert "checksum" in event["reason"]
+        assert (line.received, line.store.snapshot, line.store.files.contents) == ([], None, {})
+        line.carry_part = carry  # type: ignore[method-assign]
+        line.receiver.fetch_from("a")
+        assert line.run(1.0, lambda: line.received)
+        assert any(question.damaged == 50 for _, question in line.asked)
+        assert line.damaged == []  # It has looked, and its own is sound.
+
+    def test_who_has_a_damaged_one_is_told_and_looks(self) -> None:
+        """It cannot know otherwise: as long as it runs, it does not read its snapshot."""
+        line = Line()
+        (path,) = line.stores["a"].files.contents
+        line.stores["a"].files.contents[path][2 * PART_BYTES] ^= 1
+        line.receiver.fetch_from("a")
+        logged(lambda: line.run(3.0), LogLevel.error)
+        assert line.damaged == []
+        line.receiver.fetch_from("a")
+        line.run(3.0)
+        ((node, said),) = line.damaged
+        assert node == "a"
+        assert "the checksum of a chunk does not match" in said
+        assert line.received == []
+
+    def test_one_no_newer_than_its_own(self) -> None:
+        line = Line()
+        add(line.store, 55)
+        line.receiver.fetch_from("a")
+        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        assert "there is a snapshot at slot 55 already" in event["reason"]
+        assert line.received == []
+        assert line.receiver.progress is None

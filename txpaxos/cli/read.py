@@ -1,0 +1,34 @@
+"""``txpaxos read``: ask the application something."""
+
+from __future__ import annotations
+
+import click
+
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.printing import print_value
+from txpaxos.cli.running import request, run
+from txpaxos.cluster import Cluster
+from txpaxos.reads import Consistency
+
+
+@click.command("read", cls=CommandWithNumbers, short_help="Ask the application something; nothing is changed.")
+@click.argument("query", callback=read_bytes)
+@click.option("--local", is_flag=True, help="Ask one node alone, and take what it has, which may be old.")
+@cluster_option
+@timeout_option(5.0, "How long a quorum may take to answer.")
+def command(query: bytes, local: bool, cluster: Cluster, timeout_seconds: float) -> None:
+    """Ask the application QUERY, and print its answer.
+
+    Every command that was acknowledged before is in the answer. With `--local` it may be older, and needs no quorum;
+    the slot that it reflects is then printed on standard error. A QUERY of `-` is read from standard input, byte for
+    byte. One that starts with a dash and is no number stands after `--`.
+
+    \b
+    txpaxos read total
+    txpaxos read --local total
+    """
+    consistency: Consistency = "local" if local else "linearizable"
+    reading = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda one: one.read(query, consistency)))
+    print_value(reading.result)
+    if local:
+        click.echo(f"as of slot {reading.slot}", err=True)

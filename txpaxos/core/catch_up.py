@@ -1,0 +1,63 @@
+"""Asking for chosen values that one node misses and others have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from txpaxos.core.functional import Timing
+from txpaxos.core.log import Log
+from txpaxos.core.messages import Fetch, NodeId, Slot
+from txpaxos.core.ready import Work
+
+
+class CatchUp:
+    """What is known to be chosen somewhere and is not in ``log``, who said so, and when to ask.
+
+    :param others: the nodes that may be asked.
+    :ivar wake_at: when :meth:`tick` is next due; ``None`` for never.
+    """
+
+    def __init__(self, log: Log, others: Sequence[NodeId], timing: Timing, rng: Random) -> None:
+        self.wake_at: float | None = None
+        self._log = log
+        self._others = others
+        self._timing = timing
+        self._rng = rng
+        self._through: Slot = 0
+        self._source: NodeId = ""
+        self._attempts = 0
+
+    def note(self, source: NodeId, through: Slot, now: float) -> None:
+        """``source`` knows every slot up to ``through``. What of that is missing is asked for soon, if it does not come
+        by itself: it may just have been overtaken."""
+        if through <= self._log.chosen_through:
+            return
+        self._through = max(self._through, through)
+        self._source = source
+        if self.wake_at is None:
+            self._attempts = 0
+            self.wake_at = now + self._timing.retry_seconds / 2
+
+    def go_on(self, work: Work, source: NodeId, through: Slot, now: float) -> None:
+        """``source`` has sent some of what is missing and knows every slot up to ``through``: ask for the next part."""
+        self._through = max(self._through, through)
+        self._source = source
+        self._attempts = 0
+        self._ask(work, now)
+
+    def tick(self, work: Work, now: float) -> None:
+        """Ask, if it is time."""
+        if self.wake_at is not None and now >= self.wake_at:
+            self._ask(work, now)
+
+    def _ask(self, work: Work, now: float) -> None:
+        """With every second try in vain, ask somebody else."""
+        if self._through <= self._log.chosen_through:
+            self.wake_at = None
+            return
+        if self._attempts % 2:
+            self._source = self._rng.choice(self._others)
+        work.tell(self._source, Fetch(self._log.chosen_through + 1))
+        self.wake_at = now + self._timing.retry_after(self._attempts, self._rng)
+        self._attempts += 1

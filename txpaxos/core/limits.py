@@ -1,0 +1,23 @@
+"""How much of everything the log may hold at a time."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Limits:
+    """How much of everything.
+
+    :ivar window_slots: a leader proposes at most so far above what it knows to be chosen.
+    :ivar window_bytes: bytes of values in them, beyond which no further slot is opened.
+    :ivar ahead_slots: an acceptor votes only so far above what it knows to be chosen; one that lags catches up first.
+    :ivar fetch_values: chosen values in one answer to a Fetch.
+    :ivar fetch_bytes: bytes of values in one, beyond the first value.
+    """
+
+    window_slots: int = 8
+    window_bytes: int = 8 * 2**20
+    ahead_slots: int = 32
+    fetch_values: int = 1024
+    fetch_bytes: int = 2**20

@@ -1,0 +1,51 @@
+"""What was proposed and voted for in one decree, ballot by ballot, as seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from txpaxos.core.messages import Ballot, NodeId
+
+
+class BallotsSeen:
+    """One decree: a slot of the log, or a subject.
+
+    :param quorum: how many nodes are one.
+    """
+
+    def __init__(self, quorum: int) -> None:
+        self._quorum = quorum
+        self._proposed: dict[Ballot, bytes] = {}
+        # Who has a vote on disk for what.
+        self._voters: dict[tuple[Ballot, bytes], set[NodeId]] = {}
+
+    def __str__(self) -> str:
+        return str(self._proposed)
+
+    def vote(self, node: NodeId, ballot: Ballot, value: bytes) -> None:
+        """A vote is on disk."""
+        self._voters.setdefault((ballot, value), set()).add(node)
+
+    def is_chosen(self, value: bytes) -> bool:
+        """Whether a quorum has voted for ``value`` in one ballot."""
+        return any(len(voters) >= self._quorum for (_, voted), voters in self._voters.items() if voted == value)
+
+    def is_proposed(self, ballot: Ballot) -> bool:
+        """Whether there was a proposal in ``ballot``."""
+        return ballot in self._proposed
+
+    def propose(self, ballot: Ballot, value: bytes, promised: Mapping[NodeId, Ballot]) -> str:
+        """Note a proposal. Returns what is wrong with it: it may stand beside another one only if that cannot be chosen
+        any more, now that a quorum has not voted for it and has promised not to.
+
+        :param promised: the promise that each node has on disk.
+        """
+        if self._proposed.setdefault(ballot, value) != value:
+            return "one proposal a ballot"
+        for lower, other in self._proposed.items():
+            if lower < ballot and other != value:
+                voters = self._voters.get((lower, other), set())
+                may_vote = sum(node in voters or word <= lower for node, word in promised.items())
+                if may_vote >= self._quorum:
+                    return "no proposal against what may be chosen"
+        return ""

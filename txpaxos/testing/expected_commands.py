@@ -1,0 +1,61 @@
+"""What a log of commands must do to the state, worked out from its values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from txpaxos.core.messages import Slot
+from txpaxos.wire.commands import Command, session_born
+
+
+class ExpectedCommands:
+    """Each command is applied once: not after its caller has given it up, nor after its session was forgotten.
+
+    :param sessions_max: so many sessions are remembered; of more, the one used longest ago is forgotten.
+    """
+
+    def __init__(self, sessions_max: int) -> None:
+        self._sessions_max = sessions_max
+        # The last slot of those remembered, in the order of their last use, and of those forgotten.
+        self._sessions: dict[bytes, Slot] = {}
+        self._horizon: Slot = 0
+        self._given_up: dict[bytes, int] = {}
+        self._applied_at: dict[tuple[bytes, int], Slot] = {}
+        self._applied_through = [0]
+
+    def choose(self, commands: Sequence[Command]) -> None:
+        """These are in the next slot."""
+        slot = len(self._applied_through)
+        count = self._applied_through[-1]
+        for command in commands:
+            name = command.session, command.sequence
+            given_up = self._given_up.get(command.session, 0)
+            done = name in self._applied_at or command.sequence <= given_up
+            if done or not self._is_welcome(command.session, slot):
+                continue
+            count += 1
+            self._applied_at[name] = slot
+            self._given_up[command.session] = max(given_up, command.acknowledged)
+            self._use(command.session, slot)
+        self._applied_through.append(count)
+
+    def applied_through(self, slot: Slot) -> int:
+        """How many commands are applied through ``slot``."""
+        return self._applied_through[slot]
+
+    def applied_at(self, session: bytes, sequence: int) -> Slot | None:
+        """The slot at which a command is applied, if it is."""
+        return self._applied_at.get((session, sequence))
+
+    def is_forgotten(self, session: bytes) -> bool:
+        """Whether nothing of ``session`` is applied any more."""
+        return session not in self._sessions and session_born(session) < self._horizon
+
+    def _is_welcome(self, session: bytes, slot: Slot) -> bool:
+        return session in self._sessions or self._horizon <= session_born(session) < slot
+
+    def _use(self, session: bytes, slot: Slot) -> None:
+        self._sessions.pop(session, None)
+        self._sessions[session] = slot
+        if len(self._sessions) > self._sessions_max:
+            self._horizon = self._sessions.pop(next(iter(self._sessions)))
