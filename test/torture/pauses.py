@@ -1,0 +1,145 @@
+"""``python -m test.torture.pauses``: stop the leader for longer than the others wait for it, again and again, and read.
+
+Three real nodes on this machine. A paused leader that comes back still believes that it leads: it must not answer a
+read with what was true before. So some clients read at each node, also at the one that was paused, before, while and
+after others count elsewhere; what they were told is judged. Needs no root.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from txpaxos.cli.local_cluster import LocalCluster
+from txpaxos.cli.running import CommandError, run, together
+from txpaxos.cli.status import Statuses, leader_of
+from txpaxos.client import Client
+from txpaxos.cluster import Cluster
+from txpaxos.errors import PaxosError
+from txpaxos.testing.history import HistoryRecorder
+from txpaxos.testing.linear_models import Counter
+from txpaxos.testing.linearizability import check
+
+NODES = ("a", "b", "c")
+PAUSE_SECONDS = (0.65, 0.9)
+"""Longer than the longest liveness window, so that somebody else leads meanwhile."""
+REST_SECONDS = (0.05, 0.4)
+THINK_SECONDS = 0.004
+PATIENCE_SECONDS = 5.0
+STEP_SECONDS_MAX = 30.0
+
+
+@attrs.define
+class Tally:
+    """What came of it."""
+
+    pauses: int = 0
+    replaced: int = 0
+    reads: int = 0
+    increments: int = 0
+
+
+class Clients:
+    """One client that counts, wherever the leader is, and one for each node that reads there and nowhere else."""
+
+    def __init__(self, reactor: Any, cluster: Cluster, file: Path, tally: Tally) -> None:
+        self.recorder = HistoryRecorder(reactor, str(file))
+        self._reactor = reactor
+        self._tally = tally
+        self._stopping = False
+        self._clients = [Client(reactor, cluster), *(Client(reactor, cluster, [node]) for node in NODES)]
+        counting, *reading = self._clients
+        works = [self._count(counting), *(self._read(*one) for one in zip(NODES, reading, strict=True))]
+        self._working = [Deferred.fromCoroutine(work) for work in works]
+
+    async def stop(self) -> None:
+        """Wait for what is under way."""
+        self._stopping = True
+        await together(*map(_wait, self._working))
+        for client in self._clients:
+            client.close()
+        self.recorder.close()
+
+    async def _count(self, client: Client) -> None:
+        while not self._stopping:
+            await self._record("count", ["add", 1], lambda: client.submit(b"+1", PATIENCE_SECONDS), lambda total: total)
+            self._tally.increments += 1
+            await deferLater(self._reactor, THINK_SECONDS)
+
+    async def _read(self, node: str, client: Client) -> None:
+        while not self._stopping:
+            await self._record(
+                f"read at {node}",
+                ["read"],
+                lambda: client.read(b"", deadline_seconds=PATIENCE_SECONDS),
+                lambda reading: reading.result,
+            )
+            self._tally.reads += 1
+            await deferLater(self._reactor, THINK_SECONDS)
+
+    async def _record(self, who: str, input: Any, begin: Any, output: Any) -> None:
+        try:
+            await self.recorder.record(who, input, begin, output)
+        except PaxosError:
+            self._tally.reads -= input == ["read"]
+
+
+async def _wait(working: Deferred[None]) -> None:
+    await working
+
+
+async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> tuple[Tally, HistoryRecorder]:
+    """Have clients at work, and pause the leader so often."""
+    nodes = LocalCluster(reactor, "pauses", NODES, folder)
+    tally = Tally()
+    try:
+        leader = await nodes.start_all(STEP_SECONDS_MAX)
+        clients = Clients(reactor, nodes.cluster, folder / "history.jsonl", tally)
+        for _ in range(pauses):
+            nodes.processes[leader].signal("STOP")
+            await deferLater(reactor, rng.uniform(*PAUSE_SECONDS))
+            nodes.processes[leader].signal("CONT")
+            tally.pauses += 1
+            await deferLater(reactor, rng.uniform(*REST_SECONDS))
+            paused = leader
+
+            def has_leader(statuses: Statuses) -> bool:
+                return leader_of(nodes.cluster, statuses) is not None
+
+            leader = leader_of(nodes.cluster, await nodes.wait_until(has_leader, "an election", STEP_SECONDS_MAX)) or ""
+            tally.replaced += leader != paused
+        await clients.stop()
+    finally:
+        for process in nodes.processes.values():
+            process.signal("CONT")
+        await nodes.stop()
+    return tally, clients.recorder
+
+
+@click.command()
+@click.option("--pauses", default=1000, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def main(pauses: int, seed: int) -> None:
+    """See the module. Exits with 1 if a read was stale, or anything else cannot be explained."""
+    with tempfile.TemporaryDirectory(prefix="txpaxos-pauses-") as folder:
+        tally, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
+        verdict = check(recorder.operations(), Counter())
+    if not tally.replaced:
+        raise CommandError("no pause led to another leader: this machine is too slow, or too busy")
+    click.echo(
+        f"{tally.pauses} pauses of the leader, {tally.replaced} of them with another leader after it;"
+        f" {tally.reads} reads, {tally.increments} increments"
+    )
+    click.echo(verdict.report())
+    raise SystemExit(0 if verdict.linearizable else 1)
+
+
+if __name__ == "__main__":
+    main()
