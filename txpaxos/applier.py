@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.logger import Logger
 
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.sessions import Outcome, Sessions
-from txpaxos.wire.commands import Command, decode_batch
+from txpaxos.sessions import Outcome, Sessions, raised, returned
+from txpaxos.wire.commands import Run, decode_batch
 
 
 class Applier:
@@ -30,23 +30,15 @@ class Applier:
         self.applied_through: Slot = 0
         self._apply = apply
 
-    def apply(self, chosen: Chosen) -> Iterator[tuple[Command, Outcome | None]]:
-        """Apply the value of the next slot, command by command.
+    def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
+        """Apply the value of the next slot, run by run.
 
-        :returns: each command with its outcome; of one applied before, the first outcome, or ``None`` if forgotten; of
-            one that is not applied because its session is forgotten, an outcome that says so.
+        :returns: each run, with an outcome for each of its commands: of one applied before, the first.
         """
         assert chosen.slot == self.applied_through + 1, (chosen.slot, self.applied_through)
         if chosen.value != NO_OP:
-            for command in decode_batch(chosen.value):
-                if self.sessions.is_applied(command):
-                    yield command, self.sessions.outcome(command)
-                    continue
-                outcome = self.sessions.refusal(chosen.slot, command)
-                if outcome is None:
-                    outcome = self._outcome(chosen.slot, command)
-                    self.sessions.record(chosen.slot, command, outcome)
-                yield command, outcome
+            for run in decode_batch(chosen.value):
+                yield run, self.sessions.apply_once(chosen.slot, run, self._outcome)
         self.applied_through = chosen.slot
 
     def install(self, slot: Slot, sessions: Sessions) -> None:
@@ -54,12 +46,13 @@ class Applier:
         self.applied_through = slot
         self.sessions = sessions
 
-    def _outcome(self, slot: Slot, command: Command) -> Outcome:
+    def _outcome(self, slot: Slot, command: bytes) -> Outcome:
         try:
-            return Outcome.returned(self._apply(slot, command.payload))
+            value = self._apply(slot, command)
         except Exception as error:
-            self.log.failure("apply raised at slot {slot} for {command!r}", slot=slot, command=command.payload[:80])
-            return Outcome.raised(_words(error))
+            self.log.failure("apply raised at slot {slot} for {command!r}", slot=slot, command=command[:80])
+            return raised(_words(error))
+        return returned(value)
 
 
 def _words(error: Exception) -> str:

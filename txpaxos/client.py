@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any
 
-import attrs
 import msgspec
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConnector, IDelayedCall
 
 from txpaxos import errors
 from txpaxos.client_connection import Connection, Dial
+from txpaxos.client_requests import CommandRequest, Request, grouped
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import (
     CodecError,
@@ -49,7 +50,7 @@ from txpaxos.wire.client_messages import (
     Submit,
     Welcome,
 )
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, new_session
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, new_session
 
 CONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
@@ -75,36 +76,6 @@ WAITING_BYTES_MAX = 2**27
 """Bytes of requests without an answer."""
 
 
-@attrs.define
-class _Request:
-    """A request without an answer yet.
-
-    :ivar message: what is sent. A command has no session in it until it is sent for the first time.
-    :ivar sendings: how often it was sent: whether any node may have seen it, and whether more than one.
-    """
-
-    message: FromClient
-    answer: Deferred[Any]
-    size_bytes: int
-    sendings: int = 0
-    deadline: IDelayedCall | None = None
-
-    @property
-    def needs_leader(self) -> bool:
-        """Whether a node that knows no leader cannot answer it."""
-        return isinstance(self.message, Submit) or (isinstance(self.message, Read) and not self.message.local)
-
-    def unanswered(self) -> PaxosError:
-        """What to say when it is given up."""
-        if isinstance(self.message, Submit):
-            if self.sendings:
-                return OutcomeUnknown("no answer came; the command may have been applied or not")
-            return NotChosen("the command was not sent, since no node was there to take it; send it again")
-        if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
-            return OutcomeUnknown("no answer came; the subject may be decided or not")
-        return NoQuorum("no node answered")
-
-
 class Client:
     """A client of a cluster, over one connection at a time. Any number of requests may be in work at once.
 
@@ -115,7 +86,7 @@ class Client:
     :param cluster: the cluster, with IP addresses.
     :param nodes: the nodes to talk to; all of them unless given. With one, its word is taken wherever the leader is.
     :param rng: the source of chance; the system's if not given.
-    :param sending: told of every command when it is first sent: its session, and its sequence in it.
+    :param sending: told of every run of commands that is sent for the first time.
     :raises ConfigError: if one of ``nodes`` is not in the cluster, or there are none.
     :ivar session: names this client's commands, with a sequence; ``None`` if there is none at the moment.
     :ivar next_sequence: that of the next command; counts all of this client's commands from 1 on.
@@ -127,7 +98,7 @@ class Client:
         cluster: Cluster,
         nodes: list[str] | None = None,
         rng: Random | None = None,
-        sending: Callable[[Command], None] | None = None,
+        sending: Callable[[Run], None] | None = None,
     ) -> None:
         self.codec = ClientCodec(cluster.name)
         self._reactor = reactor
@@ -144,7 +115,9 @@ class Client:
         self._sending = sending
         self._unanswered: dict[int, None] = {}
         self._numbers = itertools.count(1)
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
+        self._unsent: list[Request] = []  # On the present connection; answered or given up, some of them.
+        self._flushing: IDelayedCall | None = None
         self._waiting_bytes = 0
         self._connection: Connection | None = None
         self._connecting: IConnector | None = None
@@ -172,18 +145,17 @@ class Client:
             return fail(ValueTooLarge(f"the command has {len(command)} bytes and may have {COMMAND_BYTES_MAX}"))
         if self._unanswered and self.next_sequence - next(iter(self._unanswered)) >= REQUESTS_MAX:
             return fail(Overloaded(f"a command that was submitted {REQUESTS_MAX} commands ago waits for an answer yet"))
+        if self._is_overloaded(len(command)):
+            return fail(self._overloaded())
+        if self._closed:
+            return fail(NotChosen("this client is closed"))
         sequence = self.next_sequence
-
-        def make(number: int) -> Submit:
-            self.next_sequence += 1
-            self._unanswered[sequence] = None
-            return Submit(number, b"", sequence, 0, command)
-
-        def forget(result: Any) -> Any:
-            self._unanswered.pop(sequence, None)
-            return result
-
-        return self._request(make, len(command), deadline_seconds, NotChosen).addBoth(forget)
+        self.next_sequence += 1
+        self._unanswered[sequence] = None
+        number = next(self._numbers)
+        answer: Deferred[Any] = Deferred(partial(self._forget, number))
+        request = CommandRequest(number, None, answer, len(command), sequence=sequence, payload=command)
+        return self._request(request, deadline_seconds)
 
     def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
@@ -203,7 +175,7 @@ class Client:
         if len(query) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the query has {len(query)} bytes and may have {COMMAND_BYTES_MAX}"))
         local = consistency == "local"
-        return self._request(lambda number: Read(number, query, local), len(query), deadline_seconds)
+        return self._ask_node(lambda number: Read(number, query, local), len(query), deadline_seconds)
 
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
@@ -220,11 +192,11 @@ class Client:
         size = len(value or b"")
         if size > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {COMMAND_BYTES_MAX}"))
-        return self._request(lambda number: Ask(number, subject, value), size, deadline_seconds)
+        return self._ask_node(lambda number: Ask(number, subject, value), size, deadline_seconds)
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """How the node that this client talks to is; fails as :meth:`read` does."""
-        return self._request(StatusRequest, 0, deadline_seconds)
+        return self._ask_node(StatusRequest, 0, deadline_seconds)
 
     def close(self) -> None:
         """Hang up. What has no answer yet fails, as if its deadline were over."""
@@ -234,6 +206,7 @@ class Client:
         for timer in (self._retry, self._silence, self._leaderless):
             if timer is not None:
                 timer.cancel()
+        self._stop_flushing()
         if self._connecting is not None:
             self._connecting.stopConnecting()
         if self._connection is not None:
@@ -251,6 +224,7 @@ class Client:
     def lost(self, address: Address) -> None:
         """The connection broke, or could not be made: try another node."""
         self._connection = self._connecting = None
+        self._stop_flushing()
         self._unreachable = address
         self._address = self._other_than(address)
         if self._requests and not self._closed:
@@ -263,56 +237,73 @@ class Client:
         match message:
             case Welcome():
                 self._welcomed(connection, message)
-            case Answer(number, result):
-                self._finish(number, _decoded(msgspec.msgpack.decode, result))
+            case Answer(first, results):
+                for number, result in enumerate(results, first):
+                    self._finish(number, _decoded(_unpack, result))
             case AskAnswer(number, value):
                 self._finish(number, value)
             case ReadAnswer(number, slot, result):
-                self._finish(number, Reading(_decoded(msgspec.msgpack.decode, result), slot))
+                self._finish(number, Reading(_decoded(_unpack, result), slot))
             case StatusAnswer(number, status):
                 self._finish(number, _decoded(json.loads, status))
-            case Refused(number, error, reason):
-                self._refused(number, error, reason)
+            case Refused(first, error, reason, count):
+                for number in range(first, first + min(count, REQUESTS_MAX)):
+                    self._refused(number, error, reason)
             case _:
                 raise CodecError("a client's message came from a node")
 
     # requests
 
-    def _request(
+    def _ask_node(
         self,
-        make: Callable[[int], FromClient],
+        make: Callable[[int], Ask | Read | StatusRequest],
         size_bytes: int,
         deadline_seconds: float | None,
-        closed: type[PaxosError] = NoQuorum,
     ) -> Deferred[Any]:
+        """Send what is no command."""
         if self._closed:
-            return fail(closed("this client is closed"))
-        if len(self._requests) >= REQUESTS_MAX or self._waiting_bytes + size_bytes > WAITING_BYTES_MAX:
-            count, size = len(self._requests), self._waiting_bytes
-            return fail(Overloaded(f"{count} requests of {size} bytes wait for an answer already; try again later"))
+            return fail(NoQuorum("this client is closed"))
+        if self._is_overloaded(size_bytes):
+            return fail(self._overloaded())
         number = next(self._numbers)
+        answer: Deferred[Any] = Deferred(partial(self._forget, number))
+        return self._request(Request(number, make(number), answer, size_bytes), deadline_seconds)
 
-        def cancel(_: Deferred[Any]) -> None:
-            self._take(number)
+    def _is_overloaded(self, size_bytes: int) -> bool:
+        return len(self._requests) >= REQUESTS_MAX or self._waiting_bytes + size_bytes > WAITING_BYTES_MAX
 
-        request = _Request(make(number), Deferred(cancel), size_bytes)
-        self._requests[number] = request
-        self._waiting_bytes += size_bytes
+    def _overloaded(self) -> Overloaded:
+        count, size = len(self._requests), self._waiting_bytes
+        return Overloaded(f"{count} requests of {size} bytes wait for an answer already; try again later")
+
+    def _request(self, request: Request, deadline_seconds: float | None) -> Deferred[Any]:
+        self._requests[request.number] = request
+        self._waiting_bytes += request.size_bytes
         if deadline_seconds is not None:
-            request.deadline = self._reactor.callLater(max(0.0, deadline_seconds), self._give_up, number)
-        if self._connection is not None:
-            if self._connection.welcome is not None:
-                self._send(self._connection, request)
-        elif self._connecting is None and self._retry is None:
-            self._connect()
-        self._watch()
+            seconds = max(0.0, deadline_seconds)
+            request.deadline = self._reactor.callLater(seconds, self._give_up, request.number)
+        if self._connection is None:
+            if self._connecting is None and self._retry is None:
+                self._connect()
+        elif self._connection.welcome is not None:
+            self._unsent.append(request)
+            if self._flushing is None:  # What is asked for within one turn of the reactor goes together.
+                self._flushing = self._reactor.callLater(0, self._flush)
+        else:
+            self._watch()
         return request.answer
 
-    def _take(self, number: int) -> _Request | None:
+    def _forget(self, number: int, _: Deferred[Any]) -> None:
+        """Whoever asked has cancelled."""
+        self._take(number)
+
+    def _take(self, number: int) -> Request | None:
         """A request that waits no longer."""
         request = self._requests.pop(number, None)
         if request is not None:
             self._waiting_bytes -= request.size_bytes
+            if isinstance(request, CommandRequest):
+                self._unanswered.pop(request.sequence, None)
             if request.deadline is not None and request.deadline.active():
                 request.deadline.cancel()
         return request
@@ -338,9 +329,9 @@ class Client:
         request = self._requests.get(number)
         if request is None:
             return
-        if error is SessionExpired and isinstance(request.message, Submit):
-            self._session_expired(request.message.session, reason)
-        elif error is Overloaded and request.sendings > 1 and isinstance(request.message, Submit):
+        if error is SessionExpired and isinstance(request, CommandRequest):
+            self._session_expired(request.session, reason)
+        elif error is Overloaded and request.sendings > 1 and isinstance(request, CommandRequest):
             self._take(number)
             request.answer.errback(OutcomeUnknown(f"sent before, it may have been applied; now: {reason}"))
         else:
@@ -352,38 +343,55 @@ class Client:
         if self.session == session:
             self.session = None
         for number, request in list(self._requests.items()):
-            expired = isinstance(request.message, Submit) and request.message.session == session
+            expired = isinstance(request, CommandRequest) and request.session == session
             if expired and self._take(number) is not None:
                 request.answer.errback(SessionExpired(reason))
 
     # sending
 
-    def _send(self, connection: Connection, request: _Request) -> None:
-        message = request.message
-        if isinstance(message, Submit) and not message.session:
-            if self.session is None and self._reactor.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
-                self._move(connection, connection.address)  # To be told a newer slot.
+    def _flush(self) -> None:
+        """Send what was not sent yet on this connection."""
+        self._stop_flushing()
+        connection = self._connection
+        assert connection is not None
+        unsent, self._unsent = [one for one in self._unsent if one.number in self._requests], []
+        for request in unsent:
+            if isinstance(request, CommandRequest) and not (request.session or self._name(request, connection)):
                 return
-            message = request.message = self._named(connection, message)
-            if self._sending is not None:
-                self._sending(Command(message.session, message.sequence, message.acknowledged, message.command))
-        request.sendings += 1
-        connection.send(message)
+        for group in grouped(unsent):
+            if isinstance(group, list):
+                self._send_run(connection, group)
+            elif group.message is not None:  # pragma: no branch
+                group.sendings += 1
+                connection.send(group.message)
+        self._watch()
 
-    def _named(self, connection: Connection, message: Submit) -> Submit:
-        """A command with its session, and what is acknowledged now."""
+    def _stop_flushing(self) -> None:
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+
+    def _name(self, command: CommandRequest, connection: Connection) -> bool:
+        """Give ``command`` its session. False if the node was told of too old a slot: it is asked for a newer one."""
         if self.session is None:
             assert connection.welcome is not None
+            if self._reactor.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
+                self._move(connection, connection.address)
+                return False
             random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
             self.session = new_session(random_bytes, connection.welcome.applied_through)
-        acknowledged = next(iter(self._unanswered), message.sequence) - 1
-        return attrs.evolve(message, session=self.session, acknowledged=min(acknowledged, message.sequence - 1))
+        command.session = self.session
+        return True
 
-    def _send_all(self, connection: Connection) -> None:
-        """Send this node whatever has no answer."""
-        for request in list(self._requests.values()):
-            if connection is self._connection:
-                self._send(connection, request)
+    def _send_run(self, connection: Connection, commands: list[CommandRequest]) -> None:
+        first = commands[0]
+        acknowledged = min(next(iter(self._unanswered), first.sequence), first.sequence) - 1
+        run = Run(first.session, first.sequence, acknowledged, tuple(command.payload for command in commands))
+        if self._sending is not None and not first.sendings:
+            self._sending(run)
+        for command in commands:
+            command.sendings += 1
+        connection.send(Submit(first.number, *run))
 
     # finding a node
 
@@ -410,13 +418,15 @@ class Client:
             if leader == connection.address:
                 self._unreachable = None
         if first:
-            self._send_all(connection)
+            self._unsent = list(self._requests.values())
+            self._flush()
         self._watch()
 
     def _move(self, connection: Connection, address: Address) -> None:
         """Leave this node for another at once."""
         connection.close()
         self._connection = None
+        self._stop_flushing()
         self._address = address
         self._connect()
 
@@ -473,6 +483,9 @@ class Client:
             and len(self._addresses) > 1
             and any(request.needs_leader for request in self._requests.values())
         )
+
+
+_unpack = msgspec.msgpack.Decoder().decode
 
 
 def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:

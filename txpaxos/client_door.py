@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 from typing import Any
 
 import attrs
@@ -14,10 +16,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed
+from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reads import Reading
-from txpaxos.sessions import Outcome, encode_result
+from txpaxos.sessions import Failed, Outcome, encode_result
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -33,7 +35,7 @@ from txpaxos.wire.client_messages import (
     Submit,
     Welcome,
 )
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
 from txpaxos.wire.frames import FrameSplitter, frame
 
 CONNECTIONS_MAX = 10_000
@@ -54,6 +56,9 @@ PARTIAL_BYTES_ALL_MAX = 2**28
 HELD_BYTES_MAX = 8 * 2**20
 """Bytes held for a client that reads slowly, beyond which its answers wait: it is as if they had not been asked for.
 One answer may come on top."""
+
+ANSWER_BYTES = 2**20
+"""Bytes of results in one Answer, beyond the first result."""
 
 AGAIN_MAX = 4
 HELD_BYTES_ALL_MAX = 2**28
@@ -79,6 +84,7 @@ class ClientConnection(Protocol):
         self._partial_bytes = 0
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
         self._put_off: deque[FromClient] = deque()
+        self._requests = 0  # In both.
         self._open = False
         self._paused = False
         self._owes_welcome = False
@@ -114,7 +120,7 @@ class ClientConnection(Protocol):
         for waiting in list(self._in_work):
             waiting.cancel()
         while self._put_off:
-            self._door.leave(self._put_off.popleft())
+            self._leave(self._put_off.popleft())
 
     def pauseProducing(self) -> None:
         """The client reads more slowly than we write."""
@@ -185,13 +191,17 @@ class ClientConnection(Protocol):
         """A request has come."""
         if not isinstance(request, FromClient):
             raise CodecError("a node's message came from a client")
-        if len(self._in_work) + len(self._put_off) >= REQUESTS_MAX:
-            error = Overloaded(f"{REQUESTS_MAX} requests are in work on this connection; try again later")
-            self.send(_refusal(request.request, error))
-        elif not self._door.enter(request):
+        count = _count(request)
+        if self._requests + count > REQUESTS_MAX:
+            error = Overloaded(f"{self._requests} requests are in work on this connection; try again later")
+            self.send(_refusal(request.request, error, count))
+            return
+        if not self._door.enter(request):
             error = Overloaded("too many requests of all clients are in work; try again later")
-            self.send(_refusal(request.request, error))
-        elif self._is_choked:
+            self.send(_refusal(request.request, error, count))
+            return
+        self._requests += count
+        if self._is_choked:
             self._put_off.append(request)
         else:
             self._do(request)
@@ -206,9 +216,9 @@ class ClientConnection(Protocol):
             if self._is_choked and self._open:
                 self._put_off.append(request)
                 return
-            self._door.leave(request)
+            self._leave(request)
             if self._open:
-                self._answer(request.request, result)
+                self._answer(request, result)
                 self._catch_up()
 
         waiting.addBoth(done).addErrback(self._door.log_failure)
@@ -221,21 +231,40 @@ class ClientConnection(Protocol):
                 self._do(self._put_off.popleft())
             self._catching_up = False
 
-    def _answer(self, number: int, result: Any) -> None:
+    def _leave(self, request: FromClient) -> None:
+        self._requests -= _count(request)
+        self._door.leave(request)
+
+    def _answer(self, request: FromClient, result: Any) -> None:
+        number = request.request
         match result:
             case Failure():
-                self.send(_refusal(number, result.value))
-            case Outcome():
-                failure = result.failure()
-                if result.expired:
-                    self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
-                self.send(Answer(number, result.result or b"") if failure is None else _refusal(number, failure))
+                self.send(_refusal(number, result.value, _count(request)))
+            case list():
+                self._answer_run(number, result)
             case Reading():
                 self.send(_read_answer(number, result))
             case dict():
                 self.send(StatusAnswer(number, json.dumps(result).encode()))
             case _:
                 self.send(AskAnswer(number, result))
+
+    def _answer_run(self, number: int, outcomes: Sequence[Outcome]) -> None:
+        """Answer commands: those with results together, and so those that failed alike."""
+        for failed, group in groupby(outcomes, _failed):
+            if failed is not None:
+                if failed.error is SessionExpired:
+                    self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
+                count = len(list(group))
+                self.send(_refusal(number, failed.error(failed.reason), count))
+                number += count
+                continue
+            results = [outcome for outcome in group if isinstance(outcome, bytes)]
+            while results:
+                fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
+                self.send(Answer(number, tuple(results[:fit])))
+                number += fit
+                del results[:fit]
 
 
 class ClientDoor(ServerFactory):
@@ -273,23 +302,23 @@ class ClientDoor(ServerFactory):
 
     def enter(self, request: FromClient) -> bool:
         """A request comes into work; whether there is room for it."""
-        size = _size_bytes(request)
-        if self._requests >= REQUESTS_ALL_MAX or self._request_bytes + size > REQUEST_BYTES_ALL_MAX:
+        count, size = _count(request), _size_bytes(request)
+        if self._requests + count > REQUESTS_ALL_MAX or self._request_bytes + size > REQUEST_BYTES_ALL_MAX:
             return False
-        self._requests += 1
+        self._requests += count
         self._request_bytes += size
         return True
 
     def leave(self, request: FromClient) -> None:
         """It is answered, or nobody waits for it any more."""
-        self._requests -= 1
+        self._requests -= _count(request)
         self._request_bytes -= _size_bytes(request)
 
     def begin(self, request: FromClient) -> Deferred[Any]:
         """Start on a request; fires with what answers it."""
         match request:
-            case Submit(_, session, sequence, acknowledged, payload):
-                return self.node.submit_command(Command(session, sequence, acknowledged, payload))
+            case Submit(_, session, sequence, acknowledged, commands):
+                return self.node.submit_run(Run(session, sequence, acknowledged, commands))
             case Ask(_, subject, value):
                 return self.node.ask(subject, value)
             case Read(_, query, local):
@@ -329,11 +358,21 @@ class ClientDoor(ServerFactory):
             connection.welcome(data)
 
 
+def _failed(outcome: Outcome) -> Failed | None:
+    """What there is instead of a result."""
+    return outcome if isinstance(outcome, Failed) else None
+
+
+def _count(request: FromClient) -> int:
+    """How many requests a message is."""
+    return len(request.commands) if isinstance(request, Submit) else 1
+
+
 def _size_bytes(request: FromClient) -> int:
     """What a request takes while it is in work, roughly."""
     match request:
         case Submit():
-            return len(request.command)
+            return sum(map(len, request.commands))
         case Ask():
             return len(request.value or b"") + len(request.subject)
         case Read():
@@ -348,6 +387,6 @@ def _read_answer(number: int, reading: Reading) -> FromNode:
         return _refusal(number, QueryFailed(f"what query returned cannot be sent: {error}"))
 
 
-def _refusal(number: int, error: BaseException | None) -> Refused:
+def _refusal(number: int, error: BaseException | None, count: int = 1) -> Refused:
     name = type(error).__name__ if isinstance(error, PaxosError) else "PaxosError"
-    return Refused(number, name, str(error).encode(errors="backslashreplace").decode())
+    return Refused(number, name, str(error).encode(errors="backslashreplace").decode(), count)

@@ -44,20 +44,19 @@ from txpaxos.core.ready import (
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import NodeStopped, PaxosError, StoreError, ValueTooLarge
+from txpaxos.errors import NodeStopped, Overloaded, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
 from txpaxos.network import Network
 from txpaxos.performer import Performer
 from txpaxos.questions import Questions
 from txpaxos.reads import Consistency, Reading, Reads
-from txpaxos.sessions import Outcome
 from txpaxos.snapshots import Policy
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
-from txpaxos.submissions import CommandLimits, Submissions
+from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import Received
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
 
 SUBJECT_BYTES_MAX = 512
@@ -128,7 +127,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
         self._alarm = Alarm(reactor, monotonic, self._tick)
-        self._session = LocalSession(self._rng, self.submit_command, lambda: self._applier.applied_through)
+        self._session = LocalSession(self._rng, self.submit_run, lambda: self._applier.applied_through)
         self._questions = Questions(self._forget_question)
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
         policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
@@ -154,16 +153,28 @@ class PaxosProtocol(Application, DatagramProtocol):
             :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`, or, when this node stops
             first, :class:`~txpaxos.errors.NodeStopped`.
         """
-        return self._session.submit(command)
-
-    def submit_command(self, command: Command) -> Deferred[Outcome]:
-        """Have a command of somebody else's session applied. Fires with its outcome, fails as :meth:`submit` does."""
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
-        outcome = self._submissions.take(command)
+        size, most = len(command), self._command_limits.command_bytes_max
+        if size > most:
+            return fail(ValueTooLarge(f"the command has {size} bytes and may have {most}"))
+        waiting = len(self._session)
+        if self._submissions.is_full(waiting + 1, self._session.waiting_bytes + size):
+            count = waiting + len(self._submissions)
+            return fail(Overloaded(f"{count} commands wait already; try again later"))
+        if not waiting:
+            self._performer.schedule()
+        return self._session.submit(command)
+
+    def submit_run(self, run: Run) -> Deferred[Outcomes]:
+        """Have commands of somebody else's session applied. Fires with their outcomes, fails as :meth:`submit` does,
+        for all of them."""
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
+        outcomes = self._submissions.take(run)
         self._performer.schedule()
         self._check_alarm(self._monotonic())
-        return outcome
+        return outcomes
 
     def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
         """Have ``subject`` decided, once and for ever, on ``value`` unless somebody was first; ``None`` only reads.
@@ -226,6 +237,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._network.stop()
             self._compaction.stop()
             error = NodeStopped(f"node {self.node} stopped before it had the outcome")
+            self._session.close(error)
             self._submissions.close(error)
             self._questions.close(error)
             self._reads.close(error)
@@ -321,7 +333,7 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _take_forwarded(self, message: Forward) -> None:
         if self._submissions.leading:
-            self._submissions.take_forwarded(message.commands)
+            self._submissions.take_forwarded(message.runs)
             self._performer.schedule()
         else:
             self.counters["forwarded to a node that does not lead"] += 1
@@ -343,12 +355,13 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self.transport is None:
             return  # What is submitted before the start waits for it.
         now = self._monotonic()
+        self._session.flush()
         if self._submissions.leading:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
                 self._add(self._replica.propose(value, now), self._replica)
         elif (leader := self._replica.leadership.leader_node) is not None and leader != self.node:
-            while commands := self._submissions.due(now):
-                self._network.send((leader,), Forward(commands))
+            while runs := self._submissions.due(now):
+                self._network.send((leader,), Forward(runs))
             self._set_alarm()
 
     def _release(self, ready: Ready) -> None:
@@ -388,8 +401,8 @@ class PaxosProtocol(Application, DatagramProtocol):
             case SubjectChosen():
                 self._call_hook(self.value_chosen, chosen.subject, chosen.value)
             case Chosen():
-                for command, outcome in self._applier.apply(chosen):
-                    self._submissions.finish(command, outcome)
+                for run, outcomes in self._applier.apply(chosen):
+                    self._submissions.finish(run, outcomes)
                 self._compaction.applied(chosen)
                 self._reads.applied()
             case Installed():  # pragma: no branch

@@ -10,15 +10,15 @@ not in the table and was made before the :attr:`~Sessions.horizon` may have been
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import attrs
 import msgspec
 
 from txpaxos.core.messages import Slot
-from txpaxos.errors import CodecError, CommandFailed, SessionExpired
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, Count, Session, session_born
+from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_born
 
 SESSIONS_MAX = 65536
 """Sessions remembered. Of more, the one used longest ago, in log order, is forgotten."""
@@ -37,49 +37,42 @@ CHUNK_BYTES = 2**16
 DUMP_VERSION = 1
 
 
-@attrs.frozen
-class Outcome:
-    """What became of a command. It never changes, and is the same on every node.
+class Failed(NamedTuple):
+    """A command that gave no result, and what its caller is told: an error of this class, with these words."""
 
-    :ivar result: what ``apply`` returned, as MessagePack; ``None`` if it raised, or its result could not be kept.
-    :ivar error: what is wrong, in words, or ``None``.
-    :ivar expired: the command was not applied: its session was forgotten.
+    error: type[CommandFailed | SessionExpired | OutcomeUnknown]
+    reason: str
+
+
+Outcome: TypeAlias = bytes | Failed
+"""What became of a command: what ``apply`` returned, as MessagePack, or why there is no such thing. As long as it is
+remembered it never changes, and it is the same on every node."""
+
+
+def returned(value: object) -> Outcome:
+    """The outcome of a command for which ``apply`` returned ``value``."""
+    try:
+        return encode_result(value)
+    except ValueError as error:
+        return Failed(CommandFailed, f"applied, but its result cannot be kept: {error}")
+
+
+def raised(words: str) -> Failed:
+    """The outcome of a command for which ``apply`` raised an exception that says this."""
+    # Not every text can be written as UTF-8, and this one goes to clients and disks.
+    return Failed(CommandFailed, words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode())
+
+
+def value_of(outcome: Outcome) -> Any:
+    """What ``apply`` returned, as MessagePack carries it.
+
+    :raises CommandFailed: if it raised, or its result could not be kept.
+    :raises SessionExpired: if the command was not applied.
+    :raises OutcomeUnknown: if the result is no longer kept.
     """
-
-    result: bytes | None = None
-    error: str | None = None
-    expired: bool = False
-
-    @classmethod
-    def returned(cls, value: object) -> Outcome:
-        """``apply`` returned ``value``."""
-        try:
-            return cls(encode_result(value))
-        except ValueError as error:
-            return cls(error=f"applied, but its result cannot be kept: {error}")
-
-    @classmethod
-    def raised(cls, words: str) -> Outcome:
-        """``apply`` raised an exception that says this."""
-        # Not every text can be written as UTF-8, and this one goes to clients and disks.
-        return cls(error=words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode())
-
-    def failure(self) -> CommandFailed | SessionExpired | None:
-        """The error that the caller gets, ``None`` if there is a result."""
-        if self.expired:
-            return SessionExpired(self.error or "")
-        return None if self.error is None else CommandFailed(self.error)
-
-    def value(self) -> Any:
-        """What ``apply`` returned, as MessagePack carries it.
-
-        :raises CommandFailed: if it raised, or its result could not be kept.
-        :raises SessionExpired: if the command was not applied.
-        """
-        failure = self.failure()
-        if failure is not None:
-            raise failure
-        return msgspec.msgpack.decode(self.result or b"")
+    if isinstance(outcome, Failed):
+        raise outcome.error(outcome.reason)
+    return msgspec.msgpack.decode(outcome)
 
 
 class _Piece(NamedTuple):
@@ -120,6 +113,17 @@ class _Session:
     kept_bytes: int = 0
     outcomes: dict[int, _Kept] = attrs.field(factory=dict)
 
+    def outcome(self, sequence: int) -> Outcome | None:
+        """What the command with this sequence gave, ``None`` if it was not applied."""
+        kept = self.outcomes.get(sequence)
+        if isinstance(kept, bytes):
+            return kept
+        if isinstance(kept, str):
+            return Failed(CommandFailed, kept)
+        if sequence in self.outcomes or sequence <= self.acknowledged:
+            return Failed(OutcomeUnknown, f"command {sequence} was applied before; its result is no longer kept")
+        return None
+
 
 class Sessions:
     """The table of all sessions.
@@ -141,58 +145,60 @@ class Sessions:
 
     # questions
 
-    def is_applied(self, command: Command) -> bool:
-        """Whether the command was applied before."""
-        session = self._sessions.get(command.session)
-        return session is not None and (
-            command.sequence <= session.acknowledged or command.sequence in session.outcomes
-        )
+    def is_expired(self, session: bytes) -> bool:
+        """Whether ``session`` may have been forgotten. Once so, always so."""
+        return session not in self._sessions and session_born(session) < self.horizon
 
-    def is_expired(self, command: Command) -> bool:
-        """Whether the command's session may have been forgotten. Once so, always so."""
-        return command.session not in self._sessions and session_born(command.session) < self.horizon
+    def outcomes(self, run: Run) -> list[Outcome | None]:
+        """What each command of ``run`` gave when it was applied, and ``None`` for each that was not."""
+        session = self._sessions.get(run.session)
+        sequences = run.sequences
+        # As a rule all are new, and need not be looked at one by one.
+        if session is None or (run.sequence > session.acknowledged and session.outcomes.keys().isdisjoint(sequences)):
+            return [None] * len(sequences)
+        return [session.outcome(sequence) for sequence in sequences]
 
-    def outcome(self, command: Command) -> Outcome | None:
-        """What the command gave when it was applied, if that is still remembered."""
-        session = self._sessions.get(command.session)
-        match None if session is None else session.outcomes.get(command.sequence):
-            case bytes(result):
-                return Outcome(result)
-            case str(error):
-                return Outcome(error=error)
-        return None
+    # changes, by the log alone
 
-    def refusal(self, slot: Slot, command: Command) -> Outcome | None:
-        """Why a command that is in the log at ``slot`` must not be applied, ``None`` if it may be.
+    def apply_once(self, slot: Slot, run: Run, apply: Callable[[Slot, bytes], Outcome]) -> Sequence[Outcome]:
+        """``run`` is in the log at ``slot``: apply those of its commands that were not applied before, unless their
+        session is forgotten, and remember what each gave.
 
         A session that says it was made when this slot was applied already tells lies: once forgotten, it would never
         count as expired.
         """
-        if command.session in self._sessions:
-            return None
-        born = session_born(command.session)
-        if born < self.horizon:
-            return expired(command)
-        if born >= slot:
-            return Outcome(error=f"the session says it was made at slot {born}, its command is in {slot}", expired=True)
-        return None
-
-    # changes, by the log alone
-
-    def record(self, slot: Slot, command: Command, outcome: Outcome) -> None:
-        """Note that the command was applied now, at ``slot``."""
-        session = self._use(command.session)
+        session = self._sessions.get(run.session)
+        if session is None:
+            born = session_born(run.session)
+            if born < self.horizon:
+                return expired(run)
+            if born >= slot:
+                words = f"the session says it was made at slot {born}, its commands are in {slot}"
+                return [Failed(SessionExpired, words)] * len(run.payloads)
+        known = self.outcomes(run)
+        applied = [outcome for outcome in known if outcome is not None]
+        if len(applied) == len(known):
+            return applied
+        session = self._use(run.session)
         session.last_used = slot
-        kept = session.outcomes[command.sequence] = outcome.error if outcome.result is None else outcome.result
-        self._keep(command.session, session, _size_bytes(kept))
-        if command.acknowledged > session.acknowledged:
-            self._acknowledge(command.session, session, command.acknowledged)
-        if len(session.outcomes) > OUTCOMES_MAX:
-            self._acknowledge(command.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
+        outcomes: list[Outcome] = []
+        size_bytes = 0
+        for sequence, payload, outcome in zip(run.sequences, run.payloads, known, strict=True):
+            if outcome is None:
+                outcome = apply(slot, payload)
+                kept = session.outcomes[sequence] = outcome.reason if isinstance(outcome, Failed) else outcome
+                size_bytes += len(kept)
+            outcomes.append(outcome)
+        self._keep(run.session, session, size_bytes)
+        if run.acknowledged > session.acknowledged:
+            self._acknowledge(run.session, session, run.acknowledged)
+        while len(session.outcomes) > OUTCOMES_MAX:
+            self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
         while self._kept_bytes > self._kept_bytes_max:
             self._forget_results(next(iter(self._keeping)))
         if len(self._sessions) > self._sessions_max:
             self._evict(next(iter(self._sessions)))
+        return outcomes
 
     def _use(self, name: bytes) -> _Session:
         """The session, used last from now on, to be changed."""
@@ -293,13 +299,11 @@ def encode_result(value: object) -> bytes:
     return result
 
 
-def expired(command: Command) -> Outcome:
-    """What becomes of a command whose session was forgotten."""
-    born = session_born(command.session)
-    return Outcome(
-        error=f"session made at slot {born} is no longer known; command {command.sequence} was not applied now",
-        expired=True,
-    )
+def expired(run: Run) -> list[Outcome]:
+    """What becomes of the commands of a forgotten session."""
+    born = session_born(run.session)
+    words = f"session made at slot {born} is no longer known; commands from {run.sequence} on were not applied now"
+    return [Failed(SessionExpired, words)] * len(run.payloads)
 
 
 def _size_bytes(kept: _Kept) -> int:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txpaxos.applier import Applier
-from txpaxos.errors import OutcomeUnknown, Overloaded, PaxosError, ValueTooLarge
+from txpaxos.errors import Overloaded, PaxosError, ValueTooLarge
 from txpaxos.sessions import Outcome, expired
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, encode_batch
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, encode_batch
 
-Key: TypeAlias = tuple[bytes, int]
+Outcomes: TypeAlias = Sequence[Outcome]
+"""One for each command of a run, in their order."""
 
 
 @attrs.frozen
@@ -29,8 +29,8 @@ class CommandLimits:
     """How much of everything.
 
     :ivar command_bytes_max: bytes of one command.
-    :ivar batch_bytes: bytes of commands in one value, beyond the first command.
-    :ivar batch_commands: commands in one value.
+    :ivar batch_bytes: bytes of commands in one value, beyond the first run.
+    :ivar batch_commands: commands in one value, beyond the first run.
     :ivar waiting_commands_max: commands that wait at one node, before it says Overloaded.
     :ivar waiting_bytes_max: bytes of commands that wait at one node.
     :ivar forward_seconds: until a forwarded command without an outcome is forwarded again; doubles up to the longest.
@@ -47,25 +47,28 @@ class CommandLimits:
     forward_bytes_a_second: float = 20e6
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Caller:
-    """A command that somebody at this node waits for.
+    """Somebody at this node who waits for a run.
 
+    :ivar outcomes: those that are known, and ``None`` for each of the :attr:`missing`.
     :ivar due: its entry among those to be forwarded, ``None`` if this node leads.
     """
 
-    command: Command
-    waiters: list[Deferred[Outcome]]
+    run: Run
+    outcomes: list[Outcome | None]
+    missing: int
+    answer: Deferred[Outcomes] = attrs.field(factory=Deferred)
     due: _Due | None = None
     attempts: int = 0
 
 
 class _Due(NamedTuple):
-    """When to forward a command. Of those at the same time, the one taken first comes first."""
+    """When to forward what a caller waits for. Of those at the same time, the one taken first comes first."""
 
     at: float
     number: int
-    key: Key
+    caller: _Caller
 
 
 class Submissions:
@@ -78,58 +81,59 @@ class Submissions:
         self.leading = False
         self._applier = applier
         self._limits = limits
-        self._callers: dict[Key, _Caller] = {}
-        self._callers_bytes = 0
-        self._waiting: deque[Command] = deque()
-        self._waiting_keys: set[Key] = set()
-        self._waiting_bytes = 0
+        self._callers: dict[_Caller, None] = {}  # In the order in which they came.
+        self._callers_commands = self._callers_bytes = 0
+        # By session and sequence: those who wait for that command.
+        self._awaited: dict[bytes, dict[int, tuple[_Caller, ...]]] = {}
+        # By session and first sequence: the runs to propose, in the order in which they came.
+        self._waiting: dict[tuple[bytes, int], Run] = {}
+        self._waiting_commands = self._waiting_bytes = 0
         self._due: list[_Due] = []  # A heap. An entry that is not its caller's any more is passed over.
         self._numbers = itertools.count()
 
     # from callers at this node
 
-    def take(self, command: Command) -> Deferred[Outcome]:
-        """Get ``command`` applied.
+    def take(self, run: Run) -> Deferred[Outcomes]:
+        """Get the commands of ``run`` applied.
 
-        :returns: fires with its outcome, which may be that its session is forgotten; fails with
-            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded` or
-            :class:`~txpaxos.errors.OutcomeUnknown`.
+        :returns: fires with their outcomes when all are there; fails with :class:`~txpaxos.errors.ValueTooLarge` or
+            :class:`~txpaxos.errors.Overloaded`, and then none of them was taken.
         """
-        if len(command.payload) > self._limits.command_bytes_max:
-            size, most = len(command.payload), self._limits.command_bytes_max
+        size = max(map(len, run.payloads))
+        if size > self._limits.command_bytes_max:
+            most = self._limits.command_bytes_max
             return fail(ValueTooLarge(f"the command has {size} bytes and may have {most}"))
-        if self._applier.sessions.is_applied(command):
-            outcome = self._applier.sessions.outcome(command)
-            return fail(self._forgotten(command)) if outcome is None else succeed(outcome)
-        if self._applier.sessions.is_expired(command):
-            return succeed(expired(command))
-        key = command.session, command.sequence
-        waiter: Deferred[Outcome] = Deferred()
-        caller = self._callers.get(key)
-        if caller is not None:
-            caller.waiters.append(waiter)
-            return waiter
-        if self._is_full(len(self._callers), self._callers_bytes, command):
-            return fail(Overloaded(f"{len(self._callers)} commands wait already; try again later"))
-        caller = self._callers[key] = _Caller(command, [waiter])
-        self._callers_bytes += len(command.payload)
+        sessions = self._applier.sessions
+        if sessions.is_expired(run.session):
+            return succeed(expired(run))
+        known = sessions.outcomes(run)
+        caller = _Caller(run, known, known.count(None))
+        if not caller.missing:
+            return succeed(_complete(known))
+        if self.is_full(len(run.payloads), run.size_bytes):
+            return fail(Overloaded(f"{self._callers_commands} commands wait already; try again later"))
+        self._add(caller)
         if self.leading:
-            self._wait(command)
+            self._wait(run)
         else:
             self._forward(caller, 0.0)
-        return waiter
+        return caller.answer
+
+    def is_full(self, count: int, size_bytes: int) -> bool:
+        """Whether so much more of callers at this node would be too much."""
+        return self._is_full(self._callers_commands + count, self._callers_bytes + size_bytes)
 
     # from followers
 
-    def take_forwarded(self, commands: Iterable[Command]) -> None:
-        """Propose ``commands`` in their turn. What is too much is left out: its node sends it again. So is what has
-        been applied, or never can be: its node will see that in the log."""
+    def take_forwarded(self, runs: Iterable[Run]) -> None:
+        """Propose ``runs`` in their turn. What is too much is left out: its node sends it again. So is what has been
+        applied, or never can be: its node will see that in the log."""
         sessions = self._applier.sessions
-        for command in commands:
-            if self._is_full(len(self._waiting), self._waiting_bytes, command):
+        for run in runs:
+            if self._is_full(self._waiting_commands + len(run.payloads), self._waiting_bytes + run.size_bytes):
                 return
-            if not sessions.is_applied(command) and not sessions.is_expired(command):
-                self._wait(command)
+            if not sessions.is_expired(run.session) and None in sessions.outcomes(run):
+                self._wait(run)
 
     # from the node
 
@@ -137,120 +141,159 @@ class Submissions:
         """This node leads from now on: all that its callers wait for is its own to propose."""
         self.leading = True
         self._due.clear()
-        for caller in self._callers.values():
+        for caller in self._callers:
             caller.due = None
-            self._wait(caller.command)
+            self._wait(caller.run)
 
     def follow(self) -> None:
         """This node does not lead (any more), or follows somebody else: whoever does must be told anew."""
         self.leading = False
-        self._waiting.clear()
-        self._waiting_keys.clear()
-        self._waiting_bytes = 0
+        self._clear_waiting()
         self._due.clear()
-        for caller in self._callers.values():
+        for caller in self._callers:
             caller.attempts = 0
             self._forward(caller, 0.0)
 
     @property
     def wake_at(self) -> float | None:
-        """When the next command is due to be forwarded; ``None`` if there is none."""
+        """When the next run is due to be forwarded; ``None`` if there is none."""
         while self._due:
             due = self._due[0]
-            caller = self._callers.get(due.key)
-            if caller is not None and caller.due is due:
+            if due.caller.due is due and due.caller.missing:
                 return due.at
             heapq.heappop(self._due)
         return None
 
     def next_value(self) -> bytes | None:
-        """The leader's next value: as many waiting commands as fit, oldest first. ``None`` if none wait."""
-        batch = list(self._next_batch())
+        """The leader's next value: as many waiting runs as fit, oldest first. ``None`` if none wait."""
+        room, count = self._limits.batch_bytes, self._limits.batch_commands
+        batch: list[Run] = []
+        for run in self._waiting.values():
+            size = run.size_bytes
+            if batch and (size > room or len(run.payloads) > count):
+                break
+            batch.append(run)
+            room -= size
+            count -= len(run.payloads)
+        for run in batch:
+            self._unwait(run)
         return encode_batch(batch) if batch else None
 
-    def due(self, now: float) -> tuple[Command, ...]:
+    def due(self, now: float) -> tuple[Run, ...]:
         """What a follower must pass on to its leader now, as much as one message should hold. Ask until it is empty."""
-        due: list[Command] = []
+        due: list[Run] = []
         room = self._limits.batch_bytes
-        sessions = self._applier.sessions
         while (wake_at := self.wake_at) is not None and wake_at <= now:
-            caller = self._callers[self._due[0].key]
-            command = caller.command
+            caller = self._due[0].caller
+            size = caller.run.size_bytes
             # Acknowledged before it got into the log, by a caller that gave up, or too late for its session.
-            if sessions.is_applied(command):
-                self.finish(command, sessions.outcome(command))
-            elif sessions.is_expired(command):
-                self.finish(command, expired(command))
-            elif due and len(command.payload) > room:
+            self._settle_known(caller)
+            if not caller.missing:
+                continue
+            if due and size > room:
                 break
-            else:
-                due.append(command)
-                room -= len(command.payload)
-                self._forward(caller, now + self._forward_seconds(caller))
-                caller.attempts += 1
+            due.append(caller.run)
+            room -= size
+            self._forward(caller, now + self._forward_seconds(caller, size))
+            caller.attempts += 1
         return tuple(due)
 
-    def finish(self, command: Command, outcome: Outcome | None) -> None:
-        """``command`` is applied: tell whoever waits for it."""
-        caller = self._callers.pop((command.session, command.sequence), None)
-        if caller is None:
+    def finish(self, run: Run, outcomes: Outcomes) -> None:
+        """``run`` was in the log, with these outcomes: tell whoever waits for one of its commands."""
+        awaited = self._awaited.get(run.session)
+        if awaited is None:
             return
-        self._callers_bytes -= len(command.payload)
-        for waiter in caller.waiters:
-            if outcome is None:
-                waiter.errback(self._forgotten(command))
-            else:
-                waiter.callback(outcome)
+        for sequence, outcome in zip(run.sequences, outcomes, strict=True):
+            for caller in awaited.pop(sequence, ()):
+                self._settle(caller, sequence, outcome)
+        if not awaited:
+            self._awaited.pop(run.session, None)
 
     def close(self, error: PaxosError) -> None:
         """Nobody gets an outcome from here any more."""
         callers, self._callers = self._callers, {}
-        self._callers_bytes = self._waiting_bytes = 0
-        self._waiting.clear()
-        self._waiting_keys.clear()
+        self._callers_commands = self._callers_bytes = 0
+        self._awaited.clear()
+        self._clear_waiting()
         self._due.clear()
-        for caller in callers.values():
-            for waiter in caller.waiters:
-                waiter.errback(error)
+        for caller in callers:
+            caller.answer.errback(error)
 
     def __len__(self) -> int:
-        return max(len(self._callers), len(self._waiting))
+        return max(self._callers_commands, self._waiting_commands)
+
+    # callers
+
+    def _add(self, caller: _Caller) -> None:
+        run = caller.run
+        self._callers[caller] = None
+        self._callers_commands += len(run.payloads)
+        self._callers_bytes += run.size_bytes
+        awaited = self._awaited.setdefault(run.session, {})
+        only = (caller,)
+        for sequence, outcome in zip(run.sequences, caller.outcomes, strict=True):
+            if outcome is None:
+                awaited[sequence] = awaited[sequence] + only if sequence in awaited else only
+
+    def _settle(self, caller: _Caller, sequence: int, outcome: Outcome) -> None:
+        """One of the commands that ``caller`` waits for has its outcome."""
+        caller.outcomes[sequence - caller.run.sequence] = outcome
+        caller.missing -= 1
+        if not caller.missing and self._callers.pop(caller, 0) is None:
+            self._callers_commands -= len(caller.run.payloads)
+            self._callers_bytes -= caller.run.size_bytes
+            caller.answer.callback(_complete(caller.outcomes))
+
+    def _settle_known(self, caller: _Caller) -> None:
+        """Tell ``caller`` what has become known otherwise than by its command being in the log."""
+        run, sessions = caller.run, self._applier.sessions
+        known = expired(run) if sessions.is_expired(run.session) else sessions.outcomes(run)
+        awaited = self._awaited[run.session]
+        for sequence, outcome in zip(run.sequences, known, strict=True):
+            if outcome is not None:
+                for waiting in awaited.pop(sequence, ()):
+                    self._settle(waiting, sequence, outcome)
+        if not awaited:
+            self._awaited.pop(run.session, None)
 
     def _forward(self, caller: _Caller, at: float) -> None:
-        """Have a command forwarded then, and not when it was to be before."""
-        caller.due = _Due(at, next(self._numbers), (caller.command.session, caller.command.sequence))
+        """Have a run forwarded then, and not when it was to be before."""
+        caller.due = _Due(at, next(self._numbers), caller)
         heapq.heappush(self._due, caller.due)
 
-    def _forward_seconds(self, caller: _Caller) -> float:
+    def _forward_seconds(self, caller: _Caller, size_bytes: int) -> float:
         """Until it is forwarded again."""
         limits = self._limits
         seconds = min(limits.forward_seconds * 2.0 ** min(caller.attempts, 16), limits.forward_seconds_max)
-        return seconds + len(caller.command.payload) / limits.forward_bytes_a_second
+        return seconds + size_bytes / limits.forward_bytes_a_second
 
-    def _wait(self, command: Command) -> None:
-        """Have a command proposed, unless it waits for that already."""
-        key = command.session, command.sequence
-        if key not in self._waiting_keys:
-            self._waiting_keys.add(key)
-            self._waiting.append(command)
-            self._waiting_bytes += len(command.payload)
+    # what the leader is to propose
 
-    def _next_batch(self) -> Iterator[Command]:
-        room = self._limits.batch_bytes
-        for count in range(self._limits.batch_commands):
-            if not self._waiting or (count and len(self._waiting[0].payload) > room):
+    def _wait(self, run: Run) -> None:
+        """Have a run proposed, unless it waits for that already."""
+        key = run.session, run.sequence
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            if len(waiting.payloads) >= len(run.payloads):
                 return
-            command = self._waiting.popleft()
-            self._waiting_keys.discard((command.session, command.sequence))
-            self._waiting_bytes -= len(command.payload)
-            room -= len(command.payload)
-            yield command
+            self._unwait(waiting)
+        self._waiting[key] = run
+        self._waiting_commands += len(run.payloads)
+        self._waiting_bytes += run.size_bytes
 
-    def _is_full(self, count: int, size: int, command: Command) -> bool:
-        return (
-            count >= self._limits.waiting_commands_max or size + len(command.payload) > self._limits.waiting_bytes_max
-        )
+    def _unwait(self, run: Run) -> None:
+        del self._waiting[run.session, run.sequence]
+        self._waiting_commands -= len(run.payloads)
+        self._waiting_bytes -= run.size_bytes
 
-    @staticmethod
-    def _forgotten(command: Command) -> OutcomeUnknown:
-        return OutcomeUnknown(f"command {command.sequence} was applied before; its result is no longer kept")
+    def _clear_waiting(self) -> None:
+        self._waiting.clear()
+        self._waiting_commands = self._waiting_bytes = 0
+
+    def _is_full(self, count: int, size_bytes: int) -> bool:
+        return count > self._limits.waiting_commands_max or size_bytes > self._limits.waiting_bytes_max
+
+
+def _complete(outcomes: Iterable[Outcome | None]) -> Outcomes:
+    """``outcomes``, of which none is missing."""
+    return [outcome for outcome in outcomes if outcome is not None]

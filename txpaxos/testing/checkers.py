@@ -52,13 +52,15 @@ from txpaxos.core.ready import (
     SubjectState,
     Voted,
 )
-from txpaxos.sessions import SESSIONS_MAX, Outcome
+from txpaxos.errors import CommandFailed
+from txpaxos.sessions import SESSIONS_MAX, Failed, Outcome, value_of
 from txpaxos.snapshots import Policy
+from txpaxos.submissions import Outcomes
 from txpaxos.testing.ballots_seen import BallotsSeen
 from txpaxos.testing.expected_commands import ExpectedCommands
 from txpaxos.testing.reads_seen import ReadsSeen
 from txpaxos.testing.snapshots_seen import SnapshotsSeen
-from txpaxos.wire.commands import Command, decode_batch
+from txpaxos.wire.commands import Run, decode_batch
 
 Key = TypeVar("Key", Slot, str)
 
@@ -250,17 +252,23 @@ class Checker:
         """A node's application was called."""
         self.nodes[node].applied_commands += 1
 
-    def finished(self, node: NodeId, command: Command, outcome: Outcome | None) -> None:
-        """A node has the outcome of a command: the first time it was applied, or a repetition."""
-        key = command.session, command.sequence
-        if outcome is not None and not outcome.expired and self.outcomes.setdefault(key, outcome) != outcome:
-            self._broken("equal replicas", f"{node}: {command} gave {outcome}, elsewhere {self.outcomes[key]}")
+    def finished(self, node: NodeId, run: Run, outcomes: Outcomes) -> None:
+        """A node has the outcomes of commands: of the first time they were applied, or of a repetition."""
+        for sequence, outcome in zip(run.sequences, outcomes, strict=True):
+            if isinstance(outcome, Failed) and outcome.error is not CommandFailed:
+                continue
+            first = self.outcomes.setdefault((run.session, sequence), outcome)
+            if first != outcome:
+                self._broken(
+                    "equal replicas",
+                    f"{node}: command {sequence} of {run.session.hex()} gave {outcome!r}, elsewhere {first!r}",
+                )
 
     # from clients
 
-    def submitting(self, command: Command) -> None:
-        """A client hands in a command."""
-        self.submitted[command.session, command.sequence] = command.payload
+    def submitting(self, run: Run) -> None:
+        """A client hands in commands."""
+        self.submitted.update(zip(((run.session, one) for one in run.sequences), run.payloads, strict=True))
 
     def acknowledged(self, session: bytes, sequence: int, result: Any) -> None:
         """A client has an answer: what ``apply`` returned, or the words of what it raised."""
@@ -269,9 +277,9 @@ class Checker:
             self._broken("acknowledged is applied", f"command {sequence} of {session.hex()} is in no slot")
         self._reads.tell(slot)
         outcome = self.outcomes[session, sequence]
-        expected = outcome.value() if outcome.error is None else outcome.error
+        expected = outcome.reason if isinstance(outcome, Failed) else value_of(outcome)
         if result != expected:
-            self._broken("answers are results", f"command {sequence} gave {outcome}, its client was told {result!r}")
+            self._broken("answers are results", f"command {sequence} gave {outcome!r}, its client was told {result!r}")
 
     def expired(self, session: bytes) -> None:
         """A client was told that its session is forgotten."""
@@ -384,11 +392,12 @@ class Checker:
             self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
         self._slot_ballots.pop(slot - SLOTS_WATCHED, None)
         self.chosen[slot] = value
-        commands = decode_batch(value) if value != NO_OP else []
-        for command in commands:
-            if self.submitted.get((command.session, command.sequence)) != command.payload:
-                self._broken("chosen values were proposed", f"{node}: slot {slot} holds {command}")
-        self._expected.choose(commands)
+        runs = decode_batch(value) if value != NO_OP else ()
+        for run in runs:
+            for sequence, payload in zip(run.sequences, run.payloads, strict=True):
+                if self.submitted.get((run.session, sequence)) != payload:
+                    self._broken("chosen values were proposed", f"{node}: slot {slot} holds {payload!r} of {run}")
+        self._expected.choose(runs)
         self._snapshots.choose(value)
 
     def _ballots(self, decrees: dict[Key, BallotsSeen], name: Key) -> BallotsSeen:

@@ -13,7 +13,7 @@ from txpaxos.errors import CommandFailed, NodeStopped, NoQuorum, OutcomeUnknown,
 from txpaxos.reads import Consistency
 from txpaxos.testing.checkers import Violation
 from txpaxos.testing.network import SimulatedReactor
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 
 if TYPE_CHECKING:
     from txpaxos.testing.cluster import Cluster
@@ -70,9 +70,9 @@ class SimulatedClient:
             self.request()
         self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
 
-    def _sending(self, command: Command) -> None:
-        self._sessions[command.sequence] = command.session
-        self._cluster.checker.submitting(command)
+    def _sending(self, run: Run) -> None:
+        self._sessions.update(dict.fromkeys(run.sequences, run.session))
+        self._cluster.checker.submitting(run)
 
     def _answered(self, result: Any, sequence: int) -> None:
         self.waiting -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from txpaxos.core.messages import Slot
-from txpaxos.wire.commands import Command, session_born
+from txpaxos.wire.commands import Run, session_born
 
 
 class ExpectedCommands:
@@ -23,20 +23,23 @@ class ExpectedCommands:
         self._applied_at: dict[tuple[bytes, int], Slot] = {}
         self._applied_through = [0]
 
-    def choose(self, commands: Sequence[Command]) -> None:
+    def choose(self, runs: Sequence[Run]) -> None:
         """These are in the next slot."""
         slot = len(self._applied_through)
         count = self._applied_through[-1]
-        for command in commands:
-            name = command.session, command.sequence
-            given_up = self._given_up.get(command.session, 0)
-            done = name in self._applied_at or command.sequence <= given_up
-            if done or not self._is_welcome(command.session, slot):
+        for run in runs:
+            given_up = self._given_up.get(run.session, 0)
+            new = [
+                sequence
+                for sequence in run.sequences
+                if sequence > given_up and (run.session, sequence) not in self._applied_at
+            ]
+            if not new or not self._is_welcome(run.session, slot):
                 continue
-            count += 1
-            self._applied_at[name] = slot
-            self._given_up[command.session] = max(given_up, command.acknowledged)
-            self._use(command.session, slot)
+            count += len(new)
+            self._applied_at.update(((run.session, sequence), slot) for sequence in new)
+            self._given_up[run.session] = max(given_up, run.acknowledged)
+            self._use(run.session, slot)
         self._applied_through.append(count)
 
     def applied_through(self, slot: Slot) -> int:

@@ -10,10 +10,11 @@ from txpaxos.core.limits import Limits
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen, Installed, Ready, SubjectChosen
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.sessions import Outcome, Sessions
+from txpaxos.sessions import Sessions
 from txpaxos.snapshots import Taken
 from txpaxos.storage.snapshots import Snapshot
-from txpaxos.wire.commands import Command
+from txpaxos.submissions import Outcomes
+from txpaxos.wire.commands import Run
 
 if TYPE_CHECKING:
     from txpaxos.testing.cluster import Cluster
@@ -35,11 +36,11 @@ class Watched(PaxosProtocol):
         snapshots = own._compaction._snapshots
         self._real_taken, snapshots._taken = snapshots._taken, self._watched_taken
 
-    def submit_command(self, command: Command) -> Deferred[Outcome]:
+    def submit_run(self, run: Run) -> Deferred[Outcomes]:
         """A caller on this node submits: no client has said so before."""
-        if command.session == self._session.name:
-            self._watching.checker.submitting(command)
-        return super().submit_command(command)
+        if run.session == self._session.name:
+            self._watching.checker.submitting(run)
+        return super().submit_run(run)
 
     def _release(self, ready: Ready) -> None:
         snapshot = self._store.snapshot
@@ -67,9 +68,9 @@ class Watched(PaxosProtocol):
         sessions._sessions_max = self._watching.sessions_max
         self._real_install(slot, sessions)
 
-    def _watched_finish(self, command: Command, outcome: Outcome | None) -> None:
-        self._watching.checker.finished(self.node, command, outcome)
-        self._real_finish(command, outcome)
+    def _watched_finish(self, run: Run, outcomes: Outcomes) -> None:
+        self._watching.checker.finished(self.node, run, outcomes)
+        self._real_finish(run, outcomes)
 
     def _watched_restore(self, snapshot: Snapshot) -> None:
         self._real_restore(snapshot)

@@ -7,13 +7,13 @@ the client picks; the answer repeats it. A node greets with :class:`Welcome`; th
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from txpaxos.errors import CodecError
 from txpaxos.packing import Packing
-from txpaxos.wire.commands import Count, Session
+from txpaxos.wire.commands import Count, Payloads, Session, check_count
 from txpaxos.wire.header import Header
 
 CLIENT_MAGIC = b"\x97C"
@@ -23,15 +23,21 @@ CLIENT_MAGIC = b"\x97C"
 
 @attrs.frozen
 class Submit:
-    """Have ``command`` applied, once. The rest is as in :class:`txpaxos.wire.commands.Command`.
+    """Have ``commands`` applied, each once: a :class:`txpaxos.wire.commands.Run`. Each is a request: the first is
+    ``request``, and each that follows has one more.
 
-    Answered with Answer or Refused."""
+    Answered with Answer and Refused, each for one or more of them."""
 
     request: Count
     session: Session
     sequence: Count
     acknowledged: Count
-    command: bytes
+    commands: Payloads = attrs.field()
+
+    @commands.validator
+    def _check(self, _: Any, commands: Payloads) -> None:
+        check_count(self.request, len(commands))
+        check_count(self.sequence, len(commands))
 
 
 @attrs.frozen
@@ -83,10 +89,10 @@ class Welcome:
 
 @attrs.frozen
 class Answer:
-    """The command was applied. ``result`` is what ``apply`` returned, as MessagePack."""
+    """The commands from ``request`` on were applied. ``results`` are what ``apply`` returned, as MessagePack."""
 
     request: Count
-    result: bytes
+    results: tuple[bytes, ...]
 
 
 @attrs.frozen
@@ -116,11 +122,13 @@ class StatusAnswer:
 
 @attrs.frozen
 class Refused:
-    """The request failed. ``error`` is the name of a class in :mod:`txpaxos.errors`, ``reason`` its one line."""
+    """``count`` requests from ``request`` on failed. ``error`` is the name of a class in :mod:`txpaxos.errors`,
+    ``reason`` its one line."""
 
     request: Count
     error: str
     reason: str
+    count: Count = 1
 
 
 FromClient: TypeAlias = Submit | Ask | Read | StatusRequest

@@ -1,8 +1,12 @@
-"""Commands, and the values of the log: batches of commands.
+"""Commands, and the values of the log: batches of them.
 
-A batch is one byte of format version (1) and a MessagePack array of ``[session, sequence, acknowledged, payload]``. It
-is encoded once, by the leader that proposes it, and from there carried as bytes. The empty batch is ``b""``, which is
-also the no-op of the log.
+Commands travel as runs: those of one session whose sequences follow each other. Whatever a client, or a node's own
+program, submits within one turn of its reactor is one run, and stays one from there on: sent, proposed, applied and
+answered together, with what belongs to the session said once.
+
+A batch is one byte of format version (2) and a MessagePack array of ``[session, sequence, acknowledged, [payload,
+...]]``. It is encoded once, by the leader that proposes it, and from there carried as bytes. The empty batch is
+``b""``, which is also the no-op of the log.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ import msgspec
 
 from txpaxos.errors import CodecError
 
-BATCH_VERSION = 1
+BATCH_VERSION = 2
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
 COMMAND_BYTES_MAX = 16 * 2**20
 """The longest command, query, or value of a subject."""
+
+RUN_BYTES = 2**16
+RUN_COMMANDS = 1024
+"""No further command joins a run beyond these, so a bigger command is a run by itself."""
 
 _BORN_BYTES = 8
 _RANDOM_BYTES = 16
@@ -26,21 +34,33 @@ _COUNT_MAX = 2**64 - 1
 
 Session: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES_MIN, max_length=SESSION_BYTES_MAX)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Payloads: TypeAlias = Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1)]
 
 
-class Command(NamedTuple):
-    """What a caller wants applied, once.
+class Run(NamedTuple):
+    """Commands that their caller wants applied, in this order, each once.
 
     :ivar session: the caller's own, 8 to 32 bytes, made with :func:`new_session`.
-    :ivar sequence: counts the commands of a session, 0 to 2**64 - 1. Sent again, a command keeps it.
+    :ivar sequence: of the first command; each that follows has one more. It counts the commands of a session, 0 to
+        2**64 - 1. Sent again, a command keeps it, though perhaps in another run.
     :ivar acknowledged: the caller has every answer up to this sequence, so they need not be remembered.
-    :ivar payload: opaque bytes for ``apply``.
+    :ivar payloads: at least one: opaque bytes for ``apply``.
     """
 
     session: Session
     sequence: Count
     acknowledged: Count
-    payload: bytes
+    payloads: Payloads
+
+    @property
+    def sequences(self) -> range:
+        """The sequences of the commands."""
+        return range(self.sequence, self.sequence + len(self.payloads))
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all payloads."""
+        return sum(map(len, self.payloads))
 
 
 def new_session(random_bytes: bytes, born: int) -> bytes:
@@ -62,21 +82,21 @@ def session_born(session: bytes) -> int:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Command, ...]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Run, ...]).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
 
 
-def encode_batch(commands: Sequence[Command]) -> bytes:
-    """The value that holds ``commands``; ``b""`` if there are none.
+def encode_batch(runs: Sequence[Run]) -> bytes:
+    """The value that holds ``runs``; ``b""`` if there are none.
 
     :raises ValueError: if a command is not one: no node could read it again once it is chosen.
     """
-    check_commands(commands)
-    return _VERSION_BYTE + _encode(commands) if commands else b""
+    check_runs(runs)
+    return _VERSION_BYTE + _encode(runs) if runs else b""
 
 
-def decode_batch(value: bytes) -> tuple[Command, ...]:
-    """The commands that ``value`` holds.
+def decode_batch(value: bytes) -> tuple[Run, ...]:
+    """The runs that ``value`` holds.
 
     :raises CodecError: if it is not the value of a batch. Nothing else is raised.
     """
@@ -85,29 +105,41 @@ def decode_batch(value: bytes) -> tuple[Command, ...]:
     if value[0] != BATCH_VERSION:
         raise CodecError(f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere")
     try:
-        return _decode(memoryview(value)[1:])
-    except msgspec.MsgspecError as error:
+        runs = _decode(memoryview(value)[1:])
+        for run in runs:
+            check_count(run.sequence, len(run.payloads))
+    except (msgspec.MsgspecError, ValueError) as error:
         raise CodecError(f"no batch of commands: {error}") from None
+    return runs
 
 
-def check_commands(commands: Iterable[Command]) -> None:
+def check_count(first: int, count: int) -> None:
+    """Look whether ``count`` sequences from ``first`` on can be told.
+
+    :raises ValueError: if they cannot.
+    """
+    if first + count - 1 > _COUNT_MAX:
+        raise ValueError(f"no number is left for the last of {count} from {first} on")
+
+
+def check_runs(runs: Iterable[Run]) -> None:
     """Look for what would encode but not decode.
 
-    :raises ValueError: naming the first command that is not one.
+    :raises ValueError: naming the first run that is not one.
     """
-    for command in commands:
-        session, sequence, acknowledged, payload = command
+    for session, sequence, acknowledged, payloads in runs:
         if not (
             type(session) is bytes
             and SESSION_BYTES_MIN <= len(session) <= SESSION_BYTES_MAX
             and type(sequence) is int  # which a bool is not
-            and 0 <= sequence <= _COUNT_MAX
             and type(acknowledged) is int
             and 0 <= acknowledged <= _COUNT_MAX
-            and type(payload) is bytes
+            and set(map(type, payloads)) == {bytes}
+            and 0 <= sequence <= _COUNT_MAX - len(payloads) + 1
         ):
+            kinds = ", ".join(sorted({type(payload).__name__ for payload in payloads}))
             raise ValueError(
-                f"session {session!r}, sequence {sequence!r}, acknowledged {acknowledged!r}, payload of type"
-                f" {type(payload).__name__}: a command needs a session of {SESSION_BYTES_MIN} to {SESSION_BYTES_MAX}"
+                f"session {session!r}, sequence {sequence!r}, acknowledged {acknowledged!r}, {len(payloads)} payloads"
+                f" of type {kinds or 'nothing'}: a run needs a session of {SESSION_BYTES_MIN} to {SESSION_BYTES_MAX}"
                 " bytes, counts of 0 to 2**64 - 1, and bytes"
             )

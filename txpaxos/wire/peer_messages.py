@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 from attrs.validators import ge
 
 from txpaxos.core.messages import Message, Slot
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run, check_count
 
 
 @attrs.frozen
@@ -20,7 +20,12 @@ class Hello:
 class Forward:
     """A follower to the leader: please propose these, somebody gave them to me. Nothing is on disk for it."""
 
-    commands: tuple[Command, ...]
+    runs: tuple[Run, ...] = attrs.field()
+
+    @runs.validator
+    def _check(self, _: Any, runs: tuple[Run, ...]) -> None:
+        for run in runs:
+            check_count(run.sequence, len(run.payloads))
 
 
 @attrs.frozen
