@@ -388,7 +388,10 @@ class Post:
 
     def __init__(self, nodes: int = 3, limits: Limits | None = None) -> None:
         self.members: tuple[NodeId, ...] = tuple("abcdefghi"[:nodes])
-        self.nodes = {node: Replica(node, self.members, Random(node), 0.0, limits=limits) for node in self.members}
+        timing = Timing(notice_seconds=0.0)
+        self.nodes = {
+            node: Replica(node, self.members, Random(node), 0.0, timing=timing, limits=limits) for node in self.members
+        }
         self.ledger = Ledger(nodes // 2 + 1)
         self.chosen: dict[NodeId, list[bytes]] = {node: [] for node in self.members}
         self.post: list[tuple[NodeId, NodeId, LogMessage]] = []

@@ -50,15 +50,22 @@ ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "c")
 
 
 def make(
-    node: NodeId = "b", members: str = "abc", saved: Iterable[LogRecord] = (), limits: Limits | None = None
+    node: NodeId = "b",
+    members: str = "abc",
+    saved: Iterable[LogRecord] = (),
+    limits: Limits | None = None,
+    notice_seconds: float = 0.0,
 ) -> Replica:
     """A node that has just started, at 0 s."""
-    return Replica(node, tuple(members), Random(1), 0.0, saved, limits=limits)
+    timing = Timing(notice_seconds=notice_seconds)
+    return Replica(node, tuple(members), Random(1), 0.0, saved, timing, limits)
 
 
-def leader(*reports: PromiseLog, members: str = "abc", limits: Limits | None = None) -> Replica:
+def leader(
+    *reports: PromiseLog, members: str = "abc", limits: Limits | None = None, notice_seconds: float = 0.0
+) -> Replica:
     """Node "a", elected at 1 s; its first own slots are still open."""
-    replica = make("a", members, limits=limits)
+    replica = make("a", members, limits=limits, notice_seconds=notice_seconds)
     elect(replica, 1.0, *reports)
     return replica
 
@@ -328,6 +335,41 @@ class TestCounting:
         settle(replica, replica.propose(b"x", 1.0), 1.0)
         assert sent(vote(replica, 1, "b"), Heartbeat) == []
         assert sent(vote(replica, 2, "b"), Heartbeat) == [Heartbeat(Ballot(1, "a"), 2)]
+
+    def test_followers_hear_soon_when_nothing_is_open(self) -> None:
+        """Most likely the next value is about to come, and tells them."""
+        replica = leader(notice_seconds=0.002)
+        ready = vote(replica, 1, "a", "b")
+        assert sent(ready, Heartbeat) == []
+        assert ready.wake_at == 1.002
+        assert sent(replica.tick(1.0019), Heartbeat) == []
+        assert sent(replica.tick(1.002), Heartbeat) == [Heartbeat(Ballot(1, "a"), 1)]
+        assert sent(replica.tick(1.003), Heartbeat) == []
+
+    def test_the_next_value_tells_them_what_was_chosen(self) -> None:
+        replica = leader(notice_seconds=0.002)
+        vote(replica, 1, "a", "b")
+        (accept,) = sent(replica.propose(b"x", 1.001), AcceptSlot)
+        assert accept.chosen_through == 1
+        assert sent(replica.tick(1.01), Heartbeat) == []
+
+    def test_followers_that_wait_hear_at_once(self) -> None:
+        replica = leader(notice_seconds=0.002)
+        vote(replica, 1, "a", "b")
+        for value in (b"x", b"y"):
+            settle(replica, replica.propose(value, 1.0, urgent=value == b"x"), 1.0)
+        ready = vote(replica, 2, "b")  # b"y" is under way yet, and the next value perhaps there already
+        assert (sent(ready, Heartbeat), ready.wake_at) == ([], 1.0)
+        assert sent(replica.tick(1.0), Heartbeat) == [Heartbeat(Ballot(1, "a"), 2)]
+        settle(replica, replica.propose(b"z", 1.1, urgent=True), 1.1)
+        vote(replica, 3, "b", now=1.1)
+        assert sent(vote(replica, 4, "b", now=1.1), Heartbeat) == [Heartbeat(Ballot(1, "a"), 4)]
+
+    def test_one_that_leads_no_longer_tells_nothing(self) -> None:
+        replica = leader(notice_seconds=0.002)
+        vote(replica, 1, "a", "b")
+        replica.receive("c", Heartbeat(Ballot(2, "c")), 1.001)
+        assert sent(replica.tick(1.01), Heartbeat) == []
 
 
 class TestWindow:

@@ -12,7 +12,10 @@ CLOCK_STEP_SECONDS = 1.0
 
 
 class Alarm:
-    """Calls ``ring`` when the monotonic clock has reached the time that was set last.
+    """Calls ``ring`` when the monotonic clock has reached the earliest of the times it was given since it rang last.
+
+    An owner whose next duty is put off all the time need not say so: the alarm rings at the old time, which does no
+    harm, and is told the new one then.
 
     Twisted's own clock is the wall clock unless somebody changed that: a step forward fires every timer at once, a step
     back stalls them. Ringing early does no harm here; after a step back the alarm sets itself anew at the next
@@ -29,26 +32,26 @@ class Alarm:
         self._ring_at = 0.0
         self._offset = reactor.seconds() - monotonic()
 
-    def set(self, ring_at: float | None) -> None:
-        """Ring at ``ring_at`` (monotonic seconds), or not at all. Replaces what was set before."""
-        if ring_at is None:
-            self.cancel()
-        elif self._call is None:
+    def ring_by(self, ring_at: float) -> None:
+        """Ring at ``ring_at`` (monotonic seconds), unless it rings sooner anyway."""
+        if self._call is None:
             self._ring_at = ring_at
             self._call = self._reactor.callLater(max(0.0, ring_at - self._monotonic()), self._fire)
-        elif ring_at != self._ring_at:
+        elif ring_at < self._ring_at:
             self._ring_at = ring_at
             self._call.reset(max(0.0, ring_at - self._monotonic()))
 
-    def check(self, now: float) -> bool:
-        """Notice a step of the reactor's clock; whether the alarm is overdue."""
+    def check(self, now: float) -> None:
+        """Notice a step of the reactor's clock, and ring if the alarm is overdue."""
         step = self._reactor.seconds() - now - self._offset
         if abs(step) > CLOCK_STEP_SECONDS:
             self.log.warn("the reactor's clock stepped by {step:+.1f} s", step=step)
             self._offset += step
             if self._call is not None:
                 self._call.reset(max(0.0, self._ring_at - now))
-        return self._call is not None and now >= self._ring_at
+        if self._call is not None and now >= self._ring_at:
+            self.cancel()
+            self._ring()
 
     def cancel(self) -> None:
         """Do not ring."""

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
+from txpaxos.outlet import Outlet
 from txpaxos.wire.client_messages import FromClient, Welcome
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 
@@ -33,11 +34,13 @@ class Connection(Protocol):
         self.welcomed_at = 0.0
         self._client = client
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
+        self._outlet: Outlet
         self._closing = False
 
     def connectionMade(self) -> None:
         """The node took the connection."""
         self.transport.setTcpNoDelay(True)
+        self._outlet = Outlet(self.transport)
         self._client.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -57,7 +60,7 @@ class Connection(Protocol):
 
     def send(self, message: FromClient) -> None:
         """Send one request."""
-        self.transport.write(frame(self._client.codec.encode(message)))
+        self._outlet.write(frame(self._client.codec.encode(message)))
 
     def close(self) -> None:
         """Hang up, and say no more of it."""

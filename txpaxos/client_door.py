@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired
+from txpaxos.outlet import Outlet
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reads import Reading
 from txpaxos.sessions import Failed, Outcome, encode_result
@@ -85,6 +86,7 @@ class ClientConnection(Protocol):
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
         self._put_off: deque[FromClient] = deque()
         self._requests = 0  # In both.
+        self._outlet: Outlet
         self._open = False
         self._paused = False
         self._owes_welcome = False
@@ -97,6 +99,7 @@ class ClientConnection(Protocol):
         self._open = True
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
+        self._outlet = Outlet(self.transport)
         self._door.connections[self] = None
         self._write(self._door.welcome())
 
@@ -129,6 +132,7 @@ class ClientConnection(Protocol):
 
     def resumeProducing(self) -> None:
         """It has read all there was."""
+        self._outlet.drained()
         self._release()
         self._paused = False
         self.transport.resumeProducing()
@@ -163,7 +167,7 @@ class ClientConnection(Protocol):
     # inside
 
     def _write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._outlet.write(data)
         if self._paused:
             self.held_bytes += len(data)
             if self._is_choked:

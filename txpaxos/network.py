@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IUDPTransport
 
-from txpaxos.cluster import Address, Cluster
+from txpaxos.cluster import Cluster
 from txpaxos.core.messages import NodeId
 from txpaxos.errors import CodecError
 from txpaxos.streams import PeerStreams
@@ -42,25 +42,28 @@ class Network:
         self._codec = Codec(cluster.name, node, incarnation)
         self._deliver = deliver
         self._counters = counters
-        self._peers = {name: member.address for name, member in cluster.members.items() if name != node}
-        self._streams = PeerStreams(reactor, self._codec, self._peers, deliver, counters)
-        self._transport: IUDPTransport | None = None
+        peers = {name: member.address for name, member in cluster.members.items() if name != node}
+        self._peers = {name: (address.host, address.port) for name, address in peers.items()}
+        self._streams = PeerStreams(reactor, self._codec, peers, deliver, counters)
+        self._send_datagram: Callable[[bytes, tuple[str, int]], object] | None = None
 
     def start(self, transport: IUDPTransport) -> None:
         """Begin to send and to take streams.
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
-        self._transport = transport
+        self._send_datagram = transport.write
         kernel_socket = getattr(transport, "socket", None)
         if kernel_socket is not None:  # A simulated transport has none.
             kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            # The transport's write looks at the address from all sides each time, which takes longer than to send.
+            self._send_datagram = kernel_socket.sendto
         if self._peers:
             self._streams.listen(self._cluster.members[self._node].address)
 
     def stop(self) -> None:
         """Send nothing more; close the streams."""
-        self._transport = None
+        self._send_datagram = None
         self._streams.stop()
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
@@ -72,10 +75,10 @@ class Network:
                 continue
             if len(data) > DATAGRAM_BYTES_MAX:
                 self._streams.send(peer, data)
-            elif self._transport is not None:
+            elif self._send_datagram is not None:
                 try:
-                    self._transport.write(data, (address.host, address.port))
-                except OSError:  # A full buffer, a network that is down: Twisted raises it into the caller.
+                    self._send_datagram(data, address)
+                except OSError:  # A full buffer, a network that is down.
                     self._counters["datagram not sent"] += 1
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
@@ -85,7 +88,7 @@ class Network:
         except CodecError:
             self._counters["bad datagram"] += 1
             return
-        if self._peers.get(received.sender) != Address(address[0], address[1]):
+        if self._peers.get(received.sender) != address[:2]:
             self._counters["datagram of a stranger"] += 1
             return
         self._deliver(received)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from random import Random, SystemRandom
+from random import Random
 from typing import Any
 
 import attrs
@@ -57,7 +57,7 @@ from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run
-from txpaxos.wire.peer_messages import Forward, Hello, PeerMessage
+from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, PeerMessage, SnapshotPart
 
 SUBJECT_BYTES_MAX = 512
 READYS_WAITING_MAX = 4096
@@ -89,7 +89,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     :param node: this node's id in the cluster.
     :param cluster: the cluster, with IP addresses (:meth:`Cluster.resolve <txpaxos.cluster.Cluster.resolve>`).
     :param store: what this node saved. The node loads it when it starts and closes it when it stops.
-    :param rng: the source of chance; the system's if not given.
+    :param rng: the source of chance; one that the system has seeded if not given.
     :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
     :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
     """
@@ -120,7 +120,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._timing = timing
         self._limits = limits
         self._command_limits = command_limits or CommandLimits()
-        self._rng = rng or SystemRandom()
+        self._rng = rng or Random()
         self._monotonic = monotonic
         self._network = Network(reactor, node, cluster, store.incarnation, self._receive_from_peer, self.counters)
         self._applier = Applier(self.apply)
@@ -140,8 +140,6 @@ class PaxosProtocol(Application, DatagramProtocol):
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
         self._subjects: Subjects
-        self._replica_wake_at: float | None = None
-        self._subjects_wake_at: float | None = None
         self._stopping = False
 
     # from the application
@@ -173,7 +171,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
         outcomes = self._submissions.take(run)
         self._performer.schedule()
-        self._check_alarm(self._monotonic())
+        self._alarm.check(self._monotonic())
         return outcomes
 
     def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
@@ -190,7 +188,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         if size > most:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {most}"))
         question, answer = self._questions.add()
-        self._add(self._subjects.ask(question, subject, value, self._monotonic()), self._subjects)
+        now = self._monotonic()
+        self._add(self._subjects.ask(question, subject, value, now))
+        self._alarm.check(now)
         return answer
 
     def read(self, query: bytes, consistency: Consistency = "linearizable") -> Deferred[Reading]:
@@ -319,17 +319,20 @@ class PaxosProtocol(Application, DatagramProtocol):
             return
         now = self._monotonic()
         try:
-            if isinstance(message, Forward):
-                self._take_forwarded(message)
-            elif isinstance(message, CompactionMessage):
-                self._compaction.receive(sender, message)
-            elif isinstance(message, AboutSubject):
-                self._add(self._subjects.receive(sender, message, now), self._subjects)
-            elif not isinstance(message, Hello):
-                self._add(self._replica.receive(sender, message, now), self._replica)
+            match message:
+                case Forward():
+                    self._take_forwarded(message)
+                case FetchSnapshot() | SnapshotPart() | Audit():
+                    self._compaction.receive(sender, message)
+                case AboutSubject():
+                    self._add(self._subjects.receive(sender, message, now))
+                case Hello():
+                    pass
+                case _:
+                    self._add(self._replica.receive(sender, message, now))
         except Exception:
             self._give_up(Failure())
-        self._check_alarm(now)
+        self._alarm.check(now)
 
     def _take_forwarded(self, message: Forward) -> None:
         if self._submissions.leading:
@@ -343,10 +346,11 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _tick(self) -> None:
         now = self._monotonic()
         try:
-            self._add(self._replica.tick(now), self._replica)
-            self._add(self._subjects.tick(now), self._subjects)
+            self._add(self._replica.tick(now))
+            self._add(self._subjects.tick(now))
         except Exception:
             self._give_up(Failure())
+        self._forward_later(now)
 
     # from the performer
 
@@ -358,11 +362,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._session.flush()
         if self._submissions.leading:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
-                self._add(self._replica.propose(value, now), self._replica)
+                self._add(self._replica.propose(value[0], now, urgent=value[1]))
         elif (leader := self._replica.leadership.leader_node) is not None and leader != self.node:
             while runs := self._submissions.due(now):
                 self._network.send((leader,), Forward(runs))
-            self._set_alarm()
+            self._forward_later(now)
 
     def _release(self, ready: Ready) -> None:
         """All that ``ready`` asked to save, and all before it, is on disk."""
@@ -458,7 +462,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if ready.save:
             self._received[snapshot.slot] = snapshot
             ready = attrs.evolve(ready, save=(*ready.save, *self._peers_met()))
-        self._add(ready, self._replica)
+        self._add(ready)
 
     def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
         """Send a message that rests on nothing but complete snapshots."""
@@ -472,33 +476,30 @@ class PaxosProtocol(Application, DatagramProtocol):
         return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]
 
     def _ask_read_point(self) -> int:
-        number, ready = self._replica.ask_read_point(self._monotonic())
-        self._add(ready, self._replica)
+        now = self._monotonic()
+        number, ready = self._replica.ask_read_point(now)
+        self._add(ready)
+        self._alarm.check(now)
         return number
 
     def _forget_question(self, question: int) -> None:
         self._subjects.forget(question)
 
-    # the alarm
+    # inside
 
-    def _check_alarm(self, now: float) -> None:
-        """Something arrived: if the alarm should have rung by now, the reactor's clock stepped, or it is busy."""
-        if self._alarm.check(now):
-            self._tick()
-
-    def _add(self, ready: Ready, source: Replica | Subjects) -> None:
+    def _add(self, ready: Ready) -> None:
         """Queue what the core wants done, and wake it when it wants to be woken."""
-        if source is self._replica:
-            self._replica_wake_at = ready.wake_at
-        else:
-            self._subjects_wake_at = ready.wake_at
-        self._performer.add(ready)
-        self._set_alarm()
+        if not ready.is_empty:
+            self._performer.add(ready)
+        if ready.wake_at is not None and not self._stopping:
+            self._alarm.ring_by(ready.wake_at)
 
-    def _set_alarm(self) -> None:
-        if not self._stopping:
-            forward_at = self._submissions.wake_at
-            if forward_at is not None and forward_at <= self._monotonic():
-                forward_at = None  # It is for the performer's next turn, which may have to wait for a save.
-            wakes = (self._replica_wake_at, self._subjects_wake_at, forward_at)
-            self._alarm.set(min((wake for wake in wakes if wake is not None), default=None))
+    def _forward_later(self, now: float) -> None:
+        """Wake up when commands are to be passed on again; if that is now, it is for the performer's next turn."""
+        wake_at = self._submissions.wake_at
+        if wake_at is None or self._stopping:
+            return
+        if wake_at > now:
+            self._alarm.ring_by(wake_at)
+        else:
+            self._performer.schedule()

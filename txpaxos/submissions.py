@@ -85,8 +85,10 @@ class Submissions:
         self._callers_commands = self._callers_bytes = 0
         # By session and sequence: those who wait for that command.
         self._awaited: dict[bytes, dict[int, tuple[_Caller, ...]]] = {}
-        # By session and first sequence: the runs to propose, in the order in which they came.
+        # By session and first sequence: the runs to propose, in the order in which they came; which of them followers
+        # wait for.
         self._waiting: dict[tuple[bytes, int], Run] = {}
+        self._forwarded: set[tuple[bytes, int]] = set()
         self._waiting_commands = self._waiting_bytes = 0
         self._due: list[_Due] = []  # A heap. An entry that is not its caller's any more is passed over.
         self._numbers = itertools.count()
@@ -134,6 +136,7 @@ class Submissions:
                 return
             if not sessions.is_expired(run.session) and None in sessions.outcomes(run):
                 self._wait(run)
+                self._forwarded.add((run.session, run.sequence))
 
     # from the node
 
@@ -164,8 +167,11 @@ class Submissions:
             heapq.heappop(self._due)
         return None
 
-    def next_value(self) -> bytes | None:
-        """The leader's next value: as many waiting runs as fit, oldest first. ``None`` if none wait."""
+    def next_value(self) -> tuple[bytes, bool] | None:
+        """The leader's next value: as many waiting runs as fit, oldest first; and whether a follower waits for one of
+        them. ``None`` if none wait."""
+        if not self._waiting:
+            return None
         room, count = self._limits.batch_bytes, self._limits.batch_commands
         batch: list[Run] = []
         for run in self._waiting.values():
@@ -175,9 +181,8 @@ class Submissions:
             batch.append(run)
             room -= size
             count -= len(run.payloads)
-        for run in batch:
-            self._unwait(run)
-        return encode_batch(batch) if batch else None
+        forwarded = [self._unwait(run) for run in batch]
+        return encode_batch(batch), any(forwarded)
 
     def due(self, now: float) -> tuple[Run, ...]:
         """What a follower must pass on to its leader now, as much as one message should hold. Ask until it is empty."""
@@ -281,13 +286,19 @@ class Submissions:
         self._waiting_commands += len(run.payloads)
         self._waiting_bytes += run.size_bytes
 
-    def _unwait(self, run: Run) -> None:
-        del self._waiting[run.session, run.sequence]
+    def _unwait(self, run: Run) -> bool:
+        """A run waits no longer. Whether a follower waits for it."""
+        key = run.session, run.sequence
+        del self._waiting[key]
         self._waiting_commands -= len(run.payloads)
         self._waiting_bytes -= run.size_bytes
+        forwarded = key in self._forwarded
+        self._forwarded.discard(key)
+        return forwarded
 
     def _clear_waiting(self) -> None:
         self._waiting.clear()
+        self._forwarded.clear()
         self._waiting_commands = self._waiting_bytes = 0
 
     def _is_full(self, count: int, size_bytes: int) -> bool:

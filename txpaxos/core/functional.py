@@ -63,6 +63,7 @@ class Timing:
     :ivar heartbeat_seconds: between two heartbeats of a leader.
     :ivar liveness_window_seconds: (shortest, longest) silence after which a follower takes its leader for dead.
     :ivar retry_seconds: until an unanswered message is sent again, the first time; doubles up to ``retry_seconds_max``.
+    :ivar notice_seconds: until a leader tells its followers what was chosen last, unless the next value does by then.
     :ivar bytes_per_second: a message with a big value is given the time on top that it takes at this speed.
     """
 
@@ -70,6 +71,7 @@ class Timing:
     liveness_window_seconds: tuple[float, float] = (0.3, 0.6)
     retry_seconds: float = 0.05
     retry_seconds_max: float = 1.0
+    notice_seconds: float = 0.002
     bytes_per_second: float = 20e6
 
     def retry_after(self, attempt: int, rng: Random, value_bytes: int = 0) -> float:
@@ -282,6 +284,8 @@ class Leadership:
         """What has changed since this was asked last."""
         led, previous = self._told
         leads, current = self.leader if self.leading else LOWEST, self.leader_node
+        if (leads, current) == (led, previous):
+            return ()
         self._told = leads, current
         facts: list[LeadershipFact] = []
         if led not in (LOWEST, leads):

@@ -181,6 +181,11 @@ class Ready:
     behind: NodeId | None = None
     wake_at: float | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do but to wake up."""
+        return not (self.save or self.send or self.chosen or self.answers or self.leadership or self.behind)
+
 
 @attrs.frozen
 class Status:

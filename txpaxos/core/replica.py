@@ -57,12 +57,13 @@ from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord
 
 @attrs.define
 class OpenSlot:
-    """A slot its leader has proposed and not yet seen chosen."""
+    """A slot its leader has proposed and not yet seen chosen. If ``urgent``, followers wait for it."""
 
     value: bytes
-    voters: set[NodeId]
-    attempts: int
     resend_at: float
+    urgent: bool
+    attempts: int = 0
+    voters: set[NodeId] = attrs.field(factory=set)
 
 
 class Replica:
@@ -105,6 +106,8 @@ class Replica:
         self._next_slot: Slot = 0
         self._follower_chosen: dict[NodeId, Slot] = {}
         self._first_own_slot: Slot = 0
+        # When the followers are to be told what is chosen, unless something tells them before that.
+        self._notice_at: float | None = None
         self._read_points = ReadPoints(self.proposer.quorum)
         self._read_asker = ReadAsker(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
@@ -142,11 +145,14 @@ class Replica:
             and self._open_bytes < self._limits.window_bytes
         )
 
-    def propose(self, value: bytes, now: float) -> Ready:
-        """Propose ``value`` at the next slot. Only while :attr:`has_room`."""
+    def propose(self, value: bytes, now: float, urgent: bool = False) -> Ready:
+        """Propose ``value`` at the next slot. Only while :attr:`has_room`.
+
+        :param urgent: followers are to learn at once that it is chosen; else with the next value, or soon.
+        """
         assert self.has_room, self.status()
         work = Work()
-        self._open_slot(work, self._next_slot, value, now)
+        self._open_slot(work, self._next_slot, value, now, urgent)
         self._next_slot += 1
         return self._ready(work)
 
@@ -214,6 +220,8 @@ class Replica:
                     work.tell(self.others, Canvass(self.leadership.canvass))
         if self.leadership.leading:
             self._resend_unanswered(work, now)
+            if self._notice_at is not None and now >= self._notice_at:
+                self._beat(work)
         self._catch_up.tick(work, now)
         self._ask_read_point(work, now)
         return self._ready(work)
@@ -302,9 +310,10 @@ class Replica:
 
     # phase 2
 
-    def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float) -> None:
-        self._open[slot] = OpenSlot(value, set(), 0, now + self._timing.retry_after(0, self._rng, len(value)))
+    def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float, urgent: bool = False) -> None:
+        self._open[slot] = OpenSlot(value, now + self._timing.retry_after(0, self._rng, len(value)), urgent)
         self._open_bytes += len(value)
+        self._notice_at = None  # This says it.
         work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
@@ -342,7 +351,9 @@ class Replica:
         self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
-        if not self._open:
+        tell_at = now if open_slot.urgent else now + self._timing.notice_seconds
+        self._notice_at = tell_at if self._notice_at is None else min(tell_at, self._notice_at)
+        if not self._open and now >= self._notice_at:
             self._beat(work)
 
     def _close(self, slot: Slot) -> None:
@@ -368,6 +379,7 @@ class Replica:
 
     def _beat(self, work: Work, sequence: int = 0) -> None:
         """A heartbeat to the followers. Without a sequence it is only a notice, and not answered."""
+        self._notice_at = None
         if self.others:
             work.tell(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
 
@@ -480,16 +492,22 @@ class Replica:
     # closing
 
     def _ready(self, work: Work) -> Ready:
-        if self._open and not self.leadership.leading:
-            self._open = {}
-            self._open_bytes = 0
+        if not self.leadership.leading:
+            if self._open:
+                self._open = {}
+                self._open_bytes = 0
+            self._notice_at = None
         return work.ready(self.leadership.changes(), self._wake_at())
 
     def _wake_at(self) -> float:
         wake_at = self.leadership.wake_at
         for open_slot in self._open.values():
             wake_at = min(wake_at, open_slot.resend_at)
-        for due_at in (self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)):
+        for due_at in (
+            self._notice_at,
+            self._catch_up.wake_at,
+            self._read_asker.wake_at(self.leadership.leader_node),
+        ):
             if due_at is not None:
                 wake_at = min(wake_at, due_at)
         return wake_at

@@ -8,7 +8,7 @@ from typing import cast
 
 import attrs
 
-from txpaxos.core.functional import Role
+from txpaxos.core.functional import Role, Timing
 from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
@@ -39,6 +39,9 @@ from txpaxos.testing.model.parts import (
     settle_leadership,
 )
 
+TIMING = Timing(notice_seconds=0.0)
+"""Time stands still here: what would be told a little later is told at once, or with a heartbeat."""
+
 
 class ReplicaPart(Part[Replica]):
     """A node of the log. As leader it proposes its ``value``, up to ``slots_max``. One without a value never loses
@@ -63,7 +66,7 @@ class ReplicaPart(Part[Replica]):
         self._recovered: dict[Disk, Slot] = {}
 
     def start(self, disk: Disk) -> Replica:
-        return Replica(self.node, self.voters, STILL, NOW, cast(tuple[LogRecord, ...], disk.records))
+        return Replica(self.node, self.voters, STILL, NOW, cast(tuple[LogRecord, ...], disk.records), TIMING)
 
     def moves(self, running: Replica) -> Iterable[Move[Replica]]:
         if self.value is not None:
