@@ -251,6 +251,9 @@ class Cluster(Generic[Running]):
             self._at(max(wake_at, self.now), lambda: self._wake(node, running, wake_at))
         for fact in ready.leadership:
             self.told(node, fact)
+        if ready.rests_on_nothing:
+            self._send_all(node, ready)
+            return
         self._owed[node].append(ready)
         if len(self._owed[node]) == 1:
             if self.faults.save_seconds[1]:
@@ -276,13 +279,16 @@ class Cluster(Generic[Running]):
             self.stop(node)
             self._at(self.now + self.rng.uniform(*self.faults.down_seconds), lambda: self.start(node))
             return
+        self._send_all(node, ready)
+        self.hand_out(node, ready)
+        if self._owed[node]:
+            self._save_later(node, running)
+
+    def _send_all(self, node: NodeId, ready: Ready) -> None:
         for envelope in ready.send:
             self.sending(node, envelope.message)
             for to in envelope.to:
                 self._send(node, to, envelope.message)
-        self.hand_out(node, ready)
-        if self._owed[node]:
-            self._save_later(node, running)
 
     def _write(self, node: NodeId, record: Any) -> None:
         self.disks[node].append(record)

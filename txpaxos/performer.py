@@ -1,7 +1,8 @@
 """Performs Readys: save, then release, strictly in order. The one room in which "save before send" lives.
 
 All that arrives in one reactor turn is saved together (group commit). While a save is in flight, later Readys wait,
-also those that save nothing; when it finishes, it releases those it covered and no others. A failed save is final.
+also those that save nothing; when it finishes, it releases those it covered and no others. Only a Ready that rests on
+nothing, as it says itself, waits for nobody. A failed save is final.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ ROUNDS_MAX = 64
 class Performer:
     """A queue of Readys between the core and the world.
 
-    :param refill: called when a turn begins and whenever the queue has run empty; may :meth:`add` more.
-    :param release: called with each Ready once it, and all before it, are saved.
+    :param refill: called when a turn begins, also while a save is in flight, and whenever more is to be done; may
+        :meth:`add` more.
+    :param release: called with each Ready once it, and all before it, are saved; with one that rests on nothing at
+        once.
     :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after it.
     """
 
@@ -51,13 +54,17 @@ class Performer:
         return len(self._queue) + len(self._saving or ())
 
     def add(self, ready: Ready) -> None:
-        """Perform ``ready`` when its turn has come."""
-        self._queue.append(ready)
-        self.schedule()
+        """Perform ``ready`` when its turn has come. Call it with one that rests on nothing only from ``refill``."""
+        if ready.rests_on_nothing:
+            assert self._turning and not ready.save, ready
+            self._release_all((ready,))
+        else:
+            self._queue.append(ready)
+            self.schedule()
 
     def schedule(self) -> None:
         """Have a turn at the end of this reactor turn, if none is due already."""
-        if self._saving is not None or self._turning or self._stopped:
+        if self._turning or self._stopped:
             return
         if self._scheduled is None:
             self._scheduled = self._reactor.callLater(0, self._start_turn)
@@ -84,24 +91,27 @@ class Performer:
         try:
             self._release_all(saved or ())
             for _ in range(ROUNDS_MAX):
-                if self._saving is not None or self._stopped:
+                if self._stopped:
                     return
                 self._refill()
-                if not self._queue:
+                if self._saving is not None or not self._queue:
                     return
-                self._save(self._queue)
+                self._perform()
         except Exception:
             self._give_up(Failure())
         finally:
             self._turning = False
         self.schedule()
 
-    def _save(self, batch: list[Ready]) -> None:
-        self._queue = []
-        records: list[Record] = [record for ready in batch for record in ready.save]
-        if not records:
+    def _perform(self) -> None:
+        """Release what stands before the first Ready that saves; if there is no such, save all there is."""
+        count = next((index for index, ready in enumerate(self._queue) if ready.save), len(self._queue))
+        if count:
+            batch, self._queue = self._queue[:count], self._queue[count:]
             self._release_all(batch)
             return
+        batch, self._queue = self._queue, []
+        records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
         self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
 

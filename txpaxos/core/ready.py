@@ -6,6 +6,7 @@ The laws of a :class:`Ready`, on which the safety of Paxos rests:
 2. Readys are performed strictly in the order in which they were returned. One that saves nothing still waits for the
    saves of those before it.
 3. A save that has finished releases what it covered, and nothing that came later.
+4. Only a Ready that ``rests_on_nothing`` may be performed before those that wait.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
     ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
+    ``rests_on_nothing``: all that its messages rest on was on disk before the call that returned it.
     ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
     """
 
@@ -179,6 +181,7 @@ class Ready:
     answers: tuple[AskAnswered | ReadFrom, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     behind: NodeId | None = None
+    rests_on_nothing: bool = False
     wake_at: float | None = None
 
     @property
@@ -211,6 +214,7 @@ class Work:
     chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
     answers: list[AskAnswered | ReadFrom] = attrs.field(factory=list)
     behind: NodeId | None = None
+    rests_on_nothing: bool = False
 
     def keep(self, record: Record | None) -> None:
         """Save ``record``, if there is one."""
@@ -230,5 +234,6 @@ class Work:
             tuple(self.answers),
             tuple(leadership),
             self.behind,
+            self.rests_on_nothing,
             wake_at,
         )

@@ -151,7 +151,8 @@ class Replica:
         :param urgent: followers are to learn at once that it is chosen; else with the next value, or soon.
         """
         assert self.has_room, self.status()
-        work = Work()
+        # To lead with a ballot, its round had to be on disk. This node's own vote is still to come, and is saved.
+        work = Work(rests_on_nothing=True)
         self._open_slot(work, self._next_slot, value, now, urgent)
         self._next_slot += 1
         return self._ready(work)
@@ -493,21 +494,10 @@ class Replica:
 
     def _ready(self, work: Work) -> Ready:
         if not self.leadership.leading:
-            if self._open:
-                self._open = {}
-                self._open_bytes = 0
-            self._notice_at = None
+            self._open, self._open_bytes, self._notice_at = {}, 0, None
         return work.ready(self.leadership.changes(), self._wake_at())
 
     def _wake_at(self) -> float:
-        wake_at = self.leadership.wake_at
-        for open_slot in self._open.values():
-            wake_at = min(wake_at, open_slot.resend_at)
-        for due_at in (
-            self._notice_at,
-            self._catch_up.wake_at,
-            self._read_asker.wake_at(self.leadership.leader_node),
-        ):
-            if due_at is not None:
-                wake_at = min(wake_at, due_at)
-        return wake_at
+        wakes = [self.leadership.wake_at, *(open_slot.resend_at for open_slot in self._open.values())]
+        others = self._notice_at, self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)
+        return min(wakes + [due_at for due_at in others if due_at is not None])

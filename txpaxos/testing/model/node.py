@@ -183,7 +183,7 @@ class NodeModel:
             self.part.settle(running)
             after = attrs.evolve(local, running=running)
             owed = Owed(ready.save, ready.send, ready.chosen, event.message)
-            if self._owed_max and (local.owed or owed.save):
+            if self._owed_max and (local.owed or owed.save) and not ready.rests_on_nothing:
                 yield self._put_off(local, after, owed, event)
             else:
                 yield from self._crash_within(after.disk, owed.save)
