@@ -230,7 +230,7 @@ class Sessions:
             gone = [outcomes.pop(one) for one in range(first, sequence + 1) if one in outcomes]
         else:
             gone = [outcomes.pop(one) for one in [one for one in outcomes if one <= sequence]]
-        self._keep(name, session, -sum(map(_size_bytes, gone)))
+        self._keep(name, session, -sum(len(kept) for kept in gone if kept is not None))
 
     def _forget_results(self, name: bytes) -> None:
         """Keep no more of a session's outcomes than that there were some."""

@@ -38,7 +38,7 @@ class CommandLimits:
     """
 
     command_bytes_max: int = COMMAND_BYTES_MAX
-    batch_bytes: int = 2**17
+    batch_bytes: int = 2**19
     batch_commands: int = 1024
     waiting_commands_max: int = 2**16
     waiting_bytes_max: int = 2**27
