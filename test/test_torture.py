@@ -223,12 +223,13 @@ def test_subjects_have_one_answer() -> None:
 
 def test_user_does_everything_and_puts_no_text_twice() -> None:
     user, inputs, kinds = User("user-0", Random(1)), [], Counter[str]()
-    for _ in range(2000):
+    for _ in range(5000):
         kind, input = user.next()
         inputs.append(input)
         kinds[kind] += 1
     assert kinds.keys() == WEIGHTS_OF_USERS.keys()
-    assert all(0.5 < count / 2000 / (WEIGHTS_OF_USERS[kind] / 20) < 2 for kind, count in kinds.items())
+    share = {kind: weight / sum(WEIGHTS_OF_USERS.values()) for kind, weight in WEIGHTS_OF_USERS.items()}
+    assert all(0.5 < count / 5000 / share[kind] < 2 for kind, count in kinds.items())
     texts = [input[-1] for input in inputs if input[0] in ("put", "cas")]
     assert len(texts) == len(set(texts))
 
@@ -315,10 +316,11 @@ def test_wall_clock_of_a_process_steps_under_its_feet(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
 def test_short_run(tmp_path: Path) -> None:
+    """The plan of this seed begins with a node that is away for two snapshots."""
     reason = room.missing()
     if reason:
         pytest.skip(reason)
-    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "1", "--json"]
+    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "2", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*TORTURE, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
@@ -328,9 +330,7 @@ def test_short_run(tmp_path: Path) -> None:
     assert report["violations"] == []
     assert sum(report["faults"].values()) >= 2
     assert report["operations"] > 20
-    assert report["snapshots"] > 0
-    assert report["answers"]["get"] > 0
-    assert report["answers"]["local"] > 0
+    assert report["untried"] == [] or report["without"]  # Without a compiler it is another plan.
     assert list(tmp_path.iterdir()) == []
 
 

@@ -30,7 +30,7 @@ from txpaxos.testing.linear_models import Model
 
 USERS = 6
 ASKERS = 2
-WEIGHTS = {"get": 6, "local": 2, "watch": 1, "put": 4, "cas": 6, "delete": 1}
+WEIGHTS = {"get": 24, "local": 8, "watch": 1, "put": 16, "cas": 24, "delete": 4}
 """How often a user does what. ``local`` gets what may be old, ``watch`` waits for a change, though not for long."""
 
 STAYS = 0.5
