@@ -133,14 +133,14 @@ class Verdict:
     """What became of a count.
 
     :ivar acknowledged: how many increments were answered.
-    :ivar unanswered_in: those never answered that were counted all the same; ``None`` if nobody can tell any more.
-    :ivar unanswered_out: those that were not, or that nobody can tell of.
+    :ivar unanswered_in: those never answered that were counted all the same.
+    :ivar unanswered_out: those that were not.
     :ivar total: the count at the end, on every node.
     :ivar found: what is wrong; empty if nothing is.
     """
 
     acknowledged: int
-    unanswered_in: int | None
+    unanswered_in: int
     unanswered_out: int
     total: int
     found: list[str]
@@ -148,15 +148,10 @@ class Verdict:
     def __str__(self) -> str:
         if self.found:
             return "; ".join(self.found)
-        doubtful = f"{self.unanswered_out} never answered may have been counted"
-        if self.unanswered_in is not None:
-            doubtful = (
-                f"of {self.unanswered_in + self.unanswered_out} never answered {self.unanswered_in} were counted and"
-                f" {self.unanswered_out} were not"
-            )
         return (
-            f"{self.acknowledged} increments acknowledged, none lost, none doubled; {doubtful}; the total on every node"
-            f" is {self.total}"
+            f"{self.acknowledged} increments acknowledged, none lost, none doubled; of"
+            f" {self.unanswered_in + self.unanswered_out} never answered {self.unanswered_in} were counted and"
+            f" {self.unanswered_out} were not; the total on every node is {self.total}"
         )
 
 
@@ -167,18 +162,24 @@ def has_caught_up(statuses: Statuses, node: str) -> bool:
     return status is not None and status["leader"] is not None and status["applied_through"] >= min(others)
 
 
-async def totals_at_rest(reactor: Any, nodes: LocalCluster) -> dict[str, int]:
-    """Node to its total, once nothing is under way. ``+0`` is answered with the total of the very node asked."""
+async def rest(nodes: LocalCluster) -> None:
+    """Wait until nothing is under way."""
 
     def at_rest(statuses: Statuses) -> bool:
         return nodes.is_level(statuses) and not any(status and status["waiting"] for status in statuses.values())
 
     await nodes.wait_until(at_rest, "rest", STEP_SECONDS_MAX)
+
+
+async def totals_at_rest(reactor: Any, nodes: LocalCluster) -> dict[str, int]:
+    """Node to its total, once nothing is under way. ``+0`` is answered with the total of the very node asked."""
+
+    await rest(nodes)
     totals = {}
     for node in nodes.cluster.members:
         answer = await request(reactor, nodes.cluster, STEP_SECONDS_MAX, lambda client: client.submit(b"+0"), [node])
         totals[node] = int(answer)
-    await nodes.wait_until(at_rest, "rest", STEP_SECONDS_MAX)
+    await rest(nodes)
     return totals
 
 
@@ -204,34 +205,6 @@ def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: Lo
     found += complaints([one.amount for one in history], history, totals)
     total = sum(one.amount for one in history)
     return Verdict(len(history) - len(counted), len(counted), len(unanswered) - len(counted), total, found)
-
-
-def is_compacted(nodes: LocalCluster) -> bool:
-    """Whether some node has a snapshot, so that its log no longer tells everything."""
-    return any(list((nodes.folder / node / "snapshots").glob("*.snapshot")) for node in nodes.cluster.members)
-
-
-def reckon(increments: Sequence[Increment], totals: Mapping[str, int]) -> Verdict:
-    """Hold the totals at the end against what the clients were told, where the log no longer tells what was in it.
-
-    That each answer fits the others is for the history's checker to say.
-    """
-    answered = [one for one in increments if one.total is not None]
-    doubtful = [one.amount for one in increments if one.total is None and one.sent]
-    total = next(iter(totals.values()))
-    found = [f"node {node} counted {one}, another one {total}" for node, one in totals.items() if one != total]
-    missing = total - sum(one.amount for one in answered)
-    possible = 1  # One bit for each sum that some of those in doubt make.
-    for amount in doubtful:
-        possible |= possible << amount
-    if missing < 0 or not possible >> missing & 1:
-        found.append(
-            f"the total {total} is {missing} off what was answered, and those in doubt ({doubtful}) do not add up"
-        )
-    last = [one.total for one in answered if one.amount]
-    if len(set(last)) != len(last):
-        found.append("two increments made the same total")
-    return Verdict(len(answered), None, len(doubtful), total, found)
 
 
 def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int]:

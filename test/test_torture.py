@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+import attrs
 import pytest
 from click.testing import CliRunner
 from twisted.internet.task import Clock
@@ -24,7 +25,8 @@ from test.torture.plan import ALONE, SCENARIOS, WEIGHTS, Fault, Kind, Round, kin
 from test.torture.report import STABLE_SECONDS_MAX, STALL_SECONDS, Report, Silence, Stability, stable_after
 from test.torture.run import PREFIX, work_folder
 from test.torture.wall_clock import WallClock
-from test.torture.workload import Decision
+from test.torture.workload import WEIGHTS as WEIGHTS_OF_USERS
+from test.torture.workload import Decision, User
 from txpaxos.testing.history import HistoryRecorder
 from txpaxos.testing.linearizability import check
 
@@ -87,6 +89,7 @@ def test_rounds_are_sound(nodes: str) -> None:
     [
         (Kind.KILL, THREE, True),
         (Kind.KILL_ALL, THREE, False),
+        (Kind.OUTLAST, THREE, True),
         (Kind.STOP, FIVE, True),
         (Kind.CUT_ONE_WAY, THREE, True),
         (Kind.CUT_BOTH_WAYS, THREE, True),
@@ -152,6 +155,27 @@ def test_stability(leader: float | None, silence: float, lag: float, in_time: bo
     assert (stability.is_in_time, stability.is_void) == (in_time, void)
 
 
+REPORT = Report(
+    seed=1,
+    nodes=3,
+    seconds=10.0,
+    operations=100,
+    unknown=2,
+    answers=Counter({"get": 40, "local": 9, "watch": 3, "put": 48}),
+    asks=5,
+    snapshots=20,
+    transfers=4,
+    faults=Counter(),
+    silences=[],
+    stabilities=[Stability(Kind.CHAINED, 0.5, 0.75, 0.0)],
+    verdict="all there",
+    linearizable=["fine", "fine"],
+    violations=[],
+    lag_seconds=0.01,
+    hash_seeds=7,
+)
+
+
 def test_report() -> None:
     silences = [
         Silence((Kind.KILL,), True, 0.5),
@@ -159,18 +183,30 @@ def test_report() -> None:
         Silence((Kind.STOP,) * 2, False, 3),
     ]
     faults = Counter({Kind.KILL: 2, Kind.STOP: 2})
-    stabilities = [Stability(Kind.CHAINED, 0.5, 0.75, 0.0)]
-    report = Report(1, 3, 10.0, 100, 2, 5, faults, silences, stabilities, "all there", ["fine", "fine"], [], 0.01, 7)
+    report = attrs.evolve(REPORT, faults=faults, silences=silences)
     lines = report.as_text().splitlines()
     assert lines[0].startswith("3 nodes, seed 1: 10 s, 4 faults, 100 operations (10/s, 2 of unknown outcome)")
     assert [line.split() for line in lines if line.startswith("kill")] == [
         ["kill", "2", "2", "0.50", "0.38", "0", "-", "-"]
     ]
+    assert lines[1] == "40 linearizable reads, 9 local reads, 3 watches, 20 snapshots, 4 transfers of a snapshot"
     assert lines[-1] == "nothing lost, nothing doubled, linearizable"
     data = json.loads(json.dumps(report.as_json()))
     assert data["faults"] == {"kill": 2, "stop and continue": 2}
     assert data["unavailability_seconds"]["two at once"]["after_no_quorum"]["longest"] == 3
     assert data["stabilities"][0]["in_time"] is True
+    assert (data["snapshots"], data["transfers"], data["answers"]["get"]) == (20, 4, 40)
+
+
+def test_report_tells_what_never_happened() -> None:
+    report = attrs.evolve(REPORT, answers=Counter({"get": 1, "local": 1}), transfers=0)
+    lines = [line for line in report.as_text().splitlines() if "not tried" in line]
+    assert lines == [
+        "not tried, since there were none: watches",
+        "not tried, since there were none: transfers of a snapshot",
+    ]
+    assert report.as_json()["untried"] == ["watches", "transfers of a snapshot"]
+    assert REPORT.as_json()["untried"] == []
 
 
 def test_subjects_have_one_answer() -> None:
@@ -183,6 +219,37 @@ def test_subjects_have_one_answer() -> None:
 
     assert judged("red") is True
     assert judged("blue") is False
+
+
+def test_user_does_everything_and_puts_no_text_twice() -> None:
+    user, inputs, kinds = User("user-0", Random(1)), [], Counter[str]()
+    for _ in range(5000):
+        kind, input = user.next()
+        inputs.append(input)
+        kinds[kind] += 1
+    assert kinds.keys() == WEIGHTS_OF_USERS.keys()
+    share = {kind: weight / sum(WEIGHTS_OF_USERS.values()) for kind, weight in WEIGHTS_OF_USERS.items()}
+    assert all(0.5 < count / 5000 / share[kind] < 2 for kind, count in kinds.items())
+    texts = [input[-1] for input in inputs if input[0] in ("put", "cas")]
+    assert len(texts) == len(set(texts))
+
+
+def test_user_compares_with_what_it_saw_last() -> None:
+    def old(user: User, key: str) -> str | None:
+        asked = (user.next()[1] for _ in itertools.count())
+        return next((str(input[2]) if input[2] else None) for input in asked if input[:2] == ("cas", key))
+
+    user = User("user-0", Random(1))
+    assert old(user, "short-1") is None
+    user.told(("put", "short-1", "one"), 7)
+    assert old(user, "short-1") == "one"
+    user.told(("cas", "short-1", "one", "two"), False)
+    assert old(user, "short-1") == "one"
+    user.told(("cas", "short-1", "one", "two"), True)
+    assert old(user, "short-1") == "two"
+    assert old(user, "short-2") is None
+    user.told(("delete", "short-1"), True)
+    assert old(user, "short-1") is None
 
 
 # ------------------------------------------------------------------ the place
@@ -249,10 +316,11 @@ def test_wall_clock_of_a_process_steps_under_its_feet(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
 def test_short_run(tmp_path: Path) -> None:
+    """The plan of this seed begins with a node that is away for two snapshots."""
     reason = room.missing()
     if reason:
         pytest.skip(reason)
-    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "1", "--json"]
+    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "2", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*TORTURE, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
@@ -262,7 +330,16 @@ def test_short_run(tmp_path: Path) -> None:
     assert report["violations"] == []
     assert sum(report["faults"].values()) >= 2
     assert report["operations"] > 20
+    assert report["untried"] == [] or report["without"]  # Without a compiler it is another plan.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_short_run_of_pauses() -> None:
+    pauses = [sys.executable, "-m", "test.torture.pauses", "--pauses", "2"]
+    done = subprocess.run(pauses, cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS_MAX)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 pauses of the leader, ")
+    assert "linearizable: " in done.stdout
 
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)

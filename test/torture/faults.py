@@ -22,6 +22,10 @@ PROGRESS_SECONDS_MAX = 60.0
 WATCH_SECONDS = 3.0
 """So long is it watched whether that leader stays."""
 
+OUTLASTED = 2
+"""So many snapshots are taken without a node: then the others no longer have the log from where its own ends."""
+
+OUTLASTING_SECONDS_MAX = 20.0
 SAMPLE_SECONDS = 0.05
 ATTEMPTS_MAX = 5
 
@@ -94,6 +98,10 @@ class Tormentor:
                 await together(*map(self._nodes.kill, list(self._nodes.processes)))
                 for node in fault.order:
                     self._nodes.start(node)
+            case Kind.OUTLAST:
+                await self._nodes.kill(fault.node)
+                await self._nodes.outlast(OUTLASTED, OUTLASTING_SECONDS_MAX)
+                self._nodes.start(fault.node)
             case Kind.STOP:
                 await self._stop(fault)
             case Kind.STEP_CLOCK:

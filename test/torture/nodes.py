@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -13,50 +14,63 @@ from typing import Any
 
 import attrs
 
-from test.processes import has_caught_up
+from test.processes import has_caught_up, rest
+from test.torture.commands import VALUE_BYTES, Item, item_of, query_of
+from test.torture.diary import DIARY, diary_file
+from test.torture.disks import Disk, read_disk
 from test.torture.room import Room
 from test.torture.wall_clock import WallClock
 from txpaxos.cli.local_cluster import LocalCluster
-from txpaxos.cli.running import CommandError
-from txpaxos.cli.status import Statuses, ask_nodes, leader_of
+from txpaxos.cli.running import CommandError, together
+from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
+from txpaxos.client import Client
 from txpaxos.storage.journal import SEGMENT_BYTES
 
 CLUSTER = "torture"
 SMALL_DISK_BYTES = 3 * SEGMENT_BYTES
 STATUS_SECONDS = 0.3
+TELLING_SECONDS_MAX = 10.0
 HEALTH_SECONDS_MAX = 60.0
 FULL_SECONDS_MAX = 30.0
 FULL = "No space left on device; free some space on that disk, then start the node again"
 BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
 """What no node says, except of a full disk."""
 
+TRANSFERRED = "goes on from a snapshot at slot"
+"""What a node says that has taken another's snapshot."""
 
-SNAPSHOTS = ("--snapshot-log-bytes", "65536")
-"""So many are taken, and who was away for long needs one of another node's."""
+OPTIONS = ("--app", "test.torture.diary:KeyValue", "--snapshot-log-bytes", "16384")
+"""So many snapshots are taken that who was away for a second needs another's."""
 
 
 class RoomCluster(LocalCluster):
     """The nodes of one run. The last one's disk is small.
 
     :ivar hash_seeds: every PYTHONHASHSEED that a node was started with.
+    :ivar diaries: the folder with a diary of every life of a node.
     """
 
     def __init__(self, reactor: Any, room: Room, folder: Path, rng: Random, clock: WallClock) -> None:
-        super().__init__(reactor, CLUSTER, list(room.members), folder, SNAPSHOTS)
+        super().__init__(reactor, CLUSTER, list(room.members), folder, OPTIONS)
         self.cluster = attrs.evolve(self.cluster, members=room.members)
         self.file.write_text(self.cluster.dumps())
         self.hash_seeds: set[int] = set()
+        self.diaries = folder / "diaries"
+        self.diaries.mkdir()
         self.small = list(room.members)[-1]
         self._room = room
         self._rng = rng
         self._clock = clock
+        self._lives: Counter[str] = Counter()
         room.mount_small_disk(folder / self.small, SMALL_DISK_BYTES)
 
     def command(self, node: str) -> list[str]:
         """The program that is this node, and its arguments."""
         seed = self._rng.randrange(2**32)
         self.hash_seeds.add(seed)
-        environment = [f"PYTHONHASHSEED={seed}", *self._clock.environment(node)]
+        self._lives[node] += 1
+        diary = f"{DIARY}={diary_file(self.diaries, node, self._lives[node])}"
+        environment = [f"PYTHONHASHSEED={seed}", diary, *self._clock.environment(node)]
         return [*self._room.at(node), "env", *environment, *super().command(node)]
 
     async def start_all(self, seconds: float) -> str:
@@ -76,6 +90,30 @@ class RoomCluster(LocalCluster):
     async def leader(self) -> str | None:
         """Who leads now, with a quorum that follows."""
         return leader_of(self.cluster, await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
+
+    async def outlast(self, snapshots: int, seconds: float) -> None:
+        """Wait until each node that runs has so many new snapshots, all of which hold what is chosen now; but not for
+        longer than ``seconds``, if the clients change too little for that."""
+        chosen = chosen_through(await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
+        taken: dict[str, set[int]] = {node: set() for node in self.processes}
+        give_up_at = self._reactor.seconds() + seconds
+
+        def is_enough(statuses: Statuses) -> bool:
+            for node, status in statuses.items():
+                if status is not None and status["snapshot_slot"] > chosen:
+                    taken[node].add(status["snapshot_slot"])
+            return min(map(len, taken.values())) >= snapshots or self._reactor.seconds() > give_up_at
+
+        await self.wait_until(is_enough, "snapshots", HEALTH_SECONDS_MAX)
+
+    async def tell_all(self) -> dict[str, dict[str, Item]]:
+        """Node to key to what the node itself tells of that, once nothing is under way."""
+        await rest(self)
+        return dict(zip(self._nodes, await together(*map(self._tell, self._nodes)), strict=True))
+
+    def read_disks(self) -> dict[str, Disk]:
+        """What is on each node's disk. They do not run."""
+        return {node: read_disk(self.folder / node, self.cluster.name, node) for node in self._nodes}
 
     async def hit_full_disk(self) -> None:
         """Fill the small disk. Its node must end and say why, and not start as long as the disk is full."""
@@ -103,6 +141,10 @@ class RoomCluster(LocalCluster):
             if any(sign in line for sign in BAD_SIGNS) and FULL not in line
         ]
 
+    def transfers(self) -> int:
+        """How often a node has taken another's snapshot."""
+        return sum(self.log(node).read_text(errors="replace").count(TRANSFERRED) for node in self._nodes)
+
     def keep(self) -> None:
         """Move what is on the small disk to where it outlives this run."""
         folder = self.folder / self.small
@@ -111,6 +153,14 @@ class RoomCluster(LocalCluster):
         self._room.demolish()
         folder.rmdir()
         copy.rename(folder)
+
+    async def _tell(self, node: str) -> dict[str, Item]:
+        client = Client(self._reactor, self.cluster, [node])
+        try:
+            readings = [await client.read(query_of("get", key), "local", TELLING_SECONDS_MAX) for key in VALUE_BYTES]
+            return {key: item_of(key, one.result) for key, one in zip(VALUE_BYTES, readings, strict=True)}
+        finally:
+            client.close()
 
     def _are_healthy(self, statuses: Statuses) -> bool:
         ballots = {status and status["ballot"] for status in statuses.values()}

@@ -1,13 +1,16 @@
 """``python -m test.torture.pauses``: stop the leader for longer than the others wait for it, again and again, and read.
 
-Three real nodes on this machine. A paused leader that comes back still believes that it leads: it must not answer a
-read with what was true before. So some clients read at each node, also at the one that was paused, before, while and
-after others count elsewhere; what they were told is judged. Needs no root.
+Three real nodes of the key-value store on this machine. A paused leader that comes back still believes that it leads:
+it must not answer a read with what was true before. So some clients get a key at each node, also at the one that was
+paused, before, while and after another puts it elsewhere; what they were told is judged. Needs no root.
 """
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,17 +20,21 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from test.torture.commands import APP, Input, command_of, item_of, query_of
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.running import CommandError, run, together
 from txpaxos.cli.status import Statuses, leader_of
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
 from txpaxos.errors import PaxosError
+from txpaxos.reads import Reading
 from txpaxos.testing.history import HistoryRecorder
-from txpaxos.testing.linear_models import Counter
+from txpaxos.testing.linear_models import KeyValue
 from txpaxos.testing.linearizability import check
 
 NODES = ("a", "b", "c")
+OPTIONS = ("--app", f"{APP}:KeyValue")
+KEY = "short-0"
 PAUSE_SECONDS = (0.65, 0.9)
 """Longer than the longest liveness window, so that somebody else leads meanwhile."""
 REST_SECONDS = (0.05, 0.4)
@@ -43,11 +50,11 @@ class Tally:
     pauses: int = 0
     replaced: int = 0
     reads: int = 0
-    increments: int = 0
+    puts: int = 0
 
 
 class Clients:
-    """One client that counts, wherever the leader is, and one for each node that reads there and nowhere else."""
+    """One client that puts, wherever the leader is, and one for each node that gets there and nowhere else."""
 
     def __init__(self, reactor: Any, cluster: Cluster, file: Path, tally: Tally) -> None:
         self.recorder = HistoryRecorder(reactor, str(file))
@@ -55,8 +62,8 @@ class Clients:
         self._tally = tally
         self._stopping = False
         self._clients = [Client(reactor, cluster), *(Client(reactor, cluster, [node]) for node in NODES)]
-        counting, *reading = self._clients
-        works = [self._count(counting), *(self._read(*one) for one in zip(NODES, reading, strict=True))]
+        putting, *getting = self._clients
+        works = [self._put(putting), *(self._get(*one) for one in zip(NODES, getting, strict=True))]
         self._working = [Deferred.fromCoroutine(work) for work in works]
 
     async def stop(self) -> None:
@@ -67,28 +74,40 @@ class Clients:
             client.close()
         self.recorder.close()
 
-    async def _count(self, client: Client) -> None:
-        while not self._stopping:
-            await self._record("count", ["add", 1], lambda: client.submit(b"+1", PATIENCE_SECONDS), lambda total: total)
-            self._tally.increments += 1
+    async def _put(self, client: Client) -> None:
+        for number in itertools.count(1):
+            if self._stopping:
+                return
+            input = "put", KEY, f"value {number}"
+            begin = partial(client.submit, command_of(input), PATIENCE_SECONDS)
+            if await self._is_answered("putter", input, begin):
+                self._tally.puts += 1
             await deferLater(self._reactor, THINK_SECONDS)
 
-    async def _read(self, node: str, client: Client) -> None:
+    async def _get(self, node: str, client: Client) -> None:
+        begin = partial(client.read, query_of("get", KEY), deadline_seconds=PATIENCE_SECONDS)
         while not self._stopping:
-            await self._record(
-                f"read at {node}",
-                ["read"],
-                lambda: client.read(b"", deadline_seconds=PATIENCE_SECONDS),
-                lambda reading: reading.result,
-            )
-            self._tally.reads += 1
+            if await self._is_answered(f"getter at {node}", ("get", KEY), begin, _text):
+                self._tally.reads += 1
             await deferLater(self._reactor, THINK_SECONDS)
 
-    async def _record(self, who: str, input: Any, begin: Any, output: Any) -> None:
+    async def _is_answered(
+        self,
+        who: str,
+        input: Input,
+        begin: Callable[[], Deferred[Any]],
+        output: Callable[[Any], Any] = lambda revision: revision,
+    ) -> bool:
         try:
             await self.recorder.record(who, input, begin, output)
         except PaxosError:
-            self._tally.reads -= input == ["read"]
+            return False
+        return True
+
+
+def _text(reading: Reading) -> str | None:
+    item = item_of(KEY, reading.result)
+    return item and item[0]
 
 
 async def _wait(working: Deferred[None]) -> None:
@@ -97,7 +116,7 @@ async def _wait(working: Deferred[None]) -> None:
 
 async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> tuple[Tally, HistoryRecorder]:
     """Have clients at work, and pause the leader so often."""
-    nodes = LocalCluster(reactor, "pauses", NODES, folder)
+    nodes = LocalCluster(reactor, "pauses", NODES, folder, OPTIONS)
     tally = Tally()
     try:
         leader = await nodes.start_all(STEP_SECONDS_MAX)
@@ -130,12 +149,12 @@ def main(pauses: int, seed: int) -> None:
     """See the module. Exits with 1 if a read was stale, or anything else cannot be explained."""
     with tempfile.TemporaryDirectory(prefix="txpaxos-pauses-") as folder:
         tally, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
-        verdict = check(recorder.operations(), Counter())
+        verdict = check(recorder.operations(), KeyValue())
     if not tally.replaced:
         raise CommandError("no pause led to another leader: this machine is too slow, or too busy")
     click.echo(
         f"{tally.pauses} pauses of the leader, {tally.replaced} of them with another leader after it;"
-        f" {tally.reads} reads, {tally.increments} increments"
+        f" {tally.reads} reads, {tally.puts} puts"
     )
     click.echo(verdict.report())
     raise SystemExit(0 if verdict.linearizable else 1)

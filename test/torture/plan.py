@@ -22,6 +22,7 @@ class Kind(Enum):
     KILL = "kill"
     KILL_AT_START = "kill, and kill at start"
     KILL_ALL = "kill all"
+    OUTLAST = "away for two snapshots"
     STOP = "stop and continue"
     CUT_ONE_WAY = "cut a link one way"
     CUT_BOTH_WAYS = "cut a link both ways"
@@ -42,10 +43,11 @@ class Kind(Enum):
 SCENARIOS = {Kind.QUORUM_LOSS: 5, Kind.CONSTRAINED_ELECTION: 5, Kind.CHAINED: 3}
 """The three of the OmniPaxos article (Ng, Haridi and Carbone, EuroSys 2023, section 2), and for how many nodes."""
 
-ALONE = frozenset({Kind.KILL_ALL, Kind.FILL_DISK, *SCENARIOS})
+ALONE = frozenset({Kind.KILL_ALL, Kind.OUTLAST, Kind.FILL_DISK, *SCENARIOS})
 """What nothing else is done beside."""
 
-WEIGHTS = {kind: 1 if kind in ALONE else 3 for kind in Kind} | {Kind.KILL_AT_START: 1, Kind.STEP_CLOCK: 2}
+WEIGHTS = {kind: 1 if kind in ALONE else 3 for kind in Kind}
+WEIGHTS |= {Kind.KILL_AT_START: 1, Kind.OUTLAST: 2, Kind.STEP_CLOCK: 2}
 """How often each is in a bag. A new bag is begun when one is empty, so none is rare by chance."""
 
 TOGETHER = 0.3
@@ -92,7 +94,7 @@ class Fault:
         """The nodes that do not run meanwhile."""
         if self.kind is Kind.KILL_ALL:
             return frozenset(self.order)
-        one = {Kind.KILL, Kind.KILL_AT_START, Kind.STOP, Kind.FILL_DISK}
+        one = {Kind.KILL, Kind.KILL_AT_START, Kind.OUTLAST, Kind.STOP, Kind.FILL_DISK}
         return frozenset({self.node} if self.kind in one else ())
 
 

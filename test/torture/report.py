@@ -19,7 +19,7 @@ STABLE_SECONDS_MAX = 4 * Timing().liveness_window_seconds[1]
 STALL_SECONDS = 0.2
 """If the run itself had to wait for a processor for so long, a late scenario proves nothing."""
 
-CHECKED = ("counter", "subjects")
+CHECKED = ("key-value store", "subjects")
 SEVERAL = "two at once"
 SILENCE_NOTE = "(seconds without an answer to anybody, while there was a quorum; in rounds with nothing else)"
 
@@ -76,11 +76,14 @@ class Stability:
 class Report:
     """What came of one cluster.
 
-    :ivar operations: of the counter.
+    :ivar operations: on the store, without local reads.
     :ivar unknown: those of them whose outcome no client learned.
+    :ivar answers: how many of each kind were answered.
     :ivar asks: about subjects.
-    :ivar verdict: what the counting came to, in one line.
-    :ivar linearizable: what the checker says of the histories of the counter and of the subjects.
+    :ivar snapshots: that nodes have taken.
+    :ivar transfers: how often a node has taken another's.
+    :ivar verdict: what became of the commands, in one line.
+    :ivar linearizable: what the checker says of the histories of the store and of the subjects.
     :ivar violations: what is wrong; empty if nothing is.
     :ivar without: kinds that were left out, and why.
     :ivar kept: the folder with histories, logs and data, if it was kept.
@@ -91,7 +94,10 @@ class Report:
     seconds: float
     operations: int
     unknown: int
+    answers: Counter[str]
     asks: int
+    snapshots: int
+    transfers: int
     faults: Counter[Kind]
     silences: Sequence[Silence]
     stabilities: Sequence[Stability]
@@ -110,7 +116,9 @@ class Report:
             f"{self.nodes} nodes, seed {self.seed}: {self.seconds:.0f} s, {self.faults.total()} faults,"
             f" {self.operations} operations ({rate:.0f}/s, {self.unknown} of unknown outcome), {self.asks} asks,"
             f" {self.hash_seeds} values of PYTHONHASHSEED",
+            ", ".join(f"{count} {what}" for what, count in self._tried().items()),
             *(f"left out: {one}" for one in self.without),
+            *(f"not tried, since there were none: {one}" for one in self.untried),
             "",
             *self._silence_lines(),
             *self._stability_lines(),
@@ -122,6 +130,11 @@ class Report:
             "nothing lost, nothing doubled, linearizable" if not self.violations else "FAILED",
         ]
         return "\n".join(lines + ([f"kept in {self.kept}"] if self.kept else []))
+
+    @property
+    def untried(self) -> list[str]:
+        """What a run is to be about, and did not happen."""
+        return [what for what, count in self._tried().items() if not count]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -135,7 +148,18 @@ class Report:
             for one in self.stabilities
         ]
         faults = {kind.value: count for kind, count in self.faults.items()}
-        return {**report, "faults": faults, "unavailability_seconds": silences, "stabilities": stabilities}
+        return {
+            **report,
+            "untried": self.untried,
+            "faults": faults,
+            "unavailability_seconds": silences,
+            "stabilities": stabilities,
+        }
+
+    def _tried(self) -> dict[str, int]:
+        reads = {"linearizable reads": "get", "local reads": "local", "watches": "watch"}
+        counts = {what: self.answers[kind] for what, kind in reads.items()}
+        return {**counts, "snapshots": self.snapshots, "transfers of a snapshot": self.transfers}
 
     def _by_name(self) -> dict[str, tuple[list[float], list[float]]]:
         """Row to its seconds: of rounds that kept a quorum, and of those that did not."""

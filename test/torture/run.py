@@ -16,16 +16,18 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError
 
-from test.processes import is_compacted, reckon, totals_at_rest, verify
+from test.torture.commands import Item
 from test.torture.faults import Tormentor
+from test.torture.judge import Ends, Judgement, judge
 from test.torture.nodes import RoomCluster, node_names
 from test.torture.plan import Kind, kinds_for, rounds
 from test.torture.report import Report
 from test.torture.room import Room
 from test.torture.wall_clock import WallClock
-from test.torture.workload import COUNTERS, Decision, Workload
+from test.torture.workload import USERS, Decision, Workload
 from txpaxos.cli.running import CommandError
-from txpaxos.testing.linear_models import Counter as CounterModel
+from txpaxos.testing.history import Operation
+from txpaxos.testing.linear_models import KeyValue
 from txpaxos.testing.linearizability import check
 
 PREFIX = "txpaxos-torture-"
@@ -33,7 +35,7 @@ OWNED = re.compile(rf"{PREFIX}(\d+)-")
 PAUSE_SECONDS_MIN = 0.01
 START_SECONDS_MAX = 60.0
 FOUND_MAX = 20
-"""So many mistakes in counting are told. One shifts all totals after it."""
+"""So many mistakes in what was applied are told. One shifts all revisions after it."""
 
 
 @attrs.frozen
@@ -42,7 +44,7 @@ class Options:
 
     :ivar seconds: how long faults are begun.
     :ivar faults_max: how many at most.
-    :ivar operations_max: how many operations of the counter at most, roughly: the pauses are as long as it takes.
+    :ivar operations_max: how many operations on the store at most, roughly: the pauses are as long as it takes.
     """
 
     nodes: int
@@ -54,8 +56,8 @@ class Options:
 
     @property
     def pause_seconds(self) -> float:
-        """Of each client, after each operation."""
-        return max(PAUSE_SECONDS_MIN, COUNTERS * self.seconds / self.operations_max)
+        """Of each user, after each operation."""
+        return max(PAUSE_SECONDS_MIN, USERS * self.seconds / self.operations_max)
 
 
 def work_folder() -> Path:
@@ -106,7 +108,7 @@ class _Run:
     async def play(self) -> Report:
         """Everything, in order. What goes wrong is in the report."""
         violations: list[str] = []
-        totals: dict[str, int] = {}
+        told: dict[str, dict[str, Item]] = {}
         pause, rng = self._options.pause_seconds, Random(self._rng.random())
         workload = self._workload = Workload(self._reactor, self.nodes.cluster, self._folder, rng, pause)
         tormentor = Tormentor(self._reactor, self._room, self.nodes, self._clock, workload)
@@ -115,14 +117,14 @@ class _Run:
             await self.nodes.start_all(START_SECONDS_MAX)
             await self._torment(tormentor)
             await workload.stop()
-            totals = await totals_at_rest(self._reactor, self.nodes)
+            told = await self.nodes.tell_all()
         except CancelledError:
             raise
         except Exception as error:
             violations.append(self._words(error))
         end = self._reactor.seconds()
         await self.end()
-        return self._judge(workload, tormentor, totals, violations, (begin, end))
+        return self._judge(workload, tormentor, told, violations, (begin, end))
 
     async def end(self) -> None:
         """Stop clients and nodes, in whatever state they are."""
@@ -147,7 +149,7 @@ class _Run:
         self,
         workload: Workload,
         tormentor: Tormentor,
-        totals: dict[str, int],
+        told: dict[str, dict[str, Item]],
         violations: list[str],
         times: tuple[float, float],
     ) -> Report:
@@ -155,10 +157,12 @@ class _Run:
         self._say("judging")
         violations += [f"late: {one}" for one in tormentor.stabilities if not (one.is_in_time or one.is_void)]
         violations += self.nodes.complaints()
-        counting, found = self._count(workload, totals)
-        violations += found
-        operations, asks = workload.counts.operations(), workload.asks.operations()
-        checks = [check(operations, CounterModel()), check(asks, Decision())]
+        operations, asks = workload.history.operations(), workload.asks.operations()
+        judgement = self._judge_applied(workload, operations, told)
+        violations += judgement.found[:FOUND_MAX]
+        if len(judgement.found) > FOUND_MAX:
+            violations.append(f"and {len(judgement.found) - FOUND_MAX} more of that kind")
+        checks = [check(operations, KeyValue()), check(asks, Decision())]
         violations += [one.report() for one in checks if not one.linearizable]
         return Report(
             seed=self._options.seed,
@@ -166,11 +170,14 @@ class _Run:
             seconds=times[1] - times[0],
             operations=len(operations),
             unknown=sum(one.outcome == "unknown" for one in operations),
+            answers=workload.answers,
             asks=len(asks),
+            snapshots=judgement.snapshots,
+            transfers=self.nodes.transfers(),
             faults=Counter(tormentor.faults),
             silences=tormentor.silences,
             stabilities=tormentor.stabilities,
-            verdict=counting,
+            verdict=str(judgement),
             linearizable=[one.report() for one in checks],
             violations=violations,
             lag_seconds=workload.lag_seconds(*times),
@@ -178,21 +185,15 @@ class _Run:
             without=[f"{Kind.STEP_CLOCK.value}: {self._clock.missing}"] if self._clock.missing else [],
         )
 
-    def _count(self, workload: Workload, totals: dict[str, int]) -> tuple[str, list[str]]:
-        """What the counting came to, and what is wrong with it."""
-        if not totals:
-            return "not counted: the nodes did not come to rest", []
+    def _judge_applied(
+        self, workload: Workload, operations: list[Operation], told: dict[str, dict[str, Item]]
+    ) -> Judgement:
+        """What became of the commands."""
         try:
-            if is_compacted(self.nodes):
-                counting = reckon(workload.increments, totals)
-            else:
-                counting = verify(workload.increments, totals, self.nodes)
+            ends = Ends(told, self.nodes.read_disks() if told else {})  # There is no end if they did not come to rest.
+            return judge(self.nodes.diaries, operations, workload.sightings, workload.acknowledged, ends)
         except Exception as error:  # What stands on a disk may be anything now.
-            return "not counted", [f"what is on the disks cannot be: {self._words(error)}"]
-        if not counting.found:
-            return str(counting), []
-        more = [f"and {len(counting.found) - FOUND_MAX} more of that kind"] if len(counting.found) > FOUND_MAX else []
-        return f"{len(counting.found)} mistakes in counting", counting.found[:FOUND_MAX] + more
+            return Judgement(found=[f"what is on the disks cannot be: {self._words(error)}"])
 
     def _words(self, error: Exception) -> str:
         if isinstance(error, CommandError):

@@ -1,4 +1,4 @@
-"""Clients that count and ask as long as they are let, and remember everything they were told.
+"""Clients that use the key-value store, and ask, as long as they are let, and remember everything they were told.
 
 Each has one operation under way, and a pause after it. One that had no answer for as long as it has patience gives up:
 what became of its command nobody knows then. In its place may come a new client, which may know one node only.
@@ -7,6 +7,7 @@ what became of its command nobody knows then. In its place may come a new client
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import pairwise
@@ -18,18 +19,22 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from test.processes import Increment
+from test.torture.commands import VALUE_BYTES, Input, Item, command_of, draw_key, item_of, query_of
+from test.torture.judge import Sighting
 from txpaxos.cli.running import CommandError, together
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
-from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded
+from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded, SessionExpired
 from txpaxos.testing.history import UNKNOWN, HistoryRecorder
 from txpaxos.testing.linear_models import Model
 
-COUNTERS = 6
+USERS = 6
 ASKERS = 2
-AMOUNTS = (0, 0, *range(1, 10))
-"""What is added. Instead of adding 0, a client reads."""
+WEIGHTS = {"get": 24, "local": 8, "watch": 1, "put": 16, "cas": 24, "delete": 4}
+"""How often a user does what. ``local`` gets what may be old, ``watch`` waits for a change, though not for long."""
+
+STAYS = 0.5
+"""The share of operations that are about the same key as the one before."""
 
 ASK_PAUSE_SECONDS = 0.25
 ASKS_PER_SUBJECT = 3
@@ -48,6 +53,7 @@ GOES_ON = 0.3
 """The share of clients that go on after giving up on a command. The others are closed, and new ones come."""
 
 TICK_SECONDS = 0.05
+SETTLING_SECONDS_MAX = 30.0
 
 
 class Decision(Model):
@@ -63,21 +69,69 @@ class Decision(Model):
         return output is UNKNOWN or output == decided, decided
 
 
+class User:
+    """What a user of the store knows, whichever client it has.
+
+    :ivar seen: key to what was there last, as far as this user knows.
+    """
+
+    def __init__(self, name: str, rng: Random) -> None:
+        self.seen: dict[str, Item] = {}
+        self._name = name
+        self._rng = rng
+        self._key = draw_key(rng)
+        self._texts = 0
+
+    def next(self) -> tuple[str, Input]:
+        """What to do next: one of :data:`WEIGHTS`, and what to say of it in the history."""
+        if self._rng.random() >= STAYS:
+            self._key = draw_key(self._rng)
+        (kind,) = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        match kind:
+            case "put":
+                return kind, (kind, self._key, self._new_text())
+            case "cas":
+                item = self.seen.get(self._key)
+                return kind, (kind, self._key, item and item[0], self._new_text())
+            case "delete":
+                return kind, (kind, self._key)
+        return kind, ("get", self._key)
+
+    def told(self, input: Input, result: Any) -> None:
+        """What came of a command."""
+        match input:
+            case ("put", key, text):
+                self.seen[key] = text, result
+            case ("cas", key, _, text) if result:
+                self.seen[key] = text, 0  # Nobody said at which revision.
+            case ("delete", key):
+                self.seen[key] = None
+
+    def _new_text(self) -> str:
+        self._texts += 1
+        return f"{self._name}.{self._texts}"
+
+
 class Workload:
     """All clients.
 
     :param folder: where the histories go.
-    :param pause_seconds: of a client that counts, after each operation.
-    :ivar increments: all that were sent.
-    :ivar counts: the history of the counter.
+    :param pause_seconds: of a user, after each operation.
+    :ivar history: of the key-value store, but for local reads.
+    :ivar locals: the history of local reads.
     :ivar asks: the history of the subjects.
-    :ivar lag_seconds: how late this very process was at most, for want of a processor.
+    :ivar acknowledged: session and sequence of every command that was answered.
+    :ivar sightings: what reads were told, but for watches: those may tell of a later slot than they say.
+    :ivar answers: how many operations of each kind were answered.
     """
 
     def __init__(self, reactor: Any, cluster: Cluster, folder: Path, rng: Random, pause_seconds: float) -> None:
-        self.increments: list[Increment] = []
-        self.counts = HistoryRecorder(reactor, str(folder / "counts.jsonl"))
+        self.history = HistoryRecorder(reactor, str(folder / "kv.jsonl"))
+        self.locals = HistoryRecorder(reactor, str(folder / "locals.jsonl"))
         self.asks = HistoryRecorder(reactor, str(folder / "asks.jsonl"))
+        self.acknowledged: list[tuple[bytes, int]] = []
+        self.sightings: list[Sighting] = []
+        self.answers: Counter[str] = Counter()
         self._reactor = reactor
         self._cluster = cluster
         self._rng = rng
@@ -91,11 +145,11 @@ class Workload:
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
         self._ticker.start(TICK_SECONDS, now=False)
-        self._working = [self._start(f"count-{number}", self._count) for number in range(COUNTERS)]
+        self._working = [self._start(f"user-{number}", self._use) for number in range(USERS)]
         self._working += [self._start(f"ask-{number}", self._ask) for number in range(ASKERS)]
 
     async def more(self, count: int, seconds: float) -> None:
-        """Wait until ``count`` more operations of the counter are answered.
+        """Wait until ``count`` more operations of the store are answered, local reads not counted.
 
         :raises CommandError: if that takes longer than ``seconds``, or a client was told what it must not be.
         """
@@ -121,12 +175,14 @@ class Workload:
         return max((lag for at, lag in self._lags if begin <= at <= end), default=0.0)
 
     async def stop(self) -> None:
-        """Begin nothing more, and wait for what is under way."""
+        """Begin nothing more, wait for what is under way, and settle it."""
         self._stopping = True
         await together(*map(_wait, self._working))
-        self.close()
         if self._failure is not None:
             self._failure.raiseException()
+        for node in self._cluster.members:
+            await self._settle(node)
+        self.close()
 
     def close(self) -> None:
         """Away with the clients, whatever they wait for."""
@@ -137,8 +193,19 @@ class Workload:
             client.close()
         for working in self._working:
             working.cancel()
-        self.counts.close()
+        self.history.close()
+        self.locals.close()
         self.asks.close()
+
+    async def _settle(self, node: str) -> None:
+        """One command more by way of ``node``, which changes nothing: the votes for it say on each disk that what was
+        before is chosen."""
+        key = next(iter(VALUE_BYTES))
+        client, input = Client(self._reactor, self._cluster, [node]), ("cas", key, "nobody", f"settled by {node}")
+        self._clients.add(client)
+        begin = partial(client.submit, command_of(input), SETTLING_SECONDS_MAX)
+        if not await self._operation(self.history, f"settler-{node}", input, begin):
+            raise CommandError(f"node {node} had no answer within {SETTLING_SECONDS_MAX:g} s, with nothing wrong")
 
     def _start(self, name: str, work: Callable[[str], Coroutine[Deferred[Any], Any, None]]) -> Deferred[None]:
         return Deferred.fromCoroutine(work(name)).addErrback(self._failed)
@@ -147,36 +214,44 @@ class Workload:
         if not self._stopping:
             self._failure = failure
 
-    async def _count(self, name: str) -> None:
+    async def _use(self, name: str) -> None:
+        user = User(name, self._rng)
         client, patience = self._client()
         while not self._stopping:
-            amount = self._rng.choice(AMOUNTS)
-            seconds = self._rng.uniform(0.0, HURRY_SECONDS) if self._rng.random() < HURRY else patience
-            if not await self._operation(self.counts, name, *self._add(client, amount, seconds)):
+            kind, input = user.next()
+            if await self._use_once(name, user, client, kind, input, patience):
+                self._answered(kind)
+            else:
                 client, patience = self._client_after(client, patience)
             await self._pause(self._pause_seconds)
 
-    def _add(self, client: Client, amount: int, patience: float) -> tuple[Any, Callable[[], Deferred[Any]]]:
-        """The input of one increment, and what begins it."""
-        increment = Increment(b"", client.next_sequence, amount)
-        if amount:
-            self.increments.append(increment)
+    async def _use_once(self, name: str, user: User, client: Client, kind: str, input: Input, patience: float) -> bool:
+        seconds = self._rng.uniform(0.0, HURRY_SECONDS) if self._rng.random() < HURRY else patience
+        if input[0] != "get":
+            return await self._operation(self.history, name, input, partial(self._submit, client, user, input, seconds))
+        begin = partial(self._read, client, user, kind, input[1], seconds)
+        if kind == "local":
+            return await self._operation(self.locals, name, input, begin)
+        return await self._operation(self.history, name, input, begin, lambda item: item and item[0])
 
-        def answered(total: Any) -> Any:
-            increment.total = total
-            self._answered()
-            return total
+    async def _submit(self, client: Client, user: User, input: Input, patience: float) -> Any:
+        sequence = client.next_sequence
+        result = await client.submit(command_of(input), patience)
+        assert client.session is not None
+        self.acknowledged.append((client.session, sequence))
+        user.told(input, result)
+        return result
 
-        def ended(result: Any) -> Any:
-            increment.session = client.session or b""
-            return result
-
-        def begin() -> Deferred[Any]:
-            if not amount:
-                return client.read(b"", deadline_seconds=patience).addCallback(lambda reading: answered(reading.result))
-            return client.submit(b"+%d" % amount, patience).addBoth(ended).addCallback(answered)
-
-        return ["add", amount] if amount else ["read"], begin
+    async def _read(self, client: Client, user: User, kind: str, key: str, patience: float) -> Item:
+        known = user.seen.get(key)
+        query = query_of("watch", key, known[1] if known else 0) if kind == "watch" else query_of("get", key)
+        reading = await client.read(query, "local" if kind == "local" else "linearizable", patience)
+        item = item_of(key, reading.result)
+        if kind != "watch":
+            self.sightings.append(Sighting(key, item, reading.slot, len(self.history.events)))
+        if kind != "local":
+            user.seen[key] = item
+        return item
 
     async def _ask(self, name: str) -> None:
         client, patience = self._client()
@@ -197,13 +272,18 @@ class Workload:
         recorder: HistoryRecorder,
         name: str,
         input: Any,
-        begin: Callable[[], Deferred[Any]],
+        begin: Callable[[], Deferred[Any] | Coroutine[Deferred[Any], Any, Any]],
         output: Callable[[Any], Any] = lambda result: result,
     ) -> bool:
-        """One operation, recorded. Whether it was answered."""
+        """One operation, recorded. Whether it was answered.
+
+        :raises SessionExpired: that must not be; no node has forgotten a session so soon.
+        """
         try:
             await recorder.record(name, input, begin, output)
             return True
+        except SessionExpired:
+            raise
         except (TimeoutError, OutcomeUnknown, NoQuorum, NotChosen, Overloaded):
             return False
 
@@ -228,7 +308,10 @@ class Workload:
     async def _pause(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds * self._rng.uniform(0.5, 1.5))
 
-    def _answered(self) -> None:
+    def _answered(self, kind: str) -> None:
+        self.answers[kind] += 1
+        if kind == "local":  # It needs no quorum.
+            return
         self._answered_at.append(self._reactor.seconds())
         for target, there in list(self._waiting):
             if len(self._answered_at) >= target:

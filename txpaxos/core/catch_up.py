@@ -43,6 +43,10 @@ class CatchUp:
         """``source`` has sent some of what is missing and knows every slot up to ``through``: ask for the next part."""
         self._through = max(self._through, through)
         self._source = source
+        self.ask_at_once(work, now)
+
+    def ask_at_once(self, work: Work, now: float) -> None:
+        """Some of what is missing has come: ask for the next part, as if nothing had ever been asked in vain."""
         self._attempts = 0
         self._ask(work, now)
 

@@ -185,6 +185,7 @@ class Replica:
             work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
             work.chosen.append(Installed(slot))
             work.chosen.extend(self.log.advance())
+            self._catch_up.ask_at_once(work, now)  # The others will not keep the rest for long.
         return self._ready(work)
 
     def status(self) -> Status:

@@ -1,0 +1,167 @@
+"""Holds together what the clients were told, what the nodes applied, and what they have at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from test.torture.applied import AppliedLog, State
+from test.torture.commands import Input, Item
+from test.torture.diary import read_lives
+from test.torture.disks import Disk
+from txpaxos.testing.history import Operation
+from txpaxos.wire.commands import Command
+
+
+@attrs.frozen
+class Sighting:
+    """What a client was told of a key.
+
+    :ivar slot: of which the answer says that it is the state.
+    :ivar line: how long the history was when the answer came.
+    """
+
+    key: str
+    item: Item
+    slot: int
+    line: int
+
+
+@attrs.frozen
+class Ends:
+    """What the nodes have at the end.
+
+    :ivar told: node to key to what it tells of that.
+    :ivar disks: node to what is on its disk.
+    """
+
+    told: Mapping[str, Mapping[str, Item]]
+    disks: Mapping[str, Disk]
+
+
+@attrs.define
+class Judgement:
+    """What became of the commands.
+
+    :ivar acknowledged: how many were answered.
+    :ivar unanswered_in: those never answered that were applied all the same.
+    :ivar unanswered_out: those that were not.
+    :ivar revision: how many changes there were.
+    :ivar lives: how many lives the nodes had.
+    :ivar snapshots: how many snapshots they told to the end.
+    :ivar found: what is wrong; empty if nothing is.
+    """
+
+    acknowledged: int = 0
+    unanswered_in: int = 0
+    unanswered_out: int = 0
+    revision: int = 0
+    lives: int = 0
+    snapshots: int = 0
+    found: list[str] = attrs.field(factory=list)
+
+    def __str__(self) -> str:
+        if self.found:
+            return f"{len(self.found)} mistakes in what was applied"
+        return (
+            f"{self.acknowledged} commands acknowledged, none lost, none doubled; of"
+            f" {self.unanswered_in + self.unanswered_out} never answered {self.unanswered_in} were applied and"
+            f" {self.unanswered_out} were not; {self.lives} lives of nodes applied the same log, and all nodes end at"
+            f" revision {self.revision}"
+        )
+
+
+def judge(
+    diaries: Path,
+    operations: Sequence[Operation],
+    sightings: Iterable[Sighting],
+    acknowledged: Iterable[tuple[bytes, int]],
+    ends: Ends,
+) -> Judgement:
+    """Judge one run.
+
+    :param operations: the clients' whole history.
+    :param sightings: of all reads whose answer is the state at a slot.
+    :param acknowledged: session and sequence of every command that was answered.
+    """
+    log = AppliedLog.of(read_lives(diaries))
+    judgement = Judgement(revision=log.end.revision, found=log.found)
+    for life in read_lives(diaries):
+        judgement.lives += 1
+        judgement.snapshots += len(life.told)
+        judgement.found += log.differences(life)
+    changes = [one for one in operations if one.input[0] != "get"]
+    _judge_commands(log, changes, judgement)
+    judgement.found += _misled(log, changes, sightings)
+    judgement.found += _unequal(log.end, ends)
+    judgement.found += _forgotten(ends.disks, list(acknowledged))
+    return judgement
+
+
+def _judge_commands(log: AppliedLog, changes: Iterable[Operation], judgement: Judgement) -> None:
+    """Every command that was answered was applied as often as it was sent: those that put or set a value, once. (Two
+    clients may delete the same key.) Of the others none was applied more often than it was sent."""
+    answered = Counter((one.input, one.output) for one in changes if one.outcome == "ok")
+    unknown = Counter(one.input for one in changes if one.outcome == "unknown")
+    applied = Counter((entry.input, entry.result) for entry in log.entries)
+    for (input, output), times in answered.items():
+        if applied[input, output] < times:
+            judgement.found.append(
+                f"{input} was answered with {output} {times} times, and that came of it {applied[input, output]} times"
+            )
+    allowed = Counter(unknown)
+    for (input, _), times in answered.items():
+        allowed[input] += times
+    for input, times in Counter(entry.input for entry in log.entries).items():
+        if times > allowed[input]:
+            judgement.found.append(f"{input} was applied {times} times, and sent {allowed[input]} times")
+    judgement.acknowledged = answered.total()
+    judgement.unanswered_in = len(log.entries) - answered.total()
+    judgement.unanswered_out = unknown.total() - judgement.unanswered_in
+
+
+def _misled(log: AppliedLog, changes: Iterable[Operation], sightings: Iterable[Sighting]) -> Iterator[str]:
+    """Every sighting is of the state at its slot, and of nothing that was sent after it."""
+    sent: dict[Input, int] = {}
+    for one in changes:
+        if one.input[0] != "delete":  # There is no telling which of several it was.
+            sent[one.input] = one.invoked
+    state = State()
+    last_sent = 0
+    entries = iter(log.entries)
+    entry = next(entries, None)
+    for seen in sorted(sightings, key=lambda one: one.slot):
+        while entry is not None and entry.slot <= seen.slot:
+            state.perform(entry.input)
+            last_sent = max(last_sent, sent.get(entry.input, 0))
+            entry = next(entries, None)
+        if state.items.get(seen.key) != seen.item:
+            yield f"{seen.key} at slot {seen.slot} was told as {seen.item} and was {state.items.get(seen.key)}"
+        if last_sent > seen.line:
+            yield f"{seen.key} at slot {seen.slot} was told before line {last_sent}, in which some of that was sent"
+
+
+def _unequal(end: State, ends: Ends) -> Iterator[str]:
+    """All nodes end with what the log comes to, by their own word and on their disks."""
+    for node, told in ends.told.items():
+        for key, item in told.items():
+            if item != end.items.get(key):
+                yield f"node {node} ends with {key} as {item}, and the log with {end.items.get(key)}"
+    for node, disk in ends.disks.items():
+        if disk.state.mark() != end.mark():
+            yield f"on the disk of node {node} is the state of revision {disk.state.revision}, not of {end.revision}"
+
+
+def _forgotten(disks: Mapping[str, Disk], acknowledged: Sequence[tuple[bytes, int]]) -> Iterator[str]:
+    """Every node knows of every command that was answered that it was applied: so it never will be again."""
+    for node, disk in disks.items():
+        known = [disk.sessions.is_applied(Command(*one, 0, b"")) for one in acknowledged]
+        if not all(known):
+            session, sequence = acknowledged[known.index(False)]
+            yield (
+                f"node {node} does not know that {known.count(False)} commands were applied, among them {sequence} of"
+                f" session {session.hex()}"
+            )
