@@ -30,7 +30,8 @@ class Reading:
     """The answer to a query.
 
     :ivar result: what ``query`` returned (as MessagePack carries it, if it came from another process).
-    :ivar slot: the state that was asked had seen every slot up to this one, and none above.
+    :ivar slot: the answer knows every slot up to this one. It knows none above, unless the hook took its time (returned
+        a Deferred): this is the last slot that was applied when the hook was asked.
     """
 
     result: Any
