@@ -11,9 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred
 import txpaxos.reads
 from test.fakes import Together, alone, error_of, outcome_of, submit
 from txpaxos.applier import Applier
-from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed
+from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed, ValueTooLarge
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reads import Consistency, Reading, Reads
+from txpaxos.submissions import CommandLimits
 
 
 class Desk:
@@ -157,6 +158,60 @@ def test_too_many_are_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert len(desk.reads) == 3
     desk.reads.close(NodeStopped("over"))
     assert desk.read() == []
+
+
+class TestBytes:
+    """Of the queries that wait, wherever they are in their course."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(txpaxos.reads, "WAITING_BYTES_MAX", 10)
+
+    @pytest.mark.parametrize("consistency", ["linearizable", "local"])
+    def test_too_many_are_refused_at_once(self, consistency: Consistency) -> None:
+        later: Deferred[str] = Deferred()
+        desk = Desk(lambda query: later)
+        desk.read(b"open")
+        desk.point(0)
+        desk.read(b"two")
+        desk.point(1)
+        desk.read(b"3")
+        desk.read(b"4")
+        error = error_of(desk.reads.read(b"xx", consistency))
+        assert isinstance(error, Overloaded)
+        assert str(error) == "4 queries wait already; try again later"
+        assert len(desk.reads) == 4
+        assert not desk.reads.read(b"x", consistency).called
+
+    def test_one_that_is_answered_makes_room(self, desk: Desk) -> None:
+        for number in range(5):
+            outcome = desk.read(b"9 bytes  ")
+            assert isinstance(error_of(desk.reads.read(b"xx", "local")), Overloaded)
+            desk.point(number)
+            desk.apply(number)
+            assert outcome == [Reading("9 bytes  ", number)]
+
+    @pytest.mark.parametrize("course", ["asked", "next", "pointed", "open"])
+    def test_one_that_is_cancelled_makes_room(self, course: str) -> None:
+        later: Deferred[str] = Deferred()
+        desk = Desk(lambda query: later)
+        if course == "next":
+            desk.read(b"")
+        waiting = desk.reads.read(b"10 bytes  ", "local" if course == "open" else "linearizable")
+        if course == "pointed":
+            desk.point(5)
+        for _ in range(2):
+            assert isinstance(error_of(desk.reads.read(b"x", "local")), Overloaded)
+            waiting.cancel()
+            waiting.addErrback(lambda _: None)
+            waiting = desk.reads.read(b"10 bytes  ", "linearizable")
+
+    def test_closing_forgets_them(self, desk: Desk) -> None:
+        desk.read(b"5 b  ")
+        desk.point(9)
+        desk.read(b"5 b  ")
+        desk.reads.close(NodeStopped("over"))
+        assert desk.reads._waiting_bytes == 0
 
 
 class TestCancel:
@@ -346,6 +401,14 @@ def test_a_node_that_does_not_run_answers_no_read() -> None:
     bench.node.stop()
     assert isinstance(error_of(waiting), NodeStopped)
     assert isinstance(error_of(bench.node.read(b"")), NodeStopped)
+
+
+def test_a_query_that_is_too_big_is_refused() -> None:
+    bench = alone(application=Shelf, command_limits=CommandLimits(command_bytes_max=10))
+    error = error_of(bench.node.read(bytes(11), "local"))
+    assert isinstance(error, ValueTooLarge)
+    assert str(error) == "the query has 11 bytes and may have 10"
+    assert outcome_of(bench.node.read(bytes(10), "local")) == [Reading(b"", bench.node.applied_through)]
 
 
 def test_an_application_without_the_hook_says_so() -> None:

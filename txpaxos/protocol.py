@@ -197,11 +197,14 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Have ``query`` answered by this node's application, through its ``query`` hook.
 
         :param consistency: see :data:`~txpaxos.reads.Consistency`.
-        :returns: fails with :class:`~txpaxos.errors.QueryFailed` or :class:`~txpaxos.errors.Overloaded`; waits as long
-            as no quorum answers (cancel it to stop that).
+        :returns: fails with :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge` or
+            :class:`~txpaxos.errors.Overloaded`; waits as long as no quorum answers (cancel it to stop that).
         """
         if self._stopping or self.transport is None:
             return fail(NodeStopped(f"node {self.node} does not run; ask another"))
+        size, most = len(query), self._command_limits.command_bytes_max
+        if size > most:
+            return fail(ValueTooLarge(f"the query has {size} bytes and may have {most}"))
         return self._reads.read(query, consistency)
 
     @property

@@ -21,7 +21,8 @@ Consistency: TypeAlias = Literal["linearizable", "local"]
 applied so far, which may be old."""
 
 WAITING_MAX = 2**16
-"""Queries that may wait at one node."""
+WAITING_BYTES_MAX = 2**27
+"""Queries that may wait at one node, and their bytes."""
 
 
 @attrs.frozen
@@ -29,7 +30,8 @@ class Reading:
     """The answer to a query.
 
     :ivar result: what ``query`` returned (as MessagePack carries it, if it came from another process).
-    :ivar slot: the state that was asked had seen every slot up to this one, and none above.
+    :ivar slot: the answer knows every slot up to this one. It knows none above, unless the hook took its time (returned
+        a Deferred): this is the last slot that was applied when the hook was asked.
     """
 
     result: Any
@@ -63,6 +65,7 @@ class Reads:
         self._pointed: list[tuple[int, dict[_Query, None]]] = []
         # Those whose hook takes its time.
         self._open: dict[_Query, None] = {}
+        self._waiting_bytes = 0
 
     def __len__(self) -> int:
         return sum(len(queries) for queries in self._waiting())
@@ -73,9 +76,10 @@ class Reads:
         :returns: fails with :class:`~txpaxos.errors.QueryFailed` or :class:`~txpaxos.errors.Overloaded`. A linearizable
             read waits as long as no quorum answers; cancel it to stop that.
         """
-        if len(self) >= WAITING_MAX:
-            return fail(Overloaded(f"{WAITING_MAX} queries wait already; try again later"))
+        if len(self) >= WAITING_MAX or self._waiting_bytes + len(query) > WAITING_BYTES_MAX:
+            return fail(Overloaded(f"{len(self)} queries wait already; try again later"))
         one = _Query(query, Deferred(lambda _: self._forget(one)))
+        self._waiting_bytes += len(query)
         if consistency == "local":
             self._answer(one)
         else:
@@ -107,6 +111,7 @@ class Reads:
         for queries in self._waiting():
             while queries:  # One by one: whoever hears of it may cancel another.
                 one, _ = queries.popitem()
+                self._waiting_bytes -= len(one.query)
                 if one.asked is not None:
                     one.asked.addErrback(lambda _: None).cancel()
                 one.answer.errback(error)
@@ -123,6 +128,7 @@ class Reads:
         """Whoever asked has cancelled."""
         for queries in self._waiting():
             queries.pop(one, None)
+        self._waiting_bytes -= len(one.query)
         if one.asked is not None:
             one.asked.cancel()
 
@@ -136,6 +142,7 @@ class Reads:
         """The hook has answered. Perhaps nobody wants to know any more."""
         if one in self._open:
             del self._open[one]
+            self._waiting_bytes -= len(one.query)
             one.answer.callback(result)
 
 

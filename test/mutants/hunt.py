@@ -31,6 +31,7 @@ KINDS = {
     ),
     "fault": (
         "test_compaction",
+        "test_disk_use",
         "test_protocol_trouble",
         "test_storage_damage",
         "test_storage_disk",

@@ -1,8 +1,9 @@
-"""The folder of snapshots: the two newest complete ones, and what is being written.
+"""The folder of snapshots: the two newest complete ones, and the one that is being written; three files at most.
 
 A snapshot is written under a temporary name, synced as it grows, then renamed, and the folder synced: under its own
 name there is only a complete one. One that this node takes (``.new``) is worth nothing after a crash. One that comes
-from a peer (``.part``) is gone on with where its sound frames end.
+from a peer (``.part``) is gone on with where its sound frames end. Of the two, the one that is begun later takes the
+place of the other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,6 +23,8 @@ from txpaxos.storage.disk import Disk, ensure_directory, remove_if_there, write_
 from txpaxos.storage.execute import Execute, ExecuteInThread, Work
 from txpaxos.storage.faults import damaged_part, os_errors, snapshot_refused
 from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
+
+T = TypeVar("T")
 
 SYNC_BYTES = 4 << 20
 """So many bytes are synced at once, so that no sync takes long."""
@@ -66,14 +70,16 @@ class SnapshotWriter:
     or what waits piles up in memory. One failure fails everything after it and removes the file, and that is all: the
     store goes on.
 
-    ``size_bytes`` is how many bytes of the file stand.
+    ``size_bytes`` is how many bytes of the file stand, ``received`` whether it comes from a peer, ``finishing`` whether
+    its end is under way.
     """
 
     def __init__(self, folder: Snapshots, slot: int, *, received: bool) -> None:
         self.slot = slot
         self.size_bytes = 0
+        self.received = received
+        self.finishing = False
         self._folder = folder
-        self._received = received
         self._path = folder.path(slot) + (PART if received else TEMPORARY)
         self._packer = SnapshotPacker(slot)
         self._handle = -1
@@ -92,7 +98,7 @@ class SnapshotWriter:
 
         :raises ValueError: if it is empty, or longer than 64 MiB.
         :raises TypeError: if the snapshot is one that a peer sends."""
-        if self._received:
+        if self.received:
             raise TypeError("a snapshot from a peer is written with write_raw")
         return self._do(partial(self._append, self._packer.frame(chunk)))
 
@@ -100,7 +106,7 @@ class SnapshotWriter:
         """Append the bytes of a peer's file that come after the ``size_bytes`` that stand. Fires when it is written.
 
         :raises TypeError: if the snapshot is one that this node takes."""
-        if not self._received:
+        if not self.received:
             raise TypeError("a snapshot of this node's own is written with write")
         return self._do(partial(self._append, data))
 
@@ -108,17 +114,16 @@ class SnapshotWriter:
         """Complete it; what came from a peer is read again and checked. Fires when it is on disk under its own name,
         is ``store.snapshot``, and what is older than the snapshot before it is gone.
 
-        Fails with :class:`~txpaxos.errors.StoreError` if it is damaged, cannot be written, or is no longer newer than
-        the newest one."""
+        Fails with :class:`~txpaxos.errors.StoreError` if it is damaged, cannot be written, or was given up."""
         done = self._do(self._complete)
-        self._closed = self._closed or "it was finished"
-        return done.addCallback(lambda _: self._folder.completed(self))
+        self._closed, self.finishing = self._closed or "it was finished", True
+        return done.addCallback(lambda _: self._folder.completed(self)).addBoth(self._finished)
 
-    def abandon(self) -> Deferred[None]:
+    def abandon(self, why: str = "it was abandoned") -> Deferred[None]:
         """Give it up and remove what there is of it. Harmless after anything else."""
         if self._closed:
             return succeed(None)
-        self._closed = "it was abandoned"
+        self._closed = why
         return self._folder.execute(self._remove)
 
     def go_on_at(self, size_bytes: int) -> None:
@@ -128,6 +133,10 @@ class SnapshotWriter:
     def shut(self) -> None:
         """Take nothing more, and leave the file to whoever opens the store next."""
         self._closed = self._closed or "the store was closed"
+
+    def _finished(self, result: T) -> T:
+        self.finishing = False
+        return result
 
     def release(self) -> None:
         """Let go of the file."""
@@ -165,7 +174,7 @@ class SnapshotWriter:
             disk.truncate(self._handle, self.size_bytes)
             return
         self._handle = disk.create(self._path)
-        if self._received:
+        if self.received:
             disk.sync_directory(folder)
         else:
             self._append(self._packer.header)
@@ -181,8 +190,7 @@ class SnapshotWriter:
                 self._unsynced = 0
 
     def _complete(self) -> None:
-        self._folder.refuse_unless_newest(self.slot)
-        if self._received:
+        if self.received:
             reader = SnapshotReader(self._read, self.size_bytes, self.slot, self._path, damaged_part)
             for _ in reader.chunks():
                 pass
@@ -230,7 +238,7 @@ class Snapshots:
         self._execute: Execute | None = None
         self._slots: list[int] = []  # of the complete ones; changed only where the writing is done
         self._part: tuple[int, int] | None = None  # slot and sound bytes of what an earlier process left
-        self._writers: dict[bool, SnapshotWriter] = {}  # by whether it is received
+        self._writer: SnapshotWriter | None = None
 
     def path(self, slot: int) -> str:
         """The file of the snapshot at ``slot``."""
@@ -255,6 +263,7 @@ class Snapshots:
                 remove_if_there(self.disk, self.path(slot) + TEMPORARY)
             for slot in self._slots_in(names, PART):
                 self._load_part(slot)
+        self._remove_old()  # A crash came before they were gone.
         return self.newest
 
     def _load_part(self, slot: int) -> None:
@@ -263,6 +272,8 @@ class Snapshots:
         if self._slots and slot <= self._slots[-1]:
             remove_if_there(self.disk, path)
             return
+        if self._part is not None:
+            remove_if_there(self.disk, self.path(self._part[0]) + PART)
         reader = SnapshotReader(partial(self.disk.read_at, path), self.disk.file_size(path), slot, path)
         with suppress(StoreError):
             for _ in reader.chunks():
@@ -270,17 +281,21 @@ class Snapshots:
         self._part = slot, reader.sound_bytes
 
     def write(self, slot: int, *, received: bool) -> SnapshotWriter:
-        """A writer of the snapshot at ``slot``.
+        """A writer of the snapshot at ``slot``. One of the other kind that is being written is given up.
 
-        :raises StoreError: if one as new is there, or another is being written."""
-        self.refuse_unless_newest(slot)
-        other = self._writers.get(received)
-        if other is not None and other.open:
+        :raises StoreError: if one as new is there, or another of this kind is being written, or any is being finished.
+        """
+        if self._slots and slot <= self._slots[-1]:
+            raise StoreError(f"there is a snapshot at slot {self._slots[-1]} already, so none at {slot} is needed")
+        other = self._writer
+        if other is not None and (other.finishing or (other.open and other.received == received)):
             raise StoreError(f"the snapshot at slot {other.slot} is still being written: finish or abandon it first")
-        writer = self._writers[received] = SnapshotWriter(self, slot, received=received)
-        if received and self._part is not None:
+        if other is not None:
+            other.abandon(f"the one at slot {slot} has taken its place")
+        writer = self._writer = SnapshotWriter(self, slot, received=received)
+        if self._part is not None:
             (part, sound_bytes), self._part = self._part, None
-            if part == slot:
+            if received and part == slot:
                 writer.go_on_at(sound_bytes)
             else:
                 self.execute(partial(self._remove, [self.path(part) + PART]))
@@ -302,20 +317,13 @@ class Snapshots:
 
     def close(self, release_store: Callable[[], Deferred[None]]) -> Deferred[None]:
         """Wait for what is being written and let go of it, then ``release_store``."""
-        for writer in self._writers.values():
-            writer.shut()
+        if self._writer is not None:
+            self._writer.shut()
         if self._execute is None:
             return release_store()
         return self._execute(self._release).addBoth(self._stop).addCallback(lambda _: release_store())
 
     # ---------------------------------------------- wherever ``execute`` does it
-
-    def refuse_unless_newest(self, slot: int) -> None:
-        """Refuse a snapshot that would not be the newest.
-
-        :raises StoreError: if there is one at ``slot`` or after it."""
-        if self._slots and slot <= self._slots[-1]:
-            raise StoreError(f"there is a snapshot at slot {self._slots[-1]} already, so none at {slot} is needed")
 
     def adopt(self, path: str, slot: int) -> None:
         """Give the complete file at ``path`` its own name, and remove those that are older than the one before it."""
@@ -327,6 +335,9 @@ class Snapshots:
                 self.disk.unlink(self.path(slot))
             raise
         self._slots.append(slot)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
         self._remove([self.path(old) for old in self._slots[:-KEPT]])
         del self._slots[:-KEPT]
 
@@ -339,8 +350,8 @@ class Snapshots:
             _log.warn("an old snapshot in {directory} is left behind: {error}", directory=self.directory, error=error)
 
     def _release(self) -> None:
-        for writer in self._writers.values():
-            writer.release()
+        assert self._writer is not None  # or nothing would have been executed
+        self._writer.release()
 
     def _stop(self, _: object) -> None:
         if isinstance(self._execute, ExecuteInThread):

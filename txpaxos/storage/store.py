@@ -80,12 +80,16 @@ class Store(Protocol):
         leaves nothing of it. If it fails, the store goes on as if it had not been begun. The Checkpoint at ``slot`` may
         be saved before or after that; until it is, :meth:`load` returns more than is needed.
 
-        :raises StoreError: if there is a snapshot as new, or another one of this node's own is being written."""
+        One is written at a time: it takes the place of what there is of a peer's.
+
+        :raises StoreError: if there is a snapshot as new, or another one of this node's own is being written, or a
+            peer's is being finished."""
         ...
 
     def receive_snapshot(self, slot: int) -> SnapshotWriter:
-        """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``. After a crash it is gone on
-        with, from ``size_bytes`` on, unless another slot is asked for."""
+        """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``; it takes the place of one of
+        this node's own that is being written. After a crash it is gone on with, from ``size_bytes`` on, unless another
+        is begun."""
         ...
 
     def close(self) -> Deferred[None]:

@@ -192,8 +192,12 @@ class SimulatedDisk(Disk):
         folder.durable.pop(name, None)
 
     def size(self, path: str) -> int:
-        """The bytes of a file."""
+        """How many bytes a file has."""
         return len(self._find(path).seen)
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a file."""
+        return bytes(self._find(path).seen)
 
     def files(self) -> list[str]:
         """The path of every file."""

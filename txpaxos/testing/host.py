@@ -20,11 +20,13 @@ from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.checkers import Checker, Violation
 from txpaxos.testing.disk import Crash, SimulatedDisk
+from txpaxos.testing.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
 from txpaxos.testing.network import SimulatedReactor
 
 if TYPE_CHECKING:
     from txpaxos.testing.cluster import Cluster
 
+DATA = "/data"
 SEGMENT_BYTES = 8192
 """Small, so that a short run already writes many."""
 
@@ -116,7 +118,7 @@ class Host:
         cluster = self._cluster
         rng = Random(cluster.rng.random())
         store = DiskStore(
-            "/data",
+            DATA,
             cluster.configuration.name,
             self.name,
             disk=self.disk,
@@ -180,8 +182,22 @@ class Host:
         world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
         return done
 
+    def finished(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot is complete, and what it made needless is gone."""
+        needless = [] if self.lost else needless_segments(self.disk, DATA)
+        if needless:
+            self._broken("the journal is cut off", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
+        return snapshot
+
+    def _broken(self, rule: str, detail: str) -> None:
+        self._cluster.violation = self._cluster.violation or Violation(rule, detail)
+
     def _system_call(self, name: str, path: str) -> None:
         self.point()
+        if name == "create" and path.startswith(f"{DATA}/snapshots/"):
+            others = [other for other in snapshots(self.disk, DATA) if other != path]
+            if len(others) >= SNAPSHOTS_MAX:
+                self._broken("three snapshots at most", f"{self.name}: {path} beside {others}")
         if self.sync_fails and name == "sync":
             self.sync_fails = not self.sync_fails_once
             self._sync_failed = True
@@ -221,12 +237,17 @@ class _WatchedStore:
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See Store."""
         self._host.snapshot_begins()
-        return self._store.write_snapshot(slot)
+        return self._watched(self._store.write_snapshot(slot))
 
     def receive_snapshot(self, slot: int) -> SnapshotWriter:
         """See Store."""
         self._host.snapshot_begins()
-        return self._store.receive_snapshot(slot)
+        return self._watched(self._store.receive_snapshot(slot))
+
+    def _watched(self, writer: SnapshotWriter) -> SnapshotWriter:
+        own: Any = writer
+        finish, own.finish = writer.finish, lambda: finish().addCallback(self._host.finished)
+        return writer
 
     def close(self) -> Deferred[None]:
         """See Store."""

@@ -189,12 +189,10 @@ class SnapshotContract(StoreHarness):
 
     def test_only_a_newer_snapshot_is_taken(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
-        late = store.write_snapshot(6)
-        data = self.peer_file(7)
-        self.wait(self.receive(store, 7, data))
+        self.wait(self.receive(store, 7, self.peer_file(7)))
         for slot in (6, 7):
-            assert "there is a snapshot at slot 7 already" in self.refused(store.receive_snapshot, slot)
-        assert "there is a snapshot at slot 7 already" in self.refusal(late.finish())
+            for begin in (store.write_snapshot, store.receive_snapshot):
+                assert "there is a snapshot at slot 7 already" in self.refused(begin, slot)
         assert store.snapshot is not None
         assert store.snapshot.slot == 7
         self.take(store, 8)
@@ -209,15 +207,55 @@ class SnapshotContract(StoreHarness):
             begin(2)
         self.wait(store.close())
 
+    def test_one_begun_later_takes_the_place_of_one_of_the_other_kind(self, tmp_path: Path) -> None:
+        """So a store never holds two that are not complete."""
+        store = self.loaded(tmp_path)
+        data = self.peer_file(7)
+        taken = store.write_snapshot(6)
+        self.wait(taken.write(b"x"))
+        received = store.receive_snapshot(7)
+        self.wait(received.write_raw(data[:30]))
+        assert "the one at slot 7 has taken its place" in self.refusal(taken.write(b"y"))
+        assert "the one at slot 7 has taken its place" in self.refusal(taken.finish())
+        assert self.take(store, 8).slot == 8
+        assert "the one at slot 8 has taken its place" in self.refusal(received.write_raw(data[30:]))
+        self.wait(taken.abandon())
+        self.assert_kept(store, tmp_path, [])
+
+    def test_none_is_begun_while_another_is_being_finished(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        received = store.receive_snapshot(7)
+        received.write_raw(self.peer_file(7))
+        finished = received.finish()
+        if store.snapshot is None:  # The store takes its time.
+            for begin in (store.write_snapshot, store.receive_snapshot):
+                assert "slot 7 is still being written" in self.refused(begin, 8)
+        self.wait(finished)
+        self.take(store, 8)
+        self.assert_kept(store, tmp_path, [])
+
+    def test_what_came_of_a_peer_s_goes_when_one_is_taken(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.wait(store.receive_snapshot(7).write_raw(self.peer_file(7)))
+        store = self.reopen(store, tmp_path)
+        store.load()
+        self.take(store, 6)
+        store = self.reopen(store, tmp_path)
+        store.load()
+        assert store.receive_snapshot(7).size_bytes == 0
+        self.wait(store.close())
+
     def test_an_abandoned_snapshot_leaves_nothing(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         data = self.peer_file(7)
         received = store.receive_snapshot(7)
         self.wait(received.write_raw(data))
+        for _ in range(2):
+            self.wait(received.abandon())
         taken = store.write_snapshot(7)
         self.wait(taken.write(b"x"))
-        for writer in (received, taken, taken):
-            self.wait(writer.abandon())
+        for _ in range(2):
+            self.wait(taken.abandon())
         assert "abandoned" in self.refusal(taken.write(b"x"))
         assert "abandoned" in self.refusal(received.finish())
         store = self.reopen(store, tmp_path)
@@ -243,17 +281,17 @@ class SnapshotContract(StoreHarness):
 
     def test_snapshots_come_after_loading_and_before_closing(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        for begin in (store.write_snapshot, store.receive_snapshot):
-            self.refused(begin, 1)
-        store.load()
-        writer = store.write_snapshot(1)
-        self.wait(writer.write(b"x"))
-        received = store.receive_snapshot(1)
-        self.wait(store.close())
-        for begin in (store.write_snapshot, store.receive_snapshot):
-            self.refused(begin, 1)
-        assert "closed" in self.refusal(writer.finish())
-        assert "closed" in self.refusal(received.write_raw(b"x"))
+        for slot in (1, 2):
+            for begin in (store.write_snapshot, store.receive_snapshot):
+                self.refused(begin, slot)
+            store.load()
+            writer = store.write_snapshot(slot) if slot == 1 else store.receive_snapshot(slot)
+            self.wait(writer.write(b"x") if slot == 1 else writer.write_raw(b"x"))
+            self.wait(store.close())
+            for begin in (store.write_snapshot, store.receive_snapshot):
+                self.refused(begin, slot)
+            assert "closed" in self.refusal(writer.finish())
+            store = self.reopen(store, tmp_path)
         self.assert_kept(store, tmp_path, [])
 
     def test_closing_waits_for_a_snapshot_that_is_being_finished(self, tmp_path: Path) -> None:
@@ -272,7 +310,7 @@ class SnapshotContract(StoreHarness):
 
     def test_a_chunk_has_some_bytes_and_goes_where_chunks_go(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
-        taken, received = store.write_snapshot(1), store.receive_snapshot(1)
+        received, taken = store.receive_snapshot(1), store.write_snapshot(1)
         for call, argument, error in (
             (taken.write, b"", ValueError),
             (taken.write, bytes((64 << 20) + 1), ValueError),
