@@ -216,13 +216,14 @@ def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int
     totals: dict[tuple[bytes, int], int] = {}
     acknowledged: dict[bytes, int] = {}
     for value in log.values_from(1):
-        for command in decode_batch(value):
-            amount = int(command.payload)
-            through = acknowledged.get(command.session, 0)  # What its client gave up and overtook counts no more.
-            if amount and command.sequence > through and (command.session, command.sequence) not in totals:
-                total += amount
-                totals[command.session, command.sequence] = total
-            acknowledged[command.session] = max(through, command.acknowledged)
+        for run in decode_batch(value):
+            through = acknowledged.get(run.session, 0)  # What its client gave up and overtook counts no more.
+            for sequence, payload in zip(run.sequences, run.payloads, strict=True):
+                amount = int(payload)
+                if amount and sequence > through and (run.session, sequence) not in totals:
+                    total += amount
+                    totals[run.session, sequence] = total
+            acknowledged[run.session] = max(through, run.acknowledged)
     return totals
 
 

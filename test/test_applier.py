@@ -9,9 +9,9 @@ import pytest
 from txpaxos.applier import Applier
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import CodecError
-from txpaxos.sessions import Outcome, Sessions
-from txpaxos.wire.commands import Command, encode_batch, new_session
+from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
+from txpaxos.sessions import Failed, Outcome, Sessions, returned
+from txpaxos.wire.commands import Run, encode_batch, new_session
 
 SESSION = new_session(bytes(16), 0)
 
@@ -23,9 +23,9 @@ class Journal:
         self.applied: list[tuple[Slot, bytes]] = []
         self.applier = Applier(self._apply)
 
-    def choose(self, slot: Slot, *commands: Command) -> list[Outcome | None]:
-        """The outcomes of a value that holds ``commands``."""
-        return [outcome for _, outcome in self.applier.apply(Chosen(slot, encode_batch(commands)))]
+    def choose(self, slot: Slot, *runs: Run) -> list[Outcome]:
+        """The outcomes of a value that holds ``runs``, one for each command."""
+        return [outcome for _, outcomes in self.applier.apply(Chosen(slot, encode_batch(runs))) for outcome in outcomes]
 
     def _apply(self, slot: Slot, payload: bytes) -> object:
         self.applied.append((slot, payload))
@@ -50,12 +50,13 @@ def journal() -> Journal:
     return Journal()
 
 
-def command(sequence: int, payload: bytes = b"x", acknowledged: int = 0) -> Command:
-    return Command(SESSION, sequence, acknowledged, payload)
+def command(sequence: int, payload: bytes = b"x", acknowledged: int = 0) -> Run:
+    """A run of one."""
+    return Run(SESSION, sequence, acknowledged, (payload,))
 
 
 def result(value: object) -> Outcome:
-    return Outcome.returned(value)
+    return returned(value)
 
 
 def test_commands_of_a_value_in_their_order(journal: Journal) -> None:
@@ -68,7 +69,19 @@ def test_commands_of_a_value_in_their_order(journal: Journal) -> None:
 def test_each_command_comes_with_its_outcome(journal: Journal) -> None:
     one, two = command(1), command(2)
     pairs = list(journal.applier.apply(Chosen(1, encode_batch([one, two]))))
-    assert pairs == [(one, result(1)), (two, result(2))]
+    assert pairs == [(one, [result(1)]), (two, [result(2)])]
+
+
+def test_a_run_comes_with_all_its_outcomes(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
+    """Of those applied before, the first."""
+    journal.choose(1, command(2, b"b"))
+    run = Run(SESSION, 1, 0, (b"a", b"another b", b"!", b"c"))
+    failed = Failed(CommandFailed, "ValueError: no such thing")
+    assert list(journal.applier.apply(Chosen(2, encode_batch([run])))) == [
+        (run, [result(2), result(1), failed, result(4)])
+    ]
+    assert journal.applied == [(1, b"b"), (2, b"a"), (2, b"!"), (2, b"c")]
+    logged_errors.clear()
 
 
 def test_a_no_op_is_nothing_to_the_application(journal: Journal) -> None:
@@ -92,12 +105,14 @@ def test_twice_in_one_value(journal: Journal) -> None:
 
 def test_an_outcome_that_was_acknowledged_is_gone(journal: Journal) -> None:
     journal.choose(1, command(1), command(2, acknowledged=1))
-    assert journal.choose(2, command(1)) == [None]
+    (outcome,) = journal.choose(2, command(1))
+    assert isinstance(outcome, Failed)
+    assert outcome.error is OutcomeUnknown
     assert len(journal.applied) == 2
 
 
 def test_an_exception_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
-    failed = Outcome(error="ValueError: no such thing")
+    failed = Failed(CommandFailed, "ValueError: no such thing")
     assert journal.choose(1, command(1, b"!"), command(2)) == [failed, result(2)]
     assert journal.choose(2, command(1, b"!")) == [failed]  # counts as applied: it is not tried again
     assert journal.applied == [(1, b"!"), (1, b"x")]
@@ -109,7 +124,7 @@ def test_an_exception_is_an_outcome(journal: Journal, logged_errors: list[dict[s
 
 def test_an_exception_without_words_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
     """Or it would end every node of the cluster at this slot, and again at each restart."""
-    assert journal.choose(1, command(1, b"unspeakable")) == [Outcome(error="Unspeakable")]
+    assert journal.choose(1, command(1, b"unspeakable")) == [Failed(CommandFailed, "Unspeakable")]
     assert journal.applier.applied_through == 1
     logged_errors.clear()
 
@@ -135,12 +150,12 @@ def test_a_value_that_is_no_batch_is_refused(journal: Journal) -> None:
 
 def test_a_command_of_a_forgotten_session_is_not_applied(journal: Journal) -> None:
     journal.applier.sessions = Sessions(sessions_max=1)
-    other = Command(new_session(b"1" * 16, 0), 1, 0, b"y")
+    other = Run(new_session(b"1" * 16, 0), 1, 0, (b"y",))
     journal.choose(1, command(1))
     journal.choose(2, other)
     (outcome,) = journal.choose(3, command(1))
-    assert outcome is not None
-    assert outcome.expired
+    assert isinstance(outcome, Failed)
+    assert outcome.error is SessionExpired
     assert journal.applied == [(1, b"x"), (2, b"y")]
     assert journal.choose(4, other) == [result(2)]  # the other session is as it was
     assert journal.applier.applied_through == 4
@@ -155,14 +170,14 @@ def test_a_result_is_what_it_was_when_it_was_returned() -> None:
         return total
 
     applier = Applier(apply)
-    ((_, outcome),) = applier.apply(Chosen(1, encode_batch([command(1)])))
+    ((_, outcomes),) = applier.apply(Chosen(1, encode_batch([command(1)])))
     list(applier.apply(Chosen(2, encode_batch([command(2)]))))
-    assert outcome == result([1])
+    assert outcomes == [result([1])]
 
 
 def test_it_goes_on_from_a_snapshot(journal: Journal) -> None:
     sessions = Sessions()
-    sessions.record(7, command(1), result("before"))
+    sessions.apply_once(7, command(1), lambda *_: result("before"))
     journal.applier.install(7, sessions)
     assert journal.applier.applied_through == 7
     assert journal.choose(8, command(1), command(2)) == [result("before"), result(1)]

@@ -56,7 +56,7 @@ def test_a_command_and_its_answer(street: Street) -> None:
     assert line.transport.no_delay
     session = street.client.session
     assert session is not None
-    assert line.said() == [Submit(1, session, 1, 0, b"x")]
+    assert line.said() == [Submit(1, session, 1, 0, (b"x",))]
     line.answer(1, {"total": 5})
     assert outcome == [{"total": 5}]
 
@@ -94,12 +94,10 @@ def test_what_was_answered_is_acknowledged(street: Street) -> None:
     street.client.submit(b"y")
     line.answer(1, None)
     street.client.submit(b"z")
-    assert [(one.sequence, one.acknowledged) for one in line.said() if isinstance(one, Submit)] == [
-        (1, 0),
-        (2, 0),
-        (3, 0),
-        (4, 0),
-        (5, 2),
+    assert [(one.sequence, len(one.commands), one.acknowledged) for one in line.runs()] == [
+        (1, 3, 0),
+        (4, 1, 0),
+        (5, 1, 2),
     ]
 
 
@@ -362,11 +360,11 @@ def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:
     [
         Welcome("a", "b", "nowhere"),
         Welcome("a", "b", "[x]:1"),
-        Answer(1, b"\xc1"),
-        Answer(1, b""),
+        Answer(1, (b"\xc1",)),
+        Answer(1, (b"",)),
         StatusAnswer(1, b"no json"),
         StatusAnswer(1, b"\xff"),
-        Submit(1, b"session1", 1, 0, b"x"),
+        Submit(1, b"session1", 1, 0, (b"x",)),
     ],
 )
 def test_nonsense_from_a_node_ends_the_connection_and_nothing_else(street: Street, message: Any) -> None:

@@ -77,7 +77,7 @@ def test_a_visitor_hears_of_every_leader() -> None:
 
 
 def test_a_command(house: House) -> None:
-    assert house.ask(submit(7, b"x")) == [Answer(7, msgspec.msgpack.encode("x@1"))]
+    assert house.ask(submit(7, b"x")) == [Answer(7, (msgspec.msgpack.encode("x@1"),))]
     assert house.node.applied == [(2, b"x")]
 
 
@@ -85,7 +85,7 @@ def test_the_same_command_again(house: House) -> None:
     first = house.ask(submit(7, b"x"))
     (again,) = house.ask(submit(9, b"x"))
     assert isinstance(again, Answer)
-    assert [Answer(7, again.result)] == first
+    assert [Answer(7, again.results)] == first
     assert len(house.node.applied) == 1
 
 
@@ -102,7 +102,7 @@ def test_a_command_that_is_too_large(house: House) -> None:
 
 def test_the_largest_command_fits_the_door(house: House) -> None:
     command = bytes(COMMAND_BYTES_MAX)
-    (answer,) = house.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, command))
+    (answer,) = house.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, (command,)))
     assert isinstance(answer, Answer)
     (answer,) = house.ask(Ask(2**64 - 1, "k" * 512, bytes(COMMAND_BYTES_MAX)))
     assert isinstance(answer, AskAnswer)
@@ -181,7 +181,7 @@ def test_a_result_of_many_kinds() -> None:
     house = House(Bench("a", ONE, application=Odd))
     (answer,) = house.ask(submit(7, b"fine"))
     assert isinstance(answer, Answer)
-    assert msgspec.msgpack.decode(answer.result) == {"total": [1, 2.5, None, "three", b"four"]}
+    assert msgspec.msgpack.decode(answer.results[0]) == {"total": [1, 2.5, None, "three", b"four"]}
 
 
 def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
@@ -202,7 +202,7 @@ def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
         framed(b"GET / HTTP/1.1\r\n\r\n"),
         framed(ClientCodec("other").encode(StatusRequest(1))),
         framed(CODEC.encode(Welcome("a", None, None))),
-        framed(CODEC.encode(Answer(1, b""))),
+        framed(CODEC.encode(Answer(1, (b"",)))),
         (REQUEST_BYTES_MAX + 1).to_bytes(4, "big"),
     ],
 )
@@ -231,7 +231,7 @@ def test_random_requests(house: House) -> None:
     assert house.node.counters[BAD] > 0.98 * INPUTS
     assert house.node.applied == []
     assert len(house.door.connections) == 0
-    assert house.ask(submit(1, b"x")) == [Answer(1, msgspec.msgpack.encode("x@1"))]
+    assert house.ask(submit(1, b"x")) == [Answer(1, (msgspec.msgpack.encode("x@1"),))]
 
 
 # --------------------------------------------------------------------- the end

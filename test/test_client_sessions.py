@@ -21,7 +21,7 @@ from txpaxos.client import (
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded, QueryFailed, SessionExpired, ValueTooLarge
 from txpaxos.reads import Reading
 from txpaxos.wire.client_messages import Ask, Read, ReadAnswer, Refused, StatusAnswer, StatusRequest, Submit
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Command, session_born
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, session_born
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def street() -> Street:
 
 
 def submits(line: Line) -> list[Submit]:
-    return [one for one in line.said() if isinstance(one, Submit)]
+    return line.runs()
 
 
 # ------------------------------------------------------------------ sessions
@@ -108,8 +108,8 @@ def test_a_welcome_of_long_ago_is_asked_for_anew(street: Street) -> None:
     line.say(StatusAnswer(1, b"{}"))
     street.reactor.spend(WELCOME_SECONDS_MAX + 1)
     street.client.submit(b"x")
-    assert line.transport.disconnecting
     assert submits(line) == []
+    assert line.transport.disconnecting
     again = street.pick_up()
     assert again.node == line.node
     again.welcome(again.node, applied_through=9000)
@@ -122,18 +122,18 @@ def test_a_welcome_of_long_ago_is_asked_for_anew(street: Street) -> None:
 
 
 def test_whoever_looks_on_is_told_of_each_command_once() -> None:
-    told: list[Command] = []
+    told: list[Run] = []
     street = Street(sending=told.append)
     street.client.submit(b"x")
     street.client.submit(b"y")
     assert told == []
     line = street.accept()
-    sent = submits(line)
+    (sent,) = submits(line)
     line.answer(1, None)
     line.break_off()
     street.wait_for_call()
-    assert submits(street.accept()) == sent[1:]
-    assert told == [Command(one.session, one.sequence, one.acknowledged, one.command) for one in sent]
+    assert submits(street.accept()) == [Submit(2, sent.session, 2, 1, (b"y",))]
+    assert told == [Run(sent.session, 1, 0, (b"x", b"y"))]
 
 
 # ----------------------------------------------------------------- deadlines

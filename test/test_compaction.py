@@ -17,10 +17,11 @@ from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Voted
 from txpaxos.errors import OutcomeUnknown, StoreError
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.sessions import value_of
 from txpaxos.snapshots import SLOT_BYTES, Policy
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.store import DiskStore
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Audit, FetchSnapshot, SnapshotPart
 
 POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 50))
@@ -142,13 +143,13 @@ class TestAlone:
 
     def test_a_command_sent_again_after_the_restart_gets_its_first_outcome(self) -> None:
         together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
-        command = Command(SESSION, 1, 0, b"once")
+        run = Run(SESSION, 1, 0, (b"once",))
         together.lead()
-        first = together.wait(together.nodes["a"].submit_command(command))
+        first = together.wait(together.nodes["a"].submit_run(run))
         fill(together, 50)
         again = together.restart("a")
         assert again.applied[0] > 20
-        assert together.wait(again.submit_command(command)) == first
+        assert together.wait(again.submit_run(run)) == first
         assert again.lines.count(b"once") == 1
 
     def test_the_present_state_has_the_hash_that_a_snapshot_of_it_would_have(self) -> None:
@@ -351,32 +352,33 @@ def test_callers_that_wait_at_a_node_that_installs_get_their_first_outcome(joine
     joined.lead()
     node = joined.followers()[0]
     joined.cut_off(node.node)
-    commands = [Command(SESSION, sequence, 0, b"once %d" % sequence) for sequence in (1, 2, 3)]
-    waiting: list[list[Any]] = [outcome_of(node.submit_command(command)) for command in commands]
+    runs = [Run(SESSION, sequence, 0, (b"once %d" % sequence,)) for sequence in (1, 2, 3)]
+    waiting: list[list[Any]] = [outcome_of(node.submit_run(run)) for run in runs]
     leader = joined.lead_of_the_rest(node)
-    first = [joined.wait(leader.submit_command(command)) for command in commands[:2]]
+    first = [joined.wait(leader.submit_run(run)) for run in runs[:2]]
     fill(joined, 80, lambda: joined.lead_of_the_rest(node))
     assert waiting == [[], [], []]
     joined.cut.clear()
     assert joined.reactor.spend(20.0, lambda: all(waiting))
     assert [outcome for (outcome,) in waiting[:2]] == first
-    assert waiting[2][0].value() == 83
+    assert [value_of(outcome) for outcome in waiting[2][0]] == [83]
     assert told(joined, FetchSnapshot)
-    assert all(node.lines.count(command.payload) == 1 for command in commands)
+    assert all(node.lines.count(payload) == 1 for run in runs for payload in run.payloads)
 
 
 def test_of_an_outcome_that_is_no_longer_kept_nothing_is_known(joined: Joined) -> None:
     joined.lead()
     node = joined.followers()[0]
     joined.cut_off(node.node)
-    waiting: list[Any] = outcome_of(node.submit_command(Command(SESSION, 1, 0, b"once")))
+    waiting: list[Any] = outcome_of(node.submit_run(Run(SESSION, 1, 0, (b"once",))))
     leader = joined.lead_of_the_rest(node)
-    joined.wait(leader.submit_command(Command(SESSION, 1, 0, b"once")))
-    joined.wait(leader.submit_command(Command(SESSION, 2, 1, b"acknowledges it")))
+    joined.wait(leader.submit_run(Run(SESSION, 1, 0, (b"once",))))
+    joined.wait(leader.submit_run(Run(SESSION, 2, 1, (b"acknowledges it",))))
     fill(joined, 80, lambda: joined.lead_of_the_rest(node))
     joined.cut.clear()
     assert joined.reactor.spend(20.0, lambda: waiting)
-    assert waiting[0].check(OutcomeUnknown)
+    ((outcome,),) = waiting
+    assert outcome.error is OutcomeUnknown
 
 
 def test_a_read_that_waits_at_a_node_that_installs_sees_what_is_in_it(joined: Joined) -> None:

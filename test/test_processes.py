@@ -40,7 +40,7 @@ from txpaxos.storage.journal import SEGMENT_BYTES
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.client_messages import ClientCodec
 from txpaxos.wire.codec import Codec
-from txpaxos.wire.commands import Command, encode_batch
+from txpaxos.wire.commands import Run, encode_batch
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX, frame
 
 KILLS = int(os.environ.get("TXPAXOS_KILLS", "3"))
@@ -92,7 +92,7 @@ def test_proof_finds_what_is_wrong(tmp_path: Path) -> None:
     """The log holds +1, +2 (twice, sent again), +3 and +4; of +4 the client got no answer, +5 never arrived."""
     nodes, session = configure(tmp_path), bytes(8) + b"session!"
     amounts = (1, 2, 2, 3, 4)
-    values = tuple(encode_batch([Command(session, amount, 0, b"+%d" % amount)]) for amount in amounts)
+    values = tuple(encode_batch([Run(session, amount, 0, (b"+%d" % amount,))]) for amount in amounts)
     for node in NODES:
         store = DiskStore(tmp_path / node, "test", node, sync_in_thread=False, segment_bytes=4096)
         store.load()
@@ -119,7 +119,7 @@ def test_proof_finds_what_is_wrong(tmp_path: Path) -> None:
     assert "+3 after 1 was acknowledged as 6" in found(totals, {1: 1, 3: 6, 4: None})
     other = DiskStore(tmp_path / "c", "test", "c", sync_in_thread=False)
     other.load()
-    other.save([Learned(6, values[:1]), Learned(7, (encode_batch([Command(session, 7, 0, b"+7")]),))])
+    other.save([Learned(6, values[:1]), Learned(7, (encode_batch([Run(session, 7, 0, (b"+7",))]),))])
     other.close()
     assert found(totals, answers) == "the log of node c is another"
 

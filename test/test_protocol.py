@@ -27,7 +27,7 @@ from txpaxos.counter import Counter
 from txpaxos.errors import CommandFailed, OutcomeUnknown, Overloaded, ValueTooLarge
 from txpaxos.protocol import SUBJECT_BYTES_MAX, PaxosProtocol
 from txpaxos.submissions import CommandLimits
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 
 LOW = Ballot(1, "a")
 
@@ -76,13 +76,13 @@ def test_a_restart_applies_the_log_to_a_new_application() -> None:
 
 def test_a_restart_keeps_the_sessions() -> None:
     """A command sent again after the restart gets its first outcome."""
-    command = Command(SESSION, 1, 0, b"x")
+    run = Run(SESSION, 1, 0, (b"x",))
     bench = alone()
-    first = outcome_of(bench.node.submit_command(command))
+    first = outcome_of(bench.node.submit_run(run))
     bench.reactor.idle()
     submit(bench, b"y")
     again = restarted(bench)
-    second = outcome_of(again.node.submit_command(command))
+    second = outcome_of(again.node.submit_run(run))
     again.reactor.idle()
     assert second == first
     assert [one for _, one in again.node.applied] == [b"x", b"y"]

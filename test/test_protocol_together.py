@@ -9,9 +9,9 @@ import pytest
 from test.fakes import SESSION, Together, error_of, outcome_of
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CommandFailed, NodeStopped
-from txpaxos.sessions import Outcome
+from txpaxos.sessions import Failed, value_of
 from txpaxos.submissions import CommandLimits
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Forward, PeerMessage
 
 
@@ -78,21 +78,21 @@ def test_many_callers_on_every_node() -> None:
 
 
 def test_a_command_that_comes_through_two_nodes_is_applied_once(together: Together) -> None:
-    command = Command(SESSION, 1, 0, b"x")
-    outcomes = [outcome_of(node.submit_command(command)) for node in together.nodes.values()]
+    run = Run(SESSION, 1, 0, (b"x",))
+    outcomes: list[list[Any]] = [outcome_of(node.submit_run(run)) for node in together.nodes.values()]
     assert together.reactor.spend(10.0, lambda: all(outcomes))
-    assert [one.value() for (one,) in outcomes if isinstance(one, Outcome)] == ["x@1"] * 3
+    assert [[value_of(one) for one in run_outcomes] for (run_outcomes,) in outcomes] == [["x@1"]] * 3
     assert agree(together) == [(2, b"x")]
-    late = [together.wait(node.submit_command(command)) for node in together.nodes.values()]
-    assert [outcome.value() for outcome in late] == ["x@1"] * 3
+    late = [together.wait(node.submit_run(run)) for node in together.nodes.values()]
+    assert [[value_of(one) for one in run_outcomes] for run_outcomes in late] == [["x@1"]] * 3
 
 
 def test_apply_that_raises_does_so_everywhere(together: Together, logged_errors: list[dict[str, Any]]) -> None:
-    command = Command(SESSION, 1, 0, b"!bad")
+    run = Run(SESSION, 1, 0, (b"!bad",))
     with pytest.raises(CommandFailed, match="ValueError: no !bad at 2"):
         together.wait(together.followers()[0].submit(b"!bad"))
-    outcomes = [together.wait(node.submit_command(command)) for node in together.nodes.values()]
-    assert [outcome.error for outcome in outcomes] == ["ValueError: no !bad at 3"] * 3
+    outcomes = [together.wait(node.submit_run(run)) for node in together.nodes.values()]
+    assert outcomes == [[Failed(CommandFailed, "ValueError: no !bad at 3")]] * 3
     assert agree(together) == [(2, b"!bad"), (3, b"!bad")]
     assert (
         sorted((event["slot"], event["command"]) for event in logged_errors) == [(2, b"!bad")] * 3 + [(3, b"!bad")] * 3

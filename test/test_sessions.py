@@ -9,83 +9,118 @@ import msgspec
 import pytest
 
 import txpaxos.sessions
-from txpaxos.errors import CodecError, CommandFailed, SessionExpired
-from txpaxos.sessions import CHUNK_BYTES, ERROR_CHARACTERS_MAX, OUTCOMES_MAX, RESULT_BYTES_MAX, Outcome, Sessions
-from txpaxos.wire.commands import Command, new_session
+from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
+from txpaxos.sessions import (
+    CHUNK_BYTES,
+    ERROR_CHARACTERS_MAX,
+    OUTCOMES_MAX,
+    RESULT_BYTES_MAX,
+    Failed,
+    Outcome,
+    Sessions,
+    raised,
+    returned,
+    value_of,
+)
+from txpaxos.wire.commands import Run, new_session
 
 
 def named(number: int, born: int = 0) -> bytes:
     return new_session(b"%016d" % number, born)
 
 
-def command(sequence: int, acknowledged: int = 0, session: bytes = named(1)) -> Command:
-    return Command(session, sequence, acknowledged, b"payload")
+def command(sequence: int, acknowledged: int = 0, session: bytes = named(1)) -> Run:
+    """A run of one."""
+    return run(sequence, 1, acknowledged, session)
+
+
+def run(sequence: int, count: int, acknowledged: int = 0, session: bytes = named(1)) -> Run:
+    """So many commands from ``sequence`` on. The payload of each is its sequence."""
+    return Run(session, sequence, acknowledged, tuple(b"%d" % one for one in range(sequence, sequence + count)))
 
 
 def result(sequence: int) -> Outcome:
-    return Outcome.returned(sequence)
+    return returned(sequence)
 
 
-def record(sessions: Sessions, *commands: Command, slot: int = 1) -> None:
-    for one in commands:
-        sessions.record(slot, one, result(one.sequence))
+def record(sessions: Sessions, *runs: Run, slot: int = 1) -> None:
+    """Apply ``runs``: each command gives its sequence."""
+    for one in runs:
+        sessions.apply_once(slot, one, lambda _, payload: result(int(payload)))
+
+
+def is_applied(sessions: Sessions, one: Run) -> bool:
+    """Whether the first command of a run was applied."""
+    return sessions.outcomes(one)[0] is not None
+
+
+def outcome(sessions: Sessions, one: Run) -> Outcome | None:
+    """What is kept of the first command of a run."""
+    kept = sessions.outcomes(one)[0]
+    return None if isinstance(kept, Failed) and kept.error is OutcomeUnknown else kept
+
+
+def refusal(sessions: Sessions, slot: int, one: Run) -> Failed | None:
+    """Why the first command of a run is not applied at ``slot``; ``None`` if it is."""
+    gave = sessions.apply_once(slot, one, lambda _, payload: result(int(payload)))[0]
+    return gave if isinstance(gave, Failed) else None
 
 
 def test_a_new_table_knows_nothing() -> None:
     sessions = Sessions()
-    assert not sessions.is_applied(command(1))
-    assert sessions.outcome(command(1)) is None
+    assert not is_applied(sessions, command(1))
+    assert outcome(sessions, command(1)) is None
     assert len(sessions) == 0
 
 
 def test_an_outcome_is_kept_as_it_was() -> None:
     sessions = Sessions()
-    sessions.record(1, command(1), Outcome.raised("no"))
-    sessions.record(1, command(2), Outcome.returned(None))
-    assert sessions.is_applied(command(1))
-    assert sessions.outcome(command(1)) == Outcome(error="no")
-    assert sessions.outcome(command(2)) == Outcome(b"\xc0")
+    sessions.apply_once(1, command(1), lambda *_: raised("no"))
+    sessions.apply_once(1, command(2), lambda *_: returned(None))
+    assert is_applied(sessions, command(1))
+    assert outcome(sessions, command(1)) == Failed(CommandFailed, "no")
+    assert outcome(sessions, command(2)) == b"\xc0"
     assert len(sessions) == 1
 
 
 def test_sessions_are_apart() -> None:
     sessions = Sessions()
     record(sessions, command(1))
-    assert not sessions.is_applied(command(1, session=named(2)))
-    assert sessions.outcome(command(1, session=named(2))) is None
+    assert not is_applied(sessions, command(1, session=named(2)))
+    assert outcome(sessions, command(1, session=named(2))) is None
 
 
 def test_out_of_order() -> None:
     """A later command that overtook an earlier one says nothing about that one."""
     sessions = Sessions()
     record(sessions, command(3), command(1))
-    assert [sessions.is_applied(command(sequence)) for sequence in (1, 2, 3, 4)] == [True, False, True, False]
+    assert [is_applied(sessions, command(sequence)) for sequence in (1, 2, 3, 4)] == [True, False, True, False]
     record(sessions, command(2))
-    assert [sessions.outcome(command(sequence)) for sequence in (1, 2, 3)] == [result(1), result(2), result(3)]
+    assert [outcome(sessions, command(sequence)) for sequence in (1, 2, 3)] == [result(1), result(2), result(3)]
 
 
 def test_what_is_acknowledged_is_applied_and_forgotten() -> None:
     sessions = Sessions()
     record(sessions, command(1), command(2), command(3), command(4, acknowledged=2))
-    assert [sessions.outcome(command(sequence)) for sequence in (1, 2)] == [None, None]
-    assert [sessions.is_applied(command(sequence)) for sequence in (1, 2)] == [True, True]
-    assert [sessions.outcome(command(sequence)) for sequence in (3, 4)] == [result(3), result(4)]
+    assert [outcome(sessions, command(sequence)) for sequence in (1, 2)] == [None, None]
+    assert [is_applied(sessions, command(sequence)) for sequence in (1, 2)] == [True, True]
+    assert [outcome(sessions, command(sequence)) for sequence in (3, 4)] == [result(3), result(4)]
 
 
 def test_what_is_acknowledged_stays_so() -> None:
     """Commands that overtake each other carry older acknowledgements, which take nothing back."""
     sessions = Sessions()
     record(sessions, command(9, acknowledged=7), command(8, acknowledged=5))
-    assert sessions.is_applied(command(7))
-    assert sessions.is_applied(command(6))
-    assert sessions.outcome(command(8)) == result(8)
+    assert is_applied(sessions, command(7))
+    assert is_applied(sessions, command(6))
+    assert outcome(sessions, command(8)) == result(8)
 
 
 def test_memory_of_a_session_that_acknowledges_is_bounded() -> None:
     sessions = Sessions()
     for sequence in range(1, 10_000):
         record(sessions, command(sequence, acknowledged=max(0, sequence - 3)))
-    assert sum(sessions.outcome(command(sequence)) is not None for sequence in range(10_000)) == 3
+    assert sum(outcome(sessions, command(sequence)) is not None for sequence in range(10_000)) == 3
 
 
 def test_the_session_used_longest_ago_is_forgotten() -> None:
@@ -95,9 +130,9 @@ def test_the_session_used_longest_ago_is_forgotten() -> None:
     record(sessions, command(2, session=first))  # used again: now the second is the oldest
     record(sessions, command(1, session=third))
     assert len(sessions) == 2
-    assert sessions.is_applied(command(1, session=first))
-    assert not sessions.is_applied(command(1, session=second))
-    assert sessions.is_applied(command(1, session=third))
+    assert is_applied(sessions, command(1, session=first))
+    assert not is_applied(sessions, command(1, session=second))
+    assert is_applied(sessions, command(1, session=third))
 
 
 def test_looking_does_not_change_who_is_forgotten() -> None:
@@ -105,61 +140,58 @@ def test_looking_does_not_change_who_is_forgotten() -> None:
     sessions = Sessions(sessions_max=2)
     first, second, third = map(named, (1, 2, 3))
     record(sessions, command(1, session=first), command(1, session=second))
-    assert sessions.is_applied(command(1, session=first))
-    assert sessions.outcome(command(1, session=first)) == result(1)
+    assert is_applied(sessions, command(1, session=first))
+    assert outcome(sessions, command(1, session=first)) == result(1)
     record(sessions, command(1, session=third))
-    assert not sessions.is_applied(command(1, session=first))
+    assert not is_applied(sessions, command(1, session=first))
 
 
 def test_equal_logs_make_equal_tables() -> None:
     rng = Random(1)
-    tables = Sessions(sessions_max=5), Sessions(sessions_max=5)
-    names = list(map(named, range(9)))
-    for _ in range(2000):
+    tables = [Sessions(sessions_max=5, kept_bytes_max=100) for _ in range(2)]
+    for slot in range(1, 4000):
         sequence = rng.randrange(1, 50)
-        one = command(sequence, rng.randrange(sequence), rng.choice(names))
-        for number, table in enumerate(tables):
-            if number:  # the other node is asked a lot in between
-                table.is_applied(command(rng.randrange(50), 0, names[0]))
-            if not table.is_applied(one):
-                record(table, one)
-    every = [command(sequence, 0, name) for sequence in range(50) for name in names]
-    assert [tables[0].is_applied(one) for one in every] == [tables[1].is_applied(one) for one in every]
-    assert [tables[0].outcome(one) for one in every] == [tables[1].outcome(one) for one in every]
-    assert any(tables[0].outcome(one) for one in every)
+        name = named(rng.randrange(9), max(0, slot - slot % 50 - 1))
+        one = run(sequence, rng.randrange(1, 9), rng.randrange(sequence + 4), name)
+        tables[1].outcomes(run(rng.randrange(50), 3, 0, name))  # the other node is asked a lot in between
+        gave = [table.apply_once(slot, one, lambda _, payload: result(int(payload))) for table in tables]
+        assert gave[0] == gave[1]
+        assert list(tables[0].dump()) == list(tables[1].dump())
+    assert tables[0].horizon > 0
+    assert any(not isinstance(one, Failed) for one in tables[0].outcomes(run(0, 60, session=name)) if one)
 
 
 # -------------------------------------------------------------------- outcomes
 
 
 def test_what_apply_returned_comes_back() -> None:
-    assert Outcome.returned({"total": [1, 2.5, None, "three", b"four"]}).value() == {
+    assert value_of(returned({"total": [1, 2.5, None, "three", b"four"]})) == {
         "total": [1, 2.5, None, "three", b"four"]
     }
-    assert Outcome.returned(None).value() is None
-    assert Outcome.returned((1, 2)).value() == [1, 2]
+    assert value_of(returned(None)) is None
+    assert value_of(returned((1, 2))) == [1, 2]
 
 
 def test_what_apply_raised_is_raised() -> None:
     with pytest.raises(CommandFailed, match=r"^ValueError: no$"):
-        Outcome.raised("ValueError: no").value()
+        value_of(raised("ValueError: no"))
     with pytest.raises(SessionExpired, match=r"^forgotten$"):
-        Outcome(error="forgotten", expired=True).value()
+        value_of(Failed(SessionExpired, "forgotten"))
 
 
 @pytest.mark.parametrize("value", [object(), 2**64, "\ud800", bytes(RESULT_BYTES_MAX)])
 def test_a_result_that_cannot_be_kept(value: object) -> None:
-    outcome = Outcome.returned(value)
-    assert outcome.result is None
-    assert outcome.error is not None
-    assert outcome.error.startswith("applied, but its result cannot be kept: ")
-    outcome.error.encode()
-    assert "\n" not in outcome.error
+    outcome = returned(value)
+    assert isinstance(outcome, Failed)
+    assert outcome.error is CommandFailed
+    assert outcome.reason.startswith("applied, but its result cannot be kept: ")
+    outcome.reason.encode()
+    assert "\n" not in outcome.reason
 
 
 def test_words_can_be_sent_and_are_few() -> None:
-    assert Outcome.raised("\ud800!").error == r"\ud800!"
-    assert len(Outcome.raised("x" * 10**6).error or "") == ERROR_CHARACTERS_MAX
+    assert raised("\ud800!").reason == r"\ud800!"
+    assert len(raised("x" * 10**6).reason) == ERROR_CHARACTERS_MAX
 
 
 # ------------------------------------------------------------------- expiry
@@ -169,9 +201,9 @@ def test_the_horizon_is_the_last_use_of_the_newest_forgotten() -> None:
     sessions = Sessions(sessions_max=2)
     assert sessions.horizon == 0
     for number in (1, 2, 3, 4):
-        record(sessions, command(1, session=named(number)), slot=number * 10)
+        record(sessions, command(1, session=named(number, number * 10 - 1)), slot=number * 10)
     assert sessions.horizon == 20
-    record(sessions, command(2, session=named(3)), slot=50)
+    record(sessions, command(2, session=named(3, 29)), slot=50)
     record(sessions, command(1, session=named(5, born=49)), slot=60)
     assert sessions.horizon == 40
 
@@ -181,16 +213,17 @@ def test_a_command_of_a_forgotten_session_is_refused() -> None:
     sessions = Sessions(sessions_max=2)
     for number in (1, 2, 3):
         record(sessions, command(1, session=named(number)), slot=number * 10)
-    late = command(1, session=named(1))
-    assert not sessions.is_applied(late)
-    assert sessions.outcome(late) is None
-    assert sessions.is_expired(late)
-    refusal = sessions.refusal(99, late)
-    assert refusal is not None
-    assert refusal.expired
-    assert refusal.error == "session made at slot 0 is no longer known; command 1 was not applied now"
-    assert sessions.refusal(99, command(7, session=named(1))) is not None  # nor is any other of that session
-    assert sessions.refusal(99, command(2, session=named(2))) is None
+    late = run(1, 2, session=named(1))
+    assert sessions.outcomes(late) == [None, None]
+    assert sessions.is_expired(late.session)
+    words = "session made at slot 0 is no longer known; commands from 1 on were not applied now"
+    assert sessions.apply_once(99, late, _never) == [Failed(SessionExpired, words)] * 2
+    assert refusal(sessions, 99, command(7, session=named(1))) is not None  # nor is any other of that session
+    assert refusal(sessions, 99, command(2, session=named(2))) is None
+
+
+def _never(slot: int, payload: bytes) -> Outcome:
+    raise AssertionError(payload)
 
 
 @pytest.mark.parametrize(("born", "new"), [(0, False), (9, False), (10, True), (11, True), (98, True)])
@@ -200,40 +233,39 @@ def test_a_session_made_since_the_horizon_is_new_for_sure(born: int, new: bool) 
         record(sessions, command(1, session=named(number)), slot=number * 10)
     assert sessions.horizon == 10
     one = command(1, session=named(3, born))
-    assert sessions.is_expired(one) is not new
-    assert (sessions.refusal(99, one) is None) is new
+    assert sessions.is_expired(one.session) is not new
+    assert (refusal(sessions, 99, one) is None) is new
 
 
 @pytest.mark.parametrize("born", [5, 6, 2**64 - 1])
 def test_a_session_from_the_future_is_refused(born: int) -> None:
     """Forgotten, it would always count as new."""
     sessions = Sessions()
-    refusal = sessions.refusal(5, command(1, session=named(1, born)))
-    assert refusal is not None
-    assert refusal.expired
-    assert str(born) in (refusal.error or "")
-    assert sessions.refusal(5, command(1, session=named(1, 4))) is None
+    refused = sessions.apply_once(5, run(1, 2, session=named(1, born)), _never)
+    words = f"the session says it was made at slot {born}, its commands are in 5"
+    assert refused == [Failed(SessionExpired, words)] * 2
+    assert refusal(sessions, 5, command(1, session=named(1, 4))) is None
 
 
 def test_never_applied_twice() -> None:
     """Whatever is forgotten, and in whichever order commands come again."""
     rng = Random(5)
     sessions = Sessions(sessions_max=5)
-    applied: set[tuple[bytes, int]] = set()
+    applied: set[tuple[bytes, bytes]] = set()
     made: list[bytes] = []
     refused = 0
     for slot in range(1, 5000):
         if not made or rng.random() < 0.1:
             made.append(named(len(made), max(0, slot - 1 - rng.randrange(5))))
-        one = command(rng.randrange(1, 4), 0, rng.choice(made[-20:]))
-        if sessions.is_applied(one):
-            continue
-        if sessions.refusal(slot, one) is not None:
-            refused += 1
-            continue
-        assert (one.session, one.sequence) not in applied
-        applied.add((one.session, one.sequence))
-        record(sessions, one, slot=slot)
+        one = run(rng.randrange(1, 4), rng.randrange(1, 4), 0, rng.choice(made[-20:]))
+
+        def apply(_: int, payload: bytes, session: bytes = one.session) -> Outcome:
+            assert (session, payload) not in applied
+            applied.add((session, payload))
+            return result(int(payload))
+
+        outcomes = sessions.apply_once(slot, one, apply)
+        refused += any(isinstance(outcome, Failed) for outcome in outcomes)
     assert len(applied) > 500
     assert refused > 500
 
@@ -245,43 +277,43 @@ def test_outcomes_of_a_session_are_bounded() -> None:
     sessions = Sessions()
     for sequence in range(1, 3 * OUTCOMES_MAX):
         record(sessions, command(sequence))
-    kept = [one for one in range(1, 3 * OUTCOMES_MAX) if sessions.outcome(command(one)) is not None]
+    kept = [one for one in range(1, 3 * OUTCOMES_MAX) if outcome(sessions, command(one)) is not None]
     assert OUTCOMES_MAX * 7 // 8 <= len(kept) <= OUTCOMES_MAX
     assert kept[-1] == 3 * OUTCOMES_MAX - 1
     assert kept == list(range(kept[0], 3 * OUTCOMES_MAX))
-    assert all(sessions.is_applied(command(one)) for one in range(1, 3 * OUTCOMES_MAX))
+    assert all(is_applied(sessions, command(one)) for one in range(1, 3 * OUTCOMES_MAX))
 
 
 def test_results_are_bounded_and_those_used_longest_ago_go_first() -> None:
     sessions = Sessions(kept_bytes_max=3000)
     for number in range(1, 5):
-        sessions.record(number, command(1, session=named(number)), Outcome(bytes(1000)))
-    assert [sessions.outcome(command(1, session=named(number))) is None for number in range(1, 5)] == [
+        sessions.apply_once(number, command(1, session=named(number)), lambda *_: bytes(1000))
+    assert [outcome(sessions, command(1, session=named(number))) is None for number in range(1, 5)] == [
         True,
         False,
         False,
         False,
     ]
-    assert sessions.is_applied(command(1, session=named(1)))  # as well as before
-    sessions.record(5, command(2, 1, session=named(2)), Outcome(bytes(10)))  # acknowledged: there is room again
-    sessions.record(6, command(1, session=named(6)), Outcome(bytes(900)))
-    assert all(sessions.outcome(command(1, session=named(number))) for number in (3, 4, 6))
+    assert is_applied(sessions, command(1, session=named(1)))  # as well as before
+    sessions.apply_once(5, command(2, 1, session=named(2)), lambda *_: bytes(10))  # acknowledged: there is room again
+    sessions.apply_once(6, command(1, session=named(6)), lambda *_: bytes(900))
+    assert all(outcome(sessions, command(1, session=named(number))) for number in (3, 4, 6))
 
 
 def test_results_of_one_session_alone_are_bounded() -> None:
     sessions = Sessions(kept_bytes_max=3000)
     for sequence in range(1, 100):
-        sessions.record(sequence, command(sequence), Outcome(bytes(1000)))
-    assert sum(sessions.outcome(command(sequence)) is not None for sequence in range(1, 100)) <= 3
-    assert all(sessions.is_applied(command(sequence)) for sequence in range(1, 100))
+        sessions.apply_once(sequence, command(sequence), lambda *_: bytes(1000))
+    assert sum(outcome(sessions, command(sequence)) is not None for sequence in range(1, 100)) <= 3
+    assert all(is_applied(sessions, command(sequence)) for sequence in range(1, 100))
 
 
 def test_acknowledging_far_ahead_takes_no_time() -> None:
     sessions = Sessions()
     record(sessions, command(1), command(2), command(2**64 - 1, acknowledged=2**64 - 2))
-    assert sessions.outcome(command(2)) is None
-    assert sessions.is_applied(command(2**63))
-    assert sessions.outcome(command(2**64 - 1)) == result(2**64 - 1)
+    assert outcome(sessions, command(2)) is None
+    assert is_applied(sessions, command(2**63))
+    assert outcome(sessions, command(2**64 - 1)) == result(2**64 - 1)
 
 
 # -------------------------------------------------------------------- dumps
@@ -299,10 +331,9 @@ def act(sessions: Sessions, rng: Random, slot: int) -> None:
     """Something happens at ``slot``, mostly in a session that was used before, sometimes in one that is forgotten."""
     sequence = slot % 200 + rng.randrange(1, 50)
     name = named(rng.randrange(60), max(0, slot // 200 * 200 - 1))
-    one = command(sequence, rng.randrange(max(1, sequence - 40), sequence + 1) - 1, name)
-    outcome = Outcome(rng.randbytes(rng.randrange(500))) if rng.random() < 0.9 else Outcome.raised("no")
-    if not sessions.is_applied(one) and sessions.refusal(slot, one) is None:
-        sessions.record(slot, one, outcome)
+    one = run(sequence, rng.randrange(1, 4), rng.randrange(max(1, sequence - 40), sequence + 1) - 1, name)
+    gives: list[Outcome] = [rng.randbytes(rng.randrange(500)) if rng.random() < 0.9 else raised("no") for _ in "123"]
+    sessions.apply_once(slot, one, lambda _, payload: gives[int(payload) - sequence])
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 500, CHUNK_BYTES])
@@ -353,8 +384,8 @@ def test_chunks_are_small_but_for_a_big_result() -> None:
     for number in range(3000):
         record(sessions, command(1, session=named(number)))
     for sequence in range(1, 100):
-        sessions.record(1, command(sequence, session=named(9999)), Outcome(bytes(3000)))
-    sessions.record(1, command(100, session=named(9999)), Outcome(bytes(200_000)))
+        sessions.apply_once(1, command(sequence, session=named(9999)), lambda *_: bytes(3000))
+    sessions.apply_once(1, command(100, session=named(9999)), lambda *_: bytes(200_000))
     chunks = list(sessions.dump())
     assert sorted(map(len, chunks))[-2] < CHUNK_BYTES + 4000
     assert len(chunks[-1]) > 200_000

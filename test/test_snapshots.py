@@ -17,10 +17,11 @@ from txpaxos.applier import Applier
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import StoreError
+from txpaxos.sessions import value_of
 from txpaxos.snapshots import SLOT_BYTES, Policy, Snapshots, Taken
 from txpaxos.storage.execute import Execute, Work
 from txpaxos.storage.memory import MemoryStore
-from txpaxos.wire.commands import Command, encode_batch
+from txpaxos.wire.commands import Run, encode_batch
 
 CHUNK = 3
 
@@ -77,8 +78,8 @@ class Camera:
         """So many slots, of 100 bytes of value each, are chosen and applied; then, or never, time is given."""
         for _ in range(count):
             slot = self.applier.applied_through + 1
-            head = len(encode_batch([Command(SESSION, slot, 0, b"")]))
-            chosen = Chosen(slot, encode_batch([Command(SESSION, slot, 0, (b"%d" % slot).ljust(100 - head))]))
+            head = len(encode_batch([Run(SESSION, slot, 0, (b"",))]))
+            chosen = Chosen(slot, encode_batch([Run(SESSION, slot, 0, ((b"%d" % slot).ljust(100 - head),))]))
             assert len(chosen.value) == 100
             for _ in self.applier.apply(chosen):
                 pass
@@ -200,10 +201,8 @@ class TestWhat:
         camera.choose(12)
         again = camera.restored()
         for slot in range(1, 13):
-            assert again.applier.sessions.is_applied(Command(SESSION, slot, 0, b"")) is (slot <= 10)
-        outcome = again.applier.sessions.outcome(Command(SESSION, 4, 0, b""))
-        assert outcome is not None
-        assert outcome.value() == 4
+            (outcome,) = again.applier.sessions.outcomes(Run(SESSION, slot, 0, (b"",)))
+            assert (outcome and value_of(outcome)) == (slot if slot <= 10 else None)
 
     def test_a_state_of_no_chunks_and_one_of_bytes(self) -> None:
         class Plain(Log):

@@ -11,16 +11,21 @@ from twisted.internet.defer import Deferred
 from test.fakes import error_of, outcome_of, unpack
 from txpaxos.applier import Applier
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import OutcomeUnknown, Overloaded, ValueTooLarge
-from txpaxos.sessions import Outcome, Sessions
-from txpaxos.submissions import CommandLimits, Submissions
-from txpaxos.wire.commands import Command, decode_batch, encode_batch, new_session
+from txpaxos.errors import OutcomeUnknown, Overloaded, SessionExpired, ValueTooLarge
+from txpaxos.sessions import Failed, Outcome, Sessions, returned
+from txpaxos.submissions import CommandLimits, Outcomes, Submissions
+from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 
 SESSION, OTHER = new_session(b"1" * 16, 0), new_session(b"2" * 16, 0)
 
 
-def command(sequence: int, payload: bytes = b"x", session: bytes = SESSION, acknowledged: int = 0) -> Command:
-    return Command(session, sequence, acknowledged, payload)
+def command(sequence: int, payload: bytes = b"x", session: bytes = SESSION, acknowledged: int = 0) -> Run:
+    """A run of one."""
+    return Run(session, sequence, acknowledged, (payload,))
+
+
+def run(sequence: int, *payloads: bytes, session: bytes = SESSION, acknowledged: int = 0) -> Run:
+    return Run(session, sequence, acknowledged, payloads)
 
 
 class Desk:
@@ -34,22 +39,33 @@ class Desk:
         if leading:
             self.submissions.lead()
 
-    def take(self, *commands: Command) -> list[Deferred[Outcome]]:
-        return [self.submissions.take(one) for one in commands]
+    def take(self, *runs: Run) -> list[Deferred[Outcomes]]:
+        return [self.submissions.take(one) for one in runs]
 
-    def next_batch(self) -> tuple[Command, ...]:
+    def next_batch(self) -> tuple[Run, ...]:
         value = self.submissions.next_value()
         return () if value is None else decode_batch(value)
 
-    def apply(self, *commands: Command) -> None:
-        """A slot with ``commands`` is chosen."""
-        chosen = Chosen(self.applier.applied_through + 1, encode_batch(commands))
-        for one, outcome in self.applier.apply(chosen):
-            self.submissions.finish(one, outcome)
+    def apply(self, *runs: Run) -> None:
+        """A slot with ``runs`` is chosen."""
+        chosen = Chosen(self.applier.applied_through + 1, encode_batch(runs))
+        for one, outcomes in self.applier.apply(chosen):
+            self.submissions.finish(one, outcomes)
 
 
-def sequences(commands: Sequence[Command]) -> list[int]:
-    return [one.sequence for one in commands]
+def sequences(runs: Sequence[Run]) -> list[int]:
+    return [sequence for one in runs for sequence in one.sequences]
+
+
+def results(*values: object) -> list[Outcome]:
+    return [returned(value) for value in values]
+
+
+def error_in(waiting: Deferred[Outcomes]) -> type[Exception]:
+    """The error of the only command of a run."""
+    (outcome,) = unpack(outcome_of(waiting))
+    assert isinstance(outcome, Failed)
+    return outcome.error
 
 
 # ------------------------------------------------------------- the leader
@@ -135,7 +151,7 @@ def test_the_outcome_reaches_whoever_waits() -> None:
     assert len(desk.submissions) == 1
     assert outcome == []
     desk.apply(command(1, b"hello"))
-    assert outcome == [Outcome.returned("hello")]
+    assert outcome == [results("hello")]
 
 
 def test_the_same_command_twice_at_one_node() -> None:
@@ -144,14 +160,14 @@ def test_the_same_command_twice_at_one_node() -> None:
     outcomes = [outcome_of(waiting) for waiting in desk.take(command(1), command(1))]
     assert sequences(desk.next_batch()) == [1]
     desk.apply(command(1))
-    assert outcomes == [[Outcome.returned("x")], [Outcome.returned("x")]]
+    assert outcomes == [[results("x")], [results("x")]]
 
 
 def test_a_command_that_was_applied_is_answered_at_once() -> None:
     desk = Desk(leading=True)
     desk.apply(command(1, b"first"))
     (waiting,) = desk.take(command(1, b"first"))
-    assert unpack(outcome_of(waiting)) == Outcome.returned("first")
+    assert unpack(outcome_of(waiting)) == results("first")
     assert desk.submissions.next_value() is None
 
 
@@ -159,7 +175,7 @@ def test_a_command_whose_outcome_was_acknowledged() -> None:
     desk = Desk(leading=True)
     desk.apply(command(1), command(2, acknowledged=1))
     (waiting,) = desk.take(command(1))
-    assert isinstance(error_of(waiting), OutcomeUnknown)
+    assert error_in(waiting) is OutcomeUnknown
 
 
 def test_a_waiting_command_that_turns_out_to_be_acknowledged() -> None:
@@ -168,7 +184,7 @@ def test_a_waiting_command_that_turns_out_to_be_acknowledged() -> None:
     (waiting,) = desk.take(command(1))
     desk.apply(command(2, acknowledged=1))
     desk.apply(command(1))
-    assert isinstance(error_of(waiting), OutcomeUnknown)
+    assert error_in(waiting) is OutcomeUnknown
 
 
 def test_too_large() -> None:
@@ -217,7 +233,7 @@ def test_a_caller_that_gave_up_does_no_harm() -> None:
     gave_up.addErrback(lambda _: None)
     gave_up.cancel()
     desk.apply(*desk.next_batch())
-    assert unpack(outcome_of(waits)) == Outcome.returned("x")
+    assert unpack(outcome_of(waits)) == results("x")
 
 
 # ------------------------------------------------------------ the followers
@@ -271,7 +287,7 @@ def test_what_will_never_be_applied_is_not_forwarded_for_ever() -> None:
     desk.submissions.due(0.0)
     desk.apply(command(2, acknowledged=1))
     assert desk.submissions.due(100.0) == ()
-    assert isinstance(error_of(gave_up), OutcomeUnknown)
+    assert error_in(gave_up) is OutcomeUnknown
     assert len(desk.submissions) == 0
     assert desk.submissions.wake_at is None
 
@@ -357,7 +373,7 @@ def test_a_command_of_a_forgotten_session_is_answered_at_once() -> None:
     desk = Desk(leading=True)
     expire(desk)
     (waiting,) = desk.take(command(2))
-    assert unpack(outcome_of(waiting)).expired
+    assert error_in(waiting) is SessionExpired
     assert desk.submissions.next_value() is None
     desk.submissions.take_forwarded([command(2)])
     assert desk.submissions.next_value() is None
@@ -367,13 +383,12 @@ def test_a_session_forgotten_while_its_command_waits() -> None:
     leader, follower = Desk(leading=True), Desk(leading=False)
     for desk in (leader, follower):
         (waiting,) = desk.take(command(2))
-        outcome = outcome_of(waiting)
         expire(desk)
         if desk is follower:
             assert desk.submissions.due(100.0) == ()
         else:
             desk.apply(*desk.next_batch())
-        assert unpack(outcome).expired
+        assert error_in(waiting) is SessionExpired
         assert len(desk.submissions) == 0
 
 
@@ -396,17 +411,17 @@ def test_a_command_forwarded_here_before_is_waited_for() -> None:
     (waiting,) = desk.take(command(1))
     assert sequences(desk.next_batch()) == [1]
     desk.apply(command(1))
-    assert unpack(outcome_of(waiting)) == Outcome.returned("x")
+    assert unpack(outcome_of(waiting)) == results("x")
 
 
 def test_to_submit_one_more_does_not_look_through_all() -> None:
     """With 20,000 waiting for their leader, as with one."""
-    looked: list[Command] = []
+    looked: list[Run] = []
 
     class Watched(Sessions):
-        def is_applied(self, one: Command) -> bool:
-            looked.append(one)
-            return super().is_applied(one)
+        def outcomes(self, run: Run) -> list[Outcome | None]:
+            looked.append(run)
+            return super().outcomes(run)
 
     desk = Desk(leading=False)
     desk.take(*[command(sequence) for sequence in range(1, 20_000)])

@@ -28,8 +28,8 @@ def client_again(data: bytes) -> None:
 
 
 def batch_again(data: bytes) -> None:
-    commands = decode_batch(data)
-    assert decode_batch(encode_batch(commands)) == commands
+    runs = decode_batch(data)
+    assert decode_batch(encode_batch(runs)) == runs
 
 
 PEER_BYTES = [CODEC.encode(sample) for sample in PEER_SAMPLES]

@@ -90,7 +90,11 @@ class House:
 
 
 def submit(number: int, command: bytes, sequence: int = 1, session: bytes = SESSION) -> Submit:
-    return Submit(number, session, sequence, 0, command)
+    return submit_run(number, (command,), sequence, session)
+
+
+def submit_run(number: int, commands: tuple[bytes, ...], sequence: int = 1, session: bytes = SESSION) -> Submit:
+    return Submit(number, session, sequence, 0, commands)
 
 
 def refusals(visitor: Visitor) -> list[tuple[int, str]]:

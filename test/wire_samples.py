@@ -48,7 +48,7 @@ from txpaxos.wire.client_messages import (
     Welcome,
 )
 from txpaxos.wire.codec import Codec
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, SnapshotPart
 
 COUNTS = st.integers(0, 2**64 - 1)
@@ -59,7 +59,9 @@ BALLOTS = st.builds(Ballot, COUNTS, NAMES | st.just(""))
 PROPOSALS = st.builds(Proposal, BALLOTS, VALUES)
 VOTES = st.builds(Vote, COUNTS, BALLOTS, VALUES)
 SESSIONS = st.binary(min_size=8, max_size=32)
-COMMANDS = st.builds(Command, SESSIONS, COUNTS, COUNTS, VALUES)
+PAYLOADS = st.lists(VALUES, min_size=1, max_size=6).map(tuple)
+FIRSTS = st.integers(0, 2**64 - 6)
+RUNS = st.builds(Run, SESSIONS, FIRSTS, COUNTS, PAYLOADS)
 
 
 def tuples(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -94,26 +96,26 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     SnapshotPart: st.builds(SnapshotPart, SLOTS, COUNTS, COUNTS, VALUES),
     Audit: st.builds(Audit, SLOTS, VALUES, VALUES),
     Hello: st.builds(Hello),
-    Forward: st.builds(Forward, tuples(COMMANDS)),
+    Forward: st.builds(Forward, tuples(RUNS)),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
-    Submit: st.builds(Submit, COUNTS, SESSIONS, COUNTS, COUNTS, VALUES),
+    Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
     Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS),
-    Answer: st.builds(Answer, COUNTS, VALUES),
+    Answer: st.builds(Answer, COUNTS, tuples(VALUES)),
     AskAnswer: st.builds(AskAnswer, COUNTS, st.none() | VALUES),
     ReadAnswer: st.builds(ReadAnswer, COUNTS, COUNTS, VALUES),
     StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
-    Refused: st.builds(Refused, COUNTS, st.text(), st.text()),
+    Refused: st.builds(Refused, COUNTS, st.text(), st.text(), COUNTS),
 }
 
 CODEC = Codec("orders", "node-a", 0x0123456789ABCDEF)
 CLIENT_CODEC = ClientCodec("orders")
 
 BALLOT, HIGHER = Ballot(7, "node-a"), Ballot(300, "node-b")
-BATCH = (Command(b"session1", 1, 0, b"put"), Command(b"\xff" * 32, 2**64 - 1, 70000, b""))
+BATCH = (Run(b"session1", 1, 0, (b"put", b"get")), Run(b"\xff" * 32, 2**64 - 1, 70000, (b"",)))
 
 PEER_SAMPLES: tuple[Any, ...] = (
     Prepare(BALLOT),
@@ -143,16 +145,16 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Audit(40, b"log", b"state"),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
-    Submit(1, b"session1", 5, 4, b"put"),
+    Submit(1, b"session1", 5, 4, (b"put", b"get")),
     Ask(2, "größe", b"value"),
     StatusRequest(3),
     Read(4, b"get", True),
     Welcome("node-a", "node-b", "[::1]:7002", 42),
-    Answer(1, b"\xc0"),
+    Answer(1, (b"\xc0", b"\x07")),
     AskAnswer(2, None),
     ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
-    Refused(1, "Overloaded", "too much is waiting: send it again later"),
+    Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
 )
 
 

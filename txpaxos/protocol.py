@@ -226,7 +226,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         return NodeStatus(
             self._replica.status(),
             self._applier.applied_through,
-            len(self._submissions),
+            len(self._submissions) + len(self._session),
             self._compaction.status(),
             dict(self.counters),
         )
