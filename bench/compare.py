@@ -1,103 +1,205 @@
-"""Ours and theirs on this machine, in turn in one run (A B A B): rates, latencies, CPU, datagrams.
+"""Ours and theirs on this machine, in turn in one run (A B A B): rates, latencies, and what they cost.
 
-python -m bench.compare closed [--pairs 3] [--seconds 5] [--json FILE]
+    python -m bench.compare [all | closed | open | ...] [--pairs 3] [--seconds 5] [--json FILE] [--plot FILE.png]
+
+etcd is Debian's ``etcd-server``, driven by ``h2load`` of Debian's ``nghttp2-client``; PySyncObj is from PyPI
+(``pip install 'txpaxos[bench]'``). What is not there is skipped.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import click
 
-from bench import etcd
-from bench.etcd import Etcd
-from bench.figures import Sample, median_sample, ratio_of_pairs
+from bench.experiments import in_process, leader_kills, long_runs, network_loads, one_write, slow_disk
 from bench.machine import about
-from bench.ours import Ours
-from bench.system import Load, System
-from txpaxos.cli.printing import table
+from bench.report import Report
+from bench.setting import Setting
 from txpaxos.cli.running import run
 
-OUTSTANDING = (1, 64, 256, 1024)
-HEAD = ("outstanding", "system", "puts/s", "ratio", "p50 ms", "p99 ms", "p99.9 ms")
-HEAD_COSTS = ("CPU us leader", "followers", "client", "datagrams")
+Experiment: TypeAlias = Callable[[Setting], Awaitable[Report]]
 
 
-@attrs.frozen
-class Point:
-    """One load, and what was measured under it: system to its samples, in the order of the runs."""
-
-    load: Load
-    samples: dict[str, list[Sample]]
-
-
-async def alternate(systems: Sequence[System], loads: Sequence[Load], pairs: int) -> list[Point]:
-    """Put each load on each system in turn, so often."""
-    points = [Point(load, {system.name: [] for system in systems}) for load in loads]
-    for pair in range(pairs):
-        for point in points:
-            for system in systems:
-                sample = await system.put(point.load)
-                point.samples[system.name].append(sample)
-                click.echo(f"pair {pair + 1}: {point.load.outstanding} {system.name} {sample.rate:.0f}/s", err=True)
-    return points
-
-
-def as_text(points: Sequence[Point], ours: str = Ours.name) -> str:
-    """A row for each load and system."""
-    rows = []
-    for point in points:
-        for name, samples in point.samples.items():
-            middle = median_sample(samples)
-            ratio = ratio_of_pairs([one.rate for one in point.samples[ours]], [one.rate for one in samples])
-            latencies = (middle.latencies.p50_seconds, middle.latencies.p99_seconds, middle.latencies.p999_seconds)
-            cpu = [f"{middle.cpu_seconds[role] * 1e6:.1f}" for role in ("leader", "followers", "client")]
-            row = [point.load.outstanding, name, f"{middle.rate:.0f}", "" if name == ours else f"{ratio:.2f}"]
-            rows.append([*row, *(f"{one * 1e3:.3f}" for one in latencies), *cpu, f"{middle.datagrams:.2f}"])
-    return table((*HEAD, *HEAD_COSTS), rows)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Compare txpaxos with etcd and PySyncObj on this machine."""
 
 
-@main.command()
-@click.option("--pairs", default=3, show_default=True)
-@click.option("--seconds", default=5.0, show_default=True)
-@click.option("--outstanding", multiple=True, type=int, default=OUTSTANDING, show_default=True)
-@click.option("--only", type=click.Choice(["txpaxos", "etcd"]), help="Without the other.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path))
-def closed(pairs: int, seconds: float, outstanding: tuple[int, ...], only: str | None, json_file: Path | None) -> None:
-    """Closed loop: so many puts of 100 bytes under way, over 16 connections of one client process."""
-    missing = etcd.absent()
-    if missing and only != Ours.name:
-        click.echo(f"etcd is skipped: {missing}", err=True)
+def options(pairs: int, seconds: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of every experiment, with what they are unless given."""
 
-    async def work(reactor: Any) -> list[Point]:
-        with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as folder:
-            systems: list[System] = []
-            if only != Etcd.name:
-                systems.append(Ours(reactor, Path(folder) / "ours"))
-            if not missing and only != Ours.name:
-                systems.append(Etcd(reactor, Path(folder) / "etcd"))
-            try:
-                for system in systems:
-                    await system.start()
-                return await alternate(systems, [Load(one, seconds) for one in outstanding], pairs)
-            finally:
-                for system in systems:
-                    await system.stop()
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw it there (PNG)."),
+            click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures there."),
+            click.option("--only", type=click.Choice(["txpaxos", "etcd", "PySyncObj"]), help="Without the others."),
+            click.option("--seconds", default=seconds, help="Each time."),
+            click.option("--pairs", default=pairs, help="How often each is measured."),
+        ):
+            command = option(command)
+        return command
 
-    points = run(work)
-    click.echo(as_text(points, ours=only or Ours.name))
+    return with_options
+
+
+def perform(
+    experiments: list[Experiment],
+    pairs: int,
+    seconds: float,
+    only: str | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Run experiments one after the other, and print what each found as soon as it is there."""
+
+    async def work(reactor: Any) -> list[Report]:
+        reports = []
+        for experiment in experiments:
+            with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as folder:
+                report = await experiment(Setting(reactor, Path(folder), pairs, seconds, only))
+            click.echo(f"{report}\n")
+            reports.append(report)
+        return reports
+
+    machine = about()
+    reports = run(work)
+    found = {report.name: report.data for report in reports}
+    verdicts = [str(verdict) for report in reports for verdict in report.verdicts]
+    if len(reports) > 1:
+        click.echo("\n".join(["== targets", "", *verdicts]))
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": about(), "closed": [attrs.asdict(one) for one in points]}))
+        json_file.write_text(json.dumps({"machine": machine, "found": found, "verdicts": verdicts}))
+    if plot_file is not None:
+        from bench.plot import plot
+
+        plot(found, plot_file)
+
+
+@main.command()
+@options(pairs=3, seconds=5.0)
+@click.option("--outstanding", multiple=True, type=int, default=network_loads.OUTSTANDING)
+def closed(outstanding: tuple[int, ...], **common: Any) -> None:
+    """Closed loop: so many puts of 100 bytes under way, over 16 connections of one client process."""
+    perform([functools.partial(network_loads.closed, outstanding=outstanding)], **common)
+
+
+@main.command("open")
+@options(pairs=2, seconds=5.0)
+def open_loop(**common: Any) -> None:
+    """Open loop: puts sent at half and at four fifths of the peak."""
+    perform([network_loads.open_loop], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=5.0)
+def values(**common: Any) -> None:
+    """Values of 100 bytes to 1 MiB."""
+    perform([network_loads.values], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=5.0)
+def nodes(**common: Any) -> None:
+    """Clusters of 3 to 9 nodes."""
+    perform([network_loads.nodes], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=2.0)
+def syncs(**common: Any) -> None:
+    """Syncs for each put."""
+    perform([network_loads.count_syncs], **common)
+
+
+@main.command("in-process")
+@options(pairs=3, seconds=3.0)
+def in_process_(**common: Any) -> None:
+    """Ours and PySyncObj in process: the leader puts to itself."""
+    perform([in_process.in_process], **common)
+
+
+@main.command()
+@options(pairs=3, seconds=3.0)
+def one(**common: Any) -> None:
+    """One write at a time: how far above the floor, and where its time goes."""
+    perform([one_write.one_write], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=5.0)
+@click.option("--kills", default=leader_kills.KILLS)
+def failover(kills: int, **common: Any) -> None:
+    """Kill the leader, ours and etcd's in turn."""
+    perform([functools.partial(leader_kills.fail_overs, kills=kills)], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=10.0)
+def kill(**common: Any) -> None:
+    """Kill our leader in the middle of a closed loop."""
+    perform([leader_kills.kill_under_load], **common)
+
+
+@main.command("slow-disk")
+@options(pairs=2, seconds=5.0)
+def slow_disk_(**common: Any) -> None:
+    """A disk whose every sync takes 5 ms more."""
+    perform([slow_disk.slow_disk], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=10.0)
+@click.option("--commands", default=long_runs.COMMANDS)
+def growth(commands: int, **common: Any) -> None:
+    """The cost of a put, from ten thousand commands to millions."""
+    perform([functools.partial(long_runs.growth, commands=commands)], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=10.0)
+@click.option("--minutes", default=10.0)
+def steady(minutes: float, **common: Any) -> None:
+    """Full load for ten minutes, while the log is compacted."""
+    perform([functools.partial(long_runs.steady, minutes=minutes)], **common)
+
+
+@main.command("all")
+@options(pairs=3, seconds=3.0)
+@click.option("--long", "is_long", is_flag=True, help="With 5,000,000 commands, 20 kills, and 10 minutes: an hour.")
+def all_(is_long: bool, pairs: int, **common: Any) -> None:
+    """All of these; those that take long, shortened."""
+    perform(experiments_of_all(is_long, pairs), pairs=pairs, **common)
+
+
+def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
+    """What ``all`` makes. The first three, which the most important targets are about, so often as told, the others
+    once."""
+
+    def once(experiment: Experiment) -> Experiment:
+        return experiment if is_long else lambda setting: experiment(attrs.evolve(setting, pairs=1))
+
+    kills, commands, minutes = (20, long_runs.COMMANDS, 10.0) if is_long else (5, 200_000, 0.25)
+    return [
+        network_loads.closed,
+        in_process.in_process,
+        one_write.one_write,
+        once(network_loads.count_syncs),
+        once(network_loads.open_loop),
+        once(network_loads.values),
+        once(network_loads.nodes),
+        once(functools.partial(leader_kills.fail_overs, kills=kills)),
+        once(leader_kills.kill_under_load),
+        once(slow_disk.slow_disk),
+        once(functools.partial(long_runs.growth, commands=commands)),
+        once(functools.partial(long_runs.steady, minutes=minutes)),
+    ]
 
 
 if __name__ == "__main__":

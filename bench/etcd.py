@@ -12,7 +12,7 @@ import shutil
 import string
 import struct
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 
 from bench.figures import Sample, latencies_of
 from bench.machine import Meter
+from bench.syncs import counting
 from bench.system import START_SECONDS_MAX, Load, output_of
 from txpaxos.cli.local_cluster import NodeProcess, free_members
 from txpaxos.cli.running import CommandError, together
@@ -42,12 +43,14 @@ class Etcd:
     """A cluster of etcd.
 
     :param folder: of this cluster alone.
+    :param counts_syncs: whether ``strace`` is to count their syncs.
     """
 
     name = "etcd"
 
-    def __init__(self, reactor: Any, folder: Path, node_count: int = 3) -> None:
+    def __init__(self, reactor: Any, folder: Path, node_count: int = 3, *, counts_syncs: bool = False) -> None:
         folder.mkdir()
+        self._counts_syncs = counts_syncs
         self.folder = folder
         self.processes: dict[str, NodeProcess] = {}
         self.leader = ""
@@ -79,7 +82,8 @@ class Etcd:
             "quota-backend-bytes": 2**33,
             "log-level": "error",
         }
-        return [shutil.which("etcd") or "etcd", *(f"--{option}={value}" for option, value in options.items())]
+        command = [shutil.which("etcd") or "etcd", *(f"--{option}={value}" for option, value in options.items())]
+        return counting(self.folder / f"{node}.syncs", command) if self._counts_syncs else command
 
     def url(self, node: str) -> str:
         """Where clients find a node."""
@@ -119,6 +123,11 @@ class Etcd:
         """How many changes the store has seen, by the leader's word."""
         return int(self.ask(self.leader, "maintenance/status")["header"]["revision"])
 
+    def refused(self) -> int:
+        """How many puts did not end well so far, by the leader's word: HTTP says 200 for these, too."""
+        with urllib.request.urlopen(f"{self.url(self.leader)}/metrics", timeout=ANSWER_SECONDS) as response:
+            return refusals(response.read().decode().splitlines())
+
     async def stop(self) -> None:
         """See :meth:`bench.system.System.stop`."""
         await together(*(process.stop() for process in self.processes.values()))
@@ -126,25 +135,29 @@ class Etcd:
     async def put(self, load: Load) -> Sample:
         """See :meth:`bench.system.System.put`."""
         await self.find_leader()
-        before, meter, client = self.revision(), Meter(self.pids()), _children_cpu_seconds()
+        before, refused = self.revision(), self.refused()
+        meter, client = Meter(self.pids()), _children_cpu_seconds()
         log = self.folder / "h2load.log"
         log.unlink(missing_ok=True)
         output = await output_of(self._reactor, shutil.which("h2load") or "h2load", self._h2load(load, log))
         done, total = answers(output), self.revision() - before
-        # The puts that were under way at the end were done too, and h2load did not wait for their answers.
-        if not done <= total:
-            raise CommandError(f"etcd answered {done} puts in the measured time and did only {total} in all")
+        refused = self.refused() - refused
+        # What was done in the warm-up is in the total alone. What was under way at the end, h2load cut off.
+        if refused > load.outstanding or done > total:
+            raise CommandError(f"etcd answered {done} puts, did {total}, and refused {refused}")
         seconds = latencies_from_log(log.read_text().splitlines())
         client = _children_cpu_seconds() - client
         cpu_seconds = {**meter.cpu_seconds(total), "client": client / total}
-        return Sample(len(seconds), load.seconds, latencies_of(seconds), cpu_seconds, datagrams=meter.datagrams(total))
+        return Sample(len(seconds), load.seconds, latencies_of(seconds), cpu_seconds, meter.datagrams(total), total)
 
     def _h2load(self, load: Load, log: Path) -> list[str]:
         data = self.folder / "put.grpc"
         data.write_bytes(grpc_frame(put_request(KEY, b"v" * load.value_bytes)))
         options = [f"--clients={load.connections}", f"--max-concurrent-streams={load.outstanding // load.connections}"]
-        options += [f"--duration={load.seconds:g}s", f"--warm-up-time={load.warm_up_seconds:g}s"]
+        options += [f"--duration={load.seconds * 1e3:.0f}ms"]
+        options += [f"--warm-up-time={load.warm_up_seconds * 1e3:.0f}ms"]
         options += [f"--data={data}", f"--log-file={log}"]
+        options += [] if load.rate is None else [f"--rps={load.rate / load.connections:.0f}"]
         options += ["--header=content-type: application/grpc", "--header=te: trailers"]
         return [*options, f"{self.url(self.leader)}/etcdserverpb.KV/Put"]
 
@@ -195,6 +208,12 @@ def answers(output: str) -> int:
     if "2xx" not in counts or any(bad.values()):
         raise CommandError(f"h2load: not all was answered well: {bad if counts else output.strip()[-200:]}")
     return counts["2xx"]
+
+
+def refusals(metrics: Iterable[str]) -> int:
+    """How many puts ended otherwise than with gRPC's OK, in etcd's metrics."""
+    puts = [one for one in metrics if one.startswith("grpc_server_handled_total") and 'grpc_method="Put"' in one]
+    return sum(int(float(one.rpartition(" ")[2])) for one in puts if 'grpc_code="OK"' not in one)
 
 
 def latencies_from_log(lines: Sequence[str]) -> list[float]:

@@ -27,6 +27,7 @@ class Sample:
     :ivar cpu_seconds: what each process took for one operation, by what it is: ``leader``, ``followers`` (all
         together), ``client``. Warm-up included, in the seconds and in the operations.
     :ivar datagrams: sent for one operation, on the whole machine.
+    :ivar operations_total: answered in all, warm-up included.
     """
 
     operations: int
@@ -34,6 +35,7 @@ class Sample:
     latencies: Latencies
     cpu_seconds: Mapping[str, float] = {}
     datagrams: float = 0.0
+    operations_total: int = 0
 
     @property
     def rate(self) -> float:
@@ -78,6 +80,7 @@ def median_sample(samples: Sequence[Sample]) -> Sample:
         ),
         {role: of([one.cpu_seconds[role] for one in samples]) for role in roles},
         of([one.datagrams for one in samples]),
+        sum(one.operations_total for one in samples),
     )
 
 

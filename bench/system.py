@@ -43,6 +43,11 @@ class System(Protocol):
 
     name: str
 
+    @property
+    def folder(self) -> Path:
+        """Where it saves, and its processes say what they have to say."""
+        ...
+
     async def start(self) -> None:
         """Start all its processes, and wait until it has a leader.
 
