@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import attrs
 import click
 
-from bench.experiments import in_process, leader_kills, long_runs, network_loads, one_write, slow_disk
+from bench.experiments import in_process, leader_kills, long_runs, network_loads, one_write, profiles, slow_disk
 from bench.machine import about
 from bench.report import Report
 from bench.setting import Setting
@@ -168,6 +168,15 @@ def growth(commands: int, **common: Any) -> None:
 def steady(minutes: float, **common: Any) -> None:
     """Full load for ten minutes, while the log is compacted."""
     perform([functools.partial(long_runs.steady, minutes=minutes)], **common)
+
+
+@main.command()
+@options(pairs=1, seconds=5.0)
+@click.option("--outstanding", default=64)
+@click.option("--value-bytes", default=65_536)
+def profile(outstanding: int, value_bytes: int, **common: Any) -> None:
+    """What our nodes do with their time, function by function."""
+    perform([functools.partial(profiles.profile, outstanding=outstanding, value_bytes=value_bytes)], **common)
 
 
 @main.command("all")

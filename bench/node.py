@@ -1,13 +1,14 @@
 """One node of ours, as ``twistd paxos`` runs it, that also does what a benchmark asks of it and users do not.
 
-    python -m bench.node [--sync-seconds 0.005] [--trace FILE] -- OPTIONS OF TWISTD PAXOS
+    python -m bench.node [--sync-seconds 0.005] [--trace FILE] [--profile FILE] -- OPTIONS OF TWISTD PAXOS
 
 It puts to itself, in its own process, when asked to on its standard input (see :mod:`bench.asking`); it can have a slow
-disk; and it can record its system calls. It ends when its standard input does.
+disk; it can record its system calls, and profile itself. It ends when its standard input does.
 """
 
 from __future__ import annotations
 
+import cProfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -124,8 +125,9 @@ class Asked(LineOnlyReceiver):
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--sync-seconds", default=0.0, help="How much longer each sync takes.")
 @click.option("--trace", "trace_file", type=click.Path(path_type=Path), help="Write there when which call was made.")
+@click.option("--profile", "profile_file", type=click.Path(path_type=Path), help="Write there what cProfile saw.")
 @click.argument("options", nargs=-1)
-def main(sync_seconds: float, trace_file: Path | None, options: tuple[str, ...]) -> None:
+def main(sync_seconds: float, trace_file: Path | None, profile_file: Path | None, options: tuple[str, ...]) -> None:
     """See the top of this file."""
     parsed = Options()
     parsed.parseOptions(list(options))
@@ -137,12 +139,18 @@ def main(sync_seconds: float, trace_file: Path | None, options: tuple[str, ...])
         service.startService()
         asked = Asked(reactor, service, disk)
         StandardIO(asked, reactor=reactor)
+        profile = cProfile.Profile()
+        if profile_file is not None:
+            profile.enable()
         try:
             await asked.ended
         finally:
+            profile.disable()
             await service.stopService()
             if trace is not None and trace_file is not None:
                 trace.write(trace_file)
+            if profile_file is not None:
+                profile.dump_stats(profile_file)
 
     run(work)
 

@@ -64,7 +64,17 @@ class Point:
         return ratio_of_pairs([one.rate for one in self.samples[ours]], [one.rate for one in self.samples[theirs]])
 
 
-HEAD = ("puts/s", "ratio", "p50 ms", "p99 ms", "p99.9 ms", "CPU us/put: leader", "followers", "client", "datagrams/put")
+HEAD = (
+    "puts/s",
+    "ours/theirs",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "CPU us/put: leader",
+    "followers",
+    "client",
+    "datagrams/put",
+)
 
 
 def as_table(points: Sequence[Point], what: str, ours: str) -> str:
