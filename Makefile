@@ -47,9 +47,10 @@ model: $(VENV)/installed
 mutants: $(VENV)/installed-test
 	$(RUN) -m test.mutants.run $(ARGS)
 
-## bench: ours and etcd in turn on this machine; needs Debian's etcd-server and nghttp2-client
-bench: $(VENV)/installed
-	$(RUN) -m bench.compare $(or $(ARGS),closed)
+## bench: beside etcd and PySyncObj on this machine, ten minutes; ARGS="closed --pairs 5" or the like for a part of it
+bench: $(VENV)/installed-bench
+	@mkdir -p build
+	$(RUN) -m bench.compare $(or $(ARGS),all --json build/bench.json --plot build/bench.png)
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

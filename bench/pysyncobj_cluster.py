@@ -5,7 +5,7 @@ PySyncObj writes its journal to a memory map and does not sync it: its answers a
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import string
 import sys
@@ -45,8 +45,14 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 def absent() -> str | None:
     """Why it cannot be run here, or ``None``."""
-    if importlib.util.find_spec("pysyncobj") is None:
-        return "no PySyncObj here: python -m pip install 'pysyncobj>=0.3.17'"
+    try:
+        importlib.import_module("pysyncobj")
+    except ModuleNotFoundError as error:
+        if error.name == "pysyncobj":
+            return "no PySyncObj here: python -m pip install 'pysyncobj>=0.3.17'"
+        return f"PySyncObj cannot be imported by this Python: {error}"
+    except Exception as error:  # Whatever a Python that it does not know makes of it.
+        return f"PySyncObj cannot be imported by this Python: {error}"
     return None
 
 
