@@ -19,10 +19,11 @@ import attrs
 import click
 
 from bench.experiments import in_process, leader_kills, long_runs, network_loads, one_write, profiles, slow_disk
-from bench.machine import about
+from bench.machine import about, in_memory
+from bench.plot import plot
 from bench.report import Report
 from bench.setting import Setting
-from txpaxos.cli.running import run
+from txpaxos.cli.running import CommandError, run
 
 Experiment: TypeAlias = Callable[[Setting], Awaitable[Report]]
 
@@ -59,17 +60,36 @@ def perform(
 ) -> None:
     """Run experiments one after the other, and print what each found as soon as it is there."""
 
+    machine = about()
+    if in_memory(tempfile.gettempdir()):
+        click.echo(
+            f"{tempfile.gettempdir()} is in memory, where a sync costs nothing: set TMPDIR to a folder on a disk",
+            err=True,
+        )
+    failed: list[CommandError] = []
+
     async def work(reactor: Any) -> list[Report]:
         reports = []
         for experiment in experiments:
-            with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as folder:
-                report = await experiment(Setting(reactor, Path(folder), pairs, seconds, only))
-            click.echo(f"{report}\n")
+            began = reactor.seconds()
+            try:
+                with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as folder:
+                    report = await experiment(Setting(reactor, Path(folder), pairs, seconds, only))
+            except CommandError as error:  # The others can be made all the same.
+                failed.append(error)
+                error.show()
+                continue
+            click.echo(f"{report}\n\n({reactor.seconds() - began:.0f} s)\n")
             reports.append(report)
         return reports
 
-    machine = about()
-    reports = run(work)
+    conclude(run(work), machine, json_file, plot_file)
+    if failed:
+        raise SystemExit(1)
+
+
+def conclude(reports: list[Report], machine: dict[str, Any], json_file: Path | None, plot_file: Path | None) -> None:
+    """Print all targets once more if there were several experiments, and write what is to be written."""
     found = {report.name: report.data for report in reports}
     verdicts = [str(verdict) for report in reports for verdict in report.verdicts]
     if len(reports) > 1:
@@ -77,8 +97,6 @@ def perform(
     if json_file is not None:
         json_file.write_text(json.dumps({"machine": machine, "found": found, "verdicts": verdicts}))
     if plot_file is not None:
-        from bench.plot import plot
-
         plot(found, plot_file)
 
 
@@ -180,7 +198,7 @@ def profile(outstanding: int, value_bytes: int, **common: Any) -> None:
 
 
 @main.command("all")
-@options(pairs=3, seconds=3.0)
+@options(pairs=3, seconds=2.0)
 @click.option("--long", "is_long", is_flag=True, help="With 5,000,000 commands, 20 kills, and 10 minutes: an hour.")
 def all_(is_long: bool, pairs: int, **common: Any) -> None:
     """All of these; those that take long, shortened."""
@@ -194,7 +212,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
     def once(experiment: Experiment) -> Experiment:
         return experiment if is_long else lambda setting: experiment(attrs.evolve(setting, pairs=1))
 
-    kills, commands, minutes = (20, long_runs.COMMANDS, 10.0) if is_long else (5, 200_000, 0.25)
+    kills, commands, minutes = (20, long_runs.COMMANDS, 10.0) if is_long else (5, 100_000, 0.25)
     return [
         network_loads.closed,
         in_process.in_process,

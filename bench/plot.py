@@ -33,9 +33,12 @@ def milliseconds(points: Sequence[Mapping[str, Any]], system: str, which: str) -
 
 
 def plot(found: Mapping[str, Any], file: Path) -> None:
-    """Draw those of the experiments that were made and have something to draw."""
-    import matplotlib as mpl
-
+    """Draw those of the experiments that were made and have something to draw. Says so if there is no matplotlib."""
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:
+        click.echo("nothing is drawn, for there is no matplotlib here: python -m pip install matplotlib", err=True)
+        return
     mpl.use("Agg")
     from matplotlib import pyplot
 
