@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test coverage fuzz torture model mutants lint clean
+.PHONY: demo test coverage fuzz torture model mutants bench lint clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way
@@ -46,6 +46,11 @@ model: $(VENV)/installed
 ## mutants: faults put into copies of the source, each of which must be caught; ARGS="--cpu-seconds 20" for less time
 mutants: $(VENV)/installed-test
 	$(RUN) -m test.mutants.run $(ARGS)
+
+## bench: beside etcd and PySyncObj on this machine, ten minutes; ARGS="closed --pairs 5" or the like for a part of it
+bench: $(VENV)/installed-bench
+	@mkdir -p build
+	$(RUN) -m bench.compare $(or $(ARGS),all --json build/bench.json --plot build/bench.png)
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

@@ -12,6 +12,7 @@ TEST = [
     "coverage>=7.6",
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
+BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
 
 setup(
@@ -43,6 +44,6 @@ setup(
     entry_points={"console_scripts": ["txpaxos = txpaxos.cli:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
-    extras_require={"test": TEST, "lint": LINT, "dev": TEST + LINT},
+    extras_require={"test": TEST, "lint": LINT, "bench": BENCH, "dev": TEST + LINT},
     zip_safe=False,
 )

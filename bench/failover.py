@@ -63,14 +63,14 @@ async def measure(reactor: Any, folder: Path, kills: int) -> list[FailOver]:
     return measured
 
 
-async def fail_over(reactor: Any, nodes: LocalCluster, client: Client, leader: str) -> float:
-    """Kill the leader. The seconds until an increment that was sent after that is acknowledged."""
-    under_way = client.submit(b"+1").addTimeout(STEP_SECONDS_MAX, reactor)
+async def fail_over(reactor: Any, nodes: LocalCluster, client: Client, leader: str, command: bytes = b"+1") -> float:
+    """Kill the leader. The seconds until a command that was sent after that is acknowledged."""
+    under_way = client.submit(command).addTimeout(STEP_SECONDS_MAX, reactor)
     process = nodes.processes.pop(leader)
     process.signal("KILL")
     killed_at: float = reactor.seconds()
     await under_way
-    await client.submit(b"+1").addTimeout(STEP_SECONDS_MAX, reactor)
+    await client.submit(command).addTimeout(STEP_SECONDS_MAX, reactor)
     seconds: float = reactor.seconds() - killed_at
     await process.wait()
     return seconds

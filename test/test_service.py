@@ -23,6 +23,7 @@ from txpaxos.core.functional import Timing
 from txpaxos.counter import Counter
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.service import STOP_SECONDS, PaxosService
+from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
 reactor: Any = installed_reactor
@@ -105,6 +106,26 @@ async def test_three_nodes_and_the_loss_of_their_leader(tmp_path: Path) -> None:
     client.close()
     for node in nodes.values():
         await answered(node.stopService())
+
+
+async def test_a_node_saves_with_the_disk_it_is_given(tmp_path: Path) -> None:
+    class Counting(Disk):
+        syncs = 0
+
+        def sync_data(self, handle: int) -> None:
+            self.syncs += 1
+            super().sync_data(handle)
+
+    cluster, disk = loopback("a"), Counting()
+    node = PaxosService(reactor, Counter, "a", cluster, str(tmp_path / "a"), Timing(), disk=disk)
+    node.startService()
+    client = Client(reactor, cluster)
+    await answered(client.submit(b"1"))
+    before = disk.syncs
+    assert await answered(client.submit(b"1")) == 2
+    assert disk.syncs == before + 1
+    client.close()
+    await answered(node.stopService())
 
 
 async def test_a_stopped_service_leaves_nothing_behind(tmp_path: Path) -> None:

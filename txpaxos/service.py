@@ -20,6 +20,7 @@ from txpaxos.core.functional import Timing
 from txpaxos.errors import PaxosError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.snapshots import Policy
+from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
 DATAGRAM_BYTES_READ_MAX = 65536
@@ -35,6 +36,7 @@ class PaxosService(Service):
     :param application: the subclass of :class:`~txpaxos.protocol.PaxosProtocol` to run.
     :param node: its id in ``cluster``.
     :param data_directory: where it saves.
+    :param disk: the system calls it saves with; the real disk's unless given.
     """
 
     log = Logger()
@@ -48,6 +50,7 @@ class PaxosService(Service):
         data_directory: str,
         timing: Timing,
         snapshot_policy: Policy | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self._reactor = reactor
         self._application = application
@@ -56,6 +59,7 @@ class PaxosService(Service):
         self._data_directory = data_directory
         self._timing = timing
         self._snapshot_policy = snapshot_policy
+        self._disk = disk
         self._ports: list[IListeningPort] = []
         self._door: ClientDoor | None = None
         self.protocol: PaxosProtocol | None = None
@@ -86,7 +90,7 @@ class PaxosService(Service):
     def _start(self) -> None:
         cluster = self._cluster.resolve()
         member = cluster.members[self._node]
-        store = DiskStore(self._data_directory, cluster.name, self._node, reactor=self._reactor)
+        store = DiskStore(self._data_directory, cluster.name, self._node, disk=self._disk, reactor=self._reactor)
         options = {"timing": self._timing, "snapshot_policy": self._snapshot_policy}
         node = self._application(self._reactor, self._node, cluster, store, **options)
         node.failed.addErrback(self._node_failed)

@@ -24,6 +24,7 @@ from txpaxos.errors import ConfigError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.service import PaxosService
 from txpaxos.snapshots import Policy
+from txpaxos.storage.disk import Disk
 
 LOG_BYTES_MIN = 4096
 
@@ -142,8 +143,8 @@ def load_application(name: str) -> type[PaxosProtocol]:
     return found
 
 
-def makeService(options: Options, reactor: Any = None) -> PaxosService:
-    """The service of one node.
+def makeService(options: Options, reactor: Any = None, disk: Disk | None = None) -> PaxosService:
+    """The service of one node. ``disk``: as of :class:`~txpaxos.service.PaxosService`.
 
     The reactor's clock is made monotonic before anything is scheduled on it: Twisted's own is the wall clock, and a
     step of that would fire or stall every timer.
@@ -162,6 +163,7 @@ def makeService(options: Options, reactor: Any = None) -> PaxosService:
         options.data_directory,
         options.timing,
         options.snapshot_policy,
+        disk,
     )
 
 

@@ -1,0 +1,133 @@
+"""The algorithm alone: replicas in one process that hand each other their messages. No socket, disk, codec or reactor.
+
+    python -m bench.core [--operations 100000] [--nodes 3] [--value-bytes 100] [--json]
+
+Told are values chosen per second, and, in a run of its own, what each kind of message costs whoever takes it. What the
+core wants saved counts as saved.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+import time
+from collections import deque
+from random import Random
+from typing import Any
+
+import attrs
+import click
+
+from bench.machine import about
+from txpaxos.cli.printing import table
+from txpaxos.core.messages import Message, NodeId
+from txpaxos.core.ready import Ready
+from txpaxos.core.replica import Replica
+
+COMPACT_SLOTS = 10_000
+"""So often the log is cut off, as a node with snapshots does."""
+
+
+@attrs.define
+class Cost:
+    """Of all calls of one kind."""
+
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class Core:
+    """Replicas, of which the first leads.
+
+    :ivar costs: of proposals, and of each kind of message taken; filled only if ``is_timed``.
+    """
+
+    def __init__(self, nodes: int, is_timed: bool) -> None:
+        members = tuple(string.ascii_lowercase[:nodes])
+        self.replicas = {node: Replica(node, members, Random(node), 0.0) for node in members}
+        self.leader = self.replicas[members[0]]
+        self.costs: dict[str, Cost] = {}
+        self._is_timed = is_timed
+        self._post: deque[tuple[NodeId, NodeId, Message]] = deque()
+        self._now = self.leader.leadership.wake_at
+        self._take(self.leader.node, self.leader.tick(self._now))
+        self._deliver_all()
+        assert self.leader.leadership.leading, self.leader.status()
+        self.costs.clear()
+
+    def choose(self, operations: int, value: bytes) -> float:
+        """Have so many values chosen, as many under way as the window holds. How many seconds that takes."""
+        first = self.leader.log.chosen_through
+        compacted = first
+        began = time.perf_counter()
+        while self.leader.log.chosen_through - first < operations:
+            while self.leader.has_room:
+                self._propose(value)
+            self._deliver_all()
+            if self.leader.log.chosen_through - compacted >= COMPACT_SLOTS:
+                compacted = min(replica.log.chosen_through for replica in self.replicas.values())
+                for replica in self.replicas.values():
+                    replica.compact(compacted)
+        return time.perf_counter() - began
+
+    def _propose(self, value: bytes) -> None:
+        began = time.perf_counter() if self._is_timed else 0.0
+        ready = self.leader.propose(value, self._now)
+        if self._is_timed:
+            self._count("propose", began)
+        self._take(self.leader.node, ready)
+
+    def _deliver_all(self) -> None:
+        post = self._post
+        while post:
+            sender, to, message = post.popleft()
+            began = time.perf_counter() if self._is_timed else 0.0
+            ready = self.replicas[to].receive(sender, message, self._now)
+            if self._is_timed:
+                own = ", its own" if sender == to else ""
+                self._count(f"{type(message).__name__}{own}", began)
+            self._take(to, ready)
+
+    def _take(self, node: NodeId, ready: Ready) -> None:
+        for envelope in ready.send:
+            self._post.extend((node, to, envelope.message) for to in envelope.to)
+
+    def _count(self, what: str, began: float) -> None:
+        cost = self.costs.setdefault(what, Cost())
+        cost.seconds += time.perf_counter() - began
+        cost.calls += 1
+
+
+def measure(operations: int, nodes: int, value_bytes: int) -> dict[str, Any]:
+    """Operations per second, and microseconds and calls of each kind of message for one operation."""
+    value = bytes(value_bytes)
+    seconds = Core(nodes, is_timed=False).choose(operations, value)
+    timed = Core(nodes, is_timed=True)
+    timed.choose(operations, value)
+    costs = {
+        what: {"microseconds": cost.seconds / cost.calls * 1e6, "calls": cost.calls / operations}
+        for what, cost in timed.costs.items()
+    }
+    return {"operations": operations, "nodes": nodes, "operations_per_second": operations / seconds, "costs": costs}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--operations", type=click.IntRange(min=1), default=100_000)
+@click.option("--nodes", type=click.IntRange(1, 9), default=3)
+@click.option("--value-bytes", type=click.IntRange(min=1), default=100)
+@click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
+def main(operations: int, nodes: int, value_bytes: int, wants_json: bool) -> None:
+    """Measure the core alone."""
+    measured = measure(operations, nodes, value_bytes)
+    if wants_json:
+        click.echo(json.dumps({**measured, **about()}, indent=2))
+        return
+    rate = measured["operations_per_second"]
+    click.echo(f"{rate:.0f} values chosen a second, {1e6 / rate:.1f} us each, all {nodes} nodes' work together\n")
+    costs = measured["costs"].items()
+    rows = [(what, f"{cost['microseconds']:.2f}", f"{cost['calls']:.2f}") for what, cost in costs]
+    click.echo(table(("call", "us each, clock included", "calls for one value"), rows))
+
+
+if __name__ == "__main__":
+    main()
