@@ -44,7 +44,7 @@ class Desk:
 
     def next_batch(self) -> tuple[Run, ...]:
         value = self.submissions.next_value()
-        return () if value is None else decode_batch(value)
+        return () if value is None else decode_batch(value[0])
 
     def apply(self, *runs: Run) -> None:
         """A slot with ``runs`` is chosen."""
@@ -442,3 +442,23 @@ def test_due_times_of_finished_commands_are_forgotten() -> None:
         desk.apply(command(sequence, acknowledged=sequence - 1))
         assert desk.submissions.wake_at is None
     assert len(desk.submissions._due) == 0
+
+
+# --------------------------------------------------- who waits on a follower
+
+
+def test_the_leader_knows_whether_a_follower_waits() -> None:
+    """Then followers are told at once what was chosen."""
+    desk = Desk(leading=True, batch_commands=1)
+    desk.take(command(1))
+    desk.submissions.take_forwarded([command(1, session=OTHER)])
+    desk.take(command(2))
+    values = [desk.submissions.next_value() for _ in range(3)]
+    assert [value and value[1] for value in values] == [False, True, False]
+    desk.submissions.take_forwarded([command(2, session=OTHER)])
+    desk.submissions.follow()
+    desk.submissions.lead()
+    desk.submissions.take(command(2, session=OTHER))
+    value = desk.submissions.next_value()
+    assert value is not None
+    assert not value[1]  # it was forgotten with what waited

@@ -28,12 +28,12 @@ from test.torture.commands import (
 from test.torture.diary import DIARY, NOTHING, Applied, KeyValue, Life, Mark, Stretch, diary_file, read_lives
 from test.torture.disks import Disk, read_disk
 from test.torture.judge import Ends, Judgement, Sighting, judge
-from txpaxos.sessions import Outcome, Sessions
+from txpaxos.sessions import Sessions, returned
 from txpaxos.snapshots import SLOT_BYTES, Policy
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.history import HistoryRecorder
-from txpaxos.wire.commands import Command
+from txpaxos.wire import commands
 
 SESSION = bytes(8) + b"session!"
 A, B = "short-0", "short-1"
@@ -266,7 +266,9 @@ def run(tmp_path: Path) -> Run:
     """The run, with what all of it comes to on the disk of node "a"."""
     sessions = Sessions()
     for number, (_, result) in enumerate(TOLD, 1):
-        sessions.record(number, Command(SESSION, number, 0, b""), Outcome.returned(result))
+        sessions.apply_once(
+            number, commands.Run(SESSION, number, 0, (b"",)), lambda *_, result=result: returned(result)
+        )
     return Run(tmp_path, disks={"a": Disk(state_of(LOG), sessions, 0)})
 
 

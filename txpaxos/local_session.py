@@ -6,10 +6,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from txpaxos.errors import SessionExpired
+from txpaxos.errors import PaxosError, SessionExpired
 from txpaxos.sessions import Failed, value_of
 from txpaxos.submissions import Outcomes
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, new_session
@@ -26,19 +26,24 @@ class LocalSession:
     """Makes runs out of what the program of this node submits.
 
     :param take: has a run applied.
+    :param refusal: why more cannot be taken, as :meth:`txpaxos.submissions.Submissions.refusal`.
     :param applied_through: how far this node has applied the log.
     :ivar name: of the session; ``None`` before the first command.
-    :ivar waiting_bytes: of the commands that :meth:`flush` has not yet made a run of.
     """
 
     def __init__(
-        self, rng: Random, take: Callable[[Run], Deferred[Outcomes]], applied_through: Callable[[], int]
+        self,
+        rng: Random,
+        take: Callable[[Run], Deferred[Outcomes]],
+        refusal: Callable[[int, int, int], PaxosError | None],
+        applied_through: Callable[[], int],
     ) -> None:
         self._rng = rng
         self._take = take
+        self._refusal = refusal
         self._applied_through = applied_through
         self.name: bytes | None = None
-        self.waiting_bytes = 0
+        self._waiting_bytes = 0
         self._waiting: list[_Submitted] = []
         self._next_sequence = 1
         self._unanswered: dict[int, None] = {}
@@ -50,15 +55,19 @@ class LocalSession:
     def submit(self, payload: bytes) -> Deferred[Any]:
         """Have ``payload`` applied, once :meth:`flush` is called. Fires with the result, fails with the error that
         stands for the outcome."""
+        size = len(payload)
+        refusal = self._refusal(len(self._waiting) + 1, self._waiting_bytes + size, size)
+        if refusal is not None:
+            return fail(refusal)
         answer: Deferred[Any] = Deferred()
         self._waiting.append(_Submitted(payload, answer))
-        self.waiting_bytes += len(payload)
+        self._waiting_bytes += size
         return answer
 
     def flush(self) -> None:
         """Have what was submitted applied, in runs."""
         waiting, self._waiting = self._waiting, []
-        self.waiting_bytes = 0
+        self._waiting_bytes = 0
         part: list[_Submitted] = []
         room = RUN_BYTES
         for one in waiting:

@@ -56,7 +56,8 @@ class Performer:
     def add(self, ready: Ready) -> None:
         """Perform ``ready`` when its turn has come. Call it with one that rests on nothing only from ``refill``."""
         if ready.rests_on_nothing:
-            assert self._turning and not ready.save, ready
+            assert self._turning, ready
+            assert not ready.save, ready
             self._release_all((ready,))
         else:
             self._queue.append(ready)

@@ -44,7 +44,7 @@ from txpaxos.core.ready import (
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import NodeStopped, Overloaded, PaxosError, StoreError, ValueTooLarge
+from txpaxos.errors import NodeStopped, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
 from txpaxos.network import Network
 from txpaxos.performer import Performer
@@ -127,8 +127,10 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
         self._alarm = Alarm(reactor, monotonic, self._tick)
-        self._session = LocalSession(self._rng, self.submit_run, lambda: self._applier.applied_through)
-        self._questions = Questions(self._forget_question)
+        self._session = LocalSession(
+            self._rng, self.submit_run, self._submissions.refusal, lambda: self._applier.applied_through
+        )
+        self._questions = Questions(lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
         policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
         self._compaction = Compaction(
@@ -153,15 +155,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         """
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
-        size, most = len(command), self._command_limits.command_bytes_max
-        if size > most:
-            return fail(ValueTooLarge(f"the command has {size} bytes and may have {most}"))
-        waiting = len(self._session)
-        if self._submissions.is_full(waiting + 1, self._session.waiting_bytes + size):
-            count = waiting + len(self._submissions)
-            return fail(Overloaded(f"{count} commands wait already; try again later"))
-        if not waiting:
-            self._performer.schedule()
+        self._performer.schedule()
         return self._session.submit(command)
 
     def submit_run(self, run: Run) -> Deferred[Outcomes]:
@@ -484,9 +478,6 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._add(ready)
         self._alarm.check(now)
         return number
-
-    def _forget_question(self, question: int) -> None:
-        self._subjects.forget(question)
 
     # inside
 

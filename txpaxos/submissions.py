@@ -101,10 +101,9 @@ class Submissions:
         :returns: fires with their outcomes when all are there; fails with :class:`~txpaxos.errors.ValueTooLarge` or
             :class:`~txpaxos.errors.Overloaded`, and then none of them was taken.
         """
-        size = max(map(len, run.payloads))
-        if size > self._limits.command_bytes_max:
-            most = self._limits.command_bytes_max
-            return fail(ValueTooLarge(f"the command has {size} bytes and may have {most}"))
+        refusal = self.refusal(len(run.payloads), run.size_bytes, max(map(len, run.payloads)))
+        if isinstance(refusal, ValueTooLarge):
+            return fail(refusal)
         sessions = self._applier.sessions
         if sessions.is_expired(run.session):
             return succeed(expired(run))
@@ -112,8 +111,8 @@ class Submissions:
         caller = _Caller(run, known, known.count(None))
         if not caller.missing:
             return succeed(_complete(known))
-        if self.is_full(len(run.payloads), run.size_bytes):
-            return fail(Overloaded(f"{self._callers_commands} commands wait already; try again later"))
+        if refusal is not None:
+            return fail(refusal)
         self._add(caller)
         if self.leading:
             self._wait(run)
@@ -121,9 +120,14 @@ class Submissions:
             self._forward(caller, 0.0)
         return caller.answer
 
-    def is_full(self, count: int, size_bytes: int) -> bool:
-        """Whether so much more of callers at this node would be too much."""
-        return self._is_full(self._callers_commands + count, self._callers_bytes + size_bytes)
+    def refusal(self, count: int, size_bytes: int, longest_bytes: int) -> ValueTooLarge | Overloaded | None:
+        """Why so many more commands of callers at this node, of so many bytes, cannot be taken, if they cannot."""
+        if longest_bytes > self._limits.command_bytes_max:
+            most = self._limits.command_bytes_max
+            return ValueTooLarge(f"the command has {longest_bytes} bytes and may have {most}")
+        if self._is_full(self._callers_commands + count, self._callers_bytes + size_bytes):
+            return Overloaded(f"{self._callers_commands} commands wait already; try again later")
+        return None
 
     # from followers
 

@@ -13,7 +13,7 @@ from test.torture.commands import Input, Item
 from test.torture.diary import read_lives
 from test.torture.disks import Disk
 from txpaxos.testing.history import Operation
-from txpaxos.wire.commands import Command
+from txpaxos.wire.commands import Run
 
 
 @attrs.frozen
@@ -158,7 +158,7 @@ def _unequal(end: State, ends: Ends) -> Iterator[str]:
 def _forgotten(disks: Mapping[str, Disk], acknowledged: Sequence[tuple[bytes, int]]) -> Iterator[str]:
     """Every node knows of every command that was answered that it was applied: so it never will be again."""
     for node, disk in disks.items():
-        known = [disk.sessions.is_applied(Command(*one, 0, b"")) for one in acknowledged]
+        known = [None not in disk.sessions.outcomes(Run(*one, 0, (b"",))) for one in acknowledged]
         if not all(known):
             session, sequence = acknowledged[known.index(False)]
             yield (

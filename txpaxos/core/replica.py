@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from random import Random
 from typing import Any
 
@@ -103,11 +104,10 @@ class Replica:
         self._reports: dict[NodeId, PromiseLog] = {}
         self._open: dict[Slot, OpenSlot] = {}
         self._open_bytes = 0
-        self._next_slot: Slot = 0
+        self._next_slot = self._first_own_slot = 0
         self._follower_chosen: dict[NodeId, Slot] = {}
-        self._first_own_slot: Slot = 0
-        # When the followers are to be told what is chosen, unless something tells them before that.
-        self._notice_at: float | None = None
+        # When followers are to be told what is chosen, unless something tells them before that.
+        self._notice_at = inf
         self._read_points = ReadPoints(self.proposer.quorum)
         self._read_asker = ReadAsker(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
@@ -183,8 +183,7 @@ class Replica:
                 self.leadership.step_down(now)
             self.log.install(slot)
             work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
-            work.chosen.append(Installed(slot))
-            work.chosen.extend(self.log.advance())
+            work.chosen += [Installed(slot), *self.log.advance()]
             self._catch_up.ask_at_once(work, now)  # The others will not keep the rest for long.
         return self._ready(work)
 
@@ -222,7 +221,7 @@ class Replica:
                     work.tell(self.others, Canvass(self.leadership.canvass))
         if self.leadership.leading:
             self._resend_unanswered(work, now)
-            if self._notice_at is not None and now >= self._notice_at:
+            if now >= self._notice_at:
                 self._beat(work)
         self._catch_up.tick(work, now)
         self._ask_read_point(work, now)
@@ -315,7 +314,7 @@ class Replica:
     def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float, urgent: bool = False) -> None:
         self._open[slot] = OpenSlot(value, now + self._timing.retry_after(0, self._rng, len(value)), urgent)
         self._open_bytes += len(value)
-        self._notice_at = None  # This says it.
+        self._notice_at = inf  # This says it.
         work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
@@ -353,8 +352,7 @@ class Replica:
         self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
-        tell_at = now if open_slot.urgent else now + self._timing.notice_seconds
-        self._notice_at = tell_at if self._notice_at is None else min(tell_at, self._notice_at)
+        self._notice_at = min(self._notice_at, now if open_slot.urgent else now + self._timing.notice_seconds)
         if not self._open and now >= self._notice_at:
             self._beat(work)
 
@@ -371,17 +369,16 @@ class Replica:
         for slot, open_slot in self._open.items():
             if now >= open_slot.resend_at:
                 open_slot.attempts += 1
-                size = len(open_slot.value)
-                open_slot.resend_at = now + self._timing.retry_after(open_slot.attempts, self._rng, size)
+                again_after = self._timing.retry_after(open_slot.attempts, self._rng, len(open_slot.value))
+                open_slot.resend_at = now + again_after
                 silent = [member for member in self.members if member not in open_slot.voters]
-                accept = AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through)
-                work.tell(silent, accept)
+                work.tell(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
 
     # learning
 
     def _beat(self, work: Work, sequence: int = 0) -> None:
         """A heartbeat to the followers. Without a sequence it is only a notice, and not answered."""
-        self._notice_at = None
+        self._notice_at = inf
         if self.others:
             work.tell(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
 
@@ -400,8 +397,7 @@ class Replica:
             return
         self.leadership.observe_follower(sender, now)
         self._follower_chosen[sender] = message.chosen_through
-        last_sequence = self.leadership.sequence
-        settled, now_again = self._read_points.observe_answer(sender, message.sequence, last_sequence)
+        settled, now_again = self._read_points.observe_answer(sender, message.sequence, self.leadership.sequence)
         for question in settled:
             work.tell(question.asker, ReadPoint(question.number, question.point))
         if now_again:
@@ -495,10 +491,10 @@ class Replica:
 
     def _ready(self, work: Work) -> Ready:
         if not self.leadership.leading:
-            self._open, self._open_bytes, self._notice_at = {}, 0, None
+            self._open, self._open_bytes, self._notice_at = {}, 0, inf
         return work.ready(self.leadership.changes(), self._wake_at())
 
     def _wake_at(self) -> float:
-        wakes = [self.leadership.wake_at, *(open_slot.resend_at for open_slot in self._open.values())]
-        others = self._notice_at, self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)
+        wakes = [self.leadership.wake_at, self._notice_at, *[one.resend_at for one in self._open.values()]]
+        others = self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)
         return min(wakes + [due_at for due_at in others if due_at is not None])
