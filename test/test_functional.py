@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from test import test_practical
-from test.core_cluster import sent
+from test.core_node import sent
 from test.test_practical import ABC
 from txpaxos.core import functional, practical
 from txpaxos.core.functional import BACK_OFF_DOUBLINGS_MAX, Duty, Leadership, Role, Timing

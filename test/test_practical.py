@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from test import test_essential
-from test.core_cluster import sent
+from test.core_node import sent
 from txpaxos.core import practical
 from txpaxos.core.messages import LOWEST, Accept, Accepted, Ballot, Decided, Nack, NodeId, Prepare, Promise, Proposal
 from txpaxos.core.practical import BALLOTS_COUNTED_MAX

@@ -22,12 +22,13 @@ from test.fakes import (
     restarted,
     submit,
 )
-from txpaxos.core.messages import Ballot, Heartbeat, PrepareLog
+from txpaxos.core.messages import NO_OP, Ballot, Heartbeat, PrepareLog
+from txpaxos.core.ready import Voted
 from txpaxos.counter import Counter
 from txpaxos.errors import CommandFailed, OutcomeUnknown, Overloaded, ValueTooLarge
 from txpaxos.protocol import SUBJECT_BYTES_MAX, PaxosProtocol
 from txpaxos.submissions import CommandLimits
-from txpaxos.wire.commands import Run
+from txpaxos.wire.commands import Run, decode_batch
 
 LOW = Ballot(1, "a")
 
@@ -119,13 +120,43 @@ def test_the_counter() -> None:
 def test_what_is_submitted_before_the_start_waits() -> None:
     reactor, store = Reactor(), RecordingStore()
     node = Recorder(reactor, "a", ONE, store, rng=Random(1), monotonic=reactor.monotonic)
-    outcome = outcome_of(node.submit(b"x"))
+    outcomes = [outcome_of(node.submit(command)) for command in (b"x", b"y")]
     assert node.leader is None
     reactor.spend(1.0)
-    assert outcome == []
+    assert outcomes == [[], []]
     node.makeConnection(RecordingTransport())
     reactor.idle()
-    assert outcome == ["x@1"]
+    assert outcomes == [["x@1"], ["y@2"]]
+    assert node.status().waiting == 0
+
+
+def test_what_is_submitted_in_one_turn_is_one_run() -> None:
+    bench = alone()
+    bench.forget()
+    outcomes = [outcome_of(bench.node.submit(command)) for command in (b"x", b"y", b"z")]
+    assert bench.events == []  # the turn is not over
+    bench.reactor.idle()
+    assert outcomes == [["x@1"], ["y@2"], ["z@3"]]
+    (value,) = [
+        one.value for save in bench.store.saves for one in save if isinstance(one, Voted) and one.value != NO_OP
+    ]
+    ((*_, payloads),) = decode_batch(value)
+    assert payloads == (b"x", b"y", b"z")
+
+
+def test_what_is_submitted_in_one_turn_is_limited_too() -> None:
+    """Though none of it is in a run yet."""
+    bench = Bench("b", command_limits=CommandLimits(waiting_commands_max=3, waiting_bytes_max=100))  # nobody leads
+    other = outcome_of(bench.node.submit_run(Run(SESSION, 1, 0, (b"x",))))
+    waiting = [bench.node.submit(bytes(50)) for _ in range(2)]
+    assert isinstance(error_of(waiting[1]), Overloaded)
+    assert not bench.node.submit(bytes(49)).called
+    error = error_of(bench.node.submit(b"x"))
+    assert isinstance(error, Overloaded)
+    assert "3 commands wait already" in str(error)
+    bench.reactor.idle()
+    assert bench.node.status().waiting == 3
+    assert other == []
 
 
 def test_a_node_that_never_started_stops() -> None:

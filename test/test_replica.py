@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from test.core_cluster import campaign, elect, sent, settle
+from test.core_node import campaign, elect, sent, settle
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (

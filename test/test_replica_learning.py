@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 import pytest
 
-from test.core_cluster import CoreCluster, Post, campaign, elect, sent, settle
+from test.core_cluster import CoreCluster, Post
+from test.core_node import campaign, elect, sent, settle
 from test.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits

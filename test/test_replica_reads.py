@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from test.core_cluster import Post, elect, sent, settle
+from test.core_cluster import Post
+from test.core_node import elect, sent, settle
 from test.test_replica import ONE, THREE, TWO, leader, make, vote
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from test.core_cluster import campaign, elect, sent, settle
+from test.core_node import campaign, elect, sent, settle
 from test.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import (

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import pytest
 
-from test.core_cluster import CoreCluster, sent
+from test.core_cluster import CoreCluster
+from test.core_node import sent
 from txpaxos.core.messages import (
     NO_OP,
     AcceptedSlot,

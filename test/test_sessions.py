@@ -316,6 +316,66 @@ def test_acknowledging_far_ahead_takes_no_time() -> None:
     assert outcome(sessions, command(2**64 - 1)) == result(2**64 - 1)
 
 
+# --------------------------------------------------------------------- runs
+
+
+def test_of_a_run_only_what_was_not_applied_is() -> None:
+    sessions = Sessions()
+    record(sessions, run(2, 2))
+    applied: list[bytes] = []
+
+    def apply(_: int, payload: bytes) -> Outcome:
+        applied.append(payload)
+        return returned("new")
+
+    new = returned("new")
+    assert sessions.apply_once(2, run(1, 4), apply) == [new, result(2), result(3), new]
+    assert applied == [b"1", b"4"]
+    assert sessions.apply_once(3, run(1, 4), _never) == [new, result(2), result(3), new]
+
+
+def test_a_run_of_which_nothing_is_new_changes_nothing() -> None:
+    """Not what is acknowledged, nor whose turn it is to be forgotten."""
+    sessions = Sessions()
+    record(sessions, run(1, 3), run(1, 1, session=named(2)))
+    before = list(sessions.dump())
+    sessions.apply_once(9, run(1, 2, acknowledged=3), _never)
+    assert list(sessions.dump()) == before
+
+
+def test_what_is_acknowledged_within_a_run() -> None:
+    """No honest client says so; every node makes the same of it."""
+    sessions = Sessions()
+    outcomes = sessions.apply_once(1, run(1, 3, acknowledged=2), lambda _, payload: result(int(payload)))
+    assert outcomes == [result(1), result(2), result(3)]
+    assert [outcome(sessions, command(sequence)) for sequence in (1, 2, 3)] == [None, None, result(3)]
+    assert all(is_applied(sessions, command(sequence)) for sequence in (1, 2, 3))
+    outcomes = sessions.apply_once(2, run(2, 3), lambda _, payload: result(int(payload)))
+    assert [getattr(one, "error", one) for one in outcomes] == [OutcomeUnknown, result(3), result(4)]
+
+
+@pytest.mark.parametrize("count", [OUTCOMES_MAX + 1, 2 * OUTCOMES_MAX + 5])
+def test_a_run_of_more_outcomes_than_are_kept(count: int) -> None:
+    """All are told; of those with the lowest sequences no more is known later than that they were applied."""
+    sessions = Sessions()
+    outcomes = sessions.apply_once(1, run(1, count), lambda _, payload: result(int(payload)))
+    assert outcomes == [result(sequence) for sequence in range(1, count + 1)]
+    later = sessions.outcomes(run(1, count))
+    kept = [one for one in later if not isinstance(one, Failed)]
+    assert None not in later
+    assert OUTCOMES_MAX * 7 // 8 <= len(kept) <= OUTCOMES_MAX
+    assert kept == outcomes[-len(kept) :]
+
+
+def test_a_run_of_more_bytes_than_are_kept() -> None:
+    sessions = Sessions(kept_bytes_max=3000)
+    record(sessions, command(1, session=named(2)))
+    assert sessions.apply_once(1, run(1, 5), lambda *_: bytes(1000)) == [bytes(1000)] * 5
+    assert all(isinstance(one, Failed) and one.error is OutcomeUnknown for one in sessions.outcomes(run(1, 5)))
+    record(sessions, command(6))
+    assert outcome(sessions, command(6)) == result(6)  # there is room again
+
+
 # -------------------------------------------------------------------- dumps
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from test.wire_samples import BATCH, RUNS, SESSIONS
+from test.wire_samples import BATCH, CLIENT_CODEC, CODEC, RUNS, SESSIONS
 from txpaxos.core.messages import NO_OP
 from txpaxos.errors import CodecError
+from txpaxos.wire.client_messages import Submit
 from txpaxos.wire.commands import SESSION_BYTES_MAX, Run, decode_batch, encode_batch, new_session, session_born
+from txpaxos.wire.peer_messages import Forward
 
 GOOD = BATCH[0]
 
@@ -109,3 +113,37 @@ def test_a_session_says_when_it_was_made(random_bytes: bytes, born: int) -> None
 @given(SESSIONS)
 def test_every_session_was_made_at_some_slot(session: bytes) -> None:
     assert 0 <= session_born(session) < 2**64
+
+
+@pytest.mark.parametrize("first", [2**64 - 2, 2**64 - 1])
+def test_no_message_counts_beyond_the_last_sequence(first: int) -> None:
+    """Whoever made it: here it is not made, and from elsewhere not taken."""
+    run = Run(b"session1", first, 0, (b"x", b"y", b"z"))
+    makes: list[tuple[Any, Callable[[], Any]]] = [
+        (CODEC, lambda: Forward((GOOD, run))),
+        (CLIENT_CODEC, lambda: Submit(1, *run)),
+        (CLIENT_CODEC, lambda: Submit(first, b"session1", 1, 0, run.payloads)),
+    ]
+    for codec, make in makes:
+        with pytest.raises(ValueError, match="no number is left for the last of 3"):
+            make()
+        with attrs.validators.disabled():
+            data = codec.encode(make())
+        with pytest.raises(CodecError, match="no number is left for the last of 3"):
+            codec.decode(data)
+
+
+def test_the_last_sequence_counts() -> None:
+    run = Run(b"session1", 2**64 - 2, 0, (b"x", b"y"))
+    assert decode_batch(encode_batch([run])) == (run,)
+    assert CODEC.decode(CODEC.encode(Forward((run,)))).message == Forward((run,))
+    submit = Submit(2**64 - 2, *run)
+    assert CLIENT_CODEC.decode(CLIENT_CODEC.encode(submit)) == submit
+
+
+def test_no_message_holds_a_run_of_none() -> None:
+    none = Run(b"session1", 1, 0, ())
+    with pytest.raises(CodecError, match="length >= 1"):
+        CODEC.decode(CODEC.encode(Forward((GOOD, none))))
+    with pytest.raises(CodecError, match="length >= 1"):
+        CLIENT_CODEC.decode(CLIENT_CODEC.encode(Submit(1, *none)))

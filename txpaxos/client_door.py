@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired
+from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired, ValueTooLarge
 from txpaxos.outlet import Outlet
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reads import Reading
@@ -221,7 +221,10 @@ class ClientConnection(Protocol):
                 self._put_off.append(request)
                 return
             self._leave(request)
-            if self._open:
+            if isinstance(result, Failure) and result.check(ValueTooLarge) and _count(request) > 1:
+                for one in _single(request):  # Of the run none was taken, and not all of them may be too large.
+                    self._take(one)
+            elif self._open:
                 self._answer(request, result)
                 self._catch_up()
 
@@ -370,6 +373,14 @@ def _failed(outcome: Outcome) -> Failed | None:
 def _count(request: FromClient) -> int:
     """How many requests a message is."""
     return len(request.commands) if isinstance(request, Submit) else 1
+
+
+def _single(request: FromClient) -> Iterator[Submit]:
+    """The commands of a run, each by itself."""
+    assert isinstance(request, Submit)
+    for index, command in enumerate(request.commands):
+        number, sequence = request.request + index, request.sequence + index
+        yield Submit(number, request.session, sequence, request.acknowledged, (command,))
 
 
 def _size_bytes(request: FromClient) -> int:

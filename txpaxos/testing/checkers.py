@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-import attrs
-
 from txpaxos.core.essential import quorum_size
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
@@ -58,6 +56,7 @@ from txpaxos.snapshots import Policy
 from txpaxos.submissions import Outcomes
 from txpaxos.testing.ballots_seen import BallotsSeen
 from txpaxos.testing.expected_commands import ExpectedCommands
+from txpaxos.testing.node_seen import NodeSeen
 from txpaxos.testing.reads_seen import ReadsSeen
 from txpaxos.testing.snapshots_seen import SnapshotsSeen
 from txpaxos.wire.commands import Run, decode_batch
@@ -79,22 +78,6 @@ class Violation(AssertionError):
         self.rule = rule
 
 
-@attrs.define
-class _Node:
-    """What one node is known to have on disk, and what its present process has done."""
-
-    log_records: list[Record] = attrs.field(factory=list)
-    promised: Ballot = LOWEST
-    votes: dict[Slot, tuple[Ballot, bytes]] = attrs.field(factory=dict)
-    learned: dict[Slot, bytes] = attrs.field(factory=dict)
-    met: dict[NodeId, int] = attrs.field(factory=dict)
-    subjects: dict[str, DecreeState] = attrs.field(factory=dict)
-    boot: int = 0
-    handed_out: Slot = 0
-    chosen_through: Slot = 0
-    applied_commands: int = 0
-
-
 class Checker:
     """All rules over all nodes.
 
@@ -107,7 +90,7 @@ class Checker:
         self, members: Sequence[NodeId], policy: Policy | None = None, sessions_max: int = SESSIONS_MAX
     ) -> None:
         self.quorum = quorum_size(len(members))
-        self.nodes = {member: _Node() for member in members}
+        self.nodes = {member: NodeSeen() for member in members}
         self.chosen: dict[Slot, bytes] = {}
         self.outcomes: dict[tuple[bytes, int], Outcome] = {}
         self.submitted: dict[tuple[bytes, int], bytes] = {}

@@ -1,0 +1,60 @@
+"""One node of the log, driven by hand."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import attrs
+
+from txpaxos.core.messages import LOWEST, LogMessage, PrepareLog, PromiseLog, Support
+from txpaxos.core.ready import Ready
+from txpaxos.core.replica import Replica
+
+Kind = TypeVar("Kind")
+
+
+def sent(ready: Ready, kind: type[Kind]) -> list[Kind]:
+    """The messages of one kind that ``ready`` sends."""
+    return [envelope.message for envelope in ready.send if isinstance(envelope.message, kind)]
+
+
+def settle(replica: Replica, ready: Ready, now: float) -> list[Ready]:
+    """Give ``replica`` what it sends to itself until nothing is left.
+
+    :returns: ``ready`` and what came after it.
+    """
+    readys = [ready]
+    for one in readys:  # grows as it goes
+        for envelope in one.send:
+            if replica.node in envelope.to:
+                answer = replica.receive(replica.node, cast(LogMessage, envelope.message), now)
+                readys.append(answer)
+    return readys
+
+
+def campaign(replica: Replica, now: float) -> Ready:
+    """Let ``replica`` lose patience and have the support of all others.
+
+    :returns: what it says when it starts its ballot.
+    """
+    ready = replica.tick(max(now, replica.leadership.wake_at))
+    for member in replica.others:
+        if sent(ready, PrepareLog):
+            break
+        ready = replica.receive(member, Support(replica.leadership.canvass), now)
+    return ready
+
+
+def elect(replica: Replica, now: float, *reports: PromiseLog) -> list[Ready]:
+    """Make ``replica`` lead: its campaign, its own promise, and one of each other node of ``reports`` (their ballot is
+    filled in), by default just one that has nothing to tell.
+
+    :returns: the Readys from the quorum on.
+    """
+    settle(replica, campaign(replica, now), now)
+    readys: list[Ready] = []
+    for member, report in zip(replica.others, reports or (PromiseLog(LOWEST, 1),), strict=False):
+        promise = attrs.evolve(report, ballot=replica.proposer.ballot)
+        readys += settle(replica, replica.receive(member, promise, now), now)
+    assert replica.leadership.leading
+    return readys

@@ -1,0 +1,24 @@
+"""What one node has shown of itself, as its checker keeps it."""
+
+from __future__ import annotations
+
+import attrs
+
+from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
+from txpaxos.core.ready import DecreeState, Record
+
+
+@attrs.define
+class NodeSeen:
+    """What one node is known to have on disk, and what its present process has done."""
+
+    log_records: list[Record] = attrs.field(factory=list)
+    promised: Ballot = LOWEST
+    votes: dict[Slot, tuple[Ballot, bytes]] = attrs.field(factory=dict)
+    learned: dict[Slot, bytes] = attrs.field(factory=dict)
+    met: dict[NodeId, int] = attrs.field(factory=dict)
+    subjects: dict[str, DecreeState] = attrs.field(factory=dict)
+    boot: int = 0
+    handed_out: Slot = 0
+    chosen_through: Slot = 0
+    applied_commands: int = 0
