@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import struct
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ import attrs
 import msgspec
 import pytest
 
-from bench import compare, core, etcd, plot, syncs, trace
+from bench import clients, compare, core, etcd, plot, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
 from bench.report import Point, Verdict, as_table, at_least, at_most
@@ -149,6 +150,12 @@ class TestEtcd:
             line.format("Unknown", "Range", 5),
         ]
         assert etcd.refusals([*metrics, line.format("Unavailable", "Put", 4), "# HELP"]) == 7
+
+
+def test_no_fewer_files_may_be_open_than_before() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients.allow_files(1)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
 
 
 def test_syncs_in_what_strace_wrote() -> None:
