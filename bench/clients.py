@@ -9,8 +9,6 @@ its own. Each submits one command while all connect, and then more, one after th
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import statistics
 import tempfile
@@ -20,6 +18,7 @@ from typing import Any
 import attrs
 import click
 
+from bench import machine
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.running import CommandError, run, together
 from txpaxos.cli.status import ask_nodes
@@ -99,16 +98,17 @@ async def one_round(reactor: Any, clients: list[Client]) -> Round:
 
 def resident_bytes(nodes: LocalCluster) -> int:
     """The memory that all nodes have now."""
-    pages = sum(int(Path(f"/proc/{node.pid}/statm").read_text().split()[1]) for node in nodes.processes.values())
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return sum(machine.resident_bytes(node.pid) for node in nodes.processes.values())
 
 
 def allow_files(count: int) -> None:
-    """Let this process and its children open so many files.
+    """Let this process and its children open so many files, if they may not already.
 
     :raises CommandError: if the system does not let them.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    present, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if present == resource.RLIM_INFINITY or present >= count:
+        return
     if most != resource.RLIM_INFINITY and most < count:
         raise CommandError(f"{count} open files are needed and {most} allowed: raise the limit with ulimit -Hn {count}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, most))
@@ -139,8 +139,7 @@ def main(clients: int, rounds: int, wants_json: bool) -> None:
     allow_files(clients + FILES_BESIDE)
     with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as folder:
         measured = run(lambda reactor: measure(reactor, Path(folder), clients, rounds))
-    machine = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()}
-    about = {**attrs.asdict(measured), **machine, "load_average": os.getloadavg()}
+    about = {**attrs.asdict(measured), **machine.about()}
     click.echo(json.dumps(about, indent=2) if wants_json else as_text(measured))
 
 

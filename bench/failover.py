@@ -10,8 +10,6 @@ still gave. The killed node is started again, and the next kill waits until all 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import tempfile
 from contextlib import closing
@@ -21,6 +19,7 @@ from typing import Any
 import attrs
 import click
 
+from bench.machine import about
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import run
@@ -94,10 +93,7 @@ def as_json(measured: list[FailOver]) -> str:
             "fail_overs": [attrs.asdict(one) for one in measured],
             "median_seconds": statistics.median(seconds),
             "worst_seconds": max(seconds),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **about(),
         },
         indent=2,
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
+from bench.machine import disk_bytes, resident_bytes
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.running import run
 from txpaxos.cli.status import ask_nodes
@@ -124,21 +124,12 @@ class Life:
     def _sample(self) -> None:
         seconds = self._reactor.seconds() - self.began_at
         for node, process in self._nodes.processes.items():
-            disk = sum(file.stat().st_blocks * 512 for file in _files(self._nodes.folder / node))
+            disk = disk_bytes(self._nodes.folder / node)
             try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
+                memory = resident_bytes(process.pid)
             except OSError:
                 continue
-            memory = next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")), "0")
-            self.samples.append(Sample(seconds, self.answered, node, disk, int(memory) * 1024))
-
-
-def _files(folder: Path) -> Sequence[Path]:
-    """The files in a folder, of which some may just go away."""
-    found = []
-    for name in os.walk(folder):
-        found += [Path(name[0]) / file for file in name[2]]
-    return [file for file in found if file.exists()]
+            self.samples.append(Sample(seconds, self.answered, node, disk, memory))
 
 
 def _quarters(values: Sequence[tuple[int, float]], commands: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,16 @@ def resident_bytes(pid: int) -> int:
     :raises OSError: if there is no such process.
     """
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def disk_bytes(folder: Path) -> int:
+    """What the files in a folder take on disk; some may just go away."""
+    total = 0
+    for name, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(name) / file).stat().st_blocks * 512
+    return total
 
 
 def datagrams_sent() -> int:

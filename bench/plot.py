@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+COLUMNS = 4
 COLOURS = {"txpaxos": "tab:blue", "etcd": "tab:orange", "PySyncObj": "tab:green"}
 
 
@@ -42,11 +43,15 @@ def plot(found: Mapping[str, Any], file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    drawn = [(name, draw) for name, draw in DRAWINGS.items() if found.get(name)]
-    figure, axes = pyplot.subplots(1, max(1, len(drawn)), figsize=(4.5 * max(1, len(drawn)), 4), squeeze=False)
-    for axis, (name, draw) in zip(axes[0], drawn, strict=False):
+    drawn = [one for one in DRAWINGS if found.get(one[0])]
+    columns = min(COLUMNS, max(1, len(drawn)))
+    rows = max(1, -(-len(drawn) // columns))
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.5 * columns, 3.5 * rows), squeeze=False)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_visible(False)
+    for axis, (name, title, draw) in zip(axes.flat, drawn, strict=False):
         draw(axis, found[name])
-        axis.set_title(name)
+        axis.set_title(title)
     figure.tight_layout()
     figure.savefig(file, dpi=80)
 
@@ -59,6 +64,17 @@ def _draw_rates(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
         axis.bar(places, rates(points, system), width, label=system, color=COLOURS[system])
     axis.set_xticks(range(len(points)), [point["label"] for point in points])
     axis.set_ylabel("puts/s")
+    axis.legend()
+
+
+def _draw_latencies(axis: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    labels = [point["label"] for point in points]
+    for system, colour in COLOURS.items():
+        if any(point["samples"].get(system) for point in points):
+            axis.plot(labels, milliseconds(points, system, "p50_seconds"), "o-", color=colour, label=f"{system}, p50")
+            axis.plot(labels, milliseconds(points, system, "p99_seconds"), "x--", color=colour, label=f"{system}, p99")
+    axis.set_yscale("log")
+    axis.set_ylabel("ms")
     axis.legend()
 
 
@@ -89,15 +105,17 @@ def _draw_steady(axis: Any, data: Mapping[str, Any]) -> None:
     axis.set_ylim(bottom=0)
 
 
-DRAWINGS: dict[str, Callable[[Any, Any], None]] = {
-    "closed loop": _draw_rates,
-    "in process": _draw_in_process,
-    "values": _draw_rates,
-    "nodes": _draw_rates,
-    "fail-over": _draw_fail_overs,
-    "growth": _draw_growth,
-    "steady": _draw_steady,
-}
+DRAWINGS: tuple[tuple[str, str, Callable[[Any, Any], None]], ...] = (
+    ("closed loop", "closed loop, by puts under way", _draw_rates),
+    ("closed loop", "the same: half of them, 99 of a hundred", _draw_latencies),
+    ("in process", "in process, by puts under way", _draw_in_process),
+    ("values", "by size of the value", _draw_rates),
+    ("nodes", "by nodes", _draw_rates),
+    ("fail-over", "leader killed", _draw_fail_overs),
+    ("growth", "growth", _draw_growth),
+    ("steady", "steady", _draw_steady),
+)
+"""The experiment, the title, and who draws it."""
 
 
 @click.command()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import struct
+from pathlib import Path
 from random import Random
 
 import attrs
 import msgspec
 import pytest
 
-from bench import core, etcd, plot, syncs, trace
+from bench import clients, compare, core, etcd, plot, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
 from bench.report import Point, Verdict, as_table, at_least, at_most
 from bench.system import Load
+from test.test_readme import section
 from txpaxos.cli.running import CommandError
 
 
@@ -77,6 +81,7 @@ class TestReport:
         points = msgspec.to_builtins([Point("1", {"txpaxos": [sample(10), sample(20), sample(40)], "etcd": []})])
         assert plot.rates(points, "txpaxos") == [20]
         assert [str(one) for one in plot.rates(points, "etcd")] == ["nan"]
+        assert plot.milliseconds(points, "txpaxos", "p99_seconds") == [2.0]
 
 
 class TestLoad:
@@ -147,6 +152,12 @@ class TestEtcd:
         assert etcd.refusals([*metrics, line.format("Unavailable", "Put", 4), "# HELP"]) == 7
 
 
+def test_no_fewer_files_may_be_open_than_before() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients.allow_files(1)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
 def test_syncs_in_what_strace_wrote() -> None:
     lines = [
         "11 fdatasync(7) = 0",
@@ -192,6 +203,12 @@ class TestTrace:
 
     def test_syncs(self) -> None:
         assert trace.syncs_of(self.leader) == [34.5]
+
+
+def test_the_page_tells_of_every_experiment() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "benchmarks.rst").read_text()
+    told = re.findall(r"^``([a-z][a-z-]*)``  ", section(page, "What is measured"), re.MULTILINE)
+    assert set(told) == set(compare.main.commands)
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,7 +10,7 @@ from twisted.internet.task import LoopingCall
 
 from bench.figures import Sample
 from bench.loop import Loaded
-from bench.machine import resident_bytes
+from bench.machine import disk_bytes, resident_bytes
 from bench.ours import Nodes, Ours
 from bench.report import Report, Verdict, at_most
 from bench.setting import Setting, running
@@ -131,15 +129,3 @@ def _steady_report(
     verdicts = [Verdict(target, len(ballots) == 1, f"ballots {', '.join(sorted(ballots))}")]
     data = {"loaded": attrs.asdict(loaded), "held": [attrs.asdict(one) for one in held]}
     return Report("steady", text, verdicts, data)
-
-
-def disk_bytes(folder: Path) -> int:
-    """What the files in a folder take on disk; some may just go away."""
-    total = 0
-    for name, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += (Path(name) / file).stat().st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total

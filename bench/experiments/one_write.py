@@ -33,7 +33,8 @@ async def one_write(setting: Setting) -> Report:
         for _ in range(setting.pairs):
             floors.append(await _floor(setting))
             loaded.append(await ours.load(load))
-    floor = Floor(*(statistics.median(one) for one in zip(*map(attrs.astuple, floors), strict=True)))
+    # Whatever else the machine does makes a floor higher than it is.
+    floor = Floor(*(min(one) for one in zip(*map(attrs.astuple, floors), strict=True)))
     p50_seconds = statistics.median(one.latencies.p50_seconds for one in loaded)
     steps, syncs = await _steps(setting, load)
     rows = [

@@ -89,7 +89,7 @@ def _report(runs: dict[str, list[Run]]) -> Report:
     rows = [
         (
             label,
-            f"{statistics.median(run.syncs for run in all_):.4f}",
+            f"{statistics.median(run.syncs for run in all_):.4f}" if all_[0].syncs else "not counted",
             f"{max(run.silence_seconds for run in all_) * 1e3:.0f}",
         )
         for label, all_ in runs.items()
