@@ -153,7 +153,7 @@ def test_what_is_submitted_in_one_turn_is_limited_too() -> None:
     assert not bench.node.submit(bytes(49)).called
     error = error_of(bench.node.submit(b"x"))
     assert isinstance(error, Overloaded)
-    assert "3 commands wait already" in str(error)
+    assert "4 commands would wait" in str(error)
     bench.reactor.idle()
     assert bench.node.status().waiting == 3
     assert other == []

@@ -126,7 +126,7 @@ class Submissions:
             most = self._limits.command_bytes_max
             return ValueTooLarge(f"the command has {longest_bytes} bytes and may have {most}")
         if self._is_full(self._callers_commands + count, self._callers_bytes + size_bytes):
-            return Overloaded(f"{self._callers_commands} commands wait already; try again later")
+            return Overloaded(f"{self._callers_commands + count} commands would wait, which is too much; try later")
         return None
 
     # from followers
