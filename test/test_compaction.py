@@ -8,11 +8,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from twisted.logger import LogLevel
 
-from test.fakes import SESSION, Reactor, RecordingTransport, Together, alone, cluster_of, logged, outcome_of, submit
+from test.fakes import SESSION, Reactor, RecordingTransport, Together, alone, cluster_of, outcome_of, submit
 from test.joined import Joined
-from txpaxos.audits import Diverged
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Voted
 from txpaxos.errors import OutcomeUnknown, StoreError
@@ -404,47 +402,7 @@ def test_the_one_that_lags_is_needed_for_a_quorum(joined: Joined) -> None:
     assert told(joined, FetchSnapshot)
 
 
-# ------------------------------------------------------------- who diverges
-
-
-class Moody(Ledger):
-    """An application that looks at what it must not: who it is."""
-
-    wrong: NodeId = "c"
-
-    def apply(self, slot: Slot, command: bytes) -> object:
-        result = super().apply(slot, command)
-        if command == b"7" and self.node == self.wrong:
-            self.lines.append(b"by the way")
-        return result
-
-
-def test_a_nondeterministic_apply_is_found_and_that_node_stops() -> None:
-    joined = Joined(application=Moody, snapshot_policy=POLICY)
-    failures: list[Any] = []
-    joined.nodes["c"].failed.addErrback(failures.append)
-    joined.lead()
-    leader = next(node for node in joined.nodes.values() if node.node != "c")
-
-    def run() -> None:
-        for number in range(30):
-            joined.wait(leader.submit(b"%d" % number))
-            if failures:
-                return
-
-    events = logged(run, LogLevel.critical)
-    assert failures
-    assert failures[0].check(Diverged)
-    assert "the state differs at slot " in str(failures[0].value)
-    assert "node c stops" in str(failures[0].value)
-    assert failures[0].type is Diverged
-    lines = [event["line"] for event in events if "line" in event]
-    assert lines
-    assert all(line.endswith(" against c") for line in lines)
-    joined.nodes.pop("c")
-    joined.wait(leader.submit(b"after"))
-    for node in joined.nodes.values():
-        assert not node.failed.called
+# ------------------------------------------------------------- what raises
 
 
 def test_snapshots_that_raise_leave_the_node_alive(logged_errors: list[dict[str, Any]]) -> None:

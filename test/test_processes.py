@@ -209,6 +209,50 @@ def journal_bytes(folder: Path) -> int:
     return sum(len(path.read_bytes().rstrip(b"\0")) for path in folder.glob("journal/*.segment"))
 
 
+# ---------------------------------------------------------------- diverged
+
+MOODY = """
+from pathlib import Path
+from txpaxos.counter import Counter
+
+class Moody(Counter):
+    def apply(self, slot, command):
+        if self.node == "c" and not Path(__file__).with_name("mended").exists():
+            self.total += 1
+        return super().apply(slot, command)
+"""
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_a_diverged_node_stays_down_until_its_snapshots_are_put_aside(reactor: Any, tmp_path: Path) -> None:
+    """Whatever starts it again by itself, it ends with the same line; then it takes the state from the others."""
+    application = tmp_path / "moody.py"
+    application.write_text(MOODY)
+    nodes = LocalCluster(
+        reactor, "test", NODES, tmp_path, ["--app", f"{application}:Moody", "--snapshot-log-bytes", "4096"]
+    )
+    async with running(nodes):
+        with closing(Counting(reactor, nodes.cluster)) as counting:
+            finding = r"the state differs at slot \d+: a, b against c; "
+            for line in ("gives up: ", *["cannot start: .*/c/diverged says: "] * 2):
+                process = nodes.processes.pop("c")
+                await process.wait().addTimeout(STEP_SECONDS_MAX, reactor)
+                assert process.exit_status == 1
+                assert re.search(f"node c {line}{finding}", nodes.log("c").read_text())
+                nodes.log("c").unlink()
+                nodes.start("c")
+            await nodes.processes["c"].wait()
+            application.with_name("mended").touch()
+            (tmp_path / "c" / "snapshots").rename(tmp_path / "c" / "snapshots.discarded")
+            nodes.start("c")
+            await nodes.wait_until(partial(has_caught_up, node="c"), "c's catch-up", STEP_SECONDS_MAX)
+            await counting.more(ENOUGH)
+            await counting.stop()
+        totals = await totals_at_rest(reactor, nodes)
+    assert len(set(totals.values())) == 1
+    assert not (tmp_path / "c" / "diverged").exists()
+
+
 # ------------------------------------------------------------- cannot start
 
 

@@ -39,6 +39,11 @@ class TestMemoryStore(StoreContract):
         assert isinstance(store, MemoryStore)
         store.files.failing = True
 
+    def discard_snapshots(self, store: Store, location: Path) -> None:
+        assert isinstance(store, MemoryStore)
+        for path in [path for path in store.files.contents if path.endswith(".snapshot")]:
+            del store.files.contents[path]
+
     def test_a_reopened_store_leaves_nothing_to_the_old_one(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         again = store.reopen() if isinstance(store, MemoryStore) else None
@@ -61,6 +66,11 @@ class TestDiskStore(StoreContract):
         self.disk.at, self.disk.fault = len(self.disk.calls), failing(errno.EIO)  # once, and never again
 
     break_snapshot = break_store
+
+    def discard_snapshots(self, store: Store, location: Path) -> None:
+        folder = location / "data"
+        number = len(list(folder.glob("snapshots.discarded*")))
+        (folder / "snapshots").rename(folder / f"snapshots.discarded{number}")
 
     @pytest.fixture(autouse=True)
     def _let_go(self) -> Iterator[None]:

@@ -20,7 +20,14 @@ KEPT = 4
 
 class Diverged(PaxosError):
     """This node has made something else of the log than the majority. Its ``apply`` is not deterministic, or its memory
-    or disk is at fault. It stops, so that nobody is told what it believes."""
+    or disk is at fault. It stops, so that nobody is told what it believes.
+
+    :ivar finding: what differs, at which slot, and who is against whom.
+    """
+
+    def __init__(self, finding: str, node: NodeId) -> None:
+        super().__init__(f"{finding}; node {node} stops, see docs/operations.rst on diverged nodes")
+        self.finding = finding
 
 
 class Audits:
@@ -82,4 +89,4 @@ class Audits:
         if len(largest) >= self._quorum and heard[largest[0]] == own:
             self.log.critical("{line}; this node, {node}, is with the majority", line=line, node=self._node)
         elif len(largest) + silent < self._quorum or len(largest) >= self._quorum:
-            self._diverged(Diverged(f"{line}; node {self._node} stops, see docs/operations.rst on diverged nodes"))
+            self._diverged(Diverged(line, self._node))

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txpaxos.application import Application
 from txpaxos.applier import Applier
-from txpaxos.audits import Audits
+from txpaxos.audits import Audits, Diverged
 from txpaxos.cluster import Cluster
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Chosen
@@ -39,8 +42,8 @@ class Node(Protocol):
     def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
         """Send a message."""
 
-    def give_up(self, error: PaxosError) -> None:
-        """Do no more."""
+    def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
+        """Do no more, and say so when ``after`` has fired, if that is given."""
 
 
 @attrs.frozen
@@ -63,6 +66,8 @@ class Compaction:
     :param application: whose state it is.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         reactor: Any,
@@ -84,7 +89,7 @@ class Compaction:
         self._snapshots = Snapshots(
             reactor, store, application, applier, cluster.name, members, policy, node.checkpoint, self._taken
         )
-        self._audits = Audits(name, others, len(members) // 2 + 1, node.send, node.give_up)
+        self._audits = Audits(name, others, len(members) // 2 + 1, node.send, self._diverged)
         self._sender = SnapshotSender(reactor, store, self._tell, counters, limits, node.give_up)
         self._receiver = SnapshotReceiver(reactor, store, self._tell, node.install, limits)
         self._newest: Slot = 0
@@ -150,6 +155,15 @@ class Compaction:
         self._node.compact(self._newest)
         self._newest = taken.slot
         self._audits.add(Audit(taken.slot, taken.log_hash, taken.state_hash))
+
+    def _diverged(self, error: Diverged) -> None:
+        """Nobody may start this node again as it is: whoever does so by himself waits until the verdict is on disk."""
+
+        def failed(failure: Failure) -> None:
+            line = "see that nobody starts this node again as it is: {reason}"
+            self.log.critical(line, reason=failure.getErrorMessage())
+
+        self._node.give_up(error, self._store.condemn(error.finding).addErrback(failed))
 
     def _tell(self, to: NodeId, message: FetchSnapshot | SnapshotPart) -> None:
         self._node.send((to,), message)

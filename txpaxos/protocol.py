@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -383,8 +383,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         for fact in ready.leadership:
             self._tell_leadership(fact)
 
-    def _give_up(self, failure: Failure) -> None:
-        """This node can do no more: its disk failed, or an invariant is broken. It says so and falls silent."""
+    def _give_up(self, failure: Failure, after: Deferred[None] | None = None) -> None:
+        """This node can do no more: its disk failed, or an invariant is broken. It says so and falls silent at once;
+        :attr:`failed` fails when ``after`` has fired, if that is given."""
         if self._stopping:
             return
         line = "node {node} gives up: {reason}"
@@ -393,7 +394,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         else:  # An invariant: its traceback says which.
             self.log.failure(line, failure, node=self.node, reason=failure.getErrorMessage())
         self.stop().addErrback(lambda _: None)
-        self.failed.errback(failure)
+        (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
 
     # to the application
 
@@ -465,9 +466,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Send a message that rests on nothing but complete snapshots."""
         self._network.send(to, message)
 
-    def give_up(self, error: PaxosError) -> None:
-        """This node can do no more: it has made something else of the log than the others."""
-        self._give_up(Failure(error))
+    def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
+        """This node can do no more: its snapshot has rotted, or its state is another than that of the others."""
+        self._give_up(Failure(error), after)
 
     def _peers_met(self) -> list[PeerMet]:
         return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]

@@ -32,6 +32,7 @@ KINDS = {
     "fault": (
         "test_compaction",
         "test_disk_use",
+        "test_diverged",
         "test_protocol_trouble",
         "test_storage_damage",
         "test_storage_disk",

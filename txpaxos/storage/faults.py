@@ -63,6 +63,15 @@ def snapshot_refused(path: str, error: OSError) -> StoreError:
     return StoreError(f"cannot write the snapshot {path}: {reason}; nothing is lost, and the node goes on without it")
 
 
+def diverged(directory: str, finding: str) -> StoreError:
+    """The state in the snapshots in ``directory`` is wrong: ``finding`` is what the file ``diverged`` there says."""
+    return StoreError(
+        f"{directory}/diverged says: {finding}; mend what made it so, then rename {directory}/snapshots to"
+        f" snapshots.discarded and start again, to have the state from the other nodes; only if all have stopped, and"
+        f" this one's state is the one to go on with, remove {directory}/diverged instead"
+    )
+
+
 def other_version(path: str, version: int, known: int) -> StoreError:
     """The file at ``path`` has format ``version``; this program knows ``known``."""
     return StoreError(

@@ -15,6 +15,7 @@ from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import Execute, execute_here
 from txpaxos.storage.records import checkpoint_index, divide
 from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
+from txpaxos.storage.verdict import Verdict
 
 
 class MemoryStore:
@@ -23,10 +24,10 @@ class MemoryStore:
     :param saved: what was saved before.
     :param incarnation: random, once per store; not 0.
     :param execute: does the saves and writes the snapshots; a simulator passes one that takes its time.
-    :param files: the snapshots, of which it makes a copy: another store's ``files``.
+    :param files: the snapshots and the verdict, of which it makes a copy: another store's ``files``.
 
     Set ``failing`` to have every save from then on refused, as on a disk that broke, or ``files.failing`` for what is
-    written of a snapshot.
+    written of a snapshot or a verdict.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class MemoryStore:
         self._log, self._subjects = divide(saved)
         self._loaded = False
         self._closed = False
+        self._verdict = Verdict(self.files, "")
         self._snapshots = Snapshots(
             self.files,
             "",
@@ -68,7 +70,7 @@ class MemoryStore:
         if self._loaded or self._closed:
             raise StoreError("a store is loaded once, while it is open: open another one on what this one saved")
         self._loaded = True
-        self._snapshots.load()
+        self._verdict.enforce(has_snapshots=self._snapshots.load() is not None)
         return self.saved
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -85,6 +87,12 @@ class MemoryStore:
     def receive_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`txpaxos.storage.store.Store.receive_snapshot`."""
         return self._new_snapshot(slot, received=True)
+
+    def condemn(self, finding: str) -> Deferred[None]:
+        """See :meth:`txpaxos.storage.store.Store.condemn`."""
+        if self._closed or not self._loaded:
+            return fail(StoreError("a store takes a verdict between load() and close()"))
+        return self._execute(partial(self._verdict.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.close`."""
@@ -118,7 +126,7 @@ class MemoryStore:
 
 
 class MemoryFiles(Disk):
-    """The system calls that snapshots need, in memory, all in one folder.
+    """The system calls that snapshots and a verdict need, in memory, all in one folder.
 
     :param contents: by path, what is copied.
     :ivar failing: whether writing gives an error.
@@ -139,6 +147,10 @@ class MemoryFiles(Disk):
     def list_directory(self, path: str) -> list[str]:
         """See Disk."""
         return [os.path.basename(name) for name in self.contents]
+
+    def read(self, path: str) -> bytes:
+        """See Disk."""
+        return bytes(self._content(path))
 
     def read_at(self, path: str, offset: int, size: int) -> bytes:
         """See Disk."""

@@ -34,6 +34,7 @@ from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divid
 from txpaxos.storage.segment import Frame
 from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
 from txpaxos.storage.subjects import Subjects
+from txpaxos.storage.verdict import Verdict
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ class Store(Protocol):
         :class:`~txpaxos.core.ready.Checkpoint` on that is not after :attr:`snapshot`, if there is one: the snapshot
         stands for those before it.
 
-        :raises StoreError: if anything that was acknowledged is missing or damaged."""
+        :raises StoreError: if anything that was acknowledged is missing or damaged, or if what was saved is
+            :meth:`condemned <condemn>` and there are still snapshots."""
         ...
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -90,6 +92,11 @@ class Store(Protocol):
         """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``; it takes the place of one of
         this node's own that is being written. After a crash it is gone on with, from ``size_bytes`` on, unless another
         is begun."""
+        ...
+
+    def condemn(self, finding: str) -> Deferred[None]:
+        """The state that the snapshots hold is wrong, as ``finding`` tells. Fires when that is on disk: from then on
+        what was saved is not loaded again before the snapshots were put aside (:data:`DISCARDED`)."""
         ...
 
     def close(self) -> Deferred[None]:
@@ -155,6 +162,7 @@ class DiskStore:
         self._thread = ExecuteInThread(reactor or _global_reactor()) if self.sync_in_thread else None
         self._execute: Execute = execute or self._thread or execute_here
         self._checkpoints = Checkpoints()
+        self._verdict = Verdict(disk, self._directory)
         self._snapshots = Snapshots(
             disk,
             f"{self._directory}/snapshots",
@@ -168,6 +176,7 @@ class DiskStore:
             raise StoreError(f"{self._directory} is loaded once, while it is open: close it and open it again")
         self._stage = "unreadable"
         snapshot = self._snapshots.load()
+        self._verdict.enforce(has_snapshots=snapshot is not None)
         saves: list[list[Record]] = []  # newest first
 
         def reached(frame: Frame) -> bool:
@@ -206,6 +215,12 @@ class DiskStore:
             return fail(StoreError(f"{self._directory} takes records between load() and close()"))
         log, subjects = divide(records)
         return self._execute(partial(self._write, log, encode(log), subjects.values()))
+
+    def condemn(self, finding: str) -> Deferred[None]:
+        """See :meth:`Store.condemn`."""
+        if self._stage != "loaded":
+            return fail(StoreError(f"{self._directory} takes a verdict between load() and close()"))
+        return self._execute(partial(self._verdict.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`Store.close`."""

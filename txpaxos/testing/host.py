@@ -249,6 +249,10 @@ class _WatchedStore:
         finish, own.finish = writer.finish, lambda: finish().addCallback(self._host.finished)
         return writer
 
+    def condemn(self, finding: str) -> Deferred[None]:
+        """See Store."""
+        return self._store.condemn(finding)
+
     def close(self) -> Deferred[None]:
         """See Store."""
         return self._store.close()

@@ -324,3 +324,48 @@ class SnapshotContract(StoreHarness):
             raise AssertionError(f"{call} took it")
         assert list(self.wait(taken.finish()).chunks()) == []
         self.wait(store.close())
+
+    def test_a_condemned_store_is_not_loaded_before_its_snapshots_are_put_aside(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records: list[Record] = [voted(1), Checkpoint(1), voted(2)]
+        for record in records:
+            self.wait(store.save([record]))
+        self.take(store, 1)
+        saved, condemned = store.save([voted(3)]), store.condemn("the state differs at slot 1: a, b against c")
+        for done in (saved, condemned, store.close()):
+            self.wait(done)
+        for _ in range(2):
+            store = self.reopen(store, tmp_path)
+            line = self.refused(store.load)
+            assert "the state differs at slot 1: a, b against c" in line
+            assert "snapshots.discarded" in line
+            self.wait(store.close())
+        self.discard_snapshots(store, tmp_path)
+        store = self.reopen(store, tmp_path)
+        assert store.load() == [*records, voted(3)]
+        assert store.snapshot is None
+        self.wait(self.receive(store, 7, self.peer_file(7)))
+        self.wait(store.save([Checkpoint(7), voted(8)]))
+        self.assert_kept(store, tmp_path, [Checkpoint(7), voted(8)])
+
+    def test_a_store_may_be_condemned_again(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        for slot in (1, 2):
+            self.take(store, slot)
+            self.wait(store.condemn(f"slot {slot}"))
+            store = self.reopen(store, tmp_path)
+            assert f"slot {slot}" in self.refused(store.load)
+            self.discard_snapshots(store, tmp_path)
+            store = self.reopen(store, tmp_path)
+            store.load()
+        self.wait(store.close())
+
+    def test_a_verdict_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path)
+        self.refusal(store.condemn("too early"))
+        store.load()
+        self.break_snapshot(store)
+        self.refusal(store.condemn("in vain"))
+        self.wait(store.close())
+        self.refusal(store.condemn("too late"))
+        self.assert_kept(store, tmp_path, [])

@@ -16,6 +16,10 @@ under it, and pytest runs the rest::
         def break_snapshot(self, store):
             store.files.failing = True
 
+        def discard_snapshots(self, store, location):
+            for path in [path for path in store.files.contents if path.endswith(".snapshot")]:
+                del store.files.contents[path]
+
 ``tmp_path`` is the only fixture used: an empty folder.
 """
 

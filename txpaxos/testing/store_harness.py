@@ -49,6 +49,10 @@ class StoreHarness:
         """Have whatever is under ``store`` refuse what is written next of a snapshot. Nothing else suffers."""
         raise NotImplementedError
 
+    def discard_snapshots(self, store: Store, location: Path) -> None:
+        """Put the snapshots of ``store`` aside, as somebody does who wants the state from the other nodes."""
+        raise NotImplementedError
+
     def wait(self, deferred: Deferred[T]) -> T:
         """The result of ``deferred``, which has fired already unless this is overridden."""
         results: list[T | Failure] = []
