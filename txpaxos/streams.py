@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
+from txpaxos.outlet import Outlet
 from txpaxos.wire.codec import Codec, Received
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import Hello
@@ -43,6 +44,7 @@ class PeerStream(Protocol):
         self.dialled = peer is not None
         self._streams = streams
         self._splitter = FrameSplitter()
+        self._outlet: Outlet
         self._greeted = False
         self._paused = False
         self._queue: deque[bytes] = deque()
@@ -56,6 +58,7 @@ class PeerStream(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
+        self._outlet = Outlet(self.transport)
         self._streams.opened(self)
         self._deadline = self._streams.reactor.callLater(GREETING_SECONDS, self.transport.abortConnection)
         self._write(self._streams.codec.encode(Hello()))
@@ -82,8 +85,9 @@ class PeerStream(Protocol):
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Send what was held."""
+        """The transport has nothing left: send what was held."""
         self._paused = False
+        self._outlet.drained()
         while self._queue and not self._paused:
             data = self._queue.popleft()
             self._queued_bytes -= len(data)
@@ -106,7 +110,7 @@ class PeerStream(Protocol):
         return True
 
     def _write(self, data: bytes) -> None:
-        self.transport.write(frame(data))
+        self._outlet.write(frame(data))
 
     def _receive(self, received: Received) -> None:
         if not self._greeted:
