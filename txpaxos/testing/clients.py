@@ -66,8 +66,9 @@ class SimulatedClient:
     def _submit(self) -> None:
         if self._stopped:
             return
-        if self.waiting < self._outstanding_max:
-            self.request()
+        for _ in range(max(1, self._outstanding_max // 2)):  # Within one turn: a run.
+            if self.waiting < self._outstanding_max:
+                self.request()
         self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
 
     def _sending(self, run: Run) -> None:
@@ -92,7 +93,7 @@ class SimulatedClient:
 
 
 class SimulatedCaller:
-    """The application on the nodes, which submits commands of its own: wherever it is, one at a time, and nobody but
+    """The application on the nodes, which submits commands of its own: wherever it is, a run at a time, and nobody but
     that node sees to it that it is answered.
 
     :ivar answered: how many were. What a node leaves unanswered when it dies is not waited for.
@@ -118,7 +119,7 @@ class SimulatedCaller:
         self._stopped = True
 
     def request(self) -> None:
-        """Submit one command, at one of the nodes that run."""
+        """Submit a few commands in one turn, at one of the nodes that run."""
         cluster = self._cluster
         hosts = [host for host in cluster.hosts.values() if host.alive and host.name != cluster.ailing]
         if not hosts:
@@ -126,12 +127,14 @@ class SimulatedCaller:
         host = self._rng.choice(hosts)
         reactor = host.reactor
         assert reactor is not None, host.name
-        self._asked.append(reactor)
-        reactor.run(self._submit, host, reactor)
+        count = self._rng.choice((1, 1, 3))
+        self._asked += [reactor] * count
+        reactor.run(self._submit, host, reactor, count)
 
-    def _submit(self, host: Host, reactor: SimulatedReactor) -> None:
+    def _submit(self, host: Host, reactor: SimulatedReactor, count: int) -> None:
         assert host.protocol is not None, host.name
-        host.protocol.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
+        for _ in range(count):
+            host.protocol.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
 
     def _next(self) -> None:
         if self._stopped:
