@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -143,6 +145,14 @@ def test_a_small_difference_is_no_step(bell: Bell) -> None:
     assert not bell.check()
     bell.reactor.spend(100.0)
     assert bell.rung == approx([2.5])
+
+
+@pytest.mark.parametrize("clock", [time.time, time.monotonic])
+def test_a_wall_clock_is_told_of(clock: Callable[[], float]) -> None:
+    reactor = Reactor()
+    reactor.rightNow = clock()
+    events = logged(lambda: Alarm(reactor, time.monotonic, lambda: None), LogLevel.warn)
+    assert len(events) == (clock is time.time)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 from test.cli_nodes import TXPAXOS
+from test.fakes import free_ports
 from txpaxos import cli, errors
 from txpaxos.application import Application
-from txpaxos.cluster import Cluster
+from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core import messages
 from txpaxos.tap import Options
 from txpaxos.wire import peer_messages
@@ -238,6 +240,17 @@ def test_log_lines_are_those_of_the_source() -> None:
     assert {text for text in said if text not in SOURCE} == set()
 
 
+def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path) -> None:
+    """The program in operations.rst is one, and makes its clock monotonic as ``twistd paxos`` does."""
+    (program,) = blocks(section(OPERATIONS, "In a reactor of your own"), "python")
+    ask = 'node.submit(b"+5").addCallback(lambda total: print(total, reactor.seconds is time.monotonic))'
+    program = program.replace("reactor.run()", f"{ask}.addBoth(lambda _: reactor.stop())\nreactor.run()")
+    member = Member(*(Address("127.0.0.1", port) for port in free_ports(2)))
+    (tmp_path / "cluster.toml").write_text(Cluster("own", {"a": member}).dumps())
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("5 True\n", "")
+
+
 # ---------------------------------------------------------------------- limits
 
 
@@ -246,6 +259,7 @@ def test_log_lines_are_those_of_the_source() -> None:
     [
         ("txpaxos.submissions:CommandLimits().command_bytes_max", "has at most 16 MiB"),
         ("txpaxos.submissions:CommandLimits().waiting_bytes_max", "have at most 128 MiB"),
+        ("txpaxos.reads:WAITING_BYTES_MAX", "have at most 128 MiB"),
         ("txpaxos.client:WAITING_BYTES_MAX", "have at most 128 MiB"),
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "up to 16 MiB"),
         ("txpaxos.sessions:KEPT_BYTES_MAX", "are kept up to 256 MiB"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -19,7 +20,7 @@ class Alarm:
 
     Twisted's own clock is the wall clock unless somebody changed that: a step forward fires every timer at once, a step
     back stalls them. Ringing early does no harm here; after a step back the alarm sets itself anew at the next
-    :meth:`check`, which the owner calls whenever something arrives.
+    :meth:`check`, which the owner calls whenever something arrives. Until then it is silent.
     """
 
     log = Logger()
@@ -31,6 +32,11 @@ class Alarm:
         self._call: IDelayedCall | None = None
         self._ring_at = 0.0
         self._offset = reactor.seconds() - monotonic()
+        if abs(reactor.seconds() - time.time()) < CLOCK_STEP_SECONDS:
+            self.log.warn(
+                "the reactor's clock is the wall clock: if that is set back while nothing is under way, this node waits"
+                " until something arrives; reactor.seconds = time.monotonic, before anything is scheduled, cures that"
+            )
 
     def ring_by(self, ring_at: float) -> None:
         """Ring at ``ring_at`` (monotonic seconds), unless it rings sooner anyway."""
