@@ -258,20 +258,21 @@ class ClientConnection(Protocol):
 
     def _answer_run(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Answer commands: those with results together, and so those that failed alike."""
-        for failed, group in groupby(outcomes, _failed):
-            if failed is not None:
+        for kind, group in groupby(outcomes, type):
+            if kind is bytes:
+                results = [outcome for outcome in group if isinstance(outcome, bytes)]
+                while results:
+                    fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
+                    self.send(Answer(number, tuple(results[:fit])))
+                    number += fit
+                    del results[:fit]
+                continue
+            for failed, alike in groupby(outcome for outcome in group if isinstance(outcome, Failed)):
                 if failed.error is SessionExpired:
                     self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
-                count = len(list(group))
+                count = len(list(alike))
                 self.send(_refusal(number, failed.error(failed.reason), count))
                 number += count
-                continue
-            results = [outcome for outcome in group if isinstance(outcome, bytes)]
-            while results:
-                fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
-                self.send(Answer(number, tuple(results[:fit])))
-                number += fit
-                del results[:fit]
 
 
 class ClientDoor(ServerFactory):
@@ -363,11 +364,6 @@ class ClientDoor(ServerFactory):
         data = self.welcome()  # Once for all: there may be thousands.
         for connection in list(self.connections):
             connection.welcome(data)
-
-
-def _failed(outcome: Outcome) -> Failed | None:
-    """What there is instead of a result."""
-    return outcome if isinstance(outcome, Failed) else None
 
 
 def _count(request: FromClient) -> int:

@@ -163,10 +163,8 @@ class PaxosProtocol(Application, DatagramProtocol):
         for all of them."""
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
-        outcomes = self._submissions.take(run)
         self._performer.schedule()
-        self._alarm.check(self._monotonic())
-        return outcomes
+        return self._submissions.take(run)
 
     def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
         """Have ``subject`` decided, once and for ever, on ``value`` unless somebody was first; ``None`` only reads.
@@ -356,6 +354,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self.transport is None:
             return  # What is submitted before the start waits for it.
         now = self._monotonic()
+        self._alarm.check(now)
         self._session.flush()
         if self._submissions.leading:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:

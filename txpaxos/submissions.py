@@ -51,11 +51,13 @@ class CommandLimits:
 class _Caller:
     """Somebody at this node who waits for a run.
 
+    :ivar size_bytes: of the run.
     :ivar outcomes: those that are known, and ``None`` for each of the :attr:`missing`.
     :ivar due: its entry among those to be forwarded, ``None`` if this node leads.
     """
 
     run: Run
+    size_bytes: int
     outcomes: list[Outcome | None]
     missing: int
     answer: Deferred[Outcomes] = attrs.field(factory=Deferred)
@@ -69,6 +71,14 @@ class _Due(NamedTuple):
     at: float
     number: int
     caller: _Caller
+
+
+class _Waiting(NamedTuple):
+    """A run that is to be proposed. If ``forwarded``, a follower waits for it."""
+
+    run: Run
+    size_bytes: int
+    forwarded: bool
 
 
 class Submissions:
@@ -85,10 +95,8 @@ class Submissions:
         self._callers_commands = self._callers_bytes = 0
         # By session and sequence: those who wait for that command.
         self._awaited: dict[bytes, dict[int, tuple[_Caller, ...]]] = {}
-        # By session and first sequence: the runs to propose, in the order in which they came; which of them followers
-        # wait for.
-        self._waiting: dict[tuple[bytes, int], Run] = {}
-        self._forwarded: set[tuple[bytes, int]] = set()
+        # By session and first sequence: the runs to propose, in the order in which they came.
+        self._waiting: dict[tuple[bytes, int], _Waiting] = {}
         self._waiting_commands = self._waiting_bytes = 0
         self._due: list[_Due] = []  # A heap. An entry that is not its caller's any more is passed over.
         self._numbers = itertools.count()
@@ -101,21 +109,22 @@ class Submissions:
         :returns: fires with their outcomes when all are there; fails with :class:`~txpaxos.errors.ValueTooLarge` or
             :class:`~txpaxos.errors.Overloaded`, and then none of them was taken.
         """
-        refusal = self.refusal(len(run.payloads), run.size_bytes, max(map(len, run.payloads)))
+        size = run.size_bytes
+        refusal = self.refusal(len(run.payloads), size, max(map(len, run.payloads)))
         if isinstance(refusal, ValueTooLarge):
             return fail(refusal)
         sessions = self._applier.sessions
         if sessions.is_expired(run.session):
             return succeed(expired(run))
         known = sessions.outcomes(run)
-        caller = _Caller(run, known, known.count(None))
+        caller = _Caller(run, size, known, known.count(None))
         if not caller.missing:
             return succeed(_complete(known))
         if refusal is not None:
             return fail(refusal)
         self._add(caller)
         if self.leading:
-            self._wait(run)
+            self._wait(_Waiting(run, size, forwarded=False))
         else:
             self._forward(caller, 0.0)
         return caller.answer
@@ -136,11 +145,11 @@ class Submissions:
         applied, or never can be: its node will see that in the log."""
         sessions = self._applier.sessions
         for run in runs:
-            if self._is_full(self._waiting_commands + len(run.payloads), self._waiting_bytes + run.size_bytes):
+            size = run.size_bytes
+            if self._is_full(self._waiting_commands + len(run.payloads), self._waiting_bytes + size):
                 return
             if not sessions.is_expired(run.session) and None in sessions.outcomes(run):
-                self._wait(run)
-                self._forwarded.add((run.session, run.sequence))
+                self._wait(_Waiting(run, size, forwarded=True))
 
     # from the node
 
@@ -150,7 +159,7 @@ class Submissions:
         self._due.clear()
         for caller in self._callers:
             caller.due = None
-            self._wait(caller.run)
+            self._wait(_Waiting(caller.run, caller.size_bytes, forwarded=False))
 
     def follow(self) -> None:
         """This node does not lead (any more), or follows somebody else: whoever does must be told anew."""
@@ -177,16 +186,16 @@ class Submissions:
         if not self._waiting:
             return None
         room, count = self._limits.batch_bytes, self._limits.batch_commands
-        batch: list[Run] = []
-        for run in self._waiting.values():
-            size = run.size_bytes
-            if batch and (size > room or len(run.payloads) > count):
+        batch: list[_Waiting] = []
+        for waiting in self._waiting.values():
+            if batch and (waiting.size_bytes > room or len(waiting.run.payloads) > count):
                 break
-            batch.append(run)
-            room -= size
-            count -= len(run.payloads)
-        forwarded = [self._unwait(run) for run in batch]
-        return encode_batch(batch), any(forwarded)
+            batch.append(waiting)
+            room -= waiting.size_bytes
+            count -= len(waiting.run.payloads)
+        for waiting in batch:
+            self._unwait(waiting)
+        return encode_batch([waiting.run for waiting in batch]), any(waiting.forwarded for waiting in batch)
 
     def due(self, now: float) -> tuple[Run, ...]:
         """What a follower must pass on to its leader now, as much as one message should hold. Ask until it is empty."""
@@ -194,16 +203,15 @@ class Submissions:
         room = self._limits.batch_bytes
         while (wake_at := self.wake_at) is not None and wake_at <= now:
             caller = self._due[0].caller
-            size = caller.run.size_bytes
             # Acknowledged before it got into the log, by a caller that gave up, or too late for its session.
             self._settle_known(caller)
             if not caller.missing:
                 continue
-            if due and size > room:
+            if due and caller.size_bytes > room:
                 break
             due.append(caller.run)
-            room -= size
-            self._forward(caller, now + self._forward_seconds(caller, size))
+            room -= caller.size_bytes
+            self._forward(caller, now + self._forward_seconds(caller))
             caller.attempts += 1
         return tuple(due)
 
@@ -237,7 +245,7 @@ class Submissions:
         run = caller.run
         self._callers[caller] = None
         self._callers_commands += len(run.payloads)
-        self._callers_bytes += run.size_bytes
+        self._callers_bytes += caller.size_bytes
         awaited = self._awaited.setdefault(run.session, {})
         only = (caller,)
         for sequence, outcome in zip(run.sequences, caller.outcomes, strict=True):
@@ -250,7 +258,7 @@ class Submissions:
         caller.missing -= 1
         if not caller.missing and self._callers.pop(caller, 0) is None:
             self._callers_commands -= len(caller.run.payloads)
-            self._callers_bytes -= caller.run.size_bytes
+            self._callers_bytes -= caller.size_bytes
             caller.answer.callback(_complete(caller.outcomes))
 
     def _settle_known(self, caller: _Caller) -> None:
@@ -270,39 +278,33 @@ class Submissions:
         caller.due = _Due(at, next(self._numbers), caller)
         heapq.heappush(self._due, caller.due)
 
-    def _forward_seconds(self, caller: _Caller, size_bytes: int) -> float:
+    def _forward_seconds(self, caller: _Caller) -> float:
         """Until it is forwarded again."""
         limits = self._limits
         seconds = min(limits.forward_seconds * 2.0 ** min(caller.attempts, 16), limits.forward_seconds_max)
-        return seconds + size_bytes / limits.forward_bytes_a_second
+        return seconds + caller.size_bytes / limits.forward_bytes_a_second
 
     # what the leader is to propose
 
-    def _wait(self, run: Run) -> None:
+    def _wait(self, new: _Waiting) -> None:
         """Have a run proposed, unless it waits for that already."""
-        key = run.session, run.sequence
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            if len(waiting.payloads) >= len(run.payloads):
+        key = new.run.session, new.run.sequence
+        old = self._waiting.get(key)
+        if old is not None:
+            if len(old.run.payloads) >= len(new.run.payloads):
                 return
-            self._unwait(waiting)
-        self._waiting[key] = run
-        self._waiting_commands += len(run.payloads)
-        self._waiting_bytes += run.size_bytes
+            self._unwait(old)
+        self._waiting[key] = new
+        self._waiting_commands += len(new.run.payloads)
+        self._waiting_bytes += new.size_bytes
 
-    def _unwait(self, run: Run) -> bool:
-        """A run waits no longer. Whether a follower waits for it."""
-        key = run.session, run.sequence
-        del self._waiting[key]
-        self._waiting_commands -= len(run.payloads)
-        self._waiting_bytes -= run.size_bytes
-        forwarded = key in self._forwarded
-        self._forwarded.discard(key)
-        return forwarded
+    def _unwait(self, waiting: _Waiting) -> None:
+        del self._waiting[waiting.run.session, waiting.run.sequence]
+        self._waiting_commands -= len(waiting.run.payloads)
+        self._waiting_bytes -= waiting.size_bytes
 
     def _clear_waiting(self) -> None:
         self._waiting.clear()
-        self._forwarded.clear()
         self._waiting_commands = self._waiting_bytes = 0
 
     def _is_full(self, count: int, size_bytes: int) -> bool:
