@@ -194,6 +194,25 @@ def test_a_node_that_sends_nothing_is_given_up_after_some_tries() -> None:
     assert min(question.offset for to, question in line.asked if to == "b") >= 3 * PART_BYTES
 
 
+def test_a_node_that_fell_silent_is_left_for_one_that_speaks() -> None:
+    """The core asks others meanwhile, and finds out that they have a snapshot, too."""
+    line = Line(senders="ab")
+    line.receiver.fetch_from("a")
+    assert line.run(1.0, lambda: line.parts_there() == 3)
+    line.lose = lambda node, message: node == "a"
+    line.receiver.fetch_from("b")
+    assert not line.run(0.9 * line.limits.silence_seconds, lambda: "b" in {to for to, _ in line.asked})
+    line.run(0.2 * line.limits.silence_seconds)
+    line.receiver.fetch_from("a")
+    assert {to for to, _ in line.asked} == {"a"}
+    (event,) = logged(lambda: line.receiver.fetch_from("b"), LogLevel.warn)
+    assert event["peer"] == "a"
+    assert line.run(1.0, lambda: line.received)
+    assert content(line.received[0]) == CONTENT
+    assert min(question.offset for to, question in line.asked if to == "b") >= 3 * PART_BYTES
+    assert not line.clock.getDelayedCalls()
+
+
 class TestCrash:
     def test_of_the_receiver(self) -> None:
         """Only what is sound counts, which may be some bytes less than have come."""

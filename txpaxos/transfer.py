@@ -172,7 +172,9 @@ class SnapshotReceiver:
         return f"snapshot {self._writer.slot} from {self._peer}: {self._writer.size_bytes} of {self._size_bytes} bytes"
 
     def fetch_from(self, peer: NodeId) -> None:
-        """Take the snapshot of ``peer``, unless another is on its way."""
+        """Take the snapshot of ``peer``, unless another is on its way. One whose sender has fallen silent is not."""
+        if self._tries and self._peer not in (None, peer):
+            self._leave()
         if self._peer is None:
             self._peer = peer
             self._tries = 0
@@ -229,9 +231,14 @@ class SnapshotReceiver:
         self._tries += 1
         if self._tries < self._limits.tries:
             self._ask()
-            return
-        # What has come stays: the next node may have the same snapshot. It is the core's to find that node.
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Wait for this peer no longer. What has come stays: the next node may have the same snapshot. It is the core's
+        to find that node."""
         self.log.warn("node {peer} sends no snapshot", peer=self._peer)
+        self._stop_timer()
         self._peer = None
 
     def _wait_for(self, writer: SnapshotWriter, done: Deferred[Any], then: Callable[[Any], None]) -> None:
