@@ -43,7 +43,7 @@ class Options(usage.Options):
         ["data-dir", "d", None, "Folder of this node alone. [default: paxos-data, or paxos-data-NODE with --cluster]"],
         ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
         ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
-        ["liveness-window", None, "0.3,0.6", "Shortest and longest silence, in seconds, before a leader is replaced."],
+        ["liveness-window", None, "0.25,0.5", "Shortest and longest silence, in seconds, before a leader is replaced."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot after so many bytes of the log."],
     ]
     optFlags: Sequence[Sequence[Any]] = [

@@ -68,7 +68,7 @@ class Timing:
     """
 
     heartbeat_seconds: float = 0.1
-    liveness_window_seconds: tuple[float, float] = (0.3, 0.6)
+    liveness_window_seconds: tuple[float, float] = (0.25, 0.5)
     retry_seconds: float = 0.05
     retry_seconds_max: float = 1.0
     notice_seconds: float = 0.002
