@@ -152,7 +152,7 @@ BAD = [
     ("--liveness-window 1,2,3", "--liveness-window 1,2,3: must be 2 numbers"),
     ("--liveness-window a,b", "--liveness-window a,b: must be 2 numbers"),
     ("--liveness-window 0.15,0.3", "--liveness-window 0.15,0.3: the first must be at least two heartbeats (0.2)"),
-    ("--heartbeat 0.2", "--liveness-window 0.3,0.6: the first must be at least two heartbeats (0.4)"),
+    ("--heartbeat 0.2", "--liveness-window 0.25,0.5: the first must be at least two heartbeats (0.4)"),
     ("--liveness-window 0.6,0.3", "--liveness-window 0.6,0.3: the first must be"),
     ("--no-such-option", "option --no-such-option not recognized"),
     ("stray", "Wrong number of arguments"),

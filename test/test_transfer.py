@@ -497,5 +497,4 @@ class TestReceiver:
         line.receiver.fetch_from("a")
         (event,) = logged(lambda: line.run(3.0), LogLevel.error)
         assert "there is a snapshot at slot 55 already" in event["reason"]
-        assert line.received == []
-        assert line.receiver.progress is None
+        assert (line.received, line.receiver.progress) == ([], None)
