@@ -142,9 +142,9 @@ def metered(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Cluster, d
 def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
     """A node that is made to die in the middle of something leaves that undone."""
     yield
-    for _ in range(3):  # What was undone may be found only when that which led to it is gone.
+    for _ in range(3):  # What is in the list may hold on to more that was left undone.
         gc.collect()
-    logged_errors.clear()
+        logged_errors.clear()
 
 
 def command(rng: Random) -> bytes:
