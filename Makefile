@@ -5,6 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
+# The tests, shared out among the processors.
+SHARED := --numprocesses auto --dist worksteal
+
 # What must be covered to the last branch.
 FLOORS := txpaxos/core/*,txpaxos/wire/*,txpaxos/storage/*,txpaxos/packing.py
 
@@ -22,11 +25,11 @@ demo: $(VENV)/installed
 
 ## test: all tests
 test: $(VENV)/installed-test
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(SHARED) $(ARGS)
 
 ## coverage: all tests, and which lines and branches they leave out; fails if that is any of the lower floors'
 coverage: $(VENV)/installed-test
-	$(RUN) -m coverage run -m pytest $(ARGS)
+	$(RUN) -m pytest $(SHARED) --cov --cov-report= $(ARGS)
 	$(RUN) -m coverage report --skip-covered
 	$(RUN) -m coverage report --skip-covered --include='$(FLOORS)' --fail-under=100
 
