@@ -151,7 +151,7 @@ def command(rng: Random) -> bytes:
     return (b"%d" % rng.randrange(99)).rjust(rng.choice((1, 20, 100)))
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [4])
 def test_the_bound_at_every_system_call(
     seed: int, metered: Callable[[int], tuple[Cluster, dict[NodeId, Meter]]]
 ) -> None:

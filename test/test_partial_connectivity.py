@@ -14,7 +14,7 @@ import pytest
 from txpaxos.core.functional import Timing
 from txpaxos.testing.cluster import Cluster
 
-SEEDS = int(os.environ.get("TXPAXOS_CONNECTIVITY_SEEDS", "5"))
+SEEDS = int(os.environ.get("TXPAXOS_CONNECTIVITY_SEEDS", "3"))
 WINDOW_SECONDS = Timing().liveness_window_seconds[1]
 PATIENCE_SECONDS = 4 * WINDOW_SECONDS
 WATCH_SECONDS = 4.0
