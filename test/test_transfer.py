@@ -203,8 +203,7 @@ def test_a_node_that_fell_silent_is_left_for_one_that_speaks() -> None:
     line.receiver.fetch_from("b")
     assert not line.run(0.9 * line.limits.silence_seconds, lambda: "b" in {to for to, _ in line.asked})
     line.run(0.2 * line.limits.silence_seconds)
-    line.receiver.fetch_from("a")
-    assert {to for to, _ in line.asked} == {"a"}
+    line.receiver.fetch_from("a")  # Which changes nothing.
     (event,) = logged(lambda: line.receiver.fetch_from("b"), LogLevel.warn)
     assert event["peer"] == "a"
     assert line.run(1.0, lambda: line.received)
