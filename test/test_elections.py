@@ -27,3 +27,16 @@ def test_hardly_ever_more_than_one_ballot(nodes: int) -> None:
     """Two who miss their leader at the same moment would have to begin two."""
     ballots = sum(ballots_after_a_crash(seed, nodes) for seed in range(ELECTIONS))
     assert ballots <= 1.1 * ELECTIONS
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_a_killed_leader_is_replaced_before_its_silence_tells(nodes: int) -> None:
+    """Its system closes its streams, and accepts no others for it."""
+    for seed in range(ELECTIONS // 3):
+        cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
+        cluster.run(SECONDS)
+        leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        won = cluster.checker.ballots_won
+        leader.crash()
+        cluster.run(cluster.timing.liveness_window_seconds[0] * 0.6)
+        assert cluster.checker.ballots_won == won + 1, seed

@@ -106,6 +106,32 @@ class TestLeadership:
         assert self.leadership.leader_node is None
         assert self.campaign(now + LONGEST) > Ballot(3, "b")
 
+    def test_leader_that_ended_is_not_waited_for(self) -> None:
+        for seed in range(20):
+            self.make(3, seed)
+            self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+            self.leadership.observe_end("b", 101.01)
+            assert self.leadership.supports("c", 101.01)
+            assert 101.01 <= self.leadership.wake_at <= 101.035, "soon, but not all in the same moment"
+            assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+
+    def test_leader_said_to_have_ended_may_be_heard_again(self) -> None:
+        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+        self.leadership.observe_end("b", 101.01)
+        self.leadership.observe_leader(Ballot(3, "b"), 101.02)
+        assert not self.leadership.supports("c", 101.03)
+        assert self.leadership.tick(101.02 + SHORTEST - 0.001) is Duty.NOTHING
+
+    def test_end_of_another_node_changes_nothing(self) -> None:
+        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+        wake_at = self.leadership.wake_at
+        self.leadership.observe_end("c", 101.01)
+        assert self.leadership.wake_at == wake_at
+        assert not self.leadership.supports("c", 101.01)
+        self.campaign(102.0)
+        self.leadership.observe_end("b", 102.01)
+        assert self.leadership.role is Role.CANDIDATE
+
     def test_campaign_needs_the_support_of_a_quorum(self) -> None:
         """Its own counts; that of one node counts once, and only for the canvass it answers."""
         self.make(5).tick(101.0)

@@ -33,7 +33,10 @@ class Way:
         self.transport = RecordingTransport(self.events)
         self.counters: Counter[str] = Counter()
         self._received: list[Received] = []
-        self.network = Network(self.reactor, "a", cluster, 7, self._received.append, self.counters)
+        self._refused: list[str] = []
+        self.network = Network(
+            self.reactor, "a", cluster, 7, self._received.append, self._refused.append, self.counters
+        )
 
     def start(self) -> Way:
         self.network.start(self.transport)

@@ -2,79 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from random import Random
 
 import pytest
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
-from test.fakes import THREE, Reactor, StreamTransport, framed
+from test.fakes import THREE, framed
 from test.fuzz import INPUTS, nothing_kept
+from test.stream_side import Side, fail_dial, hang_up, said_by
 from txpaxos.core.messages import Fetch
-from txpaxos.streams import CONNECT_SECONDS, GREETING_SECONDS, STRANGERS_MAX, WAITING_BYTES_MAX, PeerStream, PeerStreams
-from txpaxos.wire.codec import Codec, Received
+from txpaxos.streams import (
+    CONNECT_SECONDS,
+    GREETING_SECONDS,
+    STRANGERS_MAX,
+    WAITING_BYTES_MAX,
+)
 from txpaxos.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX
-from txpaxos.wire.peer_messages import Hello, PeerMessage
 
 BAD, STRANGERS = "bad frame on a stream", "too many strangers on streams"
-
-
-def said_by(node: str, message: PeerMessage | None = None, cluster: str = "test") -> bytes:
-    """A message of ``node``; its greeting, unless given."""
-    return Codec(cluster, node).encode(Hello() if message is None else message)
-
-
-class Side:
-    """All streams of node ``a``. The test is the other side of each."""
-
-    def __init__(self) -> None:
-        self.reactor = Reactor()
-        self.counters: Counter[str] = Counter()
-        self.received: list[Received] = []
-        peers = {name: member.address for name, member in THREE.members.items() if name != "a"}
-        self.streams = PeerStreams(self.reactor, Codec("test", "a"), peers, self.received.append, self.counters)
-
-    def accept(self) -> tuple[PeerStream, StreamTransport]:
-        """Somebody connects."""
-        stream = self.streams.buildProtocol(None)
-        assert stream is not None
-        return self._connect(stream)
-
-    def greeted(self, node: str) -> tuple[PeerStream, StreamTransport]:
-        """Somebody connects and says to be ``node``."""
-        stream, transport = self.accept()
-        stream.dataReceived(framed(said_by(node)))
-        transport.take()
-        return stream, transport
-
-    def answer_dial(self) -> tuple[PeerStream, StreamTransport]:
-        """The connection that was asked for last is made."""
-        stream = self.dial().buildProtocol(None)
-        assert isinstance(stream, PeerStream)
-        return self._connect(stream)
-
-    def dial(self) -> ClientFactory:
-        return self.reactor.tcpClients[-1][2]
-
-    def messages(self) -> list[tuple[str, PeerMessage]]:
-        return [(one.sender, one.message) for one in self.received]
-
-    @staticmethod
-    def _connect(stream: PeerStream) -> tuple[PeerStream, StreamTransport]:
-        transport = StreamTransport()
-        stream.makeConnection(transport)
-        return stream, transport
 
 
 @pytest.fixture
 def side() -> Side:
     return Side()
-
-
-def hang_up(stream: PeerStream) -> None:
-    stream.connectionLost(Failure(ConnectionDone()))
 
 
 # ------------------------------------------------------------------- dialling
@@ -133,8 +84,9 @@ def test_a_dialled_peer_answers_on_the_same_stream(side: Side) -> None:
 
 def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
     side.streams.send("b", b"lost")
-    side.dial().clientConnectionFailed(side.reactor.connectors[-1], Failure(ConnectionRefusedError()))
+    fail_dial(side, ConnectionRefusedError())
     assert side.counters["stream refused"] == 1
+    assert side.refused == []
     side.streams.send("b", b"next")
     assert len(side.reactor.tcpClients) == 2
     _, transport = side.answer_dial()

@@ -26,6 +26,7 @@ class Network:
 
     :param deliver: called with everything that comes from a peer. What comes from anybody else, or is not a message of
         this cluster, is counted and changes nothing.
+    :param refused: called with the peer that is held (:meth:`hold`), when nobody takes streams there any more.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Network:
         cluster: Cluster,
         incarnation: int,
         deliver: Callable[[Received], None],
+        refused: Callable[[NodeId], None],
         counters: Counter[str],
     ) -> None:
         self._node = node
@@ -44,7 +46,7 @@ class Network:
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}
         self._peers = {name: (address.host, address.port) for name, address in peers.items()}
-        self._streams = PeerStreams(reactor, self._codec, peers, deliver, counters)
+        self._streams = PeerStreams(reactor, self._codec, peers, deliver, refused, counters)
         self._send_datagram: Callable[[bytes, tuple[str, int]], object] | None = None
 
     def start(self, transport: IUDPTransport) -> None:
@@ -65,6 +67,10 @@ class Network:
         """Send nothing more; close the streams."""
         self._send_datagram = None
         self._streams.stop()
+
+    def hold(self, peer: NodeId | None) -> None:
+        """Learn soon, and not from its silence, if the process of ``peer`` ends."""
+        self._streams.hold(peer)
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
         """Encode ``message`` once and send it to each of ``to`` that is a peer."""

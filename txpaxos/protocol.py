@@ -22,7 +22,7 @@ from txpaxos.alarm import Alarm
 from txpaxos.application import Application
 from txpaxos.applier import Applier
 from txpaxos.cluster import Cluster
-from txpaxos.compaction import Compaction, CompactionMessage, CompactionStatus
+from txpaxos.compaction import Compaction, CompactionMessage
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, NodeId, Slot
@@ -38,7 +38,6 @@ from txpaxos.core.ready import (
     PeerMet,
     ReadFrom,
     Ready,
-    Status,
     SubjectChosen,
     SubjectState,
 )
@@ -47,6 +46,7 @@ from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
 from txpaxos.network import Network
+from txpaxos.node_status import NodeStatus
 from txpaxos.performer import Performer
 from txpaxos.questions import Questions
 from txpaxos.reads import Consistency, Reading, Reads
@@ -62,21 +62,6 @@ from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, Pee
 SUBJECT_BYTES_MAX = 512
 READYS_WAITING_MAX = 4096
 """While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
-
-
-@attrs.frozen
-class NodeStatus:
-    """One node's view, for people and for tests.
-
-    :ivar waiting: commands that this node has taken and not seen applied.
-    :ivar counters: how often what was dropped, and why.
-    """
-
-    replica: Status
-    applied_through: Slot
-    waiting: int
-    compaction: CompactionStatus
-    counters: dict[str, int]
 
 
 class PaxosProtocol(Application, DatagramProtocol):
@@ -122,7 +107,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._command_limits = command_limits or CommandLimits()
         self._rng = rng or Random()
         self._monotonic = monotonic
-        self._network = Network(reactor, node, cluster, store.incarnation, self._receive_from_peer, self.counters)
+        self._network = Network(
+            reactor, node, cluster, store.incarnation, self._receive_from_peer, self._peer_ended, self.counters
+        )
         self._applier = Applier(self.apply)
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
@@ -137,7 +124,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             reactor, self, node, cluster, store, self, self._applier, policy, transfer, self.counters
         )
         self._received: dict[Slot, Snapshot] = {}
-        self._leader_watchers: list[Callable[[], None]] = []
+        self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
         self._incarnations: dict[NodeId, int] = {}
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
@@ -305,6 +292,12 @@ class PaxosProtocol(Application, DatagramProtocol):
             self.counters["peer with another folder"] += 1
             return
         self._receive(received.sender, received.message)
+
+    def _peer_ended(self, peer: NodeId) -> None:
+        """Nobody listens where ``peer`` did."""
+        if not self._stopping:
+            self._replica.leadership.observe_end(peer, self._monotonic())
+            self._tick()
 
     def _receive(self, sender: NodeId, message: PeerMessage) -> None:
         if self._stopping:

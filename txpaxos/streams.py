@@ -2,6 +2,10 @@
 
 A stream promises no more than a datagram does: what cannot be sent is dropped and counted, and the algorithm sends it
 again. So nothing here retries, and the bytes that wait for a slow peer have a limit.
+
+A stream has a second use: when a process ends, however it does, its system closes its streams. So a node holds one to
+the node whose end it wants to learn of soon. That a stream ends proves little; that its peer, which had one, refuses
+another shows that nobody listens there any more.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IListeningPort, IPushProducer
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -29,6 +34,10 @@ STRANGERS_MAX = 64
 """Connections that may be open without having shown that they come from a member."""
 
 CONNECT_SECONDS = 2.0
+HOLD_DIALS_MAX = 8
+"""How often in a row a stream is made anew that ends before its peer has greeted: a dying process may have its port
+for a moment longer than its streams."""
+
 GREETING_SECONDS = 5.0
 """How long a connection may stay open without having greeted."""
 
@@ -142,6 +151,7 @@ class PeerStreams(ClientFactory):
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
     :param addresses: the address of each peer.
     :param receive: called with every message that came over a stream from one of them.
+    :param refused: called with the peer that is held, when that refuses a stream.
     """
 
     noisy = False
@@ -152,6 +162,7 @@ class PeerStreams(ClientFactory):
         codec: Codec,
         addresses: Mapping[str, Address],
         receive: Callable[[Received], None],
+        refused: Callable[[str], None],
         counters: Counter[str],
     ) -> None:
         self.codec = codec
@@ -159,6 +170,10 @@ class PeerStreams(ClientFactory):
         self.reactor = reactor
         self._addresses = addresses
         self._deliver = receive
+        self._refused = refused
+        self._held: str | None = None
+        self._held_greeted = False
+        self._hold_dials = 0
         self._open: dict[PeerStream, None] = {}
         self._streams: dict[str, PeerStream] = {}
         self._waiting: dict[str, PeerStream] = {}
@@ -185,6 +200,14 @@ class PeerStreams(ClientFactory):
         stream = self._streams.get(peer) or self._waiting.get(peer) or self._connect(peer)
         if not stream.send(data):
             self.counters["stream to a slow peer is full"] += 1
+
+    def hold(self, peer: str | None) -> None:
+        """Have a stream to ``peer`` from now on, and be told if it has had one and then refuses another. The one held
+        before is not any more."""
+        self._held = peer if peer in self._addresses else None
+        self._held_greeted = peer in self._streams
+        self._hold_dials = HOLD_DIALS_MAX
+        self._hold_on()
 
     def stop(self) -> None:
         """Close everything."""
@@ -222,6 +245,8 @@ class PeerStreams(ClientFactory):
             if other is not stream and (other.peer, other.dialled) == (stream.peer, stream.dialled):
                 other.transport.abortConnection()
         self._streams[stream.peer] = stream
+        if stream.peer == self._held:
+            self._held_greeted, self._hold_dials = True, HOLD_DIALS_MAX
 
     def received(self, received: Received) -> None:
         """A message came."""
@@ -233,11 +258,28 @@ class PeerStreams(ClientFactory):
         for streams in (self._streams, self._waiting):
             if stream.peer is not None and streams.get(stream.peer) is stream:
                 del streams[stream.peer]
+        if stream.peer == self._held and stream.transport is not None:
+            self._hold_on()
+
+    def dial_failed(self, peer: str | None, reason: Failure) -> None:
+        """No connection came of an attempt. Where nobody listens, the system says so itself."""
+        self.counters["stream refused"] += 1
+        if peer is not None and peer == self._held and self._held_greeted and reason.check(ConnectionRefusedError):
+            self._held_greeted = False
+            self._refused(peer)
 
     def dial_ended(self, dial: _Dial) -> bool:
         """An attempt to connect has come to its end; whether a connection is still wanted."""
         self._dials.pop(dial, None)
         return not self._stopped
+
+    def _hold_on(self) -> None:
+        """See to it that there is a stream to the peer that is held, or soon will be."""
+        peer = self._held
+        if peer is None or peer in self._streams or peer in self._waiting or self._stopped or not self._hold_dials:
+            return
+        self._hold_dials -= 1
+        self._connect(peer)
 
     def _connect(self, peer: str) -> PeerStream:
         stream = self._waiting[peer] = PeerStream(self, peer)
@@ -262,6 +304,7 @@ class _Dial(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """Nobody is there: what waited is lost, as a datagram would be."""
-        if self._streams.dial_ended(self):
-            self._streams.counters["stream refused"] += 1
+        wanted = self._streams.dial_ended(self)
         self._stream.connectionLost(reason)
+        if wanted:
+            self._streams.dial_failed(self._stream.peer, reason)

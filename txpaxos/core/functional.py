@@ -5,9 +5,10 @@ certain (*Paxos Made Simple*, section 2.4). :class:`Leadership` finds one: it is
 (:class:`Node`, here) and the log (:mod:`txpaxos.core.replica`) share.
 
 * The leader sends a heartbeat every ``heartbeat_seconds``. A follower that has heard none for its liveness window,
-  drawn anew each time so that two nodes seldom wake together, *canvasses*: it asks whether others miss the leader too.
-  Only when a quorum does, itself included, does it become a candidate and run phase 1. So a node that cannot win, or
-  that alone has lost the leader, raises no ballot and disturbs nobody (Ongaro's thesis, 2014, section 9.6).
+  drawn anew each time so that two nodes seldom wake together, or is told that the leader has ended, *canvasses*: it
+  asks whether others miss the leader too. Only when a quorum does, itself included, does it become a candidate and run
+  phase 1. So a node that cannot win, or that alone has lost the leader, raises no ballot and disturbs nobody (Ongaro's
+  thesis, 2014, section 9.6).
 * Of two candidates the one with the higher ballot goes on; the other, having promised, waits. One that was refused
   waits for a random time that doubles with every failure, so duels end.
 * A leader is one no longer when a higher ballot's heartbeat arrives, when so many refuse that no quorum is left, or
@@ -266,6 +267,13 @@ class Leadership:
         """A follower answered this leader's present ballot."""
         if sender in self._heard_at:
             self._heard_at[sender] = now
+
+    def observe_end(self, node: NodeId, now: float) -> None:
+        """Something tells that ``node`` does not run any more. If it led, no longer wait for it: canvass soon, at a
+        random time, so that others seldom do so in the same moment. Those that still hear it will not back that."""
+        if self.role is Role.FOLLOWER and node == self.leader_node:
+            self._heard_leader_at = -inf
+            self._silent_at = min(self._silent_at, now + self._rng.uniform(0.0, self._timing.heartbeat_seconds / 4))
 
     # for the owner
 

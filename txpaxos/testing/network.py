@@ -9,7 +9,13 @@ from typing import Any, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import CannotListenError, ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    TimeoutError,
+)
 from twisted.internet.protocol import DatagramProtocol, Protocol
 from twisted.python.failure import Failure
 
@@ -132,7 +138,7 @@ class SimulatedNetwork:
         """Try to connect: a packet there, and one back."""
         there = self.link(reactor.host, target[0]).delay(self.rng)
         if (reactor.host, target[0]) in self.cut or (target[0], reactor.host) in self.cut:
-            self.world.after(timeout, reactor.run, self._refuse, factory)
+            self.world.after(timeout, reactor.run, self._fail, factory, TimeoutError())
         else:
             self.world.after(there, self._accept, reactor, target, factory)
 
@@ -141,7 +147,7 @@ class SimulatedNetwork:
         protocol = port.factory.buildProtocol(IPv4Address("TCP", reactor.host, 0)) if port is not None else None
         back = self.link(target[0], reactor.host).delay(self.rng)
         if port is None or protocol is None:
-            self.world.after(back, reactor.run, self._refuse, factory)
+            self.world.after(back, reactor.run, self._fail, factory, ConnectionRefusedError())
             return
         server = StreamHalf(self, port.reactor)
         client = StreamHalf(self, reactor)
@@ -156,8 +162,8 @@ class SimulatedNetwork:
         else:
             client.begin(protocol)
 
-    def _refuse(self, factory: Any) -> None:
-        factory.clientConnectionFailed(None, Failure(ConnectError("refused")))
+    def _fail(self, factory: Any, error: Exception) -> None:
+        factory.clientConnectionFailed(None, Failure(error))
 
     def open_half(self, half: StreamHalf) -> None:
         """A connection begins."""
