@@ -23,9 +23,32 @@ Item = tuple[bytes, int]
 """A value and its revision: how many changes there had been when it was put."""
 
 
+class Put(msgspec.Struct, tag="put", array_like=True):
+    """Set a key: as MessagePack ``["put", key, value]``."""
+
+    key: str
+    value: bytes
+
+
+class Delete(msgspec.Struct, tag="delete", array_like=True):
+    """Remove a key: ``["delete", key]``."""
+
+    key: str
+
+
+class CompareAndSet(msgspec.Struct, tag="cas", array_like=True):
+    """Set a key if its value is ``old``; nothing is the value of one that is not there: ``["cas", key, old, new]``."""
+
+    key: str
+    old: bytes | None
+    new: bytes
+
+
+decode_command = msgspec.msgpack.Decoder(Put | Delete | CompareAndSet).decode
+
+
 class KeyValue(PaxosProtocol):
-    """Commands: ``["put", key, value]``, ``["delete", key]``, ``["cas", key, old, new]``, as MessagePack; ``old`` may
-    be nothing, for a key that is not there. Queries: ``["get", key]``, ``["watch", key, revision]``."""
+    """Commands: those above. Queries: ``["get", key]``, ``["watch", key, revision]``, as MessagePack."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,15 +57,14 @@ class KeyValue(PaxosProtocol):
         self._watchers: dict[str, list[Deferred[Item | None]]] = {}
 
     def apply(self, slot: int, command: bytes) -> Any:
-        match decode(command):
-            case ["put", str(key), bytes(value)]:
+        match decode_command(command):
+            case Put(key, value):
                 return self._change(key, value)
-            case ["delete", str(key)]:
+            case Delete(key):
                 return key in self.items and bool(self._change(key, None))
-            case ["cas", str(key), bytes() | None as old, bytes(new)]:
+            case CompareAndSet(key, old, new):
                 present, _ = self.items.get(key, (None, 0))
                 return present == old and bool(self._change(key, new))
-        raise ValueError("neither put, delete nor cas")
 
     def query(self, query: bytes) -> Item | Deferred[Item | None] | None:
         match decode(query):
@@ -97,16 +119,16 @@ class Store:
 
     async def put(self, key: str, value: bytes) -> int:
         """Set a key. Its revision."""
-        revision: int = await self._submit("put", key, value)
+        revision: int = await self._submit(Put(key, value))
         return revision
 
     async def delete(self, key: str) -> bool:
         """Remove a key. Whether it was there."""
-        return bool(await self._submit("delete", key))
+        return bool(await self._submit(Delete(key)))
 
     async def compare_and_set(self, key: str, old: bytes | None, new: bytes) -> bool:
         """Set a key if its value is ``old`` (``None``: if it is not there). Whether it was."""
-        return bool(await self._submit("cas", key, old, new))
+        return bool(await self._submit(CompareAndSet(key, old, new)))
 
     async def get(self, key: str) -> bytes | None:
         """The value of a key, ``None`` if it is not there."""
@@ -126,5 +148,5 @@ class Store:
             if (item[1] if item else 0) != revision:
                 return item and (item[0], item[1])
 
-    def _submit(self, *command: Any) -> Deferred[Any]:
+    def _submit(self, command: Put | Delete | CompareAndSet) -> Deferred[Any]:
         return self._client.submit(encode(command), deadline_seconds=self._seconds)

@@ -105,11 +105,13 @@ class _Session:
     """Outcomes by sequence, of those the caller has not acknowledged yet.
 
     :ivar generation: of the table when it was last changed: an older one may be under way into a dump.
+    :ivar highest: no sequence in it is above this one.
     """
 
     generation: int
     acknowledged: int = 0
     last_used: Slot = 0
+    highest: int = 0
     kept_bytes: int = 0
     outcomes: dict[int, _Kept] = attrs.field(factory=dict)
 
@@ -181,17 +183,19 @@ class Sessions:
             return applied
         session = self._use(run.session)
         session.last_used = slot
-        outcomes: list[Outcome] = []
-        size_bytes = 0
-        for sequence, payload, outcome in zip(run.sequences, run.payloads, known, strict=True):
-            if outcome is None:
-                outcome = apply(slot, payload)
-                kept = session.outcomes[sequence] = outcome.reason if isinstance(outcome, Failed) else outcome
-                size_bytes += len(kept)
-            outcomes.append(outcome)
-        self._keep(run.session, session, size_bytes)
-        if run.acknowledged > session.acknowledged:
-            self._acknowledge(run.session, session, run.acknowledged)
+        # Before anything is added: as a rule all that is there may go, and need not be looked through.
+        self._acknowledge(run.session, session, min(run.acknowledged, run.sequence - 1))
+        outcomes = [
+            apply(slot, payload) if one is None else one for payload, one in zip(run.payloads, known, strict=True)
+        ]
+        kept = {
+            sequence: outcome.reason if isinstance(outcome, Failed) else outcome
+            for sequence, outcome, before in zip(run.sequences, outcomes, known, strict=True)
+            if before is None
+        }
+        session.outcomes.update(kept)
+        session.highest = max(session.highest, run.sequences[-1])
+        self._keep(run.session, session, sum(map(len, kept.values())))
         while len(session.outcomes) > OUTCOMES_MAX:
             self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
         while self._kept_bytes > self._kept_bytes_max:
@@ -224,9 +228,15 @@ class Sessions:
 
     def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
         """The caller has every answer up to ``sequence``."""
-        outcomes = session.outcomes
-        first, session.acknowledged = session.acknowledged + 1, sequence
-        if sequence - first < len(outcomes):  # As a rule; and then what is kept need not be looked through.
+        first, outcomes = session.acknowledged + 1, session.outcomes
+        if sequence < first:
+            return
+        session.acknowledged = sequence
+        if sequence >= session.highest:
+            outcomes.clear()
+            self._keep(name, session, -session.kept_bytes)
+            return
+        if sequence - first < len(outcomes):
             gone = [outcomes.pop(one) for one in range(first, sequence + 1) if one in outcomes]
         else:
             gone = [outcomes.pop(one) for one in [one for one in outcomes if one <= sequence]]
@@ -281,6 +291,7 @@ class Sessions:
             if session is None:
                 session = self._sessions[name] = _Session(self._generation, acknowledged, last_used)
             for sequence, result, words in outcomes:
+                session.highest = max(session.highest, sequence)
                 kept = session.outcomes[sequence] = words if result is None else result
                 self._keep(name, session, _size_bytes(kept))
 

@@ -220,11 +220,16 @@ class Submissions:
         awaited = self._awaited.get(run.session)
         if awaited is None:
             return
-        for sequence, outcome in zip(run.sequences, outcomes, strict=True):
-            for caller in awaited.pop(sequence, ()):
-                self._settle(caller, sequence, outcome)
+        waiting = [awaited.pop(sequence, ()) for sequence in run.sequences]
         if not awaited:
-            self._awaited.pop(run.session, None)
+            del self._awaited[run.session]
+        callers, count = waiting[0], len(waiting)
+        if len(callers) == 1 and waiting.count(callers) == count == callers[0].missing == len(callers[0].outcomes):
+            self._answer(callers[0], outcomes)  # As a rule one waits, and for just this run.
+            return
+        for sequence, outcome, callers in zip(run.sequences, outcomes, waiting, strict=True):
+            for caller in callers:
+                self._settle(caller, sequence, outcome)
 
     def close(self, error: PaxosError) -> None:
         """Nobody gets an outcome from here any more."""
@@ -248,6 +253,9 @@ class Submissions:
         self._callers_bytes += caller.size_bytes
         awaited = self._awaited.setdefault(run.session, {})
         only = (caller,)
+        if caller.missing == len(caller.outcomes) and awaited.keys().isdisjoint(run.sequences):
+            awaited.update(dict.fromkeys(run.sequences, only))
+            return
         for sequence, outcome in zip(run.sequences, caller.outcomes, strict=True):
             if outcome is None:
                 awaited[sequence] = awaited[sequence] + only if sequence in awaited else only
@@ -256,10 +264,16 @@ class Submissions:
         """One of the commands that ``caller`` waits for has its outcome."""
         caller.outcomes[sequence - caller.run.sequence] = outcome
         caller.missing -= 1
-        if not caller.missing and self._callers.pop(caller, 0) is None:
+        if not caller.missing:
+            self._answer(caller, _complete(caller.outcomes))
+
+    def _answer(self, caller: _Caller, outcomes: Outcomes) -> None:
+        """All that ``caller`` waits for is known."""
+        if self._callers.pop(caller, 0) is None:
             self._callers_commands -= len(caller.run.payloads)
             self._callers_bytes -= caller.size_bytes
-            caller.answer.callback(_complete(caller.outcomes))
+            caller.missing = 0
+            caller.answer.callback(outcomes)
 
     def _settle_known(self, caller: _Caller) -> None:
         """Tell ``caller`` what has become known otherwise than by its command being in the log."""
