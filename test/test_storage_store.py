@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,12 @@ import pytest_twisted  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 
 from test.test_storage_contract import ReactorThread
-from test.test_storage_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk, crash_before, failing
+from test.test_storage_disk import Crash, FaultyDisk, UnsyncedDisk, crash_before, failing
 from txpaxos.core.ready import LogRecord, SubjectState
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Work, execute_here, measure_sync
+from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Work, execute_here
 from txpaxos.storage.identity import Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
 from txpaxos.storage.store import DiskStore
@@ -388,28 +387,6 @@ def test_the_choice_can_be_made_for_it(folder: Folder) -> None:
         store = folder.open(sync_in_thread=thread, reactor=reactor, measure=measure)
         assert (store.sync_seconds, store.sync_in_thread) == (None, thread)
         reactor.wait(store.close())
-
-
-def test_measuring_takes_the_median_of_a_few_syncs() -> None:
-    class SlowDisk(VolatileDisk):
-        now = 0.0
-        syncs = 0
-
-        def sync_data(self, handle: int) -> None:
-            super().sync_data(handle)
-            self.syncs += 1
-            self.now += 9.0 if self.syncs % 3 == 0 else 0.25
-
-    disk = SlowDisk(random.Random(1))
-    disk.make_directory("/folder")
-    assert measure_sync(disk, "/folder", lambda: disk.now) == 0.25
-    assert disk.list_directory("/folder") == []
-    assert disk.handles == {}
-
-
-def test_measuring_on_this_machine(tmp_path: Path) -> None:
-    assert 0 < measure_sync(Disk(), str(tmp_path)) < 60
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_simulator_decides_when_a_save_happens(folder: Folder) -> None:

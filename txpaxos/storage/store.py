@@ -19,7 +19,7 @@ from txpaxos.core.ready import JournalRecord, Record, SubjectState
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
-from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Execute, ExecuteInThread, execute_here, measure_sync
+from txpaxos.storage.execute import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
 from txpaxos.storage.faults import damaged, os_errors
 from txpaxos.storage.identity import (
     Identity,
@@ -115,14 +115,15 @@ class DiskStore:
     :param disk: the system calls.
     :param reactor: whose thread to tell in; needed only with a thread, and the global one unless given.
     :param sync_in_thread: whether to write and sync in a thread instead of the caller's. Unless given, that is
-        measured: a disk slower than :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS` gets a thread.
+        measured, now and at each save: while they take longer than
+        :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS`, they are done in a thread.
     :param random_bytes: for the incarnation, when the store is made.
     :param segment_bytes: the size of a file of the journal.
     :param execute: does the saves and writes the snapshots, instead of the two above: a simulator's own. Without it,
         snapshots have a thread of their own, made when it is needed.
     :param measure: how to measure the seconds of a sync.
 
-    ``sync_in_thread`` is the choice made, ``sync_seconds`` what was measured (``None`` if nothing was).
+    ``sync_seconds`` is what was measured at first (``None`` if nothing was).
 
     :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written.
     """
@@ -153,13 +154,15 @@ class DiskStore:
             self.sync_seconds: float | None = None
             if execute is None and sync_in_thread is None:
                 self.sync_seconds = measure(disk, self._directory)
-                sync_in_thread = self.sync_seconds > SLOW_SYNC_SECONDS
         except BaseException:
             disk.close(self._lock)
             raise
         self.incarnation = identity.incarnation
-        self.sync_in_thread = execute is None and bool(sync_in_thread)
-        self._thread = ExecuteInThread(reactor or _global_reactor()) if self.sync_in_thread else None
+        self._thread: ExecuteInThread | ExecuteWhereFit | None = None
+        if self.sync_seconds is not None:
+            self._thread = ExecuteWhereFit(lambda: ExecuteInThread(reactor or _global_reactor()), self.sync_seconds)
+        elif execute is None and sync_in_thread:
+            self._thread = ExecuteInThread(reactor or _global_reactor())
         self._execute: Execute = execute or self._thread or execute_here
         self._checkpoints = Checkpoints()
         self._verdict = Verdict(disk, self._directory)
@@ -169,6 +172,11 @@ class DiskStore:
             lambda: execute or ExecuteInThread(reactor or _global_reactor()),
             lambda slot: self._execute(partial(self._forget_before, slot)),
         )
+
+    @property
+    def sync_in_thread(self) -> bool:
+        """Whether the next save is done in a thread."""
+        return self._thread.in_thread if isinstance(self._thread, ExecuteWhereFit) else self._thread is not None
 
     def load(self) -> list[Record]:
         """See :meth:`Store.load`."""
