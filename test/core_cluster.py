@@ -249,8 +249,9 @@ class Cluster(Generic[Running]):
             self._at(max(wake_at, self.now), lambda: self._wake(node, running, wake_at))
         for fact in ready.leadership:
             self.told(node, fact)
-        if ready.rests_on_nothing:
+        if ready.may_overtake(self._owed[node]):
             self._send_all(node, ready)
+            self.hand_out(node, ready)
             return
         self._owed[node].append(ready)
         if len(self._owed[node]) == 1:

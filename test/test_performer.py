@@ -22,7 +22,7 @@ from txpaxos.core.messages import (
     PromiseLog,
     Support,
 )
-from txpaxos.core.ready import Promised, Ready, Voted
+from txpaxos.core.ready import Chosen, Promised, Ready, Voted
 from txpaxos.errors import StoreError
 from txpaxos.performer import Performer
 
@@ -134,6 +134,27 @@ def test_what_rests_on_nothing_waits_for_nobody(bare: Bare) -> None:
     assert bare.done[4:] == ["release 7"]
     bare.store.finish()
     assert bare.done[5:] == ["release 2"]
+
+
+def test_what_is_handed_out_stays_in_order(bare: Bare) -> None:
+    """A Ready that rests on nothing does not overtake one that hands something out, wherever that waits."""
+    one, two = (Chosen(slot, b"") for slot in (1, 2))
+    bare.store.slow = True
+    bare.add(attrs.evolve(saving(1), chosen=(one,)), saving(2))
+    overtaking = attrs.evolve(resting_on_nothing(3), chosen=(two,))
+    bare.add(overtaking)
+    bare.reactor.turn()
+    bare.add(attrs.evolve(resting_on_nothing(4), chosen=(two,)), resting_on_nothing(5))
+    assert bare.done == ["save 1 2", "release 5"]
+    six = attrs.evolve(resting_on_nothing(6), chosen=(two,))
+    bare.release = lambda ready: bare.add(six) if ready.wake_at == 1 else None
+    bare.store.finish()
+    bare.reactor.turn()
+    assert bare.done[2:] == ["release 1", "release 2", "release 3", "release 4", "release 6"]
+    bare.add(saving(7))
+    bare.reactor.turn()
+    bare.add(overtaking)
+    assert bare.done[-2:] == ["save 7", "release 3"]
 
 
 def test_what_rests_on_nothing_saves_nothing(bare: Bare) -> None:

@@ -2,12 +2,14 @@
 
 All that arrives in one reactor turn is saved together (group commit). While a save is in flight, later Readys wait,
 also those that save nothing; when it finishes, it releases those it covered and no others. Only a Ready that rests on
-nothing, as it says itself, waits for nobody. A failed save is final.
+nothing, as it says itself, does not wait for a save. A failed save is final.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -24,7 +26,7 @@ class Performer:
 
     :param refill: called when a turn begins, also while a save is in flight, and whenever more is to be done; may
         :meth:`add` more.
-    :param release: called with each Ready once it, and all before it, are saved; with one that rests on nothing at
+    :param release: called with each Ready once it, and all before it, are saved; with one that may overtake them at
         once.
     :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after it.
     """
@@ -44,6 +46,7 @@ class Performer:
         self._fail = fail
         self._queue: list[Ready] = []
         self._saving: list[Ready] | None = None
+        self._releasing: deque[Ready] = deque()
         self._scheduled: IDelayedCall | None = None
         self._turning = False
         self._stopped = False
@@ -54,14 +57,14 @@ class Performer:
         return len(self._queue) + len(self._saving or ())
 
     def add(self, ready: Ready) -> None:
-        """Perform ``ready`` when its turn has come. Call it with one that rests on nothing only from ``refill``."""
-        if ready.rests_on_nothing:
-            assert self._turning, ready
+        """Perform ``ready`` when its turn has come: at once, if it may overtake those that wait."""
+        if ready.may_overtake(chain(self._releasing, self._saving or (), self._queue)):
             assert not ready.save, ready
-            self._release_all((ready,))
+            if not self._stopped:
+                self._release(ready)
         else:
             self._queue.append(ready)
-            self.schedule()
+        self.schedule()
 
     def schedule(self) -> None:
         """Have a turn at the end of this reactor turn, if none is due already."""
@@ -126,10 +129,9 @@ class Performer:
             self._turn(batch)
 
     def _release_all(self, batch: Iterable[Ready]) -> None:
-        for ready in batch:
-            if self._stopped:
-                return
-            self._release(ready)
+        self._releasing.extend(batch)
+        while self._releasing and not self._stopped:
+            self._release(self._releasing.popleft())
 
     def _give_up(self, failure: Failure) -> None:
         if not self._stopped:

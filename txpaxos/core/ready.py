@@ -6,7 +6,7 @@ The laws of a :class:`Ready`, on which the safety of Paxos rests:
 2. Readys are performed strictly in the order in which they were returned. One that saves nothing still waits for the
    saves of those before it.
 3. A save that has finished releases what it covered, and nothing that came later.
-4. Only a Ready that ``rests_on_nothing`` may be performed before those that wait.
+4. Only a Ready that ``rests_on_nothing`` may be performed before those that wait, as :meth:`Ready.may_overtake` says.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
     ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
-    ``rests_on_nothing``: all that its messages rest on was on disk before the call that returned it.
+    ``rests_on_nothing``: all that its messages and its values rest on was on disk, here or elsewhere, before the call
+    that returned it.
     ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
     """
 
@@ -183,6 +184,15 @@ class Ready:
     behind: NodeId | None = None
     rests_on_nothing: bool = False
     wake_at: float | None = None
+
+    def may_overtake(self, waiting: Iterable[Ready]) -> bool:
+        """Whether it may be performed before those that wait for a save: what is handed out stays in order."""
+        return self.rests_on_nothing and not (self.hands_out and any(ready.hands_out for ready in waiting))
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether there is something in it for the application."""
+        return bool(self.chosen or self.answers or self.leadership)
 
     @property
     def is_empty(self) -> bool:

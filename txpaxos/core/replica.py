@@ -352,6 +352,7 @@ class Replica:
         self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
+        work.rests_on_nothing = not work.save
         self._notice_at = min(self._notice_at, now if open_slot.urgent else now + self._timing.notice_seconds)
         if not self._open and now >= self._notice_at:
             self._beat(work)
@@ -416,8 +417,7 @@ class Replica:
         if message.first_slot < self.log.first_slot:
             work.tell(sender, Truncated(self.log.first_slot))
             return
-        values = self._values_from(message.first_slot)
-        if not values:
+        if not (values := self._values_from(message.first_slot)):
             self.dropped["fetch of what is not here"] += 1
             return
         work.tell(sender, ChosenValues(message.first_slot, values, self.log.chosen_through))

@@ -41,6 +41,7 @@ from txpaxos.core.ready import (
     DecreeState,
     Envelope,
     LeadershipAcquired,
+    LeadershipLost,
     Learned,
     PeerMet,
     Promised,
@@ -128,6 +129,7 @@ class Checker:
         known = self.nodes[node]
         known.boot += 1
         known.chosen_through = 0
+        known.leads = False
         self._begins_at(node, base)
         log = [record for record in loaded if not isinstance(record, SubjectState)]
         begins = log[0] if base and log and isinstance(log[0], Checkpoint) else None
@@ -174,6 +176,8 @@ class Checker:
         if new_leader and not any(isinstance(envelope.message, AcceptSlot) for envelope in ready.send):
             self._broken("a leader begins with an entry of its own", f"{node}: {ready}")
         for fact in ready.leadership:
+            if isinstance(fact, LeadershipAcquired | LeadershipLost):
+                self.nodes[node].leads = isinstance(fact, LeadershipAcquired)
             if isinstance(fact, LeadershipAcquired):
                 if fact.ballot in self._acquired or fact.ballot.node != node:
                     self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
@@ -192,7 +196,8 @@ class Checker:
         known.handed_out = chosen.slot
         known.chosen_through = max(known.chosen_through, chosen.slot)
         voted = known.votes.get(chosen.slot, (LOWEST, None))[1]
-        if known.learned.get(chosen.slot, voted) != chosen.value:
+        # A leader has counted a quorum's votes, and its own is among those that wait for its disk.
+        if known.learned.get(chosen.slot, voted) != chosen.value and not known.leads:
             self._broken("what is handed out is on disk", f"{node}: {chosen}")
         value = self.chosen.get(chosen.slot)
         if value is None:

@@ -19,6 +19,7 @@ class NodeSeen:
     met: dict[NodeId, int] = attrs.field(factory=dict)
     subjects: dict[str, DecreeState] = attrs.field(factory=dict)
     boot: int = 0
+    leads: bool = False
     handed_out: Slot = 0
     chosen_through: Slot = 0
     applied_commands: int = 0

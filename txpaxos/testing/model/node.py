@@ -183,7 +183,8 @@ class NodeModel:
             self.part.settle(running)
             after = attrs.evolve(local, running=running)
             owed = Owed(ready.save, ready.send, ready.chosen, event.message)
-            if self._owed_max and (local.owed or owed.save) and not ready.rests_on_nothing:
+            overtakes = ready.rests_on_nothing and not (owed.chosen and any(before.chosen for before in local.owed))
+            if self._owed_max and (local.owed or owed.save) and not overtakes:
                 yield self._put_off(local, after, owed, event)
             else:
                 yield from self._crash_within(after.disk, owed.save)
