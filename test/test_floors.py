@@ -36,6 +36,7 @@ LOWER = BESIDE_STORAGE | {"txpaxos.wire", "txpaxos.storage"}
 PROTOCOL_ROOMS = (
     *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.audits"),
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
+    "txpaxos.node_status",
     *("txpaxos.outlet", "txpaxos.performer", "txpaxos.questions", "txpaxos.reads", "txpaxos.sessions"),
     *("txpaxos.snapshots", "txpaxos.streams", "txpaxos.submissions", "txpaxos.transfer"),
 )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import attrs
 import pytest
 from twisted.python.failure import Failure
 
@@ -22,7 +21,7 @@ from txpaxos.core.messages import (
     PromiseLog,
     Support,
 )
-from txpaxos.core.ready import Chosen, Promised, Ready, Voted
+from txpaxos.core.ready import Promised, Ready, Voted
 from txpaxos.errors import StoreError
 from txpaxos.performer import Performer
 
@@ -35,10 +34,6 @@ def saving(number: int) -> Ready:
 def plain(number: int) -> Ready:
     """A Ready that saves nothing."""
     return Ready(wake_at=number)
-
-
-def resting_on_nothing(number: int) -> Ready:
-    return Ready(rests_on_nothing=True, wake_at=number)
 
 
 class Bare:
@@ -118,50 +113,6 @@ def test_what_needs_no_save_does_not_wait_for_a_later_one(bare: Bare) -> None:
     assert bare.done == ["release 1", "release 2", "save 3 5"]
     bare.store.finish()
     assert bare.done[3:] == ["release 3", "release 4", "release 5"]
-
-
-def test_what_rests_on_nothing_waits_for_nobody(bare: Bare) -> None:
-    """While a save is under way, and before what came earlier in the same turn."""
-    proposals = [resting_on_nothing(8), resting_on_nothing(9)]
-    bare.refill = lambda: bare.add(proposals.pop()) if proposals else None
-    bare.store.slow = True
-    bare.add(plain(1), saving(2))
-    bare.reactor.turn()
-    assert bare.done == ["release 9", "release 1", "release 8", "save 2"]
-    proposals.append(resting_on_nothing(7))
-    bare.performer.schedule()
-    bare.reactor.turn()
-    assert bare.done[4:] == ["release 7"]
-    bare.store.finish()
-    assert bare.done[5:] == ["release 2"]
-
-
-def test_what_is_handed_out_stays_in_order(bare: Bare) -> None:
-    """A Ready that rests on nothing does not overtake one that hands something out, wherever that waits."""
-    one, two = (Chosen(slot, b"") for slot in (1, 2))
-    bare.store.slow = True
-    bare.add(attrs.evolve(saving(1), chosen=(one,)), saving(2))
-    overtaking = attrs.evolve(resting_on_nothing(3), chosen=(two,))
-    bare.add(overtaking)
-    bare.reactor.turn()
-    bare.add(attrs.evolve(resting_on_nothing(4), chosen=(two,)), resting_on_nothing(5))
-    assert bare.done == ["save 1 2", "release 5"]
-    six = attrs.evolve(resting_on_nothing(6), chosen=(two,))
-    bare.release = lambda ready: bare.add(six) if ready.wake_at == 1 else None
-    bare.store.finish()
-    bare.reactor.turn()
-    assert bare.done[2:] == ["release 1", "release 2", "release 3", "release 4", "release 6"]
-    bare.add(saving(7))
-    bare.reactor.turn()
-    bare.add(overtaking)
-    assert bare.done[-2:] == ["save 7", "release 3"]
-
-
-def test_what_rests_on_nothing_saves_nothing(bare: Bare) -> None:
-    bare.refill = lambda: bare.add(attrs.evolve(saving(1), rests_on_nothing=True))
-    bare.performer.schedule()
-    bare.reactor.turn()
-    assert bare.done == ["fail AssertionError"]
 
 
 def test_a_save_releases_only_what_it_covered(bare: Bare) -> None:
