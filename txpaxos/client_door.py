@@ -258,15 +258,13 @@ class ClientConnection(Protocol):
 
     def _answer_run(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Answer commands: those with results together, and so those that failed alike."""
-        answers = tuple(outcome for outcome in outcomes if isinstance(outcome, bytes))
-        if len(answers) == len(outcomes) and sum(map(len, answers)) <= ANSWER_BYTES:  # As a rule.
-            self.send(Answer(number, answers))
-            return
         for kind, group in groupby(outcomes, type):
             if kind is bytes:
                 results = [outcome for outcome in group if isinstance(outcome, bytes)]
                 while results:
-                    fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
+                    fit = len(results)
+                    if sum(map(len, results)) > ANSWER_BYTES:
+                        fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
                     self.send(Answer(number, tuple(results[:fit])))
                     number += fit
                     del results[:fit]

@@ -217,19 +217,7 @@ class Submissions:
 
     def finish(self, run: Run, outcomes: Outcomes) -> None:
         """``run`` was in the log, with these outcomes: tell whoever waits for one of its commands."""
-        awaited = self._awaited.get(run.session)
-        if awaited is None:
-            return
-        waiting = [awaited.pop(sequence, ()) for sequence in run.sequences]
-        if not awaited:
-            del self._awaited[run.session]
-        callers, count = waiting[0], len(waiting)
-        if len(callers) == 1 and waiting.count(callers) == count == callers[0].missing == len(callers[0].outcomes):
-            self._answer(callers[0], outcomes)  # As a rule one waits, and for just this run.
-            return
-        for sequence, outcome, callers in zip(run.sequences, outcomes, waiting, strict=True):
-            for caller in callers:
-                self._settle(caller, sequence, outcome)
+        self._tell(run, outcomes)
 
     def close(self, error: PaxosError) -> None:
         """Nobody gets an outcome from here any more."""
@@ -260,12 +248,25 @@ class Submissions:
             if outcome is None:
                 awaited[sequence] = awaited[sequence] + only if sequence in awaited else only
 
-    def _settle(self, caller: _Caller, sequence: int, outcome: Outcome) -> None:
-        """One of the commands that ``caller`` waits for has its outcome."""
-        caller.outcomes[sequence - caller.run.sequence] = outcome
-        caller.missing -= 1
-        if not caller.missing:
-            self._answer(caller, _complete(caller.outcomes))
+    def _tell(self, run: Run, outcomes: Sequence[Outcome | None]) -> None:
+        """These outcomes are known, but for each ``None``: tell whoever waits for one of them."""
+        awaited = self._awaited.get(run.session)
+        if awaited is None:
+            return
+        each = zip(run.sequences, outcomes, strict=True)
+        waiting = [() if outcome is None else awaited.pop(sequence, ()) for sequence, outcome in each]
+        if not awaited:
+            del self._awaited[run.session]
+        callers, count = waiting[0], len(waiting)
+        if len(callers) == 1 and waiting.count(callers) == count == callers[0].missing == len(callers[0].outcomes):
+            self._answer(callers[0], _complete(outcomes))  # As a rule one waits, and for just this run.
+            return
+        for sequence, outcome, callers in zip(run.sequences, outcomes, waiting, strict=True):
+            for caller in callers:
+                caller.outcomes[sequence - caller.run.sequence] = outcome
+                caller.missing -= 1
+                if not caller.missing:
+                    self._answer(caller, _complete(caller.outcomes))
 
     def _answer(self, caller: _Caller, outcomes: Outcomes) -> None:
         """All that ``caller`` waits for is known."""
@@ -278,14 +279,7 @@ class Submissions:
     def _settle_known(self, caller: _Caller) -> None:
         """Tell ``caller`` what has become known otherwise than by its command being in the log."""
         run, sessions = caller.run, self._applier.sessions
-        known = expired(run) if sessions.is_expired(run.session) else sessions.outcomes(run)
-        awaited = self._awaited[run.session]
-        for sequence, outcome in zip(run.sequences, known, strict=True):
-            if outcome is not None:
-                for waiting in awaited.pop(sequence, ()):
-                    self._settle(waiting, sequence, outcome)
-        if not awaited:
-            self._awaited.pop(run.session, None)
+        self._tell(run, expired(run) if sessions.is_expired(run.session) else sessions.outcomes(run))
 
     def _forward(self, caller: _Caller, at: float) -> None:
         """Have a run forwarded then, and not when it was to be before."""

@@ -352,7 +352,7 @@ class Replica:
         self._close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
-        work.rests_on_nothing = not work.save
+        work.rests_on_nothing = not work.save  # The votes are on their voters' disks.
         self._notice_at = min(self._notice_at, now if open_slot.urgent else now + self._timing.notice_seconds)
         if not self._open and now >= self._notice_at:
             self._beat(work)

@@ -56,6 +56,8 @@ class ExecuteInThread:
     :param reactor: of it, only ``callFromThread`` is used.
     """
 
+    in_thread = True
+
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
         self._given: SimpleQueue[tuple[Work, Deferred[None]] | None] = SimpleQueue()

@@ -176,7 +176,7 @@ class DiskStore:
     @property
     def sync_in_thread(self) -> bool:
         """Whether the next save is done in a thread."""
-        return self._thread.in_thread if isinstance(self._thread, ExecuteWhereFit) else self._thread is not None
+        return self._thread is not None and self._thread.in_thread
 
     def load(self) -> list[Record]:
         """See :meth:`Store.load`."""

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from txpaxos.core.messages import Message, NodeId, Prepare, PrepareLog
-from txpaxos.core.ready import Chosen, Envelope, Ready, Record
+from txpaxos.core.ready import Chosen, Ready, Record
 from txpaxos.testing.model.copies import clone, freeze
 from txpaxos.testing.model.disk import Belief, Disk, Violation, require, values_at
 from txpaxos.testing.model.parts import Move, Part
@@ -32,9 +32,7 @@ Sent: TypeAlias = tuple[NodeId, Message]
 class Owed:
     """A Ready that waits for its save, or for one before it. ``cause`` is the message that it answers."""
 
-    save: tuple[Record, ...]
-    send: tuple[Envelope, ...]
-    chosen: tuple[Any, ...]
+    ready: Ready
     cause: Message | None
 
 
@@ -182,12 +180,12 @@ class NodeModel:
             ready = act(running)
             self.part.settle(running)
             after = attrs.evolve(local, running=running)
-            owed = Owed(ready.save, ready.send, ready.chosen, event.message)
-            overtakes = ready.rests_on_nothing and not (owed.chosen and any(before.chosen for before in local.owed))
-            if self._owed_max and (local.owed or owed.save) and not overtakes:
+            owed = Owed(attrs.evolve(ready, leadership=(), wake_at=None), event.message)
+            overtakes = ready.may_overtake(before.ready for before in local.owed)
+            if self._owed_max and (local.owed or ready.save) and not overtakes:
                 yield self._put_off(local, after, owed, event)
             else:
-                yield from self._crash_within(after.disk, owed.save)
+                yield from self._crash_within(after.disk, owed.ready.save)
                 yield self._perform(local, after, owed, event)
 
         outcomes = self._guard(event, happen)
@@ -207,26 +205,27 @@ class NodeModel:
 
     def _perform(self, before: Local, after: Local, owed: Owed, event: Event) -> Outcome:
         """Write, then send and hand out."""
-        disk, beliefs = _write(after.disk, owed.save)
-        for slot, item in enumerate(owed.chosen, self.part.first_slot + after.handed_out):
+        disk, beliefs = _write(after.disk, owed.ready.save)
+        chosen: tuple[Any, ...] = owed.ready.chosen
+        for slot, item in enumerate(chosen, self.part.first_slot + after.handed_out):
             require(isinstance(item, Chosen) and item.slot == slot, item, "is handed out in the place of slot", slot)
             beliefs.add((item.slot, item.value))
-        for envelope in owed.send:
+        for envelope in owed.ready.send:
             beliefs |= disk.vouch_for(self.part.node, envelope.message, owed.cause)
-        if owed.save and self._compact:
+        if owed.ready.save and self._compact:
             disk = disk.compacted()
-        after = attrs.evolve(after, disk=disk, handed_out=after.handed_out + len(owed.chosen))
+        after = attrs.evolve(after, disk=disk, handed_out=after.handed_out + len(chosen))
         self._require_remembered(after)
         known = self.part.known(after.running)
         if known != self.part.known(before.running):
             beliefs |= values_at(self.part.first_slot, known)
-        sends = tuple((to, self.part.plain(envelope.message)) for envelope in owed.send for to in envelope.to)
-        event = attrs.evolve(event, saves=owed.save, sends=sends, hands_out=owed.chosen)
+        sends = tuple((to, self.part.plain(envelope.message)) for envelope in owed.ready.send for to in envelope.to)
+        event = attrs.evolve(event, saves=owed.ready.save, sends=sends, hands_out=chosen)
         return Outcome(self._number(after), sends, frozenset(beliefs), (event,))
 
     def _put_off(self, before: Local, after: Local, owed: Owed, event: Event) -> Outcome:
         """It waits for its save. What the node takes for chosen by now must be chosen all the same."""
-        if owed.save or owed.send or owed.chosen:
+        if owed.ready.save or owed.ready.send or owed.ready.chosen:
             after = attrs.evolve(after, owed=(*after.owed, owed))
         self._require_remembered(after)
         known = self.part.known(after.running)
@@ -236,10 +235,10 @@ class NodeModel:
 
     def _finish_save(self, local: Local, event: Event) -> Iterator[Outcome]:
         """The oldest Ready that waits is saved and performed, and so are those after it that save nothing."""
-        yield from self._crash_within(local.disk, local.owed[0].save)
+        yield from self._crash_within(local.disk, local.owed[0].ready.save)
         outcome = Outcome(self._number(local))
         performed = 0
-        while performed == 0 or (local.owed and not local.owed[0].save):
+        while performed == 0 or (local.owed and not local.owed[0].ready.save):
             after = attrs.evolve(local, owed=local.owed[1:])
             outcome = outcome.then(self._perform(local, after, local.owed[0], event))
             local, performed = self.locals[outcome.local], performed + 1
@@ -282,7 +281,7 @@ class NodeModel:
         """Were all that is owed on disk and the node started anew, its acceptor would be the same."""
         disk = local.disk
         for owed in local.owed:
-            disk, _ = _write(disk, owed.save)
+            disk, _ = _write(disk, owed.ready.save)
         first_slot = self.part.first_slot + len(self.part.known(local.running))
         now = self.part.remembered(local.running, first_slot)
         then = self.part.remembered(self.part.start(disk), first_slot)
@@ -299,7 +298,7 @@ class NodeModel:
 def _begin(local: Local, act: Callable[[Any], Ready], running: Any) -> Ready:
     """Start a ballot: never one that was started before. (That old answers can do nothing rests on it.)"""
     ready = act(running)
-    owed = [envelope for each in local.owed for envelope in each.send]
+    owed = [envelope for each in local.owed for envelope in each.ready.send]
     asked = local.disk.begun | {one.message.ballot for one in owed if isinstance(one.message, Prepare | PrepareLog)}
     for message in (envelope.message for envelope in ready.send):
         if isinstance(message, Prepare | PrepareLog):
