@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from test.fake_nodes import Street, other_than
+from test.fake_nodes import Line, Street, other_than
 from test.fakes import error_of, outcome_of
 from txpaxos.client import REQUESTS_MAX, SILENCE_SECONDS
 from txpaxos.errors import CommandFailed, NotChosen, OutcomeUnknown, Overloaded, SessionExpired
@@ -36,11 +36,12 @@ def test_what_is_submitted_in_one_turn_is_one_message(street: Street) -> None:
     submit(street, b"x")
     line = street.accept()
     assert line.submitted() == [(session_of(street), 1, b"x")]
+    line.answer(1, "x")
     outcomes = submit(street, b"y", b"z", b"w")
     assert line.transport.messages() == []  # the turn is not over
-    assert line.said() == [Submit(2, session_of(street), 2, 0, (b"y", b"z", b"w"))]
+    assert line.said() == [Submit(2, session_of(street), 2, 1, (b"y", b"z", b"w"))]
     submit(street, b"next turn")
-    assert line.said() == [Submit(5, session_of(street), 5, 0, (b"next turn",))]
+    assert line.said() == [Submit(5, session_of(street), 5, 1, (b"next turn",))]
     line.answer(2, "y", "z", "w")
     assert outcomes == [["y"], ["z"], ["w"]]
 
@@ -64,9 +65,10 @@ def test_a_read_between_two_commands_stays_between_them(street: Street) -> None:
         Read(3, b"q", False),
         Submit(4, session, 3, 0, (b"z",)),
     ]
+    line.answer(1, None, None)
     street.client.status()
     submit(street, b"w")
-    assert line.said() == [StatusRequest(5), Submit(6, session, 4, 0, (b"w",))]
+    assert line.said() == [StatusRequest(5), Submit(6, session, 4, 2, (b"w",))]
 
 
 def test_commands_of_a_run_are_limited(street: Street) -> None:
@@ -111,6 +113,71 @@ def test_one_that_is_cancelled_in_the_turn_leaves_a_hole(street: Street) -> None
     assert before == [["x"]]
     submit(street, b"u")
     assert [one.acknowledged for one in line.runs()] == [5]  # v waits, y was given up
+
+
+# ------------------------------------------------------------- what is held
+
+
+@pytest.fixture
+def busy(street: Street) -> Line:
+    """A connection on which as many runs are under way as may be: commands 1 and 2, then 3."""
+    submit(street, b"a", b"b")
+    line = street.accept()
+    line.said()
+    submit(street, b"c")
+    line.said()
+    submit(street, b"d")
+    street.reactor.turn()
+    submit(street, b"e")
+    assert line.said() == []
+    return line
+
+
+def test_while_two_runs_are_under_way_commands_are_collected(street: Street, busy: Line) -> None:
+    busy.answer(3, None)
+    assert busy.said() == [Submit(4, session_of(street), 4, 0, (b"d", b"e"))]
+    submit(street, b"f")
+    assert busy.said() == []
+    busy.answer(1, None, None)
+    assert busy.said() == [Submit(6, session_of(street), 6, 3, (b"f",))]
+
+
+def test_a_read_is_not_held(street: Street, busy: Line) -> None:
+    street.client.read(b"q")
+    assert busy.said() == [Read(6, b"q", False)]
+    busy.answer(3, None)
+    assert busy.said() == [Submit(4, session_of(street), 4, 0, (b"d", b"e"))]
+
+
+def test_a_full_run_is_not_held(street: Street, busy: Line) -> None:
+    submit(street, *[b"x"] * (RUN_COMMANDS - 2))
+    (full,) = busy.runs()
+    assert len(full.commands) == RUN_COMMANDS
+    submit(street, bytes(RUN_BYTES))
+    assert [len(run.commands) for run in busy.runs()] == [1]
+
+
+def test_what_is_held_goes_when_a_command_under_way_is_given_up(street: Street, busy: Line) -> None:
+    gave_up = street.client.submit(b"f")
+    busy.answer(3, None)
+    assert [run.commands for run in busy.runs()] == [(b"d", b"e", b"f")]
+    submit(street, b"g")
+    assert busy.said() == []
+    gave_up.addErrback(lambda _: None)
+    gave_up.cancel()
+    assert [run.commands for run in busy.runs()] == [(b"g",)]
+
+
+def test_what_is_held_was_never_sent(street: Street, busy: Line) -> None:
+    held = street.client.submit(b"f", deadline_seconds=1.0)
+    street.reactor.advance(1.0)
+    assert isinstance(error_of(held), NotChosen)
+
+
+def test_on_a_new_connection_nothing_is_held(street: Street, busy: Line) -> None:
+    busy.break_off()
+    street.wait_for_call()
+    assert [run.commands for run in street.accept().runs()] == [(b"a", b"b", b"c"), (b"d", b"e")]
 
 
 def test_a_deadline_within_the_turn(street: Street) -> None:

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IConnector, IDelayedCall
 
 from txpaxos import errors
 from txpaxos.client_connection import Connection, Dial
+from txpaxos.client_outbox import Outbox
 from txpaxos.client_requests import CommandRequest, Request, grouped
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import (
@@ -116,8 +117,7 @@ class Client:
         self._unanswered: dict[int, None] = {}
         self._numbers = itertools.count(1)
         self._requests: dict[int, Request] = {}
-        self._unsent: list[Request] = []  # On the present connection; answered or given up, some of them.
-        self._flushing: IDelayedCall | None = None
+        self._outbox = Outbox(reactor, self._requests, self._unanswered, self._flush)
         self._waiting_bytes = 0
         self._connection: Connection | None = None
         self._connecting: IConnector | None = None
@@ -206,7 +206,7 @@ class Client:
         for timer in (self._retry, self._silence, self._leaderless):
             if timer is not None:
                 timer.cancel()
-        self._stop_flushing()
+        self._outbox.stop()
         if self._connecting is not None:
             self._connecting.stopConnecting()
         if self._connection is not None:
@@ -224,7 +224,7 @@ class Client:
     def lost(self, address: Address) -> None:
         """The connection broke, or could not be made: try another node."""
         self._connection = self._connecting = None
-        self._stop_flushing()
+        self._outbox.stop()
         self._unreachable = address
         self._address = self._other_than(address)
         if self._requests and not self._closed:
@@ -286,9 +286,7 @@ class Client:
             if self._connecting is None and self._retry is None:
                 self._connect()
         elif self._connection.welcome is not None:
-            self._unsent.append(request)
-            if self._flushing is None:  # What is asked for within one turn of the reactor goes together.
-                self._flushing = self._reactor.callLater(0, self._flush)
+            self._outbox.add(request)
         else:
             self._watch()
         return request.answer
@@ -304,6 +302,7 @@ class Client:
             self._waiting_bytes -= request.size_bytes
             if isinstance(request, CommandRequest):
                 self._unanswered.pop(request.sequence, None)
+                self._outbox.answered()
             if request.deadline is not None and request.deadline.active():
                 request.deadline.cancel()
         return request
@@ -350,26 +349,20 @@ class Client:
     # sending
 
     def _flush(self) -> None:
-        """Send what was not sent yet on this connection."""
-        self._stop_flushing()
+        """Send what is due on this connection."""
         connection = self._connection
         assert connection is not None
-        unsent, self._unsent = [one for one in self._unsent if one.number in self._requests], []
-        for request in unsent:
+        due = self._outbox.take()
+        for request in due:
             if isinstance(request, CommandRequest) and not (request.session or self._name(request, connection)):
                 return
-        for group in grouped(unsent):
+        for group in grouped(due):
             if isinstance(group, list):
                 self._send_run(connection, group)
             elif group.message is not None:  # pragma: no branch
                 group.sendings += 1
                 connection.send(group.message)
         self._watch()
-
-    def _stop_flushing(self) -> None:
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
 
     def _name(self, command: CommandRequest, connection: Connection) -> bool:
         """Give ``command`` its session. False if the node was told of too old a slot: it is asked for a newer one."""
@@ -392,6 +385,7 @@ class Client:
         for command in commands:
             command.sendings += 1
         connection.send(Submit(first.number, *run))
+        self._outbox.sent(commands)
 
     # finding a node
 
@@ -418,7 +412,7 @@ class Client:
             if leader == connection.address:
                 self._unreachable = None
         if first:
-            self._unsent = list(self._requests.values())
+            self._outbox.begin(self._requests.values())
             self._flush()
         self._watch()
 
@@ -426,7 +420,7 @@ class Client:
         """Leave this node for another at once."""
         connection.close()
         self._connection = None
-        self._stop_flushing()
+        self._outbox.stop()
         self._address = address
         self._connect()
 

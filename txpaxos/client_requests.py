@@ -53,7 +53,7 @@ class CommandRequest(Request):
         """What to say when it is given up."""
         if self.sendings:
             return OutcomeUnknown("no answer came; the command may have been applied or not")
-        return NotChosen("the command was not sent, since no node was there to take it; send it again")
+        return NotChosen("the command was not sent: no node took it in time; send it again")
 
     def follows(self, other: CommandRequest) -> bool:
         """Whether both may stand in one run, this one behind ``other``."""

@@ -1,0 +1,91 @@
+"""What a client has to send on its present connection, and when it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from txpaxos.client_requests import CommandRequest, Request
+from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
+
+RUNS_MAX = 2
+"""While so many runs are under way, commands wait until one of them is answered, or until they fill a run."""
+
+
+class Outbox:
+    """Requests on their way out.
+
+    What is asked for within one turn of the reactor goes together. A run costs a node nearly the same whether it is
+    short or long, so when answers take their time, what comes in the meantime is collected: the busier the nodes are,
+    the longer the runs, and the cheaper each command (John Nagle, RFC 896, did so with segments of TCP).
+
+    :param requests: by number, those without an answer. What is not in there any more is not sent.
+    :param unanswered: the sequences of the commands among them.
+    :param flush: called when there is something to :meth:`take`.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        requests: Collection[int],
+        unanswered: Collection[int],
+        flush: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._requests = requests
+        self._unanswered = unanswered
+        self._flush = flush
+        self._waiting: list[Request] = []
+        self._waiting_bytes = 0
+        # The last sequence of each run: when that is answered, so are those before it, as a rule.
+        self._under_way: list[int] = []
+        self._flushing: IDelayedCall | None = None
+
+    def begin(self, requests: Iterable[Request]) -> None:
+        """There is a new connection: nothing is under way on it, and all of these are to be sent, again or not."""
+        self.stop()
+        self._waiting = list(requests)
+        self._waiting_bytes = sum(request.size_bytes for request in self._waiting)
+        self._under_way.clear()
+
+    def add(self, request: Request) -> None:
+        """Send ``request``, too."""
+        self._waiting.append(request)
+        self._waiting_bytes += request.size_bytes
+        if self._flushing is None and not (isinstance(request, CommandRequest) and self._is_held):
+            self._flushing = self._reactor.callLater(0, self._flush)
+
+    def answered(self) -> None:
+        """A command waits for its answer no longer."""
+        if self._waiting and self._flushing is None and not self._is_held:
+            self._flushing = self._reactor.callLater(0, self._flush)
+
+    def take(self) -> list[Request]:
+        """What is to be sent now, in the order in which it was asked for."""
+        self.stop()
+        waiting = [request for request in self._waiting if request.number in self._requests]
+        if self._is_held:
+            self._waiting = [request for request in waiting if isinstance(request, CommandRequest)]
+            return [request for request in waiting if not isinstance(request, CommandRequest)]
+        self._waiting, self._waiting_bytes = [], 0
+        return waiting
+
+    def sent(self, run: list[CommandRequest]) -> None:
+        """``run`` is under way."""
+        self._under_way.append(run[-1].sequence)
+
+    def stop(self) -> None:
+        """Call ``flush`` no more, until there is more to send."""
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether commands wait."""
+        if len(self._under_way) < RUNS_MAX:
+            return False
+        self._under_way = [sequence for sequence in self._under_way if sequence in self._unanswered]
+        is_full_run = len(self._waiting) >= RUN_COMMANDS or self._waiting_bytes >= RUN_BYTES
+        return len(self._under_way) >= RUNS_MAX and not is_full_run
