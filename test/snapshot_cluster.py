@@ -88,7 +88,8 @@ class SnapshotCluster(CoreCluster):
     def take(self, node: NodeId, ready: Ready) -> None:
         """What is known to be chosen is not proposed any more: whoever has it in a snapshot would never vote for it."""
         replica = self.nodes.get(node)
-        assert replica is None or all(slot > replica.log.chosen_through for slot in replica._open), replica.status()
+        if replica is not None:
+            assert all(slot > replica.log.chosen_through for slot in replica._window.slots), replica.status()
         super().take(node, ready)
 
     def ask_read_point(self, node: NodeId) -> None:

@@ -186,10 +186,10 @@ class TestInstall:
         replica.receive("c", Nack(ONE, Ballot(4, "b")), 1.1)
         votes = (Vote(1, ONE, b""), Vote(2, ONE, b"2"), Vote(3, ONE, b""))
         elect(replica, 9.0, PromiseLog(LOWEST, 1, (), votes))
-        assert set(replica._open) == {1, 2, 3, 4}
+        assert set(replica._window.slots) == {1, 2, 3, 4}
         ready = vote(replica, 1, "b", now=9.1)
         assert told(ready) == [(1, b""), (2, b"2")]
-        assert set(replica._open) == {3, 4}
+        assert set(replica._window.slots) == {3, 4}
 
     def test_a_candidate_goes_on(self) -> None:
         """What its quorum knows beyond the snapshot still counts, and nothing below it is proposed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from random import Random
 
 from txpaxos.core.functional import Timing
@@ -15,11 +16,11 @@ class CatchUp:
     """What is known to be chosen somewhere and is not in ``log``, who said so, and when to ask.
 
     :param others: the nodes that may be asked.
-    :ivar wake_at: when :meth:`tick` is next due; ``None`` for never.
+    :ivar wake_at: when :meth:`tick` is next due; infinite for never.
     """
 
     def __init__(self, log: Log, others: Sequence[NodeId], timing: Timing, rng: Random) -> None:
-        self.wake_at: float | None = None
+        self.wake_at = inf
         self._log = log
         self._others = others
         self._timing = timing
@@ -35,7 +36,7 @@ class CatchUp:
             return
         self._through = max(self._through, through)
         self._source = source
-        if self.wake_at is None:
+        if self.wake_at == inf:
             self._attempts = 0
             self.wake_at = now + self._timing.retry_seconds / 2
 
@@ -52,13 +53,13 @@ class CatchUp:
 
     def tick(self, work: Work, now: float) -> None:
         """Ask, if it is time."""
-        if self.wake_at is not None and now >= self.wake_at:
+        if now >= self.wake_at:
             self._ask(work, now)
 
     def _ask(self, work: Work, now: float) -> None:
         """With every second try in vain, ask somebody else."""
         if self._through <= self._log.chosen_through:
-            self.wake_at = None
+            self.wake_at = inf
             return
         if self._attempts % 2:
             self._source = self._rng.choice(self._others)

@@ -94,14 +94,14 @@ class ReadAsker:
         self.number = 0
         self._timing = timing
         self._rng = rng
-        self._ask_at: float | None = None
+        self._ask_at = inf  # Unless there is a question.
         self._asked: NodeId | None = None
         self._attempts = 0
 
     def begin(self, now: float) -> int:
         """There is a new question, to be asked at once. Its number was never one before, nor in an earlier life of this
         node: an answer to that may still be on its way."""
-        assert self._ask_at is None, self.number
+        assert self._ask_at == inf, self.number
         self.number = (self.number or self._rng.getrandbits(62)) + 1
         self._ask_at = now
         self._attempts = 0
@@ -109,7 +109,7 @@ class ReadAsker:
 
     def is_due(self, leader: NodeId | None, now: float) -> bool:
         """Whether to ask ``leader`` now. A new leader is asked at once."""
-        if self._ask_at is None or (now < self._ask_at and leader in (None, self._asked)):
+        if self._ask_at == inf or (now < self._ask_at and leader in (None, self._asked)):
             return False
         if leader != self._asked:
             self._asked, self._attempts = leader, 0
@@ -117,13 +117,13 @@ class ReadAsker:
         self._attempts += 1
         return True
 
-    def wake_at(self, leader: NodeId | None) -> float | None:
+    def wake_at(self, leader: NodeId | None) -> float:
         """When :meth:`is_due` may next say so."""
-        return -inf if self._ask_at is not None and leader not in (None, self._asked) else self._ask_at
+        return -inf if self._ask_at != inf and leader not in (None, self._asked) else self._ask_at
 
     def is_answer(self, number: int) -> bool:
         """Whether that answers the question. Then it is over."""
-        if self._ask_at is None or number != self.number:
+        if self._ask_at == inf or number != self.number:
             return False
-        self._ask_at = None
+        self._ask_at = inf
         return True

@@ -22,8 +22,6 @@ from math import inf
 from random import Random
 from typing import Any
 
-import attrs
-
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
@@ -54,17 +52,7 @@ from txpaxos.core.messages import (
 )
 from txpaxos.core.reads import ReadAsker, ReadPoints
 from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord, ReadFrom, Ready, Status, Work
-
-
-@attrs.define
-class OpenSlot:
-    """A slot its leader has proposed and not yet seen chosen. If ``urgent``, followers wait for it."""
-
-    value: bytes
-    resend_at: float
-    urgent: bool
-    attempts: int = 0
-    voters: set[NodeId] = attrs.field(factory=set)
+from txpaxos.core.window import Window
 
 
 class Replica:
@@ -102,8 +90,7 @@ class Replica:
         self.leadership = Leadership(self.proposer, members, self._timing, rng, now)
         # The candidate's: what each member promised. The leader's: slots in work, and where the next one goes.
         self._reports: dict[NodeId, PromiseLog] = {}
-        self._open: dict[Slot, OpenSlot] = {}
-        self._open_bytes = 0
+        self._window = Window(self._timing, rng)
         self._next_slot = self._first_own_slot = 0
         self._follower_chosen: dict[NodeId, Slot] = {}
         # When followers are to be told what is chosen, unless something tells them before that.
@@ -142,7 +129,7 @@ class Replica:
         return (
             self.leadership.leading
             and self._next_slot <= self.log.chosen_through + self._limits.window_slots
-            and self._open_bytes < self._limits.window_bytes
+            and self._window.size_bytes < self._limits.window_bytes
         )
 
     def propose(self, value: bytes, now: float, urgent: bool = False) -> Ready:
@@ -197,7 +184,7 @@ class Replica:
             leader=leadership.leader_node,
             promised=self.log.promised,
             chosen_through=self.log.chosen_through,
-            open_slots=len(self._open),
+            open_slots=len(self._window.slots),
             lag_slots={node: self.log.chosen_through - slot for node, slot in self._follower_chosen.items()},
             dropped=dict(self.dropped),
         )
@@ -312,8 +299,7 @@ class Replica:
     # phase 2
 
     def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float, urgent: bool = False) -> None:
-        self._open[slot] = OpenSlot(value, now + self._timing.retry_after(0, self._rng, len(value)), urgent)
-        self._open_bytes += len(value)
+        self._window.open(slot, value, now, urgent)
         self._notice_at = inf  # This says it.
         work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
@@ -343,37 +329,29 @@ class Replica:
             self.dropped["vote for another ballot"] += 1
             return
         self.leadership.observe_follower(sender, now)
-        open_slot = self._open.get(message.slot)
+        open_slot = self._window.slots.get(message.slot)
         if open_slot is None:
             return  # The quorum was there without it.
         open_slot.voters.add(sender)
         if len(open_slot.voters) < self.proposer.quorum:
             return
-        self._close(message.slot)
+        self._window.close(message.slot)
         work.keep(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
         work.rests_on_nothing = not work.save  # The votes are on their voters' disks.
         self._notice_at = min(self._notice_at, now if open_slot.urgent else now + self._timing.notice_seconds)
-        if not self._open and now >= self._notice_at:
+        if not self._window.slots and now >= self._notice_at:
             self._beat(work)
-
-    def _close(self, slot: Slot) -> None:
-        self._open_bytes -= len(self._open.pop(slot).value)
 
     def _advance(self, work: Work) -> None:
         """Hand out what is known without a gap. None of it need be proposed: it may be from before this ballot."""
         work.chosen.extend(self.log.advance())
-        for slot in [slot for slot in self._open if slot <= self.log.chosen_through]:
-            self._close(slot)
+        self._window.close_through(self.log.chosen_through)
 
     def _resend_unanswered(self, work: Work, now: float) -> None:
-        for slot, open_slot in self._open.items():
-            if now >= open_slot.resend_at:
-                open_slot.attempts += 1
-                again_after = self._timing.retry_after(open_slot.attempts, self._rng, len(open_slot.value))
-                open_slot.resend_at = now + again_after
-                silent = [member for member in self.members if member not in open_slot.voters]
-                work.tell(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
+        for slot, open_slot in self._window.due(now):
+            silent = [member for member in self.members if member not in open_slot.voters]
+            work.tell(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
 
     # learning
 
@@ -450,9 +428,9 @@ class Replica:
         first_slot, values = first_slot + skip, values[skip:]
         for slot, value in enumerate(values, first_slot):
             self.log.learn(slot, value)
-            open_slot = self._open.get(slot)
+            open_slot = self._window.slots.get(slot)
             if open_slot is not None and open_slot.value == value:
-                self._close(slot)
+                self._window.close(slot)
             elif self.leadership.leading:
                 self.leadership.step_down(now)
         work.keep(Learned(first_slot, values))
@@ -491,10 +469,13 @@ class Replica:
 
     def _ready(self, work: Work) -> Ready:
         if not self.leadership.leading:
-            self._open, self._open_bytes, self._notice_at = {}, 0, inf
-        return work.ready(self.leadership.changes(), self._wake_at())
-
-    def _wake_at(self) -> float:
-        wakes = [self.leadership.wake_at, self._notice_at, *[one.resend_at for one in self._open.values()]]
-        others = self._catch_up.wake_at, self._read_asker.wake_at(self.leadership.leader_node)
-        return min(wakes + [due_at for due_at in others if due_at is not None])
+            self._window.clear()
+            self._notice_at = inf
+        wake_at = min(
+            self.leadership.wake_at,
+            self._notice_at,
+            self._window.resend_at,
+            self._catch_up.wake_at,
+            self._read_asker.wake_at(self.leadership.leader_node),
+        )
+        return work.ready(self.leadership.changes(), wake_at)

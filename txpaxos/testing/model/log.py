@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import inf
 from typing import cast
 
 import attrs
@@ -72,7 +73,7 @@ class ReplicaPart(Part[Replica]):
         if self.value is not None:
             for move in leadership_moves(running.leadership):
                 yield Move(move.name, partial(_alone, move.act), move.begins)
-            if running._open:
+            if running._window.slots:
                 yield Move("sends again", _send_again)
             if running.has_room and running._next_slot <= self.slots_max:
                 yield Move(f"proposes {self.value!r}", self._propose)
@@ -98,8 +99,10 @@ class ReplicaPart(Part[Replica]):
         running._follower_chosen = {}
         running._read_points.clear()
         missing = running._catch_up
-        missing.wake_at, missing._through, missing._source, missing._attempts = None, 0, "", 0
-        for open_slot in running._open.values():
+        missing.wake_at, missing._through, missing._source, missing._attempts = inf, 0, "", 0
+        window = running._window
+        window.resend_at = NOW if window.slots else inf
+        for open_slot in window.slots.values():
             open_slot.attempts, open_slot.resend_at = 0, NOW
         if running.leadership.role is Role.FOLLOWER:
             forget_ballot(running.proposer)
@@ -110,7 +113,7 @@ class ReplicaPart(Part[Replica]):
         forget_promises(running.proposer, self.voters)
         if not running.proposer.has_quorum:
             running._reports = {}
-        for open_slot in running._open.values():
+        for open_slot in running._window.slots.values():
             open_slot.voters = set()
 
     def counts(self, message: Message) -> bool:
@@ -128,7 +131,7 @@ class ReplicaPart(Part[Replica]):
             case PromiseLog():
                 return role is not Role.CANDIDATE or message.ballot != ballot
             case AcceptedSlot():
-                return role is not Role.LEADER or message.ballot != ballot or message.slot not in running._open
+                return role is not Role.LEADER or message.ballot != ballot or message.slot not in running._window.slots
             case Nack():
                 idle = role is Role.FOLLOWER or message.ballot != ballot
                 return idle and message.promised <= disk.promised
@@ -164,8 +167,7 @@ class ReplicaPart(Part[Replica]):
 
 def _hold(node: Replica) -> None:
     """Hold all timers of open slots."""
-    for open_slot in node._open.values():
-        open_slot.resend_at = NEVER
+    node._window.resend_at = NEVER
 
 
 def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:
