@@ -31,6 +31,11 @@ def saving(number: int) -> Ready:
     return Ready(save=(Promised(Ballot(number, "a")),), wake_at=number)
 
 
+def unhurried(number: int) -> Ready:
+    """A Ready that saves something which others may make superfluous."""
+    return Ready(save=(Promised(Ballot(number, "a")),), unhurried=True, wake_at=number)
+
+
 def plain(number: int) -> Ready:
     """A Ready that saves nothing."""
     return Ready(wake_at=number)
@@ -104,6 +109,27 @@ def test_nothing_is_released_before_the_save_has_ended(bare: Bare) -> None:
     bare.store.finish()
     assert bare.done == ["save 1", "release 1", "release 2"]
     assert bare.performer.waiting == 0
+
+
+def test_a_save_nobody_is_in_a_hurry_for_lets_the_reactor_look_at_its_sockets_first(bare: Bare) -> None:
+    bare.add(plain(1), unhurried(2))
+    bare.reactor.turn()
+    assert bare.done == ["release 1"]
+    bare.add(unhurried(3))  # It is put off once, whatever comes meanwhile.
+    bare.reactor.turn()
+    assert bare.done == ["release 1", "save 2 3", "release 2", "release 3"]
+    bare.add(unhurried(4))
+    bare.reactor.turn()
+    assert bare.done[4:] == []
+    bare.add(saving(5))
+    bare.reactor.turn()
+    assert bare.done[4:] == ["save 4 5", "release 4", "release 5"]
+
+
+def test_a_save_somebody_waits_for_takes_the_others_along(bare: Bare) -> None:
+    bare.add(unhurried(1), saving(2))
+    bare.reactor.turn()
+    assert bare.done == ["save 1 2", "release 1", "release 2"]
 
 
 def test_what_needs_no_save_does_not_wait_for_a_later_one(bare: Bare) -> None:

@@ -268,6 +268,16 @@ class TestAccepting:
         assert (ready.save, ready.send) == ((), ())
         assert replica.dropped["accept too far ahead"] == 1
 
+    @pytest.mark.parametrize(
+        ("members", "voter", "unhurried"),
+        [("abc", "a", True), ("abc", "b", False), ("ab", "a", False), ("a", "a", False)],
+    )
+    def test_a_leader_hurries_with_its_own_vote_only_if_it_must(
+        self, members: str, voter: str, unhurried: bool
+    ) -> None:
+        replica = Replica(voter, members, Random(1), 0.0)
+        assert replica.receive("a", AcceptSlot(Ballot(1, "a"), 1, b"x", 0), 0.0).unhurried is unhurried
+
     def test_lower_accept_for_a_slot_chosen_otherwise_is_not_voted_for(self) -> None:
         """It is no broken invariant: who was told the chosen value need not have promised the ballot that chose it, and
         so may still hear of a value that lost."""

@@ -49,6 +49,7 @@ class Performer:
         self._releasing: deque[Ready] = deque()
         self._scheduled: IDelayedCall | None = None
         self._turning = False
+        self._put_off = False
         self._stopped = False
 
     @property
@@ -100,24 +101,33 @@ class Performer:
                 self._refill()
                 if self._saving is not None or not self._queue:
                     return
-                self._perform()
+                if not self._perform():
+                    break
         except Exception:
             self._give_up(Failure())
         finally:
             self._turning = False
         self.schedule()
 
-    def _perform(self) -> None:
-        """Release what stands before the first Ready that saves; if there is no such, save all there is."""
+    def _perform(self) -> bool:
+        """Release what stands before the first Ready that saves; if there is no such, save all there is.
+
+        :returns: False if that is put off: what nobody is in a hurry for lets the reactor look at its sockets first.
+        """
         count = next((index for index, ready in enumerate(self._queue) if ready.save), len(self._queue))
         if count:
             batch, self._queue = self._queue[:count], self._queue[count:]
             self._release_all(batch)
-            return
+            return True
+        if not self._put_off and all(ready.unhurried for ready in self._queue if ready.save):
+            self._put_off = True
+            return False
+        self._put_off = False
         batch, self._queue = self._queue, []
         records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
         self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
+        return True
 
     def _saved(self, _: None) -> None:
         """The save in flight has finished: release what it covers."""

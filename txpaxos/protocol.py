@@ -292,6 +292,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             self.counters["peer with another folder"] += 1
             return
         self._receive(received.sender, received.message)
+        self._alarm.check(self._monotonic())
 
     def _peer_ended(self, peer: NodeId) -> None:
         """Nobody listens where ``peer`` did."""
@@ -320,7 +321,6 @@ class PaxosProtocol(Application, DatagramProtocol):
                     self._add(self._replica.receive(sender, message, now))
         except Exception:
             self._give_up(Failure())
-        self._alarm.check(now)
 
     def _take_forwarded(self, message: Forward) -> None:
         if self._submissions.leading:

@@ -171,6 +171,7 @@ class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
     ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
+    ``unhurried``: others may well bring about what ``save`` is for before it is done.
     ``rests_on_nothing``: all that its messages and its values rest on was on disk, here or elsewhere, before the call
     that returned it.
     ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
@@ -182,6 +183,7 @@ class Ready:
     answers: tuple[AskAnswered | ReadFrom, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     behind: NodeId | None = None
+    unhurried: bool = False
     rests_on_nothing: bool = False
     wake_at: float | None = None
 
@@ -224,6 +226,7 @@ class Work:
     chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
     answers: list[AskAnswered | ReadFrom] = attrs.field(factory=list)
     behind: NodeId | None = None
+    unhurried: bool = False
     rests_on_nothing: bool = False
 
     def keep(self, record: Record | None) -> None:
@@ -244,6 +247,7 @@ class Work:
             tuple(self.answers),
             tuple(leadership),
             self.behind,
+            self.unhurried,
             self.rests_on_nothing,
             wake_at,
         )

@@ -321,6 +321,8 @@ class Replica:
             values = self._values_from(message.slot)
             work.tell(sender, ChosenValues(message.slot, values, self.log.chosen_through))
             return
+        # A leader does not wait for its own vote alone: its followers may be a quorum before that is on disk.
+        work.unhurried = sender == self.node and len(self.others) >= self.proposer.quorum
         work.keep(self.log.accept(message.ballot, message.slot, message.value))
         work.tell(sender, AcceptedSlot(message.ballot, message.slot))
 
