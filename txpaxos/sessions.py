@@ -208,8 +208,6 @@ class Sessions:
         """The session, used last from now on, to be changed."""
         session = self._sessions.pop(name, None) or _Session(self._generation)
         session = self._sessions[name] = self._own(session)
-        if self._keeping.pop(name, 0) is None:
-            self._keeping[name] = None
         return session
 
     def _own(self, session: _Session) -> _Session:
@@ -221,10 +219,9 @@ class Sessions:
     def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
         session.kept_bytes += size_bytes
         self._kept_bytes += size_bytes
+        self._keeping.pop(name, None)
         if session.kept_bytes:
             self._keeping[name] = None
-        else:
-            self._keeping.pop(name, None)
 
     def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
         """The caller has every answer up to ``sequence``."""
