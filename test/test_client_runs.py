@@ -174,6 +174,21 @@ def test_what_is_held_was_never_sent(street: Street, busy: Line) -> None:
     assert isinstance(error_of(held), NotChosen)
 
 
+def test_without_a_connection_nothing_goes(street: Street, busy: Line) -> None:
+    """Not even what was held when it broke, for a command that is given up."""
+    gave_up = street.client.submit(b"f")
+    gave_up.addErrback(lambda _: None)
+    busy.answer(3, None)
+    busy.said()
+    submit(street, b"g")
+    street.reactor.turn()
+    busy.break_off()
+    gave_up.cancel()
+    street.reactor.turn()
+    street.wait_for_call()
+    assert [run.commands for run in street.accept().runs()] == [(b"a", b"b"), (b"d", b"e"), (b"g",)]
+
+
 def test_on_a_new_connection_nothing_is_held(street: Street, busy: Line) -> None:
     busy.break_off()
     street.wait_for_call()

@@ -206,7 +206,7 @@ class Client:
         for timer in (self._retry, self._silence, self._leaderless):
             if timer is not None:
                 timer.cancel()
-        self._outbox.stop()
+        self._outbox.end()
         if self._connecting is not None:
             self._connecting.stopConnecting()
         if self._connection is not None:
@@ -224,7 +224,7 @@ class Client:
     def lost(self, address: Address) -> None:
         """The connection broke, or could not be made: try another node."""
         self._connection = self._connecting = None
-        self._outbox.stop()
+        self._outbox.end()
         self._unreachable = address
         self._address = self._other_than(address)
         if self._requests and not self._closed:
@@ -420,7 +420,7 @@ class Client:
         """Leave this node for another at once."""
         connection.close()
         self._connection = None
-        self._outbox.stop()
+        self._outbox.end()
         self._address = address
         self._connect()
 

@@ -43,29 +43,34 @@ class Outbox:
         self._flushing: IDelayedCall | None = None
 
     def begin(self, requests: Iterable[Request]) -> None:
-        """There is a new connection: nothing is under way on it, and all of these are to be sent, again or not."""
-        self.stop()
+        """A connection stands: all of these are to be sent on it, again or not."""
+        self.end()
         self._waiting = list(requests)
         self._waiting_bytes = sum(request.size_bytes for request in self._waiting)
-        self._under_way.clear()
+
+    def end(self) -> None:
+        """It is gone, and with it what was under way."""
+        self._stop()
+        self._waiting = []
+        self._under_way = []
 
     def add(self, request: Request) -> None:
         """Send ``request``, too."""
         self._waiting.append(request)
         self._waiting_bytes += request.size_bytes
-        if self._flushing is None and not (isinstance(request, CommandRequest) and self._is_held):
-            self._flushing = self._reactor.callLater(0, self._flush)
+        if not isinstance(request, CommandRequest) or not self._is_held():
+            self._schedule()
 
     def answered(self) -> None:
         """A command waits for its answer no longer."""
-        if self._waiting and self._flushing is None and not self._is_held:
-            self._flushing = self._reactor.callLater(0, self._flush)
+        if self._waiting and not self._is_held():
+            self._schedule()
 
     def take(self) -> list[Request]:
         """What is to be sent now, in the order in which it was asked for."""
-        self.stop()
+        self._stop()
         waiting = [request for request in self._waiting if request.number in self._requests]
-        if self._is_held:
+        if self._is_held():
             self._waiting = [request for request in waiting if isinstance(request, CommandRequest)]
             return [request for request in waiting if not isinstance(request, CommandRequest)]
         self._waiting, self._waiting_bytes = [], 0
@@ -75,15 +80,17 @@ class Outbox:
         """``run`` is under way."""
         self._under_way.append(run[-1].sequence)
 
-    def stop(self) -> None:
-        """Call ``flush`` no more, until there is more to send."""
+    def _schedule(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._reactor.callLater(0, self._flush)
+
+    def _stop(self) -> None:
         if self._flushing is not None and self._flushing.active():
             self._flushing.cancel()
         self._flushing = None
 
-    @property
     def _is_held(self) -> bool:
-        """Whether commands wait."""
+        """Whether commands are to wait."""
         if len(self._under_way) < RUNS_MAX:
             return False
         self._under_way = [sequence for sequence in self._under_way if sequence in self._unanswered]
