@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -66,6 +66,14 @@ HELD_BYTES_ALL_MAX = 2**28
 """Bytes held for all of them. Beyond that, the one that has not read for the longest time is hung up on."""
 
 
+class _Task(NamedTuple):
+    """A message in work: how many requests it is, and what it takes, roughly."""
+
+    request: FromClient
+    requests: int
+    size_bytes: int
+
+
 @implementer(IPushProducer)
 class ClientConnection(Protocol):
     """One client.
@@ -84,7 +92,7 @@ class ClientConnection(Protocol):
         self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
         self._partial_bytes = 0
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
-        self._put_off: deque[FromClient] = deque()
+        self._put_off: deque[_Task] = deque()
         self._requests = 0  # In both.
         self._outlet: Outlet
         self._open = False
@@ -195,37 +203,37 @@ class ClientConnection(Protocol):
         """A request has come."""
         if not isinstance(request, FromClient):
             raise CodecError("a node's message came from a client")
-        count = _count(request)
-        if self._requests + count > REQUESTS_MAX:
+        task = _Task(request, _count(request), _size_bytes(request))
+        if self._requests + task.requests > REQUESTS_MAX:
             error = Overloaded(f"{self._requests} requests are in work on this connection; try again later")
-            self.send(_refusal(request.request, error, count))
+            self.send(_refusal(request.request, error, task.requests))
             return
-        if not self._door.enter(request):
+        if not self._door.enter(task):
             error = Overloaded("too many requests of all clients are in work; try again later")
-            self.send(_refusal(request.request, error, count))
+            self.send(_refusal(request.request, error, task.requests))
             return
-        self._requests += count
+        self._requests += task.requests
         if self._is_choked:
-            self._put_off.append(request)
+            self._put_off.append(task)
         else:
-            self._do(request)
+            self._do(task)
 
-    def _do(self, request: FromClient) -> None:
+    def _do(self, task: _Task) -> None:
         """Start on a request, and answer it when it is done."""
-        waiting = self._door.begin(request)
+        waiting = self._door.begin(task.request)
         self._in_work[waiting] = None
 
         def done(result: Any) -> None:
             self._in_work.pop(waiting, None)
             if self._is_choked and self._open:
-                self._put_off.append(request)
+                self._put_off.append(task)
                 return
-            self._leave(request)
-            if isinstance(result, Failure) and result.check(ValueTooLarge) and _count(request) > 1:
-                for one in _single(request):  # Of the run none was taken, and not all of them may be too large.
+            self._leave(task)
+            if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
+                for one in _single(task.request):  # Of the run none was taken, and not all of them may be too large.
                     self._take(one)
             elif self._open:
-                self._answer(request, result)
+                self._answer(task, result)
                 self._catch_up()
 
         waiting.addBoth(done).addErrback(self._door.log_failure)
@@ -238,15 +246,15 @@ class ClientConnection(Protocol):
                 self._do(self._put_off.popleft())
             self._catching_up = False
 
-    def _leave(self, request: FromClient) -> None:
-        self._requests -= _count(request)
-        self._door.leave(request)
+    def _leave(self, task: _Task) -> None:
+        self._requests -= task.requests
+        self._door.leave(task)
 
-    def _answer(self, request: FromClient, result: Any) -> None:
-        number = request.request
+    def _answer(self, task: _Task, result: Any) -> None:
+        number = task.request.request
         match result:
             case Failure():
-                self.send(_refusal(number, result.value, _count(request)))
+                self.send(_refusal(number, result.value, task.requests))
             case list():
                 self._answer_run(number, result)
             case Reading():
@@ -310,19 +318,18 @@ class ClientDoor(ServerFactory):
 
     # from a connection
 
-    def enter(self, request: FromClient) -> bool:
+    def enter(self, task: _Task) -> bool:
         """A request comes into work; whether there is room for it."""
-        count, size = _count(request), _size_bytes(request)
-        if self._requests + count > REQUESTS_ALL_MAX or self._request_bytes + size > REQUEST_BYTES_ALL_MAX:
+        requests, size = self._requests + task.requests, self._request_bytes + task.size_bytes
+        if requests > REQUESTS_ALL_MAX or size > REQUEST_BYTES_ALL_MAX:
             return False
-        self._requests += count
-        self._request_bytes += size
+        self._requests, self._request_bytes = requests, size
         return True
 
-    def leave(self, request: FromClient) -> None:
+    def leave(self, task: _Task) -> None:
         """It is answered, or nobody waits for it any more."""
-        self._requests -= _count(request)
-        self._request_bytes -= _size_bytes(request)
+        self._requests -= task.requests
+        self._request_bytes -= task.size_bytes
 
     def begin(self, request: FromClient) -> Deferred[Any]:
         """Start on a request; fires with what answers it."""
