@@ -5,7 +5,6 @@ All of them are let loose by ``make mutants``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from test.mutants import run
 from test.mutants.hunt import KINDS, ROOT, Catch, Hunter, copy_of, first_failure, kind_of, simulate
-from test.mutants.patches import TRAPS, Hunk, Mutant, PatchError, apply, load, read
+from test.mutants.patches import TRAPS, Hunk, Mutant, PatchError, apply, changed, load, read
 
 MUTANTS = {mutant.name: mutant for mutant in load()}
 QUICK = ("lead-taken-for-a-lock", "own-ballot-not-saved", "answer-differs-between-nodes")
@@ -28,17 +27,12 @@ def mutant_of(file: str, old: Sequence[str], new: Sequence[str], line: int = 1, 
 # ------------------------------------------------------------ the mutants
 
 
-def test_every_mutant_fits_the_tree(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "txpaxos", tmp_path / "clean" / "txpaxos", ignore=shutil.ignore_patterns("__pycache__"))
+def test_every_mutant_fits_the_tree() -> None:
     unfit = []
     for mutant in MUTANTS.values():
-        for name in mutant.hunks:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(tmp_path / "clean" / name, tmp_path / name)
         try:
-            apply(mutant, tmp_path)
-            for name in mutant.hunks:
-                compile((tmp_path / name).read_text(), name, "exec")
+            for name, text in changed(mutant, ROOT).items():
+                compile(text, name, "exec")
         except (PatchError, SyntaxError) as error:
             unfit.append(f"{mutant.name}: {error}")
     assert not unfit, "\n".join(unfit)
@@ -179,6 +173,17 @@ def test_lines_that_are_gone(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match=r"code.py has no such lines as about line 4"):
         apply(mutant_of("code.py", ["b"], ["c"], line=4), tmp_path)
     assert (tmp_path / "code.py").read_text() == "a\n"
+
+
+def test_a_patch_that_does_not_fit_ends_the_run_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "load", lambda: [mutant_of("txpaxos/alarm.py", ["no such line"], [""], line=4)])
+    monkeypatch.setattr(run, "run", None)
+    assert run.main([]) == 1
+    assert capsys.readouterr().out == (
+        "made-here: txpaxos/alarm.py has no such lines as about line 4; mend the patch\n"
+    )
 
 
 # ------------------------------------------------------------- the report

@@ -117,8 +117,18 @@ def read(path: Path) -> Mutant:
 def apply(mutant: Mutant, tree: Path) -> None:
     """Change the files under ``tree``.
 
+    :raises PatchError: if some place is not found; nothing is changed then.
+    """
+    for name, text in changed(mutant, tree).items():
+        (tree / name).write_text(text)
+
+
+def changed(mutant: Mutant, tree: Path) -> dict[str, str]:
+    """The files of ``tree`` that have the fault in them, as they would be.
+
     :raises PatchError: if some place is not found.
     """
+    texts = {}
     for name, hunks in mutant.hunks.items():
         lines = (tree / name).read_text().split("\n")
         drift = 0
@@ -128,7 +138,8 @@ def apply(mutant: Mutant, tree: Path) -> None:
                 raise PatchError(f"{mutant.name}: {name} has no such lines as about line {hunk.line}; mend the patch")
             lines[at : at + len(hunk.old)] = hunk.new
             drift = at - (hunk.line - 1) + len(hunk.new) - len(hunk.old)
-        (tree / name).write_text("\n".join(lines))
+        texts[name] = "\n".join(lines)
+    return texts
 
 
 def _files(name: str, diff: str) -> list[tuple[str, tuple[Hunk, ...]]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from test.mutants.hunt import ROOT, Catch, Hunter, copy_of, simulate
-from test.mutants.patches import TRAPS, Mutant, load
+from test.mutants.patches import TRAPS, Mutant, PatchError, changed, load
 
 NICENESS = 10
 BEGINS = ".. The runner's table begins here."
@@ -89,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mutants = [mutant for mutant in mutants if mutant.name in options.names]
     began = time.monotonic()
     with copy_of(ROOT) as clean:
+        try:
+            for mutant in mutants:
+                changed(mutant, clean)
+        except PatchError as error:
+            print(error)
+            return 1
         control = simulate(clean, options.cpu_seconds)
         if control["rule"] is not None:
             print(f"without any fault, seed {control['seed']} breaks {control['rule']}: {control['detail']}")
