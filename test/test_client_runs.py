@@ -149,6 +149,15 @@ def test_a_read_is_not_held(street: Street, busy: Line) -> None:
     assert busy.said() == [Submit(4, session_of(street), 4, 0, (b"d", b"e"))]
 
 
+def test_reads_do_not_fill_the_run_that_is_held(street: Street, busy: Line) -> None:
+    street.client.read(bytes(RUN_BYTES))
+    assert busy.said() == [Read(6, bytes(RUN_BYTES), False)]
+    submit(street, b"f")
+    assert busy.said() == []
+    busy.answer(3, None)
+    assert [run.commands for run in busy.runs()] == [(b"d", b"e"), (b"f",)]
+
+
 def test_a_full_run_is_not_held(street: Street, busy: Line) -> None:
     submit(street, *[b"x"] * (RUN_COMMANDS - 2))
     (full,) = busy.runs()

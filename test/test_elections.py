@@ -13,6 +13,13 @@ ELECTIONS = 60
 SECONDS = 2.0
 
 
+def led(seed: int, nodes: int) -> tuple[Cluster, Host]:
+    """A cluster that has a leader, and that leader."""
+    cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
+    cluster.run(SECONDS)
+    return cluster, next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+
+
 def crash(cluster: Cluster, leader: Host) -> None:
     """Its process dies: its system says so to whoever asks."""
     leader.crash()
@@ -26,9 +33,7 @@ def cut_off(cluster: Cluster, leader: Host) -> None:
 
 def ballots_without(lose: Callable[[Cluster, Host], None], seed: int, nodes: int) -> int:
     """How many ballots are begun after a leader is lost, until somebody else has led for a while."""
-    cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
-    cluster.run(SECONDS)
-    leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+    cluster, leader = led(seed, nodes)
     won, used = cluster.checker.ballots_won, cluster.checker.ballots_used
     lose(cluster, leader)
     cluster.run(SECONDS)
@@ -48,9 +53,7 @@ def test_hardly_ever_more_than_one_ballot(lose: Callable[[Cluster, Host], None],
 def test_a_killed_leader_is_replaced_before_its_silence_tells(nodes: int) -> None:
     """Its system closes its streams, and accepts no others for it."""
     for seed in range(ELECTIONS // 3):
-        cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
-        cluster.run(SECONDS)
-        leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        cluster, leader = led(seed, nodes)
         won = cluster.checker.ballots_won
         leader.crash()
         cluster.run(cluster.timing.liveness_window_seconds[0] * 0.6)

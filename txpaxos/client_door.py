@@ -69,7 +69,7 @@ HELD_BYTES_ALL_MAX = 2**28
 class _Task(NamedTuple):
     """A message in work: how many requests it is, and what it takes, roughly."""
 
-    request: FromClient
+    message: FromClient
     requests: int
     size_bytes: int
 
@@ -220,7 +220,7 @@ class ClientConnection(Protocol):
 
     def _do(self, task: _Task) -> None:
         """Start on a request, and answer it when it is done."""
-        waiting = self._door.begin(task.request)
+        waiting = self._door.begin(task.message)
         self._in_work[waiting] = None
 
         def done(result: Any) -> None:
@@ -230,7 +230,7 @@ class ClientConnection(Protocol):
                 return
             self._leave(task)
             if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
-                for one in _single(task.request):  # Of the run none was taken, and not all of them may be too large.
+                for one in _single(task.message):  # Of the run none was taken, and not all of them may be too large.
                     self._take(one)
             elif self._open:
                 self._answer(task, result)
@@ -251,7 +251,7 @@ class ClientConnection(Protocol):
         self._door.leave(task)
 
     def _answer(self, task: _Task, result: Any) -> None:
-        number = task.request.request
+        number = task.message.request
         match result:
             case Failure():
                 self.send(_refusal(number, result.value, task.requests))

@@ -37,7 +37,7 @@ class Outbox:
         self._unanswered = unanswered
         self._flush = flush
         self._waiting: list[Request] = []
-        self._waiting_bytes = 0
+        self._commands = self._command_bytes = 0  # Of those that wait.
         # The last sequence of each run: when that is answered, so are those before it, as a rule.
         self._under_way: list[int] = []
         self._flushing: IDelayedCall | None = None
@@ -45,21 +45,23 @@ class Outbox:
     def begin(self, requests: Iterable[Request]) -> None:
         """A connection stands: all of these are to be sent on it, again or not."""
         self.end()
-        self._waiting = list(requests)
-        self._waiting_bytes = sum(request.size_bytes for request in self._waiting)
+        self._waiting = list(requests)  # With nothing under way nothing is held, so they need not be counted.
 
     def end(self) -> None:
         """It is gone, and with it what was under way."""
         self._stop()
-        self._waiting = []
+        self._waiting, self._commands, self._command_bytes = [], 0, 0
         self._under_way = []
 
     def add(self, request: Request) -> None:
         """Send ``request``, too."""
         self._waiting.append(request)
-        self._waiting_bytes += request.size_bytes
-        if not isinstance(request, CommandRequest) or not self._is_held():
-            self._schedule()
+        if isinstance(request, CommandRequest):
+            self._commands += 1
+            self._command_bytes += request.size_bytes
+            if self._is_held():
+                return
+        self._schedule()
 
     def answered(self) -> None:
         """A command waits for its answer no longer."""
@@ -73,7 +75,7 @@ class Outbox:
         if self._is_held():
             self._waiting = [request for request in waiting if isinstance(request, CommandRequest)]
             return [request for request in waiting if not isinstance(request, CommandRequest)]
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting, self._commands, self._command_bytes = [], 0, 0
         return waiting
 
     def sent(self, run: list[CommandRequest]) -> None:
@@ -94,5 +96,5 @@ class Outbox:
         if len(self._under_way) < RUNS_MAX:
             return False
         self._under_way = [sequence for sequence in self._under_way if sequence in self._unanswered]
-        is_full_run = len(self._waiting) >= RUN_COMMANDS or self._waiting_bytes >= RUN_BYTES
-        return len(self._under_way) >= RUNS_MAX and not is_full_run
+        fill_a_run = self._commands >= RUN_COMMANDS or self._command_bytes >= RUN_BYTES
+        return len(self._under_way) >= RUNS_MAX and not fill_a_run

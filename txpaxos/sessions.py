@@ -207,7 +207,7 @@ class Sessions:
     def _use(self, name: bytes) -> _Session:
         """The session, used last from now on, to be changed."""
         session = self._sessions.pop(name, None) or _Session(self._generation)
-        session = self._sessions[name] = self._own(session)
+        self._sessions[name] = session = self._own(session)
         return session
 
     def _own(self, session: _Session) -> _Session:
@@ -217,6 +217,7 @@ class Sessions:
         return attrs.evolve(session, generation=self._generation, outcomes=dict(session.outcomes))
 
     def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
+        """So many more bytes of results are kept for ``session``, the last now of those that have some."""
         session.kept_bytes += size_bytes
         self._kept_bytes += size_bytes
         self._keeping.pop(name, None)
