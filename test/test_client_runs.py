@@ -204,17 +204,6 @@ def test_on_a_new_connection_nothing_is_held(street: Street, busy: Line) -> None
     assert [run.commands for run in street.accept().runs()] == [(b"a", b"b", b"c"), (b"d", b"e")]
 
 
-def test_a_deadline_within_the_turn(street: Street) -> None:
-    """It was never sent, and that is what its caller is told."""
-    submit(street, b"x")
-    line = street.accept()
-    line.said()
-    late = street.client.submit(b"y", deadline_seconds=0)
-    submit(street, b"z")
-    assert line.submitted() == [(session_of(street), 3, b"z")]
-    assert isinstance(error_of(late), NotChosen)
-
-
 # ------------------------------------------------------------------------ answers
 
 

@@ -34,7 +34,8 @@ CORE = LOWEST | {"txpaxos.core"}
 BESIDE_STORAGE = CORE | {"txpaxos.packing"}
 LOWER = BESIDE_STORAGE | {"txpaxos.wire", "txpaxos.storage"}
 PROTOCOL_ROOMS = (
-    *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.audits"),
+    *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.arguments"),
+    "txpaxos.audits",
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
     "txpaxos.node_status",
     *("txpaxos.outlet", "txpaxos.performer", "txpaxos.questions", "txpaxos.reads", "txpaxos.sessions"),

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
+from txpaxos import outlet as outlet_module
 from txpaxos.outlet import Outlet
 
 reactor: Any = installed_reactor
@@ -24,6 +25,7 @@ class Transport:
     """
 
     disconnecting = False
+    TLS = False
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -44,6 +46,13 @@ class Transport:
         return size
 
 
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transport of these tests counts as a plain TCP connection."""
+    monkeypatch.setattr(outlet_module, "PLAIN_TRANSPORTS", (Transport,))
+
+
+@pytest.mark.usefixtures("plain")
 def test_what_the_kernel_takes_is_not_held() -> None:
     transport = Transport(10)
     outlet = Outlet(transport)
@@ -52,6 +61,7 @@ def test_what_the_kernel_takes_is_not_held() -> None:
     assert (transport.taken, transport.held) == (b"onetwo", b"")
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_it_does_not_take_is_held_and_so_is_what_follows() -> None:
     transport = Transport(4)
     outlet = Outlet(transport)
@@ -66,6 +76,7 @@ def test_what_it_does_not_take_is_held_and_so_is_what_follows() -> None:
     assert transport.taken == b"onetfive"
 
 
+@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("state", ["lost", "disconnecting"])
 def test_a_connection_that_ends(state: str) -> None:
     """It is the transport that finds out, and that still has what it was given."""
@@ -88,6 +99,40 @@ def test_a_transport_that_knows_no_short_cut() -> None:
     plain = Plain()
     Outlet(plain).write(b"x")
     assert plain.held == b"x"
+
+
+@pytest.mark.usefixtures("plain")
+def test_tls_that_begins_on_a_standing_connection() -> None:
+    transport = Transport(100)
+    outlet = Outlet(transport)
+    outlet.write(b"STARTTLS")
+    transport.TLS = True
+    outlet.write(b"secret")
+    assert (transport.taken, transport.held) == (b"STARTTLS", b"secret")
+
+
+@pytest.mark.parametrize("kind", ["wrapper", "subclass"])
+def test_what_only_looks_like_a_plain_connection(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapper:
+        """As Twisted's wrappers: what it does not know is the wrapped one's."""
+
+        def __init__(self, wrapped: Transport) -> None:
+            self.wrapped = wrapped
+
+        def write(self, data: bytes) -> None:
+            self.wrapped.write(data.upper())
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.wrapped, name)
+
+    class Subclass(Transport):
+        def write(self, data: bytes) -> None:
+            super().write(data.upper())
+
+    monkeypatch.setattr(outlet_module, "PLAIN_TRANSPORTS", (Transport,))
+    inner = Transport(100) if kind == "wrapper" else Subclass(100)
+    Outlet(Wrapper(inner) if kind == "wrapper" else inner).write(b"x")
+    assert (inner.taken, inner.held) == (b"", b"X")
 
 
 async def test_bytes_arrive_in_order_however_much_there_is() -> None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConnector, IDelayedCall
 
 from txpaxos import errors
+from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.client_connection import Connection, Dial
 from txpaxos.client_outbox import Outbox
 from txpaxos.client_requests import CommandRequest, Request, grouped
@@ -80,8 +81,10 @@ WAITING_BYTES_MAX = 2**27
 class Client:
     """A client of a cluster, over one connection at a time. Any number of requests may be in work at once.
 
-    A ``deadline_seconds`` counts from the call. Without one a request waits as long as no quorum answers; cancelling
-    the Deferred ends that, too, but says nothing of what became of the request.
+    A ``deadline_seconds`` counts from the call; it is finite and above zero. Without one a request waits as long as no
+    quorum answers; cancelling the Deferred ends that, too, but says nothing of what became of the request. An argument
+    of a wrong type raises TypeError at the call, a deadline that is none ValueError: that is a mistake of the caller's,
+    and nothing was sent.
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
     :param cluster: the cluster, with IP addresses.
@@ -140,7 +143,9 @@ class Client:
             :class:`~txpaxos.errors.Overloaded` or :class:`~txpaxos.errors.SessionExpired`; when the deadline is over
             or the client is closed, with :class:`~txpaxos.errors.NotChosen` if the command was never sent and with
             :class:`~txpaxos.errors.OutcomeUnknown` if it was.
+        :raises TypeError: if ``command`` is no bytes.
         """
+        command, deadline_seconds = checked_bytes(command, "a command"), check_deadline(deadline_seconds)
         if len(command) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the command has {len(command)} bytes and may have {COMMAND_BYTES_MAX}"))
         if self._unanswered and self.next_sequence - next(iter(self._unanswered)) >= REQUESTS_MAX:
@@ -168,13 +173,13 @@ class Client:
             :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge` or
             :class:`~txpaxos.errors.Overloaded`, and when the deadline is over or the client is closed with
             :class:`~txpaxos.errors.NoQuorum`.
+        :raises TypeError: if ``query`` is no bytes.
         :raises ValueError: if there is no such consistency.
         """
-        if consistency not in ("linearizable", "local"):
-            raise ValueError(f"consistency {consistency!r}: there are 'linearizable' and 'local'")
+        query, deadline_seconds = checked_bytes(query, "a query"), check_deadline(deadline_seconds)
+        local = check_consistency(consistency) == "local"
         if len(query) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the query has {len(query)} bytes and may have {COMMAND_BYTES_MAX}"))
-        local = consistency == "local"
         return self._ask_node(lambda number: Read(number, query, local), len(query), deadline_seconds)
 
     def ask(
@@ -186,7 +191,13 @@ class Client:
             :class:`~txpaxos.errors.ValueTooLarge` or :class:`~txpaxos.errors.Overloaded`; when the deadline is over or
             the client is closed, with :class:`~txpaxos.errors.OutcomeUnknown` if a value was sent, else with
             :class:`~txpaxos.errors.NoQuorum`.
+        :raises TypeError: if ``subject`` is no str, or ``value`` neither bytes nor ``None``.
         """
+        subject, value, deadline_seconds = (
+            checked_subject(subject),
+            checked_value(value),
+            check_deadline(deadline_seconds),
+        )
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
             return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
         size = len(value or b"")
@@ -196,7 +207,7 @@ class Client:
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """How the node that this client talks to is; fails as :meth:`read` does."""
-        return self._ask_node(StatusRequest, 0, deadline_seconds)
+        return self._ask_node(StatusRequest, 0, check_deadline(deadline_seconds))
 
     def close(self) -> None:
         """Hang up. What has no answer yet fails, as if its deadline were over."""
@@ -280,8 +291,7 @@ class Client:
         self._requests[request.number] = request
         self._waiting_bytes += request.size_bytes
         if deadline_seconds is not None:
-            seconds = max(0.0, deadline_seconds)
-            request.deadline = self._reactor.callLater(seconds, self._give_up, request.number)
+            request.deadline = self._reactor.callLater(deadline_seconds, self._give_up, request.number)
         if self._connection is None:
             if self._connecting is None and self._retry is None:
                 self._connect()

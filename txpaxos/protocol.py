@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from txpaxos.alarm import Alarm
 from txpaxos.application import Application
 from txpaxos.applier import Applier
+from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.cluster import Cluster
 from txpaxos.compaction import Compaction, CompactionMessage
 from txpaxos.core.functional import Timing
@@ -43,7 +44,7 @@ from txpaxos.core.ready import (
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import NodeStopped, PaxosError, StoreError, ValueTooLarge
+from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
 from txpaxos.network import Network
 from txpaxos.node_status import NodeStatus
@@ -56,8 +57,10 @@ from txpaxos.storage.store import Store
 from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import Received
-from txpaxos.wire.commands import Run
+from txpaxos.wire.commands import Run, check_run
 from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, PeerMessage, SnapshotPart
+
+T = TypeVar("T")
 
 SUBJECT_BYTES_MAX = 512
 READYS_WAITING_MAX = 4096
@@ -133,32 +136,49 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     # from the application
 
-    def submit(self, command: bytes) -> Deferred[Any]:
+    def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
         """Have ``command`` applied, on any node.
 
+        :param deadline_seconds: how long that may take, counted from the call; without end unless given.
         :returns: fires with what ``apply`` returned on this node; fails with :class:`~txpaxos.errors.CommandFailed`,
             :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`, or, when this node stops
-            first, :class:`~txpaxos.errors.NodeStopped`.
+            first, :class:`~txpaxos.errors.NodeStopped`; when the deadline is over, with
+            :class:`~txpaxos.errors.OutcomeUnknown`.
+        :raises TypeError: if ``command`` is no bytes.
         """
+        command, deadline_seconds = checked_bytes(command, "a command"), check_deadline(deadline_seconds)
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
         self._performer.schedule()
-        return self._session.submit(command)
+        error = OutcomeUnknown("no outcome came in time; the command may have been applied or not")
+        return self._within(deadline_seconds, self._session.submit(command), error)
 
     def submit_run(self, run: Run) -> Deferred[Outcomes]:
         """Have commands of somebody else's session applied. Fires with their outcomes, fails as :meth:`submit` does,
-        for all of them."""
+        for all of them.
+
+        :raises TypeError: if ``run`` is none, or what is in it is of a wrong type.
+        :raises ValueError: if it has no command, or its session or numbers are none.
+        """
+        check_run(run)
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
         self._performer.schedule()
         return self._submissions.take(run)
 
-    def ask(self, subject: str, value: bytes | None = None) -> Deferred[bytes | None]:
+    def ask(
+        self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
+    ) -> Deferred[bytes | None]:
         """Have ``subject`` decided, once and for ever, on ``value`` unless somebody was first; ``None`` only reads.
 
         :returns: fires with the decided value, or with ``None`` if nothing was proposed yet; waits as long as no
-            quorum answers (cancel it to stop asking). Fails with :class:`~txpaxos.errors.ValueTooLarge`.
+            quorum answers (cancel it to stop asking). Fails with :class:`~txpaxos.errors.ValueTooLarge`; when the
+            deadline is over, with :class:`~txpaxos.errors.OutcomeUnknown` if there was a value to propose, else with
+            :class:`~txpaxos.errors.NoQuorum`.
+        :raises TypeError: if ``subject`` is no str, or ``value`` neither bytes nor ``None``.
         """
+        subject, value = checked_subject(subject), checked_value(value)
+        deadline_seconds = check_deadline(deadline_seconds)
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; ask another"))
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
@@ -170,21 +190,38 @@ class PaxosProtocol(Application, DatagramProtocol):
         now = self._monotonic()
         self._add(self._subjects.ask(question, subject, value, now))
         self._alarm.check(now)
-        return answer
+        error: PaxosError = NoQuorum("no quorum answered in time")
+        if value is not None:
+            error = OutcomeUnknown("no quorum answered in time; the subject may be decided or not")
+        return self._within(deadline_seconds, answer, error)
 
-    def read(self, query: bytes, consistency: Consistency = "linearizable") -> Deferred[Reading]:
+    def read(
+        self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
+    ) -> Deferred[Reading]:
         """Have ``query`` answered by this node's application, through its ``query`` hook.
 
         :param consistency: see :data:`~txpaxos.reads.Consistency`.
         :returns: fails with :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge` or
-            :class:`~txpaxos.errors.Overloaded`; waits as long as no quorum answers (cancel it to stop that).
+            :class:`~txpaxos.errors.Overloaded`; when the deadline is over, with :class:`~txpaxos.errors.NoQuorum`.
+            Without one it waits as long as no quorum answers (cancel it to stop that).
+        :raises TypeError: if ``query`` is no bytes.
+        :raises ValueError: if there is no such consistency.
         """
+        query, consistency = checked_bytes(query, "a query"), check_consistency(consistency)
+        deadline_seconds = check_deadline(deadline_seconds)
         if self._stopping or self.transport is None:
             return fail(NodeStopped(f"node {self.node} does not run; ask another"))
         size, most = len(query), self._command_limits.command_bytes_max
         if size > most:
             return fail(ValueTooLarge(f"the query has {size} bytes and may have {most}"))
-        return self._reads.read(query, consistency)
+        answer = self._reads.read(query, consistency)
+        return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
+
+    def _within(self, seconds: float | None, answer: Deferred[T], error: PaxosError) -> Deferred[T]:
+        """``answer``, but ``error`` when that takes longer than ``seconds``."""
+        if seconds is None:
+            return answer
+        return answer.addTimeout(seconds, self.reactor, lambda _, __: Failure(error))
 
     @property
     def leader(self) -> NodeId | None:

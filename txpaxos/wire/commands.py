@@ -122,6 +122,26 @@ def check_count(first: int, count: int) -> None:
         raise ValueError(f"no number is left for the last of {count} from {first} on")
 
 
+def check_run(run: object) -> None:
+    """Look whether a run was made of the right types, and can be told to others.
+
+    :raises TypeError: naming what is of a wrong type.
+    :raises ValueError: as :func:`check_runs`.
+    """
+    if not isinstance(run, Run):
+        raise TypeError(f"a run must be a Run, not {type(run).__name__}")
+    session, sequence, acknowledged, payloads = run
+    if type(payloads) is not tuple:
+        raise TypeError(f"the payloads of a run must be a tuple, not {type(payloads).__name__}")
+    if not set(map(type, payloads)) <= {bytes}:
+        wrong = next(type(payload).__name__ for payload in payloads if type(payload) is not bytes)
+        raise TypeError(f"a command must be bytes, not {wrong}")
+    if type(session) is not bytes or type(sequence) is not int or type(acknowledged) is not int:
+        types = ", ".join(type(one).__name__ for one in run[:3])
+        raise TypeError(f"session, sequence and acknowledged of a run must be bytes, int and int, not {types}")
+    check_runs((run,))
+
+
 def check_runs(runs: Iterable[Run]) -> None:
     """Look for what would encode but not decode.
 

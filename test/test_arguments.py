@@ -1,0 +1,183 @@
+"""A wrong type is raised at the call, at every door alike, and goes no further: no disk, no wire, no other command."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from test.fake_nodes import Street
+from test.fakes import SESSION, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
+from txpaxos.arguments import checked_bytes, checked_subject
+from txpaxos.errors import NoQuorum, OutcomeUnknown, ValueTooLarge
+from txpaxos.wire.client_messages import Ask, Submit
+from txpaxos.wire.commands import Run
+
+NO_BYTES: list[Any] = ["text", None, 5, 5.0, True, bytearray(b"x"), memoryview(b"x"), [b"x"], object()]
+NO_STR: list[Any] = [b"king", None, 5, bytearray(b"x"), object()]
+NO_SECONDS: list[Any] = ["5", b"5", True, [5], Decimal(5), object()]
+BAD_SECONDS = [0, -1, 0.0, float("nan"), float("inf"), -float("inf")]
+
+Call = Callable[[Any], Any]
+
+
+def name_of(value: object) -> str:
+    return type(value).__name__
+
+
+def calls(door: Any) -> list[tuple[Call, list[Any]]]:
+    """Each argument of each call of a node or a client, and what it may not be."""
+    return [
+        (lambda wrong: door.submit(wrong), NO_BYTES),
+        (lambda wrong: door.read(wrong), NO_BYTES),
+        (lambda wrong: door.read(wrong, "local"), NO_BYTES),
+        (lambda wrong: door.read(b"q", wrong), [None, b"local", 5, True]),
+        (lambda wrong: door.ask(wrong), NO_STR),
+        (lambda wrong: door.ask(wrong, b"v"), NO_STR),
+        (lambda wrong: door.ask("king", wrong), [wrong for wrong in NO_BYTES if wrong is not None]),
+        (lambda wrong: door.submit(b"x", deadline_seconds=wrong), NO_SECONDS),
+        (lambda wrong: door.read(b"x", deadline_seconds=wrong), NO_SECONDS),
+        (lambda wrong: door.ask("king", b"x", deadline_seconds=wrong), NO_SECONDS),
+    ]
+
+
+def check_all(door: Any) -> None:
+    for call, wrongs in calls(door):
+        for wrong in wrongs:
+            with pytest.raises(TypeError, match=f" not {name_of(wrong)}"):
+                call(wrong)
+    for call in (door.submit, door.read):
+        for seconds in BAD_SECONDS:
+            with pytest.raises(ValueError, match="deadline_seconds must be finite and above zero"):
+                call(b"x", deadline_seconds=seconds)
+    with pytest.raises(ValueError, match="there are 'linearizable' and 'local'"):
+        door.read(b"q", "stale")
+    with pytest.raises(ValueError, match="UTF-8"):
+        door.ask("\ud800")
+
+
+def test_at_a_client_nothing_is_sent_and_others_go_on() -> None:
+    street = Street()
+    good = outcome_of(street.client.submit(b"good"))
+    check_all(street.client)
+    with pytest.raises(TypeError):
+        street.client.status(deadline_seconds="5")  # type: ignore[arg-type]
+    line = street.accept()
+    (sent,) = line.said()
+    assert isinstance(sent, Submit)
+    assert sent.commands == (b"good",)
+    line.answer(1, "done")
+    assert good == ["done"]
+    assert street.client.next_sequence == 2
+
+
+def test_at_a_node_nothing_is_saved_and_others_go_on() -> None:
+    bench = alone()
+    good = outcome_of(bench.node.submit(b"good"))
+    saves = len(bench.store.saves)
+    check_all(bench.node)
+    for wrong in NO_BYTES:
+        with pytest.raises(TypeError, match=f"a command must be bytes, not {name_of(wrong)}"):
+            bench.node.submit_run(Run(SESSION, 1, 0, (b"x", wrong)))
+    assert len(bench.store.saves) == saves
+    bench.reactor.idle()
+    assert good == ["good@1"]
+    assert submit(bench, b"more") == ["more@2"]
+    assert bench.failures == []
+    again = restarted(bench)
+    again.reactor.idle()
+    assert [command for _, command in again.node.applied] == [b"good", b"more"]
+
+
+def test_at_a_follower_nothing_is_passed_on() -> None:
+    bench = Bench("b")
+    bench.forget()
+    check_all(bench.node)
+    bench.reactor.idle()
+    assert bench.events == []
+    assert bench.failures == []
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ((SESSION, 1, 0, (b"x",)), "a run must be a Run, not tuple"),
+        (None, "a run must be a Run, not NoneType"),
+        (Run(SESSION, 1, 0, [b"x"]), "must be a tuple, not list"),  # type: ignore[arg-type]
+        (Run("session1", 1, 0, (b"x",)), "not str, int, int"),  # type: ignore[arg-type]
+        (Run(SESSION, True, 0, (b"x",)), "not bytes, bool, int"),
+        (Run(SESSION, 1, 0.0, (b"x",)), "not bytes, int, float"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_run_of_wrong_types(run: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        alone().node.submit_run(run)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [Run(SESSION, 1, 0, ()), Run(b"short", 1, 0, (b"x",)), Run(SESSION, -1, 0, (b"x",)), Run(SESSION, 1, -1, (b"x",))],
+)
+def test_a_run_that_cannot_be_told(run: Run) -> None:
+    with pytest.raises(ValueError, match="a run needs a session"):
+        alone().node.submit_run(run)
+
+
+def test_what_is_more_than_bytes_or_str_is_made_plain() -> None:
+    """The wire and the disk hold plain ones."""
+
+    class Command(bytes):
+        pass
+
+    class King(enum.StrEnum):
+        OF_BRITAIN = "Arthur"
+
+    assert type(checked_bytes(Command(b"x"), "a command")) is bytes
+    assert (type(checked_subject(King.OF_BRITAIN)), checked_subject(King.OF_BRITAIN)) == (str, "Arthur")
+    street = Street()
+    street.client.submit(Command(b"x"))
+    street.client.ask(King.OF_BRITAIN, Command(b"y"))
+    sent = street.accept().said()
+    assert isinstance(sent[0], Submit)
+    assert (sent[0].commands, sent[1]) == ((b"x",), Ask(2, "Arthur", b"y"))
+
+
+def test_sizes_are_an_outcome_not_a_mistake() -> None:
+    """What may depend on the input of somebody else fails as an answer does."""
+    assert isinstance(error_of(Street().client.ask("")), ValueTooLarge)
+    assert isinstance(error_of(alone().node.ask("")), ValueTooLarge)
+
+
+def test_the_deadline_of_a_client_is_kept() -> None:
+    street = Street()
+    waiting = street.client.submit(b"x", deadline_seconds=1)
+    assert isinstance(street.reactor, Reactor)
+    street.reactor.spend(1.1)
+    assert error_of(waiting)
+
+
+def test_the_deadlines_of_a_node_are_kept() -> None:
+    """With the error that says what may have become of it; a late outcome is nobody's."""
+    bench = Bench("b")
+    waiting = {
+        OutcomeUnknown: [bench.node.submit(b"x", 1), bench.node.ask("king", b"Arthur", 1)],
+        NoQuorum: [bench.node.ask("king", None, 1), bench.node.read(b"q", "linearizable", 1)],
+    }
+    bench.reactor.spend(0.9)
+    assert not any(one.called for several in waiting.values() for one in several)
+    bench.reactor.spend(0.2)
+    for error, several in waiting.items():
+        assert [type(error_of(one)) for one in several] == [error, error]
+    bench.node.stop()
+
+
+def test_a_node_that_answers_in_time() -> None:
+    bench = alone()
+    answers = [outcome_of(bench.node.submit(b"x", 1)), outcome_of(bench.node.ask("king", b"Arthur", 1))]
+    bench.reactor.idle()
+    assert answers == [["x@1"], [b"Arthur"]]
+    bench.reactor.spend(5.0)
+    assert answers == [["x@1"], [b"Arthur"]]

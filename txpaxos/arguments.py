@@ -1,0 +1,86 @@
+"""What a caller gives to ``submit``, ``read`` and ``ask``, of a node and of a client alike.
+
+A wrong type is a mistake in the calling program, so it is raised at the call, where the traceback names the line: a
+Deferred that fails would hide it from a caller that drops the Deferred. What passes here is a plain ``bytes`` or
+``str``, which the wire and the disk can hold. A ``bytearray`` or ``memoryview`` is refused, not copied: it may change
+while the command is on its way, and its owner may believe that the change is sent, too.
+"""
+
+from __future__ import annotations
+
+import math
+
+from txpaxos.reads import Consistency
+
+
+def checked_bytes(value: object, what: str) -> bytes:
+    """``value``, which is ``what`` of a request, as plain bytes.
+
+    :raises TypeError: if it is no bytes.
+    """
+    if type(value) is bytes:
+        return value
+    if isinstance(value, bytes):
+        return bytes(memoryview(value))
+    hint = ""
+    if isinstance(value, str):
+        hint = ": encode it"
+    elif isinstance(value, bytearray | memoryview):
+        hint = ": pass bytes(...), which does not change on its way"
+    raise TypeError(f"{what} must be bytes, not {type(value).__name__}{hint}")
+
+
+def checked_value(value: object) -> bytes | None:
+    """The value to propose for a subject, or ``None``.
+
+    :raises TypeError: if it is neither bytes nor ``None``.
+    """
+    if value is None or isinstance(value, bytes):
+        return None if value is None else checked_bytes(value, "a value")
+    raise TypeError(f"a value must be bytes or None, not {type(value).__name__}")
+
+
+def checked_subject(subject: object) -> str:
+    """A subject's name as a plain str.
+
+    :raises TypeError: if it is no str.
+    :raises ValueError: if it has no UTF-8: then it cannot be sent.
+    """
+    if not isinstance(subject, str):
+        raise TypeError(f"a subject must be a str, not {type(subject).__name__}")
+    plain = str.__str__(subject)
+    try:
+        plain.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a subject must have UTF-8: {error}") from None
+    return plain
+
+
+def check_consistency(consistency: object) -> Consistency:
+    """How fresh the answer to a query must be.
+
+    :raises TypeError: if it is no str.
+    :raises ValueError: if there is no such consistency.
+    """
+    if not isinstance(consistency, str):
+        raise TypeError(f"consistency must be 'linearizable' or 'local', not {type(consistency).__name__}")
+    if consistency == "linearizable":
+        return "linearizable"
+    if consistency == "local":
+        return "local"
+    raise ValueError(f"consistency {consistency!r}: there are 'linearizable' and 'local'")
+
+
+def check_deadline(deadline_seconds: object) -> float | None:
+    """How long a request may take; ``None``: as long as it needs.
+
+    :raises TypeError: if it is neither a number nor ``None``.
+    :raises ValueError: if it is not finite, or not above zero.
+    """
+    if deadline_seconds is None:
+        return None
+    if isinstance(deadline_seconds, bool) or not isinstance(deadline_seconds, (int, float)):
+        raise TypeError(f"deadline_seconds must be a number or None, not {type(deadline_seconds).__name__}")
+    if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
+        raise ValueError(f"deadline_seconds must be finite and above zero, or None for no limit: {deadline_seconds!r}")
+    return float(deadline_seconds)
