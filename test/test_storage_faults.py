@@ -28,14 +28,17 @@ from test.test_storage_disk import (
     short_write,
 )
 from txpaxos.core.messages import Ballot
-from txpaxos.core.ready import Promised, Record
+from txpaxos.core.ready import PeerMet, Promised, Record, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.records import divide
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.store_harness import subject, voted
 
+VOTER = Voter(("node-1", "node-2"), (PeerMet("node-2", 5),))
 SAVES: list[list[Record]] = [
+    [PeerMet("node-2", 5)],
+    [VOTER],
     [Promised(Ballot(1, "node-1"))],
     [voted(1, b"x" * 100)],
     [voted(2), subject("s", 1), voted(3, bytes(600))],
@@ -102,13 +105,15 @@ def run(disk: Disk, folder: str) -> Progress:
 
 def check(loaded: Sequence[Record], progress: Progress) -> None:
     """That ``loaded`` is what the script had saved at some moment between its last fired save and its end."""
-    log, subjects = divide(loaded)
+    log, subjects, voter = divide(loaded)
     possible = [
         divide(itertools.chain.from_iterable(SAVES[:done])) for done in range(progress.fired, progress.tried + 1)
     ]
-    assert log in [some_log for some_log, _ in possible]
+    assert log in [some_log for some_log, _, _ in possible]
+    assert voter in [some_voter for _, _, some_voter in possible]
+    assert voter is not None or not any(isinstance(record, Promised) for record in log)
     for name in ("s", "t"):
-        assert subjects.get(name) in [some.get(name) for _, some in possible]
+        assert subjects.get(name) in [some.get(name) for _, some, _ in possible]
 
 
 def check_it_goes_on(disk: Disk, folder: str, loaded: list[Record], names: str = "stu") -> None:
@@ -122,8 +127,9 @@ def check_it_goes_on(disk: Disk, folder: str, loaded: list[Record], names: str =
     store.close()
     if isinstance(disk, VolatileDisk):
         disk.lose_power()
-    log, subjects = divide([*loaded, voted(99), *more])
-    assert load(disk, folder) == [*log, *(subjects[name] for name in sorted(subjects))]
+    log, subjects, voter = divide([*loaded, voted(99), *more])
+    voters = [] if voter is None else [voter]
+    assert load(disk, folder) == [*log, *(subjects[name] for name in sorted(subjects)), *voters]
 
 
 def calls_of_the_script() -> int:

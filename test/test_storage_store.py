@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 
 from test.test_storage_contract import ReactorThread
 from test.test_storage_disk import Crash, FaultyDisk, UnsyncedDisk, crash_before, failing
-from txpaxos.core.ready import LogRecord, SubjectState
+from txpaxos.core.ready import LogRecord, PeerMet, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
@@ -160,7 +161,7 @@ def test_a_lost_part_of_a_complete_folder_is_refused(folder: Folder, lost: str) 
 
 def test_a_damaged_identity_is_refused(folder: Folder) -> None:
     folder.filled()
-    for payload in (b"", b"\2", b"\1\x80"):
+    for payload in (b"", b"\1", b"\2", b"\3", b"\1\x80", b"\2\x80"):
         file = AtomicFile(Disk(), f"{folder.path}/identity")
         file.write(payload)
         with pytest.raises(StoreError, match=r"identity is damaged at offset 0: this is no identity"):
@@ -168,11 +169,25 @@ def test_a_damaged_identity_is_refused(folder: Folder) -> None:
 
 
 def test_an_identity_comes_back(tmp_path: Path) -> None:
-    identity = Identity("c", "n", 2**64 - 1, complete=True)
     file = AtomicFile(Disk(), f"{tmp_path}/identity")
     assert read_identity(file) is None
-    write_identity(file, identity)
-    assert read_identity(file) == identity
+    for voter in (None, Voter(("n",)), Voter(("n", "m"), (PeerMet("m", 2**64 - 1),))):
+        identity = Identity("c", "n", 2**64 - 1, complete=True, voter=voter)
+        write_identity(file, identity)
+        assert read_identity(file) == identity
+
+
+def test_a_folder_of_before_there_were_newcomers_opens(folder: Folder) -> None:
+    folder.filled()
+    file = AtomicFile(Disk(), f"{folder.path}/identity")
+    (incarnation,) = {store.incarnation for store in folder.stores}
+    fields = {"cluster": "cluster", "node": "node-1", "incarnation": incarnation, "complete": True}
+    file.write(b"\1" + msgspec.msgpack.encode(fields))
+    kept = [voted(1), voted(2), subject("s", 1)]
+    assert folder.open().load() == kept
+    folder.stores[-1].save([Voter(("node-1",))])
+    folder.stores[-1].close()
+    assert folder.open().load() == [*kept, Voter(("node-1",))]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(folder: Folder) -> None:

@@ -68,6 +68,18 @@ class PeerMet:
 
 
 @attrs.frozen
+class Voter:
+    """The node is a voter, from here on and for ever: what it says counts toward a quorum of these ``members``. Saved
+    before the first thing it promises; a node that has none of these is a newcomer, which only learns.
+
+    ``founders``: whom it founded the cluster with, and with which incarnations, itself left out. Empty if it came into
+    a cluster that others had founded."""
+
+    members: tuple[NodeId, ...]
+    founders: tuple[PeerMet, ...] = ()
+
+
+@attrs.frozen
 class DecreeState:
     """All that one node must remember of one single decree."""
 
@@ -86,7 +98,7 @@ class SubjectState:
 
 LogRecord: TypeAlias = Promised | Voted | Learned | Checkpoint
 JournalRecord: TypeAlias = LogRecord | PeerMet
-Record: TypeAlias = JournalRecord | DecreeState | SubjectState
+Record: TypeAlias = JournalRecord | DecreeState | SubjectState | Voter
 """What a Ready may hold. A store meets a DecreeState only inside a SubjectState."""
 
 # ------------------------------------------------------- what the outside does

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
+from txpaxos.core.ready import Voter
 from txpaxos.errors import StoreError
 from txpaxos.packing import Packing
 from txpaxos.storage.atomic_file import AtomicFile
@@ -19,7 +20,19 @@ class Identity:
 
     ``incarnation`` is random, not 0, and made once: a folder that was wiped and filled again has another one.
     ``complete`` once everything else the folder needs is there, too: what is missing after that was lost.
+    ``voter``, once the node is one.
     """
+
+    cluster: str
+    node: str
+    incarnation: int
+    complete: bool
+    voter: Voter | None = None
+
+
+@attrs.frozen
+class _IdentityOfOld:
+    """What the file held before a node that is no voter yet was told from one that is."""
 
     cluster: str
     node: str
@@ -27,7 +40,7 @@ class Identity:
     complete: bool
 
 
-_PACKING: Packing[Identity] = Packing({1: Identity})
+_PACKING: Packing[Identity | _IdentityOfOld] = Packing({1: _IdentityOfOld, 2: Identity})
 
 
 def new_identity(cluster: str, node: str, random_bytes: Callable[[int], bytes]) -> Identity:
@@ -41,9 +54,10 @@ def read_identity(file: AtomicFile) -> Identity | None:
     if payload is None:
         return None
     try:
-        return _PACKING.unpack(payload[0], payload[1:])
+        identity = _PACKING.unpack(payload[0], payload[1:])
     except (ValueError, IndexError) as error:
         raise damaged(file.path, 0, f"this is no identity ({error})") from None
+    return identity if isinstance(identity, Identity) else Identity(**attrs.asdict(identity))
 
 
 def write_identity(file: AtomicFile, identity: Identity) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from txpaxos.core.ready import JournalRecord, Record, SubjectState
+from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import Execute, execute_here
@@ -41,7 +41,7 @@ class MemoryStore:
         self.failing = False
         self.files = MemoryFiles({} if files is None else files.contents)
         self._execute = execute
-        self._log, self._subjects = divide(saved)
+        self._log, self._subjects, self._voter = divide(saved)
         self._loaded = False
         self._closed = False
         self._verdict = Verdict(self.files, "")
@@ -58,7 +58,7 @@ class MemoryStore:
         subjects = [self._subjects[subject] for subject in sorted(self._subjects)]
         snapshot = self._snapshots.newest
         start = None if snapshot is None else checkpoint_index(self._log, snapshot.slot)
-        return [*self._log[start:], *subjects]
+        return [*self._log[start:], *subjects, *self._voters()]
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -77,8 +77,8 @@ class MemoryStore:
         """See :meth:`txpaxos.storage.store.Store.save`."""
         if self._closed or not self._loaded:
             return fail(StoreError("a store takes records between load() and close()"))
-        log, subjects = divide(records)
-        return self._execute(lambda: self._write(log, subjects))
+        log, subjects, voter = divide(records)
+        return self._execute(lambda: self._write(log, subjects, voter))
 
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`txpaxos.storage.store.Store.write_snapshot`."""
@@ -104,17 +104,22 @@ class MemoryStore:
     def reopen(self) -> MemoryStore:
         """A store with what this one has saved so far, as after a restart of the node. This one takes nothing more."""
         self._closed = True
-        return MemoryStore([*self._log, *self._subjects.values()], self.incarnation, self._execute, self.files)
+        saved = [*self._log, *self._subjects.values(), *self._voters()]
+        return MemoryStore(saved, self.incarnation, self._execute, self.files)
 
     def _new_snapshot(self, slot: int, *, received: bool) -> SnapshotWriter:
         if self._closed or not self._loaded:
             raise StoreError("a store takes snapshots between load() and close()")
         return self._snapshots.write(slot, received=received)
 
-    def _write(self, log: list[JournalRecord], subjects: dict[str, SubjectState]) -> None:
+    def _voters(self) -> list[Voter]:
+        return [] if self._voter is None else [self._voter]
+
+    def _write(self, log: list[JournalRecord], subjects: dict[str, SubjectState], voter: Voter | None) -> None:
         self._refuse_if_failing()
         self._log += log
         self._subjects |= subjects
+        self._voter = voter or self._voter
 
     def _forget_before(self, slot: int) -> None:
         self._refuse_if_failing()

@@ -15,6 +15,7 @@ from txpaxos.core.ready import (
     Record,
     SubjectState,
     Voted,
+    Voter,
 )
 from txpaxos.packing import Packing
 
@@ -24,21 +25,24 @@ _PACKING: Packing[JournalRecord | SubjectState] = Packing(
 _HEADER = struct.Struct("<IB")  # bytes of the fields, kind
 
 
-def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, SubjectState]]:
-    """The log's records in their order, and by subject the last state of each.
+def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, SubjectState], Voter | None]:
+    """The log's records in their order, by subject the last state of each, and the last Voter if there is one.
 
     :raises TypeError: if one is a bare DecreeState, which does not say whose it is.
     """
     log: list[JournalRecord] = []
     subjects: dict[str, SubjectState] = {}
+    voter: Voter | None = None
     for record in records:
         if isinstance(record, SubjectState):
             subjects[record.subject] = record
+        elif isinstance(record, Voter):
+            voter = record
         elif isinstance(record, DecreeState):
             raise TypeError(f"{record} can be saved only inside a SubjectState, which names its subject")
         else:
             log.append(record)
-    return log, subjects
+    return log, subjects, voter
 
 
 def checkpoint_index(records: Sequence[Record], slot: int) -> int | None:

@@ -15,7 +15,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
-from txpaxos.core.ready import JournalRecord, Record, SubjectState
+from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
@@ -53,9 +53,9 @@ class Store(Protocol):
 
     def load(self) -> list[Record]:
         """All that was saved, once, before the first save: the log's records in the order in which they were saved,
-        then the last state of each subject, by the subject's name. Of the log's records only those from the last
-        :class:`~txpaxos.core.ready.Checkpoint` on that is not after :attr:`snapshot`, if there is one: the snapshot
-        stands for those before it.
+        then the last state of each subject, by the subject's name, then the last Voter, if there is one. Of the log's
+        records only those from the last :class:`~txpaxos.core.ready.Checkpoint` on that is not after :attr:`snapshot`,
+        if there is one: the snapshot stands for those before it.
 
         :raises StoreError: if anything that was acknowledged is missing or damaged, or if what was saved is
             :meth:`condemned <condemn>` and there are still snapshots."""
@@ -150,14 +150,14 @@ class DiskStore:
             ensure_directory(disk, self._directory)
         self._lock = lock_folder(disk, self._directory)
         try:
-            identity = self._open(cluster, node, random_bytes, segment_bytes)
+            self._identity = self._open(cluster, node, random_bytes, segment_bytes)
             self.sync_seconds: float | None = None
             if execute is None and sync_in_thread is None:
                 self.sync_seconds = measure(disk, self._directory)
         except BaseException:
             disk.close(self._lock)
             raise
-        self.incarnation = identity.incarnation
+        self.incarnation = self._identity.incarnation
         self._thread: ExecuteInThread | ExecuteWhereFit | None = None
         if self.sync_seconds is not None:
             self._thread = ExecuteWhereFit(lambda: ExecuteInThread(reactor or _global_reactor()), self.sync_seconds)
@@ -197,7 +197,8 @@ class DiskStore:
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
         self._stage = "loaded"
-        return [record for records in reversed(saves) for record in records] + self._subjects.read()
+        voters = [] if self._identity.voter is None else [self._identity.voter]
+        return [*(record for records in reversed(saves) for record in records), *self._subjects.read(), *voters]
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -221,8 +222,8 @@ class DiskStore:
         """See :meth:`Store.save`."""
         if self._stage != "loaded":
             return fail(StoreError(f"{self._directory} takes records between load() and close()"))
-        log, subjects = divide(records)
-        return self._execute(partial(self._write, log, encode(log), subjects.values()))
+        log, subjects, voter = divide(records)
+        return self._execute(partial(self._write, log, encode(log), subjects.values(), voter))
 
     def condemn(self, finding: str) -> Deferred[None]:
         """See :meth:`Store.condemn`."""
@@ -242,7 +243,7 @@ class DiskStore:
 
     def _open(self, cluster: str, node: str, random_bytes: Callable[[int], bytes], segment_bytes: int) -> Identity:
         """Find out whose folder this is, and make what a new one needs."""
-        file = AtomicFile(self._disk, f"{self._directory}/identity")
+        file = self._identity_file = AtomicFile(self._disk, f"{self._directory}/identity")
         found = read_identity(file)
         identity = new_identity(cluster, node, random_bytes) if found is None else found
         check_identity(identity, cluster, node, self._directory)
@@ -253,7 +254,8 @@ class DiskStore:
             write_identity(file, identity)
         if not identity.complete:
             self._journal.create()
-            write_identity(file, attrs.evolve(identity, complete=True))
+            identity = attrs.evolve(identity, complete=True)
+            write_identity(file, identity)
         return identity
 
     def _is_discarded(self) -> bool:
@@ -272,7 +274,9 @@ class DiskStore:
                     f" folder aside and bring the machine back as a new node"
                 )
 
-    def _write(self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState]) -> None:
+    def _write(
+        self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState], voter: Voter | None
+    ) -> None:
         """Put one save on disk. Happens wherever ``execute`` has it happen."""
         if self._failed:
             raise StoreError(self._failed)
@@ -281,6 +285,9 @@ class DiskStore:
                 self._checkpoints.note(log, self._journal.append(body))
             for state in subjects:
                 self._subjects.write(state)
+            if voter is not None:
+                self._identity = attrs.evolve(self._identity, voter=voter)
+                write_identity(self._identity_file, self._identity)
         except BaseException as error:
             self._failed = f"{self._directory} takes no more after a failed save ({error}); start the node again"
             raise

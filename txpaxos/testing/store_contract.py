@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from txpaxos.core.messages import LOWEST, Ballot, Proposal
-from txpaxos.core.ready import DecreeState, Learned, Promised, Record, SubjectState, Voted
+from txpaxos.core.ready import DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
 from txpaxos.errors import StoreError
 from txpaxos.testing.snapshot_contract import SnapshotContract
 from txpaxos.testing.store_harness import BALLOT, subject, voted
@@ -87,6 +87,19 @@ class StoreContract(SnapshotContract):
         for round in range(1, 6):
             self.wait(store.save([subject("odd" if round % 2 else "even", round)]))
         self.assert_kept(store, tmp_path, [subject("even", 4), subject("odd", 5)])
+
+    def test_a_voter_comes_back(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        voter = Voter(("node-1", "node-2"), (PeerMet("node-2", 2**64 - 1),))
+        self.wait(store.save([voter, voted(1), PeerMet("node-2", 2**64 - 1), subject("s", 1)]))
+        kept: list[Record] = [voted(1), PeerMet("node-2", 2**64 - 1), subject("s", 1)]
+        self.assert_kept(store, tmp_path, [*kept, voter], close=False)
+
+    def test_the_last_voter_wins(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        for members in (("node-1", "node-2"), ("node-1", "node-3")):
+            self.wait(store.save([Voter(members)]))
+        self.assert_kept(store, tmp_path, [Voter(("node-1", "node-3"))])
 
     def test_an_empty_save_fires(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
@@ -190,6 +203,13 @@ class StoreContract(SnapshotContract):
     def test_closing_twice_is_harmless(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         self.wait(store.close())
+        self.wait(store.close())
+
+    def test_after_a_failed_save_of_a_voter_everything_is_refused(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.break_store(store)
+        for records in ([Voter(("node-1",))], [Voter(("node-1",))], [voted(1)], []):
+            self.refusal(store.save(records))
         self.wait(store.close())
 
     def test_a_decree_without_its_subject_is_refused(self, tmp_path: Path) -> None:
