@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,3 +40,21 @@ def logged_errors() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.removeObserver(observer)
     if seen:
         pytest.fail(f"errors in the Twisted log: {[str(e.get('log_failure') or e.get('log_format')) for e in seen]}")
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The addresses of each name, as the test says. No server is asked; IP addresses are read as ever."""
+    known: dict[str, list[str]] = {"localhost": ["127.0.0.1", "::1"]}
+    system = socket.getaddrinfo
+
+    def getaddrinfo(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in known:
+            return [(0, 0, 0, "", (host, 0)) for host in known[name]]
+        if name == "" or not set(name) <= set("0123456789abcdefx.:"):
+            "".join(name).encode("idna")  # As the system does: it refuses what no name can be.
+            raise socket.gaierror(-2, "Name or service not known")
+        return system(name, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known

@@ -107,14 +107,6 @@ def test_wrong_cluster_file_is_one_line(command: list[str]) -> None:
     assert empty.stderr == "txpaxos: cluster file cluster.toml: needs at least one [nodes.NAME] table\n"
 
 
-def test_unknown_host_is_one_line() -> None:
-    Path("cluster.toml").write_text(PAIR.dumps().replace("127.0.0.1:1004", "no-such-host.invalid:1004"))
-    result = invoke("status")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("txpaxos: cannot resolve 'no-such-host.invalid'")
-    assert result.stderr.count("\n") == 1
-
-
 def test_error_of_many_lines_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
     CommandError("first\n  second\n").show()
     assert capsys.readouterr().err == "txpaxos: first second\n"

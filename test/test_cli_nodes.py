@@ -30,6 +30,16 @@ def test_submit_prints_the_result(nodes: Nodes) -> None:
     assert txpaxos("submit", "-", folder=nodes.folder, stdin=b"+1").stdout == b"%d\n" % before
 
 
+def test_a_name_that_is_not_known_keeps_nobody_from_the_others(nodes: Nodes) -> None:
+    file = nodes.folder / "names.toml"
+    file.write_text(nodes.cluster.dumps().replace(str(nodes.cluster.members["c"].client), "no-such-host.invalid:1004"))
+    for _ in range(3):
+        done = txpaxos("submit", "--cluster", "names.toml", "+0", folder=nodes.folder)
+        assert (done.returncode, done.stderr) == (0, b"")
+    shown = txpaxos("status", "--cluster", "names.toml", folder=nodes.folder).stdout.decode()
+    assert "no-such-host.invalid:1004  unreachable" in shown
+
+
 def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
     done = txpaxos("submit", "five", folder=nodes.folder)
     assert (done.returncode, done.stdout) == (1, b"")

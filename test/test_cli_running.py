@@ -45,7 +45,7 @@ class TestRequest:
         failure = outcome(answer)
         assert isinstance(failure.value, NotChosen)
         assert str(failure.value) == (
-            "no quorum of cluster counter answered within 0.5 s (a at 127.0.0.1:5001); nothing was changed"
+            "no quorum of cluster alone answered within 0.5 s (a at 127.0.0.1:5010); nothing was changed"
         )
         assert reactor.getDelayedCalls() == []
 
@@ -54,7 +54,7 @@ class TestRequest:
         answer = begin(reactor, submit)
         protocol: Any = reactor.tcpClients[0][2].buildProtocol(None)
         protocol.makeConnection(_Transport())
-        protocol.dataReceived(frame(ClientCodec("counter").encode(Welcome("a", "a", None))))
+        protocol.dataReceived(frame(ClientCodec("alone").encode(Welcome("a", "a", None))))
         reactor.advance(5.0)
         failure = outcome(answer)
         assert isinstance(failure.value, OutcomeUnknown)

@@ -224,11 +224,20 @@ def test_it_follows_when_the_leader_changes(street: Street) -> None:
     assert street.calls[-1] == leader
 
 
-@pytest.mark.parametrize("address", ["10.9.9.9:5000", "10.0.0.9:5000", "10.0.0.1:4000"])
-def test_it_follows_to_no_address_but_the_clusters(street: Street, address: str) -> None:
+@pytest.mark.parametrize("address", ["10.9.9.9:5000", "b.example.org:5000", "nowhere", "[x]:1", None])
+def test_it_follows_to_the_address_that_its_own_file_has(street: Street, address: str | None) -> None:
+    """The node may know the leader by another one."""
     street.client.submit(b"x")
     line = street.accept()
-    line.say(Welcome(line.node, "b", address))
+    leader = other_than(line.node)
+    line.say(Welcome(line.node, leader, address))
+    assert street.calls[-1] == leader
+
+
+def test_it_follows_to_no_node_but_the_clusters(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    line.say(Welcome(line.node, "d", "10.0.0.2:5000"))
     assert len(street.calls) == 1
     assert not line.transport.disconnecting
 
@@ -360,8 +369,6 @@ def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Welcome("a", "b", "nowhere"),
-        Welcome("a", "b", "[x]:1"),
         Answer(1, (b"\xc1",)),
         Answer(1, (b"",)),
         StatusAnswer(1, b"no json"),

@@ -38,6 +38,7 @@ PROTOCOL_ROOMS = (
     "txpaxos.audits",
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
     "txpaxos.node_status",
+    "txpaxos.names",
     *("txpaxos.outlet", "txpaxos.performer", "txpaxos.questions", "txpaxos.reads", "txpaxos.sessions"),
     *("txpaxos.snapshots", "txpaxos.streams", "txpaxos.submissions", "txpaxos.transfer"),
 )

@@ -35,6 +35,7 @@ from txpaxos.errors import (
     SessionExpired,
     ValueTooLarge,
 )
+from txpaxos.names import connect
 from txpaxos.protocol import SUBJECT_BYTES_MAX
 from txpaxos.reads import Consistency, Reading
 from txpaxos.wire.client_messages import (
@@ -87,7 +88,7 @@ class Client:
     and nothing was sent.
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
-    :param cluster: the cluster, with IP addresses.
+    :param cluster: the cluster. Names in it are looked up at each attempt to connect.
     :param nodes: the nodes to talk to; all of them unless given. With one, its word is taken wherever the leader is.
     :param rng: the source of chance; the system's if not given.
     :param sending: told of every run of commands that is sent for the first time.
@@ -112,7 +113,8 @@ class Client:
             raise ConfigError(
                 f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(cluster.members)}"
             )
-        self._addresses = [cluster.members[node].client for node in chosen]
+        self._places = {node: cluster.members[node].client for node in chosen}
+        self._addresses = list(self._places.values())
         self._follows_leader = nodes is None
         self.session: bytes | None = None
         self.next_sequence = 1
@@ -402,10 +404,11 @@ class Client:
     def _connect(self) -> None:
         self._retry = None
         dial = Dial(self, self._address)
-        self._connecting = self._reactor.connectTCP(self._address.host, self._address.port, dial, CONNECT_SECONDS)
+        self._connecting = connect(self._reactor, self._address, dial, CONNECT_SECONDS)
 
     def _welcomed(self, connection: Connection, welcome: Welcome) -> None:
-        """Move to the leader, if its address is one the cluster file knows and was not just found dead; or stay."""
+        """Move to the leader, if the cluster file knows it and it was not just found dead; or stay. Its address is that
+        of our own file: the node may know it by another."""
         self._failures = 0
         first, connection.welcome = connection.welcome is None, welcome
         if self._leaderless is not None:
@@ -414,9 +417,9 @@ class Client:
         if first:
             self._stop_silence()  # It owes an answer from now on.
         connection.welcomed_at = self._reactor.seconds()
-        if self._follows_leader and welcome.leader_address is not None:
-            leader = _decoded(Address.parse, welcome.leader_address)
-            if leader in self._addresses and leader not in (connection.address, self._unreachable):
+        leader = None if welcome.leader is None else self._places.get(welcome.leader)
+        if self._follows_leader and leader is not None:
+            if leader not in (connection.address, self._unreachable):
                 self._move(connection, leader)
                 return
             if leader == connection.address:

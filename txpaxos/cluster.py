@@ -7,31 +7,52 @@
     [nodes.a]
     address = "127.0.0.1:4001"    # datagrams and streams between nodes
     client  = "127.0.0.1:5001"    # TCP for clients
+
+Where a node has another address than the one that others use (a container, NAT), it is told so:
+
+.. code-block:: toml
+
+    [nodes.b]
+    address       = "b.example.org:4001"    # what the other nodes use
+    client        = "b.example.org:5001"    # what clients use
+    listen        = "0.0.0.0:4001"          # where b itself listens for the other nodes
+    client_listen = "0.0.0.0:5001"          # and for clients
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from txpaxos.errors import ConfigError
+from txpaxos.names import FAMILIES, canonical_host, is_ip_address, look_up
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
+NAME_RULE = 'letters, digits, "_", "-" and ".", a letter or digit first, at most 32'
+
+LOCALHOST = frozenset({"127.0.0.1", "::1"})
 
 
 @attrs.frozen
 class Address:
-    """A host (name or IP address) and a port."""
+    """A host (name or IP address) and a port.
+
+    :ivar name: the name that the host, an IP address, was looked up from, and may be looked up from again; empty if it
+        was not. Two addresses are equal whatever their names are.
+    :ivar family: which addresses of a name come first, ``"ipv4"`` or ``"ipv6"``.
+    """
 
     host: str
     port: int
+    name: str = attrs.field(default="", eq=False, repr=False)
+    family: str = attrs.field(default="ipv4", eq=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -42,23 +63,42 @@ class Address:
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-            ipaddress.IPv6Address(host)
+            if "%" in host:
+                zone = host[host.index("%") :]
+                raise ValueError(f"the zone {zone} means something on one machine only: use an address without one")
+            IPv6Address(host)
         elif ":" in host:
-            raise ValueError("an IPv6 address stands in brackets")
-        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("an IPv6 address stands in brackets, as in [::1]:4001")
+        if not (colon and host and port.isascii() and port.isdigit()):
             raise ValueError("not host:port")
-        return cls(host, int(port))
+        digits = port.lstrip("0")
+        if not (0 < len(digits) < 6 and int(digits) < 65536):
+            raise ValueError(f"the port is {port[:20]}, and must be one of 1 to 65535")
+        return cls(host, int(digits))
+
+    @property
+    def host_name(self) -> str:
+        """The name of the host, empty if only its IP address is known."""
+        return self.name or ("" if is_ip_address(self.host) else self.host)
+
+    def look_up(self) -> list[Address]:
+        """All addresses that the host's name has now; this one if it has no name. Blocks while a name is looked up.
+
+        :raises ConfigError: if the name is not known.
+        """
+        name = self.host_name or self.host
+        return [self.at(host) for host in look_up(name, self.family)]
 
     def resolve(self) -> Address:
         """The same with an IP address for the host, in its canonical spelling. Blocks while a name is looked up.
 
         :raises ConfigError: if the name is not known.
         """
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError) as error:  # The latter if a label of the name is empty or too long.
-            raise ConfigError(f"cannot resolve {self.host!r}: {error}; use an IP address, or mend the name") from None
-        return Address(str(ipaddress.ip_address(found[0][4][0])), self.port)
+        return self.look_up()[0]
+
+    def at(self, host: str) -> Address:
+        """The same at one of the IP addresses of its name."""
+        return attrs.evolve(self, host=host, name=self.host_name)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -66,10 +106,21 @@ class Address:
 
 @attrs.frozen
 class Member:
-    """One node: where its peers reach it, and where clients do."""
+    """One node: where its peers reach it, and where clients do.
+
+    :ivar listen: where the node listens for its peers, if that is not ``address``.
+    :ivar client_listen: where it listens for clients, if that is not ``client``.
+    """
 
     address: Address
     client: Address
+    listen: Address | None = None
+    client_listen: Address | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, Address]]:
+        """The addresses that others use, each with its key in the cluster file."""
+        return [("address", self.address), ("client", self.client)]
 
 
 @attrs.frozen
@@ -109,68 +160,179 @@ class Cluster:
             data = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
-        _only(data, {"cluster", "nodes"}, "at the top")
+        _only(data, {"cluster", "family", "nodes"}, "at the top")
         name = data.get("cluster")
-        if not isinstance(name, str) or not NAME.match(name):
-            raise ConfigError('needs cluster = "NAME" (letters, digits, "_", "-", ".", at most 32) at the top')
+        if not isinstance(name, str):
+            raise ConfigError('needs cluster = "NAME" at the top')
+        if not NAME.match(name):
+            raise ConfigError(f"cluster = {_shown(name)} at the top cannot be a name: {NAME_RULE}")
+        family = data.get("family", FAMILIES[0])
+        if family not in FAMILIES:
+            raise ConfigError(f'family = {_shown(family)} at the top: there are "ipv4" and "ipv6"')
         nodes = data.get("nodes")
         if not isinstance(nodes, dict) or not nodes:
             raise ConfigError("needs at least one [nodes.NAME] table")
-        members = {node: _member(node, table) for node, table in nodes.items()}
-        seen: dict[Address, str] = {}
-        for node, member in members.items():
-            for key, address in (("address", member.address), ("client", member.client)):
+        cluster = cls(name, {node: _member(node, table, family) for node, table in nodes.items()})
+        cluster.check()
+        return cluster
+
+    def check(self) -> None:
+        """Look for addresses that stand here twice, and for one that only its own machine knows.
+
+        :raises ConfigError: one line that says which.
+        """
+        seen: dict[tuple[str, int], tuple[str, Address]] = {}
+        for node, member in self.members.items():
+            for key, address in member.addresses:
                 here = f"{key} of node {node}"
-                if address in seen:
-                    raise ConfigError(f"{here} is {address}, which is also the {seen[address]}")
-                seen[address] = here
-        return cls(name, members)
+                for spot in _spots(address):
+                    if spot in seen:
+                        there, other = seen[spot]
+                        raise ConfigError(
+                            f"{here} is {_both(address)}, which is also the {there}{_unlike(other, address)}"
+                        )
+                for spot in _spots(address):
+                    seen[spot] = here, address
+        for key in ("address", "client"):
+            self._check_loopback({node: getattr(member, key) for node, member in self.members.items()}, key)
+
+    def _check_loopback(self, addresses: Mapping[str, Address], key: str) -> None:
+        """One loopback address among others that are not: the nodes behind those could not reach it."""
+        kinds = {node: is_loopback(address) for node, address in addresses.items()}
+        inside = next((node for node, kind in kinds.items() if kind), None)
+        outside = next((node for node, kind in kinds.items() if kind is False), None)
+        if inside is not None and outside is not None:
+            raise ConfigError(loopback_line(key, inside, addresses[inside], outside, addresses[outside]))
 
     def resolve(self) -> Cluster:
-        """The same cluster with every host name looked up, which blocks.
+        """The same cluster with every host name looked up, which blocks. A name that is not known now stays as it is:
+        nodes and clients look it up again when they need it.
 
-        :raises ConfigError: if a name is not known.
+        :raises ConfigError: if two addresses turn out to be the same.
         """
-        return attrs.evolve(
-            self,
-            members={
-                node: Member(member.address.resolve(), member.client.resolve()) for node, member in self.members.items()
-            },
-        )
+        found: dict[Address, Address] = {}
+        for _, address in (one for member in self.members.values() for one in member.addresses):
+            try:
+                found[address] = address.resolve()
+            except ConfigError:
+                found[address] = address
+        members = {
+            node: attrs.evolve(member, address=found[member.address], client=found[member.client])
+            for node, member in self.members.items()
+        }
+        resolved = attrs.evolve(self, members=members)
+        resolved.check()
+        return resolved
 
     def dumps(self) -> str:
         """The text of a cluster file that says the same."""
-        tables = [
-            f'[nodes."{node}"]\naddress = "{member.address}"\nclient = "{member.client}"\n'
-            for node, member in self.members.items()
-        ]
-        return "\n".join([f'cluster = "{self.name}"\n', *tables])
+        head = f'cluster = "{self.name}"\n'
+        if any(address.family != FAMILIES[0] for member in self.members.values() for _, address in member.addresses):
+            head += f'family = "{FAMILIES[1]}"\n'
+        return "\n".join([head, *(_dump(node, member) for node, member in self.members.items())])
 
 
-def _member(node: str, table: Any) -> Member:
+def is_loopback(address: Address) -> bool | None:
+    """Whether only its own machine can reach ``address``; ``None`` if only a look-up of its name will tell."""
+    host = canonical_host(address.host)
+    if is_ip_address(host):
+        return ip_address(host).is_loopback
+    return True if _is_localhost(host) else None
+
+
+def loopback_line(key: str, inside: str, its: Address, outside: str, others: Address) -> str:
+    """What is wrong with a loopback address among others, and what to do."""
+    return (
+        f"{key} of node {inside} is {_both(its)}, which only its own machine can reach, while that of node {outside} is"
+        f" {_both(others)}: give {inside} an address that the others can reach (if its name is in /etc/hosts as a"
+        " loopback address, mend that)"
+    )
+
+
+def _both(address: Address) -> str:
+    """An address, with the name it was looked up from."""
+    return f"{address.name}:{address.port} ({address})" if address.name else str(address)
+
+
+def _unlike(one: Address, other: Address) -> str:
+    """How ``one`` is written, if not as ``other``."""
+    return "" if _both(one) == _both(other) else f", {_both(one)}"
+
+
+def _is_localhost(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _spots(address: Address) -> Iterator[tuple[str, int]]:
+    """Every (host, port) that ``address`` is known to be."""
+    host = canonical_host(address.host)
+    hosts: Iterable[str] = LOCALHOST if _is_localhost(host) else (host,)
+    return product(hosts, (address.port,))
+
+
+def _member(node: str, table: Any, family: str) -> Member:
     where = f"in [nodes.{node}]"
     if not NAME.match(node):
-        raise ConfigError(f'{node!r} cannot be a node: letters, digits, "_", "-", ".", at most 32')
+        raise ConfigError(f"{_shown(node)} cannot be a node: {NAME_RULE}")
     if not isinstance(table, dict):
         raise ConfigError(f"[nodes.{node}] must be a table with address and client")
-    _only(table, {"address", "client"}, where)
+    _only(table, {"address", "client", "listen", "client_listen"}, where)
     addresses = {}
-    for key in ("address", "client"):
+    for key in ("address", "client", "listen", "client_listen"):
         text = table.get(key)
+        if text is None and key.endswith("listen"):
+            continue
         if not isinstance(text, str):
             raise ConfigError(f'needs {key} = "host:port" {where}')
         try:
-            addresses[key] = Address.parse(text)
+            address = attrs.evolve(Address.parse(text), family=family)
+            _check_host(address.host, listens=key.endswith("listen"))
         except ValueError as error:
-            raise ConfigError(f"{key} = {text!r} {where}: {error}") from None
+            raise ConfigError(f"{key} = {_shown(text)} {where}: {error}") from None
+        addresses[key] = address
     return Member(**addresses)
+
+
+def _check_host(host: str, listens: bool) -> None:
+    """:raises ValueError: if nobody can be reached there, or, where a node only ``listens``, it cannot listen there."""
+    host = canonical_host(host)
+    if not is_ip_address(host):
+        return
+    ip: IPv4Address | IPv6Address = ip_address(host)
+    if ip.is_unspecified and not listens:
+        key = "listen"
+        raise ValueError(
+            f"{host} is where a node listens, not where others reach it: give the address that others use here, and"
+            f' {key} = "..." or client_{key} = "..." beside it'
+        )
+    if ip.is_multicast or host == "255.255.255.255":
+        raise ValueError("this is no address of a single machine")
+    if ip.version == 6 and ip.is_link_local:
+        raise ValueError(
+            "a link-local address means something only with a zone, which other machines do not share: use another"
+        )
+
+
+def _dump(node: str, member: Member) -> str:
+    lines = [f'[nodes."{node}"]', f'address = "{member.address}"', f'client = "{member.client}"']
+    if member.listen is not None:
+        lines.append(f'listen = "{member.listen}"')
+    if member.client_listen is not None:
+        lines.append(f'client_listen = "{member.client_listen}"')
+    return "\n".join([*lines, ""])
+
+
+def _shown(value: object) -> str:
+    """What stands in the file, in one short line."""
+    text = ascii(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _only(table: dict[str, Any], known: set[str], where: str) -> None:
     for key in table:
         if key not in known:
-            raise ConfigError(f"unknown key {key!r} {where} (known: {', '.join(sorted(known))})")
+            raise ConfigError(f"unknown key {_shown(key)} {where} (known: {', '.join(sorted(known))})")
 
 
-ALONE = Cluster("counter", {"a": Member(Address("127.0.0.1", 4001), Address("127.0.0.1", 5001))})
+ALONE = Cluster("alone", {"a": Member(Address("127.0.0.1", 4010), Address("127.0.0.1", 5010))})
 """One node on this machine: what runs, and what clients look for, when no cluster file is named."""

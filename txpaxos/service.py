@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -90,6 +91,7 @@ class PaxosService(Service):
     def _start(self) -> None:
         cluster = self._cluster.resolve()
         member = cluster.members[self._node]
+        member = attrs.evolve(member, address=member.address.resolve(), client=member.client.resolve())
         store = DiskStore(self._data_directory, cluster.name, self._node, disk=self._disk, reactor=self._reactor)
         options = {"timing": self._timing, "snapshot_policy": self._snapshot_policy}
         node = self._application(self._reactor, self._node, cluster, store, **options)

@@ -32,7 +32,7 @@ class CommandWithNumbers(click.Command):
 def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster:
     if path is None and not Path(CLUSTER_FILE).exists():
         return ALONE
-    return Cluster.load(path or CLUSTER_FILE).resolve()
+    return Cluster.load(path or CLUSTER_FILE)
 
 
 cluster_option = click.option(
