@@ -7,6 +7,7 @@ Its client:      python examples/kv_client.py cluster.toml put greeting hello
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from random import Random
 from typing import Any
 
 import msgspec
@@ -108,6 +109,23 @@ class KeyValue(PaxosProtocol):
             return self.items.get(key)
 
         return watcher.addTimeout(WATCH_SECONDS, self.reactor).addErrback(enough)
+
+
+# For the simulator:  txpaxos simulate --app examples/kv.py:KeyValue --workload examples/kv.py:some_command \
+#                         --query examples/kv.py:some_query
+
+KEYS = ("apple", "pear", "plum")
+
+
+def some_command(rng: Random) -> bytes:
+    """A command as a client might send it."""
+    key, value = rng.choice(KEYS), rng.randbytes(rng.randrange(20))
+    return encode(rng.choice([Put(key, value), Put(key, value), Delete(key), CompareAndSet(key, None, value)]))
+
+
+def some_query(rng: Random) -> bytes:
+    """A query as a client might send it."""
+    return encode(["get", rng.choice(KEYS)])
 
 
 class Store:

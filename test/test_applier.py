@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from txpaxos.applier import Applier
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
-from txpaxos.sessions import Failed, Outcome, Sessions, returned
+from txpaxos.errors import ApplicationLost, CodecError, CommandFailed, OutcomeUnknown, SessionExpired
+from txpaxos.sessions import TEXTS_MAX, Failed, Outcome, Sessions, returned, value_of
 from txpaxos.wire.commands import Run, encode_batch, new_session
 
 SESSION = new_session(bytes(16), 0)
@@ -31,9 +32,19 @@ class Journal:
         self.applied.append((slot, payload))
         if payload == b"unspeakable":
             raise Unspeakable
+        if payload in ENDINGS:
+            raise ENDINGS[payload]
         if payload.startswith(b"!"):
             raise ValueError("no such thing")
         return len(self.applied)
+
+
+ENDINGS = {
+    b"exit": SystemExit("an application that calls sys.exit"),
+    b"cancelled": GeneratorExit(),
+    b"memory": MemoryError(),
+    b"interrupt": KeyboardInterrupt(),
+}
 
 
 class Unspeakable(Exception):
@@ -76,7 +87,7 @@ def test_a_run_comes_with_all_its_outcomes(journal: Journal, logged_errors: list
     """Of those applied before, the first."""
     journal.choose(1, command(2, b"b"))
     run = Run(SESSION, 1, 0, (b"a", b"another b", b"!", b"c"))
-    failed = Failed(CommandFailed, "ValueError: no such thing")
+    failed = Failed(CommandFailed, "ValueError")
     assert list(journal.applier.apply(Chosen(2, encode_batch([run])))) == [
         (run, [result(2), result(1), failed, result(4)])
     ]
@@ -112,7 +123,7 @@ def test_an_outcome_that_was_acknowledged_is_gone(journal: Journal) -> None:
 
 
 def test_an_exception_is_an_outcome(journal: Journal, logged_errors: list[dict[str, Any]]) -> None:
-    failed = Failed(CommandFailed, "ValueError: no such thing")
+    failed = Failed(CommandFailed, "ValueError")
     assert journal.choose(1, command(1, b"!"), command(2)) == [failed, result(2)]
     assert journal.choose(2, command(1, b"!")) == [failed]  # counts as applied: it is not tried again
     assert journal.applied == [(1, b"!"), (1, b"x")]
@@ -126,6 +137,103 @@ def test_an_exception_without_words_is_an_outcome(journal: Journal, logged_error
     """Or it would end every node of the cluster at this slot, and again at each restart."""
     assert journal.choose(1, command(1, b"unspeakable")) == [Failed(CommandFailed, "Unspeakable")]
     assert journal.applier.applied_through == 1
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize(("payload", "reason"), [(b"exit", "SystemExit"), (b"cancelled", "GeneratorExit")])
+def test_what_would_end_a_process_is_an_outcome(
+    journal: Journal, logged_errors: list[dict[str, Any]], payload: bytes, reason: str
+) -> None:
+    """Or the command would end every node, and again at each start."""
+    assert journal.choose(1, command(1, payload), command(2)) == [Failed(CommandFailed, reason), result(2)]
+    assert journal.applier.applied_through == 1
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize(("payload", "name"), [(b"memory", "MemoryError"), (b"interrupt", "KeyboardInterrupt")])
+def test_what_befalls_this_process_alone_is_no_outcome(journal: Journal, payload: bytes, name: str) -> None:
+    """Another node may have applied the command well. This one must not record that it failed."""
+    with pytest.raises(ApplicationLost, match=f"^{name} while slot 1 was applied"):
+        journal.choose(1, command(1, payload))
+    assert journal.applier.applied_through == 0
+    assert journal.applier.sessions.outcomes(command(1, payload)) == [None]
+
+
+def test_what_an_exception_says_is_told_and_not_kept(logged_errors: list[dict[str, Any]]) -> None:
+    """Nodes that word the same exception differently stay equal; each tells its caller what it knows."""
+    tables = []
+    for words in ("<Key object at 0x7f01>", "<Key object at 0x7f02>"):
+
+        def apply(slot: Slot, payload: bytes, words: str = words) -> object:
+            raise KeyError(words)
+
+        applier = Applier(apply)
+        ((_, (outcome,)),) = applier.apply(Chosen(1, encode_batch([command(1)])))
+        assert isinstance(outcome, Failed)
+        assert (outcome.reason, outcome.words) == ("KeyError", f"KeyError: {words!r}")
+        (again,) = applier.sessions.outcomes(command(1))
+        assert isinstance(again, Failed)
+        assert again.words == outcome.words  # It is still remembered here.
+        tables.append(applier.sessions)
+    dumps = [list(table.dump()) for table in tables]
+    assert dumps[0] == dumps[1]
+    taken_over = Sessions()
+    taken_over.load(dumps[0])
+    (kept,) = taken_over.outcomes(command(1))
+    assert isinstance(kept, Failed)
+    assert kept.words == "KeyError"
+    logged_errors.clear()
+
+
+def test_texts_have_a_limit(logged_errors: list[dict[str, Any]]) -> None:
+    def apply(slot: Slot, payload: bytes) -> object:
+        raise ValueError("no")
+
+    applier = Applier(apply)
+    slots = range(1, TEXTS_MAX + 3)
+    for slot in slots:
+        list(applier.apply(Chosen(slot, encode_batch([command(slot)]))))
+    words = [one.words for one in applier.sessions.outcomes(Run(SESSION, 1, 0, (b"x",) * len(slots))) if one]  # type: ignore[union-attr]
+    assert words == ["ValueError"] * 2 + ["ValueError: no"] * TEXTS_MAX
+    logged_errors.clear()
+
+
+def test_a_set_is_the_same_result_on_every_node() -> None:
+    """The order of a set of texts differs from process to process."""
+    results = []
+    for names in (["a", "b", "c", "d"], ["d", "c", "b", "a"]):
+
+        def apply(slot: Slot, payload: bytes, names: list[str] = names) -> object:
+            return {"names": set(names)}
+
+        applier = Applier(apply)
+        ((_, (outcome,)),) = applier.apply(Chosen(1, encode_batch([command(1)])))
+        results.append(value_of(outcome))
+    assert results == [{"names": ["a", "b", "c", "d"]}] * 2
+
+
+@pytest.mark.parametrize("deeper", [0, 100, 700])
+def test_a_command_has_the_same_depth_of_calls_wherever_it_is_applied(
+    deeper: int, logged_errors: list[dict[str, Any]]
+) -> None:
+    """An endless recursion leaves the same behind on each node, also when a start applies the log again."""
+    depths: list[int] = []
+
+    def recurse(slot: Slot, payload: bytes) -> object:
+        depths[-1] += 1
+        return recurse(slot, payload)
+
+    def apply_below(applier: Applier, calls: int) -> list[Outcome]:
+        if calls:
+            return apply_below(applier, calls - 1)
+        return [one for _, outcomes in applier.apply(Chosen(1, encode_batch([command(1)]))) for one in outcomes]
+
+    for calls in (0, deeper):
+        depths.append(0)
+        before = sys.getrecursionlimit()
+        assert apply_below(Applier(recurse), calls) == [Failed(CommandFailed, "RecursionError")]
+        assert sys.getrecursionlimit() == before
+    assert depths[0] == depths[1] > 500
     logged_errors.clear()
 
 

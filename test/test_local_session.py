@@ -118,7 +118,7 @@ def test_results_and_errors(counter: Counter) -> None:
     """Each command of a run has its own."""
     first, second, failing, last = counter.submit(b"w", b"x", b"!", b"z")
     outcomes = [outcome_of(one) for one in (first, second, last)]
-    counter.taken[0][1].callback([returned(7), returned(None), raised("ValueError: no"), returned("last")])
+    counter.taken[0][1].callback([returned(7), returned(None), raised("ValueError", "no"), returned("last")])
     assert outcomes == [[7], [None], ["last"]]
     error = error_of(failing)
     assert isinstance(error, CommandFailed)

@@ -92,7 +92,8 @@ def test_apply_that_raises_does_so_everywhere(together: Together, logged_errors:
     with pytest.raises(CommandFailed, match="ValueError: no !bad at 2"):
         together.wait(together.followers()[0].submit(b"!bad"))
     outcomes = [together.wait(node.submit_run(run)) for node in together.nodes.values()]
-    assert outcomes == [[Failed(CommandFailed, "ValueError: no !bad at 3")]] * 3
+    assert outcomes == [[Failed(CommandFailed, "ValueError")]] * 3
+    assert {one.words for (one,) in outcomes} == {"ValueError: no !bad at 3"}
     assert agree(together) == [(2, b"!bad"), (3, b"!bad")]
     assert (
         sorted((event["slot"], event["command"]) for event in logged_errors) == [(2, b"!bad")] * 3 + [(3, b"!bad")] * 3

@@ -14,17 +14,19 @@ from test.fakes import (
     THREE,
     Bench,
     Reactor,
+    Recorder,
     RecordingStore,
     RecordingTransport,
     alone,
     error_of,
     logged,
     outcome_of,
+    submit,
 )
 from test.fuzz import INPUTS, nothing_kept
 from test.wire_samples import spoil
-from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog
-from txpaxos.errors import OutcomeUnknown, StoreError
+from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog, Slot
+from txpaxos.errors import ApplicationLost, NodeStopped, OutcomeUnknown, QueryFailed, StoreError
 from txpaxos.protocol import READYS_WAITING_MAX, PaxosProtocol
 from txpaxos.wire.codec import Codec
 
@@ -166,6 +168,111 @@ def test_an_address_that_is_taken_stops_the_start(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reactor, "listenTCP", taken)
     with pytest.raises(CannotListenError):
         PaxosProtocol(reactor, "a", THREE, RecordingStore()).makeConnection(RecordingTransport())
+
+
+def not_started() -> Any:
+    """A node that nobody has given a port yet."""
+    reactor = Reactor()
+    return Recorder(reactor, "a", ONE, RecordingStore(), monotonic=reactor.monotonic, rng=Random(1)), reactor
+
+
+def test_what_is_called_before_the_start_waits_for_it() -> None:
+    node, reactor = not_started()
+    outcomes = [
+        outcome_of(one)
+        for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"), node.read(b"q", "local"))
+    ]
+    node.ask("cancelled", b"x").addErrback(lambda _: None).cancel()
+    assert node.status().replica.role == "starting"
+    assert node.leader is None
+    reactor.spend(1.0)
+    assert outcomes == [[]] * 4
+    node.makeConnection(RecordingTransport())
+    reactor.spend(1.0)
+    assert outcomes[:2] == [["x@1"], [b"Arthur"]]
+    assert all(outcome[0].check(QueryFailed) for outcome in outcomes[2:])  # It has no query hook, and says so.
+    assert node.status().replica.role == "leader"
+    assert outcome_of(node.ask("cancelled")) != [b"x"]
+    node.stop()
+
+
+def test_what_is_called_before_a_start_that_never_comes_is_told() -> None:
+    node, _ = not_started()
+    outcomes = [outcome_of(one) for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"))]
+    node.stop()
+    outcomes += [outcome_of(one) for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"))]
+    assert all(outcome[0].check(NodeStopped) for outcome in outcomes)
+    assert node.status().replica.role == "starting"
+
+
+@pytest.mark.parametrize("error", [KeyError("no such room"), SystemExit(3)])
+def test_a_watcher_of_the_leader_that_raises_stops_nothing(
+    error: BaseException, logged_errors: list[dict[str, Any]]
+) -> None:
+    """All nodes see the same change, so it would end all of them."""
+    bench = Bench("b")
+    seen: list[str | None] = []
+
+    def watcher() -> None:
+        seen.append(bench.node.leader)
+        raise error
+
+    bench.node.watch_leader(watcher)
+    bench.node.watch_leader(lambda: seen.append("the next watcher"))
+    bench.hear("a", Heartbeat(LOW, 0, 1))
+    bench.reactor.idle()
+    assert seen == ["a", "the next watcher"]
+    assert bench.failures == []
+    (event,) = logged_errors
+    assert event["hook"] == "watcher"
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("part", ["_alarm", "_performer", "_network", "_compaction", "_session", "_reads"])
+def test_a_node_that_cannot_stop_in_order_gives_up_all_the_same(part: str, logged_errors: list[dict[str, Any]]) -> None:
+    """An application has overwritten what the node needs. No process stays behind that says it gave up and runs on."""
+    bench = alone()
+    waiting = outcome_of(bench.node.ask("other", None)) if part != "_session" else []
+    setattr(bench.node, part, {})
+    bench.node.doStop()
+    assert len(bench.failures) == 1
+    assert bench.store.closes == 1
+    assert waiting != [[]]
+    logged_errors.clear()
+
+
+def test_a_stop_of_the_application_s_own_that_raises_does_not_keep_the_failure_back(
+    logged_errors: list[dict[str, Any]],
+) -> None:
+    class Stops(Recorder):
+        def stop(self) -> Any:
+            raise RuntimeError("not now")
+
+    bench = alone(application=Stops)
+    bench.node.doStop()
+    assert len(bench.failures) == 1
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(error: BaseException) -> None:
+    class Fails(Recorder):
+        def apply(self, slot: Slot, command: bytes) -> object:
+            if command == b"fails" and bench.node is self:
+                raise error
+            return super().apply(slot, command)
+
+    bench = alone(application=Fails)
+    assert submit(bench, b"x") == ["x@1"]
+    bench.node.submit(b"fails").addErrback(lambda _: None)
+    (event,) = logged(bench.reactor.idle)
+    assert "start the node again" in event["reason"]
+    assert event.get("log_failure") is None
+    assert bench.failures[0].check(ApplicationLost)
+    again = Bench("a", ONE, saved=bench.store.saved)
+    again.reactor.idle()
+    assert [command for _, command in again.node.applied] == [b"x", b"fails"]
+    again.node.stop()
 
 
 def test_a_hanging_disk_keeps_no_more_than_it_must() -> None:

@@ -28,6 +28,7 @@ class Desk:
         self.asked: list[bytes] = []
         self.questions = 0
         self.reads = Reads(self.applier, query or self._query, self._ask)
+        self.reads.start()
 
     def _query(self, query: bytes) -> object:
         self.asked.append(query)
@@ -416,3 +417,17 @@ def test_an_application_without_the_hook_says_so() -> None:
     error = error_of(bench.node.read(b"q", "local"))
     assert isinstance(error, QueryFailed)
     assert "it has no query hook" in str(error)
+
+
+@pytest.mark.parametrize("consistency", ["linearizable", "local"])
+def test_what_is_asked_before_the_start_waits_for_it(desk: Desk, consistency: Consistency) -> None:
+    desk.reads = Reads(desk.applier, desk._query, desk._ask)
+    answer = outcome_of(desk.reads.read(b"early", consistency))
+    desk.reads.read(b"cancelled", consistency).addErrback(lambda _: None).cancel()
+    desk.reads.applied()  # The log is applied again before there is a network to ask.
+    assert (answer, desk.asked, desk.questions) == ([], [], 0)
+    desk.reads.start()
+    if consistency == "linearizable":
+        desk.point(0)
+    assert answer == [Reading("early", 0)]
+    assert desk.asked == [b"early"]

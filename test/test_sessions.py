@@ -75,10 +75,10 @@ def test_a_new_table_knows_nothing() -> None:
 
 def test_an_outcome_is_kept_as_it_was() -> None:
     sessions = Sessions()
-    sessions.apply_once(1, command(1), lambda *_: raised("no"))
+    sessions.apply_once(1, command(1), lambda *_: raised("ValueError", "no"))
     sessions.apply_once(1, command(2), lambda *_: returned(None))
     assert is_applied(sessions, command(1))
-    assert outcome(sessions, command(1)) == Failed(CommandFailed, "no")
+    assert outcome(sessions, command(1)) == Failed(CommandFailed, "ValueError")
     assert outcome(sessions, command(2)) == b"\xc0"
     assert len(sessions) == 1
 
@@ -174,7 +174,7 @@ def test_what_apply_returned_comes_back() -> None:
 
 def test_what_apply_raised_is_raised() -> None:
     with pytest.raises(CommandFailed, match=r"^ValueError: no$"):
-        value_of(raised("ValueError: no"))
+        value_of(raised("ValueError", "no"))
     with pytest.raises(SessionExpired, match=r"^forgotten$"):
         value_of(Failed(SessionExpired, "forgotten"))
 
@@ -184,14 +184,16 @@ def test_a_result_that_cannot_be_kept(value: object) -> None:
     outcome = returned(value)
     assert isinstance(outcome, Failed)
     assert outcome.error is CommandFailed
-    assert outcome.reason.startswith("applied, but its result cannot be kept: ")
-    outcome.reason.encode()
-    assert "\n" not in outcome.reason
+    assert outcome.reason == "applied, but its result cannot be kept"
+    assert outcome.words.startswith(f"{outcome.reason}: ")
+    outcome.words.encode()
+    assert "\n" not in outcome.words
 
 
 def test_words_can_be_sent_and_are_few() -> None:
-    assert raised("\ud800!").reason == r"\ud800!"
-    assert len(raised("x" * 10**6).reason) == ERROR_CHARACTERS_MAX
+    assert raised("Error", "\ud800!").words == r"Error: \ud800!"
+    assert len(raised("Error", "x" * 10**6).words) == ERROR_CHARACTERS_MAX
+    assert raised("Error", "").words == "Error"
 
 
 # ------------------------------------------------------------------- expiry
@@ -393,7 +395,9 @@ def act(sessions: Sessions, rng: Random, slot: int) -> None:
     sequence = slot % 200 + rng.randrange(1, 50)
     name = named(rng.randrange(60), max(0, slot // 200 * 200 - 1))
     one = run(sequence, rng.randrange(1, 4), rng.randrange(max(1, sequence - 40), sequence + 1) - 1, name)
-    gives: list[Outcome] = [rng.randbytes(rng.randrange(500)) if rng.random() < 0.9 else raised("no") for _ in "123"]
+    gives: list[Outcome] = [
+        rng.randbytes(rng.randrange(500)) if rng.random() < 0.9 else raised("ValueError", "no") for _ in "123"
+    ]
     sessions.apply_once(slot, one, lambda _, payload: gives[int(payload) - sequence])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 from twisted.logger import Logger
 
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
+from txpaxos.errors import ApplicationLost
 from txpaxos.sessions import Outcome, Sessions, raised, returned
 from txpaxos.wire.commands import Run, decode_batch
 
@@ -17,7 +20,11 @@ class Applier:
 
     An exception in ``apply`` is an outcome like any other: logged with slot and command, recorded in the session, and
     the log goes on. An ``apply`` that depends on nothing but its arguments and the state raises on every node alike, so
-    the nodes stay equal; whatever it changed before it raised stays changed, on all of them.
+    the nodes stay equal; whatever it changed before it raised stays changed, on all of them. So it is with SystemExit,
+    too, and with RecursionError: ``apply`` is given the same depth of calls wherever it is called from.
+
+    MemoryError and KeyboardInterrupt say something of this process and nothing of the command. They are no outcome:
+    nobody knows what was changed by then, so this node stops, and applies the command again when it is started.
 
     :param apply: the application's ``apply(slot, command)``.
     :ivar applied_through: every slot up to this one is applied.
@@ -29,16 +36,25 @@ class Applier:
         self.sessions = Sessions()
         self.applied_through: Slot = 0
         self._apply = apply
+        self._depth = sys.getrecursionlimit()
 
     def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
         """Apply the value of the next slot, run by run.
 
         :returns: each run, with an outcome for each of its commands: of one applied before, the first.
+        :raises ApplicationLost: if this process could not apply one of them.
         """
         assert chosen.slot == self.applied_through + 1, (chosen.slot, self.applied_through)
         if chosen.value != NO_OP:
+            limit = _depth() + self._depth
             for run in decode_batch(chosen.value):
-                yield run, self.sessions.apply_once(chosen.slot, run, self._outcome)
+                before = sys.getrecursionlimit()
+                sys.setrecursionlimit(limit)
+                try:
+                    outcomes = self.sessions.apply_once(chosen.slot, run, self._outcome)
+                finally:
+                    sys.setrecursionlimit(before)
+                yield run, outcomes
         self.applied_through = chosen.slot
 
     def install(self, slot: Slot, sessions: Sessions) -> None:
@@ -48,16 +64,29 @@ class Applier:
 
     def _outcome(self, slot: Slot, command: bytes) -> Outcome:
         try:
-            value = self._apply(slot, command)
-        except Exception as error:
+            return returned(self._apply(slot, command))
+        except (MemoryError, KeyboardInterrupt) as error:
+            raise ApplicationLost(
+                f"{type(error).__name__} while slot {slot} was applied: what this node's application holds is not to"
+                f" be trusted any more; start the node again, and it applies that slot anew"
+            ) from error
+        except BaseException as error:
             self.log.failure("apply raised at slot {slot} for {command!r}", slot=slot, command=command[:80])
-            return raised(_words(error))
-        return returned(value)
+            return raised(type(error).__name__, text_of(error))
 
 
-def _words(error: Exception) -> str:
-    """What is wrong, in words. Some exceptions have none, and raise another when they are asked."""
+def _depth() -> int:
+    """How many calls deep this is called."""
+    frame: FrameType | None = sys._getframe()
+    depth = 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says. Some say nothing, and raise another when they are asked."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return str(error)
     except Exception:
-        return type(error).__name__
+        return ""

@@ -277,11 +277,12 @@ class ClientConnection(Protocol):
                     number += fit
                     del results[:fit]
                 continue
-            for failed, alike in groupby(outcome for outcome in group if isinstance(outcome, Failed)):
-                if failed.error is SessionExpired:
+            told = [(outcome.error, outcome.words) for outcome in group if isinstance(outcome, Failed)]
+            for (error, words), alike in groupby(told):
+                if error is SessionExpired:
                     self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
                 count = len(list(alike))
-                self.send(_refusal(number, failed.error(failed.reason), count))
+                self.send(_refusal(number, error(words), count))
                 number += count
 
 

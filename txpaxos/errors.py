@@ -21,6 +21,11 @@ class StoreError(PaxosError):
     After a failed save it is final: the node must stop, since what the disk holds is no longer known."""
 
 
+class ApplicationLost(PaxosError):
+    """This process could not apply a command that was chosen: it ran out of memory, or was interrupted. Nobody knows
+    what ``apply`` had changed by then, so the node stops. Started again, it goes on from its snapshot and its log."""
+
+
 class ValueTooLarge(PaxosError):
     """A command, query or value is over the limit. It was not proposed; send a smaller one."""
 

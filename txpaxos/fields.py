@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, get_type_hints
 
 import attrs
 import msgspec
 
 _encode = msgspec.msgpack.Encoder().encode
-_LEAVES = frozenset({type(None), bool, int, float, str, bytes})
+LEAVES = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def dump_fields(owner: object, names: Sequence[str]) -> bytes:
@@ -19,7 +20,7 @@ def dump_fields(owner: object, names: Sequence[str]) -> bytes:
 
     :raises TypeError: if one holds what MessagePack cannot carry (:exc:`OverflowError`: an integer that is too big).
     """
-    return _encode([_without_sets(getattr(owner, name)) for name in names])
+    return _encode([without_sets(getattr(owner, name)) for name in names])
 
 
 def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
@@ -34,21 +35,25 @@ def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
         setattr(owner, name, value)
 
 
-def _without_sets(value: Any) -> Any:
-    """The same, with a sorted list for each set. MessagePack knows neither sets nor their order."""
+def without_sets(value: Any) -> Any:
+    """``value``, with a sorted list for each set in it: MessagePack knows no sets, and their order differs from process
+    to process."""
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in LEAVES:
         return value
     if isinstance(value, dict):
-        return {key: _without_sets(one) for key, one in value.items()}
+        return {key: without_sets(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_sets(one) for one in value]
+        return [without_sets(one) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(map(_without_sets, value), key=_encode)
+        return sorted(map(without_sets, value), key=_encode)
     if attrs.has(kind):
-        return {field.name: _without_sets(getattr(value, field.name)) for field in attrs.fields(kind)}
+        return {field.name: without_sets(getattr(value, field.name)) for field in attrs.fields(kind)}
     if dataclasses.is_dataclass(kind):
-        return {field.name: _without_sets(getattr(value, field.name)) for field in dataclasses.fields(kind)}
+        return {field.name: without_sets(getattr(value, field.name)) for field in dataclasses.fields(kind)}
     if isinstance(value, msgspec.Struct):
-        return msgspec.to_builtins(value, builtin_types=(bytes,), order="deterministic")
+        sorted_too = copy(value)
+        for name in kind.__struct_fields__:
+            msgspec.structs.force_setattr(sorted_too, name, without_sets(getattr(value, name)))
+        return sorted_too
     return value

@@ -107,4 +107,4 @@ class LocalSession:
                 continue
             if outcome.error is SessionExpired:  # Later commands have a session of their own.
                 self.name = None
-            one.answer.errback(outcome.error(outcome.reason))
+            one.answer.errback(outcome.error(outcome.words))

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +39,7 @@ from txpaxos.core.ready import (
     PeerMet,
     ReadFrom,
     Ready,
+    Status,
     SubjectChosen,
     SubjectState,
 )
@@ -120,7 +121,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._session = LocalSession(
             self._rng, self.submit_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
-        self._questions = Questions(lambda question: self._subjects.forget(question))
+        self._questions = Questions(self._ask, lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
         policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
         self._compaction = Compaction(
@@ -132,6 +133,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
         self._subjects: Subjects
+        self._started = False
         self._stopping = False
 
     # from the application
@@ -186,10 +188,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         size, most = len(value or b""), self._command_limits.command_bytes_max
         if size > most:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {most}"))
-        question, answer = self._questions.add()
-        now = self._monotonic()
-        self._add(self._subjects.ask(question, subject, value, now))
-        self._alarm.check(now)
+        answer = self._questions.ask(subject, value)
         error: PaxosError = NoQuorum("no quorum answered in time")
         if value is not None:
             error = OutcomeUnknown("no quorum answered in time; the subject may be decided or not")
@@ -209,8 +208,8 @@ class PaxosProtocol(Application, DatagramProtocol):
         """
         query, consistency = checked_bytes(query, "a query"), check_consistency(consistency)
         deadline_seconds = check_deadline(deadline_seconds)
-        if self._stopping or self.transport is None:
-            return fail(NodeStopped(f"node {self.node} does not run; ask another"))
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.node} is stopping; ask another"))
         size, most = len(query), self._command_limits.command_bytes_max
         if size > most:
             return fail(ValueTooLarge(f"the query has {size} bytes and may have {most}"))
@@ -226,7 +225,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this one knows."""
-        return None if self.transport is None else self._replica.leadership.leader_node
+        return self._replica.leadership.leader_node if self._started else None
 
     @property
     def applied_through(self) -> Slot:
@@ -238,9 +237,10 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._leader_watchers.append(watcher)
 
     def status(self) -> NodeStatus:
-        """A frozen copy of what is worth knowing."""
+        """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
+        ``starting``."""
         return NodeStatus(
-            self._replica.status(),
+            self._replica.status() if self._started else Status.of_starting(self.node),
             self._applier.applied_through,
             len(self._submissions) + len(self._session),
             self._compaction.status(),
@@ -251,16 +251,22 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Take part no longer, and close the store. Fires when that is done."""
         if not self._stopping:
             self._stopping = True
-            self._alarm.cancel()
-            self._performer.stop()
-            self._network.stop()
-            self._compaction.stop()
             error = NodeStopped(f"node {self.node} stopped before it had the outcome")
-            self._session.close(error)
-            self._submissions.close(error)
-            self._questions.close(error)
-            self._reads.close(error)
-        return self._store.close()
+            for stop in (
+                lambda: self._alarm.cancel(),
+                lambda: self._performer.stop(),
+                lambda: self._network.stop(),
+                lambda: self._compaction.stop(),
+                lambda: self._session.close(error),
+                lambda: self._submissions.close(error),
+                lambda: self._questions.close(error),
+                lambda: self._reads.close(error),
+            ):
+                try:
+                    stop()
+                except Exception:  # An application has overwritten what stands there. The others stop all the same.
+                    self.log.failure("node {node} cannot stop a part of itself", node=self.node)
+        return maybeDeferred(self._store.close)
 
     # from Twisted
 
@@ -291,7 +297,10 @@ class PaxosProtocol(Application, DatagramProtocol):
             slots=self._applier.applied_through,
             subjects=len(subjects),
         )
+        self._started = True
         self._network.start(self.transport)
+        self._reads.start()
+        self._questions.start()
         self._tick()
 
     def _refuse_lost_state(self, slot: Slot) -> None:
@@ -381,7 +390,7 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _refill(self) -> None:
         """Propose what waits while the window has room; pass on what a follower's callers wait for."""
-        if self.transport is None:
+        if not self._started:
             return  # What is submitted before the start waits for it.
         now = self._monotonic()
         self._alarm.check(now)
@@ -422,8 +431,10 @@ class PaxosProtocol(Application, DatagramProtocol):
             self.log.critical(line, node=self.node, reason=failure.getErrorMessage())
         else:  # An invariant: its traceback says which.
             self.log.failure(line, failure, node=self.node, reason=failure.getErrorMessage())
-        self.stop().addErrback(lambda _: None)
-        (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
+        try:  # A subclass may have a `stop` of its own, or overwrite what it needs.
+            maybeDeferred(self.stop).addErrback(lambda _: None)
+        finally:
+            (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
 
     # to the application
 
@@ -463,15 +474,17 @@ class PaxosProtocol(Application, DatagramProtocol):
                 if not self._submissions.leading:
                     self._submissions.follow()
                 self._call_hook(self.leadership_changed, fact.previous, fact.current)
-                for watcher in self._leader_watchers:
-                    watcher()
+                for watcher in list(self._leader_watchers):
+                    self._call_hook(watcher)
 
     def _call_hook(self, hook: Callable[..., None], *args: Any) -> None:
         """Call a hook whose exception concerns nobody else."""
         try:
             hook(*args)
-        except Exception:
-            self.log.failure("{hook} raised", hook=hook.__name__)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            self.log.failure("{hook} raised", hook=getattr(hook, "__name__", repr(hook)))
 
     # from compaction
 
@@ -501,6 +514,11 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _peers_met(self) -> list[PeerMet]:
         return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]
+
+    def _ask(self, question: int, subject: str, value: bytes | None) -> None:
+        now = self._monotonic()
+        self._add(self._subjects.ask(question, subject, value, now))
+        self._alarm.check(now)
 
     def _ask_read_point(self) -> int:
         now = self._monotonic()

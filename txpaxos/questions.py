@@ -12,26 +12,42 @@ from txpaxos.errors import PaxosError
 
 
 class Questions:
-    """The questions that have no answer yet.
+    """The questions that have no answer yet. Those that are asked before the node starts wait for it.
 
-    :param forget: called with the number of a question that is cancelled.
+    :param ask: called with the number, the subject and the value of each question.
+    :param forget: called with the number of a question that was asked and is cancelled.
     """
 
-    def __init__(self, forget: Callable[[int], None]) -> None:
+    def __init__(self, ask: Callable[[int, str, bytes | None], None], forget: Callable[[int], None]) -> None:
+        self._ask = ask
         self._forget = forget
+        self._started = False
+        self._early: dict[int, tuple[str, bytes | None]] = {}
         self._waiting: dict[int, Deferred[bytes | None]] = {}
         self._numbers = itertools.count(1)
 
-    def add(self) -> tuple[int, Deferred[bytes | None]]:
-        """A question: its number, and what fires with its answer."""
+    def ask(self, subject: str, value: bytes | None) -> Deferred[bytes | None]:
+        """Ask about ``subject``. Fires with the answer."""
         number = next(self._numbers)
 
         def cancel(_: Deferred[bytes | None]) -> None:
             del self._waiting[number]
-            self._forget(number)
+            if self._early.pop(number, None) is None:
+                self._forget(number)
 
         answer = self._waiting[number] = Deferred(cancel)
-        return number, answer
+        if self._started:
+            self._ask(number, subject, value)
+        else:
+            self._early[number] = subject, value
+        return answer
+
+    def start(self) -> None:
+        """This node has its state: ask what was asked before that."""
+        self._started = True
+        while self._early:
+            number = next(iter(self._early))
+            self._ask(number, *self._early.pop(number))
 
     def answer(self, answered: AskAnswered) -> None:
         """There is the answer."""
@@ -41,5 +57,6 @@ class Questions:
 
     def close(self, error: PaxosError) -> None:
         """Nobody gets an answer from here any more."""
+        self._early.clear()
         while self._waiting:  # One by one: whoever hears of it may cancel another.
             self._waiting.pop(next(iter(self._waiting))).errback(error)

@@ -59,6 +59,7 @@ class Reads:
         self._query = query
         self._ask_read_point = ask_read_point
         self._number: int | None = None
+        self._started = False
         # Whom the question that is out stands for, who came after it, and who waits for the log to be applied.
         self._asked: dict[_Query, None] = {}
         self._next: dict[_Query, None] = {}
@@ -80,12 +81,20 @@ class Reads:
             return fail(Overloaded(f"{len(self)} queries wait already; try again later"))
         one = _Query(query, Deferred(lambda _: self._forget(one)))
         self._waiting_bytes += len(query)
-        if consistency == "local":
+        if consistency == "local" and self._started:
             self._answer(one)
+        elif consistency == "local":
+            self._pointed.append((0, {one: None}))
         else:
             self._next[one] = None
             self._ask()
         return one.answer
+
+    def start(self) -> None:
+        """This node has its state: answer what was asked before that."""
+        self._started = True
+        self.applied()
+        self._ask()
 
     def read_from(self, number: int, slot: int) -> None:
         """The question ``number`` is answered: whoever has applied ``slot`` may read."""
@@ -98,7 +107,7 @@ class Reads:
 
     def applied(self) -> None:
         """More of the log may have been applied."""
-        while self._pointed and self._pointed[0][0] <= self._applier.applied_through:
+        while self._started and self._pointed and self._pointed[0][0] <= self._applier.applied_through:
             queries = self._pointed[0][1]
             while queries:  # One by one: whoever hears an answer may cancel another, or close.
                 one = next(iter(queries))
@@ -120,7 +129,7 @@ class Reads:
         return [self._asked, self._next, *(queries for _, queries in self._pointed), self._open]
 
     def _ask(self) -> None:
-        if self._number is None and self._next:
+        if self._started and self._number is None and self._next:
             self._asked, self._next = self._next, {}
             self._number = self._ask_read_point()
 

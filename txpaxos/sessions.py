@@ -18,6 +18,7 @@ import msgspec
 
 from txpaxos.core.messages import Slot
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
+from txpaxos.fields import LEAVES, without_sets
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_born
 
 SESSIONS_MAX = 65536
@@ -33,15 +34,32 @@ RESULT_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
 """What a command brought in, its result may bring out, and something around it."""
 
 ERROR_CHARACTERS_MAX = 4096
+"""So much of what an exception says is told to the caller of its command."""
+
+TEXTS_MAX = 1024
+"""Texts of exceptions remembered. They are no part of the state: see :class:`Failed`."""
+
 CHUNK_BYTES = 2**16
 DUMP_VERSION = 1
 
 
-class Failed(NamedTuple):
-    """A command that gave no result, and what its caller is told: an error of this class, with these words."""
+@attrs.frozen
+class Failed:
+    """A command that gave no result, and what its caller is told: an error of this class, with these words.
+
+    What an exception says is no part of the replicated state, since it need not be the same on every node: it may hold
+    the address of an object, the order of a set, or the words of one release of Python. So ``reason`` is what every
+    node knows alike (of an exception, the name of its class), and ``text`` what this one can say beyond that.
+    """
 
     error: type[CommandFailed | SessionExpired | OutcomeUnknown]
     reason: str
+    text: str = attrs.field(default="", eq=False)
+
+    @property
+    def words(self) -> str:
+        """What the caller is told."""
+        return self.text or self.reason
 
 
 Outcome: TypeAlias = bytes | Failed
@@ -54,13 +72,19 @@ def returned(value: object) -> Outcome:
     try:
         return encode_result(value)
     except ValueError as error:
-        return Failed(CommandFailed, f"applied, but its result cannot be kept: {error}")
+        reason = "applied, but its result cannot be kept"
+        return Failed(CommandFailed, reason, f"{reason}: {error}")
 
 
-def raised(words: str) -> Failed:
-    """The outcome of a command for which ``apply`` raised an exception that says this."""
-    # Not every text can be written as UTF-8, and this one goes to clients and disks.
-    return Failed(CommandFailed, words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode())
+def raised(kind: str, text: str) -> Failed:
+    """The outcome of a command for which ``apply`` raised an exception of the class ``kind`` that says ``text``."""
+    words = f"{kind}: {text}" if text else ""
+    return Failed(CommandFailed, _sendable(kind), _sendable(words))
+
+
+def _sendable(words: str) -> str:
+    """``words``, cut and escaped. Not every text can be written as UTF-8, and this one goes to clients and disks."""
+    return words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode()
 
 
 def value_of(outcome: Outcome) -> Any:
@@ -71,7 +95,7 @@ def value_of(outcome: Outcome) -> Any:
     :raises OutcomeUnknown: if the result is no longer kept.
     """
     if isinstance(outcome, Failed):
-        raise outcome.error(outcome.reason)
+        raise outcome.error(outcome.words)
     return msgspec.msgpack.decode(outcome)
 
 
@@ -93,8 +117,8 @@ class _Chunk(NamedTuple):
 
 
 _Kept: TypeAlias = bytes | str | None
-"""An outcome in the table: the result, or the error, or ``None`` if it was too much to keep. No object of a class: the
-garbage collector has to look at each of those, now and then at all of them in one go."""
+"""An outcome in the table: the result, or the reason of an error, or ``None`` if it was too much to keep. No object of
+a class: the garbage collector has to look at each of those, now and then at all of them in one go."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Chunk).decode
@@ -141,6 +165,8 @@ class Sessions:
         self._generation = 0
         self._sessions_max = sessions_max
         self._kept_bytes_max = kept_bytes_max
+        # What the newest commands that failed said here, by session and sequence. It is in no dump.
+        self._texts: dict[tuple[bytes, int], str] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -158,7 +184,16 @@ class Sessions:
         # As a rule all are new, and need not be looked at one by one.
         if session is None or (run.sequence > session.acknowledged and session.outcomes.keys().isdisjoint(sequences)):
             return [None] * len(sequences)
-        return [session.outcome(sequence) for sequence in sequences]
+        known = [session.outcome(sequence) for sequence in sequences]
+        return (
+            [self._with_text(run.session, *one) for one in zip(sequences, known, strict=True)] if self._texts else known
+        )
+
+    def _with_text(self, session: bytes, sequence: int, outcome: Outcome | None) -> Outcome | None:
+        """``outcome``, with what was said when it came about, if it failed here and that is still remembered."""
+        if not isinstance(outcome, Failed) or outcome.error is not CommandFailed:
+            return outcome
+        return attrs.evolve(outcome, text=self._texts.get((session, sequence), ""))
 
     # changes, by the log alone
 
@@ -194,6 +229,7 @@ class Sessions:
             if before is None
         }
         session.outcomes.update(kept)
+        self._remember_texts(run, outcomes)
         session.highest = max(session.highest, run.sequences[-1])
         self._keep(run.session, session, sum(map(len, kept.values())))
         while len(session.outcomes) > OUTCOMES_MAX:
@@ -203,6 +239,14 @@ class Sessions:
         if len(self._sessions) > self._sessions_max:
             self._evict(next(iter(self._sessions)))
         return outcomes
+
+    def _remember_texts(self, run: Run, outcomes: Iterable[Outcome]) -> None:
+        """Remember what the commands of ``run`` that failed said, so that their caller is told when it asks again."""
+        for sequence, outcome in zip(run.sequences, outcomes, strict=True):
+            if isinstance(outcome, Failed) and outcome.text:
+                self._texts[run.session, sequence] = outcome.text
+        while len(self._texts) > TEXTS_MAX:
+            del self._texts[next(iter(self._texts))]
 
     def _use(self, name: bytes) -> _Session:
         """The session, used last from now on, to be changed."""
@@ -295,12 +339,12 @@ class Sessions:
 
 
 def encode_result(value: object) -> bytes:
-    """The MessagePack of what a hook returned.
+    """The MessagePack of what a hook returned: of equal values the same on every node, so a set is sorted.
 
     :raises ValueError: if it cannot be encoded, or is too big.
     """
     try:
-        result = _encode(value)
+        result = _encode(value if type(value) in LEAVES else without_sets(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if len(result) > RESULT_BYTES_MAX:

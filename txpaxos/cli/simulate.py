@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
+from random import Random
+from typing import Any
 
 import click
 from twisted.logger import globalLogBeginner
@@ -26,8 +30,20 @@ from txpaxos.testing.simulation import Verdict, shrink, simulate
     "--app", default="txpaxos.counter:Counter", show_default=True, help="Your service: MODULE:CLASS or FILE.py:CLASS."
 )
 @click.option("--workload", default=None, help="What makes its commands, as --app: a function of a random.Random.")
+@click.option("--query", default=None, help="What makes its queries, as --workload; they are empty unless given.")
+@click.option("--prints", is_flag=True, help="Let the service print; what it prints is held back unless asked for.")
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
-def command(seed: int, seeds: int, seconds: float, nodes: int, app: str, workload: str | None, shrinks: bool) -> None:
+def command(
+    seed: int,
+    seeds: int,
+    seconds: float,
+    nodes: int,
+    app: str,
+    workload: str | None,
+    query: str | None,
+    prints: bool,
+    shrinks: bool,
+) -> None:
     """Simulate a cluster under faults.
 
     Runs your service on real nodes, in one process, on simulated time, network and disks. Each seed draws its own
@@ -37,11 +53,13 @@ def command(seed: int, seeds: int, seconds: float, nodes: int, app: str, workloa
     Exits with 1 at the first violation, and prints its seed, the rule, the faults and the last events.
     """
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    application = load_application(app)
-    make_command = None if workload is None else load_workload(workload)
-    run = partial(simulate, seconds=seconds, nodes=nodes, app=application)
-    if make_command is not None:
-        run = partial(run, workload=make_command)
+    run: Callable[..., Verdict] = partial(simulate, seconds=seconds, nodes=nodes, app=load_application(app))
+    if workload is not None:
+        run = partial(run, workload=load_maker(workload, "--workload"))
+    if query is not None:
+        run = partial(run, query=load_maker(query, "--query"))
+    if not prints:
+        run = partial(_silently, run)
     began = time.perf_counter()
     events, simulated, answered = 0, 0.0, 0
     with click.progressbar(range(seed, seed + seeds), label="simulating", show_pos=True) as progress:
@@ -62,15 +80,28 @@ def command(seed: int, seeds: int, seconds: float, nodes: int, app: str, workloa
     )
 
 
-def load_workload(name: str) -> Callable[..., bytes]:
-    """The function that ``name`` stands for.
+def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
+    """The function that ``name``, given with ``option``, stands for: it makes commands or queries.
 
     :raises ConfigError: one line that says why there is none.
     """
-    found: Callable[..., bytes] = load_attribute(name, "--workload")
+    wanted = f"{option} {name}: it must be a function of a random.Random that returns bytes"
+    found: Callable[[Random], bytes] = load_attribute(name, option)
     if not callable(found):
-        raise CommandError(f"--workload {name}: it must be a function of a random.Random that returns bytes")
+        raise CommandError(wanted)
+    try:
+        made = found(Random(0))
+    except Exception as error:
+        raise CommandError(f"{wanted}, and raises {type(error).__name__}: {error}") from None
+    if not isinstance(made, bytes):
+        raise CommandError(f"{wanted}, and returns {type(made).__name__}")
     return found
+
+
+def _silently(run: Callable[..., Verdict], *args: Any, **kwargs: Any) -> Verdict:
+    """``run``, with what is printed in it held back."""
+    with redirect_stdout(StringIO()):
+        return run(*args, **kwargs)
 
 
 def _rerun(run: Callable[..., Verdict], seed: int, faults: Sequence[Fault]) -> Verdict:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from txpaxos.client import Client
-from txpaxos.errors import CommandFailed, NodeStopped, NoQuorum, OutcomeUnknown, Overloaded, SessionExpired
+from txpaxos.errors import (
+    CommandFailed,
+    NodeStopped,
+    NoQuorum,
+    OutcomeUnknown,
+    Overloaded,
+    QueryFailed,
+    SessionExpired,
+)
 from txpaxos.reads import Consistency
 from txpaxos.testing.checkers import Violation
 from txpaxos.testing.network import SimulatedReactor
@@ -209,14 +217,17 @@ class SimulatedAsker:
 class SimulatedReader:
     """A client on a host of its own that never crashes: reads, on one node after the other, one query at a time.
 
+    :param make_query: makes its queries; empty ones are asked unless it is given. What the application does not
+        understand of an empty query, it may refuse.
     :ivar waiting: queries without an answer yet.
     """
 
-    def __init__(self, cluster: Cluster, index: int) -> None:
+    def __init__(self, cluster: Cluster, index: int, make_query: Callable[[Random], bytes] | None = None) -> None:
         self.name = f"reader-{index}"
         self.waiting = 0
         self.answered = 0
         self._cluster = cluster
+        self._make_query = make_query
         self._rng = cluster.fork_rng()
         self._think_seconds = self._rng.choice((0.005, 0.05))
         self._stopped = False
@@ -245,12 +256,15 @@ class SimulatedReader:
     def _read(self, client: Client, kind: Consistency, deadline_seconds: float | None) -> None:
         self.waiting += 1
         known = self._cluster.checker.reading() if kind == "linearizable" else None
-        client.read(b"", kind, deadline_seconds).addBoth(self._answer, known)
+        query = b"" if self._make_query is None else self._make_query(self._rng)
+        client.read(query, kind, deadline_seconds).addBoth(self._answer, query, known)
 
-    def _answer(self, result: Any, known: int | None) -> None:
+    def _answer(self, result: Any, query: bytes, known: int | None) -> None:
         self.waiting -= 1
         self.answered += 1
         if not isinstance(result, Failure):
-            self._cluster.checker.read(result.result, result.slot, known)
+            self._cluster.checker.read(query, result.result, result.slot, known)
+        elif result.check(QueryFailed) and self._make_query is None:
+            self._cluster.tally["empty queries refused"] += 1
         elif not result.check(NoQuorum):
             self._cluster.violation = Violation("honest answers", result.getTraceback())

@@ -76,6 +76,7 @@ class Cluster:
     :param nodes: how many nodes.
     :param app: the application, a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
     :param workload: makes the clients' commands.
+    :param query: makes the readers' queries; they are empty unless it is given.
     :param clients: how many clients submit them.
     :param askers: how many clients ask about subjects.
     :param callers: how many submit commands at the nodes themselves, as the application there may.
@@ -101,6 +102,7 @@ class Cluster:
         timing: Timing | None = None,
         snapshot_policy: Policy | None = None,
         sessions_max: int | None = None,
+        query: Callable[[Random], bytes] | None = None,
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
@@ -132,7 +134,7 @@ class Cluster:
             *(SimulatedClient(self, index, workload) for index in range(clients)),
             *(SimulatedAsker(self, index) for index in range(askers)),
             *(SimulatedCaller(self, index, workload) for index in range(callers)),
-            *(SimulatedReader(self, index) for index in range(readers if has_queries else 0)),
+            *(SimulatedReader(self, index, query) for index in range(readers if has_queries else 0)),
         ]
         self._app = watched(app)
         for host in self.hosts.values():

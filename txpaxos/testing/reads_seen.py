@@ -32,7 +32,7 @@ class ReadsSeen:
         # When each heartbeat was sent, and of those that a node has answered, the latest of each leader.
         self._beats: dict[tuple[Ballot, int], int] = {}
         self._answered: dict[tuple[NodeId, NodeId], int] = {}
-        self._results: dict[Slot, Any] = {}
+        self._results: dict[tuple[Slot, bytes], Any] = {}
 
     def ask(self, asker: NodeId, boot: int, number: int, chosen_through: Slot) -> str:
         """A question goes out. Returns what is wrong with it."""
@@ -62,6 +62,6 @@ class ReadsSeen:
         """Somebody is told of ``slot``."""
         self.told_through = max(self.told_through, slot)
 
-    def is_another_result(self, slot: Slot, result: Any) -> bool:
-        """Whether a node reads something else at ``slot`` than those before it."""
-        return bool(self._results.setdefault(slot, result) != result)
+    def is_another_result(self, slot: Slot, query: bytes, result: Any) -> bool:
+        """Whether a node answers ``query`` at ``slot`` with something else than those before it."""
+        return bool(self._results.setdefault((slot, query), result) != result)

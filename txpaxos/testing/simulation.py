@@ -46,16 +46,20 @@ def simulate(
     app: type[PaxosProtocol] = Counter,
     workload: Callable[[Random], bytes] = counter_workload,
     faults: Sequence[Fault] | None = None,
+    query: Callable[[Random], bytes] | None = None,
 ) -> Verdict:
     """Run one seed.
 
+    :param workload: makes the clients' commands.
+    :param query: makes the readers' queries, all of which the application must be able to answer. Without it they are
+        empty, and one that is refused proves nothing.
     :param seconds: simulated time with faults; a tail without any follows, in which the cluster must become live, calm
         down, and survive the loss of its leader.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
-    cluster = Cluster(seed, nodes, app, workload)
+    cluster = Cluster(seed, nodes, app, workload, query=query)
     schedule = draw(seed, cluster.names, seconds) if faults is None else list(faults)
     plan(cluster, schedule)
     try:

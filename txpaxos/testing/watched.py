@@ -62,7 +62,12 @@ class Watched(PaxosProtocol):
 
     def _watched_apply(self, slot: Slot, command: bytes) -> object:
         self._watching.checker.applied(self.node)
-        return self._real_apply(slot, command)
+        try:
+            return self._real_apply(slot, command)
+        except Exception as error:
+            # Processes word an exception differently: by the address of an object in it, say. Nodes must not mind.
+            said = f"{error} (node {self.node} at {self._watching.world.now})"
+            raise type(type(error).__name__, (Exception,), {})(said) from error
 
     def _watched_install(self, slot: Slot, sessions: Sessions) -> None:
         sessions._sessions_max = self._watching.sessions_max
