@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import (
     CannotListenError,
     ConnectionDone,
@@ -338,6 +339,10 @@ class SimulatedReactor(ProcessClock):
         """As in Twisted."""
         self.network.connect(self, (host, port), factory, timeout)
         return Connector()
+
+    def look_up(self, name: str) -> Deferred[list[str]]:
+        """The addresses of a host: here its name is one."""
+        return succeed([name])
 
     def kill(self) -> None:
         """The process is dead."""
