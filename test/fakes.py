@@ -33,6 +33,7 @@ Endpoint: TypeAlias = tuple[str, int]
 PEER_PORT, CLIENT_PORT = 4000, 5000
 SESSION = new_session(b"a session of its", 0)
 
+STORE_INCARNATION = 7
 INCARNATION = 3
 """Of the data folders of a bench's peers."""
 
@@ -101,7 +102,7 @@ class RecordingStore(MemoryStore):
     def __init__(
         self, events: Events | None = None, saved: Iterable[Record] = (), files: MemoryFiles | None = None
     ) -> None:
-        super().__init__(saved, incarnation=7, execute=self._do, files=files)
+        super().__init__(saved, incarnation=STORE_INCARNATION, execute=self._do, files=files)
         self.events: Events = [] if events is None else events
         self.slow = False
         self.closes = 0
@@ -284,23 +285,39 @@ def restarted(bench: Bench, **options: Any) -> Bench:
 
 
 class Together:
-    """Nodes on one network of datagrams, all in one reactor. What is ``cut`` (from, to) is lost."""
+    """Nodes on one network of datagrams, all in one reactor. What is ``cut`` (from, to) is lost.
+
+    :param absent: nodes that are not started.
+    """
 
     def __init__(
-        self, cluster: Cluster = THREE, application: Callable[..., PaxosProtocol] = Recorder, **options: Any
+        self,
+        cluster: Cluster = THREE,
+        application: Callable[..., PaxosProtocol] = Recorder,
+        absent: str = "",
+        **options: Any,
     ) -> None:
         self.cluster = cluster
         self.reactor = Reactor()
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.sent: list[tuple[NodeId, NodeId, PeerMessage]] = []
-        self.stores = {node: RecordingStore() for node in cluster.members}
+        self.stores = {node: RecordingStore(saved=self._met(node)) for node in cluster.members}
         self.nodes: dict[NodeId, Any] = {}
         self._application = application
         self._options = options
         self._rng = Random(1)
         self._names = {(one.address.host, one.address.port): node for node, one in cluster.members.items()}
+        self._prepare()
         for node in cluster.members:
-            self.start(node)
+            if node not in absent:
+                self.start(node)
+
+    def _met(self, node: NodeId) -> list[PeerMet]:
+        """Nodes that have no streams cannot meet here."""
+        return [PeerMet(peer, STORE_INCARNATION) for peer in self.cluster.members if peer != node]
+
+    def _prepare(self) -> None:
+        """Before the first node starts."""
 
     def start(self, node: NodeId) -> None:
         """Start a node, with what its store holds."""

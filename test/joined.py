@@ -9,6 +9,9 @@ from twisted.python.failure import Failure
 
 from test.fakes import Together
 from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import PeerMet
+from txpaxos.wire.codec import Codec
+from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter
 
 LINE_SECONDS = 0.0005
 
@@ -22,8 +25,11 @@ class Wire:
         self._joined = joined
         self._line = here, there
         self._lost = False
+        self._splitter = FrameSplitter(FRAME_BYTES_MAX)
 
     def write(self, data: bytes) -> None:
+        codec = Codec(self._joined.cluster.name, self._line[1])
+        self._joined.sent += [(*self._line, codec.decode(message).message) for message in self._splitter.feed(data)]
         self._joined.streamed[self._line] = self._joined.streamed.get(self._line, 0) + len(data)
         self._joined.reactor.callLater(LINE_SECONDS, self._carry, data)
 
@@ -61,22 +67,30 @@ class Joined(Together):
     def __init__(self, *args: Any, **options: Any) -> None:
         self.streamed: dict[tuple[NodeId, NodeId], int] = {}
         super().__init__(*args, **options)
+
+    def _met(self, node: NodeId) -> list[PeerMet]:
+        return []
+
+    def _prepare(self) -> None:
         reactor: Any = self.reactor
         reactor.connectTCP = self._connect
 
     def _connect(self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None) -> object:
         there = self._names[host, port]
         (here,) = (name for name, node in self.nodes.items() if node._network._streams is factory._streams)
-        listening = [server for server in self.reactor.tcpServers if server[0] == port and server[3] == host]
-        self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory, listening[-1][1])
+        self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory)
         return _Connector()
 
-    def _join(self, here: NodeId, there: NodeId, dial: Any, listening: Any) -> None:
+    def _join(self, here: NodeId, there: NodeId, dial: Any) -> None:
         if there not in self.nodes or (here, there) in self.cut:
             dial.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
             return
+        host = self.cluster.members[there].address.host
+        listening = [server[1] for server in self.reactor.tcpServers if server[3] == host][-1]
         ends = Wire(self, here, there), Wire(self, there, here)
         protocols = dial.buildProtocol(None), listening.buildProtocol(None)
+        if None in protocols:  # One of them has stopped meanwhile.
+            return
         for end, other, protocol in zip(ends, ends[::-1], protocols, strict=True):
             end.other, end.protocol = other, protocol
         for end in ends:

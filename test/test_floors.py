@@ -36,6 +36,7 @@ LOWER = BESIDE_STORAGE | {"txpaxos.wire", "txpaxos.storage"}
 PROTOCOL_ROOMS = (
     *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.arguments"),
     "txpaxos.audits",
+    "txpaxos.acquaintances",
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
     "txpaxos.node_status",
     "txpaxos.names",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from test.fakes import SESSION, Together, error_of, outcome_of
+from test.joined import Joined
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CommandFailed, NodeStopped
 from txpaxos.sessions import Failed, value_of
@@ -17,7 +18,7 @@ from txpaxos.wire.peer_messages import Forward, PeerMessage
 
 @pytest.fixture
 def together() -> Together:
-    together = Together()
+    together = Joined()
     together.lead()
     return together
 
@@ -54,7 +55,7 @@ def test_a_follower_forwards_and_answers_itself(together: Together) -> None:
 
 def test_one_round_trip_and_no_more() -> None:
     """Nothing waits for a timer: a command at a follower is answered after forward, accept, vote and notice."""
-    together = Together()
+    together = Joined()
     together.lead()
     follower = together.followers()[0]
     began = together.reactor.seconds()
@@ -63,7 +64,7 @@ def test_one_round_trip_and_no_more() -> None:
 
 
 def test_many_callers_on_every_node() -> None:
-    together = Together(command_limits=CommandLimits(batch_commands=10))
+    together = Joined(command_limits=CommandLimits(batch_commands=10))
     together.lead()
     outcomes: list[list[Any]] = [
         outcome_of(node.submit(b"%d" % number)) for number in range(30) for node in together.nodes.values()
@@ -118,7 +119,7 @@ def test_forwarded_again_when_no_answer_comes(together: Together) -> None:
 
 
 def test_forwarded_again_when_the_leader_changes() -> None:
-    together = Together(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
+    together = Joined(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
     leader = together.lead()
     followers = together.followers()
     together.cut_off(leader.node)
@@ -129,7 +130,7 @@ def test_forwarded_again_when_the_leader_changes() -> None:
 
 
 def test_a_leader_that_lost_its_office_forwards_what_it_had() -> None:
-    together = Together(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
+    together = Joined(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
     leader = together.lead()
     together.cut_off(leader.node)
     outcome = outcome_of(leader.submit(b"x"))  # proposed, but nobody hears

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 import txpaxos.reads
 from test.fakes import Together, alone, error_of, outcome_of, submit
+from test.joined import Joined
 from txpaxos.applier import Applier
 from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed, ValueTooLarge
 from txpaxos.protocol import PaxosProtocol
@@ -314,7 +315,7 @@ class Shelf(PaxosProtocol):
 
 @pytest.fixture
 def together() -> Together:
-    together = Together(application=Shelf)
+    together = Joined(application=Shelf)
     together.lead()
     return together
 

@@ -1,8 +1,9 @@
-"""Streams between nodes: one a pair, opened when needed, and no memory for those who have not said who they are."""
+"""Streams between nodes: one in each direction, nothing told to strangers, and no memory for them."""
 
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionRefusedError
@@ -12,13 +13,19 @@ from test.fakes import THREE, framed
 from test.fuzz import INPUTS, nothing_kept
 from test.stream_side import Side, fail_dial, hang_up, said_by
 from txpaxos.core.messages import Fetch
+from txpaxos.core.ready import PeerMet
 from txpaxos.streams import (
+    ANSWER_BYTES_WAITING_MAX,
+    CHALLENGE_SECONDS,
     CONNECT_SECONDS,
     GREETING_SECONDS,
+    REDIAL_SECONDS_MAX,
     STRANGERS_MAX,
     WAITING_BYTES_MAX,
 )
+from txpaxos.wire.codec import Codec, Way
 from txpaxos.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX
+from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
 BAD, STRANGERS = "bad frame on a stream", "too many strangers on streams"
 
@@ -48,9 +55,12 @@ def test_a_peer_is_dialled_once_and_greeted_first(side: Side) -> None:
     side.streams.send("b", b"two")
     ((host, port, _, timeout, _),) = side.reactor.tcpClients
     assert (host, port, timeout) == ("10.0.0.2", 4000, CONNECT_SECONDS)
-    _, transport = side.answer_dial()
+    stream, transport = side.answer_dial()
     side.streams.send("b", b"three")
-    assert transport.messages() == [said_by("a"), b"one", b"two", b"three"]
+    assert transport.messages() == [said_by("a")]
+    stream.dataReceived(framed(said_by("b")))
+    side.streams.send("b", b"four")
+    assert transport.messages() == [b"one", b"two", b"three", b"four"]
     assert len(side.reactor.tcpClients) == 1
     assert transport.no_delay
     assert transport.keep_alive
@@ -60,16 +70,17 @@ def test_each_peer_has_a_stream_of_its_own(side: Side) -> None:
     side.streams.send("b", b"for b")
     side.streams.send("c", b"for c")
     assert [client[0] for client in side.reactor.tcpClients] == ["10.0.0.2", "10.0.0.3"]
-    _, transport = side.answer_dial()
+    stream, transport = side.answer_dial()
+    stream.dataReceived(framed(said_by("c")))
     assert transport.messages() == [said_by("a"), b"for c"]
 
 
 def test_both_directions_over_one_connection(side: Side) -> None:
     """A peer that dialled is answered on the stream that stands."""
-    stream, transport = side.accept()
-    assert transport.messages() == [said_by("a")]
-    stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(7))))
+    stream, transport = side.greeted("b")
+    stream.dataReceived(framed(said_by("b", Fetch(7))))
     assert side.messages() == [("b", Fetch(7))]
+    assert side.received[0].way is Way.THEIR_STREAM
     side.streams.send("b", b"back")
     assert transport.messages() == [b"back"]
     assert side.reactor.tcpClients == []
@@ -80,6 +91,7 @@ def test_a_dialled_peer_answers_on_the_same_stream(side: Side) -> None:
     stream, _ = side.answer_dial()
     stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(7)), said_by("b", Fetch(8))))
     assert side.messages() == [("b", Fetch(7)), ("b", Fetch(8))]
+    assert {received.way for received in side.received} == {Way.OWN_STREAM}
 
 
 def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
@@ -89,7 +101,8 @@ def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
     assert side.refused == []
     side.streams.send("b", b"next")
     assert len(side.reactor.tcpClients) == 2
-    _, transport = side.answer_dial()
+    stream, transport = side.answer_dial()
+    stream.dataReceived(framed(said_by("b")))
     assert transport.messages() == [said_by("a"), b"next"]
 
 
@@ -101,7 +114,8 @@ def test_a_lost_connection_is_made_again_when_needed(side: Side) -> None:
     assert len(side.reactor.tcpClients) == 1
     side.streams.send("b", b"two")
     assert len(side.reactor.tcpClients) == 2
-    _, transport = side.answer_dial()
+    stream, transport = side.answer_dial()
+    stream.dataReceived(framed(said_by("b")))
     assert transport.messages() == [said_by("a"), b"two"]
 
 
@@ -201,9 +215,9 @@ def test_a_peer_may_claim_as_much_as_a_frame_holds(side: Side) -> None:
 
 
 def test_frames_behind_the_greeting_may_be_big(side: Side) -> None:
-    big = said_by("b", Fetch(1)) + bytes(0)
     stream, _ = side.accept()
-    many = framed(said_by("b"), *[big] * 100)
+    stream.dataReceived(framed(said_by("b")))
+    many = framed(said_by("b", side.proof()), *[said_by("b", Fetch(1))] * 100)
     for start in range(0, len(many), 700):
         stream.dataReceived(many[start : start + 700])
     assert side.messages() == [("b", Fetch(1))] * 100
@@ -215,6 +229,7 @@ def test_who_does_not_greet_in_time_is_cut_off(side: Side) -> None:
     side.reactor.spend(GREETING_SECONDS - 0.1)
     assert not transport.disconnected
     greets.dataReceived(framed(said_by("b")))
+    greets.dataReceived(framed(said_by("b", side.proof())))
     side.reactor.spend(100.0)
     assert transport.disconnected
     assert not greeting.disconnected
@@ -228,23 +243,205 @@ def test_a_lost_connection_leaves_no_timer(side: Side) -> None:
     assert side.reactor.getDelayedCalls() == []
 
 
-def test_strangers_are_few(side: Side) -> None:
-    crowd = [side.accept()[0] for _ in range(STRANGERS_MAX)]
-    assert side.streams.buildProtocol(None) is None
+def test_of_many_strangers_the_oldest_goes(side: Side) -> None:
+    """Or else 64 that say nothing keep every peer out."""
+    crowd = [side.accept("10.9.9.9") for _ in range(STRANGERS_MAX)]
+    assert side.counters == {}
+    side.accept("10.9.9.9")
     assert side.counters == {STRANGERS: 1}
-    hang_up(crowd.pop())
-    assert side.streams.buildProtocol(None) is not None
-    side.accept()
-    assert side.streams.buildProtocol(None) is None
-    crowd[0].dataReceived(framed(said_by("c")))  # no stranger any more
-    assert side.streams.buildProtocol(None) is not None
+    assert [transport.disconnected for _, transport in crowd] == [True] + [False] * (STRANGERS_MAX - 1)
+    hang_up(crowd[0][0])
+    crowd[1][0].dataReceived(framed(said_by("c")))
+    crowd[1][0].dataReceived(framed(said_by("c", side.proof())))  # No stranger any more.
+    side.accept("10.9.9.9")
+    assert side.counters == {STRANGERS: 1}
+
+
+def test_one_address_keeps_no_other_out(side: Side) -> None:
+    member, others, lonely = side.accept("10.0.0.3"), side.accept("10.9.9.8"), side.accept("10.9.9.7")
+    crowd = [side.accept("10.9.9.9") for _ in range(STRANGERS_MAX - 3)]
+    for _ in range(10):
+        side.accept("10.9.9.9")
+    assert [transport.disconnected for _, transport in (member, others, lonely)] == [False] * 3
+    assert sum(transport.disconnected for _, transport in crowd) == 10
+
+
+def test_strangers_from_a_members_machine_go_last(side: Side) -> None:
+    members = [side.accept("10.0.0.2") for _ in range(STRANGERS_MAX - 1)]
+    _, stranger = side.accept("10.9.9.9")
+    side.accept("10.0.0.2")
+    assert stranger.disconnected
+    side.accept("10.0.0.2")
+    assert [transport.disconnected for _, transport in members[:2]] == [True, False]
+
+
+# ------------------------------------------------------------ who speaks there
+
+
+def test_a_caller_is_told_nothing_before_it_has_shown_where_it_is(side: Side) -> None:
+    """Not even the incarnation, which is all that it takes to speak for this node."""
+    stream, transport = side.accept()
+    assert transport.take() == b""
+    stream.dataReceived(framed(said_by("b", incarnation=5)))
+    side.streams.send("b", b"secret")
+    assert not side.streams.answer("b", b"secret")
+    assert transport.take() == b""
+    assert side.met == []
+    ((peer, data),) = side.challenges
+    assert peer == "b"  # The datagram goes to the address of b, wherever this caller may be.
+    assert Codec("test", "b").decode(data).message == Challenge(side.proof().token)
+    stream.dataReceived(framed(said_by("b", side.proof(), incarnation=5), said_by("b", Fetch(3), incarnation=5)))
+    assert transport.messages() == [said_by("a")]
+    assert side.met == [PeerMet("b", 5)]
+    assert side.messages() == [("b", Fetch(3))]
+
+
+@pytest.mark.parametrize(
+    "next_message",
+    [
+        said_by("b", Fetch(1)),
+        said_by("b", Hello()),
+        said_by("c", Proof(1000)),
+        said_by("b", Proof(1000), incarnation=9),
+    ],
+)
+def test_who_goes_on_without_showing_it_is_cut_off(side: Side, next_message: bytes) -> None:
+    stream, transport = side.accept()
+    stream.dataReceived(framed(said_by("b")) + framed(next_message))
+    assert transport.disconnected
+    assert side.counters == {BAD: 1}
+    assert (side.messages(), side.met, transport.take()) == ([], [], b"")
+
+
+def test_a_wrong_number_shows_nothing(side: Side) -> None:
+    stream, transport = side.accept()
+    stream.dataReceived(framed(said_by("b")))
+    for token in (0, 1, 1001, 2**64 - 1):
+        stream.dataReceived(framed(said_by("b", Proof(token))))
+    assert (side.met, transport.take(), transport.disconnected) == ([], b"", False)
+    stream.dataReceived(framed(said_by("b", side.proof())))
+    assert side.met == [PeerMet("b", 0)]
+
+
+def test_a_number_that_is_lost_is_sent_again(side: Side) -> None:
+    stream, _ = side.accept()
+    stream.dataReceived(framed(said_by("b")))
+    side.reactor.spend(2.5 * CHALLENGE_SECONDS)
+    assert [peer for peer, _ in side.challenges] == ["b"] * 3
+    assert len({data for _, data in side.challenges}) == 1
+    stream.dataReceived(framed(said_by("b", side.proof())))
+    side.reactor.spend(10.0)
+    assert len(side.challenges) == 3
+    assert side.reactor.getDelayedCalls() == []
+
+
+def test_a_stream_is_displaced_only_by_one_that_has_shown_where_it_is(side: Side) -> None:
+    _, real = side.greeted("b")
+    side.acquaintances.recover("b", 0)
+    for incarnation in (0, 1):
+        stream, transport = side.accept()
+        stream.dataReceived(framed(said_by("b", incarnation=incarnation)))
+        side.streams.send("b", b"a command")
+        assert real.messages() == [b"a command"]
+        assert transport.take() == b""
+        assert not real.disconnected
+        assert transport.disconnected is (incarnation == 1)
+    assert side.counters == {BAD: 1, "peer with another folder": 1}
+
+
+def test_a_peer_that_is_dialled_must_be_the_one_that_was_met(side: Side, logged_errors: list[dict[str, Any]]) -> None:
+    side.acquaintances.recover("b", 5)
+    side.streams.ask("b", b"a question")
+    stream, transport = side.answer_dial()
+    stream.dataReceived(framed(said_by("b", incarnation=6)))
+    assert transport.disconnected
+    assert transport.messages() == [said_by("a")]
+    logged_errors.clear()
+
+
+def test_a_peer_that_was_dialled_is_met(side: Side) -> None:
+    side.streams.ask("b", b"a question")
+    stream, _ = side.answer_dial()
+    stream.dataReceived(framed(said_by("b", incarnation=6)))
+    assert side.met == [PeerMet("b", 6)]
+
+
+def test_a_number_is_said_back_on_the_stream_that_was_opened(side: Side) -> None:
+    side.streams.prove("b", 77)  # There is none.
+    side.streams.meet("b")
+    side.streams.prove("b", 77)  # It does not stand yet.
+    stream, transport = side.answer_dial()
+    side.streams.prove("b", 78)
+    assert transport.messages() == [said_by("a"), said_by("a", Proof(78))]
+    stream.dataReceived(framed(said_by("b")))
+    side.streams.prove("b", 79)  # It is greeted already.
+    assert transport.messages() == []
+
+
+# ------------------------------------------------------- questions and answers
+
+
+def test_a_question_takes_the_stream_that_its_asker_opened(side: Side) -> None:
+    _, theirs = side.greeted("b")
+    side.streams.ask("b", b"question")
+    stream, own = side.answer_dial()
+    stream.dataReceived(framed(said_by("b")))
+    assert side.streams.answer("b", b"answer")
+    assert own.messages() == [said_by("a"), b"question"]
+    assert theirs.messages() == [b"answer"]
+
+
+def test_an_answer_has_no_other_way(side: Side) -> None:
+    side.streams.send("b", b"x")
+    stream, own = side.answer_dial()
+    stream.dataReceived(framed(said_by("b")))
+    assert not side.streams.answer("b", b"answer")
+    assert own.messages() == [said_by("a"), b"x"]
+
+
+def test_who_does_not_read_answers_gets_few(side: Side) -> None:
+    """A peer, or somebody in its name, that asks and asks."""
+    stream, _ = side.greeted("b")
+    stream.pauseProducing()
+    answer = bytes(ANSWER_BYTES_WAITING_MAX // 4)
+    for _ in range(20):
+        side.streams.answer("b", answer)
+    assert side.counters == {"stream to a slow peer is full": 16}
+
+
+# ------------------------------------------------------------------ being kept
+
+
+def test_a_stream_to_each_peer_is_kept(side: Side) -> None:
+    side.streams.listen(THREE.members["a"].address)
+    assert [client[0] for client in side.reactor.tcpClients] == ["10.0.0.2", "10.0.0.3"]
+    fail_dial(side, ConnectionRefusedError())
+    waits = []
+    for _ in range(6):
+        before, dials = side.reactor.seconds(), len(side.reactor.tcpClients)
+        side.reactor.spend(100.0, lambda dials=dials: len(side.reactor.tcpClients) > dials)  # type: ignore[misc]
+        waits.append(round(side.reactor.seconds() - before, 2))
+        fail_dial(side, ConnectionRefusedError())
+    assert waits == [0.25, 0.5, 1.0, 2.0, REDIAL_SECONDS_MAX, REDIAL_SECONDS_MAX]
+    side.streams.stop()
+    assert side.reactor.getDelayedCalls() == []
+
+
+def test_a_peer_that_comes_is_dialled_at_once(side: Side) -> None:
+    side.streams.listen(THREE.members["a"].address)
+    fail_dial(side, ConnectionRefusedError())
+    dials = len(side.reactor.tcpClients)
+    side.greeted("c")
+    assert [client[0] for client in side.reactor.tcpClients[dials:]] == ["10.0.0.3"]
+    side.reactor.spend(100.0)
+    assert len(side.reactor.tcpClients) == dials + 1
 
 
 @pytest.mark.fuzz
 def test_random_frames(side: Side) -> None:
     """Nothing gets through, nothing is raised, nothing is kept."""
     rng = Random(6)
-    good = framed(said_by("b"), said_by("b", Fetch(1)))
+    good = framed(said_by("b"), said_by("b", Proof(1000)), said_by("b", Fetch(1)))
     delivered = 0
     with nothing_kept():
         for _ in range(INPUTS):
@@ -261,6 +458,8 @@ def test_random_frames(side: Side) -> None:
                 assert side.messages() == [("b", Fetch(1))]
                 side.received.clear()
             hang_up(stream)
+            side.challenges.clear()
+            side.met.clear()
     assert side.messages() == []
     assert delivered > 0.01 * INPUTS
     assert side.counters[BAD] > 0.5 * INPUTS
@@ -325,8 +524,10 @@ def test_what_no_stream_carries_is_dropped_and_counted(side: Side) -> None:
     _, transport = side.greeted("b")
     side.streams.send("b", bytes(FRAME_BYTES_MAX + 1))
     side.streams.send("c", bytes(FRAME_BYTES_MAX + 1))
+    assert not side.streams.answer("c", b"")
+    side.streams.answer("b", bytes(FRAME_BYTES_MAX + 1))
     assert transport.messages() == []
-    assert side.counters == {"too big for a stream": 2}
+    assert side.counters == {"too big for a stream": 3}
     assert side.reactor.tcpClients == []
 
 

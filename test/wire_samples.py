@@ -49,7 +49,16 @@ from txpaxos.wire.client_messages import (
 )
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run
-from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, SnapshotPart
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    Challenge,
+    FetchSnapshot,
+    Forward,
+    Hello,
+    Proof,
+    SnapshotPart,
+)
 
 COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
@@ -96,6 +105,9 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     SnapshotPart: st.builds(SnapshotPart, SLOTS, COUNTS, COUNTS, VALUES),
     Audit: st.builds(Audit, SLOTS, VALUES, VALUES),
     Hello: st.builds(Hello),
+    Challenge: st.builds(Challenge, COUNTS),
+    Proof: st.builds(Proof, COUNTS),
+    AskAudit: st.builds(AskAudit, SLOTS),
     Forward: st.builds(Forward, tuples(RUNS)),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
@@ -143,6 +155,9 @@ PEER_SAMPLES: tuple[Any, ...] = (
     FetchSnapshot(40, 2**20, 38),
     SnapshotPart(40, 2**21, 2**20, b"data"),
     Audit(40, b"log", b"state"),
+    Challenge(2**64 - 1),
+    Proof(2**63),
+    AskAudit(40),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),

@@ -60,6 +60,12 @@ class Audits:
         self._note(self._node, audit)
         self._tell(self._others, audit)
 
+    def tell_again(self, asker: NodeId, slot: Slot) -> None:
+        """``asker`` wants to hear what this node says of its state at ``slot``, if it does."""
+        own = self._heard.get(slot, {}).get(self._node)
+        if own is not None:
+            self._tell((asker,), own)
+
     def receive(self, sender: NodeId, audit: Audit) -> None:
         """Another node has."""
         own = self._heard.get(audit.slot, {}).get(self._node)

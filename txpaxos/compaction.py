@@ -22,9 +22,9 @@ from txpaxos.snapshots import Policy, Snapshots, Taken
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.transfer import SnapshotReceiver, SnapshotSender, TransferLimits
-from txpaxos.wire.peer_messages import Audit, FetchSnapshot, SnapshotPart
+from txpaxos.wire.peer_messages import AskAudit, Audit, FetchSnapshot, SnapshotPart
 
-CompactionMessage: TypeAlias = FetchSnapshot | SnapshotPart | Audit
+CompactionMessage: TypeAlias = FetchSnapshot | SnapshotPart | Audit | AskAudit
 
 
 class Node(Protocol):
@@ -135,6 +135,8 @@ class Compaction:
                 self._sender.receive(sender, message)
             case Audit():
                 self._audits.receive(sender, message)
+            case AskAudit():
+                self._audits.tell_again(sender, message.slot)
             case SnapshotPart() if not self._receiver.receive(sender, message):
                 self._counters["part of a snapshot that is not waited for"] += 1
 

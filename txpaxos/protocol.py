@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from random import Random
+from functools import partial
+from math import inf
+from random import Random, SystemRandom
 from typing import Any, TypeVar
 
 import attrs
@@ -18,6 +20,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txpaxos.acquaintances import Acquaintances
 from txpaxos.alarm import Alarm
 from txpaxos.application import Application
 from txpaxos.applier import Applier
@@ -26,7 +29,7 @@ from txpaxos.cluster import Cluster
 from txpaxos.compaction import Compaction, CompactionMessage
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
-from txpaxos.core.messages import AboutSubject, NodeId, Slot
+from txpaxos.core.messages import AboutSubject, ChosenValues, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
     Checkpoint,
     Chosen,
@@ -47,7 +50,7 @@ from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
-from txpaxos.network import Network
+from txpaxos.network import WAYS, Network
 from txpaxos.node_status import NodeStatus
 from txpaxos.performer import Performer
 from txpaxos.questions import Questions
@@ -59,13 +62,26 @@ from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run, check_run
-from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, PeerMessage, SnapshotPart
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    Challenge,
+    FetchSnapshot,
+    Forward,
+    Hello,
+    PeerMessage,
+    Proof,
+    SnapshotPart,
+)
 
 T = TypeVar("T")
 
 SUBJECT_BYTES_MAX = 512
 READYS_WAITING_MAX = 4096
 """While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
+
+HINT_SECONDS = 0.05
+"""A peer is not asked sooner again for a message of which a hint came that may be forged."""
 
 
 class PaxosProtocol(Application, DatagramProtocol):
@@ -111,9 +127,8 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._command_limits = command_limits or CommandLimits()
         self._rng = rng or Random()
         self._monotonic = monotonic
-        self._network = Network(
-            reactor, node, cluster, store.incarnation, self._receive_from_peer, self._peer_ended, self.counters
-        )
+        self._acquaintances = Acquaintances(self._save_peer, self.counters)
+        self._network = self._make_network(partial((rng or SystemRandom()).getrandbits, 64))
         self._applier = Applier(self.apply)
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
@@ -129,12 +144,25 @@ class PaxosProtocol(Application, DatagramProtocol):
         )
         self._received: dict[Slot, Snapshot] = {}
         self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
-        self._incarnations: dict[NodeId, int] = {}
+        self._audit_asked_at: dict[NodeId, float] = {}
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
         self._subjects: Subjects
         self._started = False
         self._stopping = False
+
+    def _make_network(self, new_token: Callable[[], int]) -> Network:
+        return Network(
+            self.reactor,
+            self.node,
+            self.cluster,
+            self._store.incarnation,
+            self._acquaintances,
+            new_token,
+            self._receive_from_peer,
+            self._peer_ended,
+            self.counters,
+        )
 
     # from the application
 
@@ -279,7 +307,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         records = self._store.load()
         subjects = [record for record in records if isinstance(record, SubjectState)]
         log = [record for record in records if isinstance(record, LogRecord)]
-        self._incarnations = {record.peer: record.incarnation for record in records if isinstance(record, PeerMet)}
+        for record in records:
+            if isinstance(record, PeerMet):
+                self._acquaintances.recover(record.peer, record.incarnation)
         base = self._compaction.load()
         now = self._monotonic()
         members = tuple(self.cluster.members)
@@ -323,22 +353,35 @@ class PaxosProtocol(Application, DatagramProtocol):
     # from the network, and from this node itself
 
     def _receive_from_peer(self, received: Received) -> None:
-        """Take a message of a peer, unless that has lost its memory: it might break what it promised."""
-        known = self._incarnations.get(received.sender)
-        if known is None:
-            self._incarnations[received.sender] = received.incarnation
-            self._performer.add(Ready(save=(PeerMet(received.sender, received.incarnation),)))
-        elif known != received.incarnation:
-            if not self.counters["peer with another folder"]:
-                self.log.critical(
-                    "node {peer} came back with another data folder and is not heard: give it back its own, or"
-                    " replace it by a node of another name",
-                    peer=received.sender,
-                )
-            self.counters["peer with another folder"] += 1
+        """Take a message of a peer that this node has met, if it came in the way in which it has to."""
+        sender, incarnation, message, way = received
+        if sender not in self._acquaintances:
+            self.counters["message of a peer not met yet"] += 1
+            self._network.meet(sender)
             return
-        self._receive(received.sender, received.message)
+        if not self._acquaintances.admits(sender, incarnation):
+            return
+        if WAYS.get(type(message), way) is way:
+            self._receive(sender, message)
+        else:
+            self._take_hint(sender, message)
         self._alarm.check(self._monotonic())
+
+    def _take_hint(self, sender: NodeId, message: PeerMessage) -> None:
+        """Of a message that may have been forged, take no more than that there may be something to ask for."""
+        if self._stopping:
+            return
+        now = self._monotonic()
+        match message:
+            case ChosenValues() | Truncated():
+                self._add(self._replica.take_hint(sender, now))
+            case Audit() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
+                self._audit_asked_at[sender] = now
+                self._network.send((sender,), AskAudit(message.slot))
+        self.counters[f"{type(message).__name__} that may be forged"] += 1
+
+    def _save_peer(self, met: PeerMet) -> None:
+        self._performer.add(Ready(save=(met,)))
 
     def _peer_ended(self, peer: NodeId) -> None:
         """Nobody listens where ``peer`` did."""
@@ -357,11 +400,11 @@ class PaxosProtocol(Application, DatagramProtocol):
             match message:
                 case Forward():
                     self._take_forwarded(message)
-                case FetchSnapshot() | SnapshotPart() | Audit():
+                case FetchSnapshot() | SnapshotPart() | Audit() | AskAudit():
                     self._compaction.receive(sender, message)
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
-                case Hello():
+                case Hello() | Challenge() | Proof():
                     pass
                 case _:
                     self._add(self._replica.receive(sender, message, now))
@@ -490,7 +533,7 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def checkpoint(self, slot: Slot) -> None:
         """A snapshot at ``slot`` is being taken: save what is to be remembered beyond it."""
-        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._peers_met())))
+        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._acquaintances.records())))
 
     def compact(self, through: Slot) -> None:
         """Snapshots hold all up to ``through``."""
@@ -501,7 +544,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         ready = self._replica.install(snapshot.slot, self._monotonic())
         if ready.save:
             self._received[snapshot.slot] = snapshot
-            ready = attrs.evolve(ready, save=(*ready.save, *self._peers_met()))
+            ready = attrs.evolve(ready, save=(*ready.save, *self._acquaintances.records()))
         self._add(ready)
 
     def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
@@ -511,9 +554,6 @@ class PaxosProtocol(Application, DatagramProtocol):
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
         """This node can do no more: its snapshot has rotted, or its state is another than that of the others."""
         self._give_up(Failure(error), after)
-
-    def _peers_met(self) -> list[PeerMet]:
-        return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]
 
     def _ask(self, question: int, subject: str, value: bytes | None) -> None:
         now = self._monotonic()

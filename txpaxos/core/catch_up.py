@@ -28,6 +28,7 @@ class CatchUp:
         self._through: Slot = 0
         self._source: NodeId = ""
         self._attempts = 0
+        self._hinted_at: dict[NodeId, float] = {}
 
     def note(self, source: NodeId, through: Slot, now: float) -> None:
         """``source`` knows every slot up to ``through``. What of that is missing is asked for soon, if it does not come
@@ -39,6 +40,13 @@ class CatchUp:
         if self.wake_at == inf:
             self._attempts = 0
             self.wake_at = now + self._timing.retry_seconds / 2
+
+    def take_hint(self, work: Work, source: NodeId, now: float) -> None:
+        """``source`` may have what is missing. It is believed when it answers, so it is only asked, and not often: a
+        hint can be forged."""
+        if now >= self._hinted_at.get(source, -inf) + self._timing.retry_seconds:
+            self._hinted_at[source] = now
+            work.tell(source, Fetch(self._log.chosen_through + 1))
 
     def go_on(self, work: Work, source: NodeId, through: Slot, now: float) -> None:
         """``source`` has sent some of what is missing and knows every slot up to ``through``: ask for the next part."""

@@ -228,6 +228,12 @@ class Replica:
             handler(work, sender, message, now)
         return self._ready(work)
 
+    def take_hint(self, source: NodeId, now: float) -> Ready:
+        """``source``, or somebody in its name, says that it has what this node misses: ask it, now and then."""
+        work = Work()
+        self._catch_up.take_hint(work, source, now)
+        return self._ready(work)
+
     # phase 1, and before it
 
     def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:

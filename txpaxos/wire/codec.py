@@ -16,6 +16,7 @@ attrs classes. A kind it does not know it refuses.
 
 from __future__ import annotations
 
+import enum
 from typing import NamedTuple
 
 from txpaxos.core.messages import (
@@ -44,7 +45,17 @@ from txpaxos.core.messages import (
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
 from txpaxos.packing import Packing
 from txpaxos.wire.header import Header
-from txpaxos.wire.peer_messages import Audit, FetchSnapshot, Forward, Hello, PeerMessage, SnapshotPart
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    Challenge,
+    FetchSnapshot,
+    Forward,
+    Hello,
+    PeerMessage,
+    Proof,
+    SnapshotPart,
+)
 
 PEER_MAGIC = b"\x97P"
 SUBJECT_BYTES_MAX = 2**16 - 1
@@ -79,17 +90,31 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     23: FetchSnapshot,
     24: SnapshotPart,
     25: Audit,
+    26: Challenge,
+    27: Proof,
+    28: AskAudit,
 }
 _one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
 _all_but_about_subject = Packing[PeerMessage](_ALL_BUT_ABOUT_SUBJECT)
 
 
+class Way(enum.Enum):
+    """How a message came, and so how well its sender is known: a datagram's address can be forged; a peer's stream was
+    opened by one that receives what is sent to that peer; and this node's own stream by this node, to the address that
+    the cluster file has for that peer."""
+
+    DATAGRAM = enum.auto()
+    THEIR_STREAM = enum.auto()
+    OWN_STREAM = enum.auto()
+
+
 class Received(NamedTuple):
-    """A message, who says that it sent it, and the incarnation of the data folder it speaks from."""
+    """A message, who says that it sent it, the incarnation of the data folder it speaks from, and how it came."""
 
     sender: str
     incarnation: int
     message: PeerMessage
+    way: Way = Way.DATAGRAM
 
 
 class Codec:

@@ -13,7 +13,23 @@ from txpaxos.wire.commands import Run, check_count
 
 @attrs.frozen
 class Hello:
-    """The first message on a stream, in both directions: who speaks stands in its header."""
+    """The first message on a stream, in both directions: who speaks stands in its header. Whoever has opened the stream
+    says it first; the other once it has got its :class:`Proof`."""
+
+
+@attrs.frozen
+class Challenge:
+    """A datagram to the address of the member that a stream, it says, comes from: say ``token`` back on that stream, to
+    show that you receive what is sent to you."""
+
+    token: int = attrs.field(validator=ge(0))
+
+
+@attrs.frozen
+class Proof:
+    """The answer, on the stream: ``token`` was sent to my address."""
+
+    token: int = attrs.field(validator=ge(0))
 
 
 @attrs.frozen
@@ -59,4 +75,11 @@ class Audit:
     state_hash: bytes
 
 
-PeerMessage: TypeAlias = Message | Hello | Forward | FetchSnapshot | SnapshotPart | Audit
+@attrs.frozen
+class AskAudit:
+    """A node to one whose Audit at ``slot`` came in a way that may have been forged: say it again."""
+
+    slot: Slot = attrs.field(validator=ge(1))
+
+
+PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Forward | FetchSnapshot | SnapshotPart | Audit | AskAudit
