@@ -52,6 +52,16 @@ def test_all_agree() -> None:
     assert one.diverged == []
 
 
+def test_one_that_is_asked_for_is_told_again() -> None:
+    one = Inspector()
+    one.audits.tell_again("c", 10)
+    one.audits.add(audit())
+    one.told.clear()
+    one.audits.tell_again("c", 9)
+    one.audits.tell_again("c", 10)
+    assert one.told == [(("c",), audit())]
+
+
 @pytest.mark.parametrize("own_first", [True, False])
 def test_the_minority_stops(own_first: bool) -> None:
     one = Inspector()

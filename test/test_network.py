@@ -79,7 +79,7 @@ def greeted(way: Way, number: int) -> tuple[Any, StreamTransport]:
     """The stream that was dialled so manieth stands, to ``b`` or ``c``."""
     ((host, _, dial, *_),) = way.reactor.tcpClients[number : number + 1]
     transport = StreamTransport()
-    stream = dial.buildProtocol(None)
+    stream: Any = dial.buildProtocol(None)
     stream.makeConnection(transport)
     assert [message.message for message in read(transport)] == [Hello()]
     stream.dataReceived(framed(Codec("test", {"10.0.0.2": "b", "10.0.0.3": "c"}[host]).encode(Hello())))
@@ -256,7 +256,7 @@ def test_what_a_stranger_sends_is_counted(
 
 def test_an_address_is_compared_as_it_is_resolved() -> None:
     members = {
-        "a": Member(Address("::1", 1), Address("::1", 2)),
+        "a": Member(Address("::9", 1), Address("::9", 2)),
         "b": Member(Address("0:0::2", 3), Address("::2", 4)),
     }
     way = Way(Cluster("test", members).resolve()).start()
