@@ -88,7 +88,7 @@ class Joined(Together):
         host = self.cluster.members[there].address.host
         listening = [server[1] for server in self.reactor.tcpServers if server[3] == host][-1]
         ends = Wire(self, here, there), Wire(self, there, here)
-        protocols = dial.buildProtocol(None), listening.buildProtocol(None)
+        protocols: tuple[Any, Any] = dial.buildProtocol(None), listening.buildProtocol(None)  # type: ignore[arg-type]
         if None in protocols:  # One of them has stopped meanwhile.
             return
         for end, other, protocol in zip(ends, ends[::-1], protocols, strict=True):

@@ -150,7 +150,8 @@ def test_a_question_of_a_datagram_is_not_answered(joined: Joined) -> None:
     joined.sent.clear()
     for node in "abc":
         for sender in set("abc") - {node}:
-            forge(joined, node, sender, *[Fetch(1), FetchSnapshot(0, 0), AskAudit(1)] * 100)
+            questions: list[PeerMessage] = [Fetch(1), FetchSnapshot(0, 0), AskAudit(1)]
+            forge(joined, node, sender, *questions * 100)
             assert speak(joined, node, sender, Hello(), FetchSnapshot(0, 0)).take() == b""
     joined.reactor.spend(1.0)
     told = [message for _, _, message in joined.sent if isinstance(message, ChosenValues | SnapshotPart | Audit)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from txpaxos.acquaintances import Acquaintances
 from txpaxos.client import Client
 from txpaxos.client_door import ClientDoor
 from txpaxos.cluster import Address, Cluster, Member
@@ -22,7 +24,7 @@ from txpaxos.counter import Counter as CounterService
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.streams import PeerStreams
 from txpaxos.wire.codec import Codec, Received
-from txpaxos.wire.peer_messages import Audit
+from txpaxos.wire.peer_messages import Audit, Challenge
 
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
@@ -143,11 +145,29 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
     wrapping = TlsReactor(certificate)
     heard: dict[str, list[Received]] = {"a": [], "b": []}
     addresses: dict[str, Address] = {}
-    sides = {}
+    sides: dict[str, PeerStreams] = {}
+
+    def challenge(challenger: str, peer: str, data: bytes) -> None:
+        """A datagram, which TLS is not for."""
+        asked = Codec("tls", peer).decode(data).message
+        assert isinstance(asked, Challenge)
+        sides[peer].prove(challenger, asked.token)
+
     for name in "ab":
         peers = {peer: Address("127.0.0.1", 1) for peer in "ab" if peer != name}
         addresses.update(peers)
-        sides[name] = PeerStreams(wrapping, Codec("tls", name), peers, heard[name].append, lambda _: None, Counter())
+        counters: Counter[str] = Counter()
+        sides[name] = PeerStreams(
+            wrapping,
+            Codec("tls", name),
+            peers,
+            Acquaintances(lambda _: None, counters),
+            lambda: 1234,
+            partial(challenge, name),
+            heard[name].append,
+            lambda _: None,
+            counters,
+        )
     ports = {}
     for name, side in sides.items():
         side.listen(Address("127.0.0.1", 0))
@@ -158,6 +178,7 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", ports["b"]), sniffer)
     message = Audit(7, bytes(16), bytes(16))
     try:
+        await until(lambda: (stream := sides["a"]._own.get("b")) is not None and stream.greeted)
         sides["a"].send("b", Codec("tls", "a").encode(message))
         await until(lambda: heard["b"])
         assert heard["b"][0].message == message
