@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import provider
 
+from txpaxos.clock import WATCH_SECONDS
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import PeerMet, Record
@@ -59,15 +60,23 @@ class Reactor(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self._stepped = 0.0
+        self._watchers: list[Callable[[], None]] = []
 
     def monotonic(self) -> float:
         """The clock that does not step."""
         return self.seconds() - self._stepped
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock; timers that are set keep their time on it, as Twisted's do."""
+        """Set the wall clock; timers that are set keep their time on it, as Twisted's do. Who watches the clock hears
+        of it soon."""
         self.rightNow += seconds
         self._stepped += seconds
+        for watcher in self._watchers:
+            self.callLater(WATCH_SECONDS, watcher)
+
+    def watch_clock(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` soon after each step of the wall clock."""
+        self._watchers.append(watcher)
 
     def turn(self, turns: int = 1) -> None:
         """Make turns: what is due happens, but what comes up meanwhile waits for the next one."""
@@ -82,6 +91,7 @@ class Reactor(MemoryReactorClock):
         """Let ``seconds`` pass, or fewer if ``until`` comes true; whether it did."""
         end = self.seconds() + seconds
         while not until():
+            self._sortCalls()  # A call that was reset may stand anywhere.
             if not self.calls or self.calls[0].getTime() > end:
                 self.rightNow = max(end, self.rightNow)
                 return False
@@ -92,7 +102,7 @@ class Reactor(MemoryReactorClock):
 
     def idle(self) -> None:
         """Make turns until nothing is due."""
-        while self.calls and self.calls[0].getTime() <= self.seconds():
+        while any(call.getTime() <= self.seconds() for call in self.calls):
             self.turn()
 
 

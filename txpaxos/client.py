@@ -22,6 +22,7 @@ from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, 
 from txpaxos.client_connection import Connection, Dial
 from txpaxos.client_outbox import Outbox
 from txpaxos.client_requests import CommandRequest, Request, grouped
+from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import (
     CodecError,
@@ -107,6 +108,7 @@ class Client:
     ) -> None:
         self.codec = ClientCodec(cluster.name)
         self._reactor = reactor
+        self._clock = monotonic_clock(reactor)
         self._rng = rng or SystemRandom()
         chosen = list(cluster.members) if nodes is None else nodes
         if not chosen or not set(chosen) <= set(cluster.members):
@@ -122,7 +124,7 @@ class Client:
         self._unanswered: dict[int, None] = {}
         self._numbers = itertools.count(1)
         self._requests: dict[int, Request] = {}
-        self._outbox = Outbox(reactor, self._requests, self._unanswered, self._flush)
+        self._outbox = Outbox(self._clock, self._requests, self._unanswered, self._flush)
         self._waiting_bytes = 0
         self._connection: Connection | None = None
         self._connecting: IConnector | None = None
@@ -243,7 +245,7 @@ class Client:
         if self._requests and not self._closed:
             seconds = min(RETRY_SECONDS * 2 ** min(self._failures, 8), RETRY_SECONDS_MAX)
             self._failures += 1
-            self._retry = self._reactor.callLater(seconds * self._rng.uniform(0.5, 1.0), self._connect)
+            self._retry = self._clock.callLater(seconds * self._rng.uniform(0.5, 1.0), self._connect)
 
     def received(self, connection: Connection, message: FromNode | FromClient) -> None:
         """A node said something."""
@@ -293,7 +295,7 @@ class Client:
         self._requests[request.number] = request
         self._waiting_bytes += request.size_bytes
         if deadline_seconds is not None:
-            request.deadline = self._reactor.callLater(deadline_seconds, self._give_up, request.number)
+            request.deadline = self._clock.callLater(deadline_seconds, self._give_up, request.number)
         if self._connection is None:
             if self._connecting is None and self._retry is None:
                 self._connect()
@@ -380,7 +382,7 @@ class Client:
         """Give ``command`` its session. False if the node was told of too old a slot: it is asked for a newer one."""
         if self.session is None:
             assert connection.welcome is not None
-            if self._reactor.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
+            if self._clock.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
                 self._move(connection, connection.address)
                 return False
             random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
@@ -416,7 +418,7 @@ class Client:
             self._leaderless = None
         if first:
             self._stop_silence()  # It owes an answer from now on.
-        connection.welcomed_at = self._reactor.seconds()
+        connection.welcomed_at = self._clock.seconds()
         leader = None if welcome.leader is None else self._places.get(welcome.leader)
         if self._follows_leader and leader is not None:
             if leader not in (connection.address, self._unreachable):
@@ -449,10 +451,10 @@ class Client:
         if self._silence is None:
             connection.heard = False
             seconds = min(SILENCE_SECONDS * 2 ** min(self._silences, 8), SILENCE_SECONDS_MAX)
-            self._silence = self._reactor.callLater(seconds + big_seconds, self._check_silence)
+            self._silence = self._clock.callLater(seconds + big_seconds, self._check_silence)
         if self._leaderless is None and self._lacks_leader(connection):
             seconds = LEADERLESS_SECONDS + big_seconds
-            self._leaderless = self._reactor.callLater(seconds, self._check_leader, connection)
+            self._leaderless = self._clock.callLater(seconds, self._check_leader, connection)
 
     def _answered(self) -> None:
         """A node answers: the next silence is looked at as the first one was."""

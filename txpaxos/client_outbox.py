@@ -27,12 +27,12 @@ class Outbox:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        clock: IReactorTime,
         requests: Collection[int],
         unanswered: Collection[int],
         flush: Callable[[], None],
     ) -> None:
-        self._reactor = reactor
+        self._clock = clock
         self._requests = requests
         self._unanswered = unanswered
         self._flush = flush
@@ -84,7 +84,7 @@ class Outbox:
 
     def _schedule(self) -> None:
         if self._flushing is None:
-            self._flushing = self._reactor.callLater(0, self._flush)
+            self._flushing = self._clock.callLater(0, self._flush)
 
     def _stop(self) -> None:
         if self._flushing is not None and self._flushing.active():

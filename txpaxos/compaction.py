@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -70,7 +71,7 @@ class Compaction:
 
     def __init__(
         self,
-        reactor: Any,
+        clock: IReactorTime,
         node: Node,
         name: NodeId,
         cluster: Cluster,
@@ -87,11 +88,11 @@ class Compaction:
         self._store = store
         self._counters = counters
         self._snapshots = Snapshots(
-            reactor, store, application, applier, cluster.name, members, policy, node.checkpoint, self._taken
+            clock, store, application, applier, cluster.name, members, policy, node.checkpoint, self._taken
         )
         self._audits = Audits(name, others, len(members) // 2 + 1, node.send, self._diverged)
-        self._sender = SnapshotSender(reactor, store, self._tell, counters, limits, node.give_up)
-        self._receiver = SnapshotReceiver(reactor, store, self._tell, node.install, limits)
+        self._sender = SnapshotSender(clock, store, self._tell, counters, limits, node.give_up)
+        self._receiver = SnapshotReceiver(clock, store, self._tell, node.install, limits)
         self._newest: Slot = 0
 
     def load(self) -> Slot:

@@ -21,6 +21,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
+from txpaxos.clock import monotonic_clock
 from txpaxos.errors import ConfigError
 
 FAMILIES = ("ipv4", "ipv6")
@@ -156,7 +157,7 @@ class _Attempt(ClientFactory):
 
     def start(self, look_up: LookUp) -> Any:
         """Look the name up, and try."""
-        self._late = self._reactor.callLater(self._timeout, self._looked_up, [])
+        self._late = monotonic_clock(self._reactor).callLater(self._timeout, self._looked_up, [])
         look_up(self._place.host_name, self._place.family).addCallbacks(self._looked_up, self._not_found)
         return self
 

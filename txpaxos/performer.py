@@ -33,13 +33,13 @@ class Performer:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        clock: IReactorTime,
         store: Store,
         refill: Callable[[], None],
         release: Callable[[Ready], None],
         fail: Callable[[Failure], None],
     ) -> None:
-        self._reactor = reactor
+        self._clock = clock
         self._store = store
         self._refill = refill
         self._release = release
@@ -72,9 +72,7 @@ class Performer:
         if self._turning or self._stopped:
             return
         if self._scheduled is None:
-            self._scheduled = self._reactor.callLater(0, self._start_turn)
-        elif self._scheduled.getTime() > self._reactor.seconds():
-            self._scheduled.reset(0)  # The reactor's clock stepped back.
+            self._scheduled = self._clock.callLater(0, self._start_turn)
 
     def stop(self) -> None:
         """Perform nothing more."""

@@ -25,6 +25,7 @@ from txpaxos.alarm import Alarm
 from txpaxos.application import Application
 from txpaxos.applier import Applier
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
+from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
 from txpaxos.compaction import Compaction, CompactionMessage
 from txpaxos.core.functional import Timing
@@ -126,13 +127,13 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._limits = limits
         self._command_limits = command_limits or CommandLimits()
         self._rng = rng or Random()
-        self._monotonic = monotonic
+        self._monotonic, self._clock = monotonic, monotonic_clock(self.reactor, monotonic)
         self._acquaintances = Acquaintances(self._save_peer, self.counters)
         self._network = self._make_network(partial((rng or SystemRandom()).getrandbits, 64))
         self._applier = Applier(self.apply)
         self._submissions = Submissions(self._applier, self._command_limits)
-        self._performer = Performer(reactor, store, self._refill, self._release, self._give_up)
-        self._alarm = Alarm(reactor, monotonic, self._tick)
+        self._performer = Performer(self._clock, store, self._refill, self._release, self._give_up)
+        self._alarm = Alarm(self._clock, self._tick)
         self._session = LocalSession(
             self._rng, self.submit_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
@@ -140,7 +141,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
         policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
         self._compaction = Compaction(
-            reactor, self, node, cluster, store, self, self._applier, policy, transfer, self.counters
+            self._clock, self, node, cluster, store, self, self._applier, policy, transfer, self.counters
         )
         self._received: dict[Slot, Snapshot] = {}
         self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
@@ -248,7 +249,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         """``answer``, but ``error`` when that takes longer than ``seconds``."""
         if seconds is None:
             return answer
-        return answer.addTimeout(seconds, self.reactor, lambda _, __: Failure(error))
+        return answer.addTimeout(seconds, self._clock, lambda _, __: Failure(error))
 
     @property
     def leader(self) -> NodeId | None:
@@ -365,7 +366,6 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._receive(sender, message)
         else:
             self._take_hint(sender, message)
-        self._alarm.check(self._monotonic())
 
     def _take_hint(self, sender: NodeId, message: PeerMessage) -> None:
         """Of a message that may have been forged, take no more than that there may be something to ask for."""
@@ -436,7 +436,6 @@ class PaxosProtocol(Application, DatagramProtocol):
         if not self._started:
             return  # What is submitted before the start waits for it.
         now = self._monotonic()
-        self._alarm.check(now)
         self._session.flush()
         if self._submissions.leading:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
@@ -558,13 +557,11 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _ask(self, question: int, subject: str, value: bytes | None) -> None:
         now = self._monotonic()
         self._add(self._subjects.ask(question, subject, value, now))
-        self._alarm.check(now)
 
     def _ask_read_point(self) -> int:
         now = self._monotonic()
         number, ready = self._replica.ask_read_point(now)
         self._add(ready)
-        self._alarm.check(now)
         return number
 
     # inside

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.client_door import ClientDoor
+from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
 from txpaxos.core.functional import Timing
 from txpaxos.errors import PaxosError
@@ -81,7 +82,7 @@ class PaxosService(Service):
         closing: list[Deferred[Any]] = [] if self.protocol is None else [self.protocol.stop()]
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
-        return closed.addTimeout(STOP_SECONDS, self._reactor).addBoth(self._stopped)
+        return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._stopped)
 
     def _stopped(self, results: Any) -> None:
         """Everything is closed, or took too long and was given up."""

@@ -96,7 +96,7 @@ class Snapshots:
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        clock: IReactorTime,
         store: Store,
         application: Application,
         applier: Applier,
@@ -108,7 +108,7 @@ class Snapshots:
     ) -> None:
         self.enabled = has_snapshots(application)
         self.replaying = False
-        self._reactor = reactor
+        self._clock = clock
         self._store = store
         self._application = application
         self._applier = applier
@@ -133,8 +133,6 @@ class Snapshots:
         checked = b"%d %d" % (len(chosen.value), zlib.crc32(chosen.value))
         self._log_hash = hashlib.blake2b(checked, digest_size=HASH_BYTES, key=self._log_hash).digest()
         self._log_bytes += SLOT_BYTES + len(chosen.value)
-        if self._taking is not None:
-            self._taking.hurry(self._reactor.seconds())
         if self._log_bytes >= self._policy.log_bytes:
             self._log_bytes = 0
             if self.enabled and self._taking is None and not self.replaying and not self._stopped:
@@ -219,7 +217,7 @@ class Snapshots:
         written.addErrback(self._failed, taking.head.slot)
 
     def _go_on_later(self, taking: _Taking) -> None:
-        taking.next = self._reactor.callLater(0, self._go_on, None, taking)
+        taking.next = self._clock.callLater(0, self._go_on, None, taking)
 
     def _finished(self, _: Snapshot, taking: _Taking) -> None:
         if self._taking is taking:
@@ -247,11 +245,6 @@ class _Taking:
     pieces: Iterator[bytes]
     hasher: hashlib.blake2b
     next: IDelayedCall | None = None
-
-    def hurry(self, now: float) -> None:
-        """The reactor's clock may have been set back: the next piece does not wait for what it was before."""
-        if self.next is not None and self.next.active() and self.next.getTime() > now:
-            self.next.reset(0)
 
 
 def _captured(state: bytes | Iterable[bytes]) -> Iterable[bytes]:

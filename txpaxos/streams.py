@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txpaxos.acquaintances import Acquaintances
+from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
 from txpaxos.outlet import Outlet
@@ -100,7 +101,7 @@ class PeerStream(Protocol):
         self.transport.registerProducer(self, True)
         self._outlet = Outlet(self.transport)
         self._streams.opened(self)
-        self._deadline = self._streams.reactor.callLater(GREETING_SECONDS, self.abort)
+        self._deadline = self._streams.clock.callLater(GREETING_SECONDS, self.abort)
         if self.dialled:
             self._write(self._streams.codec.encode(Hello()))
 
@@ -192,7 +193,7 @@ class PeerStream(Protocol):
     def _challenge(self) -> None:
         """Send the number to the address of the one that this other side says it is."""
         assert self.peer is not None
-        self._challenging = self._streams.reactor.callLater(CHALLENGE_SECONDS, self._challenge)
+        self._challenging = self._streams.clock.callLater(CHALLENGE_SECONDS, self._challenge)
         self._streams.challenge(self.peer, self.token)
 
     def _stand(self) -> None:
@@ -240,6 +241,7 @@ class PeerStreams(ClientFactory):
         self.codec = codec
         self.counters = counters
         self.reactor = reactor
+        self.clock = monotonic_clock(reactor)
         self._addresses = addresses
         self._hosts = {address.host for address in addresses.values()}
         self._acquaintances = acquaintances
@@ -433,7 +435,7 @@ class PeerStreams(ClientFactory):
             return
         seconds = min(REDIAL_SECONDS * 2 ** min(self._failures[peer], 8), REDIAL_SECONDS_MAX)
         self._failures[peer] += 1
-        self._redials[peer] = self.reactor.callLater(seconds, self.meet, peer)
+        self._redials[peer] = self.clock.callLater(seconds, self.meet, peer)
 
     def _connect(self, peer: str) -> PeerStream:
         redial = self._redials.pop(peer, None)

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -144,15 +143,9 @@ def load_application(name: str) -> type[PaxosProtocol]:
 
 
 def makeService(options: Options, reactor: Any = None, disk: Disk | None = None) -> PaxosService:
-    """The service of one node. ``disk``: as of :class:`~txpaxos.service.PaxosService`.
-
-    The reactor's clock is made monotonic before anything is scheduled on it: Twisted's own is the wall clock, and a
-    step of that would fire or stall every timer.
-    """
+    """The service of one node. ``disk``: as of :class:`~txpaxos.service.PaxosService`."""
     if reactor is None:
         from twisted.internet import reactor
-
-        reactor.seconds = time.monotonic  # type: ignore[attr-defined]
     if options["stop-at-eof"]:
         reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
     return PaxosService(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Coroutine
 from typing import IO, Any, TypeAlias, TypeVar
 
@@ -14,6 +13,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 from txpaxos.client import Client
+from txpaxos.clock import MonotonicReactor, monotonic_clock
 from txpaxos.cluster import Cluster
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown
 
@@ -40,8 +40,7 @@ def run(work: Callable[[Any], Work[T]]) -> T:
     """
     from twisted.internet import reactor as installed
 
-    reactor: Any = installed
-    reactor.seconds = time.monotonic  # Its own is the wall clock: a step of that would fire or stall every timer.
+    reactor: Any = MonotonicReactor(installed)
     results: list[T | Failure] = []
     done: Deferred[None] = Deferred()
     interrupted = False
@@ -105,7 +104,7 @@ async def request(
     :raises OutcomeUnknown: if none came, and the request may have had its effect or not.
     """
     client = Client(reactor, cluster, nodes)
-    deadline = reactor.callLater(seconds, client.close)
+    deadline = monotonic_clock(reactor).callLater(seconds, client.close)
     try:
         return await ask(client)
     except (NoQuorum, NotChosen, OutcomeUnknown) as error:

@@ -55,10 +55,10 @@ class SimulatedClient:
         self._outstanding_max = self._rng.choice((1, 1, 4, 16))
         self._think_seconds = self._rng.choice((0.003, 0.02, 0.1))
         self._stopped = False
-        self._reactor = SimulatedReactor(cluster.network, self.name)
-        self._client = Client(self._reactor, cluster.configuration, rng=self._rng, sending=self._sending)
+        self.reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self.reactor, cluster.configuration, rng=self._rng, sending=self._sending)
         self._sessions: dict[int, bytes] = {}
-        self._reactor.callLater(self._rng.random(), self._submit)
+        self.reactor.callLater(self._rng.random(), self._submit)
 
     def stop(self) -> None:
         """Submit nothing more; go on waiting for answers."""
@@ -77,7 +77,7 @@ class SimulatedClient:
         for _ in range(max(1, self._outstanding_max // 2)):  # Within one turn: a run.
             if self.waiting < self._outstanding_max:
                 self.request()
-        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
 
     def _sending(self, run: Run) -> None:
         self._sessions.update(dict.fromkeys(run.sequences, run.session))
@@ -109,6 +109,7 @@ class SimulatedCaller:
 
     def __init__(self, cluster: Cluster, index: int, workload: Callable[[Random], bytes]) -> None:
         self.name = f"caller-{index}"
+        self.reactor: SimulatedReactor | None = None  # It has those of the nodes.
         self.answered = 0
         self._cluster = cluster
         self._workload = workload
@@ -173,9 +174,9 @@ class SimulatedAsker:
         self._rng = cluster.fork_rng()
         self._think_seconds = self._rng.choice((0.01, 0.1))
         self._stopped = False
-        self._reactor = SimulatedReactor(cluster.network, self.name)
-        self._client = Client(self._reactor, cluster.configuration, list(cluster.names), self._rng)
-        self._reactor.callLater(self._rng.random(), self._next)
+        self.reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self.reactor, cluster.configuration, list(cluster.names), self._rng)
+        self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
         """Ask nothing more; go on waiting for the answer."""
@@ -203,7 +204,7 @@ class SimulatedAsker:
             return
         if not self.waiting:
             self.request()
-        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
 
     def _answer(self, result: Any, subject: str, value: bytes | None, known: bytes | None) -> None:
         self.waiting -= 1
@@ -231,11 +232,11 @@ class SimulatedReader:
         self._rng = cluster.fork_rng()
         self._think_seconds = self._rng.choice((0.005, 0.05))
         self._stopped = False
-        self._reactor = SimulatedReactor(cluster.network, self.name)
+        self.reactor = SimulatedReactor(cluster.network, self.name)
         # One that knows a single node reads there, whoever leads; the others find a node that answers.
         nodes = [list(cluster.names), *([name] for name in cluster.names)]
-        self._clients = [Client(self._reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
-        self._reactor.callLater(self._rng.random(), self._next)
+        self._clients = [Client(self.reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
+        self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
         """Read nothing more; go on waiting for the answer."""
@@ -251,7 +252,7 @@ class SimulatedReader:
         if not self.waiting:
             kind: Consistency = "local" if self._rng.random() < 0.1 else "linearizable"
             self._read(self._rng.choice(self._clients), kind, READ_SECONDS_MAX)
-        self._reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
 
     def _read(self, client: Client, kind: Consistency, deadline_seconds: float | None) -> None:
         self.waiting += 1

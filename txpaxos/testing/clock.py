@@ -11,6 +11,8 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
+from txpaxos.clock import WATCH_SECONDS
+
 TICK_SECONDS = 1e-7
 """No timer is more exact than this."""
 
@@ -122,6 +124,7 @@ class ProcessClock:
         self.alive = True
         self._paused_until = 0.0
         self._calls: dict[SimulatedCall, None] = {}
+        self._watchers: list[Callable[[], None]] = []
 
     def seconds(self) -> float:
         """The wall clock."""
@@ -154,8 +157,14 @@ class ProcessClock:
         """The call was made, or cancelled."""
         self._calls.pop(call, None)
 
+    def watch_clock(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` soon after each step of the wall clock, as a thread that compares the clocks would."""
+        self._watchers.append(watcher)
+
     def step_wall_clock(self, seconds: float) -> None:
         """The wall clock steps, and Twisted's timers with it: those that are set are due sooner, or later."""
+        for watcher in self._watchers:
+            self.world.after(WATCH_SECONDS / self.rate, self.run, watcher)
         self.wall_offset += seconds
         for call in self._calls:
             call.when = max(self.world.now, call.when - seconds / self.rate)

@@ -34,7 +34,7 @@ from txpaxos.testing.clients import SimulatedAsker, SimulatedCaller, SimulatedCl
 from txpaxos.testing.clock import World
 from txpaxos.testing.disk import Crash
 from txpaxos.testing.host import Host
-from txpaxos.testing.network import SimulatedNetwork
+from txpaxos.testing.network import SimulatedNetwork, SimulatedReactor
 from txpaxos.testing.watched import watched
 
 PEER_PORT = 1
@@ -178,7 +178,7 @@ class Cluster:
         :raises Violation: if a client's command gets no answer, or nodes stay behind.
         """
         for client in self.clients:
-            client.request()  # Where all clocks were set back, every timer stands still until something arrives.
+            client.request()
             client.stop()
         if any(host.lost and host.alive for host in self.hosts.values()):
             seconds *= ROTTEN_PATIENCE
@@ -277,6 +277,11 @@ class Cluster:
         """The hosts that should work once all is healed."""
         return (host for host in self.hosts.values() if not host.lost)
 
+    def reactors(self) -> list[SimulatedReactor]:
+        """Those of all processes that run, nodes and clients."""
+        nodes = [host.reactor for host in self.hosts.values() if host.alive and host.reactor is not None]
+        return nodes + [client.reactor for client in self.clients if client.reactor is not None]
+
     def note(self, who: str, what: str) -> None:
         """Remember an event for the trace."""
         self.trace.append((self.world.now, who, what))
@@ -298,11 +303,11 @@ class Cluster:
             self.run(0.05)
 
     def _step_clocks(self, won: int) -> None:
-        """All wall clocks step back by an hour, so every timer stands still until something arrives. If that is not at
-        the leader, another may be elected; but only one, and clients do not wait."""
-        for host in self.live():
-            assert host.reactor is not None, host.name
-            host.reactor.step_wall_clock(-CLOCK_STEP_SECONDS)
+        """All wall clocks step by an hour, those of nodes and clients. Timers go on all the same: another leader may be
+        elected, but only one, and clients do not wait."""
+        seconds = self.rng.choice((-CLOCK_STEP_SECONDS, CLOCK_STEP_SECONDS))
+        for reactor in self.reactors():
+            reactor.step_wall_clock(seconds)
         self._answer_within(1.0, "prompt answers")
         self.run(2 * self.timing.liveness_window_seconds[0])
         if self.checker.ballots_won > won + 1:

@@ -139,9 +139,15 @@ def _step_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _step_every_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """As when all machines ask the same time server."""
     seconds = rng.choice((-3600.0, 3600.0))
-    for host in cluster.hosts.values():
-        if host.reactor is not None:
-            host.reactor.step_wall_clock(seconds)
+    for reactor in cluster.reactors():
+        reactor.step_wall_clock(seconds)
+
+
+def _step_a_client_s_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Of one client, so that it alone loses count of its deadlines and attempts."""
+    reactors = [client.reactor for client in cluster.clients if client.reactor is not None]
+    if reactors:
+        rng.choice(reactors).step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
 
 
 def _drift(cluster: Cluster, fault: Fault, rng: Random) -> None:
@@ -332,6 +338,7 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "pause": _pause,
     "clock step": _step_clock,
     "clock step of all": _step_every_clock,
+    "clock step of a client": _step_a_client_s_clock,
     "clock drift": _drift,
     "isolation": _isolate,
     "deafness": _deafen,
