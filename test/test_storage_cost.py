@@ -106,8 +106,8 @@ def test_opening(tmp_path: Path) -> None:
     ("records", "calls"),
     [
         ([], []),
-        ([voted(1)], ["write_at", "sync_data"]),
-        ([voted(slot) for slot in range(16)], ["write_at", "sync_data"]),
+        ([voted(1)], ["write_at", "sync_data", "write_at"]),
+        ([voted(slot) for slot in range(16)], ["write_at", "sync_data", "write_at"]),
         ([subject("s", 1)], ["create", "write_at", "sync", "close", "replace", "sync_directory"]),
     ],
 )

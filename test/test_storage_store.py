@@ -22,7 +22,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import SLOW_SYNC_SECONDS, Work, execute_here
-from txpaxos.storage.identity import Identity, read_identity, write_identity
+from txpaxos.storage.identity import VERSION, Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.store_harness import subject, voted
@@ -78,8 +78,8 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 def test_the_layout(folder: Folder) -> None:
     folder.filled()
     names = sorted(folder.files())
-    assert names[:3] == ["identity", "journal/00000000.segment", "lock"]
-    (file,) = names[3:]
+    assert names[:4] == ["acknowledged", "identity", "journal/00000000.segment", "lock"]
+    (file,) = names[4:]
     top, first, rest = file.split("/")
     assert (top, len(first), len(rest)) == ("subjects", 2, 62)
     folders = [folder.path, *(path for path in folder.path.rglob("*") if path.is_dir())]
@@ -148,7 +148,7 @@ def test_an_unfinished_file_is_nothing_saved(folder: Folder) -> None:
     (folder.path / "subjects" / "ab" / "cdef.new").write_bytes(b"x")
     (folder.path / "journal" / "00000000.segment.new").write_bytes(b"x")
     assert folder.open().load() == []
-    assert sorted(folder.files()) == ["identity", "journal/00000000.segment", "lock"]
+    assert sorted(folder.files()) == ["acknowledged", "identity", "journal/00000000.segment", "lock"]
 
 
 @pytest.mark.parametrize("lost", ["journal", "journal/00000000.segment", "subjects"])
@@ -162,7 +162,7 @@ def test_a_lost_part_of_a_complete_folder_is_refused(folder: Folder, lost: str) 
 def test_a_damaged_identity_is_refused(folder: Folder) -> None:
     folder.filled()
     for payload in (b"", b"\1", b"\2", b"\3", b"\1\x80", b"\2\x80"):
-        file = AtomicFile(Disk(), f"{folder.path}/identity")
+        file = AtomicFile(Disk(), f"{folder.path}/identity", VERSION)
         file.write(payload)
         with pytest.raises(StoreError, match=r"identity is damaged at offset 0: this is no identity"):
             folder.open()

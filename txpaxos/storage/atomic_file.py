@@ -7,7 +7,7 @@ folder is synced. The good copy is touched by nothing but the rename.
 at byte    bytes  what
 =========  =====  ==========================================================
 0          8      ``txpaxosA``
-8          4      format version
+8          4      format version, 1; more where the owner of a file says so
 12         8      serial: 1 for the first state written, then one more each
 20         4      length of the payload
 24         4      crc32 of the 24 bytes before and of the payload
@@ -40,16 +40,21 @@ _PAYLOAD_AT = _HEADER.size + _CHECKSUM.size
 class AtomicFile:
     """One state, kept in the file at ``path``, whose folder exists.
 
-    ``serial`` counts the states written so far; -1 until the file was read.
+    ``serial`` counts the states written so far; -1 until the file was read. ``found_version`` is the format version of
+    what was read, 0 if there was nothing.
+
+    :param version: what is written; older ones are read, too.
     """
 
-    __slots__ = ("_disk", "_failed", "path", "serial")
+    __slots__ = ("_disk", "_failed", "_version", "found_version", "path", "serial")
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, version: int = VERSION) -> None:
         self._disk = disk
         self._failed = False
+        self._version = version
         self.path = path
         self.serial = -1
+        self.found_version = 0
 
     def read(self, *, sync_folder: bool = True) -> bytes | None:
         """The state written last, or ``None`` if there never was one.
@@ -68,7 +73,7 @@ class AtomicFile:
             except FileNotFoundError:
                 self.serial = 0
                 return None
-        self.serial, payload = _unpack(data, self.path)
+        self.found_version, self.serial, payload = _unpack(data, self.path, self._version)
         return payload
 
     def write(self, payload: bytes) -> None:
@@ -83,7 +88,7 @@ class AtomicFile:
             self.read()
         self._failed = True  # until it has worked
         with os_errors("write", self.path):
-            self._replace(_pack(self.serial + 1, payload))
+            self._replace(_pack(self._version, self.serial + 1, payload))
         self._failed = False
         self.serial += 1
 
@@ -99,24 +104,24 @@ class AtomicFile:
         self._disk.sync_directory(os.path.dirname(self.path))
 
 
-def _pack(serial: int, payload: bytes) -> bytes:
-    header = _HEADER.pack(_MAGIC, VERSION, serial, len(payload))
+def _pack(version: int, serial: int, payload: bytes) -> bytes:
+    header = _HEADER.pack(_MAGIC, version, serial, len(payload))
     return header + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(header))) + payload
 
 
-def _unpack(data: bytes, path: str) -> tuple[int, bytes]:
-    """The serial and the payload of a file's bytes; StoreError if they are not exactly what was written."""
+def _unpack(data: bytes, path: str, newest: int) -> tuple[int, int, bytes]:
+    """Version, serial and payload of a file's bytes; StoreError if they are not exactly what was written."""
     if len(data) < _PAYLOAD_AT:
         raise damaged(path, len(data), f"the file ends within its first {_PAYLOAD_AT} bytes")
     magic, version, serial, length = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise damaged(path, 0, "this is no txpaxos state file")
-    if version != VERSION:
-        raise other_version(path, version, VERSION)
+    if not VERSION <= version <= newest:
+        raise other_version(path, version, newest)
     payload = data[_PAYLOAD_AT:]
     if len(payload) != length:
         raise damaged(path, len(data), f"the file has {len(payload)} bytes of state instead of {length}")
     (checksum,) = _CHECKSUM.unpack_from(data, _HEADER.size)
     if checksum != zlib.crc32(payload, zlib.crc32(data[: _HEADER.size])):
         raise damaged(path, _HEADER.size, "the checksum does not match")
-    return serial, payload
+    return version, serial, payload

@@ -40,6 +40,9 @@ class _IdentityOfOld:
     complete: bool
 
 
+VERSION = 2
+"""Of the file, and of the folder with it: from 2 on, the file ``acknowledged`` tells what must be there."""
+
 _PACKING: Packing[Identity | _IdentityOfOld] = Packing({1: _IdentityOfOld, 2: Identity})
 
 

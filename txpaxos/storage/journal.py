@@ -2,7 +2,8 @@
 
 Its laws:
 
-1. A segment is born complete: made under a temporary name, given its full size, synced, renamed, the folder synced.
+1. A segment is born complete: made under a temporary name, given its full size, synced, renamed, the folder synced, and
+   its number told before a frame is written to it.
 2. A frame is appended by one write in place and one sync, and only when the frame before it is synced.
 3. A failed write or sync is final. After a failed sync nobody knows what the disk holds, not even by asking again (the
    kernel may report success for bytes it has dropped), so every later append is refused until a new start has read.
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from txpaxos.errors import StoreError
+from txpaxos.storage.acknowledged import NOTHING, Mark
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, remove_if_there, write_all
 from txpaxos.storage.faults import damaged, os_errors, refused
@@ -43,12 +45,21 @@ class Journal:
     :param identity: of the store, 1 to 2**64 - 1. Stamped into every segment and frame, so that none of another store
         passes for one of this.
     :param segment_bytes: the size of a segment, but for one that must hold a frame bigger than that.
+    :param born: called with the number of each new segment, before it holds a frame.
 
     ``next_position`` is the position of the next frame: how many were ever appended.
     """
 
-    def __init__(self, disk: Disk, directory: str, identity: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: str,
+        identity: int,
+        segment_bytes: int = SEGMENT_BYTES,
+        born: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self._disk = disk
+        self._born = born
         self._directory = directory
         self._identity = identity
         self._segment_bytes = segment_bytes
@@ -64,6 +75,11 @@ class Journal:
         """The position of the oldest frame that is still here."""
         return self._segments[0].first_position
 
+    @property
+    def newest_segment(self) -> int:
+        """The number of the segment that is appended to."""
+        return self._segments[-1].number
+
     def exists(self) -> bool:
         """Whether there is any segment."""
         return bool(self._numbers())
@@ -77,12 +93,19 @@ class Journal:
                 header = SegmentHeader(self._identity, 0, 0, self._size_for(0))
                 self._disk.close(self._birth(header))
 
-    def read(self, reached: Callable[[Frame], bool] = lambda frame: False, *, whole: bool = True) -> list[Frame]:
+    def read(
+        self,
+        reached: Callable[[Frame], bool] = lambda frame: False,
+        *,
+        whole: bool = True,
+        acknowledged: Mark = NOTHING,
+    ) -> list[Frame]:
         """Every frame from the newest one on that has ``reached`` what is looked for, oldest first; or all, if none
         has. ``reached`` is asked from the newest frame backwards, and what is older than that is not read, but for the
         rest of its segment. A torn tail is cut off, and logged.
 
         :param whole: whether "all" must begin with the first frame ever written.
+        :param acknowledged: what must be there at least.
         :raises StoreError: if anything that is read is missing or damaged, or if a segment belongs to another store."""
         with os_errors("read the journal in", self._directory):
             self._disk.sync_directory(self._directory)
@@ -91,7 +114,10 @@ class Journal:
                 raise damaged(self._directory, 0, "there is no journal segment left in this folder")
             for number in numbers:
                 self._read_header(number)
-            return self._read_back(reached, whole)
+            if self.newest_segment < acknowledged.segment:
+                missing = self._segment_path(self.newest_segment + 1)
+                raise damaged(missing, 0, "the file is missing, though it was begun")
+            return self._read_back(reached, whole, acknowledged)
 
     def append(self, body: bytes) -> int:
         """Put one frame on disk. Returns its position.
@@ -180,6 +206,7 @@ class Journal:
         self._segments.append(header)
         self._offset = SECTOR_BYTES
         self._disk.close(full)
+        self._born(number)
 
     # -------------------------------------------------------------- reading
 
@@ -200,12 +227,15 @@ class Journal:
             raise damaged(missing, 0, "the file is missing, though there are segments before and after it")
         self._segments.append(header)
 
-    def _read_back(self, reached: Callable[[Frame], bool], whole: bool) -> list[Frame]:
+    def _read_back(self, reached: Callable[[Frame], bool], whole: bool, acknowledged: Mark) -> list[Frame]:
         newest = self._segments[-1]
         self._path = self._segment_path(newest.number)
         data = self._disk.read(self._path)
         frames = last = Frames(data, newest, self._path)
         self._offset, self.next_position = frames.end, newest.first_position + len(frames)
+        if self.next_position < acknowledged.position:
+            what = f"frame {self.next_position} cannot be read, though {acknowledged.position} frames were acknowledged"
+            raise damaged(self._path, self._offset, what)
         parts: list[list[Frame]] = []
         start = _newest(frames, reached)
         for header, after in zip(self._segments[-2::-1], self._segments[:0:-1], strict=True):

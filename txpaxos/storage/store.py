@@ -17,11 +17,13 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
+from txpaxos.storage.acknowledged import NOTHING, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
 from txpaxos.storage.execute import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
 from txpaxos.storage.faults import damaged, os_errors
 from txpaxos.storage.identity import (
+    VERSION,
     Identity,
     check_identity,
     lock_folder,
@@ -193,12 +195,17 @@ class DiskStore:
             saves.append(records[index:])
             return index is not None
 
-        frames = self._journal.read(reached, whole=not self._is_discarded())
+        acknowledged = self._acknowledged.read() if self._is_marked else None
+        frames = self._journal.read(
+            reached, whole=not self._is_discarded(), acknowledged=NOTHING if acknowledged is None else acknowledged
+        )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
+        subjects = self._subjects.read(acknowledged)
+        self._begin_mark()
         self._stage = "loaded"
         voters = [] if self._identity.voter is None else [self._identity.voter]
-        return [*(record for records in reversed(saves) for record in records), *self._subjects.read(), *voters]
+        return [*(record for records in reversed(saves) for record in records), *subjects, *voters]
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -235,28 +242,43 @@ class DiskStore:
         """See :meth:`Store.close`."""
         if self._stage == "closed":
             return succeed(None)
-        self._stage = "closed"
-        done = self._snapshots.close(lambda: self._execute(self._release))
+        loaded, self._stage = self._stage == "loaded", "closed"
+        done = self._snapshots.close(lambda: self._execute(partial(self._release, loaded)))
         if self._thread is not None:
             done.addBoth(self._stop)
         return done
 
     def _open(self, cluster: str, node: str, random_bytes: Callable[[int], bytes], segment_bytes: int) -> Identity:
         """Find out whose folder this is, and make what a new one needs."""
-        file = self._identity_file = AtomicFile(self._disk, f"{self._directory}/identity")
+        file = self._identity_file = AtomicFile(self._disk, f"{self._directory}/identity", VERSION)
         found = read_identity(file)
         identity = new_identity(cluster, node, random_bytes) if found is None else found
         check_identity(identity, cluster, node, self._directory)
-        self._journal = Journal(self._disk, f"{self._directory}/journal", identity.incarnation, segment_bytes)
-        self._subjects = Subjects(self._disk, f"{self._directory}/subjects")
+        incarnation = identity.incarnation
+        self._acknowledged = mark = Acknowledged(self._disk, f"{self._directory}/acknowledged", incarnation)
+        journal = f"{self._directory}/journal"
+        self._journal = Journal(self._disk, journal, incarnation, segment_bytes, mark.segment_born)
+        self._subjects = Subjects(self._disk, f"{self._directory}/subjects", mark.subject_born)
         if found is None:
             self._refuse_remains()
             write_identity(file, identity)
         if not identity.complete:
             self._journal.create()
+            self._acknowledged.create()
             identity = attrs.evolve(identity, complete=True)
             write_identity(file, identity)
+        self._is_marked = file.found_version in (0, VERSION)
         return identity
+
+    def _begin_mark(self) -> None:
+        """All that there is was read. From now on, less than that is refused at a start; in a folder of an earlier
+        version, too, which is taken over with this."""
+        mark = Mark(self._journal.next_position, self._journal.newest_segment, *self._subjects.names)
+        if self._is_marked:
+            self._acknowledged.begin(mark)
+        else:
+            self._acknowledged.create(mark)
+            write_identity(self._identity_file, self._identity)
 
     def _is_discarded(self) -> bool:
         """Whether somebody put the snapshots aside, to have the state from other nodes."""
@@ -268,7 +290,7 @@ class DiskStore:
         with os_errors("read", self._directory):
             for name in ("journal", "subjects"):
                 ensure_directory(self._disk, f"{self._directory}/{name}")
-            if self._journal.exists() or self._subjects.exist():
+            if self._journal.exists() or self._subjects.exist() or self._acknowledged.exists():
                 raise StoreError(
                     f"{self._directory} holds what a node saved, but no identity file: put that file back, or keep the"
                     f" folder aside and bring the machine back as a new node"
@@ -288,6 +310,8 @@ class DiskStore:
             if voter is not None:
                 self._identity = attrs.evolve(self._identity, voter=voter)
                 write_identity(self._identity_file, self._identity)
+            if body:
+                self._acknowledged.saved(self._journal.next_position)
         except BaseException as error:
             self._failed = f"{self._directory} takes no more after a failed save ({error}); start the node again"
             raise
@@ -303,12 +327,17 @@ class DiskStore:
             self._failed = f"{self._directory} takes no more after a failed drop ({error}); start the node again"
             raise
 
-    def _release(self) -> None:
+    def _release(self, secure: bool) -> None:
         with os_errors("close", self._directory):
             try:
-                self._journal.close()
+                if secure and not self._failed:
+                    self._acknowledged.secure()
             finally:
-                self._disk.close(self._lock)
+                try:
+                    self._acknowledged.close()
+                    self._journal.close()
+                finally:
+                    self._disk.close(self._lock)
 
     def _stop(self, result: T) -> T:
         """The thread has done the last work: end it."""

@@ -1,13 +1,16 @@
 """The states of single decrees: one atomic file per subject, named after the subject's SHA-256.
 
-256 folders share them, so that no folder grows too long: ``subjects/<first two hex digits>/<the other 62>``.
+256 folders share them, so that no folder grows too long: ``subjects/<first two hex digits>/<the other 62>``. How many
+there are, and which, is told elsewhere (:mod:`~txpaxos.storage.acknowledged`), so that one that is gone is missed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from txpaxos.core.ready import SubjectState
+from txpaxos.storage.acknowledged import Mark
 from txpaxos.storage.atomic_file import TEMPORARY, AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
 from txpaxos.storage.faults import damaged, os_errors
@@ -15,10 +18,14 @@ from txpaxos.storage.records import decode, encode
 
 
 class Subjects:
-    """The subjects' states under ``directory``, which exists. Call :meth:`read` first."""
+    """The subjects' states under ``directory``, which exists. Call :meth:`read` first.
 
-    def __init__(self, disk: Disk, directory: str) -> None:
+    :param born: called with the SHA-256 of a subject's name, as a number, when its first state is on disk.
+    """
+
+    def __init__(self, disk: Disk, directory: str, born: Callable[[int], None] = lambda name: None) -> None:
         self._disk = disk
+        self._born = born
         self._directory = directory
         self._folders: set[str] = set()
         self._files: dict[str, AtomicFile] = {}
@@ -29,10 +36,19 @@ class Subjects:
             not name.endswith(TEMPORARY) for folder in self._list() for name in self._disk.list_directory(folder)
         )
 
-    def read(self) -> list[SubjectState]:
+    @property
+    def names(self) -> tuple[int, int]:
+        """How many subjects have a file, and the exclusive or of the SHA-256 of their names."""
+        names = 0
+        for file in self._files.values():
+            names ^= _name(file.path)
+        return len(self._files), names
+
+    def read(self, acknowledged: Mark | None = None) -> list[SubjectState]:
         """The state of each subject, by the subject's name. It is on disk when this returns.
 
-        :raises StoreError: if a file is damaged or cannot be read."""
+        :param acknowledged: which must be there, if that is known.
+        :raises StoreError: if a file is missing or damaged, or cannot be read."""
         states: dict[str, SubjectState] = {}
         with os_errors("read", self._directory):
             self._disk.sync_directory(self._directory)
@@ -47,6 +63,8 @@ class Subjects:
                         state = self._decode(payload, file.path)
                         states[state.subject] = state
                         self._files[state.subject] = file
+        if acknowledged is not None:
+            self._refuse_missing(acknowledged)
         return [states[subject] for subject in sorted(states)]
 
     def write(self, state: SubjectState) -> None:
@@ -62,7 +80,21 @@ class Subjects:
                 with os_errors("create", folder):
                     ensure_directory(self._disk, folder)
                 self._folders.add(folder)
+        born = not file.serial
         file.write(encode((state,)))
+        if born:
+            self._born(_name(file.path))
+
+    def _refuse_missing(self, acknowledged: Mark) -> None:
+        """Refuse other files than those acknowledged, and at most one: that was being made when the process ended."""
+        count, names = self.names
+        if count == acknowledged.subjects + 1:
+            newest = names ^ acknowledged.names
+            if any(_name(file.path) == newest for file in self._files.values()):
+                return
+        if (count, names) != (acknowledged.subjects, acknowledged.names):
+            what = f"of {acknowledged.subjects} subjects' files at least one is missing ({count} are here)"
+            raise damaged(self._directory, 0, what)
 
     def _list(self) -> list[str]:
         """The folders that hold the files."""
@@ -81,3 +113,9 @@ class Subjects:
         if not isinstance(state, SubjectState) or self._path(state.subject) != path:
             raise damaged(path, 0, "this is not the state of the subject that the file is named after")
         return state
+
+
+def _name(path: str) -> int:
+    """The SHA-256 of the name of the subject whose file is at ``path``, as a number."""
+    _, folder, rest = path.rsplit("/", 2)
+    return int(folder + rest, 16)

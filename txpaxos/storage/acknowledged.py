@@ -1,0 +1,234 @@
+"""How far a store has come, told by a file of its own: what vanishes from the other files is missed by it.
+
+A journal whose last frames were zeroed looks like one that ended there, and one whose newest segment was removed like
+one that never had it; a subject whose file is gone looks like one that nobody asked about. So the file ``acknowledged``
+holds a :class:`Mark`: the position of the next frame, the number of the newest segment, and how many subjects have a
+file, and which. A start that finds less is refused.
+
+The mark never runs ahead of what is on disk: it is written after the sync that it tells of. It must not cost a second
+sync for each save either. So there are four slots, each in a block of its own:
+
+* Two are *noted*: one write without a sync, in turn, after the sync of each save and before the save is told. The
+  kernel has them, so they survive the process, however it ends, and they are exact. Power takes them along, mostly.
+* Two are *secured*: one write and one sync, in turn, when a segment is born, before its first frame; when a subject's
+  first file is there, before that save is told; when the store was loaded, and when it is closed; and with every
+  :data:`SECURED_SAVES` saves.
+
+A write that is cut short damages one slot and leaves the other of its pair. The slot with the highest serial counts.
+
+=============  =====  ====================================================================
+slot at        bytes  what
+=============  =====  ====================================================================
+0              8      ``txpaxosM``
+8              4      format version
+12             8      identity of the store
+20             8      serial: one more with each write of any slot
+28             8      position: how many frames the journal has
+36             8      number of the newest segment
+44             8      how many subjects have a file
+52             32     the SHA-256 of their names, all of them combined by exclusive or
+84             4      crc32 of the 84 bytes before; zeros follow up to byte 4096
+=============  =====  ====================================================================
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import attrs
+
+from txpaxos.errors import StoreError
+from txpaxos.storage.atomic_file import TEMPORARY
+from txpaxos.storage.disk import Disk, remove_if_there, write_all
+from txpaxos.storage.faults import damaged, os_errors, other_version, refused
+
+VERSION = 1
+SLOT_BYTES = 4096
+SECURED_SAVES = 256
+"""So many saves at most are told by slots that are not synced."""
+
+_MAGIC = b"txpaxosM"
+_SLOT = struct.Struct("<8sIQQQQQ32s")
+_CHECKSUM = struct.Struct("<I")
+_NAMES_BYTES = 32
+_SECURED_AT = 0  # Two slots from here on, and two from there on: `SLOT_BYTES` tells one of a pair from the other.
+_NOTED_AT = 2 * SLOT_BYTES
+_FILE_BYTES = 4 * SLOT_BYTES
+
+
+@attrs.frozen
+class Mark:
+    """All of this is on disk, and more may be.
+
+    :ivar position: how many frames the journal has.
+    :ivar segment: the number of its newest segment.
+    :ivar subjects: how many subjects have a file.
+    :ivar names: the exclusive or of the SHA-256 of their names, as a number.
+    """
+
+    position: int = 0
+    segment: int = 0
+    subjects: int = 0
+    names: int = 0
+
+
+NOTHING = Mark()
+
+
+class Acknowledged:
+    """The mark of one store, in the file at ``path``.
+
+    :param identity: of the store.
+    """
+
+    def __init__(self, disk: Disk, path: str, identity: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._identity = identity
+        self._position = self._segment = self._subjects = self._names = 0  # The mark that is written next.
+        self._serial = 0
+        self._secure_at = _SECURED_AT
+        self._note_at = _NOTED_AT
+        self._unsecured = 0
+        self._handle = -1
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        folder, name = os.path.split(self._path)
+        return name in self._disk.list_directory(folder)
+
+    def create(self, mark: Mark = NOTHING) -> None:
+        """Make the file, with ``mark`` in every slot, in place of whatever there is.
+
+        :raises StoreError: if that fails."""
+        self._set(mark)
+        with os_errors("create", self._path):
+            handle = self._disk.create(self._path + TEMPORARY)
+            try:
+                self._disk.allocate(handle, _FILE_BYTES)
+                for at in range(0, _FILE_BYTES, SLOT_BYTES):
+                    write_all(self._disk, handle, self._next_slot(), at)
+                self._disk.sync(handle)
+            finally:
+                self._disk.close(handle)
+            self._disk.replace(self._path + TEMPORARY, self._path)
+            self._disk.sync_directory(os.path.dirname(self._path))
+
+    def read(self) -> Mark:
+        """What was acknowledged at least.
+
+        :raises StoreError: if the file is missing or damaged, or belongs to another store."""
+        with os_errors("read", self._path):
+            remove_if_there(self._disk, self._path + TEMPORARY)
+            try:
+                data = self._disk.read(self._path)
+            except FileNotFoundError:
+                raise damaged(self._path, 0, "the file is missing that tells how far this store has come") from None
+        if len(data) != _FILE_BYTES:
+            raise damaged(self._path, min(len(data), _FILE_BYTES), f"it has {len(data)} bytes instead of {_FILE_BYTES}")
+        secured, self._secure_at = self._newest(data, _SECURED_AT)
+        noted, self._note_at = self._newest(data, _NOTED_AT)
+        if secured is None:
+            raise damaged(self._path, 0, "neither of the two slots that were synced in turn can be read")
+        self._serial, mark = secured if noted is None else max(secured, noted, key=lambda slot: slot[0])
+        self._set(mark)
+        return mark
+
+    def begin(self, mark: Mark) -> None:
+        """The store was loaded, and holds all that ``mark`` tells."""
+        self._set(mark)
+        self.note()
+        self.secure()
+
+    def saved(self, position: int) -> None:
+        """A save is on disk, and the journal has ``position`` frames. Call this before the save is told."""
+        self._position = position
+        self.note()
+
+    def segment_born(self, number: int) -> None:
+        """The journal has a new segment. Call this before it has a frame."""
+        self._segment = number
+        self.secure()
+
+    def subject_born(self, name: int) -> None:
+        """One more subject has a file; ``name`` is the SHA-256 of the subject's. Call this before its save is told."""
+        self._subjects += 1
+        self._names ^= name
+        self.secure()
+
+    def note(self) -> None:
+        """Write the mark, without a sync, but now and then.
+
+        :raises StoreError: if that fails. This is as final as a failed save."""
+        self._unsecured += 1
+        if self._unsecured >= SECURED_SAVES:
+            self.secure()
+        else:
+            self._write(self._note_at)
+            self._note_at ^= SLOT_BYTES
+
+    def secure(self) -> None:
+        """Write the mark, and wait until it is on disk.
+
+        :raises StoreError: if that fails. This is as final as a failed save."""
+        self._write(self._secure_at)
+        try:
+            self._disk.sync_data(self._handle)
+        except OSError as error:
+            raise refused("write", self._path, error) from error
+        self._secure_at ^= SLOT_BYTES
+        self._unsecured = 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            self._disk.close(handle)
+
+    def _write(self, at: int) -> None:
+        try:
+            if self._handle < 0:
+                self._handle = self._disk.open(self._path)
+            write_all(self._disk, self._handle, self._next_slot(), at)
+        except OSError as error:
+            raise refused("write", self._path, error) from error
+
+    def _set(self, mark: Mark) -> None:
+        self._position, self._segment, self._subjects, self._names = attrs.astuple(mark)
+
+    def _next_slot(self) -> bytes:
+        self._serial += 1
+        names = self._names.to_bytes(_NAMES_BYTES, "little")
+        counts = self._position, self._segment, self._subjects
+        fields = _SLOT.pack(_MAGIC, VERSION, self._identity, self._serial, *counts, names)
+        return fields + _CHECKSUM.pack(zlib.crc32(fields))
+
+    def _newest(self, data: bytes, pair_at: int) -> tuple[tuple[int, Mark] | None, int]:
+        """Of a pair of slots, serial and mark of the newer one that can be read, and where to write the next."""
+        slots = [(self._unpack(data, at), at) for at in (pair_at, pair_at + SLOT_BYTES)]
+        found = [(slot, at) for slot, at in slots if slot is not None]
+        if not found:
+            return None, pair_at
+        newest, at = max(found, key=lambda entry: entry[0][0])
+        return newest, at ^ SLOT_BYTES
+
+    def _unpack(self, data: bytes, at: int) -> tuple[int, Mark] | None:
+        """Serial and mark of the slot at ``at``, if it can be read."""
+        end = at + _SLOT.size
+        if _CHECKSUM.unpack_from(data, end) != (zlib.crc32(data[at:end]),):
+            return None
+        magic, version, identity, serial, position, segment, subjects, names = _SLOT.unpack_from(data, at)
+        if magic != _MAGIC:
+            return None
+        if version != VERSION:
+            raise other_version(self._path, version, VERSION)
+        if identity != self._identity:
+            raise StoreError(
+                f"{self._path} belongs to another store ({identity:x}, this is {self._identity:x}):"
+                f" put back the file that was there"
+            )
+        return serial, Mark(position, segment, subjects, int.from_bytes(names, "little"))
