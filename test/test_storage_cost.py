@@ -69,6 +69,7 @@ def test_a_save_on_the_reactor_s_thread(tmp_path: Path) -> None:
     begun = time.perf_counter()
     store._journal._next_segment(0)
     report("a new segment", [time.perf_counter() - begun])
+    report("the mark of a save", timed(ROUNDS, store._acknowledged.saved))
     disk.idle = True
     report("one vote, without its write and sync", timed(ROUNDS, lambda number: store.save([voted(number, VALUE)])))
     report("16 votes, without their write and sync", timed(ROUNDS, lambda number: store.save(group(number))))

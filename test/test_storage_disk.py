@@ -165,12 +165,19 @@ class VolatileDisk(Disk):
         self.names_on_disk = dict(self.names)
         self.handles: dict[int, File] = {}
         self.locked: dict[int, str] = {}
+        self.renamed: list[tuple[str, str]] = []  # folders, whose new names are not on disk yet
         self.next_handle = 100
 
     def lose_power(self) -> None:
         """Every process is gone, and so is what was in memory only."""
         self.handles.clear()
         self.locked.clear()
+        while self.renamed:
+            source, target = self.renamed.pop()
+            if self.rng.random() < 0.5:
+                move(self.names, target, source)
+            else:
+                move(self.names_on_disk, source, target)
         for path in sorted(self.names.keys() | self.names_on_disk.keys()):
             kept = self.names if self.rng.random() < 0.5 else self.names_on_disk
             if path in kept:
@@ -208,6 +215,10 @@ class VolatileDisk(Disk):
 
     def sync_directory(self, path: str) -> None:
         self._exists(path)
+        for source, target in self.renamed:
+            if os.path.dirname(source) == path:
+                move(self.names_on_disk, source, target)
+        self.renamed = [pair for pair in self.renamed if os.path.dirname(pair[0]) != path]
         for name in self.names.keys() | self.names_on_disk.keys():
             if os.path.dirname(name) == path and name in self.names:
                 self.names_on_disk[name] = self.names[name]
@@ -277,6 +288,11 @@ class VolatileDisk(Disk):
         self.locked.pop(handle, None)
 
     def replace(self, source: str, target: str) -> None:
+        self._exists(source)
+        if self.names[source] is None:
+            move(self.names, source, target)
+            self.renamed.append((source, target))
+            return
         self.names[target] = self._file(source)
         del self.names[source]
 
@@ -293,6 +309,12 @@ class VolatileDisk(Disk):
         file = self.names[path]
         assert file is not None, path
         return file
+
+
+def move(names: dict[str, File | None], source: str, target: str) -> None:
+    """Rename a folder among ``names``, and with it what is in it."""
+    for path in [path for path in names if path == source or path.startswith(f"{source}/")]:
+        names[target + path.removeprefix(source)] = names.pop(path)
 
 
 # --------------------------------------------------------- both do the same
@@ -493,3 +515,16 @@ def test_a_volatile_disk_forgets_what_was_not_synced() -> None:
         seen.add(disk.read("/file") if "/file" in disk.names else None)
     parts = {name: name.encode() * SECTOR for name in "ab"} | {"0": bytes(SECTOR)}
     assert seen == {None, *(parts[x] + parts[y] for x in "ab" for y in "b0")}
+
+
+def test_a_folder_that_is_renamed_takes_along_what_is_in_it(disk_and_folder: tuple[FaultyDisk, str]) -> None:
+    disk, folder = disk_and_folder
+    before, after = os.path.join(folder, "before"), os.path.join(folder, "after")
+    disk.make_directory(before)
+    disk.close(disk.create(f"{before}/file"))
+    disk.replace(before, after)
+    disk.sync_directory(folder)
+    assert disk.list_directory(after) == ["file"]
+    assert disk.list_directory(folder) == ["after"]
+    with pytest.raises(FileNotFoundError):
+        disk.list_directory(before)

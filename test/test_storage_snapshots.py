@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +17,10 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from test.test_storage_contract import ReactorThread
-from test.test_storage_disk import FaultyDisk, UnsyncedDisk
+from test.test_storage_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk, crash_after, crash_before
 from txpaxos.core.ready import Checkpoint, JournalRecord, Promised, Record, SubjectState
 from txpaxos.errors import StoreError
+from txpaxos.storage.disk import Disk
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.records import decode
@@ -45,10 +48,10 @@ class Folder:
         """The disk of the store opened last."""
         return self.disks[-1]
 
-    def open(self, **options: Any) -> DiskStore:
+    def open(self, inner: Disk | None = None, **options: Any) -> DiskStore:
         """A store that is loaded; the one before it is dead."""
         self.kill()
-        self.disks.append(FaultyDisk(UnsyncedDisk()))
+        self.disks.append(FaultyDisk(inner or UnsyncedDisk()))
         options = {**OPTIONS, **options}
         store = DiskStore(self.path, "cluster", "node-1", disk=self.disk, **options)
         self.loaded = store.load()
@@ -198,6 +201,101 @@ def test_snapshots_that_were_put_aside_are_done_without(folder: Folder) -> None:
     take(store, 20)
     folder.open()
     assert folder.loaded == records(20)
+
+
+def aside(folder: Folder) -> list[str]:
+    """The names of what was put aside."""
+    return sorted(path.name for path in folder.path.iterdir() if path.name.startswith("snapshots."))
+
+
+@pytest.mark.parametrize("checkpoint_first", [True, False])
+def test_what_was_put_aside_excuses_nothing_once_the_state_is_there_again(
+    folder: Folder, checkpoint_first: bool
+) -> None:
+    store = folder.open()
+    for slot in (5, 10, 15):
+        take(store, slot)
+    for name in ("snapshots.discarded", "snapshots.discarded-1"):
+        (folder.path / "snapshots").rename(folder.path / name)
+        store = folder.open()
+        assert aside(folder)[0] == name
+        if checkpoint_first:
+            take(store, 20)
+        else:
+            finish(folder, store, 20)
+            wait(store.save([Checkpoint(20), Promised(BALLOT)]))
+    assert aside(folder) == ["snapshots.replaced", "snapshots.replaced-1"]
+    (folder.path / "snapshots").rename(folder.path / "lost")
+    with pytest.raises(StoreError, match=r"it begins with frame \d+, and no snapshot stands for those before it"):
+        folder.open()
+
+
+def finish(folder: Folder, store: DiskStore, slot: int) -> None:
+    """A snapshot at ``slot`` from a peer, without its Checkpoint."""
+    peer = MemoryStore()
+    peer.load()
+    writer = store.receive_snapshot(slot)
+    wait(writer.write_raw(take(peer, slot).read(0, 1 << 20)))
+    wait(writer.finish())
+
+
+def test_what_was_put_aside_excuses_nothing_where_the_journal_tells_all(folder: Folder) -> None:
+    store = folder.open(segment_bytes=1 << 20)
+    for slot in (5, 10):
+        take(store, slot)
+    for name in ("replaced", "discarded"):
+        (folder.path / f"snapshots.{name}").mkdir()
+    folder.open()
+    assert aside(folder) == ["snapshots.replaced", "snapshots.replaced+"]
+    assert folder.loaded == records(10)
+
+
+def test_a_snapshot_older_than_what_the_journal_goes_on_from_is_not_the_state(folder: Folder) -> None:
+    store = folder.open()
+    for slot in (20, 30, 40):
+        take(store, slot)
+    (folder.path / "snapshots").rename(folder.path / "snapshots.discarded")
+    store = folder.open()
+    finish(folder, store, 25)
+    assert aside(folder) == ["snapshots.discarded"]
+    store = folder.open()
+    assert aside(folder) == ["snapshots.discarded"]
+    wait(store.save([Checkpoint(25), *records(30), *records(40)]))
+    assert aside(folder) == ["snapshots.replaced"]
+
+
+def test_a_crash_at_every_step_of_having_the_state_again(tmp_path: Path) -> None:
+    """Whatever step is the last: what was put aside excuses its loss until there is a state, and not once there is."""
+    for at, fault in itertools.product(range(200), (crash_before, crash_after)):
+        disk = VolatileDisk(random.Random(at))
+        folder = Folder(Path("/data"))
+        store = folder.open(inner=disk)
+        for slot in (5, 10, 15):
+            take(store, slot)
+        disk.replace("/data/snapshots", "/data/snapshots.discarded")
+        disk.sync_directory("/data")
+        store = folder.open(inner=disk)
+        folder.disk.at, folder.disk.fault = len(folder.disk.calls) + at, fault
+        try:
+            finish(folder, store, 20)
+            wait(store.save([Checkpoint(20), Promised(BALLOT)]))
+            ended = True
+        except Crash:
+            ended = False
+        folder.kill()
+        disk.lose_power()
+        excused = folder.open(inner=disk).snapshot is None
+        assert any(name.startswith("/data/snapshots.discarded") for name in disk.names) == excused
+        for name in [name for name in disk.names if name.startswith("/data/snapshots/")]:
+            del disk.names[name]
+        if excused:
+            folder.open(inner=disk)
+        else:
+            with pytest.raises(StoreError, match="no snapshot stands for those before it"):
+                folder.open(inner=disk)
+        if ended:
+            break
+    assert at > 10
 
 
 def test_what_a_crash_left_too_much_of_goes_at_the_start(folder: Folder) -> None:

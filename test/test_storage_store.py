@@ -179,6 +179,7 @@ def test_an_identity_comes_back(tmp_path: Path) -> None:
 
 def test_a_folder_of_before_there_were_newcomers_opens(folder: Folder) -> None:
     folder.filled()
+    (folder.path / "identity").unlink()  # Of the format before.
     file = AtomicFile(Disk(), f"{folder.path}/identity")
     (incarnation,) = {store.incarnation for store in folder.stores}
     fields = {"cluster": "cluster", "node": "node-1", "incarnation": incarnation, "complete": True}

@@ -97,6 +97,10 @@ class Checkpoints:
         """The frame at ``position``, which comes after all those before, holds ``records``."""
         self._found += [(record.slot, position) for record in records if isinstance(record, Checkpoint)]
 
+    def reach_back_to(self, slot: int) -> bool:
+        """Whether one of them is not after ``slot``."""
+        return any(found <= slot for found, _ in self._found)
+
     def forget_before(self, slot: int) -> int:
         """The position from which on the journal is needed beside a snapshot at ``slot``, or newer ones: that of the
         last Checkpoint which is not after it; 0 if there is none."""

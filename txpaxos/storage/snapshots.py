@@ -219,8 +219,8 @@ class Snapshots:
     """The snapshots in ``directory``. Call :meth:`load` first.
 
     :param start_execute: makes what does the writing, when that is needed first.
-    :param forget_before: told the slot of the older snapshot that is kept when there is a new one: what a node with
-        that older one needs not need not be kept. What it returns is waited for.
+    :param forget_before: told the slot of the older snapshot that is kept when there is a new one, 0 if there is none:
+        what a node with that older one needs not need not be kept. What it returns is waited for.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class Snapshots:
         before = self.newest
         path = self.path(writer.slot)
         snapshot = self.newest = Snapshot(writer.slot, writer.size_bytes, path, self.disk)
-        forgotten = succeed(None) if before is None else self._forget_before(before.slot)
+        forgotten = self._forget_before(0 if before is None else before.slot)
         return forgotten.addCallback(lambda _: snapshot)
 
     def close(self, release_store: Callable[[], Deferred[None]]) -> Deferred[None]:

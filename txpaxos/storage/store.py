@@ -44,6 +44,9 @@ DISCARDED = "snapshots.discarded"
 """Rename the folder of the snapshots to this (and something after it), and the node does without: it takes the state
 from the others, and keeps what it promised."""
 
+REPLACED = "snapshots.replaced"
+"""What the store renames that to once the state is there again: a folder of this name has no meaning any more."""
+
 
 class Store(Protocol):
     """Where a node keeps what it must not forget."""
@@ -196,13 +199,17 @@ class DiskStore:
             return index is not None
 
         acknowledged = self._acknowledged.read() if self._is_marked else None
+        self._discarded = self._find_discarded()
         frames = self._journal.read(
-            reached, whole=not self._is_discarded(), acknowledged=NOTHING if acknowledged is None else acknowledged
+            reached, whole=not self._discarded, acknowledged=NOTHING if acknowledged is None else acknowledged
         )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
         subjects = self._subjects.read(acknowledged)
         self._begin_mark()
+        if not self._journal.first_position:
+            self._rename_discarded()  # The journal tells all from the beginning.
+        self._check_discarded()
         self._stage = "loaded"
         voters = [] if self._identity.voter is None else [self._identity.voter]
         return [*(record for records in reversed(saves) for record in records), *subjects, *voters]
@@ -280,10 +287,30 @@ class DiskStore:
             self._acknowledged.create(mark)
             write_identity(self._identity_file, self._identity)
 
-    def _is_discarded(self) -> bool:
-        """Whether somebody put the snapshots aside, to have the state from other nodes."""
+    def _find_discarded(self) -> list[str]:
+        """What snapshots somebody has put aside, to have the state from other nodes, and the state is not there yet."""
         with os_errors("read", self._directory):
-            return any(name.startswith(DISCARDED) for name in self._disk.list_directory(self._directory))
+            return [name for name in self._disk.list_directory(self._directory) if name.startswith(DISCARDED)]
+
+    def _check_discarded(self) -> None:
+        """If the state is there again, in a complete snapshot, with the Checkpoint from which on the journal goes on,
+        then what was put aside has done its work: it must not excuse what is lost later."""
+        newest = self._snapshots.newest
+        if self._discarded and newest is not None and self._checkpoints.reach_back_to(newest.slot):
+            self._rename_discarded()
+
+    def _rename_discarded(self) -> None:
+        with os_errors("rename what was put aside in", self._directory):
+            taken = set(self._disk.list_directory(self._directory)) if self._discarded else set()
+            for name in self._discarded:
+                target = REPLACED + name.removeprefix(DISCARDED)
+                while target in taken:
+                    target += "+"
+                taken.add(target)
+                self._disk.replace(f"{self._directory}/{name}", f"{self._directory}/{target}")
+            if self._discarded:
+                self._disk.sync_directory(self._directory)
+        self._discarded = []
 
     def _refuse_remains(self) -> None:
         """Refuse to start anew on top of what somebody saved: the identity was lost, and who knows what with it."""
@@ -305,6 +332,8 @@ class DiskStore:
         try:
             if body:
                 self._checkpoints.note(log, self._journal.append(body))
+                if self._discarded:
+                    self._check_discarded()
             for state in subjects:
                 self._subjects.write(state)
             if voter is not None:
@@ -317,11 +346,13 @@ class DiskStore:
             raise
 
     def _forget_before(self, slot: int) -> None:
-        """Drop what of the journal is not needed beside a snapshot at ``slot``. As final as a save, if it fails."""
+        """There is a new snapshot. Drop what of the journal is not needed beside the one before it, at ``slot``; 0 if
+        there was none. As final as a save, if it fails."""
         if self._failed:
             raise StoreError(self._failed)
         position = self._checkpoints.forget_before(slot)
         try:
+            self._check_discarded()
             self._journal.drop_before(position)
         except BaseException as error:
             self._failed = f"{self._directory} takes no more after a failed drop ({error}); start the node again"

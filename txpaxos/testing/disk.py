@@ -52,6 +52,7 @@ class SimulatedDisk(Disk):
         self._folders: dict[str, _Folder] = {"/": _Folder()}
         self._handles: dict[int, tuple[str, _File]] = {}
         self._locks: dict[int, str] = {}
+        self._renamed: list[tuple[str, str]] = []  # Folders that were, and whose new names are not durable yet.
         self._next_handle = 3
 
     # system calls
@@ -72,6 +73,7 @@ class SimulatedDisk(Disk):
         folder = self._folder(path)
         self._call("sync_directory", path)
         folder.durable = dict(folder.seen)
+        self._renamed = [pair for pair in self._renamed if os.path.dirname(pair[0]) != path]
 
     def lock(self, path: str) -> int:
         self._call("lock", path)
@@ -154,6 +156,12 @@ class SimulatedDisk(Disk):
         old, old_name = self._parent(source)
         new, new_name = self._parent(target)
         self._call("rename", target)
+        if old_name not in old.seen:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        if old.seen[old_name] is None:
+            assert old is new, (source, target)
+            self._move_folder(source, target)
+            self._renamed.append((source, target))
         new.seen[new_name] = old.seen.pop(old_name)
 
     def unlink(self, path: str) -> None:
@@ -172,6 +180,10 @@ class SimulatedDisk(Disk):
             if self._rng.random() < 0.5:
                 folder.durable = dict(folder.seen)  # Names may get to the platter without being asked to.
             folder.seen = dict(folder.durable)
+        while self._renamed:
+            source, target = self._renamed.pop()
+            if os.path.basename(target) not in self._folder(os.path.dirname(target)).seen:
+                self._move_folder(target, source)
         files = {id(file): file for folder in self._folders.values() for file in folder.seen.values() if file}
         for file in files.values():
             if file.unsynced or not file.size_synced:
@@ -246,6 +258,10 @@ class SimulatedDisk(Disk):
         if folder is None or (path != "/" and name not in self._folders[parent].seen):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return folder
+
+    def _move_folder(self, source: str, target: str) -> None:
+        for path in [path for path in self._folders if path == source or path.startswith(f"{source}/")]:
+            self._folders[target + path.removeprefix(source)] = self._folders.pop(path)
 
     def _parent(self, path: str) -> tuple[_Folder, str]:
         parent, name = os.path.split(path)
