@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from txpaxos.storage import disk as disk_module
-from txpaxos.storage.disk import Disk, ensure_directory, remove_if_there, write_all
+from txpaxos.storage.disk import Disk, Standing, ensure_directory, remove_if_there, write_all
 
 SECTOR = 512
 
@@ -207,6 +207,13 @@ class VolatileDisk(Disk):
         if os.path.dirname(path) not in self.names:
             raise FileNotFoundError(errno.ENOENT, path)
         self.names[path] = None
+
+    def inspect(self, path: str, follow: bool = False) -> Standing:
+        self._exists(path)
+        return Standing("folder", 0o700, 0) if self.names[path] is None else Standing("file", 0o600, 0)
+
+    def user(self) -> int:
+        return 0
 
     def list_directory(self, path: str) -> list[str]:
         self._exists(path)

@@ -9,9 +9,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
+from typing import Literal, NamedTuple, TypeAlias
 
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's own cache
+
+
+Kind: TypeAlias = Literal["file", "folder", "link", "other"]
+
+
+class Standing(NamedTuple):
+    """What a name stands for: its kind, its permission bits, and the number of the user it belongs to."""
+
+    kind: Kind
+    mode: int
+    owner: int
 
 
 class Disk:
@@ -20,6 +33,18 @@ class Disk:
     def make_directory(self, path: str) -> None:
         """Create one folder. FileExistsError if something has that name."""
         os.mkdir(path, 0o700)
+
+    def inspect(self, path: str, follow: bool = False) -> Standing:
+        """What something is, and whose. FileNotFoundError if it is absent.
+
+        :param follow: if it is a symbolic link, tell of what it points to."""
+        found = os.stat(path, follow_symlinks=follow)
+        kinds: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+        return Standing(kinds.get(stat.S_IFMT(found.st_mode), "other"), stat.S_IMODE(found.st_mode), found.st_uid)
+
+    def user(self) -> int:
+        """The number of the user whom what this process makes belongs to."""
+        return os.geteuid()
 
     def list_directory(self, path: str) -> list[str]:
         """The names in a folder, in no particular order."""

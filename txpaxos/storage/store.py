@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
+from txpaxos.storage.access import refuse_foreign_hands
 from txpaxos.storage.acknowledged import NOTHING, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
@@ -130,7 +131,8 @@ class DiskStore:
 
     ``sync_seconds`` is what was measured at first (``None`` if nothing was).
 
-    :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written.
+    :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written, or if other
+        users may write in it.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class DiskStore:
         self._stage = "opened"  # then "loaded", at the end "closed"; "unreadable" if loading failed
         with os_errors("create", self._directory):
             ensure_directory(disk, self._directory)
+        refuse_foreign_hands(disk, self._directory)
         self._lock = lock_folder(disk, self._directory)
         try:
             self._identity = self._open(cluster, node, random_bytes, segment_bytes)
