@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from test.fakes import THREE, framed
 from test.fuzz import INPUTS, nothing_kept
 from test.stream_side import Side, fail_dial, hang_up, said_by
-from txpaxos.core.messages import Fetch
+from txpaxos.core.messages import Ballot, Fetch, Heartbeat, PromiseLog
 from txpaxos.core.ready import PeerMet
 from txpaxos.streams import (
     ANSWER_BYTES_WAITING_MAX,
@@ -24,9 +24,11 @@ from txpaxos.streams import (
     WAITING_BYTES_MAX,
 )
 from txpaxos.wire.codec import Codec, Way
-from txpaxos.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX
+from txpaxos.wire.frames import FRAME_BYTES_FREE, FRAME_BYTES_MAX, GREETING_BYTES_MAX
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
+PROMISE_LOG = said_by("b", PromiseLog(Ballot(1, "a"), 1))[:20]
+HEARTBEAT = said_by("b", Heartbeat(Ballot(1, "b")))[:20]
 BAD, STRANGERS = "bad frame on a stream", "too many strangers on streams"
 
 
@@ -206,10 +208,20 @@ def test_a_stranger_may_claim_only_little(side: Side) -> None:
 
 def test_a_peer_may_claim_as_much_as_a_frame_holds(side: Side) -> None:
     stream, transport = side.greeted("b")
-    stream.dataReceived(FRAME_BYTES_MAX.to_bytes(4, "big") + bytes(100))
+    stream.dataReceived(FRAME_BYTES_MAX.to_bytes(4, "big") + PROMISE_LOG)
     assert not transport.disconnected
     stream, transport = side.greeted("c")
     stream.dataReceived((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+    assert transport.disconnected
+    assert side.counters == {BAD: 1}
+
+
+def test_a_peer_may_claim_no_more_than_the_kind_of_its_message_needs(side: Side) -> None:
+    stream, transport = side.greeted("b")
+    stream.dataReceived((FRAME_BYTES_FREE + 1).to_bytes(4, "big"))
+    stream.dataReceived(HEARTBEAT[:3])
+    assert not transport.disconnected
+    stream.dataReceived(HEARTBEAT[3:])
     assert transport.disconnected
     assert side.counters == {BAD: 1}
 

@@ -35,7 +35,7 @@ from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
 from txpaxos.outlet import Outlet
-from txpaxos.wire.codec import Codec, Received, Way
+from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
@@ -83,7 +83,7 @@ class PeerStream(Protocol):
         self.dialled = peer is not None
         self.greeted = False
         self._streams = streams
-        self._splitter = FrameSplitter()
+        self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
         self._outlet: Outlet
         self._incarnation: int | None = None
         self._paused = False

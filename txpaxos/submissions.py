@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import attrs
+from attrs.validators import ge, le
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txpaxos.applier import Applier
 from txpaxos.errors import Overloaded, PaxosError, ValueTooLarge
 from txpaxos.sessions import Outcome, expired
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, encode_batch
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, RUNS_MAX, Run, encode_batch
 
 Outcomes: TypeAlias = Sequence[Outcome]
 """One for each command of a run, in their order."""
@@ -39,7 +40,7 @@ class CommandLimits:
 
     command_bytes_max: int = COMMAND_BYTES_MAX
     batch_bytes: int = 2**19
-    batch_commands: int = 1024
+    batch_commands: int = attrs.field(default=1024, validator=[ge(1), le(RUNS_MAX - 1)])
     waiting_commands_max: int = 2**16
     waiting_bytes_max: int = 2**27
     forward_seconds: float = 0.25
@@ -200,17 +201,18 @@ class Submissions:
     def due(self, now: float) -> tuple[Run, ...]:
         """What a follower must pass on to its leader now, as much as one message should hold. Ask until it is empty."""
         due: list[Run] = []
-        room = self._limits.batch_bytes
+        room, count = self._limits.batch_bytes, self._limits.batch_commands
         while (wake_at := self.wake_at) is not None and wake_at <= now:
             caller = self._due[0].caller
             # Acknowledged before it got into the log, by a caller that gave up, or too late for its session.
             self._settle_known(caller)
             if not caller.missing:
                 continue
-            if due and caller.size_bytes > room:
+            if due and (caller.size_bytes > room or len(caller.run.payloads) > count):
                 break
             due.append(caller.run)
             room -= caller.size_bytes
+            count -= len(caller.run.payloads)
             self._forward(caller, now + self._forward_seconds(caller))
             caller.attempts += 1
         return tuple(due)

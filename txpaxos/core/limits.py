@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import attrs
+from attrs.validators import ge, le
+
+VALUES_MAX = 4096
+VOTES_MAX = 4096
+"""No message has more chosen values or votes."""
 
 
 @attrs.frozen
@@ -18,6 +23,6 @@ class Limits:
 
     window_slots: int = 8
     window_bytes: int = 8 * 2**20
-    ahead_slots: int = 32
-    fetch_values: int = 1024
+    ahead_slots: int = attrs.field(default=32, validator=[ge(1), le(VOTES_MAX)])
+    fetch_values: int = attrs.field(default=1024, validator=[ge(1), le(VALUES_MAX)])
     fetch_bytes: int = 2**20

@@ -7,13 +7,14 @@ the client picks; the answer repeats it. A node greets with :class:`Welcome`; th
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import attrs
+import msgspec
 
 from txpaxos.errors import CodecError
 from txpaxos.packing import Packing
-from txpaxos.wire.commands import Count, Payloads, Session, check_count
+from txpaxos.wire.commands import PAYLOADS_MAX, Count, Payloads, Session, check_count
 from txpaxos.wire.header import Header
 
 CLIENT_MAGIC = b"\x97C"
@@ -92,7 +93,7 @@ class Answer:
     """The commands from ``request`` on were applied. ``results`` are what ``apply`` returned, as MessagePack."""
 
     request: Count
-    results: tuple[bytes, ...]
+    results: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=PAYLOADS_MAX)]
 
 
 @attrs.frozen

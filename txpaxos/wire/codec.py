@@ -19,6 +19,10 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+import attrs
+import msgspec
+
+from txpaxos.core.limits import VALUES_MAX, VOTES_MAX
 from txpaxos.core.messages import (
     AboutSubject,
     Accept,
@@ -43,9 +47,12 @@ from txpaxos.core.messages import (
     Truncated,
 )
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
-from txpaxos.packing import Packing
+from txpaxos.packing import Packing, limited
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, check_shape
+from txpaxos.wire.frames import FRAME_BYTES_MAX
 from txpaxos.wire.header import Header
 from txpaxos.wire.peer_messages import (
+    PART_BYTES_MAX,
     AskAudit,
     Audit,
     Challenge,
@@ -59,6 +66,7 @@ from txpaxos.wire.peer_messages import (
 
 PEER_MAGIC = b"\x97P"
 SUBJECT_BYTES_MAX = 2**16 - 1
+FORWARD_BYTES_UNCOUNTED = 2**20
 
 # Kind numbers are never used again for something else.
 _ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
@@ -95,7 +103,45 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     28: AskAudit,
 }
 _one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
-_all_but_about_subject = Packing[PeerMessage](_ALL_BUT_ABOUT_SUBJECT)
+
+
+@attrs.frozen
+class _Apart:
+    """A Forward whose runs are not looked into."""
+
+    runs: msgspec.Raw
+
+
+_decode_runs_apart = msgspec.msgpack.Decoder(_Apart).decode
+_decode_whole_forward = msgspec.msgpack.Decoder(Forward).decode
+
+
+def _decode_forward(body: bytes | memoryview) -> Forward:
+    """Count the commands before they are decoded: there may be very many in few bytes."""
+    if len(body) > FORWARD_BYTES_UNCOUNTED:
+        check_shape(memoryview(_decode_runs_apart(body).runs))
+    return _decode_whole_forward(body)
+
+
+_all_but_about_subject = Packing[PeerMessage](
+    _ALL_BUT_ABOUT_SUBJECT,
+    {
+        PromiseLog: limited(PromiseLog, values=VALUES_MAX, votes=VOTES_MAX),
+        ChosenValues: limited(ChosenValues, values=VALUES_MAX),
+        Forward: _decode_forward,
+    },
+)
+
+
+FRAME_BYTES_MAX_OF_KIND: dict[int, int] = {
+    _ABOUT_SUBJECT: COMMAND_BYTES_MAX + 2**17,
+    11: FRAME_BYTES_MAX,
+    12: 2 * COMMAND_BYTES_MAX,
+    15: 2 * COMMAND_BYTES_MAX,
+    17: 2 * COMMAND_BYTES_MAX,
+    24: PART_BYTES_MAX + 2**10,
+}
+"""How big a frame of some kinds may be; all others have at most what is free."""
 
 
 class Way(enum.Enum):

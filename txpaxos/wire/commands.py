@@ -28,13 +28,22 @@ RUN_BYTES = 2**16
 RUN_COMMANDS = 1024
 """No further command joins a run beyond these, so a bigger command is a run by itself."""
 
+PAYLOADS_MAX = 4096
+RUNS_MAX = 2048
+BATCH_COMMANDS_MAX = 2 * PAYLOADS_MAX
+"""No run has more commands, no batch and no message more runs and more commands in all: they would take a node much
+longer to take apart, and many times the memory, than the bytes that they came in."""
+
+_SHAPE_BYTES = 2**20
+"""Of what is shorter, the commands need not be counted before it is decoded: they cannot be so many that it matters."""
+
 _BORN_BYTES = 8
 _RANDOM_BYTES = 16
 _COUNT_MAX = 2**64 - 1
 
 Session: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES_MIN, max_length=SESSION_BYTES_MAX)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-Payloads: TypeAlias = Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1)]
+Payloads: TypeAlias = Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1, max_length=PAYLOADS_MAX)]
 
 
 class Run(NamedTuple):
@@ -81,8 +90,22 @@ def session_born(session: bytes) -> int:
     return int.from_bytes(session[:_BORN_BYTES], "big")
 
 
+Runs: TypeAlias = Annotated[tuple[Run, ...], msgspec.Meta(max_length=RUNS_MAX)]
+
+
+class _Shape(NamedTuple):
+    """A run whose parts are not looked into."""
+
+    session: msgspec.Raw
+    sequence: msgspec.Raw
+    acknowledged: msgspec.Raw
+    payloads: msgspec.Raw
+
+
+_Shapes: TypeAlias = Annotated[tuple[_Shape, ...], msgspec.Meta(max_length=RUNS_MAX)]
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Run, ...]).decode
+_decode = msgspec.msgpack.Decoder(Runs).decode
+_decode_shapes = msgspec.msgpack.Decoder(_Shapes).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
 
 
@@ -92,6 +115,11 @@ def encode_batch(runs: Sequence[Run]) -> bytes:
     :raises ValueError: if a command is not one: no node could read it again once it is chosen.
     """
     check_runs(runs)
+    count = sum(len(run.payloads) for run in runs)
+    if len(runs) > RUNS_MAX or count > BATCH_COMMANDS_MAX:
+        raise ValueError(
+            f"{count} commands in {len(runs)} runs: at most {BATCH_COMMANDS_MAX} in {RUNS_MAX} are one value"
+        )
     return _VERSION_BYTE + _encode(runs) if runs else b""
 
 
@@ -105,12 +133,36 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
     if value[0] != BATCH_VERSION:
         raise CodecError(f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere")
     try:
+        check_shape(memoryview(value)[1:])
         runs = _decode(memoryview(value)[1:])
         for run in runs:
             check_count(run.sequence, len(run.payloads))
     except (msgspec.MsgspecError, ValueError) as error:
         raise CodecError(f"no batch of commands: {error}") from None
     return runs
+
+
+def check_shape(runs: memoryview) -> None:
+    """Look whether there are too many commands in an encoded array of runs, without decoding them.
+
+    :raises ValueError: if there are, or if it is no such array.
+    """
+    if len(runs) <= _SHAPE_BYTES:
+        return
+    count = sum(_length(memoryview(shape.payloads)) for shape in _decode_shapes(runs))
+    if count > BATCH_COMMANDS_MAX:
+        raise ValueError(f"{count} commands at once: at most {BATCH_COMMANDS_MAX} are taken")
+
+
+def _length(array: memoryview) -> int:
+    """How many items a MessagePack array says that it has; none if it is no array."""
+    match array[0]:
+        case 0xDC:
+            return int.from_bytes(array[1:3], "big")
+        case 0xDD:
+            return int.from_bytes(array[1:5], "big")
+        case first:
+            return first & 0x0F if first & 0xF0 == 0x90 else 0
 
 
 def check_count(first: int, count: int) -> None:
@@ -148,6 +200,8 @@ def check_runs(runs: Iterable[Run]) -> None:
     :raises ValueError: naming the first run that is not one.
     """
     for session, sequence, acknowledged, payloads in runs:
+        if len(payloads) > PAYLOADS_MAX:
+            raise ValueError(f"a run of {len(payloads)} commands: at most {PAYLOADS_MAX} go together")
         if not (
             type(session) is bytes
             and SESSION_BYTES_MIN <= len(session) <= SESSION_BYTES_MAX

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from txpaxos.errors import CodecError, ValueTooLarge
+from txpaxos.wire.header import KIND_AT
 
 DATAGRAM_BYTES_MAX = 1400
 """What fits one packet nearly everywhere, so that IP never has to cut it. Bigger messages take a stream."""
@@ -15,7 +16,11 @@ FRAME_BYTES_MAX = 64 * 2**20
 GREETING_BYTES_MAX = 1024
 """The biggest message a stranger may send."""
 
+FRAME_BYTES_FREE = 2**16
+"""So big may every message be, of whatever kind."""
+
 _LENGTH_BYTES = 4
+_KIND_AT = _LENGTH_BYTES + KIND_AT
 
 
 def frame(message: bytes) -> bytes:
@@ -31,11 +36,13 @@ def frame(message: bytes) -> bytes:
 class FrameSplitter:
     """Cuts what comes on one stream into messages. Holds what has come and not been taken, never what is announced.
 
+    :param kinds: of kinds of messages that may be bigger than :data:`FRAME_BYTES_FREE`, how big; of all if not given.
     :ivar frame_bytes_max: the biggest message taken. Raise it once the other side has shown who it is.
     """
 
-    def __init__(self, frame_bytes_max: int = GREETING_BYTES_MAX) -> None:
+    def __init__(self, frame_bytes_max: int = GREETING_BYTES_MAX, kinds: Mapping[int, int] | None = None) -> None:
         self.frame_bytes_max = frame_bytes_max
+        self._kinds = kinds
         self._buffer = bytearray()
 
     @property
@@ -62,6 +69,11 @@ class FrameSplitter:
             if length > self.frame_bytes_max:
                 buffer.clear()
                 raise CodecError(f"message of {length} bytes on a stream: at most {self.frame_bytes_max} are taken")
+            if length > FRAME_BYTES_FREE and self._kinds is not None and len(buffer) > _KIND_AT:
+                most = self._kinds.get(buffer[_KIND_AT], FRAME_BYTES_FREE)
+                if length > most:
+                    buffer.clear()
+                    raise CodecError(f"message of {length} bytes on a stream: of its kind at most {most} are taken")
             if len(buffer) < end:
                 return
             message = bytes(memoryview(buffer)[_LENGTH_BYTES:end])

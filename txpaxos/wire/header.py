@@ -28,6 +28,7 @@ from txpaxos.errors import CodecError, ConfigError
 
 VERSION = 1
 NAME_BYTES_MAX = 255
+KIND_AT = 3
 
 _BEFORE_CHECKSUM = struct.Struct(">2sBB")
 _AFTER_CHECKSUM = struct.Struct(">8sQBB")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import attrs
+import msgspec
 from attrs.validators import ge
 
 from txpaxos.core.messages import Message, Slot
-from txpaxos.wire.commands import Run, check_count
+from txpaxos.wire.commands import Runs, check_count
+
+PART_BYTES_MAX = 2**20
+"""The longest part of a snapshot that is taken."""
+
+Hash: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
 @attrs.frozen
@@ -36,10 +42,10 @@ class Proof:
 class Forward:
     """A follower to the leader: please propose these, somebody gave them to me. Nothing is on disk for it."""
 
-    runs: tuple[Run, ...] = attrs.field()
+    runs: Runs = attrs.field()
 
     @runs.validator
-    def _check(self, _: Any, runs: tuple[Run, ...]) -> None:
+    def _check(self, _: Any, runs: Runs) -> None:
         for run in runs:
             check_count(run.sequence, len(run.payloads))
 
@@ -62,7 +68,7 @@ class SnapshotPart:
     slot: Slot = attrs.field(validator=ge(1))
     size_bytes: int = attrs.field(validator=ge(0))
     offset: int = attrs.field(validator=ge(0))
-    data: bytes
+    data: Annotated[bytes, msgspec.Meta(max_length=PART_BYTES_MAX)]
 
 
 @attrs.frozen
@@ -71,8 +77,8 @@ class Audit:
     ends in ``log_hash``, my application has come to a state with this ``state_hash``."""
 
     slot: Slot = attrs.field(validator=ge(1))
-    log_hash: bytes
-    state_hash: bytes
+    log_hash: Hash
+    state_hash: Hash
 
 
 @attrs.frozen
