@@ -37,6 +37,7 @@ PROTOCOL_ROOMS = (
     *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.arguments"),
     "txpaxos.audits",
     "txpaxos.acquaintances",
+    "txpaxos.log_lines",
     "txpaxos.clock",
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
     "txpaxos.node_status",

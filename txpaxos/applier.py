@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost
+from txpaxos.log_lines import Sparing, for_log, text_of
 from txpaxos.sessions import Outcome, Sessions, raised, returned
 from txpaxos.wire.commands import Run, decode_batch
 
@@ -37,6 +38,7 @@ class Applier:
         self.applied_through: Slot = 0
         self._apply = apply
         self._depth = sys.getrecursionlimit()
+        self._lines = Sparing()
 
     def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
         """Apply the value of the next slot, run by run.
@@ -71,7 +73,10 @@ class Applier:
                 f" be trusted any more; start the node again, and it applies that slot anew"
             ) from error
         except BaseException as error:
-            self.log.failure("apply raised at slot {slot} for {command!r}", slot=slot, command=command[:80])
+            more = self._lines.admits("apply raised")
+            if more is not None:
+                line = "apply raised at slot {slot} for {command!r}{more}"
+                self.log.failure(line, for_log(), slot=slot, command=command[:80], more=more)
             return raised(type(error).__name__, text_of(error))
 
 
@@ -82,11 +87,3 @@ def _depth() -> int:
     while frame is not None:
         frame, depth = frame.f_back, depth + 1
     return depth
-
-
-def text_of(error: BaseException) -> str:
-    """What an exception says. Some say nothing, and raise another when they are asked."""
-    try:
-        return str(error)
-    except Exception:
-        return ""

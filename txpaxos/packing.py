@@ -7,7 +7,7 @@ decoder of its own. Numbers are never used again for something else: they stand 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, cast, get_type_hints
 
 import attrs
 import msgspec
@@ -50,7 +50,7 @@ class Packing(Generic[T]):
         if decode is None:
             raise ValueError(f"unknown kind {kind}")
         try:
-            return decode(body)
+            return cast(T, decode(body))
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"kind {kind}: {error}") from None
 
@@ -66,7 +66,7 @@ def limited(cls: type[T], **lengths_max: int) -> Callable[[bytes | memoryview], 
         if field.name in lengths_max:
             kind = Annotated[kind, msgspec.Meta(max_length=lengths_max[field.name])]
         fields[field.name] = attrs.field(type=kind, default=field.default)
-    decode = msgspec.msgpack.Decoder(attrs.make_class(cls.__name__, fields)).decode
+    decode: Decode = msgspec.msgpack.Decoder(attrs.make_class(cls.__name__, fields)).decode
 
     def decoder(body: bytes | memoryview) -> T:
         twin = decode(body)

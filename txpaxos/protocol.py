@@ -51,6 +51,7 @@ from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
 from txpaxos.network import WAYS, Network
 from txpaxos.node_status import NodeStatus
 from txpaxos.performer import Performer
@@ -145,6 +146,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         )
         self._received: dict[Slot, Snapshot] = {}
         self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
+        self._lines = Sparing(monotonic)
         self._audit_asked_at: dict[NodeId, float] = {}
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
@@ -469,10 +471,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self._stopping:
             return
         line = "node {node} gives up: {reason}"
+        reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
-            self.log.critical(line, node=self.node, reason=failure.getErrorMessage())
+            self.log.critical(line, node=self.node, reason=reason)
         else:  # An invariant: its traceback says which.
-            self.log.failure(line, failure, node=self.node, reason=failure.getErrorMessage())
+            self.log.failure(line, for_log(failure), node=self.node, reason=reason)
         try:  # A subclass may have a `stop` of its own, or overwrite what it needs.
             maybeDeferred(self.stop).addErrback(lambda _: None)
         finally:
@@ -499,20 +502,29 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _tell_leadership(self, fact: LeadershipFact) -> None:
         match fact:
             case LeadershipAcquired():
-                self.log.info("node {node} leads with ballot {ballot}", node=self.node, ballot=str(fact.ballot))
+                more = self._lines.admits("leads")
+                if more is not None:
+                    line = "node {node} leads with ballot {ballot}{more}"
+                    self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
                 self._submissions.lead()
                 self._call_hook(self.leadership_acquired)
             case LeadershipLost():
-                self.log.info("node {node} no longer leads with {ballot}", node=self.node, ballot=str(fact.ballot))
+                more = self._lines.admits("no longer leads")
+                if more is not None:
+                    line = "node {node} no longer leads with {ballot}{more}"
+                    self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
                 self._submissions.follow()
                 self._call_hook(self.leadership_lost)
             case LeadershipChanged():
-                self.log.info(
-                    "node {node} follows {current} (before: {previous})",
-                    node=self.node,
-                    current=fact.current or "nobody",
-                    previous=fact.previous or "nobody",
-                )
+                more = self._lines.admits("follows")
+                if more is not None:
+                    self.log.info(
+                        "node {node} follows {current} (before: {previous}){more}",
+                        node=self.node,
+                        current=printable(fact.current or "nobody"),
+                        previous=printable(fact.previous or "nobody"),
+                        more=more,
+                    )
                 if not self._submissions.leading:
                     self._submissions.follow()
                 self._call_hook(self.leadership_changed, fact.previous, fact.current)
@@ -526,7 +538,10 @@ class PaxosProtocol(Application, DatagramProtocol):
         except KeyboardInterrupt:
             raise
         except BaseException:
-            self.log.failure("{hook} raised", hook=getattr(hook, "__name__", repr(hook)))
+            name = getattr(hook, "__name__", repr(hook))
+            more = self._lines.admits(f"{name} raised")
+            if more is not None:
+                self.log.failure("{hook} raised{more}", for_log(), hook=name, more=more)
 
     # from compaction
 

@@ -33,6 +33,7 @@ from txpaxos.applier import Applier
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import CodecError, PaxosError, StoreError
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, for_log, printable, text_of
 from txpaxos.sessions import Sessions
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
@@ -146,7 +147,8 @@ class Snapshots:
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), snapshot)
         if head.cluster != self._cluster:
-            raise StoreError(f"the snapshot at slot {snapshot.slot} is of cluster {head.cluster}, not {self._cluster}")
+            other = printable(head.cluster)
+            raise StoreError(f"the snapshot at slot {snapshot.slot} is of cluster {other}, not {self._cluster}")
         sessions = Sessions()
         try:
             state = _state(chunks, sessions)
@@ -156,8 +158,8 @@ class Snapshots:
         except StoreError:
             raise
         except Exception as error:
-            self.log.failure("restore raised at slot {slot}", slot=snapshot.slot)
-            reason = f"{type(error).__name__}: {error}"
+            self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
+            reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
         self._applier.install(snapshot.slot, sessions)
         self._log_hash = head.log_hash
@@ -230,10 +232,11 @@ class Snapshots:
         if self._stopped:
             return
         line = "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
+        reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
-            self.log.error(line, slot=slot, reason=failure.getErrorMessage())
+            self.log.error(line, slot=slot, reason=reason)
         else:
-            self.log.failure(line, failure, slot=slot, reason=failure.getErrorMessage())
+            self.log.failure(line, for_log(failure), slot=slot, reason=reason)
 
 
 @attrs.define(eq=False)
