@@ -293,6 +293,21 @@ class TestSnapshots:
         assert log.values_from(1) == [b"1", b"2", b"3"]
         assert log.votes_from(1) == ()
 
+    def test_recovery_believes_no_vote_beside_a_slot_of_which_nothing_is_known(self) -> None:
+        """The crash came before the Checkpoint of another node's snapshot was saved; now that snapshot is gone."""
+        stale: list[LogRecord] = [Voted(ONE, 1, b"a", 0), Voted(ONE, 2, b"never chosen", 1)]
+        log = Log.recover([*stale, Voted(TWO, 6, b"f", 5)])
+        assert log.chosen_through == 1
+        assert log.values_from(1) == [b"a"]
+        assert [vote.slot for vote in log.votes_from(1)] == [2, 6]
+
+    def test_a_snapshot_without_its_checkpoint_is_noticed(self) -> None:
+        records: list[LogRecord] = [Checkpoint(3), Promised(ONE)]
+        assert Log.recover(records, 5).lacks_checkpoint(5)
+        assert not Log.recover(records, 3).lacks_checkpoint(3)
+        assert not Log.recover([*records, Checkpoint(5, installed=True)], 5).lacks_checkpoint(5)
+        assert not Log.recover(records).lacks_checkpoint(0)
+
 
 def check_recovery(live: Log, disk: list[LogRecord]) -> int:
     """A node rebuilt from ``disk`` promises and has voted the same, and knows a prefix.
@@ -350,3 +365,54 @@ def test_a_log_whose_snapshot_was_put_aside_remembers_what_came_after() -> None:
     assert [vote.slot for vote in log.votes_from(1)] == [12]
     log.install(10)
     assert log.advance() == [Chosen(11, b"k")]
+
+
+LOST: list[LogRecord] = [
+    Checkpoint(10),
+    Promised(TWO),
+    Learned(11, (b"k", b"l")),
+    Voted(TWO, 14, b"n", 12),
+    Voted(TWO, 16, b"p", 12),
+]
+"""The snapshot at slot 10 is gone."""
+
+
+class TestLostMemory:
+    def test_what_it_can_answer_for_begins_above_the_lost_snapshot(self) -> None:
+        log = Log.recover(LOST)
+        assert log.lost_through == 10
+        assert log.known_from(11, 9, 99) == [b"k", b"l"]
+        assert log.known_from(12, 9, 99) == [b"l"]
+        assert log.known_from(11, 1, 99) == log.known_from(11, 9, 1) == [b"k"]
+        assert log.known_from(1, 9, 99) == log.known_from(13, 9, 99) == []
+        assert [log.known_through(first_slot) for first_slot in (1, 11, 12, 13)] == [0, 12, 12, 12]
+
+    def test_a_journal_that_reaches_further_back_helps(self) -> None:
+        """Two checkpoints are in it, and all that was learned in between."""
+        between: list[LogRecord] = [Checkpoint(7), Learned(8, (b"h",)), Voted(ONE, 9, b"i", 8), Voted(ONE, 10, b"j", 9)]
+        log = Log.recover([*between, Voted(ONE, 11, b"k", 10), *LOST])
+        assert log.lost_through == 7
+        assert log.known_from(8, 9, 99) == [b"h", b"i", b"j", b"k", b"l"]
+
+    def test_it_ends_when_all_up_to_there_is_known_again(self) -> None:
+        log = Log.recover(LOST)
+        log.install(9)
+        assert log.lost_through == 10
+        log.learn(10, b"j")
+        log.advance()
+        assert (log.lost_through, log.chosen_through) == (0, 12)
+        log = Log.recover(LOST)
+        log.install(10)
+        assert log.lost_through == 0
+
+    def test_a_checkpoint_below_the_lost_slots_carries_them_on(self) -> None:
+        """The journal before it is not read any more."""
+        log = Log.recover(LOST)
+        log.install(8)
+        records = log.checkpoint(8)
+        assert records[0] == Checkpoint(10, installed=True)
+        again = Log.recover([Checkpoint(8, installed=True), *records], 8)
+        assert (again.lost_through, again.chosen_through) == (10, 8)
+        assert again.known_from(11, 9, 99) == [b"k", b"l"]
+        again.install(10)
+        assert again.checkpoint(10)[0] == Promised(TWO)

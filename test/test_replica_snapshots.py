@@ -3,16 +3,20 @@ another node's."""
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from test.core_node import campaign, elect, sent, settle
 from test.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from txpaxos.core.functional import Timing
+from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
+    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
@@ -137,6 +141,66 @@ class TestBehind:
                     behind += ready.behind == to
         assert asked == {("a",), ("c",)}
         assert behind > 3
+
+
+LOST: tuple[LogRecord, ...] = (Checkpoint(10), Promised(TWO), Learned(11, (b"11", b"12")), Voted(TWO, 14, b"14", 12))
+"""What is left of a node when its snapshot at slot 10 is gone."""
+
+
+class TestLostSnapshot:
+    @pytest.mark.parametrize("first_slot", [1, 10])
+    def test_it_promises_nothing_about_slots_whose_votes_it_has_lost(self, first_slot: int) -> None:
+        replica = make(saved=LOST)
+        ready = replica.receive("c", PrepareLog(THREE, first_slot), 0.0)
+        assert (ready.save, ready.send) == ((), ())
+        assert replica.dropped["candidate at slots of a lost snapshot"] == 1
+
+    def test_above_them_it_promises_and_tells_what_it_knows(self) -> None:
+        replica = make(saved=LOST)
+        ready = replica.receive("c", PrepareLog(THREE, 11), 0.0)
+        assert sent(ready, PromiseLog) == [PromiseLog(THREE, 11, (b"11", b"12"), (Vote(14, TWO, b"14"),))]
+        ready = make(saved=LOST).receive("c", PrepareLog(THREE, 13), 0.0)
+        assert sent(ready, PromiseLog) == [PromiseLog(THREE, 13, (), (Vote(14, TWO, b"14"),))]
+
+    def test_what_does_not_fit_a_promise_comes_first(self) -> None:
+        replica = make(saved=LOST, limits=Limits(fetch_values=1))
+        ready = replica.receive("c", PrepareLog(THREE, 11), 0.0)
+        assert ready.save == ()
+        assert sent(ready, ChosenValues) == [ChosenValues(11, (b"11",), 12)]
+        assert sent(replica.receive("c", Fetch(12), 0.0), ChosenValues) == [ChosenValues(12, (b"12",), 12)]
+
+    def test_a_candidate_behind_it_is_told_what_it_still_knows(self) -> None:
+        replica = make(saved=(Learned(1, (b"1", b"2")), *LOST))
+        ready = replica.receive("c", PrepareLog(THREE, 2), 0.0)
+        assert ready.save == ()
+        assert sent(ready, ChosenValues) == [ChosenValues(2, (b"2",), 2)]
+
+    def test_it_does_not_campaign_and_asks_every_other_node_instead(self) -> None:
+        replica = make(saved=LOST)
+        ready, asked, sought = replica.tick(0.0), set(), 0
+        for _ in range(30):
+            assert ready.wake_at is not None
+            ready = replica.tick(ready.wake_at)
+            assert {type(envelope.message) for envelope in ready.send} <= {Fetch}
+            asked |= {envelope.to for envelope in ready.send}
+            sought += len(ready.send)
+        assert asked == {("a",), ("c",)}
+        assert replica.receive("c", Truncated(90), 9.0).behind == "c"
+        replica.install(89, 9.0)
+        assert any(sent(replica.tick(9.0 + second), Canvass) for second in range(9))
+
+    def test_what_a_crash_kept_from_being_saved_comes_first(self) -> None:
+        """A snapshot is there, and the Checkpoint that belongs to it is not."""
+        saved: list[LogRecord] = [Voted(ONE, 6, b"never chosen", 5), Voted(TWO, 9, b"9", 5)]
+        replica = make(saved=saved)
+        assert replica.missing_checkpoint() == ()
+        replica = Replica("b", "abc", Random(1), 0.0, saved, base=8)
+        missing = replica.missing_checkpoint()
+        assert missing == (Checkpoint(8, installed=True), Promised(TWO), Voted(TWO, 9, b"9", 8))
+        replica = Replica("b", "abc", Random(1), 0.0, [*saved, *missing], base=8)
+        assert replica.missing_checkpoint() == ()
+        saved += [*missing, Voted(TWO, 10, b"10", 9)]
+        assert Replica("b", "abc", Random(1), 0.0, saved).recovered() == ()
 
 
 class TestInstall:

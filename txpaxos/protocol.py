@@ -32,7 +32,6 @@ from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, ChosenValues, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
-    Checkpoint,
     Chosen,
     Installed,
     LeadershipAcquired,
@@ -317,7 +316,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         now = self._monotonic()
         members = tuple(self.cluster.members)
         self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base)
-        self._refuse_lost_state(max((one.slot for one in log if isinstance(one, Checkpoint)), default=0))
+        if missing := self._replica.missing_checkpoint():
+            self._performer.add(Ready(save=(*missing, *self._peers_met())))
+        self._refuse_lost_state(self._replica.log.lost_through)
         self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing)
         known: list[Chosen | SubjectChosen | Installed] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
@@ -337,8 +338,8 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._tick()
 
     def _refuse_lost_state(self, slot: Slot) -> None:
-        """What led to ``slot`` was compacted. If its snapshot was put aside, only other nodes have that state."""
-        if slot <= self._replica.log.chosen_through:
+        """What led to ``slot`` was compacted, and the snapshot of it is gone: only other nodes have that state."""
+        if not slot:
             return
         if len(self.cluster.members) == 1:
             raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")

@@ -4,6 +4,7 @@ Laws:
 
 * One promise holds for all slots (*Paxos Made Simple*, section 3). It never goes down, and no vote is above it.
 * A chosen slot keeps its value for ever.
+* A vote of this node is a chosen value only where this node learned so itself, in the history that its records tell.
 * Whatever changes here comes back as the record to save; a node rebuilt from its records answers as it did before.
 * What a snapshot holds may be forgotten: every slot below ``first_slot`` is chosen, and only its value is not here.
 """
@@ -34,43 +35,70 @@ class Log:
         self._votes: dict[Slot, Proposal] = {}
         # Chosen, but above a slot that is still unknown.
         self._learned: dict[Slot, bytes] = {}
+        # The highest Checkpoint among the records, and the last slot at or below it of which nothing is known.
+        self._checkpoint = self._lost_through = 0
 
     @classmethod
     def recover(cls, records: Iterable[LogRecord], base: Slot = 0) -> Log:
         """The log that saved ``records``, in the order in which it did. Every slot up to ``base`` is in a snapshot, and
         records of it may be missing."""
         log = cls(base)
-        hint: Slot = 0
-        # What is chosen up to here this node may never have learned: it got a snapshot instead, which is there no more.
-        overtaken = base
+        believed = base
         for record in records:
             match record:
                 case Promised():
                     log.promise(record.ballot)
                 case Voted():
                     # A vote was cast at a slot not known to be chosen; Learned, where there is one, came after it.
+                    believed = log._believe_votes(believed, record.chosen_through)
                     log.promised = max(log.promised, record.ballot)
                     if record.slot > base:
                         log._votes[record.slot] = Proposal(record.ballot, record.value)
-                    hint = max(hint, record.chosen_through)
                 case Learned():
                     known = enumerate(record.values, record.first_slot)
                     log._learned.update((slot, value) for slot, value in known if slot > base)
-                case Checkpoint(installed=False):
-                    hint = max(hint, record.slot)
                 case Checkpoint():  # pragma: no branch
-                    log._believe_votes(overtaken + 1, hint)
-                    overtaken = max(overtaken, record.slot)
-        log._believe_votes(overtaken + 1, hint)
+                    if not record.installed:
+                        believed = log._believe_votes(believed, record.slot)
+                    # What a snapshot of another node stands for this node may never have learned.
+                    believed = max(believed, record.slot)
+                    log._checkpoint = max(log._checkpoint, record.slot)
+        log._lost_through = log._checkpoint
+        while log._lost_through in log._learned:
+            log._lost_through -= 1
         log.advance()
         return log
 
-    def _believe_votes(self, first_slot: Slot, through: Slot) -> None:
-        """This node had learned what is chosen there: its own vote's value, or else it has saved a Learned. Where there
-        is neither, both were compacted, and the snapshot that held them was put aside."""
-        for slot in range(first_slot, through + 1):
-            if slot not in self._learned and slot in self._votes:
-                self._learned[slot] = self._votes[slot].value
+    def _believe_votes(self, after: Slot, through: Slot) -> Slot:
+        """This node had learned every slot up to ``through``, and up to ``after`` that was said before.
+
+        Where it did so one slot after the other, it has saved a Learned of each, or its own vote is the chosen value.
+        With neither at some slot it must have gone on from another node's snapshot, or its records of that are gone;
+        then a vote that stands there may be one that never was chosen, and none is believed.
+
+        :returns: up to where that is said now.
+        """
+        slots = range(after + 1, through + 1)
+        if all(slot in self._learned or slot in self._votes for slot in slots):
+            for slot in slots:
+                if slot not in self._learned:
+                    self._learned[slot] = self._votes[slot].value
+        return max(after, through)
+
+    @property
+    def lost_through(self) -> Slot:
+        """The last slot of which this node has forgotten what it voted and learned, before it has learned the outcome
+        anew; 0 if there is none.
+
+        Votes of chosen slots are forgotten once a snapshot holds what came of them. When that snapshot is gone, too,
+        this node cannot say any more what it accepted at slots up to here, so it may promise nothing about them.
+        """
+        return self._lost_through if self._lost_through > self.chosen_through else 0
+
+    def lacks_checkpoint(self, base: Slot) -> bool:
+        """Whether a snapshot at ``base`` is on disk and the Checkpoint that belongs to it is not: a crash came between
+        the two."""
+        return base > self._checkpoint
 
     # the acceptor
 
@@ -103,7 +131,7 @@ class Log:
         return self.first_slot <= slot <= self.chosen_through and self._values[slot - self.first_slot] != value
 
     def votes_from(self, first_slot: Slot) -> tuple[Vote, ...]:
-        """Every vote at ``first_slot`` or above, but for slots that are known to be chosen."""
+        """Every vote at ``first_slot`` or above, but for the slots up to ``chosen_through``."""
         lowest = max(first_slot, self.chosen_through + 1)
         return tuple(Vote(slot, *vote) for slot, vote in sorted(self._votes.items()) if slot >= lowest)
 
@@ -154,17 +182,32 @@ class Log:
         if start < 0:
             return []
         values = self._values[start : None if count_max is None else start + count_max]
-        if bytes_max is not None:
-            sizes = accumulate(map(len, values))
-            del values[max(1, sum(1 for size in sizes if size <= bytes_max)) :]
-        return values
+        return values if bytes_max is None else _within(values, bytes_max)
+
+    def known_through(self, first_slot: Slot) -> Slot:
+        """Every slot from ``first_slot`` up to this one is known to be chosen: also above a gap."""
+        through = max(first_slot - 1, self.chosen_through)
+        while through + 1 in self._learned:
+            through += 1
+        return through
+
+    def known_from(self, first_slot: Slot, count_max: int, bytes_max: int) -> list[bytes]:
+        """As :meth:`values_from`, also above a gap: what other nodes may be told. A node that has lost a snapshot knows
+        what came after it, and its votes there are gone in the same way."""
+        if first_slot <= self.chosen_through + 1:
+            return self.values_from(first_slot, count_max, bytes_max)
+        through = min(self.known_through(first_slot), first_slot + count_max - 1)
+        return _within([self._learned[slot] for slot in range(first_slot, through + 1)], bytes_max)
 
     # snapshots
 
     def checkpoint(self, slot: Slot) -> list[LogRecord]:
-        """The records that make this log, together with a snapshot at ``slot``."""
+        """The records that make this log, together with a snapshot at ``slot``, after its Checkpoint.
+
+        Slots above it of which memory was lost are told by another Checkpoint: a snapshot of them is needed, too."""
         assert self.first_slot <= slot + 1, (self.first_slot, slot)
-        records: list[LogRecord] = [Promised(self.promised)]
+        lost = [Checkpoint(self.lost_through, installed=True)] if self.lost_through > slot else []
+        records: list[LogRecord] = [*lost, Promised(self.promised)]
         if values := self.values_from(slot + 1):
             records.append(Learned(slot + 1, tuple(values)))
         records += [Learned(above, (value,)) for above, value in self._learned.items()]
@@ -186,3 +229,9 @@ class Log:
         for known in (self._votes, self._learned):
             for old in [one for one in known if one <= slot]:
                 del known[old]
+
+
+def _within(values: list[bytes], bytes_max: int) -> list[bytes]:
+    """The first of ``values``, as many as have no more than ``bytes_max`` together; but one at least."""
+    sizes = accumulate(map(len, values))
+    return values[: max(1, sum(1 for size in sizes if size <= bytes_max))]

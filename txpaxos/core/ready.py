@@ -52,7 +52,8 @@ class Checkpoint:
     """Everything up to ``slot`` is in a snapshot, or is about to be. What the node must remember beyond it follows in
     this same save: once the snapshot is complete, nothing older is needed.
 
-    ``installed``: it came from another node. Else this node had learned every slot up to there."""
+    ``installed``: it came from another node, or is gone and must come from another again. Else this node had learned
+    every slot up to there."""
 
     slot: Slot
     installed: bool = False

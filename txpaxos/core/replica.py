@@ -98,22 +98,11 @@ class Replica:
         self._read_points = ReadPoints(self.proposer.quorum)
         self._read_asker = ReadAsker(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
-        self._handlers: dict[type[Any], Callable[[Work, NodeId, Any, float], None]] = {
-            PrepareLog: self._receive_prepare,
-            PromiseLog: self._receive_promise,
-            AcceptSlot: self._receive_accept,
-            AcceptedSlot: self._receive_accepted,
-            Nack: self._receive_nack,
-            Heartbeat: self._receive_heartbeat,
-            HeartbeatAck: self._receive_heartbeat_ack,
-            Canvass: self._receive_canvass,
-            Support: self._receive_support,
-            Fetch: self._receive_fetch,
-            ChosenValues: self._receive_chosen_values,
-            Truncated: self._receive_truncated,
-            AskReadPoint: self._receive_ask_read_point,
-            ReadPoint: self._receive_read_point,
-        }
+        self._base = base
+        if self.log.lost_through and self.others:
+            # Some other node knows what is chosen there. No leader may be needed to get it.
+            self._catch_up.note(rng.choice(self.others), self.log.lost_through, now)
+        self._handlers = self._handlers_by_type()
 
     # from the application
 
@@ -122,6 +111,16 @@ class Replica:
         the first call of anything else."""
         first_slot = self.log.first_slot
         return tuple(Chosen(slot, value) for slot, value in enumerate(self.log.values_from(first_slot), first_slot))
+
+    def missing_checkpoint(self) -> tuple[LogRecord, ...]:
+        """What to save before anything else, if a crash came between the snapshot this node starts from and the
+        Checkpoint that belongs to it; else nothing. Ask before the first call of anything else.
+
+        Without that Checkpoint nothing says that this node went on from a snapshot. Should it lose that one later, it
+        would take its own old votes below it for chosen values."""
+        if not self.log.lacks_checkpoint(self._base):
+            return ()
+        return (Checkpoint(self._base, installed=True), *self.log.checkpoint(self._base))
 
     @property
     def has_room(self) -> bool:
@@ -195,7 +194,7 @@ class Replica:
         """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
         work = Work()
         match self.leadership.tick(now):
-            case Duty.CANVASS:
+            case Duty.CANVASS if not self.log.lost_through:  # Else it could not promise a ballot of its own.
                 work.tell(self.others, Canvass(self.leadership.canvass))
             case Duty.CAMPAIGN:
                 self._campaign(work, now)
@@ -234,6 +233,24 @@ class Replica:
         self._catch_up.take_hint(work, source, now)
         return self._ready(work)
 
+    def _handlers_by_type(self) -> dict[type[Any], Callable[[Work, NodeId, Any, float], None]]:
+        return {
+            PrepareLog: self._receive_prepare,
+            PromiseLog: self._receive_promise,
+            AcceptSlot: self._receive_accept,
+            AcceptedSlot: self._receive_accepted,
+            Nack: self._receive_nack,
+            Heartbeat: self._receive_heartbeat,
+            HeartbeatAck: self._receive_heartbeat_ack,
+            Canvass: self._receive_canvass,
+            Support: self._receive_support,
+            Fetch: self._receive_fetch,
+            ChosenValues: self._receive_chosen_values,
+            Truncated: self._receive_truncated,
+            AskReadPoint: self._receive_ask_read_point,
+            ReadPoint: self._receive_read_point,
+        }
+
     # phase 1, and before it
 
     def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
@@ -261,14 +278,21 @@ class Replica:
             work.tell(sender, Truncated(self.log.first_slot))
             return
         values = self._values_from(message.first_slot)
-        if message.first_slot + len(values) <= self.log.chosen_through:
+        known_through = self.log.known_through(message.first_slot)
+        if message.first_slot <= self.log.lost_through:
+            # Its votes there are gone. Silent about them, a promise would be a lie.
+            self.dropped["candidate at slots of a lost snapshot"] += 1
+            if values:
+                work.tell(sender, ChosenValues(message.first_slot, values, known_through))
+            return
+        if message.first_slot + len(values) <= known_through:
             # It misses more than one message holds. Let it catch up first; it asks again.
             self.dropped["candidate too far behind"] += 1
-            work.tell(sender, ChosenValues(message.first_slot, values, self.log.chosen_through))
+            work.tell(sender, ChosenValues(message.first_slot, values, known_through))
             return
         self.leadership.observe_candidate(message.ballot, now)
         work.keep(self.log.promise(message.ballot))
-        votes = self.log.votes_from(message.first_slot)
+        votes = self.log.votes_from(message.first_slot + len(values))
         work.tell(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
 
     def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
@@ -406,7 +430,7 @@ class Replica:
         if not (values := self._values_from(message.first_slot)):
             self.dropped["fetch of what is not here"] += 1
             return
-        work.tell(sender, ChosenValues(message.first_slot, values, self.log.chosen_through))
+        work.tell(sender, ChosenValues(message.first_slot, values, self.log.known_through(message.first_slot)))
 
     def _receive_chosen_values(self, work: Work, sender: NodeId, message: ChosenValues, now: float) -> None:
         if not self._learn(work, message.first_slot, message.values, now):
@@ -423,7 +447,7 @@ class Replica:
 
     def _values_from(self, first_slot: Slot) -> tuple[bytes, ...]:
         """As many chosen values from ``first_slot`` on as one message holds."""
-        return tuple(self.log.values_from(first_slot, self._limits.fetch_values, self._limits.fetch_bytes))
+        return tuple(self.log.known_from(first_slot, self._limits.fetch_values, self._limits.fetch_bytes))
 
     def _learn(self, work: Work, first_slot: Slot, values: tuple[bytes, ...], now: float) -> bool:
         """Take chosen values that somebody sent. Whether there was anything new among them.

@@ -134,7 +134,7 @@ class Checker:
         log = [record for record in loaded if not isinstance(record, SubjectState)]
         begins = log[0] if base and log and isinstance(log[0], Checkpoint) else None
         if begins is None:
-            expected: Sequence[Record] = known.log_records
+            expected: Sequence[Record] = _kept(known.log_records, log) if known.discarded else known.log_records
         elif begins in known.log_records:
             expected = known.log_records[len(known.log_records) - 1 - known.log_records[::-1].index(begins) :]
         else:  # It was on its way when the node died.
@@ -152,6 +152,10 @@ class Checker:
                 self._broken("what is saved is kept", f"{node} lost acknowledged state of subject {subject}")
         for subject, state in subjects.items():
             self._saved_subject(node, subject, state)
+
+    def discarded(self, node: NodeId) -> None:
+        """The snapshots of a node were put aside: what stands before its journal now may be gone."""
+        self.nodes[node].discarded = True
 
     def saved(self, node: NodeId, records: Sequence[Record]) -> None:
         """A save has finished."""
@@ -493,6 +497,12 @@ class Checker:
         boot = self.nodes[node].boot
         if ballot.node != node or self._ballot_boots.setdefault(ballot, boot) != boot:
             self._broken("no ballot twice", f"{node} uses {ballot} in its life number {boot}")
+
+
+def _kept(saved: Sequence[Record], loaded: Sequence[Record]) -> Sequence[Record]:
+    """The most of the end of ``saved`` that ``loaded`` begins with."""
+    starts = (start for start in range(len(saved)) if list(saved[start:]) == list(loaded[: len(saved) - start]))
+    return saved[next(starts, len(saved)) :]
 
 
 def _ballot(state: DecreeState) -> Ballot:

@@ -220,6 +220,16 @@ class SimulatedDisk(Disk):
         del folder.seen[name]
         folder.durable.pop(name, None)
 
+    def move_directory(self, source: str, target: str) -> None:
+        """Whoever runs the machine gives a folder of files another name, for good."""
+        parent, name = self._parent(source)
+        new_parent, new_name = self._parent(target)
+        folder = self._folders.pop(source)
+        for old, new in ((parent.seen, new_parent.seen), (parent.durable, new_parent.durable)):
+            old.pop(name)
+            new[new_name] = None
+        self._folders[target] = folder
+
     def size(self, path: str) -> int:
         """How many bytes a file has."""
         return len(self._find(path).seen)

@@ -17,7 +17,7 @@ from txpaxos.errors import StoreError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
-from txpaxos.storage.store import DiskStore
+from txpaxos.storage.store import DISCARDED, DiskStore
 from txpaxos.testing.checkers import Checker, Violation
 from txpaxos.testing.disk import Crash, SimulatedDisk
 from txpaxos.testing.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
@@ -60,6 +60,7 @@ class Host:
         self._cluster = cluster
         self._saves_end_at = 0.0
         self._sync_failed = False  # Since it started last.
+        self._discarded = 0
 
     @property
     def alive(self) -> bool:
@@ -91,6 +92,17 @@ class Host:
         self.crash_in = self.crash_in_snapshot = None
         self.disk.crash()
         self._cluster.tally["crashes"] += 1
+
+    def discard_snapshots(self) -> None:
+        """Kill the process, and put the folder of the snapshots aside, as an operator does who wants this node to take
+        the state from the others."""
+        if self.alive:
+            self.crash()
+        if any(path.endswith(".snapshot") for path in self.disk.files()):
+            self._discarded += 1
+            self.disk.move_directory(f"{DATA}/snapshots", f"{DATA}/{DISCARDED}.{self._discarded}")
+            self._cluster.checker.discarded(self.name)
+            self._cluster.tally["snapshots discarded"] += 1
 
     def point(self) -> None:
         """A point at which the process may be made to die."""

@@ -18,6 +18,7 @@ class NodeSeen:
     learned: dict[Slot, bytes] = attrs.field(factory=dict)
     met: dict[NodeId, int] = attrs.field(factory=dict)
     subjects: dict[str, DecreeState] = attrs.field(factory=dict)
+    discarded: bool = False
     boot: int = 0
     leads: bool = False
     handed_out: Slot = 0
