@@ -33,6 +33,7 @@ KINDS = {
         "test_compaction",
         "test_disk_use",
         "test_diverged",
+        "test_lost_memory",
         "test_protocol_trouble",
         "test_storage_damage",
         "test_storage_disk",
