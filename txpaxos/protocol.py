@@ -317,7 +317,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         members = tuple(self.cluster.members)
         self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base)
         if missing := self._replica.missing_checkpoint():
-            self._performer.add(Ready(save=(*missing, *self._peers_met())))
+            self._performer.add(Ready(save=(*missing, *self._acquaintances.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
         self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing)
         known: list[Chosen | SubjectChosen | Installed] = [*self._replica.recovered(), *self._subjects.decided()]
