@@ -5,18 +5,25 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
 
-from test.fakes import ONE, THREE, Events, Reactor, RecordingTransport, StreamTransport, framed
+from test.fakes import ONE, THREE, Events, Reactor, RecordingTransport, StreamTransport, framed, logged
 from test.fuzz import INPUTS
 from test.wire_samples import PEER_SAMPLES, spoil
 from txpaxos.acquaintances import Acquaintances
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot, Canvass, ChosenValues, Fetch, Truncated
+from txpaxos.errors import ConfigError
 from txpaxos.network import RECEIVE_BUFFER_BYTES, Network
+from txpaxos.refusals import STRANGERS_MAX
 from txpaxos.wire.codec import Codec, Received
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
 from txpaxos.wire.peer_messages import (
@@ -27,6 +34,7 @@ from txpaxos.wire.peer_messages import (
     Hello,
     PeerMessage,
     Proof,
+    Refusal,
     SnapshotPart,
 )
 
@@ -35,11 +43,37 @@ B_ADDRESS, C_ADDRESS = ("10.0.0.2", 4000), ("10.0.0.3", 4000)
 BAD, STRANGER = "bad datagram", "datagram of a stranger"
 
 
+class Resolver:
+    """The names that nodes have, as the test says. It answers at once.
+
+    :ivar asked: every name that was looked up, in order.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+
+    def __call__(self, name: str) -> Deferred[list[str]]:
+        self.asked.append(name)
+        if name not in self.names:
+            return fail(ConfigError(f"cannot resolve {name!r}"))
+        return succeed(self.names[name])
+
+
+class NamingReactor(Reactor):
+    """One that knows names."""
+
+    def __init__(self, look_up: Resolver) -> None:
+        super().__init__()
+        self.look_up = look_up
+
+
 class Way:
     """The network of node ``a``."""
 
     def __init__(self, cluster: Cluster = THREE) -> None:
-        self.reactor = Reactor()
+        self.resolver = Resolver()
+        self.reactor = NamingReactor(self.resolver)
         self.events: Events = []
         self.transport = RecordingTransport(self.events)
         self.counters: Counter[str] = Counter()
@@ -58,8 +92,22 @@ class Way:
         )
 
     def start(self) -> Way:
-        self.network.start(self.transport)
+        self.network.start(self.transport, self.reactor.seconds())
         return self
+
+    def refuse_streams(self) -> None:
+        """Nobody listens at any address that is connected to."""
+        for (*_, dial, _, _), connector in zip(self.reactor.tcpClients, self.reactor.connectors, strict=True):
+            dial.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+        self.reactor.tcpClients.clear()
+        self.reactor.connectors.clear()
+
+    def tick(self, seconds: float) -> None:
+        """So much time passes, and the network is told of it now and then."""
+        until = self.reactor.seconds() + seconds
+        while self.reactor.seconds() < until - 1e-9:
+            self.reactor.advance(min(0.5, until - self.reactor.seconds()))
+            self.network.tick(self.reactor.seconds())
 
     @property
     def received(self) -> list[tuple[str, PeerMessage]]:
@@ -256,12 +304,325 @@ def test_what_a_stranger_sends_is_counted(
 
 def test_an_address_is_compared_as_it_is_resolved() -> None:
     members = {
-        "a": Member(Address("::9", 1), Address("::9", 2)),
-        "b": Member(Address("0:0::2", 3), Address("::2", 4)),
+        "a": Member(Address("fd00::1", 1), Address("fd00::1", 2)),
+        "b": Member(Address("FD00:0:0::0002", 3), Address("fd00::2", 4)),
     }
-    way = Way(Cluster("test", members).resolve()).start()
-    way.network.datagram_received(Codec("test", "b").encode(Fetch(5)), ("::2", 3))
+    for cluster in (Cluster("test", members), Cluster("test", members).resolve()):
+        way = Way(cluster).start()
+        way.network.datagram_received(Codec("test", "b").encode(Fetch(5)), ("fd00::2", 3))
+        assert way.received == [("b", Fetch(5))]
+
+
+def test_ipv4_comes_in_on_an_ipv6_socket(way: Way) -> None:
+    way.network.datagram_received(Codec("test", "b").encode(Fetch(5)), ("::ffff:10.0.0.2", 4000))
     assert way.received == [("b", Fetch(5))]
+    assert way.counters == {}
+
+
+# ----------------------------------------------------------- names and places
+
+
+def named(**hosts: str) -> Cluster:
+    """A cluster whose nodes have names, at these addresses when this was made."""
+    return Cluster(
+        "test",
+        {
+            node: Member(Address(host, 4000, name=f"n{node}.test" if host else ""), Address(f"n{node}.test", 5000))
+            for node, host in hosts.items()
+        },
+    )
+
+
+def lines_of(act: Callable[[], object], level: Any) -> list[str]:
+    """What is logged at ``level`` while ``act`` runs, as it is read."""
+    return [formatEvent(event) for event in logged(act, level)]
+
+
+NAMES = Cluster(
+    "test", {node: Member(Address(f"n{node}.test", 4000), Address(f"n{node}.test", 5000)) for node in "abc"}
+)
+
+
+def canvass(node: str = "b", cluster: str = "test") -> bytes:
+    return Codec(cluster, node).encode(Canvass(5))
+
+
+def test_names_are_looked_up_when_the_node_starts() -> None:
+    """One that is not known is in nobody's way."""
+    way = Way(NAMES)
+    way.resolver.names["nb.test"] = ["10.0.0.2"]
+    lines = lines_of(way.start, LogLevel.warn)
+    assert set(way.resolver.asked) == {"nb.test", "nc.test"}
+    assert lines == ["node a does not know where node c is, and goes on trying: cannot resolve 'nc.test'"]
+    way.network.send(("b", "c"), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+    way.network.datagram_received(canvass(), B_ADDRESS)
+    assert way.received == [("b", Canvass(5))]
+
+
+def test_a_name_is_looked_up_until_it_is_known() -> None:
+    way = Way(NAMES).start()
+    assert lines_of(lambda: way.tick(60.0), LogLevel.warn) == []
+    assert 20 < len(way.resolver.asked) < 60  # For datagrams, and for a stream. Not all the time.
+    way.resolver.names["nb.test"] = ["10.0.0.2"]
+    lines = lines_of(lambda: way.tick(8.0), LogLevel.info)
+    assert lines == ["node b (nb.test) is at 10.0.0.2:4000 (before: nowhere)"]
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+
+
+def test_a_peer_that_is_heard_is_not_looked_up() -> None:
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2"], "nc.test": ["10.0.0.3"]}
+    way.start()
+    way.resolver.asked.clear()
+    for _ in range(50):
+        way.network.datagram_received(canvass(), B_ADDRESS)
+        way.tick(0.1)
+    assert set(way.resolver.asked) == {"nc.test"}
+    assert 1 < len(way.resolver.asked) < 6
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_peer_that_is_silent_may_have_moved(known: bool) -> None:
+    """Where its address was known from the start, too, since whoever made the cluster had looked the name up."""
+    way = Way(named(a="10.0.0.1", b="10.0.0.2") if known else NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2"]}
+    way.start()
+    way.network.datagram_received(canvass(), B_ADDRESS)
+    way.tick(0.5)
+    way.resolver.names["nb.test"] = ["10.0.0.99"]
+    way.tick(3.0)
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [("10.0.0.99", 4000)]
+    way.network.datagram_received(canvass(), ("10.0.0.99", 4000))
+    assert len(way.received) == 2
+    way.network.datagram_received(canvass(), B_ADDRESS)  # Whoever is there now.
+    assert len(way.received) == 2
+    assert way.counters[STRANGER] == 1
+    way.refuse_streams()
+    way.tick(5.0)
+    assert way.reactor.tcpClients[-1][:2] == ("10.0.0.99", 4000)
+
+
+def test_a_peer_that_speaks_from_elsewhere_is_looked_up_soon() -> None:
+    """It is silent for so long by then that its turn would not come for seconds."""
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2"]}
+    way.start()
+    way.tick(20.0)
+    way.resolver.names["nb.test"] = ["10.0.0.99"]
+    for _ in range(12):
+        way.network.datagram_received(canvass(), ("10.0.0.99", 4000))
+        way.tick(0.1)
+    assert way.received != []
+
+
+def test_one_that_says_to_be_a_peer_all_the_time_causes_no_flood_of_look_ups() -> None:
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2"], "nc.test": ["10.0.0.3"]}
+    way.start()
+    way.resolver.asked.clear()
+    for _ in range(100):
+        for _ in range(10):
+            way.network.datagram_received(canvass(), ("10.6.6.6", 4000))
+        way.tick(0.1)
+    assert way.resolver.asked.count("nb.test") <= 10
+    assert way.received == []
+
+
+def test_all_addresses_of_a_name_are_tried_and_any_is_taken() -> None:
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
+    way.start()
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS, ("fd00::2", 4000)]
+    way.network.datagram_received(canvass(), ("fd00::2", 4000))
+    assert way.received == [("b", Canvass(5))]
+    way.tick(0.1)
+    way.events.clear()
+    way.network.send(("b",), Canvass(5))  # From where it was heard, it is reached.
+    assert [address for _, address in way.sent] == [("fd00::2", 4000)]
+    way.tick(2.0)
+    way.events.clear()
+    way.network.send(("b",), Canvass(5))  # It is silent: perhaps it is the way that is broken.
+    assert [address for _, address in way.sent] == [B_ADDRESS, ("fd00::2", 4000)]
+
+
+def test_connections_to_a_silent_peer_are_tried_at_each_address() -> None:
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
+    way.start()
+    called = set()
+    for _ in range(10):
+        called |= {host for host, *_ in way.reactor.tcpClients}
+        way.refuse_streams()
+        way.tick(2.0)
+    assert called == {"10.0.0.2", "fd00::2"}
+
+
+@pytest.mark.parametrize(("own", "reached"), [("127.0.0.1", ["10.0.0.2"]), ("::1", ["fd00::2"])])
+def test_a_socket_sends_where_it_can(own: str, reached: list[str]) -> None:
+    """One of IPv6 alone reaches no IPv4 address."""
+    sent: list[Any] = []
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
+    way.transport.socket = _Socket(own, sent)  # type: ignore[attr-defined]
+    way.start()
+    way.network.send(("b",), Canvass(5))
+    assert [address[0] for address in sent] == reached
+
+
+def test_a_socket_at_every_address_reaches_both() -> None:
+    sent: list[Any] = []
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
+    way.transport.socket = _Socket("::", sent)  # type: ignore[attr-defined]
+    way.start()
+    way.network.send(("b",), Canvass(5))
+    assert sent == [("::ffff:10.0.0.2", 4000), ("fd00::2", 4000)]
+
+
+def test_a_second_socket_serves_the_other_family() -> None:
+    sent: list[Any] = []
+    way = Way(NAMES)
+    way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
+    way.transport.socket = _Socket("10.0.0.1", sent)  # type: ignore[attr-defined]
+    way.start()
+    other = RecordingTransport()
+    other.socket = _Socket("fd00::1", sent)  # type: ignore[attr-defined]
+    way.network.add(other, Address("fd00::1", 4000))
+    way.network.send(("b",), Canvass(5))
+    assert sent == [B_ADDRESS, ("fd00::2", 4000)]
+    assert [server[0::3] for server in way.reactor.tcpServers] == [(4000, "na.test"), (4000, "fd00::1")]
+
+
+class _Socket:
+    """Of a socket, what is needed to see what it sends."""
+
+    def __init__(self, host: str, sent: list[Any]) -> None:
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._host = host
+        self._sent = sent
+
+    def setsockopt(self, *options: int) -> None:
+        pass
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._host, 4000
+
+    def sendto(self, data: bytes, address: tuple[str, int]) -> None:
+        self._sent.append(address)
+
+
+# ------------------------------------------------------ what is said of others
+
+
+def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
+    def come() -> None:
+        for _ in range(50):
+            way.network.datagram_received(canvass(), ("10.9.9.9", 4000))
+
+    (line,) = lines_of(come, LogLevel.warn)
+    assert line.startswith(
+        "node a does not hear node b at 10.9.9.9:4000: its cluster file has another address for b (10.0.0.2:4000);"
+    )
+    assert way.network.refusals.reasons == {"b": "it comes from 10.9.9.9:4000"}
+    assert way.network.heard_seconds(1.0) == {"b": None, "c": None}
+    assert way.sent == []  # Nothing to an address that anybody may have forged.
+    for _ in range(25):
+        way.tick(0.1)
+        come()
+    refusal = Codec("test", "a", 7).encode(Refusal("it comes from 10.9.9.9:4000"))
+    assert set(way.sent) == {(refusal, B_ADDRESS)}
+    assert len(way.sent) == 2  # From time to time: a datagram may be lost.
+    way.network.datagram_received(canvass(), B_ADDRESS)
+    way.tick(0.5)
+    assert way.network.refusals.reasons == {}
+    heard = way.network.heard_seconds(way.reactor.seconds() + 2.0)
+    assert heard == {"b": pytest.approx(2.0), "c": None}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "sender", "address", "line"),
+    [
+        (
+            "test",
+            "d",
+            C_ADDRESS,
+            "node a does not hear the node at 10.0.0.3:4000: it says to be 'd' of this cluster",
+        ),
+        ("test", "a", C_ADDRESS, "node a does not hear the node at 10.0.0.3:4000, which says to be a, too: start each"),
+        (
+            "test",
+            "\x1b[2J\n" * 80,
+            C_ADDRESS,
+            "node a does not hear the node at 10.0.0.3:4000: it says to be '\\x1b[",
+        ),
+        (
+            *("other", "c", C_ADDRESS),
+            "node a of cluster test does not take what comes from 10.0.0.3:4000, the address of node c in its cluster"
+            " file: message of another cluster: compare the cluster names",
+        ),
+        (
+            *("other", "c", ("10.0.0.9", 4000)),
+            "node a does not take what comes from 10.0.0.9:4000, which is no node of its cluster file: message of",
+        ),
+    ],
+)
+def test_what_is_not_taken_is_told_once(
+    way: Way, cluster: str, sender: str, address: tuple[str, int], line: str
+) -> None:
+    def come() -> None:
+        for _ in range(50):
+            way.network.datagram_received(Codec(cluster, sender[:80]).encode(Canvass(5)), address)
+
+    (told,) = lines_of(come, LogLevel.warn)
+    assert told.startswith(line), told
+    assert told.isprintable()
+    assert len(told) < 700
+    assert way.received == []
+
+
+def test_strangers_do_not_fill_the_disk(way: Way) -> None:
+    def come() -> None:
+        for number in range(1000):
+            way.network.datagram_received(b"noise", (f"10.9.{number // 250}.{number % 250}", 4000))
+            way.network.datagram_received(canvass(f"node-{number}"), ("10.9.9.9", number))
+
+    assert len(lines_of(come, LogLevel.warn)) == STRANGERS_MAX
+    assert (
+        "does not take"
+        in lines_of(lambda: way.network.datagram_received(canvass(cluster="other"), B_ADDRESS), LogLevel.warn)[0]
+    )  # Of peers there is room to tell.
+
+
+def test_a_peer_that_refuses_this_node_is_told_of_once(way: Way) -> None:
+    def come() -> None:
+        for _ in range(50):
+            way.network.datagram_received(Codec("test", "b").encode(Refusal("it comes from 10.9.9.9:4000")), B_ADDRESS)
+
+    assert lines_of(come, LogLevel.warn) == [
+        "node b does not hear this node, a: it comes from 10.9.9.9:4000; its own log says more"
+    ]
+    assert way.network.refusals.status() == {"refuses": {}, "refused_by": {"b": "it comes from 10.9.9.9:4000"}}
+    assert way.received == []
+
+
+def test_what_a_refusal_says_is_made_harmless(way: Way) -> None:
+    refusal = Codec("test", "b").encode(Refusal("\x1b]0;\n" + "x" * 1000))
+    (line,) = lines_of(lambda: way.network.datagram_received(refusal, B_ADDRESS), LogLevel.warn)
+    assert line.isprintable()
+    assert len(line) < 300
+
+
+def test_a_loopback_address_among_others_is_told_of() -> None:
+    way = Way(Cluster("test", {**NAMES.members, "a": Member(Address("10.0.0.1", 4000), Address("10.0.0.1", 5000))}))
+    way.resolver.names = {"nb.test": ["127.0.1.1"], "nc.test": ["10.0.0.3"]}
+    (line,) = lines_of(way.start, LogLevel.warn)
+    assert line.startswith(
+        "nodes a and b cannot reach each other: address of node b is nb.test:4000 (127.0.1.1:4000), which only its own"
+    )
 
 
 @pytest.mark.fuzz

@@ -57,6 +57,7 @@ from txpaxos.wire.peer_messages import (
     Forward,
     Hello,
     Proof,
+    Refusal,
     SnapshotPart,
 )
 
@@ -108,6 +109,7 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     Challenge: st.builds(Challenge, COUNTS),
     Proof: st.builds(Proof, COUNTS),
     AskAudit: st.builds(AskAudit, SLOTS),
+    Refusal: st.builds(Refusal, st.text()),
     Forward: st.builds(Forward, tuples(RUNS)),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
@@ -146,6 +148,7 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Fetch(42),
     ChosenValues(42, (b"value", NO_OP), 44),
     Hello(),
+    Refusal("it comes from 10.0.0.9:4001"),
     Forward(BATCH),
     Canvass(5),
     Support(5),

@@ -118,6 +118,16 @@ class Member:
     client_listen: Address | None = None
 
     @property
+    def listens_at(self) -> Address:
+        """Where the node listens for its peers."""
+        return self.listen or self.address
+
+    @property
+    def listens_for_clients_at(self) -> Address:
+        """Where the node listens for clients."""
+        return self.client_listen or self.client
+
+    @property
     def addresses(self) -> list[tuple[str, Address]]:
         """The addresses that others use, each with its key in the cluster file."""
         return [("address", self.address), ("client", self.client)]

@@ -153,12 +153,13 @@ class _Attempt(ClientFactory):
         self._reason = Failure(ConfigError(f"it takes long to look up {place.host_name!r}"))
         self._late: IDelayedCall | None = None
         self._connector: IConnector | None = None
-        self._over = False
+        self._started = self._over = False
 
     def start(self, look_up: LookUp) -> Any:
         """Look the name up, and try."""
         self._late = monotonic_clock(self._reactor).callLater(self._timeout, self._looked_up, [])
         look_up(self._place.host_name, self._place.family).addCallbacks(self._looked_up, self._not_found)
+        self._started = True
         return self
 
     def stopConnecting(self) -> None:
@@ -193,7 +194,7 @@ class _Attempt(ClientFactory):
         if late.active():
             late.cancel()
         before = [self._place.host] if is_ip_address(self._place.host) else []
-        self._hosts = hosts or before
+        self._hosts = list(hosts or before)
         self._try_next()
 
     def _try_next(self) -> None:
@@ -206,6 +207,9 @@ class _Attempt(ClientFactory):
 
     def _fail(self, reason: Failure) -> None:
         if self._over:
+            return
+        if not self._started:  # Whoever wants the connection does not have this connector yet.
+            self._reactor.callLater(0, self._fail, reason)
             return
         self._over = True
         late, self._late = self._late, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from txpaxos.compaction import CompactionStatus
-from txpaxos.core.messages import Slot
+from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Status
 
 
@@ -15,6 +15,11 @@ class NodeStatus:
 
     :ivar waiting: commands that this node has taken and not seen applied.
     :ivar counters: how often what was dropped, and why.
+    :ivar refuses: the peers of which nothing is taken, and why.
+    :ivar refused_by: the peers that take nothing of this node, and why, by their own word.
+    :ivar heard: how many seconds ago each peer was heard; ``None`` if it never was. Followers need not hear each other.
+    :ivar unheard: the peers that this node, as the leader, ought to hear and does not.
+    :ivar up_seconds: since it started.
     """
 
     replica: Status
@@ -22,3 +27,8 @@ class NodeStatus:
     waiting: int
     compaction: CompactionStatus
     counters: dict[str, int]
+    refuses: dict[NodeId, str] = attrs.field(factory=dict)
+    refused_by: dict[NodeId, str] = attrs.field(factory=dict)
+    heard: dict[NodeId, float | None] = attrs.field(factory=dict)
+    unheard: list[NodeId] = attrs.field(factory=list)
+    up_seconds: float = 0.0

@@ -72,12 +72,16 @@ from txpaxos.wire.peer_messages import (
     Hello,
     PeerMessage,
     Proof,
+    Refusal,
     SnapshotPart,
 )
 
 T = TypeVar("T")
 
 SUBJECT_BYTES_MAX = 512
+UNHEARD_SECONDS = 2.0
+"""A leader that has not heard a peer for so long, or for four heartbeats if that is longer, says so in its status."""
+
 READYS_WAITING_MAX = 4096
 """While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
 
@@ -101,6 +105,8 @@ class PaxosProtocol(Application, DatagramProtocol):
     """
 
     log = Logger()
+    _started_at = 0.0
+    _leads_since: float | None = None
 
     def __init__(
         self,
@@ -269,13 +275,27 @@ class PaxosProtocol(Application, DatagramProtocol):
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
         ``starting``."""
+        now = self._monotonic()
         return NodeStatus(
             self._replica.status() if self._started else Status.of_starting(self.node),
             self._applier.applied_through,
             len(self._submissions) + len(self._session),
             self._compaction.status(),
             dict(self.counters),
+            **self._network.refusals.status(),
+            heard=self._network.heard_seconds(now),
+            unheard=self._unheard(now),
+            up_seconds=now - self._started_at if self._started else 0.0,
         )
+
+    def _unheard(self, now: float) -> list[NodeId]:
+        """The peers that a leader ought to hear and does not. Others need not hear each other."""
+        heartbeat_seconds = (self._timing or Timing()).heartbeat_seconds
+        seconds = max(UNHEARD_SECONDS, 4 * heartbeat_seconds)
+        if self._leads_since is None or now - self._leads_since < seconds:
+            return []
+        heard = self._network.heard_seconds(now)
+        return [peer for peer, ago in heard.items() if ago is None or ago > seconds]
 
     def stop(self) -> Deferred[None]:
         """Take part no longer, and close the store. Fires when that is done."""
@@ -332,7 +352,8 @@ class PaxosProtocol(Application, DatagramProtocol):
             subjects=len(subjects),
         )
         self._started = True
-        self._network.start(self.transport)
+        self._started_at = self._monotonic()
+        self._network.start(self.transport, self._started_at)
         self._reads.start()
         self._questions.start()
         self._tick()
@@ -362,8 +383,10 @@ class PaxosProtocol(Application, DatagramProtocol):
         if sender not in self._acquaintances:
             self.counters["message of a peer not met yet"] += 1
             self._network.meet(sender)
+            self._network.not_met(sender)
             return
         if not self._acquaintances.admits(sender, incarnation):
+            self._network.refuse(sender, "it came back with another data folder")
             return
         if WAYS.get(type(message), way) is way:
             self._receive(sender, message)
@@ -407,7 +430,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                     self._compaction.receive(sender, message)
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
-                case Hello() | Challenge() | Proof():
+                case Hello() | Challenge() | Proof() | Refusal():
                     pass
                 case _:
                     self._add(self._replica.receive(sender, message, now))
@@ -426,6 +449,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _tick(self) -> None:
         now = self._monotonic()
         try:
+            self._network.tick(now)
             self._add(self._replica.tick(now))
             self._add(self._subjects.tick(now))
         except Exception:
@@ -507,6 +531,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                 if more is not None:
                     line = "node {node} leads with ballot {ballot}{more}"
                     self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
+                self._leads_since = self._monotonic()
                 self._submissions.lead()
                 self._call_hook(self.leadership_acquired)
             case LeadershipLost():
@@ -514,16 +539,18 @@ class PaxosProtocol(Application, DatagramProtocol):
                 if more is not None:
                     line = "node {node} no longer leads with {ballot}{more}"
                     self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
+                self._leads_since = None
                 self._submissions.follow()
                 self._call_hook(self.leadership_lost)
             case LeadershipChanged():
-                more = self._lines.admits("follows")
-                if more is not None:
+                more = None if fact.current == self.node else self._lines.admits("follows")
+                if more is not None:  # That it leads, it has said.
+                    said = "knows no leader" if fact.current is None else f"follows {printable(fact.current)}"
                     self.log.info(
-                        "node {node} follows {current} (before: {previous}){more}",
+                        "node {node} {said} (before: {previous}){more}",
                         node=self.node,
-                        current=printable(fact.current or "nobody"),
-                        previous=printable(fact.previous or "nobody"),
+                        said=said,
+                        previous=printable(fact.previous or "none"),
                         more=more,
                     )
                 if not self._submissions.leading:

@@ -34,6 +34,7 @@ from txpaxos.acquaintances import Acquaintances
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
+from txpaxos.names import connect, is_ip_address
 from txpaxos.outlet import Outlet
 from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
@@ -259,17 +260,17 @@ class PeerStreams(ClientFactory):
         self._dials: dict[_Dial, IConnector] = {}
         self._redials: dict[str, IDelayedCall] = {}
         self._failures: Counter[str] = Counter()
-        self._port: IListeningPort | None = None
+        self._ports: list[IListeningPort] = []
         self._stopped = False
 
     # from the node
 
     def listen(self, address: Address) -> None:
-        """Take streams at ``address``, and keep one to each peer from now on.
+        """Take streams at ``address``, too, and keep one to each peer from now on.
 
         :raises twisted.internet.error.CannotListenError: if it is taken.
         """
-        self._port = self.reactor.listenTCP(address.port, self, 50, address.host)
+        self._ports.append(self.reactor.listenTCP(address.port, self, 50, address.host))
         for peer in self._addresses:
             self.meet(peer)
 
@@ -294,6 +295,12 @@ class PeerStreams(ClientFactory):
         if peer not in self._own and not self._stopped:
             self._connect(peer)
 
+    def move(self, peer: str) -> None:
+        """``peer`` has another address now: the stream to the old one is of no use."""
+        own = self._own.get(peer)
+        if own is not None:
+            own.abort()
+
     def prove(self, peer: str, token: int) -> None:
         """``peer`` sent this number here, for this node to say back on the stream that it has opened."""
         own = self._own.get(peer)
@@ -311,8 +318,8 @@ class PeerStreams(ClientFactory):
     def stop(self) -> None:
         """Close everything."""
         self._stopped = True
-        if self._port is not None:
-            self._port.stopListening()
+        for port in self._ports:
+            port.stopListening()
         for redial in self._redials.values():
             redial.cancel()
         self._redials.clear()
@@ -376,7 +383,7 @@ class PeerStreams(ClientFactory):
         if old is not None:
             # A peer connects again only if it has lost the stream it had, whatever our side of that still believes.
             old.abort()
-        if self._port is not None:
+        if self._ports:
             self.meet(peer)  # It runs, so it can be reached now.
 
     def received(self, received: Received) -> None:
@@ -431,7 +438,7 @@ class PeerStreams(ClientFactory):
 
     def _redial_later(self, peer: str) -> None:
         """Try again to have a stream to ``peer``, if it is to be kept and is not being made already."""
-        if self._port is None or self._stopped or peer in self._own:
+        if not self._ports or self._stopped or peer in self._own:
             return
         seconds = min(REDIAL_SECONDS * 2 ** min(self._failures[peer], 8), REDIAL_SECONDS_MAX)
         self._failures[peer] += 1
@@ -444,7 +451,11 @@ class PeerStreams(ClientFactory):
         stream = self._own[peer] = PeerStream(self, peer)
         address = self._addresses[peer]
         dial = _Dial(self, stream)
-        self._dials[dial] = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
+        if is_ip_address(address.host):  # As it was looked up, or found, not long ago.
+            connector = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
+        else:
+            connector = connect(self.reactor, address, dial, CONNECT_SECONDS)
+        self._dials[dial] = connector
         return stream
 
 

@@ -61,6 +61,7 @@ from txpaxos.wire.peer_messages import (
     Hello,
     PeerMessage,
     Proof,
+    Refusal,
     SnapshotPart,
 )
 
@@ -101,6 +102,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     26: Challenge,
     27: Proof,
     28: AskAudit,
+    32: Refusal,
 }
 _one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
 

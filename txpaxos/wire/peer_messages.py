@@ -39,6 +39,14 @@ class Proof:
 
 
 @attrs.frozen
+class Refusal:
+    """A node to a peer that it refuses: what you say is not taken here, for this reason, a few words for your log.
+    Nothing else may follow from it, since it is as easily forged as any other message."""
+
+    reason: str
+
+
+@attrs.frozen
 class Forward:
     """A follower to the leader: please propose these, somebody gave them to me. Nothing is on disk for it."""
 
@@ -88,4 +96,6 @@ class AskAudit:
     slot: Slot = attrs.field(validator=ge(1))
 
 
-PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Forward | FetchSnapshot | SnapshotPart | Audit | AskAudit
+PeerMessage: TypeAlias = (
+    Message | Hello | Challenge | Proof | Refusal | Forward | FetchSnapshot | SnapshotPart | Audit | AskAudit
+)

@@ -1,0 +1,59 @@
+"""What a node does not take from others, and why: one line of the log for each of them and each kind, not one for each
+message. A node that nobody hears looks well to itself, so its peers say so, to it and in their own status."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from twisted.logger import Logger
+
+from txpaxos.core.messages import NodeId
+
+KINDS_MAX = 16
+"""Lines about one peer. What differs in every message would else fill the disk."""
+
+STRANGERS_MAX = 16
+"""Lines about anybody who is no peer, together."""
+
+
+class Refusals:
+    """The lines that one node has written about others.
+
+    :param peers: its peers.
+    :ivar reasons: why a peer is not heard now, in a few words.
+    :ivar refused_by: why a peer does not hear this node, by its own word.
+    """
+
+    log = Logger()
+
+    def __init__(self, peers: Collection[NodeId]) -> None:
+        self.reasons: dict[NodeId, str] = {}
+        self.refused_by: dict[NodeId, str] = {}
+        self._told: dict[NodeId, set[str]] = {peer: set() for peer in peers}
+        self._strangers: set[str] = set()
+
+    def tell(self, who: str, kind: str, line: str) -> None:
+        """Write ``line``, unless one of this kind was written about ``who`` before, or too many were.
+
+        :param who: a peer, or what names anybody else.
+        """
+        told, most = self._told.get(who), KINDS_MAX
+        if told is None:
+            told, kind, most = self._strangers, f"{who} {kind}", STRANGERS_MAX
+        if kind not in told and len(told) < most:
+            told.add(kind)
+            self.log.warn("{line}", line=line)
+
+    def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
+        """``peer`` is not heard, for ``reason``. Without a ``line``, the log has been told."""
+        self.reasons[peer] = reason
+        if line is not None:
+            self.tell(peer, reason, line)
+
+    def heard(self, peer: NodeId) -> None:
+        """``peer`` is heard."""
+        self.reasons.pop(peer, None)
+
+    def status(self) -> dict[str, dict[NodeId, str]]:
+        """Who is not heard here, and who does not hear this node, and why."""
+        return {"refuses": dict(self.reasons), "refused_by": dict(self.refused_by)}
