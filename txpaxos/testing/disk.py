@@ -2,7 +2,7 @@
 
 Bytes and names live twice, as the running system sees them and as the platter has them. A sync copies one to the other.
 At a crash each write that was not synced is there, not there, or torn; names are as far as their folder was synced, or
-a bit further.
+a bit further. Where only the process dies, the system still has all of it, and may lose it later.
 """
 
 from __future__ import annotations
@@ -189,10 +189,15 @@ class SimulatedDisk(Disk):
 
     # what may happen to it
 
-    def crash(self) -> None:
-        """The process is gone and with it all that was not synced, or a part of that."""
+    def leave(self) -> None:
+        """The process is gone, and the machine lives: the next process sees all that was written. What was not synced
+        may still be lost with the power."""
         self._handles.clear()
         self._locks.clear()
+
+    def crash(self) -> None:
+        """The process is gone and with it all that was not synced, or a part of that."""
+        self.leave()
         for folder in self._folders.values():
             if self._rng.random() < 0.5:
                 folder.durable = dict(folder.seen)  # Names may get to the platter without being asked to.

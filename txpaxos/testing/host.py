@@ -36,6 +36,7 @@ class Host:
 
     :ivar protocol: the node, while it runs.
     :ivar crash_in: die at the so-manieth system call or message from now; ``None`` for not at all.
+    :ivar keeps_power: the next such death is the process's alone; the machine lives.
     :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
@@ -49,6 +50,7 @@ class Host:
         self.protocol: PaxosProtocol | None = None
         self.crash_in: int | None = None
         self.crash_in_snapshot: int | None = None
+        self.keeps_power = False
         self.save_seconds = 0.0
         self.sync_fails = self.sync_fails_once = False
         self.put_aside = ""
@@ -84,13 +86,21 @@ class Host:
             if not self.lost and not self._sync_failed and self.disk.bytes_max is None:
                 raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
 
+    def die(self) -> None:
+        """Kill the process. The machine lives: what the process wrote is there for the next one, synced or not."""
+        self._kill(self.disk.leave)
+
     def crash(self) -> None:
-        """Kill the process; what its disk has not synced is lost or torn."""
+        """Take the machine's power; what its disk has not synced is lost or torn."""
+        self._kill(self.disk.crash)
+
+    def _kill(self, leave_disk: Callable[[], None]) -> None:
         if self.reactor is not None:
             self.reactor.kill()
         self.protocol = None
         self.crash_in = self.crash_in_snapshot = None
-        self.disk.crash()
+        self.keeps_power = False
+        leave_disk()
         self._cluster.tally["crashes"] += 1
 
     def discard_snapshots(self) -> None:
@@ -112,7 +122,7 @@ class Host:
             self.crash_in -= 1
             if self.crash_in <= 0:
                 self._cluster.note(self.name, "dies between two steps")
-                self.crash()
+                (self.die if self.keeps_power else self.crash)()
                 raise Crash
 
     def snapshot_begins(self) -> None:

@@ -86,6 +86,22 @@ def _crash(cluster: Cluster, fault: Fault, rng: Random) -> None:
     cluster.world.after(fault.seconds, _restart, cluster, fault.node)
 
 
+def _process_death(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The process is killed, between two steps or within one, and started again. The machine's power may go a moment
+    after that, and with it what neither of the two processes has synced."""
+    host = cluster.hosts[fault.node]
+    if not host.alive:
+        return
+    if rng.random() < 0.5:
+        host.die()
+    else:
+        host.crash_in, host.keeps_power = rng.randrange(1, 40), True
+    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+    if rng.random() < 0.5:
+        again = attrs.evolve(fault, seconds=0.1)
+        cluster.world.after(fault.seconds + 0.1 + rng.expovariate(1.0) * 0.02, _crash, cluster, again, rng)
+
+
 def _crash_everything(cluster: Cluster, fault: Fault, rng: Random) -> None:
     for name in cluster.names:
         _crash(cluster, attrs.evolve(fault, node=name, seconds=fault.seconds * rng.random()), rng)
@@ -100,6 +116,7 @@ def _crash_in_a_snapshot(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """The node dies somewhere in the next snapshot that it takes or is sent."""
     host = cluster.hosts[fault.node]
     host.crash_in_snapshot = rng.randrange(1, 30)
+    host.keeps_power = rng.random() < 0.3
     until = cluster.world.now + fault.seconds
 
     def restart() -> None:
@@ -331,6 +348,7 @@ def _stranger(cluster: Cluster, fault: Fault, rng: Random) -> None:
 KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "crash": _crash,
     "crash of all": _crash_everything,
+    "process death": _process_death,
     "crash between steps": _crash_between_steps,
     "crash in a snapshot": _crash_in_a_snapshot,
     "long absence": _long_absence,
