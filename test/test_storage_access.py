@@ -46,12 +46,17 @@ def open_store(path: Path | str, disk: UnsyncedDisk | SimulatedDisk | None = Non
     return DiskStore(path, "cluster", "node-1", disk=disk or UnsyncedDisk(), execute=execute_here, segment_bytes=4096)
 
 
+def changes(path: Path) -> dict[Path, int]:
+    """When each name under ``path`` was changed in any way."""
+    return {one: one.lstat().st_ctime_ns for one in path.rglob("*")}
+
+
 def refusal(path: Path) -> str:
     """The one line with which the folder is refused. Nothing in it is changed."""
-    before = {one: one.lstat() for one in path.rglob("*")}
+    before = changes(path)
     with pytest.raises(StoreError) as refused:
         open_store(path)
-    assert {one: one.lstat() for one in path.rglob("*")} == before
+    assert changes(path) == before
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
