@@ -355,7 +355,7 @@ def test_a_close_that_fails_says_so_and_lets_go_of_the_lock(folder: Folder) -> N
 
 
 def test_opening_lets_go_of_the_lock_when_it_fails(folder: Folder) -> None:
-    for at in range(4, 40):
+    for at in range(4, 60):
         disk = FaultyDisk(UnsyncedDisk(), at, failing(errno.EIO))
         try:
             store = folder.open(disk=disk, sync_in_thread=None)

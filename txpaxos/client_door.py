@@ -203,6 +203,10 @@ class ClientConnection(Protocol):
         """A request has come."""
         if not isinstance(request, FromClient):
             raise CodecError("a node's message came from a client")
+        if self._door.node.disk_hangs and _needs_disk(request):
+            self._door.node.counters["client sent to another node, since the disk hangs"] += 1
+            self.close()
+            return
         task = _Task(request, _count(request), _size_bytes(request))
         if self._requests + task.requests > REQUESTS_MAX:
             error = Overloaded(f"{self._requests} requests are in work on this connection; try again later")
@@ -371,9 +375,17 @@ class ClientDoor(ServerFactory):
         self.log.failure("a client's answer could not be made", failure=failure)
 
     def _leader_changed(self) -> None:
+        if self.node.disk_hangs:  # What they wait for may take for ever here; at another node it does not.
+            self.stop()
+            return
         data = self.welcome()  # Once for all: there may be thousands.
         for connection in list(self.connections):
             connection.welcome(data)
+
+
+def _needs_disk(request: FromClient) -> bool:
+    """Whether a request has to wait for a disk that hangs."""
+    return not (isinstance(request, StatusRequest) or (isinstance(request, Read) and request.local))
 
 
 def _count(request: FromClient) -> int:

@@ -20,6 +20,8 @@ class NodeStatus:
     :ivar heard: how many seconds ago each peer was heard; ``None`` if it never was. Followers need not hear each other.
     :ivar unheard: the peers that this node, as the leader, ought to hear and does not.
     :ivar up_seconds: since it started.
+    :ivar disk_hangs_seconds: how long a save has been under way that should have ended long ago; until it has, the node
+        leaves its part to the others. ``None`` if there is none.
     """
 
     replica: Status
@@ -32,3 +34,4 @@ class NodeStatus:
     heard: dict[NodeId, float | None] = attrs.field(factory=dict)
     unheard: list[NodeId] = attrs.field(factory=list)
     up_seconds: float = 0.0
+    disk_hangs_seconds: float | None = None

@@ -29,6 +29,7 @@ class Performer:
     :param release: called with each Ready once it, and all before it, are saved; with one that may overtake them at
         once.
     :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after it.
+    :ivar saving_since: when, in its reactor's seconds, the save in flight was begun; ``None`` if there is none.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Performer:
         self._turning = False
         self._put_off = False
         self._stopped = False
+        self.saving_since: float | None = None
 
     @property
     def waiting(self) -> int:
@@ -124,12 +126,13 @@ class Performer:
         batch, self._queue = self._queue, []
         records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
+        self.saving_since = self._clock.seconds()
         self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
         return True
 
     def _saved(self, _: None) -> None:
         """The save in flight has finished: release what it covers."""
-        batch, self._saving = self._saving, None
+        batch, self._saving, self.saving_since = self._saving, None, None
         assert batch is not None
         if self._turning:  # It finished on the spot; the turn that began it goes on.
             self._release_all(batch)

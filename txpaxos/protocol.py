@@ -82,6 +82,9 @@ SUBJECT_BYTES_MAX = 512
 UNHEARD_SECONDS = 2.0
 """A leader that has not heard a peer for so long, or for four heartbeats if that is longer, says so in its status."""
 
+CLOSE_SECONDS = 3.0
+"""How long a node that stops waits for its disk."""
+
 READYS_WAITING_MAX = 4096
 """While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
 
@@ -107,6 +110,8 @@ class PaxosProtocol(Application, DatagramProtocol):
     log = Logger()
     _started_at = 0.0
     _leads_since: float | None = None
+    _hung_since: float | None = None
+    """When the save was begun that takes so long that this node leaves its part to the others."""
 
     def __init__(
         self,
@@ -272,6 +277,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Call ``watcher`` whenever :attr:`leader` has changed."""
         self._leader_watchers.append(watcher)
 
+    @property
+    def disk_hangs(self) -> bool:
+        """Whether a save takes so long that this node has left its part to the others, until the disk works again."""
+        return self._hung_since is not None and len(self.cluster.members) > 1
+
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
         ``starting``."""
@@ -286,6 +296,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             heard=self._network.heard_seconds(now),
             unheard=self._unheard(now),
             up_seconds=now - self._started_at if self._started else 0.0,
+            disk_hangs_seconds=None if self._hung_since is None else now - self._hung_since,
         )
 
     def _unheard(self, now: float) -> list[NodeId]:
@@ -316,7 +327,30 @@ class PaxosProtocol(Application, DatagramProtocol):
                     stop()
                 except Exception:  # An application has overwritten what stands there. The others stop all the same.
                     self.log.failure("node {node} cannot stop a part of itself", node=self.node)
-        return maybeDeferred(self._store.close)
+        return self._closed(maybeDeferred(self._store.close))
+
+    def _closed(self, closed: Deferred[None]) -> Deferred[None]:
+        """``closed``, or ``None`` after :data:`CLOSE_SECONDS`: a disk that hangs may never answer. What was under way
+        is left to it, and not cancelled: nobody was told that it is saved."""
+        ended: Deferred[None] = Deferred()
+
+        def leave() -> None:
+            self.log.warn(
+                "node {node} stops without its disk, which has not finished in {seconds} s: a save is left under way"
+                " that was not acknowledged; the next start finds it or not",
+                node=self.node,
+                seconds=CLOSE_SECONDS,
+            )
+            ended.callback(None)
+
+        def finish(result: Failure | None) -> None:
+            if timer.active():
+                timer.cancel()
+                ended.callback(result)
+
+        timer = self._clock.callLater(CLOSE_SECONDS, leave)
+        closed.addBoth(finish)
+        return ended
 
     # from Twisted
 
@@ -418,6 +452,9 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _receive(self, sender: NodeId, message: PeerMessage) -> None:
         if self._stopping:
             return
+        if self._hung_since is not None and self._still_hangs():
+            self.counters["dropped while the disk hung"] += 1
+            return
         if self._performer.waiting > READYS_WAITING_MAX:
             self.counters["dropped while the disk was busy"] += 1
             return
@@ -450,11 +487,52 @@ class PaxosProtocol(Application, DatagramProtocol):
         now = self._monotonic()
         try:
             self._network.tick(now)
+            if self._performer.saving_since is not None and self._watch_disk(now):
+                return
             self._add(self._replica.tick(now))
             self._add(self._subjects.tick(now))
         except Exception:
             self._give_up(Failure())
         self._forward_later(now)
+
+    # the disk
+
+    def _watch_disk(self, now: float) -> bool:
+        """A save is under way. Whether it takes so long that this node does nothing until the disk works again."""
+        since = self._performer.saving_since
+        assert since is not None
+        hangs_at = since + (self._timing or Timing()).liveness_window_seconds[1]  # Nobody waits longer for a leader.
+        if self._hung_since is None and now < hangs_at:
+            self._alarm.ring_by(hangs_at)
+            return False
+        if self._hung_since is None:
+            self._hung_since = since
+            self.log.warn(
+                "the disk of node {node} hangs: a save that began {seconds:.1f} s ago has not ended; until it has, this"
+                " node neither leads nor votes, and sends its clients to the others",
+                node=self.node,
+                seconds=now - since,
+            )
+            if len(self.cluster.members) > 1:
+                self._add(self._replica.suspend(now))
+            self._tell_watchers()
+        return self._still_hangs()
+
+    def _still_hangs(self) -> bool:
+        """Whether the save that took too long is still under way. If not, this node takes part again."""
+        since = self._hung_since
+        if since is None or self._performer.saving_since == since:
+            return since is not None
+        now = self._monotonic()
+        self._hung_since = None
+        self.log.warn(
+            "the disk of node {node} works again: a save took {seconds:.1f} s", node=self.node, seconds=now - since
+        )
+        if self._replica.leadership.suspended:
+            self._add(self._replica.resume(now))
+        self._tell_watchers()
+        self._alarm.ring_by(now)
+        return False
 
     # from the performer
 
@@ -474,6 +552,8 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _release(self, ready: Ready) -> None:
         """All that ``ready`` asked to save, and all before it, is on disk."""
+        if self._hung_since is not None:
+            self._still_hangs()
         for envelope in ready.send:
             self._network.send(envelope.to, envelope.message)
             if self.node in envelope.to:
@@ -556,8 +636,11 @@ class PaxosProtocol(Application, DatagramProtocol):
                 if not self._submissions.leading:
                     self._submissions.follow()
                 self._call_hook(self.leadership_changed, fact.previous, fact.current)
-                for watcher in list(self._leader_watchers):
-                    self._call_hook(watcher)
+                self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for watcher in list(self._leader_watchers):
+            self._call_hook(watcher)
 
     def _call_hook(self, hook: Callable[..., None], *args: Any) -> None:
         """Call a hook whose exception concerns nobody else."""

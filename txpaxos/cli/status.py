@@ -29,7 +29,7 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     """Show how every node is.
 
     \b
-    role     leader, follower or candidate; unreachable if the node did not answer
+    role     leader, follower or candidate; unreachable if the node did not answer; how long its disk hangs, if it does
     ballot   of the leader that the node follows
     chosen   slots of the log that the node knows to be chosen, without a gap
     applied  slots that it has applied
@@ -88,7 +88,9 @@ def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
             row += ["unreachable"] + ["-"] * (len(head) - 3)
         else:
             slots = [status["chosen_through"], status["applied_through"], chosen - status["applied_through"]]
-            row += [status["role"], status["ballot"], *slots, status["waiting"], status["snapshot_slot"]]
+            hangs = status.get("disk_hangs_seconds")
+            role = status["role"] if hangs is None else f"disk hangs ({hangs:.0f} s)"
+            row += [role, status["ballot"], *slots, status["waiting"], status["snapshot_slot"]]
             row += [transfers[node] or "-"] * (len(head) - len(HEAD))
         rows.append(row)
     answered = sum(status is not None for status in statuses.values())

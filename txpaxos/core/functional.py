@@ -112,6 +112,7 @@ class Leadership:
     :ivar leader: the ballot of the leader believed in; ``LOWEST`` if there is none.
     :ivar sequence: of the heartbeat sent last.
     :ivar canvass: the number of the canvass begun last.
+    :ivar suspended: whether this node can do nothing just now, so that others must lead.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Leadership:
         self.leader = LOWEST
         self.sequence = 0
         self.canvass = 0
+        self.suspended = False
         self._followers = [member for member in members if member != proposer.node]
         self._timing = timing
         self._rng = rng
@@ -164,6 +166,10 @@ class Leadership:
     def tick(self, now: float) -> Duty:
         """What is due at ``now``. The owner carries it out; a campaign it begins with :meth:`start_campaign`."""
         if now < self.wake_at:
+            return Duty.NOTHING
+        if self.suspended:
+            self.leader = LOWEST
+            self._silent_at = now + self._window()
             return Duty.NOTHING
         match self.role:
             case Role.LEADER:
@@ -211,7 +217,7 @@ class Leadership:
 
     def supports(self, canvasser: NodeId, now: float) -> bool:
         """Whether this node backs whoever canvasses: it hears no leader, nor is it one, or that is its leader."""
-        if self.leading:
+        if self.leading or self.suspended:
             return False
         silent = now - self._heard_leader_at >= self._timing.liveness_window_seconds[0]
         return silent or self.leader_node == canvasser
@@ -282,6 +288,19 @@ class Leadership:
         self._failures += 1
         self.leader = LOWEST
         self._follow(now + self._back_off())
+
+    def suspend(self, now: float) -> None:
+        """This node cannot do its part, and knows it: lead no more, and neither canvass nor back anybody, until
+        :meth:`resume`."""
+        self.suspended = True
+        if self.role is not Role.FOLLOWER:
+            self.leader = LOWEST
+            self._follow(now + self._window())
+
+    def resume(self, now: float) -> None:
+        """It can again. Others may have found a leader, which is given time to be heard."""
+        self.suspended = False
+        self._follow(now + self._window())
 
     def next_sequence(self) -> int:
         """The number of the next heartbeat."""

@@ -213,6 +213,18 @@ class Replica:
         self._ask_read_point(work, now)
         return self._ready(work)
 
+    # from the disk
+
+    def suspend(self, now: float) -> Ready:
+        """The disk hangs: nothing can be saved, so nothing promised, voted or led. See Leadership."""
+        self.leadership.suspend(now)
+        return self._ready(Work())
+
+    def resume(self, now: float) -> Ready:
+        """The disk works again."""
+        self.leadership.resume(now)
+        return self._ready(Work())
+
     # from the network
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
