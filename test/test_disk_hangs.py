@@ -19,11 +19,13 @@ from zope.interface import implementer
 
 from test.test_storage_contract import ReactorThread
 from txpaxos.cli.local_cluster import free_members
+from txpaxos.cli.status import as_text
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
 from txpaxos.cluster import Cluster as Configuration
 from txpaxos.core.functional import Timing
 from txpaxos.counter import Counter
+from txpaxos.errors import NotChosen, OutcomeUnknown
 from txpaxos.reads import Reading
 from txpaxos.snapshots import Policy
 from txpaxos.storage.disk import Disk
@@ -225,6 +227,29 @@ def test_a_node_alone_goes_on_leading(logged: list[str]) -> None:
     assert lines(logged, host.name)
     host.save_seconds = 0.0
     cluster.settle()
+
+
+def test_clients_get_from_it_what_needs_no_disk(cluster: Cluster) -> None:
+    """Its status, which says that its disk hangs, and local reads. What needs the disk ends the connection."""
+    leader = led(cluster)
+    hang(leader)
+    Caller(cluster, "writer").call("submit", b"1", deadline_seconds=60.0)
+    cluster.run(ELECTED_SECONDS)
+    caller = Caller(cluster, "caller", [leader.name])
+    caller.call("status", deadline_seconds=1.0)
+    caller.call("read", b"", "local", deadline_seconds=1.0)
+    cluster.run(1.0)
+    status, reading = caller.ended
+    assert status["disk_hangs_seconds"] > WINDOW_SECONDS
+    assert isinstance(reading, Reading)
+    assert f"disk hangs ({status['disk_hangs_seconds']:.0f} s)" in as_text(
+        cluster.configuration, {leader.name: status}, None
+    )
+    caller.call("submit", b"1", deadline_seconds=1.0)
+    cluster.run(2.0)
+    assert caller.ended[2].check(OutcomeUnknown, NotChosen)
+    assert leader.protocol is not None
+    assert leader.protocol.counters["client sent to another node, since the disk hangs"] > 0
 
 
 # --------------------------------------------------------------------- stopping
