@@ -310,12 +310,48 @@ def test_results_of_one_session_alone_are_bounded() -> None:
     assert all(is_applied(sessions, command(sequence)) for sequence in range(1, 100))
 
 
-def test_acknowledging_far_ahead_takes_no_time() -> None:
+def test_who_has_many_results_costs_nobody_theirs() -> None:
+    """Sixteen of sixteen megabytes, say."""
+    sessions = Sessions(kept_bytes_max=10_000)
+    for number in range(1, 6):
+        sessions.apply_once(number, command(1, session=named(number)), lambda *_: bytes(10))
+    for number in range(6, 60):
+        sessions.apply_once(number, command(1, session=named(number % 4 + 10)), lambda *_: bytes(1000))
+        sessions.apply_once(number, command(number, session=named(20)), lambda *_: bytes(3000))
+    loaded = Sessions(kept_bytes_max=10_000)
+    loaded.load(sessions.dump())
+    for table in (sessions, loaded):
+        for number in range(60, 70):
+            table.apply_once(number, command(number, session=named(number)), lambda *_: bytes(1000))
+        assert all(outcome(table, command(1, session=named(number))) for number in range(1, 6))
+    assert list(sessions.dump()) == list(loaded.dump())
+
+
+def test_acknowledging_far_ahead_takes_no_time_and_is_not_heeded() -> None:
+    """Whoever has found out the name of a session must not make its owner's commands count as applied before."""
     sessions = Sessions()
     record(sessions, command(1), command(2), command(2**64 - 1, acknowledged=2**64 - 2))
+    record(sessions, command(2**64 - 1, acknowledged=2**64 - 2), command(2**63, acknowledged=2**63 - 1), slot=7)
+    assert outcome(sessions, command(2)) == result(2)
+    assert not is_applied(sessions, command(3))
+    record(sessions, command(3, acknowledged=2), slot=8)
+    assert outcome(sessions, command(3)) == result(3)
     assert outcome(sessions, command(2)) is None
-    assert is_applied(sessions, command(2**63))
     assert outcome(sessions, command(2**64 - 1)) == result(2**64 - 1)
+
+
+def test_commands_that_were_given_up_are_acknowledged_with_the_others() -> None:
+    """They come late, or never, and must not be applied after those that followed them."""
+    sessions = Sessions()
+    record(sessions, command(1), command(OUTCOMES_MAX + 1, acknowledged=OUTCOMES_MAX))
+    assert is_applied(sessions, command(2))
+
+
+def test_a_new_session_may_begin_anywhere() -> None:
+    sessions = Sessions()
+    record(sessions, command(10**9, acknowledged=10**9 - 1), command(10**9 + 1, acknowledged=10**9))
+    assert is_applied(sessions, command(10**9 - 1))
+    assert outcome(sessions, command(10**9)) is None
 
 
 # --------------------------------------------------------------------- runs

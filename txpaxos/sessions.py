@@ -28,7 +28,9 @@ OUTCOMES_MAX = 8192
 """Outcomes kept of one session. Of more, the eighth with the lowest sequences counts as acknowledged."""
 
 KEPT_BYTES_MAX = 256 * 2**20
-"""Bytes of results kept of all sessions. Of more, those of the sessions used longest ago are forgotten."""
+"""Bytes of results kept of all sessions. Of more, those are forgotten of the session that has most, and among sessions
+that have about as many, within a factor of two, of the one used longest ago. So nobody who has many results costs one
+who has few theirs."""
 
 RESULT_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
 """What a command brought in, its result may bring out, and something around it."""
@@ -40,6 +42,7 @@ TEXTS_MAX = 1024
 """Texts of exceptions remembered. They are no part of the state: see :class:`Failed`."""
 
 CHUNK_BYTES = 2**16
+_DIGITS_MAX = 64
 DUMP_VERSION = 1
 
 
@@ -160,7 +163,8 @@ class Sessions:
     def __init__(self, sessions_max: int = SESSIONS_MAX, kept_bytes_max: int = KEPT_BYTES_MAX) -> None:
         self.horizon: Slot = 0
         self._sessions: dict[bytes, _Session] = {}  # In the order of their last use.
-        self._keeping: dict[bytes, None] = {}  # Those of them that have results to forget.
+        # Those of them that have results to forget, by the number of binary digits of their bytes.
+        self._keeping: list[dict[bytes, None]] = [{} for _ in range(_DIGITS_MAX + 1)]
         self._kept_bytes = 0
         self._generation = 0
         self._sessions_max = sessions_max
@@ -216,10 +220,11 @@ class Sessions:
         applied = [outcome for outcome in known if outcome is not None]
         if len(applied) == len(known):
             return applied
+        heeded = _heeded(session, min(run.acknowledged, run.sequence - 1))
         session = self._use(run.session)
         session.last_used = slot
         # Before anything is added: as a rule all that is there may go, and need not be looked through.
-        self._acknowledge(run.session, session, min(run.acknowledged, run.sequence - 1))
+        self._acknowledge(run.session, session, heeded)
         outcomes = [
             apply(slot, payload) if one is None else one for payload, one in zip(run.payloads, known, strict=True)
         ]
@@ -235,7 +240,7 @@ class Sessions:
         while len(session.outcomes) > OUTCOMES_MAX:
             self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
         while self._kept_bytes > self._kept_bytes_max:
-            self._forget_results(next(iter(self._keeping)))
+            self._forget_results(next(next(iter(some)) for some in reversed(self._keeping) if some))
         if len(self._sessions) > self._sessions_max:
             self._evict(next(iter(self._sessions)))
         return outcomes
@@ -261,12 +266,12 @@ class Sessions:
         return attrs.evolve(session, generation=self._generation, outcomes=dict(session.outcomes))
 
     def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
-        """So many more bytes of results are kept for ``session``, the last now of those that have some."""
+        """So many more bytes of results are kept for ``session``, the last now of those that have about as many."""
+        self._keeping[session.kept_bytes.bit_length()].pop(name, None)
         session.kept_bytes += size_bytes
         self._kept_bytes += size_bytes
-        self._keeping.pop(name, None)
         if session.kept_bytes:
-            self._keeping[name] = None
+            self._keeping[session.kept_bytes.bit_length()][name] = None
 
     def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
         """The caller has every answer up to ``sequence``."""
@@ -292,7 +297,7 @@ class Sessions:
 
     def _evict(self, name: bytes) -> None:
         session = self._sessions.pop(name)
-        self._keeping.pop(name, None)
+        self._keeping[session.kept_bytes.bit_length()].pop(name, None)
         self._kept_bytes -= session.kept_bytes
         self.horizon = session.last_used
 
@@ -357,6 +362,17 @@ def expired(run: Run) -> list[Outcome]:
     born = session_born(run.session)
     words = f"session made at slot {born} is no longer known; commands from {run.sequence} on were not applied now"
     return [Failed(SessionExpired, words)] * len(run.payloads)
+
+
+def _heeded(session: _Session | None, sequence: int) -> int:
+    """How much of an acknowledgement up to ``sequence`` is taken to be true.
+
+    It may stand for commands that never came: their caller gave them up. But one that reaches over very many of these
+    comes from somebody else who has found out the session's name, and would have all that its owner sends from now on
+    count as applied before. Of a new session everything is taken."""
+    if session is None or sequence - session.acknowledged - len(session.outcomes) <= OUTCOMES_MAX:
+        return sequence
+    return session.acknowledged
 
 
 def _size_bytes(kept: _Kept) -> int:
