@@ -23,9 +23,11 @@ from txpaxos.errors import (
 )
 from txpaxos.wire.client_messages import (
     Answer,
+    AreYouThere,
     Ask,
     AskAnswer,
     ClientCodec,
+    Here,
     Refused,
     StatusAnswer,
     StatusRequest,
@@ -495,3 +497,11 @@ def test_close_while_it_waits_to_try_again(street: Street) -> None:
     street.reactor.spend(10.0)
     assert len(street.calls) == 1
     assert street.reactor.getDelayedCalls() == []
+
+
+def test_a_node_that_asks_for_a_sign_of_life_gets_one(street: Street) -> None:
+    street.client.status()
+    line = street.accept()
+    line.said()
+    line.say(AreYouThere())
+    assert line.said() == [Here()]

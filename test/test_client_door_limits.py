@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 
 import txpaxos.client_door
+import txpaxos.client_table
 from test.fakes import ONE, Bench, framed
 from test.visitors import CODEC, House, refusals, submit
 from txpaxos.client_door import REQUESTS_MAX
+from txpaxos.client_table import DROP_SECONDS, PING_SECONDS
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.wire.client_messages import (
     Answer,
+    AreYouThere,
     Ask,
     AskAnswer,
+    Here,
     Refused,
     StatusRequest,
     Welcome,
 )
+from txpaxos.wire.commands import new_session
 
 
 @pytest.fixture
@@ -38,12 +43,87 @@ def test_requests_of_one_connection_are_limited() -> None:
 
 
 def test_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 2)
-    first, _ = house.visitor(), house.visitor()
-    assert house.door.buildProtocol(None) is None
+    """When there are too many, one that is idle goes: of the address that has most, and the longest."""
+    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 4)
+    lonely = house.visitor("10.2.2.2")
+    crowd = [house.visitor() for _ in range(3)]
+    house.bench.reactor.spend(2.5)
+    crowd[0].say(StatusRequest(1))
+    newest = house.visitor()
+    assert [one.transport.disconnected for one in (lonely, *crowd, newest)] == [False, False, True, False, False]
     assert house.node.counters == {"too many clients": 1}
-    first.hang_up()
-    assert house.door.buildProtocol(None) is not None
+    crowd[1].hang_up()
+    house.visitor("10.3.3.3")
+    assert crowd[2].transport.disconnected
+    assert not lonely.transport.disconnected
+    for visitor in (lonely, *crowd, newest):
+        visitor.hang_up()
+    assert len(house.door.connections) == 1
+
+
+def test_who_waits_for_an_answer_does_not_go_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client_door, "CONNECTIONS_MAX", 2)
+    house = House(Bench("b"))  # Nobody leads.
+    visitors = [house.visitor(), house.visitor()]
+    for visitor in visitors:
+        visitor.say(submit(1, b"x", session=new_session(bytes([len(visitors)] * 16), 0)))
+    house.bench.reactor.spend(200.0)
+    assert house.door.buildProtocol(None) is None
+    assert [visitor.transport.disconnected for visitor in visitors] == [False, False]
+    assert house.node.counters["too many clients"] == 1
+    for visitor in visitors:
+        visitor.hang_up()
+
+
+def test_a_silent_client_is_asked_for_a_sign_of_life_and_hung_up_on(house: House) -> None:
+    """Its machine may have lost power. One that answers stays, for as long as it likes."""
+    alive, dead, busy = [house.visitor() for _ in range(3)]
+    for second in range(200):
+        house.bench.reactor.spend(1.0)
+        if AreYouThere() in alive.heard():
+            alive.say(Here())
+        if second % 20 == 0:
+            busy.say(StatusRequest(second))
+        if second == PING_SECONDS - 2:
+            assert dead.heard() == []
+    assert dead.heard().count(AreYouThere()) == 1
+    assert AreYouThere() not in busy.heard()
+    assert [one.transport.disconnected for one in (alive, dead, busy)] == [False, True, False]
+    assert house.node.counters == {"idle client that does not answer": 1}
+    for visitor in (alive, dead, busy):
+        visitor.hang_up()
+    house.bench.reactor.spend(5.0)
+    assert [call for call in house.bench.reactor.getDelayedCalls() if "_sweep" in str(call)] == []
+
+
+def test_ten_thousand_silent_clients_are_gone_soon_and_asked_a_few_at_a_time(house: House) -> None:
+    visitors = [house.visitor() for _ in range(1200)]
+    asked = []
+    for _ in range(PING_SECONDS + DROP_SECONDS + 3):
+        house.bench.reactor.spend(1.0)
+        asked.append(sum(AreYouThere() in visitor.heard() for visitor in visitors))
+    assert [count for count in asked if count] == [500, 500, 200]
+    assert all(visitor.transport.disconnected for visitor in visitors)
+    assert len(house.door.connections) == 0
+
+
+def test_one_address_may_begin_only_so_many_sessions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else it has those of all others forgotten."""
+    monkeypatch.setattr(txpaxos.client_table, "SESSIONS_BURST", 3)
+    many, other = house.visitor(), house.visitor("10.2.2.2")
+    names = [new_session(b"%016d" % number, 0) for number in range(5)]
+    many.say(*[submit(number, b"x", session=name) for number, name in enumerate(names)])
+    house.bench.reactor.idle()
+    assert refusals(many) == [(3, "Overloaded"), (4, "Overloaded")]
+    many.say(*[submit(10 + number, b"y", 2, session=name) for number, name in enumerate(names[:3])])
+    other.say(submit(1, b"x", session=names[4]))
+    house.bench.reactor.idle()
+    assert (refusals(many), refusals(other)) == ([], [])
+    house.bench.reactor.spend(2.0)
+    many.say(submit(20, b"x", session=names[3]))
+    assert refusals(many) == []
+    many.hang_up()
+    other.hang_up()
 
 
 def test_requests_of_all_connections_are_limited(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
@@ -50,9 +51,9 @@ class Asked(Recorder):
 class Visitor:
     """A client of a door, by hand."""
 
-    def __init__(self, door: ClientDoor) -> None:
+    def __init__(self, door: ClientDoor, host: str = "10.1.1.1") -> None:
         self.transport = StreamTransport()
-        connection = door.buildProtocol(None)
+        connection = door.buildProtocol(IPv4Address("TCP", host, 50000))
         assert connection is not None
         self.connection: ClientConnection = connection
         connection.makeConnection(self.transport)
@@ -76,8 +77,8 @@ class House:
         self.door = ClientDoor(bench.node)
         bench.reactor.idle()
 
-    def visitor(self) -> Visitor:
-        visitor = Visitor(self.door)
+    def visitor(self, host: str = "10.1.1.1") -> Visitor:
+        visitor = Visitor(self.door, host)
         visitor.heard()
         return visitor
 

@@ -36,9 +36,11 @@ from txpaxos.core.messages import (
 )
 from txpaxos.wire.client_messages import (
     Answer,
+    AreYouThere,
     Ask,
     AskAnswer,
     ClientCodec,
+    Here,
     Read,
     ReadAnswer,
     Refused,
@@ -116,6 +118,8 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     StatusRequest: st.builds(StatusRequest, COUNTS),
+    Here: st.builds(Here),
+    AreYouThere: st.builds(AreYouThere),
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
     Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS),
     Answer: st.builds(Answer, COUNTS, tuples(VALUES)),
@@ -173,6 +177,8 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
     Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
+    Here(),
+    AreYouThere(),
 )
 
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from txpaxos.cluster import Address
 from txpaxos.errors import CodecError
 from txpaxos.outlet import Outlet
-from txpaxos.wire.client_messages import FromClient, Welcome
+from txpaxos.wire.client_messages import AreYouThere, FromClient, FromNode, Here, Welcome
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Connection(Protocol):
         try:
             for message in self._splitter.feed(data):
                 if not self._closing:
-                    self._client.received(self, self._client.codec.decode(message))
+                    self._received(self._client.codec.decode(message))
         except CodecError:
             self.transport.abortConnection()
 
@@ -57,6 +57,12 @@ class Connection(Protocol):
         """The node hung up."""
         if not self._closing:
             self._client.lost(self.address)
+
+    def _received(self, message: FromNode | FromClient) -> None:
+        if isinstance(message, AreYouThere):
+            self.send(Here())
+        else:
+            self._client.received(self, message)
 
     def send(self, message: FromClient) -> None:
         """Send one request."""

@@ -10,27 +10,32 @@ from typing import Any, NamedTuple
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txpaxos.client_table import ClientTable
 from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired, ValueTooLarge
+from txpaxos.open_files import connections_max
 from txpaxos.outlet import Outlet
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reads import Reading
 from txpaxos.sessions import Failed, Outcome, encode_result
 from txpaxos.wire.client_messages import (
     Answer,
+    AreYouThere,
     Ask,
     AskAnswer,
     ClientCodec,
     FromClient,
     FromNode,
+    Here,
     Read,
     ReadAnswer,
     Refused,
+    Request,
     StatusAnswer,
     StatusRequest,
     Submit,
@@ -69,7 +74,7 @@ HELD_BYTES_ALL_MAX = 2**28
 class _Task(NamedTuple):
     """A message in work: how many requests it is, and what it takes, roughly."""
 
-    message: FromClient
+    message: Request
     requests: int
     size_bytes: int
 
@@ -86,8 +91,11 @@ class ClientConnection(Protocol):
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
-    def __init__(self, door: ClientDoor) -> None:
+    def __init__(self, door: ClientDoor, host: str = "") -> None:
+        self.host = host
+        self.heard_at = 0
         self.held_bytes = 0
+        self._session = b""  # The last that was let in.
         self._door = door
         self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
         self._partial_bytes = 0
@@ -108,11 +116,12 @@ class ClientConnection(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._outlet = Outlet(self.transport)
-        self._door.connections[self] = None
+        self._door.opened(self)
         self._write(self._door.welcome())
 
     def dataReceived(self, data: bytes) -> None:
         """Take the requests that are complete with ``data``. Anything wrong ends the connection."""
+        self.heard_at = self._door.connections.seconds
         try:
             for request in self._splitter.feed(data):
                 if self._open:
@@ -127,7 +136,7 @@ class ClientConnection(Protocol):
         self._open = False
         self._release()
         self._count_partial(0)
-        self._door.connections.pop(self, None)
+        self._door.connections.remove(self)
         for waiting in list(self._in_work):
             waiting.cancel()
         while self._put_off:
@@ -140,6 +149,7 @@ class ClientConnection(Protocol):
 
     def resumeProducing(self) -> None:
         """It has read all there was."""
+        self.heard_at = self._door.connections.seconds
         self._outlet.drained()
         self._release()
         self._paused = False
@@ -165,6 +175,15 @@ class ClientConnection(Protocol):
             self._owes_welcome = True
         elif self._open:
             self._write(data)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something it has asked for is in work."""
+        return self._requests > 0
+
+    def ping(self) -> None:
+        """Ask it to say something."""
+        self.send(AreYouThere())
 
     def close(self) -> None:
         """Hang up."""
@@ -201,8 +220,10 @@ class ClientConnection(Protocol):
 
     def _take(self, request: FromClient | FromNode) -> None:
         """A request has come."""
-        if not isinstance(request, FromClient):
-            raise CodecError("a node's message came from a client")
+        if not isinstance(request, Request):
+            if not isinstance(request, Here):
+                raise CodecError("a node's message came from a client")
+            return
         if self._door.node.disk_hangs and _needs_disk(request):
             self._door.node.counters["client sent to another node, since the disk hangs"] += 1
             self.close()
@@ -210,6 +231,10 @@ class ClientConnection(Protocol):
         task = _Task(request, _count(request), _size_bytes(request))
         if self._requests + task.requests > REQUESTS_MAX:
             error = Overloaded(f"{self._requests} requests are in work on this connection; try again later")
+            self.send(_refusal(request.request, error, task.requests))
+            return
+        if not self._admits_session(request):
+            error = Overloaded("too many sessions were begun from this address; use one for many commands")
             self.send(_refusal(request.request, error, task.requests))
             return
         if not self._door.enter(task):
@@ -221,6 +246,15 @@ class ClientConnection(Protocol):
             self._put_off.append(task)
         else:
             self._do(task)
+
+    def _admits_session(self, request: Request) -> bool:
+        """Whether the session of ``request``, if it has one, is known already, or may be begun."""
+        if not isinstance(request, Submit) or request.session == self._session:
+            return True
+        if not self._door.admits_session(self.host, request.session):
+            return False
+        self._session = request.session
+        return True
 
     def _do(self, task: _Task) -> None:
         """Start on a request, and answer it when it is done."""
@@ -303,25 +337,54 @@ class ClientDoor(ServerFactory):
     def __init__(self, node: PaxosProtocol) -> None:
         self.node = node
         self.codec = ClientCodec(node.cluster.name)
-        self.connections: dict[ClientConnection, None] = {}
+        self.connections = ClientTable()
         self.paused: dict[ClientConnection, None] = {}
         self.held_bytes = self.partial_bytes = 0
         self._requests = self._request_bytes = 0
+        self._files_max = connections_max(len(node.cluster.members) - 1)
+        self._clock = node._clock
+        self._sweeping: IDelayedCall | None = None
         node.watch_leader(self._leader_changed)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
-        """A client came."""
-        if len(self.connections) >= CONNECTIONS_MAX:
+        """A client came. When there are too many, one that is idle has to go for it."""
+        if len(self.connections) >= self.connections_max:
             self.node.counters["too many clients"] += 1
-            return None
-        return ClientConnection(self)
+            if not self.connections.make_room():
+                return None
+        return ClientConnection(self, getattr(addr, "host", ""))
+
+    @property
+    def connections_max(self) -> int:
+        """How many clients may be connected."""
+        return min(CONNECTIONS_MAX, self._files_max)
 
     def stop(self) -> None:
         """Hang up on everybody."""
-        for connection in list(self.connections):
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for connection in self.connections:
             connection.close()
 
     # from a connection
+
+    def opened(self, connection: ClientConnection) -> None:
+        """The connection stands."""
+        self.connections.add(connection)
+        if self._sweeping is None:
+            self._sweeping = self._clock.callLater(1.0, self._sweep)
+
+    def _sweep(self) -> None:
+        """Once in a second, while somebody is connected."""
+        dropped = self.connections.sweep()
+        if dropped:
+            self.node.counters["idle client that does not answer"] += dropped
+        self._sweeping = self._clock.callLater(1.0, self._sweep) if self.connections else None
+
+    def admits_session(self, host: str, session: bytes) -> bool:
+        """Whether a client at ``host`` may use ``session``: it is known, or not one too many."""
+        return session in self.node._applier.sessions or self.connections.admits_session(host)
 
     def enter(self, task: _Task) -> bool:
         """A request comes into work; whether there is room for it."""
@@ -336,7 +399,7 @@ class ClientDoor(ServerFactory):
         self._requests -= task.requests
         self._request_bytes -= task.size_bytes
 
-    def begin(self, request: FromClient) -> Deferred[Any]:
+    def begin(self, request: Request) -> Deferred[Any]:
         """Start on a request; fires with what answers it."""
         match request:
             case Submit(_, session, sequence, acknowledged, commands):
@@ -379,21 +442,21 @@ class ClientDoor(ServerFactory):
             self.stop()
             return
         data = self.welcome()  # Once for all: there may be thousands.
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.welcome(data)
 
 
-def _needs_disk(request: FromClient) -> bool:
+def _needs_disk(request: Request) -> bool:
     """Whether a request has to wait for a disk that hangs."""
     return not (isinstance(request, StatusRequest) or (isinstance(request, Read) and request.local))
 
 
-def _count(request: FromClient) -> int:
+def _count(request: Request) -> int:
     """How many requests a message is."""
     return len(request.commands) if isinstance(request, Submit) else 1
 
 
-def _single(request: FromClient) -> Iterator[Submit]:
+def _single(request: Request) -> Iterator[Submit]:
     """The commands of a run, each by itself."""
     assert isinstance(request, Submit)
     for index, command in enumerate(request.commands):
@@ -401,7 +464,7 @@ def _single(request: FromClient) -> Iterator[Submit]:
         yield Submit(number, request.session, sequence, request.acknowledged, (command,))
 
 
-def _size_bytes(request: FromClient) -> int:
+def _size_bytes(request: Request) -> int:
     """What a request takes while it is in work, roughly."""
     match request:
         case Submit():

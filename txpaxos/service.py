@@ -19,7 +19,8 @@ from txpaxos.client_door import ClientDoor
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
 from txpaxos.core.functional import Timing
-from txpaxos.errors import PaxosError
+from txpaxos.errors import ConfigError, PaxosError
+from txpaxos.open_files import files_max
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.snapshots import Policy
 from txpaxos.storage.disk import Disk
@@ -99,6 +100,7 @@ class PaxosService(Service):
         node.failed.addErrback(self._node_failed)
         self.protocol = node
         self._door = ClientDoor(node)
+        self._check_files(self._door.connections_max)
         address, client = member.address, member.client
         self._ports.append(self._reactor.listenUDP(address.port, node, address.host, DATAGRAM_BYTES_READ_MAX))
         self._ports.append(self._reactor.listenTCP(client.port, self._door, 1024, client.host))
@@ -111,6 +113,17 @@ class PaxosService(Service):
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
+
+    def _check_files(self, clients_max: int) -> None:
+        """See that the system lets this process have the files that it needs."""
+        files = files_max()
+        if clients_max < 1:
+            raise ConfigError(
+                f"this process may have {files} files open, which leaves none for clients: raise the limit"
+                " (ulimit -n, LimitNOFILE= in a systemd unit)"
+            )
+        line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
+        self.log.info(line, node=self._node, clients=clients_max, files=files)
 
     def _node_failed(self, failure: Failure) -> None:
         """End the process with a status that says so. Twisted would end with 0."""

@@ -175,6 +175,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __contains__(self, session: bytes) -> bool:
+        """Whether ``session`` is remembered."""
+        return session in self._sessions
+
     # questions
 
     def is_expired(self, session: bytes) -> bool:

@@ -69,6 +69,11 @@ class StatusRequest:
     request: Count
 
 
+@attrs.frozen
+class Here:
+    """The answer to :class:`AreYouThere`. Not answered."""
+
+
 # ---------------------------------------------------------------- from a node
 
 
@@ -132,8 +137,14 @@ class Refused:
     count: Count = 1
 
 
-FromClient: TypeAlias = Submit | Ask | Read | StatusRequest
-FromNode: TypeAlias = Welcome | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused
+@attrs.frozen
+class AreYouThere:
+    """To a client that has nothing in work and has said nothing for long. One that does not answer is hung up on."""
+
+
+Request: TypeAlias = Submit | Ask | Read | StatusRequest
+FromClient: TypeAlias = Request | Here
+FromNode: TypeAlias = Welcome | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | AreYouThere
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -142,12 +153,14 @@ _packing = Packing[FromClient | FromNode](
         2: Ask,
         3: StatusRequest,
         4: Read,
+        6: Here,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
         132: StatusAnswer,
         133: Refused,
         134: ReadAnswer,
+        135: AreYouThere,
     }
 )
 
