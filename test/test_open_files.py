@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_where_open_files_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> 
         raise FileNotFoundError
 
     monkeypatch.setattr(txpaxos.open_files, "files_max", lambda: 1024)
-    monkeypatch.setattr(txpaxos.open_files.os, "listdir", no_such_folder)
+    monkeypatch.setattr(os, "listdir", no_such_folder)
     assert connections_max(2) == 1024 - 32 - FILES_KEPT - STRANGERS_MAX - 8
     monkeypatch.setattr(txpaxos.open_files, "files_max", lambda: 64)
     assert connections_max(2) == 0

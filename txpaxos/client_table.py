@@ -40,6 +40,9 @@ class Connected(Protocol):
     def is_waiting(self) -> bool:
         """Whether something it has asked for is in work, or on its way to it."""
 
+    def welcome(self, data: bytes) -> None:
+        """Tell it who leads now."""
+
     def ping(self) -> None:
         """Ask it to say something."""
 
