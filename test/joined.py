@@ -37,6 +37,10 @@ class Wire:
         for end in (self, self.other):
             self._joined.reactor.callLater(0, end._lose)
 
+    def loseConnection(self) -> None:
+        for end in (self, self.other):
+            self._joined.reactor.callLater(LINE_SECONDS, end._lose)
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from twisted.logger import LogLevel
 
 from test.fakes import logged
-from txpaxos.audits import KEPT, Audits, Diverged
+from txpaxos.audits import KEPT, TOLD_AGAIN_MAX, Audits, Diverged, Finding
 from txpaxos.core.messages import NodeId, Slot
-from txpaxos.wire.peer_messages import Audit
+from txpaxos.wire.peer_messages import AskAudit, Audit, AuditsHeard
 
 
 def audit(slot: Slot = 10, state: bytes = b"good", log: bytes = b"log") -> Audit:
@@ -24,7 +25,8 @@ class Inspector:
     """
 
     def __init__(self, members: str = "abc") -> None:
-        self.told: list[tuple[tuple[NodeId, ...], Audit]] = []
+        self.told: list[tuple[tuple[NodeId, ...], Audit | AuditsHeard | AskAudit]] = []
+        self.logs: dict[Slot, bytes] = {}
         self.diverged: list[str] = []
         self.audits = Audits(
             "a",
@@ -32,6 +34,7 @@ class Inspector:
             len(members) // 2 + 1,
             lambda to, message: self.told.append((to, message)),
             lambda error: self.diverged.append(str(error)),
+            lambda slot: self.logs.get(slot, b""),
         )
 
     def hear(self, *said: tuple[NodeId, Audit]) -> list[dict[str, Any]]:
@@ -50,16 +53,6 @@ def test_all_agree() -> None:
     assert one.told == [(("b", "c"), audit())]
     assert one.hear(("b", audit()), ("c", audit())) == []
     assert one.diverged == []
-
-
-def test_one_that_is_asked_for_is_told_again() -> None:
-    one = Inspector()
-    one.audits.tell_again("c", 10)
-    one.audits.add(audit())
-    one.told.clear()
-    one.audits.tell_again("c", 9)
-    one.audits.tell_again("c", 10)
-    assert one.told == [(("c",), audit())]
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -88,10 +81,16 @@ def test_the_majority_goes_on_and_says_so() -> None:
 
 
 def test_two_that_differ_wait_for_the_third() -> None:
+    """And say so meanwhile, to the log and to each other."""
     one = Inspector()
     one.audits.add(audit())
-    assert one.hear(("b", audit(state=b"bad"))) == []
+    (event,) = one.hear(("b", audit(state=b"bad")))
+    assert event["log_level"] is LogLevel.critical
+    assert event["line"] == "the state differs at slot 10: a against b"
+    assert "who is right is not known" in event["log_format"]
     assert one.diverged == []
+    assert one.told[-1] == (("b", "c"), AuditsHeard(10, (("b", b"log", b"bad"),)))
+    assert one.hear(("b", audit(state=b"bad"))) == [], "once is enough"
     one.hear(("c", audit(state=b"bad")))
     assert len(one.diverged) == 1
 
@@ -111,7 +110,7 @@ def test_where_nobody_can_have_a_majority_any_more_all_stop(members: str, states
 def test_five_of_which_two_are_wrong_in_the_same_way() -> None:
     one = Inspector("abcde")
     one.audits.add(audit())
-    assert one.hear(("b", audit(state=b"bad")), ("c", audit(state=b"bad")), ("d", audit())) == []
+    assert len(one.hear(("b", audit(state=b"bad")), ("c", audit(state=b"bad")), ("d", audit()))) == 3
     (event,) = one.hear(("e", audit()))
     assert event["line"] == "the state differs at slot 10: a, d, e against b, c"
     assert one.diverged == []
@@ -149,17 +148,25 @@ def test_of_those_who_are_ahead_it_is_remembered() -> None:
     assert len(one.diverged) == 1
 
 
-def test_the_newest_slots_are_remembered() -> None:
+def test_of_each_node_the_newest_words_are_remembered() -> None:
+    """So no node can make others forget what a third one said."""
     one = Inspector()
-    for slot in range(10, 200, 10):
-        one.hear(("b", audit(slot)))
-        assert len(one.audits._heard) <= KEPT
-    one.audits.add(audit(10, b"bad"))
-    one.hear(("b", audit(10)), ("c", audit(10)))
-    assert one.diverged == [], "too long ago"
-    one.audits.add(audit(190, b"bad"))
     one.hear(("c", audit(190)))
+    for slot in range(1000, 1000 + 10 * KEPT):
+        one.hear(("b", audit(slot)), ("b", audit(slot, b"")))
+        assert len(one.audits._said["b"]) <= 2 * KEPT
+    one.hear(("b", audit(190)))
+    one.audits.add(audit(190, b"bad"))
     assert len(one.diverged) == 1
+
+
+def test_hashes_of_logs_alone_do_not_take_the_place_of_those_of_states() -> None:
+    one = Inspector()
+    one.audits.add(audit(5))
+    for slot in range(10, 10 + 10 * KEPT):
+        one.audits.reached(slot, b"log")
+    one.audits.answer("b", 5)
+    assert one.told[-1] == (("b",), audit(5))
 
 
 def test_a_node_that_took_it_again_counts_with_what_it_said_last() -> None:
@@ -169,6 +176,161 @@ def test_a_node_that_took_it_again_counts_with_what_it_said_last() -> None:
     one.hear(("b", audit(state=b"bad")))
     assert one.hear(("b", audit()), ("c", audit())) == []
     assert one.diverged == []
+
+
+class TestToldFirst:
+    """A node that finds something out says so before it stops for that, and tells what it heard from others."""
+
+    def test_all_know_that_all_differ(self) -> None:
+        """Or the one that finds out would stop, and the two others, of which neither can be right, would go on."""
+        one, two, three = (Inspector("abc"), Inspector("bac"), Inspector("cab"))
+        inspectors = {"a": one, "b": two, "c": three}
+        for name, inspector in inspectors.items():
+            inspector.audits._node = name
+        two.audits.add(audit(state=b"b"))
+        three.audits.add(audit(state=b"c"))
+        for inspector, sender in ((two, "c"), (three, "b")):
+            inspector.hear((sender, audit(state=sender.encode())))
+            assert inspector.diverged == []
+        one.hear(("b", audit(state=b"b")), ("c", audit(state=b"c")))
+        logged(lambda: one.audits.add(audit(state=b"a")))
+        assert len(one.diverged) == 1
+        for to, message in one.told:
+            for name in to:
+                logged(partial(deliver, inspectors[name], "a", message))
+        assert [len(inspector.diverged) for inspector in inspectors.values()] == [1, 1, 1]
+
+    def test_one_that_differs_from_a_majority_of_which_one_is_down(self) -> None:
+        one = Inspector()
+        one.audits.add(audit(state=b"bad"))
+        logged(lambda: deliver(one, "b", audit()))
+        assert one.diverged == []
+        logged(lambda: deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"), ("a", b"log", b"bad")))))
+        assert one.diverged[0].startswith("the state differs at slot 10: a against b, c;")
+
+    def test_a_node_speaks_for_itself_first(self) -> None:
+        """What another says that it has said counts only until then."""
+        one = Inspector()
+        one.audits.add(audit())
+        one.hear(("c", audit()))
+        lie = AuditsHeard(10, (("c", b"log", b"bad"), ("a", b"log", b"bad"), ("b", b"log", b"bad"), ("z", b"", b"")))
+        assert logged(lambda: deliver(one, "b", lie)) == []
+        assert one.diverged == []
+
+    def test_it_does_not_go_on_for_ever(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+
+        def speak() -> None:
+            for number in range(1000):
+                one.audits.receive("b", audit(state=b"%d" % number))
+
+        logged(speak)
+        assert len(one.told) <= 3 + 2 * TOLD_AGAIN_MAX
+
+    def test_what_is_no_hash_is_not_remembered(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+        assert one.hear(("b", audit(state=bytes(10**6))), ("b", audit(log=b""))) == []
+        deliver(one, "b", AuditsHeard(10, (("c", bytes(10**6), b""),)))
+        assert len(one.told) == 1
+
+
+class TestLogs:
+    """They are compared where others take snapshots, too."""
+
+    def test_at_a_slot_that_this_node_has_passed(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"mine"
+        one.hear(("b", audit(7, log=b"theirs")))
+        assert one.diverged == []
+        one.hear(("c", audit(7, log=b"theirs")))
+        assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
+
+    def test_at_a_slot_that_it_has_not_reached(self) -> None:
+        one = Inspector()
+        one.hear(("b", audit(7, log=b"theirs")), ("c", audit(7, log=b"theirs")))
+        assert one.audits.watched == {7}
+        logged(lambda: one.audits.reached(7, b"mine"))
+        assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
+        assert one.audits.watched == set()
+
+    def test_a_state_that_this_node_does_not_know_condemns_nobody(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"log"
+        (event,) = one.hear(("b", audit(7)), ("c", audit(7, b"other")))
+        assert event["line"] == "the state differs at slot 7: b against c"
+        assert one.diverged == []
+
+    def test_what_was_lost_is_told_again_where_the_next_interval_ends(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+        one.hear(("b", audit(state=b"bad")))
+        before = len(one.told)
+        one.audits.reached(20, b"log")
+        assert [message.slot for _, message in one.told[before:]] == [20, 10, 10]
+        for slot in range(30, 1000, 10):
+            one.audits.reached(slot, b"log")
+        assert [message.slot for _, message in one.told].count(10) <= 2 + 2 * TOLD_AGAIN_MAX
+
+
+class TestFind:
+    """What the others say of a snapshot that came from one of them."""
+
+    @pytest.mark.parametrize(
+        ("members", "said", "finding", "same"),
+        [
+            ("abc", {"b": audit(), "c": audit()}, Finding.CONFIRMED, "bc"),
+            ("abc", {"b": audit()}, Finding.UNDECIDED, "b"),
+            ("abc", {"b": audit(), "c": audit(state=b"bad")}, Finding.CONTRADICTED, "b"),
+            ("abc", {"b": audit(state=b"bad"), "c": audit(state=b"bad")}, Finding.CONTRADICTED, ""),
+            ("abc", {"b": audit(), "c": audit(log=b"", state=b"")}, Finding.UNKNOWN, "b"),
+            ("abc", {"b": audit(), "c": audit(state=b"")}, Finding.UNKNOWN, "b"),
+            ("abc", {"b": audit(), "c": audit(log=b"other", state=b"")}, Finding.CONTRADICTED, "b"),
+            ("ab", {"b": audit()}, Finding.UNKNOWN, "b"),
+            ("ab", {}, Finding.UNDECIDED, ""),
+            ("abcde", {"b": audit(), "c": audit(), "d": audit(), "e": audit(state=b"bad")}, Finding.CONFIRMED, "bcd"),
+            ("abcde", {one: audit(state=b"bad") for one in "bcd"}, Finding.CONTRADICTED, ""),
+            ("abcde", {one: audit(state=one.encode()) for one in "bcd"}, Finding.UNDECIDED, ""),
+        ],
+        ids=str,
+    )
+    def test_it(self, members: str, said: dict[NodeId, Audit], finding: Finding, same: str) -> None:
+        one = Inspector(members)
+        one.hear(*said.items())
+        assert one.audits.find(audit()) == (finding, tuple(same))
+
+    def test_what_others_say_that_a_third_one_said_does_not_count(self) -> None:
+        one = Inspector()
+        deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"),)))
+        one.hear(("b", audit()))
+        assert one.audits.find(audit()) == (Finding.UNDECIDED, ("b",))
+
+    def test_who_did_not_know_is_asked_anew(self) -> None:
+        one = Inspector()
+        one.hear(("b", audit()), ("c", audit(log=b"", state=b"")))
+        one.audits.forget(10)
+        one.audits.ask(10)
+        assert one.audits.find(audit())[0] is Finding.UNDECIDED
+        assert one.told[-1] == (("b", "c"), AskAudit(10))
+
+    def test_a_question_is_always_answered(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"log"
+        one.audits.add(audit())
+        for slot, answer in ((10, audit()), (7, audit(7, b"")), (8, audit(8, b"", b""))):
+            one.audits.answer("b", slot)
+            assert one.told[-1] == (("b",), answer)
+        one.hear(("c", audit(state=b"bad")))
+        one.audits.answer("b", 10)
+        assert one.told[-1] == (("b",), AuditsHeard(10, (("c", b"log", b"bad"),)))
+
+
+def deliver(inspector: Inspector, sender: NodeId, message: Any) -> None:
+    if isinstance(message, AuditsHeard):
+        inspector.audits.receive_heard(sender, message)
+    else:
+        inspector.audits.receive(sender, message)
 
 
 def test_alone() -> None:

@@ -19,9 +19,11 @@ from txpaxos.sessions import value_of
 from txpaxos.snapshots import SLOT_BYTES, Policy
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.store import DiskStore
+from txpaxos.transfer import TransferLimits
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Audit, FetchSnapshot, SnapshotPart
 
+SLOW = TransferLimits(bytes_per_second=2**19)
 POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 50))
 """A snapshot every dozen commands, or so."""
 
@@ -262,7 +264,8 @@ def test_all_take_them_at_the_same_slots_and_agree(joined: Joined) -> None:
     joined.reactor.spend(1.0)
     told_at: dict[Slot, set[tuple[NodeId, bytes]]] = {}
     for sender, _, audit in told(joined, Audit):
-        told_at.setdefault(audit.slot, set()).add((sender, audit.state_hash))
+        if audit.state_hash:
+            told_at.setdefault(audit.slot, set()).add((sender, audit.state_hash))
     assert len(told_at) >= 4
     for said in told_at.values():
         assert {node for node, _ in said} == {"a", "b", "c"}
@@ -301,7 +304,7 @@ def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(
 
 
 def test_a_big_one_goes_over_the_stream_in_parts() -> None:
-    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000))
+    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
     joined.lead()
     node = joined.followers()[0]
     joined.cut_off(node.node)
@@ -327,7 +330,7 @@ def test_restart_of_a_node_that_got_one(joined: Joined) -> None:
 
 
 def test_the_transfer_is_gone_on_with_after_a_crash_of_the_receiver() -> None:
-    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000))
+    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
     joined.lead()
     node = joined.followers()[0]
     joined.cut_off(node.node)
@@ -340,8 +343,7 @@ def test_the_transfer_is_gone_on_with_after_a_crash_of_the_receiver() -> None:
     before = len(joined.sent)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
     offsets = [one.offset for _, _, one in joined.sent[before:] if isinstance(one, FetchSnapshot)]
-    assert offsets[0] == 0
-    assert min(offsets[1:]) > 2 * 2**16
+    assert min(offsets) > 2 * 2**16
     assert len(again.lines) == 40
 
 

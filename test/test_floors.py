@@ -35,7 +35,7 @@ BESIDE_STORAGE = CORE | {"txpaxos.packing"}
 LOWER = BESIDE_STORAGE | {"txpaxos.wire", "txpaxos.storage"}
 PROTOCOL_ROOMS = (
     *("txpaxos.protocol", "txpaxos.alarm", "txpaxos.application", "txpaxos.applier", "txpaxos.arguments"),
-    "txpaxos.audits",
+    *("txpaxos.audits", "txpaxos.confirmation"),
     "txpaxos.acquaintances",
     "txpaxos.log_lines",
     "txpaxos.clock",

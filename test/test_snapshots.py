@@ -348,15 +348,6 @@ class TestTrouble:
         assert len(logged_errors) == (when in ("hook", "chunk"))
         logged_errors.clear()
 
-    def test_a_clock_that_is_set_back_holds_it_up_no_longer_than_to_the_next_slot(self) -> None:
-        camera = Camera()
-        camera.choose(10, idle=False)
-        camera.clock.rightNow -= 3600.0
-        camera.idle()
-        assert (camera.begun, camera.taken) == ([10], [])
-        camera.choose(1)
-        assert slots(camera) == [10]
-
     def test_what_ends_after_stop_is_nobodys_business(self) -> None:
         works, later = delayed()
 

@@ -54,7 +54,9 @@ from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import (
     AskAudit,
     Audit,
+    AuditsHeard,
     Challenge,
+    Fetching,
     FetchSnapshot,
     Forward,
     Hello,
@@ -67,6 +69,7 @@ COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
 NAMES = st.text(min_size=1, max_size=60)
 VALUES = st.binary(max_size=300)
+HASHES = st.binary(max_size=64)
 BALLOTS = st.builds(Ballot, COUNTS, NAMES | st.just(""))
 PROPOSALS = st.builds(Proposal, BALLOTS, VALUES)
 VOTES = st.builds(Vote, COUNTS, BALLOTS, VALUES)
@@ -106,7 +109,9 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     ReadPoint: st.builds(ReadPoint, COUNTS, COUNTS),
     FetchSnapshot: st.builds(FetchSnapshot, COUNTS, COUNTS, COUNTS),
     SnapshotPart: st.builds(SnapshotPart, SLOTS, COUNTS, COUNTS, VALUES),
-    Audit: st.builds(Audit, SLOTS, VALUES, VALUES),
+    Audit: st.builds(Audit, SLOTS, HASHES, HASHES),
+    AuditsHeard: st.builds(AuditsHeard, SLOTS, tuples(st.tuples(NAMES, HASHES, HASHES))),
+    Fetching: st.builds(Fetching, COUNTS),
     Hello: st.builds(Hello),
     Challenge: st.builds(Challenge, COUNTS),
     Proof: st.builds(Proof, COUNTS),
@@ -165,6 +170,8 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Challenge(2**64 - 1),
     Proof(2**63),
     AskAudit(40),
+    AuditsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
+    Fetching(40),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),

@@ -29,7 +29,17 @@ from txpaxos.refusals import Refusals
 from txpaxos.streams import PeerStreams
 from txpaxos.wire.codec import Codec, Received, Way
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
-from txpaxos.wire.peer_messages import AskAudit, Audit, Challenge, FetchSnapshot, PeerMessage, Refusal, SnapshotPart
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    AuditsHeard,
+    Challenge,
+    Fetching,
+    FetchSnapshot,
+    PeerMessage,
+    Refusal,
+    SnapshotPart,
+)
 
 WAYS: dict[type[Any], Way] = {
     Fetch: Way.THEIR_STREAM,
@@ -39,6 +49,8 @@ WAYS: dict[type[Any], Way] = {
     Truncated: Way.OWN_STREAM,
     SnapshotPart: Way.OWN_STREAM,
     Audit: Way.OWN_STREAM,
+    AuditsHeard: Way.OWN_STREAM,
+    Fetching: Way.THEIR_STREAM,
 }
 """The way in which a message has to come to be believed, as its receiver sees it. All others may come in any way."""
 

@@ -27,7 +27,7 @@ from txpaxos.applier import Applier
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
-from txpaxos.compaction import Compaction, CompactionMessage
+from txpaxos.compaction import Compaction
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, ChosenValues, NodeId, Slot, Truncated
@@ -66,7 +66,10 @@ from txpaxos.wire.commands import Run, check_run
 from txpaxos.wire.peer_messages import (
     AskAudit,
     Audit,
+    AuditsHeard,
     Challenge,
+    CompactionMessage,
+    Fetching,
     FetchSnapshot,
     Forward,
     Hello,
@@ -150,9 +153,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         )
         self._questions = Questions(self._ask, lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
-        policy, transfer = snapshot_policy or Policy(), transfer_limits or TransferLimits()
+        policy, transfer, counters = snapshot_policy or Policy(), transfer_limits or TransferLimits(), self.counters
         self._compaction = Compaction(
-            self._clock, self, node, cluster, store, self, self._applier, policy, transfer, self.counters
+            self._clock, self, node, cluster, store, self, self._applier, policy, transfer, counters, self._rng
         )
         self._received: dict[Slot, Snapshot] = {}
         self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
@@ -390,6 +393,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._network.start(self.transport, self._started_at)
         self._reads.start()
         self._questions.start()
+        self._compaction.start()
         self._tick()
 
     def _refuse_lost_state(self, slot: Slot) -> None:
@@ -435,7 +439,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         match message:
             case ChosenValues() | Truncated():
                 self._add(self._replica.take_hint(sender, now))
-            case Audit() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
+            case Audit() | AuditsHeard() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
                 self._audit_asked_at[sender] = now
                 self._network.send((sender,), AskAudit(message.slot))
         self.counters[f"{type(message).__name__} that may be forged"] += 1
@@ -463,7 +467,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             match message:
                 case Forward():
                     self._take_forwarded(message)
-                case FetchSnapshot() | SnapshotPart() | Audit() | AskAudit():
+                case FetchSnapshot() | SnapshotPart() | Audit() | AuditsHeard() | AskAudit() | Fetching():
                     self._compaction.receive(sender, message)
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
@@ -671,6 +675,10 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._received[snapshot.slot] = snapshot
             ready = attrs.evolve(ready, save=(*ready.save, *self._acquaintances.records()))
         self._add(ready)
+
+    def heard_through(self) -> tuple[Slot, Slot]:
+        """How far this node knows what is chosen, and how far it has heard that something is."""
+        return self._replica.log.chosen_through, self._replica.heard_through
 
     def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
         """Send a message that rests on nothing but complete snapshots."""

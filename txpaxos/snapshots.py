@@ -1,7 +1,9 @@
 """Snapshots of what is applied: when to take one, what is in it, how it comes back, and whether the nodes agree.
 
-A snapshot holds the application's state, the sessions, and a hash of the log that led there. Every node takes one at
-the same slots, for these depend on the log alone; so two nodes whose snapshots at a slot differ have diverged.
+A snapshot holds the application's state, the sessions, and a hash of the log that led there. The log is divided into
+intervals, at the same slots on every node, for these depend on the log alone. A snapshot is taken where an interval
+ends; of a big state not at every such end, but at every second, fourth, eighth one. So also two nodes of which one
+takes fewer meet at the same slots, and if their snapshots differ there they have diverged.
 
 In the file, each chunk begins with a byte that says what it is:
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import attrs
@@ -44,6 +47,13 @@ SLOT_BYTES = 128
 PIECE_BYTES = 2**16
 """The application is asked for so many bytes at a time; then the reactor has its turn. It depends on nothing else how
 chunks are put together: the files of all nodes at a slot are equal, so one that is fetched may come from several."""
+STATE_SHARE = 2
+"""While a snapshot is so many times as big as two intervals of the log, only at every second end of one it is taken;
+and so on. So the log between two is at least a quarter of a big state, and at most a half."""
+HELD_SHARE = 2
+"""While somebody fetches a snapshot none is taken before the log has grown by so many times the newest snapshot."""
+HASHES_KEPT = 4096
+"""Of so many of the newest slots the hash of the log is remembered: others may ask for it."""
 HEAD, SESSIONS, STATE, PIECE = b"\1", b"\2", b"\3", b"\4"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,7 +63,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Policy:
     """When to take a snapshot.
 
-    :ivar log_bytes: after so many bytes of the log since the last one: values, and :data:`SLOT_BYTES` for each slot.
+    :ivar log_bytes: an interval of the log has so many bytes: values, and :data:`SLOT_BYTES` for each slot.
     """
 
     log_bytes: int = 32 * 2**20
@@ -67,12 +77,14 @@ class Head:
     :ivar members: the nodes that vote.
     :ivar slot: everything up to this slot is in it.
     :ivar log_hash: the end of the chain of hashes over the checksums of the values up to there.
+    :ivar intervals: how many intervals of the log end there or before.
     """
 
     cluster: str
     members: tuple[str, ...]
     slot: Slot
     log_hash: bytes
+    intervals: int = 0
 
 
 @attrs.frozen
@@ -90,7 +102,11 @@ class Snapshots:
     :param application: whose ``snapshot`` and ``restore`` are called. Without these, nothing is ever taken.
     :param begun: called when one at a slot is begun: whatever must be remembered beyond it is to be saved now.
     :param taken: called when one is complete and on disk.
+    :param reached: called with a slot and the hash of the log there, where an interval ends or :attr:`watched` says so.
+    :param held: whether somebody fetches the snapshots that are here: then none is begun for a while.
     :ivar replaying: while this is set, none is begun.
+    :ivar watched: slots to come that ``reached`` is to be told of.
+    :ivar applied_bytes: bytes of the log that this node has applied since it started.
     """
 
     log = Logger()
@@ -106,10 +122,14 @@ class Snapshots:
         policy: Policy,
         begun: Callable[[Slot], None],
         taken: Callable[[Taken], None],
+        reached: Callable[[Slot, bytes], None] = lambda slot, log_hash: None,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
         self.enabled = has_snapshots(application)
         self.replaying = False
         self._clock = clock
+        self.watched: set[Slot] = set()
+        self.applied_bytes = 0
         self._store = store
         self._application = application
         self._applier = applier
@@ -118,8 +138,15 @@ class Snapshots:
         self._policy = policy
         self._begun = begun
         self._taken = taken
+        self._reached = reached
+        self._held = held
         self._log_hash = bytes(HASH_BYTES)
+        self._hashes: deque[bytes] = deque(maxlen=HASHES_KEPT)
+        self._hashes_through: Slot = 0
+        # Since the last interval ended, and since the newest snapshot.
         self._log_bytes = 0
+        self._intervals = 0
+        self._newest_at_bytes = 0
         self._taking: _Taking | None = None
         self._stopped = False
 
@@ -133,25 +160,51 @@ class Snapshots:
         # Checksums, since this finds faults, not forgers: to hash all that is chosen would take longer than to save it.
         checked = b"%d %d" % (len(chosen.value), zlib.crc32(chosen.value))
         self._log_hash = hashlib.blake2b(checked, digest_size=HASH_BYTES, key=self._log_hash).digest()
-        self._log_bytes += SLOT_BYTES + len(chosen.value)
+        self._hashes.append(self._log_hash)
+        self._hashes_through = chosen.slot
+        size_bytes = SLOT_BYTES + len(chosen.value)
+        self._log_bytes += size_bytes
+        self.applied_bytes += size_bytes
         if self._log_bytes >= self._policy.log_bytes:
             self._log_bytes = 0
-            if self.enabled and self._taking is None and not self.replaying and not self._stopped:
+            self._intervals += 1
+            self._reached(chosen.slot, self._log_hash)
+            ready = self.enabled and self._taking is None and not self.replaying and not self._stopped
+            if ready and self._is_due():
                 self._begin(chosen.slot)
+        elif chosen.slot in self.watched:
+            self._reached(chosen.slot, self._log_hash)
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def _is_due(self) -> bool:
+        """Whether one is to be taken where this interval ends."""
+        newest = self._store.snapshot
+        size_bytes = 0 if newest is None else newest.size_bytes
+        log_bytes = self._policy.log_bytes
+        intervals = 1
+        while 0 < 2 * intervals * log_bytes * STATE_SHARE <= size_bytes:
+            intervals *= 2
+        if self._intervals % intervals:
+            return False
+        since_bytes = self.applied_bytes - self._newest_at_bytes
+        return since_bytes > HELD_SHARE * max(size_bytes, log_bytes) or not self._held()
+
+    def log_hash(self, slot: Slot) -> bytes:
+        """The hash of the log at ``slot``; empty if that is not known any more, or not yet."""
+        index = slot - self._hashes_through - 1
+        return self._hashes[index] if -len(self._hashes) <= index < 0 else b""
+
+    def restore(self, snapshot: Snapshot) -> Taken:
         """Make application and applier what they were at ``snapshot``.
 
+        :returns: what is in it.
         :raises StoreError: if it is damaged, or not of this cluster.
         """
         chunks = snapshot.chunks()
-        head = _head(next(chunks, b""), snapshot)
-        if head.cluster != self._cluster:
-            other = printable(head.cluster)
-            raise StoreError(f"the snapshot at slot {snapshot.slot} is of cluster {other}, not {self._cluster}")
+        head = _head(next(chunks, b""), self._cluster, snapshot.slot)
         sessions = Sessions()
+        hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
-            state = _state(chunks, sessions)
+            state = _state(chunks, sessions, hasher)
             self._application.restore(state)
             for _ in state:  # What the application did not want to see is checked all the same.
                 pass
@@ -163,7 +216,13 @@ class Snapshots:
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
         self._applier.install(snapshot.slot, sessions)
         self._log_hash = head.log_hash
+        self._hashes.clear()
+        self._hashes.append(head.log_hash)
+        self._hashes_through = snapshot.slot
         self._log_bytes = 0
+        self._intervals = head.intervals
+        self._newest_at_bytes = self.applied_bytes
+        return Taken(snapshot.slot, head.log_hash, hasher.digest())
 
     def state_hash(self) -> bytes:
         """The hash of the present state, as that of a snapshot."""
@@ -182,7 +241,7 @@ class Snapshots:
     # taking one
 
     def _begin(self, slot: Slot) -> None:
-        head = Head(self._cluster, self._members, slot, self._log_hash)
+        head = self._head_at(slot)
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
             pieces = self._capture(slot, hasher)
@@ -190,15 +249,17 @@ class Snapshots:
         except Exception:
             self._failed(Failure(), slot)
             return
-        taking = self._taking = _Taking(head, writer, pieces, hasher)
+        taking = self._taking = _Taking(head, writer, pieces, hasher, self.applied_bytes)
         self._begun(slot)
         self._go_on(None, taking)
 
     def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
         """The file's chunks. They tell the state as it is now, whenever they are asked for."""
-        head = Head(self._cluster, self._members, slot, self._log_hash)
         state = _captured(self._application.snapshot())
-        return _pieces(head, self._applier.sessions.dump(), state, hasher)
+        return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
+
+    def _head_at(self, slot: Slot) -> Head:
+        return Head(self._cluster, self._members, slot, self._log_hash, self._intervals)
 
     def _go_on(self, _: object, taking: _Taking) -> None:
         """Write the next piece, and go on when it is written. The reactor has its turn in between."""
@@ -224,6 +285,7 @@ class Snapshots:
     def _finished(self, _: Snapshot, taking: _Taking) -> None:
         if self._taking is taking:
             self._taking = None
+            self._newest_at_bytes = taking.applied_bytes
             self._taken(Taken(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
 
     def _failed(self, failure: Failure, slot: Slot) -> None:
@@ -247,6 +309,7 @@ class _Taking:
     writer: SnapshotWriter
     pieces: Iterator[bytes]
     hasher: hashlib.blake2b
+    applied_bytes: int
     next: IDelayedCall | None = None
 
 
@@ -289,30 +352,84 @@ def _pieces(
         yield STATE + _encode(group)
 
 
-def _head(chunk: bytes, snapshot: Snapshot) -> Head:
+def _head(chunk: bytes, cluster: str, slot: Slot) -> Head:
+    """The head of the snapshot at ``slot``. Its members are not looked at: one of them may have been replaced since.
+
+    :raises StoreError: if ``chunk`` is not that."""
     try:
         if not chunk.startswith(HEAD):
             raise ValueError("it has no head")
         head = msgspec.msgpack.decode(memoryview(chunk)[1:], type=Head)
-        if head.slot != snapshot.slot:
+        if head.slot != slot:
             raise ValueError(f"it says it is of slot {head.slot}")
     except ValueError as error:
-        raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {error}") from None
+        raise StoreError(f"the snapshot at slot {slot} cannot be used: {error}") from None
+    if head.cluster != cluster:
+        other = printable(head.cluster)
+        raise StoreError(f"the snapshot at slot {slot} is of cluster {other}, not {cluster}")
     return head
 
 
-def _state(chunks: Iterator[bytes], sessions: Sessions) -> Iterator[bytes]:
-    """The application's chunks; those of the sessions, which come before, go into ``sessions``."""
+def _state(chunks: Iterator[bytes], sessions: Sessions, hasher: hashlib.blake2b) -> Iterator[bytes]:
+    """The application's chunks; those of the sessions, which come before, go into ``sessions``, and all of them into
+    ``hasher``."""
     pieces: list[bytes] = []
     for chunk in chunks:
+        parts = _parts(chunk, hasher)
         if chunk.startswith(SESSIONS):
-            sessions.add(chunk[1:])
+            sessions.add(parts[0])
         elif chunk.startswith(PIECE):
-            pieces.append(chunk[1:])
-        elif chunk.startswith(STATE):
-            last, *others = msgspec.msgpack.decode(memoryview(chunk)[1:], type=list[bytes])
+            pieces += parts
+        else:
+            last, *others = parts
             yield b"".join([*pieces, last])
             pieces.clear()
             yield from others
-        else:
-            raise CodecError(f"a chunk of an unknown kind, {chunk[:1]!r}: run one release everywhere")
+
+
+def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
+    """What is in a chunk that is not the head: one thing, or some of the application's chunks. Each goes into
+    ``hasher``, as when the snapshot was taken."""
+    if chunk.startswith((SESSIONS, PIECE)):
+        parts = [chunk[1:]]
+    elif chunk.startswith(STATE):
+        parts = msgspec.msgpack.decode(memoryview(chunk)[1:], type=list[bytes])
+    else:
+        raise CodecError(f"a chunk of an unknown kind, {chunk[:1]!r}: run one release everywhere")
+    if not parts:
+        raise CodecError("a chunk with nothing in it")
+    for part in parts:
+        hasher.update(part)
+    return parts
+
+
+class Contents:
+    """What is in the snapshot of another node at ``slot``, found out before anything is made of it: hand each chunk to
+    :meth:`look`, in order."""
+
+    def __init__(self, cluster: str, slot: Slot) -> None:
+        self._cluster = cluster
+        self._slot = slot
+        self._head: Head | None = None
+        self._hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+
+    def look(self, chunk: bytes) -> None:
+        """The next chunk.
+
+        :raises StoreError: if the snapshot is not of this cluster and slot, or nothing that this program knows."""
+        if self._head is None:
+            self._head = _head(chunk, self._cluster, self._slot)
+            return
+        try:
+            _parts(chunk, self._hasher)
+        except (ValueError, CodecError) as error:
+            raise StoreError(f"the snapshot at slot {self._slot} cannot be used: {error}") from None
+
+    @property
+    def taken(self) -> Taken:
+        """What it is, once all of it was seen.
+
+        :raises StoreError: if there was no head."""
+        if self._head is None:
+            raise StoreError(f"the snapshot at slot {self._slot} cannot be used: it is empty")
+        return Taken(self._slot, self._head.log_hash, self._hasher.digest())

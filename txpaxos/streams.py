@@ -161,6 +161,12 @@ class PeerStream(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()
 
+    def end(self) -> None:
+        """Hang up when all is sent that the transport has taken: it may be what this node has found out last, and why
+        it stops."""
+        if self.transport is not None:
+            (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
+
     def _write(self, data: bytes) -> None:
         self._outlet.write(frame(data))
 
@@ -326,7 +332,7 @@ class PeerStreams(ClientFactory):
         for connector in list(self._dials.values()):
             connector.stopConnecting()
         for stream in list(self._open):
-            stream.abort()
+            stream.end()
 
     # from Twisted
 

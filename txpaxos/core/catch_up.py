@@ -30,6 +30,11 @@ class CatchUp:
         self._attempts = 0
         self._hinted_at: dict[NodeId, float] = {}
 
+    @property
+    def heard_through(self) -> Slot:
+        """How far some node has said that slots are chosen."""
+        return self._through
+
     def note(self, source: NodeId, through: Slot, now: float) -> None:
         """``source`` knows every slot up to ``through``. What of that is missing is asked for soon, if it does not come
         by itself: it may just have been overtaken."""

@@ -131,6 +131,11 @@ class Replica:
             and self._window.size_bytes < self._limits.window_bytes
         )
 
+    @property
+    def heard_through(self) -> Slot:
+        """How far some node has said that slots are chosen."""
+        return max(self.log.chosen_through, self._catch_up.heard_through)
+
     def propose(self, value: bytes, now: float, urgent: bool = False) -> Ready:
         """Propose ``value`` at the next slot. Only while :attr:`has_room`.
 

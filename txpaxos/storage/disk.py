@@ -90,6 +90,11 @@ class Disk:
         """How many bytes a file has. FileNotFoundError if it is absent."""
         return os.stat(path).st_size
 
+    def free_bytes(self, path: str) -> int:
+        """How many bytes may still be written on the disk that holds the folder ``path``."""
+        system = os.statvfs(path)
+        return system.f_bavail * system.f_frsize
+
     def create(self, path: str) -> int:
         """Create a file, or empty the one that is there, and open it. Returns a handle."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)

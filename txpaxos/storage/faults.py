@@ -63,6 +63,14 @@ def snapshot_refused(path: str, error: OSError) -> StoreError:
     return StoreError(f"cannot write the snapshot {path}: {reason}; nothing is lost, and the node goes on without it")
 
 
+def no_room(path: str, needed_bytes: int, free_bytes: int) -> StoreError:
+    """A peer's snapshot, to be written to ``path``, does not fit on the disk."""
+    return StoreError(
+        f"cannot write the snapshot {path}: it needs {needed_bytes} bytes more and the disk has {free_bytes}; nothing"
+        f" is lost, and the node goes on without it"
+    )
+
+
 def diverged(directory: str, finding: str) -> StoreError:
     """The state in the snapshots in ``directory`` is wrong: ``finding`` is what the file ``diverged`` there says."""
     return StoreError(

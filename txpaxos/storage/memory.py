@@ -80,13 +80,22 @@ class MemoryStore:
         log, subjects, voter = divide(records)
         return self._execute(lambda: self._write(log, subjects, voter))
 
+    def snapshot_at(self, slot: int) -> Snapshot | None:
+        """See :meth:`txpaxos.storage.store.Store.snapshot_at`."""
+        return next((one for one in self._snapshots.kept if one.slot == slot), None)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """See :attr:`txpaxos.storage.store.Store.part`."""
+        return self._snapshots.part
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`txpaxos.storage.store.Store.write_snapshot`."""
         return self._new_snapshot(slot, received=False)
 
-    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+    def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
         """See :meth:`txpaxos.storage.store.Store.receive_snapshot`."""
-        return self._new_snapshot(slot, received=True)
+        return self._new_snapshot(slot, received=True, size_bytes=size_bytes)
 
     def condemn(self, finding: str) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.condemn`."""
@@ -107,10 +116,10 @@ class MemoryStore:
         saved = [*self._log, *self._subjects.values(), *self._voters()]
         return MemoryStore(saved, self.incarnation, self._execute, self.files)
 
-    def _new_snapshot(self, slot: int, *, received: bool) -> SnapshotWriter:
+    def _new_snapshot(self, slot: int, *, received: bool, size_bytes: int = 0) -> SnapshotWriter:
         if self._closed or not self._loaded:
             raise StoreError("a store takes snapshots between load() and close()")
-        return self._snapshots.write(slot, received=received)
+        return self._snapshots.write(slot, received=received, size_bytes=size_bytes)
 
     def _voters(self) -> list[Voter]:
         return [] if self._voter is None else [self._voter]
@@ -135,11 +144,13 @@ class MemoryFiles(Disk):
 
     :param contents: by path, what is copied.
     :ivar failing: whether writing gives an error.
+    :ivar room_bytes: so many may still be written.
     """
 
     def __init__(self, contents: dict[str, bytearray]) -> None:
         self.contents = {path: bytearray(content) for path, content in contents.items()}
         self.failing = False
+        self.room_bytes = 2**62
         self._handles: dict[int, str] = {}
         self._next_handle = 0
 
@@ -165,6 +176,10 @@ class MemoryFiles(Disk):
         """See Disk."""
         return len(self._content(path))
 
+    def free_bytes(self, path: str) -> int:
+        """See Disk."""
+        return self.room_bytes
+
     def create(self, path: str) -> int:
         """See Disk."""
         self.contents[path] = bytearray()
@@ -185,7 +200,12 @@ class MemoryFiles(Disk):
         """See Disk."""
         if self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._content(self._handles[handle])[offset : offset + len(data)] = data
+        content = self._content(self._handles[handle])
+        more = max(0, offset + len(data) - len(content))
+        if more > self.room_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room_bytes -= more
+        content[offset : offset + len(data)] = data
         return len(data)
 
     def sync(self, handle: int) -> None:

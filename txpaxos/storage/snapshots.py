@@ -2,12 +2,14 @@
 
 A snapshot is written under a temporary name, synced as it grows, then renamed, and the folder synced: under its own
 name there is only a complete one. One that this node takes (``.new``) is worth nothing after a crash. One that comes
-from a peer (``.part``) is gone on with where its sound frames end. Of the two, the one that is begun later takes the
-place of the other.
+from a peer (``.part``) is gone on with where its sound frames end, and where it was when the disk was full. Of the two,
+the one that is begun later takes the place of the other.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -21,16 +23,19 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, ensure_directory, remove_if_there, write_all
 from txpaxos.storage.execute import Execute, ExecuteInThread, Work
-from txpaxos.storage.faults import damaged_part, os_errors, snapshot_refused
+from txpaxos.storage.faults import damaged_part, no_room, os_errors, snapshot_refused
 from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
 
 T = TypeVar("T")
 
 SYNC_BYTES = 4 << 20
 """So many bytes are synced at once, so that no sync takes long."""
+SYNCS = 16
+"""What comes from a peer is synced so often at least: a short file, too, may take long to come."""
 KEPT = 2
 PART = ".part"
 _SUFFIX = ".snapshot"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _log = Logger()
 
 
@@ -68,22 +73,26 @@ class SnapshotWriter:
 
     What is asked for is done in the order of the calls, in the background; wait for one Deferred before the next call,
     or what waits piles up in memory. One failure fails everything after it and removes the file, and that is all: the
-    store goes on.
+    store goes on. Only what came from a peer stays where the disk is full: what has come is sound.
 
     ``size_bytes`` is how many bytes of the file stand, ``received`` whether it comes from a peer, ``finishing`` whether
-    its end is under way.
+    its end is under way, ``kept`` whether it failed and its file stays.
     """
 
-    def __init__(self, folder: Snapshots, slot: int, *, received: bool) -> None:
+    def __init__(self, folder: Snapshots, slot: int, *, received: bool, size_bytes: int = 0) -> None:
         self.slot = slot
         self.size_bytes = 0
         self.received = received
         self.finishing = False
+        self.kept = False
         self._folder = folder
         self._path = folder.path(slot) + (PART if received else TEMPORARY)
         self._packer = SnapshotPacker(slot)
         self._handle = -1
-        self._unsynced = 0
+        self._synced_bytes = 0
+        self._sync_bytes = min(SYNC_BYTES, size_bytes // SYNCS or SYNC_BYTES)
+        self._checked = False
+        self._adopting = False
         self._failed = ""
         self._closed = ""
         self._removed = False
@@ -110,9 +119,19 @@ class SnapshotWriter:
             raise TypeError("a snapshot of this node's own is written with write")
         return self._do(partial(self._append, data))
 
+    def check(self, look: Callable[[bytes], None]) -> Deferred[None]:
+        """Put what came from a peer on disk, read it again from there, and check it: before it is finished, which it
+        may be if this has fired. Until then it has no name under which anything else would take it for good.
+
+        :param look: called with each chunk, in the background. What it raises fails this.
+        :raises TypeError: if the snapshot is one that this node takes."""
+        if not self.received:
+            raise TypeError("a snapshot of this node's own needs no check")
+        return self._do(partial(self._check, look))
+
     def finish(self) -> Deferred[Snapshot]:
-        """Complete it; what came from a peer is read again and checked. Fires when it is on disk under its own name,
-        is ``store.snapshot``, and what is older than the snapshot before it is gone.
+        """Complete it; what came from a peer is read again and checked, unless it was. Fires when it is on disk under
+        its own name, is ``store.snapshot``, and what is older than the snapshot before it is gone.
 
         Fails with :class:`~txpaxos.errors.StoreError` if it is damaged, cannot be written, or was given up."""
         done = self._do(self._complete)
@@ -128,7 +147,7 @@ class SnapshotWriter:
 
     def go_on_at(self, size_bytes: int) -> None:
         """Before the first write: so many bytes are there already."""
-        self.size_bytes = size_bytes
+        self.size_bytes = self._synced_bytes = size_bytes
 
     def shut(self) -> None:
         """Take nothing more, and leave the file to whoever opens the store next."""
@@ -160,10 +179,15 @@ class SnapshotWriter:
                     self._open()
                 work()
             except OSError as error:
+                self.kept = self.received and not self._adopting and error.errno in _NO_ROOM
                 raise snapshot_refused(self._path, error) from error
         except Exception as error:
             self._failed = str(error)
-            self._remove()
+            if self.kept:
+                with suppress(OSError):
+                    self.release()
+            else:
+                self._remove()
             raise
 
     def _open(self) -> None:
@@ -184,19 +208,30 @@ class SnapshotWriter:
             piece = memoryview(data)[start : start + SYNC_BYTES]
             write_all(self._folder.disk, self._handle, piece, self.size_bytes)
             self.size_bytes += len(piece)
-            self._unsynced += len(piece)
-            if self._unsynced >= SYNC_BYTES:
-                self._folder.disk.sync(self._handle)
-                self._unsynced = 0
+            if self.size_bytes - self._synced_bytes >= self._sync_bytes:
+                self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self._folder.disk.sync(self._handle)
+        except OSError:
+            self.size_bytes = self._synced_bytes  # The kernel may have dropped what came since.
+            raise
+        self._synced_bytes = self.size_bytes
+
+    def _check(self, look: Callable[[bytes], None]) -> None:
+        self._sync()
+        for chunk in SnapshotReader(self._read, self.size_bytes, self.slot, self._path, damaged_part).chunks():
+            look(chunk)
+        self._checked = True
 
     def _complete(self) -> None:
-        if self.received:
-            reader = SnapshotReader(self._read, self.size_bytes, self.slot, self._path, damaged_part)
-            for _ in reader.chunks():
-                pass
-        else:
+        if not self.received:
             self._append(self._packer.end())
-        self._folder.disk.sync(self._handle)
+            self._sync()
+        elif not self._checked:
+            self._check(lambda chunk: None)
+        self._adopting = True
         self.release()
         self._folder.adopt(self._path, self.slot)
 
@@ -232,13 +267,25 @@ class Snapshots:
     ) -> None:
         self.disk = disk
         self.directory = directory
-        self.newest: Snapshot | None = None
+        self.kept: list[Snapshot] = []
         self._start_execute = start_execute
         self._forget_before = forget_before
         self._execute: Execute | None = None
         self._slots: list[int] = []  # of the complete ones; changed only where the writing is done
-        self._part: tuple[int, int] | None = None  # slot and sound bytes of what an earlier process left
+        self._part: tuple[int, int] | None = None  # slot and sound bytes of what was received of one
         self._writer: SnapshotWriter | None = None
+
+    @property
+    def newest(self) -> Snapshot | None:
+        """The newest that is complete."""
+        return self.kept[-1] if self.kept else None
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """The slot of what there is of a peer's snapshot that is not being written, and how many sound bytes."""
+        if self._writer is not None and self._writer.kept:
+            return self._writer.slot, self._writer.size_bytes
+        return self._part
 
     def path(self, slot: int) -> str:
         """The file of the snapshot at ``slot``."""
@@ -255,9 +302,9 @@ class Snapshots:
                 return None
             names = self.disk.list_directory(self.directory)
             self._slots = self._slots_in(names, "")
-            if self._slots:
-                slot = self._slots[-1]
-                self.newest = Snapshot(slot, self.disk.file_size(self.path(slot)), self.path(slot), self.disk)
+            for slot in self._slots[-KEPT:]:
+                self.kept.append(Snapshot(slot, self.disk.file_size(self.path(slot)), self.path(slot), self.disk))
+            if self.newest is not None:
                 self.newest.check_ends()
             for slot in self._slots_in(names, TEMPORARY):
                 remove_if_there(self.disk, self.path(slot) + TEMPORARY)
@@ -280,19 +327,23 @@ class Snapshots:
                 pass
         self._part = slot, reader.sound_bytes
 
-    def write(self, slot: int, *, received: bool) -> SnapshotWriter:
+    def write(self, slot: int, *, received: bool, size_bytes: int = 0) -> SnapshotWriter:
         """A writer of the snapshot at ``slot``. One of the other kind that is being written is given up.
 
-        :raises StoreError: if one as new is there, or another of this kind is being written, or any is being finished.
+        :param size_bytes: how many bytes it will have, as far as that is known.
+        :raises StoreError: if one as new is there, or another of this kind is being written, or any is being finished,
+            or if there is no room for so many bytes.
         """
         if self._slots and slot <= self._slots[-1]:
             raise StoreError(f"there is a snapshot at slot {self._slots[-1]} already, so none at {slot} is needed")
         other = self._writer
         if other is not None and (other.finishing or (other.open and other.received == received)):
             raise StoreError(f"the snapshot at slot {other.slot} is still being written: finish or abandon it first")
-        if other is not None:
+        self._part = self.part
+        self._check_room(slot, size_bytes)
+        if other is not None and not other.kept:
             other.abandon(f"the one at slot {slot} has taken its place")
-        writer = self._writer = SnapshotWriter(self, slot, received=received)
+        writer = self._writer = SnapshotWriter(self, slot, received=received, size_bytes=size_bytes)
         if self._part is not None:
             (part, sound_bytes), self._part = self._part, None
             if received and part == slot:
@@ -300,6 +351,18 @@ class Snapshots:
             else:
                 self.execute(partial(self._remove, [self.path(part) + PART]))
         return writer
+
+    def _check_room(self, slot: int, size_bytes: int) -> None:
+        """What of another would be removed counts as room."""
+        there = 0 if self._part is None else self._part[1]
+        if self._writer is not None and self._writer.open:
+            there = self._writer.size_bytes
+        needed = size_bytes - there
+        if needed > 0:
+            with os_errors("read", self.directory):
+                free = self.disk.free_bytes(os.path.dirname(self.directory) or "/")
+            if free < needed:
+                raise no_room(self.path(slot) + PART, needed, free)
 
     def execute(self, work: Work) -> Deferred[None]:
         """Do ``work`` where the writing is done."""
@@ -311,7 +374,8 @@ class Snapshots:
         """``writer`` has done its work. Fires when what is not needed any more is gone."""
         before = self.newest
         path = self.path(writer.slot)
-        snapshot = self.newest = Snapshot(writer.slot, writer.size_bytes, path, self.disk)
+        snapshot = Snapshot(writer.slot, writer.size_bytes, path, self.disk)
+        self.kept = [*self.kept, snapshot][-KEPT:]
         forgotten = self._forget_before(0 if before is None else before.slot)
         return forgotten.addCallback(lambda _: snapshot)
 

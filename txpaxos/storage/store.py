@@ -83,6 +83,16 @@ class Store(Protocol):
         older one needs it."""
         ...
 
+    def snapshot_at(self, slot: int) -> Snapshot | None:
+        """The complete snapshot at ``slot``, if it is one of the two that are kept."""
+        ...
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """What there is of a peer's snapshot that is not being written: its slot, and how many sound bytes. It is gone
+        on with if :meth:`receive_snapshot` is called with that slot."""
+        ...
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """Begin a snapshot of this node's own state after ``slot``. It counts once it is finished; until then a crash
         leaves nothing of it. If it fails, the store goes on as if it had not been begun. The Checkpoint at ``slot`` may
@@ -94,10 +104,12 @@ class Store(Protocol):
             peer's is being finished."""
         ...
 
-    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+    def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
         """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``; it takes the place of one of
-        this node's own that is being written. After a crash it is gone on with, from ``size_bytes`` on, unless another
-        is begun."""
+        this node's own that is being written. After a crash, and after a write that failed since the disk was full, it
+        is gone on with, from the writer's ``size_bytes`` on, unless another is begun.
+
+        :param size_bytes: how many bytes it will have, as far as that is known: is there room for them?"""
         ...
 
     def condemn(self, finding: str) -> Deferred[None]:
@@ -222,18 +234,27 @@ class DiskStore:
         """See :attr:`Store.snapshot`."""
         return self._snapshots.newest
 
+    def snapshot_at(self, slot: int) -> Snapshot | None:
+        """See :meth:`Store.snapshot_at`."""
+        return next((one for one in self._snapshots.kept if one.slot == slot), None)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """See :attr:`Store.part`."""
+        return self._snapshots.part
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`Store.write_snapshot`."""
         return self._new_snapshot(slot, received=False)
 
-    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+    def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
         """See :meth:`Store.receive_snapshot`."""
-        return self._new_snapshot(slot, received=True)
+        return self._new_snapshot(slot, received=True, size_bytes=size_bytes)
 
-    def _new_snapshot(self, slot: int, *, received: bool) -> SnapshotWriter:
+    def _new_snapshot(self, slot: int, *, received: bool, size_bytes: int = 0) -> SnapshotWriter:
         if self._stage != "loaded":
             raise StoreError(f"{self._directory} takes snapshots between load() and close()")
-        return self._snapshots.write(slot, received=received)
+        return self._snapshots.write(slot, received=received, size_bytes=size_bytes)
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
         """See :meth:`Store.save`."""

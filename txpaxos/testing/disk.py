@@ -115,6 +115,10 @@ class SimulatedDisk(Disk):
         self._call("stat", path)
         return len(self._find(path).seen)
 
+    def free_bytes(self, path: str) -> int:
+        self._call("statvfs", path)
+        return 2**62 if self.bytes_max is None else max(0, self.bytes_max - self._bytes_used())
+
     def create(self, path: str) -> int:
         folder, name = self._parent(path)
         self._call("create", path)

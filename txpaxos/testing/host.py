@@ -256,15 +256,24 @@ class _WatchedStore:
         """See Store."""
         return self._store.snapshot
 
+    def snapshot_at(self, slot: int) -> Snapshot | None:
+        """See Store."""
+        return self._store.snapshot_at(slot)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """See Store."""
+        return self._store.part
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See Store."""
         self._host.snapshot_begins()
         return self._watched(self._store.write_snapshot(slot))
 
-    def receive_snapshot(self, slot: int) -> SnapshotWriter:
+    def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
         """See Store."""
         self._host.snapshot_begins()
-        return self._watched(self._store.receive_snapshot(slot))
+        return self._watched(self._store.receive_snapshot(slot, size_bytes))
 
     def _watched(self, writer: SnapshotWriter) -> SnapshotWriter:
         own: Any = writer

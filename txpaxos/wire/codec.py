@@ -55,7 +55,9 @@ from txpaxos.wire.peer_messages import (
     PART_BYTES_MAX,
     AskAudit,
     Audit,
+    AuditsHeard,
     Challenge,
+    Fetching,
     FetchSnapshot,
     Forward,
     Hello,
@@ -103,6 +105,8 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     27: Proof,
     28: AskAudit,
     32: Refusal,
+    34: AuditsHeard,
+    35: Fetching,
 }
 _one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
 

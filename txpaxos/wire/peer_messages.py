@@ -8,11 +8,13 @@ import attrs
 import msgspec
 from attrs.validators import ge
 
-from txpaxos.core.messages import Message, Slot
+from txpaxos.core.messages import Message, NodeId, Slot
 from txpaxos.wire.commands import Runs, check_count
 
 PART_BYTES_MAX = 2**20
 """The longest part of a snapshot that is taken."""
+HEARD_MAX = 255
+"""The most that one node tells of what others have said."""
 
 Hash: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
 
@@ -60,9 +62,9 @@ class Forward:
 
 @attrs.frozen
 class FetchSnapshot:
-    """A node that is too far behind to one that has a snapshot: send me yours, from byte ``offset`` on, if its slot is
-    ``slot``; else, or if that is 0, from the beginning. The one at ``damaged`` (0: none) came, and its checksums are
-    wrong: look whether yours is."""
+    """A node that is too far behind to one that has a snapshot: send me that at ``slot``, from byte ``offset`` on, if
+    you still have it; else, or if that is 0, your newest from its beginning. The one at ``damaged`` (0: none) came, and
+    its checksums are wrong: look whether yours is."""
 
     slot: Slot = attrs.field(validator=ge(0))
     offset: int = attrs.field(validator=ge(0))
@@ -81,8 +83,9 @@ class SnapshotPart:
 
 @attrs.frozen
 class Audit:
-    """A node to everyone, when it has taken a snapshot: with the chosen values up to ``slot``, whose chain of hashes
-    ends in ``log_hash``, my application has come to a state with this ``state_hash``."""
+    """A node to everyone, where snapshots are taken, and when it has taken one: with the chosen values up to ``slot``,
+    whose chain of hashes ends in ``log_hash``, my application has come to a state with this ``state_hash`` (empty: that
+    I do not know)."""
 
     slot: Slot = attrs.field(validator=ge(1))
     log_hash: Hash
@@ -90,12 +93,29 @@ class Audit:
 
 
 @attrs.frozen
+class AuditsHeard:
+    """A node to everyone else, where nodes differ: at ``slot``, these others (not I) have told me two hashes each, as
+    (node, log hash, state hash). Not all of them may be there to tell you."""
+
+    slot: Slot = attrs.field(validator=ge(1))
+    audits: Annotated[tuple[tuple[NodeId, Hash, Hash], ...], msgspec.Meta(max_length=HEARD_MAX)] = ()
+
+
+@attrs.frozen
 class AskAudit:
-    """A node to one whose Audit at ``slot`` came in a way that may have been forged: say it again."""
+    """A node to everyone else, when it has got a snapshot at ``slot``: what is your Audit there? Or to one whose Audit
+    came in a way that may have been forged. It is answered with empty hashes if there is none."""
 
     slot: Slot = attrs.field(validator=ge(1))
 
 
-PeerMessage: TypeAlias = (
-    Message | Hello | Challenge | Proof | Refusal | Forward | FetchSnapshot | SnapshotPart | Audit | AskAudit
-)
+@attrs.frozen
+class Fetching:
+    """A node that is too far behind to everyone else, now and then while it takes the snapshot at ``slot`` from one of
+    them, and until it is level with them: keep that, and the log after it. 0: I need nothing any more."""
+
+    slot: Slot = attrs.field(validator=ge(0))
+
+
+CompactionMessage: TypeAlias = FetchSnapshot | SnapshotPart | Audit | AuditsHeard | AskAudit | Fetching
+PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Forward | CompactionMessage
