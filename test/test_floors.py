@@ -41,7 +41,7 @@ PROTOCOL_ROOMS = (
     "txpaxos.clock",
     *("txpaxos.cluster", "txpaxos.compaction", "txpaxos.fields", "txpaxos.local_session", "txpaxos.network"),
     "txpaxos.node_status",
-    *("txpaxos.names", "txpaxos.places", "txpaxos.refusals"),
+    *("txpaxos.application_checks", "txpaxos.names", "txpaxos.places", "txpaxos.refusals"),
     *("txpaxos.outlet", "txpaxos.performer", "txpaxos.questions", "txpaxos.reads", "txpaxos.sessions"),
     *("txpaxos.snapshots", "txpaxos.streams", "txpaxos.submissions", "txpaxos.transfer"),
 )

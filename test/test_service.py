@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,16 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
+from twisted.python.failure import Failure
 
 from test.fakes import ONE, Reactor, free_ports, logged, outcome_of
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.functional import Timing
 from txpaxos.counter import Counter
+from txpaxos.errors import ConfigError, StoreError
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.service import STOP_SECONDS, PaxosService
 from txpaxos.storage.disk import Disk
@@ -36,6 +41,9 @@ import resource, time
 from txpaxos.protocol import PaxosProtocol
 
 class Clocked(PaxosProtocol):
+    def apply(self, slot, command):
+        pass
+
     def leadership_acquired(self):
         print("clock", abs(self.reactor.seconds() - time.time()) < 1.0, flush=True)
         self.reactor.callLater(0, self.reactor.stop)
@@ -189,36 +197,196 @@ async def test_a_port_that_is_taken(tmp_path: Path, which: str, kind: socket.Soc
     cluster = loopback("ab")
     address: Address = getattr(cluster.members["a"], which)
     node = service(cluster, "a", tmp_path)
-    with taken(address, kind), pytest.raises(SystemExit) as caught:
+    with taken(address, kind), pytest.raises(ConfigError) as caught:
         node.startService()
-    line = str(caught.value.code)
-    assert line.startswith("twistd paxos: node a cannot start: ")
-    assert f"{address}" in line
+    line = str(caught.value)
+    assert line.startswith(f"Couldn't listen on {address} (")
     assert "\n" not in line
-    await answered(node.stopService())
+    assert not node.running
     DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False).close()  # the folder is not held
 
 
 async def test_the_folder_of_another_node(tmp_path: Path) -> None:
     cluster = loopback("ab")
     DiskStore(str(tmp_path / "a"), "test", "b", sync_in_thread=False).close()
-    with pytest.raises(SystemExit, match="belongs to node 'b' of cluster 'test', not to node 'a'"):
+    with pytest.raises(StoreError, match="belongs to node 'b' of cluster 'test', not to node 'a'"):
         service(cluster, "a", tmp_path).startService()
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        SystemExit, match=r"^twistd paxos: node a cannot start: cannot create .*file/a: Not a directory"
-    ):
+    with pytest.raises(StoreError, match=r"^cannot create .*file/a: Not a directory"):
         service(loopback("a"), "a", tmp_path / "file").startService()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 async def test_a_folder_that_must_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o500)
-    with pytest.raises(SystemExit, match="Permission denied"):
+    with pytest.raises(StoreError, match="Permission denied"):
         service(loopback("a"), "a", tmp_path).startService()
+
+
+async def test_what_was_saved_and_cannot_be_read_leaves_nothing_open(tmp_path: Path) -> None:
+    cluster = loopback("ab")
+    store = DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False)
+    store.load()
+    store.close()
+    (journal,) = (tmp_path / "a" / "journal").iterdir()
+    with journal.open("r+b") as file:
+        file.write(b"rot")
+    node = service(cluster, "a", tmp_path)
+    with pytest.raises(StoreError):
+        node.startService()
+    await deferLater(reactor, 0)
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.bind((cluster.members["a"].address.host, cluster.members["a"].address.port))
+    with pytest.raises(StoreError, match=r"(?!.*in use)"):
+        service(cluster, "a", tmp_path).startService()
+    await deferLater(reactor, 0)
+
+
+def test_a_node_that_is_not_in_the_cluster(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no node z: its nodes are a, b"):
+        service(loopback("ab"), "z", tmp_path).startService()
+
+
+def test_an_application_that_cannot_be_made_leaves_nothing_locked(tmp_path: Path) -> None:
+    class Raises(Echo):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            raise ValueError("no")
+
+    cluster = loopback("a")
+    with pytest.raises(ConfigError, match=r"^Raises cannot be made: ValueError: no \(.*test_service\.py, line "):
+        service(cluster, "a", tmp_path, Raises).startService()
+    DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False).close()
+
+
+async def test_a_node_that_gives_up_does_not_end_the_program_that_it_is_in(tmp_path: Path) -> None:
+    cluster = loopback("ab")
+    failures: list[Failure] = []
+    node = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), gave_up=failures.append)
+    node.startService()
+    assert node.protocol is not None
+    logged(lambda: node.protocol.give_up(StoreError("its disk is gone")))  # type: ignore[union-attr]
+    await deferLater(reactor, 0.1)
+    assert [str(failure.value) for failure in failures] == ["its disk is gone"]
+    assert not node.running
+    again = service(cluster, "a", tmp_path)  # Its ports and its folder are free.
+    again.startService()
+    await answered(again.stopService())
+
+
+# ---------------------------------------------------------------------- names
+
+
+def at(address: str, client: str, ports: Iterator[int], **more: Address) -> Member:
+    return Member(Address(address, next(ports)), Address(client, next(ports)), **more)
+
+
+async def started(cluster: Cluster, folder: Path) -> list[tuple[str, str]]:
+    """Where node ``a`` listens, once it does."""
+    node = service(cluster, "a", folder)
+    node.startService()
+    try:
+        hosts: list[Any] = [port.getHost() for port in node._ports]
+        return [(host.type, host.host) for host in hosts]
+    finally:
+        await answered(node.stopService())
+
+
+async def test_the_name_of_another_node_may_be_unknown(tmp_path: Path, hosts: dict[str, list[str]]) -> None:
+    hosts["na.test"] = ["127.0.0.1"]
+    ports = iter(free_ports(4))
+    cluster = Cluster("test", {"a": at("na.test", "na.test", ports), "b": at("nb.test", "nb.test", ports)})
+    assert await started(cluster, tmp_path) == [("UDP", "127.0.0.1"), ("TCP", "127.0.0.1")]
+
+
+def test_its_own_name_may_not(tmp_path: Path, hosts: dict[str, list[str]]) -> None:
+    ports = iter(free_ports(4))
+    cluster = Cluster("test", {"a": at("na.test", "127.0.0.1", ports), "b": at("127.0.0.1", "127.0.0.1", ports)})
+    with pytest.raises(ConfigError, match=r"^cannot resolve 'na\.test'"):
+        service(cluster, "a", tmp_path).startService()
+
+
+async def test_it_listens_at_all_addresses_of_its_name_that_it_has(tmp_path: Path, hosts: dict[str, list[str]]) -> None:
+    hosts["na.test"] = ["127.0.0.2", "127.0.0.1", "192.0.2.1", "2001:db8::1"]  # The last two are nobody's.
+    ports = iter(free_ports(2))
+    found = await started(Cluster("test", {"a": at("na.test", "na.test", ports)}), tmp_path)
+    both = ["127.0.0.2", "127.0.0.1"]
+    assert found == [*(("UDP", host) for host in both), *(("TCP", host) for host in both)]
+
+
+async def test_where_it_listens_may_be_another_address(tmp_path: Path, hosts: dict[str, list[str]]) -> None:
+    """Its name means nothing here, or something else."""
+    hosts.update({"na.test": ["192.0.2.1"], "nb.test": ["192.0.2.2"]})
+    ports = iter(free_ports(6))
+    listen = {"listen": Address("0.0.0.0", next(ports)), "client_listen": Address("127.0.0.1", next(ports))}
+    members = {"a": at("na.test", "nowhere.test", ports, **listen), "b": at("nb.test", "nb.test", ports)}
+    assert await started(Cluster("test", members), tmp_path) == [("UDP", "0.0.0.0"), ("TCP", "127.0.0.1")]
+
+
+REFUSED = [
+    (
+        {"na.test": ["192.0.2.1"]},
+        r"address of node a is na\.test:\d+ \(192\.0\.2\.1:\d+\), which this machine",
+    ),
+    (
+        {"na.test": ["127.0.1.1"], "nb.test": ["192.0.2.2"]},
+        r"address of node a is na\.test:\d+ \(127\.0\.1\.1:\d+\), ",
+    ),
+    ({"na.test": ["127.0.0.1"], "nb.test": ["127.0.0.1"]}, r"address of node b is nb\.test:\d+ .*, which is also the"),
+]
+
+
+@pytest.mark.parametrize(("known", "line"), REFUSED, ids=["not-here", "loopback", "twice"])
+def test_what_a_look_up_shows_to_be_wrong(
+    tmp_path: Path, hosts: dict[str, list[str]], known: dict[str, list[str]], line: str
+) -> None:
+    hosts.update(known)
+    port, *rest = free_ports(4)
+    clients = [Address("127.0.0.1", one) for one in rest]
+    members = {"a": Member(Address("na.test", port), clients[0]), "b": Member(Address("nb.test", port), clients[1])}
+    with pytest.raises(ConfigError, match=f"^{line}") as caught:
+        service(Cluster("test", members), "a", tmp_path).startService()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a").exists()
+
+
+async def test_nodes_with_addresses_of_both_families_find_each_other(
+    tmp_path: Path, hosts: dict[str, list[str]]
+) -> None:
+    """Each prefers another one, and c has one of them only."""
+    hosts.update({"na.test": ["127.0.0.1", "::1"], "nb.test": ["127.0.0.1", "::1"], "nc.test": ["127.0.0.1"]})
+    if not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    ports = iter(free_ports(6))
+    members = {node: at(f"n{node}.test", "127.0.0.1", ports) for node in "abc"}
+    prefers_ipv6 = {
+        node: attrs.evolve(member, address=attrs.evolve(member.address, family="ipv6"))
+        for node, member in members.items()
+    }
+    nodes = [service(Cluster("test", prefers_ipv6), "a", tmp_path), service(Cluster("test", members), "b", tmp_path)]
+    nodes.append(service(Cluster("test", prefers_ipv6), "c", tmp_path))
+    for node in nodes:
+        node.startService()
+    client = Client(reactor, Cluster("test", members))
+    assert await answered(client.submit(b"12345")) == 5
+    for name in "abc":
+        one = Client(reactor, Cluster("test", members), [name])
+        while (await answered(one.status()))["applied_through"] < 1:
+            await deferLater(reactor, 0.05)
+        one.close()
+    client.close()
+    for node in nodes:
+        await answered(node.stopService())
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
 
 
 # ------------------------------------------------------ in a process of its own

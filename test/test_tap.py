@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,27 @@ FILES = {
     "syntax.py": "class Service(:\n",
     "raises.py": "raise RuntimeError('two\\nlines')",
     "leaves.py": "raise SystemExit(0)",
+    "idle.py": "from txpaxos.protocol import PaxosProtocol\nclass Idle(PaxosProtocol):\n    pass\n",
+    "neighbour.py": "import txpaxos\nimport nobody\n",
+    "through.py": "from helps import help\nhelp()\n",
+    "helps.py": "def help():\n    raise RuntimeError('deep')\n",
+    "apps/beside.py": APPLICATION + "\nfrom next_to_it import Helper\n",
+    "apps/next_to_it.py": "class Helper:\n    pass\n",
 }
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
 
 
 def parse(*arguments: str) -> Options:
@@ -102,10 +115,18 @@ def test_an_application_of_a_module() -> None:
 
 
 def test_an_application_of_a_file_hides_no_module(folder: Path) -> None:
-    (folder / "apps").mkdir()
     (folder / "apps" / "json.py").write_text(APPLICATION)
     assert load_application("apps/json.py:Service").__name__ == "Service"
     assert sys.modules["json"] is json
+
+
+def test_an_application_finds_its_neighbours_as_a_program_does(folder: Path) -> None:
+    assert load_application("apps/beside.py:Service").__name__ == "Service"
+    assert sys.path[0] == str(folder / "apps")
+
+
+def test_the_log_calls_an_application_by_its_own_name(folder: Path) -> None:
+    assert load_application("good.py:Service").__module__ == "good"
 
 
 def test_the_service(folder: Path) -> None:
@@ -134,11 +155,17 @@ BAD = [
     ("--app .relative:Service", ".relative cannot be imported: "),
     ("--app nothing.py:Service", "nothing.py cannot be imported: FileNotFoundError: "),
     ("--app syntax.py:Service", "syntax.py cannot be imported: SyntaxError: "),
-    ("--app raises.py:Service", "raises.py cannot be imported: RuntimeError: two lines"),
+    ("--app raises.py:Service", "raises.py cannot be imported: RuntimeError: two lines (/"),
+    ("--app raises.py:Service", "/raises.py, line 1)"),
+    ("--app neighbour.py:Service", "neighbour.py cannot be imported: ModuleNotFoundError: No module named 'nobody' (/"),
+    ("--app neighbour.py:Service", "/neighbour.py, line 2)"),
+    ("--app through.py:Service", "through.py cannot be imported: RuntimeError: deep (/"),
+    ("--app through.py:Service", "/helps.py, line 2)"),
     ("--app leaves.py:Service", "leaves.py cannot be imported: SystemExit: 0"),
     ("--app good.py:Nothing", "good.py has no Nothing"),
     ("--app good.py:Other", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
     ("--app good.py:dataclasses", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
+    ("--app idle.py:Idle", "Idle has no apply: write def apply(self, slot, command)"),
     ("--app txpaxos.cluster:Cluster", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
     ("--heartbeat soon", "--heartbeat soon: must be a number of seconds, from 0.001 to 3600"),
     ("--heartbeat 0", "--heartbeat 0: must be a number of seconds"),
@@ -155,7 +182,8 @@ BAD = [
     ("--heartbeat 0.2", "--liveness-window 0.25,0.5: the first must be at least two heartbeats (0.4)"),
     ("--liveness-window 0.6,0.3", "--liveness-window 0.6,0.3: the first must be"),
     ("--no-such-option", "option --no-such-option not recognized"),
-    ("stray", "Wrong number of arguments"),
+    ("stray", "'stray': there are options only"),
+    ("status --node a", "'status' '--node' 'a': there are options only"),
 ]
 
 

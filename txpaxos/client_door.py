@@ -346,6 +346,10 @@ class ClientDoor(ServerFactory):
         self._sweeping: IDelayedCall | None = None
         node.watch_leader(self._leader_changed)
 
+    def logPrefix(self) -> str:
+        """What Twisted calls this port in its own lines of the log."""
+        return f"node {self.node.node}, clients:"
+
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
         """A client came. When there are too many, one that is idle has to go for it."""
         if len(self.connections) >= self.connections_max:

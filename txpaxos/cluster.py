@@ -191,28 +191,22 @@ class Cluster:
 
         :raises ConfigError: one line that says which.
         """
-        seen: dict[tuple[str, int], tuple[str, Address]] = {}
+        for _, line in self.faults():
+            raise ConfigError(line)
+
+    def faults(self) -> Iterator[tuple[set[str], str]]:
+        """What :meth:`check` looks for: the nodes whose addresses cannot be, and a line that says why."""
+        seen: dict[tuple[str, int], tuple[str, str, Address]] = {}
         for node, member in self.members.items():
             for key, address in member.addresses:
-                here = f"{key} of node {node}"
-                for spot in _spots(address):
-                    if spot in seen:
-                        there, other = seen[spot]
-                        raise ConfigError(
-                            f"{here} is {_both(address)}, which is also the {there}{_unlike(other, address)}"
-                        )
-                for spot in _spots(address):
-                    seen[spot] = here, address
+                spots = list(_spots(address))
+                there = next((seen[spot] for spot in spots if spot in seen), None)
+                if there is not None:
+                    also = f"which is also the {there[0]} of node {there[1]}{_unlike(there[2], address)}"
+                    yield {node, there[1]}, f"{key} of node {node} is {_both(address)}, {also}"
+                seen.update((spot, (key, node, address)) for spot in spots)
         for key in ("address", "client"):
-            self._check_loopback({node: getattr(member, key) for node, member in self.members.items()}, key)
-
-    def _check_loopback(self, addresses: Mapping[str, Address], key: str) -> None:
-        """One loopback address among others that are not: the nodes behind those could not reach it."""
-        kinds = {node: is_loopback(address) for node, address in addresses.items()}
-        inside = next((node for node, kind in kinds.items() if kind), None)
-        outside = next((node for node, kind in kinds.items() if kind is False), None)
-        if inside is not None and outside is not None:
-            raise ConfigError(loopback_line(key, inside, addresses[inside], outside, addresses[outside]))
+            yield from _loopback_faults({node: getattr(member, key) for node, member in self.members.items()}, key)
 
     def resolve(self) -> Cluster:
         """The same cluster with every host name looked up, which blocks. A name that is not known now stays as it is:
@@ -257,6 +251,15 @@ def loopback_line(key: str, inside: str, its: Address, outside: str, others: Add
         f" {_both(others)}: give {inside} an address that the others can reach (if its name is in /etc/hosts as a"
         " loopback address, mend that)"
     )
+
+
+def _loopback_faults(addresses: Mapping[str, Address], key: str) -> Iterator[tuple[set[str], str]]:
+    """Loopback addresses among others that are not: the nodes behind those could not reach them."""
+    kinds = {node: is_loopback(address) for node, address in addresses.items()}
+    outside = next((node for node, kind in kinds.items() if kind is False), None)
+    if outside is not None:
+        for inside in (node for node, kind in kinds.items() if kind):
+            yield {inside}, loopback_line(key, inside, addresses[inside], outside, addresses[outside])
 
 
 def _both(address: Address) -> str:

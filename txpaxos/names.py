@@ -7,8 +7,10 @@ in a daemon thread, for which neither the reactor nor the end of the process wai
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from threading import Thread
@@ -81,6 +83,25 @@ def _is_usable(host: str) -> bool:
     """Whether others can be told of this address: it is of one machine, and needs no zone to mean something."""
     ip = ip_address(host)
     return not (ip.is_unspecified or ip.is_multicast or (ip.version == 6 and ip.is_link_local))
+
+
+def look_up_together(names: Iterable[tuple[str, str]], seconds: float) -> dict[tuple[str, str], list[str]]:
+    """Look up names, each with the family that comes first, all at once. Blocks, for ``seconds`` at most.
+
+    :returns: those that were known in time, with their addresses."""
+    found: dict[tuple[str, str], list[str]] = {}
+
+    def run(name: str, family: str) -> None:
+        with contextlib.suppress(ConfigError):
+            found[name, family] = look_up(name, family)
+
+    threads = [Thread(target=run, args=name, name=f"txpaxos-look-up-{name[0]}", daemon=True) for name in set(names)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return dict(found)
 
 
 def look_up_in_thread(reactor: Any, name: str, family: str = FAMILIES[0]) -> Deferred[list[str]]:

@@ -23,10 +23,11 @@ from twisted.python.failure import Failure
 from txpaxos.acquaintances import Acquaintances
 from txpaxos.alarm import Alarm
 from txpaxos.application import Application
+from txpaxos.application_checks import check_class, check_object
 from txpaxos.applier import Applier
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.clock import monotonic_clock
-from txpaxos.cluster import Cluster
+from txpaxos.cluster import Address, Cluster
 from txpaxos.compaction import Compaction
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
@@ -111,10 +112,13 @@ class PaxosProtocol(Application, DatagramProtocol):
     """
 
     log = Logger()
+    noisy = False
+    _started = _stopping = False
     _started_at = 0.0
     _leads_since: float | None = None
     _hung_since: float | None = None
     """When the save was begun that takes so long that this node leaves its part to the others."""
+    _made: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -131,14 +135,14 @@ class PaxosProtocol(Application, DatagramProtocol):
         rng: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        before = dict(vars(self))
         self.reactor = reactor
         self.node = node
         self.cluster = cluster
         self.failed: Deferred[None] = Deferred()
         self.counters: Counter[str] = Counter()
         self._store = store
-        self._timing = timing
-        self._limits = limits
+        self._timing, self._limits = timing, limits
         self._command_limits = command_limits or CommandLimits()
         self._rng = rng or Random()
         self._monotonic, self._clock = monotonic, monotonic_clock(self.reactor, monotonic)
@@ -164,8 +168,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
         self._subjects: Subjects
-        self._started = False
-        self._stopping = False
+        self._made = {**vars(self), **before}
 
     def _make_network(self, new_token: Callable[[], int]) -> Network:
         return Network(
@@ -357,12 +360,23 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     # from Twisted
 
+    def logPrefix(self) -> str:
+        """What Twisted calls this node in its own lines of the log."""
+        return f"node {self.node}, datagrams of peers:"
+
+    def listen_also(self, transport: Any, address: Address) -> None:
+        """Send over one more socket, where it fits, and take streams at its ``address``. What comes there goes to
+        :meth:`datagramReceived`."""
+        self._network.add(transport, address)
+
     def startProtocol(self) -> None:
         """Load what was saved, hand it to the application again, and begin.
 
         :raises txpaxos.errors.StoreError: if what was saved cannot be read.
         """
         assert self.transport is not None
+        check_class(type(self), PaxosProtocol)
+        check_object(self, PaxosProtocol, self._made)
         records = self._store.load()
         subjects = [record for record in records if isinstance(record, SubjectState)]
         log = [record for record in records if isinstance(record, LogRecord)]

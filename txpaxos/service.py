@@ -1,26 +1,26 @@
-"""A node as a Twisted service: opens the store, listens, and stops the process when the node can do no more."""
+"""A node as a Twisted service: opens the store, listens, and closes all of it when it stops or can do no more."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txpaxos.application_checks import make_application
 from txpaxos.client_door import ClientDoor
 from txpaxos.clock import monotonic_clock
-from txpaxos.cluster import Cluster
+from txpaxos.cluster import Address, Cluster
 from txpaxos.core.functional import Timing
-from txpaxos.errors import ConfigError, PaxosError
+from txpaxos.errors import ConfigError
 from txpaxos.open_files import files_max
+from txpaxos.own_addresses import find_places, written
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.snapshots import Policy
 from txpaxos.storage.disk import Disk
@@ -32,14 +32,19 @@ DATAGRAM_BYTES_READ_MAX = 65536
 STOP_SECONDS = 5.0
 """How long a stopping node may wait for its disk."""
 
+BACKLOG = 1024
+
 
 class PaxosService(Service):
     """One node.
 
     :param application: the subclass of :class:`~txpaxos.protocol.PaxosProtocol` to run.
     :param node: its id in ``cluster``.
+    :param cluster: as the cluster file has it; names are looked up when it starts, and when they are needed.
     :param data_directory: where it saves.
     :param disk: the system calls it saves with; the real disk's unless given.
+    :param gave_up: called with the failure after which the node can do no more. It has said so in the log, and the
+        service stops; what becomes of the process is for its own program to say.
     """
 
     log = Logger()
@@ -51,9 +56,10 @@ class PaxosService(Service):
         node: str,
         cluster: Cluster,
         data_directory: str,
-        timing: Timing,
+        timing: Timing | None = None,
         snapshot_policy: Policy | None = None,
         disk: Disk | None = None,
+        gave_up: Callable[[Failure], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._application = application
@@ -63,25 +69,33 @@ class PaxosService(Service):
         self._timing = timing
         self._snapshot_policy = snapshot_policy
         self._disk = disk
+        self._gave_up = gave_up
         self._ports: list[IListeningPort] = []
         self._door: ClientDoor | None = None
         self.protocol: PaxosProtocol | None = None
 
     def startService(self) -> None:
-        """Open and listen. What is in the way of that ends the process with one line."""
+        """Open and listen.
+
+        :raises PaxosError: one line that says what is in the way. Then nothing is kept open or locked (ports for as
+            long as the reactor needs for a turn).
+        """
         super().startService()
         try:
             self._start()
-        except (PaxosError, CannotListenError) as error:
-            raise SystemExit(f"twistd paxos: node {self._node} cannot start: {error}") from None
+        except BaseException:
+            self.stopService()
+            raise
 
     def stopService(self) -> Deferred[None]:
         """Close all; fires when that is done, or has had :data:`STOP_SECONDS` to be."""
-        super().stopService()
+        if self.running:
+            super().stopService()
         if self._door is not None:
             self._door.stop()
         closing: list[Deferred[Any]] = [] if self.protocol is None else [self.protocol.stop()]
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
+        self._ports.clear()
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
         return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._stopped)
 
@@ -91,25 +105,33 @@ class PaxosService(Service):
             self.log.warn("node {node} stops, but could not close its disk and ports", node=self._node)
 
     def _start(self) -> None:
-        cluster = self._cluster.resolve()
-        member = cluster.members[self._node]
-        member = attrs.evolve(member, address=member.address.resolve(), client=member.client.resolve())
+        places = find_places(self._cluster, self._node)
+        places.check_free()
+        for line in places.warnings:
+            self.log.warn("{line}", line=line)
+        cluster, at, clients_at = places.cluster, places.at, places.clients_at
         store = DiskStore(self._data_directory, cluster.name, self._node, disk=self._disk, reactor=self._reactor)
-        options = {"timing": self._timing, "snapshot_policy": self._snapshot_policy}
-        node = self._application(self._reactor, self._node, cluster, store, **options)
+        try:
+            node = make_application(
+                self._application,
+                *(self._reactor, self._node, cluster, store),
+                timing=self._timing,
+                snapshot_policy=self._snapshot_policy,
+            )
+        except BaseException:
+            store.close()
+            raise
         node.failed.addErrback(self._node_failed)
         self.protocol = node
         self._door = ClientDoor(node)
         self._check_files(self._door.connections_max)
-        address, client = member.address, member.client
-        self._ports.append(self._reactor.listenUDP(address.port, node, address.host, DATAGRAM_BYTES_READ_MAX))
-        self._ports.append(self._reactor.listenTCP(client.port, self._door, 1024, client.host))
+        self._listen(node, at, clients_at)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
             node=self._node,
             cluster=cluster.name,
-            address=str(address),
-            client=str(client),
+            address=written(cluster.members[self._node].address, at),
+            client=written(cluster.members[self._node].client, clients_at),
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
@@ -125,13 +147,42 @@ class PaxosService(Service):
         line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
         self.log.info(line, node=self._node, clients=clients_max, files=files)
 
+    def _listen(self, node: PaxosProtocol, at: list[Address], clients_at: list[Address]) -> None:
+        """Open every port. The first socket is the node's own, and starts it."""
+        protocols: list[DatagramProtocol] = [node, *(_OneMoreSocket(node, address) for address in at[1:])]
+        try:
+            for protocol, address in zip(protocols, at, strict=True):
+                try:
+                    port = self._reactor.listenUDP(address.port, protocol, address.host, DATAGRAM_BYTES_READ_MAX)
+                except BaseException:
+                    # The socket may be open already: that it is heard from starts the node, and that may fail.
+                    if protocol.transport is not None:
+                        protocol.numPorts = 1  # Twisted has not counted it yet, and looks at that when it closes it.
+                        self._ports.append(protocol.transport)  # type: ignore[arg-type]
+                    raise
+                self._ports.append(port)
+            for address in clients_at:
+                self._ports.append(self._reactor.listenTCP(address.port, self._door, BACKLOG, address.host))
+        except CannotListenError as error:
+            raise ConfigError(str(error)) from None
+
     def _node_failed(self, failure: Failure) -> None:
-        """End the process with a status that says so. Twisted would end with 0."""
+        """The node can do no more, and has said so."""
+        self.stopService()
+        if self._gave_up is not None:
+            self._gave_up(failure)
 
-        def leave() -> None:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)
 
-        self._reactor.addSystemEventTrigger("after", "shutdown", leave)
-        self._reactor.callLater(0, self._reactor.stop)
+class _OneMoreSocket(DatagramProtocol):
+    """A further address of the node: what comes there is the node's."""
+
+    noisy = False
+
+    def __init__(self, node: PaxosProtocol, address: Address) -> None:
+        self._node = node
+        self._address = address
+        self.datagramReceived = node.datagramReceived  # type: ignore[method-assign]
+
+    def startProtocol(self) -> None:
+        """The socket is open."""
+        self._node.listen_also(self.transport, self._address)

@@ -336,6 +336,10 @@ class PeerStreams(ClientFactory):
 
     # from Twisted
 
+    def logPrefix(self) -> str:
+        """What Twisted calls these streams in its own lines of the log."""
+        return "streams of peers:"
+
     def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
         """A connection came in. Few may stand open without having said who they are."""
         if self._stopped:

@@ -17,9 +17,12 @@ from twisted.internet.stdio import StandardIO
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from txpaxos import __version__
+from txpaxos.application_checks import check_class, described
 from txpaxos.cluster import ALONE, Cluster
 from txpaxos.core.functional import Timing
 from txpaxos.errors import ConfigError
+from txpaxos.node_process import NodeProcess, NodeService
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.service import PaxosService
 from txpaxos.snapshots import Policy
@@ -32,9 +35,10 @@ class Options(usage.Options):
     """Command line of ``twistd paxos``."""
 
     synopsis = "[options]"
+    parent: Any = None  # Those of twistd.
     longdesc = (
         "Runs one node of a replicated service. Without options: a counter on a single node, in ./paxos-data, for"
-        " clients at 127.0.0.1:5001. twistd's own options (-n, --pidfile, --logfile) stand before 'paxos'."
+        " clients at 127.0.0.1:5010. twistd's own options (-n, --pidfile, --logfile) stand before 'paxos'."
     )
     optParameters: Sequence[Sequence[Any]] = [
         ["cluster", "c", None, "The cluster file (TOML): all nodes and their addresses."],
@@ -49,6 +53,30 @@ class Options(usage.Options):
         ["stop-at-eof", None, "Stop when standard input ends: whoever holds a pipe to it takes this node along."],
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.process: NodeProcess | None = None
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse the command line. What is wrong with it is told in one line, and not below twistd's own usage."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"twistd paxos: {error} (twistd paxos --help lists the options)") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """:raises twisted.python.usage.UsageError: if there is any."""
+        if arguments:
+            stray = " ".join(map(ascii, arguments))
+            raise usage.UsageError(f"{stray}: there are options only; what else do you want to say?")
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"txpaxos {__version__}")
+        raise SystemExit(0)
+
     def postOptions(self) -> None:
         """Check everything that can be checked before anything is started.
 
@@ -59,6 +87,8 @@ class Options(usage.Options):
             self.node = self._node()
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
+            if self.parent is not None:  # Before the application is loaded: the first that is here is the last to end.
+                self.process = NodeProcess(_reactor(), self.parent)
             self.application = load_application(self["app"])
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
@@ -113,21 +143,31 @@ def load_attribute(name: str, option: str) -> Any:
     try:
         module = _load_file(source) if source.endswith(".py") else importlib.import_module(source)
     except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{option} {name}: {source} cannot be imported: {reason}") from None
+        raise ConfigError(f"{option} {name}: {source} cannot be imported: {described(error)}") from None
     if not hasattr(module, attribute):
         raise ConfigError(f"{option} {name}: {source} has no {attribute}")
     return getattr(module, attribute)
 
 
 def _load_file(path: str) -> ModuleType:
-    """The module that the file at ``path`` makes, under a name that no other module has."""
-    spec = importlib.util.spec_from_file_location(f"paxos_file_{os.path.basename(path)[:-3]}", path)
+    """The module that the file at ``path`` makes, under a name that no other module has. Its neighbours are found as
+    they are by ``python FILE.py``: its folder comes first in ``sys.path``."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = name[:-3]
+    if name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
+        name = f"paxos_file_{name}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # Dataclasses, for one, look up the module they are in.
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
 
 
@@ -139,25 +179,34 @@ def load_application(name: str) -> type[PaxosProtocol]:
     found = load_attribute(name, "--app")
     if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
         raise ConfigError(f"--app {name}: it is not a subclass of txpaxos.protocol.PaxosProtocol")
+    try:
+        check_class(found, PaxosProtocol)
+    except ConfigError as error:
+        raise ConfigError(f"--app {name}: {error}") from None
     return found
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
 
 
 def makeService(options: Options, reactor: Any = None, disk: Disk | None = None) -> PaxosService:
     """The service of one node. ``disk``: as of :class:`~txpaxos.service.PaxosService`."""
-    if reactor is None:
-        from twisted.internet import reactor
+    reactor = reactor or _reactor()
+    process = options.process or NodeProcess(reactor, options.parent)
     if options["stop-at-eof"]:
         reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
-    return PaxosService(
-        reactor,
-        options.application,
-        options.node,
-        options.cluster,
-        options.data_directory,
-        options.timing,
-        options.snapshot_policy,
-        disk,
+    service = NodeService(
+        *(reactor, options.application, options.node, options.cluster, options.data_directory),
+        timing=options.timing,
+        snapshot_policy=options.snapshot_policy,
+        disk=disk,
+        gave_up=process.gave_up,
     )
+    service.process = process
+    return service
 
 
 class _StopAtEof(Protocol):

@@ -1,0 +1,308 @@
+"""What is wrong with an application is said before its node starts, in one line that says what to do."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from test.fakes import ONE, Bench, Reactor, RecordingStore, RecordingTransport
+from txpaxos.application_checks import make_application
+from txpaxos.counter import Counter
+from txpaxos.errors import ConfigError
+from txpaxos.protocol import PaxosProtocol
+
+
+class Service(PaxosProtocol):
+    """Nothing is wrong with it."""
+
+    def apply(self, slot: int, command: bytes) -> Any:
+        return 1
+
+
+def made(kind: Callable[..., PaxosProtocol]) -> Any:
+    return make_application(kind, Reactor(), "a", ONE, RecordingStore(), timing=None, snapshot_policy=None)
+
+
+def refused(kind: Callable[..., PaxosProtocol]) -> str:
+    """What is said of ``kind`` when its node is made or starts."""
+    with pytest.raises(ConfigError) as caught:
+        made(kind).makeConnection(RecordingTransport())
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 300
+    return line
+
+
+# ------------------------------------------------------------------- hooks
+
+
+class NoApply(PaxosProtocol):
+    pass
+
+
+class AskedOnly(PaxosProtocol):
+    def value_chosen(self, subject: str, value: bytes) -> None:
+        pass
+
+
+class AsyncApply(PaxosProtocol):
+    async def apply(self, slot: int, command: bytes) -> Any:
+        return 1
+
+
+class AsyncQuery(Service):
+    async def query(self, query: bytes) -> Any:
+        return 1
+
+
+class AsyncLeadership(Service):
+    async def leadership_acquired(self) -> None:  # type: ignore[override]
+        pass
+
+
+class AsyncSnapshot(Service):
+    async def snapshot(self) -> Any:
+        yield b""
+
+    def restore(self, chunks: Iterator[bytes]) -> None:
+        pass
+
+
+def wrapped(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+class WrappedAsync(PaxosProtocol):
+    @wrapped
+    async def apply(self, slot: int, command: bytes) -> Any:
+        return 1
+
+
+class HookIsNoFunction(Service):
+    query = None  # type: ignore[assignment]
+
+
+class SnapshotOnly(Service):
+    def snapshot(self) -> bytes:
+        return b""
+
+
+class SnapshotOnlyInherited(SnapshotOnly):
+    pass
+
+
+class RestoreOnly(Service):
+    def restore(self, chunks: Iterator[bytes]) -> None:
+        pass
+
+
+class FieldsAndRestore(Counter):
+    """So that it understands the snapshots of an older release, too."""
+
+    def restore(self, chunks: Iterator[bytes]) -> None:
+        super().restore(chunks)
+
+
+class NoSuchField(Service):
+    state_fields = ("nosuch",)
+
+
+class FieldsAreText(Service):
+    state_fields = "total"  # type: ignore[assignment]
+
+
+HOOKS = [
+    (NoApply, "NoApply has no apply: write def apply(self, slot, command)"),
+    (AsyncApply, "AsyncApply.apply is an async function: it must be a plain one (def apply)"),
+    (WrappedAsync, "WrappedAsync.apply is an async function"),
+    (AsyncQuery, "AsyncQuery.query is an async function: it must be a plain one (def query); it may return Deferred"),
+    (AsyncSnapshot, "AsyncSnapshot.snapshot is an async function"),
+    (AsyncLeadership, "AsyncLeadership.leadership_acquired is an async function"),
+    (HookIsNoFunction, "HookIsNoFunction.query is no function"),
+    (SnapshotOnly, "SnapshotOnly has snapshot and no restore"),
+    (SnapshotOnlyInherited, "SnapshotOnlyInherited has snapshot and no restore"),
+    (RestoreOnly, "RestoreOnly has restore and no snapshot"),
+    (NoSuchField, "NoSuchField.state_fields names 'nosuch', and NoSuchField has no such attribute"),
+    (FieldsAreText, "FieldsAreText.state_fields is 'total': it must be names in a tuple"),
+]
+
+
+@pytest.mark.parametrize(("kind", "line"), HOOKS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_hook_that_cannot_be(kind: type[PaxosProtocol], line: str) -> None:
+    assert refused(kind).startswith(line)
+
+
+# ------------------------------------------------------------- constructors
+
+
+class NoSuper(Service):
+    def __init__(self) -> None:
+        self.x = 1
+
+
+class SuperForgotten(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.x = 1
+
+
+class TakesTooFew(Service):
+    def __init__(self, reactor: Any, node: str) -> None:
+        super().__init__(reactor, node, ONE, RecordingStore())
+
+
+class Raises(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        raise KeyError("my own\nmistake")
+
+
+class Leaves(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise SystemExit(3)
+
+
+CONSTRUCTORS = [
+    (
+        NoSuper,
+        "NoSuper.__init__ does not take what a node is made with: write def __init__(self, *args, **kwargs): super",
+    ),
+    (TakesTooFew, "TakesTooFew.__init__ does not take what a node is made with"),
+    (SuperForgotten, "SuperForgotten has not been made as a node: write def __init__(self, *args, **kwargs): super"),
+    (Raises, "Raises cannot be made: KeyError: 'my own\\nmistake' ("),
+    (Leaves, "Leaves cannot be made: SystemExit: 3 ("),
+]
+
+
+@pytest.mark.parametrize(("kind", "line"), CONSTRUCTORS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_constructor_that_makes_no_node(kind: type[PaxosProtocol], line: str) -> None:
+    assert refused(kind).startswith(line)
+
+
+def test_where_it_raised_is_told() -> None:
+    line = Raises.__init__.__code__.co_firstlineno + 2
+    assert refused(Raises).endswith(f"({__file__}, line {line})")
+
+
+# ------------------------------------------------------------------- names
+
+
+class LogOfItsOwn(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.log = []  # type: ignore[assignment]
+
+
+class SendOfItsOwn(Service):
+    def send(self, mail: bytes) -> None:  # type: ignore[override]
+        pass
+
+
+class PrivateOfTheNode(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._session = {}  # type: ignore[assignment]
+
+
+class BeforeTheNode(Service):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.counters = {}  # type: ignore[assignment]
+        super().__init__(*args, **kwargs)
+
+
+class NodeOfItsOwn(Service):
+    node = "machine 7"
+
+
+class TransportOfItsOwn(Service):
+    transport = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+NAMES = [
+    (LogOfItsOwn, "self.log of LogOfItsOwn: the node that it is uses that name for itself; give it another"),
+    (SendOfItsOwn, "SendOfItsOwn.send: the node that SendOfItsOwn is uses that name for itself; give it another"),
+    (PrivateOfTheNode, "self._session of PrivateOfTheNode"),
+    (BeforeTheNode, "self.counters of BeforeTheNode"),
+    (TransportOfItsOwn, "TransportOfItsOwn.transport"),
+]
+
+
+@pytest.mark.parametrize(("kind", "line"), NAMES, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_name_that_the_node_uses(kind: type[PaxosProtocol], line: str) -> None:
+    assert refused(kind).startswith(line)
+
+
+class Extends(Service):
+    """It adds to what a method does, and so calls what was there."""
+
+    state_fields = ("items", "total")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.early = 1
+        super().__init__(*args, **kwargs)
+        self.items: list[int] = []
+        self.total = 0
+
+    def stop(self) -> Deferred[None]:
+        return super().stop()
+
+
+@pytest.mark.parametrize("kind", [Service, Counter, Extends, FieldsAndRestore, AskedOnly, PaxosProtocol])
+def test_nothing_is_said_of_what_works(kind: type[PaxosProtocol]) -> None:
+    bench = Bench("a", ONE, application=kind)
+    assert bench.node.status().replica.node == "a"
+    assert bench.failures == []
+
+
+# ------------------------------------------------------------- to the terminal
+
+TRIALS = """\
+from txpaxos.protocol import PaxosProtocol
+class LogClash(PaxosProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.log = []
+    def apply(self, slot, command):
+        return 1
+class NoSuper(PaxosProtocol):
+    def __init__(self):
+        self.x = 1
+    def apply(self, slot, command):
+        return 1
+class RestoreMissing(PaxosProtocol):
+    def apply(self, slot, command):
+        return 1
+    def snapshot(self):
+        return b"x"
+"""
+
+
+@pytest.mark.parametrize("name", ["LogClash", "NoSuper", "RestoreMissing"])
+def test_twistd_says_it_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "trials.py").write_text(TRIALS)
+    command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "paxos"]
+    done = subprocess.run(
+        [*command, "--app", f"trials.py:{name}"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stdout

@@ -1,0 +1,228 @@
+"""``twistd paxos`` as a process, in the foreground and as a daemon: it cannot start, gives up, or is hung up on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from txpaxos import __version__
+from txpaxos.cli.local_cluster import TWISTD, free_members
+from txpaxos.cluster import Cluster
+
+SECONDS = 60.0
+
+APPLICATION = """\
+import resource
+from txpaxos.protocol import PaxosProtocol
+
+class BreaksItsDisk(PaxosProtocol):
+    def leadership_acquired(self):
+        self.submit(b"break").addErrback(lambda _: None)
+    def apply(self, slot, command):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        self.reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: None))
+
+class Hungry(PaxosProtocol):
+    def apply(self, slot, command):
+        pass
+    def __init__(self, *args, **kwargs):
+        raise MemoryError
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    cluster = Cluster("test", {"a": free_members(1)[0]})
+    (tmp_path / "cluster.toml").write_text(cluster.dumps())
+    (tmp_path / "application.py").write_text(APPLICATION)
+    (tmp_path / "file").write_text("")
+    return tmp_path
+
+
+def command(*options: str, twistd: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, "-c", TWISTD, *twistd, "paxos", *options]
+
+
+def run(folder: Path, *options: str, twistd: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*options, twistd=twistd),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.05)  # Until the log is written, which nothing else tells.
+
+
+def logged(folder: Path, words: str, name: str = "a.log") -> bool:
+    file = folder / name
+    return file.exists() and words in file.read_text()
+
+
+@contextlib.contextmanager
+def port_taken(folder: Path) -> Iterator[str]:
+    address = Cluster.load(folder / "cluster.toml").members["a"].client
+    with socket.socket() as holder:
+        holder.bind((address.host, address.port))
+        holder.listen()
+        yield str(address)
+
+
+DAEMON = ("--pidfile=a.pid", "--logfile=a.log")
+FOREGROUND = ("-n", "--pidfile=a.pid")
+
+
+# ------------------------------------------------------------- cannot start
+
+
+@pytest.mark.parametrize("twistd", [DAEMON, FOREGROUND, (*FOREGROUND, "--logfile=a.log")])
+def test_a_folder_that_cannot_be_used(folder: Path, twistd: tuple[str, ...]) -> None:
+    done = run(folder, "--data-dir", "file/x", twistd=twistd)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"twistd paxos: node a cannot start: cannot create {folder}/file/x: Not a directory")
+    assert "Traceback" not in done.stdout
+    assert not (folder / "a.pid").exists()
+    if "--logfile=a.log" in twistd:
+        assert logged(folder, "node a cannot start: cannot create ")
+
+
+@pytest.mark.parametrize("twistd", [DAEMON, FOREGROUND])
+def test_a_port_that_is_taken(folder: Path, twistd: tuple[str, ...]) -> None:
+    with port_taken(folder) as address:
+        done = run(folder, "-c", "cluster.toml", twistd=twistd)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"twistd paxos: node a cannot start: Couldn't listen on {address} (TCP): Address already in use"
+    )
+    assert not (folder / "a.pid").exists()
+    assert run(folder, "--version", twistd=twistd).stdout == f"txpaxos {__version__}\n"
+
+
+def test_not_enough_memory(folder: Path) -> None:
+    done = run(folder, "-c", "cluster.toml", "--app", "application.py:Hungry", twistd=DAEMON)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not (folder / "a.pid").exists()
+
+
+@pytest.mark.parametrize("twistd", [DAEMON, FOREGROUND])
+def test_a_wrong_option_is_one_line(folder: Path, twistd: tuple[str, ...]) -> None:
+    done = run(folder, "--node", "z", twistd=twistd)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "twistd paxos: --node z is not in the cluster; its nodes are a (twistd paxos --help lists the options)\n"
+    )
+
+
+# ------------------------------------------------------------------- it runs
+
+
+def test_a_daemon_starts_and_stops(folder: Path) -> None:
+    done = run(folder, "-c", "cluster.toml", twistd=DAEMON)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    pid = int((folder / "a.pid").read_text())
+    try:
+        wait_until(lambda: logged(folder, "leads with ballot"))
+        assert "Starting protocol" not in (folder / "a.log").read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not (folder / "a.pid").exists())
+
+
+def test_a_node_that_gives_up_ends_with_1_and_leaves_no_pidfile(folder: Path) -> None:
+    options = ["-c", "cluster.toml", "--app", "application.py:BreaksItsDisk"]
+    done = run(folder, *options, twistd=FOREGROUND)
+    assert done.returncode == 1
+    assert "node a gives up: cannot write " in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (folder / "a.pid").exists()
+
+
+def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None:
+    assert run(folder, "-c", "cluster.toml", twistd=DAEMON).returncode == 0
+    pid = int((folder / "a.pid").read_text())
+    try:
+        wait_until(lambda: logged(folder, "leads with ballot"))
+        (folder / "a.log").rename(folder / "a.log.1")
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: logged(folder, "SIGHUP: the log file was opened anew"))
+        assert not logged(folder, "SIGHUP", "a.log.1")
+        os.kill(pid, 0)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not (folder / "a.pid").exists())
+    assert logged(folder, "Server Shut Down")
+
+
+@contextlib.contextmanager
+def in_foreground(folder: Path, *before: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node without a terminal, as a service manager has it."""
+    with (folder / "a.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*before, *command("-c", "cluster.toml", twistd=("-n", "--pidfile="))],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: logged(folder, "leads with ballot"))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_service_in_the_foreground_goes_on_when_it_is_hung_up_on(folder: Path) -> None:
+    with in_foreground(folder) as process:
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: logged(folder, "SIGHUP: there is no log file to open anew"))
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(SECONDS) == -signal.SIGTERM
+
+
+def test_a_node_stops_when_its_terminal_is_closed(folder: Path) -> None:
+    """In order: its pidfile goes, and the status says why."""
+    options = ("-n", "--pidfile=a.pid", "--logfile=a.log")
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover
+        os.chdir(folder)
+        os.execv(sys.executable, command("-c", "cluster.toml", twistd=options))
+    try:
+        wait_until(lambda: logged(folder, "leads with ballot"))
+    finally:
+        os.close(terminal)  # The system sends SIGHUP.
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert logged(folder, "SIGHUP: the terminal was closed, so this node stops")
+    assert not (folder / "a.pid").exists()
+
+
+def test_a_node_under_nohup_is_not_hung_up_on(folder: Path) -> None:
+    with in_foreground(folder, "nohup") as process:
+        process.send_signal(signal.SIGHUP)
+        process.terminate()
+        assert process.wait(SECONDS) == -signal.SIGTERM
+    assert not logged(folder, "SIGHUP")
