@@ -45,7 +45,7 @@ class TestRequest:
         failure = outcome(answer)
         assert isinstance(failure.value, NotChosen)
         assert str(failure.value) == (
-            "no quorum of cluster alone answered within 0.5 s (a at 127.0.0.1:5010); nothing was changed"
+            "no quorum of cluster alone answered within 0.5 s; nothing was changed: a at 127.0.0.1:5010 does not answer"
         )
         assert reactor.getDelayedCalls() == []
 
@@ -58,7 +58,7 @@ class TestRequest:
         reactor.advance(5.0)
         failure = outcome(answer)
         assert isinstance(failure.value, OutcomeUnknown)
-        assert str(failure.value).endswith("; it may still take effect, or not")
+        assert "; it may still take effect, or not: a at 127.0.0.1:5010 " in str(failure.value)
 
     def test_answer_ends_it(self) -> None:
         reactor = MemoryReactorClock()

@@ -10,7 +10,9 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from test.fake_nodes import NODES, Street, other_than
 from test.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
 from txpaxos import errors
-from txpaxos.client import CONNECT_SECONDS, REQUESTS_MAX, RETRY_SECONDS_MAX, SILENCE_SECONDS, Client
+from txpaxos.client import REQUESTS_MAX, Client
+from txpaxos.client_connection import CONNECT_SECONDS
+from txpaxos.client_route import RETRY_SECONDS_MAX
 from txpaxos.errors import (
     CommandFailed,
     ConfigError,
@@ -203,9 +205,9 @@ def test_it_follows_the_welcome_to_the_leader(street: Street) -> None:
     sent = first.submitted()
     leader = other_than(first.node)
     first.welcome(leader)
-    assert first.transport.disconnecting
     assert street.calls[-1] == leader
     second = street.accept()
+    assert first.transport.disconnecting
     second.welcome(leader)
     assert second.submitted() == sent  # the same session and sequence
     first.answer(1, "too late")
@@ -284,32 +286,6 @@ def test_a_node_that_stopped_is_left_for_another(street: Street) -> None:
     assert street.accept().submitted() == sent
 
 
-def test_a_silent_node_is_left_for_another(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    line = street.accept()
-    sent = line.submitted()
-    street.reactor.spend(SILENCE_SECONDS - 0.1)
-    assert len(street.calls) == 1
-    street.reactor.spend(0.2)
-    assert line.transport.disconnecting
-    assert street.calls[-1] != line.node
-    again = street.accept()
-    assert again.submitted() == sent
-    again.answer(1, "done")
-    assert outcome == ["done"]
-
-
-def test_a_node_that_answers_others_is_not_silent(street: Street) -> None:
-    slow = outcome_of(street.client.submit(b"slow"))
-    line = street.accept()
-    for number in range(2, 30):
-        street.client.submit(b"x")
-        street.reactor.spend(SILENCE_SECONDS / 3)
-        line.answer(number, None)
-    assert len(street.calls) == 1
-    assert slow == []
-
-
 def test_a_node_that_owes_nothing_may_be_silent(street: Street) -> None:
     street.client.submit(b"x")
     line = street.accept()
@@ -334,22 +310,6 @@ def test_a_dead_leader_is_not_called_again_and_again(street: Street) -> None:
     new = other_than(leader, follower.node)
     follower.welcome(new)  # they have found another
     assert street.calls[-1] == new
-
-
-def test_a_silent_leader_is_not_called_again_and_again(street: Street) -> None:
-    """It stands still, or is cut off; its machine still takes calls."""
-    street.client.submit(b"x")
-    line = street.accept()
-    leader = line.node
-    line.welcome(leader)
-    assert street.reactor.spend(5.0, lambda: len(street.calls) == 2)
-    follower = street.pick_up()
-    follower.welcome(leader)
-    assert not follower.transport.disconnecting
-    assert len(street.calls) == 2
-    follower.answer(1, "forwarded, and answered all the same")
-    street.client.submit(b"y")
-    assert len(street.calls) == 2
 
 
 def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:

@@ -20,6 +20,7 @@ from test.fuzz import INPUTS, nothing_kept
 from test.visitors import CODEC, Asked, House, Odd, Visitor, submit
 from test.wire_samples import spoil
 from txpaxos.client_door import HELD_BYTES_MAX, REQUEST_BYTES_MAX, ClientDoor
+from txpaxos.core.functional import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
 from txpaxos.sessions import Sessions
@@ -30,6 +31,8 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Ping,
+    Pong,
     Read,
     ReadAnswer,
     Refused,
@@ -55,7 +58,7 @@ def house() -> House:
 
 def test_a_visitor_is_welcomed(house: House) -> None:
     visitor = Visitor(house.door)
-    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000", applied_through=1)]
+    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
     assert visitor.transport.no_delay
 
 
@@ -69,11 +72,23 @@ def test_a_visitor_hears_of_every_leader() -> None:
     bench.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
     bench.reactor.idle()
     assert visitor.heard() == [
-        Welcome("b", None, None),
-        Welcome("b", "a", "10.0.0.1:5000"),
-        Welcome("b", "c", "10.0.0.3:5000"),
+        Welcome("b", None, None, 0, 0.25),
+        Welcome("b", "a", "10.0.0.1:5000", 0, 0.25),
+        Welcome("b", "c", "10.0.0.3:5000", 0, 0.25),
     ]
-    assert gone.heard() == [Welcome("b", None, None)]
+    assert gone.heard() == [Welcome("b", None, None, 0, 0.25)]
+
+
+def test_a_visitor_that_asks_whether_anybody_is_there() -> None:
+    """It is told at once, whatever is in work, and without a leader, too."""
+    bench = Bench("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
+    house = House(bench)
+    visitor = Visitor(house.door)
+    assert visitor.heard() == [Welcome("b", None, None, 0, 0.7)]
+    visitor.say(submit(1, b"x"))
+    visitor.say(Ping(), Ping())
+    assert visitor.heard() == [Pong(), Pong()]
+    assert bench.node.counters == {}
 
 
 def test_a_command(house: House) -> None:
@@ -141,7 +156,7 @@ def test_a_command_of_a_forgotten_session(house: House) -> None:
     house.ask(submit(1, b"x"))
     house.ask(submit(1, b"y", session=new_session(b"2" * 16, 0)))
     welcome, refused = house.ask(submit(7, b"z", 2))
-    assert welcome == Welcome("a", "a", "10.0.0.1:5000", applied_through=3)
+    assert welcome == Welcome("a", "a", "10.0.0.1:5000", 3, 0.25)
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "SessionExpired")
     assert [payload for _, payload in house.node.applied] == [b"x", b"y"]
@@ -276,7 +291,7 @@ def test_a_node_that_fails_says_that_it_stopped(house: House) -> None:
 def test_a_door_of_a_node_that_has_not_started() -> None:
     reactor_bench = Bench("a", THREE)
     node = Recorder(reactor_bench.reactor, "b", THREE, reactor_bench.store, monotonic=reactor_bench.reactor.monotonic)
-    assert Visitor(ClientDoor(node)).heard() == [Welcome("b", None, None)]
+    assert Visitor(ClientDoor(node)).heard() == [Welcome("b", None, None, 0, 0.25)]
 
 
 # -------------------------------------------------------------- real sockets
@@ -339,7 +354,7 @@ async def test_a_client_on_a_real_connection(house: House) -> None:
 
 async def test_a_stranger_on_a_real_connection(house: House) -> None:
     caller = await call(house, b"GET / HTTP/1.1\r\n\r\n")
-    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", applied_through=1)]
+    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
     assert house.node.counters == {BAD: 1}
 
 

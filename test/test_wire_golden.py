@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from test.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES
-from txpaxos.wire.client_messages import FromClient, FromNode
+from txpaxos.wire.client_messages import FromClient, FromNode, Welcome
 from txpaxos.wire.commands import decode_batch, encode_batch
 from txpaxos.wire.peer_messages import PeerMessage
 
@@ -119,11 +119,13 @@ CLIENT = {
     "Read": (
         "9743010469302fbad5acebe867b47f4d0000000000000000000083a56c6f63616cc3a57175657279c403676574a77265717565737404"
     ),
+    "Ping": ("974301050016f548d5acebe867b47f4d0000000000000000000080"),
     "Welcome": (
-        "97430181f96fc7d5d5acebe867b47f4d0000000000000000000084af6170706c6965645f7468726f7567682a"
-        "a66c6561646572a66e6f64652d62ae6c65616465725f61646472657373aa5b3a3a315d3a37303032a46e6f64"
-        "65a66e6f64652d61"
+        "974301810020d4d2d5acebe867b47f4d0000000000000000000085af6170706c6965645f7468726f7567682a"
+        "a66c6561646572a66e6f64652d62ae6c65616465725f61646472657373aa5b3a3a315d3a37303032b76c6976"
+        "656e6573735f77696e646f775f7365636f6e6473cb3fd0000000000000a46e6f6465a66e6f64652d61"
     ),
+    "Pong": ("97430188ddb6b3c9d5acebe867b47f4d0000000000000000000080"),
     "Answer": (
         "974301821b569b50d5acebe867b47f4d0000000000000000000082a77265717565737401a7726573756c747392c401c0c40107"
     ),
@@ -140,6 +142,11 @@ CLIENT = {
     "Here": "97430106afbfb882d5acebe867b47f4d0000000000000000000080",
     "AreYouThere": "97430187a129c3e8d5acebe867b47f4d0000000000000000000080",
 }
+WELCOME_OF_AN_OLDER_NODE = (
+    "97430181f96fc7d5d5acebe867b47f4d0000000000000000000084af6170706c6965645f7468726f7567682a"
+    "a66c6561646572a66e6f64652d62ae6c65616465725f61646472657373aa5b3a3a315d3a37303032a46e6f64"
+    "65a66e6f64652d61"
+)
 GOLDEN_BATCH = (
     "029294c40873657373696f6e31010092c403707574c40367657494c420ffffffffffffffffffffffffffffff"
     "ffffffffffffffffffffffffffffffffffcfffffffffffffffffce0001117091c400"
@@ -163,6 +170,12 @@ def test_client_message(sample: FromClient | FromNode) -> None:
     golden = bytes.fromhex(CLIENT[type(sample).__name__])
     assert CLIENT_CODEC.encode(sample).hex() == golden.hex()
     assert CLIENT_CODEC.decode(golden) == sample
+
+
+def test_a_welcome_of_an_older_node() -> None:
+    """It knows no Ping, and its client sends it none."""
+    welcome = CLIENT_CODEC.decode(bytes.fromhex(WELCOME_OF_AN_OLDER_NODE))
+    assert welcome == Welcome("node-a", "node-b", "[::1]:7002", 42, 0.0)
 
 
 def test_batch() -> None:

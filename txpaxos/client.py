@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random, SystemRandom
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IConnector, IDelayedCall
 
 from txpaxos import errors
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
-from txpaxos.client_connection import Connection, Dial
+from txpaxos.client_connection import Connection
 from txpaxos.client_outbox import Outbox
 from txpaxos.client_requests import CommandRequest, Request, grouped
+from txpaxos.client_route import Route
 from txpaxos.clock import monotonic_clock
-from txpaxos.cluster import Address, Cluster
+from txpaxos.cluster import Cluster
 from txpaxos.errors import (
     CodecError,
+    CommandFailed,
     ConfigError,
     NodeStopped,
     NoQuorum,
@@ -33,10 +34,10 @@ from txpaxos.errors import (
     OutcomeUnknown,
     Overloaded,
     PaxosError,
+    QueryFailed,
     SessionExpired,
     ValueTooLarge,
 )
-from txpaxos.names import connect
 from txpaxos.protocol import SUBJECT_BYTES_MAX
 from txpaxos.reads import Consistency, Reading
 from txpaxos.wire.client_messages import (
@@ -44,7 +45,6 @@ from txpaxos.wire.client_messages import (
     Ask,
     AskAnswer,
     ClientCodec,
-    FromClient,
     FromNode,
     Read,
     ReadAnswer,
@@ -52,27 +52,12 @@ from txpaxos.wire.client_messages import (
     StatusAnswer,
     StatusRequest,
     Submit,
-    Welcome,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, new_session
-
-CONNECT_SECONDS = 1.0
-SILENCE_SECONDS = 1.0
-SILENCE_SECONDS_MAX = 8.0
-"""A node that owes an answer for so long is left for another. The next is given twice the time, since they may be busy:
-up to the longest, until one answers."""
-
-LEADERLESS_SECONDS = 0.25
-"""So is one that has not known a leader for so long, while somebody waits for one."""
-
-BYTES_A_SECOND = 20e6
-"""Big requests are given the time on top that they take at this speed."""
 
 WELCOME_SECONDS_MAX = 60.0
 """No session is made with a slot that was told longer ago: it might count as forgotten already."""
 
-RETRY_SECONDS = 0.02
-RETRY_SECONDS_MAX = 0.5
 REQUESTS_MAX = 4096
 """Requests without an answer, and commands from the first of those without one to the last submitted."""
 
@@ -95,6 +80,7 @@ class Client:
     :param sending: told of every run of commands that is sent for the first time.
     :raises ConfigError: if one of ``nodes`` is not in the cluster, or there are none.
     :ivar session: names this client's commands, with a sequence; ``None`` if there is none at the moment.
+    :ivar waiting_bytes: of the requests without an answer.
     :ivar next_sequence: that of the next command; counts all of this client's commands from 1 on.
     """
 
@@ -107,34 +93,23 @@ class Client:
         sending: Callable[[Run], None] | None = None,
     ) -> None:
         self.codec = ClientCodec(cluster.name)
-        self._reactor = reactor
         self._clock = monotonic_clock(reactor)
-        self._rng = rng or SystemRandom()
         chosen = list(cluster.members) if nodes is None else nodes
         if not chosen or not set(chosen) <= set(cluster.members):
             raise ConfigError(
                 f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(cluster.members)}"
             )
-        self._places = {node: cluster.members[node].client for node in chosen}
-        self._addresses = list(self._places.values())
-        self._follows_leader = nodes is None
+        self._rng = rng or SystemRandom()
+        places = {node: cluster.members[node].client for node in chosen}
+        self._route = Route(reactor, self._clock, self.codec, places, nodes is None, self._rng, self)
         self.session: bytes | None = None
         self.next_sequence = 1
+        self.waiting_bytes = 0
         self._sending = sending
         self._unanswered: dict[int, None] = {}
         self._numbers = itertools.count(1)
         self._requests: dict[int, Request] = {}
         self._outbox = Outbox(self._clock, self._requests, self._unanswered, self._flush)
-        self._waiting_bytes = 0
-        self._connection: Connection | None = None
-        self._connecting: IConnector | None = None
-        self._retry: IDelayedCall | None = None
-        self._silence: IDelayedCall | None = None
-        self._leaderless: IDelayedCall | None = None
-        self._failures = 0
-        self._silences = 0
-        self._address = self._rng.choice(self._addresses)
-        self._unreachable: Address | None = None
         self._closed = False
 
     # from the application
@@ -218,40 +193,34 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        for timer in (self._retry, self._silence, self._leaderless):
-            if timer is not None:
-                timer.cancel()
         self._outbox.end()
-        if self._connecting is not None:
-            self._connecting.stopConnecting()
-        if self._connection is not None:
-            self._connection.close()
+        self._route.close()
         for number in list(self._requests):
             self._give_up(number)
 
-    # from a connection
+    def findings(self) -> str:
+        """What each node was last found to be like, in one line: that it refuses connections, does not answer, knows no
+        leader, and so on."""
+        return self._route.findings()
 
-    def opened(self, connection: Connection) -> None:
-        """A node took the connection. What has no answer is sent when it has said who leads."""
-        self._connection, self._connecting = connection, None
-        self._watch()
+    # from the route
 
-    def lost(self, address: Address) -> None:
-        """The connection broke, or could not be made: try another node."""
-        self._connection = self._connecting = None
+    def due(self) -> Iterable[Request]:
+        """The requests without an answer."""
+        return self._requests.values()
+
+    def begin(self, connection: Connection) -> None:
+        """A node is there: all that has no answer is sent to it, again or not."""
+        self._outbox.begin(self._requests.values())
+        self._flush()
+
+    def end(self) -> None:
+        """There is none, and what was under way has no answer from it."""
         self._outbox.end()
-        self._unreachable = address
-        self._address = self._other_than(address)
-        if self._requests and not self._closed:
-            seconds = min(RETRY_SECONDS * 2 ** min(self._failures, 8), RETRY_SECONDS_MAX)
-            self._failures += 1
-            self._retry = self._clock.callLater(seconds * self._rng.uniform(0.5, 1.0), self._connect)
 
-    def received(self, connection: Connection, message: FromNode | FromClient) -> None:
-        """A node said something."""
+    def answer(self, connection: Connection, message: FromNode) -> None:
+        """A node answered something."""
         match message:
-            case Welcome():
-                self._welcomed(connection, message)
             case Answer(first, results):
                 for number, result in enumerate(results, first):
                     self._finish(number, _decoded(_unpack, result))
@@ -262,8 +231,9 @@ class Client:
             case StatusAnswer(number, status):
                 self._finish(number, _decoded(json.loads, status))
             case Refused(first, error, reason, count):
-                for number in range(first, first + min(count, REQUESTS_MAX)):
-                    self._refused(number, error, reason)
+                if connection is self._route.current or error in (CommandFailed.__name__, QueryFailed.__name__):
+                    for number in range(first, first + min(count, REQUESTS_MAX)):
+                        self._refused(number, error, reason)
             case _:
                 raise CodecError("a client's message came from a node")
 
@@ -285,24 +255,20 @@ class Client:
         return self._request(Request(number, make(number), answer, size_bytes), deadline_seconds)
 
     def _is_overloaded(self, size_bytes: int) -> bool:
-        return len(self._requests) >= REQUESTS_MAX or self._waiting_bytes + size_bytes > WAITING_BYTES_MAX
+        return len(self._requests) >= REQUESTS_MAX or self.waiting_bytes + size_bytes > WAITING_BYTES_MAX
 
     def _overloaded(self) -> Overloaded:
-        count, size = len(self._requests), self._waiting_bytes
+        count, size = len(self._requests), self.waiting_bytes
         return Overloaded(f"{count} requests of {size} bytes wait for an answer already; try again later")
 
     def _request(self, request: Request, deadline_seconds: float | None) -> Deferred[Any]:
         self._requests[request.number] = request
-        self._waiting_bytes += request.size_bytes
+        self.waiting_bytes += request.size_bytes
         if deadline_seconds is not None:
             request.deadline = self._clock.callLater(deadline_seconds, self._give_up, request.number)
-        if self._connection is None:
-            if self._connecting is None and self._retry is None:
-                self._connect()
-        elif self._connection.welcome is not None:
+        if self._route.is_ready:
             self._outbox.add(request)
-        else:
-            self._watch()
+        self._route.want()
         return request.answer
 
     def _forget(self, number: int, _: Deferred[Any]) -> None:
@@ -313,7 +279,7 @@ class Client:
         """A request that waits no longer."""
         request = self._requests.pop(number, None)
         if request is not None:
-            self._waiting_bytes -= request.size_bytes
+            self.waiting_bytes -= request.size_bytes
             if isinstance(request, CommandRequest):
                 self._unanswered.pop(request.sequence, None)
                 self._outbox.answered()
@@ -324,24 +290,25 @@ class Client:
     def _give_up(self, number: int) -> None:
         request = self._take(number)
         if request is not None:
-            request.answer.errback(request.unanswered())
+            request.answer.errback(request.unanswered(self._route.findings()))
 
     def _finish(self, number: int, result: Any) -> None:
-        self._answered()
         request = self._take(number)
         if request is not None:
+            if request.needs_quorum:
+                self._route.answered()
             request.answer.callback(result)
 
     def _refused(self, number: int, name: str, reason: str) -> None:
         if name == NodeStopped.__name__:
             return  # It hangs up now; the next node is asked again.
-        self._answered()
         error = getattr(errors, name, None)
         if not (isinstance(error, type) and issubclass(error, PaxosError)):
             error = PaxosError
         request = self._requests.get(number)
         if request is None:
             return
+        self._route.answered()
         if error is SessionExpired and isinstance(request, CommandRequest):
             self._session_expired(request.session, reason)
         elif error is Overloaded and request.sendings > 1 and isinstance(request, CommandRequest):
@@ -364,7 +331,7 @@ class Client:
 
     def _flush(self) -> None:
         """Send what is due on this connection."""
-        connection = self._connection
+        connection = self._route.current
         assert connection is not None
         due = self._outbox.take()
         for request in due:
@@ -376,14 +343,13 @@ class Client:
             elif group.message is not None:  # pragma: no branch
                 group.sendings += 1
                 connection.send(group.message)
-        self._watch()
 
     def _name(self, command: CommandRequest, connection: Connection) -> bool:
         """Give ``command`` its session. False if the node was told of too old a slot: it is asked for a newer one."""
         if self.session is None:
             assert connection.welcome is not None
             if self._clock.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
-                self._move(connection, connection.address)
+                self._route.renew(connection)
                 return False
             random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
             self.session = new_session(random_bytes, connection.welcome.applied_through)
@@ -400,98 +366,6 @@ class Client:
             command.sendings += 1
         connection.send(Submit(first.number, *run))
         self._outbox.sent(commands)
-
-    # finding a node
-
-    def _connect(self) -> None:
-        self._retry = None
-        dial = Dial(self, self._address)
-        self._connecting = connect(self._reactor, self._address, dial, CONNECT_SECONDS)
-
-    def _welcomed(self, connection: Connection, welcome: Welcome) -> None:
-        """Move to the leader, if the cluster file knows it and it was not just found dead; or stay. Its address is that
-        of our own file: the node may know it by another."""
-        self._failures = 0
-        first, connection.welcome = connection.welcome is None, welcome
-        if self._leaderless is not None:
-            self._leaderless.cancel()
-            self._leaderless = None
-        if first:
-            self._stop_silence()  # It owes an answer from now on.
-        connection.welcomed_at = self._clock.seconds()
-        leader = None if welcome.leader is None else self._places.get(welcome.leader)
-        if self._follows_leader and leader is not None:
-            if leader not in (connection.address, self._unreachable):
-                self._move(connection, leader)
-                return
-            if leader == connection.address:
-                self._unreachable = None
-        if first:
-            self._outbox.begin(self._requests.values())
-            self._flush()
-        self._watch()
-
-    def _move(self, connection: Connection, address: Address) -> None:
-        """Leave this node for another at once."""
-        connection.close()
-        self._connection = None
-        self._outbox.end()
-        self._address = address
-        self._connect()
-
-    def _other_than(self, address: Address) -> Address:
-        return self._rng.choice([one for one in self._addresses if one != address] or self._addresses)
-
-    def _watch(self) -> None:
-        """Do not wait for ever for a node that says nothing, or knows no leader: it may be cut off from the others."""
-        connection = self._connection
-        if connection is None or not self._requests:
-            return
-        big_seconds = self._waiting_bytes / BYTES_A_SECOND
-        if self._silence is None:
-            connection.heard = False
-            seconds = min(SILENCE_SECONDS * 2 ** min(self._silences, 8), SILENCE_SECONDS_MAX)
-            self._silence = self._clock.callLater(seconds + big_seconds, self._check_silence)
-        if self._leaderless is None and self._lacks_leader(connection):
-            seconds = LEADERLESS_SECONDS + big_seconds
-            self._leaderless = self._clock.callLater(seconds, self._check_leader, connection)
-
-    def _answered(self) -> None:
-        """A node answers: the next silence is looked at as the first one was."""
-        if self._silences:
-            self._silences = 0
-            self._stop_silence()
-            self._watch()
-
-    def _stop_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
-
-    def _check_silence(self) -> None:
-        self._silence = None
-        connection = self._connection
-        if connection is not None and self._requests and not connection.heard:
-            self._unreachable = connection.address
-            self._silences += 1
-            self._move(connection, self._other_than(connection.address))
-        self._watch()
-
-    def _check_leader(self, connection: Connection) -> None:
-        self._leaderless = None
-        if connection is self._connection and self._lacks_leader(connection):
-            self._move(connection, self._other_than(connection.address))
-        self._watch()
-
-    def _lacks_leader(self, connection: Connection) -> bool:
-        """Whether somebody waits for a leader, this node knows none, and another might."""
-        return (
-            connection.welcome is not None
-            and connection.welcome.leader is None
-            and self._follows_leader
-            and len(self._addresses) > 1
-            and any(request.needs_leader for request in self._requests.values())
-        )
 
 
 _unpack = msgspec.msgpack.Decoder().decode

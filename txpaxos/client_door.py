@@ -32,6 +32,8 @@ from txpaxos.wire.client_messages import (
     FromClient,
     FromNode,
     Here,
+    Ping,
+    Pong,
     Read,
     ReadAnswer,
     Refused,
@@ -220,6 +222,9 @@ class ClientConnection(Protocol):
 
     def _take(self, request: FromClient | FromNode) -> None:
         """A request has come."""
+        if isinstance(request, Ping):
+            self.send(Pong())
+            return
         if not isinstance(request, Request):
             if not isinstance(request, Here):
                 raise CodecError("a node's message came from a client")
@@ -426,7 +431,8 @@ class ClientDoor(ServerFactory):
         """Who this is, and who leads, as it goes to a client."""
         leader = self.node.leader
         address = None if leader is None else str(self.node.cluster.members[leader].client)
-        return frame(self.codec.encode(Welcome(self.node.node, leader, address, self.node.applied_through)))
+        applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
+        return frame(self.codec.encode(Welcome(self.node.node, leader, address, applied, window)))
 
     def status(self) -> dict[str, Any]:
         """What ``txpaxos status`` shows of this node."""

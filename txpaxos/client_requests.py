@@ -34,11 +34,19 @@ class Request:
         """Whether a node that knows no leader cannot answer it."""
         return self.message is None or (isinstance(self.message, Read) and not self.message.local)
 
-    def unanswered(self) -> PaxosError:
-        """What to say when it is given up."""
+    @property
+    def needs_quorum(self) -> bool:
+        """Whether a node that is cut off from the others cannot answer it."""
+        return self.needs_leader or isinstance(self.message, Ask)
+
+    def unanswered(self, findings: str) -> PaxosError:
+        """What to say when it is given up.
+
+        :param findings: how each node was found to be.
+        """
         if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
-            return OutcomeUnknown("no answer came; the subject may be decided or not")
-        return NoQuorum("no node answered")
+            return OutcomeUnknown(f"no answer came; the subject may be decided or not ({findings})")
+        return NoQuorum(f"no answer came ({findings})")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -49,11 +57,11 @@ class CommandRequest(Request):
     payload: bytes
     session: bytes = b""
 
-    def unanswered(self) -> PaxosError:
+    def unanswered(self, findings: str) -> PaxosError:
         """What to say when it is given up."""
         if self.sendings:
-            return OutcomeUnknown("no answer came; the command may have been applied or not")
-        return NotChosen("the command was not sent: no node took it in time; send it again")
+            return OutcomeUnknown(f"no answer came; the command may have been applied or not ({findings})")
+        return NotChosen(f"the command was not sent: no node took it in time ({findings})")
 
     def follows(self, other: CommandRequest) -> bool:
         """Whether both may stand in one run, this one behind ``other``."""

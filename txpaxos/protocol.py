@@ -275,6 +275,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         return self._replica.leadership.leader_node if self._started else None
 
     @property
+    def liveness_window_seconds(self) -> tuple[float, float]:
+        """The shortest and the longest silence after which a follower takes its leader for dead."""
+        return (self._timing or Timing()).liveness_window_seconds
+
+    @property
     def applied_through(self) -> Slot:
         """The last slot that this node has applied, with all before it."""
         return self._applier.applied_through

@@ -110,10 +110,9 @@ async def request(
     except (NoQuorum, NotChosen, OutcomeUnknown) as error:
         if deadline.active():
             raise
-        asked = ", ".join(f"{node} at {cluster.members[node].client}" for node in nodes or cluster.members)
         unknown = isinstance(error, OutcomeUnknown)
         outcome = "it may still take effect, or not" if unknown else "nothing was changed"
-        line = f"no quorum of cluster {cluster.name} answered within {seconds:g} s ({asked}); {outcome}"
+        line = f"no quorum of cluster {cluster.name} answered within {seconds:g} s; {outcome}: {client.findings()}"
         raise type(error)(line) from None
     finally:
         if deadline.active():

@@ -74,6 +74,12 @@ class Here:
     """The answer to :class:`AreYouThere`. Not answered."""
 
 
+@attrs.frozen
+class Ping:
+    """Say something: answers are due, and none has come for a while. Sent only to a node whose Welcome tells a liveness
+    window. Answered with Pong at once, whatever else is in work."""
+
+
 # ---------------------------------------------------------------- from a node
 
 
@@ -85,12 +91,20 @@ class Welcome:
     :ivar leader: the node it believes to lead, ``None`` if it knows none.
     :ivar leader_address: the leader's client door, ``host:port``, ``None`` if it is not known.
     :ivar applied_through: the last slot that it has applied: sessions made now are born there.
+    :ivar liveness_window_seconds: the shortest silence after which a follower replaces its leader, and so about what a
+        client may wait for a node to say something. 0 from a node that does not know Ping.
     """
 
     node: str
     leader: str | None
     leader_address: str | None
     applied_through: Count = 0
+    liveness_window_seconds: float = 0.0
+
+
+@attrs.frozen
+class Pong:
+    """This node is there."""
 
 
 @attrs.frozen
@@ -143,8 +157,8 @@ class AreYouThere:
 
 
 Request: TypeAlias = Submit | Ask | Read | StatusRequest
-FromClient: TypeAlias = Request | Here
-FromNode: TypeAlias = Welcome | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | AreYouThere
+FromClient: TypeAlias = Request | Ping | Here
+FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | AreYouThere
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -153,6 +167,7 @@ _packing = Packing[FromClient | FromNode](
         2: Ask,
         3: StatusRequest,
         4: Read,
+        5: Ping,
         6: Here,
         129: Welcome,
         130: Answer,
@@ -161,6 +176,7 @@ _packing = Packing[FromClient | FromNode](
         133: Refused,
         134: ReadAnswer,
         135: AreYouThere,
+        136: Pong,
     }
 )
 
