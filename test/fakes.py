@@ -18,7 +18,7 @@ from zope.interface import provider
 from txpaxos.clock import WATCH_SECONDS
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import NodeId, Slot
-from txpaxos.core.ready import PeerMet, Record
+from txpaxos.core.ready import PeerMet, Record, Voter
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.execute import Work, execute_here
 from txpaxos.storage.memory import MemoryFiles, MemoryStore
@@ -214,7 +214,8 @@ class Recorder(PaxosProtocol):
 
 
 class Bench:
-    """One node, all by itself: the test is its peers, its disk and its time. Unless told otherwise, it has met them.
+    """One node, all by itself: the test is its peers, its disk and its time. Unless told otherwise, it has met them and
+    is a voter.
 
     :ivar events: its saves and its datagrams, in the order in which they happened.
     """
@@ -225,10 +226,13 @@ class Bench:
         cluster: Cluster = THREE,
         saved: Iterable[Record] | None = None,
         application: Callable[..., PaxosProtocol] = Recorder,
+        votes: bool = True,
         **options: Any,
     ) -> None:
         if saved is None:
             saved = [PeerMet(peer, INCARNATION) for peer in cluster.members if peer != node]
+        if votes:
+            saved = [Voter(tuple(cluster.members)), *saved]
         self.cluster = cluster
         self.reactor = Reactor()
         self.events: Events = []
@@ -246,7 +250,7 @@ class Bench:
         """Datagrams come from a peer. Nothing is done about them before the next turn."""
         address = self.cluster.members[sender].address
         for message in messages:
-            data = Codec(self.cluster.name, sender, incarnation).encode(message)
+            data = Codec(self.cluster.name, sender, incarnation, self.cluster.members).encode(message)
             self.node.datagramReceived(data, (address.host, address.port))
 
     def said(self) -> list[tuple[NodeId, PeerMessage]]:
@@ -257,7 +261,7 @@ class Bench:
         """One datagram, and the node it went to."""
         data, endpoint = sent
         (to,) = (node for node, member in self.cluster.members.items() if member.address == Address(*endpoint))
-        return to, Codec(self.cluster.name, to).decode(data).message
+        return to, Codec(self.cluster.name, to, members=self.cluster.members).decode(data).message
 
     def story(self) -> list[str]:
         """The events as ``save(Promised)`` and ``PrepareLog>b``, short enough to compare."""
@@ -298,6 +302,7 @@ class Together:
     """Nodes on one network of datagrams, all in one reactor. What is ``cut`` (from, to) is lost.
 
     :param absent: nodes that are not started.
+    :param votes: whether all are voters from the start.
     """
 
     def __init__(
@@ -305,13 +310,14 @@ class Together:
         cluster: Cluster = THREE,
         application: Callable[..., PaxosProtocol] = Recorder,
         absent: str = "",
+        votes: bool = True,
         **options: Any,
     ) -> None:
         self.cluster = cluster
         self.reactor = Reactor()
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.sent: list[tuple[NodeId, NodeId, PeerMessage]] = []
-        self.stores = {node: RecordingStore(saved=self._met(node)) for node in cluster.members}
+        self.stores = {node: RecordingStore(saved=self._known(node, votes)) for node in cluster.members}
         self.nodes: dict[NodeId, Any] = {}
         self._application = application
         self._options = options
@@ -325,6 +331,9 @@ class Together:
     def _met(self, node: NodeId) -> list[PeerMet]:
         """Nodes that have no streams cannot meet here."""
         return [PeerMet(peer, STORE_INCARNATION) for peer in self.cluster.members if peer != node]
+
+    def _known(self, node: NodeId, votes: bool) -> list[Record]:
+        return [*self._met(node), *([Voter(tuple(self.cluster.members))] if votes else [])]
 
     def _prepare(self) -> None:
         """Before the first node starts."""
@@ -396,7 +405,8 @@ class Together:
     def _carry(self, sender: NodeId, to: NodeId, data: bytes) -> None:
         if (sender, to) in self.cut:
             return
-        self.sent.append((sender, to, Codec(self.cluster.name, to).decode(data).message))
+        codec = Codec(self.cluster.name, to, members=self.cluster.members)
+        self.sent.append((sender, to, codec.decode(data).message))
         address = self.cluster.members[sender].address
         self.reactor.callLater(0.0005, self._deliver, to, data, (address.host, address.port))
 

@@ -28,7 +28,7 @@ class Wire:
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
 
     def write(self, data: bytes) -> None:
-        codec = Codec(self._joined.cluster.name, self._line[1])
+        codec = Codec(self._joined.cluster.name, self._line[1], members=self._joined.cluster.members)
         self._joined.sent += [(*self._line, codec.decode(message).message) for message in self._splitter.feed(data)]
         self._joined.streamed[self._line] = self._joined.streamed.get(self._line, 0) + len(data)
         self._joined.reactor.callLater(LINE_SECONDS, self._carry, data)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from test.fakes import STORE_INCARNATION, Recorder, StreamTransport, framed
+from test.fakes import STORE_INCARNATION, THREE, Recorder, StreamTransport, framed
 from test.joined import Joined
 from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, Heartbeat, NodeId, PrepareLog, Truncated
 from txpaxos.core.ready import PeerMet
@@ -17,6 +17,8 @@ from txpaxos.wire.commands import Run, encode_batch, new_session
 from txpaxos.wire.peer_messages import AskAudit, Audit, FetchSnapshot, Hello, PeerMessage, Proof, SnapshotPart
 
 FORGED = encode_batch([Run(new_session(b"nobody signed it", 0), 1, 0, (b"forged",))])
+
+MEMBERS = tuple(THREE.members)
 
 
 class Ledger(Recorder):
@@ -46,7 +48,7 @@ def joined() -> Joined:
 
 def forge(joined: Joined, to: NodeId, sender: NodeId, *messages: PeerMessage, incarnation: int | None = None) -> None:
     """Datagrams come to ``to``, from the address of ``sender``."""
-    codec = Codec("test", sender, STORE_INCARNATION if incarnation is None else incarnation)
+    codec = Codec("test", sender, STORE_INCARNATION if incarnation is None else incarnation, MEMBERS)
     address = joined.cluster.members[sender].address
     for message in messages:
         joined.nodes[to].datagramReceived(codec.encode(message), (address.host, address.port))
@@ -65,7 +67,7 @@ def dial(joined: Joined, to: NodeId) -> tuple[Any, StreamTransport]:
 def speak(joined: Joined, to: NodeId, sender: NodeId, *messages: PeerMessage) -> StreamTransport:
     """Somebody connects, and says all that a member would say."""
     stream, transport = dial(joined, to)
-    codec = Codec("test", sender, STORE_INCARNATION)
+    codec = Codec("test", sender, STORE_INCARNATION, MEMBERS)
     for message in messages:
         if not transport.disconnected:
             stream.dataReceived(framed(codec.encode(message)))
@@ -127,7 +129,7 @@ def test_a_member_is_believed_only_on_the_stream_that_was_opened_to_it(joined: J
     """One that has come in, from a machine that gets what is sent to c, decides nothing."""
     slot = joined.nodes["a"].applied_through
     stream = joined.nodes["a"]._network._streams._theirs["c"]
-    codec = Codec("test", "c", STORE_INCARNATION)
+    codec = Codec("test", "c", STORE_INCARNATION, MEMBERS)
     for attack in attacks(joined, slot):
         stream.dataReceived(framed(codec.encode(attack)))
     joined.reactor.spend(2.0)

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,7 +25,8 @@ from txpaxos.core.messages import AcceptSlot, Ballot, Canvass, ChosenValues, Fet
 from txpaxos.errors import ConfigError
 from txpaxos.network import RECEIVE_BUFFER_BYTES, Network
 from txpaxos.refusals import STRANGERS_MAX
-from txpaxos.wire.codec import Codec, Received
+from txpaxos.wire import codec
+from txpaxos.wire.codec import Received
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
 from txpaxos.wire.peer_messages import (
     AskAudit,
@@ -39,6 +41,7 @@ from txpaxos.wire.peer_messages import (
 )
 
 BALLOT = Ballot(1, "a")
+Codec = partial(codec.Codec, members="abc")
 B_ADDRESS, C_ADDRESS = ("10.0.0.2", 4000), ("10.0.0.3", 4000)
 BAD, STRANGER = "bad datagram", "datagram of a stranger"
 
@@ -309,7 +312,7 @@ def test_an_address_is_compared_as_it_is_resolved() -> None:
     }
     for cluster in (Cluster("test", members), Cluster("test", members).resolve()):
         way = Way(cluster).start()
-        way.network.datagram_received(Codec("test", "b").encode(Fetch(5)), ("fd00::2", 3))
+        way.network.datagram_received(Codec("test", "b", members="ab").encode(Fetch(5)), ("fd00::2", 3))
         assert way.received == [("b", Fetch(5))]
 
 
@@ -386,7 +389,7 @@ def test_a_peer_that_is_heard_is_not_looked_up() -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_a_peer_that_is_silent_may_have_moved(known: bool) -> None:
     """Where its address was known from the start, too, since whoever made the cluster had looked the name up."""
-    way = Way(named(a="10.0.0.1", b="10.0.0.2") if known else NAMES)
+    way = Way(named(a="10.0.0.1", b="10.0.0.2", c="10.0.0.3") if known else NAMES)
     way.resolver.names = {"nb.test": ["10.0.0.2"]}
     way.start()
     way.network.datagram_received(canvass(), B_ADDRESS)
@@ -402,7 +405,7 @@ def test_a_peer_that_is_silent_may_have_moved(known: bool) -> None:
     assert way.counters[STRANGER] == 1
     way.refuse_streams()
     way.tick(5.0)
-    assert way.reactor.tcpClients[-1][:2] == ("10.0.0.99", 4000)
+    assert ("10.0.0.99", 4000) in [client[:2] for client in way.reactor.tcpClients[-2:]]
 
 
 def test_a_peer_that_speaks_from_elsewhere_is_looked_up_soon() -> None:

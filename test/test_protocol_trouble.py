@@ -46,14 +46,14 @@ def test_bytes_from_strangers_change_nothing() -> None:
     rng, high = Random(8), Ballot(99, "a")
     prepare = PrepareLog(high, 1)
     near: list[tuple[bytes, tuple[str, int]]] = [
-        (Codec("other", "a").encode(prepare), ("10.0.0.1", 4000)),
-        (Codec("test", "a").encode(prepare), ("10.0.0.9", 4000)),
-        (Codec("test", "a").encode(prepare), ("10.0.0.1", 4001)),
-        (Codec("test", "a").encode(prepare), ("10.0.0.3", 4000)),
-        (Codec("test", "d").encode(prepare), ("10.0.0.1", 4000)),
-        (Codec("test", "b").encode(prepare), ("10.0.0.2", 4000)),
+        (Codec("other", "a", members="abc").encode(prepare), ("10.0.0.1", 4000)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.9", 4000)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.1", 4001)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.3", 4000)),
+        (Codec("test", "d", members="abc").encode(prepare), ("10.0.0.1", 4000)),
+        (Codec("test", "b", members="abc").encode(prepare), ("10.0.0.2", 4000)),
     ]
-    good = Codec("test", "a").encode(prepare)
+    good = Codec("test", "a", members="abc").encode(prepare)
 
     def bombard() -> None:
         for _ in range(INPUTS):

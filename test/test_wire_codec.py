@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, get_args
 
@@ -26,7 +26,7 @@ from test.wire_samples import (
     reseal,
 )
 from txpaxos.core.messages import AboutSubject, AcceptSlot, Ballot, Decided, Fetch, Heartbeat, Prepare, PromiseLog
-from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
+from txpaxos.errors import CodecError, ConfigError, OtherMembers, ValueTooLarge
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, StatusRequest
 from txpaxos.wire.codec import Codec, Received
 from txpaxos.wire.peer_messages import Hello, PeerMessage
@@ -105,9 +105,10 @@ def test_bytes_left_over(decode: Decode, data: bytes) -> None:
         (b"", "0 bytes are no message"),
         (b"GET / HTTP/1.1\r\nHost: node-a\r\n\r\n", "no message for this door"),
         (CLIENT_CODEC.encode(StatusRequest(1)), "no message for this door"),
-        (CODEC.encode(Hello())[:2] + b"\x02" + CODEC.encode(Hello())[3:], "version 2, this node speaks 1"),
+        (CODEC.encode(Hello())[:2] + b"\x01" + CODEC.encode(Hello())[3:], "version 1, this node speaks 2"),
         (CODEC.encode(Hello())[:-1] + b"\x81", "checksum wrong"),
         (Codec("order", "node-a").encode(Hello()), "another cluster"),
+        (Codec("orders", "node-a", 1, ["node-a"]).encode(Hello()), "node-a. there has other nodes in its cluster file"),
         (reseal(CODEC.encode(Hello())[:KEY_ID] + b"\x05" + CODEC.encode(Hello())[25:]), "key 5"),
         (reseal(CODEC.encode(Hello())[:NAME_LENGTH] + b"\x08" + CODEC.encode(Hello())[26:]), "name is cut off"),
         (reseal(CODEC.encode(Hello())[:31] + b"\xff\x80"), "name is not UTF-8"),
@@ -166,11 +167,34 @@ def test_announced_length_takes_no_memory() -> None:
     assert peak < 100_000
 
 
+def cluster_id(name: bytes, members: bytes) -> bytes:
+    key = blake2b(name, digest_size=8).digest()
+    return key[:4] + blake2b(members, digest_size=4, key=key).digest()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("ab", "abc"), ("abc", "ab"), ("abc", "abd"), ("abc", "abcde"), ("a", ""), (["ab", "c"], ["a", "bc"])],
+)
+def test_nodes_with_other_members_refuse_each_other(ours: Iterable[str], theirs: Iterable[str]) -> None:
+    with pytest.raises(OtherMembers) as refusal:
+        Codec("orders", "a", 1, ours).decode(Codec("orders", "größe", 2, theirs).encode(Hello()))
+    assert refusal.value.sender == "größe"
+
+
+def test_the_order_of_the_members_does_not_matter() -> None:
+    data = Codec("orders", "b", 2, "cab").encode(Hello())
+    assert Codec("orders", "a", 1, "abc").decode(data) == Received("b", 2, Hello())
+
+
 def test_header_is_as_documented() -> None:
     data = CODEC.encode(Decided(b"value"))
     magic, version, kind, _checksum, cluster, incarnation, key, length = struct.unpack_from(">2sBBI8sQBB", data)
-    assert (magic, version, kind, incarnation, key, length) == (b"\x97P", 1, 6, 0x0123456789ABCDEF, 0, 6)
-    assert cluster == blake2b(b"orders", digest_size=8).digest()
+    assert (magic, version, kind, incarnation, key, length) == (b"\x97P", 2, 6, 0x0123456789ABCDEF, 0, 6)
+    assert cluster == cluster_id(b"orders", b"")
+    data = Codec("orders", "node-a", 0, ["node-b", "node-a"]).encode(Decided(b"value"))
+    assert data[8:16] == cluster_id(b"orders", b"\x06node-a\x06node-b")
+    assert CLIENT_CODEC.encode(StatusRequest(1))[8:16] == blake2b(b"orders", digest_size=8).digest()
     assert data[26:32] == b"node-a"
     assert msgspec.msgpack.decode(data[32:]) == {"value": b"value"}
     assert reseal(data) == data
@@ -189,6 +213,7 @@ def test_longest_name(name: str) -> None:
         (lambda: Codec("orders", "ä" * 128), "256 bytes"),
         (lambda: Codec("orders", "\ud800"), "UTF-8"),
         (lambda: Codec("\ud800", "node-a"), "UTF-8"),
+        (lambda: Codec("orders", "node-a", 1, ["x" * 256]), "256 bytes"),
         (lambda: ClientCodec("\ud800"), "UTF-8"),
     ],
 )

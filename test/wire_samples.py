@@ -62,6 +62,7 @@ from txpaxos.wire.peer_messages import (
     FetchSnapshot,
     Forward,
     Hello,
+    Introduction,
     Proof,
     Refusal,
     SnapshotPart,
@@ -69,6 +70,7 @@ from txpaxos.wire.peer_messages import (
 
 COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
+BOOLEANS = st.booleans()
 NAMES = st.text(min_size=1, max_size=60)
 VALUES = st.binary(max_size=300)
 HASHES = st.binary(max_size=64)
@@ -119,6 +121,7 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     Proof: st.builds(Proof, COUNTS),
     AskAudit: st.builds(AskAudit, SLOTS),
     Refusal: st.builds(Refusal, st.text()),
+    Introduction: st.builds(Introduction, BOOLEANS, COUNTS, BOOLEANS, BOOLEANS, tuples(NAMES), BOOLEANS),
     Forward: st.builds(Forward, tuples(RUNS)),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
@@ -176,6 +179,7 @@ PEER_SAMPLES: tuple[Any, ...] = (
     AskAudit(40),
     AuditsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
     Fetching(40),
+    Introduction(True, 2**63, True, True, ("node-a", "node-b"), True),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),

@@ -15,6 +15,16 @@ class CodecError(PaxosError):
     """Bytes that are no message of this cluster. The one error that decoding raises, whatever a stranger sends."""
 
 
+class OtherMembers(CodecError):
+    """A message of a node whose cluster file has the same cluster name and other nodes.
+
+    :ivar sender: the node it says it comes from."""
+
+    def __init__(self, sender: str) -> None:
+        super().__init__(f"node '{sender}' there has other nodes in its cluster file: compare the cluster files")
+        self.sender = sender
+
+
 class StoreError(PaxosError):
     """The data folder cannot be used: it belongs to another node, is damaged, locked, unwritable or full.
 

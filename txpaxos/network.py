@@ -88,7 +88,7 @@ class Network:
     ) -> None:
         self._node = node
         self._cluster = cluster
-        self._codec = Codec(cluster.name, node, incarnation)
+        self._codec = Codec(cluster.name, node, incarnation, cluster.members)
         self._deliver = deliver
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}

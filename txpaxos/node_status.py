@@ -22,6 +22,7 @@ class NodeStatus:
     :ivar up_seconds: since it started.
     :ivar disk_hangs_seconds: how long a save has been under way that should have ended long ago; until it has, the node
         leaves its part to the others. ``None`` if there is none.
+    :ivar waits_for: the peers from which a node that is no voter yet waits to hear that they vote and know it.
     """
 
     replica: Status
@@ -35,3 +36,4 @@ class NodeStatus:
     unheard: list[NodeId] = attrs.field(factory=list)
     up_seconds: float = 0.0
     disk_hangs_seconds: float | None = None
+    waits_for: list[NodeId] = attrs.field(factory=list)

@@ -33,6 +33,7 @@ from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, ChosenValues, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
+    AskAnswered,
     Chosen,
     Installed,
     LeadershipAcquired,
@@ -43,15 +44,18 @@ from txpaxos.core.ready import (
     PeerMet,
     ReadFrom,
     Ready,
+    Record,
     Status,
     SubjectChosen,
     SubjectState,
+    Voter,
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
 from txpaxos.local_session import LocalSession
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
+from txpaxos.meeting import Meeting, has_voted
 from txpaxos.network import WAYS, Network
 from txpaxos.node_status import NodeStatus
 from txpaxos.performer import Performer
@@ -74,6 +78,7 @@ from txpaxos.wire.peer_messages import (
     FetchSnapshot,
     Forward,
     Hello,
+    Introduction,
     PeerMessage,
     Proof,
     Refusal,
@@ -165,6 +170,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._leader_watchers: list[Callable[[], None]] = [lambda: self._network.hold(self.leader)]
         self._lines = Sparing(monotonic)
         self._audit_asked_at: dict[NodeId, float] = {}
+        self._meeting = Meeting(node, [*cluster.members], store.incarnation, timing, self._rng, self._send_to_peer)
         # The core; set when the node starts and has loaded what it saved.
         self._replica: Replica
         self._subjects: Subjects
@@ -308,6 +314,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             unheard=self._unheard(now),
             up_seconds=now - self._started_at if self._started else 0.0,
             disk_hangs_seconds=None if self._hung_since is None else now - self._hung_since,
+            waits_for=list(self._meeting.waits_for()) if self._started else [],
         )
 
     def _unheard(self, now: float) -> list[NodeId]:
@@ -391,11 +398,13 @@ class PaxosProtocol(Application, DatagramProtocol):
         base = self._compaction.load()
         now = self._monotonic()
         members = tuple(self.cluster.members)
-        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base)
+        voter = self._recover_voter(records)
+        votes = voter is not None
+        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base, votes)
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._acquaintances.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
-        self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing)
+        self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing, votes)
         known: list[Chosen | SubjectChosen | Installed] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
             self._hand_out(chosen)
@@ -413,7 +422,36 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._reads.start()
         self._questions.start()
         self._compaction.start()
+        self._meeting.start(voter, self._acquaintances.records(), now)
+        self._become_voter()
         self._tick()
+
+    def _recover_voter(self, records: list[Record]) -> Voter | None:
+        """What says that this node is a voter, if it is one, and of these members.
+
+        :raises StoreError: if it voted among more or fewer nodes: two quorums need not meet then."""
+        members = tuple(self.cluster.members)
+        voter = next((record for record in records if isinstance(record, Voter)), None)
+        if voter is None and not has_voted(records):
+            return None
+        known = Voter(members) if voter is None else voter
+        if len(known.members) != len(members):
+            raise StoreError(
+                f"node {self.node} has voted among {len(known.members)} nodes ({', '.join(known.members)}), and the"
+                f" cluster file has {len(members)} ({', '.join(members)}): there is no way yet to have more or fewer of"
+                " them; put the old cluster file back"
+            )
+        if set(known.members) != set(members):
+            self.log.warn(
+                "node {node} voted among {old}, and votes among {new} now, as the cluster file says",
+                node=self.node,
+                old=", ".join(known.members),
+                new=", ".join(members),
+            )
+            known = Voter(members)
+        if known != voter:
+            self._performer.add(Ready(save=(known,)))
+        return known
 
     def _refuse_lost_state(self, slot: Slot) -> None:
         """What led to ``slot`` was compacted, and the snapshot of it is gone: only other nodes have that state."""
@@ -464,7 +502,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self.counters[f"{type(message).__name__} that may be forged"] += 1
 
     def _save_peer(self, met: PeerMet) -> None:
-        self._performer.add(Ready(save=(met,)))
+        self._performer.add(Ready(save=(met,), answers=(met,)))
 
     def _peer_ended(self, peer: NodeId) -> None:
         """Nobody listens where ``peer`` did."""
@@ -490,6 +528,9 @@ class PaxosProtocol(Application, DatagramProtocol):
                     self._compaction.receive(sender, message)
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
+                case Introduction():
+                    self._meeting.receive(sender, message, now)
+                    self._become_voter()
                 case Hello() | Challenge() | Proof() | Refusal():
                     pass
                 case _:
@@ -514,6 +555,8 @@ class PaxosProtocol(Application, DatagramProtocol):
                 return
             self._add(self._replica.tick(now))
             self._add(self._subjects.tick(now))
+            self._meeting.tick(now)
+            self._meet_later()
         except Exception:
             self._give_up(Failure())
         self._forward_later(now)
@@ -584,10 +627,16 @@ class PaxosProtocol(Application, DatagramProtocol):
         for chosen in ready.chosen:
             self._hand_out(chosen)
         for answer in ready.answers:
-            if isinstance(answer, ReadFrom):
-                self._reads.read_from(answer.number, answer.slot)
-            else:
-                self._questions.answer(answer)
+            match answer:
+                case ReadFrom():
+                    self._reads.read_from(answer.number, answer.slot)
+                case AskAnswered():
+                    self._questions.answer(answer)
+                case PeerMet():
+                    self._meeting.on_disk(answer, self._monotonic())
+                    self._become_voter()
+                case Voter():  # pragma: no branch
+                    self._start_voting(answer)
         if ready.behind is not None:
             self._compaction.fetch_from(ready.behind)
         for fact in ready.leadership:
@@ -608,6 +657,41 @@ class PaxosProtocol(Application, DatagramProtocol):
             maybeDeferred(self.stop).addErrback(lambda _: None)
         finally:
             (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
+
+    # becoming a voter
+
+    def _become_voter(self) -> None:
+        """Take the next step to that, if there is one to take."""
+        self._meet_later()
+        if self._meeting.is_over:
+            return
+        voter = self._meeting.founding()
+        if voter is not None:
+            self._meeting.is_over = True
+            self._save_voter(voter)
+        elif self._meeting.is_known():
+            self._meeting.is_over = True
+            members = tuple(self.cluster.members)
+            # The leader answers once a quorum has told it, after this question, that it leads. This node tells nothing.
+            self._reads.catch_up().addCallbacks(lambda _: self._save_voter(Voter(members)), lambda _: None)
+
+    def _save_voter(self, voter: Voter) -> None:
+        self._performer.add(Ready(save=(voter,), answers=(voter,)))
+
+    def _start_voting(self, voter: Voter) -> None:
+        """``voter`` is on disk."""
+        now = self._monotonic()
+        self.log.info("node {node} is a voter now", node=self.node)
+        self._add(self._replica.start_voting(now))
+        self._add(self._subjects.start_voting(now))
+        self._meeting.start_voting(voter, now)
+
+    def _meet_later(self) -> None:
+        if self._meeting.wake_at < inf and not self._stopping:
+            self._alarm.ring_by(self._meeting.wake_at)
+
+    def _send_to_peer(self, peer: NodeId, message: PeerMessage) -> None:
+        self._network.send((peer,), message)
 
     # to the application
 

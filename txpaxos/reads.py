@@ -43,6 +43,7 @@ class _Query:
     """A query that waits; ``asked`` is the hook's own Deferred, once it was called."""
 
     query: bytes
+    hook: Callable[[bytes], object]
     answer: Deferred[Reading]
     asked: Deferred[Any] | None = None
 
@@ -79,7 +80,7 @@ class Reads:
         """
         if len(self) >= WAITING_MAX or self._waiting_bytes + len(query) > WAITING_BYTES_MAX:
             return fail(Overloaded(f"{len(self)} queries wait already; try again later"))
-        one = _Query(query, Deferred(lambda _: self._forget(one)))
+        one = _Query(query, self._query, Deferred(lambda _: self._forget(one)))
         self._waiting_bytes += len(query)
         if consistency == "local" and self._started:
             self._answer(one)
@@ -95,6 +96,13 @@ class Reads:
         self._started = True
         self.applied()
         self._ask()
+
+    def catch_up(self) -> Deferred[Reading]:
+        """Fires when this node has applied all that was acknowledged before now. Asks nothing of the application."""
+        one = _Query(b"", lambda _: None, Deferred(lambda _: self._forget(one)))
+        self._next[one] = None
+        self._ask()
+        return one.answer
 
     def read_from(self, number: int, slot: int) -> None:
         """The question ``number`` is answered: whoever has applied ``slot`` may read."""
@@ -144,7 +152,7 @@ class Reads:
     def _answer(self, one: _Query) -> None:
         slot = self._applier.applied_through
         self._open[one] = None
-        one.asked = maybeDeferred(self._query, one.query)
+        one.asked = maybeDeferred(one.hook, one.query)
         one.asked.addCallbacks(lambda result: Reading(result, slot), _failed).addBoth(self._answered, one)
 
     def _answered(self, result: Any, one: _Query) -> None:

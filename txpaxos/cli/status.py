@@ -30,6 +30,7 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
 
     \b
     role     leader, follower or candidate; unreachable if the node did not answer; how long its disk hangs, if it does
+             newcomer if it does not vote yet, since its data folder is new
     ballot   of the leader that the node follows
     chosen   slots of the log that the node knows to be chosen, without a gap
     applied  slots that it has applied
@@ -63,7 +64,7 @@ async def ask_nodes(
 
 def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
     """The leader that a quorum follows, if it is among those that answered."""
-    ballots = [status["ballot"] for status in statuses.values() if status is not None]
+    ballots = [status["ballot"] for status in statuses.values() if status is not None and status["role"] != "newcomer"]
     quorum = quorum_size(len(cluster.members))
     for node, status in statuses.items():
         if status is not None and status["role"] == "leader" and ballots.count(status["ballot"]) >= quorum:

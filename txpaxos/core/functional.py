@@ -109,6 +109,7 @@ class Leadership:
     :param members: the ids of all nodes, this one included.
     :param rng: the only source of chance.
     :param now: the present, in monotonic seconds.
+    :param votes: whether this node is a voter. One that is not follows whoever leads, and tries nothing itself.
     :ivar leader: the ballot of the leader believed in; ``LOWEST`` if there is none.
     :ivar sequence: of the heartbeat sent last.
     :ivar canvass: the number of the canvass begun last.
@@ -116,9 +117,16 @@ class Leadership:
     """
 
     def __init__(
-        self, proposer: practical.Proposer, members: Sequence[NodeId], timing: Timing, rng: Random, now: float
+        self,
+        proposer: practical.Proposer,
+        members: Sequence[NodeId],
+        timing: Timing,
+        rng: Random,
+        now: float,
+        votes: bool = True,
     ) -> None:
         self.proposer = proposer
+        self.votes = votes
         self.role = Role.FOLLOWER
         self.leader = LOWEST
         self.sequence = 0
@@ -167,7 +175,7 @@ class Leadership:
         """What is due at ``now``. The owner carries it out; a campaign it begins with :meth:`start_campaign`."""
         if now < self.wake_at:
             return Duty.NOTHING
-        if self.suspended:
+        if self.suspended or not self.votes:
             self.leader = LOWEST
             self._silent_at = now + self._window()
             return Duty.NOTHING
@@ -282,6 +290,12 @@ class Leadership:
             self._silent_at = min(self._silent_at, now + self._rng.uniform(0.0, self._timing.heartbeat_seconds / 4))
 
     # for the owner
+
+    def start_voting(self, now: float) -> None:
+        """This node is a voter now. Alone, it has nobody to wait for."""
+        self.votes = True
+        if not self._followers:
+            self._silent_at = now
 
     def step_down(self, now: float) -> None:
         """Neither leader nor candidate any more; try again after a back-off unless somebody else leads by then."""

@@ -73,8 +73,8 @@ class Voter:
     """The node is a voter, from here on and for ever: what it says counts toward a quorum of these ``members``. Saved
     before the first thing it promises; a node that has none of these is a newcomer, which only learns.
 
-    ``founders``: whom it founded the cluster with, and with which incarnations, itself left out. Empty if it came into
-    a cluster that others had founded."""
+    ``founders``: whom it founded the cluster with, for these very members, and with which incarnations, itself left
+    out. Empty if it came into a cluster that others had founded, or if the members are others since."""
 
     members: tuple[NodeId, ...]
     founders: tuple[PeerMet, ...] = ()
@@ -183,6 +183,7 @@ LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChan
 class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
+    ``answers`` may hold a PeerMet or a Voter: that it is on disk is what its owner waits for.
     ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
     ``unhurried``: others may well bring about what ``save`` is for before it is done.
     ``rests_on_nothing``: all that its messages and its values rest on was on disk, here or elsewhere, before the call
@@ -193,7 +194,7 @@ class Ready:
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
     chosen: tuple[Chosen | SubjectChosen | Installed, ...] = ()
-    answers: tuple[AskAnswered | ReadFrom, ...] = ()
+    answers: tuple[AskAnswered | ReadFrom | PeerMet | Voter, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     behind: NodeId | None = None
     unhurried: bool = False
@@ -242,7 +243,7 @@ class Work:
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
     chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
-    answers: list[AskAnswered | ReadFrom] = attrs.field(factory=list)
+    answers: list[AskAnswered | ReadFrom | PeerMet | Voter] = attrs.field(factory=list)
     behind: NodeId | None = None
     unhurried: bool = False
     rests_on_nothing: bool = False

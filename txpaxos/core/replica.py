@@ -54,6 +54,9 @@ from txpaxos.core.reads import ReadAsker, ReadPoints
 from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord, ReadFrom, Ready, Status, Work
 from txpaxos.core.window import Window
 
+NEWCOMER = "newcomer"
+"""The role of a node that is no voter yet."""
+
 
 class Replica:
     """One node's part of the log.
@@ -64,6 +67,8 @@ class Replica:
     :param now: the present, in monotonic seconds, as in every call below.
     :param saved: all log records this node ever saved, in order; of slots up to ``base``, some may be missing.
     :param base: every slot up to this one is in a snapshot.
+    :param votes: whether this node is a voter. A newcomer is none yet: it learns what is chosen, and says nothing that
+        others would count.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Replica:
         timing: Timing | None = None,
         limits: Limits | None = None,
         base: Slot = 0,
+        votes: bool = True,
     ) -> None:
         assert node in members, (node, members)
         self.node = node
@@ -87,7 +93,7 @@ class Replica:
         self._rng = rng
         self._timing = timing or Timing()
         self._limits = limits or Limits()
-        self.leadership = Leadership(self.proposer, members, self._timing, rng, now)
+        self.leadership = Leadership(self.proposer, members, self._timing, rng, now, votes)
         # The candidate's: what each member promised. The leader's: slots in work, and where the next one goes.
         self._reports: dict[NodeId, PromiseLog] = {}
         self._window = Window(self._timing, rng)
@@ -103,6 +109,16 @@ class Replica:
             # Some other node knows what is chosen there. No leader may be needed to get it.
             self._catch_up.note(rng.choice(self.others), self.log.lost_through, now)
         self._handlers = self._handlers_by_type()
+
+    @property
+    def votes(self) -> bool:
+        """Whether this node is a voter."""
+        return self.leadership.votes
+
+    def start_voting(self, now: float) -> Ready:
+        """This node is a voter from now on. That is on its disk."""
+        self.leadership.start_voting(now)
+        return self._ready(Work())
 
     # from the application
 
@@ -183,7 +199,7 @@ class Replica:
         leadership = self.leadership
         return Status(
             node=self.node,
-            role=leadership.role.value,
+            role=leadership.role.value if self.votes else NEWCOMER,
             ballot=leadership.leader,
             leader=leadership.leader_node,
             promised=self.log.promised,
@@ -271,7 +287,9 @@ class Replica:
     # phase 1, and before it
 
     def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
-        if self.leadership.supports(sender, now):
+        if not self.votes:
+            self.dropped["canvass at a newcomer"] += 1
+        elif self.leadership.supports(sender, now):
             work.tell(sender, Support(message.sequence))
 
     def _receive_support(self, work: Work, sender: NodeId, message: Support, now: float) -> None:
@@ -287,6 +305,9 @@ class Replica:
         work.tell(self.members, PrepareLog(prepare.ballot, self.log.chosen_through + 1))
 
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
+        if not self.votes:
+            self.dropped["candidate at a newcomer"] += 1
+            return
         if message.ballot < self.log.promised:
             work.tell(sender, Nack(message.ballot, self.log.promised))
             return
@@ -356,6 +377,9 @@ class Replica:
             return
         self.leadership.observe_leader(message.ballot, now)
         self._heed(work, sender, message.ballot, message.chosen_through, now)
+        if not self.votes:
+            self.dropped["accept at a newcomer"] += 1
+            return
         if message.slot > self.log.chosen_through + self._limits.ahead_slots:
             self.dropped["accept too far ahead"] += 1
             return
@@ -416,7 +440,7 @@ class Replica:
             return
         self.leadership.observe_leader(message.ballot, now)
         self._heed(work, sender, message.ballot, message.chosen_through, now)
-        if message.sequence:
+        if message.sequence and self.votes:
             work.tell(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
 
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:

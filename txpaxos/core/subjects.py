@@ -15,7 +15,7 @@ import attrs
 
 from txpaxos.core import practical
 from txpaxos.core.functional import Timing
-from txpaxos.core.messages import AboutSubject, Nack, NodeId, OneDecreeMessage, Promise
+from txpaxos.core.messages import AboutSubject, Accept, Nack, NodeId, OneDecreeMessage, Prepare, Promise
 from txpaxos.core.ready import AskAnswered, Chosen, DecreeState, Ready, SubjectChosen, SubjectState, Work
 
 
@@ -36,6 +36,8 @@ class Subjects:
     :param members: the ids of all nodes, this one included.
     :param rng: the only source of chance.
     :param saved: the last saved state of each subject.
+    :param votes: whether this node is a voter. A newcomer is none yet: it learns what is decided, starts no ballot, and
+        promises and accepts nothing. Questions wait until it is one.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Subjects:
         rng: Random,
         saved: Iterable[SubjectState] = (),
         timing: Timing | None = None,
+        votes: bool = True,
     ) -> None:
         self.node = node
         self.members = tuple(members)
+        self._votes = votes
         self._rng = rng
         self._timing = timing or Timing()
         self._subjects = {record.subject: _Subject(practical.Node(node, members, record.state)) for record in saved}
@@ -61,6 +65,14 @@ class Subjects:
             for name, subject in self._subjects.items()
             if (chosen := subject.decree.learner.chosen) is not None
         )
+
+    def start_voting(self, now: float) -> Ready:
+        """This node is a voter from now on. That is on its disk. What was asked meanwhile is begun."""
+        self._votes = True
+        work = Work()
+        for subject, one in self._asking.items():
+            self._start_ballot(work, subject, one, now)
+        return self._ready(work)
 
     # from the application
 
@@ -80,7 +92,8 @@ class Subjects:
             self._asking[subject] = one
             one.attempts = 0
             one.decree.proposer.withdraw()  # Of whoever asked before, and waits no more.
-            self._start_ballot(work, subject, one, now)
+            if self._votes:
+                self._start_ballot(work, subject, one, now)
         if value is not None:
             self._merge(work, subject, one, one.decree.propose(value))
         return self._ready(work)
@@ -98,7 +111,7 @@ class Subjects:
     def tick(self, now: float) -> Ready:
         """Try again where no answer came: the same messages, or after a refusal a higher ballot."""
         work = Work()
-        for subject, one in self._asking.items():
+        for subject, one in self._asking.items() if self._votes else ():
             if now >= one.retry_at:
                 one.attempts += 1
                 if one.decree.proposer.refusals:
@@ -115,6 +128,8 @@ class Subjects:
         work = Work()
         name, message = about.subject, about.message
         one = self._find(name)
+        if not self._votes and isinstance(message, Prepare | Accept) and one.decree.learner.chosen is None:
+            return self._ready(work)
         had_quorum = one.decree.proposer.has_quorum
         self._merge(work, name, one, one.decree.receive(sender, message))
         if name in self._asking:
@@ -160,4 +175,5 @@ class Subjects:
         work.chosen.extend(SubjectChosen(name, one.value) for one in ready.chosen if isinstance(one, Chosen))
 
     def _ready(self, work: Work) -> Ready:
-        return work.ready(wake_at=min((one.retry_at for one in self._asking.values()), default=None))
+        asking = self._asking.values() if self._votes else ()
+        return work.ready(wake_at=min((one.retry_at for one in asking), default=None))

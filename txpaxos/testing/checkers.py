@@ -50,6 +50,7 @@ from txpaxos.core.ready import (
     SubjectChosen,
     SubjectState,
     Voted,
+    Voter,
 )
 from txpaxos.errors import CommandFailed
 from txpaxos.sessions import SESSIONS_MAX, Failed, Outcome, value_of
@@ -66,6 +67,12 @@ Key = TypeVar("Key", Slot, str)
 
 SLOTS_WATCHED = 64
 """How far below the newest chosen slot votes and proposals are still remembered."""
+
+
+VOTERS_ONLY = (
+    *(Prepare, Promise, Accept, Accepted),
+    *(PrepareLog, PromiseLog, AcceptSlot, AcceptedSlot, Heartbeat, HeartbeatAck, Canvass, Support, ReadPoint),
+)
 
 
 class Violation(AssertionError):
@@ -131,7 +138,12 @@ class Checker:
         known.chosen_through = 0
         known.leads = False
         self._begins_at(node, base)
-        log = [record for record in loaded if not isinstance(record, SubjectState)]
+        log = [record for record in loaded if not isinstance(record, SubjectState | Voter)]
+        voter = next((record for record in loaded if isinstance(record, Voter)), None)
+        if voter is None and known.voter is not None:
+            self._broken("what is saved is kept", f"{node} forgot that it is a voter")
+        if voter is not None:
+            self._saved_voter(node, voter)
         begins = log[0] if base and log and isinstance(log[0], Checkpoint) else None
         if begins is None:
             expected: Sequence[Record] = _kept(known.log_records, log) if known.discarded else known.log_records
@@ -159,9 +171,11 @@ class Checker:
 
     def saved(self, node: NodeId, records: Sequence[Record]) -> None:
         """A save has finished."""
-        self._saved_logs(node, [record for record in records if not isinstance(record, SubjectState)])
+        self._saved_logs(node, [record for record in records if not isinstance(record, SubjectState | Voter)])
         for record in records:
-            if isinstance(record, SubjectState):
+            if isinstance(record, Voter):
+                self._saved_voter(node, record)
+            elif isinstance(record, SubjectState):
                 before = self.nodes[node].subjects.get(record.subject, DecreeState())
                 if record.state.promised < before.promised or _ballot(record.state) < _ballot(before):
                     self._broken("promises never go back", f"{node}: {before} to {record.state}")
@@ -176,6 +190,7 @@ class Checker:
             if isinstance(envelope.message, AcceptSlot) and not new_leader:
                 self._proposing(node, envelope.message, limits)
             self._sent_to(node, envelope)
+            self._counts(node, envelope.message)
             self._sent(node, envelope.message)
         if new_leader and not any(isinstance(envelope.message, AcceptSlot) for envelope in ready.send):
             self._broken("a leader begins with an entry of its own", f"{node}: {ready}")
@@ -185,7 +200,7 @@ class Checker:
             if isinstance(fact, LeadershipAcquired):
                 if fact.ballot in self._acquired or fact.ballot.node != node:
                     self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
-                if sum(one.promised >= fact.ballot for one in self.nodes.values()) < self.quorum:
+                if sum(max(one.promised, one.lost_promise) >= fact.ballot for one in self.nodes.values()) < self.quorum:
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
 
@@ -311,7 +326,23 @@ class Checker:
                 f" {self.subjects.get(subject)!r}, and was {known!r} when it asked",
             )
 
+    # from the machines
+
+    def folder_lost(self, node: NodeId) -> None:
+        """A node's data folder is gone, and with it all it had promised."""
+        known = self.nodes[node]
+        self.nodes[node] = NodeSeen(
+            boot=known.boot,
+            lost_vote=known.lost_vote or known.voter is not None,
+            lost_promise=max(known.promised, known.lost_promise),
+        )
+
     # inside
+
+    def _saved_voter(self, node: NodeId, voter: Voter) -> None:
+        if self.nodes[node].lost_vote:
+            self._broken("a lost folder never votes again", f"{node}: {voter}")
+        self.nodes[node].voter = voter
 
     def _broken(self, rule: str, detail: str) -> NoReturn:
         violation = Violation(rule, detail)
@@ -331,6 +362,12 @@ class Checker:
             self._broken("chosen values were proposed", f"{node}: {chosen}")
         if not self._ballots(self._subject_ballots, name).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
+
+    def _counts(self, node: NodeId, message: Message) -> None:
+        """What counts toward a quorum, or asks others for that, is said by voters only."""
+        said = message.message if isinstance(message, AboutSubject) else message
+        if isinstance(said, VOTERS_ONLY) and self.nodes[node].voter is None:
+            self._broken("only voters vote", f"{node}: {message}")
 
     def _saved_logs(self, node: NodeId, records: Sequence[Record], in_checkpoint: bool = False) -> None:
         """Records of the log are on disk. After a Checkpoint, old votes are written again beside a newer promise."""

@@ -130,7 +130,9 @@ class SimulatedCaller:
     def request(self) -> None:
         """Submit a few commands in one turn, at one of the nodes that run."""
         cluster = self._cluster
-        hosts = [host for host in cluster.hosts.values() if host.alive and host.name != cluster.ailing]
+        hosts = [
+            host for host in cluster.hosts.values() if host.alive and host.name != cluster.ailing and not host.forgot
+        ]
         if not hosts:
             return
         host = self._rng.choice(hosts)

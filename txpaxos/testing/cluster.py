@@ -169,6 +169,10 @@ class Cluster:
             host.save_seconds = 0.0
             host.sync_fails = host.sync_fails_once = False
             host.disk.bytes_max = None
+            if host.configuration is not self.configuration:
+                host.configuration = self.configuration
+                if host.alive:
+                    host.crash()
             if not host.alive:
                 host.start()
 
@@ -281,6 +285,13 @@ class Cluster:
         """Those of all processes that run, nodes and clients."""
         nodes = [host.reactor for host in self.hosts.values() if host.alive and host.reactor is not None]
         return nodes + [client.reactor for client in self.clients if client.reactor is not None]
+
+    def can_spare(self, name: NodeId) -> bool:
+        """Whether the others can do without ``name`` for good. A cluster whose nodes do not all vote yet can spare
+        none: those that do not are taken in only while enough of the others are up."""
+        lost = sum(host.lost for host in self.hosts.values() if host.name != name)
+        all_vote = all(self.checker.nodes[host.name].voter is not None for host in self.live())
+        return all_vote and lost < (len(self.names) - 1) // 2
 
     def note(self, who: str, what: str) -> None:
         """Remember an event for the trace."""

@@ -19,7 +19,7 @@ VALUE_CHARACTERS = 24
 
 def space_time(cluster: Cluster, rows: int = ROWS) -> str:
     """The last ``rows`` events: messages as they left (``o-->``, datagrams only), and what befell nodes (``*``)."""
-    codec = Codec(cluster.configuration.name, cluster.names[0])
+    codec = Codec(cluster.configuration.name, cluster.names[0], members=cluster.names)
     head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.names)
     lines = [head]
     for when, who, what in list(cluster.trace)[-rows:]:

@@ -43,6 +43,8 @@ class Host:
     :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
     :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
     :ivar lost: this node's disk is damaged for good; it need not come back.
+    :ivar forgot: its folder was lost, and it is not heard any more: nobody can have an answer from it.
+    :ivar configuration: its cluster file, as it read it when it started last.
     """
 
     def __init__(self, cluster: Cluster, name: NodeId) -> None:
@@ -55,7 +57,8 @@ class Host:
         self.sync_fails = self.sync_fails_once = False
         self.put_aside = ""
         self.snapshots_rot = False
-        self.lost = False
+        self.lost = self.forgot = False
+        self.configuration = cluster.configuration
         self.rate = 1.0
         self.reactor: SimulatedReactor | None = None
         self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
@@ -83,7 +86,8 @@ class Host:
         except StoreError as error:
             cluster.note(self.name, f"does not start: {error}")
             self.crash()
-            if not self.lost and not self._sync_failed and self.disk.bytes_max is None:
+            right_file = self.configuration is cluster.configuration
+            if not self.lost and not self._sync_failed and self.disk.bytes_max is None and right_file:
                 raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
 
     def die(self) -> None:
@@ -113,6 +117,14 @@ class Host:
             self.disk.move_directory(f"{DATA}/snapshots", f"{DATA}/{DISCARDED}.{self._discarded}")
             self._cluster.checker.discarded(self.name)
             self._cluster.tally["snapshots discarded"] += 1
+
+    def lose_folder(self) -> None:
+        """The data folder is gone. Whoever runs the machine starts the node again, under its old name."""
+        if self.alive:
+            self.crash()
+        self.lost = self.forgot = True
+        self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
+        self._cluster.checker.folder_lost(self.name)
 
     def point(self) -> None:
         """A point at which the process may be made to die."""
@@ -153,7 +165,7 @@ class Host:
         self.protocol = application(
             reactor,
             self.name,
-            cluster.configuration,
+            self.configuration,
             watched,
             timing=cluster.timing,
             snapshot_policy=cluster.snapshot_policy,

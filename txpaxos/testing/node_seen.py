@@ -5,12 +5,16 @@ from __future__ import annotations
 import attrs
 
 from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
-from txpaxos.core.ready import DecreeState, Record
+from txpaxos.core.ready import DecreeState, Record, Voter
 
 
 @attrs.define
 class NodeSeen:
-    """What one node is known to have on disk, and what its present process has done."""
+    """What one node is known to have on disk, and what its present process has done.
+
+    :ivar lost_vote: whether it was a voter when its folder was lost: it must never be one again.
+    :ivar lost_promise: the highest ballot that it had promised then.
+    """
 
     log_records: list[Record] = attrs.field(factory=list)
     promised: Ballot = LOWEST
@@ -19,6 +23,9 @@ class NodeSeen:
     met: dict[NodeId, int] = attrs.field(factory=dict)
     subjects: dict[str, DecreeState] = attrs.field(factory=dict)
     discarded: bool = False
+    voter: Voter | None = None
+    lost_vote: bool = False
+    lost_promise: Ballot = LOWEST
     boot: int = 0
     leads: bool = False
     handed_out: Slot = 0

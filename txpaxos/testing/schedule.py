@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
+from txpaxos.cluster import Address, Member
 from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
-from txpaxos.testing.cluster import PEER_PORT, Cluster
+from txpaxos.testing.cluster import CLIENT_PORT, PEER_PORT, Cluster
 from txpaxos.testing.network import Faults
 from txpaxos.wire.codec import Codec
 
@@ -299,9 +300,8 @@ def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """Flip a bit in a file of the node's disk, and restart it; or leave it running, with one flipped in every snapshot
     that it may give to others. Only as many nodes as the cluster can spare for good."""
     host = cluster.hosts[fault.node]
-    lost = sum(other.lost for other in cluster.hosts.values())
     files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
-    if not files or (not host.lost and lost >= (len(cluster.names) - 1) // 2):
+    if not files or not cluster.can_spare(fault.node):
         return
     host.lost = True
     if host.alive and rng.random() < 0.5:
@@ -313,6 +313,38 @@ def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
     path = rng.choice(files)
     host.disk.rot(path, rng.randrange(8 * max(1, host.disk.size(path))))
     cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _folder_lost(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's folder is lost, and it comes back empty under its old name: the others must do without it."""
+    if cluster.can_spare(fault.node):
+        cluster.hosts[fault.node].lose_folder()
+        cluster.tally["folders lost"] += 1
+        cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _other_cluster_file(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node is started with a cluster file that has one node more, or one less, or another in the place of one."""
+    host = cluster.hosts[fault.node]
+    members = dict(cluster.configuration.members)
+    others = [name for name in cluster.names if name != fault.node]
+    kind = rng.choice(("more", "less", "another"))
+    if kind != "more" and others:
+        del members[rng.choice(others)]
+    if kind != "less" or not others:
+        members["x"] = Member(Address("x", PEER_PORT), Address("x", CLIENT_PORT))
+    if host.alive:
+        host.crash()
+    host.configuration = attrs.evolve(cluster.configuration, members=members)
+    host.start()
+
+    def mend() -> None:
+        if host.alive:
+            host.crash()
+        host.configuration = cluster.configuration
+        host.start()
+
+    cluster.world.after(fault.seconds, mend)
 
 
 def _snapshot_put_aside(cluster: Cluster, fault: Fault, rng: Random) -> None:
@@ -331,7 +363,9 @@ def _snapshot_put_aside(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _stranger(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """Somebody speaks to the node in the name of its peers, from another address."""
     codec = Codec(
-        cluster.configuration.name, rng.choice([name for name in cluster.names if name != fault.node] or ["x"])
+        cluster.configuration.name,
+        rng.choice([name for name in cluster.names if name != fault.node] or ["x"]),
+        members=cluster.names,
     )
     until = cluster.world.now + fault.seconds
 
@@ -372,6 +406,8 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "failing sync": _failing_sync,
     "full disk": _full_disk,
     "bit rot": _bit_rot,
+    "folder lost": _folder_lost,
+    "other cluster file": _other_cluster_file,
     "snapshot put aside": _snapshot_put_aside,
     "stranger": _stranger,
 }

@@ -17,6 +17,7 @@ attrs classes. A kind it does not know it refuses.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import attrs
@@ -61,6 +62,7 @@ from txpaxos.wire.peer_messages import (
     FetchSnapshot,
     Forward,
     Hello,
+    Introduction,
     PeerMessage,
     Proof,
     Refusal,
@@ -104,6 +106,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     26: Challenge,
     27: Proof,
     28: AskAudit,
+    29: Introduction,
     32: Refusal,
     34: AuditsHeard,
     35: Fetching,
@@ -175,13 +178,14 @@ class Codec:
     :param cluster: the cluster's name; messages of another are refused.
     :param sender: this node's name, 1 to 255 bytes of UTF-8.
     :param incarnation: that of this node's data folder, 0 to 2**64 - 1.
+    :param members: the ids of all nodes, in any order; messages of a node that has others are refused.
     :raises ConfigError: if a name cannot be sent.
     """
 
-    def __init__(self, cluster: str, sender: str, incarnation: int = 0) -> None:
+    def __init__(self, cluster: str, sender: str, incarnation: int = 0, members: Iterable[str] = ()) -> None:
         if not sender:
             raise ConfigError("the node has no name: give it one")
-        self._header = Header(PEER_MAGIC, cluster, sender, incarnation)
+        self._header = Header(PEER_MAGIC, cluster, sender, incarnation, members)
 
     def encode(self, message: PeerMessage) -> bytes:
         """The bytes of a message from this node.

@@ -4,10 +4,10 @@
 offset  size  field (integers big-endian)
 ======  ====  ==============================================================================================
 0       2     magic: which door the message is for
-2       1     version of this layout, 1
+2       1     version of this layout: 2 at the peer door, 1 at the client door
 3       1     kind: which class the body is one of
 4       4     CRC-32 of all bytes but these four
-8       8     cluster id: BLAKE2b of the cluster's name in UTF-8, 8 bytes long
+8       8     cluster id, see below
 16      8     incarnation: random number of the sender's data folder, made with it; 0 where there is none
 24      1     key id: 0, not authenticated (other values are for a tag that follows the body; refused today)
 25      1     length of the sender's name in bytes
@@ -15,18 +15,25 @@ offset  size  field (integers big-endian)
 26 + n  rest  body
 ======  ====  ==============================================================================================
 
+The cluster id at the client door is BLAKE2b of the cluster's name in UTF-8, 8 bytes long. At the peer door it is the
+first half of that, and then BLAKE2b, 4 bytes long and with the whole of that for a key, of the names of all members in
+sorted order, each as one byte with its length and the name in UTF-8. Nodes must agree on whom a quorum is made of,
+clients need not.
+
 The checksum finds damage. It is no protection against somebody who wants to deceive.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from txpaxos.errors import CodecError, ConfigError
+from txpaxos.errors import CodecError, ConfigError, OtherMembers
 
 VERSION = 1
+VERSION_WITH_MEMBERS = 2
 NAME_BYTES_MAX = 255
 KIND_AT = 3
 
@@ -34,6 +41,7 @@ _BEFORE_CHECKSUM = struct.Struct(">2sBB")
 _AFTER_CHECKSUM = struct.Struct(">8sQBB")
 _WHOLE = struct.Struct(">2sBBI8sQBB")
 _NO_KEY = 0
+_NAME_DIGEST_BYTES = 4
 
 
 class Header:
@@ -43,18 +51,20 @@ class Header:
     :param cluster: the cluster's name. Messages of another cluster are refused.
     :param sender: at most 255 bytes of UTF-8; may be empty.
     :param incarnation: 0 to 2**64 - 1.
+    :param members: the ids of all nodes, in any order, at the peer door; ``None`` at the client door.
     :raises ConfigError: if a name cannot be sent.
     """
 
-    def __init__(self, magic: bytes, cluster: str, sender: str, incarnation: int) -> None:
-        name = _utf8("node", sender)
-        if len(name) > NAME_BYTES_MAX:
-            raise ConfigError(f"node name of {len(name)} bytes: choose one of at most {NAME_BYTES_MAX}")
+    def __init__(
+        self, magic: bytes, cluster: str, sender: str, incarnation: int, members: Iterable[str] | None = None
+    ) -> None:
+        name = _node_name(sender)
         self._magic = magic
-        self._cluster_id = blake2b(_utf8("cluster", cluster), digest_size=8).digest()
+        self._version = VERSION if members is None else VERSION_WITH_MEMBERS
+        self._cluster_id = _cluster_id(cluster, members)
         self._tail = _AFTER_CHECKSUM.pack(self._cluster_id, incarnation, _NO_KEY, len(name)) + name
         # All of a header but its checksum is the same for every message of a kind, and so is the checksum's start.
-        self._heads = [_BEFORE_CHECKSUM.pack(magic, VERSION, kind) for kind in range(256)]
+        self._heads = [_BEFORE_CHECKSUM.pack(magic, self._version, kind) for kind in range(256)]
         self._head_checksums = [crc32(head) for head in self._heads]
         self._header_checksums = [crc32(self._tail, checksum) for checksum in self._head_checksums]
 
@@ -66,19 +76,23 @@ class Header:
     def unwrap(self, data: bytes) -> tuple[int, str, int, memoryview]:
         """Check a message and take its header off. Returns kind, sender, incarnation, and a view of the body.
 
-        :raises CodecError: if it is damaged, cut off, or not for this door of this cluster. Nothing else is raised.
+        :raises CodecError: if it is damaged, cut off, or not for this door of this cluster, as its members see that.
+            Nothing else is raised.
         """
         if len(data) < _WHOLE.size:
             raise CodecError(f"{len(data)} bytes are no message")
         magic, version, kind, checksum, cluster_id, incarnation, key, name_bytes = _WHOLE.unpack_from(data)
         if magic != self._magic:
             raise CodecError("no message for this door")
-        if version != VERSION:
-            raise CodecError(f"message of version {version}, this node speaks {VERSION}: run one release everywhere")
+        if version != self._version:
+            raise CodecError(
+                f"message of version {version}, this node speaks {self._version}: run one release everywhere"
+            )
         view = memoryview(data)
         if crc32(view[_BEFORE_CHECKSUM.size + 4 :], self._head_checksums[kind]) != checksum:
             raise CodecError("checksum wrong: damaged or cut off on the way")
-        if cluster_id != self._cluster_id:
+        is_ours = cluster_id == self._cluster_id
+        if not is_ours and cluster_id[:_NAME_DIGEST_BYTES] != self._cluster_id[:_NAME_DIGEST_BYTES]:
             raise CodecError("message of another cluster: compare the cluster names")
         if key != _NO_KEY:
             raise CodecError(f"message authenticated with key {key}: this node has no keys")
@@ -86,9 +100,28 @@ class Header:
         if len(data) < body_at:
             raise CodecError("the sender's name is cut off")
         try:
-            return kind, data[_WHOLE.size : body_at].decode(), incarnation, view[body_at:]
+            sender = data[_WHOLE.size : body_at].decode()
         except UnicodeDecodeError:
             raise CodecError("the sender's name is not UTF-8") from None
+        if not is_ours:
+            raise OtherMembers(sender)
+        return kind, sender, incarnation, view[body_at:]
+
+
+def _node_name(node: str) -> bytes:
+    name = _utf8("node", node)
+    if len(name) > NAME_BYTES_MAX:
+        raise ConfigError(f"node name of {len(name)} bytes: choose one of at most {NAME_BYTES_MAX}")
+    return name
+
+
+def _cluster_id(cluster: str, members: Iterable[str] | None) -> bytes:
+    name = _utf8("cluster", cluster)
+    digest = blake2b(name, digest_size=8).digest()
+    if members is None:
+        return digest
+    names = b"".join(bytes((len(member),)) + member for member in sorted(map(_node_name, members)))
+    return digest[:_NAME_DIGEST_BYTES] + blake2b(names, digest_size=4, key=digest).digest()
 
 
 def _utf8(what: str, name: str) -> bytes:

@@ -16,6 +16,7 @@ PART_BYTES_MAX = 2**20
 HEARD_MAX = 255
 """The most that one node tells of what others have said."""
 
+Founders: TypeAlias = Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=256)]
 Hash: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
@@ -46,6 +47,26 @@ class Refusal:
     Nothing else may follow from it, since it is as easily forged as any other message."""
 
     reason: str
+
+
+@attrs.frozen
+class Introduction:
+    """A node that is no voter yet to every other: this is who I am, do you know me? And the answer to that.
+
+    :ivar votes: whether the sender is a voter.
+    :ivar met: the incarnation of the receiver that is on the sender's disk; 0 if they have not met.
+    :ivar together: whether the sender founded the cluster with that very receiver.
+    :ivar unchanged: whether the sender is a founder, and the members are those that the cluster was founded for.
+    :ivar founders: those who are to found the cluster, in the sender's cluster file.
+    :ivar asks: whether the sender wants an answer.
+    """
+
+    votes: bool
+    met: int = attrs.field(validator=ge(0))
+    together: bool = False
+    unchanged: bool = False
+    founders: Founders = ()
+    asks: bool = False
 
 
 @attrs.frozen
@@ -118,4 +139,4 @@ class Fetching:
 
 
 CompactionMessage: TypeAlias = FetchSnapshot | SnapshotPart | Audit | AuditsHeard | AskAudit | Fetching
-PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Forward | CompactionMessage
+PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Introduction | Forward | CompactionMessage

@@ -1,0 +1,155 @@
+"""A node that is no voter yet: it learns, and nothing it says counts toward a quorum."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import (
+    AboutSubject,
+    Accept,
+    Accepted,
+    AcceptSlot,
+    AskReadPoint,
+    Ballot,
+    Canvass,
+    ChosenValues,
+    Decided,
+    Fetch,
+    Heartbeat,
+    HeartbeatAck,
+    LogMessage,
+    OneDecreeMessage,
+    Prepare,
+    PrepareLog,
+    PromiseLog,
+    ReadPoint,
+    Support,
+)
+from txpaxos.core.ready import AskAnswered, Chosen, Envelope, Learned, Promised, ReadFrom, Ready, SubjectChosen
+from txpaxos.core.replica import Replica
+from txpaxos.core.subjects import Subjects
+
+LEADS = Ballot(4, "a")
+HIGHER = Ballot(5, "b")
+
+
+def newcomer(members: str = "abc") -> Replica:
+    return Replica("c", tuple(members), Random(1), 0.0, timing=Timing(notice_seconds=0.0), votes=False)
+
+
+def messages(ready: Ready) -> list[object]:
+    return [envelope.message for envelope in ready.send]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        PrepareLog(LEADS, 1),
+        Canvass(1),
+        Support(0),
+        Support(1),
+        Heartbeat(LEADS, 0, 1),
+        AcceptSlot(LEADS, 1, b"value", 0),
+        PromiseLog(Ballot(1, "c"), 1),
+        AskReadPoint(1),
+    ],
+)
+def test_nothing_it_says_counts_toward_a_quorum(message: LogMessage) -> None:
+    replica = newcomer()
+    ready = replica.receive("a", message, 1.0)
+    assert (ready.save, ready.send) == ((), ())
+
+
+def test_it_starts_nothing_however_long_it_is_alone() -> None:
+    replica = newcomer()
+    for _ in range(100):
+        ready = replica.tick(replica.leadership.wake_at)
+        assert (ready.save, ready.send) == ((), ())
+    assert (replica.status().role, replica.status().leader) == ("newcomer", None)
+
+
+def test_it_follows_a_leader_until_that_is_silent() -> None:
+    replica = newcomer()
+    replica.receive("a", Heartbeat(LEADS, 0, 1), 1.0)
+    assert replica.status().leader == "a"
+    replica.tick(1.2)
+    assert replica.status().leader == "a"
+    replica.tick(1.6)
+    assert replica.status().leader is None
+
+
+def test_it_learns_what_is_chosen_by_asking_for_it() -> None:
+    replica = newcomer()
+    replica.receive("a", AcceptSlot(LEADS, 1, b"value", 0), 1.0)
+    assert replica.receive("a", Heartbeat(LEADS, 1, 1), 1.0).chosen == ()  # It has not voted, so it cannot know.
+    ready = replica.tick(1.1)
+    assert ready.send == (Envelope(("a",), Fetch(1)),)
+    ready = replica.receive("a", ChosenValues(1, (b"value",), 1), 1.1)
+    assert (ready.save, ready.chosen) == ((Learned(1, (b"value",)),), (Chosen(1, b"value"),))
+    assert messages(replica.receive("b", Fetch(1), 1.1)) == [ChosenValues(1, (b"value",), 1)]
+
+
+def test_its_questions_for_a_read_point_are_answered() -> None:
+    replica = newcomer()
+    replica.receive("a", Heartbeat(LEADS, 0, 1), 1.0)
+    number, ready = replica.ask_read_point(1.0)
+    assert ready.send == (Envelope(("a",), AskReadPoint(number)),)
+    assert replica.receive("a", ReadPoint(number, 7), 1.1).answers == (ReadFrom(number, 7),)
+
+
+def test_it_votes_once_it_is_told_to() -> None:
+    replica = newcomer()
+    replica.receive("a", Heartbeat(LEADS, 0, 1), 1.0)
+    replica.start_voting(1.0)
+    assert replica.status().role == "follower"
+    assert messages(replica.receive("a", Heartbeat(LEADS, 0, 2), 1.0)) == [HeartbeatAck(LEADS, 0, 2)]
+    assert replica.receive("b", PrepareLog(HIGHER, 1), 1.0).save == (Promised(HIGHER),)
+    assert messages(replica.tick(9.0)) == [Canvass(1)]
+
+
+def test_alone_it_leads_as_soon_as_it_may() -> None:
+    replica = newcomer("c")
+    assert replica.tick(5.0).save == ()
+    replica.start_voting(5.0)
+    assert replica.tick(5.0).save == (Promised(Ballot(1, "c")),)
+
+
+class TestSubjects:
+    def newcomer(self) -> Subjects:
+        return Subjects("c", tuple("abc"), Random(1), votes=False)
+
+    def hear(self, subjects: Subjects, sender: str, message: OneDecreeMessage) -> Ready:
+        return subjects.receive(sender, AboutSubject("colour", message), 1.0)
+
+    @pytest.mark.parametrize("message", [Prepare(LEADS), Accept(LEADS, b"red")])
+    def test_it_promises_and_accepts_nothing(self, message: OneDecreeMessage) -> None:
+        ready = self.hear(self.newcomer(), "a", message)
+        assert (ready.save, ready.send) == ((), ())
+
+    def test_it_learns_and_tells_what_is_decided(self) -> None:
+        subjects = self.newcomer()
+        assert self.hear(subjects, "a", Accepted(LEADS, b"red")).chosen == ()
+        assert self.hear(subjects, "b", Accepted(LEADS, b"red")).chosen == (SubjectChosen("colour", b"red"),)
+        answer = AboutSubject("colour", Decided(b"red"))
+        assert messages(self.hear(subjects, "b", Prepare(HIGHER))) == [answer]
+        assert subjects.ask(1, "colour", b"blue", 1.0).answers == (AskAnswered(1, b"red"),)
+
+    def test_questions_wait_until_it_votes(self) -> None:
+        subjects = self.newcomer()
+        for question, value in ((1, None), (2, b"blue")):
+            ready = subjects.ask(question, "colour", value, 1.0)
+            assert (ready.save, ready.send, ready.wake_at) == ((), (), None)
+        assert subjects.tick(9.0).send == ()
+        ready = subjects.start_voting(9.0)
+        assert messages(ready) == [AboutSubject("colour", Prepare(Ballot(1, "c")))]
+        assert ready.wake_at is not None
+        assert len(ready.save) == 1
+
+    def test_a_question_that_waits_hears_of_the_decision(self) -> None:
+        subjects = self.newcomer()
+        subjects.ask(1, "colour", b"blue", 1.0)
+        assert self.hear(subjects, "a", Decided(b"red")).answers == (AskAnswered(1, b"red"),)
+        assert subjects.start_voting(9.0).send == ()
