@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from txpaxos.cli.status import as_json, as_text, leader_of
+from txpaxos.cli.status import as_json, as_text, command, leader_of, unheard
 from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.functional import Role
 
 TRIO = Cluster(
     "trio",
@@ -55,6 +57,35 @@ def test_table() -> None:
         "\n"
         "cluster trio: b leads, 2 of 3 nodes answer"
     )
+
+
+def test_a_node_that_the_leader_does_not_hear() -> None:
+    """It may look well to itself: it follows."""
+    led = {
+        **LEADER,
+        "unheard": ["a", "c"],
+        "refuses": {"a": "it came back with another data folder"},
+        "up_seconds": 9.0,
+    }
+    runs = {**FOLLOWER, "up_seconds": 9.0}
+    statuses: dict[str, Any] = {"a": runs, "b": led, "c": runs}
+    assert unheard(statuses, "b") == ["a", "c"]
+    assert as_text(TRIO, statuses, "b").splitlines()[-3:] == [
+        "cluster trio: b leads, 3 of 3 nodes answer",
+        "b does not hear a: it came back with another data folder",
+        "b does not hear c, which runs: see whether UDP passes between the two, and their logs",
+    ]
+    assert unheard(statuses, None) == []
+    assert unheard({**statuses, "c": None}, "b") == ["a"]  # It does not run; that is seen as it is.
+    assert unheard({**statuses, "c": {**FOLLOWER, "up_seconds": 0.5}}, "b") == ["a"]
+    assert unheard({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b") == []  # Nodes of an older release.
+
+
+def test_every_role_is_named() -> None:
+    operations = (Path(__file__).parent.parent / "docs" / "operations.rst").read_text()
+    for role in (*(role.value for role in Role), "newcomer", "starting", "unreachable"):
+        assert role in (command.help or ""), role
+        assert f"``{role}``" in operations, role
 
 
 def test_table_while_a_snapshot_is_on_its_way() -> None:

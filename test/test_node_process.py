@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -172,6 +173,13 @@ def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (folder / "a.pid").exists())
     assert logged(folder, "Server Shut Down")
+
+
+def test_a_log_of_json(folder: Path) -> None:
+    options = ["-c", "cluster.toml", "--app", "application.py:BreaksItsDisk"]
+    done = run(folder, *options, twistd=("-n", "--pidfile=", "--logger=txpaxos.log_lines.json"))
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert any("gives up" in event.get("log_format", "") for event in events)
 
 
 @contextlib.contextmanager

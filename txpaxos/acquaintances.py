@@ -31,6 +31,10 @@ class Acquaintances:
         """Whether this node has met ``peer``."""
         return peer in self._incarnations
 
+    def has_met(self, peer: NodeId, incarnation: int) -> bool:
+        """Whether this node has met ``peer``, with this very incarnation."""
+        return self._incarnations.get(peer) == incarnation
+
     def recover(self, peer: NodeId, incarnation: int) -> None:
         """This node has met ``peer`` in an earlier life."""
         self._incarnations[peer] = incarnation

@@ -90,6 +90,7 @@ class Network:
         self._cluster = cluster
         self._codec = Codec(cluster.name, node, incarnation, cluster.members)
         self._deliver = deliver
+        self._acquaintances = acquaintances
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}
         self.refusals = Refusals(peers)
@@ -109,6 +110,7 @@ class Network:
             *(reactor, self._codec, self._places.addresses, acquaintances, new_token, self._send_small),
             *(deliver, refused, counters),
         )
+        self._streams.proved = self._peer_proved
 
     def start(self, transport: IUDPTransport, now: float) -> None:
         """Begin to send and to take streams.
@@ -226,6 +228,8 @@ class Network:
             if endpoint not in self._known.get(sender, ()):
                 self._counters["datagram of a stranger"] += 1
                 self._tell_stranger(sender, endpoint)
+                if self._acquaintances.has_met(sender, received.incarnation):
+                    self._places.invite(sender, endpoint)
                 return
         self._heard[sender] = endpoint
         if type(received.message) is Challenge:
@@ -265,6 +269,17 @@ class Network:
             two = [(peer, place), (self._node, own.address)]
             line = loopback_line("address", *(two[0] if there else two[1]), *(two[1] if there else two[0]))
             self.refusals.tell(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
+
+    def _peer_proved(self, peer: NodeId) -> None:
+        """``peer`` receives what is sent to it, and has shown that."""
+        guest = self._places.believe(peer)
+        if guest is not None:
+            self.refusals.log.info(
+                "node {peer} is at {at}, though its name, {name}, does not lead there from here yet",
+                peer=peer,
+                at=str(Address(*guest)),
+                name=self._cluster.members[peer].address.host_name,
+            )
 
     def _name_unknown(self, peer: NodeId, reason: Failure) -> None:
         line = "node {node} does not know where node {peer} is, and goes on trying: {reason}"

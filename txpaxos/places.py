@@ -4,6 +4,10 @@ A node that has a name may come back at another address behind it, and may have 
 reach it from here. So to a peer that is not heard everything goes to all addresses of its name, and to one that is
 heard only to the address that it was heard from. What comes from any of them is the peer's.
 
+A name server may lag behind. So a peer that has a name, is silent at all addresses of it, and speaks from another one,
+with the incarnation of its data folder, is tried there, too. It is believed there once it has shown, over a stream,
+that it receives what is sent there; until then it is a guest.
+
 Nothing here waits: names are looked up in a thread, and how often that happens is bounded for each peer.
 """
 
@@ -36,6 +40,7 @@ class _Place:
     :ivar address: as the cluster file has it.
     :ivar endpoints: all that it may be at.
     :ivar heard_from: of these, the one that it was heard from last, while it is not silent.
+    :ivar guest: another one that it has spoken from.
     :ivar heard_at: when that was; before it was ever heard, when this node started to listen.
     """
 
@@ -49,6 +54,8 @@ class _Place:
     look_up_at: float = 0.0
     wait_seconds: float = SILENT_SECONDS
     unknown: bool = False
+    guest: Endpoint | None = None
+    guest_is_believed: bool = False
 
 
 class Places:
@@ -89,7 +96,9 @@ class Places:
     def ways(self, peer: NodeId) -> tuple[Endpoint, ...]:
         """Where a datagram to ``peer`` is sent."""
         place = self._places[peer]
-        return place.endpoints if place.heard_from is None else (place.heard_from,)
+        if place.heard_from is not None:
+            return (place.heard_from,)
+        return place.endpoints if place.guest is None else (*place.endpoints, place.guest)
 
     def start(self, now: float) -> None:
         """Silence counts from here."""
@@ -102,6 +111,25 @@ class Places:
         """Somebody says to be ``peer``, at an address that is not its own: it may have moved."""
         if peer in self._places:
             self._sought.add(peer)
+
+    def invite(self, peer: NodeId, endpoint: Endpoint) -> None:
+        """Somebody who knows the incarnation of ``peer`` speaks from ``endpoint``, which is not its address: if it is
+        silent there, though it was looked up since, it is tried at this one, too."""
+        place = self._places[peer]
+        was_looked_up = place.address.host_name and place.looked_up_at > place.heard_at and not place.looking_up
+        if was_looked_up and place.heard_from is None and endpoint != place.guest and not place.guest_is_believed:
+            place.guest = endpoint
+            self.addresses[peer] = place.address.at(endpoint[0])
+            self._changed(peer)
+
+    def believe(self, peer: NodeId) -> Endpoint | None:
+        """``peer`` has shown that it receives what is sent to it. If it is a guest somewhere: where that is."""
+        place = self._places[peer]
+        if place.guest is None or place.guest_is_believed:
+            return None
+        place.guest_is_believed = True
+        self.known[peer] |= {place.guest}
+        return place.guest
 
     def heard_seconds(self, peer: NodeId, now: float) -> float | None:
         """How long ago ``peer`` was heard; ``None`` if it never was. Half a second or so is as good as now."""
@@ -150,6 +178,9 @@ class Places:
         was_unknown, place.unknown = place.unknown, False
         before = place.endpoints
         place.endpoints = tuple((canonical_host(host), place.address.port) for host in hosts)
+        if set(before) == set(place.endpoints) and place.guest is not None:
+            return
+        place.guest, place.guest_is_believed = None, False
         self.known[peer] = frozenset(place.endpoints)
         # A connection is tried at one address, each time at another.
         hosts = [host for host, _ in place.endpoints]

@@ -229,6 +229,7 @@ class PeerStreams(ClientFactory):
     :param send_datagram: sends a datagram to a peer.
     :param receive: called with every message that came over a stream from one of them.
     :param refused: called with the peer that is held, when that refuses a stream.
+    :ivar proved: called with a peer that has shown, on a stream that it opened, that it receives what is sent to it.
     """
 
     noisy = False
@@ -247,6 +248,7 @@ class PeerStreams(ClientFactory):
     ) -> None:
         self.codec = codec
         self.counters = counters
+        self.proved: Callable[[str], None] = lambda peer: None
         self.reactor = reactor
         self.clock = monotonic_clock(reactor)
         self._addresses = addresses
@@ -388,6 +390,7 @@ class PeerStreams(ClientFactory):
             self._held_greeted, self._hold_dials = True, HOLD_DIALS_MAX
         if stream.dialled:
             return
+        self.proved(peer)
         old = self._theirs.get(peer)
         self._theirs[peer] = stream
         if old is not None:

@@ -18,6 +18,10 @@ from txpaxos.errors import PaxosError
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """Node to what it says of itself, ``None`` if it did not answer."""
 
+UNHEARD = 3
+UP_SECONDS_MIN = 3.0
+"""A node that has run for less may be heard any moment."""
+
 HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot")
 
 
@@ -29,8 +33,11 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     """Show how every node is.
 
     \b
-    role     leader, follower or candidate; unreachable if the node did not answer; how long its disk hangs, if it does
-             newcomer if it does not vote yet, since its data folder is new
+    role     leader, or follower of one; canvasser: it hears no leader, and
+             asks whether it may stand for one; candidate: it stands;
+             starting: it reads its disk; unreachable if it did not answer; or
+             newcomer: it does not vote yet, since its data folder is new; or
+             for how long its disk has hung
     ballot   of the leader that the node follows
     chosen   slots of the log that the node knows to be chosen, without a gap
     applied  slots that it has applied
@@ -39,12 +46,17 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     snapshot slot of its newest snapshot, 0 if it has none
     transfer how far another node's snapshot is on its way to it; only if there is one
 
-    Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not.
+    Below the table stands who does not hear whom, and why.
+
+    Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 3 if so, but
+    the leader does not hear a node that runs.
     """
     statuses = run(lambda reactor: ask_nodes(reactor, cluster, timeout_seconds))
     leader = leader_of(cluster, statuses)
     click.echo(as_json(cluster, statuses, leader) if wants_json else as_text(cluster, statuses, leader))
-    raise SystemExit(0 if leader is not None else 1)
+    if leader is None:
+        raise SystemExit(1)
+    raise SystemExit(UNHEARD if unheard(statuses, leader) else 0)
 
 
 async def ask_nodes(
@@ -77,6 +89,29 @@ def chosen_through(statuses: Statuses) -> int:
     return max((status["chosen_through"] for status in statuses.values() if status is not None), default=0)
 
 
+def unheard(statuses: Statuses, leader: str | None) -> list[str]:
+    """The nodes that answer, and that ``leader`` ought to hear and does not."""
+    leading = None if leader is None else statuses.get(leader)
+    return [
+        node
+        for node in (leading or {}).get("unheard", ())
+        if (status := statuses.get(node)) is not None and status.get("up_seconds", 0.0) > UP_SECONDS_MIN
+    ]
+
+
+def notes(statuses: Statuses, leader: str | None) -> list[str]:
+    """Who does not hear whom, and why: a line each."""
+    lines = []
+    for node, status in statuses.items():
+        for peer, reason in ((status or {}).get("refuses") or {}).items():
+            lines.append(f"{node} does not hear {peer}: {reason}")
+    for node in unheard(statuses, leader):
+        line = f"{leader} does not hear {node}"
+        if not any(other.startswith(f"{line}: ") for other in lines):
+            lines.append(f"{line}, which runs: see whether UDP passes between the two, and their logs")
+    return lines
+
+
 def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
     """The table, and a line below it."""
     chosen = chosen_through(statuses)
@@ -96,7 +131,8 @@ def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
         rows.append(row)
     answered = sum(status is not None for status in statuses.values())
     verdict = "no leader with a quorum" if leader is None else f"{leader} leads"
-    return f"{table(head, rows)}\n\ncluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
+    verdict = f"cluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
+    return "\n".join([table(head, rows), "", verdict, *notes(statuses, leader)])
 
 
 def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
