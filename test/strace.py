@@ -24,12 +24,12 @@ from txpaxos.core.messages import (
     Decided,
     Heartbeat,
     Nack,
-    OneDecreeMessage,
     Prepare,
     PrepareLog,
     Promise,
     PromiseLog,
     Slot,
+    SubjectMessage,
 )
 from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, SubjectState, Voted
 from txpaxos.storage.atomic_file import AtomicFile
@@ -366,7 +366,7 @@ def _has_voted(on_disk: OnDisk, known: Sequence[tuple[int, Slot]], slot: Slot, b
     return older and any(at < line and through >= slot for at, through in known)
 
 
-def _missing_of_subject(message: OneDecreeMessage, state: DecreeState) -> str | None:
+def _missing_of_subject(message: SubjectMessage, state: DecreeState) -> str | None:
     match message:
         case Prepare(ballot) | Promise(ballot) if state.promised < ballot:
             return "the promise"

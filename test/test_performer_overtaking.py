@@ -59,4 +59,4 @@ def test_what_rests_on_nothing_saves_nothing(bare: Bare) -> None:
     bare.refill = lambda: bare.add(attrs.evolve(saving(1), rests_on_nothing=True))
     bare.performer.schedule()
     bare.reactor.turn()
-    assert bare.done == ["fail AssertionError"]
+    assert bare.done == ["fail BrokenInvariant"]

@@ -78,7 +78,7 @@ class TestLosingLeadership:
 
     def test_silence_of_a_quorum(self) -> None:
         replica = leader()
-        replica.receive("b", HeartbeatAck(Ballot(1, "a"), 0, 1), 1.5)
+        replica.receive("b", HeartbeatAck(Ballot(1, "a"), 0, 0), 1.5)
         assert sent(replica.tick(1.5 + LONGEST), Heartbeat)
         ready = replica.tick(1.6 + LONGEST)
         assert LeadershipLost(Ballot(1, "a")) in ready.leadership
@@ -294,10 +294,12 @@ def test_status() -> None:
     elect(replica := make("a"), 1.0)
     vote(replica, 1, "b")
     settle(replica, replica.propose(b"v", 1.0), 1.0)
-    replica.receive("c", HeartbeatAck(Ballot(1, "a"), 0, 1), 1.0)
+    replica.receive("c", HeartbeatAck(Ballot(1, "a"), 0, 0), 1.0)
     status = replica.status()
     assert (status.role, status.ballot, status.leader, status.promised) == ("leader", ONE, "a", ONE)
     assert (status.chosen_through, status.open_slots, status.lag_slots) == (1, 1, {"c": 1})
+    replica.receive("b", Heartbeat(Ballot(2, "b"), 1), 1.0)
+    assert replica.status().lag_slots == {}, "only a leader hears that"
 
 
 def test_alone() -> None:

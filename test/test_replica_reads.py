@@ -138,12 +138,12 @@ class TestLeader:
         """Who waited asks again; what was answered in the old ballot says nothing in the new one."""
         replica = leading()
         ask(replica, "b", 7)
-        replica.receive("c", Heartbeat(TWO), 1.1)
+        replica.receive("b", Heartbeat(TWO), 1.1)
         assert answers(replica.receive("b", HeartbeatAck(ONE, 1, 1), 1.1)) == []
         elect(replica, 3.0)
         vote(replica, 2, "a", "b")
         ballot = replica.proposer.ballot
-        assert answers(replica.receive("b", HeartbeatAck(ballot, 1, 9), 3.0)) == []
+        assert answers(replica.receive("b", HeartbeatAck(ballot, 1, replica.leadership.sequence), 3.0)) == []
         assert beats(ask(replica, "b", 8, 3.0)) == [replica.leadership.sequence]
 
     def test_alone(self) -> None:

@@ -9,11 +9,14 @@ import pytest
 from test.core_cluster import Cluster, Faults
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import (
+    LOWEST,
     AboutSubject,
     Accept,
     Accepted,
     Ballot,
     Decided,
+    Finding,
+    Inquiry,
     Nack,
     NodeId,
     OneDecreeMessage,
@@ -200,6 +203,13 @@ def make(node: NodeId = "a", saved: tuple[SubjectState, ...] = ()) -> Subjects:
     return Subjects(node, ABC, Random(1), saved)
 
 
+def inquiry(ready: Ready) -> int:
+    """The number of the inquiry that is sent."""
+    (message,) = messages(ready)
+    assert isinstance(message, Inquiry)
+    return message.number
+
+
 def messages(ready: Ready) -> list[object]:
     return [envelope.message.message for envelope in ready.send if isinstance(envelope.message, AboutSubject)]
 
@@ -290,7 +300,9 @@ def test_reading_does_not_bring_back_a_forgotten_value() -> None:
     node = make()
     node.ask(1, "colour", b"red", 100.0)
     node.forget(1)
-    node.ask(2, "colour", None, 200.0)
+    number = inquiry(node.ask(2, "colour", None, 200.0))
+    found = about(Finding(number, Proposal(Ballot(1, "b"), b"blue")))
+    assert messages(node.receive("c", found, 200.0)) == [Prepare(Ballot(2, "a"))]
     node.receive("a", about(Promise(Ballot(2, "a"), None)), 200.0)
     ready = node.receive("b", about(Promise(Ballot(2, "a"), None)), 200.0)
     assert messages(ready) == []
@@ -299,7 +311,8 @@ def test_reading_does_not_bring_back_a_forgotten_value() -> None:
 
 def test_late_promise_does_not_answer_twice() -> None:
     node = make()
-    node.ask(1, "colour", None, 0.0)
+    number = inquiry(node.ask(1, "colour", None, 0.0))
+    node.receive("a", about(Finding(number, Proposal(Ballot(1, "b"), b"blue"))), 0.0)
     answers = [node.receive(sender, about(Promise(Ballot(1, "a"), None)), 0.0).answers for sender in ABC]
     assert answers == [(), (AskAnswered(1, None),), ()]
 
@@ -318,3 +331,137 @@ def test_strangers_are_not_heard() -> None:
     for stranger in ("x", "y"):
         ready = node.receive(stranger, about(Promise(Ballot(1, "a"), None)), 0.0)
         assert (ready.save, ready.send, ready.answers) == ((), (), ())
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_reading_what_nobody_has_accepted_leaves_nothing_behind() -> None:
+    cluster = SubjectCluster(1)
+    for number in range(20):
+        assert cluster.answer("b", f"subject {number}", None) is None
+    assert all(disk == [] for disk in cluster.disks.values())
+    assert all(not node._subjects and not node._asking for node in cluster.nodes.values())
+
+
+def test_a_read_takes_the_word_of_whoever_knows_the_outcome() -> None:
+    node = make()
+    number = inquiry(node.ask(1, "colour", None, 0.0))
+    node.receive("b", about(Finding(number)), 0.0)
+    ready = node.receive("c", about(Decided(b"red")), 0.0)
+    assert ready.answers == (AskAnswered(1, b"red"),)
+    assert messages(node.receive("b", about(Inquiry(9)), 0.0)) == [Decided(b"red")]
+
+
+def test_a_read_counts_only_answers_to_itself() -> None:
+    """Of whom asked before it, each answer may be older than it is."""
+    node = make()
+    first = inquiry(node.ask(1, "colour", None, 0.0))
+    node.receive("a", about(Finding(first)), 0.0)
+    node.ask(2, "colour", None, 0.0)
+    ready = node.receive("b", about(Finding(first)), 0.0)
+    assert ready.answers == (AskAnswered(1, None),)
+    second = inquiry(ready)
+    assert second != first
+    for sender in ("a", "a"):
+        assert node.receive(sender, about(Finding(second)), 0.0).answers == ()
+    assert node.receive("c", about(Finding(first)), 0.0).answers == ()
+    assert node.dropped["finding of no inquiry under way"] == 1
+    assert node.receive("c", about(Finding(second)), 0.0).answers == (AskAnswered(2, None),)
+    assert node.receive("b", about(Finding(second)), 0.0).answers == ()
+
+
+def test_a_read_beside_a_ballot_looks_again_if_that_finds_nothing() -> None:
+    node = make()
+    number = inquiry(node.ask(1, "colour", None, 0.0))
+    node.receive("c", about(Finding(number, Proposal(Ballot(1, "b"), b"blue"))), 0.0)
+    node.receive("a", about(Promise(Ballot(1, "a"), None)), 0.0)
+    node.ask(2, "colour", None, 0.0)
+    ready = node.receive("b", about(Promise(Ballot(1, "a"), None)), 0.0)
+    assert ready.answers == (AskAnswered(1, None),)
+    inquiry(ready)
+
+
+def test_an_unanswered_inquiry_is_sent_again_and_given_up_with_its_question() -> None:
+    node = make()
+    ready = node.ask(1, "colour", None, 0.0)
+    number = inquiry(ready)
+    node.receive("b", about(Finding(number)), 0.0)
+    assert ready.wake_at is not None
+    ready = node.tick(ready.wake_at)
+    assert [(envelope.to, envelope.message) for envelope in ready.send] == [(("a", "c"), about(Inquiry(number)))]
+    node.ask(2, "colour", None, 1.0)
+    node.forget(1)
+    node.forget(2)
+    assert node.tick(9.0) == Ready()
+    assert node._subjects == {}
+
+
+def test_whoever_asks_with_a_value_beside_a_read_starts_a_ballot() -> None:
+    node = make()
+    number = inquiry(node.ask(1, "colour", None, 0.0))
+    node.ask(2, "colour", None, 0.0)
+    assert messages(node.ask(3, "colour", b"red", 0.0)) == [Prepare(Ballot(1, "a"))]
+    node.receive("b", about(Finding(number)), 0.0)
+    answers = [node.receive(sender, about(Accepted(Ballot(1, "a"), b"red")), 0.0).answers for sender in "ab"]
+    assert sorted(answer.question for answer in answers[1]) == [1, 2, 3]
+
+
+def test_what_is_accepted_is_found() -> None:
+    node = make("b", (SubjectState("colour", DecreeState(Ballot(3, "c"), Proposal(Ballot(2, "c"), b"red"))),))
+    assert messages(node.receive("a", about(Inquiry(7)), 0.0)) == [Finding(7, Proposal(Ballot(2, "c"), b"red"))]
+
+
+# ---------------------------------------------------------------- what is not believed
+
+
+def test_a_ballot_is_its_senders_and_not_beyond_reason() -> None:
+    node = make()
+    other, beyond = "ballot of another node than its sender", "ballot beyond reason"
+    blue = Proposal(Ballot(9, "b"), b"blue")
+    for name, message in (
+        (other, Prepare(Ballot(1, "c"))),
+        (other, Accept(Ballot(1, "x"), b"red")),
+        (other, Accepted(Ballot(1, "x"), b"red")),
+        (beyond, Prepare(Ballot(2**32 + 1, "b"))),
+        (beyond, Accept(Ballot(2**63, "b"), b"red")),
+        (beyond, Accepted(Ballot(2**64 - 1, "c"), b"red")),
+    ):
+        before = node.dropped[name]
+        ready = node.receive("b", about(message), 0.0)
+        assert (ready.save, ready.send, node.dropped[name]) == ((), (), before + 1), message
+    assert node._subjects == {}
+    node.ask(1, "colour", b"red", 0.0)
+    for name, message in (
+        (other, Promise(Ballot(1, "c"), None)),
+        (other, Promise(Ballot(1, "a"), blue)),
+        (other, Promise(Ballot(1, "a"), Proposal(Ballot(0, "x"), b"blue"))),
+        (other, Nack(Ballot(1, "c"), Ballot(2, "b"))),
+        (other, Nack(Ballot(1, "a"), Ballot(1, "a"))),
+        (other, Nack(Ballot(1, "a"), Ballot(2, "x"))),
+        (beyond, Nack(Ballot(1, "a"), Ballot(2**64 - 1, "b"))),
+    ):
+        before = node.dropped[name]
+        ready = node.receive("b", about(message), 0.0)
+        assert (ready.save, ready.send, node.dropped[name]) == ((), (), before + 1), message
+    assert node._subjects["colour"].decree.proposer.highest_seen == LOWEST
+
+
+def test_a_decision_that_was_not_asked_for_changes_nothing() -> None:
+    node = make()
+    ready = node.receive("b", about(Decided(b"red")), 0.0)
+    assert (ready, node._subjects) == (Ready(), {})
+    node.receive("b", about(Accept(Ballot(1, "b"), b"blue")), 0.0)
+    assert node.receive("c", about(Decided(b"red")), 0.0) == Ready()
+    assert node.dropped["decision that was not asked for"] == 2
+    assert node.receive("c", about(Decided(b"blue")), 0.0).chosen == (SubjectChosen("colour", b"blue"),)
+    assert node.receive("c", about(Decided(b"red")), 0.0) == Ready()
+    assert node.dropped["decision that contradicts what is decided"] == 1
+    assert node.receive("c", about(Decided(b"blue")), 0.0) == Ready()
+
+
+def test_an_answer_to_nothing_is_none() -> None:
+    node = make()
+    for message in (Promise(Ballot(1, "a"), None), Nack(Ballot(1, "a"), Ballot(2, "b"))):
+        assert node.receive("b", about(message), 0.0) == Ready()
+    assert node._subjects == {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from test.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES
+from test.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES, SUBJECT_SAMPLES
 from txpaxos.wire.client_messages import FromClient, FromNode, Welcome
 from txpaxos.wire.commands import decode_batch, encode_batch
 from txpaxos.wire.peer_messages import PeerMessage
@@ -152,6 +152,12 @@ WELCOME_OF_AN_OLDER_NODE = (
     "a66c6561646572a66e6f64652d62ae6c65616465725f61646472657373aa5b3a3a315d3a37303032a46e6f64"
     "65a66e6f64652d61"
 )
+SUBJECTS = (
+    "97500109b338b787d5acebe867b47f4d0123456789abcdef00066e6f64652d6100076772c3b6c39f652481a6"
+    "6e756d626572cf4000000000000000",
+    "97500109686247e9d5acebe867b47f4d0123456789abcdef00066e6f64652d6100076772c3b6c39f652582a8"
+    "6163636570746564929207a66e6f64652d61c40576616c7565a66e756d626572cf4000000000000000",
+)
 GOLDEN_BATCH = (
     "029294c40873657373696f6e31010092c403707574c40367657494c420ffffffffffffffffffffffffffffff"
     "ffffffffffffffffffffffffffffffffffcfffffffffffffffffce0001117091c400"
@@ -168,6 +174,12 @@ def test_peer_message(sample: PeerMessage) -> None:
     golden = bytes.fromhex(PEER[type(sample).__name__])
     assert CODEC.encode(sample).hex() == golden.hex()
     assert CODEC.decode(golden).message == sample
+
+
+@pytest.mark.parametrize(("sample", "golden"), zip(SUBJECT_SAMPLES, SUBJECTS, strict=True))
+def test_what_is_said_only_about_subjects(sample: PeerMessage, golden: str) -> None:
+    assert CODEC.encode(sample).hex() == golden
+    assert CODEC.decode(bytes.fromhex(golden)).message == sample
 
 
 @pytest.mark.parametrize("sample", CLIENT_SAMPLES, ids=list(CLIENT))

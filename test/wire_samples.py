@@ -21,8 +21,10 @@ from txpaxos.core.messages import (
     ChosenValues,
     Decided,
     Fetch,
+    Finding,
     Heartbeat,
     HeartbeatAck,
+    Inquiry,
     Nack,
     Prepare,
     PrepareLog,
@@ -95,13 +97,18 @@ ONE_DECREE: dict[type[Any], st.SearchStrategy[Any]] = {
     Nack: st.builds(Nack, BALLOTS, BALLOTS),
     Decided: st.builds(Decided, VALUES),
 }
+OF_SUBJECTS: dict[type[Any], st.SearchStrategy[Any]] = {
+    **ONE_DECREE,
+    Inquiry: st.builds(Inquiry, COUNTS),
+    Finding: st.builds(Finding, COUNTS, st.none() | PROPOSALS),
+}
 PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     **ONE_DECREE,
     Heartbeat: st.builds(Heartbeat, BALLOTS, COUNTS, COUNTS),
     HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS),
     Canvass: st.builds(Canvass, COUNTS),
     Support: st.builds(Support, COUNTS),
-    AboutSubject: st.builds(AboutSubject, st.text(max_size=300), st.one_of(*ONE_DECREE.values())),
+    AboutSubject: st.builds(AboutSubject, st.text(max_size=300), st.one_of(*OF_SUBJECTS.values())),
     PrepareLog: st.builds(PrepareLog, BALLOTS, SLOTS),
     PromiseLog: st.builds(PromiseLog, BALLOTS, SLOTS, tuples(VALUES), tuples(VOTES)),
     AcceptSlot: st.builds(AcceptSlot, BALLOTS, SLOTS, VALUES, COUNTS),
@@ -180,6 +187,10 @@ PEER_SAMPLES: tuple[Any, ...] = (
     AuditsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
     Fetching(40),
     Introduction(True, 2**63, True, True, ("node-a", "node-b"), True),
+)
+SUBJECT_SAMPLES = (
+    AboutSubject("größe", Inquiry(2**62)),
+    AboutSubject("größe", Finding(2**62, Proposal(BALLOT, b"value"))),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),

@@ -17,7 +17,10 @@ class Acquaintances:
     A peer is met once it has shown that it receives what is sent to its address: a message that was forged must not
     settle for ever what the incarnation of a peer is.
 
-    :param save: saves what must be remembered of a peer.
+    Nothing that a peer says counts before it is on disk which incarnation it had: else that peer could lose its memory
+    after it has voted, and come back as if nothing had been.
+
+    :param save: saves what must be remembered of a peer; :meth:`saved` is to be told then.
     """
 
     log = Logger()
@@ -26,10 +29,11 @@ class Acquaintances:
         self._save = save
         self._counters = counters
         self._incarnations: dict[NodeId, int] = {}
+        self._unsaved: set[NodeId] = set()
 
     def __contains__(self, peer: NodeId) -> bool:
-        """Whether this node has met ``peer``."""
-        return peer in self._incarnations
+        """Whether this node has met ``peer``, and will not forget it."""
+        return peer in self._incarnations and peer not in self._unsaved
 
     def has_met(self, peer: NodeId, incarnation: int) -> bool:
         """Whether this node has met ``peer``, with this very incarnation."""
@@ -56,7 +60,12 @@ class Acquaintances:
         """``peer`` has shown that it is at its address, with this incarnation: from now on it must have no other."""
         if peer not in self._incarnations:
             self._incarnations[peer] = incarnation
+            self._unsaved.add(peer)
             self._save(PeerMet(peer, incarnation))
+
+    def saved(self, met: PeerMet) -> None:
+        """``met`` is on disk."""
+        self._unsaved.discard(met.peer)
 
     def records(self) -> list[PeerMet]:
         """All that must be remembered."""

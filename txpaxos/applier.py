@@ -8,12 +8,16 @@ from types import FrameType
 
 from twisted.logger import Logger
 
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import ApplicationLost
+from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import Sparing, for_log, text_of
 from txpaxos.sessions import Outcome, Sessions, raised, returned
 from txpaxos.wire.commands import Run, decode_batch
+
+DECODED_MAX = 64
+"""So many values are kept taken apart: more than are open at a time."""
 
 
 class Applier:
@@ -27,6 +31,9 @@ class Applier:
     MemoryError and KeyboardInterrupt say something of this process and nothing of the command. They are no outcome:
     nobody knows what was changed by then, so this node stops, and applies the command again when it is started.
 
+    A value that holds no commands is applied as nothing, on every node alike; one of another release is not, since a
+    node of that release would apply it.
+
     :param apply: the application's ``apply(slot, command)``.
     :ivar applied_through: every slot up to this one is applied.
     """
@@ -39,6 +46,30 @@ class Applier:
         self._apply = apply
         self._depth = sys.getrecursionlimit()
         self._lines = Sparing()
+        # What was taken apart when it was proposed, by the identity of the value: it is chosen soon.
+        self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
+
+    def admits(self, value: bytes, chosen: bool) -> bool:
+        """Whether ``value``, which a peer proposes or says to be chosen, is one that this node could apply.
+
+        :raises UnknownVersion: if it is chosen, and of another release: this node cannot go on.
+        """
+        if value == NO_OP:
+            return True
+        try:
+            runs = decode_batch(value)
+        except UnknownVersion as error:
+            if chosen:
+                raise
+            if (more := self._lines.admits("version")) is not None:
+                self.log.error("a value is refused: {reason}{more}", reason=str(error), more=more)
+            return False
+        except CodecError:
+            return False
+        self._decoded[id(value)] = value, runs
+        if len(self._decoded) > DECODED_MAX:
+            del self._decoded[next(iter(self._decoded))]
+        return True
 
     def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
         """Apply the value of the next slot, run by run.
@@ -46,10 +77,11 @@ class Applier:
         :returns: each run, with an outcome for each of its commands: of one applied before, the first.
         :raises ApplicationLost: if this process could not apply one of them.
         """
-        assert chosen.slot == self.applied_through + 1, (chosen.slot, self.applied_through)
+        if chosen.slot != self.applied_through + 1:
+            raise BrokenInvariant(chosen.slot, self.applied_through)
         if chosen.value != NO_OP:
             limit = _depth() + self._depth
-            for run in decode_batch(chosen.value):
+            for run in self._runs(chosen):
                 before = sys.getrecursionlimit()
                 sys.setrecursionlimit(limit)
                 try:
@@ -58,6 +90,18 @@ class Applier:
                     sys.setrecursionlimit(before)
                 yield run, outcomes
         self.applied_through = chosen.slot
+
+    def _runs(self, chosen: Chosen) -> tuple[Run, ...]:
+        value, runs = self._decoded.pop(id(chosen.value), (b"", ()))
+        if value is chosen.value:
+            return runs
+        try:
+            return decode_batch(chosen.value)
+        except UnknownVersion:
+            raise
+        except CodecError as error:
+            self.log.error("slot {slot} is applied as nothing: {reason}", slot=chosen.slot, reason=str(error))
+            return ()
 
     def install(self, slot: Slot, sessions: Sessions) -> None:
         """Go on from a snapshot at ``slot``, in which the sessions were these."""

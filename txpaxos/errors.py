@@ -25,6 +25,10 @@ class OtherMembers(CodecError):
         self.sender = sender
 
 
+class UnknownVersion(CodecError):
+    """A value of the log that a newer or older release has made. Run one release everywhere."""
+
+
 class StoreError(PaxosError):
     """The data folder cannot be used: it belongs to another node, is damaged, locked, unwritable or full.
 

@@ -14,6 +14,7 @@ from itertools import chain
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.ready import Ready, Record
 from txpaxos.storage.store import Store
 
@@ -62,7 +63,8 @@ class Performer:
     def add(self, ready: Ready) -> None:
         """Perform ``ready`` when its turn has come: at once, if it may overtake those that wait."""
         if ready.may_overtake(chain(self._releasing, self._saving or (), self._queue)):
-            assert not ready.save, ready
+            if ready.save:
+                raise BrokenInvariant("what saves something rests on that", ready)
             if not self._stopped:
                 self._release(ready)
         else:

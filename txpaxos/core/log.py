@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import accumulate
 
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import LOWEST, Ballot, Proposal, Slot, Vote
 from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
 
@@ -104,31 +105,46 @@ class Log:
 
     def promise(self, ballot: Ballot) -> Promised | None:
         """Promise ``ballot``. ``None`` if that is on disk already."""
-        assert ballot >= self.promised, (ballot, self.promised)
         if ballot == self.promised:
             return None
+        if ballot < self.promised:
+            raise BrokenInvariant(ballot, self.promised)
         self.promised = ballot
         return Promised(ballot)
 
     def accept(self, ballot: Ballot, slot: Slot, value: bytes) -> Voted | Promised | None:
         """Vote, which promises too. ``None`` if the vote is on disk already, or cannot matter: the slot is chosen.
 
-        Not for a value :meth:`contradicts` knows better than."""
+        Not for a value that :meth:`contradicts` what is known."""
+        if self.contradicts(slot, value):
+            raise BrokenInvariant("another value is chosen", slot, ballot)
         if slot <= self.chosen_through:
-            assert not self.contradicts(slot, value), (slot, ballot)
             return self.promise(ballot)
         vote = self._votes.get(slot)
         if vote is not None and vote.ballot == ballot:
-            assert vote.value == value, (slot, ballot)
+            if vote.value != value:
+                raise BrokenInvariant("two values in one ballot", slot, ballot)
             return self.promise(ballot)
-        assert ballot >= self.promised, (ballot, self.promised)
+        if ballot < self.promised:
+            raise BrokenInvariant(ballot, self.promised)
         self.promised = ballot
         self._votes[slot] = Proposal(ballot, value)
         return Voted(ballot, slot, value, self.chosen_through)
 
     def contradicts(self, slot: Slot, value: bytes) -> bool:
         """Whether another value is known to be chosen at ``slot``: then whoever proposes this one was deposed."""
-        return self.first_slot <= slot <= self.chosen_through and self._values[slot - self.first_slot] != value
+        if slot > self.chosen_through:
+            return self._learned.get(slot, value) != value
+        return slot >= self.first_slot and self._values[slot - self.first_slot] != value
+
+    def voted(self, ballot: Ballot, slot: Slot) -> bytes | None:
+        """The value that this node accepted at ``slot`` in just that ballot, if it is not known to be chosen yet."""
+        vote = self._votes.get(slot)
+        return vote.value if vote is not None and vote.ballot == ballot else None
+
+    def knows(self, slot: Slot) -> bool:
+        """Whether what is chosen at ``slot`` is known here."""
+        return slot <= self.chosen_through or slot in self._learned
 
     def votes_from(self, first_slot: Slot) -> tuple[Vote, ...]:
         """Every vote at ``first_slot`` or above, but for the slots up to ``chosen_through``."""
@@ -142,11 +158,11 @@ class Log:
 
         :returns: the record to save, unless this node's own vote says the same.
         """
+        if self.contradicts(slot, value):
+            raise BrokenInvariant("two values are chosen", slot)
         if slot <= self.chosen_through:
-            assert not self.contradicts(slot, value), slot
             return None
-        known = self._learned.setdefault(slot, value)
-        assert known == value, slot
+        self._learned[slot] = value
         vote = self._votes.get(slot)
         return None if vote is not None and vote.value == value else Learned(slot, (value,))
 
@@ -158,11 +174,11 @@ class Log:
         """
         slot = self.chosen_through + 1
         while slot <= through:
-            vote = self._votes.get(slot)
-            if vote is not None and vote.ballot == ballot:
-                self._learned[slot] = vote.value
-            elif slot not in self._learned:
-                return
+            if slot not in self._learned:
+                value = self.voted(ballot, slot)
+                if value is None:
+                    return
+                self._learned[slot] = value
             slot += 1
 
     def advance(self) -> list[Chosen]:
@@ -205,7 +221,8 @@ class Log:
         """The records that make this log, together with a snapshot at ``slot``, after its Checkpoint.
 
         Slots above it of which memory was lost are told by another Checkpoint: a snapshot of them is needed, too."""
-        assert self.first_slot <= slot + 1, (self.first_slot, slot)
+        if self.first_slot > slot + 1:
+            raise BrokenInvariant(self.first_slot, slot)
         lost = [Checkpoint(self.lost_through, installed=True)] if self.lost_through > slot else []
         records: list[LogRecord] = [*lost, Promised(self.promised)]
         if values := self.values_from(slot + 1):
@@ -216,14 +233,16 @@ class Log:
 
     def compact(self, through: Slot) -> None:
         """Forget the chosen values of the slots up to ``through``: a snapshot holds what came of them."""
-        assert through <= self.chosen_through, (through, self.chosen_through)
+        if through > self.chosen_through:
+            raise BrokenInvariant(through, self.chosen_through)
         if through >= self.first_slot:
             del self._values[: through + 1 - self.first_slot]
             self.first_slot = through + 1
 
     def install(self, slot: Slot) -> None:
         """A snapshot at ``slot`` came from elsewhere, beyond all that was known here: go on from there."""
-        assert slot > self.chosen_through, (slot, self.chosen_through)
+        if slot <= self.chosen_through:
+            raise BrokenInvariant(slot, self.chosen_through)
         self._values.clear()
         self.chosen_through, self.first_slot = slot, slot + 1
         for known in (self._votes, self._learned):

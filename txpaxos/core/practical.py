@@ -135,9 +135,9 @@ class Learner(essential.Learner):
         self.accepted_by: set[NodeId] = set()
 
     def learn(self, value: bytes) -> None:
-        """Take the word of somebody who knows the outcome."""
-        assert self.chosen in (None, value), (self.chosen, value)
-        self.chosen = value
+        """Take the word of somebody who knows the outcome, if it is not known yet."""
+        if self.chosen is None:
+            self.chosen = value
 
     def receive_accepted(self, sender: NodeId, accepted: Accepted) -> bytes | None:
         """Count one vote; once the value is chosen, go on noting who has it."""
@@ -145,7 +145,8 @@ class Learner(essential.Learner):
         if chosen is not None and accepted.value == chosen:
             self.accepted_by |= self.voters[accepted.ballot]
         while len(self.voters) > BALLOTS_COUNTED_MAX:
-            del self.voters[min(self.voters)]
+            lowest = min(self.voters)
+            del self.voters[lowest], self.values[lowest]
         return chosen
 
 
@@ -164,6 +165,11 @@ class Node:
         self.proposer = Proposer(node, len(members), self._saved.promised)
         self.acceptor = Acceptor(self._saved.promised, self._saved.accepted)
         self.learner = Learner(self.proposer.quorum, self._saved.chosen)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing at all is known of this decree, so that a new one would do as well."""
+        return self._saved == DecreeState() and self.proposer.highest_seen == LOWEST and not self.learner.voters
 
     # from the owner
 

@@ -15,6 +15,7 @@ from random import Random
 import attrs
 
 from txpaxos.core.functional import Timing
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import NodeId, Slot
 
 
@@ -101,7 +102,8 @@ class ReadAsker:
     def begin(self, now: float) -> int:
         """There is a new question, to be asked at once. Its number was never one before, nor in an earlier life of this
         node: an answer to that may still be on its way."""
-        assert self._ask_at == inf, self.number
+        if self._ask_at != inf:
+            raise BrokenInvariant("one question at a time", self.number)
         self.number = (self.number or self._rng.getrandbits(62)) + 1
         self._ask_at = now
         self._attempts = 0

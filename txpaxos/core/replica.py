@@ -25,6 +25,7 @@ from typing import Any
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
+from txpaxos.core.guards import BrokenInvariant, is_within_reason
 from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
@@ -69,6 +70,8 @@ class Replica:
     :param base: every slot up to this one is in a snapshot.
     :param votes: whether this node is a voter. A newcomer is none yet: it learns what is chosen, and says nothing that
         others would count.
+    :param admits: whether a value that a peer proposes, or (True) says to be chosen, is one that can be applied. What
+        it refuses is neither voted for nor saved. All are taken unless it is given.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Replica:
         limits: Limits | None = None,
         base: Slot = 0,
         votes: bool = True,
+        admits: Callable[[bytes, bool], bool] | None = None,
     ) -> None:
-        assert node in members, (node, members)
+        if node not in members:
+            raise BrokenInvariant(node, members)
         self.node = node
         self.members = tuple(members)
         self.others = tuple(member for member in members if member != node)
@@ -105,6 +110,7 @@ class Replica:
         self._read_asker = ReadAsker(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
         self._base = base
+        self._admits = admits or (lambda value, chosen: True)
         if self.log.lost_through and self.others:
             # Some other node knows what is chosen there. No leader may be needed to get it.
             self._catch_up.note(rng.choice(self.others), self.log.lost_through, now)
@@ -157,7 +163,8 @@ class Replica:
 
         :param urgent: followers are to learn at once that it is chosen; else with the next value, or soon.
         """
-        assert self.has_room, self.status()
+        if not self.has_room:
+            raise BrokenInvariant(self.status())
         # To lead with a ballot, its round had to be on disk. This node's own vote is still to come, and is saved.
         work = Work(rests_on_nothing=True)
         self._open_slot(work, self._next_slot, value, now, urgent)
@@ -205,7 +212,11 @@ class Replica:
             promised=self.log.promised,
             chosen_through=self.log.chosen_through,
             open_slots=len(self._window.slots),
-            lag_slots={node: self.log.chosen_through - slot for node, slot in self._follower_chosen.items()},
+            lag_slots={
+                node: self.log.chosen_through - slot
+                for node, slot in self._follower_chosen.items()
+                if leadership.leading
+            },
             dropped=dict(self.dropped),
         )
 
@@ -284,6 +295,16 @@ class Replica:
             ReadPoint: self._receive_read_point,
         }
 
+    def _is_believed(self, sender: NodeId, ballot: Ballot) -> bool:
+        """Whether ``sender`` may lead, or want to lead, with ``ballot``: it is its own, not far above all others."""
+        if ballot.node != sender:
+            self.dropped["ballot of another node than its sender"] += 1
+            return False
+        if ballot > self.proposer.highest_seen and not is_within_reason(ballot, self.proposer.highest_seen):
+            self.dropped["ballot beyond reason"] += 1
+            return False
+        return True
+
     # phase 1, and before it
 
     def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
@@ -307,6 +328,8 @@ class Replica:
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
         if not self.votes:
             self.dropped["candidate at a newcomer"] += 1
+            return
+        if not self._is_believed(sender, message.ballot):
             return
         if message.ballot < self.log.promised:
             work.tell(sender, Nack(message.ballot, self.log.promised))
@@ -337,11 +360,30 @@ class Replica:
         if message.ballot != self.proposer.ballot or self.leadership.role is not Role.CANDIDATE:
             self.dropped["promise of another ballot"] += 1
             return
+        if not self._is_plausible(message):
+            self.dropped["promise that cannot be true"] += 1
+            return
+        if not self._are_admitted(message.first_slot, message.values):
+            return
         self._learn(work, message.first_slot, message.values, now)
         self._reports[sender] = message
         self.proposer.receive_promise(sender, Promise(message.ballot, None))
         if self.leadership.observe_promise(now):
             self._become_leader(work, now)
+
+    def _is_plausible(self, promise: PromiseLog) -> bool:
+        """Whether a promise leaves no slot out of what was asked, and tells of votes that can have been cast."""
+        known_through = promise.first_slot + len(promise.values) - 1
+        last = known_through
+        for slot, ballot, value in promise.votes:
+            if not (last < slot and ballot <= promise.ballot and ballot.node in self.members):
+                return False
+            if not self._admits(value, False):
+                return False
+            last = slot
+        # An acceptor votes only so far above what it knows; after a restart it may know less than it did.
+        reach = 2 * self._limits.ahead_slots
+        return promise.first_slot <= self.log.chosen_through + 1 and last <= known_through + reach
 
     def _become_leader(self, work: Work, now: float) -> None:
         """Phase 1 is complete for every slot: re-propose what may have been chosen, fill gaps with no-ops, then have
@@ -362,6 +404,14 @@ class Replica:
         self._beat(work)
 
     def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
+        if message.ballot.node != self.node or message.promised <= message.ballot:
+            self.dropped["refusal of nothing"] += 1
+            return
+        if message.promised.node not in self.members or not is_within_reason(
+            message.promised, self.proposer.highest_seen
+        ):
+            self.dropped["ballot beyond reason"] += 1
+            return
         self.leadership.observe_nack(sender, message, now)
 
     # phase 2
@@ -372,6 +422,8 @@ class Replica:
         work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
+        if not self._is_believed(sender, message.ballot):
+            return
         if message.ballot < self.log.promised:
             work.tell(sender, Nack(message.ballot, self.log.promised))
             return
@@ -390,12 +442,26 @@ class Replica:
         if self.log.contradicts(message.slot, message.value):
             self.dropped["accept of a deposed leader"] += 1
             values = self._values_from(message.slot)
-            work.tell(sender, ChosenValues(message.slot, values, self.log.chosen_through))
+            work.tell(sender, ChosenValues(message.slot, values, self.log.known_through(message.slot)))
+            return
+        if not self._may_be_accepted(sender, message):
             return
         # A leader does not wait for its own vote alone: its followers may be a quorum before that is on disk.
         work.unhurried = sender == self.node and len(self.others) >= self.proposer.quorum
         work.keep(self.log.accept(message.ballot, message.slot, message.value))
         work.tell(sender, AcceptedSlot(message.ballot, message.slot))
+
+    def _may_be_accepted(self, sender: NodeId, message: AcceptSlot) -> bool:
+        """Whether it is the one value of its ballot, and one that can be applied."""
+        voted = self.log.voted(message.ballot, message.slot)
+        if voted is not None:
+            if voted != message.value:
+                self.dropped["two values in one ballot"] += 1
+            return voted == message.value
+        if sender == self.node or message.slot <= self.log.chosen_through or self._admits(message.value, False):
+            return True
+        self.dropped["value that cannot be applied"] += 1
+        return False
 
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
         if message.ballot != self.proposer.ballot or not self.leadership.leading:
@@ -435,6 +501,8 @@ class Replica:
             work.tell(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
 
     def _receive_heartbeat(self, work: Work, sender: NodeId, message: Heartbeat, now: float) -> None:
+        if not self._is_believed(sender, message.ballot):
+            return
         if message.ballot < self.log.promised:
             work.tell(sender, Nack(message.ballot, self.log.promised))
             return
@@ -446,6 +514,9 @@ class Replica:
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
         if message.ballot != self.proposer.ballot or not self.leadership.leading:
             self.dropped["acknowledgement of another ballot"] += 1
+            return
+        if message.sequence > self.leadership.sequence:
+            self.dropped["acknowledgement of what was not sent"] += 1
             return
         self.leadership.observe_follower(sender, now)
         self._follower_chosen[sender] = message.chosen_through
@@ -474,6 +545,8 @@ class Replica:
         work.tell(sender, ChosenValues(message.first_slot, values, self.log.known_through(message.first_slot)))
 
     def _receive_chosen_values(self, work: Work, sender: NodeId, message: ChosenValues, now: float) -> None:
+        if not self._are_admitted(message.first_slot, message.values):
+            return
         if not self._learn(work, message.first_slot, message.values, now):
             self.dropped["values known or above a gap"] += 1
             return
@@ -490,6 +563,17 @@ class Replica:
         """As many chosen values from ``first_slot`` on as one message holds."""
         return tuple(self.log.known_from(first_slot, self._limits.fetch_values, self._limits.fetch_bytes))
 
+    def _are_admitted(self, first_slot: Slot, values: tuple[bytes, ...]) -> bool:
+        """Whether ``values`` may be chosen at ``first_slot`` and after it. If one may not, none is taken."""
+        for slot, value in enumerate(values, first_slot):
+            if self.log.contradicts(slot, value):
+                self.dropped["values that contradict what is chosen"] += 1
+                return False
+            if not self.log.knows(slot) and not self._admits(value, True):
+                self.dropped["value that cannot be applied"] += 1
+                return False
+        return True
+
     def _learn(self, work: Work, first_slot: Slot, values: tuple[bytes, ...], now: float) -> bool:
         """Take chosen values that somebody sent. Whether there was anything new among them.
 
@@ -500,11 +584,12 @@ class Replica:
             return False
         first_slot, values = first_slot + skip, values[skip:]
         for slot, value in enumerate(values, first_slot):
+            known = self.log.knows(slot)  # Above a gap; so it is not open any more.
             self.log.learn(slot, value)
             open_slot = self._window.slots.get(slot)
             if open_slot is not None and open_slot.value == value:
                 self._window.close(slot)
-            elif self.leadership.leading:
+            elif self.leadership.leading and not known:
                 self.leadership.step_down(now)
         work.keep(Learned(first_slot, values))
         self._advance(work)

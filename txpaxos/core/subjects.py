@@ -1,13 +1,17 @@
 """Any number of single decrees, each known by its subject, each decided once, without a leader.
 
-Whoever is asked about a subject runs a ballot of its own: :class:`txpaxos.core.practical.Node` is all the Paxos there
-is. Two nodes that ask at once may refuse each other; each then waits for a random time that grows, and tries higher
-(*Paxos Made Simple*, section 2.4). Asking without a value reads: if a quorum has accepted nothing, nothing is decided,
-and else what may have been chosen is brought to its end first.
+A node that asks with a value runs a ballot of its own: :class:`txpaxos.core.practical.Node` is all the Paxos there is.
+Two nodes that ask at once may refuse each other; each then waits for a random time that grows, and tries higher (*Paxos
+Made Simple*, section 2.4).
+
+A node that asks without a value reads. It inquires what a quorum has accepted, which leaves nothing behind on any disk:
+if that is nothing, nothing was decided before it asked, since any two quorums share a node. Else what may have been
+chosen is brought to its end first, by a ballot.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from random import Random
 
@@ -15,18 +19,40 @@ import attrs
 
 from txpaxos.core import practical
 from txpaxos.core.functional import Timing
-from txpaxos.core.messages import AboutSubject, Accept, Nack, NodeId, OneDecreeMessage, Prepare, Promise
+from txpaxos.core.guards import is_within_reason
+from txpaxos.core.messages import (
+    LOWEST,
+    AboutSubject,
+    Accept,
+    Accepted,
+    Decided,
+    Finding,
+    Inquiry,
+    Nack,
+    NodeId,
+    OneDecreeMessage,
+    Prepare,
+    Promise,
+    SubjectMessage,
+)
 from txpaxos.core.ready import AskAnswered, Chosen, DecreeState, Ready, SubjectChosen, SubjectState, Work
 
 
 @attrs.define
 class _Subject:
-    """One subject: its decree, who waits for the outcome, and when to try again."""
+    """One subject: its decree, who waits for the outcome, and when to try again.
+
+    ``inquiry`` is the number of the inquiry under way, 0 if a ballot is; ``found_nothing`` has the nodes that have
+    answered it; ``late`` are reads that came after it, or the ballot, had begun: its answers may be older than they.
+    """
 
     decree: practical.Node
     questions: list[int] = attrs.field(factory=list)
     attempts: int = 0
     retry_at: float = 0.0
+    inquiry: int = 0
+    found_nothing: set[NodeId] = attrs.field(factory=set)
+    late: list[int] = attrs.field(factory=list)
 
 
 class Subjects:
@@ -38,6 +64,7 @@ class Subjects:
     :param saved: the last saved state of each subject.
     :param votes: whether this node is a voter. A newcomer is none yet: it learns what is decided, starts no ballot, and
         promises and accepts nothing. Questions wait until it is one.
+    :param dropped: counts what is not believed, by the name of the guard.
     """
 
     def __init__(
@@ -48,15 +75,18 @@ class Subjects:
         saved: Iterable[SubjectState] = (),
         timing: Timing | None = None,
         votes: bool = True,
+        dropped: Counter[str] | None = None,
     ) -> None:
         self.node = node
         self.members = tuple(members)
+        self.dropped: Counter[str] = Counter() if dropped is None else dropped
         self._votes = votes
         self._rng = rng
         self._timing = timing or Timing()
         self._subjects = {record.subject: _Subject(practical.Node(node, members, record.state)) for record in saved}
         # Those in work: only these have anything to do when time passes.
         self._asking: dict[str, _Subject] = {}
+        self._last_inquiry = 0
 
     def decided(self) -> tuple[SubjectChosen, ...]:
         """Every decision this node knows, for an application that starts anew."""
@@ -71,7 +101,10 @@ class Subjects:
         self._votes = True
         work = Work()
         for subject, one in self._asking.items():
-            self._start_ballot(work, subject, one, now)
+            if one.decree.proposer.value is None:
+                self._inquire(work, subject, one, now)
+            else:
+                self._start_ballot(work, subject, one, now)
         return self._ready(work)
 
     # from the application
@@ -87,24 +120,33 @@ class Subjects:
         if chosen is not None:
             work.answers.append(AskAnswered(question, chosen))
             return self._ready(work)
-        one.questions.append(question)
-        if subject not in self._asking:
+        is_first = subject not in self._asking
+        if is_first:
             self._asking[subject] = one
             one.attempts = 0
             one.decree.proposer.withdraw()  # Of whoever asked before, and waits no more.
-            if self._votes:
-                self._start_ballot(work, subject, one, now)
         if value is not None:
+            one.questions.append(question)
+            if self._votes and (is_first or one.inquiry):
+                self._start_ballot(work, subject, one, now)
             self._merge(work, subject, one, one.decree.propose(value))
+        elif not self._votes:
+            one.questions.append(question)
+        elif is_first:
+            one.questions.append(question)
+            self._inquire(work, subject, one, now)
+        else:
+            one.late.append(question)
         return self._ready(work)
 
     def forget(self, question: int) -> None:
         """Nobody waits for this question any more. A ballot that serves no other one is left alone from here on."""
         for subject, one in list(self._asking.items()):
-            if question in one.questions:
-                one.questions.remove(question)
-                if not one.questions:
-                    del self._asking[subject]
+            for waiting in (one.questions, one.late):
+                if question in waiting:
+                    waiting.remove(question)
+            if not one.questions and not one.late:
+                self._leave(subject, one)
 
     # from the timer
 
@@ -114,10 +156,14 @@ class Subjects:
         for subject, one in self._asking.items() if self._votes else ():
             if now >= one.retry_at:
                 one.attempts += 1
-                if one.decree.proposer.refusals:
+                if one.decree.proposer.refusals and not one.inquiry:
                     self._start_ballot(work, subject, one, now)
+                    continue
+                one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
+                if one.inquiry:
+                    silent = [member for member in self.members if member not in one.found_nothing]
+                    work.tell(silent, AboutSubject(subject, Inquiry(one.inquiry)))
                 else:
-                    one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
                     self._merge(work, subject, one, one.decree.resend())
         return self._ready(work)
 
@@ -127,14 +173,93 @@ class Subjects:
         """Take one message about one subject."""
         work = Work()
         name, message = about.subject, about.message
-        one = self._find(name)
-        if not self._votes and isinstance(message, Prepare | Accept) and one.decree.learner.chosen is None:
-            return self._ready(work)
-        had_quorum = one.decree.proposer.has_quorum
-        self._merge(work, name, one, one.decree.receive(sender, message))
-        if name in self._asking:
-            self._follow_up(work, name, one, message, had_quorum, now)
+        if sender not in self.members:
+            self.dropped["not from a member"] += 1
+        elif not self._votes and isinstance(message, Prepare | Accept | Inquiry) and not self._is_decided(name):
+            self.dropped["question to a newcomer"] += 1
+        elif isinstance(message, Inquiry):
+            self._receive_inquiry(work, sender, name, message)
+        elif isinstance(message, Finding):
+            self._receive_finding(work, sender, name, message, now)
+        elif isinstance(message, Promise | Nack) and name not in self._subjects:
+            self.dropped["answer about a subject nobody asked about"] += 1
+        elif self._is_believed(sender, name, message):
+            one = self._find(name)
+            had_quorum = one.decree.proposer.has_quorum
+            self._merge(work, name, one, one.decree.receive(sender, message))
+            if name in self._asking:
+                self._follow_up(work, name, one, message, had_quorum, now)
         return self._ready(work)
+
+    def _is_decided(self, name: str) -> bool:
+        one = self._subjects.get(name)
+        return one is not None and one.decree.learner.chosen is not None
+
+    def _receive_inquiry(self, work: Work, sender: NodeId, name: str, message: Inquiry) -> None:
+        one = self._subjects.get(name)
+        answer: SubjectMessage
+        if one is None:
+            answer = Finding(message.number)
+        elif one.decree.learner.chosen is not None:
+            answer = Decided(one.decree.learner.chosen)
+        else:
+            answer = Finding(message.number, one.decree.acceptor.accepted)
+        work.tell(sender, AboutSubject(name, answer))
+
+    def _receive_finding(self, work: Work, sender: NodeId, name: str, message: Finding, now: float) -> None:
+        one = self._asking.get(name)
+        if one is None or not one.inquiry or message.number != one.inquiry:
+            self.dropped["finding of no inquiry under way"] += 1
+        elif message.accepted is not None:
+            self._start_ballot(work, name, one, now)
+        else:
+            one.found_nothing.add(sender)
+            if len(one.found_nothing) >= one.decree.proposer.quorum:
+                self._answer_undecided(work, name, one, now)
+
+    def _is_believed(self, sender: NodeId, name: str, message: OneDecreeMessage) -> bool:
+        """Whether a message is one that ``sender`` may send, and does not contradict what is decided."""
+        one = self._subjects.get(name)
+        highest = LOWEST if one is None else one.decree.proposer.highest_seen
+        match message:
+            case Decided():
+                return self._is_decision_believed(name, message.value)
+            case Prepare() | Accept():
+                is_own, ballot = message.ballot.node == sender, message.ballot
+            case Promise():
+                is_own, ballot = message.ballot.node == self.node, message.ballot
+                if message.accepted is not None:
+                    is_own &= message.accepted.ballot <= ballot and message.accepted.ballot.node in self.members
+            case Nack():
+                is_own, ballot = message.ballot.node == self.node, message.promised
+                is_own &= ballot > message.ballot and ballot.node in self.members
+            case Accepted():  # pragma: no branch
+                is_own, ballot = message.ballot.node in self.members, message.ballot
+        if not is_own:
+            self.dropped["ballot of another node than its sender"] += 1
+        elif not is_within_reason(ballot, highest):
+            self.dropped["ballot beyond reason"] += 1
+        else:
+            return True
+        return False
+
+    def _is_decision_believed(self, name: str, value: bytes) -> bool:
+        """Whether somebody's word that ``value`` is decided is an answer to this node's own question, or what it has
+        voted for itself. Anything else changes nothing: this node can ask, when somebody wants to know."""
+        one = self._subjects.get(name)
+        chosen = None if one is None else one.decree.learner.chosen
+        if chosen is not None:
+            if chosen != value:
+                self.dropped["decision that contradicts what is decided"] += 1
+            return chosen == value
+        if one is not None:
+            accepted = one.decree.acceptor.accepted
+            if name in self._asking or one.decree.proposer.ballot > LOWEST:
+                return True
+            if accepted is not None and accepted.value == value:
+                return True
+        self.dropped["decision that was not asked for"] += 1
+        return False
 
     def _follow_up(
         self, work: Work, name: str, one: _Subject, message: OneDecreeMessage, had_quorum: bool, now: float
@@ -143,9 +268,11 @@ class Subjects:
         chosen = one.decree.learner.chosen
         if chosen is not None:
             self._answer(work, name, one, chosen)
+        elif one.inquiry:
+            return
         elif isinstance(message, Promise) and one.decree.proposer.has_quorum and not had_quorum:
             if one.decree.proposer.accept() is None:  # Only readers here, and a quorum has accepted nothing.
-                self._answer(work, name, one, None)
+                self._answer_undecided(work, name, one, now)
         elif isinstance(message, Nack) and message.ballot == one.decree.proposer.ballot:
             # Refused: wait for a random time, from nearly none up, so that of two rivals one gets through.
             one.retry_at = now + self._rng.random() * self._timing.retry_after(one.attempts, self._rng)
@@ -156,22 +283,46 @@ class Subjects:
             one = self._subjects[name] = _Subject(practical.Node(self.node, self.members))
         return one
 
+    def _inquire(self, work: Work, name: str, one: _Subject, now: float) -> None:
+        """Ask what is accepted. The number of an inquiry was never one before, nor in an earlier life of this node."""
+        self._last_inquiry = (self._last_inquiry or self._rng.getrandbits(62)) + 1
+        one.inquiry, one.found_nothing = self._last_inquiry, set()
+        one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
+        work.tell(self.members, AboutSubject(name, Inquiry(one.inquiry)))
+
     def _start_ballot(self, work: Work, name: str, one: _Subject, now: float) -> None:
+        """Whatever is accepted is brought to its end. That answers late questions, too: a promise comes after them."""
+        one.questions += one.late
+        one.inquiry, one.late = 0, []
         one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
         self._merge(work, name, one, one.decree.prepare())
 
-    def _answer(self, work: Work, name: str, one: _Subject, value: bytes | None) -> None:
-        work.answers.extend(AskAnswered(question, value) for question in one.questions)
-        one.questions.clear()
+    def _answer_undecided(self, work: Work, name: str, one: _Subject, now: float) -> None:
+        """Nothing was decided when the first of those who wait asked. For those who came later, look again."""
+        work.answers.extend(AskAnswered(question, None) for question in one.questions)
+        one.questions, one.late = one.late, []
+        if one.questions:
+            self._inquire(work, name, one, now)
+        else:
+            self._leave(name, one)
+
+    def _answer(self, work: Work, name: str, one: _Subject, value: bytes) -> None:
+        work.answers.extend(AskAnswered(question, value) for question in (*one.questions, *one.late))
+        self._leave(name, one)
+
+    def _leave(self, name: str, one: _Subject) -> None:
+        """Nobody waits any more. A subject of which nothing is to be remembered is forgotten."""
+        one.questions, one.late, one.inquiry = [], [], 0
         del self._asking[name]
+        if one.decree.is_blank:
+            del self._subjects[name]
 
     def _merge(self, work: Work, name: str, one: _Subject, ready: Ready) -> None:
         """Put a decree's Ready into ours, with the subject's name on it."""
         work.save.extend(SubjectState(name, state) for state in ready.save if isinstance(state, DecreeState))
         for envelope in ready.send:
-            message = envelope.message
-            assert isinstance(message, OneDecreeMessage), message
-            work.tell(envelope.to, AboutSubject(name, message))
+            if isinstance(envelope.message, OneDecreeMessage):  # It says nothing else.
+                work.tell(envelope.to, AboutSubject(name, envelope.message))
         work.chosen.extend(SubjectChosen(name, one.value) for one in ready.chosen if isinstance(one, Chosen))
 
     def _ready(self, work: Work) -> Ready:

@@ -35,8 +35,10 @@ from txpaxos.core.messages import (
     ChosenValues,
     Decided,
     Fetch,
+    Finding,
     Heartbeat,
     HeartbeatAck,
+    Inquiry,
     Nack,
     OneDecreeMessage,
     Prepare,
@@ -44,6 +46,7 @@ from txpaxos.core.messages import (
     Promise,
     PromiseLog,
     ReadPoint,
+    SubjectMessage,
     Support,
     Truncated,
 )
@@ -83,6 +86,7 @@ _ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
     6: Decided,
 }
 _ABOUT_SUBJECT = 9
+_OF_SUBJECTS: dict[int, type[SubjectMessage]] = {**_ONE_DECREE, 36: Inquiry, 37: Finding}
 _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     **_ONE_DECREE,
     7: Heartbeat,
@@ -111,7 +115,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     34: AuditsHeard,
     35: Fetching,
 }
-_one_decree = Packing[OneDecreeMessage](_ONE_DECREE)
+_of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 
 
 @attrs.frozen
@@ -217,7 +221,7 @@ def _pack_about_subject(message: AboutSubject) -> bytes:
     subject = message.subject.encode()
     if len(subject) > SUBJECT_BYTES_MAX:
         raise ValueTooLarge(f"subject name of {len(subject)} bytes: choose one of at most {SUBJECT_BYTES_MAX}")
-    kind, body = _one_decree.pack(message.message)
+    kind, body = _of_subjects.pack(message.message)
     return b"".join((len(subject).to_bytes(2, "big"), subject, bytes((kind,)), body))
 
 
@@ -226,4 +230,4 @@ def _unpack_about_subject(body: memoryview) -> AboutSubject:
     kind_at = 2 + int.from_bytes(body[:2], "big")
     if len(body) <= kind_at:
         raise ValueError("cut off in the name of its subject")
-    return AboutSubject(str(body[2:kind_at], "utf-8"), _one_decree.unpack(body[kind_at], body[kind_at + 1 :]))
+    return AboutSubject(str(body[2:kind_at], "utf-8"), _of_subjects.unpack(body[kind_at], body[kind_at + 1 :]))

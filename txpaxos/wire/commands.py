@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
-from txpaxos.errors import CodecError
+from txpaxos.errors import CodecError, UnknownVersion
 
 BATCH_VERSION = 2
 SESSION_BYTES_MIN = 8
@@ -127,11 +127,14 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
     """The runs that ``value`` holds.
 
     :raises CodecError: if it is not the value of a batch. Nothing else is raised.
+    :raises UnknownVersion: which is one, if it may be that of another release.
     """
     if not value:
         return ()
     if value[0] != BATCH_VERSION:
-        raise CodecError(f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere")
+        raise UnknownVersion(
+            f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere"
+        )
     try:
         check_shape(memoryview(value)[1:])
         runs = _decode(memoryview(value)[1:])
