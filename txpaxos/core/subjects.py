@@ -182,7 +182,7 @@ class Subjects:
         elif isinstance(message, Finding):
             self._receive_finding(work, sender, name, message, now)
         elif isinstance(message, Promise | Nack) and name not in self._subjects:
-            self.dropped["answer about a subject nobody asked about"] += 1
+            self.dropped["answer about an unknown subject"] += 1
         elif self._is_believed(sender, name, message):
             one = self._find(name)
             had_quorum = one.decree.proposer.has_quorum
@@ -250,7 +250,7 @@ class Subjects:
         chosen = None if one is None else one.decree.learner.chosen
         if chosen is not None:
             if chosen != value:
-                self.dropped["decision that contradicts what is decided"] += 1
+                self.dropped["decision that contradicts another"] += 1
             return chosen == value
         if one is not None:
             accepted = one.decree.acceptor.accepted
