@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,7 +19,17 @@ from typing import Any, TypeAlias
 import attrs
 import click
 
-from bench.experiments import in_process, leader_kills, long_runs, network_loads, one_write, profiles, slow_disk
+from bench import wires
+from bench.experiments import (
+    in_process,
+    leader_kills,
+    long_runs,
+    network_loads,
+    one_write,
+    profiles,
+    silent_leaders,
+    slow_disk,
+)
 from bench.machine import about, in_memory
 from bench.plot import plot
 from bench.report import Report
@@ -159,6 +170,16 @@ def failover(kills: int, **common: Any) -> None:
 
 
 @main.command()
+@options(pairs=1, seconds=5.0)
+@click.option("--times", default=silent_leaders.TIMES)
+def silent(times: int, **common: Any) -> None:
+    """Silence the leader, ours and etcd's in turn: frozen, and, where this is root, cut off by dropped packets."""
+    if not wires.is_entered() and not wires.missing():
+        wires.enter([sys.executable, "-m", "bench.compare", *sys.argv[1:]])
+    perform([functools.partial(silent_leaders.silent, times=times)], **common)
+
+
+@main.command()
 @options(pairs=1, seconds=10.0)
 def kill(**common: Any) -> None:
     """Kill our leader in the middle of a closed loop."""
@@ -222,6 +243,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         once(network_loads.values),
         once(network_loads.nodes),
         once(functools.partial(leader_kills.fail_overs, kills=kills)),
+        once(functools.partial(silent_leaders.silent, times=kills)),
         once(leader_kills.kill_under_load),
         once(slow_disk.slow_disk),
         once(functools.partial(long_runs.growth, commands=commands)),

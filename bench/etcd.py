@@ -12,7 +12,7 @@ import shutil
 import string
 import struct
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bench.syncs import counting
 from bench.system import START_SECONDS_MAX, Load, output_of
 from txpaxos.cli.local_cluster import NodeProcess, free_members
 from txpaxos.cli.running import CommandError, together
+from txpaxos.cluster import Member
 
 POLL_SECONDS = 0.05
 ANSWER_SECONDS = 2.0
@@ -54,8 +55,17 @@ class Etcd:
         self.folder = folder
         self.processes: dict[str, NodeProcess] = {}
         self.leader = ""
+        self._at: Callable[[str], list[str]] = lambda _: []
         self._reactor = reactor
         self._members = dict(zip(string.ascii_lowercase, free_members(node_count), strict=False))
+
+    def place(self, members: Sequence[Member], at: Callable[[str], list[str]]) -> None:
+        """Have its nodes listen elsewhere, before they are started.
+
+        :param at: from a node to what stands before its command.
+        """
+        self._members = dict(zip(self._members, members, strict=True))
+        self._at = at
 
     async def start(self) -> None:
         """See :meth:`bench.system.System.start`."""
@@ -82,7 +92,11 @@ class Etcd:
             "quota-backend-bytes": 2**33,
             "log-level": "error",
         }
-        command = [shutil.which("etcd") or "etcd", *(f"--{option}={value}" for option, value in options.items())]
+        command = [
+            *self._at(node),
+            shutil.which("etcd") or "etcd",
+            *(f"--{option}={value}" for option, value in options.items()),
+        ]
         return counting(self.folder / f"{node}.syncs", command) if self._counts_syncs else command
 
     def url(self, node: str) -> str:

@@ -50,8 +50,8 @@ leader can, since then it costs less to wait for the word of who that is."""
 LEAVE_UNPROBED_TICKS = 20
 """The same if nothing tells silence from work: the node is asked in vain, or is the only one."""
 
-PATIENCE_MAX = 16
-PATIENT_TICKS = 200
+PATIENCE_MAX = 8
+PATIENT_TICKS = 100
 """Patience that has grown is halved after so many ticks in which no node was left."""
 
 PROBE_KEPT_TICKS = 100

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import closing
 from io import BytesIO
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -77,9 +79,19 @@ async def kill_etcd(setting: Setting, etcd: Etcd) -> float:
     reactor = setting.reactor
     killed = etcd.leader
     process = etcd.processes.pop(killed)
-    survivors = [f"{etcd.url(node)}/v3/kv/put".encode() for node in etcd.processes]
     process.signal("KILL")
     killed_at: float = reactor.seconds()
+    await next_put_of_etcd(reactor, list(etcd.processes), etcd)
+    seconds: float = reactor.seconds() - killed_at
+    await process.wait()
+    etcd.start_node(killed)
+    await etcd.find_leader()
+    return seconds
+
+
+async def next_put_of_etcd(reactor: Any, nodes: Sequence[str], etcd: Etcd) -> None:
+    """Ask ``nodes`` again and again until one has done a put."""
+    urls = [f"{etcd.url(node)}/v3/kv/put".encode() for node in nodes]
     answered: Deferred[None] = Deferred()
     agent = Agent(reactor, connectTimeout=1.0)
     body = json.dumps({"key": b64encode(KEY).decode(), "value": b64encode(b"v").decode()}).encode()
@@ -91,7 +103,7 @@ async def kill_etcd(setting: Setting, etcd: Etcd) -> float:
             answered.callback(None)
 
     def ask_all() -> None:
-        for url in survivors:
+        for url in urls:
             Deferred.fromCoroutine(put(url)).addErrback(lambda _: None)
 
     asking = LoopingCall(ask_all)
@@ -100,11 +112,6 @@ async def kill_etcd(setting: Setting, etcd: Etcd) -> float:
         await answered.addTimeout(START_SECONDS_MAX, reactor)
     finally:
         asking.stop()
-    seconds: float = reactor.seconds() - killed_at
-    await process.wait()
-    etcd.start_node(killed)
-    await etcd.find_leader()
-    return seconds
 
 
 async def kill_under_load(setting: Setting) -> Report:

@@ -112,7 +112,7 @@ class LocalCluster:
         :raises CommandError: if that takes longer than ``seconds``, or a node does not start.
         """
         for attempt in itertools.count(1):
-            members = dict(zip(self._nodes, free_members(len(self._nodes)), strict=True))
+            members = dict(zip(self._nodes, self.find_members(), strict=True))
             self.cluster = attrs.evolve(self.cluster, members=members)
             self.file.write_text(self.cluster.dumps())
             for node in self._nodes:
@@ -128,6 +128,10 @@ class LocalCluster:
         leader = leader_of(self.cluster, statuses)
         assert leader is not None
         return leader
+
+    def find_members(self) -> list[Member]:
+        """Where the nodes may listen."""
+        return free_members(len(self._nodes))
 
     def is_level(self, statuses: Statuses) -> bool:
         """Whether all nodes run, follow one leader, and have applied the same slots."""

@@ -68,6 +68,18 @@ Key = TypeVar("Key", Slot, str)
 SLOTS_WATCHED = 64
 """How far below the newest chosen slot votes and proposals are still remembered."""
 
+FAIL_OVER_SECONDS_MAX = {
+    "crash": 1.5,  # Its connections break.
+    "pause": 2.5,
+    "silence": 2.5,  # No power, or no cable: it is cut off from nodes and clients, and nobody is told.
+    "isolation": 2.5,  # From the other nodes alone: clients still hear it.
+    "deafness": 3.0,  # It is heard, so it leads until it finds out itself.
+    "muteness": 3.0,
+    "hung disk": 2.5,
+}
+"""How a leader may fail, and how long any command, read or question may wait then, if nothing else is wrong. Most wait
+for a fifth of that; an election may fail, clocks drift, and a client may have become patient in the trouble before."""
+
 
 VOTERS_ONLY = (
     *(Prepare, Promise, Accept, Accepted),
@@ -295,6 +307,11 @@ class Checker:
         """A client was told that its session is forgotten."""
         if not self._expected.is_forgotten(session):
             self._broken("answers are results", f"a client was told that session {session.hex()} is forgotten")
+
+    def failed_over(self, kind: str, seconds: float) -> None:
+        """The leader failed, and clients, readers and askers all had an answer after so long."""
+        if seconds > FAIL_OVER_SECONDS_MAX[kind]:
+            self._broken("a failing leader is replaced soon", f"after {kind} somebody waited for {seconds:.2f} s")
 
     def reading(self) -> Slot:
         """A client reads. Returns the slot of the newest that anybody was told: it must not be told less."""

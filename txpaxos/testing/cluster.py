@@ -29,7 +29,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.sessions import SESSIONS_MAX
 from txpaxos.snapshots import Policy
 from txpaxos.storage.store import Store
-from txpaxos.testing.checkers import Checker, Violation
+from txpaxos.testing.checkers import FAIL_OVER_SECONDS_MAX, Checker, Violation
 from txpaxos.testing.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
 from txpaxos.testing.clock import World
 from txpaxos.testing.disk import Crash
@@ -42,6 +42,12 @@ CLIENT_PORT = 2
 TRACE_EVENTS = 200
 
 CLOCK_STEP_SECONDS = 3600.0
+FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
+"""How the leader fails at the end."""
+
+HUNG_SECONDS = 3600.0
+"""What a save takes on a disk that hangs."""
+
 ROTTEN_PATIENCE = 4
 """So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
 
@@ -85,9 +91,12 @@ class Cluster:
     :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
     :ivar ailing: the node that cannot be expected to answer just now, if any.
     :ivar datagrams: how many nodes have sent.
+    :ivar gap_seconds: how long anybody waited when the leader failed at the end.
     :ivar tally: how often what happened.
     :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
     """
+
+    gap_seconds = 0.0
 
     def __init__(
         self,
@@ -221,28 +230,37 @@ class Cluster:
                 if len(session.outcomes) > RESULTS_KEPT_MAX:
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
 
-    def fail_over(self, seconds: float = 5.0) -> None:
-        """After :meth:`calm`: the leader fails in some way, if the others can do without it. They must go on within
-        ``seconds``, and it must find its place once that is over.
+    def fail_over(self, kind: str = "", seconds: float = 5.0) -> None:
+        """After :meth:`calm`: the leader fails, if the others can do without it. They must go on, and it must find its
+        place once that is over.
 
-        :raises Violation: if not.
+        :param kind: one of :data:`FAILURES`, drawn from the seed unless given.
+        :param seconds: how long it lasts.
+        :raises Violation: if not, or not soon (:data:`~txpaxos.testing.checkers.FAIL_OVER_SECONDS_MAX`).
         """
         leader = next(host for host in self.hosts.values() if host.protocol and host.protocol.leader == host.name)
         if sum(host is not leader for host in self.live()) < self.checker.quorum:
             return
-        kind = self.rng.choice(("crash", "pause", "isolation", "deafness", "muteness"))
+        kind = kind or self.rng.choice(FAILURES)
         self.note(leader.name, f"leads, and suffers {kind}")
         self.ailing = leader.name
         others = [name for name in self.names if name != leader.name]
+        if kind == "silence":  # No power, or a cable that is pulled: for clients, too, and no connection breaks.
+            others += [client.name for client in self.clients]
         if kind == "crash":
             leader.crash()
         elif kind == "pause" and leader.reactor is not None:
             leader.reactor.pause(seconds)
-        if kind in ("isolation", "deafness"):
+        elif kind == "hung disk":
+            leader.save_seconds = HUNG_SECONDS
+        if kind in ("isolation", "deafness", "silence"):
             self.network.cut |= {(name, leader.name) for name in others}
-        if kind in ("isolation", "muteness"):
+        if kind in ("isolation", "muteness", "silence"):
             self.network.cut |= {(leader.name, name) for name in others}
-        self._answer_within(seconds, "a failing leader is replaced")
+        self.gap_seconds = self._answer_within(seconds, "a failing leader is replaced")
+        self.checker.failed_over(kind, self.gap_seconds)
+        if kind == "hung disk" and leader.alive:
+            leader.crash()  # Nothing else ends what the disk has in work.
         self.heal()
         self.settle()
 
@@ -303,15 +321,16 @@ class Cluster:
 
     # inside
 
-    def _answer_within(self, seconds: float, rule: str) -> None:
-        """Every client makes one more request, and has its answer in time."""
+    def _answer_within(self, seconds: float, rule: str) -> float:
+        """Every client makes one more request, and has its answer in time. How long that took."""
         for client in self.clients:
             client.request()
-        until = self.world.now + seconds
+        began = self.world.now
         while any(client.waiting for client in self.clients):
-            if self.world.now >= until:
+            if self.world.now >= began + seconds:
                 raise Violation(rule, self._unsettled())
-            self.run(0.05)
+            self.run(0.01)
+        return self.world.now - began
 
     def _step_clocks(self, won: int) -> None:
         """All wall clocks step by an hour, those of nodes and clients. Timers go on all the same: another leader may be
