@@ -2,17 +2,17 @@
 
 A journal whose last frames were zeroed looks like one that ended there, and one whose newest segment was removed like
 one that never had it; a subject whose file is gone looks like one that nobody asked about. So the file ``acknowledged``
-holds a :class:`Mark`: the position of the next frame, the number of the newest segment, and how many subjects have a
-file, and which. A start that finds less is refused.
+holds a :class:`Mark`: the position of the next frame, the numbers of the newest and of the oldest segment, and how many
+subjects have a file, and which. A start that finds less is refused.
 
 The mark never runs ahead of what is on disk: it is written after the sync that it tells of. It must not cost a second
 sync for each save either. So there are four slots, each in a block of its own:
 
 * Two are *noted*: one write without a sync, in turn, after the sync of each save and before the save is told. The
   kernel has them, so they survive the process, however it ends, and they are exact. Power takes them along, mostly.
-* Two are *secured*: one write and one sync, in turn, when a segment is born, before its first frame; when a subject's
-  first file is there, before that save is told; when the store was loaded, and when it is closed; and with every
-  :data:`SECURED_SAVES` saves.
+* Two are *secured*: one write and one sync, in turn, when a segment is born, before its first frame; before segments
+  that are not needed any more are removed; when a subject's first file is there, before that save is told; when the
+  store was loaded, and when it is closed; and with every :data:`SECURED_SAVES` saves.
 
 A write that is cut short damages one slot and leaves the other of its pair. The slot with the highest serial counts.
 
@@ -25,9 +25,10 @@ slot at        bytes  what
 20             8      serial: one more with each write of any slot
 28             8      position: how many frames the journal has
 36             8      number of the newest segment
-44             8      how many subjects have a file
-52             32     the SHA-256 of their names, all of them combined by exclusive or
-84             4      crc32 of the 84 bytes before; zeros follow up to byte 4096
+44             8      number of the oldest segment that is needed
+52             8      how many subjects have a file
+60             32     the SHA-256 of their names, all of them combined by exclusive or
+92             4      crc32 of the 92 bytes before; zeros follow up to byte 4096
 =============  =====  ====================================================================
 
 All numbers are little-endian.
@@ -52,7 +53,7 @@ SECURED_SAVES = 256
 """So many saves at most are told by slots that are not synced."""
 
 _MAGIC = b"txpaxosM"
-_SLOT = struct.Struct("<8sIQQQQQ32s")
+_SLOT = struct.Struct("<8sIQQQQQQ32s")
 _CHECKSUM = struct.Struct("<I")
 _NAMES_BYTES = 32
 _SECURED_AT = 0  # Two slots from here on, and two from there on: `SLOT_BYTES` tells one of a pair from the other.
@@ -66,17 +67,23 @@ class Mark:
 
     :ivar position: how many frames the journal has.
     :ivar segment: the number of its newest segment.
+    :ivar oldest: the number of its oldest segment; those before that may be there.
     :ivar subjects: how many subjects have a file.
     :ivar names: the exclusive or of the SHA-256 of their names, as a number.
     """
 
     position: int = 0
     segment: int = 0
+    oldest: int = 0
     subjects: int = 0
     names: int = 0
 
 
 NOTHING = Mark()
+"""Of a new store: it has its first segment, and nothing else."""
+
+UNKNOWN = Mark(oldest=2**64 - 1)
+"""Of a store that has no mark: whatever there is is enough."""
 
 
 class Acknowledged:
@@ -89,7 +96,7 @@ class Acknowledged:
         self._disk = disk
         self._path = path
         self._identity = identity
-        self._position = self._segment = self._subjects = self._names = 0  # The mark that is written next.
+        self._set(NOTHING)  # The mark that is written next.
         self._serial = 0
         self._secure_at = _SECURED_AT
         self._note_at = _NOTED_AT
@@ -154,6 +161,11 @@ class Acknowledged:
         self._segment = number
         self.secure()
 
+    def segments_dropped(self, oldest: int) -> None:
+        """The journal needs no segment before the one of this number. Call this before it removes one."""
+        self._oldest = oldest
+        self.secure()
+
     def subject_born(self, name: int) -> None:
         """One more subject has a file; ``name`` is the SHA-256 of the subject's. Call this before its save is told."""
         self._subjects += 1
@@ -198,12 +210,12 @@ class Acknowledged:
             raise refused("write", self._path, error) from error
 
     def _set(self, mark: Mark) -> None:
-        self._position, self._segment, self._subjects, self._names = attrs.astuple(mark)
+        self._position, self._segment, self._oldest, self._subjects, self._names = attrs.astuple(mark)
 
     def _next_slot(self) -> bytes:
         self._serial += 1
         names = self._names.to_bytes(_NAMES_BYTES, "little")
-        counts = self._position, self._segment, self._subjects
+        counts = self._position, self._segment, self._oldest, self._subjects
         fields = _SLOT.pack(_MAGIC, VERSION, self._identity, self._serial, *counts, names)
         return fields + _CHECKSUM.pack(zlib.crc32(fields))
 
@@ -221,7 +233,7 @@ class Acknowledged:
         end = at + _SLOT.size
         if _CHECKSUM.unpack_from(data, end) != (zlib.crc32(data[at:end]),):
             return None
-        magic, version, identity, serial, position, segment, subjects, names = _SLOT.unpack_from(data, at)
+        magic, version, identity, serial, position, segment, oldest, subjects, names = _SLOT.unpack_from(data, at)
         if magic != _MAGIC:
             return None
         if version != VERSION:
@@ -231,4 +243,4 @@ class Acknowledged:
                 f"{self._path} belongs to another store ({identity:x}, this is {self._identity:x}):"
                 f" put back the file that was there"
             )
-        return serial, Mark(position, segment, subjects, int.from_bytes(names, "little"))
+        return serial, Mark(position, segment, oldest, subjects, int.from_bytes(names, "little"))

@@ -3,7 +3,7 @@
 Its laws:
 
 1. A segment is born complete: made under a temporary name, given its full size, synced, renamed, the folder synced, and
-   its number told before a frame is written to it.
+   its number told before a frame is written to it. That it is not needed any more is told before it is removed.
 2. A frame is appended by one write in place and one sync, and only when the frame before it is synced.
 3. A failed write or sync is final. After a failed sync nobody knows what the disk holds, not even by asking again (the
    kernel may report success for bytes it has dropped), so every later append is refused until a new start has read.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from txpaxos.errors import StoreError
-from txpaxos.storage.acknowledged import NOTHING, Mark
+from txpaxos.storage.acknowledged import UNKNOWN, Mark
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, remove_if_there, write_all
 from txpaxos.storage.faults import damaged, os_errors, refused
@@ -46,6 +46,7 @@ class Journal:
         passes for one of this.
     :param segment_bytes: the size of a segment, but for one that must hold a frame bigger than that.
     :param born: called with the number of each new segment, before it holds a frame.
+    :param dropped: called with the number of the oldest segment that is still needed, before older ones are removed.
 
     ``next_position`` is the position of the next frame: how many were ever appended.
     """
@@ -57,9 +58,11 @@ class Journal:
         identity: int,
         segment_bytes: int = SEGMENT_BYTES,
         born: Callable[[int], None] = lambda number: None,
+        dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._disk = disk
         self._born = born
+        self._dropped = dropped
         self._directory = directory
         self._identity = identity
         self._segment_bytes = segment_bytes
@@ -80,6 +83,11 @@ class Journal:
         """The number of the segment that is appended to."""
         return self._segments[-1].number
 
+    @property
+    def oldest_segment(self) -> int:
+        """The number of the oldest segment that is still here."""
+        return self._segments[0].number
+
     def exists(self) -> bool:
         """Whether there is any segment."""
         return bool(self._numbers())
@@ -98,7 +106,7 @@ class Journal:
         reached: Callable[[Frame], bool] = lambda frame: False,
         *,
         whole: bool = True,
-        acknowledged: Mark = NOTHING,
+        acknowledged: Mark = UNKNOWN,
     ) -> list[Frame]:
         """Every frame from the newest one on that has ``reached`` what is looked for, oldest first; or all, if none
         has. ``reached`` is asked from the newest frame backwards, and what is older than that is not read, but for the
@@ -117,6 +125,9 @@ class Journal:
             if self.newest_segment < acknowledged.segment:
                 missing = self._segment_path(self.newest_segment + 1)
                 raise damaged(missing, 0, "the file is missing, though it was begun")
+            if self.oldest_segment > acknowledged.oldest:
+                missing = self._segment_path(acknowledged.oldest)
+                raise damaged(missing, 0, "the file is missing, though it is needed")
             return self._read_back(reached, whole, acknowledged)
 
     def append(self, body: bytes) -> int:
@@ -144,7 +155,12 @@ class Journal:
 
         :raises StoreError: if that fails. This is as final as a failed append."""
         self._refuse_unless_sound()
-        while len(self._segments) > 1 and self._segments[1].first_position <= position:
+        needless = [header for header in self._segments[1:] if header.first_position <= position]
+        if needless:
+            self._failed = True  # until it has worked
+            self._dropped(needless[-1].number)
+            self._failed = False
+        for _ in needless:
             path = self._segment_path(self._segments[0].number)
             self._failed = True  # until it has worked
             with os_errors("remove", path):

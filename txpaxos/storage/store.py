@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.access import refuse_foreign_hands
-from txpaxos.storage.acknowledged import NOTHING, Acknowledged, Mark
+from txpaxos.storage.acknowledged import UNKNOWN, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
 from txpaxos.storage.execute import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
@@ -137,8 +137,9 @@ class DiskStore:
         :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS`, they are done in a thread.
     :param random_bytes: for the incarnation, when the store is made.
     :param segment_bytes: the size of a file of the journal.
-    :param execute: does the saves and writes the snapshots, instead of the two above: a simulator's own. Without it,
-        snapshots have a thread of their own, made when it is needed.
+    :param execute: does the saves, instead of the two above: a simulator's own.
+    :param execute_snapshots: writes the snapshots; ``execute`` unless given, and without either they have a thread of
+        their own, made when it is needed.
     :param measure: how to measure the seconds of a sync.
 
     ``sync_seconds`` is what was measured at first (``None`` if nothing was).
@@ -159,6 +160,7 @@ class DiskStore:
         random_bytes: Callable[[int], bytes] = os.urandom,
         segment_bytes: int = SEGMENT_BYTES,
         execute: Execute | None = None,
+        execute_snapshots: Execute | None = None,
         measure: Callable[[Disk, str], float] = measure_sync,
     ) -> None:
         self._disk = disk = Disk() if disk is None else disk
@@ -189,7 +191,7 @@ class DiskStore:
         self._snapshots = Snapshots(
             disk,
             f"{self._directory}/snapshots",
-            lambda: execute or ExecuteInThread(reactor or _global_reactor()),
+            lambda: execute_snapshots or execute or ExecuteInThread(reactor or _global_reactor()),
             lambda slot: self._execute(partial(self._forget_before, slot)),
         )
 
@@ -216,7 +218,7 @@ class DiskStore:
         acknowledged = self._acknowledged.read() if self._is_marked else None
         self._discarded = self._find_discarded()
         frames = self._journal.read(
-            reached, whole=not self._discarded, acknowledged=NOTHING if acknowledged is None else acknowledged
+            reached, whole=not self._discarded, acknowledged=UNKNOWN if acknowledged is None else acknowledged
         )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
@@ -288,7 +290,8 @@ class DiskStore:
         incarnation = identity.incarnation
         self._acknowledged = mark = Acknowledged(self._disk, f"{self._directory}/acknowledged", incarnation)
         journal = f"{self._directory}/journal"
-        self._journal = Journal(self._disk, journal, incarnation, segment_bytes, mark.segment_born)
+        told = mark.segment_born, mark.segments_dropped
+        self._journal = Journal(self._disk, journal, incarnation, segment_bytes, *told)
         self._subjects = Subjects(self._disk, f"{self._directory}/subjects", mark.subject_born)
         if found is None:
             self._refuse_remains()
@@ -304,7 +307,8 @@ class DiskStore:
     def _begin_mark(self) -> None:
         """All that there is was read. From now on, less than that is refused at a start; in a folder of an earlier
         version, too, which is taken over with this."""
-        mark = Mark(self._journal.next_position, self._journal.newest_segment, *self._subjects.names)
+        journal = self._journal
+        mark = Mark(journal.next_position, journal.newest_segment, journal.oldest_segment, *self._subjects.names)
         if self._is_marked:
             self._acknowledged.begin(mark)
         else:
