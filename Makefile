@@ -33,7 +33,8 @@ coverage: $(VENV)/installed-test
 	$(RUN) -m coverage report --skip-covered
 	$(RUN) -m coverage report --skip-covered --include='$(FLOORS)' --fail-under=100
 
-## fuzz: five million hostile datagrams, frames and requests; TXPAXOS_FUZZ=... for another number for each of 17 kinds
+## fuzz: five million hostile datagrams, frames and requests, and as many well-formed lies at nodes in all states;
+## TXPAXOS_FUZZ=... for another number for each of 17 kinds, and 17 times as many lies
 fuzz: export TXPAXOS_FUZZ ?= 300000
 fuzz: $(VENV)/installed-test
 	$(RUN) -m pytest -m fuzz --timeout=0 $(ARGS)

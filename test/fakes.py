@@ -236,7 +236,7 @@ class Bench:
         self.cluster = cluster
         self.reactor = Reactor()
         self.events: Events = []
-        self.store = RecordingStore(self.events, saved)
+        self.store = self._make_store(saved)
         self.transport = RecordingTransport(self.events)
         options.setdefault("rng", Random(1))
         self.node: Any = application(
@@ -245,6 +245,9 @@ class Bench:
         self.failures: list[Failure] = []
         self.node.failed.addErrback(self.failures.append)
         self.node.makeConnection(self.transport)
+
+    def _make_store(self, saved: Iterable[Record]) -> RecordingStore:
+        return RecordingStore(self.events, saved)
 
     def hear(self, sender: NodeId, *messages: PeerMessage, incarnation: int = INCARNATION) -> None:
         """Datagrams come from a peer. Nothing is done about them before the next turn."""

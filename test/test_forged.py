@@ -14,7 +14,16 @@ from txpaxos.snapshots import Policy
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run, encode_batch, new_session
-from txpaxos.wire.peer_messages import AskAudit, Audit, FetchSnapshot, Hello, PeerMessage, Proof, SnapshotPart
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    FetchSnapshot,
+    Hello,
+    Introduction,
+    PeerMessage,
+    Proof,
+    SnapshotPart,
+)
 
 FORGED = encode_batch([Run(new_session(b"nobody signed it", 0), 1, 0, (b"forged",))])
 
@@ -178,6 +187,22 @@ def test_a_forged_datagram_settles_no_incarnation() -> None:
     joined.cut_off("a")
     rest = joined.lead_of_the_rest(joined.nodes["a"])
     joined.wait(rest.submit(b"without a"))  # So c is heard.
+
+
+def test_no_datagram_makes_an_empty_folder_a_voter(joined: Joined) -> None:
+    """It has forgotten what it promised, and only those that have met it know."""
+    joined.kill("c")
+    joined.cut_off("c")
+    store = joined.stores["c"] = type(joined.stores["c"])()
+    store.incarnation = 99
+    joined.start("c")
+    for sender in "ab":
+        joined.nodes["c"]._acquaintances.meet(sender, STORE_INCARNATION)
+        lie = Introduction(votes=True, met=99, together=True, unchanged=True)
+        forge(joined, "c", sender, lie)
+        speak(joined, "c", sender, Hello(), lie)
+    joined.reactor.spend(2.0)
+    assert joined.nodes["c"]._meeting.voter is None
 
 
 def test_silent_strangers_keep_no_peer_out() -> None:

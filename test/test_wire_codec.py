@@ -222,11 +222,20 @@ def test_name_that_cannot_be_sent(make: Callable[[], object], reason: str) -> No
         make()
 
 
+SAMPLE = CODEC.encode(AboutSubject("x", Prepare(BALLOT)))
+
+
 def test_longest_subject() -> None:
-    longest = AboutSubject("x" * 65535, Prepare(BALLOT))
-    assert CODEC.decode(CODEC.encode(longest)).message == longest
-    with pytest.raises(ValueTooLarge, match="65536 bytes"):
-        CODEC.encode(AboutSubject("x" * 65536, Prepare(BALLOT)))
+    for subject in ("x" * 512, "x"):
+        message = AboutSubject(subject, Prepare(BALLOT))
+        assert CODEC.decode(CODEC.encode(message)).message == message
+    for subject in ("x" * 513, ""):
+        with pytest.raises(ValueTooLarge, match=f"{len(subject)} bytes"):
+            CODEC.encode(AboutSubject(subject, Prepare(BALLOT)))
+        body_at = 26 + SAMPLE[25]
+        name = subject.encode()
+        with pytest.raises(CodecError, match="name of its subject"):
+            CODEC.decode(reseal(SAMPLE[:body_at] + len(name).to_bytes(2, "big") + name + SAMPLE[body_at + 3 :]))
 
 
 def test_integer_that_does_not_fit() -> None:

@@ -52,17 +52,20 @@ class Applier:
     def admits(self, value: bytes, chosen: bool) -> bool:
         """Whether ``value``, which a peer proposes or says to be chosen, is one that this node could apply.
 
-        :raises UnknownVersion: if it is chosen, and of another release: this node cannot go on.
-        """
+        One of another release is not. Where such a one is chosen this node stays behind, and says why; it does not
+        stop, for then a peer that lies could stop it."""
         if value == NO_OP:
             return True
         try:
             runs = decode_batch(value)
         except UnknownVersion as error:
-            if chosen:
-                raise
             if (more := self._lines.admits("version")) is not None:
-                self.log.error("a value is refused: {reason}{more}", reason=str(error), more=more)
+                line = (
+                    "a value is refused, and this node goes no further: {reason}{more}"
+                    if chosen
+                    else ("a value is refused: {reason}{more}")
+                )
+                self.log.error(line, reason=str(error), more=more)
             return False
         except CodecError:
             return False

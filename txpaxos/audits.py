@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import PaxosError
+from txpaxos.log_lines import Sparing
 from txpaxos.wire.peer_messages import AskAudit, Audit, AuditsHeard
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class Audits:
         # Of slots at which nodes differ: what was told of it last and how often, and the lines that were logged.
         self._told: dict[Slot, tuple[dict[NodeId, Word], int]] = {}
         self._logged: dict[tuple[Slot, str], None] = {}
+        self._lines = Sparing()
         self._condemned = False
 
     # from this node
@@ -295,7 +297,9 @@ class Audits:
     def _say(self, text: str, slot: Slot, line: str) -> None:
         if (slot, line + text) not in self._logged:
             self._logged[slot, line + text] = None
-            self.log.critical(text, line=line, node=self._node)
+            more = self._lines.admits("differs")
+            if more is not None:
+                self.log.critical(text + "{more}", line=line, node=self._node, more=more)
         while len(self._logged) > 4 * KEPT:
             del self._logged[next(iter(self._logged))]
 

@@ -36,6 +36,7 @@ from txpaxos.wire.peer_messages import (
     Challenge,
     Fetching,
     FetchSnapshot,
+    Introduction,
     PeerMessage,
     Refusal,
     SnapshotPart,
@@ -49,6 +50,7 @@ WAYS: dict[type[Any], Way] = {
     Truncated: Way.OWN_STREAM,
     SnapshotPart: Way.OWN_STREAM,
     Audit: Way.OWN_STREAM,
+    Introduction: Way.OWN_STREAM,
     AuditsHeard: Way.OWN_STREAM,
     Fetching: Way.THEIR_STREAM,
 }

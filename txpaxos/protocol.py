@@ -66,6 +66,7 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.transfer import TransferLimits
+from txpaxos.wire.codec import SUBJECT_BYTES_MAX as SUBJECT_BYTES_MAX
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run, check_run
 from txpaxos.wire.peer_messages import (
@@ -87,7 +88,6 @@ from txpaxos.wire.peer_messages import (
 
 T = TypeVar("T")
 
-SUBJECT_BYTES_MAX = 512
 UNHEARD_SECONDS = 2.0
 """A leader that has not heard a peer for so long, or for four heartbeats if that is longer, says so in its status."""
 

@@ -41,6 +41,15 @@ KINDS = {
         "test_storage_snapshot_faults",
         "test_transfer",
     ),
+    "forger": (
+        "test_client_door_limits",
+        "test_forged",
+        "test_hostile",
+        "test_log_lines",
+        "test_open_files",
+        "test_streams",
+        "test_wire_items",
+    ),
     "process": ("test_processes", "test_save_before_send_strace"),
     "statistics": ("test_elections",),
 }

@@ -6,9 +6,8 @@ import click
 
 from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
-from txpaxos.cli.running import CommandError, request, run
+from txpaxos.cli.running import request, run
 from txpaxos.cluster import Cluster
-from txpaxos.errors import CommandFailed
 
 
 @click.command("submit", cls=CommandWithNumbers, short_help="Have a command applied on every node, once.")
@@ -26,9 +25,4 @@ def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
     txpaxos submit +5
     txpaxos submit --cluster cluster.toml -- -5
     """
-    try:
-        result = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command)))
-    except CommandFailed as error:
-        counts = "the command is in the log and counts as applied, so sending it again makes another one of it"
-        raise CommandError(f"{error}; {counts}") from None
-    print_value(result)
+    print_value(run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command))))

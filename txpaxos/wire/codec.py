@@ -73,7 +73,7 @@ from txpaxos.wire.peer_messages import (
 )
 
 PEER_MAGIC = b"\x97P"
-SUBJECT_BYTES_MAX = 2**16 - 1
+SUBJECT_BYTES_MAX = 512
 FORWARD_BYTES_UNCOUNTED = 2**20
 
 # Kind numbers are never used again for something else.
@@ -194,7 +194,7 @@ class Codec:
     def encode(self, message: PeerMessage) -> bytes:
         """The bytes of a message from this node.
 
-        :raises ValueTooLarge: if it is about a subject whose name is longer than 65,535 bytes.
+        :raises ValueTooLarge: if it is about a subject whose name has no bytes, or more than 512.
         :raises OverflowError: if it holds an integer of 2**64 or more.
         """
         if isinstance(message, AboutSubject):
@@ -219,15 +219,18 @@ class Codec:
 
 def _pack_about_subject(message: AboutSubject) -> bytes:
     subject = message.subject.encode()
-    if len(subject) > SUBJECT_BYTES_MAX:
-        raise ValueTooLarge(f"subject name of {len(subject)} bytes: choose one of at most {SUBJECT_BYTES_MAX}")
+    if not 0 < len(subject) <= SUBJECT_BYTES_MAX:
+        raise ValueTooLarge(f"subject name of {len(subject)} bytes: choose one of 1 to {SUBJECT_BYTES_MAX}")
     kind, body = _of_subjects.pack(message.message)
     return b"".join((len(subject).to_bytes(2, "big"), subject, bytes((kind,)), body))
 
 
 def _unpack_about_subject(body: memoryview) -> AboutSubject:
     """:raises ValueError: (of which bad UTF-8 is one) if it is none."""
-    kind_at = 2 + int.from_bytes(body[:2], "big")
+    size = int.from_bytes(body[:2], "big")
+    kind_at = 2 + size
     if len(body) <= kind_at:
         raise ValueError("cut off in the name of its subject")
+    if not 0 < size <= SUBJECT_BYTES_MAX:
+        raise ValueError(f"the name of its subject has {size} bytes, and may have 1 to {SUBJECT_BYTES_MAX}")
     return AboutSubject(str(body[2:kind_at], "utf-8"), _of_subjects.unpack(body[kind_at], body[kind_at + 1 :]))
