@@ -77,6 +77,7 @@ def test_a_node_that_the_leader_does_not_hear() -> None:
     ]
     assert unheard(statuses, None) == []
     assert unheard({**statuses, "c": None}, "b") == ["a"]  # It does not run; that is seen as it is.
+    assert unheard({**statuses, "a": None}, "b") == ["a", "c"]  # It is refused, so it runs, of another cluster perhaps.
     assert unheard({**statuses, "c": {**FOLLOWER, "up_seconds": 0.5}}, "b") == ["a"]
     assert unheard({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b") == []  # Nodes of an older release.
 

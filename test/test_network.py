@@ -24,7 +24,7 @@ from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot, Canvass, ChosenValues, Fetch, Truncated
 from txpaxos.errors import ConfigError
 from txpaxos.network import RECEIVE_BUFFER_BYTES, Network
-from txpaxos.refusals import STRANGERS_MAX
+from txpaxos.refusals import REASON_SECONDS, STRANGERS_MAX
 from txpaxos.wire import codec
 from txpaxos.wire.codec import Received
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
@@ -699,6 +699,38 @@ def test_a_peer_that_refuses_this_node_is_told_of_once(way: Way) -> None:
     ]
     assert way.network.refusals.status() == {"refuses": {}, "refused_by": {"b": "it comes from 10.9.9.9:4000"}}
     assert way.received == []
+
+
+def test_a_peer_that_tcp_does_not_reach_is_told_of(way: Way) -> None:
+    """Not at once: it takes a moment until two nodes have met."""
+
+    def speak() -> None:
+        for _ in range(40):
+            way.network.not_met("b")
+            way.tick(0.1)
+
+    assert lines_of(speak, LogLevel.warn) == []
+    assert way.network.refusals.reasons == {}
+    (line,) = lines_of(speak, LogLevel.warn)
+    assert line.startswith("node a does not hear node b: it does not reach it by TCP at 10.0.0.2:4000")
+    assert way.network.refusals.reasons == {"b": "no TCP between the two"}
+    assert way.network.heard_seconds(1.0)["b"] is None
+
+
+def test_what_has_not_come_up_for_long_is_no_reason_any_more(way: Way) -> None:
+    way.network.datagram_received(canvass(cluster="other"), B_ADDRESS)
+    way.tick(5.0)
+    assert list(way.network.refusals.reasons) == ["b"]
+    way.tick(REASON_SECONDS + 1.0)
+    assert way.network.refusals.reasons == {}
+
+
+def test_a_challenge_of_a_peer_that_is_refused_makes_it_none_that_is_heard(way: Way) -> None:
+    way.network.refuse("b", "it came back with another data folder")
+    way.network.datagram_received(Codec("test", "b").encode(Challenge(5)), B_ADDRESS)
+    way.tick(0.5)
+    assert list(way.network.refusals.reasons) == ["b"]
+    assert way.network.heard_seconds(1.0)["b"] is None
 
 
 def test_what_a_refusal_says_is_made_harmless(way: Way) -> None:

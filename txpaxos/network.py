@@ -61,6 +61,9 @@ SendDatagram: TypeAlias = Callable[[bytes, Endpoint], object]
 REFUSAL_SECONDS = 1.0
 """How often at most a peer that is not heard is told so, at the addresses that it has in our cluster file."""
 
+NOT_MET_SECONDS = 5 * REFUSAL_SECONDS
+"""A peer that speaks for so long without having a stream to us, or we to it, is told of: TCP does not get through."""
+
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 """Asked of the kernel: what arrives while the reactor is busy waits there (its default holds 166 small datagrams)."""
 
@@ -106,7 +109,9 @@ class Network:
         self._heard, self._known = self._places.heard, self._places.known
         self._ways: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {peer: [] for peer in peers}
         self._senders: dict[int, SendDatagram] = {}
-        self._refused_lately: dict[NodeId, str | None] = {}
+        self._refused_lately: set[NodeId] = set()
+        self._not_met: set[NodeId] = set()
+        self._seconds_not_met: Counter[NodeId] = Counter()
         self._tell_refused_at = 0.0
         self._streams = PeerStreams(
             *(reactor, self._codec, self._places.addresses, acquaintances, new_token, self._send_small),
@@ -147,14 +152,19 @@ class Network:
         """Look after the peers that are silent. To be called every half second or so."""
         for peer in self._heard:
             self.refusals.heard(peer)
-        if self._refused_lately and now >= self._tell_refused_at:
+            self._seconds_not_met.pop(peer, None)
+        if now >= self._tell_refused_at:
             self._tell_refused_at = now + REFUSAL_SECONDS
-            for peer, line in self._refused_lately.items():
+            for peer in self._not_met:
+                self._seconds_not_met[peer] += REFUSAL_SECONDS
+                if self._seconds_not_met[peer] >= NOT_MET_SECONDS:
+                    self._refuse_unmet(peer)
+            self._not_met.clear()
+            for peer in self._refused_lately:
                 if (reason := self.refusals.reasons.get(peer)) is not None:
                     self.send((peer,), Refusal(reason))
-                    if line is not None:
-                        self.refusals.tell(peer, reason, line)
             self._refused_lately.clear()
+        self.refusals.tick(now)
         self._places.tick(now)
 
     def heard_seconds(self, now: float) -> dict[NodeId, float | None]:
@@ -165,17 +175,20 @@ class Network:
         """What ``peer`` says is not taken. It is told the ``reason``, a few words; the log is told ``line``, once."""
         self._heard.pop(peer, None)
         self.refusals.refuse(peer, reason, line)
-        self._refused_lately.setdefault(peer, None)
+        self._refused_lately.add(peer)
 
     def not_met(self, peer: NodeId) -> None:
         """``peer`` has not shown yet, over a stream, that it is at its address. As a rule it is about to."""
+        self._heard.pop(peer, None)
+        self._not_met.add(peer)
+
+    def _refuse_unmet(self, peer: NodeId) -> None:
         place = self._places.addresses[peer]
         line = (
             f"node {self._node} does not hear node {peer}: it does not reach it by TCP at {place}, or is not reached by"
             " it: see whether TCP passes between the two, in both directions"
         )
-        self.refuse(peer, "no TCP between the two")
-        self._refused_lately[peer] = line
+        self.refuse(peer, "no TCP between the two", line)
 
     def hold(self, peer: NodeId | None) -> None:
         """Learn soon, and not from its silence, if the process of ``peer`` ends."""
@@ -233,12 +246,12 @@ class Network:
                 if self._acquaintances.has_met(sender, received.incarnation):
                     self._places.invite(sender, endpoint)
                 return
-        self._heard[sender] = endpoint
         if type(received.message) is Challenge:
             self._streams.prove(sender, received.message.token)
         elif type(received.message) is Refusal:
             self._refused_by(sender, received.message.reason)
-        else:
+        else:  # The two others say nothing of whether what it says is taken.
+            self._heard[sender] = endpoint
             self._deliver(received)
 
     def _place_changed(self, peer: NodeId) -> None:

@@ -15,6 +15,10 @@ KINDS_MAX = 16
 STRANGERS_MAX = 16
 """Lines about anybody who is no peer, together."""
 
+REASON_SECONDS = 10.0
+"""A peer that has said nothing for so long, which was not taken, is one that is not heard for no other reason than that
+it says nothing."""
+
 
 class Refusals:
     """The lines that one node has written about others.
@@ -29,6 +33,8 @@ class Refusals:
     def __init__(self, peers: Collection[NodeId]) -> None:
         self.reasons: dict[NodeId, str] = {}
         self.refused_by: dict[NodeId, str] = {}
+        self._refused: set[NodeId] = set()
+        self._refused_at: dict[NodeId, float] = {}
         self._told: dict[NodeId, set[str]] = {peer: set() for peer in peers}
         self._strangers: set[str] = set()
 
@@ -47,12 +53,20 @@ class Refusals:
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
         """``peer`` is not heard, for ``reason``. Without a ``line``, the log has been told."""
         self.reasons[peer] = reason
+        self._refused.add(peer)
         if line is not None:
             self.tell(peer, reason, line)
 
     def heard(self, peer: NodeId) -> None:
         """``peer`` is heard."""
         self.reasons.pop(peer, None)
+
+    def tick(self, now: float) -> None:
+        """Forget reasons that have not come up for some time."""
+        self._refused_at.update(dict.fromkeys(self._refused, now))
+        self._refused.clear()
+        for peer in [peer for peer in self.reasons if now - self._refused_at.get(peer, now) > REASON_SECONDS]:
+            del self.reasons[peer]
 
     def status(self) -> dict[str, dict[NodeId, str]]:
         """Who is not heard here, and who does not hear this node, and why."""

@@ -90,12 +90,13 @@ def chosen_through(statuses: Statuses) -> int:
 
 
 def unheard(statuses: Statuses, leader: str | None) -> list[str]:
-    """The nodes that answer, and that ``leader`` ought to hear and does not."""
-    leading = None if leader is None else statuses.get(leader)
+    """The nodes that run, and that ``leader`` ought to hear and does not: they answer, or it refuses what they say."""
+    leading = (None if leader is None else statuses.get(leader)) or {}
+    refused = leading.get("refuses") or {}
     return [
         node
-        for node in (leading or {}).get("unheard", ())
-        if (status := statuses.get(node)) is not None and status.get("up_seconds", 0.0) > UP_SECONDS_MIN
+        for node in leading.get("unheard", ())
+        if ((statuses.get(node) or {}).get("up_seconds", 0.0) > UP_SECONDS_MIN) or node in refused
     ]
 
 
