@@ -3,9 +3,10 @@
     python bench/snapshots.py stall    [--megabytes 100]
     python bench/snapshots.py restart  [--commands 1000000] [--after 10000]
     python bench/snapshots.py transfer [--megabytes 100] [--rounds 3]
+    python bench/snapshots.py arrive   [--megabytes 300] [--rate 6]
 
-All with the key-value store of examples/kv.py, nodes and clients on this machine. Snapshots are taken when this program
-says so, and not in their time.
+All with the key-value store of examples/kv.py, nodes and clients on this machine. But for ``arrive``, which has default
+settings, snapshots are taken when this program says so, and not in their time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,6 +233,63 @@ def transfer(megabytes: int, rounds: int) -> None:
                 await nodes.stop()
         ratio = statistics.median(ratios)
         click.echo(f"commits beside a transfer of {megabytes} MB: {ratio:.2f} of those without, median of {rounds}")
+
+    run(measure)
+
+
+@main.command()
+@click.option("--megabytes", default=300, show_default=True, help="Of the state.")
+@click.option("--rate", default=6.0, show_default=True, help="What others write meanwhile, in MB/s.")
+def arrive(megabytes: int, rate: float) -> None:
+    """From the start of a node that was away, to when it is level with the others, who are written to all the time."""
+    value_bytes = 500_000
+    keys = megabytes * 10**6 // value_bytes
+
+    async def write(reactor: Any, client: Client, until: Deferred[Any]) -> float:
+        """What is written in a second, in MB, until then. Each write begins in its time, whatever became of others."""
+        count, begun, under_way = 0, time.perf_counter(), set[Deferred[Any]]()
+
+        def done(written: Deferred[Any], _: object) -> None:
+            under_way.discard(written)
+
+        while not until.called:
+            if len(under_way) < OUTSTANDING:
+                written = client.submit(put(count % keys, bytes([count % 256]) * value_bytes))
+                under_way.add(written)
+                written.addBoth(partial(done, written))
+                count += 1
+            await deferLater(reactor, max(0.0, begun + count * value_bytes / rate / 1e6 - time.perf_counter()))
+        await _all(list(under_way))
+        return count * value_bytes / 1e6 / (time.perf_counter() - begun)
+
+    async def measure(reactor: Any) -> None:
+        with tempfile.TemporaryDirectory(prefix="txpaxos-bench-") as name:
+            nodes = LocalCluster(reactor, "bench", ("a", "b", "c"), Path(name), ["--app", f"{APP}:KeyValue"])
+            try:
+                leader = await nodes.start_all(STEP_SECONDS_MAX)
+                away = next(node for node in "abc" if node != leader)
+                await nodes.kill(away)
+                with closing(Client(reactor, nodes.cluster)) as client:
+                    for key in range(keys):
+                        await client.submit(put(key, os.urandom(value_bytes)))
+                    nodes.start(away)
+                    begun = time.perf_counter()
+
+                    def is_level(statuses: Any) -> bool:
+                        if not all(statuses.values()) or statuses[away]["transfer"]:
+                            return False
+                        applied = [status["applied_through"] for status in statuses.values()]
+                        return bool(statuses[away]["snapshot_slot"]) and max(applied) - min(applied) < 10
+
+                    level = Deferred.fromCoroutine(nodes.wait_until(is_level, "level nodes", 10 * STEP_SECONDS_MAX))
+                    written = await write(reactor, client, level)
+                    seconds = time.perf_counter() - begun
+            finally:
+                await nodes.stop()
+        click.echo(
+            f"{megabytes} MB of state: a node without it was level {seconds:.1f} s after its start,"
+            f" beside {written:.1f} MB/s of writes"
+        )
 
     run(measure)
 

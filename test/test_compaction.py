@@ -21,7 +21,7 @@ from txpaxos.storage.execute import execute_here
 from txpaxos.storage.store import DiskStore
 from txpaxos.transfer import TransferLimits
 from txpaxos.wire.commands import Run
-from txpaxos.wire.peer_messages import Audit, FetchSnapshot, SnapshotPart
+from txpaxos.wire.peer_messages import Audit, Fetching, FetchSnapshot, SnapshotPart
 
 SLOW = TransferLimits(bytes_per_second=2**19)
 POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 50))
@@ -316,6 +316,17 @@ def test_a_big_one_goes_over_the_stream_in_parts() -> None:
     assert len(set(asked)) > 5
     assert sum(count for (_, to), count in joined.streamed.items() if to == node.node) > 300_000
     assert len(node.applied) < 30
+
+
+def test_a_node_that_fetches_one_says_so_until_it_is_level(joined: Joined) -> None:
+    node = away(joined, 80)
+    assert joined.reactor.spend(20.0, lambda: agreed(joined))
+    fill(joined, 3)
+    slots = [message.slot for sender, _, message in told(joined, Fetching) if sender == node.node]
+    assert slots[0] > 0
+    assert slots[-1] == 0
+    assert node.status().compaction.transfer is None
+    assert all(other._compaction._holds.count == 0 for other in joined.nodes.values())
 
 
 def test_restart_of_a_node_that_got_one(joined: Joined) -> None:

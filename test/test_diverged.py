@@ -73,6 +73,45 @@ def diverge(joined: Joined, nodes: str) -> dict[NodeId, Any]:
     return failures
 
 
+def test_where_all_differ_all_know_it_and_stop() -> None:
+    """Also those of which one has stopped before they could hear from it in the usual way."""
+
+    class Selfish(Ledger):
+        def apply(self, slot: Slot, command: bytes) -> object:
+            if command == b"5":
+                self.lines.append(self.node.encode())
+            return super().apply(slot, command)
+
+    joined = Joined(application=Selfish, snapshot_policy=POLICY)
+    failures = diverge(joined, "abc")
+    assert {failure.value.finding.partition(": ")[2] for failure in failures.values()} == {"a against b against c"}
+
+
+def test_a_node_stops_that_differs_from_a_majority_of_which_one_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was away when the two compared. The one that is left tells it what the other had."""
+    joined = Joined(application=Moody, snapshot_policy=POLICY)
+    while joined.lead().node == "c":
+        joined.restart("c")
+    for number in range(6):
+        joined.wait(joined.lead().submit(b"%d" % number))
+    joined.reactor.spend(1.0, lambda: agreed(joined))
+    joined.cut_off("c")
+    for number in range(6, 14):
+        joined.wait(joined.lead_of_the_rest(joined.nodes["c"]).submit(b"%d" % number))
+    slots = {node.status().compaction.snapshot_slot for node in joined.nodes.values() if node.node != "c"}
+    assert len(slots) == 1
+    joined.reactor.spend(1.0)
+    stopped: list[Any] = []
+    joined.nodes["c"].failed.addErrback(stopped.append)
+    joined.kill("a")
+    joined.cut.clear()
+    events = logged(lambda: joined.reactor.spend(20.0, lambda: stopped), LogLevel.critical)
+    assert stopped[0].check(Diverged)
+    assert stopped[0].value.finding.endswith(": a, b against c")
+    assert any("who is right is not known" in event["log_format"] for event in events)
+    del joined.nodes["c"]
+
+
 def start_again(joined: Joined, name: NodeId) -> Any:
     """Start a node on what its store holds."""
     store = joined.stores[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from random import Random
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import StoreError
 from txpaxos.sessions import value_of
-from txpaxos.snapshots import SLOT_BYTES, Policy, Snapshots, Taken
+from txpaxos.snapshots import HASHES_KEPT, SLOT_BYTES, Policy, Snapshots, Taken
 from txpaxos.storage.execute import Execute, Work
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.wire.commands import Run, encode_batch
@@ -27,10 +29,13 @@ CHUNK = 3
 
 
 class Log(Application):
-    """Its state is all that was ever applied, told three commands to a chunk."""
+    """Its state is all that was ever applied, told three commands to a chunk; and ballast."""
+
+    has_ballast = False
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.ballast = b""
 
     def apply(self, slot: Slot, command: bytes) -> object:
         self.lines.append(command)
@@ -38,9 +43,12 @@ class Log(Application):
 
     def snapshot(self) -> bytes | Iterable[bytes]:
         lines = list(self.lines)
-        return (msgspec.msgpack.encode(lines[start : start + CHUNK]) for start in range(0, len(lines), CHUNK))
+        chunks = (msgspec.msgpack.encode(lines[start : start + CHUNK]) for start in range(0, len(lines), CHUNK))
+        return itertools.chain([self.ballast], chunks) if self.ballast else chunks
 
     def restore(self, chunks: Iterator[bytes]) -> None:
+        if self.has_ballast:
+            self.ballast = next(chunks)
         self.lines = [line for chunk in chunks for line in msgspec.msgpack.decode(chunk, type=list[bytes])]
 
 
@@ -62,6 +70,8 @@ class Camera:
             self.store.load()
         self.begun: list[Slot] = []
         self.taken: list[Taken] = []
+        self.reached: list[tuple[Slot, bytes]] = []
+        self.held = False
         self.snapshots = Snapshots(
             self.clock,
             self.store,
@@ -72,6 +82,8 @@ class Camera:
             Policy(log_bytes),
             self.begun.append,
             self.taken.append,
+            lambda slot, log_hash: self.reached.append((slot, log_hash)),
+            lambda: self.held,
         )
 
     def choose(self, count: int, *, idle: bool = True) -> None:
@@ -145,6 +157,62 @@ class TestWhen:
         for camera in (slow, restarted):
             for taken in camera.taken:
                 assert taken == hashes[taken.slot]
+
+    def test_of_a_big_state_at_every_second_or_fourth_slot_of_those(self) -> None:
+        """And a node that left some out, or restarted, meets the others again."""
+
+        class Big(Log):
+            has_ballast = True
+
+        steady, slow = Camera(Big()), Camera(Big())
+        for camera in (steady, slow):
+            camera.application.ballast = Random(1).randbytes(6 * 10 * (SLOT_BYTES + 100))
+        steady.choose(140)
+        assert steady.begun == [10, 20, 40, 60, 80, 120]
+        slow.choose(15)
+        slow.choose(50, idle=False)
+        slow.idle()
+        slow.choose(5)
+        restarted = slow.restored(application=Big())
+        restarted.applier.applied_through = slot = slow.begun[-1]
+        restarted.choose(140 - slot)
+        hashes = {taken.slot: taken for taken in steady.taken}
+        assert len(restarted.taken) > 2
+        for taken in restarted.taken:
+            assert taken == hashes[taken.slot]
+
+    def test_the_log_is_told_of_where_every_interval_ends(self) -> None:
+        camera = Camera()
+        camera.application.ballast = bytes(10**5)
+        camera.choose(90)
+        assert len(camera.begun) < 5
+        assert [slot for slot, _ in camera.reached] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+        for slot, log_hash in camera.reached:
+            assert camera.snapshots.log_hash(slot) == log_hash
+        assert len({camera.snapshots.log_hash(slot) for slot in range(1, 91)}) == 90
+        assert camera.snapshots.log_hash(0) == camera.snapshots.log_hash(91) == b""
+        camera.snapshots.watched.add(93)
+        camera.choose(5)
+        assert camera.reached[-1] == (93, camera.snapshots.log_hash(93))
+
+    def test_a_hash_of_the_log_is_forgotten_at_last(self) -> None:
+        camera = Camera(log_bytes=10**9)
+        camera.choose(HASHES_KEPT + 5, idle=False)
+        assert camera.snapshots.log_hash(5) == b""
+        assert camera.snapshots.log_hash(6)
+        assert camera.snapshots.log_hash(HASHES_KEPT + 5)
+
+    def test_none_while_somebody_fetches_one_but_not_for_ever(self) -> None:
+        camera = Camera()
+        camera.choose(10)
+        camera.held = True
+        camera.choose(15)
+        assert camera.begun == [10]
+        camera.choose(20)
+        assert camera.begun == [10, 40], "after twice an interval, since the state is small"
+        camera.held = False
+        camera.choose(5)
+        assert camera.begun == [10, 40, 50]
 
     def test_never_without_the_hook(self) -> None:
         class Silent(Log):

@@ -36,6 +36,7 @@ from txpaxos.testing.disk import Crash
 from txpaxos.testing.host import Host
 from txpaxos.testing.network import SimulatedNetwork, SimulatedReactor
 from txpaxos.testing.watched import watched
+from txpaxos.transfer import TransferLimits
 
 PEER_PORT = 1
 CLIENT_PORT = 2
@@ -54,6 +55,15 @@ ROTTEN_PATIENCE = 4
 KEEP_UP_CHANCE = 0.3
 MISSED_ROUNDS = (1, 1, 10)
 """Of requests by all clients, while a follower hears nothing: after many of them it may need a snapshot."""
+
+COME_BACK_CHANCE = 0.5
+AWAY_ROUNDS_MAX = 400
+"""Of requests by all clients, until the others' logs no longer reach back to where a node was when it left."""
+LEVEL_SLOTS = 8
+"""A node that lacks no more than what is on its way is level."""
+
+TRANSFER_BYTES_PER_SECOND = (2**24, 2**24, 4000, 1000)
+"""Few, so that in many runs a snapshot is longer on its way than until the next one is due."""
 
 RESULTS_KEPT_MAX = 64
 """More than any client leaves unanswered."""
@@ -121,6 +131,9 @@ class Cluster:
         self.timing = timing or Timing()
         self.snapshot_policy = snapshot_policy or Policy(self.rng.choice(SNAPSHOT_LOG_BYTES))
         self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
+        chance = Random(f"transfers {seed}")  # Of its own: what else a seed means stays as it is.
+        bytes_per_second = chance.choice(TRANSFER_BYTES_PER_SECOND)
+        self.transfer_limits = TransferLimits(bytes_per_second) if snapshot_policy is None else None
         self.names = tuple(chr(ord("a") + index) for index in range(nodes))
         self.configuration = configuration.Cluster(
             "simulated",
@@ -290,6 +303,42 @@ class Cluster:
                 raise Violation("a follower keeps up", self._unsettled())
             self.run(0.05)
         self.heal()
+
+    def come_back(self, seconds: float = 60.0) -> None:
+        """After :meth:`settle`, now and then: a node that was away until the logs of the others no longer reach back so
+        far gets a snapshot and is level within ``seconds``, though clients go on all the time.
+
+        :raises Violation: if not.
+        """
+        nodes = [host.protocol for host in self.live() if host.protocol is not None]
+        may_go = [host for host in self.live() if host.protocol is not None]
+        takes_snapshots = all(node.status().compaction.snapshot_slot for node in nodes)
+        if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > COME_BACK_CHANCE:
+            return
+        away = self.rng.choice(may_go)
+        assert away.protocol is not None, away.name
+        slot = away.protocol.status().replica.chosen_through
+        self.note(away.name, "is away until the others no longer have what it misses")
+        away.crash()
+        others = [host.protocol for host in may_go if host is not away and host.protocol is not None]
+        for _ in range(AWAY_ROUNDS_MAX):
+            if all(node._replica.log.first_slot > slot + 1 for node in others):
+                break
+            self._answer_within(5.0, "a missing node does no harm")
+        self.tally["nodes that came back under load"] += 1
+        away.start()
+        until = self.world.now + seconds
+        while not self._is_level(away, others):
+            if self.world.now >= until:
+                raise Violation("a node comes back while others write", self._unsettled())
+            for client in self.clients:
+                if not client.waiting:
+                    client.request()
+            self.run(0.05)
+
+    def _is_level(self, host: Host, others: list[PaxosProtocol]) -> bool:
+        through = max(node.applied_through for node in others)
+        return host.protocol is not None and host.protocol.applied_through >= through - LEVEL_SLOTS
 
     def fork_rng(self) -> Random:
         """Another source of chance, for a part of its own."""

@@ -68,6 +68,7 @@ def simulate(
         cluster.settle()
         cluster.calm()
         cluster.keep_up()
+        cluster.come_back()
         cluster.fail_over()
     except Violation as error:
         violation = error

@@ -33,6 +33,9 @@ class Watched(PaxosProtocol):
         self._real_install, own._applier.install = self._applier.install, self._watched_install
         self._real_finish, own._submissions.finish = self._submissions.finish, self._watched_finish
         self._real_restore, own._compaction.restore = self._compaction.restore, self._watched_restore
+        if cluster.transfer_limits is not None:
+            for part in (own._compaction._sender, own._compaction._receiver):
+                part._limits = cluster.transfer_limits
         snapshots = own._compaction._snapshots
         self._real_taken, snapshots._taken = snapshots._taken, self._watched_taken
 
