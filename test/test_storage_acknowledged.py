@@ -296,7 +296,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert mark.read() == NOTHING
     for position in range(1, 5):
         mark.saved(position)
-        assert Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5).read() == Mark(position)
+        shutil.copy(tmp_path / "acknowledged", tmp_path / "copy")
+        assert Acknowledged(Disk(), f"{tmp_path}/copy", 5).read() == Mark(position)
     mark.segment_born(7)
     mark.segments_dropped(5)
     mark.subject_born(2**256 - 1)
@@ -401,3 +402,24 @@ def test_a_crash_at_every_step_of_taking_over_leaves_what_can_be_taken_over(tmp_
 def test_an_older_program_refuses_the_folder(lab: Lab) -> None:
     with pytest.raises(StoreError, match="identity has format version 2, this program knows version 1"):
         AtomicFile(Disk(), f"{lab.good}/identity").read()
+
+
+def test_what_was_missed_once_is_missed_after_a_loss_of_power(tmp_path: Path) -> None:
+    """The first start knows it from slots that were not synced. It syncs what it knows before it refuses."""
+    for seed in range(20):
+        disk = VolatileDisk(random.Random(seed))
+        store = open_store(disk, "/data")
+        store.load()
+        for slot in range(1, 5):
+            wait(store.save([voted(slot)]))
+        disk.handles.clear()
+        disk.locked.clear()  # The process is gone, and the machine lives.
+        path = max(path for path in disk.names if path.endswith(".segment"))
+        handle = disk.open(path)
+        disk.write_at(handle, bytes(SEGMENT_BYTES - 512), 512)
+        disk.sync_data(handle)
+        for _ in range(3):
+            again = open_store(disk, "/data")
+            with pytest.raises(StoreError, match="4 frames were acknowledged"):
+                again.load()
+            disk.lose_power()

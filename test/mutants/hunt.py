@@ -31,14 +31,18 @@ KINDS = {
     ),
     "fault": (
         "test_compaction",
+        "test_disk_hangs",
         "test_disk_use",
         "test_diverged",
         "test_lost_memory",
         "test_protocol_trouble",
+        "test_storage_access",
+        "test_storage_acknowledged",
         "test_storage_damage",
         "test_storage_disk",
         "test_storage_faults",
         "test_storage_snapshot_faults",
+        "test_storage_snapshots",
         "test_transfer",
     ),
     "forger": (

@@ -126,7 +126,7 @@ class Acknowledged:
             self._disk.sync_directory(os.path.dirname(self._path))
 
     def read(self) -> Mark:
-        """What was acknowledged at least.
+        """What was acknowledged at least. It is on disk when this returns.
 
         :raises StoreError: if the file is missing or damaged, or belongs to another store."""
         with os_errors("read", self._path):
@@ -143,6 +143,8 @@ class Acknowledged:
             raise damaged(self._path, 0, "neither of the two slots that were synced in turn can be read")
         self._serial, mark = secured if noted is None else max(secured, noted, key=lambda slot: slot[0])
         self._set(mark)
+        if mark != secured[1]:
+            self.secure()  # Or a loss that is found now might be found no more after a loss of power.
         return mark
 
     def begin(self, mark: Mark) -> None:

@@ -120,8 +120,9 @@ class SimulatedCaller:
 
     @property
     def waiting(self) -> int:
-        """Commands without an answer yet, at nodes that still live."""
-        return sum(reactor.alive for reactor in self._asked)
+        """Commands without an answer yet, at nodes that still live, and whose disks do."""
+        hung = [host.reactor for host in self._cluster.hosts.values() if host.disk_hangs]
+        return sum(reactor.alive and reactor not in hung for reactor in self._asked)
 
     def stop(self) -> None:
         """Submit nothing more; go on waiting for answers."""
@@ -130,9 +131,8 @@ class SimulatedCaller:
     def request(self) -> None:
         """Submit a few commands in one turn, at one of the nodes that run."""
         cluster = self._cluster
-        hosts = [
-            host for host in cluster.hosts.values() if host.alive and host.name != cluster.ailing and not host.forgot
-        ]
+        ailing = [host for host in cluster.hosts.values() if host.disk_hangs or host.forgot or host.name == cluster.ailing]
+        hosts = [host for host in cluster.hosts.values() if host.alive and host not in ailing]
         if not hosts:
             return
         host = self._rng.choice(hosts)
@@ -247,6 +247,12 @@ class SimulatedReader:
     def request(self) -> None:
         """Read, from anywhere."""
         self._read(self._clients[0], "linearizable", None)
+
+    def request_everywhere(self) -> None:
+        """Read at each node that can be expected to answer."""
+        for host, client in zip(self._cluster.hosts.values(), self._clients[1:], strict=True):
+            if not host.lost:
+                self._read(client, "linearizable", None)
 
     def _next(self) -> None:
         if self._stopped:

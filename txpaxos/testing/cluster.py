@@ -233,6 +233,10 @@ class Cluster:
         if self.datagrams - events > 4 * beats:  # A heartbeat is answered, and a clock may drift.
             raise Violation("quiet when idle", f"{self.datagrams - events} datagrams in {seconds} s")
         self._answer_within(1.0, "prompt answers")
+        for client in self.clients:
+            if isinstance(client, SimulatedReader):
+                client.request_everywhere()
+        self._answer_within(1.0, "reads are answered at every node")
         self._step_clocks(won)
         for host in self.live():
             assert host.protocol is not None, host.name

@@ -223,6 +223,13 @@ class SimulatedDisk(Disk):
             if bit // 8 < len(copy):
                 copy[bit // 8] ^= 1 << bit % 8
 
+    def zero(self, path: str, offset: int) -> None:
+        """Zeros from ``offset`` on, on the platter and in every cache."""
+        file = self._find(path)
+        _put_on_platter(file)
+        for copy in (file.seen, file.durable):
+            copy[offset:] = bytes(len(copy) - offset)
+
     def remove(self, path: str) -> None:
         """Whoever runs the machine takes a file away for good."""
         folder, name = self._parent(path)

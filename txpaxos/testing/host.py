@@ -39,6 +39,8 @@ class Host:
     :ivar keeps_power: the next such death is the process's alone; the machine lives.
     :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
+    :ivar disk_hangs: no save ends any more, and no start of the node.
+    :ivar robbed: what was taken from its disk, so that it must not start.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
     :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
     :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
@@ -54,6 +56,8 @@ class Host:
         self.crash_in_snapshot: int | None = None
         self.keeps_power = False
         self.save_seconds = 0.0
+        self.disk_hangs = False
+        self.robbed = ""
         self.sync_fails = self.sync_fails_once = False
         self.put_aside = ""
         self.snapshots_rot = False
@@ -76,11 +80,15 @@ class Host:
         """Start the process. It may refuse, if its disk is damaged."""
         cluster = self._cluster
         assert not self.alive, self.name
+        if self.disk_hangs:
+            return
         reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
         self._saves_end_at = 0.0
         self._sync_failed = False
         try:
             self._boot(reactor)
+            if self.robbed:
+                raise Violation("what vanishes is missed", f"{self.name} starts without {self.robbed}")
         except Crash:
             self.crash()
         except StoreError as error:
@@ -197,6 +205,8 @@ class Host:
     def _execute(self, work: Callable[[], None]) -> Deferred[None]:
         """Do a save: at once, or when the slow disk has got to it."""
         world = self._cluster.world
+        if self.disk_hangs:
+            return Deferred()
         if not self.save_seconds and self._saves_end_at <= world.now:
             return execute_here(work)
         begins_at = max(world.now, self._saves_end_at)

@@ -11,7 +11,10 @@ import attrs
 
 from txpaxos.cluster import Address, Member
 from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
+from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.testing.cluster import CLIENT_PORT, PEER_PORT, Cluster
+from txpaxos.testing.disk_use import segments
+from txpaxos.testing.host import DATA
 from txpaxos.testing.network import Faults
 from txpaxos.wire.codec import Codec
 
@@ -271,6 +274,41 @@ def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
     cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
 
 
+def _dead_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's disk hangs for good. Only as many nodes as the cluster can spare for good."""
+    host = cluster.hosts[fault.node]
+    if host.alive and not host.lost and _can_spare_another(cluster):
+        host.lost = host.disk_hangs = True
+
+
+def _can_spare_another(cluster: Cluster) -> bool:
+    """Whether a quorum is left when one more node is lost."""
+    return sum(other.lost for other in cluster.hosts.values()) < (len(cluster.names) - 1) // 2
+
+
+def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The process dies, and something vanishes from its disk that it had told others of: the newest segment or its end,
+    the file of a subject, or the file that tells what must be there. It must not start again."""
+    host = cluster.hosts[fault.node]
+    if not host.alive or host.lost or not _can_spare_another(cluster):
+        return
+    host.die()
+    host.lost = True
+    disk = host.disk
+    newest = segments(disk, DATA)[-1]
+    data = disk.content(newest)
+    frames = Frames(data, SegmentHeader.unpack(data, newest), newest)
+    files = [newest, *(path for path in disk.files() if "/subjects/" in path or path.endswith("/acknowledged"))]
+    if len(frames) and rng.random() < 0.5:
+        offset = rng.choice(frames).offset
+        disk.zero(newest, offset)
+        host.robbed = f"the bytes of {newest} from {offset} on"
+    else:
+        host.robbed = rng.choice(files)
+        disk.remove(host.robbed)
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
 def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.sync_fails = True
@@ -403,6 +441,8 @@ KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
     "bad link": _bad_link,
     "slow disk": _slow_disk,
     "hung disk": _hung_disk,
+    "dead disk": _dead_disk,
+    "vanishing": _vanishing,
     "failing sync": _failing_sync,
     "full disk": _full_disk,
     "bit rot": _bit_rot,
