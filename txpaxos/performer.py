@@ -125,8 +125,8 @@ class Performer:
             self._put_off = True
             return False
         self._put_off = False
-        batch, self._queue = self._queue, []
         self.saving_since = self._clock.seconds()
+        batch, self._queue = self._queue, []
         records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
         self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
