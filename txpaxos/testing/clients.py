@@ -131,7 +131,9 @@ class SimulatedCaller:
     def request(self) -> None:
         """Submit a few commands in one turn, at one of the nodes that run."""
         cluster = self._cluster
-        ailing = [host for host in cluster.hosts.values() if host.disk_hangs or host.forgot or host.name == cluster.ailing]
+        ailing = [
+            host for host in cluster.hosts.values() if host.disk_hangs or host.forgot or host.name == cluster.ailing
+        ]
         hosts = [host for host in cluster.hosts.values() if host.alive and host not in ailing]
         if not hosts:
             return

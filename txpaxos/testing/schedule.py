@@ -277,20 +277,15 @@ def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _dead_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """The node's disk hangs for good. Only as many nodes as the cluster can spare for good."""
     host = cluster.hosts[fault.node]
-    if host.alive and not host.lost and _can_spare_another(cluster):
+    if host.alive and not host.lost and cluster.can_spare(fault.node):
         host.lost = host.disk_hangs = True
-
-
-def _can_spare_another(cluster: Cluster) -> bool:
-    """Whether a quorum is left when one more node is lost."""
-    return sum(other.lost for other in cluster.hosts.values()) < (len(cluster.names) - 1) // 2
 
 
 def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """The process dies, and something vanishes from its disk that it had told others of: the newest segment or its end,
     the file of a subject, or the file that tells what must be there. It must not start again."""
     host = cluster.hosts[fault.node]
-    if not host.alive or host.lost or not _can_spare_another(cluster):
+    if not host.alive or host.lost or not cluster.can_spare(fault.node):
         return
     host.die()
     host.lost = True
