@@ -125,17 +125,16 @@ class Performer:
             self._put_off = True
             return False
         self._put_off = False
-        self.saving_since = self._clock.seconds()
         batch, self._queue = self._queue, []
         records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
+        self.saving_since = self._clock.seconds()
         self._store.save(records).addCallback(self._saved).addErrback(self._give_up)
         return True
 
     def _saved(self, _: None) -> None:
         """The save in flight has finished: release what it covers."""
-        self.saving_since = None
-        batch, self._saving = self._saving, None
+        batch, self._saving, self.saving_since = self._saving, None, None
         assert batch is not None
         if self._turning:  # It finished on the spot; the turn that began it goes on.
             self._release_all(batch)
