@@ -131,6 +131,7 @@ class Host:
         if self.alive:
             self.crash()
         self.lost = self.forgot = True
+        self.robbed = ""  # There is nothing left that it could be missed from.
         self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
         self._cluster.checker.folder_lost(self.name)
 
