@@ -176,7 +176,7 @@ def test_peer_message(sample: PeerMessage) -> None:
     assert CODEC.decode(golden).message == sample
 
 
-@pytest.mark.parametrize(("sample", "golden"), zip(SUBJECT_SAMPLES, SUBJECTS, strict=True))
+@pytest.mark.parametrize(("sample", "golden"), list(zip(SUBJECT_SAMPLES, SUBJECTS, strict=True)))
 def test_what_is_said_only_about_subjects(sample: PeerMessage, golden: str) -> None:
     assert CODEC.encode(sample).hex() == golden
     assert CODEC.decode(bytes.fromhex(golden)).message == sample

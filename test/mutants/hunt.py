@@ -34,6 +34,7 @@ KINDS = {
         "test_disk_hangs",
         "test_disk_use",
         "test_diverged",
+        "test_forged_messages",
         "test_lost_memory",
         "test_protocol_trouble",
         "test_storage_access",
