@@ -483,9 +483,12 @@ def test_an_error_in_the_core_silences_the_node(
 ) -> None:
     """An invariant that does not hold: the node must not go on voting."""
     bench.store.slow = False
-    monkeypatch.setattr(bench.node._replica, "_may_be_accepted", lambda sender, message: True)
-    bench.hear("a", AcceptSlot(LOW, 1, b"one", 0))
-    bench.hear("a", AcceptSlot(LOW, 1, b"two", 0))  # two values in one ballot
+
+    def broken(*_: object) -> None:
+        raise BrokenInvariant("another value is chosen", 1)
+
+    monkeypatch.setattr(bench.node._replica.log, "accept", broken)
+    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
     assert [type(failure.value) for failure in bench.failures] == [BrokenInvariant]
     bench.hear("a", AcceptSlot(LOW, 2, b"", 0))
     bench.reactor.spend(10.0)

@@ -25,6 +25,7 @@ from test.fakes import (
 )
 from test.fuzz import INPUTS, nothing_kept
 from test.wire_samples import spoil
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog, Slot
 from txpaxos.errors import ApplicationLost, NodeStopped, OutcomeUnknown, QueryFailed, StoreError
 from txpaxos.protocol import READYS_WAITING_MAX, PaxosProtocol
@@ -123,15 +124,18 @@ def test_a_broken_invariant_is_told_with_its_traceback(
     logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench("b")
-    monkeypatch.setattr(bench.node._replica, "_may_be_accepted", lambda sender, message: True)
 
-    def two_values_in_one_ballot() -> None:
-        bench.hear("a", AcceptSlot(LOW, 1, b"one", 0), AcceptSlot(LOW, 1, b"two", 0))
+    def broken(*_: object) -> None:
+        raise BrokenInvariant("another value is chosen", 1)
+
+    def two_values_are_chosen() -> None:
+        monkeypatch.setattr(bench.node._replica.log, "accept", broken)
+        bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
         bench.reactor.idle()
 
-    (event,) = logged(two_values_in_one_ballot)
-    assert event["log_failure"].check(AssertionError)
-    assert bench.failures[0].check(AssertionError)
+    (event,) = logged(two_values_are_chosen)
+    assert event["log_failure"].check(BrokenInvariant)
+    assert bench.failures[0].check(BrokenInvariant)
     assert bench.said() == []
     logged_errors.clear()
 

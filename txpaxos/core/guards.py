@@ -19,6 +19,10 @@ class BrokenInvariant(AssertionError):
     """What the algorithm rests on does not hold: nothing that this node says may be relied on any more."""
 
 
+class TwoValues(BrokenInvariant):
+    """A ballot has two values. Where a peer said so, and nothing has come of it yet, that is the peer's fault."""
+
+
 def is_within_reason(ballot: Ballot, highest: Ballot) -> bool:
     """Whether ``ballot`` may be believed to be in use, where ``highest`` is the highest known."""
     return 0 <= ballot.round <= min(ROUND_MAX, highest.round + ROUNDS_AHEAD_MAX)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import accumulate
 
-from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.guards import BrokenInvariant, TwoValues
 from txpaxos.core.messages import LOWEST, Ballot, Proposal, Slot, Vote
 from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
 
@@ -115,15 +115,17 @@ class Log:
     def accept(self, ballot: Ballot, slot: Slot, value: bytes) -> Voted | Promised | None:
         """Vote, which promises too. ``None`` if the vote is on disk already, or cannot matter: the slot is chosen.
 
-        Not for a value that :meth:`contradicts` what is known."""
-        if self.contradicts(slot, value):
+        Not for a value that :meth:`contradicts` what is known.
+
+        :raises TwoValues: if this node has voted for another one in just that ballot. Nothing is changed."""
+        if (self._learned or slot <= self.chosen_through) and self.contradicts(slot, value):
             raise BrokenInvariant("another value is chosen", slot, ballot)
         if slot <= self.chosen_through:
             return self.promise(ballot)
         vote = self._votes.get(slot)
         if vote is not None and vote.ballot == ballot:
             if vote.value != value:
-                raise BrokenInvariant("two values in one ballot", slot, ballot)
+                raise TwoValues(slot, ballot)
             return self.promise(ballot)
         if ballot < self.promised:
             raise BrokenInvariant(ballot, self.promised)
@@ -136,11 +138,6 @@ class Log:
         if slot > self.chosen_through:
             return self._learned.get(slot, value) != value
         return slot >= self.first_slot and self._values[slot - self.first_slot] != value
-
-    def voted(self, ballot: Ballot, slot: Slot) -> bytes | None:
-        """The value that this node accepted at ``slot`` in just that ballot, if it is not known to be chosen yet."""
-        vote = self._votes.get(slot)
-        return vote.value if vote is not None and vote.ballot == ballot else None
 
     def knows(self, slot: Slot) -> bool:
         """Whether what is chosen at ``slot`` is known here."""
@@ -175,10 +172,10 @@ class Log:
         slot = self.chosen_through + 1
         while slot <= through:
             if slot not in self._learned:
-                value = self.voted(ballot, slot)
-                if value is None:
+                vote = self._votes.get(slot)
+                if vote is None or vote.ballot != ballot:
                     return
-                self._learned[slot] = value
+                self._learned[slot] = vote.value
             slot += 1
 
     def advance(self) -> list[Chosen]:

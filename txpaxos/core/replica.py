@@ -25,7 +25,7 @@ from typing import Any
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
-from txpaxos.core.guards import BrokenInvariant, is_within_reason
+from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason
 from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
@@ -297,6 +297,8 @@ class Replica:
 
     def _is_believed(self, sender: NodeId, ballot: Ballot) -> bool:
         """Whether ``sender`` may lead, or want to lead, with ``ballot``: it is its own, not far above all others."""
+        if ballot == self.log.promised and ballot.node == sender:
+            return True
         if ballot.node != sender:
             self.dropped["ballot of another node than its sender"] += 1
             return False
@@ -444,24 +446,17 @@ class Replica:
             values = self._values_from(message.slot)
             work.tell(sender, ChosenValues(message.slot, values, self.log.known_through(message.slot)))
             return
-        if not self._may_be_accepted(sender, message):
+        if sender != self.node and not self._admits(message.value, False):
+            self.dropped["value that cannot be applied"] += 1
+            return
+        try:
+            work.keep(self.log.accept(message.ballot, message.slot, message.value))
+        except TwoValues:
+            self.dropped["two values in one ballot"] += 1
             return
         # A leader does not wait for its own vote alone: its followers may be a quorum before that is on disk.
         work.unhurried = sender == self.node and len(self.others) >= self.proposer.quorum
-        work.keep(self.log.accept(message.ballot, message.slot, message.value))
         work.tell(sender, AcceptedSlot(message.ballot, message.slot))
-
-    def _may_be_accepted(self, sender: NodeId, message: AcceptSlot) -> bool:
-        """Whether it is the one value of its ballot, and one that can be applied."""
-        voted = self.log.voted(message.ballot, message.slot)
-        if voted is not None:
-            if voted != message.value:
-                self.dropped["two values in one ballot"] += 1
-            return voted == message.value
-        if sender == self.node or message.slot <= self.log.chosen_through or self._admits(message.value, False):
-            return True
-        self.dropped["value that cannot be applied"] += 1
-        return False
 
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
         if message.ballot != self.proposer.ballot or not self.leadership.leading:
