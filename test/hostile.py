@@ -45,7 +45,7 @@ from txpaxos.core.messages import (
     Truncated,
     Vote,
 )
-from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
+from txpaxos.core.ready import Checkpoint, DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
 from txpaxos.snapshots import Policy
 from txpaxos.wire.codec import SUBJECT_BYTES_MAX, Codec
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
@@ -98,7 +98,7 @@ class Allowed:
         self._incarnations = incarnations
         self._votes: dict[tuple[int, Ballot], bytes] = {}
         self._learned: dict[int, bytes] = {}
-        self._subjects: dict[str, Any] = {}
+        self._subjects: dict[str, DecreeState] = {}
 
     def check(self, records: Iterable[Record], known_through: int) -> None:
         """These are saved together, by a node that knows every slot up to ``known_through``.
@@ -145,7 +145,7 @@ class Allowed:
         known = ballot.node in MEMBERS or ballot == LOWEST
         return known and 0 <= ballot.round <= min(ROUND_MAX, self.round + ROUNDS_AHEAD_MAX)
 
-    def _is_subject(self, subject: str, state: Any) -> bool:
+    def _is_subject(self, subject: str, state: DecreeState) -> bool:
         before = self._subjects.get(subject)
         self._subjects[subject] = state
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
