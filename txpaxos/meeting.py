@@ -4,7 +4,8 @@ A node that lost its folder has forgotten what it promised, and cannot know that
 make a voter. There are two ways to become one, and both rest on what others have on their disks:
 
 * **Founding.** The founders are the first nodes of the cluster file, as many as are a majority. When each of them has
-  met all others and none has ever voted, they are voters. Each of them has the incarnations of the others on its disk
+  met all others and none has ever voted, they are voters. Nodes that are no founders are given a moment to say that
+  there is such a cluster already. Each of them has the incarnations of the others on its disk
   then: none can found again with any of the others in the place of which an empty folder has come. Only the loss of all
   founders' folders, which are a majority, makes a cluster found itself twice.
 * **Joining.** Every other node with an empty folder is a newcomer. It becomes a voter when a majority of all members,
@@ -16,7 +17,7 @@ make a voter. There are two ways to become one, and both rest on what others hav
   majority, without this place, what may have been chosen.
 
 A node that is no voter asks all others whether they know it, until they do, and votes. Those answer. Voters say nothing
-on their own.
+on their own, but to a node that comes under a name that they know with another folder.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from txpaxos.wire.peer_messages import Introduction
 
 ASK_SECONDS_MAX = 1.0
 """A node that is no voter asks again after so long at the latest."""
+
+OBJECTION_HEARTBEATS = 2
+"""How long founders wait, from their start, for a word of those that are none."""
 
 
 def has_voted(records: Iterable[Record]) -> bool:
@@ -93,6 +97,7 @@ class Meeting:
         self._heard: dict[NodeId, Introduction] = {}
         self._told: dict[NodeId, tuple[Introduction, float]] = {}
         self._attempts = 0
+        self._object_by = -inf
         self._complained_of: set[NodeId] = set()
 
     # from the owner
@@ -111,6 +116,7 @@ class Meeting:
                 what="found the cluster with" if self._node in self._founders else "take it in",
             )
             self.wake_at = now
+            self._object_by = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
             self.tick(now)
 
     def start_voting(self, voter: Voter, now: float) -> None:
@@ -135,6 +141,13 @@ class Meeting:
         if self.voter is None:
             self._tell(met.peer, now)
 
+    def refuse(self, peer: NodeId, now: float) -> None:
+        """``peer`` comes with another folder than the one it had, and is not heard. It is told with which it is known:
+        if it could found a cluster, it must know at once that there is one."""
+        told = self._told.get(peer)
+        if peer in self._met and (told is None or now >= told[1] + self._timing.heartbeat_seconds / 10):
+            self._tell(peer, now)
+
     def receive(self, sender: NodeId, message: Introduction, now: float) -> None:
         """A peer says who it is, and whom it knows."""
         news = attrs.evolve(message, asks=False)
@@ -149,7 +162,7 @@ class Meeting:
 
     # what follows from it
 
-    def founding(self) -> Voter | None:
+    def founding(self, now: float) -> Voter | None:
         """What to save, if all founders have met and this node is one of them, or if it has met all founders; else
         nothing.
 
@@ -163,6 +176,8 @@ class Meeting:
             return None
         founders = [PeerMet(peer, self._met[peer]) for peer in self._founders if peer in self._met]
         if len(founders) < len(self._founders) - (self._node in self._founders):
+            return None
+        if now < self._object_by and any(peer not in self._heard for peer in self._peers):
             return None
         return Voter(self._members, tuple(founders))
 
@@ -214,6 +229,8 @@ class Meeting:
         seconds = min(self._timing.heartbeat_seconds * 2.0**self._attempts, ASK_SECONDS_MAX)
         self._attempts += 1
         self.wake_at = now + seconds * self._rng.uniform(0.75, 1.25)
+        if now < self._object_by:
+            self.wake_at = min(self.wake_at, self._object_by)
 
     def _compare_founders(self, peer: NodeId, message: Introduction) -> None:
         theirs = tuple(sorted(message.founders))

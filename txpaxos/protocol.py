@@ -484,6 +484,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             return
         if not self._acquaintances.admits(sender, incarnation):
             self._network.refuse(sender, "it came back with another data folder")
+            self._meeting.refuse(sender, self._monotonic())
             return
         if WAYS.get(type(message), way) is way:
             self._receive(sender, message)
@@ -558,7 +559,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._add(self._replica.tick(now))
             self._add(self._subjects.tick(now))
             self._meeting.tick(now)
-            self._meet_later()
+            self._become_voter()
         except Exception:
             self._give_up(Failure())
         self._forward_later(now)
@@ -668,7 +669,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._meet_later()
         if self._meeting.is_over:
             return
-        voter = self._meeting.founding()
+        voter = self._meeting.founding(self._monotonic())
         if voter is not None:
             self._meeting.is_over = True
             self._save_voter(voter)
