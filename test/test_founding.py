@@ -352,9 +352,10 @@ def start_alone(field: Field, name: str, members: str) -> None:
     raise errors[0]
 
 
-def test_a_node_is_replaced() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_a_node_is_replaced(seed: int) -> None:
     """d comes in the place of c. It votes when it has what a and b know, and then it is enough beside one of them."""
-    field = Field(4, members="abc")
+    field = Field(4, seed, members="abc")
     field.start("a", "b", "c", members="abc")
     assert field.submit("c", 10) == 10
     field.kill("c")
@@ -370,8 +371,10 @@ def test_a_node_is_replaced() -> None:
     assert field.submit("d", 1) == 12
 
 
-def test_of_two_nodes_one_is_replaced() -> None:
-    field = Field(3, members="ab")
+@pytest.mark.parametrize("seed", range(4))
+def test_of_two_nodes_one_is_replaced(seed: int) -> None:
+    """Whichever of the two led: what the other one voted for names that one."""
+    field = Field(3, seed, members="ab")
     field.start("a", "b", members="ab")
     assert field.submit("a", 10) == 10
     field.kill("a", "b")
@@ -379,3 +382,25 @@ def test_of_two_nodes_one_is_replaced() -> None:
     field.run(1.0)
     assert "c" in field.voters
     assert field.submit("c", 1) == 11
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) -> None:
+    field = Field(4, seed, members="abc")
+    field.start("a", "b", "c", members="abc")
+    field.run(1.0)
+    asked = field.node("c")
+    for value in (b"red", b"blue"):
+        field.checker.asking("colour", value)
+    field.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
+    field.hosts["c"].reactor.run(asked.ask, "colour", b"red")
+    while not any("subjects/" in path for path in field.hosts["a"].disk.files()):
+        field.run(0.0001)
+    field.kill("c", "a", "b")
+    field.network.heal()
+    field.start("a", "b", "d", members="abd")
+    field.run(2.0)
+    answers: list[Any] = []
+    field.hosts["d"].reactor.run(lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
+    field.run(2.0)
+    assert answers in ([b"red"], [b"blue"])

@@ -436,10 +436,8 @@ def test_a_ballot_is_its_senders_and_not_beyond_reason() -> None:
     answers: tuple[tuple[str, SubjectMessage], ...] = (
         (other, Promise(Ballot(1, "c"), None)),
         (other, Promise(Ballot(1, "a"), blue)),
-        (other, Promise(Ballot(1, "a"), Proposal(Ballot(0, "x"), b"blue"))),
         (other, Nack(Ballot(1, "c"), Ballot(2, "b"))),
         (other, Nack(Ballot(1, "a"), Ballot(1, "a"))),
-        (other, Nack(Ballot(1, "a"), Ballot(2, "x"))),
         (beyond, Nack(Ballot(1, "a"), Ballot(2**64 - 1, "b"))),
     )
     for name, message in answers:

@@ -229,8 +229,12 @@ class ClientConnection(Protocol):
             if not isinstance(request, Here):
                 raise CodecError("a node's message came from a client")
             return
-        if self._door.node.disk_hangs and _needs_disk(request):
+        if self._door.node.disk_hangs and _needs_others(request):
             self._door.node.counters["client sent to another node, since the disk hangs"] += 1
+            self.close()
+            return
+        if self._door.node.is_forgotten and _needs_others(request):
+            self._door.node.counters["client of a node with a lost folder"] += 1
             self.close()
             return
         task = _Task(request, _count(request), _size_bytes(request))
@@ -448,7 +452,9 @@ class ClientDoor(ServerFactory):
         self.log.failure("a client's answer could not be made", failure=failure)
 
     def _leader_changed(self) -> None:
-        if self.node.disk_hangs:  # What they wait for may take for ever here; at another node it does not.
+        if (
+            self.node.disk_hangs or self.node.is_forgotten
+        ):  # What they wait for may take for ever here; at another node it does not.
             self.stop()
             return
         data = self.welcome()  # Once for all: there may be thousands.
@@ -456,8 +462,8 @@ class ClientDoor(ServerFactory):
             connection.welcome(data)
 
 
-def _needs_disk(request: Request) -> bool:
-    """Whether a request has to wait for a disk that hangs."""
+def _needs_others(request: Request) -> bool:
+    """Whether a request has to wait for this node's disk, or for other nodes."""
     return not (isinstance(request, StatusRequest) or (isinstance(request, Read) and request.local))
 
 

@@ -64,6 +64,7 @@ class Meeting:
     :param incarnation: of this node's folder.
     :param send: called with a peer and what to tell it.
     :ivar voter: what says on this node's disk that it is a voter; ``None`` until it is one.
+    :ivar is_forgotten: whether this node's folder is new, and a peer knows it with another: it is not heard.
     :ivar is_over: whether nothing is left to be found out. Its owner says so.
     :ivar wake_at: when :meth:`tick` is next due; infinite for never.
     """
@@ -80,7 +81,7 @@ class Meeting:
         send: Callable[[NodeId, Introduction], None],
     ) -> None:
         self.voter: Voter | None = None
-        self.is_over = False
+        self.is_over = self.is_forgotten = False
         self.wake_at = inf
         self._node = node
         self._members = tuple(members)
@@ -154,6 +155,7 @@ class Meeting:
         if self._heard.get(sender) != news:
             self._heard[sender] = news
             if self.voter is None:
+                self.is_forgotten = any(heard.met not in (0, self._incarnation) for heard in self._heard.values())
                 self._attempts = min(self._attempts, 1)
                 self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds)
                 self._compare_founders(sender, message)

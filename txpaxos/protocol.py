@@ -299,6 +299,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Whether a save takes so long that this node has left its part to the others, until the disk works again."""
         return self._hung_since is not None and len(self.cluster.members) > 1
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether this node's data folder is new, and others know it with another: they do not hear it."""
+        return self._meeting.is_forgotten
+
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
         ``starting``."""
@@ -532,8 +537,11 @@ class PaxosProtocol(Application, DatagramProtocol):
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
                 case Introduction():
+                    was_forgotten = self.is_forgotten
                     self._meeting.receive(sender, message, now)
                     self._become_voter()
+                    if was_forgotten != self.is_forgotten:
+                        self._tell_watchers()
                 case Hello() | Challenge() | Proof() | Refusal():
                     pass
                 case _:

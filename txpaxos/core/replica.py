@@ -378,7 +378,7 @@ class Replica:
         known_through = promise.first_slot + len(promise.values) - 1
         last = known_through
         for slot, ballot, value in promise.votes:
-            if not (last < slot and ballot <= promise.ballot and ballot.node in self.members):
+            if not last < slot or ballot > promise.ballot:  # It may name a node that was replaced since.
                 return False
             if not self._admits(value, False):
                 return False
@@ -409,9 +409,8 @@ class Replica:
         if message.ballot.node != self.node or message.promised <= message.ballot:
             self.dropped["refusal of nothing"] += 1
             return
-        if message.promised.node not in self.members or not is_within_reason(
-            message.promised, self.proposer.highest_seen
-        ):
+        # What was promised may name a node that was replaced since.
+        if not is_within_reason(message.promised, self.proposer.highest_seen):
             self.dropped["ballot beyond reason"] += 1
             return
         self.leadership.observe_nack(sender, message, now)

@@ -229,10 +229,10 @@ class Subjects:
             case Promise():
                 is_own, ballot = message.ballot.node == self.node, message.ballot
                 if message.accepted is not None:
-                    is_own &= message.accepted.ballot <= ballot and message.accepted.ballot.node in self.members
+                    is_own &= message.accepted.ballot <= ballot  # Of a node, perhaps, that was replaced since.
             case Nack():
                 is_own, ballot = message.ballot.node == self.node, message.promised
-                is_own &= ballot > message.ballot and ballot.node in self.members
+                is_own &= ballot > message.ballot
             case Accepted():  # pragma: no branch
                 is_own, ballot = message.ballot.node in self.members, message.ballot
         if not is_own:

@@ -51,7 +51,8 @@ class Refusal:
 
 @attrs.frozen
 class Introduction:
-    """A node that is no voter yet to every other: this is who I am, do you know me? And the answer to that.
+    """A node that is no voter yet to every other: this is who I am, do you know me? And the answer to that. Whom the
+    sender has met, and that it votes, is on its disk first.
 
     :ivar votes: whether the sender is a voter.
     :ivar met: the incarnation of the receiver that is on the sender's disk; 0 if they have not met.
