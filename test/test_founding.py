@@ -6,7 +6,7 @@ Every rule of the simulator's checker is on, so a node that votes and may not br
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from random import Random
 from typing import Any
@@ -62,18 +62,22 @@ class Field(Cluster):
         for name in names:
             self.hosts[name].crash()
 
+    def on(self, name: str, call: Callable[..., object], *arguments: object) -> None:
+        """Call something in the process of a node."""
+        reactor = self.hosts[name].reactor
+        assert reactor is not None, name
+        reactor.run(call, *arguments)
+
     def submit(self, name: str, number: int, seconds: float = 5.0) -> Any:
         """The total that comes of adding ``number`` at a node; ``None`` if no answer comes."""
-        host, answers = self.hosts[name], list[Any]()
-        assert host.reactor is not None
+        answers: list[Any] = []
 
         def submit() -> None:
-            assert host.protocol is not None
-            answer: Deferred[Any] = host.protocol.submit(b"%d" % number)
+            answer: Deferred[Any] = self.node(name).submit(b"%d" % number)
             answer.addCallback(answers.append)
             answer.addErrback(lambda _: None)
 
-        host.reactor.run(submit)
+        self.on(name, submit)
         until = self.world.now + seconds
         while not answers and self.world.now < until:
             self.run(0.01)
@@ -106,7 +110,7 @@ def members_of(names: str) -> dict[str, Member]:
 def test_all_vote_and_one_leads_soon(nodes: int) -> None:
     field = Field(nodes)
     field.start(*field.names)
-    field.run(0.05)
+    field.run(0.15)
     assert field.voters == "abcde"[:nodes]
     field.run(0.5)
     assert sorted(field.roles().values()).count("leader") == 1
@@ -193,7 +197,7 @@ def test_a_founder_that_dies_with_the_founding_is_not_missed_long() -> None:
     field.start("a", "b", "c")
     while field.voters != "abc":
         field.run(0.001)
-    assert field.world.now < 0.05
+    assert field.world.now < 0.15
     field.kill("a")
     assert field.submit("c", 6) == 6
 
@@ -393,7 +397,7 @@ def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) 
     for value in (b"red", b"blue"):
         field.checker.asking("colour", value)
     field.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
-    field.hosts["c"].reactor.run(asked.ask, "colour", b"red")
+    field.on("c", asked.ask, "colour", b"red")
     while not any("subjects/" in path for path in field.hosts["a"].disk.files()):
         field.run(0.0001)
     field.kill("c", "a", "b")
@@ -401,6 +405,6 @@ def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) 
     field.start("a", "b", "d", members="abd")
     field.run(2.0)
     answers: list[Any] = []
-    field.hosts["d"].reactor.run(lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
+    field.on("d", lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
     field.run(2.0)
     assert answers in ([b"red"], [b"blue"])

@@ -16,8 +16,9 @@ make a voter. There are two ways to become one, and both rest on what others hav
   which it knows nothing: then it first catches up with a leader that leads without it. That leader has asked a
   majority, without this place, what may have been chosen.
 
-A node that is no voter asks all others whether they know it, until they do, and votes. Those answer. Voters say nothing
-on their own, but to a node that comes under a name that they know with another folder.
+A node that is no voter asks all others whether they know it, until they do, and votes. Those answer. Voters say
+something on their own only when they meet a peer for the first time, and to a node that comes under a name that they
+know with another folder.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ from txpaxos.wire.peer_messages import Introduction
 
 ASK_SECONDS_MAX = 1.0
 """A node that is no voter asks again after so long at the latest."""
+
+EAGER_ATTEMPTS = 8
+"""So often a node that is no voter does not wait long to ask again, when it seems that it would be answered."""
+
+OBJECTION_SECONDS = 5.0
+"""So long counts the word of a peer that knows this node with another folder. It says so again."""
 
 OBJECTION_HEARTBEATS = 2
 """How long founders wait, from their start, for a word of those that are none."""
@@ -64,8 +71,8 @@ class Meeting:
     :param incarnation: of this node's folder.
     :param send: called with a peer and what to tell it.
     :ivar voter: what says on this node's disk that it is a voter; ``None`` until it is one.
-    :ivar is_forgotten: whether this node's folder is new, and a peer knows it with another: it is not heard.
     :ivar is_over: whether nothing is left to be found out. Its owner says so.
+    :ivar catches_up: whether it has to catch up with a leader first, and is about to. Its owner says so, too.
     :ivar wake_at: when :meth:`tick` is next due; infinite for never.
     """
 
@@ -81,7 +88,7 @@ class Meeting:
         send: Callable[[NodeId, Introduction], None],
     ) -> None:
         self.voter: Voter | None = None
-        self.is_over = self.is_forgotten = False
+        self.is_over = self.catches_up = False
         self.wake_at = inf
         self._node = node
         self._members = tuple(members)
@@ -99,6 +106,8 @@ class Meeting:
         self._told: dict[NodeId, tuple[Introduction, float]] = {}
         self._attempts = 0
         self._object_by = -inf
+        # When a peer said last, or somebody in its name, that it knows this node with another folder.
+        self._objected_at: dict[NodeId, float] = {}
         self._complained_of: set[NodeId] = set()
 
     # from the owner
@@ -139,8 +148,7 @@ class Meeting:
     def on_disk(self, met: PeerMet, now: float) -> None:
         """This node has met a peer, and will know it again after a crash."""
         self._met[met.peer] = met.incarnation
-        if self.voter is None:
-            self._tell(met.peer, now)
+        self._tell(met.peer, now)
 
     def refuse(self, peer: NodeId, now: float) -> None:
         """``peer`` comes with another folder than the one it had, and is not heard. It is told with which it is known:
@@ -149,13 +157,27 @@ class Meeting:
         if peer in self._met and (told is None or now >= told[1] + self._timing.heartbeat_seconds / 10):
             self._tell(peer, now)
 
+    def take_hint(self, sender: NodeId, message: Introduction, now: float) -> None:
+        """This came in a way in which it may have been forged. Nobody becomes a voter by it. That somebody votes who
+        knows this node with another folder keeps it from that for a while; what else it tells is asked for again."""
+        if self.voter is not None:
+            return
+        if message.votes and message.met not in (0, self._incarnation):
+            self._objected_at[sender] = now
+        elif self._attempts < EAGER_ATTEMPTS:
+            self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds / 10)
+
+    def is_forgotten(self, now: float) -> bool:
+        """Whether this node's folder is new, and a peer knows it with another."""
+        return any(now < objected_at + OBJECTION_SECONDS for objected_at in self._objected_at.values())
+
     def receive(self, sender: NodeId, message: Introduction, now: float) -> None:
         """A peer says who it is, and whom it knows."""
         news = attrs.evolve(message, asks=False)
         if self._heard.get(sender) != news:
             self._heard[sender] = news
             if self.voter is None:
-                self.is_forgotten = any(heard.met not in (0, self._incarnation) for heard in self._heard.values())
+                self._objected_at.pop(sender, None)
                 self._attempts = min(self._attempts, 1)
                 self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds)
                 self._compare_founders(sender, message)
@@ -171,7 +193,7 @@ class Meeting:
         In a cluster of two a quorum is both, so whoever is new there needs no more than to have met the other: that one
         has all that was ever chosen."""
         if sum(self._knows_me(peer) and heard.unchanged for peer, heard in self._heard.items()) >= self._quorum:
-            return Voter(self._members)
+            return Voter(self._members)  # No objection can be true then.
         if any(not self._knows_me(peer) for peer in self._founders if peer != self._node):
             return None
         if len(self._members) > 2 and (self._node not in self._founders or self._is_founded_without_me()):
@@ -179,7 +201,7 @@ class Meeting:
         founders = [PeerMet(peer, self._met[peer]) for peer in self._founders if peer in self._met]
         if len(founders) < len(self._founders) - (self._node in self._founders):
             return None
-        if now < self._object_by and any(peer not in self._heard for peer in self._peers):
+        if self.is_forgotten(now) or (now < self._object_by and any(peer not in self._heard for peer in self._peers)):
             return None
         return Voter(self._members, tuple(founders))
 
@@ -220,7 +242,7 @@ class Meeting:
             asks=asks or (self.voter is None and not self._knows_me(peer)),
         )
         told = self._told.get(peer)
-        if told is None or told[0] != message or now >= told[1] + self._timing.heartbeat_seconds / 2:
+        if asks or told is None or told[0] != message or now >= told[1] + self._timing.heartbeat_seconds / 20:
             self._told[peer] = message, now
             self._send(peer, message)
 
@@ -228,7 +250,7 @@ class Meeting:
         if all(map(self._is_sure_of, self._peers)):
             self.wake_at = inf
             return
-        seconds = min(self._timing.heartbeat_seconds * 2.0**self._attempts, ASK_SECONDS_MAX)
+        seconds = min(self._timing.heartbeat_seconds * 2.0 ** min(self._attempts, EAGER_ATTEMPTS), ASK_SECONDS_MAX)
         self._attempts += 1
         self.wake_at = now + seconds * self._rng.uniform(0.75, 1.25)
         if now < self._object_by:

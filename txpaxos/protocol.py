@@ -302,7 +302,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     @property
     def is_forgotten(self) -> bool:
         """Whether this node's data folder is new, and others know it with another: they do not hear it."""
-        return self._meeting.is_forgotten
+        return self._meeting.is_forgotten(self._monotonic())
 
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
@@ -502,6 +502,12 @@ class PaxosProtocol(Application, DatagramProtocol):
             return
         now = self._monotonic()
         match message:
+            case Introduction():
+                was_forgotten = self.is_forgotten
+                self._meeting.take_hint(sender, message, now)
+                self._meet_later()
+                if self.is_forgotten and not was_forgotten:
+                    self._tell_watchers()
             case ChosenValues() | Truncated():
                 self._add(self._replica.take_hint(sender, now))
             case Audit() | AuditsHeard() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
@@ -537,11 +543,8 @@ class PaxosProtocol(Application, DatagramProtocol):
                 case AboutSubject():
                     self._add(self._subjects.receive(sender, message, now))
                 case Introduction():
-                    was_forgotten = self.is_forgotten
                     self._meeting.receive(sender, message, now)
                     self._become_voter()
-                    if was_forgotten != self.is_forgotten:
-                        self._tell_watchers()
                 case Hello() | Challenge() | Proof() | Refusal():
                     pass
                 case _:
@@ -679,16 +682,17 @@ class PaxosProtocol(Application, DatagramProtocol):
             return
         voter = self._meeting.founding(self._monotonic())
         if voter is not None:
-            self._meeting.is_over = True
             self._save_voter(voter)
-        elif self._meeting.is_known():
-            self._meeting.is_over = True
+        elif self._meeting.is_known() and not self._meeting.catches_up:
+            self._meeting.catches_up = True
             members = tuple(self.cluster.members)
             # The leader answers once a quorum has told it, after this question, that it leads. This node tells nothing.
             self._reads.catch_up().addCallbacks(lambda _: self._save_voter(Voter(members)), lambda _: None)
 
     def _save_voter(self, voter: Voter) -> None:
-        self._performer.add(Ready(save=(voter,), answers=(voter,)))
+        if not self._meeting.is_over:
+            self._meeting.is_over = True
+            self._performer.add(Ready(save=(voter,), answers=(voter,)))
 
     def _start_voting(self, voter: Voter) -> None:
         """``voter`` is on disk."""
