@@ -111,7 +111,7 @@ class Network:
         self._senders: dict[int, SendDatagram] = {}
         self._refused_lately: set[NodeId] = set()
         self._not_met: set[NodeId] = set()
-        self._seconds_not_met: Counter[NodeId] = Counter()
+        self._seconds_not_met: dict[NodeId, float] = {}
         self._tell_refused_at = 0.0
         self._streams = PeerStreams(
             *(reactor, self._codec, self._places.addresses, acquaintances, new_token, self._send_small),
@@ -156,8 +156,8 @@ class Network:
         if now >= self._tell_refused_at:
             self._tell_refused_at = now + REFUSAL_SECONDS
             for peer in self._not_met:
-                self._seconds_not_met[peer] += REFUSAL_SECONDS
-                if self._seconds_not_met[peer] >= NOT_MET_SECONDS:
+                seconds = self._seconds_not_met[peer] = self._seconds_not_met.get(peer, 0.0) + REFUSAL_SECONDS
+                if seconds >= NOT_MET_SECONDS:
                     self._refuse_unmet(peer)
             self._not_met.clear()
             for peer in self._refused_lately:

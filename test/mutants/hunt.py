@@ -54,8 +54,9 @@ KINDS = {
         "test_open_files",
         "test_streams",
         "test_wire_items",
+        "test_guests",
     ),
-    "process": ("test_processes", "test_save_before_send_strace"),
+    "process": ("test_processes", "test_save_before_send_strace", "test_moving_nodes", "test_node_process"),
     "statistics": ("test_elections",),
 }
 """What kind of test a file holds. The others hold unit tests."""
