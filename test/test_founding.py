@@ -397,7 +397,9 @@ def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) 
     for value in (b"red", b"blue"):
         field.checker.asking("colour", value)
     field.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
-    field.on("c", asked.ask, "colour", b"red")
+    reactor = field.hosts["c"].reactor
+    assert reactor is not None
+    reactor.run(asked.ask, "colour", b"red")
     while not any("subjects/" in path for path in field.hosts["a"].disk.files()):
         field.run(0.0001)
     field.kill("c", "a", "b")
@@ -405,6 +407,8 @@ def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) 
     field.start("a", "b", "d", members="abd")
     field.run(2.0)
     answers: list[Any] = []
-    field.on("d", lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
+    reactor = field.hosts["d"].reactor
+    assert reactor is not None
+    reactor.run(lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
     field.run(2.0)
     assert answers in ([b"red"], [b"blue"])

@@ -156,7 +156,7 @@ class Network:
         if now >= self._tell_refused_at:
             self._tell_refused_at = now + REFUSAL_SECONDS
             for peer in self._not_met:
-                seconds = self._seconds_not_met[peer] = self._seconds_not_met.get(peer, 0.0) + REFUSAL_SECONDS
+                self._seconds_not_met[peer] = seconds = self._seconds_not_met.get(peer, 0.0) + REFUSAL_SECONDS
                 if seconds >= NOT_MET_SECONDS:
                     self._refuse_unmet(peer)
             self._not_met.clear()
