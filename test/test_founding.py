@@ -110,9 +110,9 @@ def members_of(names: str) -> dict[str, Member]:
 def test_all_vote_and_one_leads_soon(nodes: int) -> None:
     field = Field(nodes)
     field.start(*field.names)
-    field.run(0.15)
+    field.run(0.2)
     assert field.voters == "abcde"[:nodes]
-    field.run(0.5)
+    field.run(0.3)
     assert sorted(field.roles().values()).count("leader") == 1
     assert field.submit("a", 5, 0.5) == 5
 

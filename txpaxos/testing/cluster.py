@@ -85,6 +85,11 @@ def counter_workload(rng: Random) -> bytes:
     return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
 
 
+def _member(name: NodeId) -> configuration.Member:
+    """Where a node is: on a host of its own name."""
+    return configuration.Member(configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT))
+
+
 class Cluster:
     """A whole cluster in one process.
 
@@ -135,15 +140,7 @@ class Cluster:
         bytes_per_second = chance.choice(TRANSFER_BYTES_PER_SECOND)
         self.transfer_limits = TransferLimits(bytes_per_second) if snapshot_policy is None else None
         self.names = tuple(chr(ord("a") + index) for index in range(nodes))
-        self.configuration = configuration.Cluster(
-            "simulated",
-            {
-                name: configuration.Member(
-                    configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT)
-                )
-                for name in self.names
-            },
-        )
+        self.configuration = configuration.Cluster("simulated", {name: _member(name) for name in self.names})
         self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
         self.violation: Violation | None = None
         self.ailing: NodeId | None = None
