@@ -89,6 +89,20 @@ def test_a_call_is_cancelled_put_off_or_hurried(timers: Timers, seconds: float) 
                 change()
 
 
+def test_a_call_in_the_next_turn_that_cannot_be_cancelled(timers: Timers) -> None:
+    """In its order, and also when the clock steps back before it comes."""
+    timers.set("first", 0)
+    timers.clock.call_soon(lambda: timers.call("second"))
+    kept = timers.set("third", 0)
+    assert timers.clock.getDelayedCalls() == [timers.clock._soon[0][0], kept]
+    timers.reactor.step(-HOUR)
+    timers.reactor.turn()
+    assert timers.names == []
+    timers.reactor.spend(2 * WATCH_SECONDS)
+    assert timers.names == ["first", "second", "third"]
+    assert timers.reactor.getDelayedCalls() == []
+
+
 def test_without_a_call_the_reactor_has_none(timers: Timers) -> None:
     calls = [timers.set("x", 1.0 + number) for number in range(3)]
     for call in calls:
@@ -269,7 +283,7 @@ async def main(reactor):
     try:
         await client.submit(b"+1", deadline_seconds=1.5)
     except NotChosen:
-        print("deadline", round(time.monotonic() - began, 1) < 5, flush=True)
+        print("deadline", time.monotonic() - began < 30, flush=True)
     waiting = client.submit(b"+5")
     member = cluster.members["a"]
     node = Counter(reactor, "a", cluster, DiskStore("data", cluster.name, "a", reactor=reactor))

@@ -222,6 +222,7 @@ class Client:
         """A node answered something."""
         match message:
             case Answer(first, results):
+                self._route.answered()
                 for number, result in enumerate(results, first):
                     self._finish(number, _decoded(_unpack, result))
             case AskAnswer(number, value):
@@ -266,9 +267,11 @@ class Client:
         self.waiting_bytes += request.size_bytes
         if deadline_seconds is not None:
             request.deadline = self._clock.callLater(deadline_seconds, self._give_up, request.number)
-        if self._route.is_ready:
+        route = self._route
+        if route.is_ready:
             self._outbox.add(request)
-        self._route.want()
+        if route.current is None or not route.is_watching:
+            route.want()
         return request.answer
 
     def _forget(self, number: int, _: Deferred[Any]) -> None:
@@ -295,7 +298,7 @@ class Client:
     def _finish(self, number: int, result: Any) -> None:
         request = self._take(number)
         if request is not None:
-            if request.needs_quorum:
+            if request.message is not None and request.needs_quorum:  # Commands have said so together.
                 self._route.answered()
             request.answer.callback(result)
 

@@ -95,6 +95,7 @@ class Route:
     :param follows_leader: whether to go where the leader is.
     :ivar current: the connection on which requests go; it may not stand yet.
     :ivar is_ready: whether something can be sent on it.
+    :ivar is_watching: whether time is counted while something has no answer.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Route:
         owner: Owner,
     ) -> None:
         self.current: Connection | None = None
+        self.is_ready = self.is_watching = False
         self._reactor = reactor
         self._clock = clock
         self._codec = codec
@@ -134,11 +136,6 @@ class Route:
         self._findings: dict[str, str] = {}
         self._closed = False
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests can be sent now."""
-        return self.current is not None and self.current.welcome is not None
-
     # from the client
 
     def want(self) -> None:
@@ -164,6 +161,7 @@ class Route:
             if timer is not None and timer.active():
                 timer.cancel()
         self._retry = self._tick_call = None
+        self.is_ready = self.is_watching = False
         if self.current is not None:
             self.current.close()
         self._drop_probes()
@@ -196,6 +194,7 @@ class Route:
                 self._probes.remove(connection)
             return
         self.current = None
+        self.is_ready = False
         self._owner.end()
         self._unreachable = connection.node
         if self._closed:
@@ -228,6 +227,7 @@ class Route:
             self._retry.cancel()
             self._retry = None
         self.current = connection
+        self.is_ready = False
         self._owner.end()
         self._stalled = self._leaderless = 0
         if connection.welcome is not None:
@@ -241,6 +241,7 @@ class Route:
 
     def _begin(self, connection: Connection) -> None:
         self._failures = 0
+        self.is_ready = True
         self._owner.begin(connection)
         if self._tick_call is None and self._any_due():
             self._start_ticks()
@@ -321,6 +322,7 @@ class Route:
 
     def _schedule(self, ticks: int) -> None:
         self._ticks = ticks
+        self.is_watching = True
         self._tick_call = self._clock.callLater(ticks * self._tick_seconds, self._tick)
 
     def _tick(self) -> None:
@@ -329,6 +331,7 @@ class Route:
             self._pass()
         finally:  # Whatever that raised, the next one comes, and comes once.
             self._tick_call = None
+            self.is_watching = False
             due = self._any_due()
             if not self._closed and (due or self._probes):
                 current = self.current

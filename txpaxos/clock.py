@@ -127,8 +127,9 @@ class MonotonicClock:
         self._queue: list[tuple[float, int, TimedCall]] = []
         self._alarm: IDelayedCall | None = None
         self._alarm_at = 0.0
-        # Those that are due at once, each with its time, and the reactor's call for all of them.
-        self._soon: deque[tuple[TimedCall, float]] = deque()
+        # Those that are due at once, each with its time, and the reactor's call for all of them. A call that cannot be
+        # cancelled is just a function.
+        self._soon: deque[tuple[TimedCall | Callable[[], object], float]] = deque()
         self._soon_alarm: IDelayedCall | None = None
         self._watcher: _StepWatcher | None = None
         if hasattr(reactor, "watch_clock"):
@@ -150,10 +151,18 @@ class MonotonicClock:
             self.schedule(call)
         return call
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call ``function`` in the reactor's next turn, as ``callLater(0, function)`` does, for less: there is no way
+        back."""
+        self._soon.append((function, 0.0))
+        if self._soon_alarm is None:
+            self._soon_alarm = self._reactor.callLater(0, self._run_soon)
+
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """As in Twisted."""
         entries = [*self._soon, *((call, when) for when, _, call in self._queue)]
-        return list(dict.fromkeys(call for call, when in entries if call.is_due_at(when)))
+        calls = (call for call, when in entries if isinstance(call, TimedCall) and call.is_due_at(when))
+        return list(dict.fromkeys(calls))
 
     @property
     def is_idle(self) -> bool:
@@ -196,7 +205,9 @@ class MonotonicClock:
             while count:
                 count -= 1
                 call, when = self._soon.popleft()
-                if call.is_due_at(when):
+                if type(call) is not TimedCall:
+                    call()  # type: ignore[operator]
+                elif call.is_due_at(when):
                     call.run()
         finally:  # If one raises, that is the reactor's to log, and the others are called all the same.
             if self._soon and self._soon_alarm is None:

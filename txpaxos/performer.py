@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from txpaxos.clock import MonotonicClock
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.ready import Ready, Record
 from txpaxos.storage.store import Store
@@ -35,7 +35,7 @@ class Performer:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: MonotonicClock,
         store: Store,
         refill: Callable[[], None],
         release: Callable[[Ready], None],
@@ -49,7 +49,7 @@ class Performer:
         self._queue: list[Ready] = []
         self._saving: list[Ready] | None = None
         self._releasing: deque[Ready] = deque()
-        self._scheduled: IDelayedCall | None = None
+        self._scheduled = False
         self._turning = False
         self._put_off = False
         self._stopped = False
@@ -75,19 +75,18 @@ class Performer:
         """Have a turn at the end of this reactor turn, if none is due already."""
         if self._turning or self._stopped:
             return
-        if self._scheduled is None:
-            self._scheduled = self._clock.callLater(0, self._start_turn)
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.call_soon(self._start_turn)
 
     def stop(self) -> None:
         """Perform nothing more."""
         self._stopped = True
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
 
     def _start_turn(self) -> None:
-        self._scheduled = None
-        self._turn()
+        self._scheduled = False
+        if not self._stopped:
+            self._turn()
 
     def _turn(self, saved: list[Ready] | None = None) -> None:
         """Save and release until nothing is left to do, or a save takes its time.
