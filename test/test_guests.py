@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from test.fakes import THREE, StreamTransport, framed
 from test.test_network import B_ADDRESS, NAMES, Way, lines_of
 from txpaxos.cluster import Cluster
 from txpaxos.core.messages import Canvass
-from txpaxos.wire.codec import Codec
+from txpaxos.wire import codec
 from txpaxos.wire.peer_messages import Hello, Proof
+
+Codec = partial(codec.Codec, members="abc")
 
 
 def canvass_of(incarnation: int) -> bytes:
