@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-SHARED = frozenset({"_rng", "_timing", "_limits"})
+SHARED = frozenset({"_rng", "_timing", "_limits", "_admits"})
 """Attributes of the core's classes that are the same in all copies."""
 
 CONSTANT = SHARED | {"_handlers", "_log"}

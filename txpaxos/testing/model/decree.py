@@ -153,7 +153,7 @@ class EssentialLearner(Part[essential.Learner]):
         return () if running.chosen is None else (running.chosen,)
 
     def forget_counts(self, running: essential.Learner) -> None:
-        running.voters = {}
+        running.voters, running.values = {}, {}
 
     def counts(self, message: Message) -> bool:
         return True
@@ -191,7 +191,7 @@ class DecreePart(Part[Running]):
     def forget_counts(self, running: Running) -> None:
         decree = self.decree(running)
         forget_promises(decree.proposer, self.voters)
-        decree.learner.voters = {}
+        decree.learner.voters, decree.learner.values = {}, {}
 
     def counts(self, message: Message) -> bool:
         return isinstance(message, Promise | Accepted)
