@@ -249,7 +249,7 @@ def test_clients_get_from_it_what_needs_no_disk(cluster: Cluster) -> None:
     cluster.run(2.0)
     assert caller.ended[2].check(OutcomeUnknown, NotChosen)
     assert leader.protocol is not None
-    assert leader.protocol.counters["client sent to another node, since the disk hangs"] > 0
+    assert leader.protocol.counters["client sent elsewhere: the disk hangs"] > 0
 
 
 # --------------------------------------------------------------------- stopping

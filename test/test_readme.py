@@ -35,7 +35,7 @@ SOURCE = "".join(
 )
 """All that runs in a node."""
 
-SENDER_UNTOLD = {"ChosenValues", "Hello", "SnapshotPart", "Truncated"}
+SENDER_UNTOLD = {"Challenge", "ChosenValues", "Finding", "Hello", "Inquiry", "Proof", "SnapshotPart", "Truncated"}
 """Messages whose docstrings do not tell who sends them: answers, but for the first on a stream."""
 
 
@@ -224,6 +224,7 @@ def test_every_option_is_described() -> None:
 
 def test_every_count_is_described() -> None:
     counted = set(re.findall(r'(?:counters|dropped)\["([^"]+)"\]', SOURCE))
+    counted |= {f"... {what}" for what in re.findall(r'counters\[f"\{[^}]*\} ([^"]+)"\]', SOURCE)}
     assert keys(section(OPERATIONS, "Status")) == counted
 
 

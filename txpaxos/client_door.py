@@ -230,7 +230,7 @@ class ClientConnection(Protocol):
                 raise CodecError("a node's message came from a client")
             return
         if self._door.node.disk_hangs and _needs_others(request):
-            self._door.node.counters["client sent to another node, since the disk hangs"] += 1
+            self._door.node.counters["client sent elsewhere: the disk hangs"] += 1
             self.close()
             return
         if self._door.node.is_forgotten and _needs_others(request):
