@@ -287,7 +287,7 @@ def test_port_in_use(tmp_path: Path, door: str, kind: socket.SocketKind) -> None
         if kind == socket.SOCK_STREAM:
             taken.listen()
         said = refusal(nodes.command("a"))
-    assert said.startswith(f"node a cannot start: Couldn't listen on {address}: ")
+    assert said.startswith(f"node a cannot start: Couldn't listen on {address} (")
     assert "Address already in use" in said
 
 
