@@ -143,7 +143,7 @@ def test_diary_of_each_life(node: Node) -> None:
     assert stretch.begin == NOTHING
     assert [(one.input, one.result) for one in stretch.applied] == [(("put", "huge-0", f"{n}"), n) for n in range(1, 9)]
     assert all(mark == state_of(stretch.applied[: mark.revision]).mark() for mark in first.told)
-    assert len(first.told) >= 2
+    assert len(first.told) >= 1
     empty, rest = second.stretches
     assert empty == Stretch(NOTHING)
     assert rest.begin == first.told[-1]
