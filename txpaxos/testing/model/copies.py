@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from functools import cache
-from types import MethodType
+from functools import cache, partial
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType
 from typing import Any
 
 import attrs
@@ -18,32 +18,50 @@ CONSTANT = SHARED | {"_handlers", "_log"}
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 
 
+_PLAIN: set[type[Any]] = set(ATOMS)
+"""The classes found so far of things that need no copy: they never change."""
+
+
 def clone(thing: Any, clones: dict[int, Any] | None = None) -> Any:
     """A copy that shares nothing with ``thing`` that could change.
 
     :param clones: those made so far, by the ``id`` of their originals: what was one object stays one.
     """
     kind: Any = type(thing)
-    if kind in ATOMS or _is_frozen(kind):
+    if kind in _PLAIN:
         return thing
     clones = {} if clones is None else clones
-    if kind is list:
-        return [clone(item, clones) for item in thing]
+    if kind is list or kind is tuple:
+        return kind([item if type(item) in _PLAIN else clone(item, clones) for item in thing])
     if isinstance(thing, dict):
         copy = kind()
         for key, value in thing.items():
-            copy[key] = clone(value, clones)
+            copy[key] = value if type(value) in _PLAIN else clone(value, clones)
         return copy
     if kind is set:
         return set(thing)  # Of what can be hashed, so it is frozen.
     if kind is MethodType:
         return MethodType(thing.__func__, clone(thing.__self__, clones))
-    if id(thing) not in clones:
-        copy = clones[id(thing)] = object.__new__(kind)
-        for name in _names(kind) or vars(thing):
+    if kind is FunctionType:
+        return _clone_function(thing, clones)
+    if kind is partial:
+        return partial(clone(thing.func, clones), *[clone(argument, clones) for argument in thing.args])
+    known = clones.get(id(thing))
+    if known is None:
+        if _is_frozen(kind):
+            _PLAIN.add(kind)
+            return thing
+        known = clones[id(thing)] = object.__new__(kind)
+        names = _names(kind)
+        if not names:
+            attributes = known.__dict__
+            for name, value in thing.__dict__.items():
+                plain = type(value) in _PLAIN or name in SHARED
+                attributes[name] = value if plain else clone(value, clones)
+        for name in names:
             value = getattr(thing, name)
-            object.__setattr__(copy, name, value if name in SHARED else clone(value, clones))
-    return clones[id(thing)]
+            object.__setattr__(known, name, value if type(value) in _PLAIN else clone(value, clones))
+    return known
 
 
 def freeze(thing: Any) -> object:
@@ -65,10 +83,21 @@ def freeze(thing: Any) -> object:
 def _is_frozen(kind: type[Any]) -> bool:
     """Whether what is of that class never changes. (attrs gives no hash to what does.)"""
     frozen_attrs = attrs.has(kind) and kind.__hash__ is not None
-    return frozen_attrs or issubclass(kind, tuple | frozenset | enum.Enum)
+    frozen_tuple = issubclass(kind, tuple) and kind is not tuple
+    return frozen_attrs or frozen_tuple or issubclass(kind, frozenset | enum.Enum | type | BuiltinFunctionType)
+
+
+def _clone_function(function: FunctionType, clones: dict[int, Any]) -> FunctionType:
+    """The function, with copies of what it closes over."""
+    if function.__closure__ is None:
+        return function
+    cells = tuple(CellType(clone(cell.cell_contents, clones)) for cell in function.__closure__)
+    return FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
 
 
 @cache
 def _names(kind: type[Any]) -> tuple[str, ...]:
-    """The fields of a class of attrs; of any other, none."""
-    return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else ()
+    """The fields of a class of attrs, the slots of one that has them; of any other, none."""
+    if attrs.has(kind):
+        return tuple(field.name for field in attrs.fields(kind))
+    return tuple(getattr(kind, "__slots__", ()))

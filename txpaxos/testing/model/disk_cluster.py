@@ -1,0 +1,348 @@
+"""Three nodes, of which one has a disk that all may happen to, and two never fail.
+
+Here a message and its answer are one step. What a node would send in a state, it may send in that state at any time, to
+one node: so there is no network to be kept beside the nodes. A message that waits while its sender goes on is one that
+comes too late; for those there are the other models. The answer may be lost.
+
+What must hold is what all of it is for: at a slot one value is chosen, as the votes say that were ever cast, and what a
+node takes for chosen is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import attrs
+
+from txpaxos.core.messages import NO_OP, HeartbeatAck, Message, NodeId, Slot, Vote
+from txpaxos.core.ready import Ready, Voted
+from txpaxos.core.replica import Replica
+from txpaxos.testing.model.disk import Belief
+from txpaxos.testing.model.disk_world import NODE, Step
+from txpaxos.testing.model.log import TIMING, ReplicaPart
+from txpaxos.testing.model.node import Event, Sent
+from txpaxos.testing.model.parts import NOW, STILL
+from txpaxos.testing.model.states import States
+from txpaxos.testing.model.stored import EMPTY, FOLDER, Replicas, StoredNode
+from txpaxos.testing.model.stored_model import Budget, Left, Spent, StoredModel
+from txpaxos.testing.model.verdict import Verdict
+
+MEMBERS = ("a", "b", NODE)
+OFFERED = {"a": b"A", "b": b"B", NODE: b"C"}
+BEGIN = "is backed, and starts a ballot"
+TOO_LONG = frozenset({"has waited too long for promises", "has not heard a quorum for too long"})
+"""Moves that are not made: others can do what follows all the same."""
+
+
+@attrs.frozen
+class ClusterBounds:
+    """What keeps it finite, and what keeps it small.
+
+    :ivar ballots: how many each node may start.
+    :ivar led: a node that leads from the beginning, and the one that has promised it that.
+    :ivar apart: two nodes that do not hear each other, if any.
+    :ivar slots: up to which slot is proposed.
+    :ivar segment_saves: so many saves fill a segment of the journal.
+    :ivar anywhere: whether power is lost at each system call, or only when nothing is under way.
+    """
+
+    ballots: Mapping[NodeId, int]
+    slots: Slot
+    budget: Budget
+    led: tuple[NodeId, NodeId] | None = None
+    apart: frozenset[NodeId] = frozenset()
+    segment_saves: int = 1
+    anywhere: bool = True
+
+
+@attrs.frozen(cache_hash=True)
+class Place:
+    """One of the nodes.
+
+    :ivar number: of its replica; of the node that has a disk, the number of the node, or of the platter.
+    :ivar cast: all votes that it ever cast. ``begun``: how many ballots it has started.
+    """
+
+    number: int
+    runs: bool = True
+    cast: frozenset[Vote] = frozenset()
+    begun: int = 0
+
+
+Places = tuple[Place, Place, Place]
+
+
+@attrs.frozen
+class Done:
+    """What comes of something that a node does: what it is then, what it sends, what a loss of power may leave."""
+
+    place: Place
+    sends: tuple[Sent, ...]
+    left: Left = ()
+    wrong: str = ""
+
+
+class Reliable:
+    """A node that never fails: all it says is on its disk."""
+
+    def __init__(self, part: ReplicaPart) -> None:
+        self.part = part
+        self._replicas = Replicas(part)
+
+    def initial(self) -> Place:
+        """As it starts for the first time."""
+        return Place(
+            self._replicas.number(self._replicas.one(Replica(self.part.node, MEMBERS, STILL, NOW, (), TIMING)))
+        )
+
+    def replica(self, place: Place) -> Replica:
+        """What runs there."""
+        return self._replicas.of(place.number)
+
+    def do(self, place: Place, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
+        """Do it, and take what it asks itself."""
+        replica, sends, votes = self.replica(place), [], set(place.cast)
+        todo: list[tuple[Any, ...]] = [(act, *arguments)]
+        for one in todo:
+            ready, replica = self._replicas.do(replica, *one)
+            votes |= {
+                Vote(record.slot, record.ballot, record.value) for record in ready.save if isinstance(record, Voted)
+            }
+            for to, message in _sent(ready):
+                if to == self.part.node:
+                    todo.append((Replica.receive, to, message, NOW))
+                else:
+                    sends.append((to, message))
+        return Done(attrs.evolve(place, number=self._replicas.number(replica), cast=frozenset(votes)), tuple(sends))
+
+
+class Stored:
+    """The node that has a disk."""
+
+    def __init__(self, part: ReplicaPart, bounds: ClusterBounds) -> None:
+        self.part = part
+        self.model = StoredModel(NODE, MEMBERS, bounds.slots, bounds.segment_saves, part=part, sure="acknowledged")
+        self._anywhere = bounds.anywhere
+
+    def initial(self) -> Place:
+        """An empty folder."""
+        return Place(self.model.platter(EMPTY), runs=False)
+
+    def replica(self, place: Place) -> Replica:
+        """What runs there."""
+        return self.model.running(place.number).replica
+
+    def do(self, place: Place, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
+        """Do it, and take what it asks itself."""
+        return self.move(place, name, partial(StoredNode.do_all, act=act, arguments=arguments))
+
+    def move(
+        self, place: Place, name: Hashable, act: Callable[[StoredNode], None], begins: bool = False
+    ) -> Done | None:
+        """Do it; nothing, if the store does not want that now."""
+        moved = self.model.move(place.number, name, act, begins)
+        if moved is None:
+            return None
+        after = attrs.evolve(place, number=moved.after, cast=place.cast | set(moved.voted))
+        sends = tuple((to, message) for to, message in moved.sends if to != NODE)
+        return Done(after, sends, moved.left if self._anywhere else (), moved.wrong)
+
+
+class DiskCluster:
+    """All states of the three nodes."""
+
+    def __init__(self, bounds: ClusterBounds) -> None:
+        self.bounds = bounds
+        parts = [ReplicaPart(member, MEMBERS, OFFERED[member], bounds.slots) for member in MEMBERS]
+        self._stored = Stored(parts[2], bounds)
+        self._nodes: tuple[Reliable | Stored, ...] = (Reliable(parts[0]), Reliable(parts[1]), self._stored)
+        self._states = States()
+        self._verdict = Verdict(range(3), (*OFFERED.values(), NO_OP))
+        self._casts: dict[frozenset[Vote], int] = {}
+        self._offers: dict[tuple[int, Replica], Any] = {}
+
+    # the space
+
+    def initial(self) -> int:
+        """All of them as they are for the first time, but that one may lead."""
+        places = cast(Places, tuple(node.initial() for node in self._nodes))
+        started = self._stored.model.start(places[2].number)
+        assert not isinstance(started, str), started
+        places = _with(places, 2, attrs.evolve(places[2], number=started.after, runs=True))
+        if self.bounds.led is not None:
+            leader, follower = map(MEMBERS.index, self.bounds.led)
+            node = self._nodes[leader]
+            begun = node.do(places[leader], BEGIN, _lead, node.part, BEGIN)
+            assert begun is not None
+            places = _with(places, leader, attrs.evolve(begun.place, begun=1))
+            (prepare,) = (message for to, message in begun.sends if to == MEMBERS[follower])
+            promised = self._receive(places, follower, MEMBERS[leader], prepare)
+            assert promised is not None
+            places = _with(places, follower, promised.place)
+            (promise,) = (message for _, message in promised.sends)
+            leads = self._receive(places, leader, MEMBERS[follower], promise)
+            assert leads is not None
+            places = _with(places, leader, leads.place)
+        return self._states.number(places, Spent())
+
+    def fold(self, state: int) -> int:
+        """Nothing here has only another name."""
+        return state
+
+    def successors(self, state: int) -> Iterator[Step]:
+        """Where one step leads."""
+        holds, spent = cast(tuple[Places, Spent], self._states.of(state))
+        for index, place in enumerate(holds):
+            if place.runs:
+                yield from self._from_node(holds, spent, index)
+        yield from self._from_disk(holds, spent)
+
+    # what nodes say to each other
+
+    def _from_node(self, places: Places, spent: Spent, index: int) -> Iterator[Step]:
+        node, place = self._nodes[index], places[index]
+        moves, offers = self._may(index, place)
+        for name, begins in moves:
+            if not begins or place.begun < self.bounds.ballots.get(MEMBERS[index], 0):
+                done = node.do(place, name, _lead, node.part, name)
+                if done is not None:
+                    done = attrs.evolve(done, place=attrs.evolve(done.place, begun=place.begun + begins))
+                    yield from self._after(places, spent, index, done, (Event(MEMBERS[index], name),))
+        for to, message in offers:
+            if places[MEMBERS.index(to)].runs and not self.bounds.apart >= {to, MEMBERS[index]}:
+                yield from self._delivered(places, spent, index, MEMBERS.index(to), message)
+
+    def _may(self, index: int, place: Place) -> tuple[list[tuple[str, bool]], list[Sent]]:
+        """What a node may do of itself that changes it; and what it may send, as it is."""
+        node = self._nodes[index]
+        replica = node.replica(place)
+        key = index, place.number
+        if key not in self._offers:
+            moves, offers = [], {}
+            for move in node.part.moves(replica):
+                if move.name in TOO_LONG:
+                    continue
+                done = node.do(place, move.name, _lead, node.part, move.name)
+                if move.begins or done is None or done.place.number != place.number or done.wrong:
+                    moves.append((move.name, move.begins))
+                else:
+                    offers.update(dict.fromkeys(done.sends))
+            self._offers[key] = moves, list(offers)
+        known: tuple[list[tuple[str, bool]], list[Sent]] = self._offers[key]
+        return known
+
+    def _delivered(self, places: Places, spent: Spent, sender: int, receiver: int, message: Message) -> Iterator[Step]:
+        """A message arrives; and the answer does, or does not."""
+        name = MEMBERS[sender]
+        done = self._receive(places, receiver, name, message)
+        if done is None:
+            return
+        answers = [one for to, one in done.sends if to == name and not isinstance(one, HeartbeatAck)]
+        happened = Event(MEMBERS[receiver], "takes", name, message, sends=tuple((name, answer) for answer in answers))
+        if done.place != places[receiver] or done.wrong:
+            yield from self._after(places, spent, receiver, done, (happened,))
+        if done.wrong or not answers:
+            return
+        places = _with(places, receiver, done.place)
+        events = [happened]
+        for answer in answers:
+            taken = self._receive(places, sender, MEMBERS[receiver], answer)
+            if taken is not None:
+                events.append(Event(name, "takes", MEMBERS[receiver], answer))
+                yield from self._after(places, spent, sender, taken, tuple(events))
+                if taken.wrong:
+                    return
+                places = _with(places, sender, taken.place)
+
+    def _receive(self, places: Places, index: int, sender: NodeId, message: Message) -> Done | None:
+        return self._nodes[index].do(places[index], (sender, message), Replica.receive, sender, message, NOW)
+
+    # what happens to the disk
+
+    def _from_disk(self, places: Places, spent: Spent) -> Iterator[Step]:
+        place, model = places[2], self._stored.model
+        if not place.runs:
+            yield from self._start(places, spent, ())
+            for harm in model.harms(place.number, spent, self.bounds.budget):
+                yield self._step(
+                    _with(places, 2, attrs.evolve(place, number=harm.platter)), harm.spent, _event(harm.what)
+                )
+            return
+        for platter, _ in model.known(place.number).left:
+            yield from self._lose_power(places, spent, platter, _event("loses power"))
+        may_begin = spent.snapshots < self.bounds.budget.snapshots
+        acts = list(model.acts(place.number, may_begin))
+        if may_begin:
+            known = model.known(place.number).chosen_through
+            for index in range(2):
+                slot = self._nodes[index].replica(places[index]).log.chosen_through
+                if slot > known:
+                    receive = partial(StoredNode.receive_snapshot, slot=slot)
+                    acts.append((f"receives a snapshot at {slot}", receive, True))
+        for what, act, begins in acts:
+            done = self._stored.move(place, what, act, begins)
+            if done is not None:
+                after = spent._replace(snapshots=spent.snapshots + begins)
+                yield from self._after(places, after, 2, done, _event(what))
+
+    def _lose_power(self, places: Places, spent: Spent, platter: int, events: tuple[Event, ...]) -> Iterator[Step]:
+        """The node that has a disk is down, if something may happen to that; else it starts at once."""
+        places = _with(places, 2, attrs.evolve(places[2], number=platter, runs=False))
+        if any(True for _ in self._stored.model.harms(platter, spent, self.bounds.budget)):
+            yield self._step(places, spent, events)
+        else:
+            yield from self._start(places, spent, events)
+
+    def _start(self, places: Places, spent: Spent, events: tuple[Event, ...]) -> Iterator[Step]:
+        place, model = places[2], self._stored.model
+        started = model.start(place.number)
+        if isinstance(started, str):
+            return
+        votes = place.cast | set(model.known(started.after).votes.values())
+        up = attrs.evolve(place, number=started.after, runs=True, cast=votes)
+        left = tuple((platter, call) for platter, call in started.left if platter != place.number)
+        done = Done(up, (), left if self.bounds.anywhere else ())
+        yield from self._after(places, spent, 2, done, (*events, *_event("starts")))
+
+    # what comes of it
+
+    def _after(self, places: Places, spent: Spent, index: int, done: Done, events: tuple[Event, ...]) -> Iterator[Step]:
+        """The states after what a node did, and those in which it lost power on the way."""
+        if done.wrong:
+            yield self.initial(), events, done.wrong
+            return
+        for platter, call in done.left:
+            yield from self._lose_power(places, spent, platter, (*events, *_event(f"loses power after {call}")))
+        yield self._step(_with(places, index, done.place), spent, events)
+
+    def _step(self, places: Places, spent: Spent, events: tuple[Event, ...]) -> Step:
+        votes = []
+        beliefs: set[Belief] = set()
+        for index, place in enumerate(places):
+            number = self._casts.setdefault(place.cast, len(self._casts))
+            votes.append(self._verdict.cast(0, number, place.cast))
+            if place.runs:
+                log = self._nodes[index].replica(place).log
+                beliefs |= {*enumerate(log.values_from(log.first_slot), log.first_slot), *log._learned.items()}
+        wrong = self._verdict.of(votes, self._verdict.believed(beliefs))
+        return self._states.number(places, spent), events, wrong
+
+
+def _lead(replica: Replica, part: ReplicaPart, name: str) -> Ready:
+    """Make the move of that name."""
+    return next(move for move in part.moves(replica) if move.name == name).act(replica)
+
+
+def _sent(ready: Ready) -> Iterable[Sent]:
+    return [(to, envelope.message) for envelope in ready.send for to in envelope.to]
+
+
+def _with(places: Places, index: int, place: Place) -> Places:
+    changed: Sequence[Place] = [*places[:index], place, *places[index + 1 :]]
+    return cast(Places, tuple(changed))
+
+
+def _event(what: str) -> tuple[Event, ...]:
+    return (Event(NODE, what.replace(f"{FOLDER}/", "")),)

@@ -1,0 +1,228 @@
+"""One node, its store and its disk, in the middle of a cluster that goes on without it.
+
+Of the others only what they may send is here, all of it at any time. They have chosen a value at every slot, in the
+ballot :data:`LATER`, and need no vote of this node. Before that somebody proposed another value, in :data:`EARLIER`,
+which was chosen nowhere: so this node may have voted for it, and must never take that vote for what was chosen.
+
+A state is a node that runs, or a platter from which it may start, and beside it the node's :class:`Past`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import attrs
+
+from txpaxos.core.messages import (
+    LOWEST,
+    AcceptedSlot,
+    AcceptSlot,
+    Ballot,
+    ChosenValues,
+    Heartbeat,
+    Message,
+    NodeId,
+    PrepareLog,
+    PromiseLog,
+    Slot,
+    Vote,
+)
+from txpaxos.testing.model.disk import Violation, require
+from txpaxos.testing.model.node import Event
+from txpaxos.testing.model.states import States
+from txpaxos.testing.model.stored import EMPTY, FOLDER, StoredNode
+from txpaxos.testing.model.stored_model import Act, Budget, Known, Moved, Spent, StoredModel
+from txpaxos.testing.model.words import show
+
+NODE, MEMBERS = "c", ("a", "b", "c")
+EARLIER, LATER, HIGHEST = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "a")
+STALE, CHOSEN = b"stale", b"chosen"
+
+Step: TypeAlias = tuple[int, tuple[Event, ...], str]
+"""The state after it, what happened, and what is wrong, if anything is."""
+
+
+@attrs.frozen
+class DiskBounds:
+    """What keeps it finite, and what keeps it small.
+
+    :ivar slots: at so many slots values are chosen.
+    :ivar stale: at these slots another value was proposed.
+    :ivar segment_saves: so many saves fill a segment of the journal.
+    :ivar owed_max: with a slow disk, messages are taken while so many saves wait at most; 0 if it is fast.
+    :ivar promises: whether there is a candidate that asks for a promise and is not heard of again.
+    :ivar dominate: see :class:`States`.
+    """
+
+    slots: Slot
+    stale: tuple[Slot, ...]
+    budget: Budget
+    segment_saves: int = 1
+    owed_max: int = 0
+    promises: bool = False
+    dominate: bool = True
+
+
+@attrs.frozen(cache_hash=True)
+class Past:
+    """What the node has told others.
+
+    :ivar promised: the highest ballot it promised.
+    :ivar votes: the last vote at each slot that it told of.
+    :ivar excused: votes that it need not have on disk: they were told before its snapshots were put aside. But it may
+        promise nothing about their slots.
+    """
+
+    promised: Ballot = LOWEST
+    votes: tuple[Vote, ...] = ()
+    excused: frozenset[Vote] = frozenset()
+
+    def told(self, votes: Iterable[Vote], ballots: Iterable[Ballot]) -> Past:
+        """And these votes were told, and these ballots promised."""
+        last = {vote.slot: vote for vote in self.votes}
+        for vote in votes:
+            last[vote.slot] = max(vote, last.get(vote.slot, vote))
+        return attrs.evolve(self, promised=max([self.promised, *ballots]), votes=tuple(sorted(last.values())))
+
+    def judge_start(self, known: Known) -> None:
+        """Hold what a node knows that has just started against it.
+
+        :raises Violation: if something is missing."""
+        require(known.promised >= self.promised, "it promised", self.promised, "and starts with", known.promised)
+        for vote in self.votes:
+            now = known.votes.get(vote.slot)
+            remembers = now is not None and now.ballot >= vote.ballot
+            is_chosen = vote.slot <= known.chosen_through or vote.slot in known.chosen
+            require(remembers or is_chosen or vote in self.excused, "it told of", vote, "and starts without it")
+
+    def judge_promise(self, promise: PromiseLog) -> None:
+        """Hold a promise against it.
+
+        :raises Violation: if it says nothing of a vote."""
+        through = promise.first_slot + len(promise.values) - 1
+        told = {vote.slot: vote.ballot for vote in promise.votes}
+        for vote in self.votes:
+            says = vote.slot <= through or told.get(vote.slot, LOWEST) >= vote.ballot
+            require(says, promise, "says nothing of", vote, "which it told of")
+
+
+class DiskWorld:
+    """All states of that node."""
+
+    def __init__(self, bounds: DiskBounds) -> None:
+        self.bounds = bounds
+        self.model = StoredModel(NODE, MEMBERS, bounds.slots, bounds.segment_saves, slow=bounds.owed_max > 0)
+        self._states = States(bounds.dominate)
+
+    # the space
+
+    def initial(self) -> int:
+        """An empty folder."""
+        return self._state(False, self.model.platter(EMPTY), Past(), Spent())
+
+    def fold(self, state: int) -> int:
+        """Nothing here has only another name."""
+        return state
+
+    def successors(self, state: int) -> Iterator[Step]:
+        """Where one step leads."""
+        holds, spent = self._states.of(state)
+        runs, number, past = cast(tuple[bool, int, Past], holds)
+        steps = self._from_running if runs else self._from_platter
+        return steps(number, past, cast(Spent, spent))
+
+    def _state(self, runs: bool, number: int, past: Past, spent: Spent) -> int:
+        return self._states.number((runs, number, past), spent)
+
+    # a node that does not run
+
+    def _from_platter(self, number: int, past: Past, spent: Spent) -> Iterator[Step]:
+        yield from self._start(number, past, spent)
+        for harm in self.model.harms(number, spent, self.bounds.budget):
+            after = attrs.evolve(past, excused=past.excused | set(past.votes)) if harm.discards else past
+            yield self._state(False, harm.platter, after, harm.spent), event(harm.what), ""
+
+    def _start(self, number: int, past: Past, spent: Spent) -> Iterator[Step]:
+        started = self.model.start(number)
+        here = self._state(False, number, past, spent)
+        if isinstance(started, str):
+            yield here, event("does not start"), "" if spent.losses else f"nothing was lost, and {started}"
+            return
+        for platter, call in started.left:
+            yield self._state(False, platter, past, spent), event(f"starts, and loses power after {call}"), ""
+        known = self.model.known(started.after)
+        try:
+            past.judge_start(known)
+        except Violation as violation:
+            yield here, event("starts"), str(violation)
+            return
+        # What was loaded is on disk, whether it was told or not: it may as well have been.
+        yield self._moved(started, past.told(known.votes.values(), (known.promised,)), spent, "starts")
+
+    # a node that runs
+
+    def _from_running(self, number: int, past: Past, spent: Spent) -> Iterator[Step]:
+        for platter, _ in self.model.known(number).left:
+            yield self._state(False, platter, past, spent), event("loses power"), ""
+        for what, act, begins in self._acts(number, spent):
+            moved = self.model.move(number, what, act, begins)
+            if moved is not None:
+                after = spent._replace(snapshots=spent.snapshots + begins)
+                for platter, call in moved.left:
+                    lost = event(f"{what}, and loses power after {call}")
+                    yield self._state(False, platter, past, after), lost, ""
+                yield self._moved(moved, past, after, what)
+
+    def _acts(self, number: int, spent: Spent) -> Iterator[tuple[str, Act, bool]]:
+        """What it may do: the name, how, whether a snapshot is begun."""
+        may_begin = spent.snapshots < self.bounds.budget.snapshots
+        yield from self.model.acts(number, may_begin)
+        node, known = self.model.running(number), self.model.known(number)
+        if may_begin:
+            for slot in range(known.chosen_through + 1, self.bounds.slots + 1):
+                yield f"receives a snapshot at {slot}", partial(StoredNode.receive_snapshot, slot=slot), True
+        if len(node.owed) + len(node.saves.given) <= self.bounds.owed_max:
+            for sender, message in self._messages(known):
+                yield f"takes {show(message)}", partial(StoredNode.receive, sender=sender, message=message), False
+
+    def _messages(self, known: Known) -> Iterator[tuple[NodeId, Message]]:
+        """What may arrive, but for what would do nothing. What a leader proposes arrives in order, or does not."""
+        slots_max = self.bounds.slots
+        if self.bounds.promises and known.promised < HIGHEST:
+            yield HIGHEST.node, PrepareLog(HIGHEST, slots_max + 1)
+        for ballot, value, slots in (EARLIER, STALE, self.bounds.stale), (LATER, CHOSEN, range(1, slots_max + 1)):
+            voted = max((vote.slot for vote in known.votes.values() if vote.ballot == ballot), default=0)
+            for slot in slots:
+                if known.promised <= ballot and slot > max(voted, known.chosen_through):
+                    yield ballot.node, AcceptSlot(ballot, slot, value, 0)
+        if known.chosen_through < slots_max:
+            if known.promised <= LATER:
+                yield LATER.node, Heartbeat(LATER, known.chosen_through + 1, 0)
+            yield LATER.node, ChosenValues(known.chosen_through + 1, (CHOSEN,), slots_max)
+
+    # what must hold
+
+    def _moved(self, moved: Moved, past: Past, spent: Spent, what: str) -> Step:
+        happened = event(what, sends=moved.sends, hands_out=moved.handed_out)
+        if moved.wrong:
+            return self.initial(), happened, moved.wrong
+        messages = [message for _, message in moved.sends]
+        promised = [one.ballot for one in messages if isinstance(one, PromiseLog | AcceptedSlot)]
+        past = past.told(moved.voted, promised)
+        known = self.model.known(moved.after)
+        wrong = ""
+        try:
+            for slot, value in (*((one.slot, one.value) for one in moved.handed_out), *known.chosen.items()):
+                require(value == CHOSEN, f"taken for chosen at slot {slot}:", value)
+            for promise in (*(one for one in messages if isinstance(one, PromiseLog)), *known.promises):
+                past.judge_promise(promise)
+        except Violation as violation:
+            wrong = str(violation)
+        return self._state(True, moved.after, past, spent), happened, wrong
+
+
+def event(what: str, **more: Any) -> tuple[Event, ...]:
+    """Something that happened to the node."""
+    return (Event(NODE, what.replace(f"{FOLDER}/", ""), **more),)
