@@ -423,6 +423,9 @@ def test_snapshots_that_raise_leave_the_node_alive(logged_errors: list[dict[str,
         def snapshot(self) -> Iterator[bytes]:
             raise ValueError("no")
 
+        def restore(self, chunks: Iterator[bytes]) -> None:
+            raise AssertionError("there is none")
+
     bench = alone(application=Odd, snapshot_policy=POLICY)
     for number in range(30):
         submit(bench, b"%d" % number)
