@@ -1,6 +1,7 @@
 """A disk in memory that tells, after each system call, everything that a loss of power there may leave of it.
 
-The simulator's disk (:mod:`txpaxos.testing.disk`) draws one of these by chance; here they are all of them, but for this:
+The simulator's disk (:mod:`txpaxos.testing.disk`) draws one of these by chance; here they are all of them, but for
+this:
 of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of a file
 under a temporary name nothing is kept, since whoever finds it removes it unread.
 """

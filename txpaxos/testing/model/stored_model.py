@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import attrs
 
-from txpaxos.core.messages import Ballot, Message, NodeId, PrepareLog, PromiseLog, Slot, Vote
+from txpaxos.core.messages import Ballot, NodeId, PrepareLog, PromiseLog, Slot, Vote
 from txpaxos.core.ready import Chosen
 from txpaxos.core.replica import Replica
 from txpaxos.errors import StoreError
@@ -158,7 +158,7 @@ class StoredModel:
         return known
 
     def move(self, number: int, name: Hashable, act: Act, begins: bool = False) -> Moved | None:
-        """What comes of it if node ``number`` does ``act``, which has that ``name``; ``None`` if the store does not want
+        """What comes of it if node ``number`` does ``act``, which has that ``name``; ``None`` if the store wants not
         that now.
 
         :param begins: it begins a snapshot: then the Checkpoint may wait for that, also if the disk is fast.
