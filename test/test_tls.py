@@ -178,6 +178,8 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", ports["b"]), sniffer)
     message = Audit(7, bytes(16), bytes(16))
     try:
+        sides["a"].meet("b")
+        await until(lambda: (stream := sides["a"]._own.get("b")) is not None and stream.greeted)
         sides["a"].send("b", Codec("tls", "a").encode(message))
         await until(lambda: heard["b"])
         assert heard["b"][0].message == message
