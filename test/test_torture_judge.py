@@ -130,27 +130,29 @@ def state_of(entries: Iterable[Applied]) -> State:
 
 
 def test_diary_of_each_life(node: Node) -> None:
-    """Eight changes, which makes a snapshot, a kill, and two more changes."""
-    for number in range(1, 9):
+    """A hundred changes, which makes two snapshots or more, a kill, and two more changes."""
+    for number in range(1, 101):
         assert node.submit(("put", "huge-0", f"{number}")) == number
     node.stop()
     node.start()
-    assert node.submit(("cas", "huge-0", "8", "9")) is True
+    assert node.submit(("cas", "huge-0", "100", "101")) is True
     assert node.submit(("delete", A)) is False
     first, second = read_lives(node.diaries)
     assert (first.name, second.name) == ("a-1", "a-2")
     (stretch,) = first.stretches
     assert stretch.begin == NOTHING
-    assert [(one.input, one.result) for one in stretch.applied] == [(("put", "huge-0", f"{n}"), n) for n in range(1, 9)]
+    assert [(one.input, one.result) for one in stretch.applied] == [
+        (("put", "huge-0", f"{n}"), n) for n in range(1, 101)
+    ]
     assert all(mark == state_of(stretch.applied[: mark.revision]).mark() for mark in first.told)
-    assert len(first.told) >= 1
+    assert len(first.told) >= 2
     empty, rest = second.stretches
     assert empty == Stretch(NOTHING)
     assert rest.begin == first.told[-1]
-    assert [one.input for one in rest.applied[-2:]] == [("cas", "huge-0", "8", "9"), ("delete", A)]
+    assert [one.input for one in rest.applied[-2:]] == [("cas", "huge-0", "100", "101"), ("delete", A)]
     log = AppliedLog.of(read_lives(node.diaries))
     assert log.found == [difference for life in (first, second) for difference in log.differences(life)] == []
-    assert log.end.items == {"huge-0": ("9", 9)}
+    assert log.end.items == {"huge-0": ("101", 101)}
 
 
 def test_line_that_a_kill_cut_off_is_not_read(node: Node) -> None:
