@@ -241,4 +241,4 @@ def test_who_does_not_read_hears_of_the_last_leader() -> None:
         bench.reactor.idle()
     assert visitor.heard() == []
     visitor.connection.resumeProducing()
-    assert visitor.heard() == [Welcome("b", "c", "10.0.0.3:5000")]
+    assert visitor.heard() == [Welcome("b", "c", "10.0.0.3:5000", 0, 0.25)]
