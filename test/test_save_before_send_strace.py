@@ -28,7 +28,7 @@ from txpaxos.wire.peer_messages import PeerMessage
 
 pytestmark = pytest.mark.timeout(180)
 
-CODEC = Codec("test", "a")
+CODEC = Codec("test", "a", members="abc")
 Traces: TypeAlias = dict[str, tuple[list[str], Path]]
 """Node to the lines of its trace, and its data folder."""
 
