@@ -50,6 +50,9 @@ class Wire:
     def registerProducer(self, producer: object, streaming: bool) -> None:
         pass
 
+    def unregisterProducer(self) -> None:
+        pass
+
     def _carry(self, data: bytes) -> None:
         if self._line in self._joined.cut:
             self.abortConnection()

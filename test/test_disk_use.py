@@ -31,8 +31,8 @@ STATE_BYTES = 150_000
 SNAPSHOTS_TAKEN = 60
 """At least, so that a few kept too many are noticed."""
 
-OTHER_BYTES = 4 * 4096 + 200
-"""What tells how far the store has come; the lock and the identity."""
+OTHER_BYTES = 4 * 4096 + 2 * 150
+"""What tells how far the store has come; the lock; the identity, and the one that takes its place."""
 
 
 class Heavy(PaxosProtocol):

@@ -57,14 +57,14 @@ class Node:
         self.process = process
         self.output = ""
 
-    def wait_for(self, text: str) -> None:
-        """Read until a line holds ``text``."""
+    def wait_for(self, *texts: str) -> None:
+        """Read until a line holds one of ``texts``."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.output += line
-            if text in line:
+            if any(text in line for text in texts):
                 return
-        pytest.fail(f"the node ended without {text!r}: {self.output}")
+        pytest.fail(f"the node ended without any of {texts}: {self.output}")
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def test_counter_and_its_client(tmp_path: Path) -> None:
     with ExitStack() as stack:
         nodes = [stack.enter_context(node_of("counter.py:Counter", name, tmp_path)) for name in "abc"]
         for node in nodes:
-            node.wait_for(" follows ")
+            node.wait_for(" follows ", " leads with ")
 
         counted = run("counter_client.py", "cluster.toml", "+5", "-2", "+10", folder=tmp_path)
         assert (counted.returncode, counted.stderr) == (0, "")

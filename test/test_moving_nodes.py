@@ -116,7 +116,8 @@ def test_a_node_that_comes_back_at_another_address_is_found(town: Town) -> None:
     town.know(c="127.0.0.99")
     town.start("c")
     town.wait_until(town.is_whole)
-    assert f"node c (nc.test) is at 127.0.0.99:{town.cluster.members['c'].address.port}" in town.logged("a")
+    moved = f"node c (nc.test) is at 127.0.0.99:{town.cluster.members['c'].address.port}"
+    town.wait_until(lambda: moved in town.logged("a"))
     town.kill("b")
     assert town.run("submit", "--timeout", "30", "+1").stdout == "2\n"
 
@@ -131,4 +132,5 @@ def test_a_node_whose_name_lags_behind_is_found(town: Town) -> None:
     (town.folder / "new").write_text((town.folder / "hosts").read_text().replace("127.0.0.13", "127.0.0.99"))
     town.start("c", "new")
     town.wait_until(lambda: town.run("status", hosts="new").stdout.count("follower") == 2)
-    assert "though its name, nc.test, does not lead there from here yet" in town.logged("a") + town.logged("b")
+    lagging = "though its name, nc.test, does not lead there from here yet"
+    town.wait_until(lambda: lagging in town.logged("a") + town.logged("b"))

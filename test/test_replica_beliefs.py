@@ -24,7 +24,7 @@ from txpaxos.core.messages import (
     PromiseLog,
     Vote,
 )
-from txpaxos.core.ready import Learned, Voted
+from txpaxos.core.ready import Learned, Promised, Voted
 from txpaxos.core.replica import Replica
 
 JUMP = Ballot(ROUNDS_AHEAD_MAX + 2, "c")
@@ -70,8 +70,14 @@ class TestBallots:
             check_dropped(replica, "b", nack, "refusal of nothing")
         for nack in (Nack(ONE, HIGHEST), Nack(ONE, JUMP)):
             check_dropped(replica, "b", nack, "ballot beyond reason")
+        check_dropped(replica, "b", Nack(ONE, Ballot(4, "x")), "ballot of no member")
         assert replica.proposer.highest_seen == ONE
         assert replica.proposer.refusals == set()
+
+    def test_a_promise_to_a_node_that_was_replaced_is_told_so_that_it_is_believed(self) -> None:
+        replica = make(saved=[Promised(Ballot(4, "x"))])
+        for message in (PrepareLog(ONE, 1), AcceptSlot(ONE, 1, b"v", 0), Heartbeat(ONE, 0, 1)):
+            assert sent(replica.receive("a", message, 0.0), Nack) == [Nack(ONE, Ballot(5, "b"))]
 
     def test_an_answer_to_a_heartbeat_that_was_not_sent(self) -> None:
         """Else no later question for a read point would wait for this follower."""

@@ -226,6 +226,12 @@ def test_restart_keeps_promise_vote_and_decision() -> None:
     assert messages(node.ask(2, "colour", b"blue", 0.0)) == [Prepare(Ballot(5, "a"))]
 
 
+def test_a_promise_to_a_node_that_was_replaced_is_told_so_that_it_is_believed() -> None:
+    node = make(saved=(SubjectState("colour", DecreeState(Ballot(3, "x"), Proposal(Ballot(2, "c"), b"red"))),))
+    for message in (Prepare(Ballot(2, "c")), Accept(Ballot(2, "c"), b"red")):
+        assert messages(node.receive("c", about(message), 0.0)) == [Nack(Ballot(2, "c"), Ballot(4, "a"))]
+
+
 def test_every_subject_saves_its_own_state() -> None:
     node = make()
     ready = node.ask(1, "colour", b"red", 0.0)
@@ -438,6 +444,7 @@ def test_a_ballot_is_its_senders_and_not_beyond_reason() -> None:
         (other, Promise(Ballot(1, "a"), blue)),
         (other, Nack(Ballot(1, "c"), Ballot(2, "b"))),
         (other, Nack(Ballot(1, "a"), Ballot(1, "a"))),
+        (other, Nack(Ballot(1, "a"), Ballot(2, "x"))),
         (beyond, Nack(Ballot(1, "a"), Ballot(2**64 - 1, "b"))),
     )
     for name, message in answers:

@@ -20,11 +20,12 @@ from txpaxos.acquaintances import Acquaintances
 from txpaxos.client import Client
 from txpaxos.client_door import ClientDoor
 from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.messages import AcceptSlot, Ballot
 from txpaxos.counter import Counter as CounterService
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.streams import PeerStreams
 from txpaxos.wire.codec import Codec, Received
-from txpaxos.wire.peer_messages import Audit, Challenge
+from txpaxos.wire.peer_messages import Challenge
 
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
@@ -176,7 +177,7 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
         sides[name]._addresses = {other: Address("127.0.0.1", ports[other])}
     sniffer = Sniffer()
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", ports["b"]), sniffer)
-    message = Audit(7, bytes(16), bytes(16))
+    message = AcceptSlot(Ballot(1, "a"), 7, bytes(BIG), 6)
     try:
         sides["a"].meet("b")
         await until(lambda: (stream := sides["a"]._own.get("b")) is not None and stream.greeted)

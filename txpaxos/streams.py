@@ -165,6 +165,7 @@ class PeerStream(Protocol):
         """Hang up when all is sent that the transport has taken: it may be what this node has found out last, and why
         it stops."""
         if self.transport is not None:
+            self.transport.unregisterProducer()  # Else TLS would wait for more of what this stream has to say.
             (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
 
     def _write(self, data: bytes) -> None:

@@ -6,7 +6,9 @@ so that ``python -O`` is as safe. What a peer says is another matter: bytes that
 
 from __future__ import annotations
 
-from txpaxos.core.messages import Ballot
+from collections.abc import Collection
+
+from txpaxos.core.messages import Ballot, NodeId
 
 ROUND_MAX = 2**62
 """No ballot has a higher round. What is saved and sent holds 64 bits, and something must be left above."""
@@ -26,3 +28,9 @@ class TwoValues(BrokenInvariant):
 def is_within_reason(ballot: Ballot, highest: Ballot) -> bool:
     """Whether ``ballot`` may be believed to be in use, where ``highest`` is the highest known."""
     return 0 <= ballot.round <= min(ROUND_MAX, highest.round + ROUNDS_AHEAD_MAX)
+
+
+def refusing(promised: Ballot, node: NodeId, members: Collection[NodeId]) -> Ballot:
+    """The ballot that a refusal by ``node`` names, which has promised ``promised``: one of a member, since peers do not
+    believe in others. If the promise was given to a node that was replaced since, it is a higher one, of ``node``."""
+    return promised if promised.node in members else Ballot(promised.round + 1, node)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from txpaxos.core import essential
 from txpaxos.core.essential import quorum_size
+from txpaxos.core.guards import refusing
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -210,11 +211,15 @@ class Node:
                 work.tell(sender, Decided(self.learner.chosen))
             case Prepare():
                 self.proposer.observe(message.ballot)
-                work.tell(sender, self.acceptor.answer_prepare(message))
+                answer = self.acceptor.answer_prepare(message)
+                work.tell(sender, self._refusing(answer) if isinstance(answer, Nack) else answer)
             case Accept():
                 self.proposer.observe(message.ballot)
-                answer = self.acceptor.answer_accept(message)
-                work.tell(self.members if isinstance(answer, Accepted) else sender, answer)
+                vote = self.acceptor.answer_accept(message)
+                if isinstance(vote, Nack):
+                    work.tell(sender, self._refusing(vote))
+                else:
+                    work.tell(self.members, vote)
             case Promise():
                 self._ask_for_votes(work, self.proposer.receive_promise(sender, message))
             case Nack():
@@ -224,6 +229,9 @@ class Node:
             case Decided():  # pragma: no branch
                 self.learner.learn(message.value)
         return self._ready(work)
+
+    def _refusing(self, nack: Nack) -> Nack:
+        return Nack(nack.ballot, refusing(nack.promised, self.node, self.members))
 
     def _ask_for_votes(self, work: Work, accept: Accept | None) -> None:
         if accept is not None:

@@ -25,7 +25,7 @@ from typing import Any
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
-from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason
+from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusing
 from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
@@ -334,7 +334,7 @@ class Replica:
         if not self._is_believed(sender, message.ballot):
             return
         if message.ballot < self.log.promised:
-            work.tell(sender, Nack(message.ballot, self.log.promised))
+            self._refuse(work, sender, message.ballot)
             return
         if message.first_slot < self.log.first_slot:
             self.dropped["candidate too far behind"] += 1
@@ -405,11 +405,17 @@ class Replica:
             self._open_slot(work, slot, proposals[slot].value if slot in proposals else NO_OP, now)
         self._beat(work)
 
+    def _refuse(self, work: Work, sender: NodeId, ballot: Ballot) -> None:
+        """``ballot`` is below what this node has promised."""
+        work.tell(sender, Nack(ballot, refusing(self.log.promised, self.node, self.members)))
+
     def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:
             self.dropped["refusal of nothing"] += 1
             return
-        # What was promised may name a node that was replaced since.
+        if message.promised.node not in self.members:
+            self.dropped["ballot of no member"] += 1
+            return
         if not is_within_reason(message.promised, self.proposer.highest_seen):
             self.dropped["ballot beyond reason"] += 1
             return
@@ -426,7 +432,7 @@ class Replica:
         if not self._is_believed(sender, message.ballot):
             return
         if message.ballot < self.log.promised:
-            work.tell(sender, Nack(message.ballot, self.log.promised))
+            self._refuse(work, sender, message.ballot)
             return
         self.leadership.observe_leader(message.ballot, now)
         self._heed(work, sender, message.ballot, message.chosen_through, now)
@@ -498,7 +504,7 @@ class Replica:
         if not self._is_believed(sender, message.ballot):
             return
         if message.ballot < self.log.promised:
-            work.tell(sender, Nack(message.ballot, self.log.promised))
+            self._refuse(work, sender, message.ballot)
             return
         self.leadership.observe_leader(message.ballot, now)
         self._heed(work, sender, message.ballot, message.chosen_through, now)

@@ -232,7 +232,7 @@ class Subjects:
                     is_own &= message.accepted.ballot <= ballot  # Of a node, perhaps, that was replaced since.
             case Nack():
                 is_own, ballot = message.ballot.node == self.node, message.promised
-                is_own &= ballot > message.ballot
+                is_own &= ballot > message.ballot and ballot.node in self.members
             case Accepted():  # pragma: no branch
                 is_own, ballot = message.ballot.node in self.members, message.ballot
         if not is_own:
