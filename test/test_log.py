@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from test.core_cluster import CoreCluster, Faults
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.log import Log
 from txpaxos.core.messages import LOWEST, Ballot, Vote
 from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
@@ -61,6 +62,12 @@ class TestAcceptor:
         assert log.accept(TWO, 1, b"v") == Promised(TWO), "but it promises"
         assert log.accept(TWO, 1, b"v") is None
         assert log.votes_from(1) == ()
+
+    def test_vote_against_what_is_chosen_is_a_broken_invariant(self) -> None:
+        log = chosen_log(b"v")
+        with pytest.raises(BrokenInvariant, match="another value is chosen"):
+            log.accept(TWO, 1, b"w")
+        assert log.promised == LOWEST
 
     def test_votes_are_told_in_slot_order_from_where_they_were_asked_for(self) -> None:
         log = chosen_log(b"v")

@@ -210,18 +210,19 @@ def test_a_folder_of_subjects_removed_is_missed(lab: Lab) -> None:
         lab.assert_missed(folder, f"{folder}/subjects is damaged at offset 0: of 5 subjects' files")
 
 
-def test_a_subject_s_file_in_place_of_another_s_is_missed(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_subject_s_file_in_place_of_another_s_is_missed(others: int, lab: Lab, tmp_path: Path) -> None:
     other = open_store(UnsyncedDisk(), str(tmp_path / "other"))
     other.load()
-    wait(other.save([subject("another", 1)]))
+    wait(other.save([subject(f"another {number}", 1) for number in range(others)]))
     wait(other.close())
-    (source,) = (tmp_path / "other/subjects").glob("*/*")
     folder = lab.copy()
     next((folder / "subjects").glob("*/*")).unlink()
-    target = folder / source.relative_to(tmp_path / "other")
-    target.parent.mkdir(exist_ok=True)
-    shutil.copy(source, target)
-    lab.assert_missed(folder, "(5 are here)")
+    for source in (tmp_path / "other/subjects").glob("*/*"):
+        target = folder / source.relative_to(tmp_path / "other")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(source, target)
+    lab.assert_missed(folder, f"({4 + others} are here)")
 
 
 # ------------------------------------------------------------ the mark's own file

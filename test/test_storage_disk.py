@@ -397,6 +397,14 @@ def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Disk().read_at(f"{tmp_path}/file", 1, 80) == b"123456789"
 
 
+def test_free_bytes_are_those_that_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, free_for_root, size = 3, 5, 4096
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: os.statvfs_result((size, size, 9, free_for_root, free, 0, 0, 0, 0, 255))
+    )
+    assert Disk().free_bytes(str(tmp_path)) == free * size
+
+
 def test_a_lock_keeps_others_out_until_it_is_closed(disk_and_folder: tuple[FaultyDisk, str]) -> None:
     disk, folder = disk_and_folder
     path = os.path.join(folder, "lock")

@@ -326,6 +326,14 @@ def test_a_snapshot_received_before_its_checkpoint(folder: Folder) -> None:
     assert folder.loaded == [Checkpoint(100), voted(101)]
 
 
+def test_a_snapshot_of_one_s_own_needs_no_check(folder: Folder) -> None:
+    writer = folder.open().write_snapshot(10)
+    with pytest.raises(TypeError, match="needs no check"):
+        writer.check(lambda chunk: None)
+    with pytest.raises(TypeError, match="is written with write"):
+        writer.write_raw(b"")
+
+
 def test_only_what_follows_the_checkpoint_is_decoded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     store = folder.open(segment_bytes=1 << 20)
     for slot in range(1, 100):

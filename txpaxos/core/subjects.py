@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from random import Random
+from typing import cast
 
 import attrs
 
@@ -321,8 +322,8 @@ class Subjects:
         """Put a decree's Ready into ours, with the subject's name on it."""
         work.save.extend(SubjectState(name, state) for state in ready.save if isinstance(state, DecreeState))
         for envelope in ready.send:
-            if isinstance(envelope.message, OneDecreeMessage):  # It says nothing else.
-                work.tell(envelope.to, AboutSubject(name, envelope.message))
+            message = cast(OneDecreeMessage, envelope.message)  # It says nothing else.
+            work.tell(envelope.to, AboutSubject(name, message))
         work.chosen.extend(SubjectChosen(name, one.value) for one in ready.chosen if isinstance(one, Chosen))
 
     def _ready(self, work: Work) -> Ready:
