@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-SHARED = frozenset({"_rng", "_timing", "_limits", "_admits"})
-"""Attributes of the core's classes that are the same in all copies."""
+SHARED = frozenset({"_rng", "_timing", "_limits", "_admits", "part", "replica", "replicas"})
+"""Attributes of the core's classes, and of the model's own, that are the same in all copies."""
 
 CONSTANT = SHARED | {"_handlers", "_log"}
 """Those that never change once they are made, or are looked at elsewhere, too."""
@@ -84,7 +84,10 @@ def _is_frozen(kind: type[Any]) -> bool:
     """Whether what is of that class never changes. (attrs gives no hash to what does.)"""
     frozen_attrs = attrs.has(kind) and kind.__hash__ is not None
     frozen_tuple = issubclass(kind, tuple) and kind is not tuple
-    return frozen_attrs or frozen_tuple or issubclass(kind, frozenset | enum.Enum | type | BuiltinFunctionType)
+    says_so = getattr(kind, "NEVER_CHANGES", False)
+    return (
+        frozen_attrs or frozen_tuple or says_so or issubclass(kind, frozenset | enum.Enum | type | BuiltinFunctionType)
+    )
 
 
 def _clone_function(function: FunctionType, clones: dict[int, Any]) -> FunctionType:

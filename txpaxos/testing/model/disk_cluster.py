@@ -161,7 +161,7 @@ class DiskCluster:
         self._states = States()
         self._verdict = Verdict(range(3), (*OFFERED.values(), NO_OP))
         self._casts: dict[frozenset[Vote], int] = {}
-        self._offers: dict[tuple[int, Replica], Any] = {}
+        self._offers: dict[tuple[int, int], Any] = {}
 
     # the space
 

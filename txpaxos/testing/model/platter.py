@@ -1,8 +1,7 @@
 """A disk in memory that tells, after each system call, everything that a loss of power there may leave of it.
 
 The simulator's disk (:mod:`txpaxos.testing.disk`) draws one of these by chance; here they are all of them, but for
-this:
-of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of a file
+this: of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of a file
 under a temporary name nothing is kept, since whoever finds it removes it unread.
 """
 
@@ -55,6 +54,7 @@ class Folder:
     folder in it. Never changed, only replaced."""
 
     __slots__ = ("_outcomes", "past", "path", "seen")
+    NEVER_CHANGES = True
 
     def __init__(self, path: str, seen: Names, past: tuple[Names, ...] = ()) -> None:
         self.path = path
@@ -274,7 +274,7 @@ class PlatterDisk(Disk):
 
     def _put(self, handle: int, file: File) -> None:
         """Change a file's bytes, under every name that a loss of power may give it."""
-        file = File(*(_same(data) for data in (file.seen, file.durable)), file.torn and _same(file.torn))
+        file = File(_same(file.seen), _same(file.durable), file.torn and _same(file.torn))
         above, name = _split(self._handles[handle])
         folder = self._folders[above]
         old = folder.seen[name]

@@ -189,7 +189,8 @@ class StoredNode:
         if self.saves.given:
             self.saves.step()
             return
-        ready, released = self.owed[0], []
+        ready = self.owed[0]
+        released: list[Ready] = []
         if ready.save:
             self._fill_segment()
             saved: list[None] = []
