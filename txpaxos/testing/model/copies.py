@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from functools import cache, partial
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType
+from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import attrs
@@ -16,6 +16,9 @@ CONSTANT = SHARED | {"_handlers", "_log"}
 """Those that never change once they are made, or are looked at elsewhere, too."""
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+
+UNCHANGING = (frozenset, enum.Enum, type, BuiltinFunctionType, MappingProxyType)
+"""What is of one of these classes never changes."""
 
 
 _PLAIN: set[type[Any]] = set(ATOMS)
@@ -85,9 +88,7 @@ def _is_frozen(kind: type[Any]) -> bool:
     frozen_attrs = attrs.has(kind) and kind.__hash__ is not None
     frozen_tuple = issubclass(kind, tuple) and kind is not tuple
     says_so = getattr(kind, "NEVER_CHANGES", False)
-    return (
-        frozen_attrs or frozen_tuple or says_so or issubclass(kind, frozenset | enum.Enum | type | BuiltinFunctionType)
-    )
+    return frozen_attrs or frozen_tuple or says_so or issubclass(kind, UNCHANGING)
 
 
 def _clone_function(function: FunctionType, clones: dict[int, Any]) -> FunctionType:

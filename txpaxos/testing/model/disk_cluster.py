@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import attrs
 
-from txpaxos.core.messages import NO_OP, HeartbeatAck, Message, NodeId, Slot, Vote
+from txpaxos.core.functional import Role
+from txpaxos.core.messages import NO_OP, AcceptSlot, Heartbeat, HeartbeatAck, Message, NodeId, Slot, Vote
 from txpaxos.core.ready import Ready, Voted
 from txpaxos.core.replica import Replica
 from txpaxos.testing.model.disk import Belief
@@ -32,16 +33,31 @@ from txpaxos.testing.model.verdict import Verdict
 MEMBERS = ("a", "b", NODE)
 OFFERED = {"a": b"A", "b": b"B", NODE: b"C"}
 BEGIN = "is backed, and starts a ballot"
-TOO_LONG = frozenset({"has waited too long for promises", "has not heard a quorum for too long"})
+WAITED = "has waited too long for promises"
+TOO_LONG = frozenset({WAITED, "has not heard a quorum for too long"})
 """Moves that are not made: others can do what follows all the same."""
+
+
+@attrs.frozen
+class Reign:
+    """What has happened before all begins: ``leader`` won a ballot with the promise of ``follower``, and proposed at
+    every slot up to ``proposed_through``. What it proposed up to ``chosen_through`` the follower has accepted.
+
+    :ivar taken: whether the node that has a disk has heard what is chosen then, and taken a snapshot.
+    """
+
+    leader: NodeId
+    follower: NodeId
+    proposed_through: Slot = 1
+    chosen_through: Slot = 0
+    taken: bool = False
 
 
 @attrs.frozen
 class ClusterBounds:
     """What keeps it finite, and what keeps it small.
 
-    :ivar ballots: how many each node may start.
-    :ivar led: a node that leads from the beginning, and the one that has promised it that.
+    :ivar ballots: how many each node may start, beside those of the ``reigns`` before all begins.
     :ivar apart: two nodes that do not hear each other, if any.
     :ivar slots: up to which slot is proposed.
     :ivar segment_saves: so many saves fill a segment of the journal.
@@ -51,7 +67,7 @@ class ClusterBounds:
     ballots: Mapping[NodeId, int]
     slots: Slot
     budget: Budget
-    led: tuple[NodeId, NodeId] | None = None
+    reigns: tuple[Reign, ...] = ()
     apart: frozenset[NodeId] = frozenset()
     segment_saves: int = 1
     anywhere: bool = True
@@ -166,26 +182,59 @@ class DiskCluster:
     # the space
 
     def initial(self) -> int:
-        """All of them as they are for the first time, but that one may lead."""
+        """All of them as they are for the first time, but for what the reigns have left."""
         places = cast(Places, tuple(node.initial() for node in self._nodes))
         started = self._stored.model.start(places[2].number)
         assert not isinstance(started, str), started
         places = _with(places, 2, attrs.evolve(places[2], number=started.after, runs=True))
-        if self.bounds.led is not None:
-            leader, follower = map(MEMBERS.index, self.bounds.led)
-            node = self._nodes[leader]
-            begun = node.do(places[leader], BEGIN, _lead, node.part, BEGIN)
-            assert begun is not None
-            places = _with(places, leader, attrs.evolve(begun.place, begun=1))
-            (prepare,) = (message for to, message in begun.sends if to == MEMBERS[follower])
-            promised = self._receive(places, follower, MEMBERS[leader], prepare)
-            assert promised is not None
-            places = _with(places, follower, promised.place)
-            (promise,) = (message for _, message in promised.sends)
-            leads = self._receive(places, leader, MEMBERS[follower], promise)
-            assert leads is not None
-            places = _with(places, leader, leads.place)
+        for reign in self.bounds.reigns:
+            places = self._reigned(places, reign)
         return self._states.number(places, Spent())
+
+    def _reigned(self, places: Places, reign: Reign) -> Places:
+        leader, follower = MEMBERS.index(reign.leader), MEMBERS.index(reign.follower)
+        node = self._nodes[leader]
+        while (replica := node.replica(places[leader])).leadership.role is not Role.LEADER:
+            begins = any(move.begins for move in node.part.moves(replica))
+            places, messages = self._does(places, leader, BEGIN if begins else WAITED)
+            for message in (message for to, message in messages if to == reign.follower):
+                places = self._exchanged(places, leader, follower, message)
+        while replica._next_slot <= reign.proposed_through:
+            places, _ = self._does(places, leader, f"proposes {node.part.value!r}")
+            replica = node.replica(places[leader])
+        for slot, open_slot in list(replica._window.slots.items()):
+            if slot <= reign.chosen_through:
+                accept = AcceptSlot(replica.proposer.ballot, slot, open_slot.value, slot - 1)
+                places = self._exchanged(places, leader, follower, accept)
+        return self._taken(places, leader) if reign.taken else places
+
+    def _taken(self, places: Places, leader: int) -> Places:
+        """The node that has a disk hears from ``leader``, and takes a snapshot."""
+        replica = self._nodes[leader].replica(places[leader])
+        places = self._exchanged(places, leader, 2, Heartbeat(replica.proposer.ballot, replica.log.chosen_through, 0))
+        while acts := list(self._stored.model.acts(places[2].number, may_begin=not places[2].begun)):
+            what, act, begins = acts[0]
+            done = self._stored.move(places[2], what, act, begins)
+            assert done is not None, what
+            places = _with(places, 2, attrs.evolve(done.place, begun=1))
+        return _with(places, 2, attrs.evolve(places[2], begun=0))
+
+    def _does(self, places: Places, index: int, name: str) -> tuple[Places, tuple[Sent, ...]]:
+        """A move, of which nothing gets lost."""
+        done = self._nodes[index].do(places[index], name, _lead, self._nodes[index].part, name)
+        assert done is not None, name
+        return _with(places, index, done.place), done.sends
+
+    def _exchanged(self, places: Places, sender: int, receiver: int, message: Message) -> Places:
+        """A message arrives, and what it is answered."""
+        done = self._receive(places, receiver, MEMBERS[sender], message)
+        assert done is not None, message
+        places = _with(places, receiver, done.place)
+        for answer in (answer for to, answer in done.sends if to == MEMBERS[sender]):
+            taken = self._receive(places, sender, MEMBERS[receiver], answer)
+            assert taken is not None, answer
+            places = _with(places, sender, taken.place)
+        return places
 
     def fold(self, state: int) -> int:
         """Nothing here has only another name."""

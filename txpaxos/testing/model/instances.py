@@ -15,8 +15,12 @@ from txpaxos.testing.model.decree import (
     FunctionalPart,
     PracticalPart,
 )
+from txpaxos.testing.model.disk_cluster import ClusterBounds, DiskCluster, Reign
+from txpaxos.testing.model.disk_world import DiskBounds, DiskWorld
 from txpaxos.testing.model.log import ReplicaPart
 from txpaxos.testing.model.parts import Part
+from txpaxos.testing.model.search import Space
+from txpaxos.testing.model.stored_model import Budget
 from txpaxos.testing.model.world import Bounds, World
 
 VOTERS = ("a", "b", "c")
@@ -30,10 +34,10 @@ class Instance:
 
     name: str
     what: str
-    make: Callable[..., World]
+    make: Callable[..., Space[Any]]
     bounds: Mapping[str, Any]
 
-    def world(self, **changes: Any) -> World:
+    def world(self, **changes: Any) -> Any:
         """It, with some bounds changed."""
         return self.make(**{**self.bounds, **changes})
 
@@ -67,6 +71,26 @@ def log_world(ballots: Sequence[int], slots_max: Slot, lost: tuple[type[Any], ..
     parts = [ReplicaPart(node, VOTERS, value, slots_max, Nack not in lost) for node, value in VALUES.items()]
     limits = Bounds(ballots=dict(zip("ab", ballots, strict=True)), slots_max=slots_max, lost=lost, **bounds)
     return World(parts, (b"A", b"B", NO_OP), limits)
+
+
+def disk_world(**bounds: Any) -> DiskWorld:
+    """One node, its store and its disk, in the middle of a cluster that goes on without it."""
+    return DiskWorld(DiskBounds(**bounds))
+
+
+def cluster_aside_world(**bounds: Any) -> DiskCluster:
+    """``a`` has had all slots chosen with ``c``, whose snapshots may be put aside; then ``b`` has only ``c`` to ask."""
+    reigns = (Reign("a", "c", 2, 2, taken=True), Reign("a", "c", 3, 3))
+    limits = {"ballots": {"b": 1}, "slots": 3, "budget": Budget(1, 1, 0), "apart": frozenset("ab"), **bounds}
+    return DiskCluster(ClusterBounds(reigns=reigns, **limits))
+
+
+def cluster_loss_world(**bounds: Any) -> DiskCluster:
+    """``c`` has proposed, and voted, and nobody heard it; ``b`` has had others chosen at the same slots with ``a``, and
+    ``c`` is brought back by a snapshot, which it may lose."""
+    reigns = (Reign("c", "a", 2), Reign("b", "a", 2, 2))
+    limits = {"ballots": {}, "slots": 3, "budget": Budget(1, 0, 1), "apart": frozenset("ac"), **bounds}
+    return DiskCluster(ClusterBounds(reigns=reigns, **limits))
 
 
 INSTANCES = (
@@ -109,4 +133,30 @@ INSTANCES = (
         log_world,
         {"ballots": (1, 1), "slots_max": 2, "owed_max": 1},
     ),
+    Instance(
+        "disk",
+        "1 slot; 2 snapshots, put aside once, one file lost",
+        disk_world,
+        {"slots": 1, "stale": (1,), "budget": Budget(2, 1, 1), "promises": True},
+    ),
+    Instance(
+        "disk-aside",
+        "2 slots; 2 snapshots, put aside once",
+        disk_world,
+        {"slots": 2, "stale": (1,), "budget": Budget(2, 1, 0)},
+    ),
+    Instance(
+        "disk-loss",
+        "2 slots; 2 snapshots, one file lost",
+        disk_world,
+        {"slots": 2, "stale": (1,), "budget": Budget(2, 0, 1)},
+    ),
+    Instance(
+        "disk-both",
+        "2 slots; 2 snapshots, put aside once, one file lost",
+        disk_world,
+        {"slots": 2, "stale": (1,), "budget": Budget(2, 1, 1)},
+    ),
+    Instance("cluster-aside", "3 slots; the snapshots of one node put aside", cluster_aside_world, {}),
+    Instance("cluster-loss", "3 slots; one node loses a file", cluster_loss_world, {}),
 )

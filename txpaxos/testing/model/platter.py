@@ -1,8 +1,8 @@
 """A disk in memory that tells, after each system call, everything that a loss of power there may leave of it.
 
 The simulator's disk (:mod:`txpaxos.testing.disk`) draws one of these by chance; here they are all of them, but for
-this: of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of a file
-under a temporary name nothing is kept, since whoever finds it removes it unread.
+this: of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of
+a file under a temporary name nothing is kept, since a start removes it unread.
 """
 
 from __future__ import annotations
@@ -232,6 +232,8 @@ class PlatterDisk(Disk):
         (above, old), (target_above, new) = _split(source), _split(target)
         assert above == target_above, (source, target)
         seen = dict(self._folder(above).seen)
+        if old not in seen:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
         seen[new] = seen.pop(old)
         if source in self._folders:
             folder = self._folders[source]  # It stays, in case the new name is lost.
