@@ -114,6 +114,12 @@ class TestBugsFound:
         verdict = simulate(1134, 4.0, 5)
         assert verdict.violation is None
 
+    def test_a_node_that_asks_two_dead_ones_for_a_snapshot_has_the_time(self) -> None:
+        """Seed 284: nothing was wrong but the rule. A node had a part of a snapshot that only the two nodes that were
+        lost might have had, and asked them first."""
+        verdict = simulate(284, 6.0, 5)
+        assert verdict.violation is None
+
 
 class TestViolations:
     """What breaks a rule is found, told, and made small."""

@@ -38,7 +38,7 @@ class BallotsSeen:
         """Note a proposal. Returns what is wrong with it: it may stand beside another one only if that cannot be chosen
         any more, now that a quorum has not voted for it and has promised not to.
 
-        :param promised: the promise that each node has on disk.
+        :param promised: the promise that each node has had on disk.
         """
         if self._proposed.setdefault(ballot, value) != value:
             return "one proposal a ballot"

@@ -212,7 +212,7 @@ class Checker:
             if isinstance(fact, LeadershipAcquired):
                 if fact.ballot in self._acquired or fact.ballot.node != node:
                     self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
-                if sum(max(one.promised, one.lost_promise) >= fact.ballot for one in self.nodes.values()) < self.quorum:
+                if sum(one.word >= fact.ballot for one in self.nodes.values()) < self.quorum:
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
 
@@ -351,7 +351,10 @@ class Checker:
         self.nodes[node] = NodeSeen(
             boot=known.boot,
             lost_vote=known.lost_vote or known.voter is not None,
-            lost_promise=max(known.promised, known.lost_promise),
+            lost_promise=known.word,
+            lost_subject_promises={
+                subject: known.subject_word(subject) for subject in {*known.subjects, *known.lost_subject_promises}
+            },
         )
 
     # inside
@@ -532,14 +535,13 @@ class Checker:
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
         ballots = self._ballots(self._slot_ballots, accept.slot)
-        wrong = ballots.propose(accept.ballot, accept.value, {name: one.promised for name, one in self.nodes.items()})
+        wrong = ballots.propose(accept.ballot, accept.value, {name: one.word for name, one in self.nodes.items()})
         if wrong:
             self._broken(wrong, f"{node}: {accept}; {ballots}")
 
     def _subject_proposing(self, node: NodeId, subject: str, accept: Accept) -> None:
         ballots = self._ballots(self._subject_ballots, subject)
-        states = {name: one.subjects.get(subject, DecreeState()) for name, one in self.nodes.items()}
-        promised = {name: state.promised for name, state in states.items()}
+        promised = {name: one.subject_word(subject) for name, one in self.nodes.items()}
         wrong = ballots.propose(accept.ballot, accept.value, promised)
         if sum(word >= accept.ballot for word in promised.values()) < self.quorum:
             wrong = "a proposal has a quorum's promises"

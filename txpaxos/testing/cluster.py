@@ -49,6 +49,10 @@ FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
 HUNG_SECONDS = 3600.0
 """What a save takes on a disk that hangs."""
 
+SILENT_SECONDS = 4.0
+"""So much longer may it take to settle for each node that never answers: one that takes a snapshot may ask it twice for
+its own, and once for its word on another's."""
+
 ROTTEN_PATIENCE = 4
 """So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
 
@@ -196,13 +200,15 @@ class Cluster:
                 host.start()
 
     def settle(self, seconds: float = 10.0) -> None:
-        """After :meth:`heal`: everything must become live and equal within ``seconds``.
+        """After :meth:`heal`: everything must become live and equal within ``seconds``, and some more for each node
+        that is lost for good.
 
         :raises Violation: if a client's command gets no answer, or nodes stay behind.
         """
         for client in self.clients:
             client.request()
             client.stop()
+        seconds += SILENT_SECONDS * sum(host.lost for host in self.hosts.values())
         if any(host.lost and host.alive for host in self.hosts.values()):
             seconds *= ROTTEN_PATIENCE
         until = self.world.now + seconds

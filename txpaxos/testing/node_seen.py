@@ -13,7 +13,8 @@ class NodeSeen:
     """What one node is known to have on disk, and what its present process has done.
 
     :ivar lost_vote: whether it was a voter when its folder was lost: it must never be one again.
-    :ivar lost_promise: the highest ballot that it had promised then.
+    :ivar lost_promise: the highest ballot that it had promised then. That stands: who never votes again breaks no word.
+    :ivar lost_subject_promises: the same for each subject.
     """
 
     log_records: list[Record] = attrs.field(factory=list)
@@ -26,8 +27,19 @@ class NodeSeen:
     voter: Voter | None = None
     lost_vote: bool = False
     lost_promise: Ballot = LOWEST
+    lost_subject_promises: dict[str, Ballot] = attrs.field(factory=dict)
     boot: int = 0
     leads: bool = False
     handed_out: Slot = 0
     chosen_through: Slot = 0
     applied_commands: int = 0
+
+    @property
+    def word(self) -> Ballot:
+        """It votes for nothing below this ballot, whatever has become of its folder since it promised that."""
+        return max(self.promised, self.lost_promise)
+
+    def subject_word(self, subject: str) -> Ballot:
+        """The same for a subject."""
+        state = self.subjects.get(subject, DecreeState())
+        return max(state.promised, self.lost_subject_promises.get(subject, LOWEST))
