@@ -41,6 +41,8 @@ class Host:
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
     :ivar disk_hangs: no save ends any more, and no start of the node.
     :ivar robbed: what was taken from its disk, so that it must not start.
+    :ivar robbed_of_frames: it was the end of its journal. That is missed because of a mark that power may take along: if
+        the power fails, too, nobody starts this node again.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
     :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
     :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
@@ -58,6 +60,7 @@ class Host:
         self.save_seconds = 0.0
         self.disk_hangs = False
         self.robbed = ""
+        self.robbed_of_frames = False
         self.sync_fails = self.sync_fails_once = False
         self.put_aside = ""
         self.snapshots_rot = False
@@ -104,6 +107,8 @@ class Host:
 
     def crash(self) -> None:
         """Take the machine's power; what its disk has not synced is lost or torn."""
+        if self.robbed_of_frames:
+            self.disk_hangs = True
         self._kill(self.disk.crash)
 
     def _kill(self, leave_disk: Callable[[], None]) -> None:
@@ -131,7 +136,7 @@ class Host:
         if self.alive:
             self.crash()
         self.lost = self.forgot = True
-        self.robbed = ""  # There is nothing left that it could be missed from.
+        self.robbed, self.robbed_of_frames = "", False  # There is nothing left that it could be missed from.
         self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
         self._cluster.checker.folder_lost(self.name)
 

@@ -298,6 +298,7 @@ def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
         offset = rng.choice(frames).offset
         disk.zero(newest, offset)
         host.robbed = f"the bytes of {newest} from {offset} on"
+        host.robbed_of_frames = True
     else:
         host.robbed = rng.choice(files)
         disk.remove(host.robbed)
