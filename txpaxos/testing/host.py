@@ -41,7 +41,7 @@ class Host:
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
     :ivar disk_hangs: no save ends any more, and no start of the node.
     :ivar robbed: what was taken from its disk, so that it must not start.
-    :ivar robbed_of_frames: it was the end of its journal. That is missed because of a mark that power may take along: if
+    :ivar robbed_of_frames: it was the end of its journal. What misses that is a mark, which power may take along: if
         the power fails, too, nobody starts this node again.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
     :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
