@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -19,18 +21,18 @@ def audit(slot: Slot = 10, state: bytes = b"good", log: bytes = b"log") -> Audit
 
 
 class Inspector:
-    """Node "a" of a cluster.
+    """One node of a cluster, "a" unless another is named.
 
     :ivar told: what it told, and whom. ``diverged``: that it is wrong.
     """
 
-    def __init__(self, members: str = "abc") -> None:
+    def __init__(self, members: str = "abc", name: NodeId = "a") -> None:
         self.told: list[tuple[tuple[NodeId, ...], Audit | AuditsHeard | AskAudit]] = []
         self.logs: dict[Slot, bytes] = {}
         self.diverged: list[str] = []
         self.audits = Audits(
-            "a",
-            tuple(members[1:]),
+            name,
+            tuple(member for member in members if member != name),
             len(members) // 2 + 1,
             lambda to, message: self.told.append((to, message)),
             lambda error: self.diverged.append(str(error)),
@@ -183,10 +185,8 @@ class TestToldFirst:
 
     def test_all_know_that_all_differ(self) -> None:
         """Or the one that finds out would stop, and the two others, of which neither can be right, would go on."""
-        one, two, three = (Inspector("abc"), Inspector("bac"), Inspector("cab"))
+        one, two, three = (Inspector("abc"), Inspector("bac", "b"), Inspector("cab", "c"))
         inspectors = {"a": one, "b": two, "c": three}
-        for name, inspector in inspectors.items():
-            inspector.audits._node = name
         two.audits.add(audit(state=b"b"))
         three.audits.add(audit(state=b"c"))
         for inspector, sender in ((two, "c"), (three, "b")):
@@ -324,6 +324,63 @@ class TestFind:
         one.hear(("c", audit(state=b"bad")))
         one.audits.answer("b", 10)
         assert one.told[-1] == (("b",), AuditsHeard(10, (("c", b"log", b"bad"),)))
+
+
+class TestTalkEnds:
+    """Of more slots at once than are remembered, everything is said, and then nothing more."""
+
+    SLOTS = range(10, 10 * (3 * KEPT + 1), 10)
+
+    def talk(self, members: str, states: dict[NodeId, bytes], starts: Iterable[NodeId]) -> list[tuple[NodeId, Any]]:
+        """Nodes that have been at all slots. Those of ``starts`` tell all others that are up; what they say to that."""
+        nodes = {name: Inspector(members, name) for name in states}
+        for (name, node), slot in itertools.product(nodes.items(), self.SLOTS):
+            node.logs[slot] = b"log"
+            node.audits.know(audit(slot, states[name]))
+        for name, slot in itertools.product(starts, self.SLOTS):
+            nodes[name].audits.add(audit(slot, states[name]))
+        said: list[tuple[NodeId, Any]] = []
+
+        def deliver_all() -> None:
+            while any(node.told for node in nodes.values()):
+                for name, node in nodes.items():
+                    told, node.told = node.told, []
+                    for to, message in told:
+                        said.append((name, message))
+                        for listener in to:
+                            if listener in nodes:
+                                deliver(nodes[listener], name, message)
+                assert len(said) < 100 * len(self.SLOTS), "they talk for ever"
+
+        logged(deliver_all)
+        return said
+
+    @pytest.mark.parametrize("starts", ["a", "ab", "abc"])
+    @pytest.mark.parametrize("state", [b"good", b""])
+    def test_where_all_agree(self, state: bytes, starts: str) -> None:
+        """Each answers each other once for the log at a slot, and once for the state there, at most."""
+        said = self.talk("abc", dict.fromkeys("abc", state), starts)
+        assert len(said) <= (len(starts) + 3 * 2 * 2) * len(self.SLOTS)
+
+    @pytest.mark.parametrize("starts", ["a", "ab"])
+    def test_where_two_differ_and_the_third_is_down(self, starts: str) -> None:
+        said = self.talk("abc", {"a": b"x", "b": b"y"}, starts)
+        heard = {(name, message.slot) for name, message in said if isinstance(message, AuditsHeard)}
+        assert heard >= set(itertools.product("ab", self.SLOTS[-KEPT:])), "of the last ones each has told"
+
+
+def test_what_is_long_past_is_not_answered_again() -> None:
+    one = Inspector()
+    for slot in range(1, 3 * KEPT):
+        one.audits.know(audit(slot))
+        one.hear(("b", audit(slot)))
+        assert one.told[-1] == (("b",), audit(slot))
+    before = len(one.told)
+    one.logs[1] = b"log"
+    one.hear(("b", audit(1)), ("b", audit(1, b"")))
+    assert one.told[before:] == []
+    one.audits.answer("b", 1)
+    assert one.told[before:] == [(("b",), audit(1, b""))], "unless it is asked for"
 
 
 def deliver(inspector: Inspector, sender: NodeId, message: Any) -> None:

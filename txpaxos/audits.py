@@ -111,6 +111,9 @@ class Audits:
         self._said: dict[NodeId, dict[Slot, Word]] = {other: {} for other in others}
         # By who told it: what others have said to that node.
         self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Word]]] = {other: {} for other in others}
+        # Through which slot each was answered that told its log alone, and through which that told its state, too. What
+        # is remembered of a slot may be forgotten, and come again: an answer must not be answered for that.
+        self._answered: dict[tuple[NodeId, bool], Slot] = {}
         # Of slots at which nodes differ: what was told of it last and how often, and the lines that were logged.
         self._told: dict[Slot, tuple[dict[NodeId, Word], int]] = {}
         self._logged: dict[tuple[Slot, str], None] = {}
@@ -146,7 +149,7 @@ class Audits:
         known = _keep_word(self._said[sender], slot, word)
         if known != NOTHING and self._find_own(slot):
             if before is None or bool(known.state_hash) > bool(before.state_hash):
-                self._tell((sender,), self._audit(slot))  # What was told it before may have been lost.
+                self._answer_once(sender, slot, bool(known.state_hash))
             self._judge(slot)
         self._watch()
         self.heard(slot)
@@ -235,6 +238,12 @@ class Audits:
         for passed_on in self._passed_on.values():
             self.watched.update(slot for slot in passed_on if slot not in self._own)
 
+    def _answer_once(self, sender: NodeId, slot: Slot, has_state: bool) -> None:
+        """Tell ``sender`` what this node has: what was told it before may have been lost."""
+        if slot > self._answered.get((sender, has_state), 0):
+            self._answered[sender, has_state] = slot
+            self._tell((sender,), self._audit(slot))
+
     def _audit(self, slot: Slot) -> Audit:
         return Audit(slot, *self._own.get(slot, NOTHING))
 
@@ -288,9 +297,12 @@ class Audits:
             self._tell_of(slot, words)
 
     def _tell_of(self, slot: Slot, words: dict[NodeId, Word]) -> None:
+        """The last slots count: of what was told of one that is forgotten nobody knows how often it was."""
         count = self._told[slot][1] if slot in self._told else 0
-        if count < TOLD_AGAIN_MAX:
-            _keep(self._told, slot, (words, count + 1))
+        self._told[slot] = words, count + 1
+        if len(self._told) > KEPT:
+            del self._told[min(self._told)]
+        if count < TOLD_AGAIN_MAX and slot in self._told:
             self._tell(self._others, self._audit(slot))
             self._tell(self._others, self._audits_heard(slot, words))
 
