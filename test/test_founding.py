@@ -17,12 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 
 from test.fakes import logged
+from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
 from txpaxos.errors import StoreError
 from txpaxos.testing.checkers import Checker
 from txpaxos.testing.cluster import CLIENT_PORT, PEER_PORT, Cluster
 from txpaxos.testing.disk import Crash
 from txpaxos.testing.host import Host
+from txpaxos.testing.network import SimulatedReactor
 
 
 @pytest.fixture(autouse=True)
@@ -271,6 +273,34 @@ def test_a_lost_folder_never_votes_and_is_told_so(nodes: int, index: int) -> Non
     assert field.refused_by(name) == set(others)
     reasons = {other: field.node(other).status().refuses for other in others}
     assert all(name in reason for reason in reasons.values()), reasons
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.0), (1.0, 0.1), (6.0, 0.1), (60.0, 0.1)])
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, patience: float, stays: bool) -> None:
+    """Nobody answers that node, so it sends its clients to the others. One that has become patient in the trouble
+    before would wait there for seconds."""
+    field = Field()
+    field.start("a", "b", "c")
+    assert field.submit("c", 10) == 10
+    reactor = SimulatedReactor(field.network, "client")
+    client = Client(reactor, field.configuration, ["c", "a", "b"], Random(1))
+    answers: list[Any] = []
+
+    def ask(subject: str) -> None:
+        field.checker.asking(subject, b"red")
+        reactor.run(lambda: client.ask(subject, b"red").addBoth(answers.append))
+
+    ask("first")
+    field.run(1.0)
+    field.hosts["c"].lose_folder()
+    field.start("c")
+    if not stays:
+        client = Client(reactor, field.configuration, ["c", "a", "b"], Random(1))
+    field.run(seconds)
+    ask("second")
+    field.run(patience)
+    assert answers == [b"red", b"red"]
 
 
 @pytest.mark.parametrize("lost", ["ab", "ac", "bc"])
