@@ -419,9 +419,4 @@ class Cluster:
             host.point()
 
 
-def _drawn_limits(seed: int) -> TransferLimits:
-    """From a source of chance of its own, so that what else a seed means does not depend on it."""
-    return TransferLimits(Random(f"transfers {seed}").choice(TRANSFER_BYTES_PER_SECOND))
-
-
 __all__ = ["Cluster", "Host", "Store", "counter_workload"]
