@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from test.mutants.simulated import TouchyLedger
 from txpaxos.testing.checkers import Violation
 from txpaxos.testing.cluster import Cluster
 from txpaxos.testing.schedule import KINDS, Fault, draw, plan
@@ -69,6 +70,13 @@ def test_seeds_meet_what_should_not_go_untested() -> None:
         tally.update(simulate(seed, 4.0, nodes_of(seed)).tally)
     for what in ("snapshots taken", "snapshots installed", "snapshots put aside", "answered SessionExpired"):
         assert tally[what] > 1, (what, tally)
+
+
+def test_a_big_state_has_the_time_that_it_takes() -> None:
+    """Snapshots of 60 KB, of which 1,000 bytes a second may be sent."""
+    for seed in (27, 30):
+        verdict = simulate(seed, 6.0, 3, TouchyLedger)
+        assert verdict.violation is None
 
 
 def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:

@@ -312,6 +312,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5).read() == Mark(9, 8, 6, 3, 1)
 
 
+def test_a_synced_mark_that_is_torn_leaves_the_one_before(tmp_path: Path) -> None:
+    """It may be the only one that is left: what was noted without a sync goes with the power, too."""
+    path = tmp_path / "acknowledged"
+    mark = Acknowledged(Disk(), str(path), 5)
+    mark.create()
+    for segment in range(1, 6):
+        before = path.read_bytes()
+        mark.segment_born(segment)
+        after = path.read_bytes()
+        (torn,) = {at // SLOT_BYTES for at in range(len(after)) if after[at] != before[at]}
+        assert torn < 2
+        rotten = bytearray(after[: 2 * SLOT_BYTES] + bytes(2 * SLOT_BYTES))
+        rotten[torn * SLOT_BYTES : (torn + 1) * SLOT_BYTES] = bytes(SLOT_BYTES)
+        (tmp_path / "copy").write_bytes(rotten)
+        assert Acknowledged(Disk(), f"{tmp_path}/copy", 5).read() == Mark(0, segment - 1)
+    mark.close()
+
+
 # ------------------------------------------------------------------ loss of power
 
 

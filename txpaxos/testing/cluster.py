@@ -201,14 +201,14 @@ class Cluster:
 
     def settle(self, seconds: float = 10.0) -> None:
         """After :meth:`heal`: everything must become live and equal within ``seconds``, and some more for each node
-        that is lost for good.
+        that is lost for good, and for snapshots that take long on their way.
 
         :raises Violation: if a client's command gets no answer, or nodes stay behind.
         """
         for client in self.clients:
             client.request()
             client.stop()
-        seconds += SILENT_SECONDS * sum(host.lost for host in self.hosts.values())
+        seconds += SILENT_SECONDS * sum(host.lost for host in self.hosts.values()) + self._transfer_seconds()
         if any(host.lost and host.alive for host in self.hosts.values()):
             seconds *= ROTTEN_PATIENCE
         until = self.world.now + seconds
@@ -219,6 +219,14 @@ class Cluster:
                 if not host.alive:  # It may have given up only now, for a fault of before.
                     host.start()
             self.run(0.25)
+
+    def _transfer_seconds(self) -> float:
+        """How long the biggest snapshot of the state that there is now is on its way to each of the others."""
+        if self.transfer_limits is None:
+            return 0.0
+        snapshots = [(host, path) for host in self.live() for path in host.disk.files() if path.endswith(".snapshot")]
+        size = max((host.disk.size(path) for host, path in snapshots), default=0)
+        return (len(self.names) - 1) * size / self.transfer_limits.bytes_per_second
 
     def calm(self, seconds: float = 4.0) -> None:
         """After :meth:`settle`: ``seconds`` later one leads whom all know, and stays; nobody chatters; all is answered.
