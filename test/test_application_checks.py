@@ -57,6 +57,32 @@ class AsyncApply(PaxosProtocol):
         return 1
 
 
+class TakesNoSlot(PaxosProtocol):
+    def apply(self, command: bytes) -> Any:  # type: ignore[override]
+        return 1
+
+
+class NeedsMore(Service):
+    def query(self, query: bytes, more: int) -> Any:  # type: ignore[override]
+        return 1
+
+
+class Yields(PaxosProtocol):
+    def apply(self, slot: int, command: bytes) -> Any:
+        yield 1
+
+
+class TakesItDifferently(PaxosProtocol):
+    """Nothing is wrong with it either."""
+
+    @staticmethod
+    def apply(*args: Any) -> Any:
+        return 1
+
+    def query(self, question: bytes, more: int = 0) -> Any:
+        return 1
+
+
 class AsyncQuery(Service):
     async def query(self, query: bytes) -> Any:
         return 1
@@ -126,6 +152,9 @@ HOOKS = [
     (NoApply, "NoApply has no apply: write def apply(self, slot, command)"),
     (AsyncApply, "AsyncApply.apply is an async function: it must be a plain one (def apply)"),
     (WrappedAsync, "WrappedAsync.apply is an async function"),
+    (TakesNoSlot, "TakesNoSlot.apply does not take what it is called with: write def apply(self, slot, command)"),
+    (NeedsMore, "NeedsMore.query does not take what it is called with: write def query(self, query)"),
+    (Yields, "Yields.apply has a yield in it, so that its body would never run"),
     (AsyncQuery, "AsyncQuery.query is an async function: it must be a plain one (def query); it may return Deferred"),
     (AsyncSnapshot, "AsyncSnapshot.snapshot is an async function"),
     (AsyncLeadership, "AsyncLeadership.leadership_acquired is an async function"),
@@ -141,6 +170,10 @@ HOOKS = [
 @pytest.mark.parametrize(("kind", "line"), HOOKS, ids=lambda one: getattr(one, "__name__", ""))
 def test_a_hook_that_cannot_be(kind: type[PaxosProtocol], line: str) -> None:
     assert refused(kind).startswith(line)
+
+
+def test_a_hook_that_can_be_called() -> None:
+    made(TakesItDifferently).makeConnection(RecordingTransport())
 
 
 # ------------------------------------------------------------- constructors

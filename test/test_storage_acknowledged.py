@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,48 @@ def test_a_subject_s_file_in_place_of_another_s_is_missed(others: int, lab: Lab,
         target.parent.mkdir(exist_ok=True)
         shutil.copy(source, target)
     lab.assert_missed(folder, f"({4 + others} are here)")
+
+
+@pytest.mark.parametrize("name", ["journal", "subjects"])
+def test_a_folder_in_it_removed_is_missed(name: str, lab: Lab) -> None:
+    folder = lab.copy()
+    shutil.rmtree(folder / name)
+    lab.assert_missed(folder, f"{folder}/{name} is damaged at offset 0: the folder is missing")
+
+
+@pytest.mark.parametrize("left", ["snapshots", "snapshots.discarded", "snapshots.replaced", "diverged"])
+def test_what_is_left_of_a_folder_is_no_new_one(left: str, lab: Lab) -> None:
+    folder = lab.copy()
+    (folder / "snapshots").rename(folder / left)
+    for path in folder.iterdir():
+        if path.name != left:
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(StoreError, match="holds what a node saved, but no identity file"):
+        open_store(Disk(), str(folder)).load()
+
+
+@pytest.mark.parametrize("what", ["a subject", "a snapshot", "many saves"])
+def test_a_folder_that_is_removed_under_a_store_is_missed(what: str, tmp_path: Path) -> None:
+    """What it saves from then on is in files that have no name. It makes no new folder in the place of the old one."""
+    folder = tmp_path / "data"
+    store = open_store(UnsyncedDisk(), str(folder), 1 << 20)
+    fill(store, range(1, 3))
+    shutil.rmtree(folder)
+    with pytest.raises(StoreError, match="No such file or directory"):
+        go_on(store, what)
+    assert not folder.exists()
+    with suppress(StoreError):
+        wait(store.close())
+
+
+def go_on(store: DiskStore, what: str) -> None:
+    """Save what makes a file of its own, and then votes, until a mark is due."""
+    if what == "a subject":
+        wait(store.save([subject("another", 1)]))
+    elif what == "a snapshot":
+        take(store, 2)
+    for slot in range(3, 3 + SECURED_SAVES):
+        wait(store.save([voted(slot, b"")]))
 
 
 # ------------------------------------------------------------ the mark's own file

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -42,6 +43,9 @@ def check_class(kind: type[Application], base: type[Application]) -> None:
             may_wait = "it may return Deferred.fromCoroutine(...)"
             hint = may_wait if hook == "query" else "what takes time has no place in it"
             raise ConfigError(f"{name}.{hook} is an async function: it must be a plain one (def {hook}); {hint}")
+        if inspect.isgeneratorfunction(function) and hook != "snapshot":
+            raise ConfigError(f"{name}.{hook} has a yield in it, so that its body would never run: return what it has")
+        _check_signature(kind, hook)
     # The node's class itself, and one that only watches subjects, want no commands on purpose.
     if kind is not base and kind.apply is Application.apply and kind.value_chosen is Application.value_chosen:
         raise ConfigError(f"{name} has no apply: write def apply(self, slot, command), which is what a service does")
@@ -95,11 +99,14 @@ def make_application(kind: Callable[..., Node], *args: Any, **kwargs: Any) -> No
     except TypeError:
         raise ConfigError(f"{name}.__init__ does not take what a node is made with: write {INITIALISER}") from None
     try:
-        return kind(*args, **kwargs)
+        made = kind(*args, **kwargs)
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{name} cannot be made: {described(error)}") from None
+    if getattr(made, "_made", None) is None:
+        raise ConfigError(f"{name} has not been made as a node: write {INITIALISER}")
+    return made
 
 
 def described(error: BaseException) -> str:
@@ -116,6 +123,19 @@ def _is_ours(file: str) -> bool:
     """Whether the file is one of this package, or a part of Python that imports."""
     package = sys.modules[Application.__module__].__file__ or ""
     return file.startswith(("<frozen", os.path.dirname(package) + os.sep)) or "importlib" in file.split(os.sep)
+
+
+def _check_signature(kind: type[Application], hook: str) -> None:
+    """Whether a hook can be called as a node calls it."""
+    wanted = list(inspect.signature(getattr(Application, hook)).parameters)
+    has_self = not isinstance(inspect.getattr_static(kind, hook), staticmethod | classmethod)
+    with suppress(ValueError):  # Its signature is not known.
+        try:
+            inspect.signature(getattr(kind, hook)).bind(*wanted[0 if has_self else 1 :])
+        except TypeError:
+            raise ConfigError(
+                f"{kind.__name__}.{hook} does not take what it is called with: write def {hook}({', '.join(wanted)})"
+            ) from None
 
 
 def _check_snapshots(kind: type[Application]) -> None:

@@ -188,10 +188,12 @@ class Acknowledged:
     def secure(self) -> None:
         """Write the mark, and wait until it is on disk.
 
-        :raises StoreError: if that fails. This is as final as a failed save."""
+        :raises StoreError: if that fails, or if the file has no name any more: then somebody has removed the folder,
+            and what is saved in it is lost with this process. This is as final as a failed save."""
         self._write(self._secure_at)
         try:
             self._disk.sync_data(self._handle)
+            self._disk.file_size(self._path)
         except OSError as error:
             raise refused("write", self._path, error) from error
         self._secure_at ^= SLOT_BYTES

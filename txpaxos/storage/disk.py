@@ -160,16 +160,20 @@ def write_all(disk: Disk, handle: int, data: bytes | memoryview, offset: int) ->
 
 def ensure_directory(disk: Disk, path: str) -> None:
     """Create a folder if it is absent, with those above it, and put its name on disk."""
-    above = os.path.dirname(path)
     try:
-        disk.make_directory(path)
-    except FileExistsError:
-        pass  # its name may still be in memory only: whoever made it may have crashed here
+        ensure_inner_directory(disk, path)
     except FileNotFoundError:
-        ensure_directory(disk, above)
+        ensure_directory(disk, os.path.dirname(path))
+        ensure_inner_directory(disk, path)
+
+
+def ensure_inner_directory(disk: Disk, path: str) -> None:
+    """The same, of a folder in one that must be there: FileNotFoundError if it is not. What a store goes on in must be
+    what it has opened, and not a new one in its place."""
+    with suppress(FileExistsError):  # its name may still be in memory only: whoever made it may have crashed here
         disk.make_directory(path)
     with suppress(PermissionError):  # the folder above may be somebody else's, closed to us; then so is its sync
-        disk.sync_directory(above)
+        disk.sync_directory(os.path.dirname(path))
 
 
 def remove_if_there(disk: Disk, path: str) -> None:

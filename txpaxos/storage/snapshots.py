@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import TEMPORARY
-from txpaxos.storage.disk import Disk, ensure_directory, remove_if_there, write_all
+from txpaxos.storage.disk import Disk, ensure_inner_directory, remove_if_there, write_all
 from txpaxos.storage.execute import Execute, ExecuteInThread, Work
 from txpaxos.storage.faults import damaged_part, no_room, os_errors, snapshot_refused
 from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
@@ -192,7 +192,7 @@ class SnapshotWriter:
 
     def _open(self) -> None:
         disk, folder = self._folder.disk, self._folder.directory
-        ensure_directory(disk, folder)
+        ensure_inner_directory(disk, folder)
         if self.size_bytes:
             self._handle = disk.open(self._path)
             disk.truncate(self._handle, self.size_bytes)

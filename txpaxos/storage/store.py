@@ -296,7 +296,9 @@ class DiskStore:
         if found is None:
             self._refuse_remains()
             write_identity(file, identity)
-        if not identity.complete:
+        if identity.complete:
+            self._refuse_gaps()
+        else:
             self._journal.create()
             self._acknowledged.create()
             identity = attrs.evolve(identity, complete=True)
@@ -345,11 +347,22 @@ class DiskStore:
         with os_errors("read", self._directory):
             for name in ("journal", "subjects"):
                 ensure_directory(self._disk, f"{self._directory}/{name}")
-            if self._journal.exists() or self._subjects.exist() or self._acknowledged.exists():
+            names = self._disk.list_directory(self._directory)
+            has_snapshots = "snapshots" in names and self._disk.list_directory(f"{self._directory}/snapshots")
+            others = [name for name in names if name.startswith(("snapshots.", "diverged", "acknowledged"))]
+            if self._journal.exists() or self._subjects.exist() or has_snapshots or others:
                 raise StoreError(
                     f"{self._directory} holds what a node saved, but no identity file: put that file back, or keep the"
                     f" folder aside and bring the machine back as a new node"
                 )
+
+    def _refuse_gaps(self) -> None:
+        """Refuse to start without a folder that a complete store has."""
+        with os_errors("read", self._directory):
+            names = self._disk.list_directory(self._directory)
+        for name in ("journal", "subjects"):
+            if name not in names:
+                raise damaged(f"{self._directory}/{name}", 0, "the folder is missing")
 
     def _write(
         self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState], voter: Voter | None

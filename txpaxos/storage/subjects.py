@@ -12,7 +12,7 @@ from collections.abc import Callable
 from txpaxos.core.ready import SubjectState
 from txpaxos.storage.acknowledged import Mark
 from txpaxos.storage.atomic_file import TEMPORARY, AtomicFile
-from txpaxos.storage.disk import Disk, ensure_directory
+from txpaxos.storage.disk import Disk, ensure_inner_directory
 from txpaxos.storage.faults import damaged, os_errors
 from txpaxos.storage.records import decode, encode
 
@@ -78,7 +78,7 @@ class Subjects:
             folder = file.path.rpartition("/")[0]
             if folder not in self._folders:
                 with os_errors("create", folder):
-                    ensure_directory(self._disk, folder)
+                    ensure_inner_directory(self._disk, folder)
                 self._folders.add(folder)
         born = not file.serial
         file.write(encode((state,)))
