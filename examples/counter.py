@@ -13,3 +13,6 @@ class Counter(PaxosProtocol):
         self.total += int(command)
         print(f"slot {slot}: {command.decode()} makes {self.total}", flush=True)
         return self.total
+
+    def query(self, query: bytes) -> int:
+        return self.total

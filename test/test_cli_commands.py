@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,16 @@ def test_help_says_how_undecided_exits() -> None:
 
 def test_version() -> None:
     assert invoke("--version").output == f"txpaxos, version {__version__}\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "txpaxos", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"txpaxos, version {__version__}\n"
+
+
+def test_a_history_that_is_not_there_is_named_once() -> None:
+    result = invoke("check", "nope.jsonl")
+    assert (result.exit_code, result.stderr) == (1, "txpaxos: cannot read nope.jsonl: No such file or directory\n")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,10 @@ def test_a_name_that_is_not_known_keeps_nobody_from_the_others(nodes: Nodes) -> 
 def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
     done = txpaxos("submit", "five", folder=nodes.folder)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == b"txpaxos: ValueError: invalid literal for int() with base 10: b'five'\n"
+    assert done.stderr == (
+        b"txpaxos: ValueError: invalid literal for int() with base 10: b'five'; the command is in the log and counts as"
+        b" applied, so sending it again makes another one of it\n"
+    )
 
 
 def test_the_longest_command_and_value(nodes: Nodes) -> None:

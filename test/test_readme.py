@@ -86,7 +86,7 @@ def commands() -> list[str]:
 def test_counter_is_the_example() -> None:
     counter = (ROOT / "examples/counter.py").read_text()
     assert counter in blocks(README, "python")
-    assert len(counter.splitlines()) == 15  # as its title says
+    assert len(counter.splitlines()) == 18  # as its title says
 
 
 def test_cluster_file_is_the_example() -> None:
@@ -137,11 +137,22 @@ def test_command_exists(command: str) -> None:
             ServerOptions().parseOptions(arguments[: at + 1])
             check_options_of_paxos(arguments[at + 1 :])
         case "python" if arguments[0] == "-m":
-            assert arguments[1:] in (["pytest", "test"], ["pip", "install", "--editable", ".[test]"])
+            sample = ["txpaxos.testing.linear_sample", "--operations", "1000", "--output", "history.jsonl"]
+            assert arguments[1:] in (["pytest", "test"], ["pip", "install", "--editable", ".[test]"], sample)
         case "python":
             assert (ROOT / arguments[0]).is_file()
         case _:
             pytest.fail(f"{program}: what is that?")
+
+
+def test_a_history_is_made_and_checked_as_the_page_says(tmp_path: Path) -> None:
+    for command in commands():
+        if "history.jsonl" in command:
+            program, *arguments = shlex.split(command)
+            start = [sys.executable] if program == "python" else TXPAXOS
+            done = subprocess.run([*start, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith("linearizable: 1000 operations")
 
 
 def check_txpaxos(name: str, *arguments: str) -> None:
@@ -204,7 +215,8 @@ def test_every_file_of_the_source_is_in_the_reading_order() -> None:
     assert {name for name in listed if not (package / name).exists()} == set()
     for file in package.rglob("*.py"):
         name = str(file.relative_to(package))
-        assert name.endswith("__init__.py") or name in listed or f"{name.split('/')[0]}/" in listed, name
+        is_door = file.name in ("__init__.py", "__main__.py")
+        assert is_door or name in listed or f"{name.split('/')[0]}/" in listed, name
 
 
 def test_every_error_and_hook_is_described() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from random import Random
 
 import msgspec
 import pytest
+from twisted.internet.defer import succeed
 
 import txpaxos.sessions
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
@@ -188,6 +190,20 @@ def test_a_result_that_cannot_be_kept(value: object) -> None:
     assert outcome.words.startswith(f"{outcome.reason}: ")
     outcome.words.encode()
     assert "\n" not in outcome.words
+
+
+async def _wait() -> int:
+    return 1
+
+
+@pytest.mark.parametrize(("make", "kind"), [(_wait, "coroutine"), (lambda: succeed(1), "Deferred")])
+def test_a_result_to_be_waited_for_is_told_plainly(make: Callable[[], object], kind: str) -> None:
+    outcome = returned(make())
+    assert isinstance(outcome, Failed)
+    assert outcome.reason == "applied, but its result cannot be kept"  # As of all others: it is part of the state.
+    assert outcome.words == (
+        f"{outcome.reason}: apply returned a {kind}; it must return the result itself, as a plain function does"
+    )
 
 
 def test_words_can_be_sent_and_are_few() -> None:

@@ -416,6 +416,24 @@ class TestTrouble:
         assert len(logged_errors) == (when in ("hook", "chunk"))
         logged_errors.clear()
 
+    @pytest.mark.parametrize(
+        ("told", "words"),
+        [
+            ("text", "snapshot must return bytes, or chunks of bytes, and not str"),
+            (7, "snapshot must return bytes, or chunks of bytes, and not int"),
+            (["a", "b"], "snapshot must return chunks of bytes, and one is str"),
+        ],
+    )
+    def test_what_is_no_bytes_is_told_plainly(self, told: Any, words: str, logged_errors: list[dict[str, Any]]) -> None:
+        class Wrong(Log):
+            def snapshot(self) -> Any:
+                return told
+
+        camera = Camera(Wrong())
+        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        assert words in str(event["reason"])
+        logged_errors.clear()
+
     def test_what_ends_after_stop_is_nobodys_business(self) -> None:
         works, later = delayed()
 

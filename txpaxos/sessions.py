@@ -10,11 +10,12 @@ not in the table and was made before the :attr:`~Sessions.horizon` may have been
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import attrs
 import msgspec
+from twisted.internet.defer import Deferred
 
 from txpaxos.core.messages import Slot
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
@@ -75,8 +76,12 @@ def returned(value: object) -> Outcome:
     try:
         return encode_result(value)
     except ValueError as error:
-        reason = "applied, but its result cannot be kept"
-        return Failed(CommandFailed, reason, f"{reason}: {error}")
+        reason, why = "applied, but its result cannot be kept", str(error)
+        if isinstance(value, (Awaitable, Deferred)):
+            why = f"apply returned a {type(value).__name__}; it must return the result itself, as a plain function does"
+            if isinstance(value, Coroutine):
+                value.close()  # Nobody will ever wait for it.
+        return Failed(CommandFailed, reason, f"{reason}: {why}")
 
 
 def raised(kind: str, text: str) -> Failed:

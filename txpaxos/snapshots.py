@@ -317,8 +317,16 @@ def _captured(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
     """The application's chunks. A hook that is a generator has copied nothing before it is asked for the first one."""
     if isinstance(state, bytes):
         return [state]
-    chunks = iter(state)
+    if isinstance(state, str) or not isinstance(state, Iterable):
+        raise TypeError(f"snapshot must return bytes, or chunks of bytes, and not {type(state).__name__}")
+    chunks = map(_checked, state)
     return itertools.chain(list(itertools.islice(chunks, 1)), chunks)
+
+
+def _checked(chunk: bytes) -> bytes:
+    if not isinstance(chunk, bytes):
+        raise TypeError(f"snapshot must return chunks of bytes, and one is {type(chunk).__name__}")
+    return chunk
 
 
 def _pieces(

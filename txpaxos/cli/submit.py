@@ -6,8 +6,9 @@ import click
 
 from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
-from txpaxos.cli.running import request, run
+from txpaxos.cli.running import CommandError, request, run
 from txpaxos.cluster import Cluster
+from txpaxos.errors import CommandFailed
 
 
 @click.command("submit", cls=CommandWithNumbers, short_help="Have a command applied on every node, once.")
@@ -25,4 +26,9 @@ def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
     txpaxos submit +5
     txpaxos submit --cluster cluster.toml -- -5
     """
-    print_value(run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command))))
+    try:
+        result = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command)))
+    except CommandFailed as error:
+        counts = "the command is in the log and counts as applied, so sending it again makes another one of it"
+        raise CommandError(f"{error}; {counts}") from None
+    print_value(result)

@@ -19,6 +19,9 @@ ballot above a chosen one carries the same value.
 
 Methods return the message to send, or ``None`` when there is nothing to say. Before a message leaves, what its sender
 remembers must be on disk. Nothing here re-sends, gives up or recovers: that is :mod:`txpaxos.core.practical`.
+
+That Paxos is told in three steps, essential, practical and functional, each a subclass of the one before and none of
+them with a network in it, is the idea of Tom Cocagne's *Plain Paxos*.
 """
 
 from __future__ import annotations
@@ -36,12 +39,13 @@ class Proposer:
 
     :param node: the proposer's own id; makes its ballots unlike anyone else's.
     :param quorum: how many acceptors make a quorum.
+    :param last: the ballot that this proposer used last, before a restart: the next one must be above it.
     """
 
-    def __init__(self, node: NodeId, quorum: int) -> None:
+    def __init__(self, node: NodeId, quorum: int, last: Ballot = LOWEST) -> None:
         self.node = node
         self.quorum = quorum
-        self.ballot = LOWEST
+        self.ballot = last
         self.value: bytes | None = None
         self.promises: set[NodeId] = set()
         self.highest_accepted: Proposal | None = None
@@ -52,7 +56,10 @@ class Proposer:
             self.value = value
 
     def prepare(self) -> Prepare:
-        """Phase 1a (section 2.2): start a new, higher ballot and ask every acceptor for its promise."""
+        """Phase 1a (section 2.2): start a new, higher ballot and ask every acceptor for its promise.
+
+        What promises told of the ballot before is forgotten: this one must hear a quorum of its own. A value that was
+        taken over from them stays our own, for it may be proposed where no other may have been chosen, as any may."""
         self.ballot = Ballot(self.ballot.round + 1, self.node)
         self.promises = set()
         self.highest_accepted = None
@@ -79,7 +86,10 @@ class Proposer:
         return len(self.promises) >= self.quorum
 
     def accept(self) -> Accept | None:
-        """The Accept of the present ballot, as far as its quorum and a value are there."""
+        """The Accept of the present ballot, as far as its quorum and a value are there.
+
+        From here on the value that a promise told of takes the place of the one that was offered, which is lost: our
+        own has no better claim, and one proposer has one value."""
         if not self.has_quorum:
             return None
         if self.highest_accepted is not None:

@@ -4,6 +4,21 @@ Read after :mod:`~txpaxos.core.practical`. Paxos is safe without a leader, but o
 certain (*Paxos Made Simple*, section 2.4). :class:`Leadership` finds one: it is the one piece that the single decree
 (:class:`Node`, here) and the log (:mod:`txpaxos.core.replica`) share.
 
+The idea in a few lines, before what makes it last:
+
+.. code-block:: text
+
+    on a tick, if leading:      send Heartbeat to everyone, every heartbeat_seconds
+    on a tick, if following     the leader is silent: ask everyone Canvass
+      and the window is over:
+    on Canvass:                 have I lost the leader, too? then answer Support
+    on Support from a quorum:   prepare a ballot above all I have seen
+    on Promise from a quorum:   I lead
+    on Nack from so many that
+      no quorum is left:        I do not lead; wait, longer each time, and try again
+    on Heartbeat of a ballot
+      above mine:               I follow it, and begin a new window, drawn at random
+
 * The leader sends a heartbeat every ``heartbeat_seconds``. A follower that has heard none for its liveness window,
   drawn anew each time so that two nodes seldom wake together, or is told that the leader has ended, *canvasses*: it
   asks whether others miss the leader too. Only when a quorum does, itself included, does it become a candidate and run

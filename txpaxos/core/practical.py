@@ -41,6 +41,19 @@ BALLOTS_COUNTED_MAX = 16
 class Proposer(essential.Proposer):
     """Adds refusals, the belief to lead, passivity and re-sending.
 
+    What of a ballot's promises it takes depends on where it stands:
+
+    =====================  ====================================================================================
+    it is                  when
+    =====================  ====================================================================================
+    asking                 from ``prepare`` on: promises and refusals are counted
+    ``leading``            a quorum has promised: further promises change nothing, refusals are counted
+    ``given_up``           so many refused that no quorum is left, or the node let go: nothing of the ballot is
+                           taken or sent any more; the next ``prepare`` begins anew
+    not ``active``         it proposes nothing of its own, and takes no promises: set from outside, by whoever
+                           decides that this node shall only answer
+    =====================  ====================================================================================
+
     :param members: how many acceptors there are.
     :param highest: the highest ballot on this node's disk; every new ballot is above it.
     """

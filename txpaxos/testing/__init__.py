@@ -2,5 +2,6 @@
 
 A seed replays everything exactly. What runs in it is the real thing: your subclass of
 :class:`~txpaxos.protocol.PaxosProtocol`, the real core, codec and journal. Only time, wires and disks are made up.
-Start with :class:`txpaxos.testing.cluster.SimulatedCluster`.
+Start with :func:`txpaxos.testing.simulation.simulate`, or with :class:`txpaxos.testing.cluster.Cluster`, a cluster that
+your test makes go on.
 """

@@ -8,11 +8,13 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
 import attrs
 import click
+import msgspec
 from twisted.internet.task import Clock
 
 from txpaxos.testing.history import HistoryRecorder
@@ -156,11 +158,14 @@ SERVICES = {
 @click.option("--unknown", default=0.01, show_default=True, help="Share of operations whose outcome is unknown.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--stale", is_flag=True, help="Answer one read near the end with what was true long ago.")
-def main(model: str, operations: int, clients: int, unknown: float, seed: int, stale: bool) -> None:
+@click.option("--output", type=click.Path(), help="Write the history there, for `txpaxos check`.")
+def main(model: str, operations: int, clients: int, unknown: float, seed: int, stale: bool, output: str | None) -> None:
     """Make a history, check it, and say what that took."""
     recorder = sample_history(Random(seed), SERVICES[model], operations, clients, unknown)
     if stale:
         make_stale(recorder)
+    if output is not None:
+        Path(output).write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in recorder.events))
     begun = time.process_time()
     verdict = check(recorder.operations(), MODELS[model]())
     seconds = time.process_time() - begun

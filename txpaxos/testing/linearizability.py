@@ -126,7 +126,7 @@ def check_file(path: str, model: str | Model, *, configurations_max: int | None 
     try:
         return check(pair(read_history(path)), known, configurations_max=configurations_max)
     except HistoryError as error:
-        raise error if str(error).startswith(path) else HistoryError(f"{path}, {error}") from None
+        raise error if path in str(error) else HistoryError(f"{path}, {error}") from None
 
 
 def _check_part(
