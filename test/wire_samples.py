@@ -108,7 +108,7 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS),
     Canvass: st.builds(Canvass, COUNTS),
     Support: st.builds(Support, COUNTS),
-    AboutSubject: st.builds(AboutSubject, st.text(max_size=300), st.one_of(*OF_SUBJECTS.values())),
+    AboutSubject: st.builds(AboutSubject, st.text(min_size=1, max_size=128), st.one_of(*OF_SUBJECTS.values())),
     PrepareLog: st.builds(PrepareLog, BALLOTS, SLOTS),
     PromiseLog: st.builds(PromiseLog, BALLOTS, SLOTS, tuples(VALUES), tuples(VOTES)),
     AcceptSlot: st.builds(AcceptSlot, BALLOTS, SLOTS, VALUES, COUNTS),
