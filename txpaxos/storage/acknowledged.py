@@ -103,11 +103,6 @@ class Acknowledged:
         self._unsecured = 0
         self._handle = -1
 
-    def exists(self) -> bool:
-        """Whether the file is there."""
-        folder, name = os.path.split(self._path)
-        return name in self._disk.list_directory(folder)
-
     def create(self, mark: Mark = NOTHING) -> None:
         """Make the file, with ``mark`` in every slot, in place of whatever there is.
 
