@@ -108,6 +108,17 @@ def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
     assert transport.messages() == [said_by("a"), b"next"]
 
 
+def test_what_waits_for_a_slow_peer_is_sent_before_the_stream_ends(side: Side) -> None:
+    stream, transport = side.greeted("b")
+    stream.pauseProducing()
+    side.streams.send("b", b"last words")
+    assert transport.messages() == []
+    side.streams.stop()
+    assert transport.messages() == [b"last words"]
+    assert transport.disconnecting
+    assert transport.producer is None
+
+
 def test_a_lost_connection_is_made_again_when_needed(side: Side) -> None:
     side.streams.send("b", b"one")
     stream, _ = side.answer_dial()

@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -44,7 +43,7 @@ def check_class(kind: type[Application], base: type[Application]) -> None:
             hint = may_wait if hook == "query" else "what takes time has no place in it"
             raise ConfigError(f"{name}.{hook} is an async function: it must be a plain one (def {hook}); {hint}")
         if inspect.isgeneratorfunction(function) and hook != "snapshot":
-            raise ConfigError(f"{name}.{hook} has a yield in it, so that its body would never run: return what it has")
+            raise ConfigError(f"{name}.{hook} has a yield in it, so that its body would never run: return the result")
         _check_signature(kind, hook)
     # The node's class itself, and one that only watches subjects, want no commands on purpose.
     if kind is not base and kind.apply is Application.apply and kind.value_chosen is Application.value_chosen:
@@ -66,7 +65,7 @@ def check_object(node: Application, base: type[Application], made: dict[str, Any
     """
     kind = type(node)
     if made is None:
-        raise ConfigError(f"{kind.__name__} has not been made as a node: write {INITIALISER}")
+        raise _not_made(kind.__name__)
     for attribute, value in vars(node).items():
         if attribute == "_made":
             continue
@@ -105,8 +104,12 @@ def make_application(kind: Callable[..., Node], *args: Any, **kwargs: Any) -> No
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{name} cannot be made: {described(error)}") from None
     if getattr(made, "_made", None) is None:
-        raise ConfigError(f"{name} has not been made as a node: write {INITIALISER}")
+        raise _not_made(name)
     return made
+
+
+def _not_made(name: str) -> ConfigError:
+    return ConfigError(f"{name} has not been made as a node: write {INITIALISER}")
 
 
 def described(error: BaseException) -> str:
@@ -126,16 +129,19 @@ def _is_ours(file: str) -> bool:
 
 
 def _check_signature(kind: type[Application], hook: str) -> None:
-    """Whether a hook can be called as a node calls it."""
+    """See that a hook can be called as a node calls it.
+
+    :raises ConfigError: one line."""
     wanted = list(inspect.signature(getattr(Application, hook)).parameters)
     has_self = not isinstance(inspect.getattr_static(kind, hook), staticmethod | classmethod)
-    with suppress(ValueError):  # Its signature is not known.
-        try:
-            inspect.signature(getattr(kind, hook)).bind(*wanted[0 if has_self else 1 :])
-        except TypeError:
-            raise ConfigError(
-                f"{kind.__name__}.{hook} does not take what it is called with: write def {hook}({', '.join(wanted)})"
-            ) from None
+    try:
+        inspect.signature(getattr(kind, hook)).bind(*wanted[0 if has_self else 1 :])
+    except ValueError:  # Its signature is not known.
+        pass
+    except TypeError:
+        raise ConfigError(
+            f"{kind.__name__}.{hook} does not take what it is called with: write def {hook}({', '.join(wanted)})"
+        ) from None
 
 
 def _check_snapshots(kind: type[Application]) -> None:

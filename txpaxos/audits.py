@@ -111,8 +111,9 @@ class Audits:
         self._said: dict[NodeId, dict[Slot, Word]] = {other: {} for other in others}
         # By who told it: what others have said to that node.
         self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Word]]] = {other: {} for other in others}
-        # Through which slot each was answered that told its log alone, and through which that told its state, too. What
-        # is remembered of a slot may be forgotten, and come again: an answer must not be answered for that.
+        # The last slot at which each peer was answered: one for Audits with a log hash alone, one for those that have a
+        # state hash. A peer's word on a slot may be forgotten and come again. It must not be answered again, or two
+        # nodes would answer each other's answers for ever.
         self._answered: dict[tuple[NodeId, bool], Slot] = {}
         # Of slots at which nodes differ: what was told of it last and how often, and the lines that were logged.
         self._told: dict[Slot, tuple[dict[NodeId, Word], int]] = {}
@@ -297,7 +298,8 @@ class Audits:
             self._tell_of(slot, words)
 
     def _tell_of(self, slot: Slot, words: dict[NodeId, Word]) -> None:
-        """The last slots count: of what was told of one that is forgotten nobody knows how often it was."""
+        """Tell all others what ``words`` say of ``slot``, :data:`TOLD_AGAIN_MAX` times at most. Only the highest slots
+        are counted. A lower one is not told of: its count is forgotten, and would begin again each time."""
         count = self._told[slot][1] if slot in self._told else 0
         self._told[slot] = words, count + 1
         if len(self._told) > KEPT:

@@ -162,10 +162,11 @@ class PeerStream(Protocol):
             self.transport.abortConnection()
 
     def end(self) -> None:
-        """Hang up when all is sent that the transport has taken: it may be what this node has found out last, and why
-        it stops."""
+        """Hang up when all is sent that waits: it may be what this node has found out last, and why it stops."""
         if self.transport is not None:
-            self.transport.unregisterProducer()  # Else TLS would wait for more of what this stream has to say.
+            while self.greeted and self._queue:
+                self._write(self._queue.popleft())
+            self.transport.unregisterProducer()  # TLS does not close a connection that has a producer.
             (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
 
     def _write(self, data: bytes) -> None:

@@ -30,7 +30,7 @@ def is_within_reason(ballot: Ballot, highest: Ballot) -> bool:
     return 0 <= ballot.round <= min(ROUND_MAX, highest.round + ROUNDS_AHEAD_MAX)
 
 
-def refusing(promised: Ballot, node: NodeId, members: Collection[NodeId]) -> Ballot:
-    """The ballot that a refusal by ``node`` names, which has promised ``promised``: one of a member, since peers do not
-    believe in others. If the promise was given to a node that was replaced since, it is a higher one, of ``node``."""
+def refusal_ballot(promised: Ballot, node: NodeId, members: Collection[NodeId]) -> Ballot:
+    """The ballot that a Nack of ``node`` names, which has promised ``promised``: a member's, since peers drop a Nack
+    with any other. If ``promised`` is of a node that was replaced since, it is a higher one, of ``node`` itself."""
     return promised if promised.node in members else Ballot(promised.round + 1, node)

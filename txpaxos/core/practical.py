@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from txpaxos.core import essential
 from txpaxos.core.essential import quorum_size
-from txpaxos.core.guards import refusing
+from txpaxos.core.guards import refusal_ballot
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -224,15 +224,11 @@ class Node:
                 work.tell(sender, Decided(self.learner.chosen))
             case Prepare():
                 self.proposer.observe(message.ballot)
-                answer = self.acceptor.answer_prepare(message)
-                work.tell(sender, self._refusing(answer) if isinstance(answer, Nack) else answer)
+                work.tell(sender, self._told(self.acceptor.answer_prepare(message)))
             case Accept():
                 self.proposer.observe(message.ballot)
-                vote = self.acceptor.answer_accept(message)
-                if isinstance(vote, Nack):
-                    work.tell(sender, self._refusing(vote))
-                else:
-                    work.tell(self.members, vote)
+                answer = self._told(self.acceptor.answer_accept(message))
+                work.tell(self.members if isinstance(answer, Accepted) else sender, answer)
             case Promise():
                 self._ask_for_votes(work, self.proposer.receive_promise(sender, message))
             case Nack():
@@ -243,8 +239,11 @@ class Node:
                 self.learner.learn(message.value)
         return self._ready(work)
 
-    def _refusing(self, nack: Nack) -> Nack:
-        return Nack(nack.ballot, refusing(nack.promised, self.node, self.members))
+    def _told(self, answer: Promise | Accepted | Nack) -> Promise | Accepted | Nack:
+        """An answer as it is told: a Nack names a member's ballot."""
+        if isinstance(answer, Nack):
+            return Nack(answer.ballot, refusal_ballot(answer.promised, self.node, self.members))
+        return answer
 
     def _ask_for_votes(self, work: Work, accept: Accept | None) -> None:
         if accept is not None:

@@ -25,7 +25,7 @@ from typing import Any
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.functional import Duty, Leadership, Role, Timing
-from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusing
+from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
 from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
@@ -406,8 +406,8 @@ class Replica:
         self._beat(work)
 
     def _refuse(self, work: Work, sender: NodeId, ballot: Ballot) -> None:
-        """``ballot`` is below what this node has promised."""
-        work.tell(sender, Nack(ballot, refusing(self.log.promised, self.node, self.members)))
+        """Tell ``sender`` that its ``ballot`` is below what this node has promised."""
+        work.tell(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.members)))
 
     def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:

@@ -188,7 +188,7 @@ class Acknowledged:
         self._write(self._secure_at)
         try:
             self._disk.sync_data(self._handle)
-            self._disk.file_size(self._path)
+            self._disk.file_size(self._path)  # FileNotFoundError if somebody has removed it.
         except OSError as error:
             raise refused("write", self._path, error) from error
         self._secure_at ^= SLOT_BYTES

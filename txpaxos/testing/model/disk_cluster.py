@@ -21,12 +21,12 @@ from txpaxos.core.messages import NO_OP, AcceptSlot, Heartbeat, HeartbeatAck, Me
 from txpaxos.core.ready import Ready, Voted
 from txpaxos.core.replica import Replica
 from txpaxos.testing.model.disk import Belief
-from txpaxos.testing.model.disk_world import NODE, Step
+from txpaxos.testing.model.disk_world import NODE, Step, event
 from txpaxos.testing.model.log import TIMING, ReplicaPart
 from txpaxos.testing.model.node import Event, Sent
 from txpaxos.testing.model.parts import NOW, STILL
 from txpaxos.testing.model.states import States
-from txpaxos.testing.model.stored import EMPTY, FOLDER, Replicas, StoredNode
+from txpaxos.testing.model.stored import EMPTY, Replicas, StoredNode
 from txpaxos.testing.model.stored_model import Budget, Left, Spent, StoredModel
 from txpaxos.testing.model.verdict import Verdict
 
@@ -212,12 +212,13 @@ class DiskCluster:
         """The node that has a disk hears from ``leader``, and takes a snapshot."""
         replica = self._nodes[leader].replica(places[leader])
         places = self._exchanged(places, leader, 2, Heartbeat(replica.proposer.ballot, replica.log.chosen_through, 0))
-        while acts := list(self._stored.model.acts(places[2].number, may_begin=not places[2].begun)):
+        place, may_begin = places[2], True
+        while acts := list(self._stored.model.acts(place.number, may_begin)):
             what, act, begins = acts[0]
-            done = self._stored.move(places[2], what, act, begins)
+            done = self._stored.move(place, what, act, begins)
             assert done is not None, what
-            places = _with(places, 2, attrs.evolve(done.place, begun=1))
-        return _with(places, 2, attrs.evolve(places[2], begun=0))
+            place, may_begin = done.place, may_begin and not begins
+        return _with(places, 2, place)
 
     def _does(self, places: Places, index: int, name: str) -> tuple[Places, tuple[Sent, ...]]:
         """A move, of which nothing gets lost."""
@@ -316,11 +317,11 @@ class DiskCluster:
             yield from self._start(places, spent, ())
             for harm in model.harms(place.number, spent, self.bounds.budget):
                 yield self._step(
-                    _with(places, 2, attrs.evolve(place, number=harm.platter)), harm.spent, _event(harm.what)
+                    _with(places, 2, attrs.evolve(place, number=harm.platter)), harm.spent, event(harm.what)
                 )
             return
         for platter, _ in model.known(place.number).left:
-            yield from self._lose_power(places, spent, platter, _event("loses power"))
+            yield from self._lose_power(places, spent, platter, event("loses power"))
         may_begin = spent.snapshots < self.bounds.budget.snapshots
         acts = list(model.acts(place.number, may_begin))
         if may_begin:
@@ -334,7 +335,7 @@ class DiskCluster:
             done = self._stored.move(place, what, act, begins)
             if done is not None:
                 after = spent._replace(snapshots=spent.snapshots + begins)
-                yield from self._after(places, after, 2, done, _event(what))
+                yield from self._after(places, after, 2, done, event(what))
 
     def _lose_power(self, places: Places, spent: Spent, platter: int, events: tuple[Event, ...]) -> Iterator[Step]:
         """The node that has a disk is down, if something may happen to that; else it starts at once."""
@@ -353,7 +354,7 @@ class DiskCluster:
         up = attrs.evolve(place, number=started.after, runs=True, cast=votes)
         left = tuple((platter, call) for platter, call in started.left if platter != place.number)
         done = Done(up, (), left if self.bounds.anywhere else ())
-        yield from self._after(places, spent, 2, done, (*events, *_event("starts")))
+        yield from self._after(places, spent, 2, done, (*events, *event("starts")))
 
     # what comes of it
 
@@ -363,7 +364,7 @@ class DiskCluster:
             yield self.initial(), events, done.wrong
             return
         for platter, call in done.left:
-            yield from self._lose_power(places, spent, platter, (*events, *_event(f"loses power after {call}")))
+            yield from self._lose_power(places, spent, platter, (*events, *event(f"loses power after {call}")))
         yield self._step(_with(places, index, done.place), spent, events)
 
     def _step(self, places: Places, spent: Spent, events: tuple[Event, ...]) -> Step:
@@ -391,7 +392,3 @@ def _sent(ready: Ready) -> Iterable[Sent]:
 def _with(places: Places, index: int, place: Place) -> Places:
     changed: Sequence[Place] = [*places[:index], place, *places[index + 1 :]]
     return cast(Places, tuple(changed))
-
-
-def _event(what: str) -> tuple[Event, ...]:
-    return (Event(NODE, what.replace(f"{FOLDER}/", "")),)
