@@ -11,7 +11,7 @@ from test.fakes import outcome_of, unpack
 from txpaxos.applier import Applier
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.sessions import Failed, Outcome, Sessions, returned
+from txpaxos.sessions import Failed, Outcome, Sessions, encode_result
 from txpaxos.submissions import CommandLimits, Outcomes, Submissions
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 
@@ -62,7 +62,7 @@ def sequences(runs: Sequence[Run]) -> list[int]:
 
 
 def results(*values: object) -> list[Outcome]:
-    return [returned(value) for value in values]
+    return [encode_result(value) for value in values]
 
 
 def error_in(waiting: Deferred[Outcomes]) -> type[Exception]:

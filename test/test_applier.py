@@ -11,7 +11,7 @@ from txpaxos.applier import Applier
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, CommandFailed, OutcomeUnknown, SessionExpired
-from txpaxos.sessions import TEXTS_MAX, Failed, Outcome, Sessions, returned, value_of
+from txpaxos.sessions import TEXTS_MAX, Failed, Outcome, Sessions, encode_result, value_of
 from txpaxos.wire.commands import Run, encode_batch, new_session
 
 SESSION = new_session(bytes(16), 0)
@@ -67,7 +67,7 @@ def command(sequence: int, payload: bytes = b"x", acknowledged: int = 0) -> Run:
 
 
 def result(value: object) -> Outcome:
-    return returned(value)
+    return encode_result(value)
 
 
 def test_commands_of_a_value_in_their_order(journal: Journal) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from test.fakes import error_of, outcome_of
 from txpaxos.errors import CommandFailed, NodeStopped, Overloaded, SessionExpired
 from txpaxos.local_session import LocalSession
-from txpaxos.sessions import Failed, raised, returned
+from txpaxos.sessions import Failed, encode_result, raised
 from txpaxos.submissions import Outcomes
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, session_born
 
@@ -118,7 +118,9 @@ def test_results_and_errors(counter: Counter) -> None:
     """Each command of a run has its own."""
     first, second, failing, last = counter.submit(b"w", b"x", b"!", b"z")
     outcomes = [outcome_of(one) for one in (first, second, last)]
-    counter.taken[0][1].callback([returned(7), returned(None), raised("ValueError", "no"), returned("last")])
+    counter.taken[0][1].callback(
+        [encode_result(7), encode_result(None), raised("ValueError", "no"), encode_result("last")]
+    )
     assert outcomes == [[7], [None], ["last"]]
     error = error_of(failing)
     assert isinstance(error, CommandFailed)
@@ -129,11 +131,11 @@ def test_what_has_its_answer_is_acknowledged_up_to_the_first_that_has_not(counte
     for _ in range(4):
         counter.submit(b"x")
     for index in (2, 0):
-        counter.taken[index][1].callback([returned(index)])
+        counter.taken[index][1].callback([encode_result(index)])
     counter.submit(b"x")
     assert counter.runs[-1].acknowledged == 1
     for index in (1, 3):
-        counter.taken[index][1].callback([returned(index)])
+        counter.taken[index][1].callback([encode_result(index)])
     counter.submit(b"x")
     assert counter.runs[-1].acknowledged == 4
 
@@ -141,10 +143,10 @@ def test_what_has_its_answer_is_acknowledged_up_to_the_first_that_has_not(counte
 def test_acknowledged_is_below_the_first_run_without_an_answer(counter: Counter) -> None:
     counter.submit(b"1", b"2", b"3")
     counter.submit(b"4", b"5")
-    counter.taken[1][1].callback([returned(4), returned(5)])
+    counter.taken[1][1].callback([encode_result(4), encode_result(5)])
     counter.submit(b"6")
     assert counter.runs[-1].acknowledged == 0
-    counter.taken[0][1].callback([returned(1), returned(2), returned(3)])
+    counter.taken[0][1].callback([encode_result(1), encode_result(2), encode_result(3)])
     counter.submit(b"7")
     assert counter.runs[-1].acknowledged == 5
 
@@ -161,7 +163,7 @@ def test_who_submits_again_when_an_answer_comes_waits_for_the_next_run(counter: 
     (first, second) = counter.submit(b"x", b"y")
     first.addCallback(lambda _: counter.session.submit(b"z"))
     heard = outcome_of(second)
-    counter.taken[0][1].callback([returned(1), returned(2)])
+    counter.taken[0][1].callback([encode_result(1), encode_result(2)])
     assert heard == [2]
     assert len(counter.taken) == 1
     counter.session.flush()

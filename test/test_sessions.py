@@ -11,6 +11,8 @@ import pytest
 from twisted.internet.defer import succeed
 
 import txpaxos.sessions
+from txpaxos.applier import Applier
+from txpaxos.core.ready import Chosen
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
 from txpaxos.sessions import (
     CHUNK_BYTES,
@@ -20,11 +22,11 @@ from txpaxos.sessions import (
     Failed,
     Outcome,
     Sessions,
+    encode_result,
     raised,
-    returned,
     value_of,
 )
-from txpaxos.wire.commands import Run, new_session
+from txpaxos.wire.commands import Run, encode_batch, new_session
 
 
 def named(number: int, born: int = 0) -> bytes:
@@ -42,7 +44,7 @@ def run(sequence: int, count: int, acknowledged: int = 0, session: bytes = named
 
 
 def result(sequence: int) -> Outcome:
-    return returned(sequence)
+    return encode_result(sequence)
 
 
 def record(sessions: Sessions, *runs: Run, slot: int = 1) -> None:
@@ -78,7 +80,7 @@ def test_a_new_table_knows_nothing() -> None:
 def test_an_outcome_is_kept_as_it_was() -> None:
     sessions = Sessions()
     sessions.apply_once(1, command(1), lambda *_: raised("ValueError", "no"))
-    sessions.apply_once(1, command(2), lambda *_: returned(None))
+    sessions.apply_once(1, command(2), lambda *_: encode_result(None))
     assert is_applied(sessions, command(1))
     assert outcome(sessions, command(1)) == Failed(CommandFailed, "ValueError")
     assert outcome(sessions, command(2)) == b"\xc0"
@@ -167,11 +169,11 @@ def test_equal_logs_make_equal_tables() -> None:
 
 
 def test_what_apply_returned_comes_back() -> None:
-    assert value_of(returned({"total": [1, 2.5, None, "three", b"four"]})) == {
+    assert value_of(encode_result({"total": [1, 2.5, None, "three", b"four"]})) == {
         "total": [1, 2.5, None, "three", b"four"]
     }
-    assert value_of(returned(None)) is None
-    assert value_of(returned((1, 2))) == [1, 2]
+    assert value_of(encode_result(None)) is None
+    assert value_of(encode_result((1, 2))) == [1, 2]
 
 
 def test_what_apply_raised_is_raised() -> None:
@@ -181,9 +183,16 @@ def test_what_apply_raised_is_raised() -> None:
         value_of(Failed(SessionExpired, "forgotten"))
 
 
+def _applied(value: object) -> Outcome:
+    """The outcome of a command for which ``apply`` returns ``value``."""
+    applied = Applier(lambda slot, payload: value).apply(Chosen(1, encode_batch([command(1)])))
+    ((_, (outcome,)),) = applied
+    return outcome
+
+
 @pytest.mark.parametrize("value", [object(), 2**64, "\ud800", bytes(RESULT_BYTES_MAX)])
 def test_a_result_that_cannot_be_kept(value: object) -> None:
-    outcome = returned(value)
+    outcome = _applied(value)
     assert isinstance(outcome, Failed)
     assert outcome.error is CommandFailed
     assert outcome.reason == "applied, but its result cannot be kept"
@@ -198,7 +207,7 @@ async def _wait() -> int:
 
 @pytest.mark.parametrize(("make", "kind"), [(_wait, "coroutine"), (lambda: succeed(1), "Deferred")])
 def test_a_result_to_be_waited_for_is_told_plainly(make: Callable[[], object], kind: str) -> None:
-    outcome = returned(make())
+    outcome = _applied(make())
     assert isinstance(outcome, Failed)
     assert outcome.reason == "applied, but its result cannot be kept"  # As of all others: it is part of the state.
     assert outcome.words == (
@@ -380,9 +389,9 @@ def test_of_a_run_only_what_was_not_applied_is() -> None:
 
     def apply(_: int, payload: bytes) -> Outcome:
         applied.append(payload)
-        return returned("new")
+        return encode_result("new")
 
-    new = returned("new")
+    new = encode_result("new")
     assert sessions.apply_once(2, run(1, 4), apply) == [new, result(2), result(3), new]
     assert applied == [b"1", b"4"]
     assert sessions.apply_once(3, run(1, 4), _never) == [new, result(2), result(3), new]

@@ -28,7 +28,7 @@ from test.torture.commands import (
 from test.torture.diary import DIARY, NOTHING, Applied, KeyValue, Life, Mark, Stretch, diary_file, read_lives
 from test.torture.disks import Disk, read_disk
 from test.torture.judge import Ends, Judgement, Sighting, judge
-from txpaxos.sessions import Sessions, returned
+from txpaxos.sessions import Sessions, encode_result
 from txpaxos.snapshots import SLOT_BYTES, Policy
 from txpaxos.storage.execute import execute_here
 from txpaxos.storage.store import DiskStore
@@ -269,7 +269,7 @@ def run(tmp_path: Path) -> Run:
     sessions = Sessions()
     for number, (_, result) in enumerate(TOLD, 1):
         sessions.apply_once(
-            number, commands.Run(SESSION, number, 0, (b"",)), lambda *_, result=result: returned(result)
+            number, commands.Run(SESSION, number, 0, (b"",)), lambda *_, result=result: encode_result(result)
         )
     return Run(tmp_path, disks={"a": Disk(state_of(LOG), sessions, 0)})
 

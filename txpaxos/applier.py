@@ -13,7 +13,7 @@ from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import Sparing, for_log, text_of
-from txpaxos.sessions import Outcome, Sessions, raised, returned
+from txpaxos.sessions import Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.wire.commands import Run, decode_batch
 
 DECODED_MAX = 64
@@ -45,6 +45,7 @@ class Applier:
         self.applied_through: Slot = 0
         self._apply = apply
         self._depth = sys.getrecursionlimit()
+        self._called_at = 0  # How many calls deep, the last time.
         self._lines = Sparing()
         # What was taken apart when it was proposed, by the identity of the value: it is chosen soon.
         self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
@@ -83,7 +84,8 @@ class Applier:
         if chosen.slot != self.applied_through + 1:
             raise BrokenInvariant(chosen.slot, self.applied_through)
         if chosen.value != NO_OP:
-            limit = _depth() + self._depth
+            limit = _depth(self._called_at) + self._depth
+            self._called_at = limit - self._depth
             for run in self._runs(chosen):
                 before = sys.getrecursionlimit()
                 sys.setrecursionlimit(limit)
@@ -113,7 +115,11 @@ class Applier:
 
     def _outcome(self, slot: Slot, command: bytes) -> Outcome:
         try:
-            return returned(self._apply(slot, command))
+            result = self._apply(slot, command)
+            try:
+                return encode_result(result)
+            except ValueError as error:
+                return not_kept(result, str(error))
         except (MemoryError, KeyboardInterrupt) as error:
             raise ApplicationLost(
                 f"{type(error).__name__} while slot {slot} was applied: what this node's application holds is not to"
@@ -127,8 +133,13 @@ class Applier:
             return raised(type(error).__name__, text_of(error))
 
 
-def _depth() -> int:
-    """How many calls deep this is called."""
+def _depth(guess: int) -> int:
+    """How many calls deep this is called. To look whether a guess is right is quicker than to count."""
+    try:
+        if sys._getframe(guess - 1).f_back is None:
+            return guess
+    except ValueError:
+        pass  # Not so deep.
     frame: FrameType | None = sys._getframe()
     depth = 0
     while frame is not None:

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -222,19 +222,23 @@ class ClientConnection(Protocol):
 
     def _take(self, request: FromClient | FromNode) -> None:
         """A request has come."""
-        if isinstance(request, Ping):
-            self.send(Pong())
-            return
-        if not isinstance(request, Request):
-            if not isinstance(request, Here):
+        match request:
+            case Submit() | Ask() | Read() | StatusRequest():
+                self._take_request(request)
+            case Ping():
+                self.send(Pong())
+            case Here():
+                pass
+            case _:
                 raise CodecError("a node's message came from a client")
-            return
-        if self._door.node.disk_hangs and _needs_others(request):
-            self._door.node.counters["client sent elsewhere: the disk hangs"] += 1
-            self.close()
-            return
-        if self._door.node.is_forgotten and _needs_others(request):
-            self._door.node.counters["client of a node with a lost folder"] += 1
+
+    def _take_request(self, request: Request) -> None:
+        node = self._door.node
+        if node.sends_clients_away and _needs_others(request):
+            if node.disk_hangs:
+                node.counters["client sent elsewhere: the disk hangs"] += 1
+            else:
+                node.counters["client of a node with a lost folder"] += 1
             self.close()
             return
         task = _Task(request, _count(request), _size_bytes(request))
@@ -269,21 +273,24 @@ class ClientConnection(Protocol):
         """Start on a request, and answer it when it is done."""
         waiting = self._door.begin(task.message)
         self._in_work[waiting] = None
+        waiting.addBoth(self._done, task, waiting)
 
-        def done(result: Any) -> None:
-            self._in_work.pop(waiting, None)
+    def _done(self, result: Any, task: _Task, waiting: Deferred[Any]) -> None:
+        """A request was answered by the node, or refused."""
+        self._in_work.pop(waiting, None)
+        try:
             if self._is_choked and self._open:
                 self._put_off.append(task)
                 return
             self._leave(task)
             if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
                 for one in _single(task.message):  # Of the run none was taken, and not all of them may be too large.
-                    self._take(one)
+                    self._take_request(one)
             elif self._open:
                 self._answer(task, result)
                 self._catch_up()
-
-        waiting.addBoth(done).addErrback(self._door.log_failure)
+        except Exception:  # An answer could not be made; that must not end the node.
+            self._door.log.failure("a client's answer could not be made")
 
     def _catch_up(self) -> None:
         """Do again what was put off: few at a time, since most of it may have to be put off again."""
@@ -313,6 +320,11 @@ class ClientConnection(Protocol):
 
     def _answer_run(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Answer commands: those with results together, and so those that failed alike."""
+        if set(map(type, outcomes)) == {bytes}:  # As a rule.
+            whole = cast("tuple[bytes, ...]", tuple(outcomes))
+            if sum(map(len, whole)) <= ANSWER_BYTES:
+                self.send(Answer(number, whole))
+                return
         for kind, group in groupby(outcomes, type):
             if kind is bytes:
                 results = [outcome for outcome in group if isinstance(outcome, bytes)]
@@ -447,14 +459,8 @@ class ClientDoor(ServerFactory):
         parts = {**status.pop("replica"), **status.pop("compaction")}
         return {"cluster": self.node.cluster.name, **parts, "clients": len(self.connections), **status}
 
-    def log_failure(self, failure: Failure) -> None:
-        """An answer could not be made; that must not end the node."""
-        self.log.failure("a client's answer could not be made", failure=failure)
-
     def _leader_changed(self) -> None:
-        if (
-            self.node.disk_hangs or self.node.is_forgotten
-        ):  # What they wait for may take for ever here; at another node it does not.
+        if self.node.sends_clients_away:  # What they wait for may take for ever here.
             self.stop()
             return
         data = self.welcome()  # Once for all: there may be thousands.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
 from txpaxos.client_requests import CommandRequest, Request
+from txpaxos.clock import MonotonicClock
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
 RUNS_MAX = 2
@@ -27,7 +26,7 @@ class Outbox:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: MonotonicClock,
         requests: Collection[int],
         unanswered: Collection[int],
         flush: Callable[[], None],
@@ -40,7 +39,7 @@ class Outbox:
         self._commands = self._command_bytes = 0  # Of those that wait.
         # The last sequence of each run: when that is answered, so are those before it, as a rule.
         self._under_way: list[int] = []
-        self._flushing: IDelayedCall | None = None
+        self._is_due = False
 
     def begin(self, requests: Iterable[Request]) -> None:
         """A connection stands: all of these are to be sent on it, again or not."""
@@ -49,7 +48,7 @@ class Outbox:
 
     def end(self) -> None:
         """It is gone, and with it what was under way."""
-        self._stop()
+        self._is_due = False
         self._waiting, self._commands, self._command_bytes = [], 0, 0
         self._under_way = []
 
@@ -70,7 +69,7 @@ class Outbox:
 
     def take(self) -> list[Request]:
         """What is to be sent now, in the order in which it was asked for."""
-        self._stop()
+        self._is_due = False
         waiting = [request for request in self._waiting if request.number in self._requests]
         if self._is_held():
             self._waiting = [request for request in waiting if isinstance(request, CommandRequest)]
@@ -83,13 +82,13 @@ class Outbox:
         self._under_way.append(run[-1].sequence)
 
     def _schedule(self) -> None:
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(0, self._flush)
+        if not self._is_due:
+            self._is_due = True
+            self._clock.call_soon(self._flush_if_due)
 
-    def _stop(self) -> None:
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
+    def _flush_if_due(self) -> None:
+        if self._is_due:
+            self._flush()
 
     def _is_held(self) -> bool:
         """Whether commands are to wait."""

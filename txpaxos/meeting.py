@@ -169,7 +169,8 @@ class Meeting:
 
     def is_forgotten(self, now: float) -> bool:
         """Whether this node's folder is new, and a peer knows it with another."""
-        return any(now < objected_at + OBJECTION_SECONDS for objected_at in self._objected_at.values())
+        objections = self._objected_at.values()
+        return bool(objections) and now < max(objections) + OBJECTION_SECONDS
 
     def receive(self, sender: NodeId, message: Introduction, now: float) -> None:
         """A peer says who it is, and whom it knows."""

@@ -58,6 +58,9 @@ WAYS: dict[type[Any], Way] = {
 
 SendDatagram: TypeAlias = Callable[[bytes, Endpoint], object]
 
+LOOK_SECONDS = 0.05
+"""How often at most is looked which peers are silent."""
+
 REFUSAL_SECONDS = 1.0
 """How often at most a peer that is not heard is told so, at the addresses that it has in our cluster file."""
 
@@ -112,7 +115,7 @@ class Network:
         self._refused_lately: set[NodeId] = set()
         self._not_met: set[NodeId] = set()
         self._seconds_not_met: dict[NodeId, float] = {}
-        self._tell_refused_at = 0.0
+        self._look_at = self._tell_refused_at = 0.0
         self._streams = PeerStreams(
             *(reactor, self._codec, self._places.addresses, acquaintances, new_token, self._send_small),
             *(deliver, refused, counters),
@@ -149,7 +152,10 @@ class Network:
         self._streams.stop()
 
     def tick(self, now: float) -> None:
-        """Look after the peers that are silent. To be called every half second or so."""
+        """Look after the peers that are silent. To be called every half second or so, and as often as one likes."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
         for peer in self._heard:
             self.refusals.heard(peer)
             self._seconds_not_met.pop(peer, None)

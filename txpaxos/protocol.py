@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from random import Random, SystemRandom
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -31,7 +31,7 @@ from txpaxos.cluster import Address, Cluster
 from txpaxos.compaction import Compaction
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
-from txpaxos.core.messages import AboutSubject, ChosenValues, NodeId, Slot, Truncated
+from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
     AskAnswered,
     Chosen,
@@ -304,6 +304,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Whether this node's data folder is new, and others know it with another: they do not hear it."""
         return self._meeting.is_forgotten(self._monotonic())
 
+    @property
+    def sends_clients_away(self) -> bool:
+        """Whether what needs the disk or other nodes may take for ever here, and not at another node."""
+        return self.disk_hangs or self.is_forgotten
+
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing. The role of a node that has not loaded its store yet is
         ``starting``."""
@@ -521,8 +526,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     def _peer_ended(self, peer: NodeId) -> None:
         """Nobody listens where ``peer`` did."""
         if not self._stopping:
-            self._replica.leadership.observe_end(peer, self._monotonic())
-            self._tick()
+            self._add(self._replica.observe_end(peer, self._monotonic()))
 
     def _receive(self, sender: NodeId, message: PeerMessage) -> None:
         if self._stopping:
@@ -535,22 +539,30 @@ class PaxosProtocol(Application, DatagramProtocol):
             return
         now = self._monotonic()
         try:
-            match message:
-                case Forward():
-                    self._take_forwarded(message)
-                case FetchSnapshot() | SnapshotPart() | Audit() | AuditsHeard() | AskAudit() | Fetching():
-                    self._compaction.receive(sender, message)
-                case AboutSubject():
-                    self._add(self._subjects.receive(sender, message, now))
-                case Introduction():
-                    self._meeting.receive(sender, message, now)
-                    self._become_voter()
-                case Hello() | Challenge() | Proof() | Refusal():
-                    pass
-                case _:
-                    self._add(self._replica.receive(sender, message, now))
+            take = self._takers.get(type(message))
+            if take is None:
+                self._add(self._replica.receive(sender, cast("Message", message), now))
+            else:
+                take(sender, message, now)
         except Exception:
             self._give_up(Failure())
+
+    @cached_property
+    def _takers(self) -> dict[type[Any], Callable[[NodeId, Any, float], None]]:
+        """What takes each kind of message that is not about the log."""
+        about_snapshots = FetchSnapshot, SnapshotPart, Audit, AuditsHeard, AskAudit, Fetching
+        between_networks = Hello, Challenge, Proof, Refusal
+        return {
+            Forward: lambda sender, message, now: self._take_forwarded(message),
+            AboutSubject: lambda sender, message, now: self._add(self._subjects.receive(sender, message, now)),
+            Introduction: self._take_introduction,
+            **dict.fromkeys(about_snapshots, lambda sender, message, now: self._compaction.receive(sender, message)),
+            **dict.fromkeys(between_networks, lambda sender, message, now: None),
+        }
+
+    def _take_introduction(self, sender: NodeId, message: Introduction, now: float) -> None:
+        self._meeting.receive(sender, message, now)
+        self._become_voter()
 
     def _take_forwarded(self, message: Forward) -> None:
         if self._submissions.leading:
@@ -567,8 +579,12 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._network.tick(now)
             if self._performer.saving_since is not None and self._watch_disk(now):
                 return
-            self._add(self._replica.tick(now))
-            self._add(self._subjects.tick(now))
+            if now >= self._replica.wake_at:
+                self._add(self._replica.tick(now))
+            else:  # What it was to do has been put off.
+                self._alarm.ring_by(self._replica.wake_at)
+            if self._subjects.in_work:
+                self._add(self._subjects.tick(now))
             self._meeting.tick(now)
             self._become_voter()
         except Exception:
@@ -713,13 +729,13 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _hand_out(self, chosen: Chosen | SubjectChosen | Installed) -> None:
         match chosen:
-            case SubjectChosen():
-                self._call_hook(self.value_chosen, chosen.subject, chosen.value)
             case Chosen():
                 for run, outcomes in self._applier.apply(chosen):
                     self._submissions.finish(run, outcomes)
                 self._compaction.applied(chosen)
                 self._reads.applied()
+            case SubjectChosen():
+                self._call_hook(self.value_chosen, chosen.subject, chosen.value)
             case Installed():  # pragma: no branch
                 self._compaction.restore(self._received.pop(chosen.slot))
                 self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.node, slot=chosen.slot)

@@ -71,17 +71,14 @@ Outcome: TypeAlias = bytes | Failed
 remembered it never changes, and it is the same on every node."""
 
 
-def returned(value: object) -> Outcome:
-    """The outcome of a command for which ``apply`` returned ``value``."""
-    try:
-        return encode_result(value)
-    except ValueError as error:
-        reason, why = "applied, but its result cannot be kept", str(error)
-        if isinstance(value, (Awaitable, Deferred)):
-            why = f"apply returned a {type(value).__name__}; it must return the result itself, as a plain function does"
-            if isinstance(value, Coroutine):
-                value.close()  # Nobody will ever wait for it.
-        return Failed(CommandFailed, reason, f"{reason}: {why}")
+def not_kept(value: object, why: str) -> Failed:
+    """The outcome of a command for which ``apply`` returned a ``value`` that :func:`encode_result` does not take."""
+    reason = "applied, but its result cannot be kept"
+    if isinstance(value, (Awaitable, Deferred)):
+        why = f"apply returned a {type(value).__name__}; it must return the result itself, as a plain function does"
+        if isinstance(value, Coroutine):
+            value.close()  # Nobody will ever wait for it.
+    return Failed(CommandFailed, reason, f"{reason}: {why}")
 
 
 def raised(kind: str, text: str) -> Failed:
@@ -226,9 +223,9 @@ class Sessions:
                 words = f"the session says it was made at slot {born}, its commands are in {slot}"
                 return [Failed(SessionExpired, words)] * len(run.payloads)
         known = self.outcomes(run)
-        applied = [outcome for outcome in known if outcome is not None]
-        if len(applied) == len(known):
-            return applied
+        if None not in known:
+            return [outcome for outcome in known if outcome is not None]
+        sequences = run.sequences
         heeded = _heeded(session, min(run.acknowledged, run.sequence - 1))
         session = self._use(run.session)
         session.last_used = slot
@@ -239,12 +236,13 @@ class Sessions:
         ]
         kept = {
             sequence: outcome.reason if isinstance(outcome, Failed) else outcome
-            for sequence, outcome, before in zip(run.sequences, outcomes, known, strict=True)
+            for sequence, outcome, before in zip(sequences, outcomes, known, strict=True)
             if before is None
         }
         session.outcomes.update(kept)
-        self._remember_texts(run, outcomes)
-        session.highest = max(session.highest, run.sequences[-1])
+        if Failed in map(type, outcomes):
+            self._remember_texts(run, outcomes)
+        session.highest = max(session.highest, sequences[-1])
         self._keep(run.session, session, sum(map(len, kept.values())))
         while len(session.outcomes) > OUTCOMES_MAX:
             self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
@@ -276,7 +274,8 @@ class Sessions:
 
     def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
         """So many more bytes of results are kept for ``session``, the last now of those that have about as many."""
-        self._keeping[session.kept_bytes.bit_length()].pop(name, None)
+        if session.kept_bytes:
+            del self._keeping[session.kept_bytes.bit_length()][name]
         session.kept_bytes += size_bytes
         self._kept_bytes += size_bytes
         if session.kept_bytes:
@@ -306,7 +305,8 @@ class Sessions:
 
     def _evict(self, name: bytes) -> None:
         session = self._sessions.pop(name)
-        self._keeping[session.kept_bytes.bit_length()].pop(name, None)
+        if session.kept_bytes:
+            del self._keeping[session.kept_bytes.bit_length()][name]
         self._kept_bytes -= session.kept_bytes
         self.horizon = session.last_used
 

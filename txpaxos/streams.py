@@ -82,6 +82,7 @@ class PeerStream(Protocol):
         self.host = host
         self.token = token
         self.dialled = peer is not None
+        self._way = Way.OWN_STREAM if self.dialled else Way.THEIR_STREAM
         self.greeted = False
         self._streams = streams
         self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
@@ -110,7 +111,7 @@ class PeerStream(Protocol):
         """Take the frames that are complete with ``data``. Anything wrong ends the connection."""
         try:
             for message in self._splitter.feed(data):
-                self._receive(self._streams.codec.decode(message))
+                self._receive(self._streams.codec.decode(message, self._way))
         except CodecError:
             self._streams.counters["bad frame on a stream"] += 1
             self.abort()
@@ -176,7 +177,7 @@ class PeerStream(Protocol):
         if self.greeted:
             if received.sender != self.peer:
                 raise CodecError(f"{self.peer} spoke as {received.sender} on its stream")
-            self._streams.received(received._replace(way=Way.OWN_STREAM if self.dialled else Way.THEIR_STREAM))
+            self._streams.received(received)
         elif self._incarnation is None:
             self._greeted_by(received)
         elif isinstance(received.message, Proof) and received[:2] == (self.peer, self._incarnation):

@@ -222,6 +222,17 @@ class Replica:
 
     # from the timer
 
+    @property
+    def wake_at(self) -> float:
+        """When :meth:`tick` is next due, as every Ready says."""
+        return min(
+            self.leadership.wake_at,
+            self._notice_at,
+            self._window.resend_at,
+            self._catch_up.wake_at,
+            self._read_asker.wake_at(self.leadership.leader_node),
+        )
+
     def tick(self, now: float) -> Ready:
         """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
         work = Work()
@@ -258,6 +269,11 @@ class Replica:
         return self._ready(Work())
 
     # from the network
+
+    def observe_end(self, node: NodeId, now: float) -> Ready:
+        """Something tells that ``node`` does not run any more. See Leadership."""
+        self.leadership.observe_end(node, now)
+        return self._ready(Work())
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
         """Take one message."""
@@ -629,11 +645,4 @@ class Replica:
         if not self.leadership.leading:
             self._window.clear()
             self._notice_at = inf
-        wake_at = min(
-            self.leadership.wake_at,
-            self._notice_at,
-            self._window.resend_at,
-            self._catch_up.wake_at,
-            self._read_asker.wake_at(self.leadership.leader_node),
-        )
-        return work.ready(self.leadership.changes(), wake_at)
+        return work.ready(self.leadership.changes(), self.wake_at)

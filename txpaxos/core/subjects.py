@@ -151,6 +151,11 @@ class Subjects:
 
     # from the timer
 
+    @property
+    def in_work(self) -> bool:
+        """Whether something is asked about a subject and not answered: else :meth:`tick` has nothing to do."""
+        return bool(self._asking)
+
     def tick(self, now: float) -> Ready:
         """Try again where no answer came: the same messages, or after a refusal a higher ballot."""
         work = Work()

@@ -201,8 +201,8 @@ class Codec:
             return self._header.wrap(_ABOUT_SUBJECT, _pack_about_subject(message))
         return self._header.wrap(*_all_but_about_subject.pack(message))
 
-    def decode(self, data: bytes) -> Received:
-        """The message that :meth:`encode` was given, on whichever node of the cluster.
+    def decode(self, data: bytes, way: Way = Way.DATAGRAM) -> Received:
+        """The message that :meth:`encode` was given, on whichever node of the cluster; it came by this ``way``.
 
         :raises CodecError: if it is none. Nothing else is raised, whatever the bytes.
         """
@@ -211,8 +211,8 @@ class Codec:
             raise CodecError("message without a sender")
         try:
             if kind == _ABOUT_SUBJECT:
-                return Received(sender, incarnation, _unpack_about_subject(body))
-            return Received(sender, incarnation, _all_but_about_subject.unpack(kind, body))
+                return Received(sender, incarnation, _unpack_about_subject(body), way)
+            return Received(sender, incarnation, _all_but_about_subject.unpack(kind, body), way)
         except ValueError as error:
             raise CodecError(str(error)) from None
 

@@ -40,6 +40,7 @@ _SHAPE_BYTES = 2**20
 _BORN_BYTES = 8
 _RANDOM_BYTES = 16
 _COUNT_MAX = 2**64 - 1
+_ONLY_BYTES = {bytes}
 
 Session: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SESSION_BYTES_MIN, max_length=SESSION_BYTES_MAX)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -185,10 +186,12 @@ def check_run(run: object) -> None:
     """
     if not isinstance(run, Run):
         raise TypeError(f"a run must be a Run, not {type(run).__name__}")
+    if type(run.payloads) is tuple and _is_sound(run):
+        return
     session, sequence, acknowledged, payloads = run
     if type(payloads) is not tuple:
         raise TypeError(f"the payloads of a run must be a tuple, not {type(payloads).__name__}")
-    if not set(map(type, payloads)) <= {bytes}:
+    if not set(map(type, payloads)) <= _ONLY_BYTES:
         wrong = next(type(payload).__name__ for payload in payloads if type(payload) is not bytes)
         raise TypeError(f"a command must be bytes, not {wrong}")
     if type(session) is not bytes or type(sequence) is not int or type(acknowledged) is not int:
@@ -202,21 +205,28 @@ def check_runs(runs: Iterable[Run]) -> None:
 
     :raises ValueError: naming the first run that is not one.
     """
-    for session, sequence, acknowledged, payloads in runs:
+    for run in runs:
+        session, sequence, acknowledged, payloads = run
         if len(payloads) > PAYLOADS_MAX:
             raise ValueError(f"a run of {len(payloads)} commands: at most {PAYLOADS_MAX} go together")
-        if not (
-            type(session) is bytes
-            and SESSION_BYTES_MIN <= len(session) <= SESSION_BYTES_MAX
-            and type(sequence) is int  # which a bool is not
-            and type(acknowledged) is int
-            and 0 <= acknowledged <= _COUNT_MAX
-            and set(map(type, payloads)) == {bytes}
-            and 0 <= sequence <= _COUNT_MAX - len(payloads) + 1
-        ):
+        if not _is_sound(run):
             kinds = ", ".join(sorted({type(payload).__name__ for payload in payloads}))
             raise ValueError(
                 f"session {session!r}, sequence {sequence!r}, acknowledged {acknowledged!r}, {len(payloads)} payloads"
                 f" of type {kinds or 'nothing'}: a run needs a session of {SESSION_BYTES_MIN} to {SESSION_BYTES_MAX}"
                 " bytes, counts of 0 to 2**64 - 1, and bytes"
             )
+
+
+def _is_sound(run: Run) -> bool:
+    session, sequence, acknowledged, payloads = run
+    return (
+        type(session) is bytes
+        and SESSION_BYTES_MIN <= len(session) <= SESSION_BYTES_MAX
+        and type(sequence) is int  # which a bool is not
+        and type(acknowledged) is int
+        and 0 <= acknowledged <= _COUNT_MAX
+        and set(map(type, payloads)) == _ONLY_BYTES
+        and len(payloads) <= PAYLOADS_MAX
+        and 0 <= sequence <= _COUNT_MAX - len(payloads) + 1
+    )
