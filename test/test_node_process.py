@@ -34,6 +34,12 @@ class BreaksItsDisk(PaxosProtocol):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         self.reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: None))
 
+class Leaves(PaxosProtocol):
+    def leadership_acquired(self):
+        self.submit(b"leave").addErrback(lambda _: None)
+    def apply(self, slot, command):
+        self.reactor.callLater(0, self.stop)
+
 class Hungry(PaxosProtocol):
     def apply(self, slot, command):
         pass
@@ -157,6 +163,13 @@ def test_a_node_that_gives_up_ends_with_1_and_leaves_no_pidfile(folder: Path) ->
     assert "node a gives up: cannot write " in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not (folder / "a.pid").exists()
+
+
+def test_a_node_that_its_own_program_stops_ends_the_process(folder: Path) -> None:
+    done = run(folder, "-c", "cluster.toml", "--app", "application.py:Leaves", twistd=("-n", "--pidfile="))
+    assert done.returncode == 0
+    assert "node a was stopped by its own program" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None:

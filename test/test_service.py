@@ -277,6 +277,22 @@ async def test_a_node_that_gives_up_does_not_end_the_program_that_it_is_in(tmp_p
     await answered(again.stopService())
 
 
+async def test_a_node_that_its_own_program_stops_hangs_up_on_its_clients(tmp_path: Path) -> None:
+    cluster = loopback("ab")
+    calls: list[str] = []
+    node = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), stopped=lambda: calls.append("stopped"))
+    node.startService()
+    assert node.protocol is not None
+    await answered(node.protocol.stop())
+    await deferLater(reactor, 0.1)
+    assert not node.running
+    assert calls == ["stopped"]
+    again = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), stopped=lambda: calls.append("again"))
+    again.startService()  # Its ports and its folder are free.
+    await answered(again.stopService())
+    assert calls == ["stopped"]  # Who stops the service itself need not be told.
+
+
 # ---------------------------------------------------------------------- names
 
 

@@ -83,6 +83,10 @@ class NodeProcess:
         """The node can do no more: end, with a status that says so. Twisted would end with 0."""
         self._stop(FAILED)
 
+    def stopped(self) -> None:
+        """The node was stopped by its own program, which ends with it."""
+        self._reactor.callLater(0, self._stop_reactor)
+
     def _close_terminal(self) -> None:
         if self._terminal is not None:
             self._terminal.close()

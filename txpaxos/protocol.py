@@ -114,11 +114,12 @@ class PaxosProtocol(Application, DatagramProtocol):
     :param rng: the source of chance; one that the system has seeded if not given.
     :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
     :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
+    :ivar stopped: fires when somebody has called :meth:`stop`. Of these two at most one fires.
     """
 
     log = Logger()
     noisy = False
-    _started = _stopping = False
+    _started = _stopping = _gives_up = False
     _started_at = 0.0
     _leads_since: float | None = None
     _hung_since: float | None = None
@@ -141,10 +142,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         before = dict(vars(self))
-        self.reactor = reactor
-        self.node = node
-        self.cluster = cluster
+        self.reactor, self.node, self.cluster = reactor, node, cluster
         self.failed: Deferred[None] = Deferred()
+        self.stopped: Deferred[None] = Deferred()
         self.counters: Counter[str] = Counter()
         self._store = store
         self._timing, self._limits = timing, limits
@@ -355,6 +355,8 @@ class PaxosProtocol(Application, DatagramProtocol):
                     stop()
                 except Exception:  # An application has overwritten what stands there. The others stop all the same.
                     self.log.failure("node {node} cannot stop a part of itself", node=self.node)
+            if not self._gives_up:
+                self.stopped.callback(None)
         return self._closed(maybeDeferred(self._store.close))
 
     def _closed(self, closed: Deferred[None]) -> Deferred[None]:
@@ -678,6 +680,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         :attr:`failed` fails when ``after`` has fired, if that is given."""
         if self._stopping:
             return
+        self._gives_up = True
         line = "node {node} gives up: {reason}"
         reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):

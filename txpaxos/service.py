@@ -45,6 +45,8 @@ class PaxosService(Service):
     :param disk: the system calls it saves with; the real disk's unless given.
     :param gave_up: called with the failure after which the node can do no more. It has said so in the log, and the
         service stops; what becomes of the process is for its own program to say.
+    :param stopped: called when the node was stopped and this service was not: by :meth:`PaxosProtocol.stop
+        <txpaxos.protocol.PaxosProtocol.stop>`, which its application has called. The service stops, too.
     """
 
     log = Logger()
@@ -60,6 +62,7 @@ class PaxosService(Service):
         snapshot_policy: Policy | None = None,
         disk: Disk | None = None,
         gave_up: Callable[[Failure], object] | None = None,
+        stopped: Callable[[], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._application = application
@@ -70,6 +73,7 @@ class PaxosService(Service):
         self._snapshot_policy = snapshot_policy
         self._disk = disk
         self._gave_up = gave_up
+        self._stopped = stopped
         self._ports: list[IListeningPort] = []
         self._door: ClientDoor | None = None
         self.protocol: PaxosProtocol | None = None
@@ -97,9 +101,9 @@ class PaxosService(Service):
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
         self._ports.clear()
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
-        return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._stopped)
+        return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._closed)
 
-    def _stopped(self, results: Any) -> None:
+    def _closed(self, results: Any) -> None:
         """Everything is closed, or took too long and was given up."""
         if not all(closed for closed, _ in results):
             self.log.warn("node {node} stops, but could not close its disk and ports", node=self._node)
@@ -122,6 +126,7 @@ class PaxosService(Service):
             store.close()
             raise
         node.failed.addErrback(self._node_failed)
+        node.stopped.addCallback(self._node_stopped)
         self.protocol = node
         self._door = ClientDoor(node)
         self._check_files(self._door.connections_max)
@@ -171,6 +176,14 @@ class PaxosService(Service):
         self.stopService()
         if self._gave_up is not None:
             self._gave_up(failure)
+
+    def _node_stopped(self, _: None) -> None:
+        """Somebody has stopped the node. If that was not this service, clients must hear of it."""
+        if self.running:
+            self.log.info("node {node} was stopped by its own program", node=self._node)
+            self.stopService()
+            if self._stopped is not None:
+                self._stopped()
 
 
 class _OneMoreSocket(DatagramProtocol):

@@ -204,6 +204,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         snapshot_policy=options.snapshot_policy,
         disk=disk,
         gave_up=process.gave_up,
+        stopped=process.stopped,
     )
     service.process = process
     return service
