@@ -241,7 +241,7 @@ class ClientConnection(Protocol):
                 node.counters["client of a node with a lost folder"] += 1
             self.close()
             return
-        task = _Task(request, _count(request), _size_bytes(request))
+        task = _task(request)
         if self._requests + task.requests > REQUESTS_MAX:
             error = Overloaded(f"{self._requests} requests are in work on this connection; try again later")
             self.send(_refusal(request.request, error, task.requests))
@@ -288,7 +288,8 @@ class ClientConnection(Protocol):
                     self._take_request(one)
             elif self._open:
                 self._answer(task, result)
-                self._catch_up()
+                if self._put_off:
+                    self._catch_up()
         except Exception:  # An answer could not be made; that must not end the node.
             self._door.log.failure("a client's answer could not be made")
 
@@ -473,9 +474,16 @@ def _needs_others(request: Request) -> bool:
     return not (isinstance(request, StatusRequest) or (isinstance(request, Read) and request.local))
 
 
-def _count(request: Request) -> int:
-    """How many requests a message is."""
-    return len(request.commands) if isinstance(request, Submit) else 1
+def _task(request: Request) -> _Task:
+    match request:
+        case Submit():
+            return _Task(request, len(request.commands), sum(map(len, request.commands)))
+        case Ask():
+            return _Task(request, 1, len(request.value or b"") + len(request.subject))
+        case Read():
+            return _Task(request, 1, len(request.query))
+        case StatusRequest():
+            return _Task(request, 1, 0)
 
 
 def _single(request: Request) -> Iterator[Submit]:
@@ -484,18 +492,6 @@ def _single(request: Request) -> Iterator[Submit]:
     for index, command in enumerate(request.commands):
         number, sequence = request.request + index, request.sequence + index
         yield Submit(number, request.session, sequence, request.acknowledged, (command,))
-
-
-def _size_bytes(request: Request) -> int:
-    """What a request takes while it is in work, roughly."""
-    match request:
-        case Submit():
-            return sum(map(len, request.commands))
-        case Ask():
-            return len(request.value or b"") + len(request.subject)
-        case Read():
-            return len(request.query)
-    return 0
 
 
 def _read_answer(number: int, reading: Reading) -> FromNode:

@@ -37,8 +37,7 @@ class Submit:
 
     @commands.validator
     def _check(self, _: Any, commands: Payloads) -> None:
-        check_count(self.request, len(commands))
-        check_count(self.sequence, len(commands))
+        check_count(max(self.request, self.sequence), len(commands))
 
 
 @attrs.frozen

@@ -58,6 +58,10 @@ class FrameSplitter:
 
         :raises CodecError: (the iterator) at a message that is too big. Close the stream: nothing follows.
         """
+        length = len(data) - _LENGTH_BYTES
+        is_one = not self._buffer and int.from_bytes(data[:_LENGTH_BYTES], "big") == length
+        if is_one and length <= min(self.frame_bytes_max, FRAME_BYTES_FREE):  # As a rule.
+            return iter((bytes(data[_LENGTH_BYTES:]),))
         self._buffer += data
         return self._messages()
 
