@@ -186,11 +186,11 @@ class Town:
             if self.can_speak(line.node) and line.node not in self.isolated and line.transport.connected:
                 self.welcome(line)
 
-    def step_down(self, node: str) -> None:
-        """An isolated node finds out."""
+    def step_down(self, node: str, leader: str | None = None) -> None:
+        """An isolated node finds out: it knows no leader, or hears the others, though they do not hear it."""
         for line in self.lines:
             if line.node == node:
-                line.say(Welcome(node, None, None, 0, LIVENESS_SECONDS))
+                line.say(Welcome(node, leader, None, 0, LIVENESS_SECONDS))
 
     def can_speak(self, node: str) -> bool:
         return node not in self.frozen | self.unplugged | self.gone

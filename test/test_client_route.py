@@ -170,6 +170,21 @@ def test_an_isolated_node_that_knows_it_has_no_leader(kind: str) -> None:
     assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
 
 
+@pytest.mark.parametrize("kind", ["command", "linearizable read", "question"])
+def test_a_leader_that_the_others_do_not_hear(kind: str) -> None:
+    """It hears that another is elected, and says so, and answers nothing. However patient it has become, a client that
+    keeps to the nodes it was told leaves it."""
+    town = settled(["a", "b"])
+    if town.calls[-1] != "a":
+        town = settled(["a", "b"], seed=2)
+    assert town.calls[-1] == "a"
+    town.client._route._patience = PATIENCE_MAX
+    town.isolated.add("a")
+    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
+    town.reactor.callLater(ELECTED_SECONDS, town.step_down, "a", "b")
+    assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_follower_falls_silent(kind: str, how: str) -> None:
     """To clients that keep to it unless there is a reason not to."""

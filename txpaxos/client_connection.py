@@ -42,6 +42,7 @@ class Connection(TwistedProtocol):
     :ivar silent: for how many ticks nothing has come, as the client counts them.
     :ivar age: how many ticks ago the attempt began.
     :ivar greeting: how many of them it took until the first welcome.
+    :ivar deposed: whether its node has said that it leads, and then that it does not, and has answered nothing since.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
@@ -55,6 +56,7 @@ class Connection(TwistedProtocol):
         self.welcomed_at = 0.0
         self.silent = 0
         self.age = self.greeting = 0
+        self.deposed = False
         self._owner = owner
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)

@@ -40,7 +40,8 @@ WELCOME_TICKS = 3
 """A node that does not greet for so long is silent."""
 
 STALLED_TICKS = 5
-"""Another is asked, too, if the node speaks, but answers nothing for so long of what needs a quorum."""
+"""Another is asked, too, if the node speaks, but answers nothing for so long of what needs a quorum. One that has said
+that it leads no longer is left then: the others may not hear it."""
 
 LEAVE_TICKS = 5
 LEAVE_LEADER_TICKS = 10
@@ -248,7 +249,11 @@ class Route:
 
     def _welcomed(self, connection: Connection, welcome: Welcome) -> None:
         """A node says who leads. Its address is that of our own file: the node may know it by another."""
-        first, connection.welcome = connection.welcome is None, welcome
+        before, connection.welcome = connection.welcome, welcome
+        first = before is None
+        connection.deposed = welcome.leader != connection.node and (
+            connection.deposed or (before is not None and before.leader == connection.node)
+        )
         if first:
             connection.greeting = min(connection.age, LEAVE_UNPROBED_TICKS)
         connection.welcomed_at = self._clock.seconds()
@@ -376,6 +381,7 @@ class Route:
             return
         needs_quorum = any(request.needs_quorum for request in self._owner.due())
         self._stalled = 0 if self._progress or not needs_quorum else self._stalled + self._ticks
+        current.deposed = current.deposed and not self._progress
         self._progress = False
         lacks = needs_quorum and current.welcome is not None and current.welcome.leader is None
         self._leaderless = self._leaderless + self._ticks if lacks else 0
@@ -426,6 +432,8 @@ class Route:
         if not needs_quorum or not _knows_leader(better):
             return False
         if self._leaderless >= LEAVE_TICKS:
+            return True
+        if current.deposed and self._stalled >= STALLED_TICKS + extra:
             return True
         leads = self._follows_leader and better.welcome.leader == current.node
         stalled_ticks = LEAVE_UNPROBED_TICKS if leads else LEAVE_LEADER_TICKS
