@@ -145,13 +145,21 @@ class Acknowledged:
     def begin(self, mark: Mark) -> None:
         """The store was loaded, and holds all that ``mark`` tells."""
         self._set(mark)
-        self.note()
+        self.saved(mark.position)
         self.secure()
 
     def saved(self, position: int) -> None:
-        """A save is on disk, and the journal has ``position`` frames. Call this before the save is told."""
+        """A save is on disk, and the journal has ``position`` frames. Call this before the save is told. The mark is
+        written, without a sync but now and then.
+
+        :raises StoreError: if that fails. This is as final as a failed save."""
         self._position = position
-        self.note()
+        self._unsecured += 1
+        if self._unsecured >= SECURED_SAVES:
+            self.secure()
+        else:
+            self._write(self._note_at)
+            self._note_at ^= SLOT_BYTES
 
     def segment_born(self, number: int) -> None:
         """The journal has a new segment. Call this before it has a frame."""
@@ -168,17 +176,6 @@ class Acknowledged:
         self._subjects += 1
         self._names ^= name
         self.secure()
-
-    def note(self) -> None:
-        """Write the mark, without a sync, but now and then.
-
-        :raises StoreError: if that fails. This is as final as a failed save."""
-        self._unsecured += 1
-        if self._unsecured >= SECURED_SAVES:
-            self.secure()
-        else:
-            self._write(self._note_at)
-            self._note_at ^= SLOT_BYTES
 
     def secure(self) -> None:
         """Write the mark, and wait until it is on disk.
