@@ -114,7 +114,6 @@ class PaxosProtocol(Application, DatagramProtocol):
     :param rng: the source of chance; one that the system has seeded if not given.
     :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
     :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
-    :ivar stopped: fires when somebody has called :meth:`stop`. Of these two at most one fires.
     """
 
     log = Logger()
@@ -144,7 +143,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         before = dict(vars(self))
         self.reactor, self.node, self.cluster = reactor, node, cluster
         self.failed: Deferred[None] = Deferred()
-        self.stopped: Deferred[None] = Deferred()
+        self._ended: Deferred[None] = Deferred()  # When somebody has called `stop`.
         self.counters: Counter[str] = Counter()
         self._store = store
         self._timing, self._limits = timing, limits
@@ -356,7 +355,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                 except Exception:  # An application has overwritten what stands there. The others stop all the same.
                     self.log.failure("node {node} cannot stop a part of itself", node=self.node)
             if not self._gives_up:
-                self.stopped.callback(None)
+                self._ended.callback(None)
         return self._closed(maybeDeferred(self._store.close))
 
     def _closed(self, closed: Deferred[None]) -> Deferred[None]:

@@ -127,7 +127,7 @@ class PaxosService(Service):
             store.close()
             raise
         node.failed.addErrback(self._node_failed)
-        node.stopped.addCallback(self._node_stopped)
+        node._ended.addCallback(self._node_stopped)
         self.protocol = node
         self._door = ClientDoor(node)
         self._check_files(self._door.connections_max)
