@@ -33,9 +33,12 @@ from test.processes import (
 from test.wire_samples import CLIENT_SAMPLES, PEER_SAMPLES, spoil
 from txpaxos.cli.local_cluster import LocalCluster, free_members
 from txpaxos.cli.status import Statuses, leader_of
+from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster
 from txpaxos.core.messages import Ballot
 from txpaxos.core.ready import Learned, Promised
+from txpaxos.core.replica import NEWCOMER
+from txpaxos.errors import PaxosError
 from txpaxos.storage.journal import SEGMENT_BYTES
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.client_messages import ClientCodec
@@ -466,3 +469,51 @@ async def test_rubbish_at_both_doors(reactor: Any, tmp_path: Path) -> None:
         assert nodes.processes["a"].pid == pid
         assert not nodes.processes["a"].ended
     assert "Traceback" not in nodes.log("a").read_text()
+
+
+# -------------------------------------------------------- other folders, other files
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_a_lost_folder_makes_no_quorum(reactor: Any, tmp_path: Path) -> None:
+    """Two of three have the state. If one of these is down, too, the one whose folder was lost does not stand in."""
+    nodes = LocalCluster(reactor, "test", NODES, tmp_path)
+    async with running(nodes):
+        await count(reactor, nodes, ENOUGH, 0)
+        await nodes.kill("b")
+        shutil.rmtree(tmp_path / "b")
+        nodes.start("b")
+        await nodes.wait_until(lambda found: "b" in found and b_is_forgotten(nodes), "a refusal", STEP_SECONDS_MAX)
+        await count(reactor, nodes, ENOUGH, 0)
+        await nodes.kill("c")
+        with closing(Client(reactor, nodes.cluster, rng=Random(1))) as client, pytest.raises(PaxosError):
+            await client.submit(b"+0", 2.0)
+        nodes.start("c")
+        await count(reactor, nodes, ENOUGH, 0)
+        statuses = await nodes.wait_until(lambda found: len(found) == len(NODES), "all", STEP_SECONDS_MAX)
+    assert statuses["b"] is not None
+    assert statuses["b"]["role"] == NEWCOMER
+
+
+def b_is_forgotten(nodes: LocalCluster) -> bool:
+    return "another data folder" in nodes.log("a").read_text() + nodes.log("c").read_text()
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_a_node_with_other_members_is_refused(reactor: Any, tmp_path: Path) -> None:
+    """Its cluster file has one node more under the same cluster name. It says so, the others go on without it."""
+    nodes = LocalCluster(reactor, "test", NODES, tmp_path)
+    async with running(nodes):
+        await count(reactor, nodes, ENOUGH, 0)
+        await nodes.kill("c")
+        shutil.rmtree(tmp_path / "c")
+        text = nodes.file.read_text()
+        nodes.file.write_text(Cluster("test", {**nodes.cluster.members, "d": free_members(1)[0]}).dumps())
+        nodes.start("c")
+        await nodes.wait_until(
+            lambda _: "has other nodes in its cluster file" in nodes.log("a").read_text(), "a refusal", STEP_SECONDS_MAX
+        )
+        nodes.file.write_text(text)
+        await count(reactor, nodes, ENOUGH, 0)
+        statuses = await nodes.wait_until(lambda found: bool(found.get("a")), "a's answer", STEP_SECONDS_MAX)
+    assert "c" in str(statuses["a"]["refuses"])  # type: ignore[index]
