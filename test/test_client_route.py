@@ -288,6 +288,36 @@ def test_patience_grows_and_is_forgotten() -> None:
     assert town.gap(town.client.read(b"q", "local")) < GAP_SECONDS
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_node_that_was_left_is_asked_last(seed: int) -> None:
+    """There are others, of which more is to be hoped."""
+    town = settled(["a", "b", "c", "d"], seed, cluster=cluster_of("abcd"))
+    first = town.calls[-1]
+    left = next(node for node in "abcd" if node != first)
+    town.client._route._unreachable = left
+    town.isolated.add(first)
+    before = len(town.calls)
+    town.gap(town.client.ask("king", b"Arthur"))
+    assert left not in town.calls[before:]
+
+
+def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
+    """It stood still when the client came. Its answer to a Ping shows how long the way to it takes."""
+    town = Town(["a", "b"])
+    town.frozen = set("ab")
+    waiting = town.client.submit(b"x")
+    town.spend(0.5)
+    town.frozen = set()
+    town.gap(waiting)
+    current = town.client._route.current
+    assert current is not None
+    assert current.greeting > 2
+    town.answer_seconds = 0.3
+    town.gap(town.client.submit(b"x"))
+    assert town.sent(Ping) > 0
+    assert current.greeting <= 1
+
+
 def test_a_second_connection_is_closed_when_there_is_no_reason_for_it() -> None:
     town = settled()
     town.answer_seconds = 0.5

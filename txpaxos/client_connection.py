@@ -41,7 +41,8 @@ class Connection(TwistedProtocol):
     :ivar welcome: the newest one that came, at :attr:`welcomed_at`; ``None`` before the first.
     :ivar silent: for how many ticks nothing has come, as the client counts them.
     :ivar age: how many ticks ago the attempt began.
-    :ivar greeting: how many of them it took until the first welcome.
+    :ivar greeting: how many of them the way to the node and back takes: as long as the first welcome, or less if a
+        Pong came sooner.
     :ivar deposed: whether its node has said that it leads, and then that it does not, and has answered nothing since.
     """
 
@@ -57,6 +58,7 @@ class Connection(TwistedProtocol):
         self.silent = 0
         self.age = self.greeting = 0
         self.deposed = False
+        self._pinged: int | None = None  # Its age when the Ping was sent that is to be answered next.
         self._owner = owner
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
@@ -116,7 +118,15 @@ class Connection(TwistedProtocol):
     def ping(self) -> None:
         """Have the node say something."""
         if self.is_open:
+            if self._pinged is None:
+                self._pinged = self.age
             self.send(Ping())
+
+    def ponged(self) -> None:
+        """It has."""
+        if self._pinged is not None:
+            self.greeting = min(self.greeting, self.age - self._pinged)
+            self._pinged = None
 
     def close(self) -> None:
         """Hang up, and say no more of it."""

@@ -183,7 +183,7 @@ class Route:
             case Welcome():
                 self._welcomed(connection, message)
             case Pong():
-                pass  # That anything came has been noted.
+                connection.ponged()
             case _:
                 self._owner.answer(connection, message)  # type: ignore[arg-type]
 
@@ -468,7 +468,9 @@ class Route:
             rounds = self._probes_made // len(self._places)
             self._probe_in = min(WELCOME_TICKS * 2 ** min(rounds, 4), PROBE_TICKS_MAX)
             self._probes_made += 1
-            self._probes.append(self._dial(self._rng.choice(others)))
+            # One that hung up, or was left, is asked again when there is no other.
+            fresh = [node for node in others if node != self._unreachable]
+            self._probes.append(self._dial(self._rng.choice(fresh or others)))
 
     def _finding(self, node: str) -> str:
         return self._findings.get(node, "was not asked")
