@@ -81,6 +81,13 @@ def test_a_history_that_is_not_there_is_named_once() -> None:
     assert (result.exit_code, result.stderr) == (1, "txpaxos: cannot read nope.jsonl: No such file or directory\n")
 
 
+def test_an_empty_history_is_no_proof(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    result = invoke("check", str(tmp_path / "empty.jsonl"))
+    assert result.exit_code == 2
+    assert "holds no operation, so there is nothing to judge" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -88,10 +95,10 @@ def test_a_history_that_is_not_there_is_named_once() -> None:
         (["submit", "+1", "+2"], "unexpected extra argument (+2)"),
         (["submit", "--typo"], "--typo"),
         (["submit", "-5", "--typo"], "unexpected extra argument (--typo)"),
-        (["submit", "--timeout", "0", "+1"], "not in the range"),
-        (["submit", "--timeout", "-1", "+1"], "not in the range"),
-        (["submit", "--timeout", "nan", "+1"], "not in the range"),
-        (["submit", "--timeout", "inf", "+1"], "not in the range"),
+        (["submit", "--timeout", "0", "+1"], "must be above 0"),
+        (["submit", "--timeout", "-1", "+1"], "must be above 0"),
+        (["submit", "--timeout", "nan", "+1"], "must be above 0"),
+        (["submit", "--timeout", "inf", "+1"], "must be above 0"),
         (["submit", "--timeout", "soon", "+1"], "not a valid float"),
         (["read"], "Missing argument 'QUERY'"),
         (["read", "--remote", "x"], "--remote"),

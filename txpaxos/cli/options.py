@@ -45,7 +45,7 @@ cluster_option = click.option(
 
 def _check_seconds(ctx: click.Context, parameter: click.Parameter, seconds: float) -> float:
     if not 0 < seconds <= SECONDS_MAX:
-        raise click.BadParameter(f"{seconds:g} is not in the range 0 to {SECONDS_MAX:g}.")
+        raise click.BadParameter(f"{seconds:g} must be above 0, and at most {SECONDS_MAX:g} seconds.")
     return seconds
 
 
