@@ -318,6 +318,19 @@ def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
     assert current.greeting <= 1
 
 
+def test_a_node_that_is_far_away_stays_so() -> None:
+    """Many a Ping is on its way at a time; each Pong belongs to the oldest."""
+    connection = settled().client._route.current
+    assert connection is not None
+    connection.greeting = 20
+    for age in range(60):
+        connection.age = age
+        connection.ping()
+        if age >= 20:
+            connection.ponged()
+    assert connection.greeting == 20
+
+
 def test_a_second_connection_is_closed_when_there_is_no_reason_for_it() -> None:
     town = settled()
     town.answer_seconds = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IAddress, IConnector
@@ -58,7 +59,7 @@ class Connection(TwistedProtocol):
         self.silent = 0
         self.age = self.greeting = 0
         self.deposed = False
-        self._pinged: int | None = None  # Its age when the Ping was sent that is to be answered next.
+        self._pinged: deque[int] = deque()  # Its age when each Ping was sent that is not answered yet.
         self._owner = owner
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
@@ -118,15 +119,13 @@ class Connection(TwistedProtocol):
     def ping(self) -> None:
         """Have the node say something."""
         if self.is_open:
-            if self._pinged is None:
-                self._pinged = self.age
+            self._pinged.append(self.age)
             self.send(Ping())
 
     def ponged(self) -> None:
         """It has."""
-        if self._pinged is not None:
-            self.greeting = min(self.greeting, self.age - self._pinged)
-            self._pinged = None
+        if self._pinged:
+            self.greeting = min(self.greeting, self.age - self._pinged.popleft())
 
     def close(self) -> None:
         """Hang up, and say no more of it."""
