@@ -26,9 +26,8 @@ from txpaxos.snapshots import Policy
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
-DATAGRAM_BYTES_READ_MAX = 2048
-"""Twisted cuts a longer datagram silently; ours are shorter, and one that is cut fails its checksum. For each that is
-read, room is made for so many bytes."""
+DATAGRAM_BYTES_READ_MAX = 65536
+"""Twisted cuts a longer datagram silently; ours are shorter, and one that is cut fails its checksum."""
 
 STOP_SECONDS = 5.0
 """How long a stopping node may wait for its disk."""
