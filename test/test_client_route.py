@@ -311,24 +311,24 @@ def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
     town.gap(waiting)
     current = town.client._route.current
     assert current is not None
-    assert current.greeting > 2
+    assert current.round_trip_ticks > 2
     town.answer_seconds = 0.3
     town.gap(town.client.submit(b"x"))
     assert town.sent(Ping) > 0
-    assert current.greeting <= 1
+    assert current.round_trip_ticks <= 1
 
 
 def test_a_node_that_is_far_away_stays_so() -> None:
     """Many a Ping is on its way at a time; each Pong belongs to the oldest."""
     connection = settled().client._route.current
     assert connection is not None
-    connection.greeting = 20
+    connection.round_trip_ticks = 20
     for age in range(60):
         connection.age = age
         connection.ping()
         if age >= 20:
             connection.ponged()
-    assert connection.greeting == 20
+    assert connection.round_trip_ticks == 20
 
 
 def test_a_second_connection_is_closed_when_there_is_no_reason_for_it() -> None:

@@ -480,8 +480,7 @@ async def test_a_lost_folder_makes_no_quorum(reactor: Any, tmp_path: Path) -> No
     nodes = LocalCluster(reactor, "test", NODES, tmp_path)
     async with running(nodes):
         await count(reactor, nodes, ENOUGH, 0)
-        await nodes.kill("b")
-        shutil.rmtree(tmp_path / "b")
+        await lose_folder(nodes, "b")
         nodes.start("b")
         await nodes.wait_until(lambda found: "b" in found and b_is_forgotten(nodes), "a refusal", STEP_SECONDS_MAX)
         await count(reactor, nodes, ENOUGH, 0)
@@ -495,6 +494,12 @@ async def test_a_lost_folder_makes_no_quorum(reactor: Any, tmp_path: Path) -> No
     assert statuses["b"]["role"] == NEWCOMER
 
 
+async def lose_folder(nodes: LocalCluster, node: str) -> None:
+    """A node is killed, and what it saved is gone."""
+    await nodes.kill(node)
+    shutil.rmtree(nodes.folder / node)
+
+
 def b_is_forgotten(nodes: LocalCluster) -> bool:
     return "another data folder" in nodes.log("a").read_text() + nodes.log("c").read_text()
 
@@ -505,8 +510,7 @@ async def test_a_node_with_other_members_is_refused(reactor: Any, tmp_path: Path
     nodes = LocalCluster(reactor, "test", NODES, tmp_path)
     async with running(nodes):
         await count(reactor, nodes, ENOUGH, 0)
-        await nodes.kill("c")
-        shutil.rmtree(tmp_path / "c")
+        await lose_folder(nodes, "c")
         text = nodes.file.read_text()
         nodes.file.write_text(Cluster("test", {**nodes.cluster.members, "d": free_members(1)[0]}).dumps())
         nodes.start("c")

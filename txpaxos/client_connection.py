@@ -42,8 +42,8 @@ class Connection(TwistedProtocol):
     :ivar welcome: the newest one that came, at :attr:`welcomed_at`; ``None`` before the first.
     :ivar silent: for how many ticks nothing has come, as the client counts them.
     :ivar age: how many ticks ago the attempt began.
-    :ivar greeting: how many of them the way to the node and back takes: as long as the first welcome, or less if a
-        Pong came sooner.
+    :ivar round_trip_ticks: what the way to the node and back takes: as long as the first welcome, or less if a Pong
+        came sooner.
     :ivar deposed: whether its node has said that it leads, and then that it does not, and has answered nothing since.
     """
 
@@ -57,7 +57,7 @@ class Connection(TwistedProtocol):
         self.welcome: Welcome | None = None
         self.welcomed_at = 0.0
         self.silent = 0
-        self.age = self.greeting = 0
+        self.age = self.round_trip_ticks = 0
         self.deposed = False
         self._pinged: deque[int] = deque()  # Its age when each Ping was sent that is not answered yet.
         self._owner = owner
@@ -119,13 +119,14 @@ class Connection(TwistedProtocol):
     def ping(self) -> None:
         """Have the node say something."""
         if self.is_open:
-            self._pinged.append(self.age)
+            if self.round_trip_ticks:  # Else no Pong could show that it is less.
+                self._pinged.append(self.age)
             self.send(Ping())
 
     def ponged(self) -> None:
-        """It has."""
+        """A Pong has come. It answers the oldest Ping."""
         if self._pinged:
-            self.greeting = min(self.greeting, self.age - self._pinged.popleft())
+            self.round_trip_ticks = min(self.round_trip_ticks, self.age - self._pinged.popleft())
 
     def close(self) -> None:
         """Hang up, and say no more of it."""

@@ -475,6 +475,7 @@ def _needs_others(request: Request) -> bool:
 
 
 def _task(request: Request) -> _Task:
+    """``request`` with what it counts as."""
     match request:
         case Submit():
             return _Task(request, len(request.commands), sum(map(len, request.commands)))

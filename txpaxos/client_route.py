@@ -255,7 +255,7 @@ class Route:
             connection.deposed or (before is not None and before.leader == connection.node)
         )
         if first:
-            connection.greeting = min(connection.age, LEAVE_UNPROBED_TICKS)
+            connection.round_trip_ticks = min(connection.age, LEAVE_UNPROBED_TICKS)
         connection.welcomed_at = self._clock.seconds()
         connection.silent = 0
         if welcome.liveness_window_seconds > 0:
@@ -406,8 +406,8 @@ class Route:
 
     def _extra_ticks(self) -> float:
         """The time that big requests take by themselves, and that the way to the node takes."""
-        greeting = 0 if self.current is None else self.current.greeting
-        return greeting + self._owner.waiting_bytes / BYTES_A_SECOND / self._tick_seconds
+        round_trip_ticks = 0 if self.current is None else self.current.round_trip_ticks
+        return round_trip_ticks + self._owner.waiting_bytes / BYTES_A_SECOND / self._tick_seconds
 
     def _better(self) -> Connection | None:
         """A probe whose node speaks: one that knows a leader, if there is one, and was not just left itself."""

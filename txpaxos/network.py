@@ -59,7 +59,7 @@ WAYS: dict[type[Any], Way] = {
 SendDatagram: TypeAlias = Callable[[bytes, Endpoint], object]
 
 LOOK_SECONDS = 0.05
-"""How often at most is looked which peers are silent."""
+"""A node looks after its silent peers at most once in so long: it is asked to far more often."""
 
 REFUSAL_SECONDS = 1.0
 """How often at most a peer that is not heard is told so, at the addresses that it has in our cluster file."""

@@ -219,6 +219,7 @@ def check_runs(runs: Iterable[Run]) -> None:
 
 
 def _is_sound(run: Run) -> bool:
+    """Whether ``run`` can be decoded again once it is encoded."""
     session, sequence, acknowledged, payloads = run
     return (
         type(session) is bytes
