@@ -99,6 +99,8 @@ class Allowed:
         self._votes: dict[tuple[int, Ballot], bytes] = {}
         self._learned: dict[int, bytes] = {}
         self._subjects: dict[str, DecreeState] = {}
+        # The highest round that the node has believed about each subject, saved or not.
+        self.subject_rounds: dict[str, int] = {}
 
     def check(self, records: Iterable[Record], known_through: int) -> None:
         """These are saved together, by a node that knows every slot up to ``known_through``.
@@ -150,7 +152,7 @@ class Allowed:
         self._subjects[subject] = state
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
             return False
-        base = 0 if before is None else before.promised.round
+        base = max(self.subject_rounds.get(subject, 0), 0 if before is None else before.promised.round)
         fits = state.promised.node in MEMBERS or state.promised == LOWEST
         fits &= state.promised.round <= min(ROUND_MAX, base + ROUNDS_AHEAD_MAX)
         fits &= state.accepted is None or (
@@ -209,7 +211,7 @@ class Ledger(Recorder):
 
 @cache
 def codec(sender: str) -> Codec:
-    return Codec("test", sender, INCARNATION)
+    return Codec("test", sender, INCARNATION, MEMBERS)
 
 
 class Surrounded(Bench):
@@ -277,6 +279,9 @@ class Surrounded(Bench):
         """``message`` comes in one of the ways there are."""
         allowed = self.store.allowed  # type: ignore[attr-defined]
         allowed.round = max(allowed.round, self.node._replica.proposer.highest_seen.round)
+        if isinstance(message, AboutSubject) and message.subject in self.node._subjects._subjects:
+            known = self.node._subjects._subjects[message.subject]
+            allowed.subject_rounds[message.subject] = known.decree.proposer.highest_seen.round
         way = self.rng.randrange(4)
         # Two members that lie of their states on the streams to them, or one that lies of another's, stop a third: that
         # is what these messages are for.

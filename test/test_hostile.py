@@ -55,6 +55,10 @@ def live(seed: int) -> int:
         bench.forget()
         assert not bench.ended, (seed, bench.failures)
         assert bench.node._performer.waiting <= READYS_WAITING_MAX
-    assert len(bench.node.counters) + len(bench.node._replica.dropped) < 100
+    counters = bench.node.counters
+    assert len(counters) + len(bench.node._replica.dropped) < 100
+    for refused in ("bad datagram", "bad frame on a stream"):
+        # A lie that is not even taken for a message tries nothing.
+        assert counters[refused] == 0, (seed, counters)
     bench.node.stop()
     return count
