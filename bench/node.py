@@ -27,7 +27,7 @@ from bench.asking import Question, answer
 from bench.loop import Loaded, Loop, commands_for
 from bench.trace import Trace
 from txpaxos.cli.running import run
-from txpaxos.service import PaxosService
+from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk
 from txpaxos.tap import Options, makeService
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from test.fakes import ONE, Bench, Reactor, RecordingStore, RecordingTransport
+from test.helpers.fakes import ONE, Bench, Reactor, RecordingStore, RecordingTransport
 from txpaxos.application_checks import make_application
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from test.fake_nodes import Street
-from test.fakes import SESSION, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
+from test.helpers.fake_nodes import Street
+from test.helpers.fakes import SESSION, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
 from txpaxos.arguments import checked_bytes, checked_subject
 from txpaxos.errors import NoQuorum, OutcomeUnknown, ValueTooLarge
 from txpaxos.wire.client_messages import Ask, Submit

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import Clock, LoopingCall, deferLater
 from zope.interface.verify import verifyObject
 
-from test.fakes import Reactor, free_ports
+from test.helpers.fakes import Reactor, free_ports
 from txpaxos import clock as clock_module
 from txpaxos.clock import STALE_MAX, WATCH_SECONDS, MonotonicClock, MonotonicReactor, TimedCall, monotonic_clock
 from txpaxos.cluster import Address, Cluster, Member
@@ -271,7 +271,7 @@ base.seconds = time.time
 type(reactor).seconds = staticmethod(lambda: time.time())
 from twisted.internet.task import react
 from txpaxos.client import Client
-from txpaxos.client_door import ClientDoor
+from txpaxos.server.client_port import ClientDoor
 from txpaxos.cluster import Cluster
 from txpaxos.counter import Counter
 from txpaxos.errors import NotChosen

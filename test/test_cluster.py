@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from test.wire_samples import spoil
+from test.helpers.wire_samples import spoil
 from txpaxos.cluster import ALONE, Address, Cluster, Member
 from txpaxos.errors import ConfigError
-from txpaxos.names import canonical_host
+from txpaxos.host_names import canonical_host
 
 GOOD = """\
 cluster = "orders"

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 import pytest
 
-from test.fakes import THREE, Reactor, RecordingStore
+from test.helpers.fakes import THREE, Reactor, RecordingStore
 from txpaxos.application import Application, has_snapshots
 from txpaxos.fields import dump_fields, load_fields
 from txpaxos.protocol import PaxosProtocol

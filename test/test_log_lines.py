@@ -10,9 +10,8 @@ import pytest
 from twisted.logger import FileLogObserver, LogLevel, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python.failure import Failure
 
-from test.desk import command
-from test.fakes import Bench, logged
-from txpaxos.applier import Applier
+from test.helpers.desk import command
+from test.helpers.fakes import Bench, logged
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.core.ready import Chosen
 from txpaxos.log_lines import (
@@ -24,6 +23,7 @@ from txpaxos.log_lines import (
     for_log,
     printable,
 )
+from txpaxos.node.applier import Applier
 from txpaxos.wire.commands import encode_batch
 
 NASTY = "\x1b[2J\r\n2026-01-01 all is well\x00\x07\u202e\ud800"

@@ -1,3 +1,94 @@
-"""Replicated services on Twisted: Multi-Paxos that keeps its promises."""
+"""Replicated services on Twisted: Multi-Paxos that keeps its promises.
+
+The names in ``__all__`` are the public face, with what their documentation names. Each is loaded when it is first used,
+so that importing the algorithm alone (:mod:`txpaxos.core`) loads no Twisted, and a client no node.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txpaxos.client import Client
+    from txpaxos.cluster import Cluster
+    from txpaxos.core.functional import Timing
+    from txpaxos.errors import (
+        CommandFailed,
+        ConfigError,
+        NodeStopped,
+        NoQuorum,
+        NotChosen,
+        OutcomeUnknown,
+        Overloaded,
+        PaxosError,
+        QueryFailed,
+        SessionExpired,
+        StoreError,
+        ValueTooLarge,
+    )
+    from txpaxos.node.snapshots.taking import Policy
+    from txpaxos.protocol import PaxosProtocol
+    from txpaxos.reading import Consistency, Reading
+    from txpaxos.server.service import PaxosService
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "txpaxos.client": ("Client",),
+    "txpaxos.cluster": ("Cluster",),
+    "txpaxos.core.functional": ("Timing",),
+    "txpaxos.errors": (
+        "CommandFailed",
+        "ConfigError",
+        "NoQuorum",
+        "NodeStopped",
+        "NotChosen",
+        "OutcomeUnknown",
+        "Overloaded",
+        "PaxosError",
+        "QueryFailed",
+        "SessionExpired",
+        "StoreError",
+        "ValueTooLarge",
+    ),
+    "txpaxos.node.snapshots.taking": ("Policy",),
+    "txpaxos.protocol": ("PaxosProtocol",),
+    "txpaxos.reading": ("Consistency", "Reading"),
+    "txpaxos.server.service": ("PaxosService",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Client",
+    "Cluster",
+    "CommandFailed",
+    "ConfigError",
+    "Consistency",
+    "NoQuorum",
+    "NodeStopped",
+    "NotChosen",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PaxosError",
+    "PaxosProtocol",
+    "PaxosService",
+    "Policy",
+    "QueryFailed",
+    "Reading",
+    "SessionExpired",
+    "StoreError",
+    "Timing",
+    "ValueTooLarge",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

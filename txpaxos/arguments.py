@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from txpaxos.reads import Consistency
+from txpaxos.reading import Consistency
 
 
 def checked_bytes(value: object, what: str) -> bytes:

@@ -32,7 +32,7 @@ from typing import Any
 import attrs
 
 from txpaxos.errors import ConfigError
-from txpaxos.names import FAMILIES, canonical_host, is_ip_address, look_up
+from txpaxos.host_names import FAMILIES, canonical_host, is_ip_address, look_up
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
 NAME_RULE = 'letters, digits, "_", "-" and ".", a letter or digit first, at most 32'

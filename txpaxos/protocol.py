@@ -1,7 +1,7 @@
 """The node: where core, wire, storage and the reactor meet. Subclass :class:`PaxosProtocol` and write ``apply``.
 
 A datagram comes in at the front door, is decoded, goes down to the core once, and one Ready comes back up, which
-:class:`~txpaxos.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
+:class:`~txpaxos.node.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txpaxos.acquaintances import Acquaintances
-from txpaxos.alarm import Alarm
 from txpaxos.application import Application
 from txpaxos.application_checks import check_class, check_object
-from txpaxos.applier import Applier
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
-from txpaxos.compaction import Compaction
 from txpaxos.core.functional import Timing
 from txpaxos.core.limits import Limits
 from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
@@ -53,19 +49,24 @@ from txpaxos.core.ready import (
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
-from txpaxos.local_session import LocalSession
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
-from txpaxos.meeting import Meeting, has_voted
-from txpaxos.network import WAYS, Network
-from txpaxos.node_status import NodeStatus
-from txpaxos.performer import Performer
-from txpaxos.questions import Questions
-from txpaxos.reads import Consistency, Reading, Reads
-from txpaxos.snapshots import Policy
+from txpaxos.node.applier import Applier
+from txpaxos.node.asks import Questions
+from txpaxos.node.founding import Meeting, has_voted
+from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.local_session import LocalSession
+from txpaxos.node.peers import WAYS, Network
+from txpaxos.node.performer import Performer
+from txpaxos.node.reads import Reads
+from txpaxos.node.snapshots.coordinator import Compaction
+from txpaxos.node.snapshots.taking import Policy
+from txpaxos.node.snapshots.transfer import TransferLimits
+from txpaxos.node.status import NodeStatus
+from txpaxos.node.submissions import CommandLimits, Outcomes, Submissions
+from txpaxos.node.timer import Alarm
+from txpaxos.reading import Consistency, Reading
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
-from txpaxos.submissions import CommandLimits, Outcomes, Submissions
-from txpaxos.transfer import TransferLimits
 from txpaxos.wire.codec import SUBJECT_BYTES_MAX as SUBJECT_BYTES_MAX
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run, check_run
@@ -251,7 +252,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     ) -> Deferred[Reading]:
         """Have ``query`` answered by this node's application, through its ``query`` hook.
 
-        :param consistency: see :data:`~txpaxos.reads.Consistency`.
+        :param consistency: see :data:`~txpaxos.reading.Consistency`.
         :returns: fails with :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge` or
             :class:`~txpaxos.errors.Overloaded`; when the deadline is over, with :class:`~txpaxos.errors.NoQuorum`.
             Without one it waits as long as no quorum answers (cancel it to stop that).

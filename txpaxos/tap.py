@@ -22,10 +22,10 @@ from txpaxos.application_checks import check_class, described
 from txpaxos.cluster import ALONE, Cluster
 from txpaxos.core.functional import Timing
 from txpaxos.errors import ConfigError
-from txpaxos.node_process import NodeProcess, NodeService
+from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.service import PaxosService
-from txpaxos.snapshots import Policy
+from txpaxos.server.node_process import NodeProcess, NodeService
+from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk
 
 LOG_BYTES_MIN = 4096
@@ -193,7 +193,7 @@ def _reactor() -> Any:
 
 
 def makeService(options: Options, reactor: Any = None, disk: Disk | None = None) -> PaxosService:
-    """The service of one node. ``disk``: as of :class:`~txpaxos.service.PaxosService`."""
+    """The service of one node. ``disk``: as of :class:`~txpaxos.server.service.PaxosService`."""
     reactor = reactor or _reactor()
     process = options.process or NodeProcess(reactor, options.parent)
     if options["stop-at-eof"]:

@@ -24,49 +24,76 @@ NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", 
 
 KINDS = {
     "model": (
-        "test_agreement",
-        "test_agreement_snapshots",
-        "test_refinement",
-        "test_subjects.py::test_one_value_whatever_happens",
+        "core/test_agreement",
+        "core/test_agreement_snapshots",
+        "core/test_refinement",
+        "core/test_subjects.py::test_one_value_whatever_happens",
     ),
     "fault": (
-        "test_compaction",
-        "test_disk_hangs",
-        "test_disk_use",
-        "test_diverged",
-        "test_forged_messages",
-        "test_founding",
-        "test_lost_memory",
-        "test_newcomers",
-        "test_protocol_trouble",
-        "test_storage_access",
-        "test_storage_acknowledged",
-        "test_storage_damage",
-        "test_storage_disk",
-        "test_storage_faults",
-        "test_storage_snapshot_faults",
-        "test_storage_snapshots",
-        "test_transfer",
+        "node/snapshots/test_coordinator",
+        "node/test_disk_hangs",
+        "storage/test_disk_use",
+        "storage/test_diverged",
+        "node/test_forged_messages",
+        "node/test_founding",
+        "storage/test_lost_memory",
+        "node/test_newcomers",
+        "node/test_protocol_trouble",
+        "storage/test_access",
+        "storage/test_acknowledged",
+        "storage/test_damage",
+        "storage/test_disk",
+        "storage/test_faults",
+        "storage/test_snapshot_faults",
+        "storage/test_snapshots",
+        "node/snapshots/test_transfer",
     ),
     "forger": (
-        "test_client_door_limits",
-        "test_forged",
-        "test_hostile",
+        "server/test_client_port_limits",
+        "core/test_forged",
+        "node/test_hostile",
         "test_log_lines",
-        "test_open_files",
-        "test_streams",
-        "test_wire_items",
-        "test_guests",
+        "server/test_open_files",
+        "node/test_peer_streams",
+        "wire/test_items",
+        "node/test_guests",
     ),
-    "process": ("test_processes", "test_save_before_send_strace", "test_moving_nodes", "test_node_process"),
-    "statistics": ("test_elections",),
+    "process": (
+        "system/test_processes",
+        "system/test_save_before_send_strace",
+        "node/test_moving_nodes",
+        "server/test_node_process",
+    ),
+    "statistics": ("core/test_elections",),
 }
 """What kind of test a file holds. The others hold unit tests."""
 
 TRIES = {
-    "txpaxos/core/": ("elections", "agreement", "refinement", "replica", "replica_learning", "subjects", "practical"),
-    "txpaxos/storage/": ("storage_faults", "storage_damage", "storage_disk", "storage_store", "storage_atomic_file"),
-    "txpaxos/": ("protocol_together", "protocol_trouble", "protocol", "performer", "submissions", "client", "network"),
+    "txpaxos/core/": (
+        "core/test_elections",
+        "core/test_agreement",
+        "core/test_refinement",
+        "core/test_replica",
+        "core/test_replica_learning",
+        "core/test_subjects",
+        "core/test_practical",
+    ),
+    "txpaxos/storage/": (
+        "storage/test_faults",
+        "storage/test_damage",
+        "storage/test_disk",
+        "storage/test_store",
+        "storage/test_atomic_file",
+    ),
+    "txpaxos/": (
+        "node/test_protocol_together",
+        "node/test_protocol_trouble",
+        "node/test_protocol",
+        "node/test_performer",
+        "node/test_submissions",
+        "client/test_client",
+        "node/test_peers",
+    ),
 }
 """Which test files are to find a fault in which folder, if its patch does not say."""
 
@@ -131,7 +158,7 @@ class Hunter:
     def _files(self, mutant: Mutant) -> list[str]:
         """The test files to try, in order."""
         folder = next(folder for folder in TRIES if any(name.startswith(folder) for name in mutant.hunks))
-        tries = mutant.tries or tuple(f"test/test_{name}.py" for name in TRIES[folder])
+        tries = mutant.tries or tuple(f"test/{name}.py" for name in TRIES[folder])
         return [name for name in tries if (self.clean / name.partition("::")[0]).exists()]
 
     def _simulate(self, place: Path) -> dict[str, Any] | None:

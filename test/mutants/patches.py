@@ -4,7 +4,7 @@
 
     # fault: an acceptor votes without raising its promise
     # trap: 3 accept must raise and store the promise
-    # try: test/test_storage_faults.py
+    # try: test/storage/test_faults.py
     --- a/txpaxos/core/log.py
     +++ b/txpaxos/core/log.py
     @@ -100,4 +100,3 @@

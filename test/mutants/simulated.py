@@ -19,7 +19,7 @@ from twisted.logger import globalLogBeginner
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.counter import Counter
-from txpaxos.testing.simulation import simulate
+from txpaxos.testing.simulator.simulation import simulate
 
 NODES = (3, 3, 5, 3, 4, 3, 3, 2)
 """How many nodes, seed by seed. Even numbers have quorums of their own."""

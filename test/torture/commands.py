@@ -20,7 +20,7 @@ VALUE_BYTES = {f"short-{number}": 0 for number in range(8)} | {"long": 2_000} | 
 _WEIGHTS = {0: 20, 2_000: 10, 40_000: 1}
 
 Input: TypeAlias = tuple[Any, ...]
-"""``("put", key, text)``, and all else that :class:`txpaxos.testing.linear_models.KeyValue` knows."""
+"""``("put", key, text)``, and all else that :class:`txpaxos.testing.linearizability.models.KeyValue` knows."""
 
 Item: TypeAlias = tuple[str | None, int] | None
 """The text of a key's value, and its revision; nothing for a key that is not there."""

@@ -19,7 +19,7 @@ from test.torture.commands import APP, Input, input_of, text_of
 from txpaxos.core.messages import Slot
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.tap import load_application
-from txpaxos.testing.history import freeze
+from txpaxos.testing.linearizability.history import freeze
 
 DIARY = "TXPAXOS_TORTURE_DIARY"
 """The environment variable that says in which file."""

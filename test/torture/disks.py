@@ -8,11 +8,11 @@ import attrs
 from twisted.internet.task import Clock
 
 from test.torture.applied import State
-from txpaxos.applier import Applier
 from txpaxos.core.log import Log
 from txpaxos.core.ready import Chosen, LogRecord
-from txpaxos.sessions import Sessions
-from txpaxos.snapshots import Policy, Snapshots
+from txpaxos.node.applier import Applier
+from txpaxos.node.sessions import Sessions
+from txpaxos.node.snapshots.taking import Policy, Snapshots
 from txpaxos.storage.store import DiskStore
 
 

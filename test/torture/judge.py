@@ -12,7 +12,7 @@ from test.torture.applied import AppliedLog, State
 from test.torture.commands import Input, Item
 from test.torture.diary import read_lives
 from test.torture.disks import Disk
-from txpaxos.testing.history import Operation
+from txpaxos.testing.linearizability.history import Operation
 from txpaxos.wire.commands import Run
 
 

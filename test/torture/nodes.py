@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from test.processes import has_caught_up, rest
+from test.helpers.processes import has_caught_up, rest
 from test.torture.commands import VALUE_BYTES, Item, item_of, query_of
 from test.torture.diary import DIARY, diary_file
 from test.torture.disks import Disk, read_disk

@@ -27,10 +27,10 @@ from txpaxos.cli.status import Statuses, leader_of
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
 from txpaxos.errors import PaxosError
-from txpaxos.reads import Reading
-from txpaxos.testing.history import HistoryRecorder
-from txpaxos.testing.linear_models import KeyValue
-from txpaxos.testing.linearizability import check
+from txpaxos.reading import Reading
+from txpaxos.testing.linearizability.check import check
+from txpaxos.testing.linearizability.history import HistoryRecorder
+from txpaxos.testing.linearizability.models import KeyValue
 
 NODES = ("a", "b", "c")
 OPTIONS = ("--app", f"{APP}:KeyValue")

@@ -26,9 +26,9 @@ from test.torture.room import Room
 from test.torture.wall_clock import WallClock
 from test.torture.workload import USERS, Decision, Workload
 from txpaxos.cli.running import CommandError
-from txpaxos.testing.history import Operation
-from txpaxos.testing.linear_models import KeyValue
-from txpaxos.testing.linearizability import check
+from txpaxos.testing.linearizability.check import check
+from txpaxos.testing.linearizability.history import Operation
+from txpaxos.testing.linearizability.models import KeyValue
 
 PREFIX = "txpaxos-torture-"
 OWNED = re.compile(rf"{PREFIX}(\d+)-")

@@ -25,8 +25,8 @@ from txpaxos.cli.running import CommandError, together
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded, SessionExpired
-from txpaxos.testing.history import UNKNOWN, HistoryRecorder
-from txpaxos.testing.linear_models import Model
+from txpaxos.testing.linearizability.history import UNKNOWN, HistoryRecorder
+from txpaxos.testing.linearizability.models import Model
 
 USERS = 6
 ASKERS = 2

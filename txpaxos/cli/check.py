@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.testing.linear_models import MODELS
-from txpaxos.testing.linearizability import check_file
+from txpaxos.testing.linearizability.check import check_file
+from txpaxos.testing.linearizability.models import MODELS
 
 
 @click.command("check")
@@ -14,9 +14,9 @@ from txpaxos.testing.linearizability import check_file
 def command(history: str, model: str) -> None:
     """Check that a history is linearizable.
 
-    HISTORY is a file of JSON lines, as txpaxos/testing/history.py writes them: what each client asked for and was told,
-    and when. If no order of the operations explains it all, prints the smallest part that cannot be explained, with a
-    diagram.
+    HISTORY is a file of JSON lines, as txpaxos.testing.linearizability.history writes them: what each client asked for
+    and was told, and when. If no order of the operations explains it all, prints the smallest part that cannot be
+    explained, with a diagram.
 
     Exits with 0 if it is linearizable, with 1 if it is not, with 2 if nothing is in it, with 3 if the search was given
     up.

@@ -8,7 +8,7 @@ from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, 
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import request, run
 from txpaxos.cluster import Cluster
-from txpaxos.reads import Consistency
+from txpaxos.reading import Consistency
 
 
 @click.command("read", cls=CommandWithNumbers, short_help="Ask the application something; nothing is changed.")

@@ -15,8 +15,8 @@ from twisted.logger import globalLogBeginner
 
 from txpaxos.cli.running import CommandError
 from txpaxos.tap import load_application, load_attribute
-from txpaxos.testing.schedule import Fault
-from txpaxos.testing.simulation import Verdict, shrink, simulate
+from txpaxos.testing.simulator.schedule import Fault
+from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
 
 
 @click.command("simulate")

@@ -4,7 +4,7 @@
 value costs one phase 2. What the paper leaves to the reader is here: a window of open slots, the new leader that
 re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, asking for what was
 missed, and snapshots that stand for the oldest slots. Leadership is the piece from :mod:`txpaxos.core.functional`; the
-memory is :class:`txpaxos.core.log.Log`; reads are confirmed by :mod:`txpaxos.core.reads`.
+memory is :class:`txpaxos.core.log.Log`; reads are confirmed by :mod:`txpaxos.core.read_index`.
 
 Laws:
 
@@ -51,7 +51,7 @@ from txpaxos.core.messages import (
     Support,
     Truncated,
 )
-from txpaxos.core.reads import ReadAsker, ReadPoints
+from txpaxos.core.read_index import ReadAsker, ReadPoints
 from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord, ReadFrom, Ready, Status, Work
 from txpaxos.core.window import Window
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk, Standing
-from txpaxos.storage.faults import os_errors
+from txpaxos.storage.messages import os_errors
 
 _OWN = ("acknowledged", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
 """The names that a store uses. Others in its folder, like ``lost+found``, are somebody else's, and not looked at."""

@@ -45,7 +45,7 @@ import attrs
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, remove_if_there, write_all
-from txpaxos.storage.faults import damaged, os_errors, other_version, refused
+from txpaxos.storage.messages import damaged, os_errors, other_version, refused
 
 VERSION = 1
 SLOT_BYTES = 4096

@@ -25,7 +25,7 @@ import zlib
 
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk, remove_if_there, write_all
-from txpaxos.storage.faults import damaged, os_errors, other_version
+from txpaxos.storage.messages import damaged, os_errors, other_version
 
 VERSION = 1
 TEMPORARY = ".new"

@@ -11,7 +11,7 @@ from txpaxos.errors import StoreError
 from txpaxos.packing import Packing
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.faults import damaged, os_errors
+from txpaxos.storage.messages import damaged, os_errors
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.acknowledged import UNKNOWN, Mark
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, remove_if_there, write_all
-from txpaxos.storage.faults import damaged, os_errors, refused
+from txpaxos.storage.messages import damaged, os_errors, refused
 from txpaxos.storage.segment import (
     ALIGNMENT_BYTES,
     SECTOR_BYTES,

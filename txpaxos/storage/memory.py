@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.execute import Execute, execute_here
+from txpaxos.storage.executor import Execute, execute_here
+from txpaxos.storage.quarantine import Verdict
 from txpaxos.storage.records import checkpoint_index, divide
 from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
-from txpaxos.storage.verdict import Verdict
 
 
 class MemoryStore:

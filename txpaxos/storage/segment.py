@@ -48,7 +48,7 @@ from typing import NamedTuple, overload
 
 import attrs
 
-from txpaxos.storage.faults import damaged, other_version
+from txpaxos.storage.messages import damaged, other_version
 
 VERSION = 1
 SECTOR_BYTES = 512

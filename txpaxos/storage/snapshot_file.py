@@ -40,7 +40,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from txpaxos.errors import StoreError
-from txpaxos.storage.faults import damaged_snapshot, other_version
+from txpaxos.storage.messages import damaged_snapshot, other_version
 
 VERSION = 1
 CHUNK_BYTES_MAX = 64 << 20

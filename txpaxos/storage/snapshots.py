@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, ensure_inner_directory, remove_if_there, write_all
-from txpaxos.storage.execute import Execute, ExecuteInThread, Work
-from txpaxos.storage.faults import damaged_part, no_room, os_errors, snapshot_refused
+from txpaxos.storage.executor import Execute, ExecuteInThread, Work
+from txpaxos.storage.messages import damaged_part, no_room, os_errors, snapshot_refused
 from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
 
 T = TypeVar("T")

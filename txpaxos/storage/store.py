@@ -21,8 +21,7 @@ from txpaxos.storage.access import refuse_foreign_hands
 from txpaxos.storage.acknowledged import UNKNOWN, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
-from txpaxos.storage.execute import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
-from txpaxos.storage.faults import damaged, os_errors
+from txpaxos.storage.executor import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
 from txpaxos.storage.identity import (
     VERSION,
     Identity,
@@ -33,11 +32,12 @@ from txpaxos.storage.identity import (
     write_identity,
 )
 from txpaxos.storage.journal import SEGMENT_BYTES, Journal
+from txpaxos.storage.messages import damaged, os_errors
+from txpaxos.storage.quarantine import Verdict
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
 from txpaxos.storage.segment import Frame
 from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
 from txpaxos.storage.subjects import Subjects
-from txpaxos.storage.verdict import Verdict
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class DiskStore:
     :param reactor: whose thread to tell in; needed only with a thread, and the global one unless given.
     :param sync_in_thread: whether to write and sync in a thread instead of the caller's. Unless given, that is
         measured, now and at each save: while they take longer than
-        :data:`~txpaxos.storage.execute.SLOW_SYNC_SECONDS`, they are done in a thread.
+        :data:`~txpaxos.storage.executor.SLOW_SYNC_SECONDS`, they are done in a thread.
     :param random_bytes: for the incarnation, when the store is made.
     :param segment_bytes: the size of a file of the journal.
     :param execute: does the saves, instead of the two above: a simulator's own.

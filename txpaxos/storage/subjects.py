@@ -13,7 +13,7 @@ from txpaxos.core.ready import SubjectState
 from txpaxos.storage.acknowledged import Mark
 from txpaxos.storage.atomic_file import TEMPORARY, AtomicFile
 from txpaxos.storage.disk import Disk, ensure_inner_directory
-from txpaxos.storage.faults import damaged, os_errors
+from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.records import decode, encode
 
 

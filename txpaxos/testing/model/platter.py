@@ -1,8 +1,8 @@
 """A disk in memory that tells, after each system call, everything that a loss of power there may leave of it.
 
-The simulator's disk (:mod:`txpaxos.testing.disk`) draws one of these by chance; here they are all of them, but for
-this: of several writes that were not synced the last may be torn, in its middle, and those before it are there; and of
-a file under a temporary name nothing is kept, since a start removes it unread.
+The simulator's disk (:mod:`txpaxos.testing.simulator.disk`) draws one of these by chance; here they are all of them,
+but for this: of several writes that were not synced the last may be torn, in its middle, and those before it are
+there; and of a file under a temporary name nothing is kept, since a start removes it unread.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from txpaxos.core.messages import Message, NodeId, Slot, Vote
 from txpaxos.core.ready import Chosen, Envelope, Installed, LogRecord, Ready, Voted
 from txpaxos.core.replica import Replica
 from txpaxos.errors import StoreError
-from txpaxos.storage.execute import Work
+from txpaxos.storage.executor import Work
 from txpaxos.storage.snapshot_file import SnapshotPacker
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import DiskStore

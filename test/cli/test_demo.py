@@ -1,0 +1,144 @@
+"""``txpaxos demo`` from outside: what it prints, how it ends, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from test.helpers.cli_nodes import TXPAXOS
+from txpaxos.cli.demo import INCREMENTS, NODES
+from txpaxos.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(120)
+
+TOTAL = INCREMENTS * (INCREMENTS + 1) // 2
+ELECTED = "They have elected"
+KILL = "kill -9"
+
+
+def start(folder: Path, *arguments: str, program: list[str] = TXPAXOS) -> subprocess.Popen[str]:
+    """Start the demo; its temporary folder will be in ``folder``."""
+    environment = os.environ | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*program, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read its output up to a line with ``text``."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came: {seen}")
+
+
+def call_nodes(folder: Path) -> list[socket.socket]:
+    """A connection to every node of the demo whose temporary folder is in ``folder``."""
+    (file,) = folder.glob("*/cluster.toml")
+    clients = [member.client for member in Cluster.load(file).members.values()]
+    return [socket.create_connection((client.host, client.port), timeout=30) for client in clients]
+
+
+def hang_up(call: socket.socket) -> None:
+    """Wait until the node has hung up."""
+    with call:
+        try:
+            while call.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+def test_demo(tmp_path: Path) -> None:
+    done = start(tmp_path, "demo", "--keep")
+    output, errors = done.communicate(timeout=90)
+    assert (done.returncode, errors) == (0, ""), output
+    assert "\x1b" not in output  # plain text where there is no terminal
+    assert re.search(r"kill -9 \d+: the leader \w is dead, with \d+ increments acknowledged", output)
+    assert re.search(r"\d\.\d\d s after the kill the next increment is acknowledged", output)
+    rows = [line.split() for line in output.split("total\n")[1].split("\n\n")[0].splitlines()]
+    assert [row[0] for row in rows] == list(NODES)
+    assert sorted(row[1] for row in rows) == ["follower", "follower", "leader"]
+    assert len({row[2] for row in rows}) == 1
+    assert [row[3] for row in rows] == [str(TOTAL)] * 3
+    assert sum("killed and restarted" in line for line in output.splitlines()) == 1
+    assert f"All three are equal: 1 + 2 + ... + {INCREMENTS} = {TOTAL}." in output
+    (kept,) = tmp_path.iterdir()
+    assert output.endswith(f"\nKept in {kept}: cluster.toml, and each node's data and log.\n")
+    assert {"cluster.toml", *NODES, *(f"{node}.log" for node in NODES)} <= {file.name for file in kept.iterdir()}
+    assert all("Server Shut Down." in (kept / f"{node}.log").read_text() for node in NODES)
+
+
+def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    demo = start(tmp_path, "demo")
+    read_until(demo, ELECTED)
+    calls = call_nodes(tmp_path)
+    read_until(demo, KILL)
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=30)
+    assert (demo.returncode, errors) == (130, "txpaxos: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+    for call in calls:
+        hang_up(call)
+
+
+def test_nodes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
+    demo = start(tmp_path, "demo")
+    read_until(demo, ELECTED)
+    calls = call_nodes(tmp_path)
+    demo.kill()
+    demo.communicate(timeout=30)
+    for call in calls:
+        hang_up(call)
+
+
+def run_changed(folder: Path, change: str) -> tuple[int | None, str, str]:
+    """Run the demo with something in it replaced first."""
+    program = f"from txpaxos.cli import demo, local_cluster, main\n{change}\nmain(['demo'], prog_name='txpaxos')"
+    demo = start(folder, program=[sys.executable, "-c", program])
+    output, errors = demo.communicate(timeout=90)
+    return demo.returncode, output, errors
+
+
+def test_port_that_was_taken_meanwhile(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        change = (
+            "import attrs\n"
+            "find, calls = local_cluster.free_members, []\n"
+            "def find_taken(count):\n"
+            "    calls.append(count)\n"
+            "    first, *others = find(count)\n"
+            f"    taken = attrs.evolve(first.client, port={taken.getsockname()[1]})\n"
+            "    return [attrs.evolve(first, client=taken) if len(calls) == 1 else first, *others]\n"
+            "local_cluster.free_members = find_taken\n"
+        )
+        status, output, errors = run_changed(tmp_path, change)
+    assert (status, errors) == (0, ""), output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("local_cluster.TWISTD = 'print(1 // 0)'", r"node \w ended by itself: ZeroDivisionError: .*"),
+        ("demo.STEP_SECONDS_MAX = 0.0", "an election did not happen within 0 s"),
+        ("demo.COUNT_SECONDS_MAX = 0.3", "only .* of 200 increments were acknowledged.*"),
+        ("demo.complaints = lambda *_: ['one', 'two']", "one; two"),
+    ],
+    ids=["node-ends", "no-election", "too-slow", "complaints"],
+)
+def test_failure_is_one_line(tmp_path: Path, change: str, complaint: str) -> None:
+    status, output, errors = run_changed(tmp_path, change)
+    assert status == 1, output
+    assert re.fullmatch(f"txpaxos: {complaint}\n", errors)
+    assert "All three are equal" not in output
+    assert list(tmp_path.iterdir()) == []

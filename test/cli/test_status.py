@@ -1,0 +1,110 @@
+"""``txpaxos status``: what it makes of what the nodes say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from txpaxos.cli.status import as_json, as_text, command, leader_of, unheard
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.functional import Role
+
+TRIO = Cluster(
+    "trio",
+    {
+        node: Member(Address("127.0.0.1", 4000 + number), Address("127.0.0.1", 5000 + number))
+        for number, node in enumerate("abc", 1)
+    },
+)
+
+
+def says(role: str, ballot: str = "2.b", chosen: int = 10, applied: int = 10) -> dict[str, Any]:
+    slots = {"chosen_through": chosen, "applied_through": applied, "snapshot_slot": 5}
+    return {"role": role, "ballot": ballot, "waiting": 0, **slots, "transfer": None}
+
+
+LEADER, FOLLOWER = says("leader"), says("follower")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "leader"),
+    [
+        ({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b"),
+        ({"a": FOLLOWER, "b": LEADER, "c": None}, "b"),
+        ({"a": None, "b": LEADER, "c": None}, None),
+        ({"a": FOLLOWER, "b": None, "c": FOLLOWER}, None),
+        ({"a": None, "b": None, "c": None}, None),
+        ({"a": says("candidate", "none"), "b": LEADER, "c": says("follower", "1.a")}, None),
+        ({"a": says("leader", "1.a"), "b": LEADER, "c": FOLLOWER}, "b"),
+        ({"a": says("leader", "1.a"), "b": LEADER, "c": says("follower", "1.a")}, "a"),
+    ],
+    ids=["all", "quorum", "alone", "leader-silent", "nobody", "no-followers", "one-deposed", "one-not-yet-followed"],
+)
+def test_leader_is_one_that_a_quorum_follows(statuses: dict[str, Any], leader: str | None) -> None:
+    assert leader_of(TRIO, statuses) == leader
+
+
+def test_table() -> None:
+    statuses = {"a": says("follower", chosen=9, applied=7), "b": LEADER, "c": None}
+    assert as_text(TRIO, statuses, "b") == (
+        "node  address         role         ballot  chosen  applied  lag  waiting  snapshot\n"
+        "a     127.0.0.1:5001  follower     2.b          9        7    3        0         5\n"
+        "b     127.0.0.1:5002  leader       2.b         10       10    0        0         5\n"
+        "c     127.0.0.1:5003  unreachable  -            -        -    -        -         -\n"
+        "\n"
+        "cluster trio: b leads, 2 of 3 nodes answer"
+    )
+
+
+def test_a_node_that_the_leader_does_not_hear() -> None:
+    """It may look well to itself: it follows."""
+    led = {
+        **LEADER,
+        "unheard": ["a", "c"],
+        "refuses": {"a": "it came back with another data folder"},
+        "up_seconds": 9.0,
+    }
+    runs = {**FOLLOWER, "up_seconds": 9.0}
+    statuses: dict[str, Any] = {"a": runs, "b": led, "c": runs}
+    assert unheard(statuses, "b") == ["a", "c"]
+    assert as_text(TRIO, statuses, "b").splitlines()[-3:] == [
+        "cluster trio: b leads, 3 of 3 nodes answer",
+        "b does not hear a: it came back with another data folder",
+        "b does not hear c, which runs: see whether UDP passes between the two, and their logs",
+    ]
+    assert unheard(statuses, None) == []
+    assert unheard({**statuses, "c": None}, "b") == ["a"]  # It does not run; that is seen as it is.
+    assert unheard({**statuses, "a": None}, "b") == ["a", "c"]  # It is refused, so it runs, of another cluster perhaps.
+    assert unheard({**statuses, "c": {**FOLLOWER, "up_seconds": 0.5}}, "b") == ["a"]
+    assert unheard({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b") == []  # Nodes of an older release.
+
+
+def test_every_role_is_named() -> None:
+    operations = (Path(__file__).parents[2] / "docs" / "operations.rst").read_text()
+    for role in (*(role.value for role in Role), "newcomer", "starting", "unreachable"):
+        assert role in (command.help or ""), role
+        assert f"``{role}``" in operations, role
+
+
+def test_table_while_a_snapshot_is_on_its_way() -> None:
+    statuses = {"a": {**FOLLOWER, "transfer": "slot 900 from b: 12 of 100 MiB"}, "b": LEADER, "c": None}
+    lines = as_text(TRIO, statuses, "b").splitlines()
+    assert lines[0].split()[-1] == "transfer"
+    assert lines[1].endswith("5  slot 900 from b: 12 of 100 MiB")
+    assert [line.split()[-1] for line in lines[2:4]] == ["-", "-"]
+
+
+def test_table_when_nobody_answers() -> None:
+    text = as_text(TRIO, dict.fromkeys("abc"), None)
+    assert text.count("unreachable") == 3
+    assert text.endswith("cluster trio: no leader with a quorum, 0 of 3 nodes answer")
+
+
+def test_json() -> None:
+    data = json.loads(as_json(TRIO, {"a": FOLLOWER, "b": LEADER, "c": None}, "b"))
+    assert (data["cluster"], data["leader"]) == ("trio", "b")
+    assert data["nodes"]["c"] == {"address": "127.0.0.1:5003", "reachable": False}
+    assert data["nodes"]["a"] == {"address": "127.0.0.1:5001", "reachable": True, **FOLLOWER}

@@ -1,0 +1,467 @@
+"""A client finds a node that answers, follows the leader, and sends again what got no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, TimeoutError
+
+from test.helpers.fake_nodes import NODES, Street, other_than
+from test.helpers.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
+from txpaxos import errors
+from txpaxos.client.client import REQUESTS_MAX, Client
+from txpaxos.client.connection import CONNECT_SECONDS
+from txpaxos.client.route import RETRY_SECONDS_MAX
+from txpaxos.errors import (
+    CommandFailed,
+    ConfigError,
+    NoQuorum,
+    NotChosen,
+    OutcomeUnknown,
+    Overloaded,
+    PaxosError,
+    ValueTooLarge,
+)
+from txpaxos.wire.client_messages import (
+    Answer,
+    AreYouThere,
+    Ask,
+    AskAnswer,
+    ClientCodec,
+    Here,
+    Refused,
+    StatusAnswer,
+    StatusRequest,
+    Submit,
+    Welcome,
+)
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, RUN_COMMANDS
+
+
+@pytest.fixture
+def street() -> Street:
+    return Street()
+
+
+# --------------------------------------------------------------- one request
+
+
+def test_nobody_is_called_before_there_is_something_to_say(street: Street) -> None:
+    street.reactor.spend(10.0)
+    assert street.calls == []
+
+
+def test_a_command_and_its_answer(street: Street) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    ((host, port, _, timeout, _),) = street.reactor.tcpClients
+    assert (NODES[host] in "abc", port, timeout) == (True, CLIENT_PORT, CONNECT_SECONDS)
+    line = street.accept()
+    assert line.transport.no_delay
+    session = street.client.session
+    assert session is not None
+    assert line.said() == [Submit(1, session, 1, 0, (b"x",))]
+    line.answer(1, {"total": 5})
+    assert outcome == [{"total": 5}]
+
+
+def test_a_question_and_its_answer(street: Street) -> None:
+    outcomes = [outcome_of(street.client.ask("king", b"Arthur")), outcome_of(street.client.ask("queen"))]
+    line = street.accept()
+    assert line.said() == [Ask(1, "king", b"Arthur"), Ask(2, "queen", None)]
+    line.say(AskAnswer(2, None), AskAnswer(1, b"Uther"))
+    assert outcomes == [[b"Uther"], [None]]
+
+
+def test_status(street: Street) -> None:
+    outcome = outcome_of(street.client.status())
+    line = street.accept()
+    assert line.said() == [StatusRequest(1)]
+    line.say(StatusAnswer(1, b'{"role": "leader"}'))
+    assert outcome == [{"role": "leader"}]
+
+
+def test_requests_share_a_connection(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    street.client.submit(b"y")
+    assert [command for *_, command in line.submitted()] == [b"x", b"y"]
+    assert len(street.calls) == 1
+
+
+def test_what_was_answered_is_acknowledged(street: Street) -> None:
+    """Only what was answered without a gap; the node may then forget it."""
+    for _ in range(3):
+        street.client.submit(b"x")
+    line = street.accept()
+    line.answer(2, None)
+    street.client.submit(b"y")
+    street.reactor.turn()
+    line.answer(1, None)
+    line.answer(4, None)
+    street.client.submit(b"z")
+    assert [(one.sequence, len(one.commands), one.acknowledged) for one in line.runs()] == [
+        (1, 3, 0),
+        (4, 1, 0),
+        (5, 1, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CommandFailed", CommandFailed),
+        ("Overloaded", Overloaded),
+        ("ValueTooLarge", ValueTooLarge),
+        ("OutcomeUnknown", OutcomeUnknown),
+        ("PaxosError", PaxosError),
+        ("SomethingNewer", PaxosError),
+        ("annotations", PaxosError),
+        ("__name__", PaxosError),
+        ("", PaxosError),
+    ],
+)
+def test_refusals_are_errors(street: Street, name: str, expected: type[PaxosError]) -> None:
+    waiting = street.client.submit(b"x")
+    street.accept().say(Refused(1, name, "because"))
+    error = error_of(waiting)
+    assert type(error) is expected
+    assert str(error) == "because"
+
+
+def test_every_error_of_ours_can_be_refused(street: Street) -> None:
+    line = None
+    for number, name in enumerate((n for n in vars(errors) if isinstance(getattr(errors, n), type)), 1):
+        waiting = street.client.submit(b"x")
+        line = line or street.accept()
+        line.say(Refused(number, name, "because"))
+        if name == "NodeStopped":  # for that, another node is asked
+            waiting.addErrback(lambda _: None)
+        else:
+            assert type(error_of(waiting)).__name__ == name
+    street.client.close()
+
+
+def test_a_second_answer_is_nobodys(street: Street) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    line = street.accept()
+    line.answer(1, "first")
+    line.answer(1, "second")
+    line.say(Refused(1, "PaxosError", "late"), AskAnswer(99, None), StatusAnswer(99, b"{}"))
+    assert outcome == ["first"]
+    assert not line.transport.disconnected
+
+
+# ----------------------------------------------------------- finding a node
+
+
+def test_it_tries_until_a_node_is_there(street: Street) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    dead = [street.refuse()]
+    for _ in range(4):
+        street.wait_for_call()
+        assert street.calls[-1] != dead[-1]
+        dead.append(street.refuse())
+    street.wait_for_call()
+    street.accept().answer(1, "done")
+    assert outcome == ["done"]
+
+
+def test_it_tries_ever_more_slowly(street: Street) -> None:
+    street.client.submit(b"x")
+    times = []
+    for _ in range(40):
+        street.refuse()
+        began = street.reactor.seconds()
+        street.wait_for_call()
+        times.append(street.reactor.seconds() - began)
+    assert times[0] < 0.03
+    assert min(times[10:]) >= RETRY_SECONDS_MAX / 2
+    assert max(times) <= RETRY_SECONDS_MAX + 0.001
+    assert set(street.calls) == set("abc")
+
+
+def test_it_asks_only_the_nodes_it_was_given() -> None:
+    street = Street(["b"])
+    street.client.submit(b"x")
+    for _ in range(5):
+        street.refuse()
+        street.wait_for_call()
+    line = street.accept()
+    line.welcome("a")
+    assert set(street.calls) == {"b"}  # nor does it follow the leader to another
+    assert not line.transport.disconnecting
+
+
+@pytest.mark.parametrize("nodes", [["a", "d"], []])
+def test_nodes_that_are_not_in_the_cluster(nodes: list[str]) -> None:
+    with pytest.raises(ConfigError, match="its nodes are a, b, c"):
+        Client(Reactor(), THREE, nodes)
+
+
+def test_it_follows_the_welcome_to_the_leader(street: Street) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    first = street.accept()
+    sent = first.submitted()
+    leader = other_than(first.node)
+    first.welcome(leader)
+    assert street.calls[-1] == leader
+    second = street.accept()
+    assert first.transport.disconnecting
+    second.welcome(leader)
+    assert second.submitted() == sent  # the same session and sequence
+    first.answer(1, "too late")
+    assert outcome == []
+    second.answer(1, "done")
+    assert outcome == ["done"]
+    assert len(street.calls) == 2
+
+
+def test_it_follows_when_the_leader_changes(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    line.welcome(line.node)
+    line.welcome(None)
+    assert len(street.calls) == 1
+    leader = other_than(line.node)
+    line.welcome(leader)
+    assert street.calls[-1] == leader
+
+
+@pytest.mark.parametrize("address", ["10.9.9.9:5000", "b.example.org:5000", "nowhere", "[x]:1", None])
+def test_it_follows_to_the_address_that_its_own_file_has(street: Street, address: str | None) -> None:
+    """The node may know the leader by another one."""
+    street.client.submit(b"x")
+    line = street.accept()
+    leader = other_than(line.node)
+    line.say(Welcome(line.node, leader, address))
+    assert street.calls[-1] == leader
+
+
+def test_it_follows_to_no_node_but_the_clusters(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    line.say(Welcome(line.node, "d", "10.0.0.2:5000"))
+    assert len(street.calls) == 1
+    assert not line.transport.disconnecting
+
+
+# ------------------------------------------------------------ sending again
+
+
+def test_a_lost_connection(street: Street) -> None:
+    outcomes = [outcome_of(street.client.submit(command)) for command in (b"x", b"y", b"z")]
+    line = street.accept()
+    sent = line.submitted()
+    line.answer(2, "done")
+    line.break_off()
+    street.wait_for_call()
+    again = street.accept()
+    assert again.node != line.node
+    assert again.submitted() == [sent[0], sent[2]]
+    again.answer(1, "x")
+    again.answer(3, "z")
+    assert outcomes == [["x"], ["done"], ["z"]]
+
+
+def test_an_idle_connection_that_is_lost_is_made_again_when_needed(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    line.answer(1, None)
+    line.break_off()
+    street.reactor.spend(10.0)
+    assert len(street.calls) == 1
+    street.client.submit(b"y")
+    assert [command for *_, command in street.accept().submitted()] == [b"y"]
+
+
+def test_a_node_that_stopped_is_left_for_another(street: Street) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    line = street.accept()
+    sent = line.submitted()
+    line.say(Refused(1, "NodeStopped", "node a stopped before it had the outcome"))
+    assert outcome == []
+    line.break_off()
+    street.wait_for_call()
+    assert street.accept().submitted() == sent
+
+
+def test_a_node_that_owes_nothing_may_be_silent(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    line.answer(1, None)
+    street.reactor.spend(60.0)
+    assert len(street.calls) == 1
+    assert street.reactor.getDelayedCalls() == []
+
+
+def test_a_dead_leader_is_not_called_again_and_again(street: Street) -> None:
+    """It is gone, but the others do not know yet, and name it in their welcome."""
+    street.client.submit(b"x")
+    line = street.accept()
+    leader = line.node
+    line.welcome(leader)
+    line.break_off()
+    street.wait_for_call()
+    follower = street.pick_up()
+    follower.welcome(leader)
+    assert not follower.transport.disconnecting
+    assert len(street.calls) == 2
+    new = other_than(leader, follower.node)
+    follower.welcome(new)  # they have found another
+    assert street.calls[-1] == new
+
+
+def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:
+    street.client.submit(b"x")
+    line = street.accept()
+    leader = line.node
+    line.welcome(leader)
+    line.break_off()
+    street.wait_for_call()
+    new = street.accept()
+    new.welcome(new.node)
+    new.welcome(leader)
+    assert street.calls[-1] == leader
+
+
+# --------------------------------------------------------------- bad nodes
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Answer(1, (b"\xc1",)),
+        Answer(1, (b"",)),
+        StatusAnswer(1, b"no json"),
+        StatusAnswer(1, b"\xff"),
+        Submit(1, b"session1", 1, 0, (b"x",)),
+    ],
+)
+def test_nonsense_from_a_node_ends_the_connection_and_nothing_else(street: Street, message: Any) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    line = street.accept()
+    sent = line.submitted()
+    line.say(message)
+    assert line.transport.disconnected
+    assert outcome == []
+    line.break_off()
+    street.wait_for_call()
+    again = street.accept()
+    assert again.submitted() == sent
+    again.answer(1, "done")
+    assert outcome == ["done"]
+
+
+@pytest.mark.parametrize(
+    "data", [framed(b"HTTP/1.1 400"), framed(ClientCodec("other").encode(Welcome("a", None, None)))]
+)
+def test_somebody_else_at_the_port(street: Street, data: bytes) -> None:
+    outcome = outcome_of(street.client.submit(b"x"))
+    line = street.accept()
+    line.connection.dataReceived(data)
+    assert line.transport.disconnected
+    line.break_off()
+    street.wait_for_call()
+    street.accept().answer(1, "done")
+    assert outcome == ["done"]
+
+
+# -------------------------------------------------------- limits and the end
+
+
+def test_too_large(street: Street) -> None:
+    """Sent, it would end the connection, and be sent again, for ever."""
+    for waiting in (
+        street.client.submit(bytes(COMMAND_BYTES_MAX + 1)),
+        street.client.ask("king", bytes(COMMAND_BYTES_MAX + 1)),
+        street.client.ask("k" * 1000, b"x"),
+        street.client.ask("", b"x"),
+    ):
+        assert isinstance(error_of(waiting), ValueTooLarge)
+    assert street.calls == []
+    street.client.submit(bytes(COMMAND_BYTES_MAX))
+    street.client.ask("king", bytes(COMMAND_BYTES_MAX))
+    assert len(street.accept().said()) == 2
+
+
+def test_too_many_requests(street: Street) -> None:
+    for _ in range(REQUESTS_MAX):
+        street.client.submit(b"x")
+    assert isinstance(error_of(street.client.submit(b"x")), Overloaded)
+    line = street.accept()
+    line.answer(1, None)
+    street.client.submit(b"y")
+    for last in range(RUN_COMMANDS, REQUESTS_MAX, RUN_COMMANDS):  # It is held while more than one run is under way.
+        line.answer(last, None)
+    assert line.submitted()[-1][2] == b"y"
+
+
+def test_cancel(street: Street) -> None:
+    gave_up, waits = street.client.submit(b"x"), outcome_of(street.client.submit(b"y"))
+    line = street.accept()
+    gave_up.cancel()
+    assert isinstance(error_of(gave_up), CancelledError)
+    line.answer(1, "late")
+    line.break_off()
+    street.wait_for_call()
+    again = street.accept()
+    assert [command for *_, command in again.submitted()] == [b"y"]
+    again.answer(2, "done")
+    assert waits == ["done"]
+    street.client.submit(b"z")
+    (last,) = again.said()
+    assert isinstance(last, Submit)
+    assert last.acknowledged == 2
+
+
+def test_a_deadline(street: Street) -> None:
+    waiting = street.client.submit(b"x").addTimeout(3.0, street.reactor)
+    outcome: list[Any] = outcome_of(waiting)
+    while not outcome:
+        street.refuse()
+        street.reactor.spend(1.0, lambda: bool(outcome) or len(street.calls) > street._answered)
+    assert outcome[0].check(TimeoutError)
+    street.reactor.spend(10.0)
+    assert street.reactor.getDelayedCalls() == []
+
+
+def test_close(street: Street) -> None:
+    sent, asked = street.client.submit(b"x"), street.client.ask("king")
+    line = street.accept()
+    street.client.close()
+    street.client.close()
+    assert line.transport.disconnecting
+    assert isinstance(error_of(sent), OutcomeUnknown)
+    assert isinstance(error_of(asked), NoQuorum)
+    assert isinstance(error_of(street.client.submit(b"y")), NotChosen)
+    assert isinstance(error_of(street.client.read(b"y")), NoQuorum)
+    line.break_off()
+    street.reactor.spend(10.0)
+    assert len(street.calls) == 1
+    assert street.reactor.getDelayedCalls() == []
+
+
+def test_close_before_a_node_was_found(street: Street) -> None:
+    waiting = street.client.submit(b"x")
+    street.client.close()
+    assert street.reactor.connectors[-1].stoppedConnecting
+    assert isinstance(error_of(waiting), NotChosen)  # no node can have seen it
+
+
+def test_close_while_it_waits_to_try_again(street: Street) -> None:
+    waiting = street.client.submit(b"x")
+    street.refuse()
+    street.client.close()
+    assert isinstance(error_of(waiting), NotChosen)
+    street.reactor.spend(10.0)
+    assert len(street.calls) == 1
+    assert street.reactor.getDelayedCalls() == []
+
+
+def test_a_node_that_asks_for_a_sign_of_life_gets_one(street: Street) -> None:
+    street.client.status()
+    line = street.accept()
+    line.said()
+    line.say(AreYouThere())
+    assert line.said() == [Here()]

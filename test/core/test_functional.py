@@ -1,0 +1,491 @@
+"""Leaders: found, kept, lost; and the single decree that one gets done."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from test.core import test_practical
+from test.core.test_practical import ABC
+from test.helpers.core_node import sent
+from txpaxos.core import functional, practical
+from txpaxos.core.functional import BACK_OFF_DOUBLINGS_MAX, Duty, Leadership, Role, Timing
+from txpaxos.core.messages import (
+    LOWEST,
+    Accept,
+    Ballot,
+    Canvass,
+    Decided,
+    Heartbeat,
+    HeartbeatAck,
+    Nack,
+    NodeId,
+    Prepare,
+    Promise,
+    Support,
+)
+from txpaxos.core.ready import (
+    DecreeState,
+    Envelope,
+    LeadershipAcquired,
+    LeadershipChanged,
+    LeadershipLost,
+    Ready,
+)
+
+HEARTBEAT_SECONDS = Timing().heartbeat_seconds
+SHORTEST, LONGEST = Timing().liveness_window_seconds
+
+
+class TestTiming:
+    def test_retries_double_up_to_a_limit(self) -> None:
+        """Trap 20: all in seconds, and never more than a second and a quarter."""
+        timing = Timing(retry_seconds=0.05, retry_seconds_max=1.0)
+        for attempt, middle in enumerate([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]):
+            waits = [timing.retry_after(attempt, Random(seed)) for seed in range(50)]
+            assert 0.75 * middle <= min(waits) < max(waits) <= 1.25 * middle
+
+
+class TestLeadership:
+    """``self.leadership`` is that of "a" of three, born at 100 s."""
+
+    @pytest.fixture(autouse=True)
+    def _leadership(self) -> None:
+        self.make(3)
+
+    def make(self, members: int, seed: int = 1) -> Leadership:
+        self.proposer = practical.Proposer("a", members)
+        self.leadership = Leadership(self.proposer, "abcde"[:members], Timing(), Random(seed), 100.0)
+        return self.leadership
+
+    def campaign(self, now: float) -> Ballot:
+        self.leadership.start_campaign(now)
+        return self.proposer.prepare().ballot
+
+    def win(self, now: float = 101.0) -> Ballot:
+        ballot = self.campaign(now)
+        for sender in "abcde"[: self.proposer.quorum]:
+            self.proposer.receive_promise(sender, Promise(ballot, None))
+        assert self.leadership.observe_promise(now)
+        return ballot
+
+    def nack(self, sender: NodeId, now: float, ballot: Ballot | None = None) -> None:
+        self.leadership.observe_nack(sender, Nack(ballot or self.proposer.ballot, Ballot(8, "c")), now)
+
+    def test_follower_waits_for_a_random_window(self) -> None:
+        wakes = [self.make(3, seed).wake_at - 100 for seed in range(50)]
+        assert min(wakes) >= SHORTEST
+        assert max(wakes) <= LONGEST
+        assert max(wakes) - min(wakes) > 0.2, "so that two seldom wake together"
+
+    def test_window_is_drawn_anew(self) -> None:
+        windows = set()
+        for now in range(100, 110):
+            self.leadership.observe_leader(Ballot(1, "b"), now)
+            windows.add(round(self.leadership.wake_at - now, 6))
+        assert len(windows) == 10
+
+    def test_alone_there_is_nobody_to_wait_for(self) -> None:
+        assert self.make(1).tick(100.0) is Duty.CAMPAIGN, "nor to ask"
+        self.win(100.0)
+        assert self.leadership.tick(200.0) is Duty.HEARTBEAT, "and a quorum of one always hears itself"
+
+    def test_nothing_is_due_early(self) -> None:
+        assert self.leadership.tick(self.leadership.wake_at - 0.001) is Duty.NOTHING
+        assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+
+    def test_heartbeats_keep_a_follower_quiet(self) -> None:
+        for step in range(50):
+            now = 100 + step * HEARTBEAT_SECONDS
+            self.leadership.observe_leader(Ballot(3, "b"), now)
+            assert self.leadership.tick(now) is Duty.NOTHING
+        assert self.leadership.leader_node == "b"
+        assert self.leadership.tick(now + LONGEST) is Duty.CANVASS
+        assert self.leadership.leader_node is None
+        assert self.campaign(now + LONGEST) > Ballot(3, "b")
+
+    def test_leader_that_ended_is_not_waited_for(self) -> None:
+        for seed in range(20):
+            self.make(3, seed)
+            self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+            self.leadership.observe_end("b", 101.01)
+            assert self.leadership.supports("c", 101.01)
+            assert 101.01 <= self.leadership.wake_at <= 101.035, "soon, but not all in the same moment"
+            assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+
+    def test_leader_said_to_have_ended_may_be_heard_again(self) -> None:
+        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+        self.leadership.observe_end("b", 101.01)
+        self.leadership.observe_leader(Ballot(3, "b"), 101.02)
+        assert not self.leadership.supports("c", 101.03)
+        assert self.leadership.tick(101.02 + SHORTEST - 0.001) is Duty.NOTHING
+
+    def test_end_of_another_node_changes_nothing(self) -> None:
+        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
+        wake_at = self.leadership.wake_at
+        self.leadership.observe_end("c", 101.01)
+        assert self.leadership.wake_at == wake_at
+        assert not self.leadership.supports("c", 101.01)
+        self.campaign(102.0)
+        self.leadership.observe_end("b", 102.01)
+        assert self.leadership.role is Role.CANDIDATE
+
+    def test_campaign_needs_the_support_of_a_quorum(self) -> None:
+        """Its own counts; that of one node counts once, and only for the canvass it answers."""
+        self.make(5).tick(101.0)
+        assert self.leadership.role is Role.CANVASSER
+        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        assert not self.leadership.observe_support("c", self.leadership.canvass - 1)
+        assert self.leadership.observe_support("d", self.leadership.canvass)
+
+    def test_canvass_goes_on_until_it_is_answered(self) -> None:
+        """Trap 20: a lost Canvass; and late support for an earlier one counts, since it is still the same one."""
+        self.leadership.tick(101.0)
+        assert self.leadership.tick(101.05) is Duty.NOTHING
+        assert self.leadership.tick(101.1) is Duty.CANVASS
+        assert self.leadership.observe_support("b", 1)
+
+    def test_support_for_who_does_not_ask_is_nothing(self) -> None:
+        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        self.leadership.tick(101.0)
+        self.leadership.observe_leader(Ballot(1, "c"), 101.0)
+        assert not self.leadership.observe_support("b", self.leadership.canvass), "it has found a leader meanwhile"
+
+    def test_unanswered_prepare_is_sent_again_for_a_while(self) -> None:
+        """Trap 20: a lost Prepare."""
+        self.campaign(101.0)
+        assert self.leadership.tick(101.05) is Duty.NOTHING
+        assert self.leadership.tick(101.1) is Duty.PREPARE_AGAIN
+        assert self.leadership.tick(101.2) is Duty.PREPARE_AGAIN
+        assert self.leadership.tick(101.0 + LONGEST) is Duty.NOTHING
+        assert self.leadership.role is Role.FOLLOWER, "and then it waits, and canvasses anew"
+        assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+        assert self.leadership.canvass == 1
+
+    def test_winner_sends_heartbeats(self) -> None:
+        self.win(101.0)
+        assert self.leadership.leader_node == "a"
+        assert self.leadership.leading
+        assert self.leadership.tick(101.1) is Duty.HEARTBEAT
+        assert self.leadership.sequence == 1
+        assert self.leadership.wake_at == pytest.approx(101.2)
+
+    def test_leadership_is_won_once(self) -> None:
+        ballot = self.win(101.0)
+        self.proposer.receive_promise("c", Promise(ballot, None))
+        assert not self.leadership.observe_promise(101.1)
+
+    def test_leader_who_hears_no_quorum_steps_down(self) -> None:
+        self.win(101.0)
+        self.leadership.observe_follower("b", 101.5)
+        assert self.leadership.tick(101.5 + LONGEST) is Duty.HEARTBEAT
+        assert self.leadership.tick(101.5 + LONGEST + 0.1) is Duty.NOTHING
+        assert not self.leadership.leading
+        assert self.leadership.leader == LOWEST
+
+    def test_leader_counts_itself_once(self) -> None:
+        """Trap 8: its votes for itself are no sign of life from anybody."""
+        self.win(101.0)
+        self.leadership.observe_follower("a", 102.0)
+        assert self.leadership.tick(102.0) is Duty.NOTHING
+        assert not self.leadership.leading
+
+    def test_leader_of_five_needs_two_others(self) -> None:
+        self.make(5)
+        self.win(101.0)
+        self.leadership.observe_follower("b", 102.0)
+        assert self.leadership.tick(102.0) is Duty.NOTHING
+        assert not self.leadership.leading
+
+    def test_higher_leader_ends_ones_own(self) -> None:
+        ballot = self.win(101.0)
+        self.leadership.changes()
+        self.leadership.observe_leader(Ballot(2, "b"), 101.5)
+        assert self.leadership.changes() == (LeadershipLost(ballot), LeadershipChanged("a", "b"))
+        assert self.leadership.tick(101.55) is Duty.NOTHING
+
+    def test_own_messages_are_no_other_leader(self) -> None:
+        ballot = self.win(101.0)
+        self.leadership.observe_leader(ballot, 101.1)
+        assert self.leadership.leading
+
+    def test_belief_does_not_go_back_to_an_older_leader(self) -> None:
+        """A follower may still vote for a lower ballot it never promised away; that makes it nobody's follower."""
+        self.leadership.observe_leader(Ballot(3, "c"), 101.0)
+        self.leadership.observe_leader(Ballot(2, "b"), 101.1)
+        assert self.leadership.leader == Ballot(3, "c")
+
+    def test_candidate_gives_way_to_a_higher_one(self) -> None:
+        ballot = self.campaign(101.0)
+        self.leadership.observe_candidate(Ballot(1, "b"), 101.0)
+        assert self.leadership.role is Role.FOLLOWER
+        assert self.leadership.wake_at >= 101.0 + SHORTEST
+        for sender in "abc":
+            self.proposer.receive_promise(sender, Promise(ballot, None))
+        assert not self.leadership.observe_promise(101.0), "late promises of the ballot it gave up do not count"
+        assert self.campaign(102.0) == Ballot(2, "a")
+
+    def test_own_candidature_does_not_stop_itself(self) -> None:
+        ballot = self.campaign(101.0)
+        self.leadership.observe_candidate(ballot, 101.0)
+        assert self.leadership.role is Role.CANDIDATE
+
+    def test_candidate_does_not_depose_a_leader(self) -> None:
+        """Only who wins does; the leader's own quorum may be a different one."""
+        self.win(101.0)
+        self.leadership.observe_candidate(Ballot(2, "b"), 101.0)
+        assert self.leadership.leading
+
+    def test_follower_gives_a_candidate_time(self) -> None:
+        due = self.leadership.wake_at
+        self.leadership.observe_candidate(Ballot(1, "b"), due)
+        assert self.leadership.tick(due) is Duty.NOTHING
+
+    def test_candidate_refused_by_some_may_still_win(self) -> None:
+        ballot = self.campaign(101.0)
+        self.nack("c", 101.0)
+        for sender in "ab":
+            self.proposer.receive_promise(sender, Promise(ballot, None))
+        assert self.leadership.observe_promise(101.0)
+
+    def test_candidate_refused_by_too_many_gives_up_and_tries_higher(self) -> None:
+        ballot = self.campaign(101.0)
+        self.nack("b", 101.0)
+        self.nack("b", 101.0)
+        assert self.leadership.role.value == "candidate", "a doubled refusal counts once"
+        self.nack("c", 101.0)
+        assert self.leadership.role.value == "follower"
+        assert self.leadership.wake_at >= 101.0 + HEARTBEAT_SECONDS
+        assert self.campaign(102.0) == Ballot(9, "a") > ballot
+
+    def test_leader_refused_by_some_runs_again_if_a_quorum_is_with_it(self) -> None:
+        """Else those would refuse all it proposes from here on. But without a quorum's support it must not: they may
+        follow another leader, who would be refused by some in its turn, and so on for ever."""
+        self.make(5)
+        self.win(101.0)
+        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        self.nack("c", 101.05)
+        assert self.leadership.tick(101.1) is Duty.HEARTBEAT
+        assert self.leadership.is_refused
+        assert self.leadership.leading, "it goes on meanwhile"
+        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        assert self.leadership.observe_support("d", self.leadership.canvass)
+        assert self.campaign(101.1) == Ballot(9, "a")
+
+    def test_leader_refused_by_too_many_steps_down(self) -> None:
+        ballot = self.win(101.0)
+        self.leadership.changes()
+        self.nack("b", 101.1)
+        assert self.leadership.leading
+        self.nack("c", 101.1)
+        assert self.leadership.changes() == (LeadershipLost(ballot), LeadershipChanged("a", None))
+
+    def test_refusal_of_an_older_ballot_changes_nothing(self) -> None:
+        old = self.campaign(101.0)
+        self.campaign(101.2)
+        due = self.leadership.wake_at
+        self.nack("b", 101.2, old)
+        assert self.leadership.wake_at == due
+
+    def test_late_refusals_do_not_shake_a_follower(self) -> None:
+        """The ballot it gave up is over: who refuses it now says nothing about the leader it has found."""
+        ballot = self.campaign(101.0)
+        self.leadership.observe_leader(Ballot(2, "b"), 101.1)
+        due = self.leadership.wake_at
+        self.nack("b", 101.1, ballot)
+        self.nack("c", 101.1, ballot)
+        assert self.leadership.leader == Ballot(2, "b")
+        assert self.leadership.wake_at == due
+
+    def test_every_failure_is_counted_once(self) -> None:
+        """Of five, three refusals lose the ballot; the fourth must not put the next try off further."""
+        self.make(5)
+        self.campaign(101.0)
+        for sender in "bcd":
+            self.nack(sender, 101.0)
+        due = self.leadership.wake_at
+        self.nack("e", 101.0)
+        assert self.leadership.wake_at == due
+
+    def test_back_off_grows_to_a_limit(self) -> None:
+        """Trap 20: duels end, since who draws the shorter wait gets through."""
+        longest = []
+        for failures in range(1, 10):
+            waits = []
+            for seed in range(40):
+                self.make(3, seed)
+                for _ in range(failures):
+                    self.campaign(101.0)
+                    self.nack("b", 101.0)
+                    self.nack("c", 101.0)
+                waits.append(self.leadership.wake_at - 101.0)
+            assert min(waits) >= HEARTBEAT_SECONDS
+            longest.append(max(waits))
+        assert longest[0] <= SHORTEST * 2
+        assert longest[3] > longest[1] > longest[0]
+        assert max(longest) <= SHORTEST * 2**BACK_OFF_DOUBLINGS_MAX
+        assert longest[-1] > SHORTEST * 2 ** (BACK_OFF_DOUBLINGS_MAX - 1)
+
+    def test_changes_are_told_once(self) -> None:
+        assert self.leadership.changes() == ()
+        self.leadership.observe_leader(Ballot(1, "b"), 101.0)
+        assert self.leadership.changes() == (LeadershipChanged(None, "b"),)
+        assert self.leadership.changes() == ()
+        ballot = self.win(102.0)
+        assert self.leadership.changes() == (LeadershipAcquired(ballot), LeadershipChanged("b", "a"))
+        assert self.leadership.changes() == ()
+
+    def test_lost_and_won_again_tells_both(self) -> None:
+        first = self.win(101.0)
+        self.leadership.changes()
+        second = self.win(103.0)
+        assert self.leadership.changes() == (LeadershipLost(first), LeadershipAcquired(second))
+
+
+class TestNode(test_practical.TestNode):
+    """Everything the practical node does, the functional one does; then what time adds."""
+
+    now = 100.0
+
+    def make(self, node: NodeId = "a", saved: DecreeState | None = None) -> Any:
+        return functional.Node(node, ABC, Random(1), self.now, saved)
+
+    def decree(self, node: Any) -> practical.Node:
+        assert isinstance(node, functional.Node)
+        return node.decree
+
+    def wake(self, node: Any) -> Ready:
+        self.now = max(self.now, node.leadership.wake_at)
+        ready: Ready = node.tick(self.now)
+        return ready
+
+    def prepare(self, node: Any) -> Ready:
+        """The node loses patience, and "b" supports it."""
+        (canvass,) = sent(self.wake(node), Canvass)
+        return self.receive(node, "b", Support(canvass.sequence))
+
+    def receive(self, node: Any, sender: NodeId, message: Any) -> Ready:
+        ready: Ready = node.receive(sender, message, self.now)
+        return ready
+
+    def test_nothing_happens_early(self) -> None:
+        node = self.make()
+        ready = node.tick(self.now)
+        assert (ready.save, ready.send) == ((), ())
+        assert ready.wake_at == node.leadership.wake_at > self.now
+
+    def test_lost_canvass_and_prepare_are_sent_again(self) -> None:
+        """Trap 20."""
+        node = self.make()
+        assert self.wake(node).send == self.wake(node).send == (Envelope(("b", "c"), Canvass(1)),)
+        ready = self.receive(node, "b", Support(1))
+        assert ready.send == self.wake(node).send == (Envelope(ABC, Prepare(Ballot(1, "a"))),)
+
+    def test_support_that_comes_late_is_nothing(self) -> None:
+        node = self.make()
+        assert self.receive(node, "b", Support(0)).send == ()
+
+    def test_supports_who_canvasses_unless_it_hears_a_leader(self) -> None:
+        """So a node that alone has lost the leader disturbs nobody."""
+        node = self.make()
+        assert self.receive(node, "b", Canvass(7)).send == (Envelope(("b",), Support(7)),), "who starts knows of none"
+        self.receive(node, "c", Heartbeat(Ballot(1, "c")))
+        self.now += SHORTEST - 0.01
+        assert self.receive(node, "b", Canvass(8)).send == ()
+        assert self.receive(node, "c", Canvass(8)).send == (Envelope(("c",), Support(8)),), "unless that leader asks"
+        self.now += 0.02
+        assert self.receive(node, "b", Canvass(8)).send == (Envelope(("b",), Support(8)),)
+
+    def test_strangers_neither_lead_nor_support_nor_refuse(self) -> None:
+        """Trap 8."""
+        node = self.make()
+        ready = self.receive(node, "x", Heartbeat(Ballot(9, "x")))
+        assert (ready.send, ready.leadership) == ((), ())
+        assert self.receive(node, "x", Canvass(1)).send == ()
+        (canvass,) = sent(self.wake(node), Canvass)
+        assert self.receive(node, "x", Support(canvass.sequence)).send == ()
+        ballot, _ = self.lead(node)
+        for stranger in ("x", "y"):
+            self.receive(node, stranger, Nack(ballot, Ballot(9, "x")))
+        assert node.leadership.leading
+
+    def test_leader_supports_nobody_else(self) -> None:
+        node = self.make()
+        self.lead(node)
+        assert self.receive(node, "c", Canvass(1)).send == ()
+
+    def test_leader_says_so_at_once(self) -> None:
+        node = self.make()
+        ballot, ready = self.lead(node)
+        assert ready.send == (Envelope(("b", "c"), Heartbeat(ballot)),)
+        assert ready.leadership == (LeadershipAcquired(ballot), LeadershipChanged(None, "a"))
+
+    def test_leader_repeats_itself_until_the_value_is_chosen(self) -> None:
+        node = self.make()
+        node.propose(b"v")
+        ballot, _ = self.lead(node)
+        ready = self.wake(node)
+        assert [envelope.message for envelope in ready.send] == [Accept(ballot, b"v"), Heartbeat(ballot, 0, 1)]
+        self.receive(node, "c", Decided(b"v"))
+        assert [envelope.message for envelope in self.wake(node).send] == [Heartbeat(ballot, 1, 2)]
+
+    def test_leader_in_vain_steps_down(self) -> None:
+        node = self.make()
+        ballot, _ = self.lead(node)
+        self.now += LONGEST + 1
+        assert LeadershipLost(ballot) in self.wake(node).leadership
+
+    def test_leader_refused_by_some_canvasses_and_runs_again(self) -> None:
+        node = self.make()
+        ballot, _ = self.lead(node)
+        self.receive(node, "c", Nack(ballot, Ballot(4, "c")))
+        ready = self.wake(node)
+        assert sent(ready, Heartbeat) == [Heartbeat(ballot, 0, 1)]
+        (canvass,) = sent(ready, Canvass)
+        assert sent(self.receive(node, "b", Support(canvass.sequence)), Prepare) == [Prepare(Ballot(5, "a"))]
+
+    def test_follower_answers_a_heartbeat(self) -> None:
+        node = self.make()
+        ready = self.receive(node, "b", Heartbeat(Ballot(1, "b"), 0, 7))
+        assert ready.send == (Envelope(("b",), HeartbeatAck(Ballot(1, "b"), 0, 7)),)
+        assert ready.leadership == (LeadershipChanged(None, "b"),)
+
+    def test_lower_heartbeat_is_refused(self) -> None:
+        node = self.make()
+        self.receive(node, "c", Prepare(Ballot(2, "c")))
+        ready = self.receive(node, "b", Heartbeat(Ballot(1, "b")))
+        assert ready.send == (Envelope(("b",), Nack(Ballot(1, "b"), Ballot(2, "c"))),)
+        assert ready.leadership == ()
+
+    def test_follower_that_missed_the_outcome_is_told(self) -> None:
+        node = self.make()
+        ballot, _ = self.lead(node)
+        self.receive(node, "c", Decided(b"v"))
+        assert sent(self.receive(node, "b", HeartbeatAck(ballot, 0, 1)), Decided) == [Decided(b"v")]
+        assert not self.receive(node, "b", HeartbeatAck(ballot, 1, 1)).send
+
+    def test_acknowledgement_of_another_ballot_is_no_sign_of_life(self) -> None:
+        node = self.make()
+        ballot, _ = self.lead(node)
+        self.now += LONGEST
+        self.receive(node, "b", HeartbeatAck(Ballot(0, "a"), 0, 1))
+        self.now += HEARTBEAT_SECONDS
+        assert LeadershipLost(ballot) in self.wake(node).leadership
+
+    def test_accept_makes_a_follower_and_prepare_a_patient_one(self) -> None:
+        node = self.make()
+        assert self.receive(node, "b", Accept(Ballot(1, "b"), b"v")).leadership == (LeadershipChanged(None, "b"),)
+        self.now = node.leadership.wake_at
+        wake_at = self.receive(node, "c", Prepare(Ballot(2, "c"))).wake_at
+        assert wake_at is not None
+        assert wake_at >= self.now + SHORTEST
+
+    def test_repeated_prepare_buys_no_more_time(self) -> None:
+        """Trap 20: a candidate that cannot hear asks for ever; those who promised must not wait for ever."""
+        node = self.make()
+        due = self.receive(node, "c", Prepare(Ballot(2, "c"))).wake_at
+        self.now += HEARTBEAT_SECONDS
+        assert self.receive(node, "c", Prepare(Ballot(2, "c"))).wake_at == due

@@ -1,0 +1,260 @@
+"""The nodes of a cluster as a client sees them: the test is each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from test.helpers.fakes import THREE, Reactor, StreamTransport, framed, outcome_of
+from txpaxos.client import Client
+from txpaxos.client.route import LIVENESS_SECONDS
+from txpaxos.cluster import Cluster
+from txpaxos.wire.client_messages import (
+    Answer,
+    Ask,
+    AskAnswer,
+    ClientCodec,
+    FromClient,
+    FromNode,
+    Ping,
+    Pong,
+    Read,
+    ReadAnswer,
+    StatusRequest,
+    Submit,
+    Welcome,
+)
+from txpaxos.wire.commands import Run
+
+CODEC = ClientCodec("test")
+NODES = {member.client.host: node for node, member in THREE.members.items()}
+
+
+class Line:
+    """One connection of the client, seen from the node ``node``."""
+
+    def __init__(self, node: str, dial: ClientFactory, reactor: Reactor) -> None:
+        self.node = node
+        self.reactor = reactor
+        self.transport = StreamTransport()
+        connection = dial.buildProtocol(None)
+        assert connection is not None
+        self.connection = connection
+        connection.makeConnection(self.transport)
+
+    def welcome(self, leader: str | None, applied_through: int = 0) -> None:
+        address = None if leader is None else str(THREE.members[leader].client)
+        self.say(Welcome(self.node, leader, address, applied_through, LIVENESS_SECONDS))
+
+    def said(self) -> list[FromClient | FromNode]:
+        """What the client has said since the last time, its present turn over."""
+        self.reactor.turn()
+        return [CODEC.decode(message) for message in self.transport.messages()]
+
+    def submitted(self) -> list[tuple[bytes, int, bytes]]:
+        """The session, sequence and bytes of the commands in that."""
+        return [
+            (one.session, sequence, command)
+            for one in self.runs()
+            for sequence, command in enumerate(one.commands, one.sequence)
+        ]
+
+    def runs(self) -> list[Submit]:
+        """The runs of commands in that."""
+        return [one for one in self.said() if isinstance(one, Submit)]
+
+    def say(self, *messages: FromNode | FromClient) -> None:
+        self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
+
+    def answer(self, number: int, *results: object) -> None:
+        """Answer the commands from ``number`` on, all of which the client has sent by then."""
+        self.reactor.turn()
+        self.say(Answer(number, tuple(map(msgspec.msgpack.encode, results))))
+
+    def break_off(self) -> None:
+        self.connection.connectionLost(Failure(ConnectionLost()))
+
+
+class Street:
+    """All nodes a client may call. The test is each of them."""
+
+    def __init__(
+        self, nodes: list[str] | None = None, seed: int = 1, sending: Callable[[Run], None] | None = None
+    ) -> None:
+        self.reactor = Reactor()
+        self.client = Client(self.reactor, THREE, nodes, Random(seed), sending)
+        self._answered = 0
+
+    @property
+    def calls(self) -> list[str]:
+        """The nodes called so far."""
+        return [NODES[host] for host, *_ in self.reactor.tcpClients]
+
+    def pick_up(self) -> Line:
+        """The node called last takes the call, and says nothing yet."""
+        assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
+        self._answered += 1
+        return Line(self.calls[-1], self.reactor.tcpClients[-1][2], self.reactor)
+
+    def accept(self) -> Line:
+        """The node called last takes the call, and says that it leads."""
+        line = self.pick_up()
+        line.welcome(line.node)
+        return line
+
+    def refuse(self) -> str:
+        """The node called last is not there."""
+        assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
+        self._answered += 1
+        dial, connector = self.reactor.tcpClients[-1][2], self.reactor.connectors[-1]
+        dial.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+        return self.calls[-1]
+
+    def wait_for_call(self, seconds: float = 5.0) -> None:
+        assert self.reactor.spend(seconds, lambda: len(self.calls) == self._answered + 1)
+
+
+def other_than(*nodes: str) -> str:
+    return next(node for node in "abc" if node not in nodes)
+
+
+class Town:
+    """A client, and the nodes of a cluster that do by themselves what nodes do: greet, say who leads, answer.
+
+    :ivar leader: whom those that can speak take for the leader.
+    :ivar frozen: they take connections, and say nothing.
+    :ivar unplugged: they do not even do that.
+    :ivar gone: they refuse connections.
+    :ivar isolated: they are cut off from the other nodes, which they do not know yet: they speak, and answer nothing
+        that needs a quorum.
+    :ivar answer_seconds: how long an answer takes.
+    :ivar knows_ping: whether they are of a release that does.
+    :ivar heard: what nodes were sent, in order, with the time and the node.
+    """
+
+    STEP_SECONDS = 0.005
+
+    def __init__(self, nodes: list[str] | None = None, seed: int = 1, cluster: Cluster = THREE) -> None:
+        self.reactor = Reactor()
+        self.cluster = cluster
+        self.leader: str | None = "a"
+        self.frozen: set[str] = set()
+        self.unplugged: set[str] = set()
+        self.gone: set[str] = set()
+        self.isolated: set[str] = set()
+        self.answer_seconds = 0.001
+        self.knows_ping = True
+        self.heard: list[tuple[float, str, FromClient | FromNode]] = []
+        self.lines: list[Line] = []
+        self.calls: list[str] = []
+        self._names = {member.client.host: node for node, member in cluster.members.items()}
+        self._held: list[tuple[Line, FromClient | FromNode]] = []
+        self.client = Client(self.reactor, cluster, nodes, Random(seed))
+
+    @property
+    def now(self) -> float:
+        return self.reactor.seconds()
+
+    def spend(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
+        """Let time pass. The nodes have their turn every few milliseconds."""
+        end = self.now + seconds
+        while not until():
+            if self.now >= end:
+                return False
+            self.reactor.spend(self.STEP_SECONDS)
+            self.serve()
+        return True
+
+    def gap(self, *waiting: Deferred[Any], seconds: float = 20.0) -> float:
+        """How long it takes until all of ``waiting`` are answered."""
+        began, outcomes = self.now, [outcome_of(one) for one in waiting]
+        assert self.spend(seconds, lambda: all(outcomes)), "no answer came"
+        assert not any(isinstance(one, Failure) for (one,) in outcomes), outcomes
+        return self.now - began
+
+    def elect(self, leader: str | None) -> None:
+        """The nodes that can speak to each other have another leader, and tell their clients."""
+        self.leader = leader
+        for line in self.lines:
+            if self.can_speak(line.node) and line.node not in self.isolated and line.transport.connected:
+                self.welcome(line)
+
+    def step_down(self, node: str, leader: str | None = None) -> None:
+        """An isolated node finds out: it knows no leader, or hears the others, though they do not hear it."""
+        for line in self.lines:
+            if line.node == node:
+                line.say(Welcome(node, leader, None, 0, LIVENESS_SECONDS))
+
+    def can_speak(self, node: str) -> bool:
+        return node not in self.frozen | self.unplugged | self.gone
+
+    def welcome(self, line: Line) -> None:
+        leader = line.node if line.node in self.isolated else self.leader
+        line.say(Welcome(line.node, leader, None, 0, LIVENESS_SECONDS if self.knows_ping else 0.0))
+
+    def sent(self, kind: type[Any], *nodes: str) -> int:
+        """How many messages of a kind nodes were sent."""
+        return sum(
+            isinstance(message, kind) and node in (nodes or self.cluster.members) for _, node, message in self.heard
+        )
+
+    def serve(self) -> None:
+        """The nodes do what is theirs to do."""
+        while len(self.calls) < len(self.reactor.tcpClients):
+            host, _, dial, _, _ = self.reactor.tcpClients[len(self.calls)]
+            node = self._names[host]
+            self.calls.append(node)
+            if node in self.gone:
+                dial.clientConnectionFailed(self.reactor.connectors[-1], Failure(ConnectionRefusedError()))
+            elif node not in self.unplugged:
+                self.lines.append(Line(node, dial, self.reactor))
+                if self.can_speak(node):
+                    self.welcome(self.lines[-1])
+                else:
+                    self._held.append((self.lines[-1], StatusRequest(0)))
+        for line in self.lines:
+            for data in line.transport.messages():
+                message = CODEC.decode(data)
+                self.heard.append((self.now, line.node, message))
+                self._take(line, message)
+        held, self._held = self._held, []
+        for line, message in held:
+            if self.can_speak(line.node) and line.node not in self.isolated and message == StatusRequest(0):
+                self.welcome(line)
+            else:
+                self._take(line, message)
+
+    def _take(self, line: Line, message: FromClient | FromNode) -> None:
+        if not self.can_speak(line.node):
+            self._held.append((line, message))
+        elif isinstance(message, Ping):
+            line.say(Pong())
+        elif message != StatusRequest(0):
+            needs_quorum = not (isinstance(message, Read) and message.local)
+            if needs_quorum and (line.node in self.isolated or self.needs_leader(message)):
+                self._held.append((line, message))
+            else:
+                self.reactor.callLater(self.answer_seconds, self._answer, line, message)
+
+    def needs_leader(self, message: FromClient | FromNode) -> bool:
+        """Whether it waits for one that can speak."""
+        absent = self.leader is None or not self.can_speak(self.leader) or self.leader in self.isolated
+        return absent and not isinstance(message, Ask)
+
+    def _answer(self, line: Line, message: FromClient | FromNode) -> None:
+        if not self.can_speak(line.node) or line.transport.disconnected:
+            return
+        match message:
+            case Submit(request, _, _, _, commands):
+                line.say(Answer(request, tuple(msgspec.msgpack.encode("done") for _ in commands)))
+            case Read(request):
+                line.say(ReadAnswer(request, 1, msgspec.msgpack.encode("done")))
+            case Ask(request, _, value):
+                line.say(AskAnswer(request, value))

@@ -1,0 +1,512 @@
+"""A node all of whose peers lie: well-formed messages with wrong content, in every way in which they can come.
+
+What may still be saved then is said by :class:`Allowed`, record by record. It is what *some* history of correct peers
+could have caused, as far as one node can tell: it cannot tell a value that was never proposed from one that was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from random import Random
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from test.helpers.fakes import (
+    INCARNATION,
+    STORE_INCARNATION,
+    THREE,
+    Bench,
+    Recorder,
+    RecordingStore,
+    StreamTransport,
+    framed,
+)
+from txpaxos.core.guards import ROUND_MAX, ROUNDS_AHEAD_MAX
+from txpaxos.core.limits import Limits
+from txpaxos.core.messages import (
+    LOWEST,
+    AboutSubject,
+    Accept,
+    Accepted,
+    AcceptedSlot,
+    AcceptSlot,
+    AskReadPoint,
+    Ballot,
+    Canvass,
+    ChosenValues,
+    Decided,
+    Fetch,
+    Finding,
+    Heartbeat,
+    HeartbeatAck,
+    Inquiry,
+    Nack,
+    Prepare,
+    PrepareLog,
+    Promise,
+    PromiseLog,
+    Proposal,
+    ReadPoint,
+    Support,
+    Truncated,
+    Vote,
+)
+from txpaxos.core.ready import Checkpoint, DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
+from txpaxos.node.snapshots.taking import Policy
+from txpaxos.wire.codec import SUBJECT_BYTES_MAX, Codec
+from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    AuditsHeard,
+    Challenge,
+    Fetching,
+    FetchSnapshot,
+    Forward,
+    Hello,
+    Introduction,
+    PeerMessage,
+    Proof,
+    Refusal,
+    SnapshotPart,
+)
+
+MEMBERS = ("a", "b", "c")
+NODE, PEERS = "b", ("a", "c")
+SUBJECTS = tuple(f"subject {number}" for number in range(8))
+NASTY = ("\x1b[2J", "a\nb", "", "d", "A", "a" * 1000, "\u202e")
+BIG = (0, 1, 2, 2**31, 2**32 - 1, 2**32 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
+
+
+class Wrong(AssertionError):
+    """A record was saved that no correct peer could have caused."""
+
+
+class Allowed:
+    """What a node may save, given what it has saved before.
+
+    * A ballot names a member, and its round is at most :data:`ROUND_MAX` and at most :data:`ROUNDS_AHEAD_MAX` above the
+      highest that the node had saved, used or believed before. What it has promised never becomes lower.
+    * A vote is for a value that decodes, at a slot above all that the node knows to be chosen without a gap, but no
+      further above it than a leader's window can be. There is one value for each slot and ballot.
+    * A value that is learned decodes, and no slot has two. None is learned further above what is known without a gap
+      than the window, unless all in between came with it.
+    * A checkpoint is at a slot that the node has applied, or that a snapshot which it asked for stands for.
+    * The incarnation of a peer is the one that it really has. A voter is one of the cluster's own members.
+    * A subject has a name of 1 to 512 bytes; its promise never becomes lower, covers what it has accepted, and what is
+      chosen never changes.
+    """
+
+    def __init__(self, incarnations: dict[str, int]) -> None:
+        self.promised = LOWEST
+        self.round = 0
+        self.through = 0
+        self._incarnations = incarnations
+        self._votes: dict[tuple[int, Ballot], bytes] = {}
+        self._learned: dict[int, bytes] = {}
+        self._subjects: dict[str, DecreeState] = {}
+        # The highest round that the node has believed about each subject, saved or not.
+        self.subject_rounds: dict[str, int] = {}
+
+    def check(self, records: Iterable[Record], known_through: int) -> None:
+        """These are saved together, by a node that knows every slot up to ``known_through``.
+
+        :raises Wrong: naming the first that may not be.
+        """
+        for record in records:
+            if not self._may_be(record, known_through):
+                raise Wrong(f"{record} after promise {self.promised}, round {self.round}, through {known_through}")
+
+    def _may_be(self, record: Record, known_through: int) -> bool:
+        match record:
+            case Promised(ballot):
+                return self._is_promise(ballot)
+            case Voted(ballot, slot, value, _) if self._votes.get((slot, ballot)) == value:
+                return True  # Said again, behind a checkpoint.
+            case Voted(ballot, slot, value, through):
+                same = self._votes.setdefault((slot, ballot), value) == value
+                near = through < slot <= through + 2 * Limits().ahead_slots
+                return self._is_promise(ballot) and same and near and decodes(value) and through <= known_through
+            case Learned(first_slot, values):
+                slots = range(first_slot, first_slot + len(values))
+                same = all(self._learned.setdefault(*one) == one[1] for one in zip(slots, values, strict=True))
+                near = 1 <= first_slot <= known_through + 1 + 2 * Limits().ahead_slots
+                return same and near and all(map(decodes, values))
+            case Checkpoint(slot):
+                return 0 < slot <= known_through
+            case Voter(members, founders):
+                known = all(self._incarnations.get(one.peer) == one.incarnation for one in founders)
+                return members == MEMBERS and known
+            case PeerMet(peer, incarnation):
+                return self._incarnations.get(peer) == incarnation
+            case SubjectState(subject, state):
+                return self._is_subject(subject, state)
+        return False
+
+    def _is_promise(self, ballot: Ballot) -> bool:
+        possible = self._is_ballot(ballot) and ballot >= self.promised
+        self.promised = max(self.promised, ballot)
+        self.round = max(self.round, ballot.round)
+        return possible
+
+    def _is_ballot(self, ballot: Ballot) -> bool:
+        known = ballot.node in MEMBERS or ballot == LOWEST
+        return known and 0 <= ballot.round <= min(ROUND_MAX, self.round + ROUNDS_AHEAD_MAX)
+
+    def _is_subject(self, subject: str, state: DecreeState) -> bool:
+        before = self._subjects.get(subject)
+        self._subjects[subject] = state
+        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
+            return False
+        base = max(self.subject_rounds.get(subject, 0), 0 if before is None else before.promised.round)
+        fits = state.promised.node in MEMBERS or state.promised == LOWEST
+        fits &= state.promised.round <= min(ROUND_MAX, base + ROUNDS_AHEAD_MAX)
+        fits &= state.accepted is None or (
+            state.accepted.ballot <= state.promised and state.accepted.ballot.node in MEMBERS
+        )
+        if before is not None:
+            fits &= state.promised >= before.promised and before.chosen in (None, state.chosen)
+        return fits
+
+
+def decodes(value: bytes) -> bool:
+    """Whether all nodes can apply ``value``."""
+    try:
+        decode_batch(value)
+    except Exception:
+        return False
+    return True
+
+
+class CheckedStore(RecordingStore):
+    """Checks what it is told to save, and keeps no diary of it."""
+
+    def __init__(
+        self, events: Any, saved: Iterable[Record], allowed: Allowed, known_through: Callable[[], int]
+    ) -> None:
+        super().__init__(events, saved)
+        self.allowed = allowed
+        self.known_through = known_through
+
+    def save(self, records: Sequence[Record]) -> Any:
+        self.allowed.check(records, self.known_through())
+        done = super().save(records)
+        self.events.clear()
+        return done
+
+
+class Ledger(Recorder):
+    """Keeps little, in snapshots, too."""
+
+    state_fields = ("count",)
+    count: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.count = 0
+
+    def apply(self, slot: int, command: bytes) -> object:
+        self.count += 1
+        if command.startswith(b"!"):
+            raise ValueError(f"no: {command!r}")
+        return self.count
+
+    def query(self, query: bytes) -> object:
+        return self.count
+
+
+@cache
+def codec(sender: str) -> Codec:
+    return Codec("test", sender, INCARNATION, MEMBERS)
+
+
+class Surrounded(Bench):
+    """Node ``b``, whose peers are the test, with streams in both directions.
+
+    :param new: it has not met them.
+    """
+
+    def __init__(self, seed: int, new: bool = False) -> None:
+        self.rng = Random(seed)
+        self.own: dict[str, tuple[Any, StreamTransport]] = {}
+        self.theirs: dict[str, tuple[Any, StreamTransport]] = {}
+        self._dials = 0
+        policy = Policy(log_bytes=self.rng.choice((3000, 2**40)))
+        saved: list[Record] | None = [] if new else None
+        super().__init__(NODE, THREE, saved, Ledger, rng=Random(seed), snapshot_policy=policy, votes=not new)
+
+    def _make_store(self, saved: Iterable[Record]) -> CheckedStore:
+        allowed = Allowed(dict.fromkeys(PEERS, INCARNATION))
+        return CheckedStore(self.events, saved, allowed, lambda: self.node._replica.log.chosen_through)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node has given up."""
+        return bool(self.failures) or bool(self.node._stopping)
+
+    # the ways in
+
+    def open_streams(self) -> None:
+        """See that there is one in each direction to each peer, as far as the node takes part in it."""
+        for streams in (self.own, self.theirs):
+            for peer, (stream, transport) in list(streams.items()):
+                if transport.disconnected:
+                    del streams[peer]
+                    stream.connectionLost(Failure(ConnectionDone()))
+        for host, _, dial, *_ in self.reactor.tcpClients[self._dials :]:
+            peer = next(name for name, member in THREE.members.items() if member.address.host == host)
+            dialled: Any = dial.buildProtocol(None)
+            if dialled is not None:
+                self.own[peer] = self._connect(dialled)
+                self._say(self.own[peer], peer, Hello())
+        self._dials = len(self.reactor.tcpClients)
+        for peer in PEERS:
+            if peer not in self.theirs:
+                came: Any = self.reactor.tcpServers[-1][1].buildProtocol(None)  # type: ignore[arg-type]
+                self.theirs[peer] = self._connect(came)
+                self.events.clear()
+                self._say(self.theirs[peer], peer, Hello())
+                for to, message in self.said():
+                    if to == peer and isinstance(message, Challenge):
+                        self._say(self.theirs[peer], peer, Proof(message.token))
+
+    def _connect(self, stream: Any) -> tuple[Any, StreamTransport]:
+        transport = StreamTransport()
+        stream.makeConnection(transport)
+        return stream, transport
+
+    def _say(self, end: tuple[Any, StreamTransport], sender: str, message: PeerMessage) -> None:
+        stream, transport = end
+        if not transport.disconnected:
+            stream.dataReceived(framed(codec(sender).encode(message)))
+        transport.clear()
+
+    def lie(self, sender: str, message: PeerMessage) -> None:
+        """``message`` comes in one of the ways there are."""
+        allowed = self.store.allowed  # type: ignore[attr-defined]
+        allowed.round = max(allowed.round, self.node._replica.proposer.highest_seen.round)
+        if isinstance(message, AboutSubject) and message.subject in self.node._subjects._subjects:
+            known = self.node._subjects._subjects[message.subject]
+            allowed.subject_rounds[message.subject] = known.decree.proposer.highest_seen.round
+        way = self.rng.randrange(4)
+        # Two members that lie of their states on the streams to them, or one that lies of another's, stop a third: that
+        # is what these messages are for.
+        stops = isinstance(message, AuditsHeard) or (isinstance(message, Audit) and sender != PEERS[0])
+        if way < 2 or (way == 2 and stops):
+            address = THREE.members[sender].address
+            self.node.datagramReceived(codec(sender).encode(message), (address.host, address.port))
+        else:
+            streams = (self.own, self.theirs)[way - 2]
+            if sender in streams:
+                self._say(streams[sender], sender, message)
+
+    # what a node can be
+
+    def begin(self) -> None:
+        """Bring the node into one of the states there are, as correct peers would."""
+        self.open_streams()
+        self.reactor.turn(3)
+        match self.rng.randrange(5):
+            case 0:  # a newcomer, or a follower that has heard of nobody
+                return
+            case 1:  # a leader
+                self._elect()
+            case 2:  # a follower
+                self.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
+            case 3:  # behind
+                self.hear("a", Heartbeat(Ballot(1, "a"), 50, 1))
+            case 4:  # with something applied, and maybe a snapshot
+                values = tuple(
+                    encode_batch([Run(new_session(bytes(16), 0), number, 0, (b"%d" % number,))])
+                    for number in range(1, 41)
+                )
+                self._say(self.own["a"], "a", ChosenValues(1, values, 40))
+        self.reactor.spend(self.rng.random() * 0.2)
+
+    def _elect(self) -> None:
+        replica = self.node._replica
+        for _ in range(100):
+            self.reactor.spend(0.05)
+            self.hear("a", Support(replica.leadership.canvass))
+            self.reactor.turn()
+            promise = PromiseLog(replica.proposer.ballot, replica.log.chosen_through + 1)
+            self.hear("a", promise)
+            self.reactor.turn(2)
+            if replica.leadership.leading:
+                return
+
+    def call(self) -> None:
+        """Somebody at this node wants something."""
+        match self.rng.randrange(4):
+            case 0:
+                self.node.submit(b"x" * self.rng.choice((1, 2000))).addErrback(lambda _: None)
+            case 1:
+                value = self.rng.choice((None, b"mine"))
+                self.node.ask(self.rng.choice(SUBJECTS), value).addErrback(lambda _: None)
+            case 2:
+                self.node.read(b"").addErrback(lambda _: None)
+            case _:
+                self.node.status()
+
+
+class Liar:
+    """Makes messages that are well-formed and wrong, near to what the node would take for true."""
+
+    def __init__(self, rng: Random, node: Any) -> None:
+        self.rng = rng
+        self.node = node
+        self._makers = [
+            *(self._make_heartbeat, self._make_acknowledgement, self._make_canvass, self._make_support),
+            *(self._make_prepare, self._make_promise, self._make_accept, self._make_accepted, self._make_nack),
+            *(self._make_values, self._make_truncated, self._make_fetch, self._make_read, self._make_subject),
+            *(self._make_forward, self._make_snapshot, self._make_audit, self._make_stream),
+        ]
+        self._values = [
+            *(b"", b"rubbish", b"\1", b"\2", b"\2\x90", b"\2\xdd\xff\xff\xff\xff", bytes(2000)),
+            *(encode_batch([self._make_run(number)]) for number in range(20)),
+            encode_batch([self._make_run(1), self._make_run(1)]),
+        ]
+
+    def message(self) -> PeerMessage:
+        """The next one."""
+        return self.rng.choice(self._makers)()
+
+    # parts
+
+    def _make_run(self, number: int) -> Run:
+        born = self.rng.choice((0, 1, 2**63, 2**64 - 1))
+        session = new_session(bytes([number % 4] * 16), born)
+        sequence, acknowledged = self.rng.choice((1, 2, 3, *BIG)), self.rng.choice((0, 1, 2, *BIG))
+        payloads = tuple(self.rng.choice((b"", b"x", b"!", b"y" * 3000)) for _ in range(self.rng.randint(1, 3)))
+        return Run(session, min(sequence, 2**64 - len(payloads)), acknowledged, payloads)
+
+    @property
+    def _replica(self) -> Any:
+        return self.node._replica
+
+    def _ballot(self) -> Ballot:
+        replica = self._replica
+        known = (replica.log.promised, replica.proposer.ballot, replica.leadership.leader)
+        near: Ballot = self.rng.choice(known)
+        if self.rng.random() < 0.3:
+            return near
+        steps = (-1, 0, 0, 1, 1, 1, 2, ROUNDS_AHEAD_MAX - 1, ROUNDS_AHEAD_MAX, ROUNDS_AHEAD_MAX + 1)
+        round = near.round + self.rng.choice(steps) if self.rng.random() < 0.8 else self.rng.choice(BIG)
+        node = self.rng.choice(MEMBERS) if self.rng.random() < 0.8 else self.rng.choice(NASTY)
+        return Ballot(min(max(round, 0), 2**64 - 1), node)
+
+    def _slot(self, least: int = 1) -> int:
+        through = self._replica.log.chosen_through
+        near = through + self.rng.choice((-40, -3, -1, 0, 1, 1, 1, 2, 3, 8, 9, 31, 32, 33, 64, 65, 66, 1000))
+        return max(least, near if self.rng.random() < 0.85 else self.rng.choice(BIG))
+
+    def _value(self) -> bytes:
+        return self.rng.choice(self._values)
+
+    def _some_values(self) -> tuple[bytes, ...]:
+        return tuple(self._value() for _ in range(self.rng.choice((0, 1, 1, 2, 5, 40))))
+
+    def _count(self) -> int:
+        leadership = self._replica.leadership
+        near = self.rng.choice((leadership.sequence, leadership.canvass, self._replica._read_asker.number))
+        return max(0, near + self.rng.randint(-1, 1)) if self.rng.random() < 0.8 else self.rng.choice(BIG)
+
+    # messages
+
+    def _make_heartbeat(self) -> PeerMessage:
+        return Heartbeat(self._ballot(), self._slot(0), self._count())
+
+    def _make_acknowledgement(self) -> PeerMessage:
+        return HeartbeatAck(self._ballot(), self._slot(0), self._count())
+
+    def _make_canvass(self) -> PeerMessage:
+        return Canvass(self._count())
+
+    def _make_support(self) -> PeerMessage:
+        return Support(self._count())
+
+    def _make_prepare(self) -> PeerMessage:
+        return PrepareLog(self._ballot(), self._slot())
+
+    def _make_promise(self) -> PeerMessage:
+        votes = [Vote(self._slot(), self._ballot(), self._value()) for _ in range(self.rng.choice((0, 1, 3, 40)))]
+        if self.rng.random() < 0.7:
+            votes.sort()
+        return PromiseLog(self._ballot(), self._slot(), self._some_values(), tuple(votes))
+
+    def _make_accept(self) -> PeerMessage:
+        return AcceptSlot(self._ballot(), self._slot(), self._value(), self._slot(0))
+
+    def _make_accepted(self) -> PeerMessage:
+        return AcceptedSlot(self._ballot(), self._slot())
+
+    def _make_nack(self) -> PeerMessage:
+        return Nack(self._ballot(), self._ballot())
+
+    def _make_values(self) -> PeerMessage:
+        return ChosenValues(self._slot(), self._some_values(), self._slot(0))
+
+    def _make_truncated(self) -> PeerMessage:
+        return Truncated(self._slot())
+
+    def _make_fetch(self) -> PeerMessage:
+        return (
+            Fetch(self._slot())
+            if self.rng.random() < 0.5
+            else FetchSnapshot(self._slot(0), self._slot(0), self._slot(0))
+        )
+
+    def _make_read(self) -> PeerMessage:
+        return AskReadPoint(self._count()) if self.rng.random() < 0.5 else ReadPoint(self._count(), self._slot(0))
+
+    def _make_subject(self) -> PeerMessage:
+        ballot, value = self._subject_ballot(), self._value()
+        inner = self.rng.choice(
+            (
+                Prepare(ballot),
+                Promise(ballot, self.rng.choice((None, Proposal(self._subject_ballot(), value)))),
+                Accept(ballot, value),
+                Accepted(ballot, value),
+                Nack(ballot, self._subject_ballot()),
+                Decided(value),
+                Inquiry(self._count()),
+                Finding(self._count(), self.rng.choice((None, Proposal(self._subject_ballot(), value)))),
+            )
+        )
+        name = self.rng.choice(SUBJECTS) if self.rng.random() < 0.95 else self.rng.choice(("x" * 512, "\x1b"))
+        return AboutSubject(name, inner)
+
+    def _subject_ballot(self) -> Ballot:
+        round = self.rng.choice((0, 1, 1, 2, 2, 3, 4, 5, *BIG)) if self.rng.random() < 0.5 else self.rng.randint(1, 6)
+        return Ballot(round, self.rng.choice(MEMBERS) if self.rng.random() < 0.9 else self.rng.choice(NASTY))
+
+    def _make_forward(self) -> PeerMessage:
+        return Forward(tuple(self._make_run(number) for number in range(self.rng.choice((0, 1, 3)))))
+
+    def _make_snapshot(self) -> PeerMessage:
+        return SnapshotPart(
+            self._slot(), self.rng.choice((0, 100, *BIG)), self.rng.choice((0, 100, *BIG)), self._value()
+        )
+
+    def _make_audit(self) -> PeerMessage:
+        slot, digest = self._slot(), self.rng.choice((b"", bytes(16), b"\1" * 16, self._value()[:16]))
+        heard = tuple((node, digest, bytes(16)) for node in self.rng.choices((*MEMBERS, *NASTY), k=3))
+        return self.rng.choice(
+            (Audit(slot, bytes(16), digest), AskAudit(slot), AuditsHeard(slot, heard), Fetching(self._slot(0)))
+        )
+
+    def _make_stream(self) -> PeerMessage:
+        number = self.rng.choice((*BIG, INCARNATION, STORE_INCARNATION))
+        introduction = Introduction(
+            votes=self.rng.random() < 0.5,
+            met=number,
+            together=self.rng.random() < 0.5,
+            unchanged=self.rng.random() < 0.5,
+            founders=tuple(self.rng.choices((*MEMBERS, *NASTY), k=self.rng.choice((0, 2, 3)))),
+            asks=self.rng.random() < 0.5,
+        )
+        refusal = Refusal(self.rng.choice(("x" * 200, *NASTY)))
+        return self.rng.choice((Hello(), Challenge(number), Proof(number), introduction, refusal))

@@ -1,0 +1,102 @@
+"""A node and its client door, and visitors that say what the test has them say."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from test.helpers.fakes import Bench, Recorder, StreamTransport, framed
+from txpaxos.server.client_port import ClientConnection, ClientDoor
+from txpaxos.wire.client_messages import (
+    ClientCodec,
+    FromClient,
+    FromNode,
+    Refused,
+    Submit,
+)
+from txpaxos.wire.commands import new_session
+from txpaxos.wire.frames import FRAME_BYTES_MAX
+
+SESSION = new_session(bytes(16), 0)
+CODEC = ClientCodec("test")
+
+
+class Odd(Recorder):
+    """Its results and errors are hard to send."""
+
+    def apply(self, slot: int, command: bytes) -> object:
+        super().apply(slot, command)
+        results = {
+            b"object": object(),
+            b"large": 2**64,
+            b"text": "\ud800",
+            b"huge": bytes(FRAME_BYTES_MAX),
+            b"fine": {"total": [1, 2.5, None, "three", b"four"]},
+        }
+        if command == b"words":
+            raise ValueError("\ud800")
+        return results[command]
+
+
+class Asked(Recorder):
+    """Answers queries."""
+
+    def query(self, query: bytes) -> object:
+        if query == b"!":
+            raise ValueError("no such query")
+        return object() if query == b"object" else [query.decode(), len(self.applied)]
+
+
+class Visitor:
+    """A client of a door, by hand."""
+
+    def __init__(self, door: ClientDoor, host: str = "10.1.1.1") -> None:
+        self.transport = StreamTransport()
+        connection = door.buildProtocol(IPv4Address("TCP", host, 50000))
+        assert connection is not None
+        self.connection: ClientConnection = connection
+        connection.makeConnection(self.transport)
+
+    def say(self, *messages: FromClient | FromNode) -> None:
+        self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
+
+    def heard(self) -> list[FromClient | FromNode]:
+        return [CODEC.decode(message) for message in self.transport.messages()]
+
+    def hang_up(self) -> None:
+        self.connection.connectionLost(Failure(ConnectionDone()))
+
+
+class House:
+    """A node and its door."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.node = bench.node
+        self.door = ClientDoor(bench.node)
+        bench.reactor.idle()
+
+    def visitor(self, host: str = "10.1.1.1") -> Visitor:
+        visitor = Visitor(self.door, host)
+        visitor.heard()
+        return visitor
+
+    def ask(self, *messages: FromClient) -> list[FromClient | FromNode]:
+        """What a visitor hears who says this."""
+        visitor = self.visitor()
+        visitor.say(*messages)
+        self.bench.reactor.idle()
+        return visitor.heard()
+
+
+def submit(number: int, command: bytes, sequence: int = 1, session: bytes = SESSION) -> Submit:
+    return submit_run(number, (command,), sequence, session)
+
+
+def submit_run(number: int, commands: tuple[bytes, ...], sequence: int = 1, session: bytes = SESSION) -> Submit:
+    return Submit(number, session, sequence, 0, commands)
+
+
+def refusals(visitor: Visitor) -> list[tuple[int, str]]:
+    return [(one.request, one.error) for one in visitor.heard() if isinstance(one, Refused)]

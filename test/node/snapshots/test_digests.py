@@ -1,0 +1,404 @@
+"""What nodes say of their states, and who of them stops."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import pytest
+from twisted.logger import LogLevel
+
+from test.helpers.fakes import logged
+from txpaxos.core.messages import NodeId, Slot
+from txpaxos.node.snapshots.digests import KEPT, TOLD_AGAIN_MAX, Audits, Diverged, Finding
+from txpaxos.wire.peer_messages import AskAudit, Audit, AuditsHeard
+
+
+def audit(slot: Slot = 10, state: bytes = b"good", log: bytes = b"log") -> Audit:
+    return Audit(slot, log, state)
+
+
+class Inspector:
+    """One node of a cluster, "a" unless another is named.
+
+    :ivar told: what it told, and whom. ``diverged``: that it is wrong.
+    """
+
+    def __init__(self, members: str = "abc", name: NodeId = "a") -> None:
+        self.told: list[tuple[tuple[NodeId, ...], Audit | AuditsHeard | AskAudit]] = []
+        self.logs: dict[Slot, bytes] = {}
+        self.diverged: list[str] = []
+        self.audits = Audits(
+            name,
+            tuple(member for member in members if member != name),
+            len(members) // 2 + 1,
+            lambda to, message: self.told.append((to, message)),
+            lambda error: self.diverged.append(str(error)),
+            lambda slot: self.logs.get(slot, b""),
+        )
+
+    def hear(self, *said: tuple[NodeId, Audit]) -> list[dict[str, Any]]:
+        """What is logged as critical meanwhile."""
+
+        def receive() -> None:
+            for one in said:
+                self.audits.receive(*one)
+
+        return logged(receive)
+
+
+def test_all_agree() -> None:
+    one = Inspector()
+    one.audits.add(audit())
+    assert one.told == [(("b", "c"), audit())]
+    assert one.hear(("b", audit()), ("c", audit())) == []
+    assert one.diverged == []
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_the_minority_stops(own_first: bool) -> None:
+    one = Inspector()
+    if own_first:
+        one.audits.add(audit(state=b"bad"))
+    one.hear(("b", audit()), ("c", audit()))
+    if not own_first:
+        assert one.diverged == []
+        one.audits.add(audit(state=b"bad"))
+    (line,) = one.diverged
+    told, _, advice = line.partition("; ")
+    assert told == "the state differs at slot 10: a against b, c"
+    assert advice == "node a stops, see docs/operations.rst on diverged nodes"
+
+
+def test_the_majority_goes_on_and_says_so() -> None:
+    one = Inspector()
+    one.audits.add(audit())
+    (event,) = one.hear(("b", audit()), ("c", audit(state=b"bad")))
+    assert event["log_level"] is LogLevel.critical
+    assert event["line"] == "the state differs at slot 10: a, b against c"
+    assert one.hear(("c", audit(state=b"bad")), ("b", audit())) == [], "once is enough"
+    assert one.diverged == []
+
+
+def test_two_that_differ_wait_for_the_third() -> None:
+    """And say so meanwhile, to the log and to each other."""
+    one = Inspector()
+    one.audits.add(audit())
+    (event,) = one.hear(("b", audit(state=b"bad")))
+    assert event["log_level"] is LogLevel.critical
+    assert event["line"] == "the state differs at slot 10: a against b"
+    assert "who is right is not known" in event["log_format"]
+    assert one.diverged == []
+    assert one.told[-1] == (("b", "c"), AuditsHeard(10, (("b", b"log", b"bad"),)))
+    assert one.hear(("b", audit(state=b"bad"))) == [], "once is enough"
+    one.hear(("c", audit(state=b"bad")))
+    assert len(one.diverged) == 1
+
+
+@pytest.mark.parametrize(("members", "states"), [("abc", "xyz"), ("ab", "xy"), ("abcd", "xxyy"), ("abcde", "xxyyz")])
+def test_where_nobody_can_have_a_majority_any_more_all_stop(members: str, states: str) -> None:
+    """Nobody knows who is right; the disks are as they were."""
+    one = Inspector(members)
+    one.audits.add(audit(state=states[0].encode()))
+    said = [(node, audit(state=state.encode())) for node, state in zip(members, states, strict=True)]
+    one.hear(*said[1:-1])
+    assert one.diverged == []
+    one.hear(said[-1])
+    assert len(one.diverged) == 1
+
+
+def test_five_of_which_two_are_wrong_in_the_same_way() -> None:
+    one = Inspector("abcde")
+    one.audits.add(audit())
+    assert len(one.hear(("b", audit(state=b"bad")), ("c", audit(state=b"bad")), ("d", audit()))) == 3
+    (event,) = one.hear(("e", audit()))
+    assert event["line"] == "the state differs at slot 10: a, d, e against b, c"
+    assert one.diverged == []
+
+
+def test_another_log_is_told_as_such() -> None:
+    one = Inspector()
+    one.audits.add(audit(log=b"other"))
+    one.hear(("b", audit()), ("c", audit()))
+    assert one.diverged[0].startswith("the log differs at slot 10: a against b, c; ")
+
+
+def test_slots_are_apart() -> None:
+    one = Inspector()
+    for slot, state in ((10, b"x"), (20, b"y")):
+        one.audits.add(audit(slot, state))
+    assert one.hear(("b", audit(10, b"x")), ("b", audit(20, b"y")), ("c", audit(30, b"z"))) == []
+    assert one.diverged == []
+
+
+def test_whoever_comes_late_is_told_again_what_may_have_been_lost() -> None:
+    one = Inspector()
+    one.audits.add(audit())
+    one.hear(("c", audit()))
+    assert one.told[1:] == [(("c",), audit())]
+    one.hear(("c", audit()))
+    assert len(one.told) == 2, "or two nodes would tell each other for ever"
+
+
+def test_of_those_who_are_ahead_it_is_remembered() -> None:
+    one = Inspector()
+    one.hear(("b", audit()), ("c", audit()))
+    assert one.told == []
+    one.audits.add(audit(state=b"bad"))
+    assert len(one.diverged) == 1
+
+
+def test_of_each_node_the_newest_words_are_remembered() -> None:
+    """So no node can make others forget what a third one said."""
+    one = Inspector()
+    one.hear(("c", audit(190)))
+    for slot in range(1000, 1000 + 10 * KEPT):
+        one.hear(("b", audit(slot)), ("b", audit(slot, b"")))
+        assert len(one.audits._said["b"]) <= 2 * KEPT
+    one.hear(("b", audit(190)))
+    one.audits.add(audit(190, b"bad"))
+    assert len(one.diverged) == 1
+
+
+def test_hashes_of_logs_alone_do_not_take_the_place_of_those_of_states() -> None:
+    one = Inspector()
+    one.audits.add(audit(5))
+    for slot in range(10, 10 + 10 * KEPT):
+        one.audits.reached(slot, b"log")
+    one.audits.answer("b", 5)
+    assert one.told[-1] == (("b",), audit(5))
+
+
+def test_a_node_that_took_it_again_counts_with_what_it_said_last() -> None:
+    """It was restarted before its snapshot was complete."""
+    one = Inspector()
+    one.audits.add(audit())
+    one.hear(("b", audit(state=b"bad")))
+    assert one.hear(("b", audit()), ("c", audit())) == []
+    assert one.diverged == []
+
+
+class TestToldFirst:
+    """A node that finds something out says so before it stops for that, and tells what it heard from others."""
+
+    def test_all_know_that_all_differ(self) -> None:
+        """Or the one that finds out would stop, and the two others, of which neither can be right, would go on."""
+        one, two, three = (Inspector("abc"), Inspector("bac", "b"), Inspector("cab", "c"))
+        inspectors = {"a": one, "b": two, "c": three}
+        two.audits.add(audit(state=b"b"))
+        three.audits.add(audit(state=b"c"))
+        for inspector, sender in ((two, "c"), (three, "b")):
+            inspector.hear((sender, audit(state=sender.encode())))
+            assert inspector.diverged == []
+        one.hear(("b", audit(state=b"b")), ("c", audit(state=b"c")))
+        logged(lambda: one.audits.add(audit(state=b"a")))
+        assert len(one.diverged) == 1
+        for to, message in one.told:
+            for name in to:
+                logged(partial(deliver, inspectors[name], "a", message))
+        assert [len(inspector.diverged) for inspector in inspectors.values()] == [1, 1, 1]
+
+    def test_one_that_differs_from_a_majority_of_which_one_is_down(self) -> None:
+        one = Inspector()
+        one.audits.add(audit(state=b"bad"))
+        logged(lambda: deliver(one, "b", audit()))
+        assert one.diverged == []
+        logged(lambda: deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"), ("a", b"log", b"bad")))))
+        assert one.diverged[0].startswith("the state differs at slot 10: a against b, c;")
+
+    def test_a_node_speaks_for_itself_first(self) -> None:
+        """What another says that it has said counts only until then."""
+        one = Inspector()
+        one.audits.add(audit())
+        one.hear(("c", audit()))
+        lie = AuditsHeard(10, (("c", b"log", b"bad"), ("a", b"log", b"bad"), ("b", b"log", b"bad"), ("z", b"", b"")))
+        assert logged(lambda: deliver(one, "b", lie)) == []
+        assert one.diverged == []
+
+    def test_it_does_not_go_on_for_ever(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+
+        def speak() -> None:
+            for number in range(1000):
+                one.audits.receive("b", audit(state=b"%d" % number))
+
+        logged(speak)
+        assert len(one.told) <= 3 + 2 * TOLD_AGAIN_MAX
+
+    def test_what_is_no_hash_is_not_remembered(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+        assert one.hear(("b", audit(state=bytes(10**6))), ("b", audit(log=b""))) == []
+        deliver(one, "b", AuditsHeard(10, (("c", bytes(10**6), b""),)))
+        assert len(one.told) == 1
+
+
+class TestLogs:
+    """They are compared where others take snapshots, too."""
+
+    def test_at_a_slot_that_this_node_has_passed(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"mine"
+        one.hear(("b", audit(7, log=b"theirs")))
+        assert one.diverged == []
+        one.hear(("c", audit(7, log=b"theirs")))
+        assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
+
+    def test_at_a_slot_that_it_has_not_reached(self) -> None:
+        one = Inspector()
+        one.hear(("b", audit(7, log=b"theirs")), ("c", audit(7, log=b"theirs")))
+        assert one.audits.watched == {7}
+        logged(lambda: one.audits.reached(7, b"mine"))
+        assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
+        assert one.audits.watched == set()
+
+    def test_a_state_that_this_node_does_not_know_condemns_nobody(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"log"
+        (event,) = one.hear(("b", audit(7)), ("c", audit(7, b"other")))
+        assert event["line"] == "the state differs at slot 7: b against c"
+        assert one.diverged == []
+
+    def test_what_was_lost_is_told_again_where_the_next_interval_ends(self) -> None:
+        one = Inspector()
+        one.audits.add(audit())
+        one.hear(("b", audit(state=b"bad")))
+        before = len(one.told)
+        one.audits.reached(20, b"log")
+        assert [message.slot for _, message in one.told[before:]] == [20, 10, 10]
+        for slot in range(30, 1000, 10):
+            one.audits.reached(slot, b"log")
+        assert [message.slot for _, message in one.told].count(10) <= 2 + 2 * TOLD_AGAIN_MAX
+
+
+class TestFind:
+    """What the others say of a snapshot that came from one of them."""
+
+    @pytest.mark.parametrize(
+        ("members", "said", "finding", "same"),
+        [
+            ("abc", {"b": audit(), "c": audit()}, Finding.CONFIRMED, "bc"),
+            ("abc", {"b": audit()}, Finding.UNDECIDED, "b"),
+            ("abc", {"b": audit(), "c": audit(state=b"bad")}, Finding.CONTRADICTED, "b"),
+            ("abc", {"b": audit(state=b"bad"), "c": audit(state=b"bad")}, Finding.CONTRADICTED, ""),
+            ("abc", {"b": audit(), "c": audit(log=b"", state=b"")}, Finding.UNKNOWN, "b"),
+            ("abc", {"b": audit(), "c": audit(state=b"")}, Finding.UNKNOWN, "b"),
+            ("abc", {"b": audit(), "c": audit(log=b"other", state=b"")}, Finding.CONTRADICTED, "b"),
+            ("ab", {"b": audit()}, Finding.UNKNOWN, "b"),
+            ("ab", {}, Finding.UNDECIDED, ""),
+            ("abcde", {"b": audit(), "c": audit(), "d": audit(), "e": audit(state=b"bad")}, Finding.CONFIRMED, "bcd"),
+            ("abcde", {one: audit(state=b"bad") for one in "bcd"}, Finding.CONTRADICTED, ""),
+            ("abcde", {one: audit(state=one.encode()) for one in "bcd"}, Finding.UNDECIDED, ""),
+        ],
+        ids=str,
+    )
+    def test_it(self, members: str, said: dict[NodeId, Audit], finding: Finding, same: str) -> None:
+        one = Inspector(members)
+        one.hear(*said.items())
+        assert one.audits.find(audit()) == (finding, tuple(same))
+
+    def test_what_others_say_that_a_third_one_said_does_not_count(self) -> None:
+        one = Inspector()
+        deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"),)))
+        one.hear(("b", audit()))
+        assert one.audits.find(audit()) == (Finding.UNDECIDED, ("b",))
+
+    def test_who_did_not_know_is_asked_anew(self) -> None:
+        one = Inspector()
+        one.hear(("b", audit()), ("c", audit(log=b"", state=b"")))
+        one.audits.forget(10)
+        one.audits.ask(10)
+        assert one.audits.find(audit())[0] is Finding.UNDECIDED
+        assert one.told[-1] == (("b", "c"), AskAudit(10))
+
+    def test_a_question_is_always_answered(self) -> None:
+        one = Inspector()
+        one.logs[7] = b"log"
+        one.audits.add(audit())
+        for slot, answer in ((10, audit()), (7, audit(7, b"")), (8, audit(8, b"", b""))):
+            one.audits.answer("b", slot)
+            assert one.told[-1] == (("b",), answer)
+        one.hear(("c", audit(state=b"bad")))
+        one.audits.answer("b", 10)
+        assert one.told[-1] == (("b",), AuditsHeard(10, (("c", b"log", b"bad"),)))
+
+
+class TestTalkEnds:
+    """Of more slots at once than are remembered, everything is said, and then nothing more."""
+
+    SLOTS = range(10, 10 * (3 * KEPT + 1), 10)
+
+    def talk(self, members: str, states: dict[NodeId, bytes], starts: Iterable[NodeId]) -> list[tuple[NodeId, Any]]:
+        """Nodes that have been at all slots. Those of ``starts`` tell all others that are up; what they say to that."""
+        nodes = {name: Inspector(members, name) for name in states}
+        for (name, node), slot in itertools.product(nodes.items(), self.SLOTS):
+            node.logs[slot] = b"log"
+            node.audits.know(audit(slot, states[name]))
+        for name, slot in itertools.product(starts, self.SLOTS):
+            nodes[name].audits.add(audit(slot, states[name]))
+        said: list[tuple[NodeId, Any]] = []
+
+        def deliver_all() -> None:
+            while any(node.told for node in nodes.values()):
+                for name, node in nodes.items():
+                    told, node.told = node.told, []
+                    for to, message in told:
+                        said.append((name, message))
+                        for listener in to:
+                            if listener in nodes:
+                                deliver(nodes[listener], name, message)
+                assert len(said) < 100 * len(self.SLOTS), "they talk for ever"
+
+        logged(deliver_all)
+        return said
+
+    @pytest.mark.parametrize("starts", ["a", "ab", "abc"])
+    @pytest.mark.parametrize("state", [b"good", b""])
+    def test_where_all_agree(self, state: bytes, starts: str) -> None:
+        """Each answers each other once for the log at a slot, and once for the state there, at most."""
+        said = self.talk("abc", dict.fromkeys("abc", state), starts)
+        assert len(said) <= (len(starts) + 3 * 2 * 2) * len(self.SLOTS)
+
+    @pytest.mark.parametrize("starts", ["a", "ab"])
+    def test_where_two_differ_and_the_third_is_down(self, starts: str) -> None:
+        said = self.talk("abc", {"a": b"x", "b": b"y"}, starts)
+        heard = {(name, message.slot) for name, message in said if isinstance(message, AuditsHeard)}
+        assert heard >= set(itertools.product("ab", self.SLOTS[-KEPT:])), "of the last ones each has told"
+
+
+def test_what_is_long_past_is_not_answered_again() -> None:
+    one = Inspector()
+    for slot in range(1, 3 * KEPT):
+        one.audits.know(audit(slot))
+        one.hear(("b", audit(slot)))
+        assert one.told[-1] == (("b",), audit(slot))
+    before = len(one.told)
+    one.logs[1] = b"log"
+    one.hear(("b", audit(1)), ("b", audit(1, b"")))
+    assert one.told[before:] == []
+    one.audits.answer("b", 1)
+    assert one.told[before:] == [(("b",), audit(1, b""))], "unless it is asked for"
+
+
+def deliver(inspector: Inspector, sender: NodeId, message: Any) -> None:
+    if isinstance(message, AuditsHeard):
+        inspector.audits.receive_heard(sender, message)
+    else:
+        inspector.audits.receive(sender, message)
+
+
+def test_alone() -> None:
+    one = Inspector("a")
+    one.audits.add(audit())
+    assert one.told == [((), audit())]
+
+
+def test_the_error_is_one_line() -> None:
+    assert issubclass(Diverged, Exception)
+    one = Inspector()
+    one.audits.add(audit(state=b"bad"))
+    one.hear(("b", audit()), ("c", audit()))
+    assert "\n" not in one.diverged[0]

@@ -1,0 +1,106 @@
+"""A peer whose name lags behind its address is believed elsewhere, but only where it shows to be; a forger is not."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+from twisted.logger import LogLevel
+
+from test.helpers.fakes import THREE, StreamTransport, framed
+from test.node.test_peers import B_ADDRESS, NAMES, Way, lines_of
+from txpaxos.cluster import Cluster
+from txpaxos.core.messages import Canvass
+from txpaxos.wire import codec
+from txpaxos.wire.peer_messages import Hello, Proof
+
+Codec = partial(codec.Codec, members="abc")
+
+
+def canvass_of(incarnation: int) -> bytes:
+    return Codec("test", "b", incarnation).encode(Canvass(5))
+
+
+ELSEWHERE = ("10.0.0.99", 4000)
+
+
+def away(cluster: Cluster = NAMES) -> Way:
+    """A network that has met b, with incarnation 3, and has not heard it for some time."""
+    way = Way(cluster)
+    way.resolver.names = {"nb.test": ["10.0.0.2"], "nc.test": ["10.0.0.3"]}
+    way.acquaintances.recover("b", 3)
+    way.start()
+    way.tick(3.0)
+    way.events.clear()
+    return way
+
+
+def prove(way: Way) -> None:
+    """b opens a stream, and says back on it what was sent to wherever it is."""
+    factory = way.reactor.tcpServers[0][1]
+    stream: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+    stream.makeConnection(StreamTransport())
+    stream.dataReceived(framed(Codec("test", "b", 3).encode(Hello())))
+    stream.dataReceived(framed(Codec("test", "b", 3).encode(Proof(1234))))
+
+
+def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> None:
+    way = away()
+    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    assert way.received == []
+    prove(way)
+    assert {address for _, address in way.sent} == {B_ADDRESS, ELSEWHERE}  # The number, to both.
+    lines = lines_of(lambda: way.network.datagram_received(canvass_of(3), ELSEWHERE), LogLevel.info)
+    assert [sender for sender, _ in way.received] == ["b"]
+    assert lines == []
+    way.tick(0.1)
+    way.events.clear()
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [ELSEWHERE]
+    for _ in range(100):
+        way.network.datagram_received(canvass_of(3), ELSEWHERE)
+        way.tick(0.1)
+    assert len(way.received) == 101
+
+
+@pytest.mark.parametrize("incarnation", [0, 4])
+def test_one_that_does_not_know_its_incarnation_is_not(incarnation: int) -> None:
+    way = away()
+    way.network.datagram_received(canvass_of(incarnation), ELSEWHERE)
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+
+
+def test_nor_is_one_that_does_not_show_that_it_receives_what_is_sent_there() -> None:
+    way = away()
+    for _ in range(50):
+        way.network.datagram_received(canvass_of(3), ELSEWHERE)
+        way.tick(0.1)
+    assert way.received == []
+
+
+def test_nor_one_that_says_to_be_a_peer_which_is_heard() -> None:
+    way = away()
+    way.network.datagram_received(canvass_of(3), B_ADDRESS)
+    way.tick(0.1)
+    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+
+
+def test_nor_one_whose_address_is_no_name() -> None:
+    way = away(THREE)
+    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+
+
+def test_a_guest_is_one_no_longer_when_the_name_leads_elsewhere() -> None:
+    way = away()
+    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.resolver.names["nb.test"] = ["10.0.0.50"]
+    way.tick(10.0)
+    way.events.clear()
+    way.network.send(("b",), Canvass(5))
+    assert [address for _, address in way.sent] == [("10.0.0.50", 4000)]

@@ -1,0 +1,64 @@
+"""Millions of well-formed lies: no node ends, and nothing is saved that no correct peer could have caused."""
+
+from __future__ import annotations
+
+import os
+import resource
+from random import Random
+from typing import Any
+
+import pytest
+
+from test.helpers.fuzz import INPUTS
+from test.helpers.hostile import PEERS, Liar, Surrounded
+from txpaxos.protocol import READYS_WAITING_MAX
+
+LIVES = 17 if "TXPAXOS_FUZZ" in os.environ else 2
+"""So many times the inputs of any other such test."""
+
+LIFE_MESSAGES = 1500
+RSS_BYTES_MAX = 200 * 2**20
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(10))
+def test_lies(seed: int, logged_errors: list[dict[str, Any]]) -> None:
+    """Each node lives through so many of them, then comes another, in another state."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    left = LIVES * INPUTS // 10
+    life = 0
+    while left > 0:
+        left -= live(1_000_000 * seed + life)
+        life += 1
+        logged_errors.clear()  # What ``apply`` raises.
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < RSS_BYTES_MAX
+
+
+def live(seed: int) -> int:
+    """How many messages one node got, all of which it survived."""
+    rng = Random(seed)
+    bench = Surrounded(seed, new=rng.random() < 0.1)
+    bench.begin()
+    liar = Liar(rng, bench.node)
+    count = 0
+    while count < LIFE_MESSAGES:
+        for _ in range(rng.choice((1, 5, 20, 50))):
+            sender, message = rng.choice(PEERS), liar.message()
+            bench.lie(sender, message)
+            count += 1
+            assert not bench.ended, (seed, sender, message, bench.failures)
+        if rng.random() < 0.05:
+            bench.call()
+        bench.reactor.spend(rng.choice((0.0, 0.001, 0.01, 0.2)))
+        bench.open_streams()
+        bench.forget()
+        assert not bench.ended, (seed, bench.failures)
+        assert bench.node._performer.waiting <= READYS_WAITING_MAX
+    counters = bench.node.counters
+    assert len(counters) + len(bench.node._replica.dropped) < 100
+    for refused in ("bad datagram", "bad frame on a stream"):
+        # A lie that is not even taken for a message tries nothing.
+        assert counters[refused] == 0, (seed, counters)
+    bench.node.stop()
+    return count

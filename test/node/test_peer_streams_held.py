@@ -1,0 +1,99 @@
+"""A stream that is held to learn soon when its peer ends."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.error import ConnectionRefusedError, TimeoutError
+
+from test.helpers.fakes import framed
+from test.helpers.stream_side import Side, fail_dial, hang_up, said_by
+from txpaxos.core.messages import Fetch
+from txpaxos.node.peer_streams import HOLD_DIALS_MAX, PeerStream
+
+
+@pytest.fixture
+def side() -> Side:
+    return Side()
+
+
+def test_a_peer_that_is_held_is_dialled_once(side: Side) -> None:
+    side.streams.hold("b")
+    side.streams.hold("b")
+    assert len(side.reactor.tcpClients) == 1
+
+
+def test_a_stream_that_is_there_need_not_be_made(side: Side) -> None:
+    side.greeted("b")
+    for peer in ("b", "a", None):
+        side.streams.hold(peer)
+    assert side.reactor.tcpClients == []
+
+
+def held(side: Side, *, dialled: bool) -> PeerStream:
+    """The stream to ``b``, which is held."""
+    if not dialled:
+        stream, _ = side.greeted("b")
+    side.streams.hold("b")
+    if dialled:
+        stream, _ = side.answer_dial()
+        stream.dataReceived(framed(said_by("b")))
+    return stream
+
+
+@pytest.mark.parametrize("dialled", [True, False])
+def test_the_end_of_a_held_peer_is_told_once(side: Side, dialled: bool) -> None:
+    hang_up(held(side, dialled=dialled))
+    assert side.refused == []
+    fail_dial(side, ConnectionRefusedError())
+    assert side.refused == ["b"]
+    side.streams.hold("b")
+    fail_dial(side, ConnectionRefusedError())
+    assert side.refused == ["b"]
+    assert len(side.reactor.tcpClients) == 2 + dialled
+
+
+def test_a_held_peer_whose_stream_broke_has_another(side: Side) -> None:
+    hang_up(held(side, dialled=False))
+    stream, _ = side.answer_dial()
+    stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(7))))
+    assert side.refused == []
+    assert side.messages() == [("b", Fetch(7))]
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError()])
+def test_that_a_held_peer_was_never_reached_proves_nothing(side: Side, error: Exception) -> None:
+    side.streams.hold("b")
+    fail_dial(side, error)
+    assert side.refused == []
+    assert len(side.reactor.tcpClients) == 1
+
+
+def test_a_held_peer_may_lose_its_port_after_its_streams(side: Side) -> None:
+    hang_up(held(side, dialled=True))
+    hang_up(side.answer_dial()[0])
+    fail_dial(side, ConnectionRefusedError())
+    assert side.refused == ["b"]
+
+
+def test_whoever_hangs_up_without_a_greeting_is_not_dialled_for_ever(side: Side) -> None:
+    side.streams.hold("b")
+    for _ in range(HOLD_DIALS_MAX):
+        hang_up(side.answer_dial()[0])
+    assert len(side.reactor.tcpClients) == HOLD_DIALS_MAX
+    assert side.refused == []
+
+
+@pytest.mark.parametrize("other", ["c", None])
+def test_who_is_no_longer_held_may_end(side: Side, other: str | None) -> None:
+    stream = held(side, dialled=False)
+    side.greeted("c")
+    side.streams.hold(other)
+    hang_up(stream)
+    assert side.reactor.tcpClients == []
+
+
+def test_nobody_is_held_once_all_is_closed(side: Side) -> None:
+    stream = held(side, dialled=False)
+    side.streams.stop()
+    hang_up(stream)
+    assert side.reactor.tcpClients == []

@@ -1,0 +1,311 @@
+"""One node in trouble: bytes from strangers, a disk that fails or hangs, invariants that do not hold."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+
+from test.helpers.fakes import (
+    ONE,
+    THREE,
+    Bench,
+    Reactor,
+    Recorder,
+    RecordingStore,
+    RecordingTransport,
+    alone,
+    error_of,
+    logged,
+    outcome_of,
+    submit,
+)
+from test.helpers.fuzz import INPUTS, nothing_kept
+from test.helpers.wire_samples import spoil
+from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog, Slot
+from txpaxos.errors import ApplicationLost, NodeStopped, OutcomeUnknown, QueryFailed, StoreError
+from txpaxos.protocol import READYS_WAITING_MAX, PaxosProtocol
+from txpaxos.wire.codec import Codec
+
+LOW = Ballot(1, "a")
+
+# ------------------------------------------------------------------- strangers
+
+
+@pytest.mark.fuzz
+def test_bytes_from_strangers_change_nothing() -> None:
+    """Datagrams, random or nearly right: nothing is saved, sent or kept, and all are counted."""
+    bench = Bench("b")
+    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    bench.reactor.idle()
+    before, timers = bench.node.status(), len(bench.reactor.getDelayedCalls())
+    bench.forget()
+    rng, high = Random(8), Ballot(99, "a")
+    prepare = PrepareLog(high, 1)
+    near: list[tuple[bytes, tuple[str, int]]] = [
+        (Codec("other", "a", members="abc").encode(prepare), ("10.0.0.1", 4000)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.9", 4000)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.1", 4001)),
+        (Codec("test", "a", members="abc").encode(prepare), ("10.0.0.3", 4000)),
+        (Codec("test", "d", members="abc").encode(prepare), ("10.0.0.1", 4000)),
+        (Codec("test", "b", members="abc").encode(prepare), ("10.0.0.2", 4000)),
+    ]
+    good = Codec("test", "a", members="abc").encode(prepare)
+
+    def bombard() -> None:
+        for _ in range(INPUTS):
+            data, address = rng.choice(near)
+            match rng.randrange(3):
+                case 0:
+                    data = rng.randbytes(rng.randint(0, 1500))
+                case 1:
+                    data, address = spoil(rng, good), ("10.0.0.1", 4000)
+            if data != good or address != ("10.0.0.1", 4000):
+                bench.node.datagramReceived(data, address)
+
+    with nothing_kept():
+        bombard()
+    bench.reactor.idle()
+    after = bench.node.status()
+    assert after.replica == before.replica
+    assert after.applied_through == before.applied_through
+    assert set(after.counters) == {"bad datagram", "datagram of a stranger"}
+    assert sum(after.counters.values()) > 0.9 * INPUTS
+    assert bench.events == []  # no save, no datagram
+    assert len(bench.reactor.getDelayedCalls()) == timers
+
+
+def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
+    """It might promise again what it had promised to another. Nor is it after a restart of this node."""
+    bench = Bench("b", saved=[])
+    bench.node._acquaintances.meet("a", 5)
+    bench.hear("a", PrepareLog(LOW, 1), incarnation=5)
+    bench.reactor.idle()
+    story = [line for line in bench.story() if not line.startswith("Introduction")]
+    assert story == ["save(PeerMet)"], "what it says before that is on disk counts for nothing"
+    bench.forget()
+    bench.hear("a", PrepareLog(LOW, 1), incarnation=5)
+    bench.reactor.idle()
+    assert bench.story() == ["save(Promised)", "PromiseLog>a"]
+    for node in (bench, Bench("b", saved=bench.store.saved)):
+        node.forget()
+        again = [PrepareLog(Ballot(9, "a"), 1)] * 3
+        (event,) = logged(partial(node.hear, "a", *again, incarnation=6))
+        assert event["peer"] == "a"
+        node.reactor.idle()
+        assert {line.split(">")[0] for line in node.story()} <= {"Introduction"}  # It is told so, and nothing else.
+        assert node.node.counters["peer with another folder"] == 3
+        node.forget()
+        node.hear("a", PrepareLog(LOW, 1), incarnation=5)
+        node.reactor.idle()
+        assert node.story() == ["PromiseLog>a"]
+
+
+# -------------------------------------------------------------------- failures
+
+
+def test_a_failed_disk_is_told_once_and_in_one_line() -> None:
+    bench = alone()
+    bench.store.failing = True
+    waiting = [outcome_of(bench.node.submit(b"x")), outcome_of(bench.node.ask("king", b"Arthur"))]
+    (event,) = logged(bench.reactor.idle)
+    assert event["reason"] == "this store was told to fail; start the node again"
+    assert event.get("log_failure") is None  # no traceback: what to do about it stands in the line
+    (failure,) = bench.failures
+    assert failure.check(StoreError)
+    assert all(outcome[0].check(OutcomeUnknown) for outcome in waiting)
+    assert logged(lambda: bench.reactor.spend(10.0)) == []
+    assert bench.reactor.getDelayedCalls() == []
+
+
+def test_a_broken_invariant_is_told_with_its_traceback(
+    logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench("b")
+
+    def broken(*_: object) -> None:
+        raise BrokenInvariant("another value is chosen", 1)
+
+    def two_values_are_chosen() -> None:
+        monkeypatch.setattr(bench.node._replica.log, "accept", broken)
+        bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
+        bench.reactor.idle()
+
+    (event,) = logged(two_values_are_chosen)
+    assert event["log_failure"].check(BrokenInvariant)
+    assert bench.failures[0].check(BrokenInvariant)
+    assert bench.said() == []
+    logged_errors.clear()
+
+
+def test_an_error_in_the_timer_is_the_end(logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench("b")
+    monkeypatch.setattr(bench.node._replica, "tick", lambda now: [][0])
+    bench.reactor.spend(10.0)
+    assert bench.failures[0].check(IndexError)
+    assert bench.reactor.getDelayedCalls() == []
+    logged_errors.clear()
+
+
+def test_a_closed_port_is_the_end(logged_errors: list[dict[str, Any]]) -> None:
+    bench = alone()
+    bench.node.doStop()
+    (failure,) = bench.failures
+    assert "datagram port was closed" in failure.getErrorMessage()
+    assert bench.store.closes == 1
+    logged_errors.clear()
+
+
+def test_a_port_that_is_closed_after_stop_is_no_failure() -> None:
+    bench = alone()
+    bench.node.stop()
+    bench.node.doStop()
+    assert bench.failures == []
+
+
+def test_a_store_that_cannot_be_read_stops_the_start() -> None:
+    store = RecordingStore()
+    store.load()
+    with pytest.raises(StoreError, match="loaded once"):
+        PaxosProtocol(Reactor(), "a", ONE, store).makeConnection(RecordingTransport())
+
+
+def test_an_address_that_is_taken_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*args: Any) -> None:
+        raise CannotListenError("10.0.0.1", 4000, OSError("in use"))
+
+    reactor = Reactor()
+    monkeypatch.setattr(reactor, "listenTCP", taken)
+    with pytest.raises(CannotListenError):
+        PaxosProtocol(reactor, "a", THREE, RecordingStore()).makeConnection(RecordingTransport())
+
+
+def not_started() -> Any:
+    """A node that nobody has given a port yet."""
+    reactor = Reactor()
+    return Recorder(reactor, "a", ONE, RecordingStore(), monotonic=reactor.monotonic, rng=Random(1)), reactor
+
+
+def test_what_is_called_before_the_start_waits_for_it() -> None:
+    node, reactor = not_started()
+    outcomes = [
+        outcome_of(one)
+        for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"), node.read(b"q", "local"))
+    ]
+    node.ask("cancelled", b"x").addErrback(lambda _: None).cancel()
+    assert node.status().replica.role == "starting"
+    assert node.leader is None
+    reactor.spend(1.0)
+    assert outcomes == [[]] * 4
+    node.makeConnection(RecordingTransport())
+    reactor.spend(1.0)
+    assert outcomes[:2] == [["x@1"], [b"Arthur"]]
+    assert all(outcome[0].check(QueryFailed) for outcome in outcomes[2:])  # It has no query hook, and says so.
+    assert node.status().replica.role == "leader"
+    assert outcome_of(node.ask("cancelled")) != [b"x"]
+    node.stop()
+
+
+def test_what_is_called_before_a_start_that_never_comes_is_told() -> None:
+    node, _ = not_started()
+    outcomes = [outcome_of(one) for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"))]
+    node.stop()
+    outcomes += [outcome_of(one) for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"))]
+    assert all(outcome[0].check(NodeStopped) for outcome in outcomes)
+    assert node.status().replica.role == "starting"
+
+
+@pytest.mark.parametrize("error", [KeyError("no such room"), SystemExit(3)])
+def test_a_watcher_of_the_leader_that_raises_stops_nothing(
+    error: BaseException, logged_errors: list[dict[str, Any]]
+) -> None:
+    """All nodes see the same change, so it would end all of them."""
+    bench = Bench("b")
+    seen: list[str | None] = []
+
+    def watcher() -> None:
+        seen.append(bench.node.leader)
+        raise error
+
+    bench.node.watch_leader(watcher)
+    bench.node.watch_leader(lambda: seen.append("the next watcher"))
+    bench.hear("a", Heartbeat(LOW, 0, 1))
+    bench.reactor.idle()
+    assert seen == ["a", "the next watcher"]
+    assert bench.failures == []
+    (event,) = logged_errors
+    assert event["hook"] == "watcher"
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("part", ["_alarm", "_performer", "_network", "_compaction", "_session", "_reads"])
+def test_a_node_that_cannot_stop_in_order_gives_up_all_the_same(part: str, logged_errors: list[dict[str, Any]]) -> None:
+    """An application has overwritten what the node needs. No process stays behind that says it gave up and runs on."""
+    bench = alone()
+    waiting = outcome_of(bench.node.ask("other", None)) if part != "_session" else []
+    setattr(bench.node, part, {})
+    bench.node.doStop()
+    assert len(bench.failures) == 1
+    assert bench.store.closes == 1
+    assert waiting != [[]]
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(error: BaseException) -> None:
+    class Fails(Recorder):
+        def apply(self, slot: Slot, command: bytes) -> object:
+            if command == b"fails" and bench.node is self:
+                raise error
+            return super().apply(slot, command)
+
+    bench = alone(application=Fails)
+    assert submit(bench, b"x") == ["x@1"]
+    bench.node.submit(b"fails").addErrback(lambda _: None)
+    (event,) = logged(bench.reactor.idle)
+    assert "start the node again" in event["reason"]
+    assert event.get("log_failure") is None
+    assert bench.failures[0].check(ApplicationLost)
+    again = Bench("a", ONE, saved=bench.store.saved)
+    again.reactor.idle()
+    assert [command for _, command in again.node.applied] == [b"x", b"fails"]
+    again.node.stop()
+
+
+def test_a_hanging_disk_keeps_no_more_than_it_must() -> None:
+    bench = Bench("b")
+    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    bench.store.slow = True
+    bench.reactor.idle()
+    for _ in range(READYS_WAITING_MAX + 1000):
+        bench.hear("a", Heartbeat(LOW, 0, 1))
+    assert bench.node.counters["dropped while the disk was busy"] >= 1000
+    assert bench.node._performer.waiting == READYS_WAITING_MAX + 1
+    bench.store.slow = False
+    bench.store.finish()
+    bench.hear("a", AcceptSlot(LOW, 2, b"", 0))
+    bench.reactor.idle()
+    assert bench.story()[-1] == "AcceptedSlot>a"
+
+
+def test_a_slow_disk_leaves_the_processor_alone() -> None:
+    """What is to be forwarded rests on nothing, and is gone at once; the timer must not ask again and again."""
+    bench = Bench("b")
+    bench.hear("a", Heartbeat(LOW, 0, 1))
+    bench.reactor.idle()
+    bench.store.slow = True
+    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    bench.reactor.idle()
+    waiting = bench.node.submit(b"x")
+    bench.hear("a", Fetch(1))
+    bench.reactor.turn(100)
+    assert bench.story().count("Forward>a") == 1
+    assert bench.node._performer.waiting < 10
+    assert len(bench.reactor.getDelayedCalls()) == 1  # the alarm
+    bench.store.finish()
+    bench.node.stop()
+    assert isinstance(error_of(waiting), OutcomeUnknown)

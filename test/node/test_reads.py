@@ -1,0 +1,435 @@
+"""Queries that wait: for a read point, for the log to be applied, and for the hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+import txpaxos.node.reads
+from test.helpers.fakes import Together, alone, error_of, outcome_of, submit
+from test.helpers.joined import Joined
+from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed, ValueTooLarge
+from txpaxos.node.applier import Applier
+from txpaxos.node.reads import Reads
+from txpaxos.node.submissions import CommandLimits
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.reading import Consistency, Reading
+
+
+class Desk:
+    """Reads whose read points and applied log the test gives.
+
+    :ivar questions: how many read points were asked for.
+    """
+
+    def __init__(self, query: Callable[[bytes], object] | None = None) -> None:
+        self.applier = Applier(lambda slot, payload: None)
+        self.asked: list[bytes] = []
+        self.questions = 0
+        self.reads = Reads(self.applier, query or self._query, self._ask)
+        self.reads.start()
+
+    def _query(self, query: bytes) -> object:
+        self.asked.append(query)
+        return query.decode()
+
+    def _ask(self) -> int:
+        self.questions += 1
+        return 100 + self.questions
+
+    def read(self, query: bytes = b"q") -> list[Any]:
+        return outcome_of(self.reads.read(query, "linearizable"))
+
+    def point(self, slot: int) -> None:
+        """The question that is out is answered."""
+        self.reads.read_from(100 + self.questions, slot)
+
+    def apply(self, through: int) -> None:
+        self.applier.applied_through = through
+        self.reads.applied()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_waits_for_the_read_point_and_then_for_the_log(desk: Desk) -> None:
+    outcome = desk.read()
+    desk.apply(4)
+    assert (outcome, desk.asked, desk.questions) == ([], [], 1)
+    desk.point(6)
+    desk.apply(5)
+    assert (outcome, desk.asked) == ([], [])
+    desk.apply(7)
+    assert outcome == [Reading("q", 7)]
+    assert desk.asked == [b"q"]
+    assert len(desk.reads) == 0
+
+
+def test_a_point_that_is_applied_already_is_answered_at_once(desk: Desk) -> None:
+    desk.apply(9)
+    outcome = desk.read()
+    desk.point(6)
+    assert outcome == [Reading("q", 9)]
+
+
+def test_who_comes_later_shares_the_next_question(desk: Desk) -> None:
+    """The one that is out was asked before: it does not cover what was acknowledged since."""
+    first = desk.read(b"1")
+    later = [desk.read(b"%d" % number) for number in (2, 3, 4)]
+    assert desk.questions == 1
+    desk.apply(5)
+    desk.point(5)
+    assert first == [Reading("1", 5)]
+    assert later == [[], [], []]
+    assert desk.questions == 2
+    desk.point(6)
+    assert desk.questions == 2, "nobody is left to ask for"
+    desk.apply(6)
+    assert later == [[Reading("2", 6)], [Reading("3", 6)], [Reading("4", 6)]]
+
+
+def test_points_are_waited_for_in_their_order(desk: Desk) -> None:
+    outcomes = []
+    for slot in (3, 5, 5):
+        outcomes.append(desk.read())
+        desk.point(slot)
+    assert len(desk.reads) == 3
+    desk.apply(4)
+    assert outcomes == [[Reading("q", 4)], [], []]
+    desk.apply(5)
+    assert outcomes[1:] == [[Reading("q", 5)], [Reading("q", 5)]]
+
+
+def test_a_local_read_waits_for_nothing(desk: Desk) -> None:
+    desk.apply(2)
+    assert outcome_of(desk.reads.read(b"q", "local")) == [Reading("q", 2)]
+    assert desk.questions == 0
+
+
+def test_a_hook_may_take_its_time() -> None:
+    later: Deferred[str] = Deferred()
+    desk = Desk(lambda query: later)
+    desk.apply(2)
+    outcome = outcome_of(desk.reads.read(b"q", "local"))
+    assert len(desk.reads) == 1
+    desk.apply(3)
+    later.callback("done")
+    assert outcome == [Reading("done", 2)]
+    assert len(desk.reads) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ValueError("no"), QueryFailed, "ValueError: no"),
+        (Overloaded("too many watchers"), Overloaded, "too many watchers"),
+    ],
+)
+def test_a_hook_that_raises(error: Exception, kind: type[PaxosError], words: str) -> None:
+    def raises(query: bytes) -> object:
+        raise error
+
+    found = error_of(Desk(raises).reads.read(b"q", "local"))
+    assert type(found) is kind
+    assert str(found) == words
+
+
+def test_a_hook_whose_answer_fails_later() -> None:
+    later: Deferred[str] = Deferred()
+    outcome: list[Any] = outcome_of(Desk(lambda query: later).reads.read(b"q", "local"))
+    later.errback(KeyError("k"))
+    assert str(outcome[0].value) == "KeyError: 'k'"
+    assert outcome[0].check(QueryFailed)
+
+
+def test_too_many_are_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.node.reads, "WAITING_MAX", 3)
+    later: Deferred[str] = Deferred()
+    desk.reads._query = lambda query: later
+    desk.read()
+    desk.point(9)
+    desk.read()
+    outcome_of(desk.reads.read(b"q", "local"))
+    both: tuple[Consistency, ...] = ("linearizable", "local")
+    for consistency in both:
+        assert isinstance(error_of(desk.reads.read(b"q", consistency)), Overloaded)
+    assert len(desk.reads) == 3
+    desk.reads.close(NodeStopped("over"))
+    assert desk.read() == []
+
+
+class TestBytes:
+    """Of the queries that wait, wherever they are in their course."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(txpaxos.node.reads, "WAITING_BYTES_MAX", 10)
+
+    @pytest.mark.parametrize("consistency", ["linearizable", "local"])
+    def test_too_many_are_refused_at_once(self, consistency: Consistency) -> None:
+        later: Deferred[str] = Deferred()
+        desk = Desk(lambda query: later)
+        desk.read(b"open")
+        desk.point(0)
+        desk.read(b"two")
+        desk.point(1)
+        desk.read(b"3")
+        desk.read(b"4")
+        error = error_of(desk.reads.read(b"xx", consistency))
+        assert isinstance(error, Overloaded)
+        assert str(error) == "4 queries wait already; try again later"
+        assert len(desk.reads) == 4
+        assert not desk.reads.read(b"x", consistency).called
+
+    def test_one_that_is_answered_makes_room(self, desk: Desk) -> None:
+        for number in range(5):
+            outcome = desk.read(b"9 bytes  ")
+            assert isinstance(error_of(desk.reads.read(b"xx", "local")), Overloaded)
+            desk.point(number)
+            desk.apply(number)
+            assert outcome == [Reading("9 bytes  ", number)]
+
+    @pytest.mark.parametrize("course", ["asked", "next", "pointed", "open"])
+    def test_one_that_is_cancelled_makes_room(self, course: str) -> None:
+        later: Deferred[str] = Deferred()
+        desk = Desk(lambda query: later)
+        if course == "next":
+            desk.read(b"")
+        waiting = desk.reads.read(b"10 bytes  ", "local" if course == "open" else "linearizable")
+        if course == "pointed":
+            desk.point(5)
+        for _ in range(2):
+            assert isinstance(error_of(desk.reads.read(b"x", "local")), Overloaded)
+            waiting.cancel()
+            waiting.addErrback(lambda _: None)
+            waiting = desk.reads.read(b"10 bytes  ", "linearizable")
+
+    def test_closing_forgets_them(self, desk: Desk) -> None:
+        desk.read(b"5 b  ")
+        desk.point(9)
+        desk.read(b"5 b  ")
+        desk.reads.close(NodeStopped("over"))
+        assert desk.reads._waiting_bytes == 0
+
+
+class TestCancel:
+    @pytest.mark.parametrize("when", ["asked", "next", "pointed"])
+    def test_whoever_waits_may_cancel(self, desk: Desk, when: str) -> None:
+        if when == "next":
+            other = desk.read(b"other")
+        waiting = desk.reads.read(b"q", "linearizable")
+        if when == "pointed":
+            desk.point(5)
+        waiting.cancel()
+        assert isinstance(error_of(waiting), CancelledError)
+        if when != "pointed":
+            desk.point(5)
+        desk.apply(5)
+        assert desk.asked == ([b"other"] if when == "next" else [])
+        assert len(desk.reads) == 0
+        if when == "next":
+            assert other == [Reading("other", 5)]
+        assert desk.read() == []
+
+    def test_the_hook_is_told(self) -> None:
+        cancelled: list[object] = []
+        later: Deferred[str] = Deferred(cancelled.append)
+        reads = Desk(lambda query: later).reads
+        waiting = reads.read(b"q", "local")
+        waiting.cancel()
+        assert cancelled == [later]
+        assert isinstance(error_of(waiting), CancelledError)
+        assert len(reads) == 0
+
+    def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, desk: Desk) -> None:
+        desk.read(b"1")
+        both = [desk.reads.read(b"%d" % number, "linearizable") for number in (2, 3)]
+        both[0].addCallback(lambda _: both[1].cancel())
+        desk.point(5)
+        desk.point(5)
+        desk.apply(5)
+        assert isinstance(error_of(both[1]), CancelledError)
+        assert desk.asked == [b"1", b"2"]
+        assert len(desk.reads) == 0
+
+
+class TestClose:
+    def test_nobody_is_left_waiting(self) -> None:
+        cancelled: list[object] = []
+        later: Deferred[str] = Deferred(cancelled.append)
+        desk = Desk(lambda query: later)
+        pointed = desk.read()
+        desk.point(9)
+        asked = desk.read()
+        waiting = desk.read()
+        opened: list[Any] = outcome_of(desk.reads.read(b"q", "local"))
+        desk.reads.close(NodeStopped("over"))
+        outcome: list[Any]
+        for outcome in (pointed, asked, waiting, opened):
+            (failure,) = outcome
+            assert failure.check(NodeStopped)
+        assert cancelled == [later]
+        assert len(desk.reads) == 0
+
+    def test_whoever_hears_of_it_may_cancel_another(self, desk: Desk) -> None:
+        both = [desk.reads.read(b"q", "linearizable") for _ in range(2)]
+        both[0].addErrback(lambda _: both[1].cancel())
+        both[1].addErrback(lambda _: both[0].cancel())
+        desk.reads.close(NodeStopped("over"))
+        assert all(one.called for one in both)
+
+    def test_whoever_hears_an_answer_may_close(self, desk: Desk) -> None:
+        """An application that stops its node at what it reads."""
+        desk.read()
+        both = [desk.reads.read(b"q", "linearizable") for _ in range(2)]
+        outcomes: list[list[Any]] = [outcome_of(one) for one in both]
+        desk.point(3)
+        both[0].addCallback(lambda _: desk.reads.close(NodeStopped("over")))
+        desk.point(5)
+        desk.apply(5)
+        assert outcomes[0] == [Reading("q", 5)]
+        assert outcomes[1][0].check(NodeStopped)
+
+
+# --------------------------------------------------------------- on real nodes
+
+
+class Shelf(PaxosProtocol):
+    """Keeps what it was told last."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept = b""
+
+    def apply(self, slot: int, command: bytes) -> object:
+        self.kept = command
+        return slot
+
+    def query(self, query: bytes) -> object:
+        return self.kept
+
+
+@pytest.fixture
+def together() -> Together:
+    together = Joined(application=Shelf)
+    together.lead()
+    return together
+
+
+def test_every_node_sees_what_was_acknowledged(together: Together) -> None:
+    for number in range(10):
+        together.wait(together.lead().submit(b"%d" % number))
+        for node in together.nodes.values():
+            reading = together.wait(node.read(b""))
+            assert reading.result == b"%d" % number
+            assert reading.slot == node.applied_through
+
+
+def test_two_round_trips_and_no_more(together: Together) -> None:
+    """At the leader one: a heartbeat and its answer. Elsewhere one more, to the leader."""
+    together.wait(together.lead().submit(b"x"))
+    together.reactor.spend(0.01)
+    for node, seconds in ((together.lead(), 0.0015), (together.followers()[0], 0.0025)):
+        began = together.reactor.seconds()
+        together.wait(node.read(b""))
+        assert together.reactor.seconds() - began < seconds
+
+
+def test_a_read_takes_no_slot_and_saves_nothing(together: Together) -> None:
+    leader = together.lead()
+    together.wait(leader.submit(b"x"))
+    together.reactor.spend(0.5)
+    saves = {node: len(store.saves) for node, store in together.stores.items()}
+    slot = leader.applied_through
+    for node in together.nodes.values():
+        together.wait(node.read(b""))
+    assert leader.applied_through == slot
+    assert {node: len(store.saves) for node, store in together.stores.items()} == saves
+
+
+def test_a_leader_cut_off_answers_no_read_and_then_one_that_is_not_old(together: Together) -> None:
+    old = together.lead()
+    together.wait(old.submit(b"before"))
+    together.cut_off(old.node)
+    waiting: list[Any] = outcome_of(old.read(b""))
+    local: list[Any] = outcome_of(old.read(b"", "local"))
+    assert local[0].result == b"before"
+    new = together.lead_of_the_rest(old)
+    together.wait(new.submit(b"after"))
+    together.reactor.spend(5.0)
+    assert waiting == []
+    assert together.wait(old.read(b"", "local")).result == b"before"
+    together.cut.clear()
+    assert together.reactor.spend(10.0, lambda: waiting)
+    assert waiting[0].result == b"after"
+
+
+def test_a_read_outlives_the_leader_that_it_asked(together: Together) -> None:
+    leader, follower = together.lead(), together.followers()[0]
+    together.wait(leader.submit(b"x"))
+    outcome: list[Any] = outcome_of(follower.read(b""))
+    together.reactor.spend(0.0002)
+    together.kill(leader.node)
+    assert together.reactor.spend(10.0, lambda: outcome)
+    assert outcome[0].result == b"x"
+
+
+def test_no_quorum_no_answer_until_it_is_cancelled(together: Together) -> None:
+    for follower in together.followers():
+        together.kill(follower.node)
+    (node,) = together.nodes.values()
+    waiting = node.read(b"")
+    together.reactor.spend(10.0)
+    assert not waiting.called
+    waiting.cancel()
+    assert isinstance(error_of(waiting), CancelledError)
+
+
+def test_a_node_by_itself_answers_itself() -> None:
+    bench = alone(application=Shelf)
+    submit(bench, b"x")
+    outcome: list[Any] = outcome_of(bench.node.read(b""))
+    bench.reactor.idle()
+    assert [reading.result for reading in outcome] == [b"x"]
+
+
+def test_a_node_that_does_not_run_answers_no_read() -> None:
+    bench = alone(application=Shelf)
+    waiting = bench.node.read(b"")
+    bench.node.stop()
+    assert isinstance(error_of(waiting), NodeStopped)
+    assert isinstance(error_of(bench.node.read(b"")), NodeStopped)
+
+
+def test_a_query_that_is_too_big_is_refused() -> None:
+    bench = alone(application=Shelf, command_limits=CommandLimits(command_bytes_max=10))
+    error = error_of(bench.node.read(bytes(11), "local"))
+    assert isinstance(error, ValueTooLarge)
+    assert str(error) == "the query has 11 bytes and may have 10"
+    assert outcome_of(bench.node.read(bytes(10), "local")) == [Reading(b"", bench.node.applied_through)]
+
+
+def test_an_application_without_the_hook_says_so() -> None:
+    bench = alone()
+    error = error_of(bench.node.read(b"q", "local"))
+    assert isinstance(error, QueryFailed)
+    assert "it has no query hook" in str(error)
+
+
+@pytest.mark.parametrize("consistency", ["linearizable", "local"])
+def test_what_is_asked_before_the_start_waits_for_it(desk: Desk, consistency: Consistency) -> None:
+    desk.reads = Reads(desk.applier, desk._query, desk._ask)
+    answer = outcome_of(desk.reads.read(b"early", consistency))
+    desk.reads.read(b"cancelled", consistency).addErrback(lambda _: None).cancel()
+    desk.reads.applied()  # The log is applied again before there is a network to ask.
+    assert (answer, desk.asked, desk.questions) == ([], [], 0)
+    desk.reads.start()
+    if consistency == "linearizable":
+        desk.point(0)
+    assert answer == [Reading("early", 0)]
+    assert desk.asked == [b"early"]

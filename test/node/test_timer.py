@@ -1,0 +1,115 @@
+"""The alarm rings at the earliest time that it was given, and a node keeps its time when the wall clock steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from test.helpers.fakes import Bench, Reactor, Together
+from txpaxos.clock import WATCH_SECONDS, monotonic_clock
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import AboutSubject
+from txpaxos.node.timer import Alarm
+
+HOUR = 3600.0
+approx = partial(pytest.approx, abs=1e-4)
+
+
+class Bell:
+    """An alarm and when it rang, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.rung: list[float] = []
+        self.alarm = Alarm(monotonic_clock(self.reactor), lambda: self.rung.append(self.reactor.monotonic()))
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+def test_rings_once_when_it_is_time(bell: Bell) -> None:
+    bell.alarm.ring_by(2.0)
+    bell.reactor.spend(1.9)
+    assert bell.rung == []
+    bell.reactor.spend(100.0)
+    assert bell.rung == approx([2.0])
+
+
+def test_the_earliest_time_counts(bell: Bell) -> None:
+    for ring_at in (5.0, 2.0, 3.0, 3.0):
+        bell.alarm.ring_by(ring_at)
+    bell.reactor.spend(100.0)
+    assert bell.rung == approx([2.0])
+
+
+def test_set_again_after_it_rang(bell: Bell) -> None:
+    bell.alarm.ring_by(1.0)
+    bell.reactor.spend(1.0)
+    bell.alarm.ring_by(4.0)
+    bell.reactor.spend(100.0)
+    assert bell.rung == approx([1.0, 4.0])
+
+
+def test_a_time_that_has_passed_rings_in_the_next_turn(bell: Bell) -> None:
+    bell.reactor.spend(10.0)
+    bell.alarm.ring_by(3.0)
+    assert bell.rung == []
+    bell.reactor.turn()
+    assert bell.rung == approx([10.0])
+
+
+def test_a_cancelled_alarm_does_not_ring(bell: Bell) -> None:
+    bell.alarm.cancel()
+    bell.alarm.ring_by(1.0)
+    bell.alarm.cancel()
+    bell.alarm.cancel()
+    bell.reactor.spend(100.0)
+    assert bell.rung == []
+
+
+# ---------------------------------------------------------------- a whole node
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+def test_a_node_goes_on_after_a_step(step: float) -> None:
+    """Though nothing is under way and nothing arrives, it looks for a leader in its time."""
+    bench = Bench("b")
+    bench.reactor.spend(0.1)
+    bench.reactor.step(step)
+    bench.forget()
+    bench.reactor.spend(0.15)
+    assert bench.story() == []
+    bench.reactor.spend(0.4 + WATCH_SECONDS)
+    assert "Canvass>a" in bench.story()
+    bench.node.stop()
+
+
+def test_a_node_that_asks_after_a_step_goes_on() -> None:
+    bench = Bench("b", timing=Timing(retry_seconds=1.0))
+    answer = bench.node.ask("king", b"x")
+    bench.reactor.spend(0.6)
+    bench.reactor.step(-HOUR)
+    bench.forget()
+    bench.reactor.spend(0.7)
+    asked = [message.subject for _, message in bench.said() if isinstance(message, AboutSubject)]
+    assert asked.count("king") == 2  # the question is asked again, of both peers
+    answer.addErrback(lambda _: None)
+    bench.node.stop()
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+def test_the_clocks_of_a_whole_idle_cluster_step(step: float) -> None:
+    """Nothing is under way but heartbeats, so only the nodes' own timers can keep the leader's place."""
+    together = Together()
+    leader = together.lead()
+    together.reactor.step(step)
+    together.reactor.spend(WATCH_SECONDS + 0.02)
+    sent = len(together.sent)
+    together.reactor.spend(1.0)
+    assert together.lead() is leader
+    assert len(together.sent) - sent > 10
+    for node in together.nodes.values():
+        node.stop()

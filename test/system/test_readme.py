@@ -1,0 +1,306 @@
+"""What README.rst and docs/ say is so: their code is the code, their commands run, their tables leave nothing out."""
+
+from __future__ import annotations
+
+import copy
+import doctest
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
+
+from test.helpers.cli_nodes import TXPAXOS
+from test.helpers.fakes import free_ports
+from txpaxos import cli, errors
+from txpaxos.application import Application
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core import messages
+from txpaxos.tap import Options
+from txpaxos.wire import peer_messages
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.rst").read_text()
+OPERATIONS = (ROOT / "docs/operations.rst").read_text()
+PAGES = sorted([ROOT / "README.rst", ROOT / "CHANGELOG.rst", *(ROOT / "docs").glob("*.rst")])
+SOURCE = "".join(
+    file.read_text() for file in sorted((ROOT / "txpaxos").rglob("*.py")) if not {"cli", "testing"} & {*file.parts}
+)
+"""All that runs in a node."""
+
+SENDER_UNTOLD = {"Challenge", "ChosenValues", "Finding", "Hello", "Inquiry", "Proof", "SnapshotPart", "Truncated"}
+"""Messages whose docstrings do not tell who sends them: answers, but for the first on a stream."""
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of one language, without their indentation."""
+    pattern = rf"^\.\. code-block:: {language}\n\n((?:(?: {{3}}.*)?\n)+)"
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in re.findall(pattern, text + "\n", re.MULTILINE)]
+
+
+def section(text: str, title: str) -> str:
+    """What stands under a title, up to the next one."""
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=^[^\n]+\n-{{3,}}\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def tables(text: str) -> Iterator[list[list[str]]]:
+    """The rows of each simple table, but its head. What stands below an empty first cell belongs to the row above."""
+    for bar, body in re.findall(r"^(=+(?: +=+)+)\n(?:(?:.+\n)+?\1\n)?((?:.+\n)+?)\1$", text, re.MULTILINE):
+        columns = [found.span() for found in re.finditer("=+", bar)]
+        columns[-1] = columns[-1][0], 1000
+        rows: list[list[str]] = []
+        for line in body.splitlines():
+            cells = [line[start:end].strip() for start, end in columns]
+            if cells[0]:
+                rows.append(cells)
+            else:
+                rows[-1] = [" ".join(filter(None, pair)) for pair in zip(rows[-1], cells, strict=True)]
+        yield rows
+
+
+def keys(text: str) -> set[str]:
+    """The first cells of all tables, without their quotes."""
+    return {row[0].strip("`") for rows in tables(text) for row in rows}
+
+
+def commands() -> list[str]:
+    """Every command line of every page, once."""
+    lines = (line for page in PAGES for block in blocks(page.read_text(), "console") for line in block.splitlines())
+    found = list(dict.fromkeys(lines))
+    assert all(line.startswith("$ ") for line in found), found
+    return [line.removeprefix("$ ") for line in found]
+
+
+# ------------------------------------------------------------------------ code
+
+
+def test_counter_is_the_example() -> None:
+    counter = (ROOT / "examples/counter.py").read_text()
+    assert counter in blocks(README, "python")
+    assert len(counter.splitlines()) == 18  # as its title says
+
+
+def test_cluster_file_is_the_example() -> None:
+    (toml,) = blocks(README, "toml")
+    assert toml == (ROOT / "examples/cluster.toml").read_text()
+    assert Cluster.parse(toml) == Cluster.load(ROOT / "examples/cluster.toml")
+    assert list(Cluster.parse(toml).members) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_compiles(page: Path) -> None:
+    for number, block in enumerate(blocks(page.read_text(), "python")):
+        if page.name != "paxos.rst":  # whose blocks are pieces
+            compile(block, f"{page.name}, block {number}", "exec")
+
+
+def test_pieces_of_source_are_the_source() -> None:
+    pieces = blocks((ROOT / "docs/paxos.rst").read_text(), "python")
+    source = textwrap.dedent((ROOT / "txpaxos/core/essential.py").read_text())
+    lines = [line.strip() for line in source.splitlines()]
+    assert len(pieces) >= 4
+    for piece in pieces:
+        wanted = [line.strip() for line in piece.splitlines()]
+        assert any(lines[start : start + len(wanted)] == wanted for start in range(len(lines))), piece
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sessions_print_what_they_show(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.failed == 0
+    assert (result.attempted > 0) == (page.name == "paxos.rst")
+
+
+# -------------------------------------------------------------------- commands
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_exists(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    match program:
+        case "make":
+            makefile = (ROOT / "Makefile").read_text()
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments)
+        case "txpaxos":
+            check_txpaxos(*arguments)
+        case "twistd":
+            at = arguments.index("paxos")
+            ServerOptions().parseOptions(arguments[: at + 1])
+            check_options_of_paxos(arguments[at + 1 :])
+        case "python" if arguments[0] == "-m":
+            sample = ["txpaxos.testing.linearizability.sample", "--operations", "1000", "--output", "history.jsonl"]
+            assert arguments[1:] in (["pytest", "test"], ["pip", "install", "--editable", ".[test]"], sample)
+        case "python":
+            assert (ROOT / arguments[0]).is_file()
+        case _:
+            pytest.fail(f"{program}: what is that?")
+
+
+def test_a_history_is_made_and_checked_as_the_page_says(tmp_path: Path) -> None:
+    for command in commands():
+        if "history.jsonl" in command:
+            program, *arguments = shlex.split(command)
+            start = [sys.executable] if program == "python" else TXPAXOS
+            done = subprocess.run([*start, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith("linearizable: 1000 operations")
+
+
+def check_txpaxos(name: str, *arguments: str) -> None:
+    """There is such a command, and it takes these arguments. Nothing is read, looked up or run for them."""
+    command = copy.copy(cli.main.commands[name])
+    command.params = [copy.copy(parameter) for parameter in command.params]
+    for parameter in command.params:
+        parameter.callback = None
+    command.make_context(name, list(arguments))
+
+
+def check_options_of_paxos(arguments: list[str]) -> None:
+    """``twistd paxos`` has the options given, and takes nothing else."""
+    options = Options()
+    options.postOptions = lambda: None  # type: ignore[method-assign]  # which opens files
+    options.parseOptions(arguments)
+
+
+def test_files_that_pages_link_to_are_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"`[^`]+ <([^>`]+)>`_", page.read_text()):
+            assert (page.parent / target).is_file(), f"{page.name}: {target}"
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def message_classes() -> dict[str, str]:
+    """The name of each message that nodes send each other, and its docstring on one line, without quotes."""
+    modules = (messages, peer_messages)
+    return {
+        name: re.sub(r"\s+", " ", cls.__doc__ or "").replace("``", "").lower()
+        for module in modules
+        for name, cls in inspect.getmembers(module, inspect.isclass)
+        if attrs.has(cls) and cls.__module__ in {one.__name__ for one in modules}
+    }
+
+
+def test_every_message_has_a_row() -> None:
+    assert keys(section(README, "Messages")) == message_classes().keys()
+
+
+def test_rows_say_what_the_messages_say() -> None:
+    (rows,) = tables(section(README, "Messages"))
+    described = message_classes()
+    for name, sender, receiver, _, saved in rows:
+        says = described[name.strip("`")]
+        if name.strip("`") == "AboutSubject":
+            assert {sender, receiver, saved} == {"as inside"}
+            continue
+        assert saved.startswith("yes: ") == ("disk first" in says), name
+        assert saved.startswith("yes: ") or saved == "no"
+        if name.strip("`") not in SENDER_UNTOLD:
+            assert re.search(rf"\b(an?|the) {sender},? to {receiver}\b", says, re.IGNORECASE), name
+
+
+def test_every_file_of_the_source_is_in_the_reading_order() -> None:
+    listed = keys((ROOT / "docs" / "source.rst").read_text())
+    package = ROOT / "txpaxos"
+    assert {name for name in listed if not (package / name).exists()} == set()
+    for file in package.rglob("*.py"):
+        name = str(file.relative_to(package))
+        is_door = file.name in ("__init__.py", "__main__.py")
+        assert is_door or name in listed or f"{name.split('/')[0]}/" in listed, name
+
+
+def test_every_error_and_hook_is_described() -> None:
+    described = section(README, "Submit, read and ask")
+    raised = {name for name, cls in inspect.getmembers(errors, inspect.isclass) if cls is not errors.PaxosError}
+    inside = {"CodecError", "ApplicationLost", "OtherMembers", "UnknownVersion"}  # These never leave the node.
+    assert {name for name in raised if f"``{name}``" not in described} == inside
+    hooks = section(README, "The hooks")
+    named = {name for line in re.findall(r"^``.*``$", hooks, re.MULTILINE) for name in re.findall(r"``(\w+)", line)}
+    assert named == {name for name in vars(Application) if not name.startswith("_")}
+
+
+def test_every_option_is_described() -> None:
+    options = {f"--{option.rstrip('=')}" for option in Options().longOpt}
+    assert keys(section(OPERATIONS, "Start")) == options - {"--help", "--version"}
+
+
+def test_every_count_is_described() -> None:
+    counted = set(re.findall(r'(?:counters|dropped)\["([^"]+)"\]', SOURCE))
+    counted |= {f"... {what}" for what in re.findall(r'counters\[f"\{[^}]*\} ([^"]+)"\]', SOURCE)}
+    assert keys(section(OPERATIONS, "Status")) == counted
+
+
+def test_errors_at_start_are_those_of_the_source() -> None:
+    described = keys(section(OPERATIONS, "When it does not start"))
+    assert len(described) >= 15
+    assert {line for line in described if line not in SOURCE} == set()
+
+
+def test_log_lines_are_those_of_the_source() -> None:
+    lines = re.findall(r"^\* (``.*``):", section(OPERATIONS, "Logs"), re.MULTILINE)
+    said = [text for line in lines for text in re.findall("``([^`]+)``", line)]
+    assert len(said) >= 6
+    assert {text for text in said if text not in SOURCE} == set()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
+    """The programs in operations.rst are some."""
+    program = blocks(section(OPERATIONS, "In a reactor of your own"), "python")[number]
+    ask = f'{["service.protocol", "node"][number]}.submit(b"+5").addCallback(print)'
+    program = program.replace("reactor.run()", f"{ask}.addBoth(lambda _: reactor.stop())\nreactor.run()")
+    member = Member(*(Address("127.0.0.1", port) for port in free_ports(2)))
+    (tmp_path / "cluster.toml").write_text(Cluster("own", {"a": member}).dumps())
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("5\n", "")
+
+
+# ---------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("txpaxos.node.submissions:CommandLimits().command_bytes_max", "has at most 16 MiB"),
+        ("txpaxos.node.submissions:CommandLimits().waiting_bytes_max", "have at most 128 MiB"),
+        ("txpaxos.node.reads:WAITING_BYTES_MAX", "have at most 128 MiB"),
+        ("txpaxos.client.client:WAITING_BYTES_MAX", "have at most 128 MiB"),
+        ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "up to 16 MiB"),
+        ("txpaxos.node.sessions:KEPT_BYTES_MAX", "are kept up to 256 MiB"),
+        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "at most 512 bytes"),
+        ("txpaxos.wire.frames:DATAGRAM_BYTES_MAX", "up to 1,400 bytes"),
+        ("txpaxos.node.sessions:SESSIONS_MAX", "65,536 are remembered"),
+        ("txpaxos.storage.journal:SEGMENT_BYTES", "files of 64 MiB"),
+    ],
+)
+def test_limits_are_those_of_the_source(limit: str, said: str) -> None:
+    module, expression = limit.split(":")
+    value = eval(expression, dict(vars(__import__(module, fromlist=["_"]))))
+    (number, unit) = re.findall(r"([\d,]+)(?: (MiB))?", said)[0]
+    assert value == int(number.replace(",", "")) * (2**20 if unit else 1)
+    assert said in re.sub(r"\s+", " ", README)
+
+
+def test_pages_mention_no_module_that_is_not_there() -> None:
+    """``txpaxos/x/y.py`` and ``test/y.py`` in any page."""
+    for page in PAGES:
+        for path in re.findall(r"``((?:txpaxos|test|examples)/[\w/.]+)``", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_help_lists_the_commands() -> None:
+    shown = subprocess.run([*TXPAXOS, "--help"], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    used = {command.split()[1] for command in commands() if command.startswith("txpaxos ")}
+    assert used == set(cli.main.commands)
+    assert {name for name in used if not re.search(rf"^  {name} ", shown.stdout, re.MULTILINE)} == set()

@@ -1,0 +1,109 @@
+"""The rules that simulated clusters are held to: what they forbid, and what they must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from txpaxos.core.limits import Limits
+from txpaxos.core.messages import AboutSubject, Accept, AcceptSlot, Ballot, Message, NodeId, Proposal
+from txpaxos.core.ready import DecreeState, Envelope, Promised, Ready, Record, SubjectState, Voted, Voter
+from txpaxos.testing.checkers.checker import Checker, Violation
+
+NAMES = ("a", "b", "c", "d", "e")
+LOWER, HIGHER = Ballot(1, "a"), Ballot(2, "b")
+
+
+class Cluster:
+    """Five voters, as their checker sees them."""
+
+    def __init__(self) -> None:
+        self.checker = Checker(NAMES)
+        for name in NAMES:
+            self.checker.saved(name, [Voter(NAMES)])
+
+    def save(self, names: str, *records: Record) -> None:
+        """The nodes ``names`` save ``records``."""
+        for name in names:
+            self.checker.saved(name, records)
+
+    def send(self, node: NodeId, message: Message) -> None:
+        """``node`` sends ``message`` to all."""
+        self.checker.performed(node, Ready(send=(Envelope(NAMES, message),)), Limits())
+
+
+def promised(ballot: Ballot) -> SubjectState:
+    return SubjectState("colour", DecreeState(promised=ballot))
+
+
+def voted(ballot: Ballot, value: bytes) -> SubjectState:
+    return SubjectState("colour", DecreeState(ballot, Proposal(ballot, value)))
+
+
+class TestProposalAgainstWhatMayBeChosen:
+    """Of five nodes one has voted in the lower ballot. It takes three that have promised more to go against it."""
+
+    RULE = "no proposal against what may be chosen"
+
+    @pytest.fixture
+    def cluster(self) -> Cluster:
+        cluster = Cluster()
+        cluster.save("abcde", Promised(LOWER))
+        cluster.send("a", AcceptSlot(LOWER, 1, b"red"))
+        cluster.save("a", Voted(LOWER, 1, b"red", 0))
+        cluster.save("b", Promised(HIGHER))
+        return cluster
+
+    def test_is_one_if_a_quorum_may_still_vote(self, cluster: Cluster) -> None:
+        cluster.save("c", Promised(HIGHER))
+        with pytest.raises(Violation, match=self.RULE):
+            cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+    def test_is_none_if_a_quorum_has_promised_not_to(self, cluster: Cluster) -> None:
+        cluster.save("cd", Promised(HIGHER))
+        cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+    def test_promise_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
+        """Whoever lost it never votes again, so what it promised not to vote for it does not vote for."""
+        cluster.save("cd", Promised(HIGHER))
+        cluster.checker.folder_lost("d")
+        cluster.checker.folder_lost("d")
+        cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+    def test_vote_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
+        """It may be on its way to the one that counts it."""
+        cluster.save("d", Voted(LOWER, 1, b"red", 0))
+        cluster.save("c", Promised(HIGHER))
+        cluster.checker.folder_lost("d")
+        with pytest.raises(Violation, match=self.RULE):
+            cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+    def test_folder_that_promised_nothing_counts_for_nothing(self, cluster: Cluster) -> None:
+        cluster.save("c", Promised(HIGHER))
+        cluster.checker.folder_lost("d")
+        with pytest.raises(Violation, match=self.RULE):
+            cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+
+class TestSubjectProposalAgainstWhatMayBeChosen:
+    """The same for a subject."""
+
+    @pytest.fixture
+    def cluster(self) -> Cluster:
+        cluster = Cluster()
+        cluster.save("abcde", promised(LOWER))
+        cluster.send("a", AboutSubject("colour", Accept(LOWER, b"red")))
+        cluster.save("a", voted(LOWER, b"red"))
+        cluster.save("b", promised(HIGHER))
+        return cluster
+
+    def test_promise_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
+        cluster.save("cd", promised(HIGHER))
+        cluster.checker.folder_lost("d")
+        cluster.checker.folder_lost("d")
+        cluster.send("b", AboutSubject("colour", Accept(HIGHER, b"blue")))
+
+    def test_needs_a_quorum_s_promises(self, cluster: Cluster) -> None:
+        cluster.save("c", promised(HIGHER))
+        cluster.checker.folder_lost("d")
+        with pytest.raises(Violation, match="a proposal has a quorum's promises"):
+            cluster.send("b", AboutSubject("colour", Accept(HIGHER, b"blue")))

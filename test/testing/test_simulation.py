@@ -1,0 +1,172 @@
+"""The whole cluster under simulated disasters. ``TXPAXOS_SEEDS`` says how many; the same seed is the same run."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from test.mutants.simulated import TouchyLedger
+from txpaxos.testing.checkers.checker import Violation
+from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
+from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
+
+SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "100"))
+SECONDS = 1.0
+PARTS = 10
+
+
+@pytest.fixture(autouse=True)
+def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
+    """Applications that raise, and nodes that die of broken disks, say so in the log; here that is daily life."""
+    yield
+    gc.collect()
+    while logged_errors:
+        logged_errors.clear()  # What it held may leave more to say, when it goes.
+        gc.collect()
+
+
+def nodes_of(seed: int) -> int:
+    return (3, 5, 3, 4)[seed % 4]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_rule_is_broken(part: int) -> None:
+    for seed in range(part, SEEDS, PARTS):
+        verdict = simulate(seed, SECONDS, nodes_of(seed))
+        assert verdict.violation is None, f"seed {seed}: {verdict.violation}\n{verdict.diagram}"
+
+
+@pytest.mark.parametrize("kind", ["pause", "silence", "hung disk"])
+def test_a_silent_leader_costs_its_clients_little(kind: str) -> None:
+    """Commands, reads and questions, of clients that follow the leader and of those that keep to a node: all of them
+    have an answer within 0.6 s, in the median of 20 clusters."""
+    gaps = []
+    for seed in range(20):
+        cluster = Cluster(seed, nodes_of(seed))
+        cluster.run(0.5)
+        cluster.settle()
+        cluster.fail_over(kind)
+        gaps.append(cluster.gap_seconds)
+    assert statistics.median(gaps) <= 0.6, sorted(gaps)
+
+
+def test_every_kind_of_fault_is_drawn() -> None:
+    drawn = {fault.kind for seed in range(100) for fault in draw(seed, ("a", "b", "c"), 10.0)}
+    assert drawn == set(KINDS)
+
+
+def test_seeds_meet_what_should_not_go_untested() -> None:
+    tally: Counter[str] = Counter()
+    for seed in range(18):
+        tally.update(simulate(seed, 4.0, nodes_of(seed)).tally)
+    for what in ("snapshots taken", "snapshots installed", "snapshots put aside", "answered SessionExpired"):
+        assert tally[what] > 2, (what, tally)
+
+
+def test_a_big_state_has_the_time_that_it_takes() -> None:
+    """Snapshots of 60 KB, of which 1,000 bytes a second may be sent."""
+    for seed in (27, 30):
+        verdict = simulate(seed, 6.0, 3, TouchyLedger)
+        assert verdict.violation is None
+
+
+def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
+    code = (
+        "from txpaxos.testing.simulator.simulation import simulate\n"
+        "for seed in range(4):\n"
+        "    verdict = simulate(seed, 1.0)\n"
+        "    print(verdict.events, verdict.answered, verdict.simulated_seconds, sorted(verdict.tally.items()))\n"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(runs) == 1
+
+
+class TestBugsFound:
+    """What the simulator has found, each with the seed that did, and the shortest way there since."""
+
+    def test_slow_save_does_not_make_a_follower_spin(self) -> None:
+        """Seed 4: commands due to be forwarded had the alarm ring at once, again and again, until the save was done."""
+        cluster = Cluster(4)
+        for host in cluster.hosts.values():
+            host.save_seconds = 0.05
+        cluster.run(3.0)
+        assert cluster.world.events < 30_000
+
+    def test_leader_that_was_told_what_is_chosen_was_deposed(self) -> None:
+        """Seed 21: a leader that fell behind a later one, and learned from others what that had chosen, went on to
+        propose at slots that were chosen."""
+        verdict = simulate(21, 5.0, 5)
+        assert verdict.violation is None
+
+    def test_answer_of_a_stopping_node_is_no_answer(self) -> None:
+        """Seed 1134: a client took "I am stopping" for an outcome, and let the command's result be forgotten."""
+        verdict = simulate(1134, 4.0, 5)
+        assert verdict.violation is None
+
+    def test_a_node_that_asks_two_dead_ones_for_a_snapshot_has_the_time(self) -> None:
+        """Seed 284: nothing was wrong but the rule. A node had a part of a snapshot that only the two nodes that were
+        lost might have had, and asked them first."""
+        verdict = simulate(284, 6.0, 5)
+        assert verdict.violation is None
+
+    @pytest.mark.parametrize(("seed", "seconds"), [(40504, 4.0), (40533, 4.0), (300200, 2.0)])
+    def test_a_patient_client_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
+        """A client that had become patient stayed for seconds with a deposed leader that nobody heard any more. Another
+        asked one node again and again that hung up on it, and took the first silence of its own for a long way."""
+        verdict = simulate(seed, seconds, 5)
+        assert verdict.violation is None
+
+
+class TestViolations:
+    """What breaks a rule is found, told, and made small."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+        """Saves that never reach the platter, so that a crash loses what was promised."""
+        from txpaxos.testing.simulator.disk import SimulatedDisk
+
+        def sync_data(disk: SimulatedDisk, handle: int) -> None:
+            disk._call("sync", disk._handles[handle][0])
+
+        monkeypatch.setattr(SimulatedDisk, "sync_data", sync_data)
+        faults = [Fault(when, "crash", "abc"[number % 3], 0.1, 0) for number, when in enumerate((0.9, 1.1, 1.3, 1.5))]
+        return simulate(1, 2.0, faults=faults)
+
+    def test_is_found_and_told(self, broken: Verdict) -> None:
+        assert isinstance(broken.violation, Violation)
+        assert broken.violation.rule in ("what is saved is kept", "an undamaged disk starts")
+        assert "o-" in broken.diagram
+        assert "does not start" in broken.diagram
+
+    def test_is_shrunk(self, broken: Verdict) -> None:
+        small = shrink(broken, lambda faults: simulate(1, 2.0, faults=faults))
+        assert len(small.faults) < len(broken.faults)
+        assert small.violation is not None
+
+
+def test_healthy_cluster_answers_everybody() -> None:
+    cluster = Cluster(7, nodes=5)
+    plan(cluster, [])
+    cluster.run(3.0)
+    cluster.heal()
+    cluster.settle(5.0)
+    assert all(client.answered for client in cluster.clients)

@@ -1,0 +1,5 @@
+"""A client of a cluster."""
+
+from txpaxos.client.client import Client
+
+__all__ = ["Client"]

@@ -1,0 +1,147 @@
+"""Chosen values to the application: each command once, in slot order, the same on every node."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from twisted.logger import Logger
+
+from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.messages import NO_OP, Slot
+from txpaxos.core.ready import Chosen
+from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
+from txpaxos.log_lines import Sparing, for_log, text_of
+from txpaxos.node.sessions import Outcome, Sessions, encode_result, not_kept, raised
+from txpaxos.wire.commands import Run, decode_batch
+
+DECODED_MAX = 64
+"""So many values are kept taken apart: more than are open at a time."""
+
+
+class Applier:
+    """Takes values apart and applies what is in them.
+
+    An exception in ``apply`` is an outcome like any other: logged with slot and command, recorded in the session, and
+    the log goes on. An ``apply`` that depends on nothing but its arguments and the state raises on every node alike, so
+    the nodes stay equal; whatever it changed before it raised stays changed, on all of them. So it is with SystemExit,
+    too, and with RecursionError: ``apply`` is given the same depth of calls wherever it is called from.
+
+    MemoryError and KeyboardInterrupt say something of this process and nothing of the command. They are no outcome:
+    nobody knows what was changed by then, so this node stops, and applies the command again when it is started.
+
+    A value that holds no commands is applied as nothing, on every node alike; one of another release is not, since a
+    node of that release would apply it.
+
+    :param apply: the application's ``apply(slot, command)``.
+    :ivar applied_through: every slot up to this one is applied.
+    """
+
+    log = Logger()
+
+    def __init__(self, apply: Callable[[Slot, bytes], object]) -> None:
+        self.sessions = Sessions()
+        self.applied_through: Slot = 0
+        self._apply = apply
+        self._depth = sys.getrecursionlimit()
+        self._called_at = 0  # How many calls deep, the last time.
+        self._lines = Sparing()
+        # What was taken apart when it was proposed, by the identity of the value: it is chosen soon.
+        self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
+
+    def admits(self, value: bytes, chosen: bool) -> bool:
+        """Whether ``value``, which a peer proposes or says to be chosen, is one that this node could apply.
+
+        One of another release is not. Where such a one is chosen this node stays behind, and says why; it does not
+        stop, for then a peer that lies could stop it."""
+        if value == NO_OP:
+            return True
+        try:
+            runs = decode_batch(value)
+        except UnknownVersion as error:
+            if (more := self._lines.admits("version")) is not None:
+                line = (
+                    "a value is refused, and this node goes no further: {reason}{more}"
+                    if chosen
+                    else ("a value is refused: {reason}{more}")
+                )
+                self.log.error(line, reason=str(error), more=more)
+            return False
+        except CodecError:
+            return False
+        self._decoded[id(value)] = value, runs
+        if len(self._decoded) > DECODED_MAX:
+            del self._decoded[next(iter(self._decoded))]
+        return True
+
+    def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
+        """Apply the value of the next slot, run by run.
+
+        :returns: each run, with an outcome for each of its commands: of one applied before, the first.
+        :raises ApplicationLost: if this process could not apply one of them.
+        """
+        if chosen.slot != self.applied_through + 1:
+            raise BrokenInvariant(chosen.slot, self.applied_through)
+        if chosen.value != NO_OP:
+            limit = _depth(self._called_at) + self._depth
+            self._called_at = limit - self._depth
+            for run in self._runs(chosen):
+                before = sys.getrecursionlimit()
+                sys.setrecursionlimit(limit)
+                try:
+                    outcomes = self.sessions.apply_once(chosen.slot, run, self._outcome)
+                finally:
+                    sys.setrecursionlimit(before)
+                yield run, outcomes
+        self.applied_through = chosen.slot
+
+    def _runs(self, chosen: Chosen) -> tuple[Run, ...]:
+        value, runs = self._decoded.pop(id(chosen.value), (b"", ()))
+        if value is chosen.value:
+            return runs
+        try:
+            return decode_batch(chosen.value)
+        except UnknownVersion:
+            raise
+        except CodecError as error:
+            self.log.error("slot {slot} is applied as nothing: {reason}", slot=chosen.slot, reason=str(error))
+            return ()
+
+    def install(self, slot: Slot, sessions: Sessions) -> None:
+        """Go on from a snapshot at ``slot``, in which the sessions were these."""
+        self.applied_through = slot
+        self.sessions = sessions
+
+    def _outcome(self, slot: Slot, command: bytes) -> Outcome:
+        try:
+            result = self._apply(slot, command)
+            try:
+                return encode_result(result)
+            except ValueError as error:
+                return not_kept(result, str(error))
+        except (MemoryError, KeyboardInterrupt) as error:
+            raise ApplicationLost(
+                f"{type(error).__name__} while slot {slot} was applied: what this node's application holds is not to"
+                f" be trusted any more; start the node again, and it applies that slot anew"
+            ) from error
+        except BaseException as error:
+            more = self._lines.admits("apply raised")
+            if more is not None:
+                line = "apply raised at slot {slot} for {command!r}{more}"
+                self.log.failure(line, for_log(), slot=slot, command=command[:80], more=more)
+            return raised(type(error).__name__, text_of(error))
+
+
+def _depth(guess: int) -> int:
+    """How many calls deep this is called. To look whether a guess is right is quicker than to count."""
+    try:
+        if sys._getframe(guess - 1).f_back is None:
+            return guess
+    except ValueError:
+        pass  # Not so deep.
+    frame: FrameType | None = sys._getframe()
+    depth = 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth

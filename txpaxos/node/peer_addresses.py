@@ -1,0 +1,206 @@
+"""Where each peer is. Names are looked up again as long as their node is silent, and all addresses of a name are tried.
+
+A node that has a name may come back at another address behind it, and may have several addresses, not all of which
+reach it from here. So to a peer that is not heard everything goes to all addresses of its name, and to one that is
+heard only to the address that it was heard from. What comes from any of them is the peer's.
+
+A name server may lag behind. So a peer that has a name, is silent at all addresses of it, and speaks from another one,
+with the incarnation of its data folder, is tried there, too. It is believed there once it has shown, over a stream,
+that it receives what is sent there; until then it is a guest.
+
+Nothing here waits: names are looked up in a thread, and how often that happens is bounded for each peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import attrs
+from twisted.python.failure import Failure
+
+from txpaxos.cluster import Address
+from txpaxos.core.messages import NodeId
+from txpaxos.host_names import LookUp, canonical_host, is_ip_address
+
+Endpoint: TypeAlias = tuple[str, int]
+
+SILENT_SECONDS = 1.0
+"""A peer that has said nothing for so long may have gone to another address: its name is looked up."""
+
+LOOK_UP_SECONDS_MAX = 8.0
+"""The longest time between two look-ups for a silent peer; the first come sooner. Whoever says to be the peer, and
+speaks from another address, brings the next one forward."""
+
+
+@attrs.define(eq=False)
+class _Place:
+    """What is known of one peer.
+
+    :ivar address: as the cluster file has it.
+    :ivar endpoints: all that it may be at.
+    :ivar heard_from: of these, the one that it was heard from last, while it is not silent.
+    :ivar guest: another one that it has spoken from.
+    :ivar heard_at: when that was; before it was ever heard, when this node started to listen.
+    """
+
+    address: Address
+    endpoints: tuple[Endpoint, ...]
+    heard_at: float
+    was_heard: bool = False
+    heard_from: Endpoint | None = None
+    looking_up: bool = False
+    looked_up_at: float = float("-inf")
+    look_up_at: float = 0.0
+    wait_seconds: float = SILENT_SECONDS
+    unknown: bool = False
+    guest: Endpoint | None = None
+    guest_is_believed: bool = False
+
+
+class Places:
+    """Where the peers of one node are.
+
+    :param peers: each with its address in the cluster file.
+    :param look_up: looks a name up.
+    :param changed: called with a peer whose :meth:`ways` are others now.
+    :param moved: called with a peer, the endpoints that it had, those that its name has now, and whether ``unknown``
+        was called before.
+    :param unknown: called once with a peer whose name cannot be looked up, and why; and again only after it could.
+    :ivar addresses: where to connect to each peer: the same mapping for ever, kept up to date.
+    :ivar known: from where each peer may speak.
+    :ivar heard: who was heard since the last tick, and from where. Whoever hears a peer puts it in; when, the next tick
+        says, so that this costs next to nothing.
+    """
+
+    def __init__(
+        self,
+        peers: Mapping[NodeId, Address],
+        look_up: LookUp,
+        changed: Callable[[NodeId], None],
+        moved: Callable[[NodeId, tuple[Endpoint, ...], tuple[Endpoint, ...], bool], None],
+        unknown: Callable[[NodeId, Failure], None],
+    ) -> None:
+        self.addresses = dict(peers)
+        self.known: dict[NodeId, frozenset[Endpoint]] = {}
+        self._look_up = look_up
+        self._changed = changed
+        self._moved = moved
+        self._unknown = unknown
+        self.heard: dict[NodeId, Endpoint] = {}
+        self._sought: set[NodeId] = set()
+        self._places = {peer: _Place(address, _known(address), 0.0) for peer, address in peers.items()}
+        for peer, place in self._places.items():
+            self.known[peer] = frozenset(place.endpoints)
+
+    def ways(self, peer: NodeId) -> tuple[Endpoint, ...]:
+        """Where a datagram to ``peer`` is sent."""
+        place = self._places[peer]
+        if place.heard_from is not None:
+            return (place.heard_from,)
+        return place.endpoints if place.guest is None else (*place.endpoints, place.guest)
+
+    def start(self, now: float) -> None:
+        """Silence counts from here."""
+        for place in self._places.values():
+            place.heard_at = now
+            place.look_up_at = now + SILENT_SECONDS if place.endpoints else now
+        self.tick(now)
+
+    def seek(self, peer: NodeId) -> None:
+        """Somebody says to be ``peer``, at an address that is not its own: it may have moved."""
+        if peer in self._places:
+            self._sought.add(peer)
+
+    def invite(self, peer: NodeId, endpoint: Endpoint) -> None:
+        """Somebody who knows the incarnation of ``peer`` speaks from ``endpoint``, which is not its address: if it is
+        silent there, though it was looked up since, it is tried at this one, too."""
+        place = self._places[peer]
+        was_looked_up = place.address.host_name and place.looked_up_at > place.heard_at and not place.looking_up
+        if was_looked_up and place.heard_from is None and endpoint != place.guest and not place.guest_is_believed:
+            place.guest = endpoint
+            self.addresses[peer] = place.address.at(endpoint[0])
+            self._changed(peer)
+
+    def believe(self, peer: NodeId) -> Endpoint | None:
+        """``peer`` has shown that it receives what is sent to it. If it is a guest somewhere: where that is."""
+        place = self._places[peer]
+        if place.guest is None or place.guest_is_believed:
+            return None
+        place.guest_is_believed = True
+        self.known[peer] |= {place.guest}
+        return place.guest
+
+    def heard_seconds(self, peer: NodeId, now: float) -> float | None:
+        """How long ago ``peer`` was heard; ``None`` if it never was. Half a second or so is as good as now."""
+        place = self._places[peer]
+        if peer in self.heard:
+            return 0.0
+        return now - place.heard_at if place.was_heard else None
+
+    def tick(self, now: float) -> None:
+        """Take note of who was heard, and look up the names of those that were not."""
+        for peer, endpoint in self.heard.items():
+            place = self._places[peer]
+            place.heard_at, place.was_heard, place.wait_seconds = now, True, SILENT_SECONDS
+            place.look_up_at = now + SILENT_SECONDS
+            if place.heard_from != endpoint:
+                self._prefer(peer, place, endpoint)
+        self.heard.clear()
+        for peer, place in self._places.items():
+            if now - place.heard_at < SILENT_SECONDS and place.endpoints:
+                continue
+            if place.heard_from is not None:
+                place.heard_from = None
+                self._changed(peer)
+            if peer in self._sought:
+                place.look_up_at = min(place.look_up_at, place.looked_up_at + SILENT_SECONDS)
+            if place.address.host_name and not place.looking_up and now >= place.look_up_at:
+                self._begin(peer, place, now)
+        self._sought.clear()
+
+    def _prefer(self, peer: NodeId, place: _Place, endpoint: Endpoint) -> None:
+        place.heard_from = endpoint
+        self.addresses[peer] = place.address.at(endpoint[0])
+        self._changed(peer)
+
+    def _begin(self, peer: NodeId, place: _Place, now: float) -> None:
+        place.looking_up = True
+        place.looked_up_at = now
+        place.look_up_at = now + place.wait_seconds
+        place.wait_seconds = min(2 * place.wait_seconds, LOOK_UP_SECONDS_MAX)
+        found = self._look_up(place.address.host_name, place.address.family)
+        found.addCallbacks(self._found, self._not_found, (peer,), errbackArgs=(peer,))
+
+    def _found(self, hosts: list[str], peer: NodeId) -> None:
+        place = self._places[peer]
+        place.looking_up = False
+        was_unknown, place.unknown = place.unknown, False
+        before = place.endpoints
+        place.endpoints = tuple((canonical_host(host), place.address.port) for host in hosts)
+        if set(before) == set(place.endpoints) and place.guest is not None:
+            return
+        place.guest, place.guest_is_believed = None, False
+        self.known[peer] = frozenset(place.endpoints)
+        # A connection is tried at one address, each time at another.
+        hosts = [host for host, _ in place.endpoints]
+        last = canonical_host(self.addresses[peer].host)
+        turn = (hosts.index(last) + 1) % len(hosts) if last in hosts else 0
+        self.addresses[peer] = place.address.at(hosts[turn])
+        if set(before) != set(place.endpoints):
+            place.heard_from = None
+            self._changed(peer)
+            self._moved(peer, before, place.endpoints, was_unknown)
+
+    def _not_found(self, reason: Failure, peer: NodeId) -> None:
+        place = self._places[peer]
+        place.looking_up = False
+        if not place.unknown:
+            place.unknown = True
+            self._unknown(peer, reason)
+
+
+def _known(address: Address) -> tuple[Endpoint, ...]:
+    """What is known before anything is looked up."""
+    host = canonical_host(address.host)
+    return ((host, address.port),) if is_ip_address(host) else ()

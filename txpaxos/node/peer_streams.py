@@ -1,0 +1,496 @@
+"""Streams between nodes, for messages too big for a datagram, and for those that decide much.
+
+Each node keeps a stream of its own to every peer, which it opens to the address that the cluster file has for that
+peer. So a pair of nodes has two, and it matters which one a message takes:
+
+* A question whose answer decides much (chosen values, a snapshot) goes over the asker's own stream, and its answer
+  comes back over the same: nobody can slip in an answer who does not receive what is sent to the peer's address.
+* Everything else takes either.
+
+Whoever opens a stream greets first, and then shows that it receives what is sent to its member's address: a number that
+was sent there, in a datagram, comes back on the stream. Only then is it greeted in turn, sent anything, and put in the
+place of the stream it had before.
+
+A stream promises no more than a datagram does: what cannot be sent is dropped and counted, and the algorithm sends it
+again. So nothing here sends again, and the bytes that wait for a slow peer have a limit.
+
+A stream has a further use: when a process ends, however it does, its system closes its streams. That a stream ends
+proves little; that its peer, which had one, refuses another shows that nobody listens there any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IListeningPort, IPushProducer
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txpaxos.clock import monotonic_clock
+from txpaxos.cluster import Address
+from txpaxos.eager_writer import Outlet
+from txpaxos.errors import CodecError
+from txpaxos.host_names import connect, is_ip_address
+from txpaxos.node.known_peers import Acquaintances
+from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
+from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.peer_messages import Challenge, Hello, Proof
+
+WAITING_BYTES_MAX = 2 * FRAME_BYTES_MAX
+"""Bytes that may wait for one peer; what comes on top is dropped."""
+
+ANSWER_BYTES_WAITING_MAX = 4 * 2**20
+"""While more than so many bytes wait for one peer, its questions are not answered: it does not read the answers."""
+
+STRANGERS_MAX = 64
+"""Connections that may be open without having shown that they come from a member. Of more, the oldest goes of the
+address that has most of them."""
+
+CONNECT_SECONDS = 2.0
+HOLD_DIALS_MAX = 8
+"""How often in a row a stream is made anew that ends before its peer has greeted: a dying process may have its port
+for a moment longer than its streams."""
+
+REDIAL_SECONDS = 0.25
+REDIAL_SECONDS_MAX = 4.0
+"""Until a stream that ended, or could not be made, is tried again; doubles up to the longest."""
+
+GREETING_SECONDS = 5.0
+"""How long a connection may stay open without having greeted, and shown where it comes from."""
+
+CHALLENGE_SECONDS = 0.2
+"""Until the number that a peer has to say back is sent again."""
+
+
+@implementer(IPushProducer)
+class PeerStream(Protocol):
+    """One connection. Until both sides have greeted, frames may be only short, and what is to be sent waits.
+
+    :param peer: who was dialled; ``None`` if this connection came in.
+    :param host: the address from which it came in.
+    :ivar token: the number that its other side has to say back.
+    """
+
+    transport: Any  # Twisted's types know no TCP transport that is also a consumer.
+
+    def __init__(self, streams: PeerStreams, peer: str | None, host: str = "", token: int = 0) -> None:
+        self.peer = peer
+        self.host = host
+        self.token = token
+        self.dialled = peer is not None
+        self._way = Way.OWN_STREAM if self.dialled else Way.THEIR_STREAM
+        self.greeted = False
+        self._streams = streams
+        self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
+        self._outlet: Outlet
+        self._incarnation: int | None = None
+        self._paused = False
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._deadline: IDelayedCall | None = None
+        self._challenging: IDelayedCall | None = None
+
+    # from Twisted
+
+    def connectionMade(self) -> None:
+        """Whoever dialled greets first."""
+        self.transport.setTcpNoDelay(True)
+        self.transport.setTcpKeepAlive(True)
+        self.transport.registerProducer(self, True)
+        self._outlet = Outlet(self.transport)
+        self._streams.opened(self)
+        self._deadline = self._streams.clock.callLater(GREETING_SECONDS, self.abort)
+        if self.dialled:
+            self._write(self._streams.codec.encode(Hello()))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the frames that are complete with ``data``. Anything wrong ends the connection."""
+        try:
+            for message in self._splitter.feed(data):
+                self._receive(self._streams.codec.decode(message, self._way))
+        except CodecError:
+            self._streams.counters["bad frame on a stream"] += 1
+            self.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget this connection."""
+        self._stop_timers()
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._streams.closed(self)
+
+    def pauseProducing(self) -> None:
+        """The peer reads more slowly than we write: hold what comes."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport has nothing left: send what was held."""
+        self._paused = False
+        self._outlet.drained()
+        while self._queue and self.greeted and not self._paused:
+            data = self._queue.popleft()
+            self._queued_bytes -= len(data)
+            self._write(data)
+
+    def stopProducing(self) -> None:
+        """The transport wants no more; ``connectionLost`` follows."""
+
+    # from the streams
+
+    def send(self, data: bytes, waiting_bytes_max: int) -> bool:
+        """Send one message, one at least; whether it was taken."""
+        if self._queued_bytes and self._queued_bytes + len(data) > waiting_bytes_max:
+            return False
+        if self._paused or not self.greeted:
+            self._queue.append(data)
+            self._queued_bytes += len(data)
+        else:
+            self._write(data)
+        return True
+
+    def prove(self, token: int) -> None:
+        """Say back what was sent to this node's address."""
+        if self._incarnation is None and self.transport is not None:
+            self._write(self._streams.codec.encode(Proof(token)))
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def end(self) -> None:
+        """Hang up when all is sent that waits: it may be what this node has found out last, and why it stops."""
+        if self.transport is not None:
+            while self.greeted and self._queue:
+                self._write(self._queue.popleft())
+            self.transport.unregisterProducer()  # TLS does not close a connection that has a producer.
+            (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
+
+    def _write(self, data: bytes) -> None:
+        self._outlet.write(frame(data))
+
+    def _receive(self, received: Received) -> None:
+        if self.greeted:
+            if received.sender != self.peer:
+                raise CodecError(f"{self.peer} spoke as {received.sender} on its stream")
+            self._streams.received(received)
+        elif self._incarnation is None:
+            self._greeted_by(received)
+        elif isinstance(received.message, Proof) and received[:2] == (self.peer, self._incarnation):
+            if received.message.token == self.token:
+                self._write(self._streams.codec.encode(Hello()))
+                self._stand()
+        else:
+            raise CodecError("what follows a greeting must be the number that was sent to its sender's address")
+
+    def _greeted_by(self, received: Received) -> None:
+        """The first message has come."""
+        sender, incarnation, message, _ = received
+        if not isinstance(message, Hello) or self.peer not in (None, sender):
+            raise CodecError("the first message on a stream must be its peer's greeting")
+        self._streams.admit(sender, incarnation)
+        self.peer = sender
+        self._incarnation = incarnation
+        if self.dialled:
+            self._stand()
+        else:
+            self._challenge()
+
+    def _challenge(self) -> None:
+        """Send the number to the address of the one that this other side says it is."""
+        assert self.peer is not None
+        self._challenging = self._streams.clock.callLater(CHALLENGE_SECONDS, self._challenge)
+        self._streams.challenge(self.peer, self.token)
+
+    def _stand(self) -> None:
+        """Both sides know who they are."""
+        assert self.peer is not None
+        assert self._incarnation is not None
+        self.greeted = True
+        self._stop_timers()
+        self._splitter.frame_bytes_max = FRAME_BYTES_MAX
+        self._streams.greeted(self, self.peer, self._incarnation)
+        self.resumeProducing()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._deadline, self._challenging):
+            if timer is not None and timer.active():
+                timer.cancel()
+
+
+class PeerStreams(ClientFactory):
+    """All streams of one node.
+
+    :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
+    :param addresses: the address of each peer.
+    :param acquaintances: what this node knows of them.
+    :param new_token: makes numbers of 64 bits that nobody can guess.
+    :param send_datagram: sends a datagram to a peer.
+    :param receive: called with every message that came over a stream from one of them.
+    :param refused: called with the peer that is held, when that refuses a stream.
+    :ivar proved: called with a peer that has shown, on a stream that it opened, that it receives what is sent to it.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        codec: Codec,
+        addresses: Mapping[str, Address],
+        acquaintances: Acquaintances,
+        new_token: Callable[[], int],
+        send_datagram: Callable[[str, bytes], None],
+        receive: Callable[[Received], None],
+        refused: Callable[[str], None],
+        counters: Counter[str],
+    ) -> None:
+        self.codec = codec
+        self.counters = counters
+        self.proved: Callable[[str], None] = lambda peer: None
+        self.reactor = reactor
+        self.clock = monotonic_clock(reactor)
+        self._addresses = addresses
+        self._hosts = {address.host for address in addresses.values()}
+        self._acquaintances = acquaintances
+        self._new_token = new_token
+        self._send_datagram = send_datagram
+        self._deliver = receive
+        self._refused = refused
+        self._held: str | None = None
+        self._held_greeted = False
+        self._hold_dials = 0
+        self._open: dict[PeerStream, None] = {}
+        # Those that this node opened, of which some may not stand yet; and those of its peers, which do.
+        self._own: dict[str, PeerStream] = {}
+        self._theirs: dict[str, PeerStream] = {}
+        self._dials: dict[_Dial, IConnector] = {}
+        self._redials: dict[str, IDelayedCall] = {}
+        self._failures: Counter[str] = Counter()
+        self._ports: list[IListeningPort] = []
+        self._stopped = False
+
+    # from the node
+
+    def listen(self, address: Address) -> None:
+        """Take streams at ``address``, too, and keep one to each peer from now on.
+
+        :raises twisted.internet.error.CannotListenError: if it is taken.
+        """
+        self._ports.append(self.reactor.listenTCP(address.port, self, 50, address.host))
+        for peer in self._addresses:
+            self.meet(peer)
+
+    def send(self, peer: str, data: bytes) -> None:
+        """Send one message to ``peer`` over any stream, connecting first where there is none yet."""
+        own = self._own.get(peer)
+        self._send(peer, data, own if own is not None and own.greeted else self._theirs.get(peer) or own)
+
+    def ask(self, peer: str, data: bytes) -> None:
+        """Send a question to ``peer``, over this node's own stream: its answer comes back over that."""
+        self._send(peer, data, self._own.get(peer))
+
+    def answer(self, peer: str, data: bytes) -> bool:
+        """Send an answer to ``peer`` over the stream that it has opened for that. False if there is no such stream."""
+        stream = self._theirs.get(peer)
+        if stream is not None:
+            self._send(peer, data, stream, ANSWER_BYTES_WAITING_MAX)
+        return stream is not None
+
+    def meet(self, peer: str) -> None:
+        """Have a stream of this node's own to ``peer``, if there is none."""
+        if peer not in self._own and not self._stopped:
+            self._connect(peer)
+
+    def move(self, peer: str) -> None:
+        """``peer`` has another address now: the stream to the old one is of no use."""
+        own = self._own.get(peer)
+        if own is not None:
+            own.abort()
+
+    def prove(self, peer: str, token: int) -> None:
+        """``peer`` sent this number here, for this node to say back on the stream that it has opened."""
+        own = self._own.get(peer)
+        if own is not None:
+            own.prove(token)
+
+    def hold(self, peer: str | None) -> None:
+        """Be told if ``peer``, which has had a stream, refuses another. The one held before is not any more."""
+        self._held = peer if peer in self._addresses else None
+        own = None if peer is None else self._own.get(peer)
+        self._held_greeted = peer in self._theirs or (own is not None and own.greeted)
+        self._hold_dials = HOLD_DIALS_MAX
+        self._hold_on()
+
+    def stop(self) -> None:
+        """Close everything."""
+        self._stopped = True
+        for port in self._ports:
+            port.stopListening()
+        for redial in self._redials.values():
+            redial.cancel()
+        self._redials.clear()
+        for connector in list(self._dials.values()):
+            connector.stopConnecting()
+        for stream in list(self._open):
+            stream.end()
+
+    # from Twisted
+
+    def logPrefix(self) -> str:
+        """What Twisted calls these streams in its own lines of the log."""
+        return "streams of peers:"
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
+        """A connection came in. Few may stand open without having said who they are."""
+        if self._stopped:
+            return None
+        strangers = [stream for stream in self._open if not stream.greeted and not stream.dialled]
+        if len(strangers) >= STRANGERS_MAX:
+            self.counters["too many strangers on streams"] += 1
+            displaced = self._displaced(strangers)
+            del self._open[displaced]
+            displaced.abort()
+        return PeerStream(self, None, getattr(addr, "host", ""), self._new_token())
+
+    def _displaced(self, strangers: list[PeerStream]) -> PeerStream:
+        """Who makes room for one more: the oldest of the address that has most, but of no member's if there are
+        others."""
+        others = [stream for stream in strangers if stream.host not in self._hosts] or strangers
+        hosts = Counter(stream.host for stream in others)
+        host, _ = hosts.most_common(1)[0]
+        return next(stream for stream in others if stream.host == host)
+
+    # from a stream
+
+    def opened(self, stream: PeerStream) -> None:
+        """The connection stands, in either direction."""
+        self._open[stream] = None
+
+    def admit(self, peer: str, incarnation: int) -> None:
+        """Somebody greets.
+
+        :raises CodecError: if it is no peer, or one with another data folder than the one it had.
+        """
+        if peer not in self._addresses:
+            raise CodecError(f"{peer} is not a peer")
+        if not self._acquaintances.admits(peer, incarnation):
+            raise CodecError(f"{peer} has another data folder than before")
+
+    def challenge(self, peer: str, token: int) -> None:
+        """Send a number to the address of ``peer``."""
+        self._send_datagram(peer, self.codec.encode(Challenge(token)))
+
+    def greeted(self, stream: PeerStream, peer: str, incarnation: int) -> None:
+        """The other side of ``stream`` has shown that it is ``peer``."""
+        self._acquaintances.meet(peer, incarnation)
+        self._failures[peer] = 0
+        if peer == self._held:
+            self._held_greeted, self._hold_dials = True, HOLD_DIALS_MAX
+        if stream.dialled:
+            return
+        self.proved(peer)
+        old = self._theirs.get(peer)
+        self._theirs[peer] = stream
+        if old is not None:
+            # A peer connects again only if it has lost the stream it had, whatever our side of that still believes.
+            old.abort()
+        if self._ports:
+            self.meet(peer)  # It runs, so it can be reached now.
+
+    def received(self, received: Received) -> None:
+        """A message came."""
+        self._deliver(received)
+
+    def closed(self, stream: PeerStream) -> None:
+        """The connection is gone, or was never made."""
+        self._open.pop(stream, None)
+        peer = stream.peer
+        if peer is None:
+            return
+        for streams in (self._own, self._theirs):
+            if streams.get(peer) is stream:
+                del streams[peer]
+        if peer == self._held and stream.transport is not None:
+            self._hold_on()
+        if stream.dialled:
+            self._redial_later(peer)
+
+    def dial_failed(self, peer: str | None, reason: Failure) -> None:
+        """No connection came of an attempt. Where nobody listens, the system says so itself."""
+        self.counters["stream refused"] += 1
+        if peer is not None and peer == self._held and self._held_greeted and reason.check(ConnectionRefusedError):
+            self._held_greeted = False
+            self._refused(peer)
+
+    def dial_ended(self, dial: _Dial) -> bool:
+        """An attempt to connect has come to its end; whether a connection is still wanted."""
+        self._dials.pop(dial, None)
+        return not self._stopped
+
+    # inside
+
+    def _send(
+        self, peer: str, data: bytes, stream: PeerStream | None, waiting_bytes_max: int = WAITING_BYTES_MAX
+    ) -> None:
+        if self._stopped:
+            return
+        if len(data) > FRAME_BYTES_MAX:
+            self.counters["too big for a stream"] += 1
+        elif not (stream or self._connect(peer)).send(data, waiting_bytes_max):
+            self.counters["stream to a slow peer is full"] += 1
+
+    def _hold_on(self) -> None:
+        """See to it that there is a stream to the peer that is held, or soon will be."""
+        peer = self._held
+        if peer is None or peer in self._own or peer in self._theirs or self._stopped or not self._hold_dials:
+            return
+        self._hold_dials -= 1
+        self._connect(peer)
+
+    def _redial_later(self, peer: str) -> None:
+        """Try again to have a stream to ``peer``, if it is to be kept and is not being made already."""
+        if not self._ports or self._stopped or peer in self._own:
+            return
+        seconds = min(REDIAL_SECONDS * 2 ** min(self._failures[peer], 8), REDIAL_SECONDS_MAX)
+        self._failures[peer] += 1
+        self._redials[peer] = self.clock.callLater(seconds, self.meet, peer)
+
+    def _connect(self, peer: str) -> PeerStream:
+        redial = self._redials.pop(peer, None)
+        if redial is not None and redial.active():
+            redial.cancel()
+        stream = self._own[peer] = PeerStream(self, peer)
+        address = self._addresses[peer]
+        dial = _Dial(self, stream)
+        if is_ip_address(address.host):  # As it was looked up, or found, not long ago.
+            connector = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
+        else:
+            connector = connect(self.reactor, address, dial, CONNECT_SECONDS)
+        self._dials[dial] = connector
+        return stream
+
+
+class _Dial(ClientFactory):
+    """One attempt to connect."""
+
+    noisy = False
+
+    def __init__(self, streams: PeerStreams, stream: PeerStream) -> None:
+        self._streams = streams
+        self._stream = stream
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
+        """The connection stands."""
+        return self._stream if self._streams.dial_ended(self) else None
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Nobody is there: what waited is lost, as a datagram would be."""
+        wanted = self._streams.dial_ended(self)
+        self._stream.connectionLost(reason)
+        if wanted:
+            self._streams.dial_failed(self._stream.peer, reason)

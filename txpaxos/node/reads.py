@@ -1,0 +1,152 @@
+"""Reads: queries that wait until their answer cannot be old.
+
+A query waits for a read point (:mod:`txpaxos.core.read_index`), and then until this node has applied the log that far.
+One question for a read point is out at a time, and stands for all queries that came before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
+
+from txpaxos.errors import Overloaded, PaxosError, QueryFailed
+from txpaxos.node.applier import Applier
+from txpaxos.reading import Consistency, Reading
+
+WAITING_MAX = 2**16
+WAITING_BYTES_MAX = 2**27
+"""Queries that may wait at one node, and their bytes."""
+
+
+@attrs.define(eq=False)
+class _Query:
+    """A query that waits; ``asked`` is the hook's own Deferred, once it was called."""
+
+    query: bytes
+    hook: Callable[[bytes], object]
+    answer: Deferred[Reading]
+    asked: Deferred[Any] | None = None
+
+
+class Reads:
+    """The queries that wait at one node.
+
+    :param query: the application's hook.
+    :param ask_read_point: called to ask for one; the question's number.
+    """
+
+    def __init__(self, applier: Applier, query: Callable[[bytes], object], ask_read_point: Callable[[], int]) -> None:
+        self._applier = applier
+        self._query = query
+        self._ask_read_point = ask_read_point
+        self._number: int | None = None
+        self._started = False
+        # Whom the question that is out stands for, who came after it, and who waits for the log to be applied.
+        self._asked: dict[_Query, None] = {}
+        self._next: dict[_Query, None] = {}
+        self._pointed: list[tuple[int, dict[_Query, None]]] = []
+        # Those whose hook takes its time.
+        self._open: dict[_Query, None] = {}
+        self._waiting_bytes = 0
+
+    def __len__(self) -> int:
+        return sum(len(queries) for queries in self._waiting())
+
+    def read(self, query: bytes, consistency: Consistency) -> Deferred[Reading]:
+        """Answer ``query``.
+
+        :returns: fails with :class:`~txpaxos.errors.QueryFailed` or :class:`~txpaxos.errors.Overloaded`. A linearizable
+            read waits as long as no quorum answers; cancel it to stop that.
+        """
+        if len(self) >= WAITING_MAX or self._waiting_bytes + len(query) > WAITING_BYTES_MAX:
+            return fail(Overloaded(f"{len(self)} queries wait already; try again later"))
+        one = _Query(query, self._query, Deferred(lambda _: self._forget(one)))
+        self._waiting_bytes += len(query)
+        if consistency == "local" and self._started:
+            self._answer(one)
+        elif consistency == "local":
+            self._pointed.append((0, {one: None}))
+        else:
+            self._next[one] = None
+            self._ask()
+        return one.answer
+
+    def start(self) -> None:
+        """This node has its state: answer what was asked before that."""
+        self._started = True
+        self.applied()
+        self._ask()
+
+    def catch_up(self) -> Deferred[Reading]:
+        """Fires when this node has applied all that was acknowledged before now. Asks nothing of the application."""
+        one = _Query(b"", lambda _: None, Deferred(lambda _: self._forget(one)))
+        self._next[one] = None
+        self._ask()
+        return one.answer
+
+    def read_from(self, number: int, slot: int) -> None:
+        """The question ``number`` is answered: whoever has applied ``slot`` may read."""
+        assert number == self._number, (number, self._number)
+        self._number = None
+        queries, self._asked = self._asked, {}
+        self._pointed.append((slot, queries))
+        self._ask()
+        self.applied()
+
+    def applied(self) -> None:
+        """More of the log may have been applied."""
+        while self._started and self._pointed and self._pointed[0][0] <= self._applier.applied_through:
+            queries = self._pointed[0][1]
+            while queries:  # One by one: whoever hears an answer may cancel another, or close.
+                one = next(iter(queries))
+                del queries[one]
+                self._answer(one)
+            del self._pointed[0]
+
+    def close(self, error: PaxosError) -> None:
+        """Nobody gets an answer from here any more."""
+        for queries in self._waiting():
+            while queries:  # One by one: whoever hears of it may cancel another.
+                one, _ = queries.popitem()
+                self._waiting_bytes -= len(one.query)
+                if one.asked is not None:
+                    one.asked.addErrback(lambda _: None).cancel()
+                one.answer.errback(error)
+
+    def _waiting(self) -> list[dict[_Query, None]]:
+        return [self._asked, self._next, *(queries for _, queries in self._pointed), self._open]
+
+    def _ask(self) -> None:
+        if self._started and self._number is None and self._next:
+            self._asked, self._next = self._next, {}
+            self._number = self._ask_read_point()
+
+    def _forget(self, one: _Query) -> None:
+        """Whoever asked has cancelled."""
+        for queries in self._waiting():
+            queries.pop(one, None)
+        self._waiting_bytes -= len(one.query)
+        if one.asked is not None:
+            one.asked.cancel()
+
+    def _answer(self, one: _Query) -> None:
+        slot = self._applier.applied_through
+        self._open[one] = None
+        one.asked = maybeDeferred(one.hook, one.query)
+        one.asked.addCallbacks(lambda result: Reading(result, slot), _failed).addBoth(self._answered, one)
+
+    def _answered(self, result: Any, one: _Query) -> None:
+        """The hook has answered. Perhaps nobody wants to know any more."""
+        if one in self._open:
+            del self._open[one]
+            self._waiting_bytes -= len(one.query)
+            one.answer.callback(result)
+
+
+def _failed(failure: Failure) -> Any:
+    error = failure.value
+    raise error if isinstance(error, PaxosError) else QueryFailed(f"{type(error).__name__}: {error}")

@@ -1,0 +1,1 @@
+"""Snapshots of a node: taking, transferring and comparing them."""

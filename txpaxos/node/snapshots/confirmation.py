@@ -1,0 +1,91 @@
+"""Is a snapshot that came from one node what the others have? They are asked before anything is made of it.
+
+What a majority has is believed, and nothing that a majority contradicts. Where that cannot be known, since others are
+down or have no snapshot of that slot, a node waits a moment, and then believes the node that sent it if nobody has told
+anything else: a single living peer must be able to bring a node back. The log says on whose word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.core.messages import NodeId
+from txpaxos.node.snapshots.digests import Audits, Finding
+from txpaxos.node.snapshots.taking import Taken
+from txpaxos.node.snapshots.transfer import Refused
+from txpaxos.wire.peer_messages import Audit
+
+CONFIRM_SECONDS = 2.0
+"""So long a node waits for what others have to say, if not all have said it."""
+ASK_SECONDS = 0.5
+
+
+class Confirmation:
+    """Asks the others about one snapshot at a time."""
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, audits: Audits, counters: Counter[str]) -> None:
+        self._clock = clock
+        self._audits = audits
+        self._counters = counters
+        self._waiting: Deferred[None] | None = None
+        self._peer: NodeId = ""
+        self._audit = Audit(1, b"", b"")
+        self._began_at = 0.0
+        self._timer: IDelayedCall | None = None
+
+    def confirm(self, peer: NodeId, taken: Taken) -> Deferred[None]:
+        """Whether what is in a snapshot from ``peer`` is to be believed.
+
+        :returns: fires if it is; fails with :class:`~txpaxos.node.snapshots.transfer.Refused` if not."""
+        self.stop()
+        self._peer, self._audit = peer, Audit(taken.slot, taken.log_hash, taken.state_hash)
+        self._began_at = self._clock.seconds()
+        waiting: Deferred[None] = Deferred()
+        self._waiting = waiting
+        self._audits.forget(taken.slot)
+        self._audits.ask(taken.slot)
+        self.check()
+        return waiting
+
+    def check(self) -> None:
+        """Look again: somebody has said something, or time has passed."""
+        if self._waiting is None:
+            return
+        finding, same = self._audits.find(self._audit)
+        if finding is Finding.UNDECIDED and self._clock.seconds() < self._began_at + CONFIRM_SECONDS:
+            if self._timer is None:
+                self._timer = self._clock.callLater(ASK_SECONDS, self._ask_again)
+            return
+        waiting = self._waiting
+        self.stop()
+        slot = self._audit.slot
+        if finding is Finding.CONFIRMED:
+            self.log.info("the snapshot at slot {slot} is what {same} have", slot=slot, same=", ".join(same))
+            waiting.callback(None)
+        elif self._audits.is_contradicted(self._audit):
+            self._counters["snapshot that others contradict"] += 1
+            reason = f"it is not what others have at slot {slot}: {self._audits.told_of(slot)}"
+            waiting.errback(Failure(Refused(reason)))
+        else:
+            line = "the snapshot at slot {slot} is taken on the word of {names}: no majority tells what it has there"
+            self.log.warn(line, slot=slot, names=", ".join(sorted({*same, self._peer})))
+            waiting.callback(None)
+
+    def stop(self) -> None:
+        """Nobody waits any more."""
+        self._waiting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ask_again(self) -> None:
+        self._timer = None
+        self._audits.ask(self._audit.slot)
+        self.check()

@@ -1,0 +1,443 @@
+"""Snapshots of what is applied: when to take one, what is in it, how it comes back, and whether the nodes agree.
+
+A snapshot holds the application's state, the sessions, and a hash of the log that led there. The log is divided into
+intervals, at the same slots on every node, for these depend on the log alone. A snapshot is taken where an interval
+ends; of a big state not at every such end, but at every second, fourth, eighth one. So also two nodes of which one
+takes fewer meet at the same slots, and if their snapshots differ there they have diverged.
+
+In the file, each chunk begins with a byte that says what it is:
+
+=====  ===============================================================
+byte   the rest
+=====  ===============================================================
+1      MessagePack of :class:`Head`; always the first chunk
+2      a part of the sessions
+3      MessagePack: an array of some of the application's chunks
+4      a piece of a long one, which goes on in what comes next
+=====  ===============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+import msgspec
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.application import Application, has_snapshots
+from txpaxos.core.messages import Slot
+from txpaxos.core.ready import Chosen
+from txpaxos.errors import CodecError, PaxosError, StoreError
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, for_log, printable, text_of
+from txpaxos.node.applier import Applier
+from txpaxos.node.sessions import Sessions
+from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
+from txpaxos.storage.store import Store
+
+HASH_BYTES = 16
+SLOT_BYTES = 128
+"""What a slot counts for beside its value: the journal has a frame for it."""
+PIECE_BYTES = 2**16
+"""The application is asked for so many bytes at a time; then the reactor has its turn. It depends on nothing else how
+chunks are put together: the files of all nodes at a slot are equal, so one that is fetched may come from several."""
+STATE_SHARE = 2
+"""While a snapshot is so many times as big as two intervals of the log, only at every second end of one it is taken;
+and so on. So the log between two is at least a quarter of a big state, and at most a half."""
+HELD_SHARE = 2
+"""While somebody fetches a snapshot none is taken before the log has grown by so many times the newest snapshot."""
+HASHES_KEPT = 4096
+"""Of so many of the newest slots the hash of the log is remembered: others may ask for it."""
+HEAD, SESSIONS, STATE, PIECE = b"\1", b"\2", b"\3", b"\4"
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@attrs.frozen
+class Policy:
+    """When to take a snapshot.
+
+    :ivar log_bytes: an interval of the log has so many bytes: values, and :data:`SLOT_BYTES` for each slot.
+    """
+
+    log_bytes: int = 32 * 2**20
+
+
+@attrs.frozen
+class Head:
+    """What a snapshot is of.
+
+    :ivar cluster: the cluster's name.
+    :ivar members: the nodes that vote.
+    :ivar slot: everything up to this slot is in it.
+    :ivar log_hash: the end of the chain of hashes over the checksums of the values up to there.
+    :ivar intervals: how many intervals of the log end there or before.
+    """
+
+    cluster: str
+    members: tuple[str, ...]
+    slot: Slot
+    log_hash: bytes
+    intervals: int = 0
+
+
+@attrs.frozen
+class Taken:
+    """A snapshot that is complete. ``state_hash`` is of all that is in it but the head."""
+
+    slot: Slot
+    log_hash: bytes
+    state_hash: bytes
+
+
+class Snapshots:
+    """Takes snapshots of an application, and restores it from them.
+
+    :param application: whose ``snapshot`` and ``restore`` are called. Without these, nothing is ever taken.
+    :param begun: called when one at a slot is begun: whatever must be remembered beyond it is to be saved now.
+    :param taken: called when one is complete and on disk.
+    :param reached: called with a slot and the hash of the log there, where an interval ends or :attr:`watched` says so.
+    :param held: whether somebody fetches the snapshots that are here: then none is begun for a while.
+    :ivar replaying: while this is set, none is begun.
+    :ivar watched: slots to come that ``reached`` is to be told of.
+    :ivar applied_bytes: bytes of the log that this node has applied since it started.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        store: Store,
+        application: Application,
+        applier: Applier,
+        cluster: str,
+        members: tuple[str, ...],
+        policy: Policy,
+        begun: Callable[[Slot], None],
+        taken: Callable[[Taken], None],
+        reached: Callable[[Slot, bytes], None] = lambda slot, log_hash: None,
+        held: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.enabled = has_snapshots(application)
+        self.replaying = False
+        self._clock = clock
+        self.watched: set[Slot] = set()
+        self.applied_bytes = 0
+        self._store = store
+        self._application = application
+        self._applier = applier
+        self._cluster = cluster
+        self._members = members
+        self._policy = policy
+        self._begun = begun
+        self._taken = taken
+        self._reached = reached
+        self._held = held
+        self._log_hash = bytes(HASH_BYTES)
+        self._hashes: deque[bytes] = deque(maxlen=HASHES_KEPT)
+        self._hashes_through: Slot = 0
+        # Since the last interval ended, and since the newest snapshot.
+        self._log_bytes = 0
+        self._intervals = 0
+        self._newest_at_bytes = 0
+        self._taking: _Taking | None = None
+        self._stopped = False
+
+    @property
+    def taking(self) -> Slot | None:
+        """The slot of the snapshot that is being taken, if one is."""
+        return None if self._taking is None else self._taking.head.slot
+
+    def applied(self, chosen: Chosen) -> None:
+        """A slot was applied. Begins a snapshot if it is time for one."""
+        # Checksums, since this finds faults, not forgers: to hash all that is chosen would take longer than to save it.
+        checked = b"%d %d" % (len(chosen.value), zlib.crc32(chosen.value))
+        self._log_hash = hashlib.blake2b(checked, digest_size=HASH_BYTES, key=self._log_hash).digest()
+        self._hashes.append(self._log_hash)
+        self._hashes_through = chosen.slot
+        size_bytes = SLOT_BYTES + len(chosen.value)
+        self._log_bytes += size_bytes
+        self.applied_bytes += size_bytes
+        if self._log_bytes >= self._policy.log_bytes:
+            self._log_bytes = 0
+            self._intervals += 1
+            self._reached(chosen.slot, self._log_hash)
+            ready = self.enabled and self._taking is None and not self.replaying and not self._stopped
+            if ready and self._is_due():
+                self._begin(chosen.slot)
+        elif chosen.slot in self.watched:
+            self._reached(chosen.slot, self._log_hash)
+
+    def _is_due(self) -> bool:
+        """Whether one is to be taken where this interval ends."""
+        newest = self._store.snapshot
+        size_bytes = 0 if newest is None else newest.size_bytes
+        log_bytes = self._policy.log_bytes
+        intervals = 1
+        while 0 < 2 * intervals * log_bytes * STATE_SHARE <= size_bytes:
+            intervals *= 2
+        if self._intervals % intervals:
+            return False
+        since_bytes = self.applied_bytes - self._newest_at_bytes
+        return since_bytes > HELD_SHARE * max(size_bytes, log_bytes) or not self._held()
+
+    def log_hash(self, slot: Slot) -> bytes:
+        """The hash of the log at ``slot``; empty if that is not known any more, or not yet."""
+        index = slot - self._hashes_through - 1
+        return self._hashes[index] if -len(self._hashes) <= index < 0 else b""
+
+    def restore(self, snapshot: Snapshot) -> Taken:
+        """Make application and applier what they were at ``snapshot``.
+
+        :returns: what is in it.
+        :raises StoreError: if it is damaged, or not of this cluster.
+        """
+        chunks = snapshot.chunks()
+        head = _head(next(chunks, b""), self._cluster, snapshot.slot)
+        sessions = Sessions()
+        hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+        try:
+            state = _state(chunks, sessions, hasher)
+            self._application.restore(state)
+            for _ in state:  # What the application did not want to see is checked all the same.
+                pass
+        except StoreError:
+            raise
+        except Exception as error:
+            self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
+            reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
+            raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
+        self._applier.install(snapshot.slot, sessions)
+        self._log_hash = head.log_hash
+        self._hashes.clear()
+        self._hashes.append(head.log_hash)
+        self._hashes_through = snapshot.slot
+        self._log_bytes = 0
+        self._intervals = head.intervals
+        self._newest_at_bytes = self.applied_bytes
+        return Taken(snapshot.slot, head.log_hash, hasher.digest())
+
+    def state_hash(self) -> bytes:
+        """The hash of the present state, as that of a snapshot."""
+        hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+        for _ in self._capture(0, hasher):
+            pass
+        return hasher.digest()
+
+    def stop(self) -> None:
+        """Take none any more. One that is being taken is given up."""
+        self._stopped = True
+        if self._taking is not None:
+            self._taking.writer.abandon().addErrback(lambda _: None)
+            self._taking = None
+
+    # taking one
+
+    def _begin(self, slot: Slot) -> None:
+        head = self._head_at(slot)
+        hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+        try:
+            pieces = self._capture(slot, hasher)
+            writer = self._store.write_snapshot(slot)
+        except Exception:
+            self._failed(Failure(), slot)
+            return
+        taking = self._taking = _Taking(head, writer, pieces, hasher, self.applied_bytes)
+        self._begun(slot)
+        self._go_on(None, taking)
+
+    def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
+        """The file's chunks. They tell the state as it is now, whenever they are asked for."""
+        state = _captured(self._application.snapshot())
+        return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
+
+    def _head_at(self, slot: Slot) -> Head:
+        return Head(self._cluster, self._members, slot, self._log_hash, self._intervals)
+
+    def _go_on(self, _: object, taking: _Taking) -> None:
+        """Write the next piece, and go on when it is written. The reactor has its turn in between."""
+        if self._taking is not taking:
+            return
+        try:
+            piece = next(taking.pieces, None)
+            if piece is None:
+                done = taking.writer.finish().addCallback(self._finished, taking)
+                done.addErrback(self._failed, taking.head.slot)
+                return
+            written = taking.writer.write(piece)
+        except Exception:
+            taking.writer.abandon().addErrback(lambda _: None)
+            self._failed(Failure(), taking.head.slot)
+            return
+        written.addCallback(lambda _: self._go_on_later(taking))
+        written.addErrback(self._failed, taking.head.slot)
+
+    def _go_on_later(self, taking: _Taking) -> None:
+        taking.next = self._clock.callLater(0, self._go_on, None, taking)
+
+    def _finished(self, _: Snapshot, taking: _Taking) -> None:
+        if self._taking is taking:
+            self._taking = None
+            self._newest_at_bytes = taking.applied_bytes
+            self._taken(Taken(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
+
+    def _failed(self, failure: Failure, slot: Slot) -> None:
+        """The log is kept for now, and the next snapshot is another try."""
+        self._taking = None
+        if self._stopped:
+            return
+        line = "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
+        reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
+        if failure.check(PaxosError):
+            self.log.error(line, slot=slot, reason=reason)
+        else:
+            self.log.failure(line, for_log(failure), slot=slot, reason=reason)
+
+
+@attrs.define(eq=False)
+class _Taking:
+    """A snapshot that is being taken."""
+
+    head: Head
+    writer: SnapshotWriter
+    pieces: Iterator[bytes]
+    hasher: hashlib.blake2b
+    applied_bytes: int
+    next: IDelayedCall | None = None
+
+
+def _captured(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
+    """The application's chunks. A hook that is a generator has copied nothing before it is asked for the first one."""
+    if isinstance(state, bytes):
+        return [state]
+    if isinstance(state, str) or not isinstance(state, Iterable):
+        raise TypeError(f"snapshot must return bytes, or chunks of bytes, and not {type(state).__name__}")
+    chunks = map(_checked, state)
+    return itertools.chain(list(itertools.islice(chunks, 1)), chunks)
+
+
+def _checked(chunk: bytes) -> bytes:
+    if not isinstance(chunk, bytes):
+        raise TypeError(f"snapshot must return chunks of bytes, and one is {type(chunk).__name__}")
+    return chunk
+
+
+def _pieces(
+    head: Head,
+    sessions: Iterable[bytes],
+    state: Iterable[bytes],
+    hasher: hashlib.blake2b,
+) -> Iterator[bytes]:
+    """The file's chunks, of which all but the head go into ``hasher``."""
+    yield HEAD + _encode(head)
+    for chunk in sessions:
+        hasher.update(chunk)
+        yield SESSIONS + chunk
+    group: list[bytes] = []
+    size = 0
+    for chunk in state:
+        hasher.update(chunk)
+        rest = memoryview(chunk)
+        if len(rest) > PIECE_BYTES and group:
+            yield STATE + _encode(group)
+            group, size = [], 0
+        while len(rest) > PIECE_BYTES:
+            yield PIECE + rest[:PIECE_BYTES]
+            rest = rest[PIECE_BYTES:]
+        group.append(bytes(rest))
+        size += len(rest)
+        if size >= PIECE_BYTES:
+            yield STATE + _encode(group)
+            group, size = [], 0
+    if group:
+        yield STATE + _encode(group)
+
+
+def _head(chunk: bytes, cluster: str, slot: Slot) -> Head:
+    """The head of the snapshot at ``slot``. Its members are not looked at: one of them may have been replaced since.
+
+    :raises StoreError: if ``chunk`` is not that."""
+    try:
+        if not chunk.startswith(HEAD):
+            raise ValueError("it has no head")
+        head = msgspec.msgpack.decode(memoryview(chunk)[1:], type=Head)
+        if head.slot != slot:
+            raise ValueError(f"it says it is of slot {head.slot}")
+    except ValueError as error:
+        raise StoreError(f"the snapshot at slot {slot} cannot be used: {error}") from None
+    if head.cluster != cluster:
+        other = printable(head.cluster)
+        raise StoreError(f"the snapshot at slot {slot} is of cluster {other}, not {cluster}")
+    return head
+
+
+def _state(chunks: Iterator[bytes], sessions: Sessions, hasher: hashlib.blake2b) -> Iterator[bytes]:
+    """The application's chunks; those of the sessions, which come before, go into ``sessions``, and all of them into
+    ``hasher``."""
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        parts = _parts(chunk, hasher)
+        if chunk.startswith(SESSIONS):
+            sessions.add(parts[0])
+        elif chunk.startswith(PIECE):
+            pieces += parts
+        else:
+            last, *others = parts
+            yield b"".join([*pieces, last])
+            pieces.clear()
+            yield from others
+
+
+def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
+    """What is in a chunk that is not the head: one thing, or some of the application's chunks. Each goes into
+    ``hasher``, as when the snapshot was taken."""
+    if chunk.startswith((SESSIONS, PIECE)):
+        parts = [chunk[1:]]
+    elif chunk.startswith(STATE):
+        parts = msgspec.msgpack.decode(memoryview(chunk)[1:], type=list[bytes])
+    else:
+        raise CodecError(f"a chunk of an unknown kind, {chunk[:1]!r}: run one release everywhere")
+    if not parts:
+        raise CodecError("a chunk with nothing in it")
+    for part in parts:
+        hasher.update(part)
+    return parts
+
+
+class Contents:
+    """What is in the snapshot of another node at ``slot``, found out before anything is made of it: hand each chunk to
+    :meth:`look`, in order."""
+
+    def __init__(self, cluster: str, slot: Slot) -> None:
+        self._cluster = cluster
+        self._slot = slot
+        self._head: Head | None = None
+        self._hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+
+    def look(self, chunk: bytes) -> None:
+        """The next chunk.
+
+        :raises StoreError: if the snapshot is not of this cluster and slot, or nothing that this program knows."""
+        if self._head is None:
+            self._head = _head(chunk, self._cluster, self._slot)
+            return
+        try:
+            _parts(chunk, self._hasher)
+        except (ValueError, CodecError) as error:
+            raise StoreError(f"the snapshot at slot {self._slot} cannot be used: {error}") from None
+
+    @property
+    def taken(self) -> Taken:
+        """What it is, once all of it was seen.
+
+        :raises StoreError: if there was no head."""
+        if self._head is None:
+            raise StoreError(f"the snapshot at slot {self._slot} cannot be used: it is empty")
+        return Taken(self._slot, self._head.log_hash, self._hasher.digest())

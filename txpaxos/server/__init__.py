@@ -1,0 +1,1 @@
+"""A node as a Twisted service, and the port where clients come in."""

@@ -1,0 +1,1 @@
+"""The rules that hold at every moment of a simulated run."""

@@ -1,0 +1,565 @@
+"""What must hold in every cluster at every moment, checked as it happens, from outside the code under test.
+
+A :class:`Checker` sees every save, every Ready that is performed, every value handed out, every call of the
+application's ``apply`` and every answer to a client. What breaks a rule raises :class:`Violation` with the rule's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from txpaxos.core.essential import quorum_size
+from txpaxos.core.limits import Limits
+from txpaxos.core.messages import (
+    LOWEST,
+    NO_OP,
+    AboutSubject,
+    Accept,
+    Accepted,
+    AcceptedSlot,
+    AcceptSlot,
+    AskReadPoint,
+    Ballot,
+    Canvass,
+    Decided,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    NodeId,
+    Prepare,
+    PrepareLog,
+    Promise,
+    PromiseLog,
+    ReadPoint,
+    Slot,
+    Support,
+)
+from txpaxos.core.ready import (
+    Checkpoint,
+    Chosen,
+    DecreeState,
+    Envelope,
+    LeadershipAcquired,
+    LeadershipLost,
+    Learned,
+    PeerMet,
+    Promised,
+    Ready,
+    Record,
+    SubjectChosen,
+    SubjectState,
+    Voted,
+    Voter,
+)
+from txpaxos.errors import CommandFailed
+from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, value_of
+from txpaxos.node.snapshots.taking import Policy
+from txpaxos.node.submissions import Outcomes
+from txpaxos.testing.checkers.ballots import BallotsSeen
+from txpaxos.testing.checkers.commands import ExpectedCommands
+from txpaxos.testing.checkers.node import NodeSeen
+from txpaxos.testing.checkers.reads import ReadsSeen
+from txpaxos.testing.checkers.snapshots import SnapshotsSeen
+from txpaxos.wire.commands import Run, decode_batch
+
+Key = TypeVar("Key", Slot, str)
+
+SLOTS_WATCHED = 64
+"""How far below the newest chosen slot votes and proposals are still remembered."""
+
+FAIL_OVER_SECONDS_MAX = {
+    "crash": 1.5,  # Its connections break.
+    "pause": 2.5,
+    "silence": 2.5,  # No power, or no cable: it is cut off from nodes and clients, and nobody is told.
+    "isolation": 2.5,  # From the other nodes alone: clients still hear it.
+    "deafness": 3.0,  # It is heard, so it leads until it finds out itself.
+    "muteness": 3.0,
+    "hung disk": 2.5,
+}
+"""How a leader may fail, and how long any command, read or question may wait then, if nothing else is wrong. Most wait
+for a fifth of that; an election may fail, clocks drift, and a client may have become patient in the trouble before."""
+
+
+VOTERS_ONLY = (
+    *(Prepare, Promise, Accept, Accepted),
+    *(PrepareLog, PromiseLog, AcceptSlot, AcceptedSlot, Heartbeat, HeartbeatAck, Canvass, Support, ReadPoint),
+)
+
+
+class Violation(AssertionError):
+    """A rule was broken.
+
+    :ivar rule: its name.
+    """
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+
+
+class Checker:
+    """All rules over all nodes.
+
+    :param members: the ids of all nodes.
+    :param policy: when they take snapshots.
+    :param sessions_max: how many sessions they remember.
+    """
+
+    def __init__(
+        self, members: Sequence[NodeId], policy: Policy | None = None, sessions_max: int = SESSIONS_MAX
+    ) -> None:
+        self.quorum = quorum_size(len(members))
+        self.nodes = {member: NodeSeen() for member in members}
+        self.chosen: dict[Slot, bytes] = {}
+        self.outcomes: dict[tuple[bytes, int], Outcome] = {}
+        self.submitted: dict[tuple[bytes, int], bytes] = {}
+        self.subjects: dict[str, bytes] = {}
+        self.subject_proposals: dict[str, set[bytes]] = {}
+        self._expected = ExpectedCommands(sessions_max)
+        self._snapshots = SnapshotsSeen(policy or Policy())
+        self._reads = ReadsSeen(self.quorum)
+        self._slot_ballots: dict[Slot, BallotsSeen] = {}
+        self._subject_ballots: dict[str, BallotsSeen] = {}
+        self._subject_boots: dict[tuple[str, Ballot], int] = {}
+        self._ballot_boots: dict[Ballot, int] = {}
+        # The canvass that each node began last, and who backed which.
+        self._canvass: dict[NodeId, int] = {}
+        self._supporters: dict[tuple[NodeId, int], set[NodeId]] = {}
+        self._acquired: set[Ballot] = set()
+        # The first. It stays here, whatever becomes of the exception on its way through the code under test.
+        self.violation: Violation | None = None
+
+    @property
+    def ballots_won(self) -> int:
+        """How many leaders there were."""
+        return len(self._acquired)
+
+    @property
+    def ballots_used(self) -> int:
+        """How many ballots candidates for the log began."""
+        return len(self._ballot_boots)
+
+    # from nodes
+
+    def started(self, node: NodeId, loaded: Sequence[Record], base: Slot) -> None:
+        """A node starts from ``loaded`` and a snapshot at slot ``base`` (0: none): all it was told to be saved must be
+        there."""
+        known = self.nodes[node]
+        known.boot += 1
+        known.chosen_through = 0
+        known.leads = False
+        self._begins_at(node, base)
+        log = [record for record in loaded if not isinstance(record, SubjectState | Voter)]
+        voter = next((record for record in loaded if isinstance(record, Voter)), None)
+        if voter is None and known.voter is not None:
+            self._broken("what is saved is kept", f"{node} forgot that it is a voter")
+        if voter is not None:
+            self._saved_voter(node, voter)
+        begins = log[0] if base and log and isinstance(log[0], Checkpoint) else None
+        if begins is None:
+            expected: Sequence[Record] = _kept(known.log_records, log) if known.discarded else known.log_records
+        elif begins in known.log_records:
+            expected = known.log_records[len(known.log_records) - 1 - known.log_records[::-1].index(begins) :]
+        else:  # It was on its way when the node died.
+            expected = ()
+        if begins is not None:
+            self._remembers(node, log, base)
+        if log[: len(expected)] != list(expected):
+            self._broken("what is saved is kept", f"{node} lost acknowledged records of its log")
+        # On disk though nobody was told: as good as saved.
+        self._saved_logs(node, log[len(expected) :], in_checkpoint=begins is not None and not expected)
+        subjects = {record.subject: record.state for record in loaded if isinstance(record, SubjectState)}
+        for subject, state in known.subjects.items():
+            kept = subjects.get(subject)
+            if kept is None or kept.promised < state.promised or _ballot(kept) < _ballot(state):
+                self._broken("what is saved is kept", f"{node} lost acknowledged state of subject {subject}")
+        for subject, state in subjects.items():
+            self._saved_subject(node, subject, state)
+
+    def discarded(self, node: NodeId) -> None:
+        """The snapshots of a node were put aside: what stands before its journal now may be gone."""
+        self.nodes[node].discarded = True
+
+    def saved(self, node: NodeId, records: Sequence[Record]) -> None:
+        """A save has finished."""
+        self._saved_logs(node, [record for record in records if not isinstance(record, SubjectState | Voter)])
+        for record in records:
+            if isinstance(record, Voter):
+                self._saved_voter(node, record)
+            elif isinstance(record, SubjectState):
+                before = self.nodes[node].subjects.get(record.subject, DecreeState())
+                if record.state.promised < before.promised or _ballot(record.state) < _ballot(before):
+                    self._broken("promises never go back", f"{node}: {before} to {record.state}")
+                self._saved_subject(node, record.subject, record.state)
+
+    def performed(self, node: NodeId, ready: Ready, limits: Limits) -> None:
+        """A Ready is about to be released: all that its messages rest on must be on disk."""
+        slots = [chosen.slot for chosen in ready.chosen if isinstance(chosen, Chosen)]
+        self.nodes[node].chosen_through = max(self.nodes[node].chosen_through, *slots, 0)
+        new_leader = any(isinstance(fact, LeadershipAcquired) for fact in ready.leadership)
+        for envelope in ready.send:
+            if isinstance(envelope.message, AcceptSlot) and not new_leader:
+                self._proposing(node, envelope.message, limits)
+            self._sent_to(node, envelope)
+            self._counts(node, envelope.message)
+            self._sent(node, envelope.message)
+        if new_leader and not any(isinstance(envelope.message, AcceptSlot) for envelope in ready.send):
+            self._broken("a leader begins with an entry of its own", f"{node}: {ready}")
+        for fact in ready.leadership:
+            if isinstance(fact, LeadershipAcquired | LeadershipLost):
+                self.nodes[node].leads = isinstance(fact, LeadershipAcquired)
+            if isinstance(fact, LeadershipAcquired):
+                if fact.ballot in self._acquired or fact.ballot.node != node:
+                    self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
+                if sum(one.word >= fact.ballot for one in self.nodes.values()) < self.quorum:
+                    self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
+                self._acquired.add(fact.ballot)
+
+    def handing_out(self, node: NodeId, chosen: Chosen | SubjectChosen) -> None:
+        """A node gives a value to its application."""
+        if isinstance(chosen, SubjectChosen):
+            self._subject_chosen(node, chosen)
+            return
+        known = self.nodes[node]
+        if chosen.slot != known.handed_out + 1:
+            self._broken("applied in slot order", f"{node}: slot {chosen.slot} after {known.handed_out}")
+        known.handed_out = chosen.slot
+        known.chosen_through = max(known.chosen_through, chosen.slot)
+        voted = known.votes.get(chosen.slot, (LOWEST, None))[1]
+        # A leader has counted a quorum's votes, and its own is among those that wait for its disk.
+        if known.learned.get(chosen.slot, voted) != chosen.value and not known.leads:
+            self._broken("what is handed out is on disk", f"{node}: {chosen}")
+        value = self.chosen.get(chosen.slot)
+        if value is None:
+            self._newly_chosen(node, chosen)
+        elif value != chosen.value:
+            self._broken("one value a slot", f"{node}: slot {chosen.slot} is {chosen.value[:60]!r}, was {value[:60]!r}")
+
+    def handed_out(self, node: NodeId, slot: Slot) -> None:
+        """A node's application has had the value of ``slot``."""
+        count, expected = self.nodes[node].applied_commands, self._expected.applied_through(slot)
+        if count != expected:
+            self._broken("exactly once", f"{node} applied {count} commands through slot {slot}, not {expected}")
+
+    def installed(self, node: NodeId, slot: Slot) -> None:
+        """A node goes on from a snapshot."""
+        if slot not in self.chosen or slot <= self.nodes[node].handed_out:
+            self._broken("a snapshot is of what is chosen", f"{node} installs {slot}, {len(self.chosen)} are chosen")
+        records = reversed(self.nodes[node].log_records)
+        if not any(isinstance(record, Checkpoint) and record.slot == slot for record in records):
+            self._broken("what is handed out is on disk", f"{node} installs {slot}, of which there is no checkpoint")
+        self._begins_at(node, slot)
+
+    def keeping(self, node: NodeId, first_slot: Slot, snapshot: Slot) -> None:
+        """A node keeps the values from ``first_slot`` on, and its newest complete snapshot is at ``snapshot``."""
+        if first_slot > snapshot + 1:
+            self._broken("values are kept until a snapshot stands", f"{node}: from {first_slot}, {snapshot} stands")
+
+    def taken(self, node: NodeId, slot: Slot) -> None:
+        """A node has taken a snapshot."""
+        wrong = self._snapshots.take(slot)
+        if wrong:
+            self._broken("snapshots at the same slots", f"{node} takes one at {slot}: {wrong}")
+
+    def state(self, node: NodeId, slot: Slot, state_hash: bytes) -> None:
+        """A node has this state at a slot: it takes a snapshot, or comes from one."""
+        if self._snapshots.is_another_state(slot, state_hash):
+            self._broken("equal states", f"{node} has another state at slot {slot} than a node before it")
+
+    def applied(self, node: NodeId) -> None:
+        """A node's application was called."""
+        self.nodes[node].applied_commands += 1
+
+    def finished(self, node: NodeId, run: Run, outcomes: Outcomes) -> None:
+        """A node has the outcomes of commands: of the first time they were applied, or of a repetition."""
+        for sequence, outcome in zip(run.sequences, outcomes, strict=True):
+            if isinstance(outcome, Failed) and outcome.error is not CommandFailed:
+                continue
+            first = self.outcomes.setdefault((run.session, sequence), outcome)
+            if first != outcome:
+                self._broken(
+                    "equal replicas",
+                    f"{node}: command {sequence} of {run.session.hex()} gave {outcome!r}, elsewhere {first!r}",
+                )
+
+    # from clients
+
+    def submitting(self, run: Run) -> None:
+        """A client hands in commands."""
+        self.submitted.update(zip(((run.session, one) for one in run.sequences), run.payloads, strict=True))
+
+    def acknowledged(self, session: bytes, sequence: int, result: Any) -> None:
+        """A client has an answer: what ``apply`` returned, or the words of what it raised."""
+        slot = self._expected.applied_at(session, sequence)
+        if slot is None:
+            self._broken("acknowledged is applied", f"command {sequence} of {session.hex()} is in no slot")
+        self._reads.tell(slot)
+        outcome = self.outcomes[session, sequence]
+        if isinstance(outcome, Failed):  # What follows the reason need not be the same on every node.
+            honest = isinstance(result, str) and (result == outcome.reason or result.startswith(f"{outcome.reason}: "))
+        else:
+            honest = result == value_of(outcome)
+        if not honest:
+            self._broken("answers are results", f"command {sequence} gave {outcome!r}, its client was told {result!r}")
+
+    def expired(self, session: bytes) -> None:
+        """A client was told that its session is forgotten."""
+        if not self._expected.is_forgotten(session):
+            self._broken("answers are results", f"a client was told that session {session.hex()} is forgotten")
+
+    def failed_over(self, kind: str, seconds: float) -> None:
+        """The leader failed, and clients, readers and askers all had an answer after so long."""
+        if seconds > FAIL_OVER_SECONDS_MAX[kind]:
+            self._broken("a failing leader is replaced soon", f"after {kind} somebody waited for {seconds:.2f} s")
+
+    def reading(self) -> Slot:
+        """A client reads. Returns the slot of the newest that anybody was told: it must not be told less."""
+        return self._reads.told_through
+
+    def read(self, query: bytes, result: Any, slot: Slot, known_through: Slot | None) -> None:
+        """A client that read when ``known_through`` was known has its answer: what a node's state said of ``slot``.
+        ``None``: it did not ask for anything new."""
+        if known_through is not None:
+            if slot < known_through:
+                self._broken("no stale read", f"a client was told of slot {slot} when {known_through} was known")
+            self._reads.tell(slot)
+        if self._reads.is_another_result(slot, query, result):
+            self._broken("equal states", f"{query!r} at slot {slot} reads {result!r}, and something else elsewhere")
+
+    def asking(self, subject: str, value: bytes | None) -> bytes | None:
+        """A client asks. Returns what is known to be decided: it must not be told less."""
+        if value is not None:
+            self.subject_proposals.setdefault(subject, set()).add(value)
+        return self.subjects.get(subject)
+
+    def asked(self, subject: str, value: bytes | None, known: bytes | None, answer: bytes | None) -> None:
+        """A client that asked with ``value``, when ``known`` was decided, has its answer."""
+        told_less = answer is None and (value is not None or known is not None)
+        if told_less or (answer is not None and answer != self.subjects.get(subject)):
+            self._broken(
+                "one value a subject",
+                f"a client that proposed {value!r} was told that {subject} is {answer!r}; decided is"
+                f" {self.subjects.get(subject)!r}, and was {known!r} when it asked",
+            )
+
+    # from the machines
+
+    def folder_lost(self, node: NodeId) -> None:
+        """A node's data folder is gone, and with it all it had promised."""
+        known = self.nodes[node]
+        self.nodes[node] = NodeSeen(
+            boot=known.boot,
+            lost_vote=known.lost_vote or known.voter is not None,
+            lost_promise=known.word,
+            lost_subject_promises={
+                subject: known.subject_word(subject) for subject in {*known.subjects, *known.lost_subject_promises}
+            },
+        )
+
+    # inside
+
+    def _saved_voter(self, node: NodeId, voter: Voter) -> None:
+        if self.nodes[node].lost_vote:
+            self._broken("a lost folder never votes again", f"{node}: {voter}")
+        self.nodes[node].voter = voter
+
+    def _broken(self, rule: str, detail: str) -> NoReturn:
+        violation = Violation(rule, detail)
+        self.violation = self.violation or violation
+        raise violation
+
+    def _saved_subject(self, node: NodeId, subject: str, state: DecreeState) -> None:
+        self.nodes[node].subjects[subject] = state
+        if state.accepted is not None:
+            self._ballots(self._subject_ballots, subject).vote(node, *state.accepted)
+
+    def _subject_chosen(self, node: NodeId, chosen: SubjectChosen) -> None:
+        name, value = chosen.subject, chosen.value
+        if self.subjects.setdefault(name, value) != value:
+            self._broken("one value a subject", f"{node}: {name} is {value!r} now, was {self.subjects[name]!r}")
+        if value not in self.subject_proposals.get(name, ()):
+            self._broken("chosen values were proposed", f"{node}: {chosen}")
+        if not self._ballots(self._subject_ballots, name).is_chosen(value):
+            self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
+
+    def _counts(self, node: NodeId, message: Message) -> None:
+        """What counts toward a quorum, or asks others for that, is said by voters only."""
+        said = message.message if isinstance(message, AboutSubject) else message
+        if isinstance(said, VOTERS_ONLY) and self.nodes[node].voter is None:
+            self._broken("only voters vote", f"{node}: {message}")
+
+    def _saved_logs(self, node: NodeId, records: Sequence[Record], in_checkpoint: bool = False) -> None:
+        """Records of the log are on disk. After a Checkpoint, old votes are written again beside a newer promise."""
+        for record in records:
+            in_checkpoint |= isinstance(record, Checkpoint)
+            self._saved_log(node, record, in_checkpoint)
+
+    def _saved_log(self, node: NodeId, record: Record, in_checkpoint: bool) -> None:
+        known = self.nodes[node]
+        known.log_records.append(record)
+        match record:
+            case Promised():
+                if record.ballot < known.promised:
+                    self._broken("promises never go back", f"{node}: {known.promised} to {record.ballot}")
+                known.promised = record.ballot
+            case Voted():
+                if record.ballot < known.promised and not in_checkpoint:
+                    self._broken("accepted is never below promised", f"{node}: {record} below {known.promised}")
+                known.promised = max(known.promised, record.ballot)
+                known.votes[record.slot] = record.ballot, record.value
+                self._ballots(self._slot_ballots, record.slot).vote(node, record.ballot, record.value)
+            case Learned():
+                known.learned.update(enumerate(record.values, record.first_slot))
+            case PeerMet():
+                known.met[record.peer] = record.incarnation
+
+    def _begins_at(self, node: NodeId, slot: Slot) -> None:
+        """A node's application is in the state of ``slot``, without having been handed out what led there."""
+        known = self.nodes[node]
+        known.handed_out = slot
+        known.chosen_through = max(known.chosen_through, slot)
+        known.applied_commands = self._expected.applied_through(slot)
+
+    def _remembers(self, node: NodeId, log: Sequence[Record], base: Slot) -> None:
+        """Whether a log that begins with a checkpoint holds what the node had promised and voted, and whom it met."""
+        known = self.nodes[node]
+        promises = [record.ballot for record in log if isinstance(record, Promised | Voted)]
+        votes = {record.slot: record.ballot for record in log if isinstance(record, Voted)}
+        learned = {slot for one in log if isinstance(one, Learned) for slot, _ in enumerate(one.values, one.first_slot)}
+        forgotten = [
+            slot
+            for slot, (ballot, _) in known.votes.items()
+            if slot > base and slot not in learned and votes.get(slot, LOWEST) < ballot
+        ]
+        if forgotten or max(promises, default=LOWEST) < known.promised:
+            self._broken("what is saved is kept", f"{node} forgot its promise, or its votes at {forgotten}")
+        if known.met.items() - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
+            self._broken("what is saved is kept", f"{node} forgot some whom it has met")
+
+    def _newly_chosen(self, node: NodeId, chosen: Chosen) -> None:
+        """The first node learns a slot: a quorum's votes in one ballot must be on disk, for a value somebody wanted."""
+        slot, value = chosen.slot, chosen.value
+        if not self._ballots(self._slot_ballots, slot).is_chosen(value):
+            self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
+        self._slot_ballots.pop(slot - SLOTS_WATCHED, None)
+        self.chosen[slot] = value
+        runs = decode_batch(value) if value != NO_OP else ()
+        for run in runs:
+            for sequence, payload in zip(run.sequences, run.payloads, strict=True):
+                if self.submitted.get((run.session, sequence)) != payload:
+                    self._broken("chosen values were proposed", f"{node}: slot {slot} holds {payload!r} of {run}")
+        self._expected.choose(runs)
+        self._snapshots.choose(value)
+
+    def _ballots(self, decrees: dict[Key, BallotsSeen], name: Key) -> BallotsSeen:
+        if name not in decrees:
+            decrees[name] = BallotsSeen(self.quorum)
+        return decrees[name]
+
+    def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
+        """A leader may open a slot, or send again what it proposed before."""
+        known = accept.slot in self._slot_ballots and self._slot_ballots[accept.slot].is_proposed(accept.ballot)
+        if accept.slot <= accept.chosen_through:
+            self._broken("no proposal where all is chosen", f"{node}: {accept}")
+        if not known and accept.slot > accept.chosen_through + limits.window_slots:
+            self._broken("the window is kept", f"{node}: {accept}, window {limits.window_slots}")
+
+    def _sent_to(self, node: NodeId, envelope: Envelope) -> None:
+        """What counts by whom it goes to."""
+        match envelope.message:
+            case Support(sequence):
+                for canvasser in envelope.to:
+                    self._supporters.setdefault((canvasser, sequence), set()).add(node)
+            case Heartbeat(ballot, _, sequence) if sequence:
+                self._reads.beat(ballot, sequence)
+            case HeartbeatAck(ballot, _, sequence):
+                self._reads.answer_beat(node, ballot, sequence)
+            case AskReadPoint(number):
+                self._judged(self._reads.ask(node, self.nodes[node].boot, number, len(self.chosen)), node, envelope)
+            case ReadPoint(number, slot):
+                for asker in envelope.to:
+                    self._judged(self._reads.answer(node, asker, number, slot), node, envelope)
+
+    def _judged(self, wrong: str, node: NodeId, what: object) -> None:
+        if wrong:
+            self._broken(wrong, f"{node}: {what}")
+
+    def _sent(self, node: NodeId, message: Message) -> None:
+        known = self.nodes[node]
+        match message:
+            case Canvass(sequence):
+                self._canvass[node] = sequence
+            case AcceptedSlot(ballot, slot):
+                vote = known.votes.get(slot)
+                if ballot > known.promised or ((vote is None or vote[0] < ballot) and slot > known.chosen_through):
+                    self._broken("save before send", f"{node}: {message}, on disk: {vote}, promised {known.promised}")
+            case PromiseLog() | PrepareLog():
+                if message.ballot > known.promised:
+                    self._broken("save before send", f"{node}: {message.ballot} above {known.promised} on disk")
+                if isinstance(message, PrepareLog):
+                    self._campaigning(node, message.ballot)
+                    self._used(node, message.ballot)
+                else:
+                    told = {(vote.slot, vote.ballot) for vote in message.votes}
+                    unknown_from = message.first_slot + len(message.values)
+                    for slot, (ballot, _) in known.votes.items():
+                        if slot >= unknown_from and ballot < message.ballot and (slot, ballot) not in told:
+                            self._broken("a promise tells every vote", f"{node}: {message} without {ballot} at {slot}")
+            case AcceptSlot(ballot, slot):
+                if ballot > known.promised:
+                    self._broken("save before send", f"{node}: {ballot} above {known.promised} on disk")
+                self._used(node, ballot)
+                if slot > len(self.chosen) - SLOTS_WATCHED:
+                    self._slot_proposing(node, message)
+            case AboutSubject(subject, inner):
+                state = known.subjects.get(subject, DecreeState())
+                if isinstance(inner, Prepare):
+                    boot = self.nodes[node].boot
+                    if self._subject_boots.setdefault((subject, inner.ballot), boot) != boot:
+                        self._broken("no ballot twice", f"{node} uses {inner.ballot} for {subject} in life {boot}")
+                if isinstance(inner, Accept):
+                    self._subject_proposing(node, subject, inner)
+                if isinstance(inner, Promise | Prepare) and inner.ballot > state.promised:
+                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
+                if isinstance(inner, Accepted) and inner.ballot > _ballot(state):
+                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
+                if isinstance(inner, Decided) and inner.value != state.chosen:
+                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
+
+    def _campaigning(self, node: NodeId, ballot: Ballot) -> None:
+        """Who begins a ballot has been backed, so that nobody disturbs a leader whom a quorum hears."""
+        backed = {node} | self._supporters.get((node, self._canvass.get(node, 0)), set())
+        if ballot not in self._ballot_boots and len(backed) < self.quorum:
+            self._broken("no ballot without support", f"{node} begins {ballot}, backed by {sorted(backed)}")
+
+    def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
+        ballots = self._ballots(self._slot_ballots, accept.slot)
+        wrong = ballots.propose(accept.ballot, accept.value, {name: one.word for name, one in self.nodes.items()})
+        if wrong:
+            self._broken(wrong, f"{node}: {accept}; {ballots}")
+
+    def _subject_proposing(self, node: NodeId, subject: str, accept: Accept) -> None:
+        ballots = self._ballots(self._subject_ballots, subject)
+        promised = {name: one.subject_word(subject) for name, one in self.nodes.items()}
+        wrong = ballots.propose(accept.ballot, accept.value, promised)
+        if sum(word >= accept.ballot for word in promised.values()) < self.quorum:
+            wrong = "a proposal has a quorum's promises"
+        if wrong:
+            self._broken(wrong, f"{node}: {accept} for {subject}; {ballots}")
+
+    def _used(self, node: NodeId, ballot: Ballot) -> None:
+        """A ballot belongs to one node, and to one life of it."""
+        boot = self.nodes[node].boot
+        if ballot.node != node or self._ballot_boots.setdefault(ballot, boot) != boot:
+            self._broken("no ballot twice", f"{node} uses {ballot} in its life number {boot}")
+
+
+def _kept(saved: Sequence[Record], loaded: Sequence[Record]) -> Sequence[Record]:
+    """The most of the end of ``saved`` that ``loaded`` begins with."""
+    starts = (start for start in range(len(saved)) if list(saved[start:]) == list(loaded[: len(saved) - start]))
+    return saved[next(starts, len(saved)) :]
+
+
+def _ballot(state: DecreeState) -> Ballot:
+    return LOWEST if state.accepted is None else state.accepted.ballot

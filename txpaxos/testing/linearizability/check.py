@@ -1,0 +1,153 @@
+"""Whether a service behaved as if it did one thing after the other.
+
+A history is linearizable if its operations can be put into an order in which a model
+(:class:`~txpaxos.testing.linearizability.models.Model`) gives the same answers, and in which no operation comes before
+one that had ended when it was invoked::
+
+    recorder = HistoryRecorder(reactor, "history.jsonl")
+    recorder.record("alice", ["write", 5], lambda: client.submit(b"write 5"))
+    ...
+    print(check_file("history.jsonl", "register").report())
+
+What failed is left out; what has an unknown outcome may have been applied at any time since, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+import attrs
+
+from txpaxos.testing.linearizability.diagram import as_text, diagram, label
+from txpaxos.testing.linearizability.history import HistoryError, Operation, pair, read_history
+from txpaxos.testing.linearizability.models import Model, model_named
+from txpaxos.testing.linearizability.problem import Problem
+from txpaxos.testing.linearizability.search import Search
+from txpaxos.testing.linearizability.window import Window, Windows
+
+CONFIGURATIONS_PER_OPERATION_MAX = 30
+"""The search gives up on a part of the history after so many, but not before ``CONFIGURATIONS_MIN``."""
+
+CONFIGURATIONS_MIN = 1_000_000
+
+PATIENCE = 10_000
+"""So many configurations without progress, and it is time to look for a short proof that there can be none."""
+
+STATES_SHOWN_MAX = 5
+
+
+@attrs.frozen
+class Verdict:
+    """What a check came to.
+
+    :ivar linearizable: ``None`` if the search was given up.
+    :ivar operations: how many were checked, with those that failed.
+    :ivar parts: how many independent parts they fell into.
+    :ivar configurations: how many the search looked at, a measure of its work.
+    :ivar part: the part that makes no sense, or that the search gave up on.
+    :ivar window: where it makes no sense, unless it is ``linearizable`` or given up.
+    """
+
+    linearizable: bool | None
+    operations: int
+    parts: int
+    configurations: int
+    part: Hashable = None
+    window: Window | None = None
+
+    def report(self) -> str:
+        """The verdict for a person to read: one line; if there is a window, that with a diagram."""
+        checked = f"{self.operations} operations in {self.parts} {'part' if self.parts == 1 else 'parts'}"
+        if self.linearizable:
+            return f"linearizable: {checked}"
+        name = "" if self.part is None else f" of {as_text(self.part)}"
+        if self.window is None:
+            gave_up = f"undecided: gave up on the operations{name} after {self.configurations} configurations;"
+            return f"{gave_up} {checked}\nAllow more configurations, or record a history with more values that differ."
+        return "\n".join([f"not linearizable: {checked}", "", *_explained(self.window, name)])
+
+
+def _explained(window: Window, name: str) -> list[str]:
+    ending = window.ending
+    seconds = f"{ending.invoked_seconds:.6f} to {ending.returned_seconds:.6f} s"
+    when = f"lines {ending.invoked} to {ending.returned}, {seconds}"
+    lines = [
+        f"No order of these operations{name} explains their outputs. Up to the last to end, there is one.",
+        f"The last to end: {label(ending)}, client {ending.client}, {when}",
+    ]
+    if window.states is None:
+        lines.append("It makes no difference what the state was before.")
+    else:
+        states = [as_text(state) if _is_plain(state) else repr(state) for state in window.states[:STATES_SHOWN_MAX]]
+        more = f" and {len(window.states) - len(states)} more" if len(window.states) > len(states) else ""
+        lines.append(f"Possible states before: {', '.join(states)}{more}")
+    if window.beside:
+        lines.append(f"Not shown: {len(window.beside)} more that may have been applied meanwhile, which does not help.")
+    return [*lines, "", *diagram(window.operations, ending.returned or 0)]
+
+
+def _is_plain(state: Hashable) -> bool:
+    return state is None or isinstance(state, str | int | float)
+
+
+def check(operations: Iterable[Operation], model: Model, *, configurations_max: int | None = None) -> Verdict:
+    """Check a history against ``model``, part by part. Ends with the first part that is not linearizable.
+
+    :param configurations_max: after so many in one part the search gives up on it; 30 per operation unless given, but
+        at least a million. (One takes about 400 bytes.)
+    :raises HistoryError: if the model knows no such input or output.
+    """
+    parts: dict[Hashable, list[Operation]] = {}
+    for operation in operations:
+        try:
+            parts.setdefault(model.partition(operation.input), []).append(operation)
+        except ValueError as error:
+            raise HistoryError(f"line {operation.invoked}: {error}") from None
+    count = sum(map(len, parts.values()))
+    verdict = Verdict(True, count, len(parts), 0)
+    for part, its_operations in parts.items():
+        explained, configurations, window = _check_part(its_operations, model, configurations_max)
+        verdict = attrs.evolve(verdict, configurations=verdict.configurations + configurations)
+        if explained is False or (explained is None and verdict.linearizable):
+            verdict = attrs.evolve(verdict, linearizable=explained, part=part, window=window)
+        if explained is False:
+            break
+    return verdict
+
+
+def check_file(path: str, model: str | Model, *, configurations_max: int | None = None) -> Verdict:
+    """Check the history in a file.
+
+    :param model: one, or the name of one: see :func:`~txpaxos.testing.linearizability.models.model_named`.
+    :param configurations_max: as for :func:`check`.
+    :raises HistoryError: if the file is no history of the model.
+    :raises ConfigError: if there is no model of that name.
+    """
+    known = model_named(model) if isinstance(model, str) else model
+    try:
+        return check(pair(read_history(path)), known, configurations_max=configurations_max)
+    except HistoryError as error:
+        raise error if path in str(error) else HistoryError(f"{path}, {error}") from None
+
+
+def _check_part(
+    operations: list[Operation], model: Model, configurations_max: int | None
+) -> tuple[bool | None, int, Window | None]:
+    problem = Problem(model, [each for each in operations if each.outcome != "fail"])
+    if configurations_max is None:
+        configurations_max = max(CONFIGURATIONS_MIN, CONFIGURATIONS_PER_OPERATION_MAX * len(operations))
+    search = Search(problem, len(problem.levels), [model.initial()])
+    window: Window | None = None
+    patience = PATIENCE
+    while True:
+        explained = search.run(configurations_max, patience)
+        if explained is None:
+            window = Windows(model, problem, search.deepest).shortest_from_anywhere()
+        elif explained is False:
+            windows = Windows(model, problem, search.deepest)
+            window = windows.shortest_from_anywhere() or windows.shortest_from(search)
+        if window is not None:
+            return False, search.configurations, window
+        if explained or search.configurations >= configurations_max:
+            return explained, search.configurations, None
+        patience *= 4

@@ -1,0 +1,1 @@
+"""A whole cluster in one process: simulated machines, disks, network and time."""

@@ -1,0 +1,290 @@
+"""Clients of a simulated cluster: those that submit commands, there or on a node, and those that ask about subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from txpaxos.client import Client
+from txpaxos.core.messages import NodeId
+from txpaxos.errors import (
+    CommandFailed,
+    NodeStopped,
+    NoQuorum,
+    OutcomeUnknown,
+    Overloaded,
+    QueryFailed,
+    SessionExpired,
+)
+from txpaxos.reading import Consistency
+from txpaxos.testing.checkers.checker import Violation
+from txpaxos.testing.simulator.environment import Environment
+from txpaxos.testing.simulator.host import Host
+from txpaxos.testing.simulator.network import SimulatedReactor
+from txpaxos.wire.commands import Run
+
+SUBJECTS_A_SECOND = 8.0
+"""New ones: all askers turn to the same few, so that they meet."""
+
+CALLERS_THINK_SECONDS = 0.2
+
+READ_SECONDS_MAX = 0.5
+"""A reader's patience: the node that it asks may be down."""
+
+BIG_VALUE_BYTES = 2000
+"""Too big for a datagram."""
+
+
+class SimulatedClient:
+    """A client on a host of its own that never crashes: submits commands, a few at a time.
+
+    :ivar waiting: commands without an answer yet.
+    """
+
+    def __init__(self, cluster: Environment, index: int, workload: Callable[[Random], bytes]) -> None:
+        self.name = f"client-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._workload = workload
+        self._rng = cluster.fork_rng()
+        self._outstanding_max = self._rng.choice((1, 1, 4, 16))
+        self._think_seconds = self._rng.choice((0.003, 0.02, 0.1))
+        self._stopped = False
+        self.reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self.reactor, cluster.configuration, rng=self._rng, sending=self._sending)
+        self._sessions: dict[int, bytes] = {}
+        self.reactor.callLater(self._rng.random(), self._submit)
+
+    def stop(self) -> None:
+        """Submit nothing more; go on waiting for answers."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Submit one command."""
+        self.waiting += 1
+        payload = self._workload(self._rng)
+        sequence = self._client.next_sequence
+        self._client.submit(payload).addBoth(self._answered, sequence)
+
+    def _submit(self) -> None:
+        if self._stopped:
+            return
+        for _ in range(max(1, self._outstanding_max // 2)):  # Within one turn: a run.
+            if self.waiting < self._outstanding_max:
+                self.request()
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
+
+    def _sending(self, run: Run) -> None:
+        self._sessions.update(dict.fromkeys(run.sequences, run.session))
+        self._cluster.checker.submitting(run)
+
+    def _answered(self, result: Any, sequence: int) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        session = self._sessions.pop(sequence, None)
+        if not isinstance(result, Failure) or result.check(CommandFailed):
+            assert session is not None, sequence
+            answer = str(result.value) if isinstance(result, Failure) else result
+            self._cluster.checker.acknowledged(session, sequence, answer)
+        elif result.check(Overloaded, OutcomeUnknown):  # Unknown, if it was taken once and refused once.
+            self._cluster.tally[f"answered {type(result.value).__name__}"] += 1
+        elif result.check(SessionExpired) and session is not None:
+            self._cluster.tally["answered SessionExpired"] += 1
+            self._cluster.checker.expired(session)
+        else:
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+
+
+class SimulatedCaller:
+    """The application on the nodes, which submits commands of its own: wherever it is, a run at a time, and nobody but
+    that node sees to it that it is answered.
+
+    :ivar answered: how many were. What a node leaves unanswered when it dies is not waited for.
+    """
+
+    def __init__(
+        self, cluster: Environment, hosts: Mapping[NodeId, Host], index: int, workload: Callable[[Random], bytes]
+    ) -> None:
+        self.name = f"caller-{index}"
+        self.reactor: SimulatedReactor | None = None  # It has those of the nodes.
+        self.answered = 0
+        self._cluster = cluster
+        self._hosts = hosts
+        self._workload = workload
+        self._rng = cluster.fork_rng()
+        self._stopped = False
+        self._asked: list[SimulatedReactor] = []
+        cluster.world.after(self._rng.random(), self._next)
+
+    @property
+    def waiting(self) -> int:
+        """Commands without an answer yet, at nodes that still live, and whose disks do."""
+        hung = [host.reactor for host in self._hosts.values() if host.disk_hangs]
+        return sum(reactor.alive and reactor not in hung for reactor in self._asked)
+
+    def stop(self) -> None:
+        """Submit nothing more; go on waiting for answers."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Submit a few commands in one turn, at one of the nodes that run."""
+        cluster = self._cluster
+        ailing = [
+            host for host in self._hosts.values() if host.disk_hangs or host.forgot or host.name == cluster.ailing
+        ]
+        hosts = [host for host in self._hosts.values() if host.alive and host not in ailing]
+        if not hosts:
+            return
+        host = self._rng.choice(hosts)
+        reactor = host.reactor
+        assert reactor is not None, host.name
+        count = self._rng.choice((1, 1, 3))
+        self._asked += [reactor] * count
+        reactor.run(self._submit, host, reactor, count)
+
+    def _submit(self, host: Host, reactor: SimulatedReactor, count: int) -> None:
+        assert host.protocol is not None, host.name
+        for _ in range(count):
+            host.protocol.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            self.request()
+        self._cluster.world.after(self._rng.expovariate(1.0) * CALLERS_THINK_SECONDS, self._next)
+
+    def _answer(self, result: Any, reactor: SimulatedReactor) -> None:
+        self._asked.remove(reactor)
+        self.answered += 1
+        if isinstance(result, Failure) and not result.check(CommandFailed, NodeStopped, Overloaded, SessionExpired):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+
+
+class SimulatedAsker:
+    """A client on a host of its own that never crashes: proposes values for subjects and reads them, one at a time.
+    It stays with whichever node it found: subjects have no leader, and through one node nobody meets a rival.
+
+    :ivar waiting: questions without an answer yet.
+    """
+
+    def __init__(self, cluster: Environment, index: int) -> None:
+        self.name = f"asker-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._rng = cluster.fork_rng()
+        self._think_seconds = self._rng.choice((0.01, 0.1))
+        self._stopped = False
+        self.reactor = SimulatedReactor(cluster.network, self.name)
+        self._client = Client(self.reactor, cluster.configuration, list(cluster.names), self._rng)
+        self.reactor.callLater(self._rng.random(), self._next)
+
+    def stop(self) -> None:
+        """Ask nothing more; go on waiting for the answer."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Ask one question."""
+        rng = self._rng
+        newest = int(self._cluster.world.now * SUBJECTS_A_SECOND)
+        subject = f"subject {max(0, newest - rng.choice((0, 0, 0, 1, 5)))}"
+        value = None
+        if rng.random() < 0.6:
+            value = b"%s at %d" % (self.name.encode(), self._cluster.world.events)
+            chance = rng.random()
+            if chance < 0.1:
+                value = value.ljust(BIG_VALUE_BYTES)
+            elif chance < 0.4:
+                value = b""
+        self.waiting += 1
+        known = self._cluster.checker.asking(subject, value)
+        self._client.ask(subject, value).addBoth(self._answer, subject, value, known)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            self.request()
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+
+    def _answer(self, result: Any, subject: str, value: bytes | None, known: bytes | None) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if isinstance(result, Failure):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+        else:
+            self._cluster.checker.asked(subject, value, known, result)
+
+
+class SimulatedReader:
+    """A client on a host of its own that never crashes: reads, on one node after the other, one query at a time.
+
+    :param make_query: makes its queries; empty ones are asked unless it is given. What the application does not
+        understand of an empty query, it may refuse.
+    :ivar waiting: queries without an answer yet.
+    """
+
+    def __init__(
+        self,
+        cluster: Environment,
+        hosts: Mapping[NodeId, Host],
+        index: int,
+        make_query: Callable[[Random], bytes] | None = None,
+    ) -> None:
+        self.name = f"reader-{index}"
+        self.waiting = 0
+        self.answered = 0
+        self._cluster = cluster
+        self._hosts = hosts
+        self._make_query = make_query
+        self._rng = cluster.fork_rng()
+        self._think_seconds = self._rng.choice((0.005, 0.05))
+        self._stopped = False
+        self.reactor = SimulatedReactor(cluster.network, self.name)
+        # One that knows a single node reads there, whoever leads; the others find a node that answers.
+        nodes = [list(cluster.names), *([name] for name in cluster.names)]
+        self._clients = [Client(self.reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
+        self.reactor.callLater(self._rng.random(), self._next)
+
+    def stop(self) -> None:
+        """Read nothing more; go on waiting for the answer."""
+        self._stopped = True
+
+    def request(self) -> None:
+        """Read, from anywhere."""
+        self._read(self._clients[0], "linearizable", None)
+
+    def request_everywhere(self) -> None:
+        """Read at each node that can be expected to answer."""
+        for host, client in zip(self._hosts.values(), self._clients[1:], strict=True):
+            if not host.lost:
+                self._read(client, "linearizable", None)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        if not self.waiting:
+            kind: Consistency = "local" if self._rng.random() < 0.1 else "linearizable"
+            self._read(self._rng.choice(self._clients), kind, READ_SECONDS_MAX)
+        self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
+
+    def _read(self, client: Client, kind: Consistency, deadline_seconds: float | None) -> None:
+        self.waiting += 1
+        known = self._cluster.checker.reading() if kind == "linearizable" else None
+        query = b"" if self._make_query is None else self._make_query(self._rng)
+        client.read(query, kind, deadline_seconds).addBoth(self._answer, query, known)
+
+    def _answer(self, result: Any, query: bytes, known: int | None) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if not isinstance(result, Failure):
+            self._cluster.checker.read(query, result.result, result.slot, known)
+        elif result.check(QueryFailed) and self._make_query is None:
+            self._cluster.tally["empty queries refused"] += 1
+        elif not result.check(NoQuorum):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())

@@ -1,0 +1,369 @@
+"""A cluster in one process: your application on real nodes, on simulated hosts.
+
+.. code-block:: python
+
+    cluster = Cluster(seed=7, app=MyService, workload=lambda rng: b"+%d" % rng.randrange(9))
+    plan(cluster, draw(seed=7, names=cluster.names, seconds=30))  # from txpaxos.testing.simulator.schedule
+    cluster.run(seconds=30)
+    cluster.heal()
+    cluster.settle()
+
+Every rule of :class:`~txpaxos.testing.checkers.checker.Checker` is checked at every step; what breaks one raises
+:class:`~txpaxos.testing.checkers.checker.Violation`. The same seed gives the same run, event for event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import NodeId
+from txpaxos.counter import Counter
+from txpaxos.node.snapshots.taking import Policy
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.testing.checkers.checker import FAIL_OVER_SECONDS_MAX, Violation
+from txpaxos.testing.simulator.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
+from txpaxos.testing.simulator.disk import Crash
+from txpaxos.testing.simulator.environment import Environment
+from txpaxos.testing.simulator.host import Host
+from txpaxos.testing.simulator.network import SimulatedReactor
+from txpaxos.testing.simulator.observed import watched
+
+CLOCK_STEP_SECONDS = 3600.0
+FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
+"""How the leader fails at the end."""
+
+HUNG_SECONDS = 3600.0
+"""What a save takes on a disk that hangs."""
+
+SILENT_SECONDS = 4.0
+"""So much longer may it take to settle for each node that never answers: one that takes a snapshot may ask it twice for
+its own, and once for its word on another's."""
+
+ROTTEN_PATIENCE = 4
+"""So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
+
+KEEP_UP_CHANCE = 0.3
+MISSED_ROUNDS = (1, 1, 10)
+"""Of requests by all clients, while a follower hears nothing: after many of them it may need a snapshot."""
+
+COME_BACK_CHANCE = 0.5
+AWAY_ROUNDS_MAX = 400
+"""Of requests by all clients, until the others' logs no longer reach back to where a node was when it left."""
+LEVEL_SLOTS = 8
+"""A node that lacks no more than what is on its way is level."""
+
+RESULTS_KEPT_MAX = 64
+"""More than any client leaves unanswered."""
+
+BIG_COMMAND_BYTES = 2000
+"""Too big for a datagram."""
+
+
+def counter_workload(rng: Random) -> bytes:
+    """A command for :class:`txpaxos.counter.Counter`; now and then one that it refuses, or one that needs a stream."""
+    chance = rng.random()
+    command = b"no number" if chance < 0.01 else b"%d" % rng.randrange(-9, 99)
+    return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
+
+
+class Cluster(Environment):
+    """A whole cluster in one process.
+
+    :param seed: of everything that is left to chance.
+    :param nodes: how many nodes.
+    :param app: the application, a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
+    :param workload: makes the clients' commands.
+    :param query: makes the readers' queries; they are empty unless it is given.
+    :param clients: how many clients submit them.
+    :param askers: how many clients ask about subjects.
+    :param callers: how many submit commands at the nodes themselves, as the application there may.
+    :param readers: how many clients read, if the application answers queries.
+    :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
+    :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
+    :ivar datagrams: how many nodes have sent.
+    :ivar gap_seconds: how long anybody waited when the leader failed at the end.
+    """
+
+    gap_seconds = 0.0
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        app: type[PaxosProtocol] = Counter,
+        workload: Callable[[Random], bytes] = counter_workload,
+        clients: int = 3,
+        askers: int = 3,
+        callers: int = 1,
+        readers: int = 1,
+        timing: Timing | None = None,
+        snapshot_policy: Policy | None = None,
+        sessions_max: int | None = None,
+        query: Callable[[Random], bytes] | None = None,
+    ) -> None:
+        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, watched(app))
+        self.datagrams = 0
+        self.network.on_datagram = self._datagram
+        self.hosts = {name: Host(self, name) for name in self.names}
+        has_queries = app.query is not PaxosProtocol.query
+        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader] = [
+            *(SimulatedClient(self, index, workload) for index in range(clients)),
+            *(SimulatedAsker(self, index) for index in range(askers)),
+            *(SimulatedCaller(self, self.hosts, index, workload) for index in range(callers)),
+            *(SimulatedReader(self, self.hosts, index, query) for index in range(readers if has_queries else 0)),
+        ]
+        for host in self.hosts.values():
+            host.start()
+
+    # running
+
+    def run(self, seconds: float) -> None:
+        """Let ``seconds`` pass.
+
+        :raises Violation: if a rule is broken on the way.
+        """
+        until = self.world.now + seconds
+        world = self.world
+        while True:
+            try:
+                world.run_until(until)
+            except Crash:
+                continue
+            finally:
+                violation = self.checker.violation or self.violation
+                if violation is not None:
+                    raise violation
+            return
+
+    def heal(self) -> None:
+        """End every fault, and start every node that can start."""
+        self.network.heal()
+        self.ailing = None
+        for host in self.hosts.values():
+            host.crash_in = host.crash_in_snapshot = None
+            host.save_seconds = 0.0
+            host.sync_fails = host.sync_fails_once = False
+            host.disk.bytes_max = None
+            if host.configuration is not self.configuration:
+                host.configuration = self.configuration
+                if host.alive:
+                    host.crash()
+            if not host.alive:
+                host.start()
+
+    def settle(self, seconds: float = 10.0) -> None:
+        """After :meth:`heal`: everything must become live and equal within ``seconds``, and some more for each node
+        that is lost for good, and for snapshots that take long on their way.
+
+        :raises Violation: if a client's command gets no answer, or nodes stay behind.
+        """
+        for client in self.clients:
+            client.request()
+            client.stop()
+        seconds += SILENT_SECONDS * sum(host.lost for host in self.hosts.values()) + self._transfer_seconds()
+        if any(host.lost and host.alive for host in self.hosts.values()):
+            seconds *= ROTTEN_PATIENCE
+        until = self.world.now + seconds
+        while not self._is_settled():
+            if self.world.now >= until:
+                raise Violation("live once healed", self._unsettled())
+            for host in self.live():
+                if not host.alive:  # It may have given up only now, for a fault of before.
+                    host.start()
+            self.run(0.25)
+
+    def _transfer_seconds(self) -> float:
+        """How long the biggest snapshot of the state that there is now is on its way to each of the others."""
+        if self.transfer_limits is None:
+            return 0.0
+        snapshots = [(host, path) for host in self.live() for path in host.disk.files() if path.endswith(".snapshot")]
+        size = max((host.disk.size(path) for host, path in snapshots), default=0)
+        return (len(self.names) - 1) * size / self.transfer_limits.bytes_per_second
+
+    def calm(self, seconds: float = 4.0) -> None:
+        """After :meth:`settle`: ``seconds`` later one leads whom all know, and stays; nobody chatters; all is answered.
+
+        :raises Violation: if not.
+        """
+        self.run(seconds)
+        won, events = self.checker.ballots_won, self.datagrams
+        seconds /= 2
+        self.run(seconds)
+        leaders = [host.protocol and host.protocol.leader for host in self.live()]
+        if None in leaders or len(set(leaders)) != 1 or self.checker.ballots_won != won:
+            raise Violation("one leader once healed", f"{leaders} after {self.checker.ballots_won - won} elections")
+        beats = seconds / self.timing.heartbeat_seconds * (len(self.names) - 1)
+        if self.datagrams - events > 4 * beats:  # A heartbeat is answered, and a clock may drift.
+            raise Violation("quiet when idle", f"{self.datagrams - events} datagrams in {seconds} s")
+        self._answer_within(1.0, "prompt answers")
+        for client in self.clients:
+            if isinstance(client, SimulatedReader):
+                client.request_everywhere()
+        self._answer_within(1.0, "reads are answered at every node")
+        self._step_clocks(won)
+        for host in self.live():
+            assert host.protocol is not None, host.name
+            taking = host.protocol.status().compaction.taking
+            if taking is not None:
+                raise Violation("snapshots end", f"{host.name} is taking one at slot {taking}")
+            for session in host.protocol._applier.sessions._sessions.values():
+                if len(session.outcomes) > RESULTS_KEPT_MAX:
+                    raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
+
+    def fail_over(self, kind: str = "", seconds: float = 5.0) -> None:
+        """After :meth:`calm`: the leader fails, if the others can do without it. They must go on, and it must find its
+        place once that is over.
+
+        :param kind: one of :data:`FAILURES`, drawn from the seed unless given.
+        :param seconds: how long it lasts.
+        :raises Violation: if not, or not soon (:data:`~txpaxos.testing.checkers.checker.FAIL_OVER_SECONDS_MAX`).
+        """
+        leader = next(host for host in self.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        if sum(host is not leader for host in self.live()) < self.checker.quorum:
+            return
+        kind = kind or self.rng.choice(FAILURES)
+        self.note(leader.name, f"leads, and suffers {kind}")
+        self.ailing = leader.name
+        others = [name for name in self.names if name != leader.name]
+        if kind == "silence":  # No power, or a cable that is pulled: for clients, too, and no connection breaks.
+            others += [client.name for client in self.clients]
+        if kind == "crash":
+            leader.crash()
+        elif kind == "pause" and leader.reactor is not None:
+            leader.reactor.pause(seconds)
+        elif kind == "hung disk":
+            leader.save_seconds = HUNG_SECONDS
+        if kind in ("isolation", "deafness", "silence"):
+            self.network.cut |= {(name, leader.name) for name in others}
+        if kind in ("isolation", "muteness", "silence"):
+            self.network.cut |= {(leader.name, name) for name in others}
+        self.gap_seconds = self._answer_within(seconds, "a failing leader is replaced")
+        self.checker.failed_over(kind, self.gap_seconds)
+        if kind == "hung disk" and leader.alive:
+            leader.crash()  # Nothing else ends what the disk has in work.
+        self.heal()
+        self.settle()
+
+    def keep_up(self, seconds: float = 60.0) -> None:
+        """After :meth:`settle`, now and then: a follower that missed something must have it within ``seconds``, though
+        its leader no longer hears it, if others do.
+
+        :raises Violation: if not.
+        """
+        followers = [host for host in self.live() if host.protocol and host.protocol.leader not in (None, host.name)]
+        if len(followers) < self.checker.quorum or self.rng.random() > KEEP_UP_CHANCE:
+            return
+        follower = self.rng.choice(followers)
+        leader = follower.protocol.leader if follower.protocol is not None else None
+        assert leader is not None, follower.name
+        self.note(follower.name, "misses something, and is not heard by its leader")
+        self.ailing = follower.name
+        others = [name for name in self.names if name != follower.name]
+        self.network.cut |= {(name, follower.name) for name in others}
+        for _ in range(self.rng.choice(MISSED_ROUNDS)):
+            self._answer_within(5.0, "a missing follower does no harm")
+        self.network.mend({(name, follower.name) for name in others})
+        self.network.cut.add((follower.name, leader))
+        until = self.world.now + seconds
+        while not self._is_settled():
+            if self.world.now >= until:
+                raise Violation("a follower keeps up", self._unsettled())
+            self.run(0.05)
+        self.heal()
+
+    def come_back(self, seconds: float = 60.0) -> None:
+        """After :meth:`settle`, now and then: a node that was away until the logs of the others no longer reach back so
+        far gets a snapshot and is level within ``seconds``, though clients go on all the time.
+
+        :raises Violation: if not.
+        """
+        nodes = [host.protocol for host in self.live() if host.protocol is not None]
+        may_go = [host for host in self.live() if host.protocol is not None]
+        takes_snapshots = all(node.status().compaction.snapshot_slot for node in nodes)
+        if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > COME_BACK_CHANCE:
+            return
+        away = self.rng.choice(may_go)
+        assert away.protocol is not None, away.name
+        slot = away.protocol.status().replica.chosen_through
+        self.note(away.name, "is away until the others no longer have what it misses")
+        away.crash()
+        others = [host.protocol for host in may_go if host is not away and host.protocol is not None]
+        for _ in range(AWAY_ROUNDS_MAX):
+            if all(node._replica.log.first_slot > slot + 1 for node in others):
+                break
+            self._answer_within(5.0, "a missing node does no harm")
+        self.tally["nodes that came back under load"] += 1
+        away.start()
+        until = self.world.now + seconds
+        while not self._is_level(away, others):
+            if self.world.now >= until:
+                raise Violation("a node comes back while others write", self._unsettled())
+            for client in self.clients:
+                if not client.waiting:
+                    client.request()
+            self.run(0.05)
+
+    def _is_level(self, host: Host, others: list[PaxosProtocol]) -> bool:
+        through = max(node.applied_through for node in others)
+        return host.protocol is not None and host.protocol.applied_through >= through - LEVEL_SLOTS
+
+    def live(self) -> Iterator[Host]:
+        """The hosts that should work once all is healed."""
+        return (host for host in self.hosts.values() if not host.lost)
+
+    def reactors(self) -> list[SimulatedReactor]:
+        """Those of all processes that run, nodes and clients."""
+        nodes = [host.reactor for host in self.hosts.values() if host.alive and host.reactor is not None]
+        return nodes + [client.reactor for client in self.clients if client.reactor is not None]
+
+    def can_spare(self, name: NodeId) -> bool:
+        """Whether the others can do without ``name`` for good. A cluster whose nodes do not all vote yet can spare
+        none: those that do not are taken in only while enough of the others are up."""
+        lost = sum(host.lost for host in self.hosts.values() if host.name != name)
+        all_vote = all(self.checker.nodes[host.name].voter is not None for host in self.live())
+        return all_vote and lost < (len(self.names) - 1) // 2
+
+    # inside
+
+    def _answer_within(self, seconds: float, rule: str) -> float:
+        """Every client makes one more request, and has its answer in time. How long that took."""
+        for client in self.clients:
+            client.request()
+        began = self.world.now
+        while any(client.waiting for client in self.clients):
+            if self.world.now >= began + seconds:
+                raise Violation(rule, self._unsettled())
+            self.run(0.01)
+        return self.world.now - began
+
+    def _step_clocks(self, won: int) -> None:
+        """All wall clocks step by an hour, those of nodes and clients. Timers go on all the same: another leader may be
+        elected, but only one, and clients do not wait."""
+        seconds = self.rng.choice((-CLOCK_STEP_SECONDS, CLOCK_STEP_SECONDS))
+        for reactor in self.reactors():
+            reactor.step_wall_clock(seconds)
+        self._answer_within(1.0, "prompt answers")
+        self.run(2 * self.timing.liveness_window_seconds[0])
+        if self.checker.ballots_won > won + 1:
+            raise Violation("a step of the clocks is got over", f"{self.checker.ballots_won - won} elections")
+
+    def _is_settled(self) -> bool:
+        if any(client.waiting for client in self.clients):
+            return False
+        nodes = [host.protocol for host in self.live()]
+        statuses = [node.status() for node in nodes if node is not None]
+        return len(statuses) == len(nodes) and len({status.applied_through for status in statuses}) == 1
+
+    def _unsettled(self) -> str:
+        waiting = {client.name: client.waiting for client in self.clients if client.waiting}
+        nodes = {host.name: host.protocol and host.protocol.status() for host in self.live()}
+        return f"commands without an answer: {waiting}; nodes: {nodes}"
+
+    def _datagram(self, source: str, target: str, data: bytes) -> None:
+        host = self.hosts.get(source)
+        if host is not None:
+            self.datagrams += 1
+            self.trace.append((self.world.now, source, (target, data)))
+            host.point()

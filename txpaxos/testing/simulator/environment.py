@@ -1,0 +1,97 @@
+"""What the machines and the clients of a simulated cluster have around them: time, network, chance and the checker."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+from txpaxos import cluster as configuration
+from txpaxos.core.functional import Timing
+from txpaxos.core.messages import NodeId
+from txpaxos.node.sessions import SESSIONS_MAX
+from txpaxos.node.snapshots.taking import Policy
+from txpaxos.node.snapshots.transfer import TransferLimits
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.testing.checkers.checker import Checker, Violation
+from txpaxos.testing.simulator.clock import World
+from txpaxos.testing.simulator.network import SimulatedNetwork
+
+PEER_PORT = 1
+CLIENT_PORT = 2
+TRACE_EVENTS = 200
+
+TRANSFER_BYTES_PER_SECOND = (2**24, 2**24, 4000, 1000)
+"""Few, so that in many runs a snapshot is longer on its way than until the next one is due."""
+
+SNAPSHOT_LOG_BYTES = (1_000, 2_000, 5_000, 20_000, 2**40)
+"""Of the log, before a snapshot: few, so that a short run has many of them; or so many that there is none."""
+
+SESSIONS_REMEMBERED = (SESSIONS_MAX, SESSIONS_MAX, 4, 3)
+"""Few, so that some are forgotten that are still in use."""
+
+
+def _member(name: NodeId) -> configuration.Member:
+    """Where a node is: on a host of its own name."""
+    return configuration.Member(configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT))
+
+
+class Environment:
+    """What every part of one simulated cluster shares.
+
+    :param seed: of everything that is left to chance.
+    :param nodes: how many nodes.
+    :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
+    :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
+    :param app: the application's class, watched by the checker.
+    :ivar ailing: the node that cannot be expected to answer just now, if any.
+    :ivar violation: the first rule that was found broken outside of the checker.
+    :ivar tally: how often what happened.
+    :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: int,
+        timing: Timing | None,
+        snapshot_policy: Policy | None,
+        sessions_max: int | None,
+        app: Callable[..., PaxosProtocol],
+    ) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.world = World()
+        self.network = SimulatedNetwork(self.world, Random(self.rng.random()))
+        self.timing = timing or Timing()
+        self.snapshot_policy = snapshot_policy or Policy(self.rng.choice(SNAPSHOT_LOG_BYTES))
+        self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
+        chance = Random(f"transfers {seed}")  # Of its own: what else a seed means stays as it is.
+        bytes_per_second = chance.choice(TRANSFER_BYTES_PER_SECOND)
+        self.transfer_limits = TransferLimits(bytes_per_second) if snapshot_policy is None else None
+        self.names = tuple(chr(ord("a") + index) for index in range(nodes))
+        self.configuration = configuration.Cluster("simulated", {name: _member(name) for name in self.names})
+        self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
+        self.violation: Violation | None = None
+        self.ailing: NodeId | None = None
+        self.tally: Tally[str] = Tally()
+        self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
+        self._app = app
+
+    def fork_rng(self) -> Random:
+        """Another source of chance, for a part of its own."""
+        return Random(self.rng.random())
+
+    def note(self, who: str, what: str) -> None:
+        """Remember an event for the trace."""
+        self.trace.append((self.world.now, who, what))
+
+    def application(self, snapshot_stands: Callable[[], None]) -> Callable[..., PaxosProtocol]:
+        """The application's class, watched by the checker.
+
+        :param snapshot_stands: called when its node has completed a snapshot.
+        """
+        return partial(self._app, self, snapshot_stands)

@@ -1,0 +1,315 @@
+"""One machine of a simulated cluster: a disk that survives, and a node on it that may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import Record
+from txpaxos.errors import StoreError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.server.client_port import ClientDoor
+from txpaxos.storage.executor import execute_here
+from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
+from txpaxos.storage.store import DISCARDED, DiskStore
+from txpaxos.testing.checkers.checker import Checker, Violation
+from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
+from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
+from txpaxos.testing.simulator.environment import Environment
+from txpaxos.testing.simulator.network import SimulatedReactor
+
+DATA = "/data"
+SEGMENT_BYTES = 8192
+"""Small, so that a short run already writes many."""
+
+
+class Host:
+    """One machine: a disk that survives, and a process that may not.
+
+    :ivar protocol: the node, while it runs.
+    :ivar crash_in: die at that system call or message, counted from now; ``None`` for not at all.
+    :ivar keeps_power: the next such death is the process's alone; the machine lives.
+    :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
+    :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
+    :ivar disk_hangs: no save ends any more, and no start of the node.
+    :ivar robbed: what was taken from its disk, so that it must not start.
+    :ivar robbed_of_frames: it was the end of its journal. What misses that is a mark, which power may take along: if
+        the power fails, too, nobody starts this node again.
+    :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
+    :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
+    :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
+    :ivar lost: this node's disk is damaged for good; it need not come back.
+    :ivar forgot: its folder was lost, and it is not heard any more: nobody can have an answer from it.
+    :ivar configuration: its cluster file, as it read it when it started last.
+    """
+
+    def __init__(self, cluster: Environment, name: NodeId) -> None:
+        self.name = name
+        self.protocol: PaxosProtocol | None = None
+        self.crash_in: int | None = None
+        self.crash_in_snapshot: int | None = None
+        self.keeps_power = False
+        self.save_seconds = 0.0
+        self.disk_hangs = False
+        self.robbed = ""
+        self.robbed_of_frames = False
+        self.sync_fails = self.sync_fails_once = False
+        self.put_aside = ""
+        self.snapshots_rot = False
+        self.lost = self.forgot = False
+        self.configuration = cluster.configuration
+        self.rate = 1.0
+        self.reactor: SimulatedReactor | None = None
+        self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
+        self._cluster = cluster
+        self._saves_end_at = 0.0
+        self._sync_failed = False  # Since it started last.
+        self._discarded = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.reactor is not None and self.reactor.alive
+
+    def start(self) -> None:
+        """Start the process. It may refuse, if its disk is damaged."""
+        cluster = self._cluster
+        assert not self.alive, self.name
+        if self.disk_hangs:
+            return
+        reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
+        self._saves_end_at = 0.0
+        self._sync_failed = False
+        try:
+            self._boot(reactor)
+            if self.robbed:
+                raise Violation("what vanishes is missed", f"{self.name} starts without {self.robbed}")
+        except Crash:
+            self.crash()
+        except StoreError as error:
+            cluster.note(self.name, f"does not start: {error}")
+            self.crash()
+            right_file = self.configuration is cluster.configuration
+            if not self.lost and not self._sync_failed and self.disk.bytes_max is None and right_file:
+                raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
+
+    def die(self) -> None:
+        """Kill the process. The machine lives: what the process wrote is there for the next one, synced or not."""
+        self._kill(self.disk.leave)
+
+    def crash(self) -> None:
+        """Take the machine's power; what its disk has not synced is lost or torn."""
+        if self.robbed_of_frames:
+            self.disk_hangs = True
+        self._kill(self.disk.crash)
+
+    def _kill(self, leave_disk: Callable[[], None]) -> None:
+        if self.reactor is not None:
+            self.reactor.kill()
+        self.protocol = None
+        self.crash_in = self.crash_in_snapshot = None
+        self.keeps_power = False
+        leave_disk()
+        self._cluster.tally["crashes"] += 1
+
+    def discard_snapshots(self) -> None:
+        """Kill the process, and put the folder of the snapshots aside, as an operator does who wants this node to take
+        the state from the others."""
+        if self.alive:
+            self.crash()
+        if any(path.endswith(".snapshot") for path in self.disk.files()):
+            self._discarded += 1
+            self.disk.move_directory(f"{DATA}/snapshots", f"{DATA}/{DISCARDED}.{self._discarded}")
+            self._cluster.checker.discarded(self.name)
+            self._cluster.tally["snapshots discarded"] += 1
+
+    def lose_folder(self) -> None:
+        """The data folder is gone. Whoever runs the machine starts the node again, under its old name."""
+        if self.alive:
+            self.crash()
+        self.lost = self.forgot = True
+        self.robbed, self.robbed_of_frames = "", False  # There is nothing left that it could be missed from.
+        self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
+        self._cluster.checker.folder_lost(self.name)
+
+    def point(self) -> None:
+        """A point at which the process may be made to die."""
+        if self.reactor is not None and not self.reactor.alive:
+            raise Crash
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in <= 0:
+                self._cluster.note(self.name, "dies between two steps")
+                (self.die if self.keeps_power else self.crash)()
+                raise Crash
+
+    def snapshot_begins(self) -> None:
+        """A snapshot is about to be written, the node's own or one that it is sent."""
+        if self.crash_in_snapshot is not None:
+            self.crash_in, self.crash_in_snapshot = self.crash_in_snapshot, None
+
+    def snapshot_stands(self) -> None:
+        """A snapshot is complete."""
+        paths = [path for path in self.disk.files() if path.endswith(".snapshot")]
+        if self.snapshots_rot and paths:
+            self.disk.rot(paths[-1], self._cluster.rng.randrange(8 * self.disk.size(paths[-1])))
+
+    def _boot(self, reactor: SimulatedReactor) -> None:
+        cluster = self._cluster
+        rng = Random(cluster.rng.random())
+        store = DiskStore(
+            DATA,
+            cluster.configuration.name,
+            self.name,
+            disk=self.disk,
+            random_bytes=rng.randbytes,
+            segment_bytes=SEGMENT_BYTES,
+            execute=self._execute,
+        )
+        watched = _WatchedStore(store, self, cluster.checker)
+        application = cluster.application(self.snapshot_stands)
+        self.protocol = application(
+            reactor,
+            self.name,
+            self.configuration,
+            watched,
+            timing=cluster.timing,
+            snapshot_policy=cluster.snapshot_policy,
+            rng=rng,
+            monotonic=reactor.monotonic,
+        )
+        self.protocol.failed.addErrback(partial(self._failed, reactor))
+        member = cluster.configuration.members[self.name]
+        reactor.listenUDP(member.address.port, self.protocol, member.address.host)
+        door = ClientDoor(self.protocol)
+        reactor.listenTCP(member.client.port, door, interface=member.client.host)
+        cluster.note(self.name, "starts")
+
+    def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
+        """The node gave up. A broken disk may do that to it, a broken invariant may not."""
+        if not reactor.alive:
+            return  # It was killed, and its last words are nobody's.
+        self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
+        if isinstance(failure.value, Violation):
+            self._cluster.violation = failure.value
+        elif not isinstance(failure.value, StoreError):
+            self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")
+        self._cluster.world.after(0.0, self._end, reactor)
+
+    def _end(self, reactor: SimulatedReactor) -> None:
+        if self.reactor is reactor and reactor.alive:
+            self.crash()
+
+    def _execute(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do a save: at once, or when the slow disk has got to it."""
+        world = self._cluster.world
+        if self.disk_hangs:
+            return Deferred()
+        if not self.save_seconds and self._saves_end_at <= world.now:
+            return execute_here(work)
+        begins_at = max(world.now, self._saves_end_at)
+        self._saves_end_at = begins_at + self.save_seconds
+        done: Deferred[None] = Deferred()
+        reactor = self.reactor
+        assert reactor is not None
+
+        def finish(result: Any) -> None:
+            reactor.run(done.callback, result)
+
+        def save() -> None:
+            if reactor.alive:
+                execute_here(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
+
+        # On the platter somewhere in between: a crash may come after that and before anybody was told.
+        world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
+        return done
+
+    def finished(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot is complete, and what it made needless is gone."""
+        needless = [] if self.lost else needless_segments(self.disk, DATA)
+        if needless:
+            self._broken("the journal is cut off", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
+        return snapshot
+
+    def _broken(self, rule: str, detail: str) -> None:
+        self._cluster.violation = self._cluster.violation or Violation(rule, detail)
+
+    def _system_call(self, name: str, path: str) -> None:
+        self.point()
+        if name == "create" and path.startswith(f"{DATA}/snapshots/"):
+            others = [other for other in snapshots(self.disk, DATA) if other != path]
+            if len(others) >= SNAPSHOTS_MAX:
+                self._broken("three snapshots at most", f"{self.name}: {path} beside {others}")
+        if self.sync_fails and name == "sync":
+            self.sync_fails = not self.sync_fails_once
+            self._sync_failed = True
+            raise OSError(5, "Input/output error", path)
+
+
+class _WatchedStore:
+    """A store that tells the checker what it was told to be saved."""
+
+    def __init__(self, store: DiskStore, host: Host, checker: Checker) -> None:
+        self.incarnation = store.incarnation
+        self._store = store
+        self._host = host
+        self._node = host.name
+        self._checker = checker
+
+    def load(self) -> list[Record]:
+        """See Store."""
+        records = self._store.load()
+        snapshot = self._store.snapshot
+        self._checker.started(self._node, records, 0 if snapshot is None else snapshot.slot)
+        return records
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """See Store."""
+
+        def saved(_: None) -> None:
+            self._checker.saved(self._node, records)
+
+        return self._store.save(records).addCallback(saved)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """See Store."""
+        return self._store.snapshot
+
+    def snapshot_at(self, slot: int) -> Snapshot | None:
+        """See Store."""
+        return self._store.snapshot_at(slot)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """See Store."""
+        return self._store.part
+
+    def write_snapshot(self, slot: int) -> SnapshotWriter:
+        """See Store."""
+        self._host.snapshot_begins()
+        return self._watched(self._store.write_snapshot(slot))
+
+    def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
+        """See Store."""
+        self._host.snapshot_begins()
+        return self._watched(self._store.receive_snapshot(slot, size_bytes))
+
+    def _watched(self, writer: SnapshotWriter) -> SnapshotWriter:
+        own: Any = writer
+        finish, own.finish = writer.finish, lambda: finish().addCallback(self._host.finished)
+        return writer
+
+    def condemn(self, finding: str) -> Deferred[None]:
+        """See Store."""
+        return self._store.condemn(finding)
+
+    def close(self) -> Deferred[None]:
+        """See Store."""
+        return self._store.close()

@@ -1,0 +1,454 @@
+"""Faults drawn from a seed. Each seed turns on a random few kinds, so that each run is bad in its own way ("swarm")."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+
+from txpaxos.cluster import Address, Member
+from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
+from txpaxos.storage.segment import Frames, SegmentHeader
+from txpaxos.testing.checkers.disk_use import segments
+from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
+from txpaxos.testing.simulator.host import DATA
+from txpaxos.testing.simulator.network import Faults
+from txpaxos.wire.codec import Codec
+
+KIND_CHANCE = 0.3
+
+REIGN_SECONDS = 0.05
+
+LEADER_AWAY_SECONDS = 0.3
+"""At least, so that another may be elected."""
+
+LASTING = ("short reigns",)
+"""Kinds that go on to the end: their harm takes several elections."""
+
+
+@attrs.frozen
+class Fault:
+    """One thing that goes wrong.
+
+    :ivar at_seconds: when, from the start of the run.
+    :ivar kind: one of :data:`KINDS`.
+    :ivar node: whom it befalls.
+    :ivar seconds: how long it lasts.
+    :ivar seed: of whatever is left to chance in it.
+    """
+
+    at_seconds: float
+    kind: str
+    node: str
+    seconds: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.at_seconds:8.3f} s  {self.kind} at {self.node} for {self.seconds:.3f} s"
+
+
+def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
+    """A schedule for a run of ``seconds``: which kinds are on, how often, and when."""
+    rng = Random(seed)
+    kinds = [kind for kind in KINDS if rng.random() < KIND_CHANCE] or [rng.choice(list(KINDS))]
+    faults = []
+    for kind in kinds:
+        mean_seconds = rng.choice((0.5, 1.5, 4.0))
+        when = rng.expovariate(1.0) * mean_seconds
+        while when < seconds:
+            longest = seconds - when
+            lasts = longest if kind in LASTING else min(rng.expovariate(1.0) * rng.choice((0.05, 0.5, 2.0)), longest)
+            faults.append(Fault(when, kind, rng.choice(names), lasts, rng.getrandbits(32)))
+            when += rng.expovariate(1.0) * mean_seconds
+    return sorted(faults, key=lambda fault: fault.at_seconds)
+
+
+def plan(cluster: Cluster, faults: list[Fault]) -> None:
+    """Have ``faults`` happen in ``cluster``, counted from now."""
+    for fault in faults:
+        cluster.world.after(fault.at_seconds, _befall, cluster, fault)
+
+
+def _befall(cluster: Cluster, fault: Fault) -> None:
+    cluster.tally[fault.kind] += 1
+    cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
+    KINDS[fault.kind](cluster, fault, Random(fault.seed))
+
+
+def _restart(cluster: Cluster, node: str) -> None:
+    host = cluster.hosts[node]
+    if not host.alive:
+        host.start()
+
+
+def _crash(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    if cluster.hosts[fault.node].alive:
+        cluster.hosts[fault.node].crash()
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _process_death(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The process is killed, between two steps or within one, and started again. The machine's power may go a moment
+    after that, and with it what neither of the two processes has synced."""
+    host = cluster.hosts[fault.node]
+    if not host.alive:
+        return
+    if rng.random() < 0.5:
+        host.die()
+    else:
+        host.crash_in, host.keeps_power = rng.randrange(1, 40), True
+    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+    if rng.random() < 0.5:
+        again = attrs.evolve(fault, seconds=0.1)
+        cluster.world.after(fault.seconds + 0.1 + rng.expovariate(1.0) * 0.02, _crash, cluster, again, rng)
+
+
+def _crash_everything(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    for name in cluster.names:
+        _crash(cluster, attrs.evolve(fault, node=name, seconds=fault.seconds * rng.random()), rng)
+
+
+def _crash_between_steps(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    cluster.hosts[fault.node].crash_in = rng.randrange(1, 40)
+    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+
+
+def _crash_in_a_snapshot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node dies somewhere in the next snapshot that it takes or is sent."""
+    host = cluster.hosts[fault.node]
+    host.crash_in_snapshot = rng.randrange(1, 30)
+    host.keeps_power = rng.random() < 0.3
+    until = cluster.world.now + fault.seconds
+
+    def restart() -> None:
+        _restart(cluster, fault.node)
+        if cluster.world.now < until:
+            cluster.world.after(rng.random(), restart)
+
+    cluster.world.after(rng.random(), restart)
+
+
+def _long_absence(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node is away so long that the others may have forgotten what it misses."""
+    longer = attrs.evolve(fault, seconds=fault.seconds + rng.choice((1.0, 3.0)))
+    rng.choice((_crash, _isolate, _deafen))(cluster, longer, rng)
+
+
+def _leader_in_trouble(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Whoever leads stands still, or is cut off, and does not know it; clients still reach it."""
+    for host in cluster.hosts.values():
+        if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+            trouble = attrs.evolve(fault, node=host.name, seconds=fault.seconds + LEADER_AWAY_SECONDS)
+            rng.choice((_pause, _isolate, _deafen, _mute))(cluster, trouble, rng)
+
+
+def _pause(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    reactor = cluster.hosts[fault.node].reactor
+    if reactor is not None and reactor.alive:
+        reactor.pause(fault.seconds)
+
+
+def _step_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    reactor = cluster.hosts[fault.node].reactor
+    if reactor is not None:
+        reactor.step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
+
+
+def _step_every_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """As when all machines ask the same time server."""
+    seconds = rng.choice((-3600.0, 3600.0))
+    for reactor in cluster.reactors():
+        reactor.step_wall_clock(seconds)
+
+
+def _step_a_client_s_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Of one client, so that it alone loses count of its deadlines and attempts."""
+    reactors = [client.reactor for client in cluster.clients if client.reactor is not None]
+    if reactors:
+        rng.choice(reactors).step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
+
+
+def _drift(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    cluster.hosts[fault.node].rate = rng.choice((0.8, 0.95, 1.05, 1.25))  # From its next start on.
+
+
+def _cut(cluster: Cluster, pairs: set[tuple[str, str]], seconds: float) -> None:
+    added = pairs - cluster.network.cut
+    cluster.network.cut |= added
+
+    def mend() -> None:
+        cluster.network.mend(added)
+
+    cluster.world.after(seconds, mend)
+
+
+def _isolate(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    others = [name for name in cluster.names if name != fault.node]
+    pairs = {(fault.node, name) for name in others}
+    _cut(cluster, pairs | {(b, a) for a, b in pairs}, fault.seconds)
+
+
+def _deafen(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Nothing reaches the node; what it sends arrives."""
+    _cut(cluster, {(name, fault.node) for name in cluster.names if name != fault.node}, fault.seconds)
+
+
+def _mute(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Nothing the node sends arrives."""
+    _cut(cluster, {(fault.node, name) for name in cluster.names if name != fault.node}, fault.seconds)
+
+
+def _cut_one_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    _cut(cluster, {(fault.node, other), (other, fault.node)}, fault.seconds)
+
+
+def _cut_at_random(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    pairs = [(a, b) for a, b in itertools.permutations(cluster.names, 2) if rng.random() < 0.4]
+    _cut(cluster, set(pairs), fault.seconds)
+
+
+def _split(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    side = {name: rng.random() < 0.5 for name in cluster.names}
+    _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.names, 2) if side[a] != side[b]}, fault.seconds)
+
+
+def _short_reigns(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Whoever leads is cut off before long. At most one other node still gets what it says, so that nodes vote
+    differently at the slots in work."""
+    until = cluster.world.now + fault.seconds
+
+    def strike() -> None:
+        if cluster.world.now >= until:
+            return
+        for host in cluster.hosts.values():
+            if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+                others = [name for name in cluster.names if name != host.name]
+                spared = rng.choice([None, *others])
+                unheard = {(host.name, name) for name in others if name != spared}
+                seconds = min(rng.expovariate(1.0), until - cluster.world.now)
+                _cut(cluster, unheard | {(name, host.name) for name in others}, seconds)
+        cluster.world.after(rng.expovariate(1.0) * REIGN_SECONDS, strike)
+
+    strike()
+
+
+def _bad_network(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    network = cluster.network
+    network.faults = Faults(
+        delay_seconds=(rng.choice((0.0001, 0.005)), rng.choice((0.0001, 0.002, 0.02, 0.1))),
+        loss=rng.choice((0.0, 0.02, 0.2, 0.5)),
+        doubled=rng.choice((0.0, 0.02, 0.2)),
+        breaks=rng.choice((0.0, 0.0, 0.02, 0.2)),
+    )
+    good = Faults()
+
+    def mend(bad: Faults) -> None:
+        if network.faults is bad:
+            network.faults = good
+
+    cluster.world.after(fault.seconds, mend, network.faults)
+
+
+def _bad_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    links = cluster.network.link_faults
+    links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
+    if rng.random() < 0.3:  # What comes so late comes from another reign, or for another life.
+        links[fault.node, other] = Faults((0.001, rng.choice((0.3, 1.0))))
+    cluster.world.after(fault.seconds, links.pop, (fault.node, other), None)
+
+
+def _slow_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.save_seconds = rng.choice((0.002, 0.02, 0.2))
+    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+
+
+def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.save_seconds = fault.seconds
+    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+
+
+def _dead_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's disk hangs for good. Only as many nodes as the cluster can spare for good."""
+    host = cluster.hosts[fault.node]
+    if host.alive and not host.lost and cluster.can_spare(fault.node):
+        host.lost = host.disk_hangs = True
+
+
+def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The process dies, and something vanishes from its disk that it had told others of: the newest segment or its end,
+    the file of a subject, or the file that tells what must be there. It must not start again."""
+    host = cluster.hosts[fault.node]
+    if not host.alive or host.lost or not cluster.can_spare(fault.node):
+        return
+    host.die()
+    host.lost = True
+    disk = host.disk
+    newest = segments(disk, DATA)[-1]
+    data = disk.content(newest)
+    frames = Frames(data, SegmentHeader.unpack(data, newest), newest)
+    files = [newest, *(path for path in disk.files() if "/subjects/" in path or path.endswith("/acknowledged"))]
+    if len(frames) and rng.random() < 0.5:
+        offset = rng.choice(frames).offset
+        disk.zero(newest, offset)
+        host.robbed = f"the bytes of {newest} from {offset} on"
+        host.robbed_of_frames = True
+    else:
+        host.robbed = rng.choice(files)
+        disk.remove(host.robbed)
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.sync_fails = True
+    host.sync_fails_once = rng.random() < 0.5
+
+    def mend() -> None:
+        host.sync_fails = host.sync_fails_once = False
+        if not host.alive:
+            host.start()
+
+    cluster.world.after(fault.seconds, mend)
+
+
+def _full_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    host = cluster.hosts[fault.node]
+    host.disk.bytes_max = 0
+
+    def mend() -> None:
+        host.disk.bytes_max = None
+        if not host.alive:
+            host.start()
+
+    cluster.world.after(fault.seconds, mend)
+
+
+def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Flip a bit in a file of the node's disk, and restart it; or leave it running, with one flipped in every snapshot
+    that it may give to others. Only as many nodes as the cluster can spare for good."""
+    host = cluster.hosts[fault.node]
+    files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
+    if not files or not cluster.can_spare(fault.node):
+        return
+    host.lost = True
+    if host.alive and rng.random() < 0.5:
+        host.snapshots_rot = True
+        host.snapshot_stands()
+        return
+    if host.alive:
+        host.crash()
+    path = rng.choice(files)
+    host.disk.rot(path, rng.randrange(8 * max(1, host.disk.size(path))))
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _folder_lost(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's folder is lost, and it comes back empty under its old name: the others must do without it."""
+    if cluster.can_spare(fault.node):
+        cluster.hosts[fault.node].lose_folder()
+        cluster.tally["folders lost"] += 1
+        cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _other_cluster_file(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node is started with a cluster file that has one node more, or one less, or another in the place of one; but
+    not within the moment of the founding: what comes of that, an operator has to do away with (docs/operations.rst)."""
+    host = cluster.hosts[fault.node]
+    if any(known.voter is None for known in cluster.checker.nodes.values()):
+        return
+    members = dict(cluster.configuration.members)
+    others = [name for name in cluster.names if name != fault.node]
+    kind = rng.choice(("more", "less", "another"))
+    if kind != "more" and others:
+        del members[rng.choice(others)]
+    if kind != "less" or not others:
+        members["x"] = Member(Address("x", PEER_PORT), Address("x", CLIENT_PORT))
+    if host.alive:
+        host.crash()
+    host.configuration = attrs.evolve(cluster.configuration, members=members)
+    host.start()
+
+    def mend() -> None:
+        if host.alive:
+            host.crash()
+        host.configuration = cluster.configuration
+        host.start()
+
+    cluster.world.after(fault.seconds, mend)
+
+
+def _snapshot_put_aside(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """The node's newest snapshot is found damaged and put aside. The one before it and the journal take its place."""
+    host = cluster.hosts[fault.node]
+    if host.alive:
+        host.crash()
+    snapshots = [path for path in host.disk.files() if path.endswith(".snapshot")]
+    if len(snapshots) > 1 and snapshots[-1] > host.put_aside and not host.lost:
+        host.put_aside = snapshots[-1]
+        host.disk.remove(host.put_aside)
+        cluster.tally["snapshots put aside"] += 1
+    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+
+
+def _stranger(cluster: Cluster, fault: Fault, rng: Random) -> None:
+    """Somebody speaks to the node in the name of its peers, from another address."""
+    codec = Codec(
+        cluster.configuration.name,
+        rng.choice([name for name in cluster.names if name != fault.node] or ["x"]),
+        members=cluster.names,
+    )
+    until = cluster.world.now + fault.seconds
+
+    def speak() -> None:
+        if cluster.world.now < until:
+            slot = len(cluster.checker.chosen) + 1
+            lie = rng.choice((ChosenValues(slot, (NO_OP,), slot), AboutSubject("subject 0", Decided(b"a lie"))))
+            cluster.network.send_datagram(("stranger", PEER_PORT), (fault.node, PEER_PORT), codec.encode(lie))
+            cluster.world.after(rng.expovariate(1.0) * 0.02, speak)
+
+    speak()
+
+
+KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
+    "crash": _crash,
+    "crash of all": _crash_everything,
+    "process death": _process_death,
+    "crash between steps": _crash_between_steps,
+    "crash in a snapshot": _crash_in_a_snapshot,
+    "long absence": _long_absence,
+    "leader in trouble": _leader_in_trouble,
+    "pause": _pause,
+    "clock step": _step_clock,
+    "clock step of all": _step_every_clock,
+    "clock step of a client": _step_a_client_s_clock,
+    "clock drift": _drift,
+    "isolation": _isolate,
+    "deafness": _deafen,
+    "muteness": _mute,
+    "cut link": _cut_one_link,
+    "random cuts": _cut_at_random,
+    "split": _split,
+    "short reigns": _short_reigns,
+    "bad network": _bad_network,
+    "bad link": _bad_link,
+    "slow disk": _slow_disk,
+    "hung disk": _hung_disk,
+    "dead disk": _dead_disk,
+    "vanishing": _vanishing,
+    "failing sync": _failing_sync,
+    "full disk": _full_disk,
+    "bit rot": _bit_rot,
+    "folder lost": _folder_lost,
+    "other cluster file": _other_cluster_file,
+    "snapshot put aside": _snapshot_put_aside,
+    "stranger": _stranger,
+}
+"""Every kind of fault, by name."""

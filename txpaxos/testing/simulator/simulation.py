@@ -1,0 +1,116 @@
+"""One seed, one run, one verdict: a cluster, a schedule of faults, a healed tail, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+
+import attrs
+
+from txpaxos.counter import Counter
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.testing.checkers.checker import Violation
+from txpaxos.testing.simulator.cluster import Cluster, counter_workload
+from txpaxos.testing.simulator.diagram import space_time
+from txpaxos.testing.simulator.schedule import Fault, draw, plan
+
+
+@attrs.frozen
+class Verdict:
+    """What came of a run.
+
+    :ivar violation: the rule that was broken, or ``None``.
+    :ivar events: how many events were simulated.
+    :ivar simulated_seconds: how much time passed in the cluster.
+    :ivar real_seconds: how much passed here.
+    :ivar answered: commands and questions that got an answer.
+    :ivar diagram: the last events, as text; empty unless something was violated.
+    """
+
+    seed: int
+    faults: Sequence[Fault]
+    violation: Violation | None
+    events: int
+    simulated_seconds: float
+    real_seconds: float
+    answered: int
+    tally: dict[str, int]
+    diagram: str = ""
+
+
+def simulate(
+    seed: int,
+    seconds: float = 10.0,
+    nodes: int = 3,
+    app: type[PaxosProtocol] = Counter,
+    workload: Callable[[Random], bytes] = counter_workload,
+    faults: Sequence[Fault] | None = None,
+    query: Callable[[Random], bytes] | None = None,
+) -> Verdict:
+    """Run one seed.
+
+    :param workload: makes the clients' commands.
+    :param query: makes the readers' queries, all of which the application must be able to answer. Without it they are
+        empty, and one that is refused proves nothing.
+    :param seconds: simulated time with faults; a tail without any follows, in which the cluster must become live, calm
+        down, and survive the loss of its leader.
+    :param faults: the schedule; drawn from the seed unless given.
+    """
+    begun = time.perf_counter()
+    violation: Violation | None = None
+    cluster = Cluster(seed, nodes, app, workload, query=query)
+    schedule = draw(seed, cluster.names, seconds) if faults is None else list(faults)
+    plan(cluster, schedule)
+    try:
+        cluster.run(seconds)
+        cluster.heal()
+        cluster.settle()
+        cluster.calm()
+        cluster.keep_up()
+        cluster.come_back()
+        cluster.fail_over()
+    except Violation as error:
+        violation = error
+    return Verdict(
+        seed=seed,
+        faults=schedule,
+        violation=violation,
+        events=cluster.world.events,
+        simulated_seconds=cluster.world.now,
+        real_seconds=time.perf_counter() - begun,
+        answered=sum(client.answered for client in cluster.clients),
+        tally=dict(cluster.tally),
+        diagram="" if violation is None else space_time(cluster),
+    )
+
+
+def shrink(verdict: Verdict, run: Callable[[Sequence[Fault]], Verdict], runs_max: int = 200) -> Verdict:
+    """Find a smaller schedule that still breaks the same rule, by leaving out ever smaller parts (delta debugging).
+
+    :param run: runs the seed of ``verdict`` with another schedule.
+    """
+    assert verdict.violation is not None
+    best = verdict
+    part = max(1, len(best.faults) // 2)
+    runs = 0
+    while runs < runs_max:
+        smaller = None
+        for start in range(0, len(best.faults), part):
+            runs += 1
+            tried = run([*best.faults[:start], *best.faults[start + part :]])
+            if tried.violation is not None and tried.violation.rule == verdict.violation.rule:
+                smaller = tried
+                break
+            if runs >= runs_max:
+                break
+        if smaller is not None:
+            best = smaller
+        elif part == 1:
+            break
+        else:
+            part //= 2
+        part = max(1, min(part, len(best.faults) // 2))
+        if not best.faults:
+            break
+    return best

@@ -1,0 +1,224 @@
+"""What every :class:`~txpaxos.storage.store.Store` must do, as tests to inherit.
+
+Subclass :class:`StoreContract` in a test module, say how to make a store, how to open it again and how to break what is
+under it, and pytest runs the rest::
+
+    class TestMemoryStore(StoreContract):
+        def make_store(self, location):
+            return MemoryStore()
+
+        def reopen(self, store, location):
+            return store.reopen()
+
+        def break_store(self, store):
+            store.failing = True
+
+        def break_snapshot(self, store):
+            store.files.failing = True
+
+        def discard_snapshots(self, store, location):
+            for path in [path for path in store.files.contents if path.endswith(".snapshot")]:
+                del store.files.contents[path]
+
+``tmp_path`` is the only fixture used: an empty folder.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from txpaxos.core.messages import LOWEST, Ballot, Proposal
+from txpaxos.core.ready import DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
+from txpaxos.errors import StoreError
+from txpaxos.testing.store.harness import BALLOT, subject, voted
+from txpaxos.testing.store.snapshot_contract import SnapshotContract
+
+
+class StoreContract(SnapshotContract):
+    """The tests. Each starts from ``make_store(tmp_path)``."""
+
+    # ----------------------------------------------------- what comes back
+
+    def test_a_new_store_is_empty(self, tmp_path: Path) -> None:
+        self.assert_kept(self.loaded(tmp_path), tmp_path, [])
+
+    def test_records_come_back_in_the_order_saved(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records: list[Record] = [
+            Promised(BALLOT),
+            voted(2),
+            voted(1),
+            Learned(1, (b"a", b"")),
+            voted(2, b""),
+            Promised(LOWEST),
+        ]
+        for record in records:
+            self.wait(store.save([record]))
+        self.assert_kept(store, tmp_path, records)
+
+    def test_records_come_back_without_a_close(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.wait(store.save([voted(1), voted(2)]))
+        self.wait(store.save([subject("s", 1)]))
+        self.assert_kept(store, tmp_path, [voted(1), voted(2), subject("s", 1)], close=False)
+
+    def test_every_value_of_a_field_comes_back(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        ballot = Ballot(2**64 - 1, "n\N{SNOWMAN}de \0 " + "x" * 300)
+        log: list[Record] = [
+            Promised(ballot),
+            Voted(ballot, 2**63, bytes(range(256)), 2**62),
+            Learned(0, ()),
+            Learned(5, (b"", b"")),
+        ]
+        names = ["", ".", "..", "a/b", "\0", "\N{SNOWMAN}", "x" * 5000]
+        subjects = [SubjectState(name, DecreeState(ballot, Proposal(LOWEST, b""), b"")) for name in names]
+        self.wait(store.save([*subjects, *log]))
+        self.assert_kept(store, tmp_path, [*log, *sorted(subjects, key=lambda state: state.subject)])
+
+    def test_one_save_may_hold_every_kind(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.wait(store.save([subject("b", 1), voted(1), subject("a", 1), Promised(BALLOT), subject("b", 2)]))
+        self.assert_kept(store, tmp_path, [voted(1), Promised(BALLOT), subject("a", 1), subject("b", 2)])
+
+    def test_the_last_state_of_a_subject_wins(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        for round in range(1, 6):
+            self.wait(store.save([subject("odd" if round % 2 else "even", round)]))
+        self.assert_kept(store, tmp_path, [subject("even", 4), subject("odd", 5)])
+
+    def test_a_voter_comes_back(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        voter = Voter(("node-1", "node-2"), (PeerMet("node-2", 2**64 - 1),))
+        self.wait(store.save([voter, voted(1), PeerMet("node-2", 2**64 - 1), subject("s", 1)]))
+        kept: list[Record] = [voted(1), PeerMet("node-2", 2**64 - 1), subject("s", 1)]
+        self.assert_kept(store, tmp_path, [*kept, voter], close=False)
+
+    def test_the_last_voter_wins(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        for members in (("node-1", "node-2"), ("node-1", "node-3")):
+            self.wait(store.save([Voter(members)]))
+        self.assert_kept(store, tmp_path, [Voter(("node-1", "node-3"))])
+
+    def test_an_empty_save_fires(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.wait(store.save([]))
+        self.wait(store.save([voted(1)]))
+        self.wait(store.save([]))
+        self.assert_kept(store, tmp_path, [voted(1)])
+
+    def test_a_big_value_comes_back(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records = [voted(1), voted(2, bytes(range(256)) * 4096), voted(3, bytes(1 << 20)), voted(4)]
+        for record in records:
+            self.wait(store.save([record]))
+        self.assert_kept(store, tmp_path, records)
+
+    def test_many_saves_come_back(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records = [voted(slot, b"%d" % slot * (slot % 50)) for slot in range(300)]
+        for record in records:
+            self.wait(store.save([record]))
+        self.assert_kept(store, tmp_path, records)
+
+    def test_saving_goes_on_after_each_reopening(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records: list[Record] = []
+        for slot in range(1, 10):
+            self.wait(store.save([voted(slot), subject("s", slot)]))
+            if slot % 2:
+                self.wait(store.close())
+            store = self.reopen(store, tmp_path)
+            records.append(voted(slot))
+            assert store.load() == [*records, subject("s", slot)]
+        self.wait(store.close())
+
+    def test_the_incarnation_stays(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        incarnation = store.incarnation
+        assert 0 < incarnation < 2**64
+        self.wait(store.close())
+        again = self.reopen(store, tmp_path)
+        assert again.incarnation == incarnation
+        self.wait(again.close())
+
+    # -------------------------------------------------------------- order
+
+    def test_saves_fire_in_order_without_waiting(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        fired: list[int] = []
+        saves = [store.save([voted(slot)] if slot % 3 else []) for slot in range(20)]
+        for slot, save in enumerate(saves):
+            save.addCallback(partial(self._note, fired, slot))
+        closed = store.close()
+        closed.addCallback(partial(self._note, fired, 20))
+        self.wait(closed)
+        assert fired == list(range(21))
+        self.assert_kept(store, tmp_path, [voted(slot) for slot in range(20) if slot % 3])
+
+    def test_what_is_passed_in_may_change_afterwards(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        records: list[Record] = [voted(1), subject("s", 1)]
+        saved = store.save(records)
+        records.clear()
+        self.wait(saved)
+        self.assert_kept(store, tmp_path, [voted(1), subject("s", 1)])
+
+    # ----------------------------------------------------------- refusals
+
+    def test_after_a_failed_save_everything_is_refused(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.wait(store.save([voted(1), subject("s", 1)]))
+        self.break_store(store)
+        for records in ([voted(2)], [voted(3)], [subject("s", 2)], [subject("t", 1)], []):
+            self.refusal(store.save(records))
+        self.wait(store.close())
+
+    def test_after_a_failed_save_of_a_subject_everything_is_refused(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.break_store(store)
+        for records in ([subject("s", 1)], [subject("s", 1)], [voted(1)], []):
+            self.refusal(store.save(records))
+        self.wait(store.close())
+
+    def test_saves_come_after_loading_and_before_closing(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path)
+        self.refusal(store.save([voted(1)]))
+        assert store.load() == []
+        self.wait(store.close())
+        self.refusal(store.save([voted(1)]))
+        self.assert_kept(store, tmp_path, [])
+
+    def test_loading_is_done_once(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        for _ in range(2):
+            try:
+                store.load()
+            except StoreError:
+                self.wait(store.close())
+                continue
+            raise AssertionError("loaded twice")
+
+    def test_closing_twice_is_harmless(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path)
+        self.wait(store.close())
+        self.wait(store.close())
+
+    def test_after_a_failed_save_of_a_voter_everything_is_refused(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        self.break_store(store)
+        for records in ([Voter(("node-1",))], [Voter(("node-1",))], [voted(1)], []):
+            self.refusal(store.save(records))
+        self.wait(store.close())
+
+    def test_a_decree_without_its_subject_is_refused(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        try:
+            store.save([voted(1), DecreeState()])
+        except TypeError:
+            pass
+        else:
+            raise AssertionError("saved a DecreeState of no subject")
+        self.wait(store.save([voted(2)]))
+        self.assert_kept(store, tmp_path, [voted(2)])
