@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from txpaxos import eager_writer as outlet_module
-from txpaxos.eager_writer import Outlet
+from txpaxos import eager_writer
+from txpaxos.eager_writer import EagerWriter
 
 reactor: Any = installed_reactor
 
@@ -49,30 +49,30 @@ class Transport:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport of these tests counts as a plain TCP connection."""
-    monkeypatch.setattr(outlet_module, "PLAIN_TRANSPORTS", (Transport,))
+    monkeypatch.setattr(eager_writer, "PLAIN_TRANSPORTS", (Transport,))
 
 
 @pytest.mark.usefixtures("plain")
 def test_what_the_kernel_takes_is_not_held() -> None:
     transport = Transport(10)
-    outlet = Outlet(transport)
+    writer = EagerWriter(transport)
     for data in (b"one", b"two"):
-        outlet.write(data)
+        writer.write(data)
     assert (transport.taken, transport.held) == (b"onetwo", b"")
 
 
 @pytest.mark.usefixtures("plain")
 def test_what_it_does_not_take_is_held_and_so_is_what_follows() -> None:
     transport = Transport(4)
-    outlet = Outlet(transport)
+    writer = EagerWriter(transport)
     for data in (b"one", b"two", b"three"):
-        outlet.write(data)
+        writer.write(data)
     transport.room = 100
-    outlet.write(b"four")
+    writer.write(b"four")
     assert (transport.taken, transport.held) == (b"onet", b"wothreefour")
     transport.held = b""  # the reactor has written it
-    outlet.drained()
-    outlet.write(b"five")
+    writer.on_drain()
+    writer.write(b"five")
     assert transport.taken == b"onetfive"
 
 
@@ -81,9 +81,9 @@ def test_what_it_does_not_take_is_held_and_so_is_what_follows() -> None:
 def test_a_connection_that_ends(state: str) -> None:
     """It is the transport that finds out, and that still has what it was given."""
     transport = Transport(4)
-    outlet = Outlet(transport)
+    writer = EagerWriter(transport)
     setattr(transport, state, True)
-    outlet.write(b"too late")
+    writer.write(b"too late")
     assert transport.taken == b""
     assert transport.held == (b"too late" if state == "disconnecting" else b"")
 
@@ -97,17 +97,17 @@ def test_a_transport_that_knows_no_short_cut() -> None:
             self.held += data
 
     plain = Plain()
-    Outlet(plain).write(b"x")
+    EagerWriter(plain).write(b"x")
     assert plain.held == b"x"
 
 
 @pytest.mark.usefixtures("plain")
 def test_tls_that_begins_on_a_standing_connection() -> None:
     transport = Transport(100)
-    outlet = Outlet(transport)
-    outlet.write(b"STARTTLS")
+    writer = EagerWriter(transport)
+    writer.write(b"STARTTLS")
     transport.TLS = True
-    outlet.write(b"secret")
+    writer.write(b"secret")
     assert (transport.taken, transport.held) == (b"STARTTLS", b"secret")
 
 
@@ -129,9 +129,9 @@ def test_what_only_looks_like_a_plain_connection(kind: str, monkeypatch: pytest.
         def write(self, data: bytes) -> None:
             super().write(data.upper())
 
-    monkeypatch.setattr(outlet_module, "PLAIN_TRANSPORTS", (Transport,))
+    monkeypatch.setattr(eager_writer, "PLAIN_TRANSPORTS", (Transport,))
     inner = Transport(100) if kind == "wrapper" else Subclass(100)
-    Outlet(Wrapper(inner) if kind == "wrapper" else inner).write(b"x")
+    EagerWriter(Wrapper(inner) if kind == "wrapper" else inner).write(b"x")
     assert (inner.taken, inner.held) == (b"", b"X")
 
 
@@ -152,14 +152,14 @@ async def test_bytes_arrive_in_order_however_much_there_is() -> None:
     class Writer(Protocol):
         def connectionMade(self) -> None:
             transport: Any = self.transport
-            self.outlet = Outlet(transport)
+            self.writer = EagerWriter(transport)
             transport.registerProducer(self, True)
             self.write()
 
         def write(self) -> None:
             for _ in range(rng.randrange(1, 9)):
                 if parts:
-                    self.outlet.write(parts.pop(0))
+                    self.writer.write(parts.pop(0))
             if parts:
                 reactor.callLater(0, self.write)
 
@@ -167,7 +167,7 @@ async def test_bytes_arrive_in_order_however_much_there_is() -> None:
             pass
 
         def resumeProducing(self) -> None:
-            self.outlet.drained()
+            self.writer.on_drain()
 
         def stopProducing(self) -> None:
             pass

@@ -51,7 +51,7 @@ from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, StoreError, ValueTooLarge
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
 from txpaxos.node.applier import Applier
-from txpaxos.node.asks import Questions
+from txpaxos.node.asks import PendingAsks
 from txpaxos.node.founding import Meeting, has_voted
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.local_session import LocalSession
@@ -63,7 +63,7 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.node.status import NodeStatus
 from txpaxos.node.submissions import CommandLimits, Outcomes, Submissions
-from txpaxos.node.timer import Alarm
+from txpaxos.node.timer import Timer
 from txpaxos.reading import Consistency, Reading
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
@@ -156,11 +156,11 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._applier = Applier(self.apply)
         self._submissions = Submissions(self._applier, self._command_limits)
         self._performer = Performer(self._clock, store, self._refill, self._release, self._give_up)
-        self._alarm = Alarm(self._clock, self._tick)
+        self._timer = Timer(self._clock, self._tick)
         self._session = LocalSession(
             self._rng, self.submit_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
-        self._questions = Questions(self._ask, lambda question: self._subjects.forget(question))
+        self._asks = PendingAsks(self._ask, lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, self.query, self._ask_read_point)
         policy, transfer, counters = snapshot_policy or Policy(), transfer_limits or TransferLimits(), self.counters
         self._compaction = Compaction(
@@ -241,7 +241,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         size, most = len(value or b""), self._command_limits.command_bytes_max
         if size > most:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {most}"))
-        answer = self._questions.ask(subject, value)
+        answer = self._asks.ask(subject, value)
         error: PaxosError = NoQuorum("no quorum answered in time")
         if value is not None:
             error = OutcomeUnknown("no quorum answered in time; the subject may be decided or not")
@@ -342,13 +342,13 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._stopping = True
             error = NodeStopped(f"node {self.node} stopped before it had the outcome")
             for stop in (
-                lambda: self._alarm.cancel(),
+                lambda: self._timer.cancel(),
                 lambda: self._performer.stop(),
                 lambda: self._network.stop(),
                 lambda: self._compaction.stop(),
                 lambda: self._session.close(error),
                 lambda: self._submissions.close(error),
-                lambda: self._questions.close(error),
+                lambda: self._asks.close(error),
                 lambda: self._reads.close(error),
             ):
                 try:
@@ -434,7 +434,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._started_at = self._monotonic()
         self._network.start(self.transport, self._started_at)
         self._reads.start()
-        self._questions.start()
+        self._asks.start()
         self._compaction.start()
         self._meeting.start(voter, self._acquaintances.records(), now)
         self._become_voter()
@@ -584,7 +584,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             if now >= self._replica.wake_at:
                 self._add(self._replica.tick(now))
             else:  # What it was to do has been put off.
-                self._alarm.ring_by(self._replica.wake_at)
+                self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._subjects.in_work:
                 self._add(self._subjects.tick(now))
             self._meeting.tick(now)
@@ -601,7 +601,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         assert since is not None
         hangs_at = since + (self._timing or Timing()).liveness_window_seconds[1]  # Nobody waits longer for a leader.
         if self._hung_since is None and now < hangs_at:
-            self._alarm.ring_by(hangs_at)
+            self._timer.schedule_no_later_than(hangs_at)
             return False
         if self._hung_since is None:
             self._hung_since = since
@@ -629,7 +629,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self._replica.leadership.suspended:
             self._add(self._replica.resume(now))
         self._tell_watchers()
-        self._alarm.ring_by(now)
+        self._timer.schedule_no_later_than(now)
         return False
 
     # from the performer
@@ -663,7 +663,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                 case ReadFrom():
                     self._reads.read_from(answer.number, answer.slot)
                 case AskAnswered():
-                    self._questions.answer(answer)
+                    self._asks.answer(answer)
                 case PeerMet():
                     self._acquaintances.saved(answer)
                     self._meeting.on_disk(answer, self._monotonic())
@@ -723,7 +723,7 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     def _meet_later(self) -> None:
         if self._meeting.wake_at < inf and not self._stopping:
-            self._alarm.ring_by(self._meeting.wake_at)
+            self._timer.schedule_no_later_than(self._meeting.wake_at)
 
     def _send_to_peer(self, peer: NodeId, message: PeerMessage) -> None:
         self._network.send((peer,), message)
@@ -843,7 +843,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if not ready.is_empty:
             self._performer.add(ready)
         if ready.wake_at is not None and not self._stopping:
-            self._alarm.ring_by(ready.wake_at)
+            self._timer.schedule_no_later_than(ready.wake_at)
 
     def _forward_later(self, now: float) -> None:
         """Wake up when commands are to be passed on again; if that is now, it is for the performer's next turn."""
@@ -851,6 +851,6 @@ class PaxosProtocol(Application, DatagramProtocol):
         if wake_at is None or self._stopping:
             return
         if wake_at > now:
-            self._alarm.ring_by(wake_at)
+            self._timer.schedule_no_later_than(wake_at)
         else:
             self._performer.schedule()

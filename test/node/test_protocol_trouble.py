@@ -242,7 +242,7 @@ def test_a_watcher_of_the_leader_that_raises_stops_nothing(
     logged_errors.clear()
 
 
-@pytest.mark.parametrize("part", ["_alarm", "_performer", "_network", "_compaction", "_session", "_reads"])
+@pytest.mark.parametrize("part", ["_timer", "_performer", "_network", "_compaction", "_session", "_reads"])
 def test_a_node_that_cannot_stop_in_order_gives_up_all_the_same(part: str, logged_errors: list[dict[str, Any]]) -> None:
     """An application has overwritten what the node needs. No process stays behind that says it gave up and runs on."""
     bench = alone()
@@ -305,7 +305,7 @@ def test_a_slow_disk_leaves_the_processor_alone() -> None:
     bench.reactor.turn(100)
     assert bench.story().count("Forward>a") == 1
     assert bench.node._performer.waiting < 10
-    assert len(bench.reactor.getDelayedCalls()) == 1  # the alarm
+    assert len(bench.reactor.getDelayedCalls()) == 1  # the timer
     bench.store.finish()
     bench.node.stop()
     assert isinstance(error_of(waiting), OutcomeUnknown)

@@ -1,4 +1,4 @@
-"""The alarm rings at the earliest time that it was given, and a node keeps its time when the wall clock steps."""
+"""The timer fires at the earliest time that it was given, and a node keeps its time when the wall clock steps."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from test.helpers.fakes import Bench, Reactor, Together
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import AboutSubject
-from txpaxos.node.timer import Alarm
+from txpaxos.node.timer import Timer
 
 HOUR = 3600.0
 approx = partial(pytest.approx, abs=1e-4)
 
 
-class Bell:
-    """An alarm and when it rang, in monotonic seconds."""
+class Fired:
+    """A timer and when it fired, in monotonic seconds."""
 
     def __init__(self) -> None:
         self.reactor = Reactor()
-        self.rung: list[float] = []
-        self.alarm = Alarm(monotonic_clock(self.reactor), lambda: self.rung.append(self.reactor.monotonic()))
+        self.times: list[float] = []
+        self.timer = Timer(monotonic_clock(self.reactor), lambda: self.times.append(self.reactor.monotonic()))
 
 
 @pytest.fixture
-def bell() -> Bell:
-    return Bell()
+def fired() -> Fired:
+    return Fired()
 
 
-def test_rings_once_when_it_is_time(bell: Bell) -> None:
-    bell.alarm.ring_by(2.0)
-    bell.reactor.spend(1.9)
-    assert bell.rung == []
-    bell.reactor.spend(100.0)
-    assert bell.rung == approx([2.0])
+def test_fires_once_when_it_is_time(fired: Fired) -> None:
+    fired.timer.schedule_no_later_than(2.0)
+    fired.reactor.spend(1.9)
+    assert fired.times == []
+    fired.reactor.spend(100.0)
+    assert fired.times == approx([2.0])
 
 
-def test_the_earliest_time_counts(bell: Bell) -> None:
-    for ring_at in (5.0, 2.0, 3.0, 3.0):
-        bell.alarm.ring_by(ring_at)
-    bell.reactor.spend(100.0)
-    assert bell.rung == approx([2.0])
+def test_the_earliest_time_counts(fired: Fired) -> None:
+    for fire_at in (5.0, 2.0, 3.0, 3.0):
+        fired.timer.schedule_no_later_than(fire_at)
+    fired.reactor.spend(100.0)
+    assert fired.times == approx([2.0])
 
 
-def test_set_again_after_it_rang(bell: Bell) -> None:
-    bell.alarm.ring_by(1.0)
-    bell.reactor.spend(1.0)
-    bell.alarm.ring_by(4.0)
-    bell.reactor.spend(100.0)
-    assert bell.rung == approx([1.0, 4.0])
+def test_set_again_after_it_fired(fired: Fired) -> None:
+    fired.timer.schedule_no_later_than(1.0)
+    fired.reactor.spend(1.0)
+    fired.timer.schedule_no_later_than(4.0)
+    fired.reactor.spend(100.0)
+    assert fired.times == approx([1.0, 4.0])
 
 
-def test_a_time_that_has_passed_rings_in_the_next_turn(bell: Bell) -> None:
-    bell.reactor.spend(10.0)
-    bell.alarm.ring_by(3.0)
-    assert bell.rung == []
-    bell.reactor.turn()
-    assert bell.rung == approx([10.0])
+def test_a_time_that_has_passed_fires_in_the_next_turn(fired: Fired) -> None:
+    fired.reactor.spend(10.0)
+    fired.timer.schedule_no_later_than(3.0)
+    assert fired.times == []
+    fired.reactor.turn()
+    assert fired.times == approx([10.0])
 
 
-def test_a_cancelled_alarm_does_not_ring(bell: Bell) -> None:
-    bell.alarm.cancel()
-    bell.alarm.ring_by(1.0)
-    bell.alarm.cancel()
-    bell.alarm.cancel()
-    bell.reactor.spend(100.0)
-    assert bell.rung == []
+def test_a_cancelled_timer_does_not_fire(fired: Fired) -> None:
+    fired.timer.cancel()
+    fired.timer.schedule_no_later_than(1.0)
+    fired.timer.cancel()
+    fired.timer.cancel()
+    fired.reactor.spend(100.0)
+    assert fired.times == []
 
 
 # ---------------------------------------------------------------- a whole node

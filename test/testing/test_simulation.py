@@ -104,7 +104,7 @@ class TestBugsFound:
     """What the simulator has found, each with the seed that did, and the shortest way there since."""
 
     def test_slow_save_does_not_make_a_follower_spin(self) -> None:
-        """Seed 4: commands due to be forwarded had the alarm ring at once, again and again, until the save was done."""
+        """Seed 4: commands due to be forwarded had the timer fire at once, again and again, until the save was done."""
         cluster = Cluster(4)
         for host in cluster.hosts.values():
             host.save_seconds = 0.05

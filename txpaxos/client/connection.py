@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from txpaxos.cluster import Address
-from txpaxos.eager_writer import Outlet
+from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect
 from txpaxos.wire.client_messages import AreYouThere, ClientCodec, FromClient, FromNode, Here, Ping, Welcome
@@ -63,7 +63,7 @@ class Connection(TwistedProtocol):
         self._owner = owner
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
-        self._outlet: Outlet
+        self._writer: EagerWriter
         self._connector: IConnector | None = None
         self._closing = False
         self._reason = ""
@@ -79,7 +79,7 @@ class Connection(TwistedProtocol):
             return
         self.is_open = True
         self.transport.setTcpNoDelay(True)
-        self._outlet = Outlet(self.transport)
+        self._writer = EagerWriter(self.transport)
         self._owner.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -114,7 +114,7 @@ class Connection(TwistedProtocol):
 
     def send(self, message: FromClient) -> None:
         """Send one request."""
-        self._outlet.write(frame(self._codec.encode(message)))
+        self._writer.write(frame(self._codec.encode(message)))
 
     def ping(self) -> None:
         """Have the node say something."""

@@ -1,4 +1,4 @@
-"""Who at this node waits for the answer to which question about a subject."""
+"""The asks of callers at this node that have no answer yet."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from txpaxos.core.ready import AskAnswered
 from txpaxos.errors import PaxosError
 
 
-class Questions:
-    """The questions that have no answer yet. Those that are asked before the node starts wait for it.
+class PendingAsks:
+    """The asks that have no answer yet. Those that come before the node has started wait until it has.
 
-    :param ask: called with the number, the subject and the value of each question.
-    :param forget: called with the number of a question that was asked and is cancelled.
+    :param ask: called with the number, the subject and the value of each ask.
+    :param forget: called with the number of an ask that is under way and is cancelled.
     """
 
     def __init__(self, ask: Callable[[int, str, bytes | None], None], forget: Callable[[int], None]) -> None:
@@ -43,20 +43,20 @@ class Questions:
         return answer
 
     def start(self) -> None:
-        """This node has its state: ask what was asked before that."""
+        """The node has loaded its state: ask what was asked before."""
         self._started = True
         while self._early:
             number = next(iter(self._early))
             self._ask(number, *self._early.pop(number))
 
     def answer(self, answered: AskAnswered) -> None:
-        """There is the answer."""
+        """The core has an answer: give it to the caller that waits for it, if the caller has not cancelled."""
         waiter = self._waiting.pop(answered.question, None)
         if waiter is not None:
             waiter.callback(answered.value)
 
     def close(self, error: PaxosError) -> None:
-        """Nobody gets an answer from here any more."""
+        """The node stops: every ask without an answer fails with ``error``."""
         self._early.clear()
-        while self._waiting:  # One by one: whoever hears of it may cancel another.
+        while self._waiting:  # One by one: a caller that is told may cancel another ask.
             self._waiting.pop(next(iter(self._waiting))).errback(error)

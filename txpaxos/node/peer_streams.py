@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address
-from txpaxos.eager_writer import Outlet
+from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect, is_ip_address
 from txpaxos.node.known_peers import Acquaintances
@@ -86,7 +86,7 @@ class PeerStream(Protocol):
         self.greeted = False
         self._streams = streams
         self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
-        self._outlet: Outlet
+        self._writer: EagerWriter
         self._incarnation: int | None = None
         self._paused = False
         self._queue: deque[bytes] = deque()
@@ -101,7 +101,7 @@ class PeerStream(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
-        self._outlet = Outlet(self.transport)
+        self._writer = EagerWriter(self.transport)
         self._streams.opened(self)
         self._deadline = self._streams.clock.callLater(GREETING_SECONDS, self.abort)
         if self.dialled:
@@ -130,7 +130,7 @@ class PeerStream(Protocol):
     def resumeProducing(self) -> None:
         """The transport has nothing left: send what was held."""
         self._paused = False
-        self._outlet.drained()
+        self._writer.on_drain()
         while self._queue and self.greeted and not self._paused:
             data = self._queue.popleft()
             self._queued_bytes -= len(data)
@@ -171,7 +171,7 @@ class PeerStream(Protocol):
             (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
 
     def _write(self, data: bytes) -> None:
-        self._outlet.write(frame(data))
+        self._writer.write(frame(data))
 
     def _receive(self, received: Received) -> None:
         if self.greeted:

@@ -7,36 +7,36 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-class Alarm:
-    """Calls ``ring`` when the clock has reached the earliest of the times it was given since it rang last.
+class Timer:
+    """Calls ``fire`` at the earliest of the times that were scheduled since the last call.
 
-    An owner whose next duty is put off all the time need not say so: the alarm rings at the old time, which does no
-    harm, and is told the new one then.
+    There is no way to postpone a call. An owner whose next duty moves to a later time leaves the timer as it is: the
+    timer fires at the earlier time, finds nothing due, and is given the later time then.
 
     :param clock: counts monotonic seconds (:mod:`txpaxos.clock`).
     """
 
-    def __init__(self, clock: IReactorTime, ring: Callable[[], None]) -> None:
+    def __init__(self, clock: IReactorTime, fire: Callable[[], None]) -> None:
         self._clock = clock
-        self._ring = ring
+        self._fire = fire
         self._call: IDelayedCall | None = None
-        self._ring_at = 0.0
+        self._fire_at = 0.0
 
-    def ring_by(self, ring_at: float) -> None:
-        """Ring at ``ring_at``, unless it rings sooner anyway."""
+    def schedule_no_later_than(self, fire_at: float) -> None:
+        """Fire at ``fire_at``, unless an earlier time is scheduled already."""
         if self._call is None:
-            self._ring_at = ring_at
-            self._call = self._clock.callLater(max(0.0, ring_at - self._clock.seconds()), self._fire)
-        elif ring_at < self._ring_at:
-            self._ring_at = ring_at
-            self._call.reset(max(0.0, ring_at - self._clock.seconds()))
+            self._fire_at = fire_at
+            self._call = self._clock.callLater(max(0.0, fire_at - self._clock.seconds()), self._expire)
+        elif fire_at < self._fire_at:
+            self._fire_at = fire_at
+            self._call.reset(max(0.0, fire_at - self._clock.seconds()))
 
     def cancel(self) -> None:
-        """Do not ring."""
+        """Forget the scheduled time: nothing fires until another time is scheduled."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _fire(self) -> None:
+    def _expire(self) -> None:
         self._call = None
-        self._ring()
+        self._fire()

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txpaxos.eager_writer import Outlet
+from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError, Overloaded, PaxosError, QueryFailed, SessionExpired, ValueTooLarge
 from txpaxos.node.sessions import Failed, Outcome, encode_result
 from txpaxos.protocol import PaxosProtocol
@@ -104,7 +104,7 @@ class ClientConnection(Protocol):
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
         self._put_off: deque[_Task] = deque()
         self._requests = 0  # In both.
-        self._outlet: Outlet
+        self._writer: EagerWriter
         self._open = False
         self._paused = False
         self._owes_welcome = False
@@ -117,7 +117,7 @@ class ClientConnection(Protocol):
         self._open = True
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        self._outlet = Outlet(self.transport)
+        self._writer = EagerWriter(self.transport)
         self._door.opened(self)
         self._write(self._door.welcome())
 
@@ -152,7 +152,7 @@ class ClientConnection(Protocol):
     def resumeProducing(self) -> None:
         """It has read all there was."""
         self.heard_at = self._door.connections.seconds
-        self._outlet.drained()
+        self._writer.on_drain()
         self._release()
         self._paused = False
         self.transport.resumeProducing()
@@ -196,7 +196,7 @@ class ClientConnection(Protocol):
     # inside
 
     def _write(self, data: bytes) -> None:
-        self._outlet.write(data)
+        self._writer.write(data)
         if self._paused:
             self.held_bytes += len(data)
             if self._is_choked:
