@@ -12,7 +12,7 @@ TEST = [
     "pytest-cov>=6.0",
     "hypothesis>=6.100",
     "coverage>=7.6",
-    "pyopenssl>=24.0",  # doors wrapped in TLS
+    "pyopenssl>=24.0",  # ports wrapped in TLS
     "service-identity>=24.1",
     "setuptools>=70.1",  # the packaging tests build without a network
 ]

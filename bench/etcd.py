@@ -124,7 +124,7 @@ class Etcd:
             await deferLater(self._reactor, POLL_SECONDS)
 
     def ask(self, node: str, path: str) -> dict[str, Any]:
-        """What a node says through its JSON door, nothing if it says nothing."""
+        """What a node says through its JSON interface, nothing if it says nothing."""
         request = urllib.request.Request(f"{self.url(node)}/v3/{path}", data=b"{}")
         try:
             with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:

@@ -1,4 +1,4 @@
-"""A wrong type is raised at the call, at every door alike, and goes no further: no disk, no wire, no other command."""
+"""A wrong type raises at the call, at every entry point, and goes no further: no disk, no wire, no other command."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ def name_of(value: object) -> str:
     return type(value).__name__
 
 
-def calls(door: Any) -> list[tuple[Call, list[Any]]]:
+def calls(entry_point: Any) -> list[tuple[Call, list[Any]]]:
     """Each argument of each call of a node or a client, and what it may not be."""
     return [
-        (lambda wrong: door.submit(wrong), NO_BYTES),
-        (lambda wrong: door.read(wrong), NO_BYTES),
-        (lambda wrong: door.read(wrong, "local"), NO_BYTES),
-        (lambda wrong: door.read(b"q", wrong), [None, b"local", 5, True]),
-        (lambda wrong: door.ask(wrong), NO_STR),
-        (lambda wrong: door.ask(wrong, b"v"), NO_STR),
-        (lambda wrong: door.ask("king", wrong), [wrong for wrong in NO_BYTES if wrong is not None]),
-        (lambda wrong: door.submit(b"x", deadline_seconds=wrong), NO_SECONDS),
-        (lambda wrong: door.read(b"x", deadline_seconds=wrong), NO_SECONDS),
-        (lambda wrong: door.ask("king", b"x", deadline_seconds=wrong), NO_SECONDS),
+        (lambda wrong: entry_point.submit(wrong), NO_BYTES),
+        (lambda wrong: entry_point.read(wrong), NO_BYTES),
+        (lambda wrong: entry_point.read(wrong, "local"), NO_BYTES),
+        (lambda wrong: entry_point.read(b"q", wrong), [None, b"local", 5, True]),
+        (lambda wrong: entry_point.ask(wrong), NO_STR),
+        (lambda wrong: entry_point.ask(wrong, b"v"), NO_STR),
+        (lambda wrong: entry_point.ask("king", wrong), [wrong for wrong in NO_BYTES if wrong is not None]),
+        (lambda wrong: entry_point.submit(b"x", deadline_seconds=wrong), NO_SECONDS),
+        (lambda wrong: entry_point.read(b"x", deadline_seconds=wrong), NO_SECONDS),
+        (lambda wrong: entry_point.ask("king", b"x", deadline_seconds=wrong), NO_SECONDS),
     ]
 
 
-def check_all(door: Any) -> None:
-    for call, wrongs in calls(door):
+def check_all(entry_point: Any) -> None:
+    for call, wrongs in calls(entry_point):
         for wrong in wrongs:
             with pytest.raises(TypeError, match=f" not {name_of(wrong)}"):
                 call(wrong)
-    for call in (door.submit, door.read):
+    for call in (entry_point.submit, entry_point.read):
         for seconds in BAD_SECONDS:
             with pytest.raises(ValueError, match="deadline_seconds must be finite and above zero"):
                 call(b"x", deadline_seconds=seconds)
     with pytest.raises(ValueError, match="there are 'linearizable' and 'local'"):
-        door.read(b"q", "stale")
+        entry_point.read(b"q", "stale")
     with pytest.raises(ValueError, match="UTF-8"):
-        door.ask("\ud800")
+        entry_point.ask("\ud800")
 
 
 def test_at_a_client_nothing_is_sent_and_others_go_on() -> None:

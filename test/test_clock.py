@@ -271,7 +271,7 @@ base.seconds = time.time
 type(reactor).seconds = staticmethod(lambda: time.time())
 from twisted.internet.task import react
 from txpaxos.client import Client
-from txpaxos.server.client_port import ClientDoor
+from txpaxos.server.client_port import ClientPort
 from txpaxos.cluster import Cluster
 from txpaxos.counter import Counter
 from txpaxos.errors import NotChosen
@@ -288,7 +288,7 @@ async def main(reactor):
     member = cluster.members["a"]
     node = Counter(reactor, "a", cluster, DiskStore("data", cluster.name, "a", reactor=reactor))
     reactor.listenUDP(member.address.port, node, member.address.host)
-    reactor.listenTCP(member.client.port, ClientDoor(node), interface=member.client.host)
+    reactor.listenTCP(member.client.port, ClientPort(node), interface=member.client.host)
     print("answer", await waiting, flush=True)
     print("clock", abs(reactor.seconds() - time.time()) < 1, flush=True)
     client.close()

@@ -10,8 +10,8 @@ import pytest
 from twisted.logger import FileLogObserver, LogLevel, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python.failure import Failure
 
-from test.helpers.desk import command
 from test.helpers.fakes import Bench, logged
+from test.helpers.submissions_harness import command
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.core.ready import Chosen
 from txpaxos.log_lines import (

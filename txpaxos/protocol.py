@@ -1,6 +1,6 @@
 """The node: where core, wire, storage and the reactor meet. Subclass :class:`PaxosProtocol` and write ``apply``.
 
-A datagram comes in at the front door, is decoded, goes down to the core once, and one Ready comes back up, which
+A datagram comes in at the peer port, is decoded, goes down to the core once, and one Ready comes back up, which
 :class:`~txpaxos.node.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
 """
 

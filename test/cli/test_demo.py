@@ -48,8 +48,8 @@ def call_nodes(folder: Path) -> list[socket.socket]:
     return [socket.create_connection((client.host, client.port), timeout=30) for client in clients]
 
 
-def hang_up(call: socket.socket) -> None:
-    """Wait until the node has hung up."""
+def wait_for_close(call: socket.socket) -> None:
+    """Wait until the node has closed the connection."""
     with call:
         try:
             while call.recv(4096):
@@ -88,7 +88,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
     assert (demo.returncode, errors) == (130, "txpaxos: interrupted\n")
     assert list(tmp_path.iterdir()) == []
     for call in calls:
-        hang_up(call)
+        wait_for_close(call)
 
 
 def test_nodes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_nodes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
     demo.kill()
     demo.communicate(timeout=30)
     for call in calls:
-        hang_up(call)
+        wait_for_close(call)
 
 
 def run_changed(folder: Path, change: str) -> tuple[int | None, str, str]:

@@ -441,7 +441,7 @@ def test_a_node_that_was_not_asked() -> None:
     ("data", "says"),
     [
         (framed(ClientCodec("other").encode(Welcome("a", None, None))), "message of another cluster: compare"),
-        (framed(Codec("test", "a").encode(Hello())), "no message for this door"),
+        (framed(Codec("test", "a").encode(Hello())), "no message for this port"),
         (framed(b"HTTP/1.1 400"), "are no message"),
     ],
 )

@@ -86,7 +86,7 @@ class Side:
         return stream, transport
 
 
-def hang_up(stream: PeerStream) -> None:
+def disconnect(stream: PeerStream) -> None:
     stream.connectionLost(Failure(ConnectionDone()))
 
 

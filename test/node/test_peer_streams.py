@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from test.helpers.fakes import THREE, framed
 from test.helpers.fuzz import INPUTS, nothing_kept
-from test.helpers.stream_side import Side, fail_dial, hang_up, said_by
+from test.helpers.stream_side import Side, disconnect, fail_dial, said_by
 from txpaxos.core.messages import Ballot, Fetch, Heartbeat, PromiseLog
 from txpaxos.core.ready import PeerMet
 from txpaxos.node.peer_streams import (
@@ -123,7 +123,7 @@ def test_a_lost_connection_is_made_again_when_needed(side: Side) -> None:
     side.streams.send("b", b"one")
     stream, _ = side.answer_dial()
     stream.dataReceived(framed(said_by("b")))
-    hang_up(stream)
+    disconnect(stream)
     assert len(side.reactor.tcpClients) == 1
     side.streams.send("b", b"two")
     assert len(side.reactor.tcpClients) == 2
@@ -152,7 +152,7 @@ def test_a_peer_that_connects_again_has_lost_its_first_stream(side: Side) -> Non
     side.streams.send("b", b"hello")
     assert old_transport.disconnected
     assert new_transport.messages() == [b"hello"]
-    hang_up(old)
+    disconnect(old)
     side.streams.send("b", b"again")
     assert new_transport.messages() == [b"again"]
     assert not new_transport.disconnected
@@ -180,7 +180,7 @@ def test_a_bad_greeting_ends_the_connection(side: Side, first: bytes) -> None:
     assert transport.disconnected
     assert side.counters == {BAD: 1}
     assert side.received == []
-    hang_up(stream)
+    disconnect(stream)
     side.streams.send("b", b"x")
     assert len(side.reactor.tcpClients) == 1  # it is not taken for b's
 
@@ -256,13 +256,13 @@ def test_who_does_not_greet_in_time_is_cut_off(side: Side) -> None:
     side.reactor.spend(100.0)
     assert transport.disconnected
     assert not greeting.disconnected
-    hang_up(stream)
+    disconnect(stream)
     assert side.reactor.getDelayedCalls() == []
 
 
 def test_a_lost_connection_leaves_no_timer(side: Side) -> None:
     stream, _ = side.accept()
-    hang_up(stream)
+    disconnect(stream)
     assert side.reactor.getDelayedCalls() == []
 
 
@@ -273,7 +273,7 @@ def test_of_many_strangers_the_oldest_goes(side: Side) -> None:
     side.accept("10.9.9.9")
     assert side.counters == {STRANGERS: 1}
     assert [transport.disconnected for _, transport in crowd] == [True] + [False] * (STRANGERS_MAX - 1)
-    hang_up(crowd[0][0])
+    disconnect(crowd[0][0])
     crowd[1][0].dataReceived(framed(said_by("c")))
     crowd[1][0].dataReceived(framed(said_by("c", side.proof())))  # No stranger any more.
     side.accept("10.9.9.9")
@@ -480,7 +480,7 @@ def test_random_frames(side: Side) -> None:
                 delivered += 1
                 assert side.messages() == [("b", Fetch(1))]
                 side.received.clear()
-            hang_up(stream)
+            disconnect(stream)
             side.challenges.clear()
             side.met.clear()
     assert side.messages() == []

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 
 from test.helpers.fakes import framed
-from test.helpers.stream_side import Side, fail_dial, hang_up, said_by
+from test.helpers.stream_side import Side, disconnect, fail_dial, said_by
 from txpaxos.core.messages import Fetch
 from txpaxos.node.peer_streams import HOLD_DIALS_MAX, PeerStream
 
@@ -42,7 +42,7 @@ def held(side: Side, *, dialled: bool) -> PeerStream:
 
 @pytest.mark.parametrize("dialled", [True, False])
 def test_the_end_of_a_held_peer_is_told_once(side: Side, dialled: bool) -> None:
-    hang_up(held(side, dialled=dialled))
+    disconnect(held(side, dialled=dialled))
     assert side.refused == []
     fail_dial(side, ConnectionRefusedError())
     assert side.refused == ["b"]
@@ -53,7 +53,7 @@ def test_the_end_of_a_held_peer_is_told_once(side: Side, dialled: bool) -> None:
 
 
 def test_a_held_peer_whose_stream_broke_has_another(side: Side) -> None:
-    hang_up(held(side, dialled=False))
+    disconnect(held(side, dialled=False))
     stream, _ = side.answer_dial()
     stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(7))))
     assert side.refused == []
@@ -69,16 +69,16 @@ def test_that_a_held_peer_was_never_reached_proves_nothing(side: Side, error: Ex
 
 
 def test_a_held_peer_may_lose_its_port_after_its_streams(side: Side) -> None:
-    hang_up(held(side, dialled=True))
-    hang_up(side.answer_dial()[0])
+    disconnect(held(side, dialled=True))
+    disconnect(side.answer_dial()[0])
     fail_dial(side, ConnectionRefusedError())
     assert side.refused == ["b"]
 
 
-def test_whoever_hangs_up_without_a_greeting_is_not_dialled_for_ever(side: Side) -> None:
+def test_a_peer_that_closes_before_its_hello_is_not_dialled_for_ever(side: Side) -> None:
     side.streams.hold("b")
     for _ in range(HOLD_DIALS_MAX):
-        hang_up(side.answer_dial()[0])
+        disconnect(side.answer_dial()[0])
     assert len(side.reactor.tcpClients) == HOLD_DIALS_MAX
     assert side.refused == []
 
@@ -88,12 +88,12 @@ def test_who_is_no_longer_held_may_end(side: Side, other: str | None) -> None:
     stream = held(side, dialled=False)
     side.greeted("c")
     side.streams.hold(other)
-    hang_up(stream)
+    disconnect(stream)
     assert side.reactor.tcpClients == []
 
 
 def test_nobody_is_held_once_all_is_closed(side: Side) -> None:
     stream = held(side, dialled=False)
     side.streams.stop()
-    hang_up(stream)
+    disconnect(stream)
     assert side.reactor.tcpClients == []

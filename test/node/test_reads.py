@@ -19,7 +19,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
 
 
-class Desk:
+class ReadsHarness:
     """Reads whose read points and applied log the test gives.
 
     :ivar questions: how many read points were asked for.
@@ -53,74 +53,74 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def harness() -> ReadsHarness:
+    return ReadsHarness()
 
 
-def test_waits_for_the_read_point_and_then_for_the_log(desk: Desk) -> None:
-    outcome = desk.read()
-    desk.apply(4)
-    assert (outcome, desk.asked, desk.questions) == ([], [], 1)
-    desk.point(6)
-    desk.apply(5)
-    assert (outcome, desk.asked) == ([], [])
-    desk.apply(7)
+def test_waits_for_the_read_point_and_then_for_the_log(harness: ReadsHarness) -> None:
+    outcome = harness.read()
+    harness.apply(4)
+    assert (outcome, harness.asked, harness.questions) == ([], [], 1)
+    harness.point(6)
+    harness.apply(5)
+    assert (outcome, harness.asked) == ([], [])
+    harness.apply(7)
     assert outcome == [Reading("q", 7)]
-    assert desk.asked == [b"q"]
-    assert len(desk.reads) == 0
+    assert harness.asked == [b"q"]
+    assert len(harness.reads) == 0
 
 
-def test_a_point_that_is_applied_already_is_answered_at_once(desk: Desk) -> None:
-    desk.apply(9)
-    outcome = desk.read()
-    desk.point(6)
+def test_a_point_that_is_applied_already_is_answered_at_once(harness: ReadsHarness) -> None:
+    harness.apply(9)
+    outcome = harness.read()
+    harness.point(6)
     assert outcome == [Reading("q", 9)]
 
 
-def test_who_comes_later_shares_the_next_question(desk: Desk) -> None:
+def test_who_comes_later_shares_the_next_question(harness: ReadsHarness) -> None:
     """The one that is out was asked before: it does not cover what was acknowledged since."""
-    first = desk.read(b"1")
-    later = [desk.read(b"%d" % number) for number in (2, 3, 4)]
-    assert desk.questions == 1
-    desk.apply(5)
-    desk.point(5)
+    first = harness.read(b"1")
+    later = [harness.read(b"%d" % number) for number in (2, 3, 4)]
+    assert harness.questions == 1
+    harness.apply(5)
+    harness.point(5)
     assert first == [Reading("1", 5)]
     assert later == [[], [], []]
-    assert desk.questions == 2
-    desk.point(6)
-    assert desk.questions == 2, "nobody is left to ask for"
-    desk.apply(6)
+    assert harness.questions == 2
+    harness.point(6)
+    assert harness.questions == 2, "nobody is left to ask for"
+    harness.apply(6)
     assert later == [[Reading("2", 6)], [Reading("3", 6)], [Reading("4", 6)]]
 
 
-def test_points_are_waited_for_in_their_order(desk: Desk) -> None:
+def test_points_are_waited_for_in_their_order(harness: ReadsHarness) -> None:
     outcomes = []
     for slot in (3, 5, 5):
-        outcomes.append(desk.read())
-        desk.point(slot)
-    assert len(desk.reads) == 3
-    desk.apply(4)
+        outcomes.append(harness.read())
+        harness.point(slot)
+    assert len(harness.reads) == 3
+    harness.apply(4)
     assert outcomes == [[Reading("q", 4)], [], []]
-    desk.apply(5)
+    harness.apply(5)
     assert outcomes[1:] == [[Reading("q", 5)], [Reading("q", 5)]]
 
 
-def test_a_local_read_waits_for_nothing(desk: Desk) -> None:
-    desk.apply(2)
-    assert outcome_of(desk.reads.read(b"q", "local")) == [Reading("q", 2)]
-    assert desk.questions == 0
+def test_a_local_read_waits_for_nothing(harness: ReadsHarness) -> None:
+    harness.apply(2)
+    assert outcome_of(harness.reads.read(b"q", "local")) == [Reading("q", 2)]
+    assert harness.questions == 0
 
 
 def test_a_hook_may_take_its_time() -> None:
     later: Deferred[str] = Deferred()
-    desk = Desk(lambda query: later)
-    desk.apply(2)
-    outcome = outcome_of(desk.reads.read(b"q", "local"))
-    assert len(desk.reads) == 1
-    desk.apply(3)
+    harness = ReadsHarness(lambda query: later)
+    harness.apply(2)
+    outcome = outcome_of(harness.reads.read(b"q", "local"))
+    assert len(harness.reads) == 1
+    harness.apply(3)
     later.callback("done")
     assert outcome == [Reading("done", 2)]
-    assert len(desk.reads) == 0
+    assert len(harness.reads) == 0
 
 
 @pytest.mark.parametrize(
@@ -134,33 +134,33 @@ def test_a_hook_that_raises(error: Exception, kind: type[PaxosError], words: str
     def raises(query: bytes) -> object:
         raise error
 
-    found = error_of(Desk(raises).reads.read(b"q", "local"))
+    found = error_of(ReadsHarness(raises).reads.read(b"q", "local"))
     assert type(found) is kind
     assert str(found) == words
 
 
 def test_a_hook_whose_answer_fails_later() -> None:
     later: Deferred[str] = Deferred()
-    outcome: list[Any] = outcome_of(Desk(lambda query: later).reads.read(b"q", "local"))
+    outcome: list[Any] = outcome_of(ReadsHarness(lambda query: later).reads.read(b"q", "local"))
     later.errback(KeyError("k"))
     assert str(outcome[0].value) == "KeyError: 'k'"
     assert outcome[0].check(QueryFailed)
 
 
-def test_too_many_are_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_are_refused_at_once(harness: ReadsHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.node.reads, "WAITING_MAX", 3)
     later: Deferred[str] = Deferred()
-    desk.reads._query = lambda query: later
-    desk.read()
-    desk.point(9)
-    desk.read()
-    outcome_of(desk.reads.read(b"q", "local"))
+    harness.reads._query = lambda query: later
+    harness.read()
+    harness.point(9)
+    harness.read()
+    outcome_of(harness.reads.read(b"q", "local"))
     both: tuple[Consistency, ...] = ("linearizable", "local")
     for consistency in both:
-        assert isinstance(error_of(desk.reads.read(b"q", consistency)), Overloaded)
-    assert len(desk.reads) == 3
-    desk.reads.close(NodeStopped("over"))
-    assert desk.read() == []
+        assert isinstance(error_of(harness.reads.read(b"q", consistency)), Overloaded)
+    assert len(harness.reads) == 3
+    harness.reads.close(NodeStopped("over"))
+    assert harness.read() == []
 
 
 class TestBytes:
@@ -173,125 +173,125 @@ class TestBytes:
     @pytest.mark.parametrize("consistency", ["linearizable", "local"])
     def test_too_many_are_refused_at_once(self, consistency: Consistency) -> None:
         later: Deferred[str] = Deferred()
-        desk = Desk(lambda query: later)
-        desk.read(b"open")
-        desk.point(0)
-        desk.read(b"two")
-        desk.point(1)
-        desk.read(b"3")
-        desk.read(b"4")
-        error = error_of(desk.reads.read(b"xx", consistency))
+        harness = ReadsHarness(lambda query: later)
+        harness.read(b"open")
+        harness.point(0)
+        harness.read(b"two")
+        harness.point(1)
+        harness.read(b"3")
+        harness.read(b"4")
+        error = error_of(harness.reads.read(b"xx", consistency))
         assert isinstance(error, Overloaded)
         assert str(error) == "4 queries wait already; try again later"
-        assert len(desk.reads) == 4
-        assert not desk.reads.read(b"x", consistency).called
+        assert len(harness.reads) == 4
+        assert not harness.reads.read(b"x", consistency).called
 
-    def test_one_that_is_answered_makes_room(self, desk: Desk) -> None:
+    def test_one_that_is_answered_makes_room(self, harness: ReadsHarness) -> None:
         for number in range(5):
-            outcome = desk.read(b"9 bytes  ")
-            assert isinstance(error_of(desk.reads.read(b"xx", "local")), Overloaded)
-            desk.point(number)
-            desk.apply(number)
+            outcome = harness.read(b"9 bytes  ")
+            assert isinstance(error_of(harness.reads.read(b"xx", "local")), Overloaded)
+            harness.point(number)
+            harness.apply(number)
             assert outcome == [Reading("9 bytes  ", number)]
 
     @pytest.mark.parametrize("course", ["asked", "next", "pointed", "open"])
     def test_one_that_is_cancelled_makes_room(self, course: str) -> None:
         later: Deferred[str] = Deferred()
-        desk = Desk(lambda query: later)
+        harness = ReadsHarness(lambda query: later)
         if course == "next":
-            desk.read(b"")
-        waiting = desk.reads.read(b"10 bytes  ", "local" if course == "open" else "linearizable")
+            harness.read(b"")
+        waiting = harness.reads.read(b"10 bytes  ", "local" if course == "open" else "linearizable")
         if course == "pointed":
-            desk.point(5)
+            harness.point(5)
         for _ in range(2):
-            assert isinstance(error_of(desk.reads.read(b"x", "local")), Overloaded)
+            assert isinstance(error_of(harness.reads.read(b"x", "local")), Overloaded)
             waiting.cancel()
             waiting.addErrback(lambda _: None)
-            waiting = desk.reads.read(b"10 bytes  ", "linearizable")
+            waiting = harness.reads.read(b"10 bytes  ", "linearizable")
 
-    def test_closing_forgets_them(self, desk: Desk) -> None:
-        desk.read(b"5 b  ")
-        desk.point(9)
-        desk.read(b"5 b  ")
-        desk.reads.close(NodeStopped("over"))
-        assert desk.reads._waiting_bytes == 0
+    def test_closing_forgets_them(self, harness: ReadsHarness) -> None:
+        harness.read(b"5 b  ")
+        harness.point(9)
+        harness.read(b"5 b  ")
+        harness.reads.close(NodeStopped("over"))
+        assert harness.reads._waiting_bytes == 0
 
 
 class TestCancel:
     @pytest.mark.parametrize("when", ["asked", "next", "pointed"])
-    def test_whoever_waits_may_cancel(self, desk: Desk, when: str) -> None:
+    def test_whoever_waits_may_cancel(self, harness: ReadsHarness, when: str) -> None:
         if when == "next":
-            other = desk.read(b"other")
-        waiting = desk.reads.read(b"q", "linearizable")
+            other = harness.read(b"other")
+        waiting = harness.reads.read(b"q", "linearizable")
         if when == "pointed":
-            desk.point(5)
+            harness.point(5)
         waiting.cancel()
         assert isinstance(error_of(waiting), CancelledError)
         if when != "pointed":
-            desk.point(5)
-        desk.apply(5)
-        assert desk.asked == ([b"other"] if when == "next" else [])
-        assert len(desk.reads) == 0
+            harness.point(5)
+        harness.apply(5)
+        assert harness.asked == ([b"other"] if when == "next" else [])
+        assert len(harness.reads) == 0
         if when == "next":
             assert other == [Reading("other", 5)]
-        assert desk.read() == []
+        assert harness.read() == []
 
     def test_the_hook_is_told(self) -> None:
         cancelled: list[object] = []
         later: Deferred[str] = Deferred(cancelled.append)
-        reads = Desk(lambda query: later).reads
+        reads = ReadsHarness(lambda query: later).reads
         waiting = reads.read(b"q", "local")
         waiting.cancel()
         assert cancelled == [later]
         assert isinstance(error_of(waiting), CancelledError)
         assert len(reads) == 0
 
-    def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, desk: Desk) -> None:
-        desk.read(b"1")
-        both = [desk.reads.read(b"%d" % number, "linearizable") for number in (2, 3)]
+    def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, harness: ReadsHarness) -> None:
+        harness.read(b"1")
+        both = [harness.reads.read(b"%d" % number, "linearizable") for number in (2, 3)]
         both[0].addCallback(lambda _: both[1].cancel())
-        desk.point(5)
-        desk.point(5)
-        desk.apply(5)
+        harness.point(5)
+        harness.point(5)
+        harness.apply(5)
         assert isinstance(error_of(both[1]), CancelledError)
-        assert desk.asked == [b"1", b"2"]
-        assert len(desk.reads) == 0
+        assert harness.asked == [b"1", b"2"]
+        assert len(harness.reads) == 0
 
 
 class TestClose:
     def test_nobody_is_left_waiting(self) -> None:
         cancelled: list[object] = []
         later: Deferred[str] = Deferred(cancelled.append)
-        desk = Desk(lambda query: later)
-        pointed = desk.read()
-        desk.point(9)
-        asked = desk.read()
-        waiting = desk.read()
-        opened: list[Any] = outcome_of(desk.reads.read(b"q", "local"))
-        desk.reads.close(NodeStopped("over"))
+        harness = ReadsHarness(lambda query: later)
+        pointed = harness.read()
+        harness.point(9)
+        asked = harness.read()
+        waiting = harness.read()
+        opened: list[Any] = outcome_of(harness.reads.read(b"q", "local"))
+        harness.reads.close(NodeStopped("over"))
         outcome: list[Any]
         for outcome in (pointed, asked, waiting, opened):
             (failure,) = outcome
             assert failure.check(NodeStopped)
         assert cancelled == [later]
-        assert len(desk.reads) == 0
+        assert len(harness.reads) == 0
 
-    def test_whoever_hears_of_it_may_cancel_another(self, desk: Desk) -> None:
-        both = [desk.reads.read(b"q", "linearizable") for _ in range(2)]
+    def test_whoever_hears_of_it_may_cancel_another(self, harness: ReadsHarness) -> None:
+        both = [harness.reads.read(b"q", "linearizable") for _ in range(2)]
         both[0].addErrback(lambda _: both[1].cancel())
         both[1].addErrback(lambda _: both[0].cancel())
-        desk.reads.close(NodeStopped("over"))
+        harness.reads.close(NodeStopped("over"))
         assert all(one.called for one in both)
 
-    def test_whoever_hears_an_answer_may_close(self, desk: Desk) -> None:
+    def test_whoever_hears_an_answer_may_close(self, harness: ReadsHarness) -> None:
         """An application that stops its node at what it reads."""
-        desk.read()
-        both = [desk.reads.read(b"q", "linearizable") for _ in range(2)]
+        harness.read()
+        both = [harness.reads.read(b"q", "linearizable") for _ in range(2)]
         outcomes: list[list[Any]] = [outcome_of(one) for one in both]
-        desk.point(3)
-        both[0].addCallback(lambda _: desk.reads.close(NodeStopped("over")))
-        desk.point(5)
-        desk.apply(5)
+        harness.point(3)
+        both[0].addCallback(lambda _: harness.reads.close(NodeStopped("over")))
+        harness.point(5)
+        harness.apply(5)
         assert outcomes[0] == [Reading("q", 5)]
         assert outcomes[1][0].check(NodeStopped)
 
@@ -422,14 +422,14 @@ def test_an_application_without_the_hook_says_so() -> None:
 
 
 @pytest.mark.parametrize("consistency", ["linearizable", "local"])
-def test_what_is_asked_before_the_start_waits_for_it(desk: Desk, consistency: Consistency) -> None:
-    desk.reads = Reads(desk.applier, desk._query, desk._ask)
-    answer = outcome_of(desk.reads.read(b"early", consistency))
-    desk.reads.read(b"cancelled", consistency).addErrback(lambda _: None).cancel()
-    desk.reads.applied()  # The log is applied again before there is a network to ask.
-    assert (answer, desk.asked, desk.questions) == ([], [], 0)
-    desk.reads.start()
+def test_what_is_asked_before_the_start_waits_for_it(harness: ReadsHarness, consistency: Consistency) -> None:
+    harness.reads = Reads(harness.applier, harness._query, harness._ask)
+    answer = outcome_of(harness.reads.read(b"early", consistency))
+    harness.reads.read(b"cancelled", consistency).addErrback(lambda _: None).cancel()
+    harness.reads.applied()  # The log is applied again before there is a network to ask.
+    assert (answer, harness.asked, harness.questions) == ([], [], 0)
+    harness.reads.start()
     if consistency == "linearizable":
-        desk.point(0)
+        harness.point(0)
     assert answer == [Reading("early", 0)]
-    assert desk.asked == [b"early"]
+    assert harness.asked == [b"early"]

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from test.helpers.desk import OTHER, SESSION, Desk, command, error_in, expire, results, sequences
 from test.helpers.fakes import error_of, outcome_of, unpack
+from test.helpers.submissions_harness import (
+    OTHER,
+    SESSION,
+    SubmissionsHarness,
+    command,
+    error_in,
+    expire,
+    results,
+    sequences,
+)
 from txpaxos.errors import OutcomeUnknown, Overloaded, SessionExpired, ValueTooLarge
 from txpaxos.node.sessions import Outcome, Sessions
 from txpaxos.wire.commands import Run
@@ -14,167 +23,167 @@ from txpaxos.wire.commands import Run
 
 
 def test_nothing_to_propose() -> None:
-    assert Desk(leading=True).submissions.next_value() is None
+    assert SubmissionsHarness(leading=True).submissions.next_value() is None
 
 
 def test_one_command_is_a_value_at_once() -> None:
-    desk = Desk(leading=True)
-    desk.take(command(1))
-    assert desk.next_batch() == (command(1),)
-    assert desk.submissions.next_value() is None
+    harness = SubmissionsHarness(leading=True)
+    harness.take(command(1))
+    assert harness.next_batch() == (command(1),)
+    assert harness.submissions.next_value() is None
 
 
 def test_what_waits_goes_together_in_its_order() -> None:
     """A batch forms while the window is full; when a slot closes it takes all that has come."""
-    desk = Desk(leading=True)
-    desk.take(command(1))
-    assert sequences(desk.next_batch()) == [1]
+    harness = SubmissionsHarness(leading=True)
+    harness.take(command(1))
+    assert sequences(harness.next_batch()) == [1]
     for sequence in range(2, 50):
-        desk.take(command(sequence))
-    assert sequences(desk.next_batch()) == list(range(2, 50))
-    assert desk.submissions.wake_at is None  # no clock is needed for it
+        harness.take(command(sequence))
+    assert sequences(harness.next_batch()) == list(range(2, 50))
+    assert harness.submissions.wake_at is None  # no clock is needed for it
 
 
 def test_commands_of_a_batch_are_limited() -> None:
-    desk = Desk(leading=True, batch_commands=3)
-    desk.take(*map(command, range(1, 8)))
-    assert [sequences(desk.next_batch()) for _ in range(4)] == [[1, 2, 3], [4, 5, 6], [7], []]
+    harness = SubmissionsHarness(leading=True, batch_commands=3)
+    harness.take(*map(command, range(1, 8)))
+    assert [sequences(harness.next_batch()) for _ in range(4)] == [[1, 2, 3], [4, 5, 6], [7], []]
 
 
 def test_bytes_of_a_batch_are_limited() -> None:
-    desk = Desk(leading=True, batch_bytes=100)
-    desk.take(*[command(sequence, bytes(40)) for sequence in range(1, 6)])
-    assert [sequences(desk.next_batch()) for _ in range(3)] == [[1, 2], [3, 4], [5]]
+    harness = SubmissionsHarness(leading=True, batch_bytes=100)
+    harness.take(*[command(sequence, bytes(40)) for sequence in range(1, 6)])
+    assert [sequences(harness.next_batch()) for _ in range(3)] == [[1, 2], [3, 4], [5]]
 
 
 def test_a_command_bigger_than_a_batch_goes_alone() -> None:
-    desk = Desk(leading=True, batch_bytes=100)
-    desk.take(command(1), command(2, bytes(500)), command(3), command(4))
-    assert [sequences(desk.next_batch()) for _ in range(3)] == [[1], [2], [3, 4]]
+    harness = SubmissionsHarness(leading=True, batch_bytes=100)
+    harness.take(command(1), command(2, bytes(500)), command(3), command(4))
+    assert [sequences(harness.next_batch()) for _ in range(3)] == [[1], [2], [3, 4]]
 
 
 def test_forwarded_commands_wait_with_the_leaders_own() -> None:
-    desk = Desk(leading=True)
-    desk.take(command(1))
-    desk.submissions.take_forwarded([command(1, session=OTHER), command(2, session=OTHER)])
-    assert [one.session for one in desk.next_batch()] == [SESSION, OTHER, OTHER]
+    harness = SubmissionsHarness(leading=True)
+    harness.take(command(1))
+    harness.submissions.take_forwarded([command(1, session=OTHER), command(2, session=OTHER)])
+    assert [one.session for one in harness.next_batch()] == [SESSION, OTHER, OTHER]
 
 
 def test_forwarded_commands_that_were_applied_are_left_out() -> None:
-    desk = Desk(leading=True)
-    desk.apply(command(1), command(3, acknowledged=2))
-    desk.submissions.take_forwarded(list(map(command, range(1, 5))))
-    assert sequences(desk.next_batch()) == [4]
+    harness = SubmissionsHarness(leading=True)
+    harness.apply(command(1), command(3, acknowledged=2))
+    harness.submissions.take_forwarded(list(map(command, range(1, 5))))
+    assert sequences(harness.next_batch()) == [4]
 
 
 def test_forwarded_commands_over_the_limit_are_left_out() -> None:
-    desk = Desk(leading=True, waiting_commands_max=3)
-    desk.submissions.take_forwarded(list(map(command, range(1, 9))))
-    assert sequences(desk.next_batch()) == [1, 2, 3]
-    desk.submissions.take_forwarded([command(4)])  # sent again, now that there is room
-    assert sequences(desk.next_batch()) == [4]
+    harness = SubmissionsHarness(leading=True, waiting_commands_max=3)
+    harness.submissions.take_forwarded(list(map(command, range(1, 9))))
+    assert sequences(harness.next_batch()) == [1, 2, 3]
+    harness.submissions.take_forwarded([command(4)])  # sent again, now that there is room
+    assert sequences(harness.next_batch()) == [4]
 
 
 def test_forwarded_bytes_over_the_limit_are_left_out() -> None:
-    desk = Desk(leading=True, waiting_bytes_max=100)
-    desk.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(1, 9)])
-    assert sequences(desk.next_batch()) == [1, 2]
-    desk.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(3, 9)])
-    assert sequences(desk.next_batch()) == [3, 4]
+    harness = SubmissionsHarness(leading=True, waiting_bytes_max=100)
+    harness.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(1, 9)])
+    assert sequences(harness.next_batch()) == [1, 2]
+    harness.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(3, 9)])
+    assert sequences(harness.next_batch()) == [3, 4]
 
 
 # ------------------------------------------------------------- the callers
 
 
 def test_the_outcome_reaches_whoever_waits() -> None:
-    desk = Desk(leading=True)
-    (waiting,) = desk.take(command(1, b"hello"))
+    harness = SubmissionsHarness(leading=True)
+    (waiting,) = harness.take(command(1, b"hello"))
     outcome = outcome_of(waiting)
-    assert len(desk.submissions) == 1
+    assert len(harness.submissions) == 1
     assert outcome == []
-    desk.apply(command(1, b"hello"))
+    harness.apply(command(1, b"hello"))
     assert outcome == [results("hello")]
 
 
 def test_the_same_command_twice_at_one_node() -> None:
     """It goes into the log once, and both callers hear of it."""
-    desk = Desk(leading=True)
-    outcomes = [outcome_of(waiting) for waiting in desk.take(command(1), command(1))]
-    assert sequences(desk.next_batch()) == [1]
-    desk.apply(command(1))
+    harness = SubmissionsHarness(leading=True)
+    outcomes = [outcome_of(waiting) for waiting in harness.take(command(1), command(1))]
+    assert sequences(harness.next_batch()) == [1]
+    harness.apply(command(1))
     assert outcomes == [[results("x")], [results("x")]]
 
 
 def test_a_command_that_was_applied_is_answered_at_once() -> None:
-    desk = Desk(leading=True)
-    desk.apply(command(1, b"first"))
-    (waiting,) = desk.take(command(1, b"first"))
+    harness = SubmissionsHarness(leading=True)
+    harness.apply(command(1, b"first"))
+    (waiting,) = harness.take(command(1, b"first"))
     assert unpack(outcome_of(waiting)) == results("first")
-    assert desk.submissions.next_value() is None
+    assert harness.submissions.next_value() is None
 
 
 def test_a_command_whose_outcome_was_acknowledged() -> None:
-    desk = Desk(leading=True)
-    desk.apply(command(1), command(2, acknowledged=1))
-    (waiting,) = desk.take(command(1))
+    harness = SubmissionsHarness(leading=True)
+    harness.apply(command(1), command(2, acknowledged=1))
+    (waiting,) = harness.take(command(1))
     assert error_in(waiting) is OutcomeUnknown
 
 
 def test_a_waiting_command_that_turns_out_to_be_acknowledged() -> None:
     """Its caller, through another node, has had the answer and said so."""
-    desk = Desk(leading=True)
-    (waiting,) = desk.take(command(1))
-    desk.apply(command(2, acknowledged=1))
-    desk.apply(command(1))
+    harness = SubmissionsHarness(leading=True)
+    (waiting,) = harness.take(command(1))
+    harness.apply(command(2, acknowledged=1))
+    harness.apply(command(1))
     assert error_in(waiting) is OutcomeUnknown
 
 
 def test_too_large() -> None:
-    desk = Desk(leading=True, command_bytes_max=10)
-    (fits, does_not) = desk.take(command(1, bytes(10)), command(2, bytes(11)))
+    harness = SubmissionsHarness(leading=True, command_bytes_max=10)
+    (fits, does_not) = harness.take(command(1, bytes(10)), command(2, bytes(11)))
     error = error_of(does_not)
     assert isinstance(error, ValueTooLarge)
     assert "11 bytes and may have 10" in str(error)
-    assert sequences(desk.next_batch()) == [1]
+    assert sequences(harness.next_batch()) == [1]
     assert not fits.called
 
 
 def test_too_many_wait() -> None:
-    desk = Desk(leading=True, waiting_commands_max=2)
-    one, two, three = desk.take(command(1), command(2), command(3))
+    harness = SubmissionsHarness(leading=True, waiting_commands_max=2)
+    one, two, three = harness.take(command(1), command(2), command(3))
     assert isinstance(error_of(three), Overloaded)
     assert not one.called
     assert not two.called
-    desk.apply(*desk.next_batch())
-    (three,) = desk.take(command(3))  # there is room again
+    harness.apply(*harness.next_batch())
+    (three,) = harness.take(command(3))  # there is room again
     assert not three.called
 
 
 def test_too_many_bytes_wait() -> None:
-    desk = Desk(leading=True, waiting_bytes_max=100)
-    one, two = desk.take(command(1, bytes(60)), command(2, bytes(60)))
+    harness = SubmissionsHarness(leading=True, waiting_bytes_max=100)
+    one, two = harness.take(command(1, bytes(60)), command(2, bytes(60)))
     assert isinstance(error_of(two), Overloaded)
-    desk.apply(*desk.next_batch())
+    harness.apply(*harness.next_batch())
     assert one.called
-    (two,) = desk.take(command(2, bytes(60)))
+    (two,) = harness.take(command(2, bytes(60)))
     assert not two.called
 
 
 def test_close_leaves_nobody_waiting() -> None:
-    desk = Desk(leading=True)
-    waiting = desk.take(command(1), command(1), command(2))
-    desk.submissions.close(OutcomeUnknown("stopped"))
+    harness = SubmissionsHarness(leading=True)
+    waiting = harness.take(command(1), command(1), command(2))
+    harness.submissions.close(OutcomeUnknown("stopped"))
     assert [str(error_of(one)) for one in waiting] == ["stopped"] * 3
-    assert len(desk.submissions) == 0
-    assert desk.submissions.next_value() is None
+    assert len(harness.submissions) == 0
+    assert harness.submissions.next_value() is None
 
 
 def test_a_caller_that_gave_up_does_no_harm() -> None:
-    desk = Desk(leading=True)
-    gave_up, waits = desk.take(command(1), command(1))
+    harness = SubmissionsHarness(leading=True)
+    gave_up, waits = harness.take(command(1), command(1))
     gave_up.addErrback(lambda _: None)
     gave_up.cancel()
-    desk.apply(*desk.next_batch())
+    harness.apply(*harness.next_batch())
     assert unpack(outcome_of(waits)) == results("x")
 
 
@@ -182,170 +191,172 @@ def test_a_caller_that_gave_up_does_no_harm() -> None:
 
 
 def test_a_follower_forwards_what_its_callers_wait_for() -> None:
-    desk = Desk(leading=False)
-    desk.take(command(1), command(2))
-    assert desk.submissions.wake_at == 0.0
-    assert desk.submissions.next_value() is None
-    assert sequences(desk.submissions.due(5.0)) == [1, 2]
-    assert desk.submissions.due(5.0) == ()
+    harness = SubmissionsHarness(leading=False)
+    harness.take(command(1), command(2))
+    assert harness.submissions.wake_at == 0.0
+    assert harness.submissions.next_value() is None
+    assert sequences(harness.submissions.due(5.0)) == [1, 2]
+    assert harness.submissions.due(5.0) == ()
 
 
 def test_forwarding_again_backs_off() -> None:
-    desk = Desk(leading=False, forward_seconds=0.25, forward_seconds_max=2.0)
-    desk.take(command(1))
+    harness = SubmissionsHarness(leading=False, forward_seconds=0.25, forward_seconds_max=2.0)
+    harness.take(command(1))
     times, now = [], 0.0
     for _ in range(8):
-        assert desk.submissions.due(now) == (command(1),)
+        assert harness.submissions.due(now) == (command(1),)
         times.append(now)
-        assert desk.submissions.wake_at is not None
-        assert desk.submissions.due(desk.submissions.wake_at - 0.001) == ()
-        now = desk.submissions.wake_at
+        assert harness.submissions.wake_at is not None
+        assert harness.submissions.due(harness.submissions.wake_at - 0.001) == ()
+        now = harness.submissions.wake_at
     assert times == [0.0, 0.25, 0.75, 1.75, 3.75, 5.75, 7.75, 9.75]
 
 
 def test_each_command_has_a_time_of_its_own() -> None:
-    desk = Desk(leading=False, forward_seconds=1.0)
-    desk.take(command(1))
-    assert sequences(desk.submissions.due(0.0)) == [1]
-    desk.take(command(2))
-    assert sequences(desk.submissions.due(0.5)) == [2]
-    assert desk.submissions.wake_at == 1.0
-    assert sequences(desk.submissions.due(1.0)) == [1]
-    assert desk.submissions.wake_at == 1.5
+    harness = SubmissionsHarness(leading=False, forward_seconds=1.0)
+    harness.take(command(1))
+    assert sequences(harness.submissions.due(0.0)) == [1]
+    harness.take(command(2))
+    assert sequences(harness.submissions.due(0.5)) == [2]
+    assert harness.submissions.wake_at == 1.0
+    assert sequences(harness.submissions.due(1.0)) == [1]
+    assert harness.submissions.wake_at == 1.5
 
 
 def test_what_was_applied_is_not_forwarded_again() -> None:
-    desk = Desk(leading=False)
-    desk.take(command(1), command(2))
-    desk.submissions.due(0.0)
-    desk.apply(command(1))
-    assert sequences(desk.submissions.due(100.0)) == [2]
+    harness = SubmissionsHarness(leading=False)
+    harness.take(command(1), command(2))
+    harness.submissions.due(0.0)
+    harness.apply(command(1))
+    assert sequences(harness.submissions.due(100.0)) == [2]
 
 
 def test_what_will_never_be_applied_is_not_forwarded_for_ever() -> None:
     """Its caller gave up, and acknowledged it with a later command before it got into the log."""
-    desk = Desk(leading=False)
-    (gave_up,) = desk.take(command(1))
-    desk.submissions.due(0.0)
-    desk.apply(command(2, acknowledged=1))
-    assert desk.submissions.due(100.0) == ()
+    harness = SubmissionsHarness(leading=False)
+    (gave_up,) = harness.take(command(1))
+    harness.submissions.due(0.0)
+    harness.apply(command(2, acknowledged=1))
+    assert harness.submissions.due(100.0) == ()
     assert error_in(gave_up) is OutcomeUnknown
-    assert len(desk.submissions) == 0
-    assert desk.submissions.wake_at is None
+    assert len(harness.submissions) == 0
+    assert harness.submissions.wake_at is None
 
 
 def test_a_new_leader_is_told_at_once() -> None:
-    desk = Desk(leading=False)
-    desk.take(command(1))
+    harness = SubmissionsHarness(leading=False)
+    harness.take(command(1))
     for now in (0.0, 10.0, 20.0, 30.0):
-        desk.submissions.due(now)
-    desk.submissions.follow()
-    assert desk.submissions.wake_at == 0.0
-    assert sequences(desk.submissions.due(30.1)) == [1]
-    assert desk.submissions.wake_at == pytest.approx(30.35)  # and the back-off starts anew
+        harness.submissions.due(now)
+    harness.submissions.follow()
+    assert harness.submissions.wake_at == 0.0
+    assert sequences(harness.submissions.due(30.1)) == [1]
+    assert harness.submissions.wake_at == pytest.approx(30.35)  # and the back-off starts anew
 
 
 def test_a_leader_proposes_what_it_had_forwarded() -> None:
-    desk = Desk(leading=False)
-    desk.take(command(1), command(2))
-    desk.submissions.due(0.0)
-    desk.submissions.lead()
-    assert sequences(desk.next_batch()) == [1, 2]
-    assert desk.submissions.wake_at is None
+    harness = SubmissionsHarness(leading=False)
+    harness.take(command(1), command(2))
+    harness.submissions.due(0.0)
+    harness.submissions.lead()
+    assert sequences(harness.next_batch()) == [1, 2]
+    assert harness.submissions.wake_at is None
 
 
 def test_one_that_leads_no_longer_forwards_what_it_had_to_propose() -> None:
-    desk = Desk(leading=True)
-    desk.take(command(1))
-    desk.next_batch()
-    desk.take(command(2))
-    desk.submissions.take_forwarded([command(1, session=OTHER)])
-    desk.submissions.follow()
-    assert desk.submissions.next_value() is None
-    assert sequences(desk.submissions.due(0.0)) == [1, 2]  # the forwarded one is its own node's to send again
+    harness = SubmissionsHarness(leading=True)
+    harness.take(command(1))
+    harness.next_batch()
+    harness.take(command(2))
+    harness.submissions.take_forwarded([command(1, session=OTHER)])
+    harness.submissions.follow()
+    assert harness.submissions.next_value() is None
+    assert sequences(harness.submissions.due(0.0)) == [1, 2]  # the forwarded one is its own node's to send again
 
 
 def test_forwards_are_cut_into_messages() -> None:
-    desk = Desk(leading=False, batch_bytes=100)
-    desk.take(*[command(sequence, bytes(30)) for sequence in range(1, 9)])
+    harness = SubmissionsHarness(leading=False, batch_bytes=100)
+    harness.take(*[command(sequence, bytes(30)) for sequence in range(1, 9)])
     parts = []
-    while part := desk.submissions.due(0.0):
+    while part := harness.submissions.due(0.0):
         parts.append(sequences(part))
     assert parts == [[1, 2, 3], [4, 5, 6], [7, 8]]
 
 
 def test_a_big_one_is_forwarded_alone_and_keeps_nothing_back() -> None:
-    desk = Desk(leading=False, batch_bytes=100)
-    desk.take(command(1, bytes(60)), command(2, bytes(500)), command(3, bytes(30)))
+    harness = SubmissionsHarness(leading=False, batch_bytes=100)
+    harness.take(command(1, bytes(60)), command(2, bytes(500)), command(3, bytes(30)))
     parts = []
-    while part := desk.submissions.due(0.0):
+    while part := harness.submissions.due(0.0):
         parts.append(sequences(part))
     assert sorted(sequence for part in parts for sequence in part) == [1, 2, 3]
     assert [2] in parts
 
 
 def test_nothing_is_due_without_callers() -> None:
-    desk = Desk(leading=False)
-    desk.submissions.follow()
-    assert desk.submissions.wake_at is None
-    assert desk.submissions.due(100.0) == ()
+    harness = SubmissionsHarness(leading=False)
+    harness.submissions.follow()
+    assert harness.submissions.wake_at is None
+    assert harness.submissions.due(100.0) == ()
 
 
 def test_a_big_one_is_given_more_time() -> None:
-    desk = Desk(leading=False, forward_seconds=0.25, forward_seconds_max=2.0, forward_bytes_a_second=1e6)
-    desk.take(command(1, bytes(500_000)), command(2))
-    while desk.submissions.due(0.0):
+    harness = SubmissionsHarness(
+        leading=False, forward_seconds=0.25, forward_seconds_max=2.0, forward_bytes_a_second=1e6
+    )
+    harness.take(command(1, bytes(500_000)), command(2))
+    while harness.submissions.due(0.0):
         pass
-    assert sequences(desk.submissions.due(0.3)) == [2]
-    assert desk.submissions.due(0.74) == ()
-    assert sequences(desk.submissions.due(0.75)) == [1]
+    assert sequences(harness.submissions.due(0.3)) == [2]
+    assert harness.submissions.due(0.74) == ()
+    assert sequences(harness.submissions.due(0.75)) == [1]
 
 
 # ---------------------------------------------------------------- expiry
 
 
 def test_a_command_of_a_forgotten_session_is_answered_at_once() -> None:
-    desk = Desk(leading=True)
-    expire(desk)
-    (waiting,) = desk.take(command(2))
+    harness = SubmissionsHarness(leading=True)
+    expire(harness)
+    (waiting,) = harness.take(command(2))
     assert error_in(waiting) is SessionExpired
-    assert desk.submissions.next_value() is None
-    desk.submissions.take_forwarded([command(2)])
-    assert desk.submissions.next_value() is None
+    assert harness.submissions.next_value() is None
+    harness.submissions.take_forwarded([command(2)])
+    assert harness.submissions.next_value() is None
 
 
 def test_a_session_forgotten_while_its_command_waits() -> None:
-    leader, follower = Desk(leading=True), Desk(leading=False)
-    for desk in (leader, follower):
-        (waiting,) = desk.take(command(2))
-        expire(desk)
-        if desk is follower:
-            assert desk.submissions.due(100.0) == ()
+    leader, follower = SubmissionsHarness(leading=True), SubmissionsHarness(leading=False)
+    for harness in (leader, follower):
+        (waiting,) = harness.take(command(2))
+        expire(harness)
+        if harness is follower:
+            assert harness.submissions.due(100.0) == ()
         else:
-            desk.apply(*desk.next_batch())
+            harness.apply(*harness.next_batch())
         assert error_in(waiting) is SessionExpired
-        assert len(desk.submissions) == 0
+        assert len(harness.submissions) == 0
 
 
 # ----------------------------------------------------------- many at a time
 
 
 def test_forwarded_again_before_its_turn_it_waits_once() -> None:
-    desk = Desk(leading=True)
-    desk.take(command(1))
+    harness = SubmissionsHarness(leading=True)
+    harness.take(command(1))
     for _ in range(3):
-        desk.submissions.take_forwarded([command(1), command(2)])
-    assert sequences(desk.next_batch()) == [1, 2]
-    desk.submissions.take_forwarded([command(2)])  # and again once it was proposed: it may have been lost
-    assert sequences(desk.next_batch()) == [2]
+        harness.submissions.take_forwarded([command(1), command(2)])
+    assert sequences(harness.next_batch()) == [1, 2]
+    harness.submissions.take_forwarded([command(2)])  # and again once it was proposed: it may have been lost
+    assert sequences(harness.next_batch()) == [2]
 
 
 def test_a_command_forwarded_here_before_is_waited_for() -> None:
-    desk = Desk(leading=True)
-    desk.submissions.take_forwarded([command(1)])
-    (waiting,) = desk.take(command(1))
-    assert sequences(desk.next_batch()) == [1]
-    desk.apply(command(1))
+    harness = SubmissionsHarness(leading=True)
+    harness.submissions.take_forwarded([command(1)])
+    (waiting,) = harness.take(command(1))
+    assert sequences(harness.next_batch()) == [1]
+    harness.apply(command(1))
     assert unpack(outcome_of(waiting)) == results("x")
 
 
@@ -358,25 +369,25 @@ def test_to_submit_one_more_does_not_look_through_all() -> None:
             looked.append(run)
             return super().outcomes(run)
 
-    desk = Desk(leading=False)
-    desk.take(*[command(sequence) for sequence in range(1, 20_000)])
-    while desk.submissions.due(0.0):
+    harness = SubmissionsHarness(leading=False)
+    harness.take(*[command(sequence) for sequence in range(1, 20_000)])
+    while harness.submissions.due(0.0):
         pass
-    desk.applier.sessions = Watched()
-    desk.take(command(20_000))
-    assert sequences(desk.submissions.due(0.1)) == [20_000]
-    assert desk.submissions.wake_at == 0.25
+    harness.applier.sessions = Watched()
+    harness.take(command(20_000))
+    assert sequences(harness.submissions.due(0.1)) == [20_000]
+    assert harness.submissions.wake_at == 0.25
     assert len(looked) == 2
 
 
 def test_due_times_of_finished_commands_are_forgotten() -> None:
-    desk = Desk(leading=False)
+    harness = SubmissionsHarness(leading=False)
     for sequence in range(1, 1000):
-        desk.take(command(sequence, acknowledged=sequence - 1))
-        assert sequences(desk.submissions.due(sequence / 100)) == [sequence]
-        desk.apply(command(sequence, acknowledged=sequence - 1))
-        assert desk.submissions.wake_at is None
-    assert len(desk.submissions._due) == 0
+        harness.take(command(sequence, acknowledged=sequence - 1))
+        assert sequences(harness.submissions.due(sequence / 100)) == [sequence]
+        harness.apply(command(sequence, acknowledged=sequence - 1))
+        assert harness.submissions.wake_at is None
+    assert len(harness.submissions._due) == 0
 
 
 # --------------------------------------------------- who waits on a follower
@@ -384,16 +395,16 @@ def test_due_times_of_finished_commands_are_forgotten() -> None:
 
 def test_the_leader_knows_whether_a_follower_waits() -> None:
     """Then followers are told at once what was chosen."""
-    desk = Desk(leading=True, batch_commands=1)
-    desk.take(command(1))
-    desk.submissions.take_forwarded([command(1, session=OTHER)])
-    desk.take(command(2))
-    values = [desk.submissions.next_value() for _ in range(3)]
+    harness = SubmissionsHarness(leading=True, batch_commands=1)
+    harness.take(command(1))
+    harness.submissions.take_forwarded([command(1, session=OTHER)])
+    harness.take(command(2))
+    values = [harness.submissions.next_value() for _ in range(3)]
     assert [value and value[1] for value in values] == [False, True, False]
-    desk.submissions.take_forwarded([command(2, session=OTHER)])
-    desk.submissions.follow()
-    desk.submissions.lead()
-    desk.submissions.take(command(2, session=OTHER))
-    value = desk.submissions.next_value()
+    harness.submissions.take_forwarded([command(2, session=OTHER)])
+    harness.submissions.follow()
+    harness.submissions.lead()
+    harness.submissions.take(command(2, session=OTHER))
+    value = harness.submissions.next_value()
     assert value is not None
     assert not value[1]  # it was forgotten with what waited

@@ -15,15 +15,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, FakeClient, Odd, submit
 from test.helpers.fakes import ONE, THREE, Bench, Recorder, framed
 from test.helpers.fuzz import INPUTS, nothing_kept
-from test.helpers.visitors import CODEC, Asked, House, Odd, Visitor, submit
 from test.helpers.wire_samples import spoil
 from txpaxos.core.functional import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
 from txpaxos.node.sessions import Sessions
-from txpaxos.server.client_port import HELD_BYTES_MAX, REQUEST_BYTES_MAX, ClientDoor
+from txpaxos.server.client_port import BUFFERED_BYTES_MAX, REQUEST_BYTES_MAX, ClientPort
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -49,29 +49,29 @@ BAD = "bad request of a client"
 
 
 @pytest.fixture
-def house() -> House:
-    return House(Bench("a", ONE))
+def harness() -> ClientPortHarness:
+    return ClientPortHarness(Bench("a", ONE))
 
 
 # ------------------------------------------------------------------- requests
 
 
-def test_a_visitor_is_welcomed(house: House) -> None:
-    visitor = Visitor(house.door)
-    assert visitor.heard() == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
-    assert visitor.transport.no_delay
+def test_a_client_is_welcomed(harness: ClientPortHarness) -> None:
+    client = FakeClient(harness.port)
+    assert client.heard() == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
+    assert client.transport.no_delay
 
 
-def test_a_visitor_hears_of_every_leader() -> None:
+def test_a_client_hears_of_every_leader() -> None:
     bench = Bench("b")
-    house = House(bench)
-    visitor, gone = Visitor(house.door), Visitor(house.door)
-    gone.hang_up()
+    harness = ClientPortHarness(bench)
+    client, gone = FakeClient(harness.port), FakeClient(harness.port)
+    gone.disconnect()
     bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
     bench.reactor.idle()
     bench.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
     bench.reactor.idle()
-    assert visitor.heard() == [
+    assert client.heard() == [
         Welcome("b", None, None, 0, 0.25),
         Welcome("b", "a", "10.0.0.1:5000", 0, 0.25),
         Welcome("b", "c", "10.0.0.3:5000", 0, 0.25),
@@ -79,94 +79,94 @@ def test_a_visitor_hears_of_every_leader() -> None:
     assert gone.heard() == [Welcome("b", None, None, 0, 0.25)]
 
 
-def test_a_visitor_that_asks_whether_anybody_is_there() -> None:
+def test_a_client_that_asks_whether_anybody_is_there() -> None:
     """It is told at once, whatever is in work, and without a leader, too."""
     bench = Bench("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
-    house = House(bench)
-    visitor = Visitor(house.door)
-    assert visitor.heard() == [Welcome("b", None, None, 0, 0.7)]
-    visitor.say(submit(1, b"x"))
-    visitor.say(Ping(), Ping())
-    assert visitor.heard() == [Pong(), Pong()]
+    harness = ClientPortHarness(bench)
+    client = FakeClient(harness.port)
+    assert client.heard() == [Welcome("b", None, None, 0, 0.7)]
+    client.say(submit(1, b"x"))
+    client.say(Ping(), Ping())
+    assert client.heard() == [Pong(), Pong()]
     assert bench.node.counters == {}
 
 
-def test_a_command(house: House) -> None:
-    assert house.ask(submit(7, b"x")) == [Answer(7, (msgspec.msgpack.encode("x@1"),))]
-    assert house.node.applied == [(2, b"x")]
+def test_a_command(harness: ClientPortHarness) -> None:
+    assert harness.ask(submit(7, b"x")) == [Answer(7, (msgspec.msgpack.encode("x@1"),))]
+    assert harness.node.applied == [(2, b"x")]
 
 
-def test_the_same_command_again(house: House) -> None:
-    first = house.ask(submit(7, b"x"))
-    (again,) = house.ask(submit(9, b"x"))
+def test_the_same_command_again(harness: ClientPortHarness) -> None:
+    first = harness.ask(submit(7, b"x"))
+    (again,) = harness.ask(submit(9, b"x"))
     assert isinstance(again, Answer)
     assert [Answer(7, again.results)] == first
-    assert len(house.node.applied) == 1
+    assert len(harness.node.applied) == 1
 
 
-def test_a_command_that_fails(house: House, logged_errors: list[dict[str, Any]]) -> None:
-    assert house.ask(submit(7, b"!")) == [Refused(7, "CommandFailed", "ValueError: no ! at 2")]
+def test_a_command_that_fails(harness: ClientPortHarness, logged_errors: list[dict[str, Any]]) -> None:
+    assert harness.ask(submit(7, b"!")) == [Refused(7, "CommandFailed", "ValueError: no ! at 2")]
     logged_errors.clear()
 
 
-def test_a_command_that_is_too_large(house: House) -> None:
-    ((refused),) = house.ask(submit(7, bytes(COMMAND_BYTES_MAX + 1)))
+def test_a_command_that_is_too_large(harness: ClientPortHarness) -> None:
+    ((refused),) = harness.ask(submit(7, bytes(COMMAND_BYTES_MAX + 1)))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "ValueTooLarge")
 
 
-def test_the_largest_command_fits_the_door(house: House) -> None:
+def test_the_largest_command_fits_the_port(harness: ClientPortHarness) -> None:
     command = bytes(COMMAND_BYTES_MAX)
-    (answer,) = house.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, (command,)))
+    (answer,) = harness.ask(Submit(2**64 - 1, bytes(32), 2**64 - 1, 2**64 - 2, (command,)))
     assert isinstance(answer, Answer)
-    (answer,) = house.ask(Ask(2**64 - 1, "k" * 512, bytes(COMMAND_BYTES_MAX)))
+    (answer,) = harness.ask(Ask(2**64 - 1, "k" * 512, bytes(COMMAND_BYTES_MAX)))
     assert isinstance(answer, AskAnswer)
 
 
-def test_a_question(house: House) -> None:
-    assert house.ask(Ask(1, "king", None)) == [AskAnswer(1, None)]
-    assert house.ask(Ask(2, "king", b"Arthur")) == [AskAnswer(2, b"Arthur")]
-    assert house.ask(Ask(3, "king", b"Uther"), Ask(4, "king", None)) == [
+def test_a_question(harness: ClientPortHarness) -> None:
+    assert harness.ask(Ask(1, "king", None)) == [AskAnswer(1, None)]
+    assert harness.ask(Ask(2, "king", b"Arthur")) == [AskAnswer(2, b"Arthur")]
+    assert harness.ask(Ask(3, "king", b"Uther"), Ask(4, "king", None)) == [
         AskAnswer(3, b"Arthur"),
         AskAnswer(4, b"Arthur"),
     ]
 
 
-def test_a_question_without_a_subject(house: House) -> None:
-    (refused,) = house.ask(Ask(1, "", b"x"))
+def test_a_question_without_a_subject(harness: ClientPortHarness) -> None:
+    (refused,) = harness.ask(Ask(1, "", b"x"))
     assert isinstance(refused, Refused)
     assert refused.error == "ValueTooLarge"
 
 
 def test_a_query() -> None:
-    house = House(Bench("a", ONE, application=Asked))
-    house.ask(submit(1, b"x"))
+    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    harness.ask(submit(1, b"x"))
     for local in (False, True):
-        assert house.ask(Read(2, b"how many?", local)) == [ReadAnswer(2, 2, msgspec.msgpack.encode(["how many?", 1]))]
+        assert harness.ask(Read(2, b"how many?", local)) == [ReadAnswer(2, 2, msgspec.msgpack.encode(["how many?", 1]))]
     for bad in (b"!", b"object"):
-        (refused,) = house.ask(Read(3, bad, True))
+        (refused,) = harness.ask(Read(3, bad, True))
         assert isinstance(refused, Refused)
         assert (refused.request, refused.error) == (3, "QueryFailed")
-    assert len(house.node.applied) == 1
+    assert len(harness.node.applied) == 1
 
 
-def test_a_command_of_a_forgotten_session(house: House) -> None:
+def test_a_command_of_a_forgotten_session(harness: ClientPortHarness) -> None:
     """The client is told a slot first, at which it can make a new one."""
-    house.node._applier.sessions = Sessions(sessions_max=1)
-    house.ask(submit(1, b"x"))
-    house.ask(submit(1, b"y", session=new_session(b"2" * 16, 0)))
-    welcome, refused = house.ask(submit(7, b"z", 2))
+    harness.node._applier.sessions = Sessions(sessions_max=1)
+    harness.ask(submit(1, b"x"))
+    harness.ask(submit(1, b"y", session=new_session(b"2" * 16, 0)))
+    welcome, refused = harness.ask(submit(7, b"z", 2))
     assert welcome == Welcome("a", "a", "10.0.0.1:5000", 3, 0.25)
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "SessionExpired")
-    assert [payload for _, payload in house.node.applied] == [b"x", b"y"]
-    (answer,) = house.ask(submit(8, b"z", 2, session=new_session(b"3" * 16, 3)))
+    assert [payload for _, payload in harness.node.applied] == [b"x", b"y"]
+    (answer,) = harness.ask(submit(8, b"z", 2, session=new_session(b"3" * 16, 3)))
     assert isinstance(answer, Answer)
 
 
-def test_status(house: House) -> None:
-    house.ask(submit(1, b"x"))
-    (answer,) = house.ask(StatusRequest(5))
+def test_status(harness: ClientPortHarness) -> None:
+    harness.ask(submit(1, b"x"))
+    (answer,) = harness.ask(StatusRequest(5))
     assert isinstance(answer, StatusAnswer)
     status = json.loads(answer.status)
     assert (status["cluster"], status["node"], status["role"], status["leader"]) == ("test", "a", "leader", "a")
@@ -176,39 +176,39 @@ def test_status(house: House) -> None:
     assert status["counters"] == {}
 
 
-def test_answers_come_as_they_are_ready(house: House) -> None:
-    heard = house.ask(*[submit(number, b"%d" % number, number) for number in range(100, 0, -1)], StatusRequest(0))
+def test_answers_come_as_they_are_ready(harness: ClientPortHarness) -> None:
+    heard = harness.ask(*[submit(number, b"%d" % number, number) for number in range(100, 0, -1)], StatusRequest(0))
     numbers = [one.request for one in heard if isinstance(one, Answer | StatusAnswer)]
     assert numbers == [0, *range(100, 0, -1)]
 
 
 @pytest.mark.parametrize(("command", "reason"), [(b"object", ""), (b"large", ""), (b"text", ""), (b"huge", "bytes")])
 def test_a_result_that_cannot_be_sent(command: bytes, reason: str) -> None:
-    house = House(Bench("a", ONE, application=Odd))
-    (refused,) = house.ask(submit(7, command))
+    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    (refused,) = harness.ask(submit(7, command))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "CommandFailed")
     assert refused.reason.startswith("applied, but its result cannot be kept: ")
     assert reason in refused.reason
-    assert house.node.applied == [(2, command)]
+    assert harness.node.applied == [(2, command)]
 
 
 def test_a_result_of_many_kinds() -> None:
-    house = House(Bench("a", ONE, application=Odd))
-    (answer,) = house.ask(submit(7, b"fine"))
+    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    (answer,) = harness.ask(submit(7, b"fine"))
     assert isinstance(answer, Answer)
     assert msgspec.msgpack.decode(answer.results[0]) == {"total": [1, 2.5, None, "three", b"four"]}
 
 
 def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
-    house = House(Bench("a", ONE, application=Odd))
-    (refused,) = house.ask(submit(7, b"words"))
+    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    (refused,) = harness.ask(submit(7, b"words"))
     assert refused == Refused(7, "CommandFailed", r"ValueError: \ud800")
     assert [event["log_failure"].type for event in logged_errors] == [ValueError]  # only that of apply
     logged_errors.clear()
 
 
-# -------------------------------------------------------------- bad visitors
+# -------------------------------------------------------------- bad clients
 
 
 @pytest.mark.parametrize(
@@ -222,76 +222,76 @@ def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
         (REQUEST_BYTES_MAX + 1).to_bytes(4, "big"),
     ],
 )
-def test_a_bad_request_ends_the_connection(house: House, data: bytes) -> None:
-    visitor = house.visitor()
-    visitor.connection.dataReceived(data + framed(CODEC.encode(StatusRequest(1))))
-    assert visitor.transport.disconnected
-    assert visitor.heard() == []
-    assert house.node.counters == {BAD: 1}
+def test_a_bad_request_ends_the_connection(harness: ClientPortHarness, data: bytes) -> None:
+    client = harness.client()
+    client.connection.dataReceived(data + framed(CODEC.encode(StatusRequest(1))))
+    assert client.transport.disconnected
+    assert client.heard() == []
+    assert harness.node.counters == {BAD: 1}
 
 
 @pytest.mark.fuzz
-def test_random_requests(house: House) -> None:
+def test_random_requests(harness: ClientPortHarness) -> None:
     """No answer to what is no request, nothing raised, nothing kept, and the node goes on."""
     rng = Random(9)
     good = [CODEC.encode(one) for one in (submit(1, b"x"), Ask(2, "king", b"x"), StatusRequest(3))]
     with nothing_kept():
         for _ in range(INPUTS):
-            visitor = house.visitor()
+            client = harness.client()
             data = rng.choice((framed(rng.randbytes(rng.randint(0, 80))), framed(spoil(rng, rng.choice(good)))))
             if data not in map(framed, good):
-                visitor.connection.dataReceived(data)
-                assert visitor.heard() == []
-                assert visitor.transport.disconnected
-            visitor.hang_up()
-    assert house.node.counters[BAD] > 0.98 * INPUTS
-    assert house.node.applied == []
-    assert len(house.door.connections) == 0
-    assert house.ask(submit(1, b"x")) == [Answer(1, (msgspec.msgpack.encode("x@1"),))]
+                client.connection.dataReceived(data)
+                assert client.heard() == []
+                assert client.transport.disconnected
+            client.disconnect()
+    assert harness.node.counters[BAD] > 0.98 * INPUTS
+    assert harness.node.applied == []
+    assert len(harness.port.connections) == 0
+    assert harness.ask(submit(1, b"x")) == [Answer(1, (msgspec.msgpack.encode("x@1"),))]
 
 
 # --------------------------------------------------------------------- the end
 
 
-def test_who_hangs_up_asks_no_more_but_its_commands_go_on() -> None:
+def test_a_client_that_disconnects_asks_no_more_but_its_commands_go_on() -> None:
     bench = Bench("b")
-    house = House(bench)
-    visitor = house.visitor()
-    visitor.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
+    harness = ClientPortHarness(bench)
+    client = harness.client()
+    client.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
     bench.reactor.spend(0.2)
     assert "AboutSubject>a" in bench.story()
-    visitor.hang_up()
+    client.disconnect()
     bench.forget()
     bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
     bench.reactor.spend(0.2)
     assert "AboutSubject>a" not in bench.story()
     assert "Forward>a" in bench.story()
-    assert visitor.heard() == []
-    assert len(house.door.connections) == 0
+    assert client.heard() == []
+    assert len(harness.port.connections) == 0
 
 
-def test_stop_hangs_up_on_everybody(house: House) -> None:
-    visitors = [house.visitor() for _ in range(3)]
-    house.door.stop()
-    assert all(visitor.transport.disconnected for visitor in visitors)
+def test_stop_disconnects_all_clients(harness: ClientPortHarness) -> None:
+    clients = [harness.client() for _ in range(3)]
+    harness.port.stop()
+    assert all(client.transport.disconnected for client in clients)
 
 
-def test_a_node_that_fails_says_that_it_stopped(house: House) -> None:
-    visitor = house.visitor()
-    house.bench.store.failing = True
-    visitor.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
-    house.bench.reactor.idle()
-    assert [(one.request, one.error) for one in visitor.heard() if isinstance(one, Refused)] == [
+def test_a_node_that_fails_says_that_it_stopped(harness: ClientPortHarness) -> None:
+    client = harness.client()
+    harness.bench.store.failing = True
+    client.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
+    harness.bench.reactor.idle()
+    assert [(one.request, one.error) for one in client.heard() if isinstance(one, Refused)] == [
         (1, "NodeStopped"),
         (2, "NodeStopped"),
     ]
-    assert house.bench.failures[0].check(StoreError)
+    assert harness.bench.failures[0].check(StoreError)
 
 
-def test_a_door_of_a_node_that_has_not_started() -> None:
+def test_a_client_port_of_a_node_that_has_not_started() -> None:
     reactor_bench = Bench("a", THREE)
     node = Recorder(reactor_bench.reactor, "b", THREE, reactor_bench.store, monotonic=reactor_bench.reactor.monotonic)
-    assert Visitor(ClientDoor(node)).heard() == [Welcome("b", None, None, 0, 0.25)]
+    assert FakeClient(ClientPort(node)).heard() == [Welcome("b", None, None, 0, 0.25)]
 
 
 # -------------------------------------------------------------- real sockets
@@ -319,16 +319,16 @@ class Caller(Protocol):
         self.lost.callback(None)
 
 
-async def call(house: House, data: bytes, messages: int | None = None, reads: bool = True) -> Caller:
-    """Connect to the door and say ``data``. Over when the door hangs up, or has said so many ``messages``. One that
-    does not read begins to when the door holds what it may."""
-    port = reactor.listenTCP(0, house.door, interface="127.0.0.1")
+async def call(harness: ClientPortHarness, data: bytes, messages: int | None = None, reads: bool = True) -> Caller:
+    """Connect to the port and say ``data``; fires when the port closes the connection, or has said so many
+    ``messages``. A caller that does not read begins to when the port buffers as much as it may."""
+    port = reactor.listenTCP(0, harness.port, interface="127.0.0.1")
     caller = Caller(data, reads)
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), caller)
 
     def turn() -> None:
-        house.bench.reactor.idle()
-        if not reads and house.door.held_bytes > HELD_BYTES_MAX:
+        harness.bench.reactor.idle()
+        if not reads and harness.port.buffered_bytes > BUFFERED_BYTES_MAX:
             caller.transport.resumeProducing()  # type: ignore[union-attr]
         if len(caller.heard) == messages:
             caller.transport.abortConnection()  # type: ignore[union-attr]
@@ -343,25 +343,25 @@ async def call(house: House, data: bytes, messages: int | None = None, reads: bo
     return caller
 
 
-async def test_a_client_on_a_real_connection(house: House) -> None:
+async def test_a_client_on_a_real_connection(harness: ClientPortHarness) -> None:
     requests: list[FromClient] = [submit(1, b"x"), Ask(2, "king", bytes(2**20)), StatusRequest(3)]
     data = framed(*[CODEC.encode(request) for request in requests])
-    caller = await call(house, data, messages=4)
+    caller = await call(harness, data, messages=4)
     assert {type(message) for message in caller.heard} == {Welcome, Answer, AskAnswer, StatusAnswer}
     assert AskAnswer(2, bytes(2**20)) in caller.heard
-    assert house.node.counters == {}
+    assert harness.node.counters == {}
 
 
-async def test_a_stranger_on_a_real_connection(house: House) -> None:
-    caller = await call(house, b"GET / HTTP/1.1\r\n\r\n")
+async def test_a_stranger_on_a_real_connection(harness: ClientPortHarness) -> None:
+    caller = await call(harness, b"GET / HTTP/1.1\r\n\r\n")
     assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
-    assert house.node.counters == {BAD: 1}
+    assert harness.node.counters == {BAD: 1}
 
 
-async def test_who_reads_late_on_a_real_connection(house: House) -> None:
+async def test_who_reads_late_on_a_real_connection(harness: ClientPortHarness) -> None:
     """More is asked for than is held, and all of it comes, whole, when the client begins to read."""
     questions = [CODEC.encode(Ask(number, "king", bytes(2**20))) for number in range(40)]
-    caller = await call(house, framed(*questions), messages=41, reads=False)
+    caller = await call(harness, framed(*questions), messages=41, reads=False)
     assert sorted(one.request for one in caller.heard if isinstance(one, AskAnswer)) == list(range(40))
-    assert house.node.counters == {}
-    assert (house.door.held_bytes, house.door.partial_bytes) == (0, 0)
+    assert harness.node.counters == {}
+    assert (harness.port.buffered_bytes, harness.port.partial_bytes) == (0, 0)

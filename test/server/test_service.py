@@ -277,7 +277,7 @@ async def test_a_node_that_gives_up_does_not_end_the_program_that_it_is_in(tmp_p
     await answered(again.stopService())
 
 
-async def test_a_node_that_its_own_program_stops_hangs_up_on_its_clients(tmp_path: Path) -> None:
+async def test_a_node_that_its_own_program_stops_disconnects_its_clients(tmp_path: Path) -> None:
     cluster = loopback("ab")
     calls: list[str] = []
     node = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), stopped=lambda: calls.append("stopped"))

@@ -1,4 +1,4 @@
-"""Doors and streams that are wrapped in TLS from outside: nothing goes past the wrapper, and everything works."""
+"""Ports and streams that are wrapped in TLS from outside: nothing goes past the wrapper, and everything works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from txpaxos.core.messages import AcceptSlot, Ballot
 from txpaxos.counter import Counter as CounterService
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.peer_streams import PeerStreams
-from txpaxos.server.client_port import ClientDoor
+from txpaxos.server.client_port import ClientPort
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.wire.codec import Codec, Received
 from txpaxos.wire.peer_messages import Challenge
@@ -68,7 +68,7 @@ class Echo(CounterService):
 
 class TlsReactor:
     """The real reactor, but that every TCP port and connection made with it is wrapped in TLS, as an operator would
-    who stands a TLS endpoint before a door."""
+    who stands a TLS endpoint before a port."""
 
     def __init__(self, certificate: Any) -> None:
         self._server = certificate.options()
@@ -112,12 +112,12 @@ async def until(condition: Callable[[], object]) -> None:
         await deferLater(reactor, 0.005)
 
 
-async def test_a_client_door_behind_tls(certificate: Any) -> None:
-    """``listenSSL`` around the door; a client whose connection is wrapped, too. Small answers and big ones."""
+async def test_a_client_port_behind_tls(certificate: Any) -> None:
+    """``listenSSL`` around the port; a client whose connection is wrapped, too. Small answers and big ones."""
     cluster = free_cluster(1)
     node = Echo(reactor, "a", cluster, MemoryStore())
     udp = reactor.listenUDP(0, node, "127.0.0.1")
-    port = reactor.listenSSL(0, ClientDoor(node), certificate.options(), interface="127.0.0.1")
+    port = reactor.listenSSL(0, ClientPort(node), certificate.options(), interface="127.0.0.1")
     number = port.getHost().port
     client = Client(TlsReactor(certificate), free_cluster(number))
     try:

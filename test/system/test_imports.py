@@ -40,7 +40,7 @@ WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}
 APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
 NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.node"}
 PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
-DOORS = PROTOCOL | {"txpaxos.server", "txpaxos.client"}
+ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client"}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -54,12 +54,14 @@ LAYERS = (
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.client",), WIRE),
     Layer(("txpaxos.server",), PROTOCOL),
-    Layer(("txpaxos.testing",), DOORS),
-    Layer(("txpaxos.tap",), DOORS | {"txpaxos.__version__"}),
-    Layer(("txpaxos.cli", "txpaxos.__main__"), DOORS | {"txpaxos.__version__", "txpaxos.tap", "txpaxos.testing"}),
+    Layer(("txpaxos.testing",), ENTRY_POINTS),
+    Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
+    Layer(
+        ("txpaxos.cli", "txpaxos.__main__"), ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.tap", "txpaxos.testing"}
+    ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.
-    Layer(("txpaxos",), DOORS, PURE | {"importlib"}),
+    Layer(("txpaxos",), ENTRY_POINTS, PURE | {"importlib"}),
 )
 
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__", "Random"})

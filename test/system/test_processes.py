@@ -280,11 +280,11 @@ def refusal(command: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("door", "kind"), [("address", socket.SOCK_DGRAM), ("address", socket.SOCK_STREAM), ("client", socket.SOCK_STREAM)]
+    ("key", "kind"), [("address", socket.SOCK_DGRAM), ("address", socket.SOCK_STREAM), ("client", socket.SOCK_STREAM)]
 )
-def test_port_in_use(tmp_path: Path, door: str, kind: socket.SocketKind) -> None:
+def test_port_in_use(tmp_path: Path, key: str, kind: socket.SocketKind) -> None:
     nodes = configure(tmp_path)
-    address: Address = getattr(nodes.cluster.members["a"], door)
+    address: Address = getattr(nodes.cluster.members["a"], key)
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind((address.host, address.port))
         if kind == socket.SOCK_STREAM:
@@ -398,7 +398,7 @@ DATAGRAMS_AT_ONCE = 100
 """So many fit the smallest receive buffer that a kernel gives."""
 
 FRAMES = 5_000
-"""At each of the two doors."""
+"""At each of the two ports."""
 
 GROWTH_BYTES_MAX = 20_000_000
 
@@ -413,7 +413,7 @@ def rubbish(rng: Random, messages: list[bytes]) -> bytes:
 
 
 def send_frames(rng: Random, address: Address, messages: list[bytes], count: int) -> None:
-    """Send each frame over a connection of its own, until the node hangs up on it."""
+    """Send each frame over a connection of its own, until the node closes it."""
     for _ in range(count):
         with socket.create_connection((address.host, address.port), timeout=STEP_SECONDS_MAX) as connection:
             connection.sendall(frame(rubbish(rng, messages)))
@@ -438,7 +438,7 @@ def resident_bytes(pid: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc that tells a process's memory")
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_rubbish_at_both_doors(reactor: Any, tmp_path: Path) -> None:
+async def test_rubbish_at_both_ports(reactor: Any, tmp_path: Path) -> None:
     rng = Random(20)
     peers = [Codec("test", "b", 1).encode(sample) for sample in PEER_SAMPLES]
     clients = [ClientCodec("test").encode(sample) for sample in CLIENT_SAMPLES]

@@ -215,8 +215,8 @@ def test_every_file_of_the_source_is_in_the_reading_order() -> None:
     assert {name for name in listed if not (package / name).exists()} == set()
     for file in package.rglob("*.py"):
         name = str(file.relative_to(package))
-        is_door = file.name in ("__init__.py", "__main__.py")
-        assert is_door or name in listed or f"{name.split('/')[0]}/" in listed, name
+        is_entry_point = file.name in ("__init__.py", "__main__.py")
+        assert is_entry_point or name in listed or f"{name.split('/')[0]}/" in listed, name
 
 
 def test_every_error_and_hook_is_described() -> None:

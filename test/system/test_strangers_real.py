@@ -24,7 +24,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 def heard(nodes: Nodes, node: str, *said: bytes) -> bytes:
-    """All that ``node`` says to a stranger at its peer port, until it hangs up or is silent."""
+    """All that ``node`` says to a stranger at its peer port, until it closes the connection or is silent."""
     address = nodes.cluster.members[node].address
     with socket.create_connection((address.host, address.port)) as stream:
         stream.settimeout(1.0)

@@ -131,7 +131,7 @@ class TestBugsFound:
     @pytest.mark.parametrize(("seed", "seconds"), [(40504, 4.0), (40533, 4.0), (300200, 2.0)])
     def test_a_patient_client_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
         """A client that had become patient stayed for seconds with a deposed leader that nobody heard any more. Another
-        asked one node again and again that hung up on it, and took the first silence of its own for a long way."""
+        asked one node again and again that disconnected it, and took the first silence of its own for a long way."""
         verdict = simulate(seed, seconds, 5)
         assert verdict.violation is None
 

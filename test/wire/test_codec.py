@@ -103,8 +103,8 @@ def test_bytes_left_over(decode: Decode, data: bytes) -> None:
     ("data", "reason"),
     [
         (b"", "0 bytes are no message"),
-        (b"GET / HTTP/1.1\r\nHost: node-a\r\n\r\n", "no message for this door"),
-        (CLIENT_CODEC.encode(StatusRequest(1)), "no message for this door"),
+        (b"GET / HTTP/1.1\r\nHost: node-a\r\n\r\n", "no message for this port"),
+        (CLIENT_CODEC.encode(StatusRequest(1)), "no message for this port"),
         (CODEC.encode(Hello())[:2] + b"\x01" + CODEC.encode(Hello())[3:], "version 1, this node speaks 2"),
         (CODEC.encode(Hello())[:-1] + b"\x81", "checksum wrong"),
         (Codec("order", "node-a").encode(Hello()), "another cluster"),
@@ -133,8 +133,8 @@ def test_refusal_says_why_in_one_line(data: bytes, reason: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_doors_and_clusters_do_not_mix() -> None:
-    with pytest.raises(CodecError, match="no message for this door"):
+def test_ports_and_clusters_do_not_mix() -> None:
+    with pytest.raises(CodecError, match="no message for this port"):
         CLIENT_CODEC.decode(CODEC.encode(Hello()))
     with pytest.raises(CodecError, match="another cluster"):
         ClientCodec("order").decode(CLIENT_CODEC.encode(StatusRequest(1)))

@@ -35,7 +35,7 @@ def batch_again(data: bytes) -> None:
 PEER_BYTES = [CODEC.encode(sample) for sample in PEER_SAMPLES]
 CLIENT_BYTES = [CLIENT_CODEC.encode(sample) for sample in CLIENT_SAMPLES]
 BATCH_BYTES = [encode_batch(BATCH[:count]) for count in (1, 2)]
-DOORS: list[Any] = [
+PORTS: list[Any] = [
     pytest.param(peer_again, PEER_BYTES, id="peer"),
     pytest.param(client_again, CLIENT_BYTES, id="client"),
     pytest.param(batch_again, BATCH_BYTES, id="batch"),
@@ -50,7 +50,7 @@ def refused(again: Callable[[bytes], None], data: bytes) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("again", "samples"), DOORS)
+@pytest.mark.parametrize(("again", "samples"), PORTS)
 def test_noise(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(1)
     for _ in range(INPUTS):
@@ -59,21 +59,21 @@ def test_noise(again: Callable[[bytes], None], samples: list[bytes]) -> None:
         assert refused(again, b"\0" + rng.randbytes(rng.randint(0, 200)))
 
 
-@pytest.mark.parametrize(("again", "samples"), DOORS)
+@pytest.mark.parametrize(("again", "samples"), PORTS)
 def test_spoiled(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(2)
     for _ in range(INPUTS):
         refused(again, spoil(rng, rng.choice(samples)))
 
 
-@pytest.mark.parametrize(("again", "samples"), DOORS[:2])
+@pytest.mark.parametrize(("again", "samples"), PORTS[:2])
 def test_spoiled_with_a_right_checksum(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(3)
     outcomes = [refused(again, reseal(spoil(rng, rng.choice(samples)))) for _ in range(INPUTS)]
     assert 0 < sum(outcomes) < INPUTS  # some get through: the decoders behind the checksum are tried
 
 
-@pytest.mark.parametrize(("again", "samples"), DOORS[:2])
+@pytest.mark.parametrize(("again", "samples"), PORTS[:2])
 def test_spoiled_body_with_a_right_header(again: Callable[[bytes], None], samples: list[bytes]) -> None:
     rng = Random(4)
     for _ in range(INPUTS):

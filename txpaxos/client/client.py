@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos import errors
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
-from txpaxos.client.connection import Connection
+from txpaxos.client.connection import ClientConnection
 from txpaxos.client.outbox import Outbox
 from txpaxos.client.requests import CommandRequest, Request, grouped
 from txpaxos.client.route import Route
@@ -189,7 +189,7 @@ class Client:
         return self._ask_node(StatusRequest, 0, check_deadline(deadline_seconds))
 
     def close(self) -> None:
-        """Hang up. What has no answer yet fails, as if its deadline were over."""
+        """Close the connections. What has no answer yet fails, as if its deadline were over."""
         if self._closed:
             return
         self._closed = True
@@ -209,7 +209,7 @@ class Client:
         """The requests without an answer."""
         return self._requests.values()
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: ClientConnection) -> None:
         """A node is there: all that has no answer is sent to it, again or not."""
         self._outbox.begin(self._requests.values())
         self._flush()
@@ -218,7 +218,7 @@ class Client:
         """There is none, and what was under way has no answer from it."""
         self._outbox.end()
 
-    def answer(self, connection: Connection, message: FromNode) -> None:
+    def answer(self, connection: ClientConnection, message: FromNode) -> None:
         """A node answered something."""
         match message:
             case Answer(first, results):
@@ -304,7 +304,7 @@ class Client:
 
     def _refused(self, number: int, name: str, reason: str) -> None:
         if name == NodeStopped.__name__:
-            return  # It hangs up now; the next node is asked again.
+            return  # It closes the connection now; the next node is asked again.
         error = getattr(errors, name, None)
         if not (isinstance(error, type) and issubclass(error, PaxosError)):
             error = PaxosError
@@ -347,7 +347,7 @@ class Client:
                 group.sendings += 1
                 connection.send(group.message)
 
-    def _name(self, command: CommandRequest, connection: Connection) -> bool:
+    def _name(self, command: CommandRequest, connection: ClientConnection) -> bool:
         """Give ``command`` its session. False if the node was told of too old a slot: it is asked for a newer one."""
         if self.session is None:
             assert connection.welcome is not None
@@ -359,7 +359,7 @@ class Client:
         command.session = self.session
         return True
 
-    def _send_run(self, connection: Connection, commands: list[CommandRequest]) -> None:
+    def _send_run(self, connection: ClientConnection, commands: list[CommandRequest]) -> None:
         first = commands[0]
         acknowledged = min(next(iter(self._unanswered), first.sequence), first.sequence) - 1
         run = Run(first.session, first.sequence, acknowledged, tuple(command.payload for command in commands))

@@ -23,17 +23,17 @@ CONNECT_SECONDS = 1.0
 class Owner(Protocol):
     """What a connection tells of itself to."""
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A node took it."""
 
-    def received(self, connection: Connection, message: FromNode | FromClient) -> None:
+    def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
         """A message came."""
 
-    def lost(self, connection: Connection, reason: str) -> None:
+    def lost(self, connection: ClientConnection, reason: str) -> None:
         """It broke, or could not be made."""
 
 
-class Connection(TwistedProtocol):
+class ClientConnection(TwistedProtocol):
     """One connection to one node.
 
     :ivar node: the node that should be there.
@@ -94,11 +94,11 @@ class Connection(TwistedProtocol):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The node hung up."""
+        """The node closed the connection, or it broke."""
         self.is_open = False
         if not self._closing:
             self._closing = True
-            self._owner.lost(self, self._reason or "hung up")
+            self._owner.lost(self, self._reason or "closed the connection")
 
     def failed(self, reason: Failure) -> None:
         """The attempt to make it has failed."""
@@ -129,7 +129,7 @@ class Connection(TwistedProtocol):
             self.round_trip_ticks = min(self.round_trip_ticks, self.age - self._pinged.popleft())
 
     def close(self) -> None:
-        """Hang up, and say no more of it."""
+        """Close the connection. The owner hears no more of it."""
         if self._closing:
             return
         self._closing = True
@@ -145,10 +145,10 @@ class _Dial(ClientFactory):
 
     noisy = False
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
+    def buildProtocol(self, addr: IAddress | None) -> ClientConnection:
         """The connection stands."""
         return self._connection
 

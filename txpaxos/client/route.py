@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txpaxos.client.connection import Connection
+from txpaxos.client.connection import ClientConnection
 from txpaxos.client.requests import Request
 from txpaxos.cluster import Address
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Pong, Welcome
@@ -79,13 +79,13 @@ class Owner(Protocol):
     def due(self) -> Iterable[Request]:
         """The requests without an answer."""
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: ClientConnection) -> None:
         """What has no answer is to be sent on this connection, again or not."""
 
     def end(self) -> None:
         """There is no connection to send anything on."""
 
-    def answer(self, connection: Connection, message: FromNode) -> None:
+    def answer(self, connection: ClientConnection, message: FromNode) -> None:
         """A node said something that is no matter of the route."""
 
 
@@ -109,7 +109,7 @@ class Route:
         rng: Random,
         owner: Owner,
     ) -> None:
-        self.current: Connection | None = None
+        self.current: ClientConnection | None = None
         self.is_ready = self.is_watching = False
         self._reactor = reactor
         self._clock = clock
@@ -119,7 +119,7 @@ class Route:
         self._rng = rng
         self._owner = owner
         self._node = rng.choice(list(places))
-        self._probes: list[Connection] = []
+        self._probes: list[ClientConnection] = []
         self._probe_in = 0
         self._probes_made = 0
         self._kept = 0
@@ -150,13 +150,13 @@ class Route:
         """Something that needs a quorum was answered."""
         self._progress = True
 
-    def renew(self, connection: Connection) -> None:
+    def renew(self, connection: ClientConnection) -> None:
         """Make the connection anew: the node is to greet once more."""
         connection.close()
         self._switch_to(self._dial(connection.node))
 
     def close(self) -> None:
-        """Hang up everywhere."""
+        """Close all connections."""
         self._closed = True
         for timer in (self._retry, self._tick_call):
             if timer is not None and timer.active():
@@ -173,11 +173,11 @@ class Route:
 
     # from connections
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A node took a connection. It has yet to greet."""
         self._findings[connection.node] = NO_GREETING
 
-    def received(self, connection: Connection, message: FromNode | FromClient) -> None:
+    def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
         """A node said something."""
         match message:
             case Welcome():
@@ -187,7 +187,7 @@ class Route:
             case _:
                 self._owner.answer(connection, message)  # type: ignore[arg-type]
 
-    def lost(self, connection: Connection, reason: str) -> None:
+    def lost(self, connection: ClientConnection, reason: str) -> None:
         """A connection broke, or could not be made."""
         self._findings[connection.node] = reason
         if connection is not self.current:
@@ -216,13 +216,13 @@ class Route:
         self._retry = None
         self._switch_to(self._dial(self._node))
 
-    def _dial(self, node: str) -> Connection:
-        connection = Connection(self, self._codec, node, self._places[node])
+    def _dial(self, node: str) -> ClientConnection:
+        connection = ClientConnection(self, self._codec, node, self._places[node])
         self._findings.setdefault(node, "does not answer")
         connection.dial(self._reactor)
         return connection
 
-    def _switch_to(self, connection: Connection) -> None:
+    def _switch_to(self, connection: ClientConnection) -> None:
         """Send what waits on ``connection`` from now on, once it stands."""
         if self._retry is not None:
             self._retry.cancel()
@@ -234,20 +234,20 @@ class Route:
         if connection.welcome is not None:
             self._begin(connection)
 
-    def _promote(self, probe: Connection) -> None:
+    def _promote(self, probe: ClientConnection) -> None:
         if probe in self._probes:
             self._probes.remove(probe)
         probe.silent = 0
         self._switch_to(probe)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin(self, connection: ClientConnection) -> None:
         self._failures = 0
         self.is_ready = True
         self._owner.begin(connection)
         if self._tick_call is None and self._any_due():
             self._start_ticks()
 
-    def _welcomed(self, connection: Connection, welcome: Welcome) -> None:
+    def _welcomed(self, connection: ClientConnection, welcome: Welcome) -> None:
         """A node says who leads. Its address is that of our own file: the node may know it by another."""
         before, connection.welcome = connection.welcome, welcome
         first = before is None
@@ -280,7 +280,7 @@ class Route:
         elif current.welcome is None or self._is_suspect(current):
             self._follow(connection)
 
-    def _follow(self, connection: Connection) -> bool:
+    def _follow(self, connection: ClientConnection) -> bool:
         """Go to the leader that the node at the end of ``connection`` names, if it can be gone to and is not where the
         client is. Whether that is on the way."""
         assert connection.welcome is not None
@@ -303,7 +303,7 @@ class Route:
             self._switch_to(self._dial(leader))
         return True
 
-    def _keep(self, left: Connection) -> None:
+    def _keep(self, left: ClientConnection) -> None:
         """Listen to a connection for a while that nothing is sent on any more: an answer may be on its way."""
         if left.is_open and not self._closed:
             self._probes.append(left)
@@ -353,7 +353,7 @@ class Route:
             self._look()
         self._tidy(due)
 
-    def _connections(self) -> list[Connection]:
+    def _connections(self) -> list[ClientConnection]:
         return [*([] if self.current is None else [self.current]), *self._probes]
 
     def _tidy(self, due: bool) -> None:
@@ -397,7 +397,7 @@ class Route:
         else:
             self._probe(current)
 
-    def _is_suspect(self, connection: Connection) -> bool:
+    def _is_suspect(self, connection: ClientConnection) -> bool:
         """Whether another node is to be asked, too."""
         if connection.welcome is None:
             return connection.age >= WELCOME_TICKS + self._extra_ticks()
@@ -409,12 +409,12 @@ class Route:
         round_trip_ticks = 0 if self.current is None else self.current.round_trip_ticks
         return round_trip_ticks + self._owner.waiting_bytes / BYTES_A_SECOND / self._tick_seconds
 
-    def _better(self) -> Connection | None:
+    def _better(self) -> ClientConnection | None:
         """A probe whose node speaks: one that knows a leader, if there is one, and was not just left itself."""
         speaking = [one for one in self._probes if one.welcome is not None and one.silent < PROBE_TICKS]
         return max(speaking, key=lambda one: (_knows_leader(one), one.node != self._unreachable), default=None)
 
-    def _should_leave(self, current: Connection, needs_quorum: bool) -> bool:
+    def _should_leave(self, current: ClientConnection, needs_quorum: bool) -> bool:
         """Whether to go to another node, though none has named another leader."""
         better, extra = self._better(), self._extra_ticks()
         if better is None:  # Nowhere to go but to the same node, on a new connection: it may have been away.
@@ -439,7 +439,7 @@ class Route:
         stalled_ticks = LEAVE_UNPROBED_TICKS if leads else LEAVE_LEADER_TICKS
         return self._stalled >= stalled_ticks * self._patience + extra
 
-    def _leave(self, current: Connection) -> None:
+    def _leave(self, current: ClientConnection) -> None:
         """Go to another node, and be more patient with that."""
         self._findings[current.node] = "does not answer" if current.silent else self._finding(current.node)
         self._unreachable = current.node
@@ -454,7 +454,7 @@ class Route:
             self._keep(current)
             self._switch_to(self._dial(current.node))
 
-    def _probe(self, current: Connection) -> None:
+    def _probe(self, current: ClientConnection) -> None:
         """Ask one more node, unless one that knows a leader is listened to."""
         better = self._better()
         self._probe_in -= self._ticks
@@ -468,7 +468,7 @@ class Route:
             rounds = self._probes_made // len(self._places)
             self._probe_in = min(WELCOME_TICKS * 2 ** min(rounds, 4), PROBE_TICKS_MAX)
             self._probes_made += 1
-            # One that hung up, or was left, is asked again when there is no other.
+            # One that closed its connection, or was left, is asked again when there is no other.
             fresh = [node for node in others if node != self._unreachable]
             self._probes.append(self._dial(self._rng.choice(fresh or others)))
 
@@ -476,7 +476,7 @@ class Route:
         return self._findings.get(node, "was not asked")
 
 
-def _knows_leader(connection: Connection) -> bool:
+def _knows_leader(connection: ClientConnection) -> bool:
     """Whether its node knows a leader, by its own word."""
     return connection.welcome is not None and connection.welcome.leader is not None
 

@@ -158,12 +158,13 @@ class PeerStream(Protocol):
             self._write(self._streams.codec.encode(Proof(token)))
 
     def abort(self) -> None:
-        """Hang up at once."""
+        """Close the connection at once."""
         if self.transport is not None:
             self.transport.abortConnection()
 
     def end(self) -> None:
-        """Hang up when all is sent that waits: it may be what this node has found out last, and why it stops."""
+        """Close the connection when all is sent that waits: that may be what this node has found out last, and why it
+        stops."""
         if self.transport is not None:
             while self.greeted and self._queue:
                 self._write(self._queue.popleft())

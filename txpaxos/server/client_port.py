@@ -61,16 +61,16 @@ PARTIAL_BYTES_FREE = 2**16
 PARTIAL_BYTES_ALL_MAX = 2**28
 """Bytes of requests that have come in part. Beyond them, a connection with more than the free ones is closed."""
 
-HELD_BYTES_MAX = 8 * 2**20
+BUFFERED_BYTES_MAX = 8 * 2**20
 """Bytes held for a client that reads slowly, beyond which its answers wait: it is as if they had not been asked for.
 One answer may come on top."""
 
 ANSWER_BYTES = 2**20
 """Bytes of results in one Answer, beyond the first result."""
 
-AGAIN_MAX = 4
-HELD_BYTES_ALL_MAX = 2**28
-"""Bytes held for all of them. Beyond that, the one that has not read for the longest time is hung up on."""
+DEFERRED_AT_ONCE_MAX = 4
+BUFFERED_BYTES_ALL_MAX = 2**28
+"""Bytes held for all of them. Beyond that, the one that has not read for the longest time is disconnected."""
 
 
 class _Task(NamedTuple):
@@ -82,32 +82,32 @@ class _Task(NamedTuple):
 
 
 @implementer(IPushProducer)
-class ClientConnection(Protocol):
+class ServerConnection(Protocol):
     """One client.
 
     While it does not read, no more requests are read, and of answers only so many bytes are held. A request whose
     answer is too much is put off, and done again when the client has read: all of them may be done twice.
 
-    :ivar held_bytes: bytes written that the client may not have read.
+    :ivar buffered_bytes: bytes written that the client may not have read.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
-    def __init__(self, door: ClientDoor, host: str = "") -> None:
+    def __init__(self, port: ClientPort, host: str = "") -> None:
         self.host = host
         self.heard_at = 0
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self._session = b""  # The last that was let in.
-        self._door = door
+        self._port = port
         self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
         self._partial_bytes = 0
         self._in_work: dict[Deferred[Any], None] = {}  # In the order in which they came, as all here.
-        self._put_off: deque[_Task] = deque()
+        self._deferred: deque[_Task] = deque()
         self._requests = 0  # In both.
         self._writer: EagerWriter
         self._open = False
         self._paused = False
-        self._owes_welcome = False
+        self._welcome_pending = False
         self._catching_up = False
 
     # from Twisted
@@ -118,18 +118,18 @@ class ClientConnection(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
-        self._door.opened(self)
-        self._write(self._door.welcome())
+        self._port.opened(self)
+        self._write(self._port.welcome())
 
     def dataReceived(self, data: bytes) -> None:
         """Take the requests that are complete with ``data``. Anything wrong ends the connection."""
-        self.heard_at = self._door.connections.seconds
+        self.heard_at = self._port.connections.seconds
         try:
             for request in self._splitter.feed(data):
                 if self._open:
-                    self._take(self._door.codec.decode(request))
+                    self._take(self._port.codec.decode(request))
         except CodecError:
-            self._door.node.counters["bad request of a client"] += 1
+            self._port.node.counters["bad request of a client"] += 1
             self.close()
         self._count_partial(self._splitter.waiting_bytes)
 
@@ -138,43 +138,43 @@ class ClientConnection(Protocol):
         self._open = False
         self._release()
         self._count_partial(0)
-        self._door.connections.remove(self)
+        self._port.connections.remove(self)
         for waiting in list(self._in_work):
             waiting.cancel()
-        while self._put_off:
-            self._leave(self._put_off.popleft())
+        while self._deferred:
+            self._leave(self._deferred.popleft())
 
     def pauseProducing(self) -> None:
         """The client reads more slowly than we write."""
         self._paused = True
-        self._door.paused[self] = None
+        self._port.paused[self] = None
 
     def resumeProducing(self) -> None:
         """It has read all there was."""
-        self.heard_at = self._door.connections.seconds
+        self.heard_at = self._port.connections.seconds
         self._writer.on_drain()
         self._release()
         self._paused = False
         self.transport.resumeProducing()
-        if self._owes_welcome:
-            self._owes_welcome = False
-            self.welcome(self._door.welcome())
+        if self._welcome_pending:
+            self._welcome_pending = False
+            self.welcome(self._port.welcome())
         self._catch_up()
 
     def stopProducing(self) -> None:
         """The transport wants no more; ``connectionLost`` follows."""
 
-    # from the door
+    # from the client port
 
     def send(self, message: FromNode) -> None:
         """Send one message, if anybody is still there."""
         if self._open:
-            self._write(frame(self._door.codec.encode(message)))
+            self._write(frame(self._port.codec.encode(message)))
 
     def welcome(self, data: bytes) -> None:
         """Tell it who leads now, in these bytes; when it reads again, if it does not read."""
         if self._paused:
-            self._owes_welcome = True
+            self._welcome_pending = True
         elif self._open:
             self._write(data)
 
@@ -188,7 +188,7 @@ class ClientConnection(Protocol):
         self.send(AreYouThere())
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection at once."""
         self._open = False
         self._release()
         self.transport.abortConnection()
@@ -198,26 +198,26 @@ class ClientConnection(Protocol):
     def _write(self, data: bytes) -> None:
         self._writer.write(data)
         if self._paused:
-            self.held_bytes += len(data)
-            if self._is_choked:
+            self.buffered_bytes += len(data)
+            if self._is_write_blocked:
                 self.transport.pauseProducing()
-            self._door.hold(len(data))
+            self._port.hold(len(data))
 
     @property
-    def _is_choked(self) -> bool:
-        return self._paused and self.held_bytes > HELD_BYTES_MAX
+    def _is_write_blocked(self) -> bool:
+        return self._paused and self.buffered_bytes > BUFFERED_BYTES_MAX
 
     def _release(self) -> None:
         """Nothing is held for this client any more."""
-        self._door.paused.pop(self, None)
-        self._door.held_bytes -= self.held_bytes
-        self.held_bytes = 0
+        self._port.paused.pop(self, None)
+        self._port.buffered_bytes -= self.buffered_bytes
+        self.buffered_bytes = 0
 
     def _count_partial(self, size: int) -> None:
-        self._door.partial_bytes += size - self._partial_bytes
+        self._port.partial_bytes += size - self._partial_bytes
         self._partial_bytes = size
-        if size > PARTIAL_BYTES_FREE and self._door.partial_bytes > PARTIAL_BYTES_ALL_MAX and self._open:
-            self._door.node.counters["too much of requests in part"] += 1
+        if size > PARTIAL_BYTES_FREE and self._port.partial_bytes > PARTIAL_BYTES_ALL_MAX and self._open:
+            self._port.node.counters["too much of requests in part"] += 1
             self.close()
 
     def _take(self, request: FromClient | FromNode) -> None:
@@ -233,7 +233,7 @@ class ClientConnection(Protocol):
                 raise CodecError("a node's message came from a client")
 
     def _take_request(self, request: Request) -> None:
-        node = self._door.node
+        node = self._port.node
         if node.sends_clients_away and _needs_others(request):
             if node.disk_hangs:
                 node.counters["client sent elsewhere: the disk hangs"] += 1
@@ -250,13 +250,13 @@ class ClientConnection(Protocol):
             error = Overloaded("too many sessions were begun from this address; use one for many commands")
             self.send(_refusal(request.request, error, task.requests))
             return
-        if not self._door.enter(task):
+        if not self._port.enter(task):
             error = Overloaded("too many requests of all clients are in work; try again later")
             self.send(_refusal(request.request, error, task.requests))
             return
         self._requests += task.requests
-        if self._is_choked:
-            self._put_off.append(task)
+        if self._is_write_blocked:
+            self._deferred.append(task)
         else:
             self._do(task)
 
@@ -264,14 +264,14 @@ class ClientConnection(Protocol):
         """Whether the session of ``request``, if it has one, is known already, or may be begun."""
         if not isinstance(request, Submit) or request.session == self._session:
             return True
-        if not self._door.admits_session(self.host, request.session):
+        if not self._port.admits_session(self.host, request.session):
             return False
         self._session = request.session
         return True
 
     def _do(self, task: _Task) -> None:
         """Start on a request, and answer it when it is done."""
-        waiting = self._door.begin(task.message)
+        waiting = self._port.begin(task.message)
         self._in_work[waiting] = None
         waiting.addBoth(self._done, task, waiting)
 
@@ -279,8 +279,8 @@ class ClientConnection(Protocol):
         """A request was answered by the node, or refused."""
         self._in_work.pop(waiting, None)
         try:
-            if self._is_choked and self._open:
-                self._put_off.append(task)
+            if self._is_write_blocked and self._open:
+                self._deferred.append(task)
                 return
             self._leave(task)
             if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
@@ -288,22 +288,22 @@ class ClientConnection(Protocol):
                     self._take_request(one)
             elif self._open:
                 self._answer(task, result)
-                if self._put_off:
+                if self._deferred:
                     self._catch_up()
         except Exception:  # An answer could not be made; that must not end the node.
-            self._door.log.failure("a client's answer could not be made")
+            self._port.log.failure("a client's answer could not be made")
 
     def _catch_up(self) -> None:
         """Do again what was put off: few at a time, since most of it may have to be put off again."""
         if not self._catching_up:
             self._catching_up = True
-            while self._put_off and not self._paused and len(self._in_work) < AGAIN_MAX:
-                self._do(self._put_off.popleft())
+            while self._deferred and not self._paused and len(self._in_work) < DEFERRED_AT_ONCE_MAX:
+                self._do(self._deferred.popleft())
             self._catching_up = False
 
     def _leave(self, task: _Task) -> None:
         self._requests -= task.requests
-        self._door.leave(task)
+        self._port.leave(task)
 
     def _answer(self, task: _Task, result: Any) -> None:
         number = task.message.request
@@ -340,16 +340,16 @@ class ClientConnection(Protocol):
             told = [(outcome.error, outcome.words) for outcome in group if isinstance(outcome, Failed)]
             for (error, words), alike in groupby(told):
                 if error is SessionExpired:
-                    self.welcome(self._door.welcome())  # With a slot at which a new session can be made.
+                    self.welcome(self._port.welcome())  # With a slot at which a new session can be made.
                 count = len(list(alike))
                 self.send(_refusal(number, error(words), count))
                 number += count
 
 
-class ClientDoor(ServerFactory):
+class ClientPort(ServerFactory):
     """The client port of ``node``.
 
-    :ivar paused: the connections whose clients do not read, the longest first, and for which :attr:`held_bytes` wait.
+    :ivar paused: the connections whose clients do not read, the longest first; for them :attr:`buffered_bytes` wait.
     :ivar partial_bytes: bytes of requests that have come in part.
     """
 
@@ -360,8 +360,8 @@ class ClientDoor(ServerFactory):
         self.node = node
         self.codec = ClientCodec(node.cluster.name)
         self.connections = ClientTable()
-        self.paused: dict[ClientConnection, None] = {}
-        self.held_bytes = self.partial_bytes = 0
+        self.paused: dict[ServerConnection, None] = {}
+        self.buffered_bytes = self.partial_bytes = 0
         self._requests = self._request_bytes = 0
         self._files_max = connections_max(len(node.cluster.members) - 1)
         self._clock = node._clock
@@ -372,13 +372,13 @@ class ClientDoor(ServerFactory):
         """What Twisted calls this port in its own lines of the log."""
         return f"node {self.node.node}, clients:"
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
+    def buildProtocol(self, addr: IAddress | None) -> ServerConnection | None:
         """A client came. When there are too many, one that is idle has to go for it."""
         if len(self.connections) >= self.connections_max:
             self.node.counters["too many clients"] += 1
             if not self.connections.make_room():
                 return None
-        return ClientConnection(self, getattr(addr, "host", ""))
+        return ServerConnection(self, getattr(addr, "host", ""))
 
     @property
     def connections_max(self) -> int:
@@ -386,7 +386,7 @@ class ClientDoor(ServerFactory):
         return min(CONNECTIONS_MAX, self._files_max)
 
     def stop(self) -> None:
-        """Hang up on everybody."""
+        """Disconnect all clients."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -395,7 +395,7 @@ class ClientDoor(ServerFactory):
 
     # from a connection
 
-    def opened(self, connection: ClientConnection) -> None:
+    def opened(self, connection: ServerConnection) -> None:
         """The connection stands."""
         self.connections.add(connection)
         if self._sweeping is None:
@@ -439,8 +439,8 @@ class ClientDoor(ServerFactory):
 
     def hold(self, size: int) -> None:
         """So much more waits for somebody who does not read."""
-        self.held_bytes += size
-        while self.held_bytes > HELD_BYTES_ALL_MAX:
+        self.buffered_bytes += size
+        while self.buffered_bytes > BUFFERED_BYTES_ALL_MAX:
             self.node.counters["client that does not read"] += 1
             next(iter(self.paused)).close()
 

@@ -14,7 +14,7 @@ PING_SECONDS = 30
 """Of a client that has nothing in work, and has said nothing for so long, a sign of life is asked."""
 
 DROP_SECONDS = 15
-"""If none comes for so long, it is hung up on."""
+"""If none comes for so long, it is disconnected."""
 
 ASKED_A_SECOND_MAX = 500
 LOOKS_MAX = 256
@@ -47,7 +47,7 @@ class Connected(Protocol):
         """Ask it to say something."""
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection at once."""
 
 
 class ClientTable:
@@ -86,7 +86,7 @@ class ClientTable:
             self._hosts.pop(connection.host, None)
 
     def make_room(self) -> bool:
-        """Hang up on a client that is idle, of the principal that has most connections. False if none of them is."""
+        """Disconnect a client that is idle, of the principal that has most connections. False if none of them is."""
         most = max(self._hosts.values(), key=len, default={})
         idle: Connected | None = None
         for _ in range(min(LOOKS_MAX, len(most))):
@@ -105,9 +105,9 @@ class ClientTable:
         return True
 
     def sweep(self) -> int:
-        """A second has passed: ask those that have been silent for long, and hang up on those that did not answer.
+        """A second has passed: ask those that have been silent for long, and disconnect those that did not answer.
 
-        :returns: how many were hung up on.
+        :returns: how many were disconnected.
         """
         self.seconds += 1
         silent = [one for one in self._take_due(self._asked) if not self._has_spoken(one)]

@@ -20,7 +20,7 @@ from txpaxos.core.functional import Timing
 from txpaxos.errors import ConfigError
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.server.client_port import ClientDoor
+from txpaxos.server.client_port import ClientPort
 from txpaxos.server.open_files import files_max
 from txpaxos.server.own_addresses import find_places, written
 from txpaxos.storage.disk import Disk
@@ -75,7 +75,7 @@ class PaxosService(Service):
         self._gave_up = gave_up
         self._stopped = stopped
         self._ports: list[IListeningPort] = []
-        self._door: ClientDoor | None = None
+        self._client_port: ClientPort | None = None
         self.protocol: PaxosProtocol | None = None
 
     def startService(self) -> None:
@@ -95,8 +95,8 @@ class PaxosService(Service):
         """Close all; fires when that is done, or has had :data:`STOP_SECONDS` to be."""
         if self.running:
             super().stopService()
-        if self._door is not None:
-            self._door.stop()
+        if self._client_port is not None:
+            self._client_port.stop()
         closing: list[Deferred[Any]] = [] if self.protocol is None else [self.protocol.stop()]
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
         self._ports.clear()
@@ -128,8 +128,8 @@ class PaxosService(Service):
         node.failed.addErrback(self._node_failed)
         node._ended.addCallback(self._node_stopped)
         self.protocol = node
-        self._door = ClientDoor(node)
-        self._check_files(self._door.connections_max)
+        self._client_port = ClientPort(node)
+        self._check_files(self._client_port.connections_max)
         self._listen(node, at, clients_at)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
@@ -167,7 +167,7 @@ class PaxosService(Service):
                     raise
                 self._ports.append(port)
             for address in clients_at:
-                self._ports.append(self._reactor.listenTCP(address.port, self._door, BACKLOG, address.host))
+                self._ports.append(self._reactor.listenTCP(address.port, self._client_port, BACKLOG, address.host))
         except CannotListenError as error:
             raise ConfigError(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Messages between a client and a node's client door, to bytes and back.
+"""Messages between a client and a node's client port, to bytes and back.
 
 On a TCP stream, framed as in :mod:`txpaxos.wire.frames`, with the header of :mod:`txpaxos.wire.header` (no sender, no
 incarnation, a magic of their own) and bodies of MessagePack as in :mod:`txpaxos.wire.codec`. ``request`` is a number
@@ -88,7 +88,7 @@ class Welcome:
 
     :ivar node: the name of the node that speaks.
     :ivar leader: the node it believes to lead, ``None`` if it knows none.
-    :ivar leader_address: the leader's client door, ``host:port``, ``None`` if it is not known.
+    :ivar leader_address: the leader's client port, ``host:port``, ``None`` if it is not known.
     :ivar applied_through: the last slot that it has applied: sessions made now are born there.
     :ivar liveness_window_seconds: the shortest silence after which a follower replaces its leader, and so about what a
         client may wait for a node to say something. 0 from a node that does not know Ping.
@@ -152,7 +152,7 @@ class Refused:
 
 @attrs.frozen
 class AreYouThere:
-    """To a client that has nothing in work and has said nothing for long. One that does not answer is hung up on."""
+    """To a client that has nothing in work and has said nothing for long. One that does not answer is disconnected."""
 
 
 Request: TypeAlias = Submit | Ask | Read | StatusRequest
@@ -181,7 +181,7 @@ _packing = Packing[FromClient | FromNode](
 
 
 class ClientCodec:
-    """One side of the client door, either one.
+    """One side of the client port, either one.
 
     :param cluster: the cluster's name; messages of another are refused.
     :raises ConfigError: if the name cannot be sent.

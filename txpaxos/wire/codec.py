@@ -177,7 +177,7 @@ class Received(NamedTuple):
 
 
 class Codec:
-    """The peer door of one node.
+    """The peer port of one node.
 
     :param cluster: the cluster's name; messages of another are refused.
     :param sender: this node's name, 1 to 255 bytes of UTF-8.

@@ -1,10 +1,10 @@
-"""What stands before the body of every message, at both doors of a node (peers and clients).
+"""What stands before the body of every message, at both ports of a node (peers and clients).
 
 ======  ====  ==============================================================================================
 offset  size  field (integers big-endian)
 ======  ====  ==============================================================================================
-0       2     magic: which door the message is for
-2       1     version of this layout: 2 at the peer door, 1 at the client door
+0       2     magic: which port the message is for
+2       1     version of this layout: 2 at the peer port, 1 at the client port
 3       1     kind: which class the body is one of
 4       4     CRC-32 of all bytes but these four
 8       8     cluster id, see below
@@ -15,7 +15,7 @@ offset  size  field (integers big-endian)
 26 + n  rest  body
 ======  ====  ==============================================================================================
 
-The cluster id at the client door is BLAKE2b of the cluster's name in UTF-8, 8 bytes long. At the peer door it is the
+The cluster id at the client port is BLAKE2b of the cluster's name in UTF-8, 8 bytes long. At the peer port it is the
 first half of that, and then BLAKE2b, 4 bytes long and with the whole of that for a key, of the names of all members in
 sorted order, each as one byte with its length and the name in UTF-8. Nodes must agree on whom a quorum is made of,
 clients need not.
@@ -47,11 +47,11 @@ _NAME_DIGEST_BYTES = 4
 class Header:
     """Puts the header of one sender before bodies, and takes those of others off.
 
-    :param magic: two bytes, the door's.
+    :param magic: two bytes, the port's.
     :param cluster: the cluster's name. Messages of another cluster are refused.
     :param sender: at most 255 bytes of UTF-8; may be empty.
     :param incarnation: 0 to 2**64 - 1.
-    :param members: the ids of all nodes, in any order, at the peer door; ``None`` at the client door.
+    :param members: the ids of all nodes, in any order, at the peer port; ``None`` at the client port.
     :raises ConfigError: if a name cannot be sent.
     """
 
@@ -76,14 +76,14 @@ class Header:
     def unwrap(self, data: bytes) -> tuple[int, str, int, memoryview]:
         """Check a message and take its header off. Returns kind, sender, incarnation, and a view of the body.
 
-        :raises CodecError: if it is damaged, cut off, or not for this door of this cluster, as its members see that.
+        :raises CodecError: if it is damaged, cut off, or not for this port of this cluster, as its members see that.
             Nothing else is raised.
         """
         if len(data) < _WHOLE.size:
             raise CodecError(f"{len(data)} bytes are no message")
         magic, version, kind, checksum, cluster_id, incarnation, key, name_bytes = _WHOLE.unpack_from(data)
         if magic != self._magic:
-            raise CodecError("no message for this door")
+            raise CodecError("no message for this port")
         if version != self._version:
             raise CodecError(
                 f"message of version {version}, this node speaks {self._version}: run one release everywhere"

@@ -14,7 +14,7 @@ from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Record
 from txpaxos.errors import StoreError
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.server.client_port import ClientDoor
+from txpaxos.server.client_port import ClientPort
 from txpaxos.storage.executor import execute_here
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import DISCARDED, DiskStore
@@ -187,8 +187,8 @@ class Host:
         self.protocol.failed.addErrback(partial(self._failed, reactor))
         member = cluster.configuration.members[self.name]
         reactor.listenUDP(member.address.port, self.protocol, member.address.host)
-        door = ClientDoor(self.protocol)
-        reactor.listenTCP(member.client.port, door, interface=member.client.host)
+        client_port = ClientPort(self.protocol)
+        reactor.listenTCP(member.client.port, client_port, interface=member.client.host)
         cluster.note(self.name, "starts")
 
     def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:

@@ -1,4 +1,4 @@
-"""A node and its client door, and visitors that say what the test has them say."""
+"""A node and its client port, and fake clients that say what the test has them say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from test.helpers.fakes import Bench, Recorder, StreamTransport, framed
-from txpaxos.server.client_port import ClientConnection, ClientDoor
+from txpaxos.server.client_port import ClientPort, ServerConnection
 from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
@@ -48,14 +48,14 @@ class Asked(Recorder):
         return object() if query == b"object" else [query.decode(), len(self.applied)]
 
 
-class Visitor:
-    """A client of a door, by hand."""
+class FakeClient:
+    """A client whose connection the test works by hand."""
 
-    def __init__(self, door: ClientDoor, host: str = "10.1.1.1") -> None:
+    def __init__(self, port: ClientPort, host: str = "10.1.1.1") -> None:
         self.transport = StreamTransport()
-        connection = door.buildProtocol(IPv4Address("TCP", host, 50000))
+        connection = port.buildProtocol(IPv4Address("TCP", host, 50000))
         assert connection is not None
-        self.connection: ClientConnection = connection
+        self.connection: ServerConnection = connection
         connection.makeConnection(self.transport)
 
     def say(self, *messages: FromClient | FromNode) -> None:
@@ -64,30 +64,30 @@ class Visitor:
     def heard(self) -> list[FromClient | FromNode]:
         return [CODEC.decode(message) for message in self.transport.messages()]
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         self.connection.connectionLost(Failure(ConnectionDone()))
 
 
-class House:
-    """A node and its door."""
+class ClientPortHarness:
+    """A node and its client port."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.node = bench.node
-        self.door = ClientDoor(bench.node)
+        self.port = ClientPort(bench.node)
         bench.reactor.idle()
 
-    def visitor(self, host: str = "10.1.1.1") -> Visitor:
-        visitor = Visitor(self.door, host)
-        visitor.heard()
-        return visitor
+    def client(self, host: str = "10.1.1.1") -> FakeClient:
+        client = FakeClient(self.port, host)
+        client.heard()
+        return client
 
     def ask(self, *messages: FromClient) -> list[FromClient | FromNode]:
-        """What a visitor hears who says this."""
-        visitor = self.visitor()
-        visitor.say(*messages)
+        """What a new client is answered to ``messages``."""
+        client = self.client()
+        client.say(*messages)
         self.bench.reactor.idle()
-        return visitor.heard()
+        return client.heard()
 
 
 def submit(number: int, command: bytes, sequence: int = 1, session: bytes = SESSION) -> Submit:
@@ -98,5 +98,5 @@ def submit_run(number: int, commands: tuple[bytes, ...], sequence: int = 1, sess
     return Submit(number, session, sequence, 0, commands)
 
 
-def refusals(visitor: Visitor) -> list[tuple[int, str]]:
-    return [(one.request, one.error) for one in visitor.heard() if isinstance(one, Refused)]
+def refusals(client: FakeClient) -> list[tuple[int, str]]:
+    return [(one.request, one.error) for one in client.heard() if isinstance(one, Refused)]

@@ -27,7 +27,7 @@ def run(sequence: int, *payloads: bytes, session: bytes = SESSION, acknowledged:
     return Run(session, sequence, acknowledged, payloads)
 
 
-class Desk:
+class SubmissionsHarness:
     """Submissions, and a log of which the test is the leader."""
 
     def __init__(self, leading: bool, **limits: Any) -> None:
@@ -72,8 +72,8 @@ def error_in(waiting: Deferred[Outcomes]) -> type[Exception]:
     return outcome.error
 
 
-def expire(desk: Desk) -> None:
+def expire(harness: SubmissionsHarness) -> None:
     """The table holds one session, and the first is forgotten for another."""
-    desk.applier.sessions = Sessions(sessions_max=1)
-    desk.apply(command(1))
-    desk.apply(command(1, session=OTHER))
+    harness.applier.sessions = Sessions(sessions_max=1)
+    harness.apply(command(1))
+    harness.apply(command(1, session=OTHER))
