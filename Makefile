@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test coverage fuzz torture model mutants bench lint clean
+.PHONY: demo test coverage fuzz torture model mutants bench docs lint clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way
@@ -55,6 +55,10 @@ mutants: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	@mkdir -p build
 	$(RUN) -m bench.compare $(or $(ARGS),all --json build/bench.json --plot build/bench.png)
+
+## docs: the pages and the API reference, as a site in build/docs; a dead reference fails it
+docs: $(VENV)/installed-docs
+	$(RUN) -m sphinx -W -n --keep-going -q -b html docs build/docs $(ARGS)
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

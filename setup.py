@@ -17,6 +17,7 @@ TEST = [
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
 BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8"]
+DOCS = ["sphinx>=8.1", "furo>=2024.8.6"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
 
 setup(
@@ -31,7 +32,7 @@ setup(
         "Development Status :: 4 - Beta",
         "Framework :: Twisted",
         "Intended Audience :: Developers",
-        "Operating System :: POSIX",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
@@ -48,6 +49,6 @@ setup(
     entry_points={"console_scripts": ["txpaxos = txpaxos.cli:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
-    extras_require={"test": TEST, "lint": LINT, "bench": BENCH, "dev": TEST + LINT},
+    extras_require={"test": TEST, "lint": LINT, "bench": BENCH, "docs": DOCS, "dev": TEST + LINT + DOCS},
     zip_safe=False,
 )

@@ -14,9 +14,7 @@ import sys
 
 from twisted.internet import asyncioreactor
 
-from txpaxos.client import Client
-from txpaxos.cluster import Cluster
-from txpaxos.errors import PaxosError
+from txpaxos import Client, Cluster, PaxosError
 
 
 async def main(file: str, *numbers: str) -> None:

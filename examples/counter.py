@@ -3,7 +3,7 @@
 One node of it: twistd -n paxos --app examples/counter.py:Counter
 """
 
-from txpaxos.protocol import PaxosProtocol
+from txpaxos import PaxosProtocol
 
 
 class Counter(PaxosProtocol):

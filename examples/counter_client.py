@@ -13,9 +13,7 @@ from typing import Any
 
 from twisted.internet.task import react
 
-from txpaxos.client import Client
-from txpaxos.cluster import Cluster
-from txpaxos.errors import PaxosError
+from txpaxos import Client, Cluster, PaxosError
 
 
 async def main(reactor: Any, file: str, *numbers: str) -> None:

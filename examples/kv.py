@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from txpaxos.client import Client
-from txpaxos.protocol import PaxosProtocol
+from txpaxos import Client, PaxosProtocol
 
 WATCH_SECONDS = 0.5
 ITEMS_IN_A_CHUNK = 500

@@ -17,9 +17,7 @@ from typing import Any
 from kv import Store
 from twisted.internet.task import react
 
-from txpaxos.client import Client
-from txpaxos.cluster import Cluster
-from txpaxos.errors import PaxosError
+from txpaxos import Client, Cluster, PaxosError
 
 
 async def answer(store: Store, arguments: list[str]) -> str | None:

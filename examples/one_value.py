@@ -16,9 +16,8 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import react
 
+from txpaxos import Cluster, PaxosProtocol
 from txpaxos.cli.local_cluster import free_members
-from txpaxos.cluster import Cluster
-from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.store import DiskStore
 
 NODES = ("a", "b", "c")

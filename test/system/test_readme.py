@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import doctest
 import inspect
+import itertools
 import re
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ import attrs
 import pytest
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
-from test.helpers.cli_nodes import TXPAXOS
+from test.helpers.cli_nodes import TXPAXOS, running
 from test.helpers.fakes import free_ports
 from txpaxos import cli, errors
 from txpaxos.application import Application
@@ -29,7 +30,7 @@ from txpaxos.wire import peer_messages
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text()
 OPERATIONS = (ROOT / "docs/operations.rst").read_text()
-PAGES = sorted([ROOT / "README.rst", ROOT / "CHANGELOG.rst", *(ROOT / "docs").glob("*.rst")])
+PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")])
 SOURCE = "".join(
     file.read_text() for file in sorted((ROOT / "txpaxos").rglob("*.py")) if not {"cli", "testing"} & {*file.parts}
 )
@@ -37,6 +38,15 @@ SOURCE = "".join(
 
 SENDER_UNTOLD = {"Challenge", "ChosenValues", "Finding", "Hello", "Inquiry", "Proof", "SnapshotPart", "Truncated"}
 """Messages whose docstrings do not tell who sends them: answers, but for the first on a stream."""
+
+
+SETTING = re.compile(r"\w+=")
+"""How a variable begins that a command is given, of the environment or of make."""
+
+
+def text_of(name: str) -> str:
+    """The text of a page of the documentation."""
+    return (ROOT / "docs" / f"{name}.rst").read_text()
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -125,20 +135,24 @@ def test_sessions_print_what_they_show(page: Path) -> None:
 
 @pytest.mark.parametrize("command", commands())
 def test_command_exists(command: str) -> None:
-    program, *arguments = shlex.split(command)
-    match program:
+    program, *arguments = itertools.dropwhile(SETTING.match, shlex.split(command))
+    match program.removeprefix(".venv/bin/"):
         case "make":
             makefile = (ROOT / "Makefile").read_text()
-            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments)
+            for argument in arguments:
+                known = rf"^{argument.split('=')[0]} \?=" if SETTING.match(argument) else rf"^{argument}:"
+                assert re.search(known, makefile, re.MULTILINE), argument
         case "txpaxos":
             check_txpaxos(*arguments)
         case "twistd":
             at = arguments.index("paxos")
             ServerOptions().parseOptions(arguments[: at + 1])
             check_options_of_paxos(arguments[at + 1 :])
+        case "python" if arguments[:2] == ["-m", "pytest"]:
+            assert (ROOT / arguments[2]).exists()
         case "python" if arguments[0] == "-m":
             sample = ["txpaxos.testing.linearizability.sample", "--operations", "1000", "--output", "history.jsonl"]
-            assert arguments[1:] in (["pytest", "test"], ["pip", "install", "--editable", ".[test]"], sample)
+            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], sample)
         case "python":
             assert (ROOT / arguments[0]).is_file()
         case _:
@@ -153,6 +167,16 @@ def test_a_history_is_made_and_checked_as_the_page_says(tmp_path: Path) -> None:
             done = subprocess.run([*start, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith("linearizable: 1000 operations")
+
+
+def test_the_client_of_the_readme_runs(tmp_path: Path) -> None:
+    (program,) = (block for block in blocks(README, "python") if "Client(" in block)
+    assert program.count('"examples/cluster.toml"') == 1
+    program = program.replace("examples/cluster.toml", "cluster.toml")
+    with running(tmp_path, "a", "b", "c"):
+        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert re.fullmatch(r"5\n5 after slot \d+\n", done.stdout)
 
 
 def check_txpaxos(name: str, *arguments: str) -> None:
@@ -173,8 +197,21 @@ def check_options_of_paxos(arguments: list[str]) -> None:
 
 def test_files_that_pages_link_to_are_there() -> None:
     for page in PAGES:
-        for target in re.findall(r"`[^`]+ <([^>`]+)>`_", page.read_text()):
+        targets = re.findall(r"`[^`]+ <([^>`]+)>`_", page.read_text())
+        for target in targets:
             assert (page.parent / target).is_file(), f"{page.name}: {target}"
+        # The README and what stands beside it are also read where there are no files: on a package index.
+        assert page.parent == ROOT / "docs" or not targets, page.name
+
+
+def test_files_that_pages_name_are_there() -> None:
+    """``docs/page.rst``, ``FILE.rst``, and what a page of docs/ includes."""
+    for page in PAGES:
+        text = page.read_text()
+        for name in re.findall(r"``((?:docs/)?[\w-]+\.rst)``", text):
+            assert (ROOT / name).is_file(), f"{page.name}: {name}"
+        for name in re.findall(r"^\.\. (?:literal)?include:: (\S+)$", text, re.MULTILINE):
+            assert (page.parent / name).is_file(), f"{page.name}: {name}"
 
 
 # ---------------------------------------------------------------------- tables
@@ -192,11 +229,11 @@ def message_classes() -> dict[str, str]:
 
 
 def test_every_message_has_a_row() -> None:
-    assert keys(section(README, "Messages")) == message_classes().keys()
+    assert keys(section(text_of("wire"), "Messages")) == message_classes().keys()
 
 
 def test_rows_say_what_the_messages_say() -> None:
-    (rows,) = tables(section(README, "Messages"))
+    (rows,) = tables(section(text_of("wire"), "Messages"))
     described = message_classes()
     for name, sender, receiver, _, saved in rows:
         says = described[name.strip("`")]
@@ -220,13 +257,23 @@ def test_every_file_of_the_source_is_in_the_reading_order() -> None:
 
 
 def test_every_error_and_hook_is_described() -> None:
-    described = section(README, "Submit, read and ask")
+    described = text_of("calls")
     raised = {name for name, cls in inspect.getmembers(errors, inspect.isclass) if cls is not errors.PaxosError}
     inside = {"CodecError", "ApplicationLost", "OtherMembers", "UnknownVersion"}  # These never leave the node.
     assert {name for name in raised if f"``{name}``" not in described} == inside
-    hooks = section(README, "The hooks")
-    named = {name for line in re.findall(r"^``.*``$", hooks, re.MULTILINE) for name in re.findall(r"``(\w+)", line)}
+    named = {
+        name
+        for line in re.findall(r"^``.*``$", text_of("hooks"), re.MULTILINE)
+        for name in re.findall(r"``(\w+)", line)
+    }
     assert named == {name for name in vars(Application) if not name.startswith("_")}
+
+
+def test_the_short_lists_of_the_readme_leave_no_hook_and_no_error_out() -> None:
+    hooks = {re.split(r"\W", key)[0] for key in keys(section(README, "The hooks"))}
+    assert hooks == {name for name in vars(Application) if not name.startswith("_")}
+    told = {name.strip("`") for rows in tables(text_of("calls")) for name, _ in rows}
+    assert {name for name in told if f"``{name}``" not in section(README, "Submit, read and ask")} == set()
 
 
 def test_every_option_is_described() -> None:
@@ -269,26 +316,34 @@ def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "name", "said"),
     [
-        ("txpaxos.node.submissions:CommandLimits().command_bytes_max", "has at most 16 MiB"),
-        ("txpaxos.node.submissions:CommandLimits().waiting_bytes_max", "have at most 128 MiB"),
-        ("txpaxos.node.reads:WAITING_BYTES_MAX", "have at most 128 MiB"),
-        ("txpaxos.client.client:WAITING_BYTES_MAX", "have at most 128 MiB"),
-        ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "up to 16 MiB"),
-        ("txpaxos.node.sessions:KEPT_BYTES_MAX", "are kept up to 256 MiB"),
-        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "at most 512 bytes"),
-        ("txpaxos.wire.frames:DATAGRAM_BYTES_MAX", "up to 1,400 bytes"),
-        ("txpaxos.node.sessions:SESSIONS_MAX", "65,536 are remembered"),
-        ("txpaxos.storage.journal:SEGMENT_BYTES", "files of 64 MiB"),
+        ("txpaxos.node.submissions:CommandLimits().command_bytes_max", "limits", "has at most 16 MiB"),
+        (
+            "txpaxos.node.submissions:CommandLimits().waiting_bytes_max",
+            "limits",
+            "The commands that wait at one node have at most 128 MiB",
+        ),
+        ("txpaxos.node.reads:WAITING_BYTES_MAX", "limits", "The queries that wait at one node have at most 128 MiB"),
+        ("txpaxos.client.client:WAITING_BYTES_MAX", "limits", "requests that wait in one client have at most 128 MiB"),
+        ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "hooks", "up to 16 MiB"),
+        ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "limits", "may have up to 16 MiB"),
+        ("txpaxos.node.sessions:KEPT_BYTES_MAX", "limits", "are kept up to 256 MiB"),
+        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "limits", "at most 512 bytes"),
+        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "calls", "at most 512 bytes"),
+        ("txpaxos.wire.frames:DATAGRAM_BYTES_MAX", "limits", "up to 1,400 bytes"),
+        ("txpaxos.node.sessions:SESSIONS_MAX", "limits", "65,536 are remembered"),
+        ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "../README", "a command has at most 16 MiB"),
+        ("txpaxos.node.sessions:SESSIONS_MAX", "../README", "and 65,536 clients' sessions are remembered"),
+        ("txpaxos.storage.journal:SEGMENT_BYTES", "operations", "files of 64 MiB"),
     ],
 )
-def test_limits_are_those_of_the_source(limit: str, said: str) -> None:
+def test_limits_are_those_of_the_source(limit: str, name: str, said: str) -> None:
     module, expression = limit.split(":")
     value = eval(expression, dict(vars(__import__(module, fromlist=["_"]))))
     (number, unit) = re.findall(r"([\d,]+)(?: (MiB))?", said)[0]
     assert value == int(number.replace(",", "")) * (2**20 if unit else 1)
-    assert said in re.sub(r"\s+", " ", README)
+    assert said in re.sub(r"\s+", " ", text_of(name))
 
 
 def test_pages_mention_no_module_that_is_not_there() -> None:
