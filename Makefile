@@ -58,7 +58,7 @@ bench: $(VENV)/installed-bench
 
 ## docs: the pages and the API reference, as a site in build/docs; a dead reference fails it
 docs: $(VENV)/installed-docs
-	$(RUN) -m sphinx -W -n --keep-going -q -b html docs build/docs $(ARGS)
+	$(RUN) -m sphinx -W -n --keep-going -q -b html docs build/docs
 
 ## lint: style, formatting and types
 lint: $(VENV)/installed-test $(VENV)/installed-lint

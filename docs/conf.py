@@ -8,6 +8,7 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import txpaxos
@@ -25,11 +26,10 @@ html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
     # Of others, which have their documentation elsewhere.
-    (r"py:.*", r"(twisted|zope|collections|concurrent|logging|os|pathlib|random|typing)\..*"),
+    (r"py:.*", r"(twisted|zope|msgspec|collections|concurrent|logging|os|pathlib|random|typing)\..*"),
 ]
 
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 autodoc_typehints_format = "short"
 
 FILES_OUTSIDE = {"../README": "start"}
@@ -65,5 +65,24 @@ class PageLinks(SphinxTransform):
             )
 
 
+def resolve_public_name(app: Sphinx, env: BuildEnvironment, node: Any, text: Any) -> Any:
+    """A docstring names a public class by its module, or by its name alone in that module; it is described as one of
+    ``txpaxos`` itself."""
+    if node.get("refdomain") != "py":
+        return None
+    for name in txpaxos.__all__:
+        module = getattr(getattr(txpaxos, name), "__module__", None)
+        full = node["reftarget"].removeprefix(f"{module}.")
+        candidates = [f"txpaxos.{full}"] if full.split(".")[0] == name else []
+        if (node.get("py:class") or "").split(".")[0] == name:
+            candidates.append(f"{module}.{full}")
+        for candidate in candidates:
+            domain = env.domains.python_domain
+            if link := domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], candidate, node, text):
+                return link
+    return None
+
+
 def setup(app: Sphinx) -> None:
     app.add_transform(PageLinks)
+    app.connect("missing-reference", resolve_public_name)

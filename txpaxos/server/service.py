@@ -92,7 +92,7 @@ class PaxosService(Service):
             raise
 
     def stopService(self) -> Deferred[None]:
-        """Close all; fires when that is done, or has had :data:`STOP_SECONDS` to be."""
+        """Close all; fires when that is done, or has had ``STOP_SECONDS`` to be."""
         if self.running:
             super().stopService()
         if self._client_port is not None:

@@ -114,7 +114,7 @@ class Store(Protocol):
 
     def condemn(self, finding: str) -> Deferred[None]:
         """The state that the snapshots hold is wrong, as ``finding`` tells. Fires when that is on disk: from then on
-        what was saved is not loaded again before the snapshots were put aside (:data:`DISCARDED`)."""
+        what was saved is not loaded again before the snapshots were put aside (``snapshots.discarded``)."""
         ...
 
     def close(self) -> Deferred[None]:
@@ -134,7 +134,7 @@ class DiskStore:
     :param reactor: whose thread to tell in; needed only with a thread, and the global one unless given.
     :param sync_in_thread: whether to write and sync in a thread instead of the caller's. Unless given, that is
         measured, now and at each save: while they take longer than
-        :data:`~txpaxos.storage.executor.SLOW_SYNC_SECONDS`, they are done in a thread.
+        ``SLOW_SYNC_SECONDS`` (``executor.py``), they are done in a thread.
     :param random_bytes: for the incarnation, when the store is made.
     :param segment_bytes: the size of a file of the journal.
     :param execute: does the saves, instead of the two above: a simulator's own.

@@ -50,7 +50,7 @@ Payloads: TypeAlias = Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1, ma
 class Run(NamedTuple):
     """Commands that their caller wants applied, in this order, each once.
 
-    :ivar session: the caller's own, 8 to 32 bytes, made with :func:`new_session`.
+    :ivar session: the caller's own, 8 to 32 bytes, made with ``new_session``.
     :ivar sequence: of the first command; each that follows has one more. It counts the commands of a session, 0 to
         2**64 - 1. Sent again, a command keeps it, though perhaps in another run.
     :ivar acknowledged: the caller has every answer up to this sequence, so they need not be remembered.

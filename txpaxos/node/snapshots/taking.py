@@ -63,7 +63,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Policy:
     """When to take a snapshot.
 
-    :ivar log_bytes: an interval of the log has so many bytes: values, and :data:`SLOT_BYTES` for each slot.
+    :ivar log_bytes: an interval of the log has so many bytes: values, and ``SLOT_BYTES`` for each slot.
     """
 
     log_bytes: int = 32 * 2**20

@@ -216,9 +216,9 @@ class Cluster(Environment):
         """After :meth:`calm`: the leader fails, if the others can do without it. They must go on, and it must find its
         place once that is over.
 
-        :param kind: one of :data:`FAILURES`, drawn from the seed unless given.
+        :param kind: one of ``FAILURES``, drawn from the seed unless given.
         :param seconds: how long it lasts.
-        :raises Violation: if not, or not soon (:data:`~txpaxos.testing.checkers.checker.FAIL_OVER_SECONDS_MAX`).
+        :raises Violation: if not, or not soon (``FAIL_OVER_SECONDS_MAX`` of the checker).
         """
         leader = next(host for host in self.hosts.values() if host.protocol and host.protocol.leader == host.name)
         if sum(host is not leader for host in self.live()) < self.checker.quorum:

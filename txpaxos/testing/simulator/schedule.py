@@ -35,7 +35,7 @@ class Fault:
     """One thing that goes wrong.
 
     :ivar at_seconds: when, from the start of the run.
-    :ivar kind: one of :data:`KINDS`.
+    :ivar kind: one of ``KINDS``.
     :ivar node: whom it befalls.
     :ivar seconds: how long it lasts.
     :ivar seed: of whatever is left to chance in it.
