@@ -49,10 +49,10 @@ class Core:
         self.costs: dict[str, Cost] = {}
         self._is_timed = is_timed
         self._post: deque[tuple[NodeId, NodeId, Message]] = deque()
-        self._now = self.leader.leadership.wake_at
+        self._now = self.leader.election.wake_at
         self._take(self.leader.node, self.leader.tick(self._now))
         self._deliver_all()
-        assert self.leader.leadership.leading, self.leader.status()
+        assert self.leader.election.is_leader, self.leader.status()
         self.costs.clear()
 
     def choose(self, operations: int, value: bytes) -> float:

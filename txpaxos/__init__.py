@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from txpaxos.client import Client
     from txpaxos.cluster import Cluster
-    from txpaxos.core.functional import Timing
+    from txpaxos.core.config import Timing
     from txpaxos.errors import (
         CommandFailed,
         ConfigError,
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "txpaxos.client": ("Client",),
     "txpaxos.cluster": ("Cluster",),
-    "txpaxos.core.functional": ("Timing",),
+    "txpaxos.core.config": ("Timing",),
     "txpaxos.errors": (
         "CommandFailed",
         "ConfigError",

@@ -25,8 +25,7 @@ from txpaxos.application_checks import check_class, check_object
 from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
     AskAnswered,
@@ -38,7 +37,7 @@ from txpaxos.core.ready import (
     LeadershipLost,
     LogRecord,
     PeerMet,
-    ReadFrom,
+    ReadIndexConfirmed,
     Ready,
     Record,
     Status,
@@ -161,7 +160,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._rng, self.submit_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
         self._asks = PendingAsks(self._ask, lambda question: self._subjects.forget(question))
-        self._reads = Reads(self._applier, self.query, self._ask_read_point)
+        self._reads = Reads(self._applier, self.query, self._request_read_index)
         policy, transfer, counters = snapshot_policy or Policy(), transfer_limits or TransferLimits(), self.counters
         self._compaction = Compaction(
             self._clock, self, node, cluster, store, self, self._applier, policy, transfer, counters, self._rng
@@ -278,7 +277,7 @@ class PaxosProtocol(Application, DatagramProtocol):
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this one knows."""
-        return self._replica.leadership.leader_node if self._started else None
+        return self._replica.leader_node if self._started else None
 
     @property
     def liveness_window_seconds(self) -> tuple[float, float]:
@@ -626,7 +625,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         self.log.warn(
             "the disk of node {node} works again: a save took {seconds:.1f} s", node=self.node, seconds=now - since
         )
-        if self._replica.leadership.suspended:
+        if self._replica.is_suspended:
             self._add(self._replica.resume(now))
         self._tell_watchers()
         self._timer.schedule_no_later_than(now)
@@ -643,7 +642,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self._submissions.leading:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
                 self._add(self._replica.propose(value[0], now, urgent=value[1]))
-        elif (leader := self._replica.leadership.leader_node) is not None and leader != self.node:
+        elif (leader := self._replica.leader_node) is not None and leader != self.node:
             while runs := self._submissions.due(now):
                 self._network.send((leader,), Forward(runs))
             self._forward_later(now)
@@ -660,7 +659,7 @@ class PaxosProtocol(Application, DatagramProtocol):
             self._hand_out(chosen)
         for answer in ready.answers:
             match answer:
-                case ReadFrom():
+                case ReadIndexConfirmed():
                     self._reads.read_from(answer.number, answer.slot)
                 case AskAnswered():
                     self._asks.answer(answer)
@@ -670,8 +669,8 @@ class PaxosProtocol(Application, DatagramProtocol):
                     self._become_voter()
                 case Voter():  # pragma: no branch
                     self._start_voting(answer)
-        if ready.behind is not None:
-            self._compaction.fetch_from(ready.behind)
+        if ready.snapshot_source is not None:
+            self._compaction.fetch_from(ready.snapshot_source)
         for fact in ready.leadership:
             self._tell_leadership(fact)
 
@@ -830,9 +829,9 @@ class PaxosProtocol(Application, DatagramProtocol):
         now = self._monotonic()
         self._add(self._subjects.ask(question, subject, value, now))
 
-    def _ask_read_point(self) -> int:
+    def _request_read_index(self) -> int:
         now = self._monotonic()
-        number, ready = self._replica.ask_read_point(now)
+        number, ready = self._replica.request_read_index(now)
         self._add(ready)
         return number
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from txpaxos import __version__
 from txpaxos.application_checks import check_class, described
 from txpaxos.cluster import ALONE, Cluster
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.errors import ConfigError
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol

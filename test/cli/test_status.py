@@ -10,7 +10,7 @@ import pytest
 
 from txpaxos.cli.status import as_json, as_text, command, leader_of, unheard
 from txpaxos.cluster import Address, Cluster, Member
-from txpaxos.core.functional import Role
+from txpaxos.core.election import Role
 
 TRIO = Cluster(
     "trio",

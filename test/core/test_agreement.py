@@ -10,8 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from test.helpers.core_cluster import CoreCluster, Faults
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import NO_OP, Ballot, PrepareLog
 from txpaxos.core.ready import LeadershipAcquired, LeadershipFact
 
@@ -181,7 +180,7 @@ def test_a_steady_leader_is_not_disturbed() -> None:
         ballots = set()
         for _ in range(60):
             cluster.run(1.0)
-            ballots |= {replica.proposer.ballot for replica in cluster.nodes.values() if replica.leadership.leading}
+            ballots |= {replica.proposer.ballot for replica in cluster.nodes.values() if replica.election.is_leader}
         assert len(ballots) == 1
 
 
@@ -192,6 +191,6 @@ def test_duel_ends() -> None:
         cluster.run(0.2)
         for node in cluster.members:
             replica = cluster.nodes[node]
-            replica.leadership._silent_at = cluster.now
+            replica.election._silent_at = cluster.now
             cluster.take(node, replica.tick(cluster.now))
         assert cluster.run(3.0, cluster.leader), seed

@@ -10,7 +10,7 @@ import pytest
 from test.core.test_agreement import check_progress, load
 from test.helpers.core_cluster import Faults
 from test.helpers.snapshot_cluster import SnapshotCluster
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import Fetch, Truncated
 
 LIMITS = Limits(fetch_values=3, ahead_slots=12)
@@ -23,7 +23,7 @@ def trouble(cluster: SnapshotCluster) -> None:
         if rng.random() < 0.3:
             cluster.snapshot(node)
         if rng.random() < 0.5:
-            cluster.ask_read_point(node)
+            cluster.request_read_index(node)
     chance = rng.random()
     if chance < 0.12:
         cluster.cut_off(rng.choice(cluster.members), **rng.choice([{}, {"hears": True}, {"speaks": True}]))
@@ -40,7 +40,7 @@ def run(cluster: SnapshotCluster, turns: int) -> None:
     cluster.heal()
     check_progress(cluster, proposed)
     for node in cluster.members:
-        cluster.ask_read_point(node)
+        cluster.request_read_index(node)
     assert cluster.run(5.0, lambda: not cluster.asked)
 
 
@@ -124,7 +124,7 @@ def test_concurrent_questions_share_rounds() -> None:
     for _ in range(2000):
         cluster.run(0.001)
         for node in cluster.members:
-            cluster.ask_read_point(node)
+            cluster.request_read_index(node)
     answered = cluster.answered - before
     assert answered > 1000
     assert beats < 0.6 * answered

@@ -11,20 +11,21 @@ from test.core import test_practical
 from test.core.test_practical import ABC
 from test.helpers.core_node import sent
 from txpaxos.core import functional, practical
-from txpaxos.core.functional import BACK_OFF_DOUBLINGS_MAX, Duty, Leadership, Role, Timing
+from txpaxos.core.config import Timing
+from txpaxos.core.election import BACK_OFF_DOUBLINGS_MAX, Election, Role, TimerAction
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
     Ballot,
-    Canvass,
     Decided,
     Heartbeat,
     HeartbeatAck,
     Nack,
     NodeId,
     Prepare,
+    PreVote,
+    PreVoteGranted,
     Promise,
-    Support,
 )
 from txpaxos.core.ready import (
     DecreeState,
@@ -48,31 +49,31 @@ class TestTiming:
             assert 0.75 * middle <= min(waits) < max(waits) <= 1.25 * middle
 
 
-class TestLeadership:
-    """``self.leadership`` is that of "a" of three, born at 100 s."""
+class TestElection:
+    """``self.election`` is that of "a" of three, born at 100 s."""
 
     @pytest.fixture(autouse=True)
     def _leadership(self) -> None:
         self.make(3)
 
-    def make(self, members: int, seed: int = 1) -> Leadership:
+    def make(self, members: int, seed: int = 1) -> Election:
         self.proposer = practical.Proposer("a", members)
-        self.leadership = Leadership(self.proposer, "abcde"[:members], Timing(), Random(seed), 100.0)
-        return self.leadership
+        self.election = Election(self.proposer, "abcde"[:members], Timing(), Random(seed), 100.0)
+        return self.election
 
     def campaign(self, now: float) -> Ballot:
-        self.leadership.start_campaign(now)
+        self.election.start_campaign(now)
         return self.proposer.prepare().ballot
 
     def win(self, now: float = 101.0) -> Ballot:
         ballot = self.campaign(now)
         for sender in "abcde"[: self.proposer.quorum]:
             self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert self.leadership.observe_promise(now)
+        assert self.election.observe_promise(now)
         return ballot
 
     def nack(self, sender: NodeId, now: float, ballot: Ballot | None = None) -> None:
-        self.leadership.observe_nack(sender, Nack(ballot or self.proposer.ballot, Ballot(8, "c")), now)
+        self.election.observe_nack(sender, Nack(ballot or self.proposer.ballot, Ballot(8, "c")), now)
 
     def test_follower_waits_for_a_random_window(self) -> None:
         wakes = [self.make(3, seed).wake_at - 100 for seed in range(50)]
@@ -83,182 +84,184 @@ class TestLeadership:
     def test_window_is_drawn_anew(self) -> None:
         windows = set()
         for now in range(100, 110):
-            self.leadership.observe_leader(Ballot(1, "b"), now)
-            windows.add(round(self.leadership.wake_at - now, 6))
+            self.election.observe_leader(Ballot(1, "b"), now)
+            windows.add(round(self.election.wake_at - now, 6))
         assert len(windows) == 10
 
     def test_alone_there_is_nobody_to_wait_for(self) -> None:
-        assert self.make(1).tick(100.0) is Duty.CAMPAIGN, "nor to ask"
+        assert self.make(1).tick(100.0) is TimerAction.START_CAMPAIGN, "nor to ask"
         self.win(100.0)
-        assert self.leadership.tick(200.0) is Duty.HEARTBEAT, "and a quorum of one always hears itself"
+        assert self.election.tick(200.0) is TimerAction.SEND_HEARTBEAT, "and a quorum of one always hears itself"
 
     def test_nothing_is_due_early(self) -> None:
-        assert self.leadership.tick(self.leadership.wake_at - 0.001) is Duty.NOTHING
-        assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+        assert self.election.tick(self.election.wake_at - 0.001) is TimerAction.NOTHING
+        assert self.election.tick(self.election.wake_at) is TimerAction.REQUEST_PRE_VOTES
 
     def test_heartbeats_keep_a_follower_quiet(self) -> None:
         for step in range(50):
             now = 100 + step * HEARTBEAT_SECONDS
-            self.leadership.observe_leader(Ballot(3, "b"), now)
-            assert self.leadership.tick(now) is Duty.NOTHING
-        assert self.leadership.leader_node == "b"
-        assert self.leadership.tick(now + LONGEST) is Duty.CANVASS
-        assert self.leadership.leader_node is None
+            self.election.observe_leader(Ballot(3, "b"), now)
+            assert self.election.tick(now) is TimerAction.NOTHING
+        assert self.election.leader_node == "b"
+        assert self.election.tick(now + LONGEST) is TimerAction.REQUEST_PRE_VOTES
+        assert self.election.leader_node is None
         assert self.campaign(now + LONGEST) > Ballot(3, "b")
 
     def test_leader_that_ended_is_not_waited_for(self) -> None:
         for seed in range(20):
             self.make(3, seed)
-            self.leadership.observe_leader(Ballot(3, "b"), 101.0)
-            self.leadership.observe_end("b", 101.01)
-            assert self.leadership.supports("c", 101.01)
-            assert 101.01 <= self.leadership.wake_at <= 101.035, "soon, but not all in the same moment"
-            assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
+            self.election.observe_leader(Ballot(3, "b"), 101.0)
+            self.election.observe_end("b", 101.01)
+            assert self.election.grants_pre_vote("c", 101.01)
+            assert 101.01 <= self.election.wake_at <= 101.035, "soon, but not all in the same moment"
+            assert self.election.tick(self.election.wake_at) is TimerAction.REQUEST_PRE_VOTES
 
     def test_leader_said_to_have_ended_may_be_heard_again(self) -> None:
-        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
-        self.leadership.observe_end("b", 101.01)
-        self.leadership.observe_leader(Ballot(3, "b"), 101.02)
-        assert not self.leadership.supports("c", 101.03)
-        assert self.leadership.tick(101.02 + SHORTEST - 0.001) is Duty.NOTHING
+        self.election.observe_leader(Ballot(3, "b"), 101.0)
+        self.election.observe_end("b", 101.01)
+        self.election.observe_leader(Ballot(3, "b"), 101.02)
+        assert not self.election.grants_pre_vote("c", 101.03)
+        assert self.election.tick(101.02 + SHORTEST - 0.001) is TimerAction.NOTHING
 
     def test_end_of_another_node_changes_nothing(self) -> None:
-        self.leadership.observe_leader(Ballot(3, "b"), 101.0)
-        wake_at = self.leadership.wake_at
-        self.leadership.observe_end("c", 101.01)
-        assert self.leadership.wake_at == wake_at
-        assert not self.leadership.supports("c", 101.01)
+        self.election.observe_leader(Ballot(3, "b"), 101.0)
+        wake_at = self.election.wake_at
+        self.election.observe_end("c", 101.01)
+        assert self.election.wake_at == wake_at
+        assert not self.election.grants_pre_vote("c", 101.01)
         self.campaign(102.0)
-        self.leadership.observe_end("b", 102.01)
-        assert self.leadership.role is Role.CANDIDATE
+        self.election.observe_end("b", 102.01)
+        assert self.election.role is Role.CANDIDATE
 
     def test_campaign_needs_the_support_of_a_quorum(self) -> None:
         """Its own counts; that of one node counts once, and only for the canvass it answers."""
         self.make(5).tick(101.0)
-        assert self.leadership.role is Role.CANVASSER
-        assert not self.leadership.observe_support("b", self.leadership.canvass)
-        assert not self.leadership.observe_support("b", self.leadership.canvass)
-        assert not self.leadership.observe_support("c", self.leadership.canvass - 1)
-        assert self.leadership.observe_support("d", self.leadership.canvass)
+        assert self.election.role is Role.PRE_CANDIDATE
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
+        assert not self.election.observe_pre_vote_granted("c", self.election.pre_vote_number - 1)
+        assert self.election.observe_pre_vote_granted("d", self.election.pre_vote_number)
 
     def test_canvass_goes_on_until_it_is_answered(self) -> None:
-        """Trap 20: a lost Canvass; and late support for an earlier one counts, since it is still the same one."""
-        self.leadership.tick(101.0)
-        assert self.leadership.tick(101.05) is Duty.NOTHING
-        assert self.leadership.tick(101.1) is Duty.CANVASS
-        assert self.leadership.observe_support("b", 1)
+        """Trap 20: a lost PreVote; and late support for an earlier one counts, since it is still the same one."""
+        self.election.tick(101.0)
+        assert self.election.tick(101.05) is TimerAction.NOTHING
+        assert self.election.tick(101.1) is TimerAction.REQUEST_PRE_VOTES
+        assert self.election.observe_pre_vote_granted("b", 1)
 
     def test_support_for_who_does_not_ask_is_nothing(self) -> None:
-        assert not self.leadership.observe_support("b", self.leadership.canvass)
-        self.leadership.tick(101.0)
-        self.leadership.observe_leader(Ballot(1, "c"), 101.0)
-        assert not self.leadership.observe_support("b", self.leadership.canvass), "it has found a leader meanwhile"
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
+        self.election.tick(101.0)
+        self.election.observe_leader(Ballot(1, "c"), 101.0)
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number), (
+            "it has found a leader meanwhile"
+        )
 
     def test_unanswered_prepare_is_sent_again_for_a_while(self) -> None:
         """Trap 20: a lost Prepare."""
         self.campaign(101.0)
-        assert self.leadership.tick(101.05) is Duty.NOTHING
-        assert self.leadership.tick(101.1) is Duty.PREPARE_AGAIN
-        assert self.leadership.tick(101.2) is Duty.PREPARE_AGAIN
-        assert self.leadership.tick(101.0 + LONGEST) is Duty.NOTHING
-        assert self.leadership.role is Role.FOLLOWER, "and then it waits, and canvasses anew"
-        assert self.leadership.tick(self.leadership.wake_at) is Duty.CANVASS
-        assert self.leadership.canvass == 1
+        assert self.election.tick(101.05) is TimerAction.NOTHING
+        assert self.election.tick(101.1) is TimerAction.RESEND_PREPARE
+        assert self.election.tick(101.2) is TimerAction.RESEND_PREPARE
+        assert self.election.tick(101.0 + LONGEST) is TimerAction.NOTHING
+        assert self.election.role is Role.FOLLOWER, "and then it waits, and canvasses anew"
+        assert self.election.tick(self.election.wake_at) is TimerAction.REQUEST_PRE_VOTES
+        assert self.election.pre_vote_number == 1
 
     def test_winner_sends_heartbeats(self) -> None:
         self.win(101.0)
-        assert self.leadership.leader_node == "a"
-        assert self.leadership.leading
-        assert self.leadership.tick(101.1) is Duty.HEARTBEAT
-        assert self.leadership.sequence == 1
-        assert self.leadership.wake_at == pytest.approx(101.2)
+        assert self.election.leader_node == "a"
+        assert self.election.is_leader
+        assert self.election.tick(101.1) is TimerAction.SEND_HEARTBEAT
+        assert self.election.sequence == 1
+        assert self.election.wake_at == pytest.approx(101.2)
 
     def test_leadership_is_won_once(self) -> None:
         ballot = self.win(101.0)
         self.proposer.receive_promise("c", Promise(ballot, None))
-        assert not self.leadership.observe_promise(101.1)
+        assert not self.election.observe_promise(101.1)
 
     def test_leader_who_hears_no_quorum_steps_down(self) -> None:
         self.win(101.0)
-        self.leadership.observe_follower("b", 101.5)
-        assert self.leadership.tick(101.5 + LONGEST) is Duty.HEARTBEAT
-        assert self.leadership.tick(101.5 + LONGEST + 0.1) is Duty.NOTHING
-        assert not self.leadership.leading
-        assert self.leadership.leader == LOWEST
+        self.election.observe_follower("b", 101.5)
+        assert self.election.tick(101.5 + LONGEST) is TimerAction.SEND_HEARTBEAT
+        assert self.election.tick(101.5 + LONGEST + 0.1) is TimerAction.NOTHING
+        assert not self.election.is_leader
+        assert self.election.leader_ballot == LOWEST
 
     def test_leader_counts_itself_once(self) -> None:
         """Trap 8: its votes for itself are no sign of life from anybody."""
         self.win(101.0)
-        self.leadership.observe_follower("a", 102.0)
-        assert self.leadership.tick(102.0) is Duty.NOTHING
-        assert not self.leadership.leading
+        self.election.observe_follower("a", 102.0)
+        assert self.election.tick(102.0) is TimerAction.NOTHING
+        assert not self.election.is_leader
 
     def test_leader_of_five_needs_two_others(self) -> None:
         self.make(5)
         self.win(101.0)
-        self.leadership.observe_follower("b", 102.0)
-        assert self.leadership.tick(102.0) is Duty.NOTHING
-        assert not self.leadership.leading
+        self.election.observe_follower("b", 102.0)
+        assert self.election.tick(102.0) is TimerAction.NOTHING
+        assert not self.election.is_leader
 
     def test_higher_leader_ends_ones_own(self) -> None:
         ballot = self.win(101.0)
-        self.leadership.changes()
-        self.leadership.observe_leader(Ballot(2, "b"), 101.5)
-        assert self.leadership.changes() == (LeadershipLost(ballot), LeadershipChanged("a", "b"))
-        assert self.leadership.tick(101.55) is Duty.NOTHING
+        self.election.changes()
+        self.election.observe_leader(Ballot(2, "b"), 101.5)
+        assert self.election.changes() == (LeadershipLost(ballot), LeadershipChanged("a", "b"))
+        assert self.election.tick(101.55) is TimerAction.NOTHING
 
     def test_own_messages_are_no_other_leader(self) -> None:
         ballot = self.win(101.0)
-        self.leadership.observe_leader(ballot, 101.1)
-        assert self.leadership.leading
+        self.election.observe_leader(ballot, 101.1)
+        assert self.election.is_leader
 
     def test_belief_does_not_go_back_to_an_older_leader(self) -> None:
         """A follower may still vote for a lower ballot it never promised away; that makes it nobody's follower."""
-        self.leadership.observe_leader(Ballot(3, "c"), 101.0)
-        self.leadership.observe_leader(Ballot(2, "b"), 101.1)
-        assert self.leadership.leader == Ballot(3, "c")
+        self.election.observe_leader(Ballot(3, "c"), 101.0)
+        self.election.observe_leader(Ballot(2, "b"), 101.1)
+        assert self.election.leader_ballot == Ballot(3, "c")
 
     def test_candidate_gives_way_to_a_higher_one(self) -> None:
         ballot = self.campaign(101.0)
-        self.leadership.observe_candidate(Ballot(1, "b"), 101.0)
-        assert self.leadership.role is Role.FOLLOWER
-        assert self.leadership.wake_at >= 101.0 + SHORTEST
+        self.election.observe_candidate(Ballot(1, "b"), 101.0)
+        assert self.election.role is Role.FOLLOWER
+        assert self.election.wake_at >= 101.0 + SHORTEST
         for sender in "abc":
             self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert not self.leadership.observe_promise(101.0), "late promises of the ballot it gave up do not count"
+        assert not self.election.observe_promise(101.0), "late promises of the ballot it gave up do not count"
         assert self.campaign(102.0) == Ballot(2, "a")
 
     def test_own_candidature_does_not_stop_itself(self) -> None:
         ballot = self.campaign(101.0)
-        self.leadership.observe_candidate(ballot, 101.0)
-        assert self.leadership.role is Role.CANDIDATE
+        self.election.observe_candidate(ballot, 101.0)
+        assert self.election.role is Role.CANDIDATE
 
     def test_candidate_does_not_depose_a_leader(self) -> None:
         """Only who wins does; the leader's own quorum may be a different one."""
         self.win(101.0)
-        self.leadership.observe_candidate(Ballot(2, "b"), 101.0)
-        assert self.leadership.leading
+        self.election.observe_candidate(Ballot(2, "b"), 101.0)
+        assert self.election.is_leader
 
     def test_follower_gives_a_candidate_time(self) -> None:
-        due = self.leadership.wake_at
-        self.leadership.observe_candidate(Ballot(1, "b"), due)
-        assert self.leadership.tick(due) is Duty.NOTHING
+        due = self.election.wake_at
+        self.election.observe_candidate(Ballot(1, "b"), due)
+        assert self.election.tick(due) is TimerAction.NOTHING
 
     def test_candidate_refused_by_some_may_still_win(self) -> None:
         ballot = self.campaign(101.0)
         self.nack("c", 101.0)
         for sender in "ab":
             self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert self.leadership.observe_promise(101.0)
+        assert self.election.observe_promise(101.0)
 
     def test_candidate_refused_by_too_many_gives_up_and_tries_higher(self) -> None:
         ballot = self.campaign(101.0)
         self.nack("b", 101.0)
         self.nack("b", 101.0)
-        assert self.leadership.role.value == "candidate", "a doubled refusal counts once"
+        assert self.election.role.value == "candidate", "a doubled refusal counts once"
         self.nack("c", 101.0)
-        assert self.leadership.role.value == "follower"
-        assert self.leadership.wake_at >= 101.0 + HEARTBEAT_SECONDS
+        assert self.election.role.value == "follower"
+        assert self.election.wake_at >= 101.0 + HEARTBEAT_SECONDS
         assert self.campaign(102.0) == Ballot(9, "a") > ballot
 
     def test_leader_refused_by_some_runs_again_if_a_quorum_is_with_it(self) -> None:
@@ -266,39 +269,39 @@ class TestLeadership:
         follow another leader, who would be refused by some in its turn, and so on for ever."""
         self.make(5)
         self.win(101.0)
-        assert not self.leadership.observe_support("b", self.leadership.canvass)
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
         self.nack("c", 101.05)
-        assert self.leadership.tick(101.1) is Duty.HEARTBEAT
-        assert self.leadership.is_refused
-        assert self.leadership.leading, "it goes on meanwhile"
-        assert not self.leadership.observe_support("b", self.leadership.canvass)
-        assert self.leadership.observe_support("d", self.leadership.canvass)
+        assert self.election.tick(101.1) is TimerAction.SEND_HEARTBEAT
+        assert self.election.is_refused
+        assert self.election.is_leader, "it goes on meanwhile"
+        assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
+        assert self.election.observe_pre_vote_granted("d", self.election.pre_vote_number)
         assert self.campaign(101.1) == Ballot(9, "a")
 
     def test_leader_refused_by_too_many_steps_down(self) -> None:
         ballot = self.win(101.0)
-        self.leadership.changes()
+        self.election.changes()
         self.nack("b", 101.1)
-        assert self.leadership.leading
+        assert self.election.is_leader
         self.nack("c", 101.1)
-        assert self.leadership.changes() == (LeadershipLost(ballot), LeadershipChanged("a", None))
+        assert self.election.changes() == (LeadershipLost(ballot), LeadershipChanged("a", None))
 
     def test_refusal_of_an_older_ballot_changes_nothing(self) -> None:
         old = self.campaign(101.0)
         self.campaign(101.2)
-        due = self.leadership.wake_at
+        due = self.election.wake_at
         self.nack("b", 101.2, old)
-        assert self.leadership.wake_at == due
+        assert self.election.wake_at == due
 
     def test_late_refusals_do_not_shake_a_follower(self) -> None:
         """The ballot it gave up is over: who refuses it now says nothing about the leader it has found."""
         ballot = self.campaign(101.0)
-        self.leadership.observe_leader(Ballot(2, "b"), 101.1)
-        due = self.leadership.wake_at
+        self.election.observe_leader(Ballot(2, "b"), 101.1)
+        due = self.election.wake_at
         self.nack("b", 101.1, ballot)
         self.nack("c", 101.1, ballot)
-        assert self.leadership.leader == Ballot(2, "b")
-        assert self.leadership.wake_at == due
+        assert self.election.leader_ballot == Ballot(2, "b")
+        assert self.election.wake_at == due
 
     def test_every_failure_is_counted_once(self) -> None:
         """Of five, three refusals lose the ballot; the fourth must not put the next try off further."""
@@ -306,9 +309,9 @@ class TestLeadership:
         self.campaign(101.0)
         for sender in "bcd":
             self.nack(sender, 101.0)
-        due = self.leadership.wake_at
+        due = self.election.wake_at
         self.nack("e", 101.0)
-        assert self.leadership.wake_at == due
+        assert self.election.wake_at == due
 
     def test_back_off_grows_to_a_limit(self) -> None:
         """Trap 20: duels end, since who draws the shorter wait gets through."""
@@ -321,7 +324,7 @@ class TestLeadership:
                     self.campaign(101.0)
                     self.nack("b", 101.0)
                     self.nack("c", 101.0)
-                waits.append(self.leadership.wake_at - 101.0)
+                waits.append(self.election.wake_at - 101.0)
             assert min(waits) >= HEARTBEAT_SECONDS
             longest.append(max(waits))
         assert longest[0] <= SHORTEST * 2
@@ -330,19 +333,19 @@ class TestLeadership:
         assert longest[-1] > SHORTEST * 2 ** (BACK_OFF_DOUBLINGS_MAX - 1)
 
     def test_changes_are_told_once(self) -> None:
-        assert self.leadership.changes() == ()
-        self.leadership.observe_leader(Ballot(1, "b"), 101.0)
-        assert self.leadership.changes() == (LeadershipChanged(None, "b"),)
-        assert self.leadership.changes() == ()
+        assert self.election.changes() == ()
+        self.election.observe_leader(Ballot(1, "b"), 101.0)
+        assert self.election.changes() == (LeadershipChanged(None, "b"),)
+        assert self.election.changes() == ()
         ballot = self.win(102.0)
-        assert self.leadership.changes() == (LeadershipAcquired(ballot), LeadershipChanged("b", "a"))
-        assert self.leadership.changes() == ()
+        assert self.election.changes() == (LeadershipAcquired(ballot), LeadershipChanged("b", "a"))
+        assert self.election.changes() == ()
 
     def test_lost_and_won_again_tells_both(self) -> None:
         first = self.win(101.0)
-        self.leadership.changes()
+        self.election.changes()
         second = self.win(103.0)
-        assert self.leadership.changes() == (LeadershipLost(first), LeadershipAcquired(second))
+        assert self.election.changes() == (LeadershipLost(first), LeadershipAcquired(second))
 
 
 class TestNode(test_practical.TestNode):
@@ -358,14 +361,14 @@ class TestNode(test_practical.TestNode):
         return node.decree
 
     def wake(self, node: Any) -> Ready:
-        self.now = max(self.now, node.leadership.wake_at)
+        self.now = max(self.now, node.election.wake_at)
         ready: Ready = node.tick(self.now)
         return ready
 
     def prepare(self, node: Any) -> Ready:
         """The node loses patience, and "b" supports it."""
-        (canvass,) = sent(self.wake(node), Canvass)
-        return self.receive(node, "b", Support(canvass.sequence))
+        (canvass,) = sent(self.wake(node), PreVote)
+        return self.receive(node, "b", PreVoteGranted(canvass.sequence))
 
     def receive(self, node: Any, sender: NodeId, message: Any) -> Ready:
         ready: Ready = node.receive(sender, message, self.now)
@@ -375,47 +378,51 @@ class TestNode(test_practical.TestNode):
         node = self.make()
         ready = node.tick(self.now)
         assert (ready.save, ready.send) == ((), ())
-        assert ready.wake_at == node.leadership.wake_at > self.now
+        assert ready.wake_at == node.election.wake_at > self.now
 
     def test_lost_canvass_and_prepare_are_sent_again(self) -> None:
         """Trap 20."""
         node = self.make()
-        assert self.wake(node).send == self.wake(node).send == (Envelope(("b", "c"), Canvass(1)),)
-        ready = self.receive(node, "b", Support(1))
+        assert self.wake(node).send == self.wake(node).send == (Envelope(("b", "c"), PreVote(1)),)
+        ready = self.receive(node, "b", PreVoteGranted(1))
         assert ready.send == self.wake(node).send == (Envelope(ABC, Prepare(Ballot(1, "a"))),)
 
     def test_support_that_comes_late_is_nothing(self) -> None:
         node = self.make()
-        assert self.receive(node, "b", Support(0)).send == ()
+        assert self.receive(node, "b", PreVoteGranted(0)).send == ()
 
     def test_supports_who_canvasses_unless_it_hears_a_leader(self) -> None:
         """So a node that alone has lost the leader disturbs nobody."""
         node = self.make()
-        assert self.receive(node, "b", Canvass(7)).send == (Envelope(("b",), Support(7)),), "who starts knows of none"
+        assert self.receive(node, "b", PreVote(7)).send == (Envelope(("b",), PreVoteGranted(7)),), (
+            "who starts knows of none"
+        )
         self.receive(node, "c", Heartbeat(Ballot(1, "c")))
         self.now += SHORTEST - 0.01
-        assert self.receive(node, "b", Canvass(8)).send == ()
-        assert self.receive(node, "c", Canvass(8)).send == (Envelope(("c",), Support(8)),), "unless that leader asks"
+        assert self.receive(node, "b", PreVote(8)).send == ()
+        assert self.receive(node, "c", PreVote(8)).send == (Envelope(("c",), PreVoteGranted(8)),), (
+            "unless that leader asks"
+        )
         self.now += 0.02
-        assert self.receive(node, "b", Canvass(8)).send == (Envelope(("b",), Support(8)),)
+        assert self.receive(node, "b", PreVote(8)).send == (Envelope(("b",), PreVoteGranted(8)),)
 
     def test_strangers_neither_lead_nor_support_nor_refuse(self) -> None:
         """Trap 8."""
         node = self.make()
         ready = self.receive(node, "x", Heartbeat(Ballot(9, "x")))
         assert (ready.send, ready.leadership) == ((), ())
-        assert self.receive(node, "x", Canvass(1)).send == ()
-        (canvass,) = sent(self.wake(node), Canvass)
-        assert self.receive(node, "x", Support(canvass.sequence)).send == ()
+        assert self.receive(node, "x", PreVote(1)).send == ()
+        (canvass,) = sent(self.wake(node), PreVote)
+        assert self.receive(node, "x", PreVoteGranted(canvass.sequence)).send == ()
         ballot, _ = self.lead(node)
         for stranger in ("x", "y"):
             self.receive(node, stranger, Nack(ballot, Ballot(9, "x")))
-        assert node.leadership.leading
+        assert node.election.is_leader
 
     def test_leader_supports_nobody_else(self) -> None:
         node = self.make()
         self.lead(node)
-        assert self.receive(node, "c", Canvass(1)).send == ()
+        assert self.receive(node, "c", PreVote(1)).send == ()
 
     def test_leader_says_so_at_once(self) -> None:
         node = self.make()
@@ -444,8 +451,8 @@ class TestNode(test_practical.TestNode):
         self.receive(node, "c", Nack(ballot, Ballot(4, "c")))
         ready = self.wake(node)
         assert sent(ready, Heartbeat) == [Heartbeat(ballot, 0, 1)]
-        (canvass,) = sent(ready, Canvass)
-        assert sent(self.receive(node, "b", Support(canvass.sequence)), Prepare) == [Prepare(Ballot(5, "a"))]
+        (canvass,) = sent(ready, PreVote)
+        assert sent(self.receive(node, "b", PreVoteGranted(canvass.sequence)), Prepare) == [Prepare(Ballot(5, "a"))]
 
     def test_follower_answers_a_heartbeat(self) -> None:
         node = self.make()
@@ -478,7 +485,7 @@ class TestNode(test_practical.TestNode):
     def test_accept_makes_a_follower_and_prepare_a_patient_one(self) -> None:
         node = self.make()
         assert self.receive(node, "b", Accept(Ballot(1, "b"), b"v")).leadership == (LeadershipChanged(None, "b"),)
-        self.now = node.leadership.wake_at
+        self.now = node.election.wake_at
         wake_at = self.receive(node, "c", Prepare(Ballot(2, "c"))).wake_at
         assert wake_at is not None
         assert wake_at >= self.now + SHORTEST

@@ -8,7 +8,7 @@ import pytest
 
 from test.helpers.core_cluster import Cluster, Faults
 from txpaxos.core import functional
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import (
     NodeId,
 )

@@ -114,19 +114,19 @@ class TestLearner:
         log = Log()
         log.accept(ONE, 1, b"never chosen")
         log.accept(TWO, 2, b"v")
-        log.vouch(TWO, 2)
+        log.mark_chosen_by_ballot(TWO, 2)
         assert log.advance() == []
         log.learn(1, b"w")
-        log.vouch(TWO, 2)
+        log.mark_chosen_by_ballot(TWO, 2)
         assert log.advance() == [Chosen(1, b"w"), Chosen(2, b"v")]
 
     def test_vouching_goes_no_further_than_was_said(self) -> None:
         log = Log()
         for slot in (1, 2, 3):
             log.accept(ONE, slot, b"%d" % slot)
-        log.vouch(ONE, 2)
+        log.mark_chosen_by_ballot(ONE, 2)
         assert log.advance() == [Chosen(1, b"1"), Chosen(2, b"2")]
-        log.vouch(ONE, 1)
+        log.mark_chosen_by_ballot(ONE, 1)
         assert log.advance() == []
 
     def test_vouching_passes_over_what_was_learned_otherwise(self) -> None:
@@ -134,7 +134,7 @@ class TestLearner:
         log.learn(2, b"told")
         log.accept(ONE, 1, b"1")
         log.accept(ONE, 3, b"3")
-        log.vouch(ONE, 3)
+        log.mark_chosen_by_ballot(ONE, 3)
         assert [item.value for item in log.advance()] == [b"1", b"told", b"3"]
 
     def test_values_within_limits(self) -> None:
@@ -248,7 +248,7 @@ class TestSnapshots:
         assert log.values_from(6) == log.values_from(1) == []
         assert log.votes_from(1) == (Vote(6, ONE, b"6"),)
         assert log.promised == ONE
-        log.vouch(ONE, 6)
+        log.mark_chosen_by_ballot(ONE, 6)
         assert log.advance() == [Chosen(6, b"6"), Chosen(7, b"7")]
         with pytest.raises(AssertionError):
             log.install(7)
@@ -293,7 +293,7 @@ class TestSnapshots:
         """It had learned all that, from its own votes or otherwise, when it took it."""
         live = Log()
         saved: list[LogRecord | None] = [live.accept(ONE, slot, b"%d" % slot) for slot in (1, 2, 3)]
-        live.vouch(ONE, 3)
+        live.mark_chosen_by_ballot(ONE, 3)
         live.advance()
         saved += [Checkpoint(3), *live.checkpoint(3)]
         log = Log.recover([record for record in saved if record is not None])

@@ -12,8 +12,8 @@ import pytest
 
 from test.helpers.core_cluster import CoreCluster, Faults, Post
 from txpaxos.core import practical
+from txpaxos.core.config import Limits
 from txpaxos.core.essential import Acceptor, Learner, Proposer
-from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -289,8 +289,8 @@ class TestSection24Progress:
         post = Post()
         post.lead("a", "a", "b")
         post.lead("c", "b", "c")
-        assert post.nodes["a"].leadership.leading
-        assert post.nodes["c"].leadership.leading
+        assert post.nodes["a"].election.is_leader
+        assert post.nodes["c"].election.is_leader
         post.propose("a", b"v")
         post.propose("c", b"w")
         for node in ("a", "c"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.testing.simulator.cluster import Cluster
 
 SEEDS = int(os.environ.get("TXPAXOS_CONNECTIVITY_SEEDS", "3"))

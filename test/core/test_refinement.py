@@ -14,7 +14,7 @@ import pytest
 
 from test.helpers.core_cluster import CoreCluster, Faults
 from txpaxos.core import essential
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -101,7 +101,7 @@ class ShadowedCluster(CoreCluster):
         if isinstance(message, PromiseLog) and message.ballot == replica.proposer.ballot:
             if message.ballot not in self.known:
                 self.heard[message.ballot][sender] = message
-            if replica.leadership.leading:
+            if replica.election.is_leader:
                 self.known.setdefault(message.ballot, replica.log.chosen_through)
 
     def check_proposal(self, message: AcceptSlot) -> None:

@@ -12,15 +12,13 @@ from random import Random
 import pytest
 
 from test.helpers.core_node import campaign, elect, sent, settle
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
@@ -28,9 +26,10 @@ from txpaxos.core.messages import (
     Nack,
     NodeId,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     PromiseLog,
     Slot,
-    Support,
     Vote,
 )
 from txpaxos.core.ready import (
@@ -54,18 +53,18 @@ def make(
     members: str = "abc",
     saved: Iterable[LogRecord] = (),
     limits: Limits | None = None,
-    notice_seconds: float = 0.0,
+    commit_notification_seconds: float = 0.0,
 ) -> Replica:
     """A node that has just started, at 0 s."""
-    timing = Timing(notice_seconds=notice_seconds)
+    timing = Timing(commit_notification_seconds=commit_notification_seconds)
     return Replica(node, tuple(members), Random(1), 0.0, saved, timing, limits)
 
 
 def leader(
-    *reports: PromiseLog, members: str = "abc", limits: Limits | None = None, notice_seconds: float = 0.0
+    *reports: PromiseLog, members: str = "abc", limits: Limits | None = None, commit_notification_seconds: float = 0.0
 ) -> Replica:
     """Node "a", elected at 1 s; its first own slots are still open."""
-    replica = make("a", members, limits=limits, notice_seconds=notice_seconds)
+    replica = make("a", members, limits=limits, commit_notification_seconds=commit_notification_seconds)
     elect(replica, 1.0, *reports)
     return replica
 
@@ -89,16 +88,16 @@ class TestCampaign:
         """Nothing is saved for it, and no ballot raised, until a quorum has lost its leader, too."""
         replica = make("a")
         ready = replica.tick(1.0)
-        assert (ready.save, ready.send) == ((), (Envelope(("b", "c"), Canvass(1)),))
-        assert replica.tick(replica.leadership.wake_at).send == ready.send
-        assert replica.receive("c", Support(0), 1.0).send == ()
-        assert sent(replica.receive("c", Support(1), 1.0), PrepareLog)
+        assert (ready.save, ready.send) == ((), (Envelope(("b", "c"), PreVote(1)),))
+        assert replica.tick(replica.election.wake_at).send == ready.send
+        assert replica.receive("c", PreVoteGranted(0), 1.0).send == ()
+        assert sent(replica.receive("c", PreVoteGranted(1), 1.0), PrepareLog)
 
     def test_supports_who_canvasses_unless_it_hears_a_leader(self) -> None:
         replica = make()
-        assert replica.receive("a", Canvass(4), 0.0).send == (Envelope(("a",), Support(4)),)
+        assert replica.receive("a", PreVote(4), 0.0).send == (Envelope(("a",), PreVoteGranted(4)),)
         replica.receive("c", Heartbeat(THREE), 1.0)
-        assert replica.receive("a", Canvass(5), 1.1).send == ()
+        assert replica.receive("a", PreVote(5), 1.1).send == ()
 
     def test_saves_its_ballot_before_it_is_used(self) -> None:
         """Trap 5."""
@@ -114,7 +113,7 @@ class TestCampaign:
     def test_nothing_happens_early(self) -> None:
         replica = make("a")
         ready = replica.tick(0.0)
-        assert (ready.save, ready.send, ready.wake_at) == ((), (), replica.leadership.wake_at)
+        assert (ready.save, ready.send, ready.wake_at) == ((), (), replica.election.wake_at)
 
     def test_asks_from_its_first_unchosen_slot(self) -> None:
         ready = campaign(make("a", saved=(Learned(1, (b"x", b"y")),)), 1.0)
@@ -124,7 +123,7 @@ class TestCampaign:
         """Trap 20: a lost Prepare."""
         replica = make("a")
         settle(replica, campaign(replica, 1.0), 1.0)
-        ready = replica.tick(replica.leadership.wake_at)
+        ready = replica.tick(replica.election.wake_at)
         assert ready.send == (Envelope(("b", "c"), PrepareLog(Ballot(1, "a"), 1)),)
 
     def test_doubled_promise_counts_once(self) -> None:
@@ -133,7 +132,7 @@ class TestCampaign:
         campaign(replica, 1.0)
         for _ in range(3):
             replica.receive("b", PromiseLog(Ballot(1, "a"), 1), 1.0)
-        assert not replica.leadership.leading
+        assert not replica.election.is_leader
 
     def test_promise_of_another_ballot_does_not_count(self) -> None:
         """Traps 4 and 8: what an older ballot won is worth nothing to this one."""
@@ -145,10 +144,10 @@ class TestCampaign:
         settle(replica, campaign(replica, 5.0), 5.0)
         for ballot in (Ballot(1, "a"), Ballot(9, "b")):
             replica.receive("c", PromiseLog(ballot, 1), 5.0)
-        assert not replica.leadership.leading
+        assert not replica.election.is_leader
         assert replica.dropped["promise of another ballot"] == 2
         replica.receive("c", PromiseLog(Ballot(4, "a"), 1), 5.0)
-        assert replica.leadership.leading
+        assert replica.election.is_leader
 
     def test_gives_way_to_a_higher_candidate(self) -> None:
         replica = make("a")
@@ -269,14 +268,14 @@ class TestAccepting:
         assert replica.dropped["accept too far ahead"] == 1
 
     @pytest.mark.parametrize(
-        ("members", "voter", "unhurried"),
+        ("members", "voter", "may_defer"),
         [("abc", "a", True), ("abc", "b", False), ("ab", "a", False), ("a", "a", False)],
     )
     def test_a_leader_hurries_with_its_own_vote_only_if_it_must(
-        self, members: str, voter: str, unhurried: bool
+        self, members: str, voter: str, may_defer: bool
     ) -> None:
         replica = Replica(voter, members, Random(1), 0.0)
-        assert replica.receive("a", AcceptSlot(Ballot(1, "a"), 1, b"x", 0), 0.0).unhurried is unhurried
+        assert replica.receive("a", AcceptSlot(Ballot(1, "a"), 1, b"x", 0), 0.0).may_defer is may_defer
 
     def test_lower_accept_for_a_slot_chosen_otherwise_is_not_voted_for(self) -> None:
         """It is no broken invariant: who was told the chosen value need not have promised the ballot that chose it, and
@@ -348,7 +347,7 @@ class TestCounting:
 
     def test_followers_hear_soon_when_nothing_is_open(self) -> None:
         """Most likely the next value is about to come, and tells them."""
-        replica = leader(notice_seconds=0.002)
+        replica = leader(commit_notification_seconds=0.002)
         ready = vote(replica, 1, "a", "b")
         assert sent(ready, Heartbeat) == []
         assert ready.wake_at == 1.002
@@ -357,14 +356,14 @@ class TestCounting:
         assert sent(replica.tick(1.003), Heartbeat) == []
 
     def test_the_next_value_tells_them_what_was_chosen(self) -> None:
-        replica = leader(notice_seconds=0.002)
+        replica = leader(commit_notification_seconds=0.002)
         vote(replica, 1, "a", "b")
         (accept,) = sent(replica.propose(b"x", 1.001), AcceptSlot)
         assert accept.chosen_through == 1
         assert sent(replica.tick(1.01), Heartbeat) == []
 
     def test_followers_that_wait_hear_at_once(self) -> None:
-        replica = leader(notice_seconds=0.002)
+        replica = leader(commit_notification_seconds=0.002)
         vote(replica, 1, "a", "b")
         for value in (b"x", b"y"):
             settle(replica, replica.propose(value, 1.0, urgent=value == b"x"), 1.0)
@@ -376,7 +375,7 @@ class TestCounting:
         assert sent(vote(replica, 4, "b", now=1.1), Heartbeat) == [Heartbeat(Ballot(1, "a"), 4)]
 
     def test_one_that_leads_no_longer_tells_nothing(self) -> None:
-        replica = leader(notice_seconds=0.002)
+        replica = leader(commit_notification_seconds=0.002)
         vote(replica, 1, "a", "b")
         replica.receive("c", Heartbeat(Ballot(2, "c")), 1.001)
         assert sent(replica.tick(1.01), Heartbeat) == []

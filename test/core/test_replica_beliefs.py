@@ -8,8 +8,8 @@ import pytest
 
 from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from test.helpers.core_node import campaign, sent, settle
+from txpaxos.core.config import Limits
 from txpaxos.core.guards import ROUND_MAX, ROUNDS_AHEAD_MAX
-from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
@@ -167,6 +167,6 @@ def test_an_answer_asked_for_twice_deposes_no_leader() -> None:
     vote(replica, 3, "b", "c")
     ready = replica.receive("b", ChosenValues(1, (b"", b"2", b"3"), 3), 1.0)
     assert told(ready) == [(2, b"2"), (3, b"3")]
-    assert replica.leadership.leading
+    assert replica.election.is_leader
     replica.receive("b", ChosenValues(4, (b"not mine",), 4), 1.0)
-    assert not replica.leadership.leading
+    assert not replica.election.is_leader

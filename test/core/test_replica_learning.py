@@ -10,8 +10,7 @@ import pytest
 from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from test.helpers.core_cluster import CoreCluster, Post
 from test.helpers.core_node import campaign, elect, sent, settle
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -19,7 +18,6 @@ from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
@@ -28,8 +26,9 @@ from txpaxos.core.messages import (
     Nack,
     NodeId,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     Slot,
-    Support,
 )
 from txpaxos.core.ready import (
     Chosen,
@@ -62,9 +61,9 @@ class TestLosingLeadership:
         replica.receive("c", Nack(Ballot(1, "a"), THREE), 1.05)
         ready = replica.tick(1.1)
         assert sent(ready, Heartbeat)
-        (canvass,) = sent(ready, Canvass)
-        assert replica.leadership.leading
-        ready = replica.receive("b", Support(canvass.sequence), 1.1)
+        (canvass,) = sent(ready, PreVote)
+        assert replica.election.is_leader
+        ready = replica.receive("b", PreVoteGranted(canvass.sequence), 1.1)
         assert sent(ready, PrepareLog) == [PrepareLog(Ballot(4, "a"), 1)]
         assert LeadershipLost(Ballot(1, "a")) in ready.leadership
         assert replica.status().open_slots == 0, "they come back with the promises"
@@ -194,7 +193,7 @@ class TestFetching:
         assert ready.save == (Learned(1, (b"x", b"y", b"z")),)
         assert told(ready) == [(1, b"x"), (2, b"y"), (3, b"z")]
         assert ready.send == ()
-        assert ready.wake_at == replica.leadership.wake_at
+        assert ready.wake_at == replica.election.wake_at
 
     def test_asks_for_nothing_that_came_by_itself(self) -> None:
         replica, due = behind()
@@ -288,7 +287,7 @@ def test_status() -> None:
     status = replica.status()
     assert (status.node, status.role, status.leader, status.promised) == ("a", "follower", None, LOWEST)
     replica.tick(1.0)
-    assert replica.status().role == "canvasser"
+    assert replica.status().role == "pre-candidate"
     campaign(replica, 1.0)
     assert replica.status().role == "candidate"
     elect(replica := make("a"), 1.0)

@@ -9,19 +9,19 @@ import pytest
 from test.core.test_replica import ONE, THREE, TWO, leader, make, vote
 from test.helpers.core_cluster import Post
 from test.helpers.core_node import elect, sent, settle
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import (
     LOWEST,
     AcceptSlot,
-    AskReadPoint,
     Heartbeat,
     HeartbeatAck,
     NodeId,
     PromiseLog,
-    ReadPoint,
+    ReadIndexReply,
+    ReadIndexRequest,
 )
-from txpaxos.core.read_index import ReadAsker, ReadPoints
-from txpaxos.core.ready import Envelope, ReadFrom, Ready
+from txpaxos.core.read_index import ReadIndexClient, ReadIndexServer
+from txpaxos.core.ready import Envelope, ReadIndexConfirmed, Ready
 from txpaxos.core.replica import Replica
 
 
@@ -33,7 +33,7 @@ def leading() -> Replica:
 
 
 def ask(replica: Replica, sender: NodeId, number: int, now: float = 1.0) -> Ready:
-    return replica.receive(sender, AskReadPoint(number), now)
+    return replica.receive(sender, ReadIndexRequest(number), now)
 
 
 def beats(ready: Ready) -> list[int]:
@@ -45,8 +45,10 @@ def ack(replica: Replica, sender: NodeId, sequence: int, now: float = 1.0) -> Re
     return replica.receive(sender, HeartbeatAck(replica.proposer.ballot, 1, sequence), now)
 
 
-def answers(ready: Ready) -> list[tuple[NodeId, ReadPoint]]:
-    return [(envelope.to[0], envelope.message) for envelope in ready.send if isinstance(envelope.message, ReadPoint)]
+def answers(ready: Ready) -> list[tuple[NodeId, ReadIndexReply]]:
+    return [
+        (envelope.to[0], envelope.message) for envelope in ready.send if isinstance(envelope.message, ReadIndexReply)
+    ]
 
 
 class TestLeader:
@@ -56,7 +58,7 @@ class TestLeader:
         assert ready.send == (Envelope(("b", "c"), Heartbeat(ONE, 1, 1)),)
         assert ready.save == ()
         ready = ack(replica, "c", 1)
-        assert ready.send == (Envelope(("b",), ReadPoint(7, 1)),)
+        assert ready.send == (Envelope(("b",), ReadIndexReply(7, 1)),)
         assert answers(ack(replica, "b", 1)) == []
 
     def test_an_answer_to_an_earlier_heartbeat_says_nothing(self) -> None:
@@ -66,7 +68,7 @@ class TestLeader:
         assert beats(ask(replica, "b", 7, 1.2)) == [2]
         for sender in ("b", "c", "b"):
             assert ack(replica, sender, 1, 1.2).send == ()
-        assert answers(ack(replica, "c", 2, 1.2)) == [("b", ReadPoint(7, 1))]
+        assert answers(ack(replica, "c", 2, 1.2)) == [("b", ReadIndexReply(7, 1))]
 
     def test_a_quorum_is_a_majority(self) -> None:
         replica = leader(PromiseLog(LOWEST, 1), PromiseLog(LOWEST, 1), members="abcde")
@@ -74,24 +76,24 @@ class TestLeader:
         ask(replica, "d", 7)
         assert ack(replica, "b", 1).send == ()
         assert ack(replica, "b", 1).send == (), "twice the same is one"
-        assert answers(ack(replica, "e", 1)) == [("d", ReadPoint(7, 1))]
+        assert answers(ack(replica, "e", 1)) == [("d", ReadIndexReply(7, 1))]
 
     def test_questions_that_come_together_share_a_round(self) -> None:
         replica = leading()
         assert beats(ask(replica, "a", 1)) == [1]
         assert [beats(ask(replica, node, 5)) for node in "bc"] == [[], []], "one round at a time"
         ready = ack(replica, "b", 1)
-        assert answers(ready) == [("a", ReadPoint(1, 1))]
+        assert answers(ready) == [("a", ReadIndexReply(1, 1))]
         assert beats(ready) == [2]
         ready = ack(replica, "b", 2)
-        assert sorted(answers(ready)) == [("b", ReadPoint(5, 1)), ("c", ReadPoint(5, 1))]
+        assert sorted(answers(ready)) == [("b", ReadIndexReply(5, 1)), ("c", ReadIndexReply(5, 1))]
         assert beats(ready) == []
 
     def test_the_next_heartbeat_makes_up_for_a_lost_round(self) -> None:
         replica = leading()
         ask(replica, "b", 7)
         assert beats(replica.tick(1.2)) == [2]
-        assert answers(ack(replica, "c", 2, 1.2)) == [("b", ReadPoint(7, 1))]
+        assert answers(ack(replica, "c", 2, 1.2)) == [("b", ReadIndexReply(7, 1))]
         assert beats(ask(replica, "b", 8, 1.2)) == [3], "and nothing is in the way of the next"
 
     def test_of_one_asker_the_newest_question_counts(self) -> None:
@@ -100,7 +102,7 @@ class TestLeader:
         ask(replica, "b", 7)
         ask(replica, "b", 8)
         assert answers(ack(replica, "c", 1)) == []
-        assert answers(ack(replica, "c", 2)) == [("b", ReadPoint(8, 1))]
+        assert answers(ack(replica, "c", 2)) == [("b", ReadIndexReply(8, 1))]
 
     def test_a_question_asked_again_is_not_put_off(self) -> None:
         """It was doubled, or the answer took long: on a slow line every answer would come too late."""
@@ -108,7 +110,7 @@ class TestLeader:
         ask(replica, "b", 7)
         assert beats(ask(replica, "b", 7)) == []
         ready = ack(replica, "c", 1)
-        assert answers(ready) == [("b", ReadPoint(7, 1))]
+        assert answers(ready) == [("b", ReadIndexReply(7, 1))]
         assert beats(ready) == []
 
     def test_what_is_chosen_after_the_question_is_not_waited_for(self) -> None:
@@ -116,9 +118,9 @@ class TestLeader:
         ask(replica, "b", 7)
         replica.propose(b"v", 1.0)
         vote(replica, 2, "a", "b")
-        assert answers(ack(replica, "c", 1)) == [("b", ReadPoint(7, 1))]
+        assert answers(ack(replica, "c", 1)) == [("b", ReadIndexReply(7, 1))]
         ask(replica, "b", 8)
-        assert answers(ack(replica, "c", 2)) == [("b", ReadPoint(8, 2))]
+        assert answers(ack(replica, "c", 2)) == [("b", ReadIndexReply(8, 2))]
 
     def test_no_answer_before_an_entry_of_its_own_is_chosen(self) -> None:
         """What others had chosen and acknowledged before, it may not all know to be chosen."""
@@ -143,15 +145,15 @@ class TestLeader:
         elect(replica, 3.0)
         vote(replica, 2, "a", "b")
         ballot = replica.proposer.ballot
-        assert answers(replica.receive("b", HeartbeatAck(ballot, 1, replica.leadership.sequence), 3.0)) == []
-        assert beats(ask(replica, "b", 8, 3.0)) == [replica.leadership.sequence]
+        assert answers(replica.receive("b", HeartbeatAck(ballot, 1, replica.election.sequence), 3.0)) == []
+        assert beats(ask(replica, "b", 8, 3.0)) == [replica.election.sequence]
 
     def test_alone(self) -> None:
         replica = make("a", "a")
         settle(replica, replica.tick(1.0), 1.0)
-        number, ready = replica.ask_read_point(1.0)
+        number, ready = replica.request_read_index(1.0)
         readys = settle(replica, ready, 1.0)
-        assert [answer for ready in readys for answer in ready.answers] == [ReadFrom(number, 1)]
+        assert [answer for ready in readys for answer in ready.answers] == [ReadIndexConfirmed(number, 1)]
 
 
 def test_an_old_leader_that_was_stopped_answers_no_read() -> None:
@@ -168,59 +170,59 @@ def test_an_old_leader_that_was_stopped_answers_no_read() -> None:
     post.choose("b", "b", "c")
     assert post.chosen["b"][-1] == b"acknowledged"
     old = post.nodes["a"]
-    assert old.leadership.leading
-    number, ready = old.ask_read_point(post.now)
+    assert old.election.is_leader
+    number, ready = old.request_read_index(post.now)
     post.take("a", ready)
-    post.deliver(AskReadPoint, "a", "a")
+    post.deliver(ReadIndexRequest, "a", "a")
     post.deliver(HeartbeatAck, "b", "a")
     post.deliver(HeartbeatAck, "c", "a")
-    assert old.leadership.leading
+    assert old.election.is_leader
     post.deliver(Heartbeat, "a", "b", "c")  # the round for the question
     for sender, to, message in post.post[:]:
         if to == "a" and (sender, to, message) in post.post:
             post.deliver(type(message), sender, to)
-    assert not any(isinstance(message, ReadPoint) for _, _, message in post.post)
-    assert not old.leadership.leading
+    assert not any(isinstance(message, ReadIndexReply) for _, _, message in post.post)
+    assert not old.election.is_leader
     post.take("a", old.tick(post.now))  # now it knows better whom to ask
-    post.deliver(AskReadPoint, "a", "b")
+    post.deliver(ReadIndexRequest, "a", "b")
     post.deliver(Heartbeat, "b", "c")
     post.deliver(HeartbeatAck, "c", "b")
-    (point,) = [message for _, _, message in post.post if isinstance(message, ReadPoint)]
-    assert point == ReadPoint(number, len(post.chosen["b"]))
+    (point,) = [message for _, _, message in post.post if isinstance(message, ReadIndexReply)]
+    assert point == ReadIndexReply(number, len(post.chosen["b"]))
 
 
 class TestAsker:
     def test_asks_its_leader_and_hands_out_the_answer(self) -> None:
         replica = make()
         replica.receive("a", Heartbeat(ONE), 0.0)
-        number, ready = replica.ask_read_point(0.0)
-        assert ready.send == (Envelope(("a",), AskReadPoint(number)),)
-        ready = replica.receive("a", ReadPoint(number, 12), 0.01)
-        assert ready.answers == (ReadFrom(number, 12),)
-        assert replica.receive("a", ReadPoint(number, 12), 0.01).answers == ()
+        number, ready = replica.request_read_index(0.0)
+        assert ready.send == (Envelope(("a",), ReadIndexRequest(number)),)
+        ready = replica.receive("a", ReadIndexReply(number, 12), 0.01)
+        assert ready.answers == (ReadIndexConfirmed(number, 12),)
+        assert replica.receive("a", ReadIndexReply(number, 12), 0.01).answers == ()
         assert replica.dropped["read point nobody asked for"] == 1
-        assert sent(replica.tick(0.2), AskReadPoint) == []
+        assert sent(replica.tick(0.2), ReadIndexRequest) == []
 
     def test_an_answer_to_another_question_is_none(self) -> None:
         replica = make()
         replica.receive("a", Heartbeat(ONE), 0.0)
-        number, _ = replica.ask_read_point(0.0)
-        assert replica.receive("a", ReadPoint(number - 1, 12), 0.01).answers == ()
-        assert replica.receive("a", ReadPoint(number, 13), 0.01).answers == (ReadFrom(number, 13),)
-        again, _ = replica.ask_read_point(0.02)
+        number, _ = replica.request_read_index(0.0)
+        assert replica.receive("a", ReadIndexReply(number - 1, 12), 0.01).answers == ()
+        assert replica.receive("a", ReadIndexReply(number, 13), 0.01).answers == (ReadIndexConfirmed(number, 13),)
+        again, _ = replica.request_read_index(0.02)
         assert again == number + 1
-        assert replica.receive("a", ReadPoint(number, 12), 0.03).answers == ()
+        assert replica.receive("a", ReadIndexReply(number, 12), 0.03).answers == ()
 
     def test_asks_again_with_back_off(self) -> None:
         replica = make()
         replica.receive("a", Heartbeat(ONE), 0.0)
-        number, ready = replica.ask_read_point(0.0)
+        number, ready = replica.request_read_index(0.0)
         times, now = [0.0], 0.0
         while now < 10.0:
             assert ready.wake_at is not None
             now = max(now, ready.wake_at)
             ready = replica.tick(now)
-            if AskReadPoint(number) in sent(ready, AskReadPoint):
+            if ReadIndexRequest(number) in sent(ready, ReadIndexRequest):
                 times.append(now)
             ready = replica.receive("a", Heartbeat(ONE), now)
         assert 0.03 < times[1] < 0.07
@@ -229,42 +231,42 @@ class TestAsker:
 
     def test_one_question_at_a_time(self) -> None:
         replica = make()
-        replica.ask_read_point(0.0)
+        replica.request_read_index(0.0)
         with pytest.raises(AssertionError):
-            replica.ask_read_point(0.0)
+            replica.request_read_index(0.0)
 
     @pytest.mark.parametrize("origin", [0.0, -4096.0, 2.0**20])
     def test_asks_whoever_leads_as_soon_as_it_is_known(self, origin: float) -> None:
         replica = Replica("b", tuple("abc"), Random(1), origin)
-        number, ready = replica.ask_read_point(origin)
+        number, ready = replica.request_read_index(origin)
         assert ready.send == ()
         ready = replica.receive("a", Heartbeat(ONE), origin)
         assert ready.wake_at is not None
         assert ready.wake_at <= origin
         ready = replica.tick(origin)
-        assert ready.send == (Envelope(("a",), AskReadPoint(number)),)
+        assert ready.send == (Envelope(("a",), ReadIndexRequest(number)),)
         assert ready.wake_at is not None
         assert ready.wake_at > origin
         ready = replica.receive("c", Heartbeat(THREE), origin)
-        assert replica.tick(origin).send == (Envelope(("c",), AskReadPoint(number)),)
+        assert replica.tick(origin).send == (Envelope(("c",), ReadIndexRequest(number)),)
 
     def test_asks_in_vain_while_nobody_leads(self) -> None:
         replica = make()
-        replica.ask_read_point(0.0)
+        replica.request_read_index(0.0)
         for turn in range(1, 20):
-            assert sent(replica.tick(turn * 0.01), AskReadPoint) == []
+            assert sent(replica.tick(turn * 0.01), ReadIndexRequest) == []
 
     def test_the_leader_asks_itself(self) -> None:
         replica = leading()
-        number, ready = replica.ask_read_point(1.0)
-        assert ready.send == (Envelope(("a",), AskReadPoint(number)),)
+        number, ready = replica.request_read_index(1.0)
+        assert ready.send == (Envelope(("a",), ReadIndexRequest(number)),)
         assert beats(settle(replica, ready, 1.0)[-1]) == [1]
         readys = settle(replica, ack(replica, "c", 1), 1.0)
-        assert readys[-1].answers == (ReadFrom(number, 1),)
+        assert readys[-1].answers == (ReadIndexConfirmed(number, 1),)
 
     def test_numbers_are_unlike_those_of_an_earlier_life(self) -> None:
         """An answer to one of those may still be on its way."""
-        numbers = {ReadAsker(Timing(), Random(seed)).begin(0.0) for seed in range(100)}
+        numbers = {ReadIndexClient(Timing(), Random(seed)).begin(0.0) for seed in range(100)}
         assert len(numbers) == 100
         assert all(0 < number < 2**63 for number in numbers)
         assert sum(number > 2**32 for number in numbers) > 90
@@ -282,7 +284,7 @@ def test_whoever_waits_for_a_slot_gets_it_though_more_is_open() -> None:
 
 
 def test_points_of_two_nodes_alone() -> None:
-    points = ReadPoints(2)
+    points = ReadIndexServer(2)
     assert points.ask("a", 1, 5, 0)
     settled, again = points.observe_answer("b", 1, 1)
     assert [(one.asker, one.number, one.point) for one in settled] == [("a", 1, 5)]

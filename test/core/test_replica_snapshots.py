@@ -9,19 +9,18 @@ import pytest
 
 from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from test.helpers.core_node import campaign, elect, sent, settle
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import (
     LOWEST,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
     Nack,
     PrepareLog,
+    PreVote,
     PromiseLog,
     Truncated,
     Vote,
@@ -114,14 +113,14 @@ class TestBehind:
         replica = make(saved=FIVE)
         replica.receive("c", Heartbeat(THREE, 90), 0.0)
         ready = replica.receive("c", Truncated(7), 0.1)
-        assert ready.behind == "c"
+        assert ready.snapshot_source == "c"
         assert ready.save == ()
-        assert make().receive("c", Heartbeat(THREE, 90), 0.0).behind is None
+        assert make().receive("c", Heartbeat(THREE, 90), 0.0).snapshot_source is None
 
     def test_nothing_is_missing_below_what_the_other_keeps(self) -> None:
         replica = make(saved=FIVE)
         for first_slot in (1, 6):
-            assert replica.receive("c", Truncated(first_slot), 0.0).behind is None
+            assert replica.receive("c", Truncated(first_slot), 0.0).snapshot_source is None
         assert replica.dropped["snapshot of what is known"] == 2
 
     def test_it_asks_until_it_has_got_it(self) -> None:
@@ -138,7 +137,7 @@ class TestBehind:
                     assert envelope.message == Fetch(6)
                     (to,) = envelope.to
                     ready = replica.receive(to, Truncated(90), now)
-                    behind += ready.behind == to
+                    behind += ready.snapshot_source == to
         assert asked == {("a",), ("c",)}
         assert behind > 3
 
@@ -185,9 +184,9 @@ class TestLostSnapshot:
             asked |= {envelope.to for envelope in ready.send}
             sought += len(ready.send)
         assert asked == {("a",), ("c",)}
-        assert replica.receive("c", Truncated(90), 9.0).behind == "c"
+        assert replica.receive("c", Truncated(90), 9.0).snapshot_source == "c"
         replica.install(89, 9.0)
-        assert any(sent(replica.tick(9.0 + second), Canvass) for second in range(9))
+        assert any(sent(replica.tick(9.0 + second), PreVote) for second in range(9))
 
     def test_what_a_crash_kept_from_being_saved_comes_first(self) -> None:
         """A snapshot is there, and the Checkpoint that belongs to it is not."""

@@ -32,7 +32,6 @@ from txpaxos.core.messages import (
     NO_OP,
     AcceptedSlot,
     AcceptSlot,
-    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
@@ -41,8 +40,9 @@ from txpaxos.core.messages import (
     Nack,
     NodeId,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     PromiseLog,
-    Support,
 )
 from txpaxos.core.ready import Chosen, LeadershipAcquired, LeadershipChanged, LeadershipFact, LeadershipLost, Ready
 from txpaxos.core.replica import Replica
@@ -76,10 +76,10 @@ def in_words(message: LogMessage) -> str:
         case ChosenValues(first_slot, values, chosen_through):
             listed = ", ".join(f"{slot} = {name(value)}" for slot, value in enumerate(values, first_slot))
             return f"values {listed}, chosen through {chosen_through}"
-        case Canvass():
-            return "canvass: would you back me?"
-        case Support():
-            return "support"
+        case PreVote():
+            return "pre-vote: would you promise?"
+        case PreVoteGranted():
+            return "pre-vote granted"
         case Heartbeat() | HeartbeatAck():
             return f"heartbeat {message.ballot}, chosen through {message.chosen_through}"
     raise AssertionError(message)  # No scenario has reads or snapshots.
@@ -145,7 +145,7 @@ class Story(CoreCluster):
             case ["restart", node]:
                 self.start(node)
             case ["wake", node]:
-                self.nodes[node].leadership._silent_at = self.now
+                self.nodes[node].election._silent_at = self.now
                 self.take(node, self.nodes[node].tick(self.now))
             case ["show"]:
                 self.lines += [self.standing(node) for node in self.members]

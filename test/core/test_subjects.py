@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from test.helpers.core_cluster import Cluster, Faults
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import (
     LOWEST,
     AboutSubject,

@@ -17,25 +17,24 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-from txpaxos.core.functional import Timing
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import (
     LOWEST,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Canvass,
     ChosenValues,
     Heartbeat,
     LogMessage,
     Nack,
     NodeId,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     PromiseLog,
     Proposal,
-    ReadPoint,
+    ReadIndexReply,
     Slot,
-    Support,
     Truncated,
 )
 from txpaxos.core.ready import Checkpoint, Chosen, LeadershipFact, LogRecord, Promised, Ready, Voted
@@ -104,7 +103,7 @@ class Ledger:
                 self._check_chosen(first_slot, values)
             case Truncated(first_slot):
                 assert self.through(first_slot - 1), message
-            case ReadPoint(_, slot):
+            case ReadIndexReply(_, slot):
                 assert self.through(slot), message
 
     def through(self, slot: Slot) -> bool:
@@ -249,7 +248,7 @@ class Cluster(Generic[Running]):
             self._at(max(wake_at, self.now), lambda: self._wake(node, running, wake_at))
         for fact in ready.leadership:
             self.told(node, fact)
-        if ready.may_overtake(self._owed[node]):
+        if ready.may_bypass(self._owed[node]):
             self._send_all(node, ready)
             self.hand_out(node, ready)
             return
@@ -375,7 +374,7 @@ class CoreCluster(Cluster[Replica]):
     def leader(self) -> NodeId | None:
         """The node that leads with the highest ballot, if one does."""
         leading = [
-            (replica.proposer.ballot, node) for node, replica in self.nodes.items() if replica.leadership.leading
+            (replica.proposer.ballot, node) for node, replica in self.nodes.items() if replica.election.is_leader
         ]
         return max(leading)[1] if leading else None
 
@@ -393,7 +392,7 @@ class Post:
 
     def __init__(self, nodes: int = 3, limits: Limits | None = None) -> None:
         self.members: tuple[NodeId, ...] = tuple("abcdefghi"[:nodes])
-        timing = Timing(notice_seconds=0.0)
+        timing = Timing(commit_notification_seconds=0.0)
         self.nodes = {
             node: Replica(node, self.members, Random(node), 0.0, timing=timing, limits=limits) for node in self.members
         }
@@ -417,7 +416,7 @@ class Post:
 
     def tick(self, node: NodeId) -> Ready:
         """Let the election or heartbeat timer of ``node`` go off."""
-        self.now = max(self.now, self.nodes[node].leadership.wake_at)
+        self.now = max(self.now, self.nodes[node].election.wake_at)
         return self.take(node, self.nodes[node].tick(self.now))
 
     def propose(self, node: NodeId, value: bytes) -> Ready:
@@ -436,10 +435,10 @@ class Post:
         """Let ``node`` start a ballot, with the support of all who do not lead."""
         self.now += 1.0  # by now everybody has lost patience
         self.tick(node)
-        self.deliver(Canvass, node)
+        self.deliver(PreVote, node)
         for sender, to, message in self.post[:]:
-            if isinstance(message, Support):
-                self.deliver(Support, sender, to)
+            if isinstance(message, PreVoteGranted):
+                self.deliver(PreVoteGranted, sender, to)
 
     def lead(self, node: NodeId, *quorum: NodeId) -> Ballot:
         """Let ``node`` win a ballot with the promises of ``quorum``. What it proposes then stays here."""
@@ -447,7 +446,7 @@ class Post:
         self.deliver(PrepareLog, node, *quorum)
         for member in quorum:
             self.deliver(PromiseLog, member, node)
-        assert self.nodes[node].leadership.leading
+        assert self.nodes[node].election.is_leader
         return self.nodes[node].proposer.ballot
 
     def choose(self, node: NodeId, *quorum: NodeId) -> None:

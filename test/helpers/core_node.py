@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 
 import attrs
 
-from txpaxos.core.messages import LOWEST, LogMessage, PrepareLog, PromiseLog, Support
+from txpaxos.core.messages import LOWEST, LogMessage, PrepareLog, PreVoteGranted, PromiseLog
 from txpaxos.core.ready import Ready
 from txpaxos.core.replica import Replica
 
@@ -37,11 +37,11 @@ def campaign(replica: Replica, now: float) -> Ready:
 
     :returns: what it says when it starts its ballot.
     """
-    ready = replica.tick(max(now, replica.leadership.wake_at))
+    ready = replica.tick(max(now, replica.election.wake_at))
     for member in replica.others:
         if sent(ready, PrepareLog):
             break
-        ready = replica.receive(member, Support(replica.leadership.canvass), now)
+        ready = replica.receive(member, PreVoteGranted(replica.election.pre_vote_number), now)
     return ready
 
 
@@ -56,5 +56,5 @@ def elect(replica: Replica, now: float, *reports: PromiseLog) -> list[Ready]:
     for member, report in zip(replica.others, reports or (PromiseLog(LOWEST, 1),), strict=False):
         promise = attrs.evolve(report, ballot=replica.proposer.ballot)
         readys += settle(replica, replica.receive(member, promise, now), now)
-    assert replica.leadership.leading
+    assert replica.election.is_leader
     return readys

@@ -24,8 +24,8 @@ from test.helpers.fakes import (
     StreamTransport,
     framed,
 )
+from txpaxos.core.config import Limits
 from txpaxos.core.guards import ROUND_MAX, ROUNDS_AHEAD_MAX
-from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     AboutSubject,
@@ -33,9 +33,7 @@ from txpaxos.core.messages import (
     Accepted,
     AcceptedSlot,
     AcceptSlot,
-    AskReadPoint,
     Ballot,
-    Canvass,
     ChosenValues,
     Decided,
     Fetch,
@@ -46,11 +44,13 @@ from txpaxos.core.messages import (
     Nack,
     Prepare,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     Promise,
     PromiseLog,
     Proposal,
-    ReadPoint,
-    Support,
+    ReadIndexReply,
+    ReadIndexRequest,
     Truncated,
     Vote,
 )
@@ -330,12 +330,12 @@ class Surrounded(Bench):
         replica = self.node._replica
         for _ in range(100):
             self.reactor.spend(0.05)
-            self.hear("a", Support(replica.leadership.canvass))
+            self.hear("a", PreVoteGranted(replica.election.pre_vote_number))
             self.reactor.turn()
             promise = PromiseLog(replica.proposer.ballot, replica.log.chosen_through + 1)
             self.hear("a", promise)
             self.reactor.turn(2)
-            if replica.leadership.leading:
+            if replica.election.is_leader:
                 return
 
     def call(self) -> None:
@@ -359,7 +359,7 @@ class Liar:
         self.rng = rng
         self.node = node
         self._makers = [
-            *(self._make_heartbeat, self._make_acknowledgement, self._make_canvass, self._make_support),
+            *(self._make_heartbeat, self._make_acknowledgement, self._make_pre_vote, self._make_pre_vote_granted),
             *(self._make_prepare, self._make_promise, self._make_accept, self._make_accepted, self._make_nack),
             *(self._make_values, self._make_truncated, self._make_fetch, self._make_read, self._make_subject),
             *(self._make_forward, self._make_snapshot, self._make_audit, self._make_stream),
@@ -389,7 +389,7 @@ class Liar:
 
     def _ballot(self) -> Ballot:
         replica = self._replica
-        known = (replica.log.promised, replica.proposer.ballot, replica.leadership.leader)
+        known = (replica.log.promised, replica.proposer.ballot, replica.election.leader_ballot)
         near: Ballot = self.rng.choice(known)
         if self.rng.random() < 0.3:
             return near
@@ -410,8 +410,8 @@ class Liar:
         return tuple(self._value() for _ in range(self.rng.choice((0, 1, 1, 2, 5, 40))))
 
     def _count(self) -> int:
-        leadership = self._replica.leadership
-        near = self.rng.choice((leadership.sequence, leadership.canvass, self._replica._read_asker.number))
+        election = self._replica.election
+        near = self.rng.choice((election.sequence, election.pre_vote_number, self._replica._read_asker.number))
         return max(0, near + self.rng.randint(-1, 1)) if self.rng.random() < 0.8 else self.rng.choice(BIG)
 
     # messages
@@ -422,11 +422,11 @@ class Liar:
     def _make_acknowledgement(self) -> PeerMessage:
         return HeartbeatAck(self._ballot(), self._slot(0), self._count())
 
-    def _make_canvass(self) -> PeerMessage:
-        return Canvass(self._count())
+    def _make_pre_vote(self) -> PeerMessage:
+        return PreVote(self._count())
 
-    def _make_support(self) -> PeerMessage:
-        return Support(self._count())
+    def _make_pre_vote_granted(self) -> PeerMessage:
+        return PreVoteGranted(self._count())
 
     def _make_prepare(self) -> PeerMessage:
         return PrepareLog(self._ballot(), self._slot())
@@ -460,7 +460,9 @@ class Liar:
         )
 
     def _make_read(self) -> PeerMessage:
-        return AskReadPoint(self._count()) if self.rng.random() < 0.5 else ReadPoint(self._count(), self._slot(0))
+        return (
+            ReadIndexRequest(self._count()) if self.rng.random() < 0.5 else ReadIndexReply(self._count(), self._slot(0))
+        )
 
     def _make_subject(self) -> PeerMessage:
         ballot, value = self._subject_ballot(), self._value()

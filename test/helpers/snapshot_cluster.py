@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from test.helpers.core_cluster import CoreCluster, Faults, Ledger
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import LOWEST, NodeId, Proposal, Slot
-from txpaxos.core.ready import Chosen, Installed, LogRecord, Promised, ReadFrom, Ready, Voted
+from txpaxos.core.ready import Chosen, Installed, LogRecord, Promised, ReadIndexConfirmed, Ready, Voted
 from txpaxos.core.replica import Replica
 from txpaxos.storage.records import checkpoint_index
 
@@ -77,13 +77,13 @@ class SnapshotCluster(CoreCluster):
                 super().hand_out(node, Ready(chosen=(item,)))
         self.acknowledged = max(self.acknowledged, len(self.chosen[node]))
         for answer in ready.answers:
-            assert isinstance(answer, ReadFrom)
+            assert isinstance(answer, ReadIndexConfirmed)
             number, acknowledged = self.asked.pop(node)
             assert answer.number == number
             assert answer.slot >= acknowledged, (node, answer, acknowledged)
             self.answered += 1
-        if ready.behind is not None:
-            self._transfer(node, ready.behind)
+        if ready.snapshot_source is not None:
+            self._transfer(node, ready.snapshot_source)
 
     def take(self, node: NodeId, ready: Ready) -> None:
         """What is known to be chosen is not proposed any more: whoever has it in a snapshot would never vote for it."""
@@ -92,10 +92,10 @@ class SnapshotCluster(CoreCluster):
             assert all(slot > replica.log.chosen_through for slot in replica._window.slots), replica.status()
         super().take(node, ready)
 
-    def ask_read_point(self, node: NodeId) -> None:
+    def request_read_index(self, node: NodeId) -> None:
         """Ask, if ``node`` runs and has no other question. What was handed out anywhere by now, the answer covers."""
         if node in self.nodes and node not in self.asked:
-            number, ready = self.nodes[node].ask_read_point(self.now)
+            number, ready = self.nodes[node].request_read_index(self.now)
             assert (node, number) not in self.numbers
             self.numbers.add((node, number))
             self.asked[node] = number, self.acknowledged

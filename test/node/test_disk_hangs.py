@@ -23,7 +23,7 @@ from txpaxos.cli.status import as_text
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
 from txpaxos.cluster import Cluster as Configuration
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import NotChosen, OutcomeUnknown
 from txpaxos.node.snapshots.taking import Policy
@@ -314,7 +314,7 @@ import sys, threading, time
 from twisted.internet import reactor
 from twisted.logger import textFileLogObserver, globalLogBeginner
 from txpaxos.cluster import Cluster
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 from test.helpers.fakes import THREE, StreamTransport, framed
 from test.node.test_peers import B_ADDRESS, NAMES, Way, lines_of
 from txpaxos.cluster import Cluster
-from txpaxos.core.messages import Canvass
+from txpaxos.core.messages import PreVote
 from txpaxos.wire import codec
 from txpaxos.wire.peer_messages import Hello, Proof
 
@@ -19,7 +19,7 @@ Codec = partial(codec.Codec, members="abc")
 
 
 def canvass_of(incarnation: int) -> bytes:
-    return Codec("test", "b", incarnation).encode(Canvass(5))
+    return Codec("test", "b", incarnation).encode(PreVote(5))
 
 
 ELSEWHERE = ("10.0.0.99", 4000)
@@ -56,7 +56,7 @@ def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> Non
     assert lines == []
     way.tick(0.1)
     way.events.clear()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [ELSEWHERE]
     for _ in range(100):
         way.network.datagram_received(canvass_of(3), ELSEWHERE)
@@ -68,7 +68,7 @@ def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> Non
 def test_one_that_does_not_know_its_incarnation_is_not(incarnation: int) -> None:
     way = away()
     way.network.datagram_received(canvass_of(incarnation), ELSEWHERE)
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
@@ -85,14 +85,14 @@ def test_nor_one_that_says_to_be_a_peer_which_is_heard() -> None:
     way.network.datagram_received(canvass_of(3), B_ADDRESS)
     way.tick(0.1)
     way.network.datagram_received(canvass_of(3), ELSEWHERE)
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
 def test_nor_one_whose_address_is_no_name() -> None:
     way = away(THREE)
     way.network.datagram_received(canvass_of(3), ELSEWHERE)
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
@@ -102,5 +102,5 @@ def test_a_guest_is_one_no_longer_when_the_name_leads_elsewhere() -> None:
     way.resolver.names["nb.test"] = ["10.0.0.50"]
     way.tick(10.0)
     way.events.clear()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [("10.0.0.50", 4000)]

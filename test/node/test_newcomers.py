@@ -6,15 +6,13 @@ from random import Random
 
 import pytest
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import (
     AboutSubject,
     Accept,
     Accepted,
     AcceptSlot,
-    AskReadPoint,
     Ballot,
-    Canvass,
     ChosenValues,
     Decided,
     Fetch,
@@ -24,11 +22,22 @@ from txpaxos.core.messages import (
     OneDecreeMessage,
     Prepare,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     PromiseLog,
-    ReadPoint,
-    Support,
+    ReadIndexReply,
+    ReadIndexRequest,
 )
-from txpaxos.core.ready import AskAnswered, Chosen, Envelope, Learned, Promised, ReadFrom, Ready, SubjectChosen
+from txpaxos.core.ready import (
+    AskAnswered,
+    Chosen,
+    Envelope,
+    Learned,
+    Promised,
+    ReadIndexConfirmed,
+    Ready,
+    SubjectChosen,
+)
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 
@@ -37,7 +46,7 @@ HIGHER = Ballot(5, "b")
 
 
 def newcomer(members: str = "abc") -> Replica:
-    return Replica("c", tuple(members), Random(1), 0.0, timing=Timing(notice_seconds=0.0), votes=False)
+    return Replica("c", tuple(members), Random(1), 0.0, timing=Timing(commit_notification_seconds=0.0), votes=False)
 
 
 def messages(ready: Ready) -> list[object]:
@@ -48,13 +57,13 @@ def messages(ready: Ready) -> list[object]:
     "message",
     [
         PrepareLog(LEADS, 1),
-        Canvass(1),
-        Support(0),
-        Support(1),
+        PreVote(1),
+        PreVoteGranted(0),
+        PreVoteGranted(1),
         Heartbeat(LEADS, 0, 1),
         AcceptSlot(LEADS, 1, b"value", 0),
         PromiseLog(Ballot(1, "c"), 1),
-        AskReadPoint(1),
+        ReadIndexRequest(1),
     ],
 )
 def test_nothing_it_says_counts_toward_a_quorum(message: LogMessage) -> None:
@@ -66,7 +75,7 @@ def test_nothing_it_says_counts_toward_a_quorum(message: LogMessage) -> None:
 def test_it_starts_nothing_however_long_it_is_alone() -> None:
     replica = newcomer()
     for _ in range(100):
-        ready = replica.tick(replica.leadership.wake_at)
+        ready = replica.tick(replica.election.wake_at)
         assert (ready.save, ready.send) == ((), ())
     assert (replica.status().role, replica.status().leader) == ("newcomer", None)
 
@@ -95,9 +104,9 @@ def test_it_learns_what_is_chosen_by_asking_for_it() -> None:
 def test_its_questions_for_a_read_point_are_answered() -> None:
     replica = newcomer()
     replica.receive("a", Heartbeat(LEADS, 0, 1), 1.0)
-    number, ready = replica.ask_read_point(1.0)
-    assert ready.send == (Envelope(("a",), AskReadPoint(number)),)
-    assert replica.receive("a", ReadPoint(number, 7), 1.1).answers == (ReadFrom(number, 7),)
+    number, ready = replica.request_read_index(1.0)
+    assert ready.send == (Envelope(("a",), ReadIndexRequest(number)),)
+    assert replica.receive("a", ReadIndexReply(number, 7), 1.1).answers == (ReadIndexConfirmed(number, 7),)
 
 
 def test_it_votes_once_it_is_told_to() -> None:
@@ -107,7 +116,7 @@ def test_it_votes_once_it_is_told_to() -> None:
     assert replica.status().role == "follower"
     assert messages(replica.receive("a", Heartbeat(LEADS, 0, 2), 1.0)) == [HeartbeatAck(LEADS, 0, 2)]
     assert replica.receive("b", PrepareLog(HIGHER, 1), 1.0).save == (Promised(HIGHER),)
-    assert messages(replica.tick(9.0)) == [Canvass(1)]
+    assert messages(replica.tick(9.0)) == [PreVote(1)]
 
 
 def test_alone_it_leads_as_soon_as_it_may() -> None:

@@ -20,7 +20,7 @@ from test.helpers.fakes import ONE, THREE, Events, Reactor, RecordingTransport, 
 from test.helpers.fuzz import INPUTS
 from test.helpers.wire_samples import PEER_SAMPLES, spoil
 from txpaxos.cluster import Address, Cluster, Member
-from txpaxos.core.messages import AcceptSlot, Ballot, Canvass, ChosenValues, Fetch, Truncated
+from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, PreVote, Truncated
 from txpaxos.errors import ConfigError
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.peers import RECEIVE_BUFFER_BYTES, Network
@@ -164,13 +164,13 @@ def filled(data_bytes: int) -> AcceptSlot:
 
 
 def test_a_message_goes_to_each_as_one_datagram(way: Way) -> None:
-    way.network.send(("b", "c"), Canvass(5))
-    data = Codec("test", "a", 7).encode(Canvass(5))
+    way.network.send(("b", "c"), PreVote(5))
+    data = Codec("test", "a", 7).encode(PreVote(5))
     assert way.sent == [(data, B_ADDRESS), (data, C_ADDRESS)]
 
 
 def test_nothing_goes_to_oneself_or_to_nobody(way: Way) -> None:
-    for message in (Canvass(5), Fetch(5), Truncated(5)):
+    for message in (PreVote(5), Fetch(5), Truncated(5)):
         way.network.send(("a", "nobody"), message)
     assert way.sent == []
     assert len(way.reactor.tcpClients) == 2
@@ -243,19 +243,19 @@ def test_a_number_is_said_back_where_it_is_asked_for(way: Way) -> None:
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS, errno.ENETUNREACH, errno.EPERM])
 def test_a_datagram_that_cannot_be_sent_is_counted(way: Way, number: int) -> None:
     way.transport.error = OSError(number, "no")
-    way.network.send(("b", "c"), Canvass(5))
+    way.network.send(("b", "c"), PreVote(5))
     assert way.counters == {"datagram not sent": 2}
     way.transport.error = None
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert len(way.sent) == 1
 
 
 def test_nothing_is_sent_before_the_start_or_after_the_end() -> None:
     way = Way()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     way.start()
     way.network.stop()
-    for message in (Canvass(5), Fetch(5), Truncated(5), filled(DATAGRAM_BYTES_MAX + 1)):
+    for message in (PreVote(5), Fetch(5), Truncated(5), filled(DATAGRAM_BYTES_MAX + 1)):
         way.network.send(("b",), message)
     way.network.meet("b")
     assert way.sent == []
@@ -348,7 +348,7 @@ NAMES = Cluster(
 
 
 def canvass(node: str = "b", cluster: str = "test") -> bytes:
-    return Codec(cluster, node).encode(Canvass(5))
+    return Codec(cluster, node).encode(PreVote(5))
 
 
 def test_names_are_looked_up_when_the_node_starts() -> None:
@@ -358,10 +358,10 @@ def test_names_are_looked_up_when_the_node_starts() -> None:
     lines = lines_of(way.start, LogLevel.warn)
     assert set(way.resolver.asked) == {"nb.test", "nc.test"}
     assert lines == ["node a does not know where node c is, and goes on trying: cannot resolve 'nc.test'"]
-    way.network.send(("b", "c"), Canvass(5))
+    way.network.send(("b", "c"), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
     way.network.datagram_received(canvass(), B_ADDRESS)
-    assert way.received == [("b", Canvass(5))]
+    assert way.received == [("b", PreVote(5))]
 
 
 def test_a_name_is_looked_up_until_it_is_known() -> None:
@@ -371,7 +371,7 @@ def test_a_name_is_looked_up_until_it_is_known() -> None:
     way.resolver.names["nb.test"] = ["10.0.0.2"]
     lines = lines_of(lambda: way.tick(8.0), LogLevel.info)
     assert lines == ["node b (nb.test) is at 10.0.0.2:4000 (before: nowhere)"]
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
@@ -397,7 +397,7 @@ def test_a_peer_that_is_silent_may_have_moved(known: bool) -> None:
     way.tick(0.5)
     way.resolver.names["nb.test"] = ["10.0.0.99"]
     way.tick(3.0)
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [("10.0.0.99", 4000)]
     way.network.datagram_received(canvass(), ("10.0.0.99", 4000))
     assert len(way.received) == 2
@@ -439,17 +439,17 @@ def test_all_addresses_of_a_name_are_tried_and_any_is_taken() -> None:
     way = Way(NAMES)
     way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
     way.start()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS, ("fd00::2", 4000)]
     way.network.datagram_received(canvass(), ("fd00::2", 4000))
-    assert way.received == [("b", Canvass(5))]
+    assert way.received == [("b", PreVote(5))]
     way.tick(0.1)
     way.events.clear()
-    way.network.send(("b",), Canvass(5))  # From where it was heard, it is reached.
+    way.network.send(("b",), PreVote(5))  # From where it was heard, it is reached.
     assert [address for _, address in way.sent] == [("fd00::2", 4000)]
     way.tick(2.0)
     way.events.clear()
-    way.network.send(("b",), Canvass(5))  # It is silent: perhaps it is the way that is broken.
+    way.network.send(("b",), PreVote(5))  # It is silent: perhaps it is the way that is broken.
     assert [address for _, address in way.sent] == [B_ADDRESS, ("fd00::2", 4000)]
 
 
@@ -473,7 +473,7 @@ def test_a_socket_sends_where_it_can(own: str, reached: list[str]) -> None:
     way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
     way.transport.socket = _Socket(own, sent)  # type: ignore[attr-defined]
     way.start()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert [address[0] for address in sent] == reached
 
 
@@ -483,7 +483,7 @@ def test_a_socket_at_every_address_reaches_both() -> None:
     way.resolver.names = {"nb.test": ["10.0.0.2", "fd00::2"]}
     way.transport.socket = _Socket("::", sent)  # type: ignore[attr-defined]
     way.start()
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert sent == [("::ffff:10.0.0.2", 4000), ("fd00::2", 4000)]
 
 
@@ -496,7 +496,7 @@ def test_a_second_socket_serves_the_other_family() -> None:
     other = RecordingTransport()
     other.socket = _Socket("fd00::1", sent)  # type: ignore[attr-defined]
     way.network.add(other, Address("fd00::1", 4000))
-    way.network.send(("b",), Canvass(5))
+    way.network.send(("b",), PreVote(5))
     assert sent == [B_ADDRESS, ("fd00::2", 4000)]
     assert [server[0::3] for server in way.reactor.tcpServers] == [(4000, "na.test"), (4000, "fd00::1")]
 
@@ -579,7 +579,7 @@ def test_what_is_not_taken_is_told_once(
 ) -> None:
     def come() -> None:
         for _ in range(50):
-            way.network.datagram_received(Codec(cluster, sender[:80]).encode(Canvass(5)), address)
+            way.network.datagram_received(Codec(cluster, sender[:80]).encode(PreVote(5)), address)
 
     (told,) = lines_of(come, LogLevel.warn)
     assert told.startswith(line), told

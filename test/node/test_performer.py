@@ -17,11 +17,11 @@ from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Canvass,
     Prepare,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     PromiseLog,
-    Support,
 )
 from txpaxos.core.ready import Promised, Ready, Voted
 from txpaxos.errors import StoreError
@@ -34,9 +34,9 @@ def saving(number: int) -> Ready:
     return Ready(save=(Promised(Ballot(number, "a")),), wake_at=number)
 
 
-def unhurried(number: int) -> Ready:
+def may_defer(number: int) -> Ready:
     """A Ready that saves something which others may make superfluous."""
-    return Ready(save=(Promised(Ballot(number, "a")),), unhurried=True, wake_at=number)
+    return Ready(save=(Promised(Ballot(number, "a")),), may_defer=True, wake_at=number)
 
 
 def plain(number: int) -> Ready:
@@ -115,13 +115,13 @@ def test_nothing_is_released_before_the_save_has_ended(bare: Bare) -> None:
 
 
 def test_a_save_nobody_is_in_a_hurry_for_lets_the_reactor_look_at_its_sockets_first(bare: Bare) -> None:
-    bare.add(plain(1), unhurried(2))
+    bare.add(plain(1), may_defer(2))
     bare.reactor.turn()
     assert bare.done == ["release 1"]
-    bare.add(unhurried(3))  # It is put off once, whatever comes meanwhile.
+    bare.add(may_defer(3))  # It is put off once, whatever comes meanwhile.
     bare.reactor.turn()
     assert bare.done == ["release 1", "save 2 3", "release 2", "release 3"]
-    bare.add(unhurried(4))
+    bare.add(may_defer(4))
     bare.reactor.turn()
     assert bare.done[4:] == []
     bare.add(saving(5))
@@ -130,7 +130,7 @@ def test_a_save_nobody_is_in_a_hurry_for_lets_the_reactor_look_at_its_sockets_fi
 
 
 def test_a_save_somebody_waits_for_takes_the_others_along(bare: Bare) -> None:
-    bare.add(unhurried(1), saving(2))
+    bare.add(may_defer(1), saving(2))
     bare.reactor.turn()
     assert bare.done == ["save 1 2", "release 1", "release 2"]
 
@@ -454,9 +454,9 @@ def test_datagrams_of_one_turn_share_a_save(bench: Bench) -> None:
 def test_a_candidate_saves_its_ballot_before_it_asks(bench: Bench) -> None:
     bench.reactor.spend(5.0, lambda: bench.events)
     _, canvass = bench.said()[-1]
-    assert isinstance(canvass, Canvass)
+    assert isinstance(canvass, PreVote)
     bench.forget()
-    bench.hear("a", Support(canvass.sequence))
+    bench.hear("a", PreVoteGranted(canvass.sequence))
     bench.reactor.spend(5.0)
     assert bench.story() == ["save(Promised)"]
     bench.store.finish()

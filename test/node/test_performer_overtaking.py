@@ -10,7 +10,7 @@ from txpaxos.core.ready import Chosen, Ready
 
 
 def resting_on_nothing(number: int) -> Ready:
-    return Ready(rests_on_nothing=True, wake_at=number)
+    return Ready(needs_no_prior_save=True, wake_at=number)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_is_handed_out_stays_in_order(bare: Bare) -> None:
 
 
 def test_what_rests_on_nothing_saves_nothing(bare: Bare) -> None:
-    bare.refill = lambda: bare.add(attrs.evolve(saving(1), rests_on_nothing=True))
+    bare.refill = lambda: bare.add(attrs.evolve(saving(1), needs_no_prior_save=True))
     bare.performer.schedule()
     bare.reactor.turn()
     assert bare.done == ["fail BrokenInvariant"]

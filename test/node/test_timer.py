@@ -8,7 +8,7 @@ import pytest
 
 from test.helpers.fakes import Bench, Reactor, Together
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import AboutSubject
 from txpaxos.node.timer import Timer
 
@@ -83,7 +83,7 @@ def test_a_node_goes_on_after_a_step(step: float) -> None:
     bench.reactor.spend(0.15)
     assert bench.story() == []
     bench.reactor.spend(0.4 + WATCH_SECONDS)
-    assert "Canvass>a" in bench.story()
+    assert "PreVote>a" in bench.story()
     bench.node.stop()
 
 

@@ -19,7 +19,7 @@ from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, Fa
 from test.helpers.fakes import ONE, THREE, Bench, Recorder, framed
 from test.helpers.fuzz import INPUTS, nothing_kept
 from test.helpers.wire_samples import spoil
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
 from txpaxos.node.sessions import Sessions

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from test.helpers.fakes import ONE, Reactor, free_ports, logged, outcome_of
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError, StoreError
 from txpaxos.protocol import PaxosProtocol

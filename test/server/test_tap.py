@@ -16,7 +16,7 @@ from twisted.python.usage import UsageError
 
 from test.helpers.fakes import THREE, Reactor, cluster_of
 from txpaxos.cluster import ALONE
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
 from txpaxos.protocol import PaxosProtocol

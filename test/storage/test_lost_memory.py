@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.testing.simulator.cluster import Cluster

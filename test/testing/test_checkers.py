@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import AboutSubject, Accept, AcceptSlot, Ballot, Message, NodeId, Proposal
 from txpaxos.core.ready import DecreeState, Envelope, Promised, Ready, Record, SubjectState, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation

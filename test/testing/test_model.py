@@ -210,7 +210,9 @@ FAULTS = {
     "ballot reused after restart, log": Fault(
         practical.Proposer, "__init__", start_rounds_anew, log_small, STARTED_BEFORE, 2
     ),
-    "vouch whatever the ballot": Fault(Log, "vouch", vouch_whatever_the_ballot, log_with_heartbeats, NOT_CHOSEN, 13),
+    "vouch whatever the ballot": Fault(
+        Log, "mark_chosen_by_ballot", vouch_whatever_the_ballot, log_with_heartbeats, NOT_CHOSEN, 13
+    ),
     "vote does not promise": Fault(Log, "accept", vote_without_promising, log_small, HOLDS, 4),
     "votes not recovered": Fault(Log, "recover", recover_no_votes, log_small, HOLDS, 3),
     "votes not told": Fault(Log, "votes_from", tell_no_votes, log_small, " the votes on disk are ", 5),
@@ -263,9 +265,9 @@ def test_copy_is_the_same_and_apart() -> None:
         assert freeze(copy) == freeze(original)
         copy.proposer.prepare()
         assert freeze(copy) != freeze(original)
-    assert (clone(replica).leadership.proposer is replica.proposer) is False
+    assert (clone(replica).election.proposer is replica.proposer) is False
     copy = clone(replica)
-    assert copy.leadership.proposer is copy.proposer
+    assert copy.election.proposer is copy.proposer
     assert all(handler.__self__ is copy for handler in copy._handlers.values())
 
 

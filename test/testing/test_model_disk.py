@@ -79,7 +79,7 @@ class Fault:
 
 
 PROMISES_ANYTHING = ((Log, "lost_through", property(lambda self: 0)),)
-BELIEVES_ITS_VOTES = ((Log, "_believe_votes", believe_all_votes), (Log, "lacks_checkpoint", lack_no_checkpoint))
+BELIEVES_ITS_VOTES = ((Log, "_adopt_votes", believe_all_votes), (Log, "lacks_checkpoint", lack_no_checkpoint))
 
 FAULTS = {
     "promises for lost slots": Fault(PROMISES_ANYTHING, two_slots(2, 1, 0), " says nothing of Vote(slot=1, ", 8),

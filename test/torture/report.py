@@ -11,7 +11,7 @@ import attrs
 
 from test.torture.plan import Kind
 from txpaxos.cli.printing import table
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 
 STABLE_SECONDS_MAX = 4 * Timing().liveness_window_seconds[1]
 """So soon must a scenario have a leader that stays; and nobody may wait longer for an answer."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from test.helpers.wire_samples import BALLOT, CLIENT_CODEC, CODEC, reseal
-from txpaxos.core.limits import VALUES_MAX, VOTES_MAX, Limits
+from txpaxos.core.config import VALUES_MAX, VOTES_MAX, Limits
 from txpaxos.core.messages import ChosenValues, PromiseLog, Vote
 from txpaxos.errors import CodecError
 from txpaxos.node.submissions import CommandLimits

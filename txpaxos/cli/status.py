@@ -33,7 +33,7 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     """Show how every node is.
 
     \b
-    role     leader, or follower of one; canvasser: it hears no leader, and
+    role     leader, or follower of one; pre-candidate: it hears no leader, and
              asks whether it may stand for one; candidate: it stands;
              starting: it reads its disk; unreachable if it did not answer; or
              newcomer: it does not vote yet, since its data folder is new; or

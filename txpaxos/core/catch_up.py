@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from random import Random
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.log import Log
 from txpaxos.core.messages import Fetch, NodeId, Slot
 from txpaxos.core.ready import Work
@@ -35,7 +35,7 @@ class CatchUp:
         """How far some node has said that slots are chosen."""
         return self._through
 
-    def note(self, source: NodeId, through: Slot, now: float) -> None:
+    def note_missing(self, source: NodeId, through: Slot, now: float) -> None:
         """``source`` knows every slot up to ``through``. What of that is missing is asked for soon, if it does not come
         by itself: it may just have been overtaken."""
         if through <= self._log.chosen_through:
@@ -51,9 +51,9 @@ class CatchUp:
         hint can be forged."""
         if now >= self._hinted_at.get(source, -inf) + self._timing.retry_seconds:
             self._hinted_at[source] = now
-            work.tell(source, Fetch(self._log.chosen_through + 1))
+            work.send_to(source, Fetch(self._log.chosen_through + 1))
 
-    def go_on(self, work: Work, source: NodeId, through: Slot, now: float) -> None:
+    def request_next(self, work: Work, source: NodeId, through: Slot, now: float) -> None:
         """``source`` has sent some of what is missing and knows every slot up to ``through``: ask for the next part."""
         self._through = max(self._through, through)
         self._source = source
@@ -76,6 +76,6 @@ class CatchUp:
             return
         if self._attempts % 2:
             self._source = self._rng.choice(self._others)
-        work.tell(self._source, Fetch(self._log.chosen_through + 1))
+        work.send_to(self._source, Fetch(self._log.chosen_through + 1))
         self.wake_at = now + self._timing.retry_after(self._attempts, self._rng)
         self._attempts += 1

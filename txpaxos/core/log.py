@@ -51,7 +51,7 @@ class Log:
                     log.promise(record.ballot)
                 case Voted():
                     # A vote was cast at a slot not known to be chosen; Learned, where there is one, came after it.
-                    believed = log._believe_votes(believed, record.chosen_through)
+                    believed = log._adopt_votes(believed, record.chosen_through)
                     log.promised = max(log.promised, record.ballot)
                     if record.slot > base:
                         log._votes[record.slot] = Proposal(record.ballot, record.value)
@@ -60,7 +60,7 @@ class Log:
                     log._learned.update((slot, value) for slot, value in known if slot > base)
                 case Checkpoint():  # pragma: no branch
                     if not record.installed:
-                        believed = log._believe_votes(believed, record.slot)
+                        believed = log._adopt_votes(believed, record.slot)
                     # What a snapshot of another node stands for this node may never have learned.
                     believed = max(believed, record.slot)
                     log._checkpoint = max(log._checkpoint, record.slot)
@@ -70,7 +70,7 @@ class Log:
         log.advance()
         return log
 
-    def _believe_votes(self, after: Slot, through: Slot) -> Slot:
+    def _adopt_votes(self, after: Slot, through: Slot) -> Slot:
         """This node had learned every slot up to ``through``, and up to ``after`` that was said before.
 
         Where it did so one slot after the other, it has saved a Learned of each, or its own vote is the chosen value.
@@ -163,7 +163,7 @@ class Log:
         vote = self._votes.get(slot)
         return None if vote is not None and vote.value == value else Learned(slot, (value,))
 
-    def vouch(self, ballot: Ballot, through: Slot) -> None:
+    def mark_chosen_by_ballot(self, ballot: Ballot, through: Slot) -> None:
         """The leader of ``ballot`` says that every slot up to ``through`` is chosen.
 
         Where this node voted in that very ballot its vote is the chosen value. Where it voted in another it may not

@@ -144,17 +144,20 @@ class HeartbeatAck:
 
 
 @attrs.frozen
-class Canvass:
-    """A canvasser, to everyone else: would you back me? It is a follower that has lost its leader, before it starts a
-    ballot, so that one which cannot win, or need not, disturbs nobody; or a leader whom some refuse."""
+class PreVote:
+    """A pre-candidate to everyone else: would you promise me a ballot, if I started one?
+
+    A pre-candidate is a follower that has lost its leader. It asks first, so that a node which cannot win, or need not,
+    raises no ballot and disturbs no leader. A leader that some nodes refuse asks, too, before it raises its ballot.
+    The answer is PreVoteGranted, or nothing."""
 
     sequence: int = attrs.field(validator=ge(0))
 
 
 @attrs.frozen
-class Support:
-    """A node to the canvasser of that ``sequence``: I would. Either I, too, have not heard from a leader for the
-    shortest liveness window, or my leader is you. It promises nothing."""
+class PreVoteGranted:
+    """A node to the pre-candidate that asked with ``sequence``: I would. Either this node, too, has not heard from a
+    leader for the shortest liveness window, or the pre-candidate is its leader. It promises nothing."""
 
     sequence: int = attrs.field(validator=ge(0))
 
@@ -239,7 +242,7 @@ class Truncated:
 
 
 @attrs.frozen
-class AskReadPoint:
+class ReadIndexRequest:
     """A node to the leader: how far must I have applied the log, to see all that was acknowledged before now?
     ``number`` is never used again, also not after a restart."""
 
@@ -247,7 +250,7 @@ class AskReadPoint:
 
 
 @attrs.frozen
-class ReadPoint:
+class ReadIndexReply:
     """The leader to a node that asked with ``number``: as far as ``slot``. After the question had come, a quorum said
     that it still follows this leader."""
 
@@ -255,7 +258,7 @@ class ReadPoint:
     slot: Slot = attrs.field(default=0, validator=ge(0))
 
 
-LeadershipMessage: TypeAlias = Heartbeat | HeartbeatAck | Canvass | Support
+LeadershipMessage: TypeAlias = Heartbeat | HeartbeatAck | PreVote | PreVoteGranted
 LogMessage: TypeAlias = (
     PrepareLog
     | PromiseLog
@@ -266,7 +269,7 @@ LogMessage: TypeAlias = (
     | Fetch
     | ChosenValues
     | Truncated
-    | AskReadPoint
-    | ReadPoint
+    | ReadIndexRequest
+    | ReadIndexReply
 )
 Message: TypeAlias = OneDecreeMessage | LogMessage | AboutSubject

@@ -193,7 +193,7 @@ class Node:
         if self.proposer.active and self.learner.chosen is None:
             prepare = self.proposer.prepare()
             self.acceptor.receive_prepare(prepare)
-            work.tell(self.members, prepare)
+            work.send_to(self.members, prepare)
         return self._ready(work)
 
     def propose(self, value: bytes) -> Ready:
@@ -209,7 +209,7 @@ class Node:
         """Send again what is still unanswered, as long as nothing is chosen."""
         work = Work()
         if self.learner.chosen is None and (message := self.proposer.resend()) is not None:
-            work.tell(self.members, message)
+            work.send_to(self.members, message)
         return self._ready(work)
 
     # from the network
@@ -221,14 +221,14 @@ class Node:
             return self._ready(work)
         match message:
             case Prepare() | Accept() if self.learner.chosen is not None:
-                work.tell(sender, Decided(self.learner.chosen))
+                work.send_to(sender, Decided(self.learner.chosen))
             case Prepare():
                 self.proposer.observe(message.ballot)
-                work.tell(sender, self._told(self.acceptor.answer_prepare(message)))
+                work.send_to(sender, self._told(self.acceptor.answer_prepare(message)))
             case Accept():
                 self.proposer.observe(message.ballot)
                 answer = self._told(self.acceptor.answer_accept(message))
-                work.tell(self.members if isinstance(answer, Accepted) else sender, answer)
+                work.send_to(self.members if isinstance(answer, Accepted) else sender, answer)
             case Promise():
                 self._ask_for_votes(work, self.proposer.receive_promise(sender, message))
             case Nack():
@@ -247,7 +247,7 @@ class Node:
 
     def _ask_for_votes(self, work: Work, accept: Accept | None) -> None:
         if accept is not None:
-            work.tell(self.members, accept)
+            work.send_to(self.members, accept)
 
     def _ready(self, work: Work) -> Ready:
         """Close the Ready: whatever differs from what is saved must be saved, and a value is handed out once."""

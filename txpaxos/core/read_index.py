@@ -14,7 +14,7 @@ from random import Random
 
 import attrs
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import NodeId, Slot
 
@@ -33,7 +33,7 @@ class Question:
     sequence: int
 
 
-class ReadPoints:
+class ReadIndexServer:
     """The leader's part: who has asked, and which heartbeats a quorum has answered in its ballot.
 
     :param quorum: how many nodes are one.
@@ -88,7 +88,7 @@ class ReadPoints:
         return answered[self._quorum - 2] if len(answered) >= self._quorum - 1 > 0 else 0
 
 
-class ReadAsker:
+class ReadIndexClient:
     """The asker's part: one question at a time, asked again until there is an answer."""
 
     def __init__(self, timing: Timing, rng: Random) -> None:

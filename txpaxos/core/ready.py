@@ -6,7 +6,7 @@ The laws of a :class:`Ready`, on which the safety of Paxos rests:
 2. Readys are performed strictly in the order in which they were returned. One that saves nothing still waits for the
    saves of those before it.
 3. A save that has finished releases what it covered, and nothing that came later.
-4. Only a Ready that ``rests_on_nothing`` may be performed before those that wait, as :meth:`Ready.may_overtake` says.
+4. Only a Ready that ``needs_no_prior_save`` may be performed before those that wait, as :meth:`Ready.may_bypass` says.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Installed:
 
 
 @attrs.frozen
-class ReadFrom:
+class ReadIndexConfirmed:
     """The question ``number`` for a read point has its answer: whoever has applied every slot up to ``slot`` sees all
     that was acknowledged before the question."""
 
@@ -184,26 +184,27 @@ class Ready:
     """What the caller owes the core, fields in the order in which it must be done.
 
     ``answers`` may hold a PeerMet or a Voter: that it is on disk is what its owner waits for.
-    ``behind``: a node whose log begins above what this one misses. Only a snapshot of its can help.
-    ``unhurried``: others may well bring about what ``save`` is for before it is done.
-    ``rests_on_nothing``: all that its messages and its values rest on was on disk, here or elsewhere, before the call
-    that returned it.
+    ``snapshot_source``: the node to fetch a snapshot from. Its log begins above what this node misses, so nothing but a
+    snapshot can help.
+    ``may_defer``: the save may wait for one more turn, because a quorum may form without this node's vote.
+    ``needs_no_prior_save``: everything that its messages and its values rest on was on disk, here or on other nodes,
+    before the call that returned it.
     ``wake_at`` is in the seconds of the ``now`` the caller passed in: when to call ``tick`` if nothing happens sooner.
     """
 
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
     chosen: tuple[Chosen | SubjectChosen | Installed, ...] = ()
-    answers: tuple[AskAnswered | ReadFrom | PeerMet | Voter, ...] = ()
+    answers: tuple[AskAnswered | ReadIndexConfirmed | PeerMet | Voter, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
-    behind: NodeId | None = None
-    unhurried: bool = False
-    rests_on_nothing: bool = False
+    snapshot_source: NodeId | None = None
+    may_defer: bool = False
+    needs_no_prior_save: bool = False
     wake_at: float | None = None
 
-    def may_overtake(self, waiting: Iterable[Ready]) -> bool:
+    def may_bypass(self, waiting: Iterable[Ready]) -> bool:
         """Whether it may be performed before those that wait for a save: what is handed out stays in order."""
-        return self.rests_on_nothing and not (self.hands_out and any(ready.hands_out for ready in waiting))
+        return self.needs_no_prior_save and not (self.hands_out and any(ready.hands_out for ready in waiting))
 
     @property
     def hands_out(self) -> bool:
@@ -213,7 +214,7 @@ class Ready:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do but to wake up."""
-        return not (self.save or self.send or self.chosen or self.answers or self.leadership or self.behind)
+        return not (self.save or self.send or self.chosen or self.answers or self.leadership or self.snapshot_source)
 
 
 @attrs.frozen
@@ -243,17 +244,17 @@ class Work:
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
     chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
-    answers: list[AskAnswered | ReadFrom | PeerMet | Voter] = attrs.field(factory=list)
-    behind: NodeId | None = None
-    unhurried: bool = False
-    rests_on_nothing: bool = False
+    answers: list[AskAnswered | ReadIndexConfirmed | PeerMet | Voter] = attrs.field(factory=list)
+    snapshot_source: NodeId | None = None
+    may_defer: bool = False
+    needs_no_prior_save: bool = False
 
-    def keep(self, record: Record | None) -> None:
+    def save_record(self, record: Record | None) -> None:
         """Save ``record``, if there is one."""
         if record is not None:
             self.save.append(record)
 
-    def tell(self, to: NodeId | Iterable[NodeId], message: Message) -> None:
+    def send_to(self, to: NodeId | Iterable[NodeId], message: Message) -> None:
         """Put ``message`` into an envelope to one node, or to several."""
         self.send.append(Envelope((to,) if isinstance(to, str) else tuple(to), message))
 
@@ -265,8 +266,8 @@ class Work:
             tuple(self.chosen),
             tuple(self.answers),
             tuple(leadership),
-            self.behind,
-            self.unhurried,
-            self.rests_on_nothing,
+            self.snapshot_source,
+            self.may_defer,
+            self.needs_no_prior_save,
             wake_at,
         )

@@ -3,7 +3,7 @@
 *Paxos Made Simple*, section 3: a leader runs phase 1 once for every slot there is or will be, and from then on each
 value costs one phase 2. What the paper leaves to the reader is here: a window of open slots, the new leader that
 re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, asking for what was
-missed, and snapshots that stand for the oldest slots. Leadership is the piece from :mod:`txpaxos.core.functional`; the
+missed, and snapshots that stand for the oldest slots. Election is the piece from :mod:`txpaxos.core.election`; the
 memory is :class:`txpaxos.core.log.Log`; reads are confirmed by :mod:`txpaxos.core.read_index`.
 
 Laws:
@@ -24,17 +24,15 @@ from typing import Any
 
 from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
-from txpaxos.core.functional import Duty, Leadership, Role, Timing
+from txpaxos.core.config import Limits, Timing
+from txpaxos.core.election import Election, Role, TimerAction
 from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
-from txpaxos.core.limits import Limits
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
     NO_OP,
     AcceptedSlot,
     AcceptSlot,
-    AskReadPoint,
     Ballot,
-    Canvass,
     ChosenValues,
     Fetch,
     Heartbeat,
@@ -43,16 +41,28 @@ from txpaxos.core.messages import (
     Nack,
     NodeId,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     Promise,
     PromiseLog,
     Proposal,
-    ReadPoint,
+    ReadIndexReply,
+    ReadIndexRequest,
     Slot,
-    Support,
     Truncated,
 )
-from txpaxos.core.read_index import ReadAsker, ReadPoints
-from txpaxos.core.ready import Checkpoint, Chosen, Installed, Learned, LogRecord, ReadFrom, Ready, Status, Work
+from txpaxos.core.read_index import ReadIndexClient, ReadIndexServer
+from txpaxos.core.ready import (
+    Checkpoint,
+    Chosen,
+    Installed,
+    Learned,
+    LogRecord,
+    ReadIndexConfirmed,
+    Ready,
+    Status,
+    Work,
+)
 from txpaxos.core.window import Window
 
 NEWCOMER = "newcomer"
@@ -98,7 +108,7 @@ class Replica:
         self._rng = rng
         self._timing = timing or Timing()
         self._limits = limits or Limits()
-        self.leadership = Leadership(self.proposer, members, self._timing, rng, now, votes)
+        self.election = Election(self.proposer, members, self._timing, rng, now, votes)
         # The candidate's: what each member promised. The leader's: slots in work, and where the next one goes.
         self._reports: dict[NodeId, PromiseLog] = {}
         self._window = Window(self._timing, rng)
@@ -106,24 +116,39 @@ class Replica:
         self._follower_chosen: dict[NodeId, Slot] = {}
         # When followers are to be told what is chosen, unless something tells them before that.
         self._notice_at = inf
-        self._read_points = ReadPoints(self.proposer.quorum)
-        self._read_asker = ReadAsker(self._timing, rng)
+        self._read_points = ReadIndexServer(self.proposer.quorum)
+        self._read_asker = ReadIndexClient(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
         self._base = base
         self._admits = admits or (lambda value, chosen: True)
         if self.log.lost_through and self.others:
             # Some other node knows what is chosen there. No leader may be needed to get it.
-            self._catch_up.note(rng.choice(self.others), self.log.lost_through, now)
+            self._catch_up.note_missing(rng.choice(self.others), self.log.lost_through, now)
         self._handlers = self._handlers_by_type()
 
     @property
     def votes(self) -> bool:
         """Whether this node is a voter."""
-        return self.leadership.votes
+        return self.election.votes
+
+    @property
+    def leader_node(self) -> NodeId | None:
+        """The node that this one believes to lead, if any."""
+        return self.election.leader_node
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows."""
+        return self.election.is_leader
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether this node is kept from its part in elections, between :meth:`suspend` and :meth:`resume`."""
+        return self.election.is_suspended
 
     def start_voting(self, now: float) -> Ready:
         """This node is a voter from now on. That is on its disk."""
-        self.leadership.start_voting(now)
+        self.election.start_voting(now)
         return self._ready(Work())
 
     # from the application
@@ -148,7 +173,7 @@ class Replica:
     def has_room(self) -> bool:
         """Whether :meth:`propose` may be called: this node leads and its window has a slot free."""
         return (
-            self.leadership.leading
+            self.election.is_leader
             and self._next_slot <= self.log.chosen_through + self._limits.window_slots
             and self._window.size_bytes < self._limits.window_bytes
         )
@@ -166,19 +191,19 @@ class Replica:
         if not self.has_room:
             raise BrokenInvariant(self.status())
         # To lead with a ballot, its round had to be on disk. This node's own vote is still to come, and is saved.
-        work = Work(rests_on_nothing=True)
+        work = Work(needs_no_prior_save=True)
         self._open_slot(work, self._next_slot, value, now, urgent)
         self._next_slot += 1
         return self._ready(work)
 
-    def ask_read_point(self, now: float) -> tuple[int, Ready]:
+    def request_read_index(self, now: float) -> tuple[int, Ready]:
         """Find out how far the log must be applied to see all that is acknowledged by now. One question at a time.
 
-        :returns: the question's number, which :class:`~txpaxos.core.ready.ReadFrom` repeats, and what to do.
+        :returns: the question's number, which :class:`~txpaxos.core.ready.ReadIndexConfirmed` repeats, and what to do.
         """
         number = self._read_asker.begin(now)
         work = Work()
-        self._ask_read_point(work, now)
+        self._request_read_index(work, now)
         return number, self._ready(work)
 
     def checkpoint(self, slot: Slot) -> tuple[LogRecord, ...]:
@@ -193,8 +218,8 @@ class Replica:
         """A snapshot at ``slot`` came from another node and is on disk. Nothing, if it is not news any more."""
         work = Work()
         if slot > self.log.chosen_through:
-            if self.leadership.leading:
-                self.leadership.step_down(now)
+            if self.election.is_leader:
+                self.election.step_down(now)
             self.log.install(slot)
             work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
             work.chosen += [Installed(slot), *self.log.advance()]
@@ -203,19 +228,19 @@ class Replica:
 
     def status(self) -> Status:
         """A frozen copy of what is worth knowing."""
-        leadership = self.leadership
+        election = self.election
         return Status(
             node=self.node,
-            role=leadership.role.value if self.votes else NEWCOMER,
-            ballot=leadership.leader,
-            leader=leadership.leader_node,
+            role=election.role.value if self.votes else NEWCOMER,
+            ballot=election.leader_ballot,
+            leader=election.leader_node,
             promised=self.log.promised,
             chosen_through=self.log.chosen_through,
             open_slots=len(self._window.slots),
             lag_slots={
                 node: self.log.chosen_through - slot
                 for node, slot in self._follower_chosen.items()
-                if leadership.leading
+                if election.is_leader
             },
             dropped=dict(self.dropped),
         )
@@ -226,53 +251,55 @@ class Replica:
     def wake_at(self) -> float:
         """When :meth:`tick` is next due, as every Ready says."""
         return min(
-            self.leadership.wake_at,
+            self.election.wake_at,
             self._notice_at,
             self._window.resend_at,
             self._catch_up.wake_at,
-            self._read_asker.wake_at(self.leadership.leader_node),
+            self._read_asker.wake_at(self.election.leader_node),
         )
 
     def tick(self, now: float) -> Ready:
         """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
         work = Work()
-        match self.leadership.tick(now):
-            case Duty.CANVASS if not self.log.lost_through:  # Else it could not promise a ballot of its own.
-                work.tell(self.others, Canvass(self.leadership.canvass))
-            case Duty.CAMPAIGN:
+        match self.election.tick(now):
+            case TimerAction.REQUEST_PRE_VOTES if (
+                not self.log.lost_through
+            ):  # Else it could not promise a ballot of its own.
+                work.send_to(self.others, PreVote(self.election.pre_vote_number))
+            case TimerAction.START_CAMPAIGN:
                 self._campaign(work, now)
-            case Duty.PREPARE_AGAIN:
+            case TimerAction.RESEND_PREPARE:
                 silent = [member for member in self.members if member not in self._reports]
-                work.tell(silent, PrepareLog(self.proposer.ballot, self.log.chosen_through + 1))
-            case Duty.HEARTBEAT:
-                self._beat(work, self.leadership.sequence)
-                if self.leadership.is_refused:
-                    work.tell(self.others, Canvass(self.leadership.canvass))
-        if self.leadership.leading:
+                work.send_to(silent, PrepareLog(self.proposer.ballot, self.log.chosen_through + 1))
+            case TimerAction.SEND_HEARTBEAT:
+                self._send_heartbeat(work, self.election.sequence)
+                if self.election.is_refused:
+                    work.send_to(self.others, PreVote(self.election.pre_vote_number))
+        if self.election.is_leader:
             self._resend_unanswered(work, now)
             if now >= self._notice_at:
-                self._beat(work)
+                self._send_heartbeat(work)
         self._catch_up.tick(work, now)
-        self._ask_read_point(work, now)
+        self._request_read_index(work, now)
         return self._ready(work)
 
     # from the disk
 
     def suspend(self, now: float) -> Ready:
-        """The disk hangs: nothing can be saved, so nothing promised, voted or led. See Leadership."""
-        self.leadership.suspend(now)
+        """The disk hangs: nothing can be saved, so nothing promised, voted or led. See Election."""
+        self.election.suspend(now)
         return self._ready(Work())
 
     def resume(self, now: float) -> Ready:
         """The disk works again."""
-        self.leadership.resume(now)
+        self.election.resume(now)
         return self._ready(Work())
 
     # from the network
 
     def observe_end(self, node: NodeId, now: float) -> Ready:
-        """Something tells that ``node`` does not run any more. See Leadership."""
-        self.leadership.observe_end(node, now)
+        """Something tells that ``node`` does not run any more. See Election."""
+        self.election.observe_end(node, now)
         return self._ready(Work())
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
@@ -302,13 +329,13 @@ class Replica:
             Nack: self._receive_nack,
             Heartbeat: self._receive_heartbeat,
             HeartbeatAck: self._receive_heartbeat_ack,
-            Canvass: self._receive_canvass,
-            Support: self._receive_support,
+            PreVote: self._receive_pre_vote,
+            PreVoteGranted: self._receive_pre_vote_granted,
             Fetch: self._receive_fetch,
             ChosenValues: self._receive_chosen_values,
             Truncated: self._receive_truncated,
-            AskReadPoint: self._receive_ask_read_point,
-            ReadPoint: self._receive_read_point,
+            ReadIndexRequest: self._receive_read_index_request,
+            ReadIndexReply: self._receive_read_index_reply,
         }
 
     def _is_believed(self, sender: NodeId, ballot: Ballot) -> bool:
@@ -325,23 +352,23 @@ class Replica:
 
     # phase 1, and before it
 
-    def _receive_canvass(self, work: Work, sender: NodeId, message: Canvass, now: float) -> None:
+    def _receive_pre_vote(self, work: Work, sender: NodeId, message: PreVote, now: float) -> None:
         if not self.votes:
-            self.dropped["canvass at a newcomer"] += 1
-        elif self.leadership.supports(sender, now):
-            work.tell(sender, Support(message.sequence))
+            self.dropped["pre-vote at a newcomer"] += 1
+        elif self.election.grants_pre_vote(sender, now):
+            work.send_to(sender, PreVoteGranted(message.sequence))
 
-    def _receive_support(self, work: Work, sender: NodeId, message: Support, now: float) -> None:
-        if self.leadership.observe_support(sender, message.sequence):
+    def _receive_pre_vote_granted(self, work: Work, sender: NodeId, message: PreVoteGranted, now: float) -> None:
+        if self.election.observe_pre_vote_granted(sender, message.sequence):
             self._campaign(work, now)
 
     def _campaign(self, work: Work, now: float) -> None:
         """Start a ballot. Promising it to oneself at once is what puts its round on disk before it is used."""
         self._reports = {}
-        self.leadership.start_campaign(now)
+        self.election.start_campaign(now)
         prepare = self.proposer.prepare()
-        work.keep(self.log.promise(prepare.ballot))
-        work.tell(self.members, PrepareLog(prepare.ballot, self.log.chosen_through + 1))
+        work.save_record(self.log.promise(prepare.ballot))
+        work.send_to(self.members, PrepareLog(prepare.ballot, self.log.chosen_through + 1))
 
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
         if not self.votes:
@@ -354,7 +381,7 @@ class Replica:
             return
         if message.first_slot < self.log.first_slot:
             self.dropped["candidate too far behind"] += 1
-            work.tell(sender, Truncated(self.log.first_slot))
+            work.send_to(sender, Truncated(self.log.first_slot))
             return
         values = self._values_from(message.first_slot)
         known_through = self.log.known_through(message.first_slot)
@@ -362,20 +389,20 @@ class Replica:
             # Its votes there are gone. Silent about them, a promise would be a lie.
             self.dropped["candidate at slots of a lost snapshot"] += 1
             if values:
-                work.tell(sender, ChosenValues(message.first_slot, values, known_through))
+                work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
         if message.first_slot + len(values) <= known_through:
             # It misses more than one message holds. Let it catch up first; it asks again.
             self.dropped["candidate too far behind"] += 1
-            work.tell(sender, ChosenValues(message.first_slot, values, known_through))
+            work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
-        self.leadership.observe_candidate(message.ballot, now)
-        work.keep(self.log.promise(message.ballot))
+        self.election.observe_candidate(message.ballot, now)
+        work.save_record(self.log.promise(message.ballot))
         votes = self.log.votes_from(message.first_slot + len(values))
-        work.tell(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
+        work.send_to(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
 
     def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
-        if message.ballot != self.proposer.ballot or self.leadership.role is not Role.CANDIDATE:
+        if message.ballot != self.proposer.ballot or self.election.role is not Role.CANDIDATE:
             self.dropped["promise of another ballot"] += 1
             return
         if not self._is_plausible(message):
@@ -386,7 +413,7 @@ class Replica:
         self._learn(work, message.first_slot, message.values, now)
         self._reports[sender] = message
         self.proposer.receive_promise(sender, Promise(message.ballot, None))
-        if self.leadership.observe_promise(now):
+        if self.election.observe_promise(now):
             self._become_leader(work, now)
 
     def _is_plausible(self, promise: PromiseLog) -> bool:
@@ -419,11 +446,11 @@ class Replica:
         self._read_points.clear()
         for slot in range(chosen_through + 1, self._next_slot):
             self._open_slot(work, slot, proposals[slot].value if slot in proposals else NO_OP, now)
-        self._beat(work)
+        self._send_heartbeat(work)
 
     def _refuse(self, work: Work, sender: NodeId, ballot: Ballot) -> None:
         """Tell ``sender`` that its ``ballot`` is below what this node has promised."""
-        work.tell(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.members)))
+        work.send_to(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.members)))
 
     def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:
@@ -435,14 +462,14 @@ class Replica:
         if not is_within_reason(message.promised, self.proposer.highest_seen):
             self.dropped["ballot beyond reason"] += 1
             return
-        self.leadership.observe_nack(sender, message, now)
+        self.election.observe_nack(sender, message, now)
 
     # phase 2
 
     def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float, urgent: bool = False) -> None:
         self._window.open(slot, value, now, urgent)
         self._notice_at = inf  # This says it.
-        work.tell(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
+        work.send_to(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
         if not self._is_believed(sender, message.ballot):
@@ -450,8 +477,8 @@ class Replica:
         if message.ballot < self.log.promised:
             self._refuse(work, sender, message.ballot)
             return
-        self.leadership.observe_leader(message.ballot, now)
-        self._heed(work, sender, message.ballot, message.chosen_through, now)
+        self.election.observe_leader(message.ballot, now)
+        self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
         if not self.votes:
             self.dropped["accept at a newcomer"] += 1
             return
@@ -460,30 +487,30 @@ class Replica:
             return
         if message.slot < self.log.first_slot:
             self.dropped["accept of a slot in a snapshot"] += 1
-            work.tell(sender, Truncated(self.log.first_slot))
+            work.send_to(sender, Truncated(self.log.first_slot))
             return
         if self.log.contradicts(message.slot, message.value):
             self.dropped["accept of a deposed leader"] += 1
             values = self._values_from(message.slot)
-            work.tell(sender, ChosenValues(message.slot, values, self.log.known_through(message.slot)))
+            work.send_to(sender, ChosenValues(message.slot, values, self.log.known_through(message.slot)))
             return
         if sender != self.node and not self._admits(message.value, False):
             self.dropped["value that cannot be applied"] += 1
             return
         try:
-            work.keep(self.log.accept(message.ballot, message.slot, message.value))
+            work.save_record(self.log.accept(message.ballot, message.slot, message.value))
         except TwoValues:
             self.dropped["two values in one ballot"] += 1
             return
         # A leader does not wait for its own vote alone: its followers may be a quorum before that is on disk.
-        work.unhurried = sender == self.node and len(self.others) >= self.proposer.quorum
-        work.tell(sender, AcceptedSlot(message.ballot, message.slot))
+        work.may_defer = sender == self.node and len(self.others) >= self.proposer.quorum
+        work.send_to(sender, AcceptedSlot(message.ballot, message.slot))
 
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
-        if message.ballot != self.proposer.ballot or not self.leadership.leading:
+        if message.ballot != self.proposer.ballot or not self.election.is_leader:
             self.dropped["vote for another ballot"] += 1
             return
-        self.leadership.observe_follower(sender, now)
+        self.election.observe_follower(sender, now)
         open_slot = self._window.slots.get(message.slot)
         if open_slot is None:
             return  # The quorum was there without it.
@@ -491,12 +518,14 @@ class Replica:
         if len(open_slot.voters) < self.proposer.quorum:
             return
         self._window.close(message.slot)
-        work.keep(self.log.learn(message.slot, open_slot.value))
+        work.save_record(self.log.learn(message.slot, open_slot.value))
         self._advance(work)
-        work.rests_on_nothing = not work.save  # The votes are on their voters' disks.
-        self._notice_at = min(self._notice_at, now if open_slot.urgent else now + self._timing.notice_seconds)
+        work.needs_no_prior_save = not work.save  # The votes are on their voters' disks.
+        self._notice_at = min(
+            self._notice_at, now if open_slot.urgent else now + self._timing.commit_notification_seconds
+        )
         if not self._window.slots and now >= self._notice_at:
-            self._beat(work)
+            self._send_heartbeat(work)
 
     def _advance(self, work: Work) -> None:
         """Hand out what is known without a gap. None of it need be proposed: it may be from before this ballot."""
@@ -506,15 +535,15 @@ class Replica:
     def _resend_unanswered(self, work: Work, now: float) -> None:
         for slot, open_slot in self._window.due(now):
             silent = [member for member in self.members if member not in open_slot.voters]
-            work.tell(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
+            work.send_to(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
 
     # learning
 
-    def _beat(self, work: Work, sequence: int = 0) -> None:
+    def _send_heartbeat(self, work: Work, sequence: int = 0) -> None:
         """A heartbeat to the followers. Without a sequence it is only a notice, and not answered."""
         self._notice_at = inf
         if self.others:
-            work.tell(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
+            work.send_to(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
 
     def _receive_heartbeat(self, work: Work, sender: NodeId, message: Heartbeat, now: float) -> None:
         if not self._is_believed(sender, message.ballot):
@@ -522,43 +551,45 @@ class Replica:
         if message.ballot < self.log.promised:
             self._refuse(work, sender, message.ballot)
             return
-        self.leadership.observe_leader(message.ballot, now)
-        self._heed(work, sender, message.ballot, message.chosen_through, now)
+        self.election.observe_leader(message.ballot, now)
+        self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
         if message.sequence and self.votes:
-            work.tell(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
+            work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
 
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
-        if message.ballot != self.proposer.ballot or not self.leadership.leading:
+        if message.ballot != self.proposer.ballot or not self.election.is_leader:
             self.dropped["acknowledgement of another ballot"] += 1
             return
-        if message.sequence > self.leadership.sequence:
+        if message.sequence > self.election.sequence:
             self.dropped["acknowledgement of what was not sent"] += 1
             return
-        self.leadership.observe_follower(sender, now)
+        self.election.observe_follower(sender, now)
         self._follower_chosen[sender] = message.chosen_through
-        settled, now_again = self._read_points.observe_answer(sender, message.sequence, self.leadership.sequence)
+        settled, now_again = self._read_points.observe_answer(sender, message.sequence, self.election.sequence)
         for question in settled:
-            work.tell(question.asker, ReadPoint(question.number, question.point))
+            work.send_to(question.asker, ReadIndexReply(question.number, question.point))
         if now_again:
-            self._beat(work, self.leadership.next_sequence())
+            self._send_heartbeat(work, self.election.next_sequence())
 
-    def _heed(self, work: Work, sender: NodeId, ballot: Ballot, chosen_through: Slot, now: float) -> None:
+    def _advance_from_leader(
+        self, work: Work, sender: NodeId, ballot: Ballot, chosen_through: Slot, now: float
+    ) -> None:
         """The leader of ``ballot`` says that every slot up to ``chosen_through`` is chosen."""
         if chosen_through > self.log.chosen_through:
-            self.log.vouch(ballot, chosen_through)
+            self.log.mark_chosen_by_ballot(ballot, chosen_through)
             work.chosen.extend(self.log.advance())
-            self._catch_up.note(sender, chosen_through, now)
+            self._catch_up.note_missing(sender, chosen_through, now)
 
     # reconciliation
 
     def _receive_fetch(self, work: Work, sender: NodeId, message: Fetch, now: float) -> None:
         if message.first_slot < self.log.first_slot:
-            work.tell(sender, Truncated(self.log.first_slot))
+            work.send_to(sender, Truncated(self.log.first_slot))
             return
         if not (values := self._values_from(message.first_slot)):
             self.dropped["fetch of what is not here"] += 1
             return
-        work.tell(sender, ChosenValues(message.first_slot, values, self.log.known_through(message.first_slot)))
+        work.send_to(sender, ChosenValues(message.first_slot, values, self.log.known_through(message.first_slot)))
 
     def _receive_chosen_values(self, work: Work, sender: NodeId, message: ChosenValues, now: float) -> None:
         if not self._are_admitted(message.first_slot, message.values):
@@ -566,14 +597,14 @@ class Replica:
         if not self._learn(work, message.first_slot, message.values, now):
             self.dropped["values known or above a gap"] += 1
             return
-        self._catch_up.go_on(work, sender, message.chosen_through, now)
+        self._catch_up.request_next(work, sender, message.chosen_through, now)
 
     def _receive_truncated(self, work: Work, sender: NodeId, message: Truncated, now: float) -> None:
         if message.first_slot <= self.log.chosen_through + 1:
             self.dropped["snapshot of what is known"] += 1
             return
-        self._catch_up.note(sender, message.first_slot - 1, now)
-        work.behind = sender
+        self._catch_up.note_missing(sender, message.first_slot - 1, now)
+        work.snapshot_source = sender
 
     def _values_from(self, first_slot: Slot) -> tuple[bytes, ...]:
         """As many chosen values from ``first_slot`` on as one message holds."""
@@ -605,22 +636,22 @@ class Replica:
             open_slot = self._window.slots.get(slot)
             if open_slot is not None and open_slot.value == value:
                 self._window.close(slot)
-            elif self.leadership.leading and not known:
-                self.leadership.step_down(now)
-        work.keep(Learned(first_slot, values))
+            elif self.election.is_leader and not known:
+                self.election.step_down(now)
+        work.save_record(Learned(first_slot, values))
         self._advance(work)
         return True
 
     # reading
 
-    def _ask_read_point(self, work: Work, now: float) -> None:
+    def _request_read_index(self, work: Work, now: float) -> None:
         """Ask whoever leads, if this node has a question and it is time to ask it."""
-        leader = self.leadership.leader_node
+        leader = self.election.leader_node
         if self._read_asker.is_due(leader, now) and leader is not None:
-            work.tell(leader, AskReadPoint(self._read_asker.number))
+            work.send_to(leader, ReadIndexRequest(self._read_asker.number))
 
-    def _receive_ask_read_point(self, work: Work, sender: NodeId, message: AskReadPoint, now: float) -> None:
-        if not self.leadership.leading:
+    def _receive_read_index_request(self, work: Work, sender: NodeId, message: ReadIndexRequest, now: float) -> None:
+        if not self.election.is_leader:
             self.dropped["question to a node that does not lead"] += 1
             return
         point = self.log.chosen_through
@@ -629,20 +660,20 @@ class Replica:
             self.dropped["read before the leader's first entry"] += 1
             return
         if not self.others:
-            work.tell(sender, ReadPoint(message.number, point))
-        elif self._read_points.ask(sender, message.number, point, self.leadership.sequence):
-            self._beat(work, self.leadership.next_sequence())
+            work.send_to(sender, ReadIndexReply(message.number, point))
+        elif self._read_points.ask(sender, message.number, point, self.election.sequence):
+            self._send_heartbeat(work, self.election.next_sequence())
 
-    def _receive_read_point(self, work: Work, sender: NodeId, message: ReadPoint, now: float) -> None:
+    def _receive_read_index_reply(self, work: Work, sender: NodeId, message: ReadIndexReply, now: float) -> None:
         if self._read_asker.is_answer(message.number):
-            work.answers.append(ReadFrom(message.number, message.slot))
+            work.answers.append(ReadIndexConfirmed(message.number, message.slot))
         else:
             self.dropped["read point nobody asked for"] += 1
 
     # closing
 
     def _ready(self, work: Work) -> Ready:
-        if not self.leadership.leading:
+        if not self.election.is_leader:
             self._window.clear()
             self._notice_at = inf
-        return work.ready(self.leadership.changes(), self.wake_at)
+        return work.ready(self.election.changes(), self.wake_at)

@@ -19,7 +19,7 @@ from typing import cast
 import attrs
 
 from txpaxos.core import practical
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.guards import is_within_reason
 from txpaxos.core.messages import (
     LOWEST,
@@ -168,7 +168,7 @@ class Subjects:
                 one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
                 if one.inquiry:
                     silent = [member for member in self.members if member not in one.found_nothing]
-                    work.tell(silent, AboutSubject(subject, Inquiry(one.inquiry)))
+                    work.send_to(silent, AboutSubject(subject, Inquiry(one.inquiry)))
                 else:
                     self._merge(work, subject, one, one.decree.resend())
         return self._ready(work)
@@ -210,7 +210,7 @@ class Subjects:
             answer = Decided(one.decree.learner.chosen)
         else:
             answer = Finding(message.number, one.decree.acceptor.accepted)
-        work.tell(sender, AboutSubject(name, answer))
+        work.send_to(sender, AboutSubject(name, answer))
 
     def _receive_finding(self, work: Work, sender: NodeId, name: str, message: Finding, now: float) -> None:
         one = self._asking.get(name)
@@ -294,7 +294,7 @@ class Subjects:
         self._last_inquiry = (self._last_inquiry or self._rng.getrandbits(62)) + 1
         one.inquiry, one.found_nothing = self._last_inquiry, set()
         one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
-        work.tell(self.members, AboutSubject(name, Inquiry(one.inquiry)))
+        work.send_to(self.members, AboutSubject(name, Inquiry(one.inquiry)))
 
     def _start_ballot(self, work: Work, name: str, one: _Subject, now: float) -> None:
         """Whatever is accepted is brought to its end. That answers late questions, too: a promise comes after them."""
@@ -328,7 +328,7 @@ class Subjects:
         work.save.extend(SubjectState(name, state) for state in ready.save if isinstance(state, DecreeState))
         for envelope in ready.send:
             message = cast(OneDecreeMessage, envelope.message)  # It says nothing else.
-            work.tell(envelope.to, AboutSubject(name, message))
+            work.send_to(envelope.to, AboutSubject(name, message))
         work.chosen.extend(SubjectChosen(name, one.value) for one in ready.chosen if isinstance(one, Chosen))
 
     def _ready(self, work: Work) -> Ready:

@@ -7,7 +7,7 @@ from random import Random
 
 import attrs
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId, Slot
 
 

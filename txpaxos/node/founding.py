@@ -30,8 +30,8 @@ from random import Random
 import attrs
 from twisted.logger import Logger
 
+from txpaxos.core.config import Timing
 from txpaxos.core.essential import quorum_size
-from txpaxos.core.functional import Timing
 from txpaxos.core.messages import LOWEST, NodeId
 from txpaxos.core.ready import PeerMet, Promised, Record, SubjectState, Voted, Voter
 from txpaxos.log_lines import printable

@@ -62,7 +62,7 @@ class Performer:
 
     def add(self, ready: Ready) -> None:
         """Perform ``ready`` when its turn has come: at once, if it may overtake those that wait."""
-        if ready.may_overtake(chain(self._releasing, self._saving or (), self._queue)):
+        if ready.may_bypass(chain(self._releasing, self._saving or (), self._queue)):
             if ready.save:
                 raise BrokenInvariant("what saves something rests on that", ready)
             if not self._stopped:
@@ -120,7 +120,7 @@ class Performer:
             batch, self._queue = self._queue[:count], self._queue[count:]
             self._release_all(batch)
             return True
-        if not self._put_off and all(ready.unhurried for ready in self._queue if ready.save):
+        if not self._put_off and all(ready.may_defer for ready in self._queue if ready.save):
             self._put_off = True
             return False
         self._put_off = False

@@ -36,13 +36,15 @@ class Reads:
     """The queries that wait at one node.
 
     :param query: the application's hook.
-    :param ask_read_point: called to ask for one; the question's number.
+    :param request_read_index: called to ask for one; the question's number.
     """
 
-    def __init__(self, applier: Applier, query: Callable[[bytes], object], ask_read_point: Callable[[], int]) -> None:
+    def __init__(
+        self, applier: Applier, query: Callable[[bytes], object], request_read_index: Callable[[], int]
+    ) -> None:
         self._applier = applier
         self._query = query
-        self._ask_read_point = ask_read_point
+        self._request_read_index = request_read_index
         self._number: int | None = None
         self._started = False
         # Whom the question that is out stands for, who came after it, and who waits for the log to be applied.
@@ -123,7 +125,7 @@ class Reads:
     def _ask(self) -> None:
         if self._started and self._number is None and self._next:
             self._asked, self._next = self._next, {}
-            self._number = self._ask_read_point()
+            self._number = self._request_read_index()
 
     def _forget(self, one: _Query) -> None:
         """Whoever asked has cancelled."""

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.errors import ConfigError
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol

@@ -23,15 +23,13 @@ from typing import NamedTuple
 import attrs
 import msgspec
 
-from txpaxos.core.limits import VALUES_MAX, VOTES_MAX
+from txpaxos.core.config import VALUES_MAX, VOTES_MAX
 from txpaxos.core.messages import (
     AboutSubject,
     Accept,
     Accepted,
     AcceptedSlot,
     AcceptSlot,
-    AskReadPoint,
-    Canvass,
     ChosenValues,
     Decided,
     Fetch,
@@ -43,11 +41,13 @@ from txpaxos.core.messages import (
     OneDecreeMessage,
     Prepare,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     Promise,
     PromiseLog,
-    ReadPoint,
+    ReadIndexReply,
+    ReadIndexRequest,
     SubjectMessage,
-    Support,
     Truncated,
 )
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
@@ -99,11 +99,11 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     15: ChosenValues,
     16: Hello,
     17: Forward,
-    18: Canvass,
-    19: Support,
+    18: PreVote,
+    19: PreVoteGranted,
     20: Truncated,
-    21: AskReadPoint,
-    22: ReadPoint,
+    21: ReadIndexRequest,
+    22: ReadIndexReply,
     23: FetchSnapshot,
     24: SnapshotPart,
     25: Audit,

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.application import Application
 from txpaxos.cluster import Cluster
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import PaxosError

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
+from txpaxos.core.config import Limits
 from txpaxos.core.essential import quorum_size
-from txpaxos.core.limits import Limits
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -19,9 +19,7 @@ from txpaxos.core.messages import (
     Accepted,
     AcceptedSlot,
     AcceptSlot,
-    AskReadPoint,
     Ballot,
-    Canvass,
     Decided,
     Heartbeat,
     HeartbeatAck,
@@ -29,11 +27,13 @@ from txpaxos.core.messages import (
     NodeId,
     Prepare,
     PrepareLog,
+    PreVote,
+    PreVoteGranted,
     Promise,
     PromiseLog,
-    ReadPoint,
+    ReadIndexReply,
+    ReadIndexRequest,
     Slot,
-    Support,
 )
 from txpaxos.core.ready import (
     Checkpoint,
@@ -83,7 +83,17 @@ for a fifth of that; an election may fail, clocks drift, and a client may have b
 
 VOTERS_ONLY = (
     *(Prepare, Promise, Accept, Accepted),
-    *(PrepareLog, PromiseLog, AcceptSlot, AcceptedSlot, Heartbeat, HeartbeatAck, Canvass, Support, ReadPoint),
+    *(
+        PrepareLog,
+        PromiseLog,
+        AcceptSlot,
+        AcceptedSlot,
+        Heartbeat,
+        HeartbeatAck,
+        PreVote,
+        PreVoteGranted,
+        ReadIndexReply,
+    ),
 )
 
 
@@ -468,16 +478,16 @@ class Checker:
     def _sent_to(self, node: NodeId, envelope: Envelope) -> None:
         """What counts by whom it goes to."""
         match envelope.message:
-            case Support(sequence):
+            case PreVoteGranted(sequence):
                 for canvasser in envelope.to:
                     self._supporters.setdefault((canvasser, sequence), set()).add(node)
             case Heartbeat(ballot, _, sequence) if sequence:
                 self._reads.beat(ballot, sequence)
             case HeartbeatAck(ballot, _, sequence):
                 self._reads.answer_beat(node, ballot, sequence)
-            case AskReadPoint(number):
+            case ReadIndexRequest(number):
                 self._judged(self._reads.ask(node, self.nodes[node].boot, number, len(self.chosen)), node, envelope)
-            case ReadPoint(number, slot):
+            case ReadIndexReply(number, slot):
                 for asker in envelope.to:
                     self._judged(self._reads.answer(node, asker, number, slot), node, envelope)
 
@@ -488,7 +498,7 @@ class Checker:
     def _sent(self, node: NodeId, message: Message) -> None:
         known = self.nodes[node]
         match message:
-            case Canvass(sequence):
+            case PreVote(sequence):
                 self._canvass[node] = sequence
             case AcceptedSlot(ballot, slot):
                 vote = known.votes.get(slot)

@@ -76,14 +76,14 @@ class EssentialProposer(Part[Asking]):
         work = Work()
         running.asked = True
         prepare = running.proposer.prepare()
-        work.keep(DecreeState(prepare.ballot))
-        work.tell(self.voters, prepare)
+        work.save_record(DecreeState(prepare.ballot))
+        work.send_to(self.voters, prepare)
         return work.ready()
 
     def receive(self, running: Asking, sender: NodeId, message: Message) -> Ready:
         work = Work()
         if running.asked and (accept := running.proposer.receive_promise(sender, cast(Promise, message))):
-            work.tell(self.voters, accept)
+            work.send_to(self.voters, accept)
         return work.ready()
 
     def forget_counts(self, running: Asking) -> None:
@@ -121,9 +121,9 @@ class EssentialAcceptor(Part[essential.Acceptor]):
             to = self.learners
             answer = running.receive_accept(cast(Accept, message))
         if self.remembered(running, 0) != before:
-            work.keep(DecreeState(running.promised, running.accepted))
+            work.save_record(DecreeState(running.promised, running.accepted))
         if answer is not None:
-            work.tell(to, answer)
+            work.send_to(to, answer)
         return work.ready()
 
     def remembered(self, running: essential.Acceptor, first_slot: Slot) -> object:
@@ -242,7 +242,7 @@ class FunctionalPart(DecreePart[functional.Node]):
         return running.decree
 
     def moves(self, running: functional.Node) -> Iterable[Move[functional.Node]]:
-        return leadership_moves(running.leadership) if self.value is not None else ()
+        return leadership_moves(running.election) if self.value is not None else ()
 
     def receive(self, running: functional.Node, sender: NodeId, message: Message) -> Ready:
         return running.receive(sender, cast(Any, message), NOW)
@@ -256,4 +256,4 @@ class FunctionalPart(DecreePart[functional.Node]):
 
     def settle(self, running: functional.Node) -> None:
         super().settle(running)
-        settle_leadership(running.leadership)
+        settle_leadership(running.election)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import attrs
 
-from txpaxos.core.functional import Role
+from txpaxos.core.election import Role
 from txpaxos.core.messages import NO_OP, AcceptSlot, Heartbeat, HeartbeatAck, Message, NodeId, Slot, Vote
 from txpaxos.core.ready import Ready, Voted
 from txpaxos.core.replica import Replica
@@ -194,7 +194,7 @@ class DiskCluster:
     def _reigned(self, places: Places, reign: Reign) -> Places:
         leader, follower = MEMBERS.index(reign.leader), MEMBERS.index(reign.follower)
         node = self._nodes[leader]
-        while (replica := node.replica(places[leader])).leadership.role is not Role.LEADER:
+        while (replica := node.replica(places[leader])).election.role is not Role.LEADER:
             begins = any(move.begins for move in node.part.moves(replica))
             places, messages = self._does(places, leader, BEGIN if begins else WAITED)
             for message in (message for to, message in messages if to == reign.follower):

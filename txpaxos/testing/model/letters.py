@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from txpaxos.core.messages import AcceptSlot, Canvass, Message, NodeId, Slot, Support
+from txpaxos.core.messages import AcceptSlot, Message, NodeId, PreVote, PreVoteGranted, Slot
 from txpaxos.testing.model.parts import Part
 
 Letter: TypeAlias = tuple[NodeId, NodeId, Message]
@@ -25,7 +25,7 @@ class Letters:
         self.counted = [0] * len(parts)
         self._parts = parts
         self._index = {part.node: index for index, part in enumerate(parts)}
-        self._lost = (*lost, Canvass, Support)
+        self._lost = (*lost, PreVote, PreVoteGranted)
         self._slots_max = slots_max
         self._bits: dict[Letter, int] = {}
         self._letters: list[Letter] = []

@@ -9,7 +9,8 @@ from typing import cast
 
 import attrs
 
-from txpaxos.core.functional import Role, Timing
+from txpaxos.core.config import Timing
+from txpaxos.core.election import Role
 from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
@@ -40,7 +41,7 @@ from txpaxos.testing.model.parts import (
     settle_leadership,
 )
 
-TIMING = Timing(notice_seconds=0.0)
+TIMING = Timing(commit_notification_seconds=0.0)
 """Time stands still here: what would be told a little later is told at once, or with a heartbeat."""
 
 
@@ -71,7 +72,7 @@ class ReplicaPart(Part[Replica]):
 
     def moves(self, running: Replica) -> Iterable[Move[Replica]]:
         if self.value is not None:
-            for move in leadership_moves(running.leadership):
+            for move in leadership_moves(running.election):
                 yield Move(move.name, partial(_alone, move.act), move.begins)
             if running._window.slots:
                 yield Move("sends again", _send_again)
@@ -94,7 +95,7 @@ class ReplicaPart(Part[Replica]):
         return running.log.promised, running.log.votes_from(first_slot)
 
     def settle(self, running: Replica) -> None:
-        settle_leadership(running.leadership)
+        settle_leadership(running.election)
         running.dropped.clear()
         running._follower_chosen = {}
         running._read_points.clear()
@@ -104,7 +105,7 @@ class ReplicaPart(Part[Replica]):
         window.resend_at = NOW if window.slots else inf
         for open_slot in window.slots.values():
             open_slot.attempts, open_slot.resend_at = 0, NOW
-        if running.leadership.role is Role.FOLLOWER:
+        if running.election.role is Role.FOLLOWER:
             forget_ballot(running.proposer)
             running._reports = {}
             running._next_slot = running._first_own_slot = 0
@@ -124,7 +125,7 @@ class ReplicaPart(Part[Replica]):
         return attrs.evolve(message, sequence=1) if isinstance(message, Heartbeat) else message
 
     def dead(self, running: Replica, disk: Disk, message: Message) -> bool:
-        role, ballot = running.leadership.role, running.proposer.ballot
+        role, ballot = running.election.role, running.proposer.ballot
         match message:
             case HeartbeatAck():
                 return True  # It tells a leader that it is heard, and people how far a follower is.
@@ -143,7 +144,7 @@ class ReplicaPart(Part[Replica]):
 
     def _question_is_dead(self, running: Replica, disk: Disk, message: PrepareLog | AcceptSlot | Heartbeat) -> bool:
         own = message.ballot.node == self.node
-        idle = running.leadership.role is Role.FOLLOWER
+        idle = running.election.role is Role.FOLLOWER
         left = own and (idle or running.proposer.ballot != message.ballot)
         if self.refusals and not left:
             return False  # It may bring a refusal, if not now, then later.
@@ -178,14 +179,14 @@ def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:
 
 def _send_again(node: Replica) -> Ready:
     """Only the timers of the open slots are due. (All of them: were fewer due, fewer messages would be sent.)"""
-    set_timers(node.leadership, NEVER)
+    set_timers(node.election, NEVER)
     return node.tick(NOW)
 
 
 def _ask(other: NodeId, node: Replica) -> Ready:
     """Only the timer of what is missing is due, and chance says to ask ``other``."""
     _hold(node)
-    set_timers(node.leadership, NEVER)
+    set_timers(node.election, NEVER)
     missing = node._catch_up
     missing.wake_at, missing._through, missing._attempts = NOW, node.log.chosen_through + 1, 1
     STILL.chosen_one = other

@@ -181,7 +181,7 @@ class NodeModel:
             self.part.settle(running)
             after = attrs.evolve(local, running=running)
             owed = Owed(attrs.evolve(ready, leadership=(), wake_at=None), event.message)
-            overtakes = ready.may_overtake(before.ready for before in local.owed)
+            overtakes = ready.may_bypass(before.ready for before in local.owed)
             if self._owed_max and (local.owed or ready.save) and not overtakes:
                 yield self._put_off(local, after, owed, event)
             else:

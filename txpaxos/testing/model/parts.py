@@ -21,8 +21,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from txpaxos.core import essential, practical
-from txpaxos.core.functional import Leadership, Role
-from txpaxos.core.messages import LOWEST, Message, NodeId, Slot, Support
+from txpaxos.core.election import Election, Role
+from txpaxos.core.messages import LOWEST, Message, NodeId, PreVoteGranted, Slot
 from txpaxos.core.ready import Ready
 from txpaxos.testing.model.disk import Disk
 
@@ -118,67 +118,67 @@ class Part(Generic[Running]):
 
 
 class Led(Protocol):
-    """A node that has a :class:`Leadership`."""
+    """A node that has a :class:`Election`."""
 
-    leadership: Leadership
+    election: Election
 
     def tick(self, now: float) -> Ready: ...
 
     def receive(self, sender: NodeId, message: Any, now: float) -> Ready: ...
 
 
-def leadership_moves(leadership: Leadership) -> list[Move[Any]]:
+def leadership_moves(election: Election) -> list[Move[Any]]:
     """What a node's role lets it do when leadership's timer, and no other, is due."""
-    if leadership.role is Role.CANDIDATE:
+    if election.role is Role.CANDIDATE:
         return [
             Move("asks again for promises", lambda node: _due(node, give_up_at=NEVER)),
             Move("has waited too long for promises", lambda node: _due(node, give_up_at=NOW)),
         ]
     moves: list[Move[Any]] = []
-    if leadership.role is Role.LEADER:
+    if election.role is Role.LEADER:
         moves.append(Move("beats", lambda node: _due(node, heard_at=NOW)))
         moves.append(Move("has not heard a quorum for too long", lambda node: _due(node, heard_at=-NEVER)))
-    if leadership.role is Role.FOLLOWER or leadership.is_refused:
+    if election.role is Role.FOLLOWER or election.is_refused:
         moves.append(Move("is backed, and starts a ballot", _campaign, begins=True))
     return moves
 
 
-def set_timers(leadership: Leadership, when: float) -> None:
+def set_timers(election: Election, when: float) -> None:
     """Have leadership's timer, whatever the role, go off then."""
-    leadership._silent_at = leadership._act_at = when
+    election._silent_at = election._act_at = when
 
 
 def _due(node: Led, *, give_up_at: float = NEVER, heard_at: float = NOW) -> Ready:
-    leadership = node.leadership
-    set_timers(leadership, NOW)
-    leadership._give_up_at = give_up_at
-    leadership._heard_at = dict.fromkeys(leadership._followers, heard_at)
+    election = node.election
+    set_timers(election, NOW)
+    election._give_up_at = give_up_at
+    election._heard_at = dict.fromkeys(election._followers, heard_at)
     return node.tick(NOW)
 
 
 def _campaign(node: Led) -> Ready:
     """A node canvasses, and all others back it: one step with starting the ballot. (Backing promises nothing.)"""
     ready = _due(node)
-    for follower in node.leadership._followers:
-        if node.leadership.role is not Role.CANDIDATE:
-            ready = node.receive(follower, Support(node.leadership.canvass), NOW)
+    for follower in node.election._followers:
+        if node.election.role is not Role.CANDIDATE:
+            ready = node.receive(follower, PreVoteGranted(node.election.pre_vote_number), NOW)
     return ready
 
 
-def settle_leadership(leadership: Leadership) -> None:
+def settle_leadership(election: Election) -> None:
     """Forget time, and what only time or people ask for."""
-    leadership.sequence = leadership.canvass = leadership._failures = 0
-    leadership._supporters = set()
-    leadership._heard_at = {}
-    leadership._heard_leader_at = -NEVER
-    leadership._told = (LOWEST, None)
-    leadership._give_up_at = NOW
-    set_timers(leadership, NOW)
+    election.sequence = election.pre_vote_number = election._failures = 0
+    election._pre_votes = set()
+    election._heard_at = {}
+    election._heard_leader_at = -NEVER
+    election._last_reported = (LOWEST, None)
+    election._give_up_at = NOW
+    set_timers(election, NOW)
     # Whoever starts a ballot starts one above all candidates it knew, and only hears of higher ones from then on.
-    leadership._candidate = LOWEST
-    if leadership.role is Role.FOLLOWER:
+    election._candidate = LOWEST
+    if election.role is Role.FOLLOWER:
         # It tells people whom it follows, and overlooks the older of two leaders: that would only renew its patience.
-        leadership.leader = LOWEST
+        election.leader_ballot = LOWEST
 
 
 # ------------------------------------------------------------------- proposers

@@ -204,7 +204,7 @@ class StoredNode:
 
     def add(self, ready: Ready) -> None:
         """Queue what the core wants done; what rests on nothing is done at once."""
-        if ready.may_overtake(self.owed):
+        if ready.may_bypass(self.owed):
             self._release(ready)
         elif not ready.is_empty:
             self.owed.append(ready)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.counter import Counter
 from txpaxos.node.snapshots.taking import Policy

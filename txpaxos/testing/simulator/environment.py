@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from txpaxos import cluster as configuration
-from txpaxos.core.functional import Timing
+from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.node.sessions import SESSIONS_MAX
 from txpaxos.node.snapshots.taking import Policy

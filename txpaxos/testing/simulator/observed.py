@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
-from txpaxos.core.limits import Limits
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen, Installed, Ready, SubjectChosen
 from txpaxos.node.sessions import Sessions
