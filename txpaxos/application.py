@@ -13,8 +13,9 @@ class Application:
     """The hooks. All are called in the reactor thread; none needs ``super``.
 
     :cvar state_fields: the attributes that are the whole of the application's state, for the ``snapshot`` and
-        ``restore`` that stand here. Their values consist of what MessagePack knows, of sets, and of attrs or dataclass
-        objects if the class annotates the attribute.
+        ``restore`` that stand here. Their values, and the keys of dictionaries in them, consist of what MessagePack
+        knows, of sets, and of attrs or dataclass objects if the class annotates the attribute. The order of a
+        dictionary is a part of the state.
     """
 
     state_fields: ClassVar[tuple[str, ...]] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any, get_type_hints
 
@@ -15,12 +16,17 @@ LEAVES = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def dump_fields(owner: object, names: Sequence[str]) -> bytes:
-    """The values of the attributes ``names``. Equal states give equal bytes on every node: a set is sorted. The order
-    of a dictionary is a part of the state, since who goes through it sees it.
+    """The values of the attributes ``names``. Equal states give equal bytes on every node: a set is sorted, also within
+    the key of a dictionary. The order of a dictionary is a part of the state: a program that iterates over it sees it.
 
-    :raises TypeError: if one holds what MessagePack cannot carry (:exc:`OverflowError`: an integer that is too big).
+    :raises TypeError: if one holds what MessagePack cannot carry (:exc:`OverflowError`: an integer that is too big), or
+        a key of a dictionary that :func:`load_fields` could not put back.
     """
-    return _encode([without_sets(getattr(owner, name)) for name in names])
+    odd_keys: list[Any] = []
+    data = _encode([without_sets(getattr(owner, name), odd_keys) for name in names])
+    if odd_keys:
+        _check_keys(owner, names, data)
+    return data
 
 
 def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
@@ -28,32 +34,107 @@ def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
 
     :raises msgspec.MsgspecError: if ``data`` does not hold such values. Nothing is set then.
     """
-    hints: dict[str, Any] = get_type_hints(type(owner))
-    types = tuple(hints.get(name, Any) for name in names)
-    values = msgspec.msgpack.decode(data, type=tuple[types])  # type: ignore[valid-type]
-    for name, value in zip(names, values, strict=True):
+    for name, value in zip(names, _loaded(owner, names, data), strict=True):
         setattr(owner, name, value)
 
 
-def without_sets(value: Any) -> Any:
+def without_sets(value: Any, odd_keys: list[Any] | None = None) -> Any:
     """``value``, with a sorted list for each set in it: MessagePack knows no sets, and their order differs from process
-    to process."""
+    to process.
+
+    :param odd_keys: gets the keys of dictionaries that are neither plain values nor tuples of such. Without the right
+        annotation such a key comes back as something else, or not at all.
+    :raises TypeError: if two keys of a dictionary are the same in MessagePack, as those of a tuple and of a set.
+    """
     kind = type(value)
     if kind in LEAVES:
         return value
     if isinstance(value, dict):
-        return {key: without_sets(one) for key, one in value.items()}
+        plain = {}
+        for key, one in value.items():
+            if type(key) not in LEAVES:
+                return _plain_map(value, odd_keys)
+            plain[key] = one if type(one) in LEAVES else without_sets(one, odd_keys)
+        return plain
     if isinstance(value, (list, tuple)):
-        return [without_sets(one) for one in value]
+        return [one if type(one) in LEAVES else without_sets(one, odd_keys) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(map(without_sets, value), key=_encode)
-    if attrs.has(kind):
-        return {field.name: without_sets(getattr(value, field.name)) for field in attrs.fields(kind)}
-    if dataclasses.is_dataclass(kind):
-        return {field.name: without_sets(getattr(value, field.name)) for field in dataclasses.fields(kind)}
+        return sorted((without_sets(one, odd_keys) for one in value), key=_encode)
+    if attrs.has(kind) or dataclasses.is_dataclass(kind):
+        return {name: without_sets(getattr(value, name), odd_keys) for name in _names_of_fields(kind)}
     if isinstance(value, msgspec.Struct):
         sorted_too = copy(value)
         for name in kind.__struct_fields__:
-            msgspec.structs.force_setattr(sorted_too, name, without_sets(getattr(value, name)))
+            msgspec.structs.force_setattr(sorted_too, name, without_sets(getattr(value, name), odd_keys))
         return sorted_too
     return value
+
+
+def _plain_map(value: dict[Any, Any], odd_keys: list[Any] | None) -> msgspec.Raw:
+    """A dictionary with keys that are made plain, too. A plain key may be a list, which no dictionary can have as a
+    key, so this one is encoded here."""
+    encoded: dict[bytes, bytes] = {}
+    for key, one in value.items():
+        if odd_keys is not None and not _is_plain_key(key):
+            odd_keys.append(key)
+        encoded[_encode(without_sets(key))] = _encode(without_sets(one, odd_keys))
+    if len(encoded) != len(value):
+        raise TypeError("a dictionary has two keys that are the same in MessagePack, such as a tuple and a set")
+    return msgspec.Raw(_map_head(len(value)) + b"".join(part for entry in encoded.items() for part in entry))
+
+
+def _is_plain_key(key: object) -> bool:
+    """Whether ``key`` comes back as it is, without an annotation."""
+    return type(key) in LEAVES or (type(key) is tuple and all(map(_is_plain_key, key)))
+
+
+def _map_head(length: int) -> bytes:
+    """How MessagePack begins a map of so many entries."""
+    if length < 16:
+        return bytes([0x80 | length])
+    return struct.pack(">BH", 0xDE, length) if length < 2**16 else struct.pack(">BI", 0xDF, length)
+
+
+def _loaded(owner: object, names: Sequence[str], data: bytes) -> Sequence[Any]:
+    """What :func:`dump_fields` told, as the annotations of the class of ``owner`` say."""
+    hints: dict[str, Any] = get_type_hints(type(owner))
+    types = tuple(hints.get(name, Any) for name in names)
+    values: Sequence[Any] = msgspec.msgpack.decode(data, type=tuple[types])  # type: ignore[valid-type]
+    return values
+
+
+def _check_keys(owner: object, names: Sequence[str], data: bytes) -> None:
+    """See that every dictionary in the attributes ``names`` gets back the keys that it has.
+
+    :raises TypeError: one line."""
+    hint = "annotate the attribute with the types of its keys, as in dict[frozenset[str], int]"
+    try:
+        loaded = _loaded(owner, names, data)
+    except (msgspec.MsgspecError, TypeError, ValueError, NameError) as error:
+        raise TypeError(f"what state_fields names could not be loaded again: {error}; {hint}") from None
+    for name, after in zip(names, loaded, strict=True):
+        if not _has_same_keys(getattr(owner, name), after):
+            raise TypeError(f"{name} has a dictionary whose keys would come back as others; {hint}")
+
+
+def _has_same_keys(before: Any, after: Any) -> bool:
+    """Whether each dictionary in ``before`` has the keys of the one at its place in ``after``."""
+    if isinstance(before, dict):
+        if not (isinstance(after, dict) and before.keys() == after.keys()):
+            return False
+        return all(_has_same_keys(one, after[key]) for key, one in before.items())
+    if isinstance(before, (list, tuple)):
+        return all(map(_has_same_keys, before, after))
+    kind = type(before)
+    if type(after) is not kind:
+        return True  # It has no annotation, and comes back as MessagePack carries it.
+    return all(_has_same_keys(getattr(before, name), getattr(after, name)) for name in _names_of_fields(kind))
+
+
+def _names_of_fields(kind: type[Any]) -> Iterable[str]:
+    """The names of the fields of an attrs class, a dataclass or a Struct; none of any other class."""
+    if attrs.has(kind):
+        return [field.name for field in attrs.fields(kind)]
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return kind.__struct_fields__ if issubclass(kind, msgspec.Struct) else ()
