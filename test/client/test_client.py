@@ -21,8 +21,10 @@ from txpaxos.errors import (
     OutcomeUnknown,
     Overloaded,
     PaxosError,
+    QueryFailed,
     ValueTooLarge,
 )
+from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import (
     Answer,
     AreYouThere,
@@ -30,6 +32,7 @@ from txpaxos.wire.client_messages import (
     AskAnswer,
     ClientCodec,
     Here,
+    ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
@@ -37,6 +40,14 @@ from txpaxos.wire.client_messages import (
     Welcome,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, RUN_COMMANDS
+
+
+def error_in(outcome: list[Any], kind: type[PaxosError]) -> PaxosError:
+    """The only thing in ``outcome``, an error of this very ``kind``."""
+    (failure,) = outcome
+    assert type(failure.value) is kind
+    error: PaxosError = failure.value
+    return error
 
 
 @pytest.fixture
@@ -328,21 +339,11 @@ def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:
 # --------------------------------------------------------------- bad nodes
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        Answer(1, (b"\xc1",)),
-        Answer(1, (b"",)),
-        StatusAnswer(1, b"no json"),
-        StatusAnswer(1, b"\xff"),
-        Submit(1, b"session1", 1, 0, (b"x",)),
-    ],
-)
-def test_nonsense_from_a_node_ends_the_connection_and_nothing_else(street: Street, message: Any) -> None:
+def test_a_clients_message_from_a_node_ends_the_connection_and_nothing_else(street: Street) -> None:
     outcome = outcome_of(street.client.submit(b"x"))
     line = street.accept()
     sent = line.submitted()
-    line.say(message)
+    line.say(Submit(1, b"session1", 1, 0, (b"x",)))
     assert line.transport.disconnected
     assert outcome == []
     line.break_off()
@@ -351,6 +352,52 @@ def test_nonsense_from_a_node_ends_the_connection_and_nothing_else(street: Stree
     assert again.submitted() == sent
     again.answer(1, "done")
     assert outcome == ["done"]
+
+
+UNREADABLE = [
+    b"\xc1",
+    b"",
+    b"\x81\x81\xa1a\x01\x02",  # a map for a key
+    b"\xc7\x0c\xff" + b"\xff" * 12,  # a time that is none
+    b"\x91" * 5000 + b"\xc0",
+    b"\xc0\xc0",
+]
+
+
+@pytest.mark.parametrize("data", UNREADABLE)
+def test_a_result_that_cannot_be_decoded_fails_its_command_and_nothing_else(street: Street, data: bytes) -> None:
+    """Sent again, the command would get the same answer."""
+    first, second, third = (outcome_of(street.client.submit(one)) for one in (b"x", b"y", b"z"))
+    line = street.accept()
+    line.submitted()
+    line.say(Answer(1, (b"\x05", data)))
+    assert not line.transport.disconnected
+    assert first == [5]
+    assert str(error_in(second, CommandFailed)).startswith("applied, but its result cannot be decoded: ")
+    assert third == []
+    line.say(Answer(3, (b"\x06",)))
+    assert third == [6]
+    assert street.client.waiting_bytes == 0
+
+
+@pytest.mark.parametrize("data", UNREADABLE)
+def test_an_answer_that_cannot_be_decoded_fails_its_query_and_nothing_else(street: Street, data: bytes) -> None:
+    first, second = (outcome_of(street.client.read(one)) for one in (b"q", b"r"))
+    line = street.accept()
+    line.say(ReadAnswer(1, 9, data))
+    assert not line.transport.disconnected
+    assert str(error_in(first, QueryFailed)).startswith("the answer cannot be decoded: ")
+    line.say(ReadAnswer(2, 9, b"\x05"))
+    assert second == [Reading(5, 9)]
+
+
+@pytest.mark.parametrize("data", [b"no json", b"\xff", b"[" * 100_000])
+def test_a_status_that_cannot_be_decoded(street: Street, data: bytes) -> None:
+    outcome = outcome_of(street.client.status())
+    line = street.accept()
+    line.say(StatusAnswer(1, data))
+    assert not line.transport.disconnected
+    error_in(outcome, QueryFailed)
 
 
 @pytest.mark.parametrize(

@@ -235,13 +235,6 @@ def test_what_is_no_query(street: Street) -> None:
         street.client.read(b"q", consistency)
 
 
-def test_an_answer_to_a_query_that_is_nonsense(street: Street) -> None:
-    street.client.read(b"q")
-    line = street.accept()
-    line.say(ReadAnswer(1, 9, b"\xc1"))
-    assert line.transport.disconnected
-
-
 # -------------------------------------------------------------------- limits
 
 

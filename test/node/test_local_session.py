@@ -188,3 +188,11 @@ def test_later_commands_have_a_new_session_when_the_old_one_is_forgotten(counter
     assert new.session != old.session
     assert session_born(new.session) == 500
     assert new.sequence == 3
+
+
+def test_a_result_that_cannot_be_decoded_fails_its_command_and_no_other(counter: Counter) -> None:
+    """It is of an earlier release, out of a snapshot."""
+    first, second, third = map(outcome_of, counter.submit(b"x", b"y", b"z"))
+    counter.taken[0][1].callback([encode_result(7), b"\xc1", encode_result(8)])
+    assert (first, third) == ([7], [8])
+    assert type(second[0].value) is CommandFailed

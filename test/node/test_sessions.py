@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from random import Random
 
+import attrs
 import msgspec
 import pytest
 from twisted.internet.defer import succeed
@@ -190,7 +191,29 @@ def _applied(value: object) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("value", [object(), 2**64, "\ud800", bytes(RESULT_BYTES_MAX)])
+@attrs.frozen
+class Key:
+    number: int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        2**64,
+        "\ud800",
+        bytes(RESULT_BYTES_MAX),
+        # Those can be encoded, and not decoded again.
+        {Key(1): 2},
+        [{"deep": {("k", Key(1)): 2}}],
+        {frozenset({Key(1)}): 2},
+        msgspec.Raw(b"\xc1"),
+        msgspec.Raw(b""),
+        [msgspec.Raw(b"\xc1")],
+        msgspec.msgpack.Ext(-1, b"\xff" * 12),
+        {"when": msgspec.msgpack.Ext(-1, b"\xff" * 3)},
+    ],
+)
 def test_a_result_that_cannot_be_kept(value: object) -> None:
     outcome = _applied(value)
     assert isinstance(outcome, Failed)
@@ -199,6 +222,20 @@ def test_a_result_that_cannot_be_kept(value: object) -> None:
     assert outcome.words.startswith(f"{outcome.reason}: ")
     outcome.words.encode()
     assert "\n" not in outcome.words
+
+
+@pytest.mark.parametrize(
+    "value", [{frozenset({2, 1}): 0}, {("k", frozenset({2, 1})): 0}, {1: 2, None: 3}, msgspec.msgpack.Ext(5, b"x")]
+)
+def test_a_result_with_other_keys_comes_back(value: object) -> None:
+    outcome = _applied(value)
+    assert isinstance(outcome, bytes)
+    value_of(outcome)
+
+
+def test_a_result_of_another_release_that_cannot_be_decoded() -> None:
+    with pytest.raises(CommandFailed, match=r"^applied, but its result is no use: it could not be decoded again: "):
+        value_of(b"\xc1")
 
 
 async def _wait() -> int:

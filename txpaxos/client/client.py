@@ -38,6 +38,7 @@ from txpaxos.errors import (
     SessionExpired,
     ValueTooLarge,
 )
+from txpaxos.log_lines import text_of
 from txpaxos.reading import Consistency, Reading
 from txpaxos.wire.client_messages import (
     Answer,
@@ -224,19 +225,33 @@ class Client:
             case Answer(first, results):
                 self._route.answered()
                 for number, result in enumerate(results, first):
-                    self._finish(number, _decoded(_unpack, result))
+                    self._decode(number, _unpack, result)
             case AskAnswer(number, value):
                 self._finish(number, value)
             case ReadAnswer(number, slot, result):
-                self._finish(number, Reading(_decoded(_unpack, result), slot))
+                self._decode(number, lambda data: Reading(_unpack(data), slot), result)
             case StatusAnswer(number, status):
-                self._finish(number, _decoded(json.loads, status))
+                self._decode(number, json.loads, status)
             case Refused(first, error, reason, count):
                 if connection is self._route.current or error in (CommandFailed.__name__, QueryFailed.__name__):
                     for number in range(first, first + min(count, REQUESTS_MAX)):
                         self._refused(number, error, reason)
             case _:
                 raise CodecError("a client's message came from a node")
+
+    def _decode(self, number: int, decode: Callable[[bytes], Any], data: bytes) -> None:
+        """Finish a request with what ``decode`` makes of ``data``. If it can make nothing of it, only this request
+        fails: another answer to it would be the same, and the other requests have nothing to do with it."""
+        try:
+            result = decode(data)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {text_of(error)}"
+            if isinstance(self._requests.get(number), CommandRequest):
+                self._fail(number, CommandFailed(f"applied, but its result cannot be decoded: {reason}"))
+            else:
+                self._fail(number, QueryFailed(f"the answer cannot be decoded: {reason}"))
+        else:
+            self._finish(number, result)
 
     # requests
 
@@ -301,6 +316,13 @@ class Client:
             if request.message is not None and request.needs_quorum:  # Commands have said so together.
                 self._route.answered()
             request.answer.callback(result)
+
+    def _fail(self, number: int, error: PaxosError) -> None:
+        """A request failed for good."""
+        request = self._take(number)
+        if request is not None:
+            self._route.answered()
+            request.answer.errback(error)
 
     def _refused(self, number: int, name: str, reason: str) -> None:
         if name == NodeStopped.__name__:
@@ -372,14 +394,3 @@ class Client:
 
 
 _unpack = msgspec.msgpack.Decoder().decode
-
-
-def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:
-    """What ``decode`` makes of ``data``.
-
-    :raises CodecError: if it can make nothing of it.
-    """
-    try:
-        return decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise CodecError(str(error)) from None

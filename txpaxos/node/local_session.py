@@ -102,9 +102,11 @@ class LocalSession:
                 one.answer.errback(outcomes)
             return
         for one, outcome in zip(part, outcomes, strict=True):
-            if not isinstance(outcome, Failed):
-                one.answer.callback(value_of(outcome))
-                continue
-            if outcome.error is SessionExpired:  # Later commands have a session of their own.
-                self.name = None
-            one.answer.errback(outcome.error(outcome.words))
+            if isinstance(outcome, Failed) and outcome.error is SessionExpired:
+                self.name = None  # Later commands have a session of their own.
+            try:
+                value = value_of(outcome)
+            except PaxosError as error:
+                one.answer.errback(error)
+            else:
+                one.answer.callback(value)

@@ -95,13 +95,16 @@ def _sendable(words: str) -> str:
 def value_of(outcome: Outcome) -> Any:
     """What ``apply`` returned, as MessagePack carries it.
 
-    :raises CommandFailed: if it raised, or its result could not be kept.
+    :raises CommandFailed: if it raised, or its result could not be kept or cannot be decoded.
     :raises SessionExpired: if the command was not applied.
     :raises OutcomeUnknown: if the result is no longer kept.
     """
     if isinstance(outcome, Failed):
         raise outcome.error(outcome.words)
-    return msgspec.msgpack.decode(outcome)
+    try:
+        return decode_result(outcome)
+    except ValueError as error:  # An earlier release has kept it.
+        raise CommandFailed(f"applied, but its result is no use: {error}") from None
 
 
 class _Piece(NamedTuple):
@@ -127,6 +130,7 @@ a class: the garbage collector has to look at each of those, now and then at all
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Chunk).decode
+_decode_any = msgspec.msgpack.Decoder().decode
 
 
 @attrs.define
@@ -353,17 +357,33 @@ class Sessions:
 
 
 def encode_result(value: object) -> bytes:
-    """The MessagePack of what a hook returned: of equal values the same on every node, so a set is sorted.
+    """The MessagePack of what a hook returned: of equal values the same on every node, so a set is sorted. The caller
+    can decode it: MessagePack can be made of some values, such as a dictionary with an object for a key, and yet
+    nothing of that.
 
-    :raises ValueError: if it cannot be encoded, or is too big.
+    :raises ValueError: if it cannot be encoded, or not decoded again, or is too big.
     """
+    is_leaf = type(value) in LEAVES
     try:
-        result = _encode(value if type(value) in LEAVES else without_sets(value))
+        result = _encode(value if is_leaf else without_sets(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if len(result) > RESULT_BYTES_MAX:
         raise ValueError(f"it has {len(result)} bytes and may have {RESULT_BYTES_MAX}")
+    if not is_leaf:
+        decode_result(result)
     return result
+
+
+def decode_result(result: bytes) -> Any:
+    """What a hook returned, as MessagePack carries it.
+
+    :raises ValueError: if that cannot be decoded.
+    """
+    try:
+        return _decode_any(result)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"it could not be decoded again: {error}") from None
 
 
 def expired(run: Run) -> list[Outcome]:
