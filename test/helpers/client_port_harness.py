@@ -7,7 +7,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from test.helpers.fakes import Bench, Recorder, StreamTransport, framed
-from txpaxos.server.client_port import ClientPort, ServerConnection
+from txpaxos.server.client_port import ClientPort
+from txpaxos.server.connection import ServerConnection
 from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
@@ -56,6 +57,7 @@ class FakeClient:
         connection = port.buildProtocol(IPv4Address("TCP", host, 50000))
         assert connection is not None
         self.connection: ServerConnection = connection
+        self._is_gone = False
         connection.makeConnection(self.transport)
 
     def say(self, *messages: FromClient | FromNode) -> None:
@@ -65,7 +67,10 @@ class FakeClient:
         return [CODEC.decode(message) for message in self.transport.messages()]
 
     def disconnect(self) -> None:
-        self.connection.connectionLost(Failure(ConnectionDone()))
+        """Have the node hear that the connection is gone, which it hears once."""
+        if not self._is_gone:
+            self._is_gone = True
+            self.connection.connectionLost(Failure(ConnectionDone()))
 
 
 class ClientPortHarness:

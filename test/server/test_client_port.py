@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -23,7 +24,9 @@ from txpaxos.core.config import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
 from txpaxos.node.sessions import Sessions
-from txpaxos.server.client_port import BUFFERED_BYTES_MAX, REQUEST_BYTES_MAX, ClientPort
+from txpaxos.server.budget import BUFFERED_BYTES_MAX
+from txpaxos.server.client_port import ClientPort
+from txpaxos.server.connection import REQUEST_BYTES_MAX
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -49,8 +52,10 @@ BAD = "bad request of a client"
 
 
 @pytest.fixture
-def harness() -> ClientPortHarness:
-    return ClientPortHarness(Bench("a", ONE))
+def harness() -> Iterator[ClientPortHarness]:
+    harness = ClientPortHarness(Bench("a", ONE))
+    yield harness
+    harness.port.budget.check()
 
 
 # ------------------------------------------------------------------- requests
@@ -328,7 +333,7 @@ async def call(harness: ClientPortHarness, data: bytes, messages: int | None = N
 
     def turn() -> None:
         harness.bench.reactor.idle()
-        if not reads and harness.port.buffered_bytes > BUFFERED_BYTES_MAX:
+        if not reads and harness.port.budget.buffered_bytes > BUFFERED_BYTES_MAX:
             caller.transport.resumeProducing()  # type: ignore[union-attr]
         if len(caller.heard) == messages:
             caller.transport.abortConnection()  # type: ignore[union-attr]
@@ -364,4 +369,4 @@ async def test_who_reads_late_on_a_real_connection(harness: ClientPortHarness) -
     caller = await call(harness, framed(*questions), messages=41, reads=False)
     assert sorted(one.request for one in caller.heard if isinstance(one, AskAnswer)) == list(range(40))
     assert harness.node.counters == {}
-    assert (harness.port.buffered_bytes, harness.port.partial_bytes) == (0, 0)
+    assert (harness.port.budget.buffered_bytes, harness.port.budget.partial_bytes) == (0, 0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+import txpaxos.server.budget
 import txpaxos.server.client_port
-import txpaxos.server.client_table
+import txpaxos.server.session_rate
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, refusals, submit
 from test.helpers.fakes import ONE, Bench, framed
 from txpaxos.core.messages import Ballot, Heartbeat
-from txpaxos.server.client_port import REQUESTS_MAX
+from txpaxos.server.budget import REQUESTS_MAX
 from txpaxos.server.client_table import DROP_SECONDS, PING_SECONDS
 from txpaxos.wire.client_messages import (
     Answer,
@@ -25,8 +28,10 @@ from txpaxos.wire.commands import new_session
 
 
 @pytest.fixture
-def harness() -> ClientPortHarness:
-    return ClientPortHarness(Bench("a", ONE))
+def harness() -> Iterator[ClientPortHarness]:
+    harness = ClientPortHarness(Bench("a", ONE))
+    yield harness
+    harness.port.budget.check()
 
 
 def test_requests_of_one_connection_are_limited() -> None:
@@ -111,7 +116,7 @@ def test_one_address_may_begin_only_so_many_sessions(
     harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or else it has those of all others forgotten."""
-    monkeypatch.setattr(txpaxos.server.client_table, "SESSIONS_BURST", 3)
+    monkeypatch.setattr(txpaxos.server.session_rate, "SESSIONS_BURST", 3)
     many, other = harness.client(), harness.client("10.2.2.2")
     names = [new_session(b"%016d" % number, 0) for number in range(5)]
     many.say(*[submit(number, b"x", session=name) for number, name in enumerate(names)])
@@ -129,8 +134,8 @@ def test_one_address_may_begin_only_so_many_sessions(
 
 
 def test_requests_of_all_connections_are_limited(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "REQUESTS_ALL_MAX", 3)
-    monkeypatch.setattr(txpaxos.server.client_port, "REQUEST_BYTES_ALL_MAX", 1000)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_ALL_MAX", 3)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUEST_BYTES_ALL_MAX", 1000)
     first, second = harness.client(), harness.client()
     first.say(submit(1, b"x"), submit(2, b"y", 2))
     second.say(Ask(3, "king", bytes(900)), Ask(4, "king", None))
@@ -147,7 +152,7 @@ def test_requests_of_all_connections_are_limited(harness: ClientPortHarness, mon
 
 
 def test_requests_in_part_are_limited(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "PARTIAL_BYTES_ALL_MAX", 250_000)
+    monkeypatch.setattr(txpaxos.server.budget, "PARTIAL_BYTES_ALL_MAX", 250_000)
     first, second, third, small = (harness.client() for _ in range(4))
     part = framed(CODEC.encode(Ask(1, "king", bytes(200_000))))
     first.connection.dataReceived(part[:150_000])
@@ -166,7 +171,7 @@ def test_requests_in_part_are_limited(harness: ClientPortHarness, monkeypatch: p
 
 def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few bytes are held, nothing more is read, and all the answers come once the client reads."""
-    monkeypatch.setattr(txpaxos.server.client_port, "BUFFERED_BYTES_MAX", 1000)
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_MAX", 1000)
     client = harness.client()
     client.connection.pauseProducing()
     client.say(*[Ask(number, "king", b"x" * 300) for number in range(20)])
@@ -174,14 +179,14 @@ def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch:
     harness.bench.reactor.idle()
     held = client.heard()
     assert 0 < len(held) < 25
-    assert 1000 < harness.port.buffered_bytes < 1500
+    assert 1000 < harness.port.budget.buffered_bytes < 1500
     assert client.transport.producerState == "paused"
     heard = held
     for _ in range(40):
         client.connection.resumeProducing()
         client.connection.pauseProducing()
         harness.bench.reactor.idle()
-        assert harness.port.buffered_bytes < 1500
+        assert harness.port.budget.buffered_bytes < 1500
         heard += client.heard()
     client.connection.resumeProducing()
     harness.bench.reactor.idle()
@@ -190,12 +195,12 @@ def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch:
     assert sorted(one.request for one in heard if isinstance(one, Answer)) == list(range(20, 40))
     assert [payload for _, payload in harness.node.applied] == [b"%d" % number for number in range(20, 40)]  # once
     assert client.transport.producerState == "producing"
-    assert (harness.port.buffered_bytes, len(harness.port.paused)) == (0, 0)
+    assert (harness.port.budget.buffered_bytes, harness.port.budget.paused) == (0, 0)
 
 
 def test_a_thousand_deferred_requests(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answered on the spot, one after the other and not one inside the other."""
-    monkeypatch.setattr(txpaxos.server.client_port, "BUFFERED_BYTES_MAX", 10)
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_MAX", 10)
     client = harness.client()
     client.connection.pauseProducing()
     client.say(*map(StatusRequest, range(2000)))
@@ -208,7 +213,7 @@ def test_the_client_that_has_not_read_for_longest_is_disconnected(
     harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When too much is held for all together: the one that has not read for the longest time."""
-    monkeypatch.setattr(txpaxos.server.client_port, "BUFFERED_BYTES_ALL_MAX", 50_000)
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_ALL_MAX", 50_000)
     first, second, third = (harness.client() for _ in range(3))
     for client in (second, first, third):
         assert client.transport.producer is client.connection
@@ -218,14 +223,14 @@ def test_the_client_that_has_not_read_for_longest_is_disconnected(
         harness.bench.reactor.idle()
     assert [client.transport.disconnected for client in (first, second, third)] == [False, True, False]
     assert harness.node.counters == {"client that does not read": 1}
-    assert 40_000 < harness.port.buffered_bytes < 50_000
+    assert 40_000 < harness.port.budget.buffered_bytes < 50_000
     for client in (first, second, third):
         client.disconnect()
-    assert (harness.port.buffered_bytes, len(harness.port.paused)) == (0, 0)
+    assert (harness.port.budget.buffered_bytes, harness.port.budget.paused) == (0, 0)
 
 
 def test_a_client_that_reads_late_is_not(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "BUFFERED_BYTES_ALL_MAX", 50_000)
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_ALL_MAX", 50_000)
     client = harness.client()
     for _ in range(3):
         client.connection.pauseProducing()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import msgspec
 import pytest
 
-import txpaxos.server.client_port
+import txpaxos.server.answers
+import txpaxos.server.budget
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, submit, submit_run
 from test.helpers.fakes import ONE, Bench, framed
 from txpaxos.node.sessions import Sessions
@@ -20,8 +22,10 @@ BAD = "bad request of a client"
 
 
 @pytest.fixture
-def harness() -> ClientPortHarness:
-    return ClientPortHarness(Bench("a", ONE))
+def harness() -> Iterator[ClientPortHarness]:
+    harness = ClientPortHarness(Bench("a", ONE))
+    yield harness
+    harness.port.budget.check()
 
 
 def answer(number: int, *results: object) -> Answer:
@@ -30,7 +34,7 @@ def answer(number: int, *results: object) -> Answer:
 
 def in_work(harness: ClientPortHarness) -> tuple[int, int]:
     """Commands and bytes that the port counts as not yet answered."""
-    return harness.port._requests, harness.port._request_bytes
+    return harness.port.budget.requests, harness.port.budget.request_bytes
 
 
 def test_a_run_is_answered_together(harness: ClientPortHarness) -> None:
@@ -63,7 +67,7 @@ def test_results_and_failures_keep_their_order_and_numbers(
 
 def test_many_large_results_come_in_parts(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is larger than a part may be is a part by itself."""
-    monkeypatch.setattr(txpaxos.server.client_port, "ANSWER_BYTES", 100)
+    monkeypatch.setattr(txpaxos.server.answers, "ANSWER_BYTES", 100)
     small, large = b"s" * 40, b"l" * 200
     heard = harness.ask(submit_run(1, (small, small, small, large, small, large, large)))
     parts = [(one.request, len(one.results)) for one in heard if isinstance(one, Answer)]
@@ -83,7 +87,7 @@ def test_a_run_of_a_forgotten_session(harness: ClientPortHarness) -> None:
 
 
 def test_requests_of_one_connection_are_counted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "REQUESTS_MAX", 5)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_MAX", 5)
     client = ClientPortHarness(Bench("b")).client()  # nobody leads: nothing gets an answer
     client.say(submit_run(1, (b"x",) * 4), submit_run(5, (b"y",) * 2, 5), submit(7, b"z", 7), submit(8, b"w", 8))
     assert [(one.request, one.error, one.count) for one in client.heard() if isinstance(one, Refused)] == [
@@ -94,8 +98,8 @@ def test_requests_of_one_connection_are_counted_by_the_command(monkeypatch: pyte
 
 
 def test_requests_of_all_connections_are_counted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "REQUESTS_ALL_MAX", 5)
-    monkeypatch.setattr(txpaxos.server.client_port, "REQUEST_BYTES_ALL_MAX", 100)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_ALL_MAX", 5)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUEST_BYTES_ALL_MAX", 100)
     harness = ClientPortHarness(Bench("b"))
     first, second = harness.client(), harness.client()
     first.say(submit_run(1, (b"x", b"y", b"z")))
@@ -167,7 +171,7 @@ def test_the_commands_of_a_client_that_disconnects_go_on(harness: ClientPortHarn
 def test_a_run_whose_answer_is_not_read_waits_and_is_applied_once(
     harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(txpaxos.server.client_port, "BUFFERED_BYTES_MAX", 100)
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_MAX", 100)
     client = harness.client()
     client.connection.pauseProducing()
     for number in range(1, 40, 4):

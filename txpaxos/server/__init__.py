@@ -1,1 +1,1 @@
-"""A node as a Twisted service, and the port where clients come in."""
+"""A node as a Twisted service, and the port at which clients connect to it."""

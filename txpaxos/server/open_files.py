@@ -1,4 +1,4 @@
-"""How many connections the system lets this process have, beside the files that a node needs."""
+"""How many clients the limit of open files leaves room for. The client port asks when it is made."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import resource
 from txpaxos.node.peer_streams import STRANGERS_MAX
 
 FILES_KEPT = 64
-"""For the node's journal and snapshots, and for what the application opens."""
+"""Files kept for the node's journal and snapshots, and for what the application opens."""
 
 PEER_STREAMS_MAX = 4
-"""To and from each peer: those that stand, and those that are about to take their place."""
+"""Streams to and from one peer: those in use, and those that are about to take their place."""
+
+OPEN_FILES_GUESS = 32
+"""Files taken to be open where the system does not tell."""
 
 
 def files_max() -> int:
@@ -21,10 +24,10 @@ def files_max() -> int:
 
 
 def connections_max(peers: int) -> int:
-    """How many clients may be connected to a node with so many peers, so that a file is left for all that it has to
-    open. Not below 0."""
+    """How many clients may be connected to a node that has ``peers`` peers, so that there is a file left for everything
+    else that the node has to open. Not below 0."""
     try:
         open_now = len(os.listdir("/proc/self/fd"))
-    except OSError:  # No Linux.
-        open_now = 32
+    except OSError:  # The system is no Linux.
+        open_now = OPEN_FILES_GUESS
     return max(0, files_max() - open_now - FILES_KEPT - STRANGERS_MAX - PEER_STREAMS_MAX * peers)

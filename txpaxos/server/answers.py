@@ -1,0 +1,79 @@
+"""The messages that answer a client's request. :mod:`~txpaxos.server.connection` sends them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from typing import Any, cast
+
+from twisted.python.failure import Failure
+
+from txpaxos.errors import PaxosError, QueryFailed
+from txpaxos.node.sessions import Failed, Outcome, encode_result
+from txpaxos.reading import Reading
+from txpaxos.wire.client_messages import Answer, AskAnswer, FromNode, ReadAnswer, Refused, StatusAnswer
+
+ANSWER_BYTES = 2**20
+"""Bytes of results in one Answer, beyond the first result."""
+
+
+def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
+    """What to send to the client that made ``requests`` requests, numbered from ``number`` on.
+
+    :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
+        :class:`~txpaxos.reading.Reading`, a status (a dict), the value of a subject (bytes or ``None``), or a Failure
+        that concerns all of the requests.
+    """
+    match result:
+        case list():
+            return _answers_to_run(number, result)
+        case Failure():
+            return (refusal(number, result.value, requests),)
+        case Reading():
+            return (_read_answer(number, result),)
+        case dict():
+            return (StatusAnswer(number, json.dumps(result).encode()),)
+        case _:
+            return (AskAnswer(number, result),)
+
+
+def refusal(number: int, error: BaseException | None, count: int = 1) -> Refused:
+    """What tells a client that its ``count`` requests from ``number`` on have failed with ``error``."""
+    name = type(error).__name__ if isinstance(error, PaxosError) else "PaxosError"
+    return Refused(number, name, str(error).encode(errors="backslashreplace").decode(), count)
+
+
+def _answers_to_run(number: int, outcomes: Sequence[Outcome]) -> Sequence[FromNode]:
+    """Results are answered together, and so are commands that failed alike. The order is that of the commands."""
+    if set(map(type, outcomes)) == {bytes}:  # Nearly always.
+        results = cast("tuple[bytes, ...]", tuple(outcomes))
+        if sum(map(len, results)) <= ANSWER_BYTES:
+            return (Answer(number, results),)
+    return [*_answers_in_parts(number, outcomes)]
+
+
+def _answers_in_parts(number: int, outcomes: Sequence[Outcome]) -> Iterator[FromNode]:
+    for kind, group in groupby(outcomes, type):
+        if kind is bytes:
+            results = [outcome for outcome in group if isinstance(outcome, bytes)]
+            while results:
+                fit = len(results)
+                if sum(map(len, results)) > ANSWER_BYTES:
+                    fit = sum(size <= ANSWER_BYTES for size in accumulate(map(len, results))) or 1
+                yield Answer(number, tuple(results[:fit]))
+                number += fit
+                del results[:fit]
+            continue
+        failures = [(outcome.error, outcome.words) for outcome in group if isinstance(outcome, Failed)]
+        for (error, words), alike in groupby(failures):
+            count = len(list(alike))
+            yield refusal(number, error(words), count)
+            number += count
+
+
+def _read_answer(number: int, reading: Reading) -> FromNode:
+    try:
+        return ReadAnswer(number, reading.slot, encode_result(reading.result))
+    except ValueError as error:
+        return refusal(number, QueryFailed(f"what query returned cannot be sent: {error}"))

@@ -1,0 +1,295 @@
+"""The node's end of one client's connection: takes the client's requests, and answers them as the node does.
+
+The client port (:mod:`~txpaxos.server.client_port`) makes one for each client that connects. Twisted calls it when
+bytes come, when the client stops reading and when it reads again; the client port calls it when the leader changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txpaxos.eager_writer import EagerWriter
+from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
+from txpaxos.server.answers import answers_to, refusal
+from txpaxos.server.budget import Budget, Usage
+from txpaxos.server.client_table import ClientTable
+from txpaxos.server.tasks import Task, single_commands
+from txpaxos.wire.client_messages import (
+    AreYouThere,
+    Ask,
+    ClientCodec,
+    FromClient,
+    FromNode,
+    Here,
+    Ping,
+    Pong,
+    Read,
+    Refused,
+    Request,
+    StatusRequest,
+    Submit,
+)
+from txpaxos.wire.commands import COMMAND_BYTES_MAX
+from txpaxos.wire.frames import FrameSplitter, frame
+
+REQUEST_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
+"""The longest command or value, with the fields of its message."""
+
+DEFERRED_AT_ONCE_MAX = 4
+"""Deferred requests of one connection that are performed again at a time. More would fill the buffer at once again."""
+
+
+class Owner(Protocol):
+    """What a connection calls of its client port."""
+
+    codec: ClientCodec
+    budget: Budget
+    connections: ClientTable
+
+    @property
+    def counters(self) -> Counter[str]:
+        """The node's counters, for what an operator may want to know of."""
+
+    def opened(self, connection: ServerConnection) -> None:
+        """The connection is made."""
+
+    def closed(self, connection: ServerConnection) -> None:
+        """The connection is gone."""
+
+    def welcome(self) -> bytes:
+        """The frame that tells a client which node this is and who leads."""
+
+    def sends_away(self, request: Request) -> bool:
+        """Whether the client had better go to another node with ``request``."""
+
+    def admits_session(self, host: str, session: bytes) -> bool:
+        """Whether a client at ``host`` may use ``session``."""
+
+    def perform(self, request: Request) -> Deferred[Any]:
+        """Have the node do what ``request`` asks for."""
+
+    def disconnect_slow_clients(self) -> None:
+        """See that no more is buffered for all clients than may be."""
+
+
+@implementer(IPushProducer)
+class ServerConnection(TwistedProtocol):
+    """One client.
+
+    While the client does not read, a limited number of bytes is buffered for it, and then nothing more is read from it.
+    A request whose answer finds the buffer full is deferred: its answer is dropped, and it is performed again when the
+    client has read. Each request may be performed twice without harm: a command is applied once however often it is
+    submitted.
+
+    :ivar host: the address from which the client connected.
+    :ivar heard_at: when the client last sent something or read, in seconds of the table of clients.
+    """
+
+    log = Logger()
+    transport: Any  # Twisted's types know no TCP transport that is also a consumer.
+
+    def __init__(self, owner: Owner, host: str = "") -> None:
+        self.host = host
+        self.heard_at = 0
+        self._owner = owner
+        self._codec = owner.codec
+        self._budget = owner.budget
+        self._usage: Usage
+        self._writer: EagerWriter
+        self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
+        self._session = b""  # The last one that was admitted.
+        # The requests in work, in the order in which they came: those that the node performs, and those that wait.
+        self._performed: dict[Deferred[Any], None] = {}
+        self._deferred: deque[Task] = deque()
+        self._is_open = False
+        self._is_welcome_pending = False
+        self._is_retrying = False
+
+    # from Twisted
+
+    def connectionMade(self) -> None:
+        """Tell the client which node this is and who leads."""
+        self._is_open = True
+        self._usage = self._budget.open(self)
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self._writer = EagerWriter(self.transport)
+        self._owner.opened(self)
+        self._write(self._owner.welcome())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the requests that are complete with ``data``. Bytes that are no request end the connection."""
+        self.heard_at = self._owner.connections.seconds
+        try:
+            for message in self._splitter.feed(data):
+                if self._is_open:
+                    self._receive(self._codec.decode(message))
+        except CodecError:
+            self._owner.counters["bad request of a client"] += 1
+            self.close()
+        if not self._budget.take_partial(self._usage, self._splitter.waiting_bytes) and self._is_open:
+            self._owner.counters["too much of requests in part"] += 1
+            self.close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone. Commands in work are applied all the same; other requests are given up."""
+        self._is_open = False
+        self._owner.closed(self)
+        self._budget.end(self._usage)
+        for result in list(self._performed):
+            result.cancel()
+        while self._deferred:
+            self._give_back(self._deferred.popleft())
+
+    def pauseProducing(self) -> None:
+        """The client reads more slowly than this node writes."""
+        self._budget.pause(self._usage)
+
+    def resumeProducing(self) -> None:
+        """The client has read everything."""
+        self.heard_at = self._owner.connections.seconds
+        self._writer.on_drain()
+        self._budget.give_back_buffer(self._usage)
+        self.transport.resumeProducing()
+        if self._is_welcome_pending:
+            self._is_welcome_pending = False
+            self.welcome(self._owner.welcome())
+        self._retry_deferred()
+
+    def stopProducing(self) -> None:
+        """The transport wants no more; ``connectionLost`` follows."""
+
+    # from the client port
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request of the client is in work."""
+        return self._usage.requests > 0
+
+    def welcome(self, data: bytes) -> None:
+        """Tell the client who leads.
+
+        :param data: the frame that says so. A client that does not read gets a newer one when it reads again.
+        """
+        if self._usage.is_paused:
+            self._is_welcome_pending = True
+        elif self._is_open:
+            self._write(data)
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life."""
+        self._send(AreYouThere())
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._is_open = False
+        self._budget.give_back_buffer(self._usage)
+        self.transport.abortConnection()
+
+    # requests
+
+    def _receive(self, message: FromClient | FromNode) -> None:
+        match message:
+            case Submit() | Ask() | Read() | StatusRequest():
+                self._receive_request(message)
+            case Ping():
+                self._send(Pong())
+            case Here():
+                pass
+            case _:
+                raise CodecError("a node's message came from a client")
+
+    def _receive_request(self, request: Request) -> None:
+        if self._owner.sends_away(request):
+            self.close()
+            return
+        task, usage = Task.of(request), self._usage
+        if not usage.admits(task.requests):
+            self._refuse(task, f"{usage.requests} requests are in work on this connection; try again later")
+        elif not self._admits_session(request):
+            self._refuse(task, "too many sessions were begun from this address; use one for many commands")
+        elif not self._budget.take_requests(usage, task.requests, task.size_bytes):
+            self._refuse(task, "too many requests of all clients are in work; try again later")
+        elif usage.is_write_blocked:
+            self._deferred.append(task)
+        else:
+            self._perform(task)
+
+    def _admits_session(self, request: Request) -> bool:
+        """Whether ``request`` has no session, or one that is known already or may be begun."""
+        if not isinstance(request, Submit) or request.session == self._session:
+            return True
+        if not self._owner.admits_session(self.host, request.session):
+            return False
+        self._session = request.session
+        return True
+
+    def _perform(self, task: Task) -> None:
+        """Have the node do what ``task`` asks for, and answer it then."""
+        result = self._owner.perform(task.message)
+        self._performed[result] = None
+        result.addBoth(self._done, task, result)
+
+    def _done(self, result: Any, task: Task, performed: Deferred[Any]) -> None:
+        """The node has done what ``task`` asks for, or has refused it."""
+        self._performed.pop(performed, None)
+        try:
+            if self._is_open and self._usage.is_write_blocked:
+                self._deferred.append(task)
+                return
+            self._give_back(task)
+            if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
+                # The node has taken none of the run. Some of its commands may be small enough.
+                for command in single_commands(task.message):
+                    self._receive_request(command)
+            elif self._is_open:
+                self._answer(task, result)
+                if self._deferred:
+                    self._retry_deferred()
+        except Exception:  # An answer could not be made. That must not end the node.
+            self.log.failure("a client's answer could not be made")
+
+    def _retry_deferred(self) -> None:
+        """Perform again what was deferred, while the client reads."""
+        if not self._is_retrying:
+            self._is_retrying = True
+            while self._deferred and not self._usage.is_paused and len(self._performed) < DEFERRED_AT_ONCE_MAX:
+                self._perform(self._deferred.popleft())
+            self._is_retrying = False
+
+    def _give_back(self, task: Task) -> None:
+        self._budget.give_back_requests(self._usage, task.requests, task.size_bytes)
+
+    # answers
+
+    def _answer(self, task: Task, result: Any) -> None:
+        for message in answers_to(task.message.request, task.requests, result):
+            if isinstance(message, Refused) and message.error == SessionExpired.__name__:
+                self.welcome(self._owner.welcome())  # It holds a slot at which the client can make a new session.
+            self._send(message)
+
+    def _refuse(self, task: Task, why: str) -> None:
+        self._send(refusal(task.message.request, Overloaded(why), task.requests))
+
+    def _send(self, message: FromNode) -> None:
+        """Send ``message`` if the connection is still open."""
+        if self._is_open:
+            self._write(frame(self._codec.encode(message)))
+
+    def _write(self, data: bytes) -> None:
+        self._writer.write(data)
+        usage = self._usage
+        if usage.is_paused:
+            self._budget.take_buffer(usage, len(data))
+            if usage.is_write_blocked:
+                self.transport.pauseProducing()
+            self._owner.disconnect_slow_clients()
