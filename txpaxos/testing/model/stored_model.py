@@ -106,7 +106,7 @@ class StoredModel:
     :param segment_saves: so many saves fill a segment of the journal.
     :param slow: whether saves wait until the disk gets to them.
     :param part: what the node may do of itself; nothing unless given.
-    :param sure: see :class:`PlatterDisk`.
+    :param sure: see :class:`~txpaxos.testing.model.platter.PlatterDisk`.
     """
 
     def __init__(

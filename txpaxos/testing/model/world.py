@@ -10,7 +10,7 @@ A state is one whole number: 20 bits for each node's local state, and above them
 Five things keep the states few and leave nothing out; each can be switched off, to see that. Counting up to a quorum is
 one step (:meth:`Part.forget_counts`); messages that can do nothing any more are removed (:meth:`Part.dead`), which is
 tried out on the node, and again after each of its changes; what a node may send without changing it sends at once
-(:meth:`World._give`); disks that make the same log are the same (:meth:`Disk.compacted`); nodes that are alike may
+(:meth:`World._give`); disks that make the same log are the same (``Disk.compacted``); nodes that are alike may
 change places (:class:`Alike`).
 """
 
