@@ -95,6 +95,18 @@ class TestRestore:
         with pytest.raises(StoreError):
             Camera(Hasty(), store).snapshots.restore(snapshot)
 
+    def test_an_application_that_ends_the_process(self, logged_errors: list[dict[str, Any]]) -> None:
+        class Leaves(Log):
+            def restore(self, chunks: Iterator[bytes]) -> None:
+                raise SystemExit(3)
+
+        camera = Camera(Leaves(), self.make(*self.chunks()))
+        assert camera.store.snapshot is not None
+        with pytest.raises(StoreError, match=r"^the snapshot at slot 10 cannot be used: SystemExit: 3$"):
+            camera.snapshots.restore(camera.store.snapshot)
+        assert camera.applier.applied_through == 0
+        logged_errors.clear()
+
     def test_an_application_that_refuses_it(self, logged_errors: list[dict[str, Any]]) -> None:
         class Newer(Log):
             def restore(self, chunks: Iterator[bytes]) -> None:

@@ -17,15 +17,27 @@ from test.helpers.fakes import SESSION, Reactor, logged
 from txpaxos.application import Application
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import StoreError
+from txpaxos.errors import ApplicationLost, PaxosError, StoreError
 from txpaxos.node.applier import Applier
 from txpaxos.node.sessions import value_of
-from txpaxos.node.snapshots.taking import HASHES_KEPT, SLOT_BYTES, Policy, Snapshots, Taken
+from txpaxos.node.snapshots.taking import (
+    EMPTY_CHUNKS_MAX,
+    HASHES_KEPT,
+    PIECE_BYTES,
+    SLOT_BYTES,
+    Policy,
+    Snapshots,
+    Taken,
+)
 from txpaxos.storage.executor import Execute, Work
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.wire.commands import Run, encode_batch
 
 CHUNK = 3
+
+
+class Left(BaseException):
+    """Raised by a library that has its own way to end a program."""
 
 
 class Log(Application):
@@ -72,6 +84,7 @@ class Camera:
         self.taken: list[Taken] = []
         self.reached: list[tuple[Slot, bytes]] = []
         self.held = False
+        self.interrupted: list[PaxosError] = []
         self.snapshots = Snapshots(
             self.clock,
             self.store,
@@ -84,6 +97,7 @@ class Camera:
             self.taken.append,
             lambda slot, log_hash: self.reached.append((slot, log_hash)),
             lambda: self.held,
+            self.interrupted.append,
         )
 
     def choose(self, count: int, *, idle: bool = True) -> None:
@@ -433,6 +447,95 @@ class TestTrouble:
         (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
         assert words in str(event["reason"])
         logged_errors.clear()
+
+    @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), MemoryError(), Left("gone")])
+    @pytest.mark.parametrize("when", ["hook", "first chunk", "later chunk"])
+    def test_one_that_raises_what_is_no_exception_is_survived_too(
+        self, when: str, error: BaseException, logged_errors: list[dict[str, Any]]
+    ) -> None:
+        """A library that ends the process, say: as in ``apply``, it does not end the node."""
+        broken = True
+
+        class Leaving(Log):
+            def snapshot(self) -> bytes | Iterable[bytes]:
+                if broken and when == "hook":
+                    raise error
+                return self._chunks() if broken else super().snapshot()
+
+            def _chunks(self) -> Iterator[bytes]:
+                if when == "later chunk":
+                    yield bytes(PIECE_BYTES)
+                raise error
+
+        camera = Camera(Leaving())
+        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        assert event["log_format"] == "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
+        assert str(event["reason"]).startswith(type(error).__name__)
+        assert camera.snapshots.taking is None
+        assert camera.interrupted == []
+        assert camera.store.files.contents == {}
+        broken = False
+        camera.choose(10)
+        assert slots(camera) == [20]
+        logged_errors.clear()
+
+    @pytest.mark.parametrize("when", ["hook", "first chunk", "later chunk"])
+    def test_one_that_is_interrupted_ends_the_node(self, when: str) -> None:
+        """Whoever interrupts a process wants it to end."""
+
+        class Interrupted(Log):
+            def snapshot(self) -> bytes | Iterable[bytes]:
+                if when == "hook":
+                    raise KeyboardInterrupt
+                return self._chunks()
+
+            def _chunks(self) -> Iterator[bytes]:
+                if when == "later chunk":
+                    yield bytes(PIECE_BYTES)
+                raise KeyboardInterrupt
+
+        camera = Camera(Interrupted())
+        camera.choose(10)
+        (error,) = camera.interrupted
+        assert isinstance(error, ApplicationLost)
+        assert str(error).startswith("KeyboardInterrupt while a snapshot at slot 10 was taken: ")
+        assert camera.snapshots.taking is None
+        assert camera.store.files.contents == {}
+
+    @pytest.mark.parametrize("first", [0, 3])
+    def test_one_that_yields_nothing_without_end_is_given_up(
+        self, first: int, logged_errors: list[dict[str, Any]]
+    ) -> None:
+        endless = True
+
+        class Endless(Log):
+            def snapshot(self) -> bytes | Iterable[bytes]:
+                some = itertools.repeat(bytes(PIECE_BYTES), first)
+                return itertools.chain(some, itertools.repeat(b"")) if endless else super().snapshot()
+
+        camera = Camera(Endless())
+        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        assert f"{EMPTY_CHUNKS_MAX} empty chunks in a row" in str(event["reason"])
+        assert camera.snapshots.taking is None
+        endless = False
+        camera.choose(10)
+        assert slots(camera) == [20]
+        logged_errors.clear()
+
+    def test_some_empty_chunks_do_no_harm(self) -> None:
+        class Gaps(Log):
+            def snapshot(self) -> Iterable[bytes]:
+                yield from itertools.repeat(b"", EMPTY_CHUNKS_MAX)
+                yield b"state"
+                yield from itertools.repeat(b"", EMPTY_CHUNKS_MAX)
+
+            def restore(self, chunks: Iterator[bytes]) -> None:
+                self.lines = [chunk for chunk in chunks if chunk]
+
+        camera = Camera(Gaps())
+        camera.choose(10)
+        assert slots(camera) == [10]
+        assert camera.restored(application=Gaps()).application.lines == [b"state"]
 
     def test_what_ends_after_stop_is_nobodys_business(self) -> None:
         works, later = delayed()

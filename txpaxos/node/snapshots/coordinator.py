@@ -110,7 +110,8 @@ class Compaction:
         taken, reached, held = self._taken, self._reached, lambda: holds.count > 0
         begun, cluster_name = node.checkpoint, cluster.name
         self._snapshots = snapshots = Snapshots(
-            clock, store, application, applier, cluster_name, members, policy, begun, taken, reached, held
+            *(clock, store, application, applier, cluster_name, members, policy, begun, taken, reached, held),
+            node.give_up,
         )
         quorum, log_hash, watched = len(members) // 2 + 1, snapshots.log_hash, snapshots.watched
         self._audits = Audits(name, others, quorum, node.send, self._diverged, log_hash, watched)

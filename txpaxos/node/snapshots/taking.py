@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 from txpaxos.application import Application, has_snapshots
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
-from txpaxos.errors import CodecError, PaxosError, StoreError
+from txpaxos.errors import ApplicationLost, CodecError, PaxosError, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, for_log, printable, text_of
 from txpaxos.node.applier import Applier
 from txpaxos.node.sessions import Sessions
@@ -54,6 +54,8 @@ HELD_SHARE = 2
 """While somebody fetches a snapshot none is taken before the log has grown by so many times the newest snapshot."""
 HASHES_KEPT = 4096
 """Of so many of the newest slots the hash of the log is remembered: others may ask for it."""
+EMPTY_CHUNKS_MAX = 2**16
+"""So many empty chunks in a row are taken. A hook that yields more never ends, and the node would stand still."""
 HEAD, SESSIONS, STATE, PIECE = b"\1", b"\2", b"\3", b"\4"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -104,6 +106,8 @@ class Snapshots:
     :param taken: called when one is complete and on disk.
     :param reached: called with a slot and the hash of the log there, where an interval ends or :attr:`watched` says so.
     :param held: whether somebody fetches the snapshots that are here: then none is begun for a while.
+    :param interrupted: called with the error after which the node must end: this process was interrupted while the
+        application was asked for its state.
     :ivar replaying: while this is set, none is begun.
     :ivar watched: slots to come that ``reached`` is to be told of.
     :ivar applied_bytes: bytes of the log that this node has applied since it started.
@@ -124,6 +128,7 @@ class Snapshots:
         taken: Callable[[Taken], None],
         reached: Callable[[Slot, bytes], None] = lambda slot, log_hash: None,
         held: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[PaxosError], None] = lambda error: None,
     ) -> None:
         self.enabled = has_snapshots(application)
         self.replaying = False
@@ -140,6 +145,7 @@ class Snapshots:
         self._taken = taken
         self._reached = reached
         self._held = held
+        self._interrupted = interrupted
         self._log_hash = bytes(HASH_BYTES)
         self._hashes: deque[bytes] = deque(maxlen=HASHES_KEPT)
         self._hashes_through: Slot = 0
@@ -210,7 +216,9 @@ class Snapshots:
                 pass
         except StoreError:
             raise
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
             reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
@@ -246,7 +254,7 @@ class Snapshots:
         try:
             pieces = self._capture(slot, hasher)
             writer = self._store.write_snapshot(slot)
-        except Exception:
+        except BaseException:  # Also SystemExit, as in `apply`.
             self._failed(Failure(), slot)
             return
         taking = self._taking = _Taking(head, writer, pieces, hasher, self.applied_bytes)
@@ -272,7 +280,7 @@ class Snapshots:
                 done.addErrback(self._failed, taking.head.slot)
                 return
             written = taking.writer.write(piece)
-        except Exception:
+        except BaseException:
             taking.writer.abandon().addErrback(lambda _: None)
             self._failed(Failure(), taking.head.slot)
             return
@@ -289,15 +297,24 @@ class Snapshots:
             self._taken(Taken(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
 
     def _failed(self, failure: Failure, slot: Slot) -> None:
-        """The log is kept for now, and the next snapshot is another try."""
+        """The log is kept for now, and the next snapshot is another try.
+
+        So it is with MemoryError, too. In ``apply`` that ends the node, since the state may be half changed; to tell
+        the state changes nothing, and all nodes would end at this slot. KeyboardInterrupt ends the node, as in
+        ``apply``."""
         self._taking = None
         if self._stopped:
+            return
+        if failure.check(KeyboardInterrupt):
+            line = f"KeyboardInterrupt while a snapshot at slot {slot} was taken: start the node again, if it is to run"
+            self._interrupted(ApplicationLost(line))
             return
         line = "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
         reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
             self.log.error(line, slot=slot, reason=reason)
         else:
+            reason = f"{printable(type(failure.value).__name__)}: {reason}"
             self.log.failure(line, for_log(failure), slot=slot, reason=reason)
 
 
@@ -319,14 +336,19 @@ def _captured(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
         return [state]
     if isinstance(state, str) or not isinstance(state, Iterable):
         raise TypeError(f"snapshot must return bytes, or chunks of bytes, and not {type(state).__name__}")
-    chunks = map(_checked, state)
+    chunks = _checked(state)
     return itertools.chain(list(itertools.islice(chunks, 1)), chunks)
 
 
-def _checked(chunk: bytes) -> bytes:
-    if not isinstance(chunk, bytes):
-        raise TypeError(f"snapshot must return chunks of bytes, and one is {type(chunk).__name__}")
-    return chunk
+def _checked(state: Iterable[bytes]) -> Iterator[bytes]:
+    empty = 0
+    for chunk in state:
+        if not isinstance(chunk, bytes):
+            raise TypeError(f"snapshot must return chunks of bytes, and one is {type(chunk).__name__}")
+        empty = 0 if chunk else empty + 1
+        if empty > EMPTY_CHUNKS_MAX:
+            raise ValueError(f"snapshot has yielded {EMPTY_CHUNKS_MAX} empty chunks in a row: does it ever end?")
+        yield chunk
 
 
 def _pieces(
