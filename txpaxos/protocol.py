@@ -51,17 +51,19 @@ from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, St
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
 from txpaxos.node.applier import Applier
 from txpaxos.node.asks import PendingAsks
+from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.founding import Meeting, has_voted
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.peers import WAYS, Network
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
+from txpaxos.node.sessions import Outcomes
 from txpaxos.node.snapshots.coordinator import Compaction
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.node.status import NodeStatus
-from txpaxos.node.submissions import CommandLimits, Outcomes, Submissions
+from txpaxos.node.submissions import Submissions
 from txpaxos.node.timer import Timer
 from txpaxos.reading import Consistency, Reading
 from txpaxos.storage.snapshots import Snapshot
@@ -218,7 +220,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         if self._stopping:
             return fail(NodeStopped(f"node {self.node} is stopping; submit to another"))
         self._performer.schedule()
-        return self._submissions.take(run)
+        return self._submissions.submit_run(run)
 
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
@@ -566,8 +568,8 @@ class PaxosProtocol(Application, DatagramProtocol):
         self._become_voter()
 
     def _take_forwarded(self, message: Forward) -> None:
-        if self._submissions.leading:
-            self._submissions.take_forwarded(message.runs)
+        if self._submissions.is_leader:
+            self._submissions.submit_forwarded(message.runs)
             self._performer.schedule()
         else:
             self.counters["forwarded to a node that does not lead"] += 1
@@ -639,11 +641,11 @@ class PaxosProtocol(Application, DatagramProtocol):
             return  # What is submitted before the start waits for it.
         now = self._monotonic()
         self._session.flush()
-        if self._submissions.leading:
+        if self._submissions.is_leader:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
                 self._add(self._replica.propose(value[0], now, urgent=value[1]))
         elif (leader := self._replica.leader_node) is not None and leader != self.node:
-            while runs := self._submissions.due(now):
+            while runs := self._submissions.due_for_forwarding(now):
                 self._network.send((leader,), Forward(runs))
             self._forward_later(now)
 
@@ -733,7 +735,7 @@ class PaxosProtocol(Application, DatagramProtocol):
         match chosen:
             case Chosen():
                 for run, outcomes in self._applier.apply(chosen):
-                    self._submissions.finish(run, outcomes)
+                    self._submissions.complete(run, outcomes)
                 self._compaction.applied(chosen)
                 self._reads.applied()
             case SubjectChosen():
@@ -741,8 +743,8 @@ class PaxosProtocol(Application, DatagramProtocol):
             case Installed():  # pragma: no branch
                 self._compaction.restore(self._received.pop(chosen.slot))
                 self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.node, slot=chosen.slot)
-                if not self._submissions.leading:
-                    self._submissions.follow()  # What its callers wait for may be in there.
+                if not self._submissions.is_leader:
+                    self._submissions.become_follower()  # What its callers wait for may be in there.
                 self._reads.applied()
 
     def _tell_leadership(self, fact: LeadershipFact) -> None:
@@ -753,7 +755,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                     line = "node {node} leads with ballot {ballot}{more}"
                     self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
                 self._leads_since = self._monotonic()
-                self._submissions.lead()
+                self._submissions.become_leader()
                 self._call_hook(self.leadership_acquired)
             case LeadershipLost():
                 more = self._lines.admits("no longer leads")
@@ -761,7 +763,7 @@ class PaxosProtocol(Application, DatagramProtocol):
                     line = "node {node} no longer leads with {ballot}{more}"
                     self.log.info(line, node=self.node, ballot=str(fact.ballot), more=more)
                 self._leads_since = None
-                self._submissions.follow()
+                self._submissions.become_follower()
                 self._call_hook(self.leadership_lost)
             case LeadershipChanged():
                 more = None if fact.current == self.node else self._lines.admits("follows")
@@ -774,8 +776,8 @@ class PaxosProtocol(Application, DatagramProtocol):
                         previous=printable(fact.previous or "none"),
                         more=more,
                     )
-                if not self._submissions.leading:
-                    self._submissions.follow()
+                if not self._submissions.is_leader:
+                    self._submissions.become_follower()
                 self._call_hook(self.leadership_changed, fact.previous, fact.current)
                 self._tell_watchers()
 

@@ -11,8 +11,9 @@ from test.helpers.fakes import outcome_of, unpack
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.node.applier import Applier
-from txpaxos.node.sessions import Failed, Outcome, Sessions, encode_result
-from txpaxos.node.submissions import CommandLimits, Outcomes, Submissions
+from txpaxos.node.command_limits import CommandLimits
+from txpaxos.node.sessions import Failed, Outcome, Outcomes, Sessions, encode_result
+from txpaxos.node.submissions import Submissions
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 
 SESSION, OTHER = new_session(b"1" * 16, 0), new_session(b"2" * 16, 0)
@@ -34,13 +35,13 @@ class SubmissionsHarness:
         self.applier = Applier(self._apply)
         self.applied: list[bytes] = []
         self.submissions = Submissions(
-            self.applier, CommandLimits(**{"forward_bytes_a_second": float("inf"), **limits})
+            self.applier, CommandLimits(**{"forward_bytes_per_second": float("inf"), **limits})
         )
         if leading:
-            self.submissions.lead()
+            self.submissions.become_leader()
 
     def take(self, *runs: Run) -> list[Deferred[Outcomes]]:
-        return [self.submissions.take(one) for one in runs]
+        return [self.submissions.submit_run(one) for one in runs]
 
     def _apply(self, slot: Slot, payload: bytes) -> str:
         self.applied.append(payload)
@@ -54,7 +55,7 @@ class SubmissionsHarness:
         """A slot with ``runs`` is chosen."""
         chosen = Chosen(self.applier.applied_through + 1, encode_batch(runs))
         for one, outcomes in self.applier.apply(chosen):
-            self.submissions.finish(one, outcomes)
+            self.submissions.complete(one, outcomes)
 
 
 def sequences(runs: Sequence[Run]) -> list[int]:

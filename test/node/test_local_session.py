@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 from test.helpers.fakes import error_of, outcome_of
 from txpaxos.errors import CommandFailed, NodeStopped, Overloaded, SessionExpired
 from txpaxos.node.local_session import LocalSession
-from txpaxos.node.sessions import Failed, encode_result, raised
-from txpaxos.node.submissions import Outcomes
+from txpaxos.node.sessions import Failed, Outcomes, encode_result, raised
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, session_born
 
 

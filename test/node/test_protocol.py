@@ -26,7 +26,7 @@ from txpaxos.core.messages import NO_OP, Ballot, Heartbeat, PrepareLog
 from txpaxos.core.ready import Voted
 from txpaxos.counter import Counter
 from txpaxos.errors import CommandFailed, OutcomeUnknown, Overloaded, ValueTooLarge
-from txpaxos.node.submissions import CommandLimits
+from txpaxos.node.command_limits import CommandLimits
 from txpaxos.protocol import SUBJECT_BYTES_MAX, PaxosProtocol
 from txpaxos.wire.commands import Run, decode_batch
 

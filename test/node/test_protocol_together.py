@@ -10,8 +10,8 @@ from test.helpers.fakes import SESSION, Together, error_of, outcome_of
 from test.helpers.joined import Joined
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CommandFailed, NodeStopped
+from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.sessions import Failed, value_of
-from txpaxos.node.submissions import CommandLimits
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Forward, PeerMessage
 

@@ -13,8 +13,8 @@ from test.helpers.fakes import Together, alone, error_of, outcome_of, submit
 from test.helpers.joined import Joined
 from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed, ValueTooLarge
 from txpaxos.node.applier import Applier
+from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.reads import Reads
-from txpaxos.node.submissions import CommandLimits
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
 

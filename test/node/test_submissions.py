@@ -65,30 +65,30 @@ def test_a_command_bigger_than_a_batch_goes_alone() -> None:
 def test_forwarded_commands_wait_with_the_leaders_own() -> None:
     harness = SubmissionsHarness(leading=True)
     harness.take(command(1))
-    harness.submissions.take_forwarded([command(1, session=OTHER), command(2, session=OTHER)])
+    harness.submissions.submit_forwarded([command(1, session=OTHER), command(2, session=OTHER)])
     assert [one.session for one in harness.next_batch()] == [SESSION, OTHER, OTHER]
 
 
 def test_forwarded_commands_that_were_applied_are_left_out() -> None:
     harness = SubmissionsHarness(leading=True)
     harness.apply(command(1), command(3, acknowledged=2))
-    harness.submissions.take_forwarded(list(map(command, range(1, 5))))
+    harness.submissions.submit_forwarded(list(map(command, range(1, 5))))
     assert sequences(harness.next_batch()) == [4]
 
 
 def test_forwarded_commands_over_the_limit_are_left_out() -> None:
     harness = SubmissionsHarness(leading=True, waiting_commands_max=3)
-    harness.submissions.take_forwarded(list(map(command, range(1, 9))))
+    harness.submissions.submit_forwarded(list(map(command, range(1, 9))))
     assert sequences(harness.next_batch()) == [1, 2, 3]
-    harness.submissions.take_forwarded([command(4)])  # sent again, now that there is room
+    harness.submissions.submit_forwarded([command(4)])  # sent again, now that there is room
     assert sequences(harness.next_batch()) == [4]
 
 
 def test_forwarded_bytes_over_the_limit_are_left_out() -> None:
     harness = SubmissionsHarness(leading=True, waiting_bytes_max=100)
-    harness.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(1, 9)])
+    harness.submissions.submit_forwarded([command(sequence, bytes(40)) for sequence in range(1, 9)])
     assert sequences(harness.next_batch()) == [1, 2]
-    harness.submissions.take_forwarded([command(sequence, bytes(40)) for sequence in range(3, 9)])
+    harness.submissions.submit_forwarded([command(sequence, bytes(40)) for sequence in range(3, 9)])
     assert sequences(harness.next_batch()) == [3, 4]
 
 
@@ -195,8 +195,8 @@ def test_a_follower_forwards_what_its_callers_wait_for() -> None:
     harness.take(command(1), command(2))
     assert harness.submissions.wake_at == 0.0
     assert harness.submissions.next_value() is None
-    assert sequences(harness.submissions.due(5.0)) == [1, 2]
-    assert harness.submissions.due(5.0) == ()
+    assert sequences(harness.submissions.due_for_forwarding(5.0)) == [1, 2]
+    assert harness.submissions.due_for_forwarding(5.0) == ()
 
 
 def test_forwarding_again_backs_off() -> None:
@@ -204,10 +204,10 @@ def test_forwarding_again_backs_off() -> None:
     harness.take(command(1))
     times, now = [], 0.0
     for _ in range(8):
-        assert harness.submissions.due(now) == (command(1),)
+        assert harness.submissions.due_for_forwarding(now) == (command(1),)
         times.append(now)
         assert harness.submissions.wake_at is not None
-        assert harness.submissions.due(harness.submissions.wake_at - 0.001) == ()
+        assert harness.submissions.due_for_forwarding(harness.submissions.wake_at - 0.001) == ()
         now = harness.submissions.wake_at
     assert times == [0.0, 0.25, 0.75, 1.75, 3.75, 5.75, 7.75, 9.75]
 
@@ -215,29 +215,29 @@ def test_forwarding_again_backs_off() -> None:
 def test_each_command_has_a_time_of_its_own() -> None:
     harness = SubmissionsHarness(leading=False, forward_seconds=1.0)
     harness.take(command(1))
-    assert sequences(harness.submissions.due(0.0)) == [1]
+    assert sequences(harness.submissions.due_for_forwarding(0.0)) == [1]
     harness.take(command(2))
-    assert sequences(harness.submissions.due(0.5)) == [2]
+    assert sequences(harness.submissions.due_for_forwarding(0.5)) == [2]
     assert harness.submissions.wake_at == 1.0
-    assert sequences(harness.submissions.due(1.0)) == [1]
+    assert sequences(harness.submissions.due_for_forwarding(1.0)) == [1]
     assert harness.submissions.wake_at == 1.5
 
 
 def test_what_was_applied_is_not_forwarded_again() -> None:
     harness = SubmissionsHarness(leading=False)
     harness.take(command(1), command(2))
-    harness.submissions.due(0.0)
+    harness.submissions.due_for_forwarding(0.0)
     harness.apply(command(1))
-    assert sequences(harness.submissions.due(100.0)) == [2]
+    assert sequences(harness.submissions.due_for_forwarding(100.0)) == [2]
 
 
 def test_what_will_never_be_applied_is_not_forwarded_for_ever() -> None:
     """Its caller gave up, and acknowledged it with a later command before it got into the log."""
     harness = SubmissionsHarness(leading=False)
     (gave_up,) = harness.take(command(1))
-    harness.submissions.due(0.0)
+    harness.submissions.due_for_forwarding(0.0)
     harness.apply(command(2, acknowledged=1))
-    assert harness.submissions.due(100.0) == ()
+    assert harness.submissions.due_for_forwarding(100.0) == ()
     assert error_in(gave_up) is OutcomeUnknown
     assert len(harness.submissions) == 0
     assert harness.submissions.wake_at is None
@@ -247,18 +247,18 @@ def test_a_new_leader_is_told_at_once() -> None:
     harness = SubmissionsHarness(leading=False)
     harness.take(command(1))
     for now in (0.0, 10.0, 20.0, 30.0):
-        harness.submissions.due(now)
-    harness.submissions.follow()
+        harness.submissions.due_for_forwarding(now)
+    harness.submissions.become_follower()
     assert harness.submissions.wake_at == 0.0
-    assert sequences(harness.submissions.due(30.1)) == [1]
+    assert sequences(harness.submissions.due_for_forwarding(30.1)) == [1]
     assert harness.submissions.wake_at == pytest.approx(30.35)  # and the back-off starts anew
 
 
 def test_a_leader_proposes_what_it_had_forwarded() -> None:
     harness = SubmissionsHarness(leading=False)
     harness.take(command(1), command(2))
-    harness.submissions.due(0.0)
-    harness.submissions.lead()
+    harness.submissions.due_for_forwarding(0.0)
+    harness.submissions.become_leader()
     assert sequences(harness.next_batch()) == [1, 2]
     assert harness.submissions.wake_at is None
 
@@ -268,17 +268,20 @@ def test_one_that_leads_no_longer_forwards_what_it_had_to_propose() -> None:
     harness.take(command(1))
     harness.next_batch()
     harness.take(command(2))
-    harness.submissions.take_forwarded([command(1, session=OTHER)])
-    harness.submissions.follow()
+    harness.submissions.submit_forwarded([command(1, session=OTHER)])
+    harness.submissions.become_follower()
     assert harness.submissions.next_value() is None
-    assert sequences(harness.submissions.due(0.0)) == [1, 2]  # the forwarded one is its own node's to send again
+    assert sequences(harness.submissions.due_for_forwarding(0.0)) == [
+        1,
+        2,
+    ]  # the forwarded one is its own node's to send again
 
 
 def test_forwards_are_cut_into_messages() -> None:
     harness = SubmissionsHarness(leading=False, batch_bytes=100)
     harness.take(*[command(sequence, bytes(30)) for sequence in range(1, 9)])
     parts = []
-    while part := harness.submissions.due(0.0):
+    while part := harness.submissions.due_for_forwarding(0.0):
         parts.append(sequences(part))
     assert parts == [[1, 2, 3], [4, 5, 6], [7, 8]]
 
@@ -287,7 +290,7 @@ def test_a_big_one_is_forwarded_alone_and_keeps_nothing_back() -> None:
     harness = SubmissionsHarness(leading=False, batch_bytes=100)
     harness.take(command(1, bytes(60)), command(2, bytes(500)), command(3, bytes(30)))
     parts = []
-    while part := harness.submissions.due(0.0):
+    while part := harness.submissions.due_for_forwarding(0.0):
         parts.append(sequences(part))
     assert sorted(sequence for part in parts for sequence in part) == [1, 2, 3]
     assert [2] in parts
@@ -295,21 +298,21 @@ def test_a_big_one_is_forwarded_alone_and_keeps_nothing_back() -> None:
 
 def test_nothing_is_due_without_callers() -> None:
     harness = SubmissionsHarness(leading=False)
-    harness.submissions.follow()
+    harness.submissions.become_follower()
     assert harness.submissions.wake_at is None
-    assert harness.submissions.due(100.0) == ()
+    assert harness.submissions.due_for_forwarding(100.0) == ()
 
 
 def test_a_big_one_is_given_more_time() -> None:
     harness = SubmissionsHarness(
-        leading=False, forward_seconds=0.25, forward_seconds_max=2.0, forward_bytes_a_second=1e6
+        leading=False, forward_seconds=0.25, forward_seconds_max=2.0, forward_bytes_per_second=1e6
     )
     harness.take(command(1, bytes(500_000)), command(2))
-    while harness.submissions.due(0.0):
+    while harness.submissions.due_for_forwarding(0.0):
         pass
-    assert sequences(harness.submissions.due(0.3)) == [2]
-    assert harness.submissions.due(0.74) == ()
-    assert sequences(harness.submissions.due(0.75)) == [1]
+    assert sequences(harness.submissions.due_for_forwarding(0.3)) == [2]
+    assert harness.submissions.due_for_forwarding(0.74) == ()
+    assert sequences(harness.submissions.due_for_forwarding(0.75)) == [1]
 
 
 # ---------------------------------------------------------------- expiry
@@ -321,7 +324,7 @@ def test_a_command_of_a_forgotten_session_is_answered_at_once() -> None:
     (waiting,) = harness.take(command(2))
     assert error_in(waiting) is SessionExpired
     assert harness.submissions.next_value() is None
-    harness.submissions.take_forwarded([command(2)])
+    harness.submissions.submit_forwarded([command(2)])
     assert harness.submissions.next_value() is None
 
 
@@ -331,7 +334,7 @@ def test_a_session_forgotten_while_its_command_waits() -> None:
         (waiting,) = harness.take(command(2))
         expire(harness)
         if harness is follower:
-            assert harness.submissions.due(100.0) == ()
+            assert harness.submissions.due_for_forwarding(100.0) == ()
         else:
             harness.apply(*harness.next_batch())
         assert error_in(waiting) is SessionExpired
@@ -345,15 +348,15 @@ def test_forwarded_again_before_its_turn_it_waits_once() -> None:
     harness = SubmissionsHarness(leading=True)
     harness.take(command(1))
     for _ in range(3):
-        harness.submissions.take_forwarded([command(1), command(2)])
+        harness.submissions.submit_forwarded([command(1), command(2)])
     assert sequences(harness.next_batch()) == [1, 2]
-    harness.submissions.take_forwarded([command(2)])  # and again once it was proposed: it may have been lost
+    harness.submissions.submit_forwarded([command(2)])  # and again once it was proposed: it may have been lost
     assert sequences(harness.next_batch()) == [2]
 
 
 def test_a_command_forwarded_here_before_is_waited_for() -> None:
     harness = SubmissionsHarness(leading=True)
-    harness.submissions.take_forwarded([command(1)])
+    harness.submissions.submit_forwarded([command(1)])
     (waiting,) = harness.take(command(1))
     assert sequences(harness.next_batch()) == [1]
     harness.apply(command(1))
@@ -371,11 +374,11 @@ def test_to_submit_one_more_does_not_look_through_all() -> None:
 
     harness = SubmissionsHarness(leading=False)
     harness.take(*[command(sequence) for sequence in range(1, 20_000)])
-    while harness.submissions.due(0.0):
+    while harness.submissions.due_for_forwarding(0.0):
         pass
     harness.applier.sessions = Watched()
     harness.take(command(20_000))
-    assert sequences(harness.submissions.due(0.1)) == [20_000]
+    assert sequences(harness.submissions.due_for_forwarding(0.1)) == [20_000]
     assert harness.submissions.wake_at == 0.25
     assert len(looked) == 2
 
@@ -384,10 +387,10 @@ def test_due_times_of_finished_commands_are_forgotten() -> None:
     harness = SubmissionsHarness(leading=False)
     for sequence in range(1, 1000):
         harness.take(command(sequence, acknowledged=sequence - 1))
-        assert sequences(harness.submissions.due(sequence / 100)) == [sequence]
+        assert sequences(harness.submissions.due_for_forwarding(sequence / 100)) == [sequence]
         harness.apply(command(sequence, acknowledged=sequence - 1))
         assert harness.submissions.wake_at is None
-    assert len(harness.submissions._due) == 0
+    assert len(harness.submissions._to_forward._heap) == 0
 
 
 # --------------------------------------------------- who waits on a follower
@@ -397,14 +400,14 @@ def test_the_leader_knows_whether_a_follower_waits() -> None:
     """Then followers are told at once what was chosen."""
     harness = SubmissionsHarness(leading=True, batch_commands=1)
     harness.take(command(1))
-    harness.submissions.take_forwarded([command(1, session=OTHER)])
+    harness.submissions.submit_forwarded([command(1, session=OTHER)])
     harness.take(command(2))
     values = [harness.submissions.next_value() for _ in range(3)]
     assert [value and value[1] for value in values] == [False, True, False]
-    harness.submissions.take_forwarded([command(2, session=OTHER)])
-    harness.submissions.follow()
-    harness.submissions.lead()
-    harness.submissions.take(command(2, session=OTHER))
+    harness.submissions.submit_forwarded([command(2, session=OTHER)])
+    harness.submissions.become_follower()
+    harness.submissions.become_leader()
+    harness.submissions.submit_run(command(2, session=OTHER))
     value = harness.submissions.next_value()
     assert value is not None
     assert not value[1]  # it was forgotten with what waited

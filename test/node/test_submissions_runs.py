@@ -73,10 +73,10 @@ def test_limits_count_the_bytes_of_a_run() -> None:
 def test_forwarded_runs_are_limited_by_the_command() -> None:
     harness = SubmissionsHarness(leading=True, waiting_commands_max=4)
     runs = [run(1, b"a", b"b", b"c"), run(4, b"d", b"e"), run(6, b"f")]
-    harness.submissions.take_forwarded(runs)
+    harness.submissions.submit_forwarded(runs)
     assert len(harness.submissions) == 3
     assert sequences(harness.next_batch()) == [1, 2, 3]
-    harness.submissions.take_forwarded(runs[1:])  # sent again, now that there is room
+    harness.submissions.submit_forwarded(runs[1:])  # sent again, now that there is room
     assert sequences(harness.next_batch()) == [4, 5, 6]
 
 
@@ -90,10 +90,10 @@ def test_too_large_is_the_largest_of_a_run() -> None:
 def test_a_longer_run_takes_the_place_of_one_that_waits() -> None:
     """It begins as the other does, so it holds all of it."""
     harness = SubmissionsHarness(leading=True, waiting_commands_max=4)
-    harness.submissions.take_forwarded([run(1, b"a"), command(1, session=OTHER)])
-    harness.submissions.take_forwarded([run(1, b"a", b"b")])
+    harness.submissions.submit_forwarded([run(1, b"a"), command(1, session=OTHER)])
+    harness.submissions.submit_forwarded([run(1, b"a", b"b")])
     assert len(harness.submissions) == 3  # what was replaced counts no more
-    harness.submissions.take_forwarded([run(1, b"a")])
+    harness.submissions.submit_forwarded([run(1, b"a")])
     assert harness.next_batch() == (command(1, session=OTHER), run(1, b"a", b"b"))
     assert len(harness.submissions) == 0
 
@@ -166,7 +166,7 @@ def test_a_run_in_the_log_that_nobody_here_waits_for() -> None:
 def test_forwarded_runs_that_were_partly_applied_are_proposed() -> None:
     harness = SubmissionsHarness(leading=True)
     harness.apply(run(1, b"a", b"b"))
-    harness.submissions.take_forwarded([run(1, b"a", b"b"), run(2, b"b", b"c"), run(1, b"a", b"b", b"c", b"d")])
+    harness.submissions.submit_forwarded([run(1, b"a", b"b"), run(2, b"b", b"c"), run(1, b"a", b"b", b"c", b"d")])
     assert harness.next_batch() == (run(2, b"b", b"c"), run(1, b"a", b"b", b"c", b"d"))
 
 
@@ -179,14 +179,14 @@ def test_whatever_the_cuts_each_command_is_applied_once_and_all_are_told() -> No
         payloads = [b"%d" % sequence for sequence in range(first, first + rng.randrange(1, 12))]
         one = run(first, *payloads)
         if rng.random() < 0.7:
-            heard.append((one, outcome_of(harness.submissions.take(one))))
+            heard.append((one, outcome_of(harness.submissions.submit_run(one))))
         else:
-            harness.submissions.take_forwarded([one])
+            harness.submissions.submit_forwarded([one])
         if rng.random() < 0.3:
             harness.apply(*harness.next_batch())
         if rng.random() < 0.02:
-            harness.submissions.follow()
-            harness.submissions.lead()
+            harness.submissions.become_follower()
+            harness.submissions.become_leader()
     while batch := harness.next_batch():
         harness.apply(*batch)
     assert len(harness.applied) == len(set(harness.applied)) > 250
@@ -204,7 +204,7 @@ def test_who_submits_again_when_told() -> None:
     harness = SubmissionsHarness(leading=True)
     (first,) = harness.take(run(1, b"a", b"b"))
     later: list[list[Any]] = []
-    first.addCallback(lambda _: later.append(outcome_of(harness.submissions.take(run(3, b"c", b"d")))))
+    first.addCallback(lambda _: later.append(outcome_of(harness.submissions.submit_run(run(3, b"c", b"d")))))
     harness.apply(*harness.next_batch())
     assert later == [[]]
     batch = harness.next_batch()
@@ -218,7 +218,7 @@ def test_who_submits_again_while_the_rest_of_a_run_is_still_to_be_told() -> None
     first, rest = harness.take(run(1, b"a"), run(2, b"b", b"c"))
     told = outcome_of(rest)
     later: list[list[Any]] = []
-    first.addCallback(lambda _: later.append(outcome_of(harness.submissions.take(run(2, b"b", b"c", b"d")))))
+    first.addCallback(lambda _: later.append(outcome_of(harness.submissions.submit_run(run(2, b"b", b"c", b"d")))))
     harness.apply(run(1, b"a", b"b", b"c"))
     assert told == [results("b", "c")]
     assert later == [[]]  # of d nothing is known yet
@@ -242,7 +242,7 @@ def test_a_follower_forwards_runs_whole() -> None:
     harness = SubmissionsHarness(leading=False, batch_bytes=100)
     harness.take(run(1, b"a", b"b"), run(3, bytes(40), bytes(40)), run(5, bytes(30)))
     parts = []
-    while part := harness.submissions.due(0.0):
+    while part := harness.submissions.due_for_forwarding(0.0):
         parts.append(part)
     assert parts == [(run(1, b"a", b"b"), run(3, bytes(40), bytes(40))), (run(5, bytes(30)),)]
 
@@ -251,9 +251,9 @@ def test_a_run_that_was_partly_applied_is_forwarded_again() -> None:
     harness = SubmissionsHarness(leading=False)
     (waiting,) = harness.take(run(1, b"a", b"b", b"c"))
     heard = outcome_of(waiting)
-    harness.submissions.due(0.0)
+    harness.submissions.due_for_forwarding(0.0)
     harness.apply(run(2, b"b"))
-    assert harness.submissions.due(100.0) == (run(1, b"a", b"b", b"c"),)
+    assert harness.submissions.due_for_forwarding(100.0) == (run(1, b"a", b"b", b"c"),)
     harness.apply(run(1, b"a", b"b", b"c"))
     assert heard == [results("a", "b", "c")]
     assert harness.submissions.wake_at is None
@@ -263,9 +263,9 @@ def test_some_of_a_run_turns_out_to_be_acknowledged() -> None:
     harness = SubmissionsHarness(leading=False)
     waiting = harness.take(run(1, b"a", b"b", b"c"), run(1, b"a"))
     whole, part = map(outcome_of, waiting)
-    harness.submissions.due(0.0)
+    harness.submissions.due_for_forwarding(0.0)
     harness.apply(run(9, b"i", acknowledged=2))
-    assert harness.submissions.due(100.0) == (run(1, b"a", b"b", b"c"),)
+    assert harness.submissions.due_for_forwarding(100.0) == (run(1, b"a", b"b", b"c"),)
     assert [kinds(one) for one in part] == [[OutcomeUnknown]]
     assert whole == []
     harness.apply(run(1, b"a", b"b", b"c"))
@@ -282,20 +282,20 @@ def test_runs_of_a_forgotten_session() -> None:
         if leading:
             harness.apply(*harness.next_batch())
         else:
-            assert harness.submissions.due(100.0) == ()
+            assert harness.submissions.due_for_forwarding(100.0) == ()
         assert [kinds(one) for (one,) in heard] == [[SessionExpired] * 2] * 2
         assert len(harness.submissions) == 0
         (late,) = harness.take(run(5, b"e", b"f", b"g"))
         assert kinds(unpack(outcome_of(late))) == [SessionExpired] * 3
-        harness.submissions.take_forwarded([run(5, b"e", b"f", b"g")])
+        harness.submissions.submit_forwarded([run(5, b"e", b"f", b"g")])
         assert len(harness.submissions) == 0
 
 
 def test_one_that_begins_to_lead_proposes_each_run_of_its_callers() -> None:
     harness = SubmissionsHarness(leading=False)
     heard = [outcome_of(waiting) for waiting in harness.take(run(1, b"a", b"b"), run(2, b"b", b"c"))]
-    harness.submissions.due(0.0)
-    harness.submissions.lead()
+    harness.submissions.due_for_forwarding(0.0)
+    harness.submissions.become_leader()
     batch = harness.next_batch()
     assert batch == (run(1, b"a", b"b"), run(2, b"b", b"c"))
     harness.apply(*batch)

@@ -318,9 +318,9 @@ def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
 @pytest.mark.parametrize(
     ("limit", "name", "said"),
     [
-        ("txpaxos.node.submissions:CommandLimits().command_bytes_max", "limits", "has at most 16 MiB"),
+        ("txpaxos.node.command_limits:CommandLimits().command_bytes_max", "limits", "has at most 16 MiB"),
         (
-            "txpaxos.node.submissions:CommandLimits().waiting_bytes_max",
+            "txpaxos.node.command_limits:CommandLimits().waiting_bytes_max",
             "limits",
             "The commands that wait at one node have at most 128 MiB",
         ),

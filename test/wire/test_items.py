@@ -13,7 +13,7 @@ from test.helpers.wire_samples import BALLOT, CLIENT_CODEC, CODEC, reseal
 from txpaxos.core.config import VALUES_MAX, VOTES_MAX, Limits
 from txpaxos.core.messages import ChosenValues, PromiseLog, Vote
 from txpaxos.errors import CodecError
-from txpaxos.node.submissions import CommandLimits
+from txpaxos.node.command_limits import CommandLimits
 from txpaxos.wire.client_messages import Answer, Submit
 from txpaxos.wire.commands import (
     BATCH_COMMANDS_MAX,

@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txpaxos.errors import PaxosError, SessionExpired
-from txpaxos.node.sessions import Failed, value_of
-from txpaxos.node.submissions import Outcomes
+from txpaxos.node.sessions import Failed, Outcomes, value_of
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, new_session
 
 

@@ -70,6 +70,9 @@ Outcome: TypeAlias = bytes | Failed
 """What became of a command: what ``apply`` returned, as MessagePack, or why there is no such thing. As long as it is
 remembered it never changes, and it is the same on every node."""
 
+Outcomes: TypeAlias = Sequence[Outcome]
+"""The outcomes of a run: one for each of its commands, in their order."""
+
 
 def not_kept(value: object, why: str) -> Failed:
     """The outcome of a command for which ``apply`` returned a ``value`` that :func:`encode_result` does not take."""

@@ -53,9 +53,8 @@ from txpaxos.core.ready import (
     Voter,
 )
 from txpaxos.errors import CommandFailed
-from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, value_of
+from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, Outcomes, value_of
 from txpaxos.node.snapshots.taking import Policy
-from txpaxos.node.submissions import Outcomes
 from txpaxos.testing.checkers.ballots import BallotsSeen
 from txpaxos.testing.checkers.commands import ExpectedCommands
 from txpaxos.testing.checkers.node import NodeSeen

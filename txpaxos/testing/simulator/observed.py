@@ -10,9 +10,8 @@ from twisted.internet.defer import Deferred
 from txpaxos.core.config import Limits
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen, Installed, Ready, SubjectChosen
-from txpaxos.node.sessions import Sessions
+from txpaxos.node.sessions import Outcomes, Sessions
 from txpaxos.node.snapshots.taking import Taken
-from txpaxos.node.submissions import Outcomes
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.testing.simulator.environment import Environment
@@ -31,7 +30,7 @@ class Watched(PaxosProtocol):
         self._applier.sessions._sessions_max = cluster.sessions_max
         self._real_apply, own._applier._apply = self._applier._apply, self._watched_apply
         self._real_install, own._applier.install = self._applier.install, self._watched_install
-        self._real_finish, own._submissions.finish = self._submissions.finish, self._watched_finish
+        self._real_complete, own._submissions.complete = self._submissions.complete, self._watched_complete
         self._real_restore, own._compaction.restore = self._compaction.restore, self._watched_restore
         if cluster.transfer_limits is not None:
             for part in (own._compaction._sender, own._compaction._receiver):
@@ -76,9 +75,9 @@ class Watched(PaxosProtocol):
         sessions._sessions_max = self._watching.sessions_max
         self._real_install(slot, sessions)
 
-    def _watched_finish(self, run: Run, outcomes: Outcomes) -> None:
+    def _watched_complete(self, run: Run, outcomes: Outcomes) -> None:
         self._watching.checker.finished(self.node, run, outcomes)
-        self._real_finish(run, outcomes)
+        self._real_complete(run, outcomes)
 
     def _watched_restore(self, snapshot: Snapshot) -> None:
         self._real_restore(snapshot)
