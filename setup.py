@@ -28,6 +28,7 @@ setup(
     long_description_content_type="text/x-rst",
     author="The txpaxos developers",
     license="MIT",
+    keywords=["paxos", "consensus", "replication", "state machine", "twisted", "distributed"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Framework :: Twisted",

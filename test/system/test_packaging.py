@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def test_install_brings_the_plugin(tmp_path: Path, editable: bool) -> None:
     assert plugin.is_relative_to(source if editable else environment)  # this install's, and not a borrowed one
     assert [file.name for file in plugin.parent.parent.rglob("*.py")] == ["txpaxos_plugin.py"]  # no __init__.py
     assert (environment / "bin" / "txpaxos").exists()
+
+
+def test_a_source_distribution_has_all_files(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    folders = ("bench", "docs", "examples", "test", "twisted", "txpaxos")
+    files = [file for folder in folders for file in (source / folder).rglob("*") if file.is_file()]
+    files += [*source.glob("*.rst"), *(source / name for name in ("LICENSE", "Makefile", "pyproject.toml", "setup.py"))]
+    wanted = {str(file.relative_to(source)) for file in files}
+    run(sys.executable, "setup.py", "-q", "sdist", cwd=source)
+    (archive,) = (source / "dist").iterdir()
+    with tarfile.open(archive) as made:
+        assert wanted - {name.partition("/")[2] for name in made.getnames()} == set()
 
 
 def test_versions_agree() -> None:
