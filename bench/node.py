@@ -20,6 +20,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
+from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
@@ -27,6 +28,7 @@ from bench.asking import Question, answer
 from bench.loop import Loaded, Loop, commands_for
 from bench.trace import Trace
 from txpaxos.cli.running import run
+from txpaxos.node.node import Node
 from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk
 from txpaxos.tap import Options, makeService
@@ -61,26 +63,32 @@ class SlowDisk(Disk):
         super().sync_directory(path)
 
 
+SAMPLE_SECONDS = 0.01
+
+
 class Silences:
-    """How long a node heard nothing from each other one: seconds between two datagrams, the longest."""
+    """How long a node heard nothing from each other one: the longest, in seconds, to within :data:`SAMPLE_SECONDS`."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, reactor: Any, node: Node) -> None:
         self.longest: dict[str, float] = {}
-        self._last: dict[str, float] = {}
-        self._peers = {(one.address.host, one.address.port): name for name, one in protocol.cluster.members.items()}
-        self._take = protocol.datagramReceived
-        protocol.datagramReceived = self._datagram_received
+        self._node = node
+        self._sampling = LoopingCall(self._sample)
+        self._sampling.clock = reactor
 
-    def _datagram_received(self, datagram: bytes, address: tuple[str, int]) -> None:
-        now = time.monotonic()
-        peer = self._peers.get(address, "")
-        self.longest[peer] = max(self.longest.get(peer, 0.0), now - self._last.get(peer, now))
-        self._last[peer] = now
-        self._take(datagram, address)
-
-    def forget(self) -> None:
+    def begin(self) -> None:
         """Begin anew."""
         self.longest.clear()
+        if not self._sampling.running:
+            self._sampling.start(SAMPLE_SECONDS)
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._sampling.running:
+            self._sampling.stop()
+
+    def _sample(self) -> None:
+        for peer, seconds in self._node.status().heard.items():
+            self.longest[peer] = max(self.longest.get(peer, 0.0), seconds or 0.0)
 
 
 class Asked(LineOnlyReceiver):
@@ -91,9 +99,8 @@ class Asked(LineOnlyReceiver):
     def __init__(self, reactor: Any, service: PaxosService, disk: SlowDisk) -> None:
         self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
-        assert service.protocol is not None
-        self._protocol = service.protocol
-        self._silences = Silences(service.protocol)
+        self._node = service.node
+        self._silences = Silences(reactor, service.node)
         self._disk = disk
 
     def lineReceived(self, line: bytes) -> None:
@@ -107,13 +114,14 @@ class Asked(LineOnlyReceiver):
             case "put":
                 assert question.load is not None
                 commands = commands_for(question.load.value_bytes)
-                loaded: Loaded = await Loop(self._reactor, [self._protocol.submit], commands, question.load).run()
+                loaded: Loaded = await Loop(self._reactor, [self._node.submit], commands, question.load).run()
                 return attrs.asdict(loaded)
             case "begin":
-                self._silences.forget()
+                self._silences.begin()
                 self._disk.syncs.clear()
                 return {}
             case "end":
+                self._silences.end()
                 return {"silences": self._silences.longest, "syncs": self._disk.syncs}
         raise ValueError(f"nobody here knows about {question.about}")
 

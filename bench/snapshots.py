@@ -33,6 +33,9 @@ from txpaxos.cli.local_cluster import LocalCluster, free_members
 from txpaxos.cli.running import run
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.node.datagram_port import DatagramPort
+from txpaxos.node.node import Node
+from txpaxos.node.settings import Settings
 from txpaxos.storage.store import DiskStore
 from txpaxos.tap import load_application
 
@@ -55,8 +58,9 @@ def node_alone(reactor: Any, folder: str) -> Iterator[Any]:
     """A node of its own cluster in this process, that takes a snapshot when ``node.policy.log_bytes`` is 0."""
     policy = SimpleNamespace(log_bytes=2**60)
     store = DiskStore(folder, ALONE.name, "a", reactor=reactor)
-    node: Any = load_application(f"{APP}:KeyValue")(reactor, "a", ALONE, store, snapshot_policy=policy)  # type: ignore[arg-type]
-    port = reactor.listenUDP(0, node, "127.0.0.1")
+    settings = Settings(snapshot_policy=policy)  # type: ignore[arg-type]
+    node: Any = Node(load_application(f"{APP}:KeyValue")(), reactor, "a", ALONE, store, settings)
+    port = reactor.listenUDP(0, DatagramPort(node), "127.0.0.1")
     node.policy = policy
     try:
         yield node

@@ -50,8 +50,8 @@ decode_command = msgspec.msgpack.Decoder(Put | Delete | CompareAndSet).decode
 class KeyValue(PaxosProtocol):
     """Commands: those above. Queries: ``["get", key]``, ``["watch", key, revision]``, as MessagePack."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.items: dict[str, Item] = {}
         self.revision = 0
         self._watchers: dict[str, list[Deferred[Item | None]]] = {}
@@ -107,7 +107,7 @@ class KeyValue(PaxosProtocol):
                 watchers.remove(watcher)
             return self.items.get(key)
 
-        return watcher.addTimeout(WATCH_SECONDS, self.reactor).addErrback(enough)
+        return watcher.addTimeout(WATCH_SECONDS, self.clock).addErrback(enough)
 
 
 # For the simulator:  txpaxos simulate --app examples/kv.py:KeyValue --workload examples/kv.py:some_command \

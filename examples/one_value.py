@@ -13,31 +13,30 @@ import tempfile
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import react
 
-from txpaxos import Cluster, PaxosProtocol
 from txpaxos.cli.local_cluster import free_members
-from txpaxos.storage.store import DiskStore
+from txpaxos.cluster import Cluster
+from txpaxos.errors import PaxosError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.server.served_node import ServedNode
 
 NODES = ("a", "b", "c")
 SUBJECT = "where do we eat"
 WISHES = {"Ann": "pizza", "Bob": "noodles", "Cay": "curry", "Dan": "tacos", "Eve": "soup"}
 
 
-def start(reactor: Any, folder: str) -> dict[str, PaxosProtocol]:
+def start(reactor: Any, folder: str) -> dict[str, ServedNode]:
     """Three running nodes that know each other."""
     cluster = Cluster("dinner", dict(zip(NODES, free_members(len(NODES)), strict=True)))
     nodes = {}
     for node in NODES:
-        store = DiskStore(f"{folder}/{node}", cluster.name, node, reactor=reactor)
-        nodes[node] = PaxosProtocol(reactor, node, cluster, store)
-        address = cluster.members[node].address
-        reactor.listenUDP(address.port, nodes[node], address.host)
+        nodes[node] = ServedNode(PaxosProtocol, node, cluster, f"{folder}/{node}", reactor=reactor)
+        nodes[node].start()
     return nodes
 
 
-def ask(nodes: dict[str, PaxosProtocol], node: str, who: str, wish: str | None) -> Deferred[str]:
+def ask(nodes: dict[str, ServedNode], node: str, who: str, wish: str | None) -> Deferred[str]:
     """Ask at one node, and print what was asked and what the answer is."""
     offer = f"offers {wish}" if wish else "only asks"
     print(f"{who} asks node {node}: {SUBJECT}? ({offer})")
@@ -47,10 +46,11 @@ def ask(nodes: dict[str, PaxosProtocol], node: str, who: str, wish: str | None) 
         print(f"{who} is told by node {node}: {answer}")
         return answer
 
-    return nodes[node].ask(SUBJECT, wish.encode() if wish else None).addCallback(answered)
+    service: PaxosProtocol = nodes[node].application
+    return service.ask(SUBJECT, wish.encode() if wish else None).addCallback(answered)
 
 
-async def dinner(nodes: dict[str, PaxosProtocol]) -> None:
+async def dinner(nodes: dict[str, ServedNode]) -> None:
     """The questions."""
     await ask(nodes, "a", "Zoe", None)
     print("\nNow all at once:")
@@ -68,8 +68,8 @@ async def main(reactor: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             nodes = start(reactor, folder)
-        except CannotListenError as error:
-            raise SystemExit(f"somebody was quicker: {error}; run it again") from None
+        except PaxosError as error:
+            raise SystemExit(f"{error}; run it again") from None
         await ensureDeferred(dinner(nodes)).addTimeout(10, reactor)
         await gatherResults([node.stop() for node in nodes.values()])
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from test.helpers.fakes import ONE, Bench, Reactor, RecordingStore, RecordingTransport
+from test.helpers.fakes import ONE, Bench, Reactor, RecordingStore, node_of
 from txpaxos.application_checks import make_application
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
@@ -27,13 +27,14 @@ class Service(PaxosProtocol):
 
 
 def made(kind: Callable[..., PaxosProtocol]) -> Any:
-    return make_application(kind, Reactor(), "a", ONE, RecordingStore(), timing=None, snapshot_policy=None)
+    """A node with the application on it."""
+    return node_of(make_application(kind), Reactor(), "a", ONE, RecordingStore())
 
 
 def refused(kind: Callable[..., PaxosProtocol]) -> str:
-    """What is said of ``kind`` when its node is made or starts."""
+    """What is said of ``kind`` when its node is made."""
     with pytest.raises(ConfigError) as caught:
-        made(kind).makeConnection(RecordingTransport())
+        made(kind)
     line = str(caught.value)
     assert "\n" not in line
     assert len(line) < 300
@@ -173,108 +174,88 @@ def test_a_hook_that_cannot_be(kind: type[PaxosProtocol], line: str) -> None:
 
 
 def test_a_hook_that_can_be_called() -> None:
-    made(TakesItDifferently).makeConnection(RecordingTransport())
+    made(TakesItDifferently)
 
 
 # ------------------------------------------------------------- constructors
 
 
 class NoSuper(Service):
+    """Its ``__init__`` needs no ``super``."""
+
     def __init__(self) -> None:
         self.x = 1
 
 
-class SuperForgotten(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.x = 1
-
-
-class TakesTooFew(Service):
-    def __init__(self, reactor: Any, node: str) -> None:
-        super().__init__(reactor, node, ONE, RecordingStore())
+class WantsMore(Service):
+    def __init__(self, path: str) -> None:
+        self.path = path
 
 
 class Raises(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
         raise KeyError("my own\nmistake")
 
 
 class Leaves(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         raise SystemExit(3)
 
 
 CONSTRUCTORS = [
-    (
-        NoSuper,
-        "NoSuper.__init__ does not take what a node is made with: write def __init__(self, *args, **kwargs): super",
-    ),
-    (TakesTooFew, "TakesTooFew.__init__ does not take what a node is made with"),
-    (SuperForgotten, "SuperForgotten has not been made as a node: write def __init__(self, *args, **kwargs): super"),
+    (WantsMore, "WantsMore.__init__ wants arguments, and a node makes its application without any: give them defaults"),
     (Raises, "Raises cannot be made: KeyError: 'my own\\nmistake' ("),
     (Leaves, "Leaves cannot be made: SystemExit: 3 ("),
 ]
 
 
 @pytest.mark.parametrize(("kind", "line"), CONSTRUCTORS, ids=lambda one: getattr(one, "__name__", ""))
-def test_a_constructor_that_makes_no_node(kind: type[PaxosProtocol], line: str) -> None:
+def test_a_constructor_that_makes_no_application(kind: type[PaxosProtocol], line: str) -> None:
     assert refused(kind).startswith(line)
 
 
 def test_where_it_raised_is_told() -> None:
-    line = Raises.__init__.__code__.co_firstlineno + 2
+    line = Raises.__init__.__code__.co_firstlineno + 1
     assert refused(Raises).endswith(f"({__file__}, line {line})")
+
+
+def test_an_object_is_an_application_too() -> None:
+    service = WantsMore("data")
+    assert make_application(service) is service
+
+
+def test_what_makes_something_else() -> None:
+    with pytest.raises(ConfigError, match=r"^<lambda> makes a int, which is no subclass of txpaxos.PaxosProtocol$"):
+        make_application(lambda: 5)  # type: ignore[type-var]
+
+
+def test_an_application_has_one_node() -> None:
+    service = NoSuper()
+    node_of(service, Reactor(), "a", ONE, RecordingStore())
+    with pytest.raises(ConfigError, match="this NoSuper has a node already, and what that applied: make a new one"):
+        node_of(service, Reactor(), "a", ONE, RecordingStore())
 
 
 # ------------------------------------------------------------------- names
 
 
-class LogOfItsOwn(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.log = []  # type: ignore[assignment]
-
-
-class SendOfItsOwn(Service):
-    def send(self, mail: bytes) -> None:  # type: ignore[override]
-        pass
-
-
-class PrivateOfTheNode(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._session = {}  # type: ignore[assignment]
-
-
-class BeforeTheNode(Service):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.counters = {}  # type: ignore[assignment]
-        super().__init__(*args, **kwargs)
-
-
 class NodeOfItsOwn(Service):
-    node = "machine 7"
+    def __init__(self) -> None:
+        self._node = "machine 7"  # type: ignore[assignment]
 
 
-class TransportOfItsOwn(Service):
-    transport = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+class NodeOfItsClass(Service):
+    _node = "machine 7"  # type: ignore[assignment]
 
 
 NAMES = [
-    (LogOfItsOwn, "self.log of LogOfItsOwn: the node that it is uses that name for itself; give it another"),
-    (SendOfItsOwn, "SendOfItsOwn.send: the node that SendOfItsOwn is uses that name for itself; give it another"),
-    (PrivateOfTheNode, "self._session of PrivateOfTheNode"),
-    (BeforeTheNode, "self.counters of BeforeTheNode"),
-    (TransportOfItsOwn, "TransportOfItsOwn.transport"),
+    (NodeOfItsOwn, "this NodeOfItsOwn has a node already"),
+    (NodeOfItsClass, "NodeOfItsClass._node: that name is for the node that NodeOfItsClass runs on; give yours another"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "line"), NAMES, ids=lambda one: getattr(one, "__name__", ""))
-def test_a_name_that_the_node_uses(kind: type[PaxosProtocol], line: str) -> None:
+def test_the_one_name_that_is_the_nodes(kind: type[PaxosProtocol], line: str) -> None:
     assert refused(kind).startswith(line)
 
 
@@ -283,9 +264,9 @@ class Extends(Service):
 
     state_fields = ("items", "total")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         self.early = 1
-        super().__init__(*args, **kwargs)
+        super().__init__()
         self.items: list[int] = []
         self.total = 0
 
@@ -293,7 +274,7 @@ class Extends(Service):
         return super().stop()
 
 
-@pytest.mark.parametrize("kind", [Service, Counter, Extends, FieldsAndRestore, AskedOnly, PaxosProtocol])
+@pytest.mark.parametrize("kind", [Service, Counter, Extends, FieldsAndRestore, AskedOnly, NoSuper, PaxosProtocol])
 def test_nothing_is_said_of_what_works(kind: type[PaxosProtocol]) -> None:
     bench = Bench("a", ONE, application=kind)
     assert bench.node.status().replica.node == "a"
@@ -304,15 +285,14 @@ def test_nothing_is_said_of_what_works(kind: type[PaxosProtocol]) -> None:
 
 TRIALS = """\
 from txpaxos.protocol import PaxosProtocol
-class LogClash(PaxosProtocol):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.log = []
+class NodeClash(PaxosProtocol):
+    def __init__(self):
+        self._node = []
     def apply(self, slot, command):
         return 1
-class NoSuper(PaxosProtocol):
-    def __init__(self):
-        self.x = 1
+class WantsMore(PaxosProtocol):
+    def __init__(self, path):
+        self.path = path
     def apply(self, slot, command):
         return 1
 class RestoreMissing(PaxosProtocol):
@@ -323,7 +303,7 @@ class RestoreMissing(PaxosProtocol):
 """
 
 
-@pytest.mark.parametrize("name", ["LogClash", "NoSuper", "RestoreMissing"])
+@pytest.mark.parametrize("name", ["NodeClash", "WantsMore", "RestoreMissing"])
 def test_twistd_says_it_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "trials.py").write_text(TRIALS)
     command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "paxos"]

@@ -89,7 +89,7 @@ def test_at_a_node_nothing_is_saved_and_others_go_on() -> None:
     assert bench.failures == []
     again = restarted(bench)
     again.reactor.idle()
-    assert [command for _, command in again.node.applied] == [b"good", b"more"]
+    assert [command for _, command in again.node.application.applied] == [b"good", b"more"]
 
 
 def test_at_a_follower_nothing_is_passed_on() -> None:

@@ -14,7 +14,6 @@ import attrs
 import msgspec
 import pytest
 
-from test.helpers.fakes import THREE, Reactor, RecordingStore
 from txpaxos.application import Application, has_snapshots
 from txpaxos.fields import dump_fields, load_fields
 from txpaxos.protocol import PaxosProtocol
@@ -159,14 +158,13 @@ class Table(PaxosProtocol):
     rows: dict[bytes, Item]
     names: set[str]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
         self.rows = {}
         self.names = set()
 
 
 def test_a_nodes_own_hooks_use_them() -> None:
-    one, other = (Table(Reactor(), "a", THREE, RecordingStore()) for _ in range(2))
+    one, other = (Table() for _ in range(2))
     one.rows[b"k"] = Item("n", frozenset("t"))
     one.names = {"x", "y"}
     chunk = one.snapshot()
@@ -181,7 +179,7 @@ def test_whether_an_application_has_snapshots() -> None:
             return b""
 
     assert has_snapshots(Own())
-    assert has_snapshots(Table(Reactor(), "a", THREE, RecordingStore()))
+    assert has_snapshots(Table())
     assert not has_snapshots(Application())
 
 

@@ -20,6 +20,9 @@ class Application:
 
     state_fields: ClassVar[tuple[str, ...]] = ()
 
+    _node: Any = None
+    """The node that this application runs on. The one name that is not the application's own."""
+
     def apply(self, slot: Slot, command: bytes) -> object:
         """Apply ``command``: on every node, in the same order, once. What it returns answers ``submit``.
 

@@ -1,8 +1,7 @@
 """What can be wrong with an application, looked for before its node starts: one line each, that says what to do.
 
 None of it would show at once otherwise. A service without ``restore`` runs until it is started again; one with a
-misspelt field, until its first snapshot; one whose attribute has the name of one of its node's, until the node needs
-that.
+misspelt field, until its first snapshot.
 """
 
 from __future__ import annotations
@@ -11,26 +10,20 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from types import FunctionType
-from typing import Any, TypeVar
-
-from twisted.internet.protocol import DatagramProtocol
+from collections.abc import Callable
+from typing import TypeVar
 
 from txpaxos.application import Application
 from txpaxos.errors import ConfigError
 
-Node = TypeVar("Node", bound=Application)
+A = TypeVar("A", bound=Application)
 
 HOOKS = tuple(name for name, value in vars(Application).items() if inspect.isfunction(value))
 
-INITIALISER = "def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs), and then what is its own"
 
-
-def check_class(kind: type[Application], base: type[Application]) -> None:
+def check_class(kind: type[Application]) -> None:
     """Look at the class of an application.
 
-    :param base: the node's class, of which it is a subclass.
     :raises ConfigError: one line.
     """
     name = kind.__name__
@@ -45,71 +38,61 @@ def check_class(kind: type[Application], base: type[Application]) -> None:
         if inspect.isgeneratorfunction(function) and hook != "snapshot":
             raise ConfigError(f"{name}.{hook} has a yield in it, so that its body would never run: return the result")
         _check_signature(kind, hook)
-    # The node's class itself, and one that only watches subjects, want no commands on purpose.
-    if kind is not base and kind.apply is Application.apply and kind.value_chosen is Application.value_chosen:
+    # One of ours, and one that only watches subjects, want no commands on purpose.
+    wants_commands = kind.apply is not Application.apply or kind.value_chosen is not Application.value_chosen
+    if not wants_commands and not _is_ours_class(kind):
         raise ConfigError(f"{name} has no apply: write def apply(self, slot, command), which is what a service does")
     _check_snapshots(kind)
-    for one in _own_classes(kind, base):
-        for attribute, value in vars(one).items():
-            if _is_taken(attribute, value, base):
-                raise ConfigError(
-                    f"{one.__name__}.{attribute}: the node that {name} is uses that name for itself; give it another"
-                )
+    if any("_node" in vars(one) for one in kind.__mro__ if not _is_ours_class(one)):
+        raise ConfigError(f"{name}._node: that name is for the node that {name} runs on; give yours another")
 
 
-def check_object(node: Application, base: type[Application], made: dict[str, Any] | None) -> None:
-    """Look at an application before it starts.
+def check_object(application: Application) -> None:
+    """Look at an application before a node begins to use it.
 
-    :param made: the node's own attributes, as it has made them; ``None`` if it never did.
     :raises ConfigError: one line.
     """
-    kind = type(node)
-    if made is None:
-        raise _not_made(kind.__name__)
-    for attribute, value in vars(node).items():
-        if attribute == "_made":
-            continue
-        if attribute in made:
-            taken = made[attribute] is not value
-        else:  # What Twisted sets by itself is not in the way.
-            taken = attribute not in dir(DatagramProtocol) and _is_taken(attribute, value, base)
-        if taken:
-            raise ConfigError(
-                f"self.{attribute} of {kind.__name__}: the node that it is uses that name for itself; give it another"
-            )
+    kind = type(application)
+    if application._node is not None:
+        raise ConfigError(
+            f"this {kind.__name__} has a node already, and what that applied: make a new one for each node and each"
+            f" start (self._node is for the node; if {kind.__name__} sets it, give yours another name)"
+        )
     for field in kind.state_fields:
-        if not hasattr(node, field):
+        if not hasattr(application, field):
             raise ConfigError(
                 f"{kind.__name__}.state_fields names {field!r}, and {kind.__name__} has no such attribute when it has"
                 " been made: is it misspelt? Else give it a value in __init__"
             )
 
 
-def make_application(kind: Callable[..., Node], *args: Any, **kwargs: Any) -> Node:
-    """The application, made as a node is.
+def make_application(application: A | Callable[[], A]) -> A:
+    """The application: as it is, or made of its class.
 
     :raises ConfigError: one line that says why it cannot be made, and where in its own source that is.
     """
-    name = getattr(kind, "__name__", "the application")
+    if isinstance(application, Application):
+        return application
+    name = getattr(application, "__name__", "the application")
+    if isinstance(application, type):
+        try:
+            inspect.signature(application).bind()
+        except ValueError:  # Its signature is not known.
+            pass
+        except TypeError:
+            raise ConfigError(
+                f"{name}.__init__ wants arguments, and a node makes its application without any: give them defaults, or"
+                f" start {name} in a program of your own"
+            ) from None
     try:
-        inspect.signature(kind).bind(*args, **kwargs)
-    except ValueError:  # Its signature is not known.
-        pass
-    except TypeError:
-        raise ConfigError(f"{name}.__init__ does not take what a node is made with: write {INITIALISER}") from None
-    try:
-        made = kind(*args, **kwargs)
+        made = application()
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{name} cannot be made: {described(error)}") from None
-    if getattr(made, "_made", None) is None:
-        raise _not_made(name)
+    if not isinstance(made, Application):
+        raise ConfigError(f"{name} makes a {type(made).__name__}, which is no subclass of txpaxos.PaxosProtocol")
     return made
-
-
-def _not_made(name: str) -> ConfigError:
-    return ConfigError(f"{name} has not been made as a node: write {INITIALISER}")
 
 
 def described(error: BaseException) -> str:
@@ -160,14 +143,6 @@ def _check_snapshots(kind: type[Application]) -> None:
         )
 
 
-def _own_classes(kind: type, base: type) -> Iterable[type]:
-    """The classes that the application's author wrote: those that come before the node's own."""
-    return [one for one in kind.__mro__ if one not in base.__mro__ and not one.__module__.startswith("txpaxos.")]
-
-
-def _is_taken(attribute: str, value: object, base: type) -> bool:
-    """Whether ``value`` takes the place of something that the node needs. A method may be replaced by one that calls
-    what was there with ``super``."""
-    if attribute.startswith("__") or attribute in HOOKS or attribute == "state_fields" or not hasattr(base, attribute):
-        return False
-    return not (isinstance(value, FunctionType) and "__class__" in value.__code__.co_freevars)
+def _is_ours_class(kind: type) -> bool:
+    """Whether a class is one of this package or of what it stands on, and not of the application's author."""
+    return kind.__module__.partition(".")[0] in ("txpaxos", "twisted", "builtins", "zope")

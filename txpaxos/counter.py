@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from txpaxos.core.messages import Slot
 from txpaxos.protocol import PaxosProtocol
 
@@ -15,8 +13,7 @@ class Counter(PaxosProtocol):
     state_fields = ("total",)
     total: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
         self.total = 0
 
     def apply(self, slot: Slot, command: bytes) -> int:

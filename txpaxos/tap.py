@@ -22,6 +22,7 @@ from txpaxos.application_checks import check_class, described
 from txpaxos.cluster import ALONE, Cluster
 from txpaxos.core.config import Timing
 from txpaxos.errors import ConfigError
+from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.server.node_process import NodeProcess, NodeService
@@ -180,7 +181,7 @@ def load_application(name: str) -> type[PaxosProtocol]:
     if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
         raise ConfigError(f"--app {name}: it is not a subclass of txpaxos.protocol.PaxosProtocol")
     try:
-        check_class(found, PaxosProtocol)
+        check_class(found)
     except ConfigError as error:
         raise ConfigError(f"--app {name}: {error}") from None
     return found
@@ -199,9 +200,12 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
     if options["stop-at-eof"]:
         reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
     service = NodeService(
-        *(reactor, options.application, options.node, options.cluster, options.data_directory),
-        timing=options.timing,
-        snapshot_policy=options.snapshot_policy,
+        options.application,
+        options.node,
+        options.cluster,
+        options.data_directory,
+        Settings(timing=options.timing, snapshot_policy=options.snapshot_policy),
+        reactor=reactor,
         disk=disk,
         gave_up=process.gave_up,
         stopped=process.stopped,

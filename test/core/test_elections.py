@@ -17,7 +17,7 @@ def led(seed: int, nodes: int) -> tuple[Cluster, Host]:
     """A cluster that has a leader, and that leader."""
     cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
     cluster.run(SECONDS)
-    return cluster, next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+    return cluster, next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
 
 
 def crash(cluster: Cluster, leader: Host) -> None:

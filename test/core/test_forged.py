@@ -35,8 +35,8 @@ class Ledger(Recorder):
 
     state_fields = ("lines",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.lines: list[bytes] = []
 
     def apply(self, slot: int, command: bytes) -> object:

@@ -29,7 +29,7 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
 
 def leader_of(cluster: Cluster) -> str | None:
     """Who leads with the highest ballot, if anybody does."""
-    statuses = [host.protocol.status().replica for host in cluster.hosts.values() if host.protocol is not None]
+    statuses = [host.node.status().replica for host in cluster.hosts.values() if host.node is not None]
     leading = [(status.ballot, status.node) for status in statuses if status.role == "leader"]
     return max(leading)[1] if leading else None
 

@@ -15,13 +15,18 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import provider
 
+from txpaxos.application import Application
 from txpaxos.clock import WATCH_SECONDS
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import PeerMet, Record, Voter
+from txpaxos.node.events import Observer
+from txpaxos.node.node import Node
+from txpaxos.node.settings import Settings
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.executor import Work, execute_here
 from txpaxos.storage.memory import MemoryFiles, MemoryStore
+from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import new_session
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
@@ -189,8 +194,7 @@ class StreamTransport(StringTransport):
 class Recorder(PaxosProtocol):
     """An application that remembers what it is told, and raises at commands that begin with ``!``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
         self.applied: list[tuple[Slot, bytes]] = []
         self.told: list[tuple[Any, ...]] = []
 
@@ -211,6 +215,21 @@ class Recorder(PaxosProtocol):
 
     def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
         self.told.append(("changed", previous, current))
+
+
+def node_of(
+    application: Application,
+    reactor: Reactor,
+    name: NodeId,
+    cluster: Cluster,
+    store: Store,
+    rng: Random | None = None,
+    observe: Observer | None = None,
+    **settings: Any,
+) -> Node:
+    """A node that has been made, and not started."""
+    options: dict[str, Any] = {"rng": rng, "monotonic": reactor.monotonic, "observe": observe}
+    return Node(application, reactor, name, cluster, store, Settings(**settings), **options)
 
 
 class Bench:
@@ -239,12 +258,11 @@ class Bench:
         self.store = self._make_store(saved)
         self.transport = RecordingTransport(self.events)
         options.setdefault("rng", Random(1))
-        self.node: Any = application(
-            self.reactor, node, cluster, self.store, monotonic=self.reactor.monotonic, **options
-        )
+        self.node: Any = node_of(application(), self.reactor, node, cluster, self.store, **options)
+        self.application: Any = self.node.application
         self.failures: list[Failure] = []
         self.node.failed.addErrback(self.failures.append)
-        self.node.makeConnection(self.transport)
+        self.node.start(self.transport)
 
     def _make_store(self, saved: Iterable[Record]) -> RecordingStore:
         return RecordingStore(self.events, saved)
@@ -254,7 +272,7 @@ class Bench:
         address = self.cluster.members[sender].address
         for message in messages:
             data = Codec(self.cluster.name, sender, incarnation, self.cluster.members).encode(message)
-            self.node.datagramReceived(data, (address.host, address.port))
+            self.node.datagram_received(data, (address.host, address.port))
 
     def said(self) -> list[tuple[NodeId, PeerMessage]]:
         """The datagrams sent so far, in order, each with the node it went to."""
@@ -298,7 +316,7 @@ def submit(bench: Bench, *commands: bytes) -> list[Any]:
 
 def restarted(bench: Bench, **options: Any) -> Bench:
     """A new node with a new application on what the old one saved."""
-    return Bench(bench.node.node, bench.cluster, bench.store.saved, rng=Random(2), **options)
+    return Bench(bench.node.name, bench.cluster, bench.store.saved, rng=Random(2), **options)
 
 
 class Together:
@@ -343,18 +361,11 @@ class Together:
 
     def start(self, node: NodeId) -> None:
         """Start a node, with what its store holds."""
-        self.nodes[node] = self._application(
-            self.reactor,
-            node,
-            self.cluster,
-            self.stores[node],
-            rng=Random(self._rng.random()),
-            monotonic=self.reactor.monotonic,
-            **self._options,
+        rng = Random(self._rng.random())
+        self.nodes[node] = node_of(
+            self._application(), self.reactor, node, self.cluster, self.stores[node], rng=rng, **self._options
         )
-        self.nodes[node].makeConnection(
-            RecordingTransport(carry=lambda data, to: self._carry(node, self._names[to], data))
-        )
+        self.nodes[node].start(RecordingTransport(carry=lambda data, to: self._carry(node, self._names[to], data)))
 
     def restart(self, node: NodeId) -> Any:
         """Stop a node, as a kill does, and start a new one on what it saved."""
@@ -386,14 +397,14 @@ class Together:
 
         def agreed() -> bool:
             leaders = {node.leader for node in rest}
-            return len(leaders) == 1 and not leaders & {None, away.node}
+            return len(leaders) == 1 and not leaders & {None, away.name}
 
         assert self.reactor.spend(10.0, agreed)
         return self.nodes[rest[0].leader]
 
     def followers(self) -> list[Any]:
         """The nodes that follow another."""
-        return [node for node in self.nodes.values() if node.leader != node.node]
+        return [node for node in self.nodes.values() if node.leader != node.name]
 
     def cut_off(self, node: NodeId) -> None:
         """Nothing comes from ``node`` or to it."""
@@ -415,7 +426,7 @@ class Together:
 
     def _deliver(self, to: NodeId, data: bytes, source: Endpoint) -> None:
         if to in self.nodes:
-            self.nodes[to].datagramReceived(data, source)
+            self.nodes[to].datagram_received(data, source)
 
 
 def outcome_of(deferred: Deferred[T]) -> list[T | Failure]:

@@ -204,8 +204,8 @@ class Ledger(Recorder):
     state_fields = ("count",)
     count: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.count = 0
 
     def apply(self, slot: int, command: bytes) -> object:
@@ -297,7 +297,7 @@ class Surrounded(Bench):
         stops = isinstance(message, AuditsHeard) or (isinstance(message, Audit) and sender != PEERS[0])
         if way < 2 or (way == 2 and stops):
             address = THREE.members[sender].address
-            self.node.datagramReceived(codec(sender).encode(message), (address.host, address.port))
+            self.node.datagram_received(codec(sender).encode(message), (address.host, address.port))
         else:
             streams = (self.own, self.theirs)[way - 2]
             if sender in streams:

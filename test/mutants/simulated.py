@@ -38,8 +38,8 @@ class TouchyLedger(Counter):
     """A total, and the last entry of each of some accounts. Its snapshot is told entry by entry, and is big enough to
     travel in several parts. The hooks that tell it something raise: that concerns nobody else."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.entries: dict[int, bytes] = {}
 
     def apply(self, slot: Slot, command: bytes) -> int:

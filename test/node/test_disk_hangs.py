@@ -26,6 +26,7 @@ from txpaxos.cluster import Cluster as Configuration
 from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import NotChosen, OutcomeUnknown
+from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.reading import Reading
 from txpaxos.storage.disk import Disk
@@ -48,7 +49,7 @@ def one(rng: Random) -> bytes:
 
 def led(cluster: Cluster) -> Host:
     """The host that leads."""
-    return next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+    return next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_leader_whose_disk_hangs_is_replaced_while_clients_write(
     cluster.run(4.0)
     assert writer.ended == list(range(1, writer.begun + 1))
     others = [host for host in cluster.hosts.values() if host is not leader]
-    assert {host.protocol and host.protocol.leader for host in others} <= {host.name for host in others}
+    assert {host.node and host.node.leader for host in others} <= {host.name for host in others}
     for host in others:
         reader = readers[host.name]
         assert len(reader.ended) == reader.begun
@@ -126,14 +127,14 @@ def test_a_leader_whose_disk_hangs_is_replaced_while_clients_write(
         assert all(answered[2:])
     pinned = readers[leader.name]
     assert len(pinned.ended) == pinned.begun
-    assert leader.protocol is not None
-    status = leader.protocol.status()
+    assert leader.node is not None
+    status = leader.node.status()
     assert status.replica.role == "follower"
     assert status.disk_hangs_seconds is not None
     assert status.disk_hangs_seconds > 8.0
     (line,) = lines(logged, leader.name)
     assert line.startswith(f"the disk of node {leader.name} hangs: a save that began 0.")
-    assert leader.protocol._performer.waiting < 100
+    assert leader.node._performer.waiting < 100
 
 
 def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: Cluster, logged: list[str]) -> None:
@@ -147,15 +148,13 @@ def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: Cluster, logged: 
         writer.call("submit", b"1", deadline_seconds=60.0)
         cluster.run(0.2)
     assert writer.ended == list(range(1, 42))
-    assert leader.protocol is not None
-    assert leader.protocol.status().disk_hangs_seconds is None
-    assert {host.protocol.applied_through for host in cluster.hosts.values() if host.protocol} == {
-        leader.protocol.applied_through
-    }
+    assert leader.node is not None
+    assert leader.node.status().disk_hangs_seconds is None
+    assert {host.node.applied_through for host in cluster.hosts.values() if host.node} == {leader.node.applied_through}
     first, second = lines(logged, leader.name)
     assert "hangs: a save that began" in first
     assert second == f"the disk of node {leader.name} works again: a save took 5.0 s"
-    assert leader.protocol.leader != leader.name
+    assert leader.node.leader != leader.name
 
 
 def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: Cluster) -> None:
@@ -172,16 +171,16 @@ def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: Cluster) -> None:
     assert writer.ended == list(range(1, 51))
     assert all(isinstance(answer, Reading) for answer in reader.ended)
     assert (cluster.checker.ballots_won, led(cluster)) == (won, leader)
-    assert follower.protocol is not None
-    assert follower.protocol.disk_hangs
-    assert follower.protocol.counters["dropped while the disk hung"] > 10
-    assert follower.protocol._performer.waiting < 100
+    assert follower.node is not None
+    assert follower.node.disk_hangs
+    assert follower.node.counters["dropped while the disk hung"] > 10
+    assert follower.node._performer.waiting < 100
 
 
 def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: Cluster) -> None:
     leader = led(cluster)
     hang(leader)
-    node = leader.protocol
+    node = leader.node
     assert node is not None
     ended: list[object] = []
     cluster.world.after(0.0, lambda: node.ask("other", b"1"))
@@ -248,8 +247,8 @@ def test_clients_get_from_it_what_needs_no_disk(cluster: Cluster) -> None:
     caller.call("submit", b"1", deadline_seconds=1.0)
     cluster.run(2.0)
     assert caller.ended[2].check(OutcomeUnknown, NotChosen)
-    assert leader.protocol is not None
-    assert leader.protocol.counters["client sent elsewhere: the disk hangs"] > 0
+    assert leader.node is not None
+    assert leader.node.counters["client sent elsewhere: the disk hangs"] > 0
 
 
 # --------------------------------------------------------------------- stopping
@@ -273,8 +272,7 @@ class HungDisk(Disk):
 def test_a_node_that_stops_does_not_wait_for_ever(tmp_path: Path, logged: list[str]) -> None:
     clock, disk, thread = Clock(), HungDisk(), ReactorThread()
     store = DiskStore(tmp_path / "data", "test", "a", disk=disk, sync_in_thread=True, reactor=thread)
-    node = Counter(clock, "a", CONFIGURATION, store, monotonic=clock.seconds)
-    store.load()
+    node = Node(Counter(), clock, "a", CONFIGURATION, store, monotonic=clock.seconds)
     disk.hangs = True
     store.save([voted(1)])
     assert disk.syncing.wait(30)
@@ -300,7 +298,7 @@ def test_a_node_that_stops_does_not_wait_for_ever(tmp_path: Path, logged: list[s
 def test_a_node_that_stops_waits_for_its_disk_as_long_as_it_may(tmp_path: Path, logged: list[str]) -> None:
     clock, done = Clock(), Deferred[None]()
     store = DiskStore(tmp_path / "data", "test", "a", execute=lambda work: done)
-    node = Counter(clock, "a", CONFIGURATION, store, monotonic=clock.seconds)
+    node = Node(Counter(), clock, "a", CONFIGURATION, store, monotonic=clock.seconds)
     stopped: list[object] = []
     node.stop().addBoth(stopped.append)
     clock.advance(2.0)
@@ -333,13 +331,13 @@ class HungDisk(Disk):
 
 
 def go_on():
-    if service.protocol.applied_through:
+    if service.node.applied_through:
         HungDisk.hangs = True
-    service.protocol.submit(b"1").addErrback(lambda failure: None)
+    service.node.submit(b"1").addErrback(lambda failure: None)
     reactor.callLater(0.1, go_on)
 
 
-service = PaxosService(reactor, Counter, "a", Cluster.load(sys.argv[1]), sys.argv[2], Timing(), disk=HungDisk())
+service = PaxosService(Counter, "a", sys.argv[1], sys.argv[2], disk=HungDisk())
 reactor.callWhenRunning(service.startService)
 reactor.callLater(0.1, go_on)
 reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -44,15 +44,15 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
 
 def forge(cluster: Cluster, sender: NodeId, target: NodeId, message: PeerMessage) -> None:
     """``message`` comes to ``target`` as from ``sender``."""
-    protocol = cluster.hosts[sender].protocol
+    protocol = cluster.hosts[sender].node
     assert protocol is not None
     data = protocol._network._codec.encode(message)
     cluster.network.send_datagram((sender, PEER_PORT), (target, PEER_PORT), data)
 
 
 def state(host: Host) -> tuple[Any, ...]:
-    assert host.protocol is not None
-    status = host.protocol.status().replica
+    assert host.node is not None
+    status = host.node.status().replica
     return status.role, status.ballot, status.promised
 
 
@@ -99,9 +99,9 @@ def test_no_message_ends_a_node_or_is_saved(
     for client in cluster.clients:
         client.stop()
     cluster.run(1.0)
-    leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
-    assert leader.protocol is not None
-    status = leader.protocol.status().replica
+    leader = next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
+    assert leader.node is not None
+    status = leader.node.status().replica
     follower = "abc"[("abc".index(leader.name) + 1) % 3]
     sender = leader.name if kind is values else follower
     saved = {name: cluster.checker.nodes[name].log_records[:] for name in cluster.names}
@@ -126,14 +126,14 @@ def test_two_values_in_one_ballot() -> None:
     """The first one counts. What a leader has proposed twice is its own fault, and its follower goes on."""
     cluster = Cluster(3, clients=0, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40), sessions_max=99)
     cluster.run(2.0)
-    leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
-    assert leader.protocol is not None
-    status = leader.protocol.status().replica
+    leader = next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
+    assert leader.node is not None
+    status = leader.node.status().replica
     follower = cluster.hosts[next(name for name in cluster.names if name != leader.name)]
     batch = b"\x02\x91\x94\xc4\x08session!\x01\x00\x91\xc4\x011"
     for value in (batch, b""):
         forge(cluster, leader.name, follower.name, AcceptSlot(status.ballot, status.chosen_through + 2, value, 0))
         cluster.run(0.05)
-    assert follower.protocol is not None
-    assert follower.protocol.status().replica.dropped["two values in one ballot"] == 1
+    assert follower.node is not None
+    assert follower.node.status().replica.dropped["two values in one ballot"] == 1
     assert cluster.checker.nodes[follower.name].votes[status.chosen_through + 2] == (status.ballot, batch)

@@ -87,7 +87,7 @@ class Field(Cluster):
         return answers[0] if answers else None
 
     def node(self, name: str) -> Any:
-        protocol = self.hosts[name].protocol
+        protocol = self.hosts[name].node
         assert protocol is not None, name
         return protocol
 
@@ -96,7 +96,7 @@ class Field(Cluster):
         return "".join(name for name in self.names if self.checker.nodes[name].voter is not None)
 
     def roles(self) -> dict[str, str]:
-        return {name: host.protocol.status().replica.role for name, host in self.hosts.items() if host.protocol}
+        return {name: host.node.status().replica.role for name, host in self.hosts.items() if host.node}
 
     def refused_by(self, name: str) -> set[str]:
         return set(self.node(name).status().refused_by)

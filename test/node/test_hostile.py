@@ -11,7 +11,7 @@ import pytest
 
 from test.helpers.fuzz import INPUTS
 from test.helpers.hostile import PEERS, Liar, Surrounded
-from txpaxos.protocol import READYS_WAITING_MAX
+from txpaxos.node.node import READYS_WAITING_MAX
 
 LIVES = 17 if "TXPAXOS_FUZZ" in os.environ else 2
 """So many times the inputs of any other such test."""

@@ -18,6 +18,7 @@ from test.helpers.fakes import (
     RecordingTransport,
     alone,
     error_of,
+    node_of,
     outcome_of,
     restarted,
     submit,
@@ -27,7 +28,8 @@ from txpaxos.core.ready import Voted
 from txpaxos.counter import Counter
 from txpaxos.errors import CommandFailed, OutcomeUnknown, Overloaded, ValueTooLarge
 from txpaxos.node.command_limits import CommandLimits
-from txpaxos.protocol import SUBJECT_BYTES_MAX, PaxosProtocol
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.wire.codec import SUBJECT_BYTES_MAX
 from txpaxos.wire.commands import Run, decode_batch
 
 LOW = Ballot(1, "a")
@@ -41,11 +43,11 @@ def test_the_life_of_a_node_alone() -> None:
     assert bench.node.leader is None
     bench.reactor.idle()
     assert bench.node.leader == "a"
-    assert bench.node.told == [("acquired",), ("changed", None, "a")]
+    assert bench.application.told == [("acquired",), ("changed", None, "a")]
     assert submit(bench, b"x", b"y") == ["x@1", "y@2"]
     assert submit(bench, b"z") == ["z@3"]
-    assert [command for _, command in bench.node.applied] == [b"x", b"y", b"z"]
-    slots = [slot for slot, _ in bench.node.applied]
+    assert [command for _, command in bench.application.applied] == [b"x", b"y", b"z"]
+    slots = [slot for slot, _ in bench.application.applied]
     assert slots[0] == slots[1] < slots[2]  # what comes in one turn shares a slot
     bench.reactor.spend(10.0)
     status = bench.node.status()
@@ -67,11 +69,11 @@ def test_a_restart_applies_the_log_to_a_new_application() -> None:
     bench.reactor.idle()
     assert asked == [b"Arthur"]
     again = restarted(bench)
-    assert again.node.told == [("chosen", "king", b"Arthur")]
-    assert len(again.node.applied) >= 2  # what it knew to be chosen; the rest when it leads again
+    assert again.node.application.told == [("chosen", "king", b"Arthur")]
+    assert len(again.node.application.applied) >= 2  # what it knew to be chosen; the rest when it leads again
     again.reactor.idle()
-    assert again.node.applied == bench.node.applied
-    assert again.node.told == [("chosen", "king", b"Arthur"), ("acquired",), ("changed", None, "a")]
+    assert again.node.application.applied == bench.application.applied
+    assert again.node.application.told == [("chosen", "king", b"Arthur"), ("acquired",), ("changed", None, "a")]
     assert submit(again, b"w") == ["w@4"]
 
 
@@ -86,7 +88,7 @@ def test_a_restart_keeps_the_sessions() -> None:
     second = outcome_of(again.node.submit_run(run))
     again.reactor.idle()
     assert second == first
-    assert [one for _, one in again.node.applied] == [b"x", b"y"]
+    assert [one for _, one in again.node.application.applied] == [b"x", b"y"]
 
 
 def test_a_restart_after_nothing_was_finished() -> None:
@@ -97,7 +99,7 @@ def test_a_restart_after_nothing_was_finished() -> None:
     bench.reactor.idle()
     again = Bench("a", ONE, [*bench.store.saved, *bench.store.saves[-1]])  # the vote got to the disk before the end
     again.reactor.idle()
-    assert [command for _, command in again.node.applied] == [b"x"]
+    assert [command for _, command in again.node.application.applied] == [b"x"]
     bench.node.stop()
     assert isinstance(error_of(waiting), OutcomeUnknown)
 
@@ -114,17 +116,17 @@ def test_the_counter() -> None:
     assert submit(bench, b"5", b"+2", b" -10 ") == [5, 7, -3]
     again = restarted(bench, application=Counter)
     again.reactor.idle()
-    assert again.node.total == -3
+    assert again.node.application.total == -3
 
 
 def test_what_is_submitted_before_the_start_waits() -> None:
     reactor, store = Reactor(), RecordingStore()
-    node = Recorder(reactor, "a", ONE, store, rng=Random(1), monotonic=reactor.monotonic)
+    node = node_of(Recorder(), reactor, "a", ONE, store, rng=Random(1))
     outcomes = [outcome_of(node.submit(command)) for command in (b"x", b"y")]
     assert node.leader is None
     reactor.spend(1.0)
     assert outcomes == [[], []]
-    node.makeConnection(RecordingTransport())
+    node.start(RecordingTransport())
     reactor.spend(0.01)
     assert outcomes == [["x@1"], ["y@2"]]
     assert node.status().waiting == 0
@@ -161,7 +163,7 @@ def test_what_is_submitted_in_one_turn_is_limited_too() -> None:
 
 def test_a_node_that_never_started_stops() -> None:
     reactor, store = Reactor(), RecordingStore()
-    node = Recorder(reactor, "a", ONE, store, rng=Random(1), monotonic=reactor.monotonic)
+    node = node_of(Recorder(), reactor, "a", ONE, store, rng=Random(1))
     waiting = node.submit(b"x")
     assert outcome_of(node.stop()) == [None]
     assert isinstance(error_of(waiting), OutcomeUnknown)
@@ -177,14 +179,14 @@ def test_apply_that_raises(logged_errors: list[dict[str, Any]]) -> None:
     bench.reactor.idle()
     error = error_of(bad)
     assert isinstance(error, CommandFailed)
-    slot = bench.node.applied[0][0]
+    slot = bench.application.applied[0][0]
     assert str(error) == f"ValueError: no !bad at {slot}"
     assert good == ["x@2"]
     (event,) = logged_errors
     assert (event["slot"], event["command"]) == (slot, b"!bad")
     again = restarted(bench)
     again.reactor.idle()
-    assert again.node.applied == bench.node.applied
+    assert again.node.application.applied == bench.application.applied
     logged_errors.clear()
 
 
@@ -211,13 +213,13 @@ def test_hooks_that_raise_are_logged_and_stop_nothing(logged_errors: list[dict[s
     bench = Bench("b", application=Clumsy)
     bench.hear("a", Heartbeat(LOW, 0, 1))
     bench.reactor.idle()
-    bench.reactor.spend(1.0, lambda: len(bench.node.told) == 2)
+    bench.reactor.spend(1.0, lambda: len(bench.application.told) == 2)
     bench.node.stop()
     alone_bench = alone(application=Clumsy)
     asked = outcome_of(alone_bench.node.ask("king", b"Arthur"))
     assert submit(alone_bench, b"x") == ["x@1"]
     assert asked == [b"Arthur"]
-    told = [name for name, *_ in bench.node.told + alone_bench.node.told]
+    told = [name for name, *_ in bench.application.told + alone_bench.node.application.told]
     assert told == ["changed", "changed", "acquired", "changed", "chosen"]
     assert [event["hook"] for event in logged_errors] == [
         "leadership_changed",
@@ -244,7 +246,7 @@ def test_apply_may_submit() -> None:
     bench = alone(application=Chain)
     assert submit(bench, b"50") == ["50@1"]
     bench.reactor.spend(1.0)
-    assert [int(command) for _, command in bench.node.applied] == list(range(50, -1, -1))
+    assert [int(command) for _, command in bench.application.applied] == list(range(50, -1, -1))
 
 
 def test_a_callback_may_submit() -> None:
@@ -272,7 +274,7 @@ def test_a_caller_that_never_pauses_leaves_the_reactor_its_turns() -> None:
     while turns < 10:
         turns += 1
         bench.reactor.turn()
-    assert 0 < len(bench.node.applied) < 1000
+    assert 0 < len(bench.application.applied) < 1000
 
 
 @pytest.mark.parametrize("where", ["apply", "value_chosen", "leadership_acquired"])
@@ -366,7 +368,7 @@ def test_stop_while_a_save_is_under_way() -> None:
     bench.store.finish()
     assert stopped == [None]
     assert isinstance(error_of(waiting), OutcomeUnknown)
-    assert bench.node.applied == []
+    assert bench.application.applied == []
 
 
 # ------------------------------------------------------------------- questions
@@ -379,7 +381,7 @@ def test_a_subject_is_decided_once() -> None:
     asked.append(outcome_of(bench.node.ask("king", b"Mordred")))
     bench.reactor.idle()
     assert asked == [[b"Arthur"]] * 4
-    assert bench.node.told.count(("chosen", "king", b"Arthur")) == 1
+    assert bench.application.told.count(("chosen", "king", b"Arthur")) == 1
 
 
 def test_reading_decides_nothing() -> None:
@@ -387,11 +389,11 @@ def test_reading_decides_nothing() -> None:
     read = outcome_of(bench.node.ask("king"))
     bench.reactor.idle()
     assert read == [None]
-    assert ("chosen", "king", b"") not in bench.node.told
+    assert ("chosen", "king", b"") not in bench.application.told
     empty = outcome_of(bench.node.ask("king", b""))  # a value like any other
     bench.reactor.idle()
     assert empty == [b""]
-    assert ("chosen", "king", b"") in bench.node.told
+    assert ("chosen", "king", b"") in bench.application.told
 
 
 def test_a_cancelled_question_is_asked_no_more() -> None:

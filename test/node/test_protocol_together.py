@@ -29,7 +29,7 @@ def forwards(together: Together) -> list[tuple[NodeId, NodeId, PeerMessage]]:
 
 def agree(together: Together) -> list[tuple[Slot, bytes]]:
     """What every node has applied, once it is the same everywhere."""
-    logs = [node.applied for node in together.nodes.values()]
+    logs = [node.application.applied for node in together.nodes.values()]
     assert together.reactor.spend(10.0, lambda: all(log == logs[0] for log in logs))
     applied: list[tuple[Slot, bytes]] = logs[0]
     return applied
@@ -48,9 +48,9 @@ def test_a_follower_forwards_and_answers_itself(together: Together) -> None:
     outcome = outcome_of(follower.submit(b"x"))
     together.reactor.spend(10.0, lambda: outcome)
     assert outcome == ["x@1"]
-    assert follower.applied == [(2, b"x")]
+    assert follower.application.applied == [(2, b"x")]
     ((sender, to, _),) = forwards(together)
-    assert (sender, to) == (follower.node, leader.node)
+    assert (sender, to) == (follower.name, leader.name)
 
 
 def test_one_round_trip_and_no_more() -> None:
@@ -106,7 +106,7 @@ def test_apply_that_raises_does_so_everywhere(together: Together, logged_errors:
 def test_forwarded_again_when_no_answer_comes(together: Together) -> None:
     """The datagram is lost; nothing else is wrong."""
     leader, follower = together.lead(), together.followers()[0]
-    together.cut.add((follower.node, leader.node))
+    together.cut.add((follower.name, leader.name))
     outcome = outcome_of(follower.submit(b"x"))
     together.reactor.spend(0.01)
     together.cut.clear()
@@ -122,17 +122,17 @@ def test_forwarded_again_when_the_leader_changes() -> None:
     together = Joined(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
     leader = together.lead()
     followers = together.followers()
-    together.cut_off(leader.node)
+    together.cut_off(leader.name)
     outcomes = [outcome_of(follower.submit(b"x")) for follower in followers]
     assert together.reactor.spend(5.0, lambda: all(outcomes))  # one of them leads now, the other has told it
     assert sorted(outcomes) == [["x@1"], ["x@2"]]
-    assert {follower.leader for follower in followers} & {follower.node for follower in followers}
+    assert {follower.leader for follower in followers} & {follower.name for follower in followers}
 
 
 def test_a_leader_that_lost_its_office_forwards_what_it_had() -> None:
     together = Joined(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
     leader = together.lead()
-    together.cut_off(leader.node)
+    together.cut_off(leader.name)
     outcome = outcome_of(leader.submit(b"x"))  # proposed, but nobody hears
     together.reactor.spend(5.0)
     assert outcome == []
@@ -140,7 +140,7 @@ def test_a_leader_that_lost_its_office_forwards_what_it_had() -> None:
     together.cut.clear()
     assert together.reactor.spend(5.0, lambda: outcome)
     assert [command for _, command in agree(together)].count(b"x") == 1
-    assert "lost" in [name for name, *_ in leader.told]
+    assert "lost" in [name for name, *_ in leader.application.told]
 
 
 def test_a_command_survives_the_leader_that_took_it(together: Together) -> None:
@@ -148,42 +148,46 @@ def test_a_command_survives_the_leader_that_took_it(together: Together) -> None:
     leader, follower = together.lead(), together.followers()[0]
     outcome = outcome_of(follower.submit(b"x"))
     together.reactor.spend(0.0012)  # the leader has it by now
-    together.kill(leader.node)
+    together.kill(leader.name)
     assert together.reactor.spend(10.0, lambda: outcome)
     assert [command for _, command in agree(together)] == [b"x"]
 
 
 def test_hooks_follow_the_leader(together: Together) -> None:
     leader = together.lead()
-    assert leader.told == [("acquired",), ("changed", None, leader.node)]
+    assert leader.application.told == [("acquired",), ("changed", None, leader.name)]
     for follower in together.followers():
-        assert follower.told == [("changed", None, leader.node)]
-    together.kill(leader.node)
+        assert follower.application.told == [("changed", None, leader.name)]
+    together.kill(leader.name)
     follower = next(iter(together.nodes.values()))
-    together.reactor.spend(5.0, lambda: follower.leader not in (None, leader.node))
+    together.reactor.spend(5.0, lambda: follower.leader not in (None, leader.name))
     new = together.lead()
     together.reactor.idle()
-    assert ("acquired",) in new.told
-    assert new.told[-1] == ("changed", None, new.node) or new.told[-1] == ("changed", leader.node, new.node)
+    assert ("acquired",) in new.application.told
+    assert new.application.told[-1] == ("changed", None, new.name) or new.application.told[-1] == (
+        "changed",
+        leader.name,
+        new.name,
+    )
 
 
 def test_a_node_that_comes_back_applies_the_whole_log(together: Together) -> None:
     follower = together.followers()[0]
     for number in range(20):
         together.wait(together.lead().submit(b"%d" % number))
-    again = together.restart(follower.node)
+    again = together.restart(follower.name)
     together.lead()
     together.wait(together.lead().submit(b"20"))
     assert [command for _, command in agree(together)] == [b"%d" % number for number in range(21)]
-    assert again.applied == agree(together)
+    assert again.application.applied == agree(together)
 
 
 def test_a_node_that_was_away_catches_up(together: Together) -> None:
     away = together.followers()[0]
-    together.cut_off(away.node)
+    together.cut_off(away.name)
     for number in range(20):
         together.wait(together.lead_of_the_rest(away).submit(b"%d" % number))
-    assert away.applied == []
+    assert away.application.applied == []
     together.cut.clear()
     assert [command for _, command in agree(together)] == [b"%d" % number for number in range(20)]
 
@@ -192,11 +196,11 @@ def test_no_quorum_no_answer_and_then_one(together: Together) -> None:
     leader = together.lead()
     others = together.followers()
     for other in others:
-        together.cut_off(other.node)
+        together.cut_off(other.name)
     outcome = outcome_of(leader.submit(b"x"))
     together.reactor.spend(30.0)
     assert outcome == []
-    assert together.nodes[leader.node].status().waiting == 1
+    assert together.nodes[leader.name].status().waiting == 1
     together.cut.clear()
     assert together.reactor.spend(10.0, lambda: outcome)
     assert outcome == ["x@1"]
@@ -206,22 +210,22 @@ def test_stop_says_that_the_outcome_is_unknown(together: Together) -> None:
     follower = together.followers()[0]
     waiting = follower.submit(b"x")
     together.reactor.spend(0.0012)
-    together.kill(follower.node)
+    together.kill(follower.name)
     assert isinstance(error_of(waiting), NodeStopped)
-    assert together.reactor.spend(10.0, lambda: all(node.applied for node in together.nodes.values()))
+    assert together.reactor.spend(10.0, lambda: all(node.application.applied for node in together.nodes.values()))
 
 
 # ------------------------------------------------------------------- questions
 
 
 def test_nodes_that_ask_at_once_get_one_answer(together: Together) -> None:
-    asked = [outcome_of(node.ask("king", node.node.encode())) for node in together.nodes.values()]
+    asked = [outcome_of(node.ask("king", node.name.encode())) for node in together.nodes.values()]
     assert together.reactor.spend(30.0, lambda: all(asked))
     (answers,) = {answer for (answer,) in asked}
     assert answers in (b"a", b"b", b"c")
     together.reactor.spend(5.0)
     for node in together.nodes.values():
-        assert [event for event in node.told if event[0] == "chosen"] == [("chosen", "king", answers)]
+        assert [event for event in node.application.told if event[0] == "chosen"] == [("chosen", "king", answers)]
     assert together.wait(together.lead().ask("king", b"late")) == answers
 
 

@@ -20,6 +20,7 @@ from test.helpers.fakes import (
     alone,
     error_of,
     logged,
+    node_of,
     outcome_of,
     submit,
 )
@@ -28,7 +29,8 @@ from test.helpers.wire_samples import spoil
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog, Slot
 from txpaxos.errors import ApplicationLost, NodeStopped, OutcomeUnknown, QueryFailed, StoreError
-from txpaxos.protocol import READYS_WAITING_MAX, PaxosProtocol
+from txpaxos.node.node import READYS_WAITING_MAX
+from txpaxos.protocol import PaxosProtocol
 from txpaxos.wire.codec import Codec
 
 LOW = Ballot(1, "a")
@@ -65,7 +67,7 @@ def test_bytes_from_strangers_change_nothing() -> None:
                 case 1:
                     data, address = spoil(rng, good), ("10.0.0.1", 4000)
             if data != good or address != ("10.0.0.1", 4000):
-                bench.node.datagramReceived(data, address)
+                bench.node.datagram_received(data, address)
 
     with nothing_kept():
         bombard()
@@ -153,7 +155,7 @@ def test_an_error_in_the_timer_is_the_end(logged_errors: list[dict[str, Any]], m
 
 def test_a_closed_port_is_the_end(logged_errors: list[dict[str, Any]]) -> None:
     bench = alone()
-    bench.node.doStop()
+    bench.node.port_closed()
     (failure,) = bench.failures
     assert "datagram port was closed" in failure.getErrorMessage()
     assert bench.store.closes == 1
@@ -163,7 +165,7 @@ def test_a_closed_port_is_the_end(logged_errors: list[dict[str, Any]]) -> None:
 def test_a_port_that_is_closed_after_stop_is_no_failure() -> None:
     bench = alone()
     bench.node.stop()
-    bench.node.doStop()
+    bench.node.port_closed()
     assert bench.failures == []
 
 
@@ -171,7 +173,7 @@ def test_a_store_that_cannot_be_read_stops_the_start() -> None:
     store = RecordingStore()
     store.load()
     with pytest.raises(StoreError, match="loaded once"):
-        PaxosProtocol(Reactor(), "a", ONE, store).makeConnection(RecordingTransport())
+        node_of(PaxosProtocol(), Reactor(), "a", ONE, store)
 
 
 def test_an_address_that_is_taken_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,13 +183,13 @@ def test_an_address_that_is_taken_stops_the_start(monkeypatch: pytest.MonkeyPatc
     reactor = Reactor()
     monkeypatch.setattr(reactor, "listenTCP", taken)
     with pytest.raises(CannotListenError):
-        PaxosProtocol(reactor, "a", THREE, RecordingStore()).makeConnection(RecordingTransport())
+        node_of(PaxosProtocol(), reactor, "a", THREE, RecordingStore()).start(RecordingTransport())
 
 
 def not_started() -> Any:
     """A node that nobody has given a port yet."""
     reactor = Reactor()
-    return Recorder(reactor, "a", ONE, RecordingStore(), monotonic=reactor.monotonic, rng=Random(1)), reactor
+    return node_of(Recorder(), reactor, "a", ONE, RecordingStore(), rng=Random(1)), reactor
 
 
 def test_what_is_called_before_the_start_waits_for_it() -> None:
@@ -197,11 +199,11 @@ def test_what_is_called_before_the_start_waits_for_it() -> None:
         for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"), node.read(b"q", "local"))
     ]
     node.ask("cancelled", b"x").addErrback(lambda _: None).cancel()
-    assert node.status().replica.role == "starting"
+    assert node.status().replica.role == "newcomer"
     assert node.leader is None
     reactor.spend(1.0)
     assert outcomes == [[]] * 4
-    node.makeConnection(RecordingTransport())
+    node.start(RecordingTransport())
     reactor.spend(1.0)
     assert outcomes[:2] == [["x@1"], [b"Arthur"]]
     assert all(outcome[0].check(QueryFailed) for outcome in outcomes[2:])  # It has no query hook, and says so.
@@ -216,7 +218,56 @@ def test_what_is_called_before_a_start_that_never_comes_is_told() -> None:
     node.stop()
     outcomes += [outcome_of(one) for one in (node.submit(b"x"), node.ask("king", b"Arthur"), node.read(b"q"))]
     assert all(outcome[0].check(NodeStopped) for outcome in outcomes)
-    assert node.status().replica.role == "starting"
+    assert node.status().replica.role == "newcomer"
+
+
+def test_a_service_without_a_node_says_so() -> None:
+    """All calls alike."""
+    service = Recorder()
+    for answer in (service.submit(b"x"), service.ask("king", b"Arthur"), service.read(b"q")):
+        error = error_of(answer)
+        assert isinstance(error, NodeStopped)
+        assert str(error) == "Recorder runs on no node yet: give it to a PaxosService, and start that"
+    for call in (service.status, service.startProtocol, lambda: service.watch_leader(print), lambda: service.clock):
+        with pytest.raises(NodeStopped, match="Recorder runs on no node yet"):
+            call()
+    assert (service.leader, service.applied_through) == (None, 0)
+    assert outcome_of(service.stop()) == [None]
+    service.stopProtocol()
+    service.datagramReceived(b"x", ("10.0.0.1", 1))
+    assert service.apply(1, b"x") == "x@1"
+
+
+def test_a_service_on_a_node_asks_it() -> None:
+    bench = alone()
+    service: Recorder = bench.application
+    answers = [outcome_of(one) for one in (service.submit(b"x"), service.ask("king", b"Arthur"))]
+    bench.reactor.idle()
+    assert answers == [["x@1"], [b"Arthur"]]
+    assert (service.leader, service.applied_through) == ("a", service.status().applied_through)
+    reading = outcome_of(service.read(b"q"))
+    bench.reactor.idle()
+    assert reading[0].check(QueryFailed)  # type: ignore[union-attr]
+    assert service.clock.seconds() == bench.reactor.monotonic()
+    assert outcome_of(service.stop()) == [None]
+    assert isinstance(error_of(service.submit(b"x")), NodeStopped)
+
+
+def test_a_service_can_be_listened_with(logged_errors: list[dict[str, Any]]) -> None:
+    """It is a DatagramProtocol, as its name says."""
+    reactor, service = Reactor(), Recorder()
+    node = node_of(service, reactor, "a", ONE, RecordingStore(), rng=Random(1))
+    failures: list[Any] = []
+    node.failed.addErrback(failures.append)
+    service.makeConnection(RecordingTransport())
+    reactor.spend(1.0)
+    assert service.leader == "a"
+    service.datagramReceived(b"rubbish", ("10.0.0.9", 1))
+    assert node.counters == {"bad datagram": 1}
+    service.doStop()
+    assert "the datagram port was closed" in str(failures[0].value)
+    assert logged_errors
+    logged_errors.clear()
 
 
 @pytest.mark.parametrize("error", [KeyError("no such room"), SystemExit(3)])
@@ -242,24 +293,11 @@ def test_a_watcher_of_the_leader_that_raises_stops_nothing(
     logged_errors.clear()
 
 
-@pytest.mark.parametrize("part", ["_timer", "_performer", "_network", "_compaction", "_session", "_reads"])
-def test_a_node_that_cannot_stop_in_order_gives_up_all_the_same(part: str, logged_errors: list[dict[str, Any]]) -> None:
-    """An application has overwritten what the node needs. No process stays behind that says it gave up and runs on."""
-    bench = alone()
-    waiting = outcome_of(bench.node.ask("other", None)) if part != "_session" else []
-    setattr(bench.node, part, {})
-    bench.node.doStop()
-    assert len(bench.failures) == 1
-    assert bench.store.closes == 1
-    assert waiting != [[]]
-    logged_errors.clear()
-
-
 @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
 def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(error: BaseException) -> None:
     class Fails(Recorder):
         def apply(self, slot: Slot, command: bytes) -> object:
-            if command == b"fails" and bench.node is self:
+            if command == b"fails" and bench.application is self:
                 raise error
             return super().apply(slot, command)
 
@@ -272,7 +310,7 @@ def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(erro
     assert bench.failures[0].check(ApplicationLost)
     again = Bench("a", ONE, saved=bench.store.saved)
     again.reactor.idle()
-    assert [command for _, command in again.node.applied] == [b"x", b"fails"]
+    assert [command for _, command in again.node.application.applied] == [b"x", b"fails"]
     again.node.stop()
 
 

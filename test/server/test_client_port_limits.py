@@ -193,7 +193,9 @@ def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch:
     heard += client.heard()
     assert sorted(one.request for one in heard if isinstance(one, AskAnswer)) == list(range(20))
     assert sorted(one.request for one in heard if isinstance(one, Answer)) == list(range(20, 40))
-    assert [payload for _, payload in harness.node.applied] == [b"%d" % number for number in range(20, 40)]  # once
+    assert [payload for _, payload in harness.node.application.applied] == [
+        b"%d" % number for number in range(20, 40)
+    ]  # once
     assert client.transport.producerState == "producing"
     assert (harness.port.budget.buffered_bytes, harness.port.budget.paused) == (0, 0)
 

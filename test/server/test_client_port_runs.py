@@ -39,7 +39,7 @@ def in_work(harness: ClientPortHarness) -> tuple[int, int]:
 
 def test_a_run_is_answered_together(harness: ClientPortHarness) -> None:
     assert harness.ask(submit_run(7, (b"x", b"y", b"z"))) == [answer(7, "x@1", "y@2", "z@3")]
-    assert harness.node.applied == [(2, b"x"), (2, b"y"), (2, b"z")]
+    assert harness.node.application.applied == [(2, b"x"), (2, b"y"), (2, b"z")]
     assert in_work(harness) == (0, 0)
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_was_partly_applied(harness: ClientPortHarness) -> None:
     harness.ask(submit_run(7, (b"x", b"y")))
     assert harness.ask(submit_run(20, (b"y", b"z"), sequence=2)) == [answer(20, "y@2", "z@3")]
     assert harness.ask(submit_run(30, (b"x", b"y", b"z"))) == [answer(30, "x@1", "y@2", "z@3")]
-    assert [payload for _, payload in harness.node.applied] == [b"x", b"y", b"z"]
+    assert [payload for _, payload in harness.node.application.applied] == [b"x", b"y", b"z"]
 
 
 def test_results_and_failures_keep_their_order_and_numbers(
@@ -128,7 +128,7 @@ def test_a_run_for_which_no_numbers_are_left_is_a_bad_request(
     client.connection.dataReceived(framed(data))
     assert client.transport.disconnected
     assert harness.node.counters == {BAD: 1}
-    assert harness.node.applied == []
+    assert harness.node.application.applied == []
 
 
 def test_a_run_with_the_last_numbers(harness: ClientPortHarness) -> None:
@@ -164,7 +164,7 @@ def test_the_commands_of_a_client_that_disconnects_go_on(harness: ClientPortHarn
     client.say(submit_run(1, (b"x", b"y")))
     client.disconnect()
     harness.bench.reactor.idle()
-    assert [payload for _, payload in harness.node.applied] == [b"x", b"y"]
+    assert [payload for _, payload in harness.node.application.applied] == [b"x", b"y"]
     assert in_work(harness) == (0, 0)
 
 
@@ -185,5 +185,5 @@ def test_a_run_whose_answer_is_not_read_waits_and_is_applied_once(
         heard += client.heard()
     answers = sorted((one.request, len(one.results)) for one in heard if isinstance(one, Answer))
     assert answers == [(number, 4) for number in range(1, 40, 4)]
-    assert [payload for _, payload in harness.node.applied] == [b"%d" % number for number in range(1, 41)]
+    assert [payload for _, payload in harness.node.application.applied] == [b"%d" % number for number in range(1, 41)]
     assert in_work(harness) == (0, 0)

@@ -25,6 +25,7 @@ SECONDS = 60.0
 
 APPLICATION = """\
 import resource
+from twisted.internet import reactor
 from txpaxos.protocol import PaxosProtocol
 
 class BreaksItsDisk(PaxosProtocol):
@@ -32,13 +33,13 @@ class BreaksItsDisk(PaxosProtocol):
         self.submit(b"break").addErrback(lambda _: None)
     def apply(self, slot, command):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        self.reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: None))
+        reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: None))
 
 class Leaves(PaxosProtocol):
     def leadership_acquired(self):
         self.submit(b"leave").addErrback(lambda _: None)
     def apply(self, slot, command):
-        self.reactor.callLater(0, self.stop)
+        reactor.callLater(0, self.stop)
 
 class Hungry(PaxosProtocol):
     def apply(self, slot, command):

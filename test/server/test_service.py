@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 from test.helpers.fakes import ONE, Reactor, free_ports, logged, outcome_of
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
-from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError, StoreError
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.server.service import STOP_SECONDS, PaxosService
+from txpaxos.server.served_node import STOP_SECONDS, ServedNode
+from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
@@ -38,6 +38,7 @@ SECONDS = 20.0
 
 APPLICATION = """\
 import resource, time
+from twisted.internet import reactor
 from txpaxos.protocol import PaxosProtocol
 
 class Clocked(PaxosProtocol):
@@ -45,15 +46,15 @@ class Clocked(PaxosProtocol):
         pass
 
     def leadership_acquired(self):
-        print("clock", abs(self.reactor.seconds() - time.time()) < 1.0, flush=True)
-        self.reactor.callLater(0, self.reactor.stop)
+        print("clock", abs(reactor.seconds() - time.time()) < 1.0, flush=True)
+        reactor.callLater(0, reactor.stop)
 
 class BreaksItsDisk(PaxosProtocol):
     def leadership_acquired(self):
         self.submit(b"break").addErrback(lambda _: None)
     def apply(self, slot, command):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # from now on every write to a file fails
-        self.reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: print("no outcome", flush=True)))
+        reactor.callLater(0, lambda: self.submit(b"x").addErrback(lambda _: print("no outcome", flush=True)))
 """
 
 
@@ -75,7 +76,7 @@ def loopback(nodes: str) -> Cluster:
 def service(
     cluster: Cluster, node: str, folder: Path, application: Callable[..., PaxosProtocol] = Echo
 ) -> PaxosService:
-    return PaxosService(reactor, application, node, cluster, str(folder / node), Timing())
+    return PaxosService(application, node, cluster, folder / node, reactor=reactor)
 
 
 async def answered(deferred: Deferred[Any]) -> Any:
@@ -125,7 +126,7 @@ async def test_a_node_saves_with_the_disk_it_is_given(tmp_path: Path) -> None:
             super().sync_data(handle)
 
     cluster, disk = loopback("a"), Counting()
-    node = PaxosService(reactor, Counter, "a", cluster, str(tmp_path / "a"), Timing(), disk=disk)
+    node = PaxosService(Counter, "a", cluster, tmp_path / "a", reactor=reactor, disk=disk)
     node.startService()
     client = Client(reactor, cluster)
     await answered(client.submit(b"1"))
@@ -160,20 +161,23 @@ async def test_a_stopped_service_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_service_that_never_started_stops() -> None:
     fake = Reactor()
-    outcome = outcome_of(PaxosService(fake, Echo, "a", ONE, "nowhere", Timing()).stopService())
+    outcome = outcome_of(PaxosService(Echo, "a", ONE, "nowhere", reactor=fake).stopService())
     assert outcome == [None]
     assert fake.getDelayedCalls() == []
 
 
-def test_a_disk_that_does_not_answer_does_not_keep_the_process() -> None:
-    class Hanging(Echo):
-        def stop(self) -> Deferred[None]:
-            return Deferred()
-
+async def test_a_node_that_does_not_stop_does_not_keep_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedNode(Echo, "a", loopback("a"), tmp_path / "a", reactor=reactor)
+    served.start()
+    await answered(served.node.stop())
+    monkeypatch.setattr(served.node, "stop", Deferred)
     fake = Reactor()
-    node = PaxosService(fake, Hanging, "a", ONE, "nowhere", Timing())
-    node.protocol = Hanging.__new__(Hanging)
-    outcome = outcome_of(node.stopService())
+    monkeypatch.setattr(served, "_reactor", fake)
+    monkeypatch.setattr(served, "_trigger", None)
+    outcome = outcome_of(served.stop())
+    await deferLater(reactor, 0)
     fake.spend(STOP_SECONDS - 0.1)
     assert outcome == []
     assert len(logged(lambda: fake.spend(0.2), LogLevel.warn)) == 1
@@ -253,7 +257,7 @@ def test_a_node_that_is_not_in_the_cluster(tmp_path: Path) -> None:
 
 def test_an_application_that_cannot_be_made_leaves_nothing_locked(tmp_path: Path) -> None:
     class Raises(Echo):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self) -> None:
             raise ValueError("no")
 
     cluster = loopback("a")
@@ -265,10 +269,9 @@ def test_an_application_that_cannot_be_made_leaves_nothing_locked(tmp_path: Path
 async def test_a_node_that_gives_up_does_not_end_the_program_that_it_is_in(tmp_path: Path) -> None:
     cluster = loopback("ab")
     failures: list[Failure] = []
-    node = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), gave_up=failures.append)
+    node = PaxosService(Echo, "a", cluster, tmp_path / "a", reactor=reactor, gave_up=failures.append)
     node.startService()
-    assert node.protocol is not None
-    logged(lambda: node.protocol.give_up(StoreError("its disk is gone")))  # type: ignore[union-attr]
+    logged(lambda: node.node.give_up(StoreError("its disk is gone")))
     await deferLater(reactor, 0.1)
     assert [str(failure.value) for failure in failures] == ["its disk is gone"]
     assert not node.running
@@ -280,14 +283,13 @@ async def test_a_node_that_gives_up_does_not_end_the_program_that_it_is_in(tmp_p
 async def test_a_node_that_its_own_program_stops_disconnects_its_clients(tmp_path: Path) -> None:
     cluster = loopback("ab")
     calls: list[str] = []
-    node = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), stopped=lambda: calls.append("stopped"))
+    node = PaxosService(Echo, "a", cluster, tmp_path / "a", reactor=reactor, stopped=lambda: calls.append("stopped"))
     node.startService()
-    assert node.protocol is not None
-    await answered(node.protocol.stop())
+    await answered(node.application.stop())
     await deferLater(reactor, 0.1)
     assert not node.running
     assert calls == ["stopped"]
-    again = PaxosService(reactor, Echo, "a", cluster, str(tmp_path / "a"), stopped=lambda: calls.append("again"))
+    again = PaxosService(Echo, "a", cluster, tmp_path / "a", reactor=reactor, stopped=lambda: calls.append("again"))
     again.startService()  # Its ports and its folder are free.
     await answered(again.stopService())
     assert calls == ["stopped"]  # Who stops the service itself need not be told.
@@ -305,7 +307,7 @@ async def started(cluster: Cluster, folder: Path) -> list[tuple[str, str]]:
     node = service(cluster, "a", folder)
     node.startService()
     try:
-        hosts: list[Any] = [port.getHost() for port in node._ports]
+        hosts: list[Any] = [port.getHost() for port in node._served._ports]
         return [(host.type, host.host) for host in hosts]
     finally:
         await answered(node.stopService())

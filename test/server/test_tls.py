@@ -20,7 +20,9 @@ from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot
 from txpaxos.counter import Counter as CounterService
+from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.node import Node
 from txpaxos.node.peer_streams import PeerStreams
 from txpaxos.server.client_port import ClientPort
 from txpaxos.storage.memory import MemoryStore
@@ -115,8 +117,8 @@ async def until(condition: Callable[[], object]) -> None:
 async def test_a_client_port_behind_tls(certificate: Any) -> None:
     """``listenSSL`` around the port; a client whose connection is wrapped, too. Small answers and big ones."""
     cluster = free_cluster(1)
-    node = Echo(reactor, "a", cluster, MemoryStore())
-    udp = reactor.listenUDP(0, node, "127.0.0.1")
+    node = Node(Echo(), reactor, "a", cluster, MemoryStore())
+    udp = reactor.listenUDP(0, DatagramPort(node), "127.0.0.1")
     port = reactor.listenSSL(0, ClientPort(node), certificate.options(), interface="127.0.0.1")
     number = port.getHost().port
     client = Client(TlsReactor(certificate), free_cluster(number))

@@ -40,8 +40,8 @@ class Heavy(PaxosProtocol):
 
     state_fields = ("total", "ballast")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.total = 0
         self.ballast = Random(1).randbytes(STATE_BYTES)
 
@@ -189,19 +189,19 @@ def test_a_node_that_falls_behind_while_it_takes_a_snapshot(
     """Another's takes the place of its own: the two are not there together."""
     cluster, meters = metered(1)
     cluster.run(2.0)
-    one = next(one for one in cluster.hosts.values() if one.protocol and one.protocol.leader != one.name)
-    assert one.protocol is not None
+    one = next(one for one in cluster.hosts.values() if one.node and one.node.leader != one.name)
+    assert one.node is not None
     one.save_seconds = 0.3
-    while one.protocol.status().compaction.taking is None:
+    while one.node.status().compaction.taking is None:
         cluster.run(0.001)
     pairs = {pair for other in cluster.names for pair in ((one.name, other), (other, one.name))}
     cluster.network.cut |= pairs
     cluster.run(0.7)
     cluster.network.mend(pairs)
-    assert one.protocol.status().compaction.taking is not None
-    while one.protocol.status().compaction.taking is not None:
+    assert one.node.status().compaction.taking is not None
+    while one.node.status().compaction.taking is not None:
         cluster.run(0.01)
-    assert " bytes" in (one.protocol.status().compaction.transfer or "")
+    assert " bytes" in (one.node.status().compaction.transfer or "")
     cluster.heal()
     cluster.settle()
     assert cluster.tally["snapshots installed"] == 1

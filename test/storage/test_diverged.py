@@ -23,7 +23,7 @@ class Moody(Ledger):
 
     def apply(self, slot: Slot, command: bytes) -> object:
         result = super().apply(slot, command)
-        if command == b"7" and self.node == self.wrong:
+        if command == b"7" and self.status().replica.node == self.wrong:
             self.lines.append(b"by the way")
         return result
 
@@ -33,7 +33,7 @@ def test_a_nondeterministic_apply_is_found_and_that_node_stops() -> None:
     failures: list[Any] = []
     joined.nodes["c"].failed.addErrback(failures.append)
     joined.lead()
-    leader = next(node for node in joined.nodes.values() if node.node != "c")
+    leader = next(node for node in joined.nodes.values() if node.name != "c")
 
     def run() -> None:
         for number in range(30):
@@ -79,7 +79,7 @@ def test_where_all_differ_all_know_it_and_stop() -> None:
     class Selfish(Ledger):
         def apply(self, slot: Slot, command: bytes) -> object:
             if command == b"5":
-                self.lines.append(self.node.encode())
+                self.lines.append(self.status().replica.node.encode())
             return super().apply(slot, command)
 
     joined = Joined(application=Selfish, snapshot_policy=POLICY)
@@ -90,7 +90,7 @@ def test_where_all_differ_all_know_it_and_stop() -> None:
 def test_a_node_stops_that_differs_from_a_majority_of_which_one_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was away when the two compared. The one that is left tells it what the other had."""
     joined = Joined(application=Moody, snapshot_policy=POLICY)
-    while joined.lead().node == "c":
+    while joined.lead().name == "c":
         joined.restart("c")
     for number in range(6):
         joined.wait(joined.lead().submit(b"%d" % number))
@@ -98,7 +98,7 @@ def test_a_node_stops_that_differs_from_a_majority_of_which_one_is_down(monkeypa
     joined.cut_off("c")
     for number in range(6, 14):
         joined.wait(joined.lead_of_the_rest(joined.nodes["c"]).submit(b"%d" % number))
-    slots = {node.status().compaction.snapshot_slot for node in joined.nodes.values() if node.node != "c"}
+    slots = {node.status().compaction.snapshot_slot for node in joined.nodes.values() if node.name != "c"}
     assert len(slots) == 1
     joined.reactor.spend(1.0)
     stopped: list[Any] = []
@@ -119,7 +119,7 @@ def start_again(joined: Joined, name: NodeId) -> Any:
     try:
         joined.start(name)
     except StoreError:
-        del joined.nodes[name]
+        joined.nodes.pop(name, None)
         raise
     return joined.nodes[name]
 
@@ -135,7 +135,7 @@ def test_a_diverged_node_does_not_start_again_as_it_is(monkeypatch: pytest.Monke
     """It says at which slot it differs, from whom, and what to do; done so, it takes the state from the others."""
     monkeypatch.setattr(Moody, "wrong", "a")
     joined = Joined(application=Moody, snapshot_policy=POLICY)
-    while joined.lead().node == "a":
+    while joined.lead().name == "a":
         joined.restart("a")
     failure = diverge(joined, "a")["a"]
     for _ in range(2):
@@ -151,8 +151,8 @@ def test_a_diverged_node_does_not_start_again_as_it_is(monkeypatch: pytest.Monke
     again = start_again(joined, "a")
     assert not any(path.endswith("diverged") for path in joined.stores["a"].files.contents)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    assert b"by the way" not in again.lines
-    assert start_again(joined, "a").lines == again.lines
+    assert b"by the way" not in again.application.lines
+    assert start_again(joined, "a").application.lines == again.application.lines
 
 
 def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkey
 
         def apply(self, slot: Slot, command: bytes) -> object:
             if self.wrong and command == b"50":
-                self.lines.append(self.node.encode())
+                self.lines.append(self.status().replica.node.encode())
             return super().apply(slot, command)
 
     joined = Joined(application=Selfish, snapshot_policy=POLICY)
@@ -175,9 +175,9 @@ def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkey
         discard_snapshots(joined, name)
     for name in "abc":
         start_again(joined, name)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined) and joined.nodes["b"].lines)
-    assert b"b" in joined.nodes["a"].lines
-    assert b"a" not in joined.nodes["a"].lines
+    assert joined.reactor.spend(20.0, lambda: agreed(joined) and joined.nodes["b"].application.lines)
+    assert b"b" in joined.nodes["a"].application.lines
+    assert b"a" not in joined.nodes["a"].application.lines
     fill(joined, 40)
     assert joined.reactor.spend(5.0, lambda: agreed(joined))
 

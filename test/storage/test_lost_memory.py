@@ -53,8 +53,8 @@ def forget_segments(cluster: Cluster, hosts: list[Host]) -> None:
 
 
 def slots_forgotten(host: Host) -> int:
-    assert host.protocol is not None, host.name
-    return host.protocol._replica.log.first_slot - 1
+    assert host.node is not None, host.name
+    return host.node._replica.log.first_slot - 1
 
 
 def segments(host: Host) -> list[str]:
@@ -62,8 +62,8 @@ def segments(host: Host) -> list[str]:
 
 
 def chosen_through(host: Host) -> int:
-    assert host.protocol is not None, host.name
-    return host.protocol.status().replica.chosen_through
+    assert host.node is not None, host.name
+    return host.node.status().replica.chosen_through
 
 
 def isolate(cluster: Cluster, name: str) -> set[tuple[str, str]]:
@@ -101,7 +101,7 @@ def test_all_stop_and_one_is_believed(order: tuple[int, ...], pause_seconds: flo
             hosts[index].start()
             cluster.run(pause_seconds)
             if not hosts[0].alive and pause_seconds:
-                waited += all(host.protocol is None or host.protocol.applied_through < through for host in hosts)
+                waited += all(host.node is None or host.node.applied_through < through for host in hosts)
         settle(cluster)
         assert all(chosen_through(host) > through for host in hosts)
     assert waited or order[0] == 0 or not pause_seconds
@@ -122,8 +122,8 @@ def test_the_only_node_that_knows_is_away() -> None:
         away.crash()
         cluster.network.mend(cut)
         lost.start()
-        assert lost.protocol is not None
-        if chosen_through(behind) < lost.protocol._replica.log.lost_through:
+        assert lost.node is not None
+        if chosen_through(behind) < lost.node._replica.log.lost_through:
             waited += 1
             cluster.run(3.0)
             assert chosen_through(behind) < through, seed
@@ -137,7 +137,7 @@ def test_a_crash_behind_a_received_snapshot_and_then_its_loss() -> None:
     lost_later = 0
     for seed in range(4 * SEEDS):
         cluster = compacted(seed)
-        leader = next(host for host in cluster.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        leader = next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
         others = [host for host in cluster.hosts.values() if host is not leader]
         isolate(cluster, leader.name)
         submit_in_vain(leader)
@@ -171,7 +171,7 @@ def test_a_crash_behind_a_received_snapshot_and_then_its_loss() -> None:
 
 def submit_in_vain(host: Host) -> None:
     """Have a leader propose what gets no further than its own disk."""
-    protocol, reactor = host.protocol, host.reactor
+    protocol, reactor = host.node, host.reactor
     assert protocol is not None
     assert reactor is not None
     for _ in range(WINDOW_SLOTS):

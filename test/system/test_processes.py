@@ -220,7 +220,7 @@ from txpaxos.counter import Counter
 
 class Moody(Counter):
     def apply(self, slot, command):
-        if self.node == "c" and not Path(__file__).with_name("mended").exists():
+        if self.status().replica.node == "c" and not Path(__file__).with_name("mended").exists():
             self.total += 1
         return super().apply(slot, command)
 """

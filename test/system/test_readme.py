@@ -304,7 +304,7 @@ def test_log_lines_are_those_of_the_source() -> None:
 def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
     """The programs in operations.rst are some."""
     program = blocks(section(OPERATIONS, "In a reactor of your own"), "python")[number]
-    ask = f'{["service.protocol", "node"][number]}.submit(b"+5").addCallback(print)'
+    ask = f'{["service.application", "counter"][number]}.submit(b"+5").addCallback(print)'
     program = program.replace("reactor.run()", f"{ask}.addBoth(lambda _: reactor.stop())\nreactor.run()")
     member = Member(*(Address("127.0.0.1", port) for port in free_ports(2)))
     (tmp_path / "cluster.toml").write_text(Cluster("own", {"a": member}).dumps())
@@ -329,8 +329,8 @@ def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "hooks", "up to 16 MiB"),
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "limits", "may have up to 16 MiB"),
         ("txpaxos.node.sessions:KEPT_BYTES_MAX", "limits", "are kept up to 256 MiB"),
-        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "limits", "at most 512 bytes"),
-        ("txpaxos.protocol:SUBJECT_BYTES_MAX", "calls", "at most 512 bytes"),
+        ("txpaxos.wire.codec:SUBJECT_BYTES_MAX", "limits", "at most 512 bytes"),
+        ("txpaxos.wire.codec:SUBJECT_BYTES_MAX", "calls", "at most 512 bytes"),
         ("txpaxos.wire.frames:DATAGRAM_BYTES_MAX", "limits", "up to 1,400 bytes"),
         ("txpaxos.node.sessions:SESSIONS_MAX", "limits", "65,536 are remembered"),
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "../README", "a command has at most 16 MiB"),

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from twisted.internet.task import Clock
 
-from test.helpers.fakes import Reactor, RecordingTransport, cluster_of, outcome_of
+from test.helpers.fakes import Reactor, RecordingTransport, cluster_of, node_of, outcome_of
 from test.torture.applied import AppliedLog, State
 from test.torture.commands import (
     VALUE_BYTES,
@@ -94,16 +94,10 @@ class Node:
         self._reactor = Reactor()
         store = DiskStore(self._folder / "a", "test", "a", execute=execute_here)
         policy = Policy(4 * SLOT_BYTES)
-        self.node: Any = KeyValue(
-            self._reactor,
-            "a",
-            cluster_of("a"),
-            store,
-            rng=Random(1),
-            monotonic=self._reactor.monotonic,
-            snapshot_policy=policy,
+        self.node: Any = node_of(
+            KeyValue(), self._reactor, "a", cluster_of("a"), store, rng=Random(1), snapshot_policy=policy
         )
-        self.node.makeConnection(RecordingTransport())
+        self.node.start(RecordingTransport())
         self._reactor.spend(1.0)  # A new folder founds its cluster first.
 
     def stop(self) -> None:

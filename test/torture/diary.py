@@ -34,8 +34,8 @@ class Diarist(PaxosProtocol):
     items: dict[str, tuple[bytes, int]]
     revision: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self._diary = os.open(os.environ[DIARY], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def apply(self, slot: Slot, command: bytes) -> object:

@@ -13,7 +13,7 @@ from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import Sparing, for_log, text_of
-from txpaxos.node.sessions import Outcome, Sessions, encode_result, not_kept, raised
+from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.wire.commands import Run, decode_batch
 
 DECODED_MAX = 64
@@ -35,13 +35,15 @@ class Applier:
     node of that release would apply it.
 
     :param apply: the application's ``apply(slot, command)``.
+    :param sessions_max: how many sessions are remembered.
     :ivar applied_through: every slot up to this one is applied.
     """
 
     log = Logger()
 
-    def __init__(self, apply: Callable[[Slot, bytes], object]) -> None:
-        self.sessions = Sessions()
+    def __init__(self, apply: Callable[[Slot, bytes], object], sessions_max: int = SESSIONS_MAX) -> None:
+        self._sessions_max = sessions_max
+        self.sessions = self.new_sessions()
         self.applied_through: Slot = 0
         self._apply = apply
         self._depth = sys.getrecursionlimit()
@@ -49,6 +51,10 @@ class Applier:
         self._lines = Sparing()
         # What was taken apart when it was proposed, by the identity of the value: it is chosen soon.
         self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
+
+    def new_sessions(self) -> Sessions:
+        """A table of sessions without any."""
+        return Sessions(self._sessions_max)
 
     def admits(self, value: bytes, chosen: bool) -> bool:
         """Whether ``value``, which a peer proposes or says to be chosen, is one that this node could apply.

@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
-from txpaxos.log_lines import Sparing
-from txpaxos.protocol import PaxosProtocol
+from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
@@ -39,20 +38,18 @@ class ClientPort(ServerFactory):
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
-    :ivar lines: of the log that a client can cause again and again.
     """
 
     noisy = False
 
-    def __init__(self, node: PaxosProtocol) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget()
         self.connections = ClientTable()
-        self.lines = Sparing()
         self._session_rate = SessionRate()
         self._files_max = connections_max(len(node.cluster.members) - 1)
-        self._clock = node._clock
+        self._clock = node.clock
         self._sweeping: IDelayedCall | None = None
         node.watch_leader(self._leader_changed)
 
@@ -60,7 +57,7 @@ class ClientPort(ServerFactory):
 
     def logPrefix(self) -> str:
         """What Twisted calls this port in its own lines of the log."""
-        return f"node {self.node.node}, clients:"
+        return f"node {self.node.name}, clients:"
 
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection | None:
         """A client connects. When there are too many clients, an idle one has to go, or this one is refused."""
@@ -107,7 +104,7 @@ class ClientPort(ServerFactory):
         leader = self.node.leader
         address = None if leader is None else str(self.node.cluster.members[leader].client)
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
-        return frame(self.codec.encode(Welcome(self.node.node, leader, address, applied, window)))
+        return frame(self.codec.encode(Welcome(self.node.name, leader, address, applied, window)))
 
     def sends_away(self, request: Request) -> bool:
         """Whether this node might keep the client waiting for ever: ``request`` needs the node's disk or other nodes,
@@ -123,7 +120,7 @@ class ClientPort(ServerFactory):
 
     def admits_session(self, host: str, session: bytes) -> bool:
         """Whether a client at ``host`` may use ``session``: the node knows it, or the address may begin one more."""
-        return session in self.node._applier.sessions or self._session_rate.admits(host, self.connections.seconds)
+        return self.node.knows_session(session) or self._session_rate.admits(host, self.connections.seconds)
 
     def perform(self, request: Request) -> Deferred[Any]:
         """Have the node do what ``request`` asks for.

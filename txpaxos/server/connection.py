@@ -19,8 +19,7 @@ from zope.interface import implementer
 
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
-from txpaxos.log_lines import Sparing, for_log
-from txpaxos.server.answers import answers_to, no_answer, refusal
+from txpaxos.server.answers import answers_to, refusal
 from txpaxos.server.budget import Budget, Usage
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.tasks import Task, single_commands
@@ -55,7 +54,6 @@ class Owner(Protocol):
     codec: ClientCodec
     budget: Budget
     connections: ClientTable
-    lines: Sparing
 
     @property
     def counters(self) -> Counter[str]:
@@ -257,11 +255,8 @@ class ServerConnection(TwistedProtocol):
                 self._answer(task, result)
                 if self._deferred:
                     self._retry_deferred()
-        except Exception as error:  # An answer could not be made. That must not end the node.
-            more = self._owner.lines.admits("answer")
-            if more is not None:
-                self.log.failure("a client's answer could not be made{more}", for_log(), more=more)
-            self._send(no_answer(task.message, task.requests, error))
+        except Exception:  # An answer could not be made. That must not end the node.
+            self.log.failure("a client's answer could not be made")
 
     def _retry_deferred(self) -> None:
         """Perform again what was deferred, while the client reads."""

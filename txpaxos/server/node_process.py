@@ -143,9 +143,9 @@ class NodeService(PaxosService):
         try:
             super().startService()
         except PaxosError as error:
-            raise self.process.cannot_start(f"node {self._node} cannot start: {error}") from None
+            raise self.process.cannot_start(f"node {self.node_name} cannot start: {error}") from None
         except MemoryError:
-            line = f"node {self._node} cannot start: there is not enough memory for what it has to load"
+            line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
         self.process.started()
 

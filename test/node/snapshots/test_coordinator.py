@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from test.helpers.fakes import SESSION, Reactor, RecordingTransport, Together, alone, cluster_of, outcome_of, submit
+from test.helpers.fakes import (
+    SESSION,
+    Reactor,
+    RecordingTransport,
+    Together,
+    alone,
+    cluster_of,
+    node_of,
+    outcome_of,
+    submit,
+)
 from test.helpers.joined import Joined
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Voted
@@ -34,8 +44,8 @@ class Ledger(PaxosProtocol):
     state_fields = ("lines",)
     lines: list[bytes]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.lines = []
         self.applied: list[Slot] = []
 
@@ -52,12 +62,12 @@ def fill(together: Together, count: int, through: Callable[[], Any] | None = Non
     """So many commands are applied, one after the other."""
     for _ in range(count):
         node = through() if through else together.lead()
-        together.wait(node.submit(b"%d" % len(node.lines)))
+        together.wait(node.submit(b"%d" % len(node.application.lines)))
 
 
 def agreed(together: Together) -> bool:
     """Whether all running nodes have come to the same."""
-    return len({(node.applied_through, tuple(node.lines)) for node in together.nodes.values()}) == 1
+    return len({(node.applied_through, tuple(node.application.lines)) for node in together.nodes.values()}) == 1
 
 
 def away(together: Together, count: int) -> Any:
@@ -66,7 +76,7 @@ def away(together: Together, count: int) -> Any:
     node = together.followers()[0]
     together.wait(together.lead().submit(b"0"))
     together.reactor.spend(1.0, lambda: agreed(together))
-    together.cut_off(node.node)
+    together.cut_off(node.name)
     fill(together, count, lambda: together.lead_of_the_rest(node))
     together.cut.clear()
     return node
@@ -117,16 +127,16 @@ class TestAlone:
         together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
         fill(together, 50)
         node = together.nodes["a"]
-        lines, slot = node.lines, node.status().compaction.snapshot_slot
+        lines, slot = node.application.lines, node.status().compaction.snapshot_slot
         again = together.restart("a")
         together.lead()
         together.reactor.spend(1.0)
-        assert again.lines == lines
-        assert again.applied[0] == slot + 1
-        assert len(again.applied) < 15
+        assert again.application.lines == lines
+        assert again.application.applied[0] == slot + 1
+        assert len(again.application.applied) < 15
         fill(together, 30)
         assert again.status().compaction.snapshot_slot > slot
-        assert [int(line) for line in again.lines] == list(range(80))
+        assert [int(line) for line in again.application.lines] == list(range(80))
 
     def test_a_start_on_a_long_log_does_not_write_it_again(self) -> None:
         """A log of before there were snapshots, or of a time when none could be written. A checkpoint in the middle of
@@ -139,7 +149,7 @@ class TestAlone:
         assert again.status().compaction.snapshot_slot > 200
         learned = [record for save in together.stores["a"].saves for record in save if isinstance(record, Learned)]
         assert sum(len(record.values) for record in learned) < 20
-        assert len(together.restart("a").applied) < 15
+        assert len(together.restart("a").application.applied) < 15
 
     def test_a_command_sent_again_after_the_restart_gets_its_first_outcome(self) -> None:
         together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
@@ -148,9 +158,9 @@ class TestAlone:
         first = together.wait(together.nodes["a"].submit_run(run))
         fill(together, 50)
         again = together.restart("a")
-        assert again.applied[0] > 20
+        assert again.application.applied[0] > 20
         assert together.wait(again.submit_run(run)) == first
-        assert again.lines.count(b"once") == 1
+        assert again.application.lines.count(b"once") == 1
 
     def test_the_present_state_has_the_hash_that_a_snapshot_of_it_would_have(self) -> None:
         bench = alone(application=Ledger, snapshot_policy=POLICY)
@@ -215,21 +225,16 @@ class OnDisk:
 
     def start(self) -> None:
         self.store = DiskStore(self.folder, "test", "a", sync_in_thread=False, execute=execute_here, segment_bytes=4096)
-        self.node = Ledger(
-            self.reactor,
-            "a",
-            cluster_of("a"),
-            self.store,
-            snapshot_policy=POLICY,
-            rng=Random(1),
-            monotonic=self.reactor.monotonic,
+        self.application = Ledger()
+        self.node = node_of(
+            self.application, self.reactor, "a", cluster_of("a"), self.store, rng=Random(1), snapshot_policy=POLICY
         )
-        self.node.makeConnection(RecordingTransport())
+        self.node.start(RecordingTransport())
         self.reactor.spend(1.0)
 
     def submit(self, count: int) -> None:
         for _ in range(count):
-            outcome = outcome_of(self.node.submit(b"%d" % len(self.node.lines)))
+            outcome = outcome_of(self.node.submit(b"%d" % len(self.application.lines)))
             assert self.reactor.spend(5.0, lambda: outcome)  # noqa: B023
 
     def files(self) -> list[str]:
@@ -249,9 +254,9 @@ def test_a_node_on_a_disk_lives_long(tmp_path: Path) -> None:
         if turn % 2:
             (tmp_path / "snapshots" / life.files()[-1]).rename(tmp_path / f"aside.{turn}")
         life.start()
-        assert [int(line) for line in life.node.lines] == list(range(60 * (turn + 1)))
-        assert len(life.node.applied) < 30
-        assert (life.node.applied[0] == slot + 1) is not bool(turn % 2)
+        assert [int(line) for line in life.application.lines] == list(range(60 * (turn + 1)))
+        assert len(life.application.applied) < 30
+        assert (life.application.applied[0] == slot + 1) is not bool(turn % 2)
     assert max(sizes[1:]) < 1.5 * sizes[0], "the journal does not grow"
     life.node.stop()
 
@@ -278,28 +283,32 @@ def test_a_node_a_bit_behind_needs_no_snapshot(joined: Joined) -> None:
     node = away(joined, 8)
     assert joined.reactor.spend(10.0, lambda: agreed(joined))
     assert told(joined, FetchSnapshot) == []
-    assert node.applied == sorted(node.applied)
+    assert node.application.applied == sorted(node.application.applied)
 
 
 def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(joined: Joined) -> None:
     node = away(joined, 80)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    assert [int(line) for line in node.lines] == [0, *range(1, 81)]
-    snapshot = joined.stores[node.node].snapshot
+    assert [int(line) for line in node.application.lines] == [0, *range(1, 81)]
+    snapshot = joined.stores[node.name].snapshot
     assert snapshot is not None
-    assert 2 <= node.applied.index(next(slot for slot in node.applied if slot > snapshot.slot)) + 1 < 10
-    assert len(node.applied) < 40
+    assert (
+        2
+        <= node.application.applied.index(next(slot for slot in node.application.applied if slot > snapshot.slot)) + 1
+        < 10
+    )
+    assert len(node.application.applied) < 40
     assert len({sender for sender, _, _ in told(joined, FetchSnapshot)}) == 1
-    streamed = sum(count for (_, to), count in joined.streamed.items() if to == node.node)
+    streamed = sum(count for (_, to), count in joined.streamed.items() if to == node.name)
     datagrams = [part for _, _, part in told(joined, SnapshotPart)]
     assert streamed or datagrams
     assert node.status().compaction.snapshot_slot >= snapshot.slot
     fill(joined, 20)
     assert joined.reactor.spend(5.0, lambda: agreed(joined))
     assert joined.wait(node.read(b"")).result == 101
-    own = {audit.slot for sender, _, audit in told(joined, Audit) if sender == node.node}
+    own = {audit.slot for sender, _, audit in told(joined, Audit) if sender == node.name}
     assert own
-    assert own <= {audit.slot for sender, _, audit in told(joined, Audit) if sender != node.node}
+    assert own <= {audit.slot for sender, _, audit in told(joined, Audit) if sender != node.name}
     assert not any(other.counters["part of a snapshot that is not waited for"] for other in joined.nodes.values())
 
 
@@ -307,22 +316,22 @@ def test_a_big_one_goes_over_the_stream_in_parts() -> None:
     joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
     joined.lead()
     node = joined.followers()[0]
-    joined.cut_off(node.node)
+    joined.cut_off(node.name)
     for number in range(40):
         joined.wait(joined.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
     joined.cut.clear()
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
     asked = [question.offset for _, _, question in told(joined, FetchSnapshot)]
     assert len(set(asked)) > 5
-    assert sum(count for (_, to), count in joined.streamed.items() if to == node.node) > 300_000
-    assert len(node.applied) < 30
+    assert sum(count for (_, to), count in joined.streamed.items() if to == node.name) > 300_000
+    assert len(node.application.applied) < 30
 
 
 def test_a_node_that_fetches_one_says_so_until_it_is_level(joined: Joined) -> None:
     node = away(joined, 80)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
     fill(joined, 3)
-    slots = [message.slot for sender, _, message in told(joined, Fetching) if sender == node.node]
+    slots = [message.slot for sender, _, message in told(joined, Fetching) if sender == node.name]
     assert slots[0] > 0
     assert slots[-1] == 0
     assert node.status().compaction.transfer is None
@@ -332,10 +341,10 @@ def test_a_node_that_fetches_one_says_so_until_it_is_level(joined: Joined) -> No
 def test_restart_of_a_node_that_got_one(joined: Joined) -> None:
     node = away(joined, 80)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    lines = node.lines
-    again = joined.restart(node.node)
-    assert again.lines == lines
-    assert again.applied[:1] != [2]
+    lines = node.application.lines
+    again = joined.restart(node.name)
+    assert again.application.lines == lines
+    assert again.application.applied[:1] != [2]
     fill(joined, 5)
     assert joined.reactor.spend(5.0, lambda: agreed(joined))
 
@@ -344,25 +353,25 @@ def test_the_transfer_is_gone_on_with_after_a_crash_of_the_receiver() -> None:
     joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
     joined.lead()
     node = joined.followers()[0]
-    joined.cut_off(node.node)
+    joined.cut_off(node.name)
     for number in range(40):
         joined.wait(joined.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
     joined.cut.clear()
     assert joined.reactor.spend(20.0, lambda: len({one.offset for _, _, one in told(joined, FetchSnapshot)}) > 4)
     assert node.status().compaction.transfer is not None
-    again = joined.restart(node.node)
+    again = joined.restart(node.name)
     before = len(joined.sent)
     assert joined.reactor.spend(20.0, lambda: agreed(joined))
     offsets = [one.offset for _, _, one in joined.sent[before:] if isinstance(one, FetchSnapshot)]
     assert min(offsets) > 2 * 2**16
-    assert len(again.lines) == 40
+    assert len(again.application.lines) == 40
 
 
 def test_callers_that_wait_at_a_node_that_installs_get_their_first_outcome(joined: Joined) -> None:
     """Their commands were applied on the way, through another node, and are in the snapshot."""
     joined.lead()
     node = joined.followers()[0]
-    joined.cut_off(node.node)
+    joined.cut_off(node.name)
     runs = [Run(SESSION, sequence, 0, (b"once %d" % sequence,)) for sequence in (1, 2, 3)]
     waiting: list[list[Any]] = [outcome_of(node.submit_run(run)) for run in runs]
     leader = joined.lead_of_the_rest(node)
@@ -374,13 +383,13 @@ def test_callers_that_wait_at_a_node_that_installs_get_their_first_outcome(joine
     assert [outcome for (outcome,) in waiting[:2]] == first
     assert [value_of(outcome) for outcome in waiting[2][0]] == [83]
     assert told(joined, FetchSnapshot)
-    assert all(node.lines.count(payload) == 1 for run in runs for payload in run.payloads)
+    assert all(node.application.lines.count(payload) == 1 for run in runs for payload in run.payloads)
 
 
 def test_of_an_outcome_that_is_no_longer_kept_nothing_is_known(joined: Joined) -> None:
     joined.lead()
     node = joined.followers()[0]
-    joined.cut_off(node.node)
+    joined.cut_off(node.name)
     waiting: list[Any] = outcome_of(node.submit_run(Run(SESSION, 1, 0, (b"once",))))
     leader = joined.lead_of_the_rest(node)
     joined.wait(leader.submit_run(Run(SESSION, 1, 0, (b"once",))))
@@ -395,7 +404,7 @@ def test_of_an_outcome_that_is_no_longer_kept_nothing_is_known(joined: Joined) -
 def test_a_read_that_waits_at_a_node_that_installs_sees_what_is_in_it(joined: Joined) -> None:
     joined.lead()
     node = joined.followers()[0]
-    joined.cut_off(node.node)
+    joined.cut_off(node.name)
     waiting: list[Any] = outcome_of(node.read(b""))
     fill(joined, 80, lambda: joined.lead_of_the_rest(node))
     joined.cut.clear()
@@ -408,10 +417,10 @@ def test_the_one_that_lags_is_needed_for_a_quorum(joined: Joined) -> None:
     """Of three, one is away for good, and one has just lost more than the log goes back to."""
     node = away(joined, 80)
     gone = next(other for other in joined.followers() if other is not node)
-    joined.kill(gone.node)
+    joined.kill(gone.name)
     fill(joined, 20)
     assert agreed(joined) or joined.reactor.spend(5.0, lambda: agreed(joined))
-    assert len(node.lines) == 101
+    assert len(node.application.lines) == 101
     assert told(joined, FetchSnapshot)
 
 

@@ -33,12 +33,7 @@ class Heavy(Counter):
     """A counter with a big state. A state that grows does so by a slot's value for each slot."""
 
     state_fields: ClassVar[tuple[str, ...]] = ()  # type: ignore[assignment]
-    bytes_per_second: float = TRANSFER_BYTES_PER_SECOND
     growth_bytes = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        limits = TransferLimits(bytes_per_second=self.bytes_per_second)
-        super().__init__(*args, transfer_limits=limits, **kwargs)
 
     def apply(self, slot: int, command: bytes) -> int:
         self.total += 1
@@ -71,10 +66,19 @@ class Load:
         app: type[Counter] = Heavy,
         bytes_per_second: float = 48 * 1024,
         log_bytes: int = LOG_BYTES,
+        sent_bytes_per_second: float = TRANSFER_BYTES_PER_SECOND,
     ) -> None:
-        policy = Policy(log_bytes)
         self.cluster = Cluster(
-            seed, nodes, app, clients=0, askers=0, callers=0, readers=0, snapshot_policy=policy, sessions_max=64
+            seed,
+            nodes,
+            app,
+            clients=0,
+            askers=0,
+            callers=0,
+            readers=0,
+            snapshot_policy=Policy(log_bytes),
+            sessions_max=64,
+            transfer_limits=TransferLimits(bytes_per_second=sent_bytes_per_second),
         )
         self.away = [self.cluster.hosts[name] for name in away]
         self.up = [one for one in self.cluster.hosts.values() if one not in self.away]
@@ -110,8 +114,8 @@ class Load:
             self.write()
             self.cluster.run(self._pause_seconds)
             for one in self.up:
-                if one.protocol is not None:
-                    log = one.protocol._replica.log
+                if one.node is not None:
+                    log = one.node._replica.log
                     self.largest_log_bytes = max(self.largest_log_bytes, sum(map(len, log._values)))
         return until()
 
@@ -122,17 +126,16 @@ class Load:
             one.crash()
 
         def forgotten() -> bool:
-            nodes = [one.protocol for one in self.up if one.protocol is not None]
+            nodes = [one.node for one in self.up if one.node is not None]
             return all(node._replica.log.first_slot > 50 for node in nodes)
 
         assert self.run(600.0, forgotten)
 
     def is_level(self) -> bool:
         """Whether those that were away have what the others have, but for what is on its way."""
-        through = max(one.protocol.status().replica.chosen_through for one in self.up if one.protocol is not None)
+        through = max(one.node.status().replica.chosen_through for one in self.up if one.node is not None)
         return all(
-            one.protocol is not None and one.protocol.status().applied_through > through - LEVEL_SLOTS
-            for one in self.away
+            one.node is not None and one.node.status().applied_through > through - LEVEL_SLOTS for one in self.away
         )
 
     def come_back(self, within_seconds: float) -> float:
@@ -140,7 +143,7 @@ class Load:
         for one in self.away:
             one.start()
         begun = self.cluster.world.now
-        transfers = {one.name: one.protocol.status().compaction.transfer for one in self.away if one.protocol}
+        transfers = {one.name: one.node.status().compaction.transfer for one in self.away if one.node}
         assert self.run(within_seconds, self.is_level), transfers
         return self.cluster.world.now - begun
 
@@ -173,7 +176,7 @@ def restart(one: Host) -> None:
 
 def pause_the_leader(load: Load) -> None:
     for one in load.up:
-        if one.alive and one.protocol is not None and one.protocol.leader == one.name and one.reactor is not None:
+        if one.alive and one.node is not None and one.node.leader == one.name and one.reactor is not None:
             one.reactor.pause(0.7)
 
 
@@ -198,7 +201,7 @@ def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
     interval_bytes = STATE_BYTES // STATE_SHARE
 
     def is_about_to() -> bool:
-        nodes = [one.protocol._compaction._snapshots for one in load.up if one.protocol is not None]
+        nodes = [one.node._compaction._snapshots for one in load.up if one.node is not None]
         since_bytes = [node.applied_bytes - node._newest_at_bytes for node in nodes]
         return all(0.8 * interval_bytes < one < 0.95 * interval_bytes for one in since_bytes)
 
@@ -208,10 +211,8 @@ def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
 
 
 def test_it_arrives_where_the_log_grows_faster_than_a_sender_may_send() -> None:
-    class Slow(Heavy):
-        bytes_per_second = TRANSFER_BYTES_PER_SECOND / 8
-
-    load = Load(1, app=Slow, bytes_per_second=TRANSFER_BYTES_PER_SECOND / 2)
+    rate = TRANSFER_BYTES_PER_SECOND
+    load = Load(1, bytes_per_second=rate / 2, sent_bytes_per_second=rate / 8)
     load.leave()
     assert load.come_back(4 * FULL_SECONDS) < 8 * FULL_SECONDS
 
@@ -258,8 +259,8 @@ def test_a_sender_that_dies_on_the_way() -> None:
     receiver = load.away[0]
 
     def kill() -> None:
-        assert receiver.protocol is not None
-        peer = receiver.protocol._compaction._receiver._peer
+        assert receiver.node is not None
+        peer = receiver.node._compaction._receiver._peer
         assert peer is not None
         load.cluster.hosts[peer].crash()
 
@@ -285,12 +286,12 @@ def test_nothing_is_kept_for_a_node_that_is_silent_for_long() -> None:
     receiver.start()
     load.run(FULL_SECONDS / 2)
     receiver.crash()
-    before = {one.name: one.protocol.status().compaction.snapshot_slot for one in load.up if one.protocol}
+    before = {one.name: one.node.status().compaction.snapshot_slot for one in load.up if one.node}
     load.run(150.0)
     for one in load.up:
-        assert one.protocol is not None
-        assert one.protocol.status().compaction.snapshot_slot > before[one.name]
-        assert one.protocol._compaction._holds.count == 0
+        assert one.node is not None
+        assert one.node.status().compaction.snapshot_slot > before[one.name]
+        assert one.node._compaction._holds.count == 0
 
 
 def test_for_a_node_that_fetches_for_ever_not_everything_is_kept() -> None:
@@ -299,8 +300,8 @@ def test_for_a_node_that_fetches_for_ever_not_everything_is_kept() -> None:
 
     def fetch() -> None:
         for one in load.up:
-            assert one.protocol is not None
-            one.protocol._compaction._holds.note("c", one.protocol.status().compaction.snapshot_slot)
+            assert one.node is not None
+            one.node._compaction._holds.note("c", one.node.status().compaction.snapshot_slot)
 
     load.every(1.0, fetch)
     load.largest_log_bytes = 0
@@ -315,14 +316,14 @@ def test_a_receiver_with_a_full_disk_goes_on_when_there_is_room() -> None:
     (receiver,) = load.away
     receiver.start()
     load.run(FULL_SECONDS / 2)
-    assert receiver.protocol is not None
+    assert receiver.node is not None
     receiver.disk.bytes_max = receiver.disk._bytes_used() + 2**17
     load.run(FULL_SECONDS / 2)
-    progress = receiver.protocol.status().compaction.transfer or ""
+    progress = receiver.node.status().compaction.transfer or ""
     assert progress.startswith("no snapshot for ")
-    counts = [one.protocol.counters.total() for one in load.up if one.protocol]
+    counts = [one.node.counters.total() for one in load.up if one.node]
     load.run(FULL_SECONDS)
-    assert [one.protocol.counters.total() for one in load.up if one.protocol] == counts
+    assert [one.node.counters.total() for one in load.up if one.node] == counts
     receiver.disk.bytes_max = None
     begun = load.cluster.world.now
     assert load.run(90.0, load.is_level)

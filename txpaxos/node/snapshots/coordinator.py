@@ -42,7 +42,7 @@ LEVEL_SLOTS = Limits().ahead_slots
 """A node that is no further behind takes part in what is chosen next, and needs nothing kept for it."""
 
 
-class Node(Protocol):
+class NodePort(Protocol):
     """What compaction asks of the node it works for."""
 
     def checkpoint(self, slot: Slot) -> None:
@@ -59,6 +59,12 @@ class Node(Protocol):
 
     def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
         """Send a message."""
+
+    def snapshot_taken(self, taken: Taken) -> None:
+        """A snapshot of this node's own state is complete."""
+
+    def snapshot_restored(self, slot: Slot) -> None:
+        """The application is what it was at the snapshot at ``slot``."""
 
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
         """Do no more, and say so when ``after`` has fired, if that is given."""
@@ -89,7 +95,7 @@ class Compaction:
     def __init__(
         self,
         clock: IReactorTime,
-        node: Node,
+        node: NodePort,
         name: NodeId,
         cluster: Cluster,
         store: Store,
@@ -130,18 +136,13 @@ class Compaction:
         self._behind_since = 0.0
         self._told_at = -TELL_SECONDS
 
-    def load(self) -> Slot:
+    def load(self) -> None:
         """Make the application what it was at the newest snapshot. Until :meth:`loaded` is called none is taken: what
         must be remembered beyond it would be the whole rest of the log that this node is about to apply again.
-
-        :returns: the slot of the newest; 0 if there is none.
         """
         self._snapshots.replaying = True
-        snapshot = self._store.snapshot
-        if snapshot is None:
-            return 0
-        self.restore(snapshot)
-        return snapshot.slot
+        if self._store.snapshot is not None:
+            self.restore(self._store.snapshot)
 
     def loaded(self) -> None:
         """All that was saved is applied."""
@@ -160,6 +161,7 @@ class Compaction:
         self._audits.know(self._own)
         if self._fetched:
             self._level_at = self._node.heard_through()[1]
+        self._node.snapshot_restored(snapshot.slot)
 
     def state_hash(self) -> bytes:
         """The hash that a snapshot taken now would have."""
@@ -247,6 +249,7 @@ class Compaction:
     def _taken(self, taken: Taken) -> None:
         """The log is kept as far back as the older of the two newest snapshots, so that not everybody who lags a bit
         needs the newer one."""
+        self._node.snapshot_taken(taken)
         self._node.compact(self._newest)
         self._newest = taken.slot
         self._audits.add(Audit(taken.slot, taken.log_hash, taken.state_hash))

@@ -207,7 +207,7 @@ class Snapshots:
         """
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), self._cluster, snapshot.slot)
-        sessions = Sessions()
+        sessions = self._applier.new_sessions()
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
             state = _state(chunks, sessions, hasher)

@@ -147,9 +147,9 @@ class SimulatedCaller:
         reactor.run(self._submit, host, reactor, count)
 
     def _submit(self, host: Host, reactor: SimulatedReactor, count: int) -> None:
-        assert host.protocol is not None, host.name
+        assert host.node is not None, host.name
         for _ in range(count):
-            host.protocol.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
+            host.node.submit(self._workload(self._rng)).addBoth(self._answer, reactor)
 
     def _next(self) -> None:
         if self._stopped:

@@ -20,7 +20,9 @@ from random import Random
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.counter import Counter
+from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
+from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import FAIL_OVER_SECONDS_MAX, Violation
 from txpaxos.testing.simulator.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
@@ -28,7 +30,6 @@ from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.host import Host
 from txpaxos.testing.simulator.network import SimulatedReactor
-from txpaxos.testing.simulator.observed import watched
 
 CLOCK_STEP_SECONDS = 3600.0
 FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
@@ -82,6 +83,7 @@ class Cluster(Environment):
     :param readers: how many clients read, if the application answers queries.
     :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
     :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
+    :param transfer_limits: how fast snapshots are sent; drawn from the seed if the policy is, too.
     :ivar datagrams: how many nodes have sent.
     :ivar gap_seconds: how long anybody waited when the leader failed at the end.
     """
@@ -102,8 +104,9 @@ class Cluster(Environment):
         snapshot_policy: Policy | None = None,
         sessions_max: int | None = None,
         query: Callable[[Random], bytes] | None = None,
+        transfer_limits: TransferLimits | None = None,
     ) -> None:
-        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, watched(app))
+        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits)
         self.datagrams = 0
         self.network.on_datagram = self._datagram
         self.hosts = {name: Host(self, name) for name in self.names}
@@ -191,7 +194,7 @@ class Cluster(Environment):
         won, events = self.checker.ballots_won, self.datagrams
         seconds /= 2
         self.run(seconds)
-        leaders = [host.protocol and host.protocol.leader for host in self.live()]
+        leaders = [host.node and host.node.leader for host in self.live()]
         if None in leaders or len(set(leaders)) != 1 or self.checker.ballots_won != won:
             raise Violation("one leader once healed", f"{leaders} after {self.checker.ballots_won - won} elections")
         beats = seconds / self.timing.heartbeat_seconds * (len(self.names) - 1)
@@ -204,11 +207,11 @@ class Cluster(Environment):
         self._answer_within(1.0, "reads are answered at every node")
         self._step_clocks(won)
         for host in self.live():
-            assert host.protocol is not None, host.name
-            taking = host.protocol.status().compaction.taking
+            assert host.node is not None, host.name
+            taking = host.node.status().compaction.taking
             if taking is not None:
                 raise Violation("snapshots end", f"{host.name} is taking one at slot {taking}")
-            for session in host.protocol._applier.sessions._sessions.values():
+            for session in host.node._applier.sessions._sessions.values():
                 if len(session.outcomes) > RESULTS_KEPT_MAX:
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
 
@@ -220,7 +223,7 @@ class Cluster(Environment):
         :param seconds: how long it lasts.
         :raises Violation: if not, or not soon (``FAIL_OVER_SECONDS_MAX`` of the checker).
         """
-        leader = next(host for host in self.hosts.values() if host.protocol and host.protocol.leader == host.name)
+        leader = next(host for host in self.hosts.values() if host.node and host.node.leader == host.name)
         if sum(host is not leader for host in self.live()) < self.checker.quorum:
             return
         kind = kind or self.rng.choice(FAILURES)
@@ -252,11 +255,11 @@ class Cluster(Environment):
 
         :raises Violation: if not.
         """
-        followers = [host for host in self.live() if host.protocol and host.protocol.leader not in (None, host.name)]
+        followers = [host for host in self.live() if host.node and host.node.leader not in (None, host.name)]
         if len(followers) < self.checker.quorum or self.rng.random() > KEEP_UP_CHANCE:
             return
         follower = self.rng.choice(followers)
-        leader = follower.protocol.leader if follower.protocol is not None else None
+        leader = follower.node.leader if follower.node is not None else None
         assert leader is not None, follower.name
         self.note(follower.name, "misses something, and is not heard by its leader")
         self.ailing = follower.name
@@ -279,17 +282,17 @@ class Cluster(Environment):
 
         :raises Violation: if not.
         """
-        nodes = [host.protocol for host in self.live() if host.protocol is not None]
-        may_go = [host for host in self.live() if host.protocol is not None]
+        nodes = [host.node for host in self.live() if host.node is not None]
+        may_go = [host for host in self.live() if host.node is not None]
         takes_snapshots = all(node.status().compaction.snapshot_slot for node in nodes)
         if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > COME_BACK_CHANCE:
             return
         away = self.rng.choice(may_go)
-        assert away.protocol is not None, away.name
-        slot = away.protocol.status().replica.chosen_through
+        assert away.node is not None, away.name
+        slot = away.node.status().replica.chosen_through
         self.note(away.name, "is away until the others no longer have what it misses")
         away.crash()
-        others = [host.protocol for host in may_go if host is not away and host.protocol is not None]
+        others = [host.node for host in may_go if host is not away and host.node is not None]
         for _ in range(AWAY_ROUNDS_MAX):
             if all(node._replica.log.first_slot > slot + 1 for node in others):
                 break
@@ -305,9 +308,9 @@ class Cluster(Environment):
                     client.request()
             self.run(0.05)
 
-    def _is_level(self, host: Host, others: list[PaxosProtocol]) -> bool:
+    def _is_level(self, host: Host, others: list[Node]) -> bool:
         through = max(node.applied_through for node in others)
-        return host.protocol is not None and host.protocol.applied_through >= through - LEVEL_SLOTS
+        return host.node is not None and host.node.applied_through >= through - LEVEL_SLOTS
 
     def live(self) -> Iterator[Host]:
         """The hosts that should work once all is healed."""
@@ -352,13 +355,13 @@ class Cluster(Environment):
     def _is_settled(self) -> bool:
         if any(client.waiting for client in self.clients):
             return False
-        nodes = [host.protocol for host in self.live()]
+        nodes = [host.node for host in self.live()]
         statuses = [node.status() for node in nodes if node is not None]
         return len(statuses) == len(nodes) and len({status.applied_through for status in statuses}) == 1
 
     def _unsettled(self) -> str:
         waiting = {client.name: client.waiting for client in self.clients if client.waiting}
-        nodes = {host.name: host.protocol and host.protocol.status() for host in self.live()}
+        nodes = {host.name: host.node and host.node.status() for host in self.live()}
         return f"commands without an answer: {waiting}; nodes: {nodes}"
 
     def _datagram(self, source: str, target: str, data: bytes) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,6 +11,7 @@ from txpaxos import cluster as configuration
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.node.sessions import SESSIONS_MAX
+from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
@@ -46,7 +45,8 @@ class Environment:
     :param nodes: how many nodes.
     :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
     :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
-    :param app: the application's class, watched by the checker.
+    :param app: the application's class.
+    :param transfer_limits: how fast snapshots are sent; drawn from the seed if the policy is, too.
     :ivar ailing: the node that cannot be expected to answer just now, if any.
     :ivar violation: the first rule that was found broken outside of the checker.
     :ivar tally: how often what happened.
@@ -60,7 +60,8 @@ class Environment:
         timing: Timing | None,
         snapshot_policy: Policy | None,
         sessions_max: int | None,
-        app: Callable[..., PaxosProtocol],
+        app: type[PaxosProtocol],
+        transfer_limits: TransferLimits | None,
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
@@ -71,7 +72,15 @@ class Environment:
         self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
         chance = Random(f"transfers {seed}")  # Of its own: what else a seed means stays as it is.
         bytes_per_second = chance.choice(TRANSFER_BYTES_PER_SECOND)
-        self.transfer_limits = TransferLimits(bytes_per_second) if snapshot_policy is None else None
+        self.transfer_limits = transfer_limits
+        if transfer_limits is None and snapshot_policy is None:
+            self.transfer_limits = TransferLimits(bytes_per_second)
+        self.settings = Settings(
+            self.timing,
+            snapshot_policy=self.snapshot_policy,
+            transfer_limits=self.transfer_limits or TransferLimits(),
+            sessions_max=self.sessions_max,
+        )
         self.names = tuple(chr(ord("a") + index) for index in range(nodes))
         self.configuration = configuration.Cluster("simulated", {name: _member(name) for name in self.names})
         self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
@@ -79,7 +88,7 @@ class Environment:
         self.ailing: NodeId | None = None
         self.tally: Tally[str] = Tally()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
-        self._app = app
+        self.app = app
 
     def fork_rng(self) -> Random:
         """Another source of chance, for a part of its own."""
@@ -88,10 +97,3 @@ class Environment:
     def note(self, who: str, what: str) -> None:
         """Remember an event for the trace."""
         self.trace.append((self.world.now, who, what))
-
-    def application(self, snapshot_stands: Callable[[], None]) -> Callable[..., PaxosProtocol]:
-        """The application's class, watched by the checker.
-
-        :param snapshot_stands: called when its node has completed a snapshot.
-        """
-        return partial(self._app, self, snapshot_stands)

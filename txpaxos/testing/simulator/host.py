@@ -10,10 +10,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txpaxos.application_checks import make_application
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Record
 from txpaxos.errors import StoreError
-from txpaxos.protocol import PaxosProtocol
+from txpaxos.node.datagram_port import DatagramPort
+from txpaxos.node.node import Node
 from txpaxos.server.client_port import ClientPort
 from txpaxos.storage.executor import execute_here
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
@@ -23,6 +25,7 @@ from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, 
 from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
 from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.network import SimulatedReactor
+from txpaxos.testing.simulator.observed import CheckingObserver, worded_by
 
 DATA = "/data"
 SEGMENT_BYTES = 8192
@@ -32,7 +35,7 @@ SEGMENT_BYTES = 8192
 class Host:
     """One machine: a disk that survives, and a process that may not.
 
-    :ivar protocol: the node, while it runs.
+    :ivar node: the node, while it runs.
     :ivar crash_in: die at that system call or message, counted from now; ``None`` for not at all.
     :ivar keeps_power: the next such death is the process's alone; the machine lives.
     :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
@@ -51,7 +54,7 @@ class Host:
 
     def __init__(self, cluster: Environment, name: NodeId) -> None:
         self.name = name
-        self.protocol: PaxosProtocol | None = None
+        self.node: Node | None = None
         self.crash_in: int | None = None
         self.crash_in_snapshot: int | None = None
         self.keeps_power = False
@@ -112,7 +115,7 @@ class Host:
     def _kill(self, leave_disk: Callable[[], None]) -> None:
         if self.reactor is not None:
             self.reactor.kill()
-        self.protocol = None
+        self.node = None
         self.crash_in = self.crash_in_snapshot = None
         self.keeps_power = False
         leave_disk()
@@ -173,21 +176,22 @@ class Host:
             execute=self._execute,
         )
         watched = _WatchedStore(store, self, cluster.checker)
-        application = cluster.application(self.snapshot_stands)
-        self.protocol = application(
+        app = worded_by(cluster.app, lambda: f"node {self.name} at {cluster.world.now}")
+        node = self.node = Node(
+            make_application(app),
             reactor,
             self.name,
             self.configuration,
             watched,
-            timing=cluster.timing,
-            snapshot_policy=cluster.snapshot_policy,
+            cluster.settings,
             rng=rng,
             monotonic=reactor.monotonic,
+            observe=CheckingObserver(cluster, self.name, watched, self.snapshot_stands),
         )
-        self.protocol.failed.addErrback(partial(self._failed, reactor))
+        node.failed.addErrback(partial(self._failed, reactor))
         member = cluster.configuration.members[self.name]
-        reactor.listenUDP(member.address.port, self.protocol, member.address.host)
-        client_port = ClientPort(self.protocol)
+        reactor.listenUDP(member.address.port, DatagramPort(node), member.address.host)
+        client_port = ClientPort(node)
         reactor.listenTCP(member.client.port, client_port, interface=member.client.host)
         cluster.note(self.name, "starts")
 

@@ -141,7 +141,7 @@ def _long_absence(cluster: Cluster, fault: Fault, rng: Random) -> None:
 def _leader_in_trouble(cluster: Cluster, fault: Fault, rng: Random) -> None:
     """Whoever leads stands still, or is cut off, and does not know it; clients still reach it."""
     for host in cluster.hosts.values():
-        if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+        if host.alive and host.node is not None and host.node.leader == host.name:
             trouble = attrs.evolve(fault, node=host.name, seconds=fault.seconds + LEADER_AWAY_SECONDS)
             rng.choice((_pause, _isolate, _deafen, _mute))(cluster, trouble, rng)
 
@@ -226,7 +226,7 @@ def _short_reigns(cluster: Cluster, fault: Fault, rng: Random) -> None:
         if cluster.world.now >= until:
             return
         for host in cluster.hosts.values():
-            if host.alive and host.protocol is not None and host.protocol.leader == host.name:
+            if host.alive and host.node is not None and host.node.leader == host.name:
                 others = [name for name in cluster.names if name != host.name]
                 spared = rng.choice([None, *others])
                 unheard = {(host.name, name) for name in others if name != spared}

@@ -1,0 +1,130 @@
+"""What the program of a node and its clients may ask of the node: submit, read, ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
+from txpaxos.clock import MonotonicClock
+from txpaxos.core.messages import NodeId
+from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, ValueTooLarge
+from txpaxos.node.asks import PendingAsks
+from txpaxos.node.command_limits import CommandLimits
+from txpaxos.node.local_session import LocalSession
+from txpaxos.node.reads import Reads
+from txpaxos.node.sessions import Outcomes
+from txpaxos.node.submissions import Submissions
+from txpaxos.reading import Consistency, Reading
+from txpaxos.wire.codec import SUBJECT_BYTES_MAX
+from txpaxos.wire.commands import Run, check_run
+
+T = TypeVar("T")
+
+
+class Calls:
+    """Checks what a caller gives, and passes it on to what answers.
+
+    :param name: this node's id.
+    :param wanted: called when something was submitted: the node is to look at it soon.
+    """
+
+    def __init__(
+        self,
+        name: NodeId,
+        clock: MonotonicClock,
+        limits: CommandLimits,
+        session: LocalSession,
+        submissions: Submissions,
+        asks: PendingAsks,
+        reads: Reads,
+        wanted: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._bytes_max = limits.command_bytes_max
+        self._session = session
+        self._submissions = submissions
+        self._asks = asks
+        self._reads = reads
+        self._wanted = wanted
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """The commands without an outcome."""
+        return len(self._submissions) + len(self._session)
+
+    def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
+        """Have ``command`` applied. See :meth:`PaxosProtocol.submit <txpaxos.protocol.PaxosProtocol.submit>`."""
+        command, deadline_seconds = checked_bytes(command, "a command"), check_deadline(deadline_seconds)
+        if self._is_closed:
+            return fail(self._stopped("submit to another"))
+        self._wanted()
+        error = OutcomeUnknown("no outcome came in time; the command may have been applied or not")
+        return self._within(deadline_seconds, self._session.submit(command), error)
+
+    def submit_run(self, run: Run) -> Deferred[Outcomes]:
+        """Have the commands of another session applied.
+
+        :returns: fires with their outcomes; fails as :meth:`submit` does, for all of them.
+        :raises TypeError: if ``run`` is none, or what is in it is of a wrong type.
+        :raises ValueError: if it has no command, or its session or numbers are none.
+        """
+        check_run(run)
+        if self._is_closed:
+            return fail(self._stopped("submit to another"))
+        self._wanted()
+        return self._submissions.submit_run(run)
+
+    def ask(
+        self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
+    ) -> Deferred[bytes | None]:
+        """Have ``subject`` decided. See :meth:`PaxosProtocol.ask <txpaxos.protocol.PaxosProtocol.ask>`."""
+        subject, value = checked_subject(subject), checked_value(value)
+        deadline_seconds = check_deadline(deadline_seconds)
+        if self._is_closed:
+            return fail(self._stopped("ask another"))
+        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
+            return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
+        size = len(value or b"")
+        if size > self._bytes_max:
+            return fail(ValueTooLarge(f"the value has {size} bytes and may have {self._bytes_max}"))
+        error: PaxosError = NoQuorum("no quorum answered in time")
+        if value is not None:
+            error = OutcomeUnknown("no quorum answered in time; the subject may be decided or not")
+        return self._within(deadline_seconds, self._asks.ask(subject, value), error)
+
+    def read(
+        self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
+    ) -> Deferred[Reading]:
+        """Have ``query`` answered. See :meth:`PaxosProtocol.read <txpaxos.protocol.PaxosProtocol.read>`."""
+        query, consistency = checked_bytes(query, "a query"), check_consistency(consistency)
+        deadline_seconds = check_deadline(deadline_seconds)
+        if self._is_closed:
+            return fail(self._stopped("ask another"))
+        size = len(query)
+        if size > self._bytes_max:
+            return fail(ValueTooLarge(f"the query has {size} bytes and may have {self._bytes_max}"))
+        answer = self._reads.read(query, consistency)
+        return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
+
+    def close(self) -> None:
+        """Answer every caller that still waits: this node stops."""
+        self._is_closed = True
+        error = NodeStopped(f"node {self._name} stopped before it had the outcome")
+        self._session.close(error)
+        self._submissions.close(error)
+        self._asks.close(error)
+        self._reads.close(error)
+
+    def _stopped(self, hint: str) -> NodeStopped:
+        return NodeStopped(f"node {self._name} is stopping; {hint}")
+
+    def _within(self, seconds: float | None, answer: Deferred[T], error: PaxosError) -> Deferred[T]:
+        """``answer``, but ``error`` when the answer takes longer than ``seconds``."""
+        if seconds is None:
+            return answer
+        return answer.addTimeout(seconds, self._clock, lambda _, __: Failure(error))

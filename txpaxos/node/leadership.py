@@ -1,0 +1,73 @@
+"""What a node's leadership means to its application, its callers and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from txpaxos.application import Application
+from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import LeadershipAcquired, LeadershipChanged, LeadershipFact, LeadershipLost
+from txpaxos.log_lines import Sparing, printable
+from txpaxos.node.hooks import Hooks
+from txpaxos.node.submissions import Submissions
+
+
+class LeadershipNews:
+    """Tells who leads: to the queues of commands, the hooks, the watchers and the log.
+
+    :param name: this node's id.
+    :ivar leads_since: when this node became the leader, in monotonic seconds; ``None`` while it does not lead.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, name: NodeId, application: Application, submissions: Submissions, hooks: Hooks, lines: Sparing
+    ) -> None:
+        self.leads_since: float | None = None
+        self._name = name
+        self._application = application
+        self._submissions = submissions
+        self._hooks = hooks
+        self._lines = lines
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` whenever another node leads, or this one begins or ends to send its clients away."""
+        self._watchers.append(watcher)
+
+    def tell_watchers(self) -> None:
+        """Something has changed that watchers want to know."""
+        for watcher in list(self._watchers):
+            self._hooks.call(watcher)
+
+    def tell(self, fact: LeadershipFact, now: float) -> None:
+        """Tell one fact, in the order in which the core found them."""
+        match fact:
+            case LeadershipAcquired():
+                self._log("leads", "node {node} leads with ballot {ballot}{more}", ballot=str(fact.ballot))
+                self.leads_since = now
+                self._submissions.become_leader()
+                self._hooks.call(self._application.leadership_acquired)
+            case LeadershipLost():
+                line = "node {node} no longer leads with {ballot}{more}"
+                self._log("no longer leads", line, ballot=str(fact.ballot))
+                self.leads_since = None
+                self._submissions.become_follower()
+                self._hooks.call(self._application.leadership_lost)
+            case LeadershipChanged():
+                if fact.current != self._name:  # That this node leads has been logged.
+                    said = "knows no leader" if fact.current is None else f"follows {printable(fact.current)}"
+                    previous = printable(fact.previous or "none")
+                    self._log("follows", "node {node} {said} (before: {previous}){more}", said=said, previous=previous)
+                if not self._submissions.is_leader:
+                    self._submissions.become_follower()
+                self._hooks.call(self._application.leadership_changed, fact.previous, fact.current)
+                self.tell_watchers()
+
+    def _log(self, kind: str, line: str, **words: str) -> None:
+        more = self._lines.admits(kind)
+        if more is not None:
+            self.log.info(line, node=self._name, more=more, **words)

@@ -1,0 +1,747 @@
+"""One node: where the core, the wire, the storage and the reactor meet.
+
+A datagram comes in at :mod:`txpaxos.node.peers`, is decoded, goes down to the core once, and one Ready comes back up,
+which :class:`~txpaxos.node.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import inf
+from random import Random, SystemRandom
+from typing import Any, cast
+
+import attrs
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.application import Application
+from txpaxos.application_checks import check_class, check_object
+from txpaxos.clock import monotonic_clock
+from txpaxos.cluster import Address, Cluster
+from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
+from txpaxos.core.ready import (
+    AskAnswered,
+    Chosen,
+    Installed,
+    LogRecord,
+    PeerMet,
+    ReadIndexConfirmed,
+    Ready,
+    Record,
+    SubjectChosen,
+    SubjectState,
+    Voter,
+)
+from txpaxos.core.replica import Replica
+from txpaxos.core.subjects import Subjects
+from txpaxos.errors import PaxosError, StoreError
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
+from txpaxos.node.admission import Admission
+from txpaxos.node.applier import Applier
+from txpaxos.node.asks import PendingAsks
+from txpaxos.node.calls import Calls
+from txpaxos.node.disk_watch import DiskWatch
+from txpaxos.node.events import (
+    CommandReached,
+    MessageTaken,
+    Observer,
+    ReadyReleased,
+    RunFinished,
+    RunSubmitted,
+    SlotApplied,
+    SnapshotInstalled,
+    SnapshotRestored,
+    SnapshotTaken,
+    TimePassed,
+    ValueReached,
+)
+from txpaxos.node.founding import Meeting
+from txpaxos.node.hooks import Hooks
+from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.leadership import LeadershipNews
+from txpaxos.node.local_session import LocalSession
+from txpaxos.node.peers import WAYS, Network
+from txpaxos.node.performer import Performer
+from txpaxos.node.reads import Reads
+from txpaxos.node.sessions import Outcomes
+from txpaxos.node.settings import Settings
+from txpaxos.node.snapshots.coordinator import Compaction
+from txpaxos.node.snapshots.taking import Taken
+from txpaxos.node.status import NodeStatus
+from txpaxos.node.submissions import Submissions
+from txpaxos.node.timer import Timer
+from txpaxos.storage.snapshots import Snapshot
+from txpaxos.storage.store import Store
+from txpaxos.wire.codec import Received
+from txpaxos.wire.commands import Run
+from txpaxos.wire.peer_messages import (
+    AskAudit,
+    Audit,
+    AuditsHeard,
+    Challenge,
+    CompactionMessage,
+    Fetching,
+    FetchSnapshot,
+    Forward,
+    Hello,
+    Introduction,
+    PeerMessage,
+    Proof,
+    Refusal,
+    SnapshotPart,
+)
+
+UNHEARD_SECONDS = 2.0
+"""A leader that has not heard a peer for so long, or for four heartbeats if that is longer, says so in its status."""
+
+CLOSE_SECONDS = 3.0
+"""How long a node that stops waits for its disk."""
+
+READYS_WAITING_MAX = 4096
+"""While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
+
+HINT_SECONDS = 0.05
+"""A peer is not asked sooner again for a message of which a hint came that may be forged."""
+
+ABOUT_SNAPSHOTS = (FetchSnapshot, SnapshotPart, Audit, AuditsHeard, AskAudit, Fetching)
+BETWEEN_STREAMS = (Hello, Challenge, Proof, Refusal)
+
+
+class Node:
+    """One node of a cluster, with an application on it. It is made loaded: what was saved is in the application.
+
+    Make it, then call :meth:`start` with its socket; :class:`~txpaxos.server.service.PaxosService` does both.
+
+    :param application: whose hooks are called.
+    :param reactor: provides ``IReactorTime`` and ``IReactorTCP``; used for timers and streams.
+    :param name: this node's id in the cluster.
+    :param cluster: the cluster, with IP addresses (:meth:`Cluster.resolve <txpaxos.cluster.Cluster.resolve>`).
+    :param store: what this node saved. The node closes it when it stops.
+    :param rng: the source of chance; one that the system has seeded if not given.
+    :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
+    :param observe: is told each step (:mod:`txpaxos.node.events`).
+    :ivar counters: how often what was dropped, and why.
+    :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
+    :ivar stopped: fires when :meth:`stop` was called, unless the node had given up.
+    :raises ConfigError: if something is wrong with the application. Then nothing was loaded.
+    :raises StoreError: if what was saved cannot be read, or does not fit the cluster.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        application: Application,
+        reactor: Any,
+        name: NodeId,
+        cluster: Cluster,
+        store: Store,
+        settings: Settings | None = None,
+        *,
+        rng: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        observe: Observer | None = None,
+    ) -> None:
+        check_class(type(application))
+        check_object(application)
+        self.application, self.name, self.cluster = application, name, cluster
+        self.settings = settings or Settings()
+        self.counters: Counter[str] = Counter()
+        self.failed: Deferred[None] = Deferred()
+        self.stopped: Deferred[None] = Deferred()
+        self.clock = monotonic_clock(reactor, monotonic)
+        self._monotonic = monotonic
+        self._store = store
+        self._observe = observe
+        self._rng = rng or Random()
+        self._is_listening = self._stopping = self._gives_up = False
+        self._started_at = 0.0
+        self._received: dict[Slot, Snapshot] = {}
+        self._audit_asked_at: dict[NodeId, float] = {}
+        self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
+        self._timer = Timer(self.clock, self._tick)
+        self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
+        self._compose_application()
+        self._compose_admission()
+        application._node = self
+        try:
+            self._load()
+        except BaseException:
+            self._performer.stop()
+            self._timer.cancel()
+            self._calls.close()
+            raise
+
+    # made of
+
+    def _compose_peers(self, reactor: Any, new_token: Callable[[], int]) -> None:
+        """What speaks with the other nodes."""
+        self._acquaintances = Acquaintances(self._save_peer, self.counters)
+        self._network = Network(
+            reactor,
+            self.name,
+            self.cluster,
+            self._store.incarnation,
+            self._acquaintances,
+            new_token,
+            self._receive_from_peer,
+            self._peer_ended,
+            self.counters,
+        )
+
+    def _compose_application(self) -> None:
+        """What stands between the application, its callers and the log."""
+        application, settings = self.application, self.settings
+        lines = Sparing(self._monotonic)
+        self._hooks = Hooks(lines)
+        self._applier = Applier(self._observed_apply(), settings.sessions_max)
+        self._submissions = Submissions(self._applier, settings.command_limits)
+        self._session = LocalSession(
+            self._rng, self._take_own_run, self._submissions.refusal, lambda: self._applier.applied_through
+        )
+        self._asks = PendingAsks(self._ask, lambda question: self._subjects.forget(question))
+        self._reads = Reads(self._applier, application.query, self._request_read_index)
+        calls = self._calls = Calls(
+            self.name,
+            self.clock,
+            settings.command_limits,
+            self._session,
+            self._submissions,
+            self._asks,
+            self._reads,
+            self._performer.schedule,
+        )
+        # What callers ask of this node. It stands in Calls.
+        self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
+        self._compaction = Compaction(
+            self.clock,
+            self,
+            self.name,
+            self.cluster,
+            self._store,
+            application,
+            self._applier,
+            settings.snapshot_policy,
+            settings.transfer_limits,
+            self.counters,
+            self._rng,
+        )
+        self._news = LeadershipNews(self.name, application, self._submissions, self._hooks, lines)
+        self._news.watch(lambda: self._network.hold(self.leader))
+
+    def _compose_admission(self) -> None:
+        """What decides whether this node takes part: as a voter, and with a disk that works."""
+        members, timing = [*self.cluster.members], self.settings.timing
+        self._meeting = Meeting(
+            self.name, members, self._store.incarnation, timing, self._rng, lambda peer, say: self.send((peer,), say)
+        )
+        self._admission = Admission(self.name, members, self._meeting, self._save_voter, self._reads.catch_up)
+        self._disk = DiskWatch(
+            self.name, self._performer, timing.liveness_window_seconds[1], self._disk_hangs, self._disk_works
+        )
+
+    def _observed_apply(self) -> Callable[[Slot, bytes], object]:
+        apply, observe = self.application.apply, self._observe
+        if observe is None:
+            return apply
+
+        def observed_apply(slot: Slot, command: bytes) -> object:
+            observe(CommandReached(slot, command))
+            return apply(slot, command)
+
+        return observed_apply
+
+    # beginning
+
+    def _load(self) -> None:
+        """Take up what was saved, and hand it to the application."""
+        records = self._store.load()
+        for record in records:
+            if isinstance(record, PeerMet):
+                self._acquaintances.recover(record.peer, record.incarnation)
+        self._voter = self._admission.recover(records)
+        subjects = self._load_core(records)
+        self._compaction.load()
+        known: list[Chosen | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
+        for chosen in known:
+            self._hand_out(chosen)
+        self._compaction.loaded()
+        self.log.info(
+            "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
+            node=self.name,
+            members=len(self.cluster.members),
+            slots=self._applier.applied_through,
+            subjects=subjects,
+        )
+
+    def _load_core(self, records: list[Record]) -> int:
+        """Make the core of what was saved. Returns the number of subjects."""
+        members, settings, votes = tuple(self.cluster.members), self.settings, self._voter is not None
+        log = [record for record in records if isinstance(record, LogRecord)]
+        subjects = [record for record in records if isinstance(record, SubjectState)]
+        base = 0 if self._store.snapshot is None else self._store.snapshot.slot
+        now, timing = self._monotonic(), settings.timing
+        self._replica = Replica(
+            self.name, members, self._rng, now, log, timing, settings.limits, base, votes, self._applier.admits
+        )
+        if missing := self._replica.missing_checkpoint():
+            self._performer.add(Ready(save=(*missing, *self._acquaintances.records())))
+        self._refuse_lost_state(self._replica.log.lost_through)
+        self._subjects = Subjects(self.name, members, self._rng, subjects, timing, votes, self._replica.dropped)
+        return len(subjects)
+
+    def _refuse_lost_state(self, slot: Slot) -> None:
+        """What led to ``slot`` was compacted, and the snapshot of it is gone: only other nodes have that state."""
+        if not slot:
+            return
+        if len(self.cluster.members) == 1:
+            raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")
+        self.log.warn("the state up to slot {slot} is gone from here: the other nodes are asked for it", slot=slot)
+
+    def start(self, transport: Any) -> None:
+        """Take part, over a socket for datagrams (``IUDPTransport``) at this node's own address."""
+        now = self._started_at = self._monotonic()
+        self._is_listening = True
+        self._network.start(transport, now)
+        self._reads.start()
+        self._asks.start()
+        self._compaction.start()
+        self._admission.start(self._voter, self._acquaintances.records(), now)
+        self._meet_later()
+        self._tick()
+
+    def listen_also(self, transport: Any, address: Address) -> None:
+        """Send over one more socket, where it fits, and take streams at its ``address``."""
+        self._network.add(transport, address)
+
+    # ending
+
+    def stop(self) -> Deferred[None]:
+        """Take part no longer, and close the store. Fires when that is done."""
+        if not self._stopping:
+            self._stopping = True
+            self._timer.cancel()
+            self._performer.stop()
+            self._network.stop()
+            self._compaction.stop()
+            self._calls.close()
+            if not self._gives_up:
+                self.stopped.callback(None)
+        return self._closed(maybeDeferred(self._store.close))
+
+    def _closed(self, closed: Deferred[None]) -> Deferred[None]:
+        """``closed``, or ``None`` after :data:`CLOSE_SECONDS`: a disk that hangs may never answer. What was under way
+        is left to it, and not cancelled: no caller was told that it is saved."""
+        ended: Deferred[None] = Deferred()
+
+        def leave() -> None:
+            self.log.warn(
+                "node {node} stops without its disk, which has not finished in {seconds} s: a save is left under way"
+                " that was not acknowledged; the next start finds it or not",
+                node=self.name,
+                seconds=CLOSE_SECONDS,
+            )
+            ended.callback(None)
+
+        def finish(result: Failure | None) -> None:
+            if timer.active():
+                timer.cancel()
+                ended.callback(result)
+
+        timer = self.clock.callLater(CLOSE_SECONDS, leave)
+        closed.addBoth(finish)
+        return ended
+
+    def port_closed(self) -> None:
+        """The socket was closed. If the node was not stopped it is deaf now, and must not go on."""
+        if not self._stopping:
+            self._give_up(Failure(RuntimeError("the datagram port was closed; is the network gone?")))
+
+    def _give_up(self, failure: Failure, after: Deferred[None] | None = None) -> None:
+        """This node can do no more: its disk failed, or an invariant is broken. It says so and falls silent at once;
+        :attr:`failed` fails when ``after`` has fired, if that is given."""
+        if self._stopping:
+            return
+        self._gives_up = True
+        line = "node {node} gives up: {reason}"
+        reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
+        if failure.check(PaxosError):
+            self.log.critical(line, node=self.name, reason=reason)
+        else:  # An invariant: its traceback says which.
+            self.log.failure(line, for_log(failure), node=self.name, reason=reason)
+        self.stop().addErrback(lambda _: None)
+        (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
+
+    # from the application, and from clients
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The node that leads, as far as this one knows."""
+        return self._replica.leader_node
+
+    @property
+    def applied_through(self) -> Slot:
+        """The last slot that this node has applied, with all before it."""
+        return self._applier.applied_through
+
+    @property
+    def liveness_window_seconds(self) -> tuple[float, float]:
+        """The shortest and the longest silence after which a follower takes its leader for dead."""
+        return self.settings.timing.liveness_window_seconds
+
+    def watch_leader(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` whenever :attr:`leader` or :attr:`sends_clients_away` has changed."""
+        self._news.watch(watcher)
+
+    def knows_session(self, session: bytes) -> bool:
+        """Whether a session has had a command applied, and is not forgotten."""
+        return session in self._applier.sessions
+
+    @property
+    def disk_hangs(self) -> bool:
+        """Whether a save takes so long that this node has left its part to the others, until the disk works again."""
+        return self._disk.hung_since is not None and len(self.cluster.members) > 1
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether this node's data folder is new, and others know it with another: they do not hear it."""
+        return self._meeting.is_forgotten(self._monotonic())
+
+    @property
+    def sends_clients_away(self) -> bool:
+        """Whether what needs the disk or other nodes may take for ever here, and not at another node."""
+        return self.disk_hangs or self.is_forgotten
+
+    def status(self) -> NodeStatus:
+        """A frozen copy of what is worth knowing."""
+        now, hung_since = self._monotonic(), self._disk.hung_since
+        return NodeStatus(
+            self._replica.status(),
+            self._applier.applied_through,
+            len(self._calls),
+            self._compaction.status(),
+            dict(self.counters),
+            **self._network.refusals.status(),
+            heard=self._network.heard_seconds(now),
+            unheard=self._unheard(now),
+            up_seconds=now - self._started_at if self._is_listening else 0.0,
+            disk_hangs_seconds=None if hung_since is None else now - hung_since,
+            waits_for=list(self._meeting.waits_for()),
+        )
+
+    def _unheard(self, now: float) -> list[NodeId]:
+        """The peers that a leader ought to hear and does not. Others need not hear each other."""
+        seconds = max(UNHEARD_SECONDS, 4 * self.settings.timing.heartbeat_seconds)
+        leads_since = self._news.leads_since
+        if leads_since is None or now - leads_since < seconds:
+            return []
+        heard = self._network.heard_seconds(now)
+        return [peer for peer, ago in heard.items() if ago is None or ago > seconds]
+
+    # from the network, and from this node itself
+
+    def datagram_received(self, datagram: bytes, address: tuple[str, int]) -> None:
+        """Take one datagram."""
+        self._network.datagram_received(datagram, address)
+
+    def _receive_from_peer(self, received: Received) -> None:
+        """Take a message of a peer that this node has met, if it came in the way in which it has to."""
+        sender, incarnation, message, way = received
+        if sender not in self._acquaintances:
+            self.counters["message of a peer not met yet"] += 1
+            self._network.meet(sender)
+            self._network.not_met(sender)
+            return
+        if not self._acquaintances.admits(sender, incarnation):
+            self._network.refuse(sender, "it came back with another data folder")
+            self._meeting.refuse(sender, self._monotonic())
+            return
+        if WAYS.get(type(message), way) is way:
+            self._receive(sender, message)
+        else:
+            self._take_hint(sender, message)
+
+    def _take_hint(self, sender: NodeId, message: PeerMessage) -> None:
+        """Of a message that may have been forged, take no more than that there may be something to ask for."""
+        if self._stopping:
+            return
+        now = self._monotonic()
+        match message:
+            case Introduction():
+                was_forgotten = self.is_forgotten
+                self._meeting.take_hint(sender, message, now)
+                self._meet_later()
+                if self.is_forgotten and not was_forgotten:
+                    self._news.tell_watchers()
+            case ChosenValues() | Truncated():
+                self._add(self._replica.take_hint(sender, now))
+            case Audit() | AuditsHeard() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
+                self._audit_asked_at[sender] = now
+                self._network.send((sender,), AskAudit(message.slot))
+        self.counters[f"{type(message).__name__} that may be forged"] += 1
+
+    def _save_peer(self, met: PeerMet) -> None:
+        self._performer.add(Ready(save=(met,), answers=(met,)))
+
+    def _peer_ended(self, peer: NodeId) -> None:
+        """No process listens where ``peer`` did."""
+        if not self._stopping:
+            self._add(self._replica.observe_end(peer, self._monotonic()))
+
+    def _receive(self, sender: NodeId, message: PeerMessage) -> None:
+        if self._stopping:
+            return
+        now = self._monotonic()
+        if self._disk.hung_since is not None and self._disk.still_hangs(now):
+            self.counters["dropped while the disk hung"] += 1
+            return
+        if self._performer.waiting > READYS_WAITING_MAX:
+            self.counters["dropped while the disk was busy"] += 1
+            return
+        if self._observe is not None:
+            self._observe(MessageTaken(sender, message, now))
+        try:
+            take = self._TAKERS.get(type(message))
+            if take is None:
+                self._add(self._replica.receive(sender, cast("Message", message), now))
+            else:
+                take(self, sender, message, now)
+        except Exception:
+            self._give_up(Failure())
+
+    def _take_about_subject(self, sender: NodeId, message: AboutSubject, now: float) -> None:
+        self._add(self._subjects.receive(sender, message, now))
+
+    def _take_about_snapshots(self, sender: NodeId, message: CompactionMessage, now: float) -> None:
+        self._compaction.receive(sender, message)
+
+    def _take_introduction(self, sender: NodeId, message: Introduction, now: float) -> None:
+        self._meeting.receive(sender, message, now)
+        self._meet_later()
+        self._admission.step(now)
+
+    def _take_forwarded(self, sender: NodeId, message: Forward, now: float) -> None:
+        if self._submissions.is_leader:
+            self._submissions.submit_forwarded(message.runs)
+            self._performer.schedule()
+        else:
+            self.counters["forwarded to a node that does not lead"] += 1
+
+    def _take_nothing(self, sender: NodeId, message: PeerMessage, now: float) -> None:
+        """Streams have seen to it."""
+
+    # What takes each kind of message that is not about the log. All others are the replica's.
+    _TAKERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
+        Forward: _take_forwarded,
+        AboutSubject: _take_about_subject,
+        Introduction: _take_introduction,
+        **dict.fromkeys(ABOUT_SNAPSHOTS, _take_about_snapshots),
+        **dict.fromkeys(BETWEEN_STREAMS, _take_nothing),
+    }
+
+    # from the timer
+
+    def _tick(self) -> None:
+        now = self._monotonic()
+        if self._observe is not None:
+            self._observe(TimePassed(now))
+        try:
+            self._network.tick(now)
+            if self._disk.is_hung(now):
+                return
+            if (look_at := self._disk.look_at) is not None:
+                self._timer.schedule_no_later_than(look_at)
+            if now >= self._replica.wake_at:
+                self._add(self._replica.tick(now))
+            else:  # What it was to do has been put off.
+                self._timer.schedule_no_later_than(self._replica.wake_at)
+            if self._subjects.in_work:
+                self._add(self._subjects.tick(now))
+            self._meeting.tick(now)
+            self._meet_later()
+            self._admission.step(now)
+        except Exception:
+            self._give_up(Failure())
+        self._forward_later(now)
+
+    def _disk_hangs(self, now: float) -> None:
+        if len(self.cluster.members) > 1:
+            self._add(self._replica.suspend(now))
+        self._news.tell_watchers()
+
+    def _disk_works(self, now: float) -> None:
+        if self._replica.is_suspended:
+            self._add(self._replica.resume(now))
+        self._news.tell_watchers()
+        self._timer.schedule_no_later_than(now)
+
+    # from the performer
+
+    def _refill(self) -> None:
+        """Propose what waits while the window has room; pass on what a follower's callers wait for."""
+        if not self._is_listening:
+            return  # What is submitted before the start waits for it.
+        now = self._monotonic()
+        self._session.flush()
+        if self._submissions.is_leader:
+            while self._replica.has_room and (value := self._submissions.next_value()) is not None:
+                self._add(self._replica.propose(value[0], now, urgent=value[1]))
+        elif (leader := self._replica.leader_node) is not None and leader != self.name:
+            while runs := self._submissions.due_for_forwarding(now):
+                self._network.send((leader,), Forward(runs))
+            self._forward_later(now)
+
+    def _release(self, ready: Ready) -> None:
+        """All that ``ready`` asked to save, and all before it, is on disk."""
+        if self._disk.hung_since is not None:
+            self._disk.still_hangs(self._monotonic())
+        if self._observe is not None:
+            self._observe(ReadyReleased(ready, self._replica.log.first_slot))
+        for envelope in ready.send:
+            self._network.send(envelope.to, envelope.message)
+            if self.name in envelope.to:
+                self._receive(self.name, envelope.message)
+        for chosen in ready.chosen:
+            self._hand_out(chosen)
+        for answer in ready.answers:
+            self._answer(answer)
+        if ready.snapshot_source is not None:
+            self._compaction.fetch_from(ready.snapshot_source)
+        for fact in ready.leadership:
+            self._news.tell(fact, self._monotonic())
+
+    def _answer(self, answer: AskAnswered | ReadIndexConfirmed | PeerMet | Voter) -> None:
+        match answer:
+            case ReadIndexConfirmed():
+                self._reads.read_from(answer.number, answer.slot)
+            case AskAnswered():
+                self._asks.answer(answer)
+            case PeerMet():
+                now = self._monotonic()
+                self._acquaintances.saved(answer)
+                self._meeting.on_disk(answer, now)
+                self._meet_later()
+                self._admission.step(now)
+            case Voter():  # pragma: no branch
+                self._start_voting(answer)
+
+    def _save_voter(self, voter: Voter, is_new: bool) -> None:
+        """Save that this node is a voter. If that ``is_new``, the node votes once it is on disk."""
+        self._performer.add(Ready(save=(voter,), answers=(voter,) if is_new else ()))
+
+    def _start_voting(self, voter: Voter) -> None:
+        """``voter`` is on disk."""
+        now = self._monotonic()
+        self._add(self._replica.start_voting(now))
+        self._add(self._subjects.start_voting(now))
+        self._admission.on_disk(voter, now)
+
+    def _meet_later(self) -> None:
+        if self._meeting.wake_at < inf and not self._stopping:
+            self._timer.schedule_no_later_than(self._meeting.wake_at)
+
+    # to the application
+
+    def _hand_out(self, chosen: Chosen | SubjectChosen | Installed) -> None:
+        observe = self._observe
+        match chosen:
+            case Chosen():
+                if observe is not None:
+                    observe(ValueReached(chosen))
+                for run, outcomes in self._applier.apply(chosen):
+                    if observe is not None:
+                        observe(RunFinished(run, outcomes))
+                    self._submissions.complete(run, outcomes)
+                self._compaction.applied(chosen)
+                self._reads.applied()
+                if observe is not None:
+                    observe(SlotApplied(chosen.slot))
+            case SubjectChosen():
+                if observe is not None:
+                    observe(ValueReached(chosen))
+                self._hooks.call(self.application.value_chosen, chosen.subject, chosen.value)
+            case Installed():  # pragma: no branch
+                self._compaction.restore(self._received.pop(chosen.slot))
+                self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
+                if not self._submissions.is_leader:
+                    self._submissions.become_follower()  # What its callers wait for may be in there.
+                self._reads.applied()
+                if observe is not None:
+                    observe(SnapshotInstalled(chosen))
+
+    # from what keeps the log short
+
+    def checkpoint(self, slot: Slot) -> None:
+        """A snapshot at ``slot`` is being taken: save what is to be remembered beyond it."""
+        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._acquaintances.records())))
+
+    def compact(self, through: Slot) -> None:
+        """Snapshots hold all up to ``through``."""
+        self._replica.compact(through)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Go on from ``snapshot``, which has come from another node."""
+        ready = self._replica.install(snapshot.slot, self._monotonic())
+        if ready.save:
+            self._received[snapshot.slot] = snapshot
+            ready = attrs.evolve(ready, save=(*ready.save, *self._acquaintances.records()))
+        self._add(ready)
+
+    def heard_through(self) -> tuple[Slot, Slot]:
+        """How far this node knows what is chosen, and how far it has heard that something is."""
+        return self._replica.log.chosen_through, self._replica.heard_through
+
+    def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
+        """Send a message that rests on no save under way."""
+        self._network.send(tuple(to), message)
+
+    def snapshot_taken(self, taken: Taken) -> None:
+        """A snapshot of this node's own state is complete."""
+        if self._observe is not None:
+            self._observe(SnapshotTaken(taken.slot, taken.state_hash))
+
+    def snapshot_restored(self, slot: Slot) -> None:
+        """The application is what it was at the snapshot at ``slot``."""
+        if self._observe is not None:
+            self._observe(SnapshotRestored(slot, self._compaction.state_hash))
+
+    def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
+        """This node can do no more: its snapshot has rotted, or its state is another than that of the others."""
+        self._give_up(Failure(error), after)
+
+    # to the core
+
+    def _take_own_run(self, run: Run) -> Deferred[Outcomes]:
+        if self._observe is not None:
+            self._observe(RunSubmitted(run))
+        return self._submissions.submit_run(run)
+
+    def _ask(self, question: int, subject: str, value: bytes | None) -> None:
+        self._add(self._subjects.ask(question, subject, value, self._monotonic()))
+
+    def _request_read_index(self) -> int:
+        number, ready = self._replica.request_read_index(self._monotonic())
+        self._add(ready)
+        return number
+
+    def _add(self, ready: Ready) -> None:
+        """Queue what the core wants done, and wake it when it wants to be woken."""
+        if not ready.is_empty:
+            self._performer.add(ready)
+        if ready.wake_at is not None and not self._stopping:
+            self._timer.schedule_no_later_than(ready.wake_at)
+
+    def _forward_later(self, now: float) -> None:
+        """Wake up when commands are to be passed on again; if that is now, it is for the performer's next turn."""
+        wake_at = self._submissions.wake_at
+        if wake_at is None or self._stopping:
+            return
+        if wake_at > now:
+            self._timer.schedule_no_later_than(wake_at)
+        else:
+            self._performer.schedule()

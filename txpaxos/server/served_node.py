@@ -1,0 +1,254 @@
+"""A node with all that it needs around it: store, sockets, the port where clients come in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.application import Application
+from txpaxos.application_checks import make_application
+from txpaxos.clock import monotonic_clock
+from txpaxos.cluster import Address, Cluster
+from txpaxos.errors import ConfigError, NodeStopped
+from txpaxos.node.datagram_port import DatagramPort
+from txpaxos.node.node import Node
+from txpaxos.node.settings import Settings
+from txpaxos.server.client_port import ClientPort
+from txpaxos.server.open_files import files_max
+from txpaxos.server.own_addresses import find_places, written
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.store import DiskStore
+
+DATAGRAM_BYTES_READ_MAX = 65536
+"""Twisted cuts a longer datagram silently; ours are shorter, and one that is cut fails its checksum."""
+
+STOP_SECONDS = 5.0
+"""How long a stopping node may wait for its disk."""
+
+BACKLOG = 1024
+
+
+class ServedNode:
+    """One node: opens the store, listens, and closes all of it when it stops or can do no more.
+
+    .. code-block:: python
+
+        served = ServedNode(Counter, "a", "cluster.toml", "paxos-data-a")
+        served.start()
+        counter = await served.ready()
+
+    It never ends the process, and leaves the reactor's own clock as it is. When the reactor stops, it stops before.
+
+    :param application: the application, or what makes it: a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
+    :param node: its id in ``cluster``.
+    :param cluster: the cluster, or the path of a cluster file. Names are looked up at the start, and when they are
+        needed.
+    :param data_directory: the folder where it saves. It is made if it is not there.
+    :param settings: timing, limits, when to take snapshots; the defaults are good for a cluster in one building.
+    :param reactor: the one that is installed, unless given.
+    :param disk: the system calls it saves with; the real disk's unless given.
+    :param gave_up: called with the failure after which the node can do no more. It has said so in the log, and all is
+        closed; what becomes of the process is for its own program to say.
+    :param stopped: called when the node was stopped by :meth:`PaxosProtocol.stop
+        <txpaxos.protocol.PaxosProtocol.stop>`, which its application has called, and not by :meth:`stop`.
+    :raises ConfigError: if ``cluster`` is a path, and there is no good cluster file.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        application: Application | Callable[[], Application],
+        node: str,
+        cluster: Cluster | str | os.PathLike[str],
+        data_directory: str | os.PathLike[str],
+        settings: Settings | None = None,
+        *,
+        reactor: Any = None,
+        disk: Disk | None = None,
+        gave_up: Callable[[Failure], object] | None = None,
+        stopped: Callable[[], object] | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self._reactor = reactor
+        self._application = application
+        self.name = node
+        self._cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(os.fspath(cluster))
+        self._data_directory = os.fspath(data_directory)
+        self._settings = settings
+        self._disk = disk
+        self._gave_up = gave_up
+        self._stopped = stopped
+        self._ports: list[IListeningPort] = []
+        self._client_port: ClientPort | None = None
+        self._node: Node | None = None
+        self._trigger: Any = None
+        self._is_running = False
+
+    @property
+    def node(self) -> Node:
+        """The node.
+
+        :raises NodeStopped: if it was not started.
+        """
+        if self._node is None:
+            raise NodeStopped(f"node {self.name} was not started")
+        return self._node
+
+    @property
+    def application(self) -> Any:
+        """The application that runs on the node.
+
+        :raises NodeStopped: if it was not started.
+        """
+        return self.node.application
+
+    def start(self) -> None:
+        """Open the store, load what it holds, and listen.
+
+        :raises PaxosError: one line that says what is in the way. Then nothing is kept open or locked (ports for as
+            long as the reactor needs for a turn).
+        """
+        self._is_running = True
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        if hasattr(self._reactor, "addSystemEventTrigger"):
+            self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._reactor_stops)
+
+    def ready(self) -> Deferred[Any]:
+        """Fires with the application when this node knows a leader: from then on commands are answered. Waits as long
+        as there is none; cancel it to stop waiting.
+
+        Fails with :class:`~txpaxos.errors.NodeStopped` if the node is stopped or gives up first, or was not started.
+        """
+        if self._node is None or not self._is_running:
+            return fail(NodeStopped(f"node {self.name} does not run"))
+        node = self._node
+        if node.leader is not None:
+            return succeed(node.application)
+        ready: Deferred[Any] = Deferred()
+
+        def look() -> None:
+            if not ready.called and node.leader is not None:
+                ready.callback(node.application)
+
+        def end(result: Any) -> Any:
+            if not ready.called:
+                ready.errback(NodeStopped(f"node {self.name} stopped before it knew a leader"))
+            return result
+
+        node.watch_leader(look)
+        node.stopped.addBoth(end)
+        node.failed.addBoth(end)
+        return ready
+
+    def stop(self) -> Deferred[None]:
+        """Close all; fires when that is done, or has had :data:`STOP_SECONDS` to be."""
+        self._is_running = False
+        if self._trigger is not None:
+            trigger, self._trigger = self._trigger, None
+            self._reactor.removeSystemEventTrigger(trigger)
+        if self._client_port is not None:
+            self._client_port.stop()
+        closing: list[Deferred[Any]] = [] if self._node is None else [self._node.stop()]
+        closing += [maybeDeferred(port.stopListening) for port in self._ports]
+        self._ports.clear()
+        closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
+        return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._closed)
+
+    def _reactor_stops(self) -> Deferred[None]:
+        self._trigger = None  # Twisted has taken it off.
+        return self.stop()
+
+    def _closed(self, results: Any) -> None:
+        """Everything is closed, or took too long and was given up."""
+        if not all(closed for closed, _ in results):
+            self.log.warn("node {node} stops, but could not close its disk and ports", node=self.name)
+
+    # starting
+
+    def _start(self) -> None:
+        places = find_places(self._cluster, self.name)
+        places.check_free()
+        for line in places.warnings:
+            self.log.warn("{line}", line=line)
+        cluster = places.cluster
+        store = DiskStore(self._data_directory, cluster.name, self.name, disk=self._disk, reactor=self._reactor)
+        try:
+            application = make_application(self._application)
+            node = Node(application, self._reactor, self.name, cluster, store, self._settings)
+        except BaseException:
+            store.close()
+            raise
+        node.failed.addErrback(self._node_failed)
+        node.stopped.addCallback(self._node_stopped)
+        self._node = node
+        self._client_port = ClientPort(node)
+        self._check_files(self._client_port.connections_max)
+        self._listen(node, places.at, places.clients_at)
+        self.log.info(
+            "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
+            node=self.name,
+            cluster=cluster.name,
+            address=written(cluster.members[self.name].address, places.at),
+            client=written(cluster.members[self.name].client, places.clients_at),
+            data=self._data_directory,
+            where="in a thread" if store.sync_in_thread else "in the reactor",
+        )
+
+    def _check_files(self, clients_max: int) -> None:
+        """See that the system lets this process have the files that it needs."""
+        files = files_max()
+        if clients_max < 1:
+            raise ConfigError(
+                f"this process may have {files} files open, which leaves none for clients: raise the limit"
+                " (ulimit -n, LimitNOFILE= in a systemd unit)"
+            )
+        line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
+        self.log.info(line, node=self.name, clients=clients_max, files=files)
+
+    def _listen(self, node: Node, at: list[Address], clients_at: list[Address]) -> None:
+        """Open every port. The first socket is the node's own, and starts it."""
+        sockets = [DatagramPort(node), *(DatagramPort(node, address) for address in at[1:])]
+        try:
+            for socket, address in zip(sockets, at, strict=True):
+                try:
+                    port = self._reactor.listenUDP(address.port, socket, address.host, DATAGRAM_BYTES_READ_MAX)
+                except BaseException:
+                    # The socket may be open already: that it is heard from starts the node, and that may fail.
+                    if socket.transport is not None:
+                        socket.numPorts = 1  # Twisted has not counted it yet, and looks at that when it closes it.
+                        self._ports.append(socket.transport)  # type: ignore[arg-type]
+                    raise
+                self._ports.append(port)
+            for address in clients_at:
+                self._ports.append(self._reactor.listenTCP(address.port, self._client_port, BACKLOG, address.host))
+        except CannotListenError as error:
+            raise ConfigError(str(error)) from None
+
+    # ending
+
+    def _node_failed(self, failure: Failure) -> None:
+        """The node can do no more, and has said so."""
+        self.stop()
+        if self._gave_up is not None:
+            self._gave_up(failure)
+
+    def _node_stopped(self, _: None) -> None:
+        """The node was stopped. If that was not done here, clients must hear of it."""
+        if self._is_running:
+            self.log.info("node {node} was stopped by its own program", node=self.name)
+            self.stop()
+            if self._stopped is not None:
+                self._stopped()
