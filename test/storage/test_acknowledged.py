@@ -9,6 +9,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import pytest
 
 from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk, crash_before, crash_within
@@ -19,6 +20,7 @@ from txpaxos.storage.acknowledged import NOTHING, SECURED_SAVES, SLOT_BYTES, Ack
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import execute_here
+from txpaxos.storage.identity import read_identity, write_identity
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.store.harness import StoreHarness, subject, voted
@@ -428,6 +430,45 @@ def as_before(folder: Path) -> None:
     old = AtomicFile(Disk(), f"{folder}/identity")
     old.serial = 1
     old.write(payload)
+
+
+def put_back_identity(folder: Path, version: int, *, complete: bool) -> None:
+    """Put an identity back as it was long ago."""
+    (folder / "identity").rename(folder / "found")
+    found = read_identity(AtomicFile(Disk(), f"{folder}/found", 2))
+    assert found is not None
+    (folder / "found").unlink()
+    file = AtomicFile(Disk(), f"{folder}/identity", version)
+    file.serial = 1
+    write_identity(file, attrs.evolve(found, complete=complete, voter=None))
+
+
+@pytest.mark.parametrize(("version", "complete"), [(1, True), (1, False), (2, False), (2, True)])
+def test_an_identity_from_long_ago_switches_no_mark_off(lab: Lab, version: int, complete: bool) -> None:
+    """A backup of the identity alone; the rest of the folder is of today, but for its end, which is gone."""
+    *_, last, end = lab.frames()
+    folder = lab.copy()
+    put_back_identity(folder, version, complete=complete)
+    with lab.newest(folder).open("r+b") as file:
+        file.seek(last)
+        file.write(bytes(end - last))
+    lab.assert_missed(folder, "journal")
+    folder = lab.copy()
+    put_back_identity(folder, version, complete=complete)
+    for _ in range(2):
+        assert lab.load(folder) == (lab.records, "")
+    with pytest.raises(StoreError, match="identity has format version 2, this program knows version 1"):
+        AtomicFile(Disk(), f"{folder}/identity").read()
+    (folder / "acknowledged").unlink()
+    lab.assert_missed(folder, "acknowledged")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_mark_that_cannot_be_read_is_missed_whatever_the_identity_says(lab: Lab, version: int) -> None:
+    folder = lab.copy()
+    put_back_identity(folder, version, complete=True)
+    (folder / "acknowledged").write_bytes(bytes(16384))
+    lab.assert_missed(folder, "acknowledged is damaged")
 
 
 def test_a_folder_of_an_earlier_version_is_taken_over_once(lab: Lab) -> None:

@@ -103,6 +103,17 @@ class Acknowledged:
         self._unsecured = 0
         self._handle = -1
 
+    def exists(self) -> bool:
+        """Whether there is such a file, sound or not.
+
+        :raises StoreError: if that cannot be told."""
+        with os_errors("read", self._path):
+            try:
+                self._disk.file_size(self._path)
+            except FileNotFoundError:
+                return False
+            return True
+
     def create(self, mark: Mark = NOTHING) -> None:
         """Make the file, with ``mark`` in every slot, in place of whatever there is.
 

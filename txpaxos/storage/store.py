@@ -300,10 +300,12 @@ class DiskStore:
             self._refuse_gaps()
         else:
             self._journal.create()
-            self._acknowledged.create()
+            if not self._acknowledged.exists():
+                self._acknowledged.create()
             identity = attrs.evolve(identity, complete=True)
             write_identity(file, identity)
-        self._is_marked = file.found_version in (0, VERSION)
+        # An identity that was put back from before there was a mark switches none off.
+        self._is_marked = file.found_version in (0, VERSION) or self._acknowledged.exists()
         return identity
 
     def _begin_mark(self) -> None:
@@ -315,6 +317,7 @@ class DiskStore:
             self._acknowledged.begin(mark)
         else:
             self._acknowledged.create(mark)
+        if self._identity_file.found_version not in (0, VERSION):
             write_identity(self._identity_file, self._identity)
 
     def _find_discarded(self) -> list[str]:
