@@ -32,8 +32,16 @@ def text_of(error: BaseException) -> str:
     """What an exception says. Some say nothing, and raise another when they are asked."""
     try:
         return str(error)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return ""
+
+
+def described(error: BaseException) -> str:
+    """The class of an exception, and what it says, if it says something."""
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Said(Exception):

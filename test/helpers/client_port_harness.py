@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -40,13 +43,34 @@ class Odd(Recorder):
         return results[command]
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One of its fields is not set."""
+
+    first: int
+    second: int = dataclasses.field(init=False, hash=False)
+
+
+class Lying(dict[str, int]):
+    """Has no items though it says that it has."""
+
+    def items(self) -> Any:
+        raise KeyError("a")
+
+
+class Leaving(dict[str, int]):
+    def items(self) -> Any:
+        raise SystemExit(1)
+
+
 class Asked(Recorder):
     """Answers queries."""
 
     def query(self, query: bytes) -> object:
         if query == b"!":
             raise ValueError("no such query")
-        return object() if query == b"object" else [query.decode(), len(self.applied)]
+        odd = {b"object": object(), b"unset": Row(1), b"lies": Lying(a=1), b"leaves": Leaving(a=1), b"key": {Row(1): 2}}
+        return odd[query] if query in odd else [query.decode(), len(self.applied)]
 
 
 class FakeClient:

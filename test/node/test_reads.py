@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,10 +12,20 @@ from twisted.internet.defer import CancelledError, Deferred
 import txpaxos.node.reads
 from test.helpers.fakes import Together, alone, error_of, outcome_of, submit
 from test.helpers.joined import Joined
-from txpaxos.errors import NodeStopped, Overloaded, PaxosError, QueryFailed, ValueTooLarge
+from txpaxos.errors import (
+    CommandFailed,
+    NodeStopped,
+    NoQuorum,
+    Overloaded,
+    QueryFailed,
+    SessionExpired,
+    ValueTooLarge,
+)
+from txpaxos.log_lines import LINES_MAX
 from txpaxos.node.applier import Applier
 from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.reads import Reads
+from txpaxos.node.sessions import ERROR_CHARACTERS_MAX
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
 
@@ -50,6 +61,10 @@ class ReadsHarness:
     def apply(self, through: int) -> None:
         self.applier.applied_through = through
         self.reads.applied()
+
+
+def _raise(error: BaseException, _: object) -> None:
+    raise error
 
 
 @pytest.fixture
@@ -123,19 +138,50 @@ def test_a_hook_may_take_its_time() -> None:
     assert len(harness.reads) == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "words"),
-    [
-        (ValueError("no"), QueryFailed, "ValueError: no"),
-        (Overloaded("too many watchers"), Overloaded, "too many watchers"),
-    ],
-)
-def test_a_hook_that_raises(error: Exception, kind: type[PaxosError], words: str) -> None:
+class Mute(Exception):
+    """Says nothing, but raises."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class MuteNode(NodeStopped):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+RAISED = [
+    (ValueError("no"), "ValueError: no"),
+    (QueryFailed("there is no such table"), "there is no such table"),
+    (SystemExit(3), "SystemExit: 3"),
+    (KeyError(), "KeyError"),
+    (Mute("?"), "Mute"),
+    (MuteNode("?"), "MuteNode"),
+    (ValueError("x" * 10**6), "ValueError: " + "x" * (ERROR_CHARACTERS_MAX - 12)),
+    # Those would say something of this node, which it did not say.
+    (Overloaded("too many watchers"), "Overloaded: too many watchers"),
+    (NodeStopped("the other one"), "NodeStopped: the other one"),
+    (NoQuorum("over there"), "NoQuorum: over there"),
+    (CommandFailed("there"), "CommandFailed: there"),
+    (SessionExpired("there"), "SessionExpired: there"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), RAISED)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_hook_that_raises(error: Exception, words: str, is_late: bool) -> None:
+    later: Deferred[str] = Deferred()
+
     def raises(query: bytes) -> object:
+        if is_late:
+            return later
         raise error
 
-    found = error_of(ReadsHarness(raises).reads.read(b"q", "local"))
-    assert type(found) is kind
+    waiting = ReadsHarness(raises).reads.read(b"q", "local")
+    if is_late:
+        later.errback(error)
+    found = error_of(waiting)
+    assert type(found) is QueryFailed
     assert str(found) == words
 
 
@@ -246,6 +292,34 @@ class TestCancel:
         assert isinstance(error_of(waiting), CancelledError)
         assert len(reads) == 0
 
+    @pytest.mark.parametrize("error", [RuntimeError("not now"), SystemExit(1)])
+    def test_a_hook_that_raises_when_it_is_told(
+        self, error: BaseException, logged_errors: list[dict[str, Any]]
+    ) -> None:
+        reads = ReadsHarness(lambda query: Deferred(partial(_raise, error))).reads
+        for _ in range(10):
+            waiting = reads.read(b"q", "local")
+            waiting.cancel()
+            assert isinstance(error_of(waiting), CancelledError)
+        assert (len(reads), reads._waiting_bytes) == (0, 0)
+        assert {event["log_format"] for event in logged_errors} == {
+            "the Deferred of a query raised when it was cancelled{more}"
+        }
+        assert len(logged_errors) == LINES_MAX
+        logged_errors.clear()
+
+    def test_a_deadline_of_a_hook_that_raises_when_it_is_told(self, logged_errors: list[dict[str, Any]]) -> None:
+        class Stubborn(Shelf):
+            def query(self, query: bytes) -> object:
+                return Deferred(partial(_raise, RuntimeError("not now")))
+
+        bench = alone(application=Stubborn)
+        waiting = bench.node.read(b"q", "local", deadline_seconds=1.0)
+        bench.reactor.spend(2.0)
+        assert isinstance(error_of(waiting), NoQuorum)
+        assert len(bench.node._reads) == 0
+        logged_errors.clear()
+
     def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, harness: ReadsHarness) -> None:
         harness.read(b"1")
         both = [harness.reads.read(b"%d" % number, "linearizable") for number in (2, 3)]
@@ -275,6 +349,15 @@ class TestClose:
             assert failure.check(NodeStopped)
         assert cancelled == [later]
         assert len(harness.reads) == 0
+
+    def test_a_hook_that_raises_when_it_is_told(self, logged_errors: list[dict[str, Any]]) -> None:
+        harness = ReadsHarness(lambda query: Deferred(partial(_raise, RuntimeError("not now"))))
+        both: list[list[Any]] = [outcome_of(harness.reads.read(b"q", "local")) for _ in range(2)]
+        harness.reads.close(NodeStopped("over"))
+        assert all(outcome[0].check(NodeStopped) for outcome in both)
+        assert len(harness.reads) == 0
+        assert len(logged_errors) == 2
+        logged_errors.clear()
 
     def test_whoever_hears_of_it_may_cancel_another(self, harness: ReadsHarness) -> None:
         both = [harness.reads.read(b"q", "linearizable") for _ in range(2)]

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+import txpaxos.server.connection
 from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, FakeClient, Odd, submit
 from test.helpers.fakes import ONE, THREE, Bench, Recorder, RecordingStore, framed, node_of
 from test.helpers.fuzz import INPUTS, nothing_kept
@@ -23,6 +24,7 @@ from test.helpers.wire_samples import spoil
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
+from txpaxos.log_lines import LINES_MAX
 from txpaxos.node.sessions import Sessions
 from txpaxos.server.budget import BUFFERED_BYTES_MAX
 from txpaxos.server.client_port import ClientPort
@@ -39,6 +41,7 @@ from txpaxos.wire.client_messages import (
     Read,
     ReadAnswer,
     Refused,
+    Request,
     StatusAnswer,
     StatusRequest,
     Submit,
@@ -148,11 +151,72 @@ def test_a_query() -> None:
     harness.ask(submit(1, b"x"))
     for local in (False, True):
         assert harness.ask(Read(2, b"how many?", local)) == [ReadAnswer(2, 2, msgspec.msgpack.encode(["how many?", 1]))]
-    for bad in (b"!", b"object"):
-        (refused,) = harness.ask(Read(3, bad, True))
-        assert isinstance(refused, Refused)
-        assert (refused.request, refused.error) == (3, "QueryFailed")
     assert len(harness.node.application.applied) == 1
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (b"!", "ValueError: no such query"),
+        (b"object", "what query returned cannot be sent: "),
+        (b"unset", "what query returned cannot be sent: AttributeError: "),
+        (b"lies", "what query returned cannot be sent: KeyError: 'a'"),
+        (b"leaves", "what query returned cannot be sent: SystemExit: 1"),
+        (b"key", "what query returned cannot be sent: "),
+    ],
+)
+def test_a_query_that_fails_is_answered_and_logs_nothing(query: bytes, reason: str, local: bool) -> None:
+    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    (refused,) = harness.ask(Read(3, query, local))
+    assert isinstance(refused, Refused)
+    assert (refused.request, refused.error) == (3, "QueryFailed")
+    assert refused.reason.startswith(reason)
+    assert harness.ask(Read(4, b"next", local)) != []
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (submit(3, b"x"), "OutcomeUnknown"),
+        (Ask(3, "king", b"x"), "OutcomeUnknown"),
+        (Read(3, b"q", True), "QueryFailed"),
+        (StatusRequest(3), "QueryFailed"),
+    ],
+)
+def test_an_answer_that_cannot_be_made_is_a_refusal_and_some_lines_of_the_log(
+    request_: Request, error: str, logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise AssertionError("a fault of our own")
+
+    monkeypatch.setattr(txpaxos.server.connection, "answers_to", broken)
+    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    for _ in range(10):
+        (refused,) = harness.ask(request_)
+        assert refused == Refused(3, error, "the node could not make an answer: AssertionError: a fault of our own")
+    harness.port.budget.check()
+    assert len(logged_errors) == LINES_MAX
+    logged_errors.clear()
+
+
+def test_a_client_leaves_whose_query_cannot_be_cancelled(logged_errors: list[dict[str, Any]]) -> None:
+    class Stubborn(Asked):
+        def query(self, query: bytes) -> object:
+            def canceller(_: object) -> None:
+                raise RuntimeError("not now")
+
+            return Deferred(canceller)
+
+    harness = ClientPortHarness(Bench("a", ONE, application=Stubborn))
+    client = harness.client()
+    client.say(Read(1, b"q", True), Read(2, b"q", False))
+    harness.bench.reactor.idle()
+    client.disconnect()
+    assert len(harness.node._reads) == 0
+    harness.port.budget.check()
+    assert len(logged_errors) == 2
+    logged_errors.clear()
 
 
 def test_a_command_of_a_forgotten_session(harness: ClientPortHarness) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.errors import Overloaded, PaxosError, QueryFailed
+from txpaxos.log_lines import Sparing, described, for_log
 from txpaxos.node.applier import Applier
+from txpaxos.node.sessions import ERROR_CHARACTERS_MAX
 from txpaxos.reading import Consistency, Reading
 
 WAITING_MAX = 2**16
@@ -39,6 +42,8 @@ class Reads:
     :param request_read_index: called to ask for one; the question's number.
     """
 
+    log = Logger()
+
     def __init__(
         self, applier: Applier, query: Callable[[bytes], object], request_read_index: Callable[[], int]
     ) -> None:
@@ -54,6 +59,7 @@ class Reads:
         # Those whose hook takes its time.
         self._open: dict[_Query, None] = {}
         self._waiting_bytes = 0
+        self._lines = Sparing()
 
     def __len__(self) -> int:
         return sum(len(queries) for queries in self._waiting())
@@ -115,8 +121,7 @@ class Reads:
             while queries:  # One by one: whoever hears of it may cancel another.
                 one, _ = queries.popitem()
                 self._waiting_bytes -= len(one.query)
-                if one.asked is not None:
-                    one.asked.addErrback(lambda _: None).cancel()
+                self._cancel(one)
                 one.answer.errback(error)
 
     def _waiting(self) -> list[dict[_Query, None]]:
@@ -132,8 +137,21 @@ class Reads:
         for queries in self._waiting():
             queries.pop(one, None)
         self._waiting_bytes -= len(one.query)
-        if one.asked is not None:
-            one.asked.cancel()
+        self._cancel(one)
+
+    def _cancel(self, one: _Query) -> None:
+        """Tell the hook, if it takes its time, that its answer is not wanted any more. What it does then is the
+        application's own, and may raise; what waits here is given up all the same."""
+        if one.asked is None:
+            return
+        try:
+            one.asked.addErrback(lambda _: None).cancel()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            more = self._lines.admits("cancelled")
+            if more is not None:
+                self.log.failure("the Deferred of a query raised when it was cancelled{more}", for_log(), more=more)
 
     def _answer(self, one: _Query) -> None:
         slot = self._applier.applied_through
@@ -150,5 +168,10 @@ class Reads:
 
 
 def _failed(failure: Failure) -> Any:
+    """The error for the caller. An error of this package that the hook raises says something of another node or
+    cluster, which the hook has asked; of this node, the caller would misunderstand it."""
     error = failure.value
-    raise error if isinstance(error, PaxosError) else QueryFailed(f"{type(error).__name__}: {error}")
+    assert error is not None
+    if type(error) is QueryFailed:
+        raise error
+    raise QueryFailed(described(error)[:ERROR_CHARACTERS_MAX])

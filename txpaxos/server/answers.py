@@ -9,10 +9,21 @@ from typing import Any, cast
 
 from twisted.python.failure import Failure
 
-from txpaxos.errors import PaxosError, QueryFailed
-from txpaxos.node.sessions import Failed, Outcome, encode_result
+from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed
+from txpaxos.log_lines import described, text_of
+from txpaxos.node.sessions import ERROR_CHARACTERS_MAX, Failed, Outcome, encode_result
 from txpaxos.reading import Reading
-from txpaxos.wire.client_messages import Answer, AskAnswer, FromNode, ReadAnswer, Refused, StatusAnswer
+from txpaxos.wire.client_messages import (
+    Answer,
+    AskAnswer,
+    FromNode,
+    Read,
+    ReadAnswer,
+    Refused,
+    Request,
+    StatusAnswer,
+    StatusRequest,
+)
 
 ANSWER_BYTES = 2**20
 """Bytes of results in one Answer, beyond the first result."""
@@ -41,7 +52,15 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
 def refusal(number: int, error: BaseException | None, count: int = 1) -> Refused:
     """What tells a client that its ``count`` requests from ``number`` on have failed with ``error``."""
     name = type(error).__name__ if isinstance(error, PaxosError) else "PaxosError"
-    return Refused(number, name, str(error).encode(errors="backslashreplace").decode(), count)
+    words = "" if error is None else text_of(error)[:ERROR_CHARACTERS_MAX]
+    return Refused(number, name, words.encode(errors="backslashreplace").decode(), count)
+
+
+def no_answer(request: Request, count: int, error: Exception) -> Refused:
+    """What tells a client that its ``count`` requests, of which ``request`` is the message, were performed, and that no
+    answer can be made of the result."""
+    kind = QueryFailed if isinstance(request, Read | StatusRequest) else OutcomeUnknown
+    return refusal(request.request, kind(f"the node could not make an answer: {described(error)}"), count)
 
 
 def _answers_to_run(number: int, outcomes: Sequence[Outcome]) -> Sequence[FromNode]:
@@ -73,7 +92,13 @@ def _answers_in_parts(number: int, outcomes: Sequence[Outcome]) -> Iterator[From
 
 
 def _read_answer(number: int, reading: Reading) -> FromNode:
+    """Of an object of a user's own, encoding it may raise anything: an attribute is missing, or is a property."""
     try:
         return ReadAnswer(number, reading.slot, encode_result(reading.result))
+    except KeyboardInterrupt:
+        raise
     except ValueError as error:
-        return refusal(number, QueryFailed(f"what query returned cannot be sent: {error}"))
+        reason = text_of(error)
+    except BaseException as error:
+        reason = described(error)
+    return refusal(number, QueryFailed(f"what query returned cannot be sent: {reason}"))

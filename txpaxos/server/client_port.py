@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
+from txpaxos.log_lines import Sparing
 from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
@@ -38,6 +39,7 @@ class ClientPort(ServerFactory):
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
+    :ivar lines: of the log that a client can cause again and again.
     """
 
     noisy = False
@@ -47,6 +49,7 @@ class ClientPort(ServerFactory):
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget()
         self.connections = ClientTable()
+        self.lines = Sparing()
         self._session_rate = SessionRate()
         self._files_max = connections_max(len(node.cluster.members) - 1)
         self._clock = node.clock

@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
-from txpaxos.server.answers import answers_to, refusal
+from txpaxos.log_lines import Sparing, for_log
+from txpaxos.server.answers import answers_to, no_answer, refusal
 from txpaxos.server.budget import Budget, Usage
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.tasks import Task, single_commands
@@ -54,6 +55,7 @@ class Owner(Protocol):
     codec: ClientCodec
     budget: Budget
     connections: ClientTable
+    lines: Sparing
 
     @property
     def counters(self) -> Counter[str]:
@@ -255,8 +257,11 @@ class ServerConnection(TwistedProtocol):
                 self._answer(task, result)
                 if self._deferred:
                     self._retry_deferred()
-        except Exception:  # An answer could not be made. That must not end the node.
-            self.log.failure("a client's answer could not be made")
+        except Exception as error:  # An answer could not be made. That must not end the node.
+            more = self._owner.lines.admits("answer")
+            if more is not None:
+                self.log.failure("a client's answer could not be made{more}", for_log(), more=more)
+            self._send(no_answer(task.message, task.requests, error))
 
     def _retry_deferred(self) -> None:
         """Perform again what was deferred, while the client reads."""
