@@ -204,6 +204,11 @@ def test_files_that_pages_link_to_are_there() -> None:
         assert page.parent == ROOT / "docs" or not targets, page.name
 
 
+def test_the_index_links_to_every_page() -> None:
+    linked = set(re.findall(r"^`[^`]+ <([^>`]+)>`_ ", text_of("index"), re.MULTILINE))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.rst")} - {"index.rst"}
+
+
 def test_files_that_pages_name_are_there() -> None:
     """``docs/page.rst``, ``FILE.rst``, and what a page of docs/ includes."""
     for page in PAGES:
