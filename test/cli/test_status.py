@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from txpaxos.cli.status import as_json, as_text, command, leader_of, unheard
+from txpaxos.cli.status import as_json, as_text, command, counts, leader_of, unheard
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.election import Role
 
@@ -95,6 +95,16 @@ def test_table_while_a_snapshot_is_on_its_way() -> None:
     assert lines[0].split()[-1] == "transfer"
     assert lines[1].endswith("5  slot 900 from b: 12 of 100 MiB")
     assert [line.split()[-1] for line in lines[2:4]] == ["-", "-"]
+
+
+def test_counts_are_shown_with_what_they_mean() -> None:
+    dropped, counters = {"vote_for_another_ballot": 3}, {"possibly_forged:Audit": 20, "of_a_later_release": 1}
+    statuses = {"a": {**FOLLOWER, "dropped": dropped, "counters": counters}, "b": LEADER, "c": None}
+    most, some, one = counts(statuses)
+    assert most.startswith("a  20  possibly_forged:Audit: A message that decides much came by a way")
+    assert some == "a  3  vote_for_another_ballot: A vote came late: another node leads."
+    assert one == "a  1  of_a_later_release: This release of txpaxos does not know what that is."
+    assert counts({"b": LEADER, "c": None}) == ["nothing was counted"]
 
 
 def test_table_when_nobody_answers() -> None:

@@ -10,6 +10,7 @@ from test.helpers.fakes import STORE_INCARNATION, THREE, Recorder, StreamTranspo
 from test.helpers.joined import Joined
 from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, Heartbeat, NodeId, PrepareLog, Truncated
 from txpaxos.core.ready import PeerMet
+from txpaxos.node.counts import Count, Labelled
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.wire.codec import Codec
@@ -116,10 +117,9 @@ def test_no_datagram_decides_what_is_chosen_or_who_is_right(joined: Joined) -> N
     joined.reactor.spend(2.0)
     assert states(joined) == [[b"%d" % number for number in range(40)]] * 3
     still_agree(joined)
-    counters = joined.nodes["a"].counters
-    assert counters["ChosenValues that may be forged"] == 4
-    assert counters["Truncated that may be forged"] == counters["SnapshotPart that may be forged"] == 2
-    assert counters["Audit that may be forged"] == 2 * (slot + 99)
+    kinds = "ChosenValues", "Truncated", "SnapshotPart", "Audit"
+    counted = [joined.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, kind)] for kind in kinds]
+    assert counted == [4, 2, 2, 2 * (slot + 99)]
 
 
 def test_no_stream_of_a_stranger_does_either(joined: Joined) -> None:
@@ -167,7 +167,7 @@ def test_a_question_of_a_datagram_is_not_answered(joined: Joined) -> None:
     joined.reactor.spend(1.0)
     told = [message for _, _, message in joined.sent if isinstance(message, ChosenValues | SnapshotPart | Audit)]
     assert told == []
-    assert joined.nodes["a"].counters["Fetch that may be forged"] == 200
+    assert joined.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, "Fetch")] == 200
 
 
 def test_a_forged_datagram_settles_no_incarnation() -> None:
@@ -180,7 +180,7 @@ def test_a_forged_datagram_settles_no_incarnation() -> None:
         assert speak(joined, node, "c", *messages).disconnected
     joined.reactor.spend(1.0)
     assert all(PeerMet("c", 99) not in store.saved for store in joined.stores.values())
-    assert joined.nodes["a"].counters["message of a peer not met yet"] >= 3
+    assert joined.nodes["a"].counters[Count.MESSAGE_OF_A_PEER_NOT_MET] >= 3
     joined.start("c")
     joined.lead()
     assert joined.reactor.spend(5.0, lambda: all("c" in joined.nodes[node]._acquaintances for node in "ab"))

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from test.helpers.fakes import THREE, Reactor, StreamTransport, framed
 from txpaxos.core.ready import PeerMet
+from txpaxos.node.counts import Counts
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.peer_streams import PeerStream, PeerStreams
 from txpaxos.wire.codec import Codec, Received
@@ -27,7 +28,7 @@ class Side:
 
     def __init__(self) -> None:
         self.reactor = Reactor()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counts = Counter()
         self.received: list[Received] = []
         self.refused: list[str] = []
         self.met: list[PeerMet] = []

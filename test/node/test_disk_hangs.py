@@ -26,6 +26,7 @@ from txpaxos.cluster import Cluster as Configuration
 from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import NotChosen, OutcomeUnknown
+from txpaxos.node.counts import Count
 from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.reading import Reading
@@ -173,7 +174,7 @@ def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: Cluster) -> None:
     assert (cluster.checker.ballots_won, led(cluster)) == (won, leader)
     assert follower.node is not None
     assert follower.node.disk_hangs
-    assert follower.node.counters["dropped while the disk hung"] > 10
+    assert follower.node.counters[Count.DROPPED_WHILE_DISK_HUNG] > 10
     assert follower.node._performer.waiting < 100
 
 
@@ -248,7 +249,7 @@ def test_clients_get_from_it_what_needs_no_disk(cluster: Cluster) -> None:
     cluster.run(2.0)
     assert caller.ended[2].check(OutcomeUnknown, NotChosen)
     assert leader.node is not None
-    assert leader.node.counters["client sent elsewhere: the disk hangs"] > 0
+    assert leader.node.counters[Count.CLIENT_SENT_AWAY_DISK_HANGS] > 0
 
 
 # --------------------------------------------------------------------- stopping

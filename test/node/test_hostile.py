@@ -11,6 +11,7 @@ import pytest
 
 from test.helpers.fuzz import INPUTS
 from test.helpers.hostile import PEERS, Liar, Surrounded
+from txpaxos.node.counts import Count
 from txpaxos.node.node import READYS_WAITING_MAX
 
 LIVES = 17 if "TXPAXOS_FUZZ" in os.environ else 2
@@ -57,7 +58,7 @@ def live(seed: int) -> int:
         assert bench.node._performer.waiting <= READYS_WAITING_MAX
     counters = bench.node.counters
     assert len(counters) + len(bench.node._replica.dropped) < 100
-    for refused in ("bad datagram", "bad frame on a stream"):
+    for refused in (Count.BAD_DATAGRAM, Count.BAD_FRAME):
         # A lie that is not even taken for a message tries nothing.
         assert counters[refused] == 0, (seed, counters)
     bench.node.stop()

@@ -14,6 +14,7 @@ from test.helpers.fuzz import INPUTS, nothing_kept
 from test.helpers.stream_side import Side, disconnect, fail_dial, said_by
 from txpaxos.core.messages import Ballot, Fetch, Heartbeat, PromiseLog
 from txpaxos.core.ready import PeerMet
+from txpaxos.node.counts import Count
 from txpaxos.node.peer_streams import (
     ANSWER_BYTES_WAITING_MAX,
     CHALLENGE_SECONDS,
@@ -29,7 +30,7 @@ from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
 PROMISE_LOG = said_by("b", PromiseLog(Ballot(1, "a"), 1))[:20]
 HEARTBEAT = said_by("b", Heartbeat(Ballot(1, "b")))[:20]
-BAD, STRANGERS = "bad frame on a stream", "too many strangers on streams"
+BAD, STRANGERS = Count.BAD_FRAME, Count.TOO_MANY_UNAUTHENTICATED_STREAMS
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_dialled_peer_answers_on_the_same_stream(side: Side) -> None:
 def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
     side.streams.send("b", b"lost")
     fail_dial(side, ConnectionRefusedError())
-    assert side.counters["stream refused"] == 1
+    assert side.counters[Count.STREAM_REFUSED] == 1
     assert side.refused == []
     side.streams.send("b", b"next")
     assert len(side.reactor.tcpClients) == 2
@@ -369,7 +370,7 @@ def test_a_stream_is_displaced_only_by_one_that_has_shown_where_it_is(side: Side
         assert transport.take() == b""
         assert not real.disconnected
         assert transport.disconnected is (incarnation == 1)
-    assert side.counters == {BAD: 1, "peer with another folder": 1}
+    assert side.counters == {BAD: 1, Count.PEER_WITH_ANOTHER_FOLDER: 1}
 
 
 def test_a_peer_that_is_dialled_must_be_the_one_that_was_met(side: Side, logged_errors: list[dict[str, Any]]) -> None:
@@ -429,7 +430,7 @@ def test_who_does_not_read_answers_gets_few(side: Side) -> None:
     answer = bytes(ANSWER_BYTES_WAITING_MAX // 4)
     for _ in range(20):
         side.streams.answer("b", answer)
-    assert side.counters == {"stream to a slow peer is full": 16}
+    assert side.counters == {Count.STREAM_FULL: 16}
 
 
 # ------------------------------------------------------------------ being kept
@@ -528,7 +529,7 @@ def test_what_waits_has_a_limit(side: Side) -> None:
     big = bytes(WAITING_BYTES_MAX // 4)
     for _ in range(6):
         side.streams.send("b", big)
-    assert side.counters == {"stream to a slow peer is full": 2}
+    assert side.counters == {Count.STREAM_FULL: 2}
     side.streams.send("b", b"")
     stream.resumeProducing()
     assert len(transport.take()) == 4 * (len(big) + 4) + 4
@@ -540,7 +541,7 @@ def test_what_waits_for_a_connection_has_a_limit(side: Side) -> None:
     big = bytes(WAITING_BYTES_MAX // 2)
     for _ in range(3):
         side.streams.send("b", big)
-    assert side.counters == {"stream to a slow peer is full": 1}
+    assert side.counters == {Count.STREAM_FULL: 1}
 
 
 def test_what_no_stream_carries_is_dropped_and_counted(side: Side) -> None:
@@ -550,7 +551,7 @@ def test_what_no_stream_carries_is_dropped_and_counted(side: Side) -> None:
     assert not side.streams.answer("c", b"")
     side.streams.answer("b", bytes(FRAME_BYTES_MAX + 1))
     assert transport.messages() == []
-    assert side.counters == {"too big for a stream": 3}
+    assert side.counters == {Count.TOO_BIG_FOR_A_STREAM: 3}
     assert side.reactor.tcpClients == []
 
 

@@ -22,6 +22,7 @@ from test.helpers.wire_samples import PEER_SAMPLES, spoil
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, PreVote, Truncated
 from txpaxos.errors import ConfigError
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.peers import RECEIVE_BUFFER_BYTES, Network
 from txpaxos.node.refusals import REASON_SECONDS, STRANGERS_MAX
@@ -43,7 +44,7 @@ from txpaxos.wire.peer_messages import (
 BALLOT = Ballot(1, "a")
 Codec = partial(codec.Codec, members="abc")
 B_ADDRESS, C_ADDRESS = ("10.0.0.2", 4000), ("10.0.0.3", 4000)
-BAD, STRANGER = "bad datagram", "datagram of a stranger"
+BAD, STRANGER = Count.BAD_DATAGRAM, Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS
 
 
 class Resolver:
@@ -79,7 +80,7 @@ class Way:
         self.reactor = NamingReactor(self.resolver)
         self.events: Events = []
         self.transport = RecordingTransport(self.events)
-        self.counters: Counter[str] = Counter()
+        self.counters: Counts = Counter()
         self.acquaintances = Acquaintances(lambda _: None, self.counters)
         self._received: list[Received] = []
         self._refused: list[str] = []
@@ -244,7 +245,7 @@ def test_a_number_is_said_back_where_it_is_asked_for(way: Way) -> None:
 def test_a_datagram_that_cannot_be_sent_is_counted(way: Way, number: int) -> None:
     way.transport.error = OSError(number, "no")
     way.network.send(("b", "c"), PreVote(5))
-    assert way.counters == {"datagram not sent": 2}
+    assert way.counters == {Count.DATAGRAM_NOT_SENT: 2}
     way.transport.error = None
     way.network.send(("b",), PreVote(5))
     assert len(way.sent) == 1

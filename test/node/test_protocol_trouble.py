@@ -29,6 +29,7 @@ from test.helpers.wire_samples import spoil
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import AcceptSlot, Ballot, Fetch, Heartbeat, PrepareLog, Slot
 from txpaxos.errors import ApplicationLost, NodeStopped, OutcomeUnknown, QueryFailed, StoreError
+from txpaxos.node.counts import Count
 from txpaxos.node.node import READYS_WAITING_MAX
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.wire.codec import Codec
@@ -75,7 +76,7 @@ def test_bytes_from_strangers_change_nothing() -> None:
     after = bench.node.status()
     assert after.replica == before.replica
     assert after.applied_through == before.applied_through
-    assert set(after.counters) == {"bad datagram", "datagram of a stranger"}
+    assert set(after.counters) == {"bad_datagram", "datagram_from_an_unknown_address"}
     assert sum(after.counters.values()) > 0.9 * INPUTS
     assert bench.events == []  # no save, no datagram
     assert len(bench.reactor.getDelayedCalls()) == timers
@@ -100,7 +101,7 @@ def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
         assert event["peer"] == "a"
         node.reactor.idle()
         assert {line.split(">")[0] for line in node.story()} <= {"Introduction"}  # It is told so, and nothing else.
-        assert node.node.counters["peer with another folder"] == 3
+        assert node.node.counters[Count.PEER_WITH_ANOTHER_FOLDER] == 3
         node.forget()
         node.hear("a", PrepareLog(LOW, 1), incarnation=5)
         node.reactor.idle()
@@ -263,7 +264,7 @@ def test_a_service_can_be_listened_with(logged_errors: list[dict[str, Any]]) -> 
     reactor.spend(1.0)
     assert service.leader == "a"
     service.datagramReceived(b"rubbish", ("10.0.0.9", 1))
-    assert node.counters == {"bad datagram": 1}
+    assert node.counters == {Count.BAD_DATAGRAM: 1}
     service.doStop()
     assert "the datagram port was closed" in str(failures[0].value)
     assert logged_errors
@@ -321,7 +322,7 @@ def test_a_hanging_disk_keeps_no_more_than_it_must() -> None:
     bench.reactor.idle()
     for _ in range(READYS_WAITING_MAX + 1000):
         bench.hear("a", Heartbeat(LOW, 0, 1))
-    assert bench.node.counters["dropped while the disk was busy"] >= 1000
+    assert bench.node.counters[Count.DROPPED_WHILE_DISK_BUSY] >= 1000
     assert bench.node._performer.waiting == READYS_WAITING_MAX + 1
     bench.store.slow = False
     bench.store.finish()

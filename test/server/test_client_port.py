@@ -25,6 +25,7 @@ from txpaxos.core.config import Timing
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.errors import StoreError
 from txpaxos.log_lines import LINES_MAX
+from txpaxos.node.counts import Count
 from txpaxos.node.sessions import Sessions
 from txpaxos.server.budget import BUFFERED_BYTES_MAX
 from txpaxos.server.client_port import ClientPort
@@ -51,7 +52,7 @@ from txpaxos.wire.commands import COMMAND_BYTES_MAX, new_session
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter
 
 reactor: Any = installed_reactor
-BAD = "bad request of a client"
+BAD = Count.BAD_REQUEST
 
 
 @pytest.fixture

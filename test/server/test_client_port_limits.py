@@ -12,6 +12,7 @@ import txpaxos.server.session_rate
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, refusals, submit
 from test.helpers.fakes import ONE, Bench, framed
 from txpaxos.core.messages import Ballot, Heartbeat
+from txpaxos.node.counts import Count
 from txpaxos.server.budget import REQUESTS_MAX
 from txpaxos.server.client_table import DROP_SECONDS, PING_SECONDS
 from txpaxos.wire.client_messages import (
@@ -56,7 +57,7 @@ def test_connections_are_limited(harness: ClientPortHarness, monkeypatch: pytest
     crowd[0].say(StatusRequest(1))
     newest = harness.client()
     assert [one.transport.disconnected for one in (lonely, *crowd, newest)] == [False, False, True, False, False]
-    assert harness.node.counters == {"too many clients": 1}
+    assert harness.node.counters == {Count.TOO_MANY_CLIENTS: 1}
     crowd[1].disconnect()
     harness.client("10.3.3.3")
     assert crowd[2].transport.disconnected
@@ -75,7 +76,7 @@ def test_who_waits_for_an_answer_does_not_go_for_another(monkeypatch: pytest.Mon
     harness.bench.reactor.spend(200.0)
     assert harness.port.buildProtocol(None) is None
     assert [client.transport.disconnected for client in clients] == [False, False]
-    assert harness.node.counters["too many clients"] == 1
+    assert harness.node.counters[Count.TOO_MANY_CLIENTS] == 1
     for client in clients:
         client.disconnect()
 
@@ -94,7 +95,7 @@ def test_a_silent_client_is_asked_for_a_sign_of_life_and_disconnected(harness: C
     assert dead.heard().count(AreYouThere()) == 1
     assert AreYouThere() not in busy.heard()
     assert [one.transport.disconnected for one in (alive, dead, busy)] == [False, True, False]
-    assert harness.node.counters == {"idle client that does not answer": 1}
+    assert harness.node.counters == {Count.IDLE_CLIENT_DISCONNECTED: 1}
     for client in (alive, dead, busy):
         client.disconnect()
     harness.bench.reactor.spend(5.0)
@@ -158,7 +159,7 @@ def test_requests_in_part_are_limited(harness: ClientPortHarness, monkeypatch: p
     first.connection.dataReceived(part[:150_000])
     second.connection.dataReceived(part[:150_000])
     assert second.transport.disconnected
-    assert harness.node.counters == {"too much of requests in part": 1}
+    assert harness.node.counters == {Count.TOO_MANY_PARTIAL_REQUESTS: 1}
     second.disconnect()
     third.connection.dataReceived(part[:99_000])
     small.connection.dataReceived(part[:1500])  # hardly counts
@@ -224,7 +225,7 @@ def test_the_client_that_has_not_read_for_longest_is_disconnected(
         client.say(Ask(1, "king", bytes(20_000)))
         harness.bench.reactor.idle()
     assert [client.transport.disconnected for client in (first, second, third)] == [False, True, False]
-    assert harness.node.counters == {"client that does not read": 1}
+    assert harness.node.counters == {Count.SLOW_CLIENT_DISCONNECTED: 1}
     assert 40_000 < harness.port.budget.buffered_bytes < 50_000
     for client in (first, second, third):
         client.disconnect()

@@ -14,11 +14,12 @@ import txpaxos.server.budget
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, submit, submit_run
 from test.helpers.fakes import ONE, Bench, framed
 from txpaxos.node.command_limits import CommandLimits
+from txpaxos.node.counts import Count
 from txpaxos.node.sessions import Sessions
 from txpaxos.wire.client_messages import Answer, Refused, Submit, Welcome
 from txpaxos.wire.commands import new_session
 
-BAD = "bad request of a client"
+BAD = Count.BAD_REQUEST
 
 
 @pytest.fixture

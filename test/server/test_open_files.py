@@ -15,6 +15,7 @@ from twisted.internet import reactor as installed_reactor
 import txpaxos.server.open_files
 from test.helpers.cli_nodes import Nodes
 from txpaxos.client import Client
+from txpaxos.node.counts import Count
 from txpaxos.node.peer_streams import STRANGERS_MAX
 from txpaxos.server.open_files import FILES_KEPT, connections_max, files_max
 
@@ -74,7 +75,7 @@ async def test_more_clients_than_files_stop_no_node(tmp_path: Path) -> None:
             assert await client.submit(big, SECONDS_MAX) == number
         status = await client.status(SECONDS_MAX)
         assert status["snapshot_slot"] > 0
-        assert status["counters"]["too many clients"] > 50
+        assert status["counters"][Count.TOO_MANY_CLIENTS.metric_name] > 50
         assert nodes.processes["a"].poll() is None
     finally:
         client.close()

@@ -20,6 +20,7 @@ from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot
 from txpaxos.counter import Counter as CounterService
+from txpaxos.node.counts import Counts
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.node import Node
@@ -159,7 +160,7 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
     for name in "ab":
         peers = {peer: Address("127.0.0.1", 1) for peer in "ab" if peer != name}
         addresses.update(peers)
-        counters: Counter[str] = Counter()
+        counters: Counts = Counter()
         sides[name] = PeerStreams(
             wrapping,
             Codec("tls", name),

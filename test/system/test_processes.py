@@ -456,11 +456,11 @@ async def test_rubbish_at_both_ports(reactor: Any, tmp_path: Path) -> None:
         resident = resident_bytes(pid)
         for count in range(DATAGRAMS_AT_ONCE, DATAGRAMS + 1, DATAGRAMS_AT_ONCE):
             await deferToThread(send_datagrams, rng, member.address, peers, DATAGRAMS_AT_ONCE)
-            await counted("bad datagram", count)
+            await counted("bad_datagram", count)
         await deferToThread(send_frames, rng, member.address, peers, FRAMES)
-        await counted("bad frame on a stream", FRAMES)
+        await counted("bad_frame", FRAMES)
         await deferToThread(send_frames, rng, member.client, clients, FRAMES)
-        await counted("bad request of a client", FRAMES)
+        await counted("bad_request", FRAMES)
         growth = resident_bytes(pid) - resident
         print(f"{DATAGRAMS} datagrams and {2 * FRAMES} frames: the node has grown by {growth / 1e6:.1f} MB")
         assert growth < GROWTH_BYTES_MAX

@@ -24,6 +24,7 @@ from txpaxos import cli, errors
 from txpaxos.application import Application
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core import messages
+from txpaxos.node.counts import Count
 from txpaxos.tap import Options
 from txpaxos.wire import peer_messages
 
@@ -287,9 +288,20 @@ def test_every_option_is_described() -> None:
 
 
 def test_every_count_is_described() -> None:
-    counted = set(re.findall(r'(?:counters|dropped)\["([^"]+)"\]', SOURCE))
-    counted |= {f"... {what}" for what in re.findall(r'counters\[f"\{[^}]*\} ([^"]+)"\]', SOURCE)}
-    assert keys(section(OPERATIONS, "Status")) == counted
+    """In the words of the tables in the source, which ``txpaxos status --counts`` shows."""
+    dropped, counters = tables(section(OPERATIONS, "Status"))
+    assert {row[0].strip("`") for row in dropped} == set(re.findall(r'dropped\["([^"]+)"\]', SOURCE))
+    assert counters == [[f"``{reason.metric_name}``", reason.value] for reason in Count]
+
+
+def test_every_count_is_counted_somewhere_and_refers_to_what_there_is() -> None:
+    for reason in Count:
+        assert (
+            f"[{type(reason).__name__}.{reason.name}]" in SOURCE or f"({type(reason).__name__}.{reason.name}," in SOURCE
+        )
+        assert re.fullmatch("[a-z]+(_[a-z]+)*", reason.metric_name)
+        for title in re.findall('"([^"]+)"', reason.value):
+            assert section(OPERATIONS, title), reason
 
 
 def test_errors_at_start_are_those_of_the_source() -> None:

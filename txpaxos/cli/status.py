@@ -12,8 +12,10 @@ from txpaxos.cli.options import cluster_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import request, run, together
 from txpaxos.cluster import Cluster
+from txpaxos.core.drops import Drop
 from txpaxos.core.essential import quorum_size
 from txpaxos.errors import PaxosError
+from txpaxos.node.counts import Count
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """Node to what it says of itself, ``None`` if it did not answer."""
@@ -29,7 +31,8 @@ HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waitin
 @cluster_option
 @timeout_option(1.0, "How long each node may take to answer; all are asked at once.")
 @click.option("--json", "wants_json", is_flag=True, help="All that the nodes say, as JSON.")
-def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
+@click.option("--counts", "wants_counts", is_flag=True, help="Also what each node counted since its start, and why.")
+def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_counts: bool) -> None:
     """Show how every node is.
 
     \b
@@ -46,7 +49,9 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     snapshot slot of its newest snapshot, 0 if it has none
     transfer how far another node's snapshot is on its way to it; only if there is one
 
-    Below the table stands who does not hear whom, and why.
+    Below the table stands who does not hear whom, and why. With --counts,
+    what each node dropped or refused stands below that. A few of most counts
+    are normal. Titles in quotes are those of docs/operations.rst.
 
     Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 3 if so, but
     the leader does not hear a node that runs.
@@ -54,6 +59,8 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
     statuses = run(lambda reactor: ask_nodes(reactor, cluster, timeout_seconds))
     leader = leader_of(cluster, statuses)
     click.echo(as_json(cluster, statuses, leader) if wants_json else as_text(cluster, statuses, leader))
+    if wants_counts and not wants_json:
+        click.echo("\n".join(["", *counts(statuses)]))
     if leader is None:
         raise SystemExit(1)
     raise SystemExit(UNHEARD if unheard(statuses, leader) else 0)
@@ -111,6 +118,18 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
         if not any(other.startswith(f"{line}: ") for other in lines):
             lines.append(f"{line}, which runs: see whether UDP passes between the two, and their logs")
     return lines
+
+
+def counts(statuses: Statuses) -> list[str]:
+    """What each node counted, the most frequent first: a line each, with the sentence of the reason."""
+    sentences = {reason.metric_name: reason.value for reason in (*Drop, *Count)}
+    lines = []
+    for node, status in statuses.items():
+        counted = {**((status or {}).get("dropped") or {}), **((status or {}).get("counters") or {})}
+        for name, count in sorted(counted.items(), key=lambda one: -one[1]):
+            sentence = sentences.get(name.split(":")[0], "This release of txpaxos does not know what that is.")
+            lines.append(f"{node}  {count}  {name}: {sentence}")
+    return lines or ["nothing was counted"]
 
 
 def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:

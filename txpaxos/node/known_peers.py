@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from twisted.logger import Logger
 
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import PeerMet
+from txpaxos.node.counts import Count, Counts
 
 
 class Acquaintances:
@@ -25,7 +25,7 @@ class Acquaintances:
 
     log = Logger()
 
-    def __init__(self, save: Callable[[PeerMet], None], counters: Counter[str]) -> None:
+    def __init__(self, save: Callable[[PeerMet], None], counters: Counts) -> None:
         self._save = save
         self._counters = counters
         self._incarnations: dict[NodeId, int] = {}
@@ -47,13 +47,13 @@ class Acquaintances:
         """Whether ``peer`` may have this incarnation: it has not been met yet, or with this one."""
         if self._incarnations.get(peer, incarnation) == incarnation:
             return True
-        if not self._counters["peer with another folder"]:
+        if not self._counters[Count.PEER_WITH_ANOTHER_FOLDER]:
             self.log.critical(
                 "node {peer} came back with another data folder and is not heard: give it back its own, or"
                 " replace it by a node of another name",
                 peer=peer,
             )
-        self._counters["peer with another folder"] += 1
+        self._counters[Count.PEER_WITH_ANOTHER_FOLDER] += 1
         return False
 
     def meet(self, peer: NodeId, incarnation: int) -> None:

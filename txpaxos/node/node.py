@@ -23,6 +23,7 @@ from txpaxos.application import Application
 from txpaxos.application_checks import check_class, check_object
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
+from txpaxos.core.drops import by_name
 from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
     AskAnswered,
@@ -45,6 +46,7 @@ from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
 from txpaxos.node.asks import PendingAsks
 from txpaxos.node.calls import Calls
+from txpaxos.node.counts import Count, Counts, Labelled
 from txpaxos.node.disk_watch import DiskWatch
 from txpaxos.node.events import (
     CommandReached,
@@ -151,7 +153,7 @@ class Node:
         check_object(application)
         self.application, self.name, self.cluster = application, name, cluster
         self.settings = settings or Settings()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counts = Counter()
         self.failed: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.clock = monotonic_clock(reactor, monotonic)
@@ -425,7 +427,7 @@ class Node:
             self._applier.applied_through,
             len(self._calls),
             self._compaction.status(),
-            dict(self.counters),
+            by_name(self.counters),
             **self._network.refusals.status(),
             heard=self._network.heard_seconds(now),
             unheard=self._unheard(now),
@@ -453,7 +455,7 @@ class Node:
         """Take a message of a peer that this node has met, if it came in the way in which it has to."""
         sender, incarnation, message, way = received
         if sender not in self._acquaintances:
-            self.counters["message of a peer not met yet"] += 1
+            self.counters[Count.MESSAGE_OF_A_PEER_NOT_MET] += 1
             self._network.meet(sender)
             self._network.not_met(sender)
             return
@@ -483,7 +485,7 @@ class Node:
             case Audit() | AuditsHeard() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
                 self._audit_asked_at[sender] = now
                 self._network.send((sender,), AskAudit(message.slot))
-        self.counters[f"{type(message).__name__} that may be forged"] += 1
+        self.counters[Labelled(Count.POSSIBLY_FORGED, type(message).__name__)] += 1
 
     def _save_peer(self, met: PeerMet) -> None:
         self._performer.add(Ready(save=(met,), answers=(met,)))
@@ -498,10 +500,10 @@ class Node:
             return
         now = self._monotonic()
         if self._disk.hung_since is not None and self._disk.still_hangs(now):
-            self.counters["dropped while the disk hung"] += 1
+            self.counters[Count.DROPPED_WHILE_DISK_HUNG] += 1
             return
         if self._performer.waiting > READYS_WAITING_MAX:
-            self.counters["dropped while the disk was busy"] += 1
+            self.counters[Count.DROPPED_WHILE_DISK_BUSY] += 1
             return
         if self._observe is not None:
             self._observe(MessageTaken(sender, message, now))
@@ -530,7 +532,7 @@ class Node:
             self._submissions.submit_forwarded(message.runs)
             self._performer.schedule()
         else:
-            self.counters["forwarded to a node that does not lead"] += 1
+            self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
 
     def _take_nothing(self, sender: NodeId, message: PeerMessage, now: float) -> None:
         """Streams have seen to it."""

@@ -35,6 +35,7 @@ from txpaxos.cluster import Address
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect, is_ip_address
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
@@ -113,7 +114,7 @@ class PeerStream(Protocol):
             for message in self._splitter.feed(data):
                 self._receive(self._streams.codec.decode(message, self._way))
         except CodecError:
-            self._streams.counters["bad frame on a stream"] += 1
+            self._streams.counters[Count.BAD_FRAME] += 1
             self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -248,7 +249,7 @@ class PeerStreams(ClientFactory):
         send_datagram: Callable[[str, bytes], None],
         receive: Callable[[Received], None],
         refused: Callable[[str], None],
-        counters: Counter[str],
+        counters: Counts,
     ) -> None:
         self.codec = codec
         self.counters = counters
@@ -352,7 +353,7 @@ class PeerStreams(ClientFactory):
             return None
         strangers = [stream for stream in self._open if not stream.greeted and not stream.dialled]
         if len(strangers) >= STRANGERS_MAX:
-            self.counters["too many strangers on streams"] += 1
+            self.counters[Count.TOO_MANY_UNAUTHENTICATED_STREAMS] += 1
             displaced = self._displaced(strangers)
             del self._open[displaced]
             displaced.abort()
@@ -423,7 +424,7 @@ class PeerStreams(ClientFactory):
 
     def dial_failed(self, peer: str | None, reason: Failure) -> None:
         """No connection came of an attempt. Where nobody listens, the system says so itself."""
-        self.counters["stream refused"] += 1
+        self.counters[Count.STREAM_REFUSED] += 1
         if peer is not None and peer == self._held and self._held_greeted and reason.check(ConnectionRefusedError):
             self._held_greeted = False
             self._refused(peer)
@@ -441,9 +442,9 @@ class PeerStreams(ClientFactory):
         if self._stopped:
             return
         if len(data) > FRAME_BYTES_MAX:
-            self.counters["too big for a stream"] += 1
+            self.counters[Count.TOO_BIG_FOR_A_STREAM] += 1
         elif not (stream or self._connect(peer)).send(data, waiting_bytes_max):
-            self.counters["stream to a slow peer is full"] += 1
+            self.counters[Count.STREAM_FULL] += 1
 
     def _hold_on(self) -> None:
         """See to it that there is a stream to the peer that is held, or soon will be."""

@@ -9,7 +9,6 @@ that there is something to ask for.
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_address
@@ -23,6 +22,7 @@ from txpaxos.core.messages import ChosenValues, Fetch, NodeId, Truncated
 from txpaxos.errors import CodecError
 from txpaxos.host_names import canonical_host, look_up_in_thread
 from txpaxos.log_lines import printable
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import Acquaintances
 from txpaxos.node.peer_addresses import Endpoint, Places
 from txpaxos.node.peer_streams import PeerStreams
@@ -92,7 +92,7 @@ class Network:
         new_token: Callable[[], int],
         deliver: Callable[[Received], None],
         refused: Callable[[NodeId], None],
-        counters: Counter[str],
+        counters: Counts,
     ) -> None:
         self._node = node
         self._cluster = cluster
@@ -233,21 +233,21 @@ class Network:
             try:
                 send(data, endpoint)
             except OSError:  # A full buffer, a network that is down.
-                self._counters["datagram not sent"] += 1
+                self._counters[Count.DATAGRAM_NOT_SENT] += 1
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         """Take one datagram."""
         try:
             received = self._codec.decode(data)
         except CodecError as error:
-            self._counters["bad datagram"] += 1
+            self._counters[Count.BAD_DATAGRAM] += 1
             self._tell_bad(error, address[:2])
             return
         sender, endpoint = received.sender, address[:2]
         if endpoint not in self._known.get(sender, ()):
             endpoint = canonical_host(address[0]), address[1]  # IPv4 on an IPv6 socket.
             if endpoint not in self._known.get(sender, ()):
-                self._counters["datagram of a stranger"] += 1
+                self._counters[Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS] += 1
                 self._tell_stranger(sender, endpoint)
                 if self._acquaintances.has_met(sender, received.incarnation):
                     self._places.invite(sender, endpoint)

@@ -14,7 +14,7 @@ class NodeStatus:
     """One node's view, for people and for tests.
 
     :ivar waiting: commands that this node has taken and not seen applied.
-    :ivar counters: how often what was dropped, and why.
+    :ivar counters: how often what happened, by the names of :class:`~txpaxos.node.counts.Count`.
     :ivar refuses: the peers of which nothing is taken, and why.
     :ivar refused_by: the peers that take nothing of this node, and why, by their own word.
     :ivar heard: how many seconds ago each peer was heard; ``None`` if it never was. Followers need not hear each other.

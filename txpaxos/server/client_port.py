@@ -6,7 +6,6 @@ together, and the table of those that are connected. The service (:mod:`~txpaxos
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import attrs
@@ -15,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
 from txpaxos.log_lines import Sparing
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
@@ -65,7 +65,7 @@ class ClientPort(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection | None:
         """A client connects. When there are too many clients, an idle one has to go, or this one is refused."""
         if len(self.connections) >= self.connections_max:
-            self.counters["too many clients"] += 1
+            self.counters[Count.TOO_MANY_CLIENTS] += 1
             if not self.connections.make_room():
                 return None
         return ServerConnection(self, getattr(addr, "host", ""))
@@ -88,7 +88,7 @@ class ClientPort(ServerFactory):
     # from a connection
 
     @property
-    def counters(self) -> Counter[str]:
+    def counters(self) -> Counts:
         """The node's counters, which ``txpaxos status`` shows."""
         return self.node.counters
 
@@ -116,9 +116,9 @@ class ClientPort(ServerFactory):
         if not node.sends_clients_away or not needs_others(request):
             return False
         if node.disk_hangs:
-            self.counters["client sent elsewhere: the disk hangs"] += 1
+            self.counters[Count.CLIENT_SENT_AWAY_DISK_HANGS] += 1
         else:
-            self.counters["client of a node with a lost folder"] += 1
+            self.counters[Count.CLIENT_SENT_AWAY_FOLDER_LOST] += 1
         return True
 
     def admits_session(self, host: str, session: bytes) -> bool:
@@ -143,7 +143,7 @@ class ClientPort(ServerFactory):
     def disconnect_slow_clients(self) -> None:
         """While too much is buffered for all clients, disconnect the one that has not read for the longest time."""
         while (slowest := self.budget.slowest()) is not None:
-            self.counters["client that does not read"] += 1
+            self.counters[Count.SLOW_CLIENT_DISCONNECTED] += 1
             slowest.close()
 
     # from a request for the status
@@ -163,7 +163,7 @@ class ClientPort(ServerFactory):
         """Look for silent clients, once a second while there are clients."""
         dropped = self.connections.sweep()
         if dropped:
-            self.counters["idle client that does not answer"] += dropped
+            self.counters[Count.IDLE_CLIENT_DISCONNECTED] += dropped
         self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep) if self.connections else None
 
     def _leader_changed(self) -> None:

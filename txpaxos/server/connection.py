@@ -6,7 +6,7 @@ bytes come, when the client stops reading and when it reads again; the client po
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -20,6 +20,7 @@ from zope.interface import implementer
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
 from txpaxos.log_lines import Sparing, for_log
+from txpaxos.node.counts import Count, Counts
 from txpaxos.server.answers import answers_to, no_answer, refusal
 from txpaxos.server.budget import Budget, Usage
 from txpaxos.server.client_table import ClientTable
@@ -58,7 +59,7 @@ class Owner(Protocol):
     lines: Sparing
 
     @property
-    def counters(self) -> Counter[str]:
+    def counters(self) -> Counts:
         """The node's counters, for what an operator may want to know of."""
 
     def opened(self, connection: ServerConnection) -> None:
@@ -136,10 +137,10 @@ class ServerConnection(TwistedProtocol):
                 if self._is_open:
                     self._receive(self._codec.decode(message))
         except CodecError:
-            self._owner.counters["bad request of a client"] += 1
+            self._owner.counters[Count.BAD_REQUEST] += 1
             self.close()
         if not self._budget.take_partial(self._usage, self._splitter.waiting_bytes) and self._is_open:
-            self._owner.counters["too much of requests in part"] += 1
+            self._owner.counters[Count.TOO_MANY_PARTIAL_REQUESTS] += 1
             self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -11,6 +11,7 @@ from twisted.logger import LogLevel
 
 from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import CONFIRM_SECONDS, Confirmation
 from txpaxos.node.snapshots.digests import Audits
 from txpaxos.node.snapshots.taking import Taken
@@ -32,7 +33,7 @@ class Asker:
     def __init__(self, members: str = "abc") -> None:
         self.clock = Clock()
         self.told: list[tuple[tuple[NodeId, ...], Any]] = []
-        self.counters: Counter[str] = Counter()
+        self.counters: Counts = Counter()
         self.audits = Audits(
             "a",
             tuple(members[1:]),
@@ -91,7 +92,7 @@ def test_what_a_majority_contradicts_is_refused() -> None:
     assert one.outcomes == []
     one.hear(e=OTHER)
     assert "it is not what others have at slot 10: b has " in one.refusal
-    assert one.counters["snapshot that others contradict"] == 1
+    assert one.counters[Count.CONTRADICTED_SNAPSHOT] == 1
 
 
 def test_what_anybody_contradicts_is_refused_where_no_majority_has_it() -> None:

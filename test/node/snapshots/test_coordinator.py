@@ -24,6 +24,7 @@ from test.helpers.joined import Joined
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Voted
 from txpaxos.errors import OutcomeUnknown, StoreError
+from txpaxos.node.counts import Count
 from txpaxos.node.sessions import value_of
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
@@ -309,7 +310,7 @@ def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(
     own = {audit.slot for sender, _, audit in told(joined, Audit) if sender == node.name}
     assert own
     assert own <= {audit.slot for sender, _, audit in told(joined, Audit) if sender != node.name}
-    assert not any(other.counters["part of a snapshot that is not waited for"] for other in joined.nodes.values())
+    assert not any(other.counters[Count.SNAPSHOT_PART_NOT_AWAITED] for other in joined.nodes.values())
 
 
 def test_a_big_one_goes_over_the_stream_in_parts() -> None:

@@ -16,6 +16,7 @@ from twisted.logger import LogLevel
 
 from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId, Slot
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.taking import HEAD, STATE, Head, Taken
 from txpaxos.node.snapshots.transfer import (
     ANEW_SECONDS,
@@ -80,7 +81,7 @@ class Line:
     ) -> None:
         self.limits = limits or TransferLimits()
         self.clock = Clock()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counts = Counter()
         self.lose: Callable[[NodeId, FetchSnapshot | SnapshotPart], bool] = lambda node, message: False
         self.asked: list[tuple[NodeId, FetchSnapshot]] = []
         self.parts: list[tuple[float, SnapshotPart]] = []
@@ -460,7 +461,7 @@ class TestSender:
         line.senders["a"].receive("y", FetchSnapshot(0, 0))
         line.run(0.1)
         assert line.parts == []
-        assert line.counters["question for a snapshot, and there is none"] == 2
+        assert line.counters[Count.NO_SNAPSHOT_TO_SEND] == 2
 
     def test_another_slot_than_it_has_is_sent_from_the_beginning(self) -> None:
         line = Line()
@@ -481,7 +482,7 @@ class TestSender:
         line.stores["a"].files.contents.clear()
         line.senders["a"].receive("x", FetchSnapshot(50, 0))
         line.run(0.1)
-        assert line.counters["snapshot that cannot be read"] == 1
+        assert line.counters[Count.UNREADABLE_SNAPSHOT] == 1
 
     def test_stopped(self) -> None:
         line = Line()

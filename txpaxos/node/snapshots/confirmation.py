@@ -7,14 +7,13 @@ anything else: a single living peer must be able to bring a node back. The log s
 
 from __future__ import annotations
 
-from collections import Counter
-
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.core.messages import NodeId
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.digests import Audits, Finding
 from txpaxos.node.snapshots.taking import Taken
 from txpaxos.node.snapshots.transfer import Refused
@@ -30,7 +29,7 @@ class Confirmation:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, audits: Audits, counters: Counter[str]) -> None:
+    def __init__(self, clock: IReactorTime, audits: Audits, counters: Counts) -> None:
         self._clock = clock
         self._audits = audits
         self._counters = counters
@@ -70,7 +69,7 @@ class Confirmation:
             self.log.info("the snapshot at slot {slot} is what {same} have", slot=slot, same=", ".join(same))
             waiting.callback(None)
         elif self._audits.is_contradicted(self._audit):
-            self._counters["snapshot that others contradict"] += 1
+            self._counters[Count.CONTRADICTED_SNAPSHOT] += 1
             reason = f"it is not what others have at slot {slot}: {self._audits.told_of(slot)}"
             waiting.errback(Failure(Refused(reason)))
         else:

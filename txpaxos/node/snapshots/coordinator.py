@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from random import Random
 from typing import Protocol
@@ -20,6 +19,7 @@ from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import PaxosError
 from txpaxos.node.applier import Applier
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import Confirmation
 from txpaxos.node.snapshots.digests import Audits, Diverged
 from txpaxos.node.snapshots.taking import Policy, Snapshots, Taken
@@ -103,7 +103,7 @@ class Compaction:
         applier: Applier,
         policy: Policy,
         limits: TransferLimits,
-        counters: Counter[str],
+        counters: Counts,
         rng: Random,
     ) -> None:
         members = tuple(cluster.members)
@@ -194,7 +194,7 @@ class Compaction:
             case Fetching():
                 self._holds.note(sender, message.slot)
             case SnapshotPart() if not self._receiver.receive(sender, message):
-                self._counters["part of a snapshot that is not waited for"] += 1
+                self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
 
     def status(self) -> CompactionStatus:
         """How it is going."""

@@ -9,7 +9,6 @@ after it. When the file is complete its checksums are checked, and the others ar
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 from random import Random
@@ -23,6 +22,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import StoreError
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.taking import Contents, Taken
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
@@ -118,7 +118,7 @@ class SnapshotSender:
         clock: IReactorTime,
         store: Store,
         send: Callable[[NodeId, SnapshotPart], None],
-        counters: Counter[str],
+        counters: Counts,
         limits: TransferLimits,
         damaged: Callable[[StoreError], None],
         holds: Holds,
@@ -178,7 +178,7 @@ class SnapshotSender:
     def _part(self, message: FetchSnapshot) -> SnapshotPart | None:
         snapshot = self._store.snapshot_at(message.slot) or self._store.snapshot
         if snapshot is None:
-            self._counters["question for a snapshot, and there is none"] += 1
+            self._counters[Count.NO_SNAPSHOT_TO_SEND] += 1
             return None
         if message.damaged == snapshot.slot and not self._is_sound(snapshot):
             return None
@@ -186,7 +186,7 @@ class SnapshotSender:
         try:
             data = snapshot.read(offset, self._part_bytes())
         except StoreError:
-            self._counters["snapshot that cannot be read"] += 1
+            self._counters[Count.UNREADABLE_SNAPSHOT] += 1
             return None
         return SnapshotPart(snapshot.slot, snapshot.size_bytes, offset, data)
 

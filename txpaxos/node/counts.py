@@ -1,0 +1,105 @@
+"""What a node counts beside what its core drops: a table of all reasons, each with a name and a sentence for operators.
+
+All parts of a node count in one :data:`Counts`, which ``txpaxos status`` shows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import unique
+from typing import NamedTuple, TypeAlias
+
+from txpaxos.core.drops import Reason
+
+
+@unique
+class Count(Reason):
+    """What happened at one of the network's ends, or why a node did not take a message."""
+
+    # Datagrams.
+    BAD_DATAGRAM = "A datagram was damaged, of another cluster or release, or no message at all."
+    DATAGRAM_FROM_AN_UNKNOWN_ADDRESS = (
+        "A datagram came from an address that is not its sender's in the cluster file. Compare the files; look for NAT."
+    )
+    DATAGRAM_NOT_SENT = "The system refused to send a datagram: a full buffer, or a network that is down."
+    MESSAGE_OF_A_PEER_NOT_MET = (
+        "A datagram came before the two nodes had a stream. A few are normal at the first start; if there are more,"
+        " that node cannot be reached by TCP at its address."
+    )
+    POSSIBLY_FORGED = (
+        "A message that decides much came by a way on which it can be forged: not over a stream that this node opened,"
+        " or, of a question, not over one that the asker opened. A few are normal while streams are made; if there are"
+        " many, datagrams are forged. The kind of message follows the colon."
+    )
+
+    # Streams between nodes.
+    BAD_FRAME = "A frame on a stream was damaged, of another cluster or release. The connection was closed."
+    STREAM_REFUSED = "A peer could not be reached by TCP."
+    STREAM_FULL = "A peer does not read what it is sent, or asks for more than it reads. The message was not sent."
+    TOO_BIG_FOR_A_STREAM = "A message of more than 64 MiB, which no node takes, was not sent: a bug."
+    TOO_MANY_UNAUTHENTICATED_STREAMS = (
+        "64 connections had not shown yet that they come from a member. The oldest was closed, of the address that had"
+        " most of them."
+    )
+
+    # Between nodes.
+    PEER_WITH_ANOTHER_FOLDER = (
+        "A node came back with a data folder that is not the one it had before. Give it back its own, or see"
+        ' "Replacing a node".'
+    )
+    FORWARDED_TO_A_FOLLOWER = "Commands were forwarded to this node after it had stopped leading. They are sent again."
+    DROPPED_WHILE_DISK_BUSY = "A peer's message was dropped because this node's disk does not keep up."
+    DROPPED_WHILE_DISK_HUNG = (
+        'A peer\'s message was dropped while the disk hung. The peer sends it again. See "A disk that hangs".'
+    )
+
+    # Snapshots.
+    NO_SNAPSHOT_TO_SEND = "A node that is behind asked for a snapshot, and this node has none."
+    UNREADABLE_SNAPSHOT = (
+        "The disk does not give back this node's newest snapshot. Check the disk; a start would say more."
+    )
+    SNAPSHOT_PART_NOT_AWAITED = (
+        "A part of a snapshot came a second time or too late, or contradicts what is known of the snapshot."
+    )
+    CONTRADICTED_SNAPSHOT = "A snapshot that came was not what other nodes have. It was not used."
+
+    # Clients.
+    BAD_REQUEST = "A client's request was damaged, of another cluster or release. The connection was closed."
+    TOO_MANY_CLIENTS = (
+        "As many clients are connected as may be; the log says how many when the node starts. An idle one was"
+        " disconnected for the new one, or, if none was idle, the new one was refused."
+    )
+    IDLE_CLIENT_DISCONNECTED = "Nothing came from a client for 45 s, though it was asked. It was disconnected."
+    SLOW_CLIENT_DISCONNECTED = (
+        "More than 256 MiB of answers wait for clients. The one that has not read for the longest time was"
+        " disconnected."
+    )
+    TOO_MANY_PARTIAL_REQUESTS = (
+        "More than 256 MiB of unfinished requests have come. The connection that sent more of its own was closed."
+    )
+    CLIENT_SENT_AWAY_DISK_HANGS = (
+        "The connection of a client was closed at its request, since the disk hangs. The client asks the next node."
+    )
+    CLIENT_SENT_AWAY_FOLDER_LOST = (
+        "The connection of a client was closed at its request, since this node's folder was lost. The client asks the"
+        ' next node. See "A new cluster, and an empty folder".'
+    )
+
+
+class Labelled(NamedTuple):
+    """A reason that is counted by label as well.
+
+    :ivar label: of a message that may be forged, its kind.
+    """
+
+    reason: Count
+    label: str
+
+    @property
+    def metric_name(self) -> str:
+        """The name of the reason, a colon, and the label."""
+        return f"{self.reason.metric_name}:{self.label}"
+
+
+Counts: TypeAlias = Counter[Count | Labelled]
+"""How often each of these happened since the node started."""
