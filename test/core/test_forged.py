@@ -61,7 +61,7 @@ def forge(joined: Joined, to: NodeId, sender: NodeId, *messages: PeerMessage, in
     codec = Codec("test", sender, STORE_INCARNATION if incarnation is None else incarnation, MEMBERS)
     address = joined.cluster.members[sender].address
     for message in messages:
-        joined.nodes[to].datagramReceived(codec.encode(message), (address.host, address.port))
+        joined.nodes[to].datagram_received(codec.encode(message), (address.host, address.port))
 
 
 def dial(joined: Joined, to: NodeId) -> tuple[Any, StreamTransport]:
@@ -85,7 +85,7 @@ def speak(joined: Joined, to: NodeId, sender: NodeId, *messages: PeerMessage) ->
 
 
 def states(joined: Joined) -> list[list[bytes]]:
-    return [node.lines for node in joined.nodes.values()]
+    return [node.application.lines for node in joined.nodes.values()]
 
 
 def still_agree(joined: Joined) -> None:
