@@ -1,4 +1,4 @@
-"""Chosen values to the application: each command once, in slot order, the same on every node."""
+"""Applies chosen values: each command once, in slot order, the same on every node."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result
 from txpaxos.wire.commands import Run, decode_batch
 
 DECODED_MAX = 64
-"""So many values are kept taken apart: more than are open at a time."""
+"""Upper bound on the decoded values that are kept. It is higher than the number of slots that are open at a time."""
 
 
 class Applier:
-    """Takes values apart and applies what is in them.
+    """Decodes values and applies the commands in them.
 
-    An exception in ``apply`` is an outcome like any other: logged with slot and command, recorded in the session, and
-    the log goes on. An ``apply`` that depends on nothing but its arguments and the state raises on every node alike, so
-    the nodes stay equal; whatever it changed before it raised stays changed, on all of them. So it is with SystemExit,
-    too, and with RecursionError: ``apply`` is given the same depth of calls wherever it is called from.
+    An exception in ``apply`` is an outcome like any other: it is logged with slot and command and recorded in the
+    session, and the next command is applied. An ``apply`` that depends on nothing but its arguments and the state
+    raises on every node alike, so the nodes stay equal. What ``apply`` changed before it raised stays changed, on all
+    of them. The same holds for SystemExit, and for RecursionError: ``apply`` is given the same depth of calls wherever
+    it is called from.
 
-    MemoryError and KeyboardInterrupt say something of this process and nothing of the command. They are no outcome:
-    nobody knows what was changed by then, so this node stops, and applies the command again when it is started.
+    MemoryError and KeyboardInterrupt come from the state of this process, not from the command. They are no outcome,
+    since ``apply`` may have changed anything by then. So this node stops, and applies the command again when it is
+    started.
 
-    A value that holds no commands is applied as nothing, on every node alike; one of another release is not, since a
-    node of that release would apply it.
+    A value that holds no commands is applied as nothing, on every node alike. A value of another release is not: a node
+    of that release would apply it.
 
     :param apply: the application's ``apply(slot, command)``.
     :param sessions_max: how many sessions are remembered.
@@ -49,18 +51,19 @@ class Applier:
         self._depth = sys.getrecursionlimit()
         self._called_at = 0  # How many calls deep, the last time.
         self._lines = Sparing()
-        # What was taken apart when it was proposed, by the identity of the value: it is chosen soon.
+        # Decoded when the value was proposed, by the identity of the value: it is usually chosen soon after.
         self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
 
     def new_sessions(self) -> Sessions:
-        """A table of sessions without any."""
+        """An empty table of sessions."""
         return Sessions(self._sessions_max)
 
     def admits(self, value: bytes, chosen: bool) -> bool:
-        """Whether ``value``, which a peer proposes or says to be chosen, is one that this node could apply.
+        """Whether this node could apply ``value``, which a peer proposes or says to be chosen.
 
-        One of another release is not. Where such a one is chosen this node stays behind, and says why; it does not
-        stop, for then a peer that lies could stop it."""
+        A value of another release cannot be applied. When such a value is chosen, this node applies nothing from there
+        on, and logs why. It does not stop: otherwise a peer that lies could stop it.
+        """
         if value == NO_OP:
             return True
         try:
@@ -84,7 +87,8 @@ class Applier:
     def apply(self, chosen: Chosen) -> Iterator[tuple[Run, Sequence[Outcome]]]:
         """Apply the value of the next slot, run by run.
 
-        :returns: each run, with an outcome for each of its commands: of one applied before, the first.
+        :returns: each run, with an outcome for each of its commands. A command that was applied before has the outcome
+            that it had then.
         :raises ApplicationLost: if this process could not apply one of them.
         """
         if chosen.slot != self.applied_through + 1:
@@ -115,7 +119,7 @@ class Applier:
             return ()
 
     def install(self, slot: Slot, sessions: Sessions) -> None:
-        """Go on from a snapshot at ``slot``, in which the sessions were these."""
+        """Continue from a snapshot at ``slot`` that holds ``sessions``."""
         self.applied_through = slot
         self.sessions = sessions
 
@@ -140,7 +144,7 @@ class Applier:
 
 
 def _depth(guess: int) -> int:
-    """How many calls deep this is called. To look whether a guess is right is quicker than to count."""
+    """How many calls deep this function is called. To check ``guess`` is quicker than to count."""
     try:
         if sys._getframe(guess - 1).f_back is None:
             return guess

@@ -1,4 +1,4 @@
-"""The session of a node's own program: its commands, numbered, and what became of them."""
+"""The session of a node's own program: numbers its commands, makes runs of them, and hands their results back."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ class _Submitted(NamedTuple):
 
 
 class LocalSession:
-    """Makes runs out of what the program of this node submits.
+    """Makes runs of the commands that the program of this node submits.
 
-    :param take: has a run applied.
-    :param refusal: why more cannot be taken, as :meth:`txpaxos.node.submissions.Submissions.refusal`.
-    :param applied_through: how far this node has applied the log.
-    :ivar name: of the session; ``None`` before the first command.
+    All commands of one reactor iteration become one run, up to the limits of a run.
+
+    :param submit_run: has a run applied.
+    :param refusal: why no more commands can be taken; see :meth:`txpaxos.node.submissions.Submissions.refusal`.
+    :param applied_through: the last slot that this node has applied.
+    :ivar name: the session's name; ``None`` before the first command.
     """
 
     def __init__(
         self,
         rng: Random,
-        take: Callable[[Run], Deferred[Outcomes]],
+        submit_run: Callable[[Run], Deferred[Outcomes]],
         refusal: Callable[[int, int, int], PaxosError | None],
         applied_through: Callable[[], int],
     ) -> None:
         self._rng = rng
-        self._take = take
+        self._submit_run = submit_run
         self._refusal = refusal
         self._applied_through = applied_through
         self.name: bytes | None = None
@@ -48,12 +50,14 @@ class LocalSession:
         self._unanswered: dict[int, None] = {}
 
     def __len__(self) -> int:
-        """The commands that :meth:`flush` has not yet made a run of."""
+        """How many commands wait for :meth:`flush`."""
         return len(self._waiting)
 
     def submit(self, payload: bytes) -> Deferred[Any]:
-        """Have ``payload`` applied, once :meth:`flush` is called. Fires with the result, fails with the error that
-        stands for the outcome."""
+        """Have ``payload`` applied once :meth:`flush` is called.
+
+        :returns: fires with the result, or fails with the error that is the command's outcome.
+        """
         size = len(payload)
         refusal = self._refusal(len(self._waiting) + 1, self._waiting_bytes + size, size)
         if refusal is not None:
@@ -64,7 +68,7 @@ class LocalSession:
         return answer
 
     def flush(self) -> None:
-        """Have what was submitted applied, in runs."""
+        """Submit the commands that wait, in as few runs as possible."""
         waiting, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         part: list[_Submitted] = []
@@ -79,7 +83,7 @@ class LocalSession:
             self._submit(part)
 
     def close(self, error: Exception) -> None:
-        """Nobody makes a run any more of what waits for that."""
+        """The node stops: the commands that still wait for :meth:`flush` fail with ``error``."""
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.answer.errback(error)
@@ -91,7 +95,7 @@ class LocalSession:
         run = Run(self.name, self._next_sequence, acknowledged, tuple(one.payload for one in part))
         self._next_sequence += len(part)
         self._unanswered.update(dict.fromkeys(run.sequences))
-        self._take(run).addBoth(self._answer, run, part)
+        self._submit_run(run).addBoth(self._answer, run, part)
 
     def _answer(self, outcomes: Outcomes | Failure, run: Run, part: list[_Submitted]) -> None:
         for sequence in run.sequences:

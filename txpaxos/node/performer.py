@@ -1,8 +1,8 @@
-"""Performs Readys: save, then release, strictly in order. The one room in which "save before send" lives.
+"""Performs Readys: save, then release, strictly in order. "Save before send" lives in this module and nowhere else.
 
-All that arrives in one reactor turn is saved together (group commit). While a save is in flight, later Readys wait,
-also those that save nothing; when it finishes, it releases those it covered and no others. Only a Ready that rests on
-nothing, as it says itself, does not wait for a save. A failed save is final.
+All Readys of one reactor iteration are saved together (group commit). While a save is in flight, later Readys wait,
+even those that save nothing. When the save finishes, the Readys that it covered are released, and no others. Only a
+Ready that needs no earlier save, as the Ready itself says, is released at once. A failed save is final.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from txpaxos.core.ready import Ready, Record
 from txpaxos.storage.store import Store
 
 ROUNDS_MAX = 64
-"""So often a turn saves and releases before it is the reactor's: what is released may bring up more, without end."""
+"""Upper bound on save-and-release rounds per reactor iteration. Releasing a Ready can produce another one; without a
+bound the performer could starve the reactor."""
 
 
 class Performer:
-    """A queue of Readys between the core and the world.
+    """A queue of Readys between the core and the disk, the network and the application.
 
-    :param refill: called when a turn begins, also while a save is in flight, and whenever more is to be done; may
-        :meth:`add` more.
-    :param release: called with each Ready once it, and all before it, are saved; with one that may overtake them at
-        once.
-    :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after it.
-    :ivar saving_since: when, in its reactor's seconds, the save in flight was begun; ``None`` if there is none.
+    A *turn* is what the performer does in one reactor iteration: rounds of saving and releasing.
+
+    :param refill: called at the start of each round, also while a save is in flight; may :meth:`add` Readys.
+    :param release: called with each Ready once that Ready, and all before it, are saved. A Ready that may overtake the
+        others is released at once.
+    :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after that.
+    :ivar saving_since: when, in seconds of the clock, the save in flight began; ``None`` if no save is in flight.
     """
 
     def __init__(
@@ -51,17 +53,17 @@ class Performer:
         self._releasing: deque[Ready] = deque()
         self._scheduled = False
         self._turning = False
-        self._put_off = False
+        self._deferred = False
         self._stopped = False
         self.saving_since: float | None = None
 
     @property
     def waiting(self) -> int:
-        """Readys that wait for a save."""
+        """How many Readys wait for a save."""
         return len(self._queue) + len(self._saving or ())
 
     def add(self, ready: Ready) -> None:
-        """Perform ``ready`` when its turn has come: at once, if it may overtake those that wait."""
+        """Perform ``ready`` after those that wait; at once if it may overtake them."""
         if ready.may_bypass(chain(self._releasing, self._saving or (), self._queue)):
             if ready.save:
                 raise BrokenInvariant("what saves something rests on that", ready)
@@ -72,7 +74,7 @@ class Performer:
         self.schedule()
 
     def schedule(self) -> None:
-        """Have a turn at the end of this reactor turn, if none is due already."""
+        """Have a turn at the end of this reactor iteration, unless one is scheduled already."""
         if self._turning or self._stopped:
             return
         if not self._scheduled:
@@ -80,7 +82,7 @@ class Performer:
             self._clock.call_soon(self._start_turn)
 
     def stop(self) -> None:
-        """Perform nothing more."""
+        """Stop for good: no Ready is saved or released any more."""
         self._stopped = True
 
     def _start_turn(self) -> None:
@@ -89,7 +91,7 @@ class Performer:
             self._turn()
 
     def _turn(self, saved: list[Ready] | None = None) -> None:
-        """Save and release until nothing is left to do, or a save takes its time.
+        """Save and release until no Ready is left, or a save does not finish at once.
 
         :param saved: Readys whose save has just finished.
         """
@@ -111,19 +113,20 @@ class Performer:
         self.schedule()
 
     def _perform(self) -> bool:
-        """Release what stands before the first Ready that saves; if there is no such, save all there is.
+        """Release the Readys before the first one that saves. If the first one saves, save all of them instead.
 
-        :returns: False if that is put off: what nobody is in a hurry for lets the reactor look at its sockets first.
+        :returns: False if the save is deferred by one reactor iteration, because every save in the queue may be: the
+            reactor reads its sockets first.
         """
         count = next((index for index, ready in enumerate(self._queue) if ready.save), len(self._queue))
         if count:
             batch, self._queue = self._queue[:count], self._queue[count:]
             self._release_all(batch)
             return True
-        if not self._put_off and all(ready.may_defer for ready in self._queue if ready.save):
-            self._put_off = True
+        if not self._deferred and all(ready.may_defer for ready in self._queue if ready.save):
+            self._deferred = True
             return False
-        self._put_off = False
+        self._deferred = False
         batch, self._queue = self._queue, []
         records: list[Record] = [record for ready in batch for record in ready.save]
         self._saving = batch
@@ -132,10 +135,10 @@ class Performer:
         return True
 
     def _saved(self, _: None) -> None:
-        """The save in flight has finished: release what it covers."""
+        """The save in flight has finished: release the Readys that it covers."""
         batch, self._saving, self.saving_since = self._saving, None, None
         assert batch is not None
-        if self._turning:  # It finished on the spot; the turn that began it goes on.
+        if self._turning:  # The save finished on the spot; the turn that began it continues.
             self._release_all(batch)
         else:
             self._turn(batch)

@@ -22,12 +22,16 @@ from txpaxos.reading import Consistency, Reading
 
 WAITING_MAX = 2**16
 WAITING_BYTES_MAX = 2**27
-"""Queries that may wait at one node, and their bytes."""
+"""How many queries may wait at one node, and how many bytes they may have."""
 
 
 @attrs.define(eq=False)
 class _Query:
-    """A query that waits; ``asked`` is the hook's own Deferred, once it was called."""
+    """A query that waits.
+
+    :ivar hook: answers the query.
+    :ivar asked: what the hook returned, as a Deferred; ``None`` before the hook was called.
+    """
 
     query: bytes
     hook: Callable[[bytes], object]
@@ -39,7 +43,7 @@ class Reads:
     """The queries that wait at one node.
 
     :param query: the application's hook.
-    :param request_read_index: called to ask for one; the question's number.
+    :param request_read_index: called to request a read index; returns the number of the request.
     """
 
     log = Logger()
@@ -52,11 +56,12 @@ class Reads:
         self._request_read_index = request_read_index
         self._number: int | None = None
         self._started = False
-        # Whom the question that is out stands for, who came after it, and who waits for the log to be applied.
+        # The queries that wait for the request under way, those that came after it, and those whose read index is known
+        # and that wait for the log to be applied so far.
         self._asked: dict[_Query, None] = {}
         self._next: dict[_Query, None] = {}
         self._pointed: list[tuple[int, dict[_Query, None]]] = []
-        # Those whose hook takes its time.
+        # The queries whose hook was called and has not answered yet.
         self._open: dict[_Query, None] = {}
         self._waiting_bytes = 0
         self._lines = Sparing()
@@ -84,20 +89,20 @@ class Reads:
         return one.answer
 
     def start(self) -> None:
-        """This node has its state: answer what was asked before that."""
+        """The node has loaded its state: answer the queries that came before."""
         self._started = True
         self.applied()
         self._ask()
 
     def catch_up(self) -> Deferred[Reading]:
-        """Fires when this node has applied all that was acknowledged before now. Asks nothing of the application."""
+        """Fires when this node has applied all that was acknowledged before now. The application is not asked."""
         one = _Query(b"", lambda _: None, Deferred(lambda _: self._forget(one)))
         self._next[one] = None
         self._ask()
         return one.answer
 
     def read_from(self, number: int, slot: int) -> None:
-        """The question ``number`` is answered: whoever has applied ``slot`` may read."""
+        """Request ``number`` is answered: its queries may be answered once ``slot`` is applied."""
         assert number == self._number, (number, self._number)
         self._number = None
         queries, self._asked = self._asked, {}
@@ -109,16 +114,16 @@ class Reads:
         """More of the log may have been applied."""
         while self._started and self._pointed and self._pointed[0][0] <= self._applier.applied_through:
             queries = self._pointed[0][1]
-            while queries:  # One by one: whoever hears an answer may cancel another, or close.
+            while queries:  # One by one: a caller that is told may cancel another query, or stop the node.
                 one = next(iter(queries))
                 del queries[one]
                 self._answer(one)
             del self._pointed[0]
 
     def close(self, error: PaxosError) -> None:
-        """Nobody gets an answer from here any more."""
+        """The node stops: every query without an answer fails with ``error``."""
         for queries in self._waiting():
-            while queries:  # One by one: whoever hears of it may cancel another.
+            while queries:  # One by one: a caller that is told may cancel another query.
                 one, _ = queries.popitem()
                 self._waiting_bytes -= len(one.query)
                 self._cancel(one)
@@ -133,15 +138,15 @@ class Reads:
             self._number = self._request_read_index()
 
     def _forget(self, one: _Query) -> None:
-        """Whoever asked has cancelled."""
+        """The caller of this query has cancelled."""
         for queries in self._waiting():
             queries.pop(one, None)
         self._waiting_bytes -= len(one.query)
         self._cancel(one)
 
     def _cancel(self, one: _Query) -> None:
-        """Tell the hook, if it takes its time, that its answer is not wanted any more. What it does then is the
-        application's own, and may raise; what waits here is given up all the same."""
+        """Cancel the Deferred of a hook that has not answered yet. The application's canceller may raise; the query is
+        given up all the same."""
         if one.asked is None:
             return
         try:
@@ -160,7 +165,7 @@ class Reads:
         one.asked.addCallbacks(lambda result: Reading(result, slot), _failed).addBoth(self._answered, one)
 
     def _answered(self, result: Any, one: _Query) -> None:
-        """The hook has answered. Perhaps nobody wants to know any more."""
+        """The hook has answered: tell the caller, unless the query was cancelled meanwhile."""
         if one in self._open:
             del self._open[one]
             self._waiting_bytes -= len(one.query)
@@ -168,8 +173,11 @@ class Reads:
 
 
 def _failed(failure: Failure) -> Any:
-    """The error for the caller. An error of this package that the hook raises says something of another node or
-    cluster, which the hook has asked; of this node, the caller would misunderstand it."""
+    """The error for the caller.
+
+    An error of this package that the hook raises is about another node or cluster, which the hook has asked. Passed on
+    as it is, the caller would take it for an error of this node.
+    """
     error = failure.value
     assert error is not None
     if type(error) is QueryFailed:

@@ -1,11 +1,13 @@
-"""Exactly once: what each session has had applied, and with what result.
+"""Exactly once: which commands of each session were applied, and with what result.
 
-A command carries its session and a sequence within it. A command sent again, through whichever node and leader, has the
-same two, and gets the first result instead of a second application. The table is part of the replicated state: it
-changes only with the log, the same on every node (Ongaro's thesis, 2014, section 6.3), and goes into every snapshot.
+A command carries its session and a sequence within the session. A command that is sent again, through any node and
+leader, has the same two, and gets its first result instead of a second application. The table is part of the replicated
+state: it changes only with the log, the same on every node (Ongaro's thesis, 2014, section 6.3), and goes into every
+snapshot.
 
-It is bounded, so it forgets; but it knows how far it has forgotten. A session's name says when it was made. One that is
-not in the table and was made before the :attr:`~Sessions.horizon` may have been there once: its command is not applied.
+The table is bounded, so it forgets sessions, and it remembers how far it has forgotten. A session's name says when the
+session was made. A session that is not in the table and was made before the :attr:`~Sessions.horizon` may have been in
+the table once, so its commands are not applied.
 """
 
 from __future__ import annotations
@@ -23,24 +25,25 @@ from txpaxos.fields import LEAVES, without_sets
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_born
 
 SESSIONS_MAX = 65536
-"""Sessions remembered. Of more, the one used longest ago, in log order, is forgotten."""
+"""How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
 
 OUTCOMES_MAX = 8192
-"""Outcomes kept of one session. Of more, the eighth with the lowest sequences counts as acknowledged."""
+"""How many outcomes of one session are kept. Beyond that, the eighth with the lowest sequences counts as
+acknowledged."""
 
 KEPT_BYTES_MAX = 256 * 2**20
-"""Bytes of results kept of all sessions. Of more, those are forgotten of the session that has most, and among sessions
-that have about as many, within a factor of two, of the one used longest ago. So nobody who has many results costs one
-who has few theirs."""
+"""How many bytes of results are kept, of all sessions together. Beyond that, the results of the session that has most
+are forgotten; among sessions that have about as many, within a factor of two, those of the session used longest ago. So
+a session with many results does not cost a session with few results its own."""
 
 RESULT_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
-"""What a command brought in, its result may bring out, and something around it."""
+"""The longest result: one that returns the longest command, with some bytes around it."""
 
 ERROR_CHARACTERS_MAX = 4096
-"""So much of what an exception says is told to the caller of its command."""
+"""How much of the text of an exception is told to the caller of its command."""
 
 TEXTS_MAX = 1024
-"""Texts of exceptions remembered. They are no part of the state: see :class:`Failed`."""
+"""How many texts of exceptions are remembered. They are no part of the replicated state: see :class:`Failed`."""
 
 CHUNK_BYTES = 2**16
 _DIGITS_MAX = 64
@@ -49,11 +52,13 @@ DUMP_VERSION = 1
 
 @attrs.frozen
 class Failed:
-    """A command that gave no result, and what its caller is told: an error of this class, with these words.
+    """The outcome of a command that gave no result: its caller gets an error of this class, with these words.
 
-    What an exception says is no part of the replicated state, since it need not be the same on every node: it may hold
-    the address of an object, the order of a set, or the words of one release of Python. So ``reason`` is what every
-    node knows alike (of an exception, the name of its class), and ``text`` what this one can say beyond that.
+    The text of an exception is no part of the replicated state, since it need not be the same on every node: it may
+    hold the address of an object, the order of a set, or the words of one release of Python.
+
+    :ivar reason: the same on every node; for an exception, the name of its class.
+    :ivar text: what this node can say beyond that; empty if it does not know more.
     """
 
     error: type[CommandFailed | SessionExpired | OutcomeUnknown]
@@ -67,8 +72,8 @@ class Failed:
 
 
 Outcome: TypeAlias = bytes | Failed
-"""What became of a command: what ``apply`` returned, as MessagePack, or why there is no such thing. As long as it is
-remembered it never changes, and it is the same on every node."""
+"""What became of a command: what ``apply`` returned, as MessagePack, or why there is no result. An outcome is the same
+on every node, and never changes while it is remembered."""
 
 Outcomes: TypeAlias = Sequence[Outcome]
 """The outcomes of a run: one for each of its commands, in their order."""
@@ -80,7 +85,7 @@ def not_kept(value: object, why: str) -> Failed:
     if isinstance(value, (Awaitable, Deferred)):
         why = f"apply returned a {type(value).__name__}; it must return the result itself, as a plain function does"
         if isinstance(value, Coroutine):
-            value.close()  # Nobody will ever wait for it.
+            value.close()  # It will never be awaited.
     return Failed(CommandFailed, reason, f"{reason}: {why}")
 
 
@@ -91,7 +96,7 @@ def raised(kind: str, text: str) -> Failed:
 
 
 def _sendable(words: str) -> str:
-    """``words``, cut and escaped. Not every text can be written as UTF-8, and this one goes to clients and disks."""
+    """``words``, cut and escaped. Not every str can be encoded as UTF-8, and this text goes to clients and disks."""
     return words[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode()
 
 
@@ -111,7 +116,7 @@ def value_of(outcome: Outcome) -> Any:
 
 
 class _Piece(NamedTuple):
-    """A session in a dump. One with many results goes in several pieces, each with some of them."""
+    """A session in a dump. A session with many results goes in several pieces, each with some of the results."""
 
     session: Session
     acknowledged: Count
@@ -120,7 +125,7 @@ class _Piece(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """A part of a dump that stands by itself."""
+    """A part of a dump that can be decoded without the others."""
 
     version: int
     horizon: Count
@@ -128,8 +133,8 @@ class _Chunk(NamedTuple):
 
 
 _Kept: TypeAlias = bytes | str | None
-"""An outcome in the table: the result, or the reason of an error, or ``None`` if it was too much to keep. No object of
-a class: the garbage collector has to look at each of those, now and then at all of them in one go."""
+"""An outcome in the table: the result, or the reason of an error, or ``None`` if the result was too much to keep. It is
+no instance of a class of ours: the garbage collector would look at every one of those, sometimes at all in one go."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Chunk).decode
@@ -138,10 +143,11 @@ _decode_any = msgspec.msgpack.Decoder().decode
 
 @attrs.define
 class _Session:
-    """Outcomes by sequence, of those the caller has not acknowledged yet.
+    """The outcomes, by sequence, that the caller has not acknowledged yet.
 
-    :ivar generation: of the table when it was last changed: an older one may be under way into a dump.
-    :ivar highest: no sequence in it is above this one.
+    :ivar generation: the table's generation when this session was last changed. A dump may hold a session of an older
+        generation, so such a session is copied before it is changed.
+    :ivar highest: no sequence of the session is above this one.
     """
 
     generation: int
@@ -152,7 +158,7 @@ class _Session:
     outcomes: dict[int, _Kept] = attrs.field(factory=dict)
 
     def outcome(self, sequence: int) -> Outcome | None:
-        """What the command with this sequence gave, ``None`` if it was not applied."""
+        """The outcome of the command with this sequence; ``None`` if the command was not applied."""
         kept = self.outcomes.get(sequence)
         if isinstance(kept, bytes):
             return kept
@@ -172,13 +178,13 @@ class Sessions:
     def __init__(self, sessions_max: int = SESSIONS_MAX, kept_bytes_max: int = KEPT_BYTES_MAX) -> None:
         self.horizon: Slot = 0
         self._sessions: dict[bytes, _Session] = {}  # In the order of their last use.
-        # Those of them that have results to forget, by the number of binary digits of their bytes.
+        # The sessions that have results to forget, by the number of binary digits of their bytes.
         self._keeping: list[dict[bytes, None]] = [{} for _ in range(_DIGITS_MAX + 1)]
         self._kept_bytes = 0
         self._generation = 0
         self._sessions_max = sessions_max
         self._kept_bytes_max = kept_bytes_max
-        # What the newest commands that failed said here, by session and sequence. It is in no dump.
+        # The texts of the newest commands that failed on this node, by session and sequence. No dump has them.
         self._texts: dict[tuple[bytes, int], str] = {}
 
     def __len__(self) -> int:
@@ -191,14 +197,14 @@ class Sessions:
     # questions
 
     def is_expired(self, session: bytes) -> bool:
-        """Whether ``session`` may have been forgotten. Once so, always so."""
+        """Whether ``session`` may have been forgotten. A session that has expired stays so."""
         return session not in self._sessions and session_born(session) < self.horizon
 
     def outcomes(self, run: Run) -> list[Outcome | None]:
-        """What each command of ``run`` gave when it was applied, and ``None`` for each that was not."""
+        """The outcome of each command of ``run``; ``None`` for each command that was not applied."""
         session = self._sessions.get(run.session)
         sequences = run.sequences
-        # As a rule all are new, and need not be looked at one by one.
+        # Usually all commands are new, and need not be looked at one by one.
         if session is None or (run.sequence > session.acknowledged and session.outcomes.keys().isdisjoint(sequences)):
             return [None] * len(sequences)
         known = [session.outcome(sequence) for sequence in sequences]
@@ -207,7 +213,7 @@ class Sessions:
         )
 
     def _with_text(self, session: bytes, sequence: int, outcome: Outcome | None) -> Outcome | None:
-        """``outcome``, with what was said when it came about, if it failed here and that is still remembered."""
+        """``outcome``, with the text of its exception if the command failed and the text is still remembered."""
         if not isinstance(outcome, Failed) or outcome.error is not CommandFailed:
             return outcome
         return attrs.evolve(outcome, text=self._texts.get((session, sequence), ""))
@@ -215,11 +221,11 @@ class Sessions:
     # changes, by the log alone
 
     def apply_once(self, slot: Slot, run: Run, apply: Callable[[Slot, bytes], Outcome]) -> Sequence[Outcome]:
-        """``run`` is in the log at ``slot``: apply those of its commands that were not applied before, unless their
-        session is forgotten, and remember what each gave.
+        """``run`` is in the log at ``slot``: apply its commands that were not applied before, unless their session is
+        forgotten, and remember their outcomes.
 
-        A session that says it was made when this slot was applied already tells lies: once forgotten, it would never
-        count as expired.
+        A session cannot have been made at ``slot`` or later. One whose name says so is refused: once forgotten, it
+        would never count as expired.
         """
         session = self._sessions.get(run.session)
         if session is None:
@@ -233,11 +239,11 @@ class Sessions:
         if None not in known:
             return [outcome for outcome in known if outcome is not None]
         sequences = run.sequences
-        heeded = _heeded(session, min(run.acknowledged, run.sequence - 1))
+        believed = _believed(session, min(run.acknowledged, run.sequence - 1))
         session = self._use(run.session)
         session.last_used = slot
-        # Before anything is added: as a rule all that is there may go, and need not be looked through.
-        self._acknowledge(run.session, session, heeded)
+        # Before anything is added: usually all outcomes may go, and need not be looked through.
+        self._acknowledge(run.session, session, believed)
         outcomes = [
             apply(slot, payload) if one is None else one for payload, one in zip(run.payloads, known, strict=True)
         ]
@@ -260,7 +266,7 @@ class Sessions:
         return outcomes
 
     def _remember_texts(self, run: Run, outcomes: Iterable[Outcome]) -> None:
-        """Remember what the commands of ``run`` that failed said, so that their caller is told when it asks again."""
+        """Remember the texts of the commands of ``run`` that failed, for a caller that asks again."""
         for sequence, outcome in zip(run.sequences, outcomes, strict=True):
             if isinstance(outcome, Failed) and outcome.text:
                 self._texts[run.session, sequence] = outcome.text
@@ -268,19 +274,19 @@ class Sessions:
             del self._texts[next(iter(self._texts))]
 
     def _use(self, name: bytes) -> _Session:
-        """The session, used last from now on, to be changed."""
+        """The session ``name``, which may be changed, and is the one used last from now on."""
         session = self._sessions.pop(name, None) or _Session(self._generation)
         self._sessions[name] = session = self._own(session)
         return session
 
     def _own(self, session: _Session) -> _Session:
-        """``session``, or a copy if a dump may hold it."""
+        """``session``, or a copy of it if a dump may hold it."""
         if session.generation == self._generation:
             return session
         return attrs.evolve(session, generation=self._generation, outcomes=dict(session.outcomes))
 
     def _keep(self, name: bytes, session: _Session, size_bytes: int) -> None:
-        """So many more bytes of results are kept for ``session``, the last now of those that have about as many."""
+        """Count ``size_bytes`` more of results for ``session``, now the last of those that have about as many."""
         if session.kept_bytes:
             del self._keeping[session.kept_bytes.bit_length()][name]
         session.kept_bytes += size_bytes
@@ -289,7 +295,7 @@ class Sessions:
             self._keeping[session.kept_bytes.bit_length()][name] = None
 
     def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
-        """The caller has every answer up to ``sequence``."""
+        """The caller has every outcome up to ``sequence``: forget them."""
         first, outcomes = session.acknowledged + 1, session.outcomes
         if sequence < first:
             return
@@ -305,7 +311,7 @@ class Sessions:
         self._keep(name, session, -sum(len(kept) for kept in gone if kept is not None))
 
     def _forget_results(self, name: bytes) -> None:
-        """Keep no more of a session's outcomes than that there were some."""
+        """Forget the results of a session, and remember only that its commands were applied."""
         session = self._sessions[name] = self._own(self._sessions[name])
         session.outcomes = dict.fromkeys(session.outcomes)
         self._keep(name, session, -session.kept_bytes)
@@ -320,17 +326,17 @@ class Sessions:
     # into a snapshot, and out of it
 
     def dump(self) -> Iterator[bytes]:
-        """The whole table as it is now, in chunks of about 64 KiB, a single longer result in a longer one.
+        """The whole table as it is now, in chunks of about 64 KiB. A single longer result has a longer chunk.
 
-        The table may change while the chunks are taken: a session that is in a dump is copied before it changes.
+        The table may change while the chunks are taken: a session that is in a dump is copied before it is changed.
         """
         self._generation += 1
         return _chunks(self.horizon, list(self._sessions), list(self._sessions.values()))
 
     def load(self, chunks: Iterable[bytes]) -> None:
-        """Become the table that was dumped, as :meth:`add` does.
+        """Become the table that was dumped.
 
-        :raises CodecError: if that is no dump; the table then is as it was before.
+        :raises CodecError: if ``chunks`` are no dump. The table stays as it was.
         """
         table = Sessions(self._sessions_max, self._kept_bytes_max)
         for chunk in chunks:
@@ -339,9 +345,9 @@ class Sessions:
         self.__dict__.update(table.__dict__)
 
     def add(self, chunk: bytes) -> None:
-        """Add the next chunk of a dump to a table that was empty before the first: for loading it piece by piece.
+        """Add the next chunk of a dump. The table must have been empty before the first chunk.
 
-        :raises CodecError: if it is none. The table is good for nothing then.
+        :raises CodecError: if ``chunk`` is none. The table must not be used after that.
         """
         try:
             version, self.horizon, pieces = _decode(chunk)
@@ -390,30 +396,31 @@ def decode_result(result: bytes) -> Any:
 
 
 def expired(run: Run) -> list[Outcome]:
-    """What becomes of the commands of a forgotten session."""
+    """The outcomes of the commands of ``run``, whose session is forgotten."""
     born = session_born(run.session)
     words = f"session made at slot {born} is no longer known; commands from {run.sequence} on were not applied now"
     return [Failed(SessionExpired, words)] * len(run.payloads)
 
 
-def _heeded(session: _Session | None, sequence: int) -> int:
-    """How much of an acknowledgement up to ``sequence`` is taken to be true.
+def _believed(session: _Session | None, sequence: int) -> int:
+    """How far an acknowledgement up to ``sequence`` is believed.
 
-    It may stand for commands that never came: their caller gave them up. But one that reaches over very many of these
-    comes from somebody else who has found out the session's name, and would have all that its owner sends from now on
-    count as applied before. Of a new session everything is taken."""
+    An acknowledgement may cover commands that never came: their caller gave them up. But one that covers very many of
+    those does not come from the session's owner. Believed, it would make all that the owner sends from now on count as
+    applied before. The first acknowledgement of a new session is always believed.
+    """
     if session is None or sequence - session.acknowledged - len(session.outcomes) <= OUTCOMES_MAX:
         return sequence
     return session.acknowledged
 
 
 def _size_bytes(kept: _Kept) -> int:
-    """What an outcome takes, roughly."""
+    """Roughly how many bytes an outcome takes."""
     return 0 if kept is None else len(kept)
 
 
 def _chunks(horizon: Slot, names: list[bytes], sessions: list[_Session]) -> Iterator[bytes]:
-    """The chunks of a dump. There is one at least: it tells the horizon."""
+    """The chunks of a dump: at least one, which says the horizon."""
     pieces: list[_Piece] = []
     size = 0
     for name, session in zip(names, sessions, strict=True):
