@@ -10,8 +10,9 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from test.helpers.fake_nodes import NODES, Street, other_than
 from test.helpers.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
 from txpaxos import errors
-from txpaxos.client.client import REQUESTS_MAX, Client
+from txpaxos.client import Client
 from txpaxos.client.connection import CONNECT_SECONDS
+from txpaxos.client.pending import REQUESTS_MAX
 from txpaxos.client.route import RETRY_SECONDS_MAX
 from txpaxos.errors import (
     CommandFailed,

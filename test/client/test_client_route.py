@@ -11,14 +11,8 @@ from twisted.internet.defer import Deferred
 from test.helpers.fake_nodes import Street, Town
 from test.helpers.fakes import cluster_of, framed
 from txpaxos.client import Client
-from txpaxos.client.route import (
-    LEAVE_TICKS,
-    LIVENESS_SECONDS,
-    PATIENCE_MAX,
-    PATIENT_TICKS,
-    PROBE_KEPT_TICKS,
-    TICKS,
-)
+from txpaxos.client.route import PROBE_KEPT_TICKS
+from txpaxos.client.suspicion import BACKOFF_MAX, BACKOFF_TICKS, LEAVE_TICKS, LIVENESS_SECONDS, TICKS
 from txpaxos.errors import NoQuorum, NotChosen
 from txpaxos.wire.client_messages import Ask, ClientCodec, Ping, Read, Submit, Welcome
 from txpaxos.wire.codec import Codec
@@ -178,7 +172,7 @@ def test_a_leader_that_the_others_do_not_hear(kind: str) -> None:
     if town.calls[-1] != "a":
         town = settled(["a", "b"], seed=2)
     assert town.calls[-1] == "a"
-    town.client._route._patience = PATIENCE_MAX
+    town.client._dispatcher._route._suspicion.backoff = BACKOFF_MAX
     town.isolated.add("a")
     town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
     town.reactor.callLater(ELECTED_SECONDS, town.step_down, "a", "b")
@@ -262,9 +256,9 @@ def test_nodes_whose_every_word_is_late() -> None:
     assert len(town.calls) <= 3 + 10
 
 
-def test_patience_grows_and_is_forgotten() -> None:
+def test_the_backoff_grows_and_is_forgotten() -> None:
     town = settled(["b", "c"])
-    route = town.client._route
+    route = town.client._dispatcher._route
     gaps = []
     for _ in range(6):
         current = route.current
@@ -274,14 +268,14 @@ def test_patience_grows_and_is_forgotten() -> None:
         town.frozen = set()
         town.gap(town.client.submit(b"x"))
     assert gaps[1] < gaps[2] < gaps[3]
-    assert gaps[-1] > LEAVE_TICKS * TICK_SECONDS * PATIENCE_MAX
+    assert gaps[-1] > LEAVE_TICKS * TICK_SECONDS * BACKOFF_MAX
     assert gaps[0] < GAP_SECONDS
     town.heard.clear()
-    end = town.now + 5 * (PATIENT_TICKS + 10) * TICK_SECONDS
+    end = town.now + 5 * (BACKOFF_TICKS + 10) * TICK_SECONDS
     while town.now < end:
         town.client.submit(b"x")
         town.spend(0.05)
-    assert route._patience == 1
+    assert route._suspicion.backoff == 1
     current = route.current
     assert current is not None
     town.frozen = {current.node}
@@ -294,7 +288,7 @@ def test_a_node_that_was_left_is_asked_last(seed: int) -> None:
     town = settled(["a", "b", "c", "d"], seed, cluster=cluster_of("abcd"))
     first = town.calls[-1]
     left = next(node for node in "abcd" if node != first)
-    town.client._route._unreachable = left
+    town.client._dispatcher._route._unreachable = left
     town.isolated.add(first)
     before = len(town.calls)
     town.gap(town.client.ask("king", b"Arthur"))
@@ -309,7 +303,7 @@ def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
     town.spend(0.5)
     town.frozen = set()
     town.gap(waiting)
-    current = town.client._route.current
+    current = town.client._dispatcher._route.current
     assert current is not None
     assert current.round_trip_ticks > 2
     town.answer_seconds = 0.3
@@ -320,7 +314,7 @@ def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
 
 def test_a_node_that_is_far_away_stays_so() -> None:
     """Many a Ping is on its way at a time; each Pong belongs to the oldest."""
-    connection = settled().client._route.current
+    connection = settled().client._dispatcher._route.current
     assert connection is not None
     connection.round_trip_ticks = 20
     for age in range(60):

@@ -8,7 +8,7 @@ import pytest
 
 from test.helpers.fake_nodes import Line, Street, other_than
 from test.helpers.fakes import error_of, outcome_of
-from txpaxos.client.client import REQUESTS_MAX
+from txpaxos.client.pending import REQUESTS_MAX
 from txpaxos.errors import CommandFailed, NotChosen, OutcomeUnknown, Overloaded, SessionExpired
 from txpaxos.wire.client_messages import Read, Refused, StatusRequest, Submit
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run

@@ -10,11 +10,8 @@ from twisted.python.failure import Failure
 
 from test.helpers.fake_nodes import Line, Street, other_than
 from test.helpers.fakes import error_of, outcome_of
-from txpaxos.client.client import (
-    REQUESTS_MAX,
-    WAITING_BYTES_MAX,
-    WELCOME_SECONDS_MAX,
-)
+from txpaxos.client.dispatcher import WELCOME_SECONDS_MAX
+from txpaxos.client.pending import PENDING_BYTES_MAX, REQUESTS_MAX
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded, QueryFailed, SessionExpired, ValueTooLarge
 from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import Ask, Read, ReadAnswer, Refused, StatusAnswer, Submit
@@ -239,7 +236,7 @@ def test_what_is_no_query(street: Street) -> None:
 
 
 def test_bytes_that_wait_are_limited(street: Street) -> None:
-    count = WAITING_BYTES_MAX // COMMAND_BYTES_MAX
+    count = PENDING_BYTES_MAX // COMMAND_BYTES_MAX
     payload = bytes(COMMAND_BYTES_MAX)
     for _ in range(count):
         street.client.submit(payload)

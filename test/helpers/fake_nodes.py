@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from test.helpers.fakes import THREE, Reactor, StreamTransport, framed, outcome_of
 from txpaxos.client import Client
-from txpaxos.client.route import LIVENESS_SECONDS
+from txpaxos.client.suspicion import LIVENESS_SECONDS
 from txpaxos.cluster import Cluster
 from txpaxos.wire.client_messages import (
     Answer,

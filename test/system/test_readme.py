@@ -342,7 +342,7 @@ def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
             "The commands that wait at one node have at most 128 MiB",
         ),
         ("txpaxos.node.reads:WAITING_BYTES_MAX", "limits", "The queries that wait at one node have at most 128 MiB"),
-        ("txpaxos.client.client:WAITING_BYTES_MAX", "limits", "requests that wait in one client have at most 128 MiB"),
+        ("txpaxos.client.pending:PENDING_BYTES_MAX", "limits", "requests that wait in one client have at most 128 MiB"),
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "hooks", "up to 16 MiB"),
         ("txpaxos.wire.commands:COMMAND_BYTES_MAX", "limits", "may have up to 16 MiB"),
         ("txpaxos.node.sessions:KEPT_BYTES_MAX", "limits", "are kept up to 256 MiB"),

@@ -1,4 +1,8 @@
-"""A client's connection to a node, from the attempt to make one to its end."""
+"""A client's connection to one node, from the attempt to make it to its end.
+
+The route (:mod:`.route`) makes connections and is told what happens on them; the dispatcher sends requests on them.
+Twisted calls a connection when bytes come and when it ends.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +22,45 @@ from txpaxos.wire.client_messages import AreYouThere, ClientCodec, FromClient, F
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 
 CONNECT_SECONDS = 1.0
+"""How long an attempt to connect may take."""
 
 
 class Owner(Protocol):
-    """What a connection tells of itself to."""
+    """What a connection calls: the route."""
 
     def opened(self, connection: ClientConnection) -> None:
-        """A node took it."""
+        """The node has accepted the connection."""
 
     def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
-        """A message came."""
+        """The node has sent ``message``, which is none that the connection answers itself.
+
+        :raises CodecError: if no node sends such a message. The connection is closed then.
+        """
 
     def lost(self, connection: ClientConnection, reason: str) -> None:
-        """It broke, or could not be made."""
+        """The connection has ended, or could not be made. It calls nothing any more.
+
+        :param reason: why, in a few words that have the node as their subject: ``refuses connections``.
+        """
 
 
 class ClientConnection(TwistedProtocol):
-    """One connection to one node.
+    """One connection to one node, and what the route counts of it.
 
-    :ivar node: the node that should be there.
-    :ivar is_open: whether the node took it, and it has not ended.
-    :ivar heard: whether anything came since the client last looked.
-    :ivar welcome: the newest one that came, at :attr:`welcomed_at`; ``None`` before the first.
-    :ivar silent: for how many ticks nothing has come, as the client counts them.
-    :ivar age: how many ticks ago the attempt began.
-    :ivar round_trip_ticks: what the way to the node and back takes: as long as the first welcome, or less if a Pong
-        came sooner.
-    :ivar deposed: whether its node has said that it leads, and then that it does not, and has answered nothing since.
+    The route counts time in ticks, and writes :attr:`heard`, :attr:`silent`, :attr:`age`, :attr:`round_trip_ticks`,
+    :attr:`deposed`, :attr:`welcome` and :attr:`welcomed_at`.
+
+    :ivar node: the id of the node that should be there.
+    :ivar address: the address of its client port.
+    :ivar is_open: whether the node has accepted the connection, and it has not ended.
+    :ivar heard: whether anything came since the last tick.
+    :ivar silent: for how many ticks nothing has come.
+    :ivar age: how many ticks ago the attempt to connect began.
+    :ivar round_trip_ticks: how many ticks a message to the node and its answer take: as many as the first Welcome did,
+        or fewer if a Pong came sooner.
+    :ivar welcome: the last Welcome; ``None`` before the first.
+    :ivar welcomed_at: when it came, in seconds of the monotonic clock.
+    :ivar deposed: whether the node has said that it leads and then that it does not, and has answered nothing since.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
@@ -54,72 +70,34 @@ class ClientConnection(TwistedProtocol):
         self.address = address
         self.is_open = False
         self.heard = False
-        self.welcome: Welcome | None = None
-        self.welcomed_at = 0.0
         self.silent = 0
         self.age = self.round_trip_ticks = 0
+        self.welcome: Welcome | None = None
+        self.welcomed_at = 0.0
         self.deposed = False
-        self._pinged: deque[int] = deque()  # Its age when each Ping was sent that is not answered yet.
+        self._pinged: deque[int] = deque()  # For each Ping without an answer, the age at which it was sent.
         self._owner = owner
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
         self._writer: EagerWriter
         self._connector: IConnector | None = None
-        self._closing = False
+        self._has_ended = False
         self._reason = ""
 
-    def dial(self, reactor: Any) -> None:
-        """Try to make it. A name is looked up anew."""
-        self._connector = connect(reactor, self.address, _Dial(self), CONNECT_SECONDS)
+    # from the route and the dispatcher
 
-    def connectionMade(self) -> None:
-        """The node took the connection."""
-        if self._closing:  # Too late.
-            self.transport.abortConnection()
-            return
-        self.is_open = True
-        self.transport.setTcpNoDelay(True)
-        self._writer = EagerWriter(self.transport)
-        self._owner.opened(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what is complete with ``data``."""
-        self.heard = True
-        try:
-            for message in self._splitter.feed(data):
-                if not self._closing:
-                    self._received(self._codec.decode(message))
-        except CodecError as error:
-            self._reason = f"does not speak as a node of this cluster ({error})"
-            self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The node closed the connection, or it broke."""
-        self.is_open = False
-        if not self._closing:
-            self._closing = True
-            self._owner.lost(self, self._reason or "closed the connection")
-
-    def failed(self, reason: Failure) -> None:
-        """The attempt to make it has failed."""
-        if not self._closing:
-            self._closing = True
-            self._owner.lost(self, _why(reason))
-
-    def _received(self, message: FromNode | FromClient) -> None:
-        if isinstance(message, AreYouThere):
-            self.send(Here())
-        else:
-            self._owner.received(self, message)
+    def connect(self, reactor: Any) -> None:
+        """Try to make the connection. A host name is looked up anew."""
+        self._connector = connect(reactor, self.address, _Attempt(self), CONNECT_SECONDS)
 
     def send(self, message: FromClient) -> None:
-        """Send one request."""
+        """Send ``message``."""
         self._writer.write(frame(self._codec.encode(message)))
 
     def ping(self) -> None:
-        """Have the node say something."""
+        """Have the node send something."""
         if self.is_open:
-            if self.round_trip_ticks:  # Else no Pong could show that it is less.
+            if self.round_trip_ticks:  # Otherwise no Pong could show that the round trip takes less.
                 self._pinged.append(self.age)
             self.send(Ping())
 
@@ -129,19 +107,62 @@ class ClientConnection(TwistedProtocol):
             self.round_trip_ticks = min(self.round_trip_ticks, self.age - self._pinged.popleft())
 
     def close(self) -> None:
-        """Close the connection. The owner hears no more of it."""
-        if self._closing:
+        """Close the connection, or give up the attempt to make it. The owner hears no more of it."""
+        if self._has_ended:
             return
-        self._closing = True
+        self._has_ended = True
         if self.is_open:
             self.is_open = False
             self.transport.loseConnection()
         elif self._connector is not None:
             self._connector.stopConnecting()
 
+    # from Twisted
 
-class _Dial(ClientFactory):
-    """The attempt to make a connection."""
+    def connectionMade(self) -> None:
+        """The node has accepted the connection."""
+        if self._has_ended:  # The attempt was given up before.
+            self.transport.abortConnection()
+            return
+        self.is_open = True
+        self.transport.setTcpNoDelay(True)
+        self._writer = EagerWriter(self.transport)
+        self._owner.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the messages that are complete with ``data``. Bytes that are no message end the connection."""
+        self.heard = True
+        try:
+            for message in self._splitter.feed(data):
+                if not self._has_ended:
+                    self._receive(self._codec.decode(message))
+        except CodecError as error:
+            self._reason = f"does not speak as a node of this cluster ({error})"
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The node has closed the connection, or it broke."""
+        self.is_open = False
+        self._end(self._reason or "closed the connection")
+
+    def attempt_failed(self, reason: Failure) -> None:
+        """The connection could not be made."""
+        self._end(_why(reason))
+
+    def _receive(self, message: FromNode | FromClient) -> None:
+        if isinstance(message, AreYouThere):
+            self.send(Here())
+        else:
+            self._owner.received(self, message)
+
+    def _end(self, reason: str) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._owner.lost(self, reason)
+
+
+class _Attempt(ClientFactory):
+    """The attempt to make a connection, as Twisted knows it."""
 
     noisy = False
 
@@ -149,16 +170,16 @@ class _Dial(ClientFactory):
         self._connection = connection
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection:
-        """The connection stands."""
+        """The connection is made."""
         return self._connection
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Nobody is there."""
-        self._connection.failed(reason)
+        """The connection could not be made."""
+        self._connection.attempt_failed(reason)
 
 
 def _why(reason: Failure) -> str:
-    """In a few words, why no connection could be made."""
+    """Why no connection could be made, in a few words."""
     if reason.check("twisted.internet.error.ConnectionRefusedError"):
         return "refuses connections"
     if reason.check("twisted.internet.error.TimeoutError"):

@@ -1,4 +1,7 @@
-"""What a client has asked for and has no answer to yet, and which of it goes together."""
+"""One request of a client, from the call that makes it to its answer, and which requests go to a node together.
+
+:class:`~txpaxos.client.client.Client` makes them; the dispatcher sends and finishes them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,15 @@ from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
 @attrs.define(eq=False)
 class Request:
-    """A request without an answer yet.
+    """A query, a question for a subject, or a question for a node's status.
 
+    :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.
-    :ivar sendings: how often it was sent: whether any node may have seen it, and whether more than one.
+    :ivar answer: the Deferred that the caller has.
+    :ivar size_bytes: bytes of the command, query or value.
+    :ivar sendings: how often the request was sent: whether any node may have seen it, and whether more than one.
+    :ivar deadline: the timer after which the request is given up, if it has one.
+    :ivar is_pending: whether the request has no answer yet, and was not given up.
     """
 
     number: int
@@ -28,21 +36,22 @@ class Request:
     size_bytes: int
     sendings: int = 0
     deadline: IDelayedCall | None = None
+    is_pending: bool = True
 
     @property
     def needs_leader(self) -> bool:
-        """Whether a node that knows no leader cannot answer it."""
+        """Whether a node that knows no leader cannot answer the request."""
         return self.message is None or (isinstance(self.message, Read) and not self.message.local)
 
     @property
     def needs_quorum(self) -> bool:
-        """Whether a node that is cut off from the others cannot answer it."""
+        """Whether a node that is cut off from the others cannot answer the request."""
         return self.needs_leader or isinstance(self.message, Ask)
 
-    def unanswered(self, findings: str) -> PaxosError:
-        """What to say when it is given up.
+    def error_without_answer(self, findings: str) -> PaxosError:
+        """The error with which the request fails when it is given up.
 
-        :param findings: how each node was found to be.
+        :param findings: what each node was last found to be like.
         """
         if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
             return OutcomeUnknown(f"no answer came; the subject may be decided or not ({findings})")
@@ -51,20 +60,28 @@ class Request:
 
 @attrs.define(eq=False, kw_only=True)
 class CommandRequest(Request):
-    """A command. It has no session until it is sent for the first time."""
+    """A command.
+
+    :ivar sequence: the command's place among all commands of this client, from 1 on.
+    :ivar payload: the command itself.
+    :ivar session: the session in which it is sent; empty until it is sent for the first time.
+    """
 
     sequence: int
     payload: bytes
     session: bytes = b""
 
-    def unanswered(self, findings: str) -> PaxosError:
-        """What to say when it is given up."""
+    def error_without_answer(self, findings: str) -> PaxosError:
+        """The error with which the command fails when it is given up.
+
+        :param findings: what each node was last found to be like.
+        """
         if self.sendings:
             return OutcomeUnknown(f"no answer came; the command may have been applied or not ({findings})")
         return NotChosen(f"the command was not sent: no node took it in time ({findings})")
 
     def follows(self, other: CommandRequest) -> bool:
-        """Whether both may stand in one run, this one behind ``other``."""
+        """Whether this command may stand right behind ``other`` in one run."""
         return (
             self.sequence == other.sequence + 1
             and self.number == other.number + 1
@@ -74,21 +91,21 @@ class CommandRequest(Request):
 
 
 def grouped(requests: Iterable[Request]) -> Iterator[Request | list[CommandRequest]]:
-    """``requests`` in their order, each by itself but for commands, which stand in runs."""
+    """``requests`` in their order: commands in runs, everything else by itself."""
     run: list[CommandRequest] = []
-    room = RUN_BYTES
+    room_bytes = RUN_BYTES
     for request in requests:
         if isinstance(request, CommandRequest):
-            joins = run and request.follows(run[-1]) and request.size_bytes <= room and len(run) < RUN_COMMANDS
+            joins = run and request.follows(run[-1]) and request.size_bytes <= room_bytes and len(run) < RUN_COMMANDS
             if run and not joins:
                 yield run
-                run, room = [], RUN_BYTES
+                run, room_bytes = [], RUN_BYTES
             run.append(request)
-            room -= request.size_bytes
+            room_bytes -= request.size_bytes
         else:
             if run:
                 yield run
-                run, room = [], RUN_BYTES
+                run, room_bytes = [], RUN_BYTES
             yield request
     if run:
         yield run
