@@ -219,6 +219,46 @@ def test_where_it_raised_is_told() -> None:
     assert refused(Raises).endswith(f"({__file__}, line {line})")
 
 
+class ReadOnly(Service):
+    state_fields = ("total",)
+
+    @property
+    def total(self) -> int:
+        return 1
+
+
+class OtherType(Service):
+    state_fields = ("total",)
+    total: int = "none"  # type: ignore[assignment]
+
+
+class NoSuchType(Service):
+    state_fields = ("total",)
+    total: Missing = 0  # type: ignore[name-defined] # noqa: F821
+
+
+class TooBig(Service):
+    state_fields = ("total",)
+    total = 2**64
+
+
+FIELDS = [
+    (ReadOnly, "ReadOnly.state_fields: total cannot be set: "),
+    (
+        OtherType,
+        "OtherType.state_fields: the value of total cannot be saved and loaded again: Expected `int`, got `str`",
+    ),
+    (NoSuchType, "NoSuchType.state_fields: the annotations of NoSuchType cannot be looked up: name 'Missing' is not"),
+    (TooBig, "TooBig.state_fields: the value of total cannot be saved and loaded again: "),
+]
+
+
+@pytest.mark.parametrize(("kind", "line"), FIELDS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_field_that_could_not_be_loaded_again(kind: type[PaxosProtocol], line: str) -> None:
+    """Else the node runs until it is started again after its first snapshot."""
+    assert refused(kind).startswith(line)
+
+
 def test_an_object_is_an_application_too() -> None:
     service = WantsMore("data")
     assert make_application(service) is service

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         StoreError,
         ValueTooLarge,
     )
+    from txpaxos.node.settings import Settings
     from txpaxos.node.snapshots.taking import Policy
     from txpaxos.protocol import PaxosProtocol
     from txpaxos.reading import Consistency, Reading
+    from txpaxos.server.served_node import ServedNode
     from txpaxos.server.service import PaxosService
 
 __version__ = "0.1.0"
@@ -50,9 +52,11 @@ _MODULES = {
         "StoreError",
         "ValueTooLarge",
     ),
+    "txpaxos.node.settings": ("Settings",),
     "txpaxos.node.snapshots.taking": ("Policy",),
     "txpaxos.protocol": ("PaxosProtocol",),
     "txpaxos.reading": ("Consistency", "Reading"),
+    "txpaxos.server.served_node": ("ServedNode",),
     "txpaxos.server.service": ("PaxosService",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -74,7 +78,9 @@ __all__ = [
     "Policy",
     "QueryFailed",
     "Reading",
+    "ServedNode",
     "SessionExpired",
+    "Settings",
     "StoreError",
     "Timing",
     "ValueTooLarge",

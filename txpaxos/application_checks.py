@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from txpaxos.application import Application
 from txpaxos.errors import ConfigError
+from txpaxos.fields import check_fields
 
 A = TypeVar("A", bound=Application)
 
@@ -64,6 +65,11 @@ def check_object(application: Application) -> None:
                 f"{kind.__name__}.state_fields names {field!r}, and {kind.__name__} has no such attribute when it has"
                 " been made: is it misspelt? Else give it a value in __init__"
             )
+    if kind.snapshot is Application.snapshot:
+        try:
+            check_fields(application, kind.state_fields)
+        except TypeError as error:
+            raise ConfigError(f"{kind.__name__}.state_fields: {error}; mend its value or its annotation") from None
 
 
 def make_application(application: A | Callable[[], A]) -> A:

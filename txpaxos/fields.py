@@ -38,6 +38,25 @@ def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
         setattr(owner, name, value)
 
 
+def check_fields(owner: object, names: Sequence[str]) -> None:
+    """See that the attributes ``names`` can be told and taken on again, as they are now.
+
+    :raises TypeError: one line that says which cannot, and why.
+    """
+    for name in names:
+        try:
+            setattr(owner, name, getattr(owner, name))
+        except AttributeError as error:
+            raise TypeError(f"{name} cannot be set: {error}") from None
+        try:
+            _loaded(owner, (name,), dump_fields(owner, (name,)))
+        except NameError as error:
+            raise TypeError(f"the annotations of {type(owner).__name__} cannot be looked up: {error}") from None
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            reason = " ".join(str(error).split()).replace(" - at `$[0]`", "")
+            raise TypeError(f"the value of {name} cannot be saved and loaded again: {reason}") from None
+
+
 def without_sets(value: Any, odd_keys: list[Any] | None = None) -> Any:
     """``value``, with a sorted list for each set in it: MessagePack knows no sets, and their order differs from process
     to process.

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from test.helpers.fakes import free_ports
 from txpaxos.cli.local_cluster import TWISTD, free_members
 from txpaxos.cluster import Cluster
 
@@ -254,3 +257,61 @@ def check_votes(story: str, chosen: str) -> None:
         votes.setdefault(ballot, set()).add(voter)
     first = min(ballot for ballot, voters in votes.items() if len(voters) >= 2)
     assert {value for ballot, value in values.items() if ballot >= first} == {chosen}
+
+
+# ------------------------------------------------ a node in a program of one's own
+
+
+def one_node(folder: Path) -> Path:
+    file = folder / "cluster.toml"
+    file.write_text(Cluster("own", {"a": free_members(1)[0]}).dumps())
+    return file
+
+
+def test_a_node_in_an_asyncio_program(tmp_path: Path) -> None:
+    file = one_node(tmp_path)
+    for before in (0, 5):
+        done = run("asyncio_node.py", str(file), "a", "+7", "-2", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == [f"+7 makes {before + 7}", f"-2 makes {before + 5}"]
+
+
+def test_an_asyncio_program_says_what_is_wrong(tmp_path: Path) -> None:
+    file = one_node(tmp_path)
+    done = run("asyncio_node.py", str(file), "z", "+7", folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "ConfigError: there is no node z: its nodes are a\n")
+    done = run("asyncio_node.py", str(file), "a", "seven", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("CommandFailed: ValueError: invalid literal")
+    assert "python examples/asyncio_node.py" in run("asyncio_node.py", folder=tmp_path).stderr
+
+
+def test_a_web_service_with_a_node_in_it(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    file = one_node(tmp_path)
+    with ExitStack() as stack:
+        program = [sys.executable, "-u", str(EXAMPLES / "web_counter.py"), str(file), "a", str(port)]
+        process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "node a is ready\n"
+        assert ask_web(port, "/", b"5") == (200, "5")
+        assert ask_web(port, "/", b"+2") == (200, "7")
+        assert ask_web(port, "/") == (200, "7")
+        assert ask_web(port, "/local") == (200, "7")
+        status, line = ask_web(port, "/", b"seven")
+        assert status == 400
+        assert line.startswith("CommandFailed: ValueError: invalid literal")
+        assert ask_web(port, "/", b"1" * 101)[0] == 413
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def ask_web(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
+    """The status and the line that the web server answers with."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=30) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()

@@ -33,7 +33,14 @@ ERRORS = frozenset({"txpaxos.errors"})
 CORE = ERRORS | {"txpaxos.core"}
 PACKING = CORE | {"txpaxos.packing"}
 BASIC_MODULES = (
-    *("txpaxos.arguments", "txpaxos.clock", "txpaxos.cluster", "txpaxos.eager_writer", "txpaxos.fields"),
+    *(
+        "txpaxos.arguments",
+        "txpaxos.asyncio_reactor",
+        "txpaxos.clock",
+        "txpaxos.cluster",
+        "txpaxos.eager_writer",
+        "txpaxos.fields",
+    ),
     *("txpaxos.host_names", "txpaxos.log_lines", "txpaxos.reading"),
 )
 WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}

@@ -17,6 +17,7 @@ from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import ConfigError, NodeStopped
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
@@ -173,8 +174,16 @@ class ServedNode:
 
     def _closed(self, results: Any) -> None:
         """Everything is closed, or took too long and was given up."""
-        if not all(closed for closed, _ in results):
-            self.log.warn("node {node} stops, but could not close its disk and ports", node=self.name)
+        if isinstance(results, Failure):
+            self.log.warn("node {node} stops, but could not close its disk and ports in time", node=self.name)
+            return
+        for closed, result in results:
+            if not closed:
+                self.log.warn(
+                    "node {node} stops, but could not close all: {reason}",
+                    node=self.name,
+                    reason=printable(result.getErrorMessage(), REASON_CHARACTERS_MAX),
+                )
 
     # starting
 

@@ -211,7 +211,9 @@ class Snapshots:
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
             state = _state(chunks, sessions, hasher)
-            self._application.restore(state)
+            returned = self._application.restore(state)  # type: ignore[func-returns-value]
+            if returned is not None:  # Its body may not have run yet, as that of a coroutine.
+                raise TypeError(f"restore returned a {type(returned).__name__}: it must do its work and return None")
             for _ in state:  # What the application did not want to see is checked all the same.
                 pass
         except StoreError:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
+from txpaxos.client import Client
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.counter import Counter
@@ -315,6 +316,20 @@ class Cluster(Environment):
     def live(self) -> Iterator[Host]:
         """The hosts that should work once all is healed."""
         return (host for host in self.hosts.values() if not host.lost)
+
+    def new_client(self, name: str) -> Client:
+        """A client on a machine of its own, which never crashes. The checker knows what it submits.
+
+        :param name: of the machine; no two may have the same.
+        """
+        reactor = SimulatedReactor(self.network, name)
+        return Client(reactor, self.configuration, rng=self.fork_rng(), sending=self.checker.submitting)
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The node that leads; ``None`` if none says so of itself."""
+        leads = (host.name for host in self.hosts.values() if host.node is not None and host.node.leader == host.name)
+        return next(leads, None)
 
     def reactors(self) -> list[SimulatedReactor]:
         """Those of all processes that run, nodes and clients."""

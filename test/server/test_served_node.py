@@ -1,0 +1,147 @@
+"""A node in a program of one's own: how it starts, says that it is ready, and ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from test.helpers.fakes import error_of, free_ports, outcome_of
+from test.helpers.fakes import logged as logged_while
+from txpaxos import Cluster, ConfigError, NodeStopped, ServedNode, Settings, StoreError, Timing
+from txpaxos.cluster import Address, Member
+from txpaxos.counter import Counter
+
+SECONDS = 20.0
+
+
+def cluster_of(names: str) -> Cluster:
+    ports = iter(free_ports(2 * len(names)))
+    members = {name: Member(*(Address("127.0.0.1", next(ports)) for _ in range(2))) for name in names}
+    return Cluster("own", members)
+
+
+async def answered(deferred: Any) -> Any:
+    return await deferred.addTimeout(SECONDS, reactor)
+
+
+async def test_three_lines(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(cluster_of("a").dumps())
+    served = ServedNode(Counter, "a", tmp_path / "cluster.toml", tmp_path / "data")
+    served.start()
+    counter = await answered(served.ready())
+    assert isinstance(counter, Counter)
+    assert counter is served.application
+    assert await answered(counter.submit(b"+5", deadline_seconds=SECONDS)) == 5
+    assert (await answered(counter.read(b"", deadline_seconds=SECONDS))).result == 5
+    assert await answered(served.ready()) is counter
+    await answered(served.stop())
+
+
+async def test_it_is_ready_when_a_leader_is_known(tmp_path: Path) -> None:
+    cluster, settings = cluster_of("abc"), Settings(timing=Timing(heartbeat_seconds=0.05))
+    nodes = [ServedNode(Counter, name, cluster, tmp_path / name, settings) for name in "abc"]
+    nodes[0].start()
+    ready = outcome_of(nodes[0].ready())
+    await deferLater(reactor, 0.05)
+    assert ready == []
+    for node in nodes[1:]:
+        node.start()
+    counters = [await answered(node.ready()) for node in nodes]
+    assert {counter.leader for counter in counters} <= {"a", "b", "c"}
+    assert ready == [counters[0]]
+    assert await answered(counters[2].submit(b"+1", SECONDS)) == 1
+    for node in nodes:
+        await answered(node.stop())
+
+
+async def test_it_does_not_become_ready_any_more(tmp_path: Path) -> None:
+    served = ServedNode(Counter, "a", cluster_of("abc"), tmp_path)
+    error = error_of(served.ready())
+    assert isinstance(error, NodeStopped)
+    assert str(error) == "node a does not run"
+    with pytest.raises(NodeStopped, match="node a was not started"):
+        _ = served.application
+    served.start()
+    waiting, cancelled = outcome_of(served.ready()), served.ready()
+    given_up = outcome_of(cancelled)
+    cancelled.cancel()
+    assert len(given_up) == 1
+    await answered(served.stop())
+    assert waiting[0].check(NodeStopped)
+    assert isinstance(error_of(served.ready()), NodeStopped)
+
+
+async def test_it_gives_up_before_it_is_ready(tmp_path: Path) -> None:
+    told: list[Any] = []
+    served = ServedNode(Counter, "a", cluster_of("abc"), tmp_path, gave_up=told.append)
+    served.start()
+    waiting = outcome_of(served.ready())
+    logged_while(lambda: served.node.give_up(StoreError("its disk is gone")))
+    await deferLater(reactor, 0.05)
+    assert waiting[0].check(NodeStopped)
+    assert [str(failure.value) for failure in told] == ["its disk is gone"]
+
+
+async def test_an_object_is_started_once(tmp_path: Path) -> None:
+    cluster, counter = cluster_of("a"), Counter()
+    served = ServedNode(counter, "a", cluster, tmp_path)
+    served.start()
+    assert await answered(served.ready()) is counter
+    await answered(served.stop())
+    with pytest.raises(ConfigError, match="this Counter has a node already"):
+        ServedNode(counter, "a", cluster, tmp_path).start()
+    again = ServedNode(Counter, "a", cluster, tmp_path)  # Nothing is locked, and no port is open.
+    again.start()
+    await answered(again.stop())
+
+
+def test_a_cluster_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        ServedNode(Counter, "a", tmp_path / "missing.toml", tmp_path)
+
+
+PROGRAM = """
+import sys
+from twisted.internet import reactor
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from txpaxos import PaxosService
+from txpaxos.counter import Counter
+
+seconds = reactor.seconds
+globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+service = PaxosService(Counter, "a", sys.argv[1], sys.argv[2])
+service.startService()
+assert reactor.seconds == seconds
+
+def ready(counter):
+    print("ready", counter.leader)
+    {end}
+
+service.ready().addCallback(ready)
+reactor.run()
+print("running", service.running)
+"""
+
+
+@pytest.mark.parametrize("end", ["reactor.stop()", "service.stopService().addCallback(lambda _: reactor.stop())"])
+def test_a_program_ends_in_order(tmp_path: Path, end: str) -> None:
+    (tmp_path / "cluster.toml").write_text(cluster_of("a").dumps())
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", PROGRAM.replace("{end}", end)]
+    for _ in range(2):  # Again, with what was saved.
+        done = subprocess.run(
+            [*command, str(tmp_path / "cluster.toml"), str(tmp_path / "data")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "ready a" in done.stdout
+        assert "gives up" not in done.stdout
+        assert "#critical" not in done.stdout
+        assert "#warn" not in done.stdout

@@ -1,0 +1,49 @@
+"""Twisted's reactor on asyncio's own loop, for a program that starts with ``asyncio.run``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet import asyncioreactor
+
+
+@asynccontextmanager
+async def asyncio_reactor() -> AsyncIterator[Any]:
+    """Let Twisted run on the asyncio loop that runs now, until the block ends.
+
+    .. code-block:: python
+
+        async def main():
+            async with asyncio_reactor() as reactor:
+                served = ServedNode(Counter, "a", "cluster.toml", "data-a", reactor=reactor)
+                served.start()
+                counter = await served.ready().asFuture(loop)
+
+        asyncio.run(main())
+
+    ``asFuture`` makes a Future of a Deferred. Enter this once in a process: Twisted has one reactor, for one loop.
+
+    :raises RuntimeError: if another reactor is installed, or this one has run on another loop.
+    """
+    loop = asyncio.get_running_loop()
+    if "twisted.internet.reactor" not in sys.modules:
+        asyncioreactor.install(loop)
+    from twisted.internet import reactor
+
+    on_loop = getattr(reactor, "_asyncioEventloop", None) is loop
+    if not on_loop or getattr(reactor, "_startedBefore", False):
+        raise RuntimeError(
+            f"Twisted has its reactor already ({type(reactor).__name__}): enter asyncio_reactor() once, before anything"
+            " imports twisted.internet.reactor"
+        )
+    running: Any = reactor
+    running.startRunning(installSignalHandlers=False)
+    try:
+        yield reactor
+    finally:
+        if running.threadpool is not None:
+            running.threadpool.stop()
