@@ -155,7 +155,7 @@ class ServedNode:
         return ready
 
     def stop(self) -> Deferred[None]:
-        """Close all; fires when that is done, or has had :data:`STOP_SECONDS` to be."""
+        """Close all; fires when that is done, or has had ``STOP_SECONDS`` to be."""
         self._is_running = False
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
