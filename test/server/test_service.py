@@ -307,7 +307,7 @@ async def started(cluster: Cluster, folder: Path) -> list[tuple[str, str]]:
     node = service(cluster, "a", folder)
     node.startService()
     try:
-        hosts: list[Any] = [port.getHost() for port in node._served._ports]
+        hosts: list[Any] = [port.getHost() for port in node._ports]
         return [(host.type, host.host) for host in hosts]
     finally:
         await answered(node.stopService())

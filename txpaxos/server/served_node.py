@@ -81,7 +81,7 @@ class ServedNode:
             from twisted.internet import reactor
         self._reactor = reactor
         self._application = application
-        self.name = node
+        self.node_name = node
         self._cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(os.fspath(cluster))
         self._data_directory = os.fspath(data_directory)
         self._settings = settings
@@ -101,7 +101,7 @@ class ServedNode:
         :raises NodeStopped: if it was not started.
         """
         if self._node is None:
-            raise NodeStopped(f"node {self.name} was not started")
+            raise NodeStopped(f"node {self.node_name} was not started")
         return self._node
 
     @property
@@ -134,7 +134,7 @@ class ServedNode:
         Fails with :class:`~txpaxos.errors.NodeStopped` if the node is stopped or gives up first, or was not started.
         """
         if self._node is None or not self._is_running:
-            return fail(NodeStopped(f"node {self.name} does not run"))
+            return fail(NodeStopped(f"node {self.node_name} does not run"))
         node = self._node
         if node.leader is not None:
             return succeed(node.application)
@@ -146,7 +146,7 @@ class ServedNode:
 
         def end(result: Any) -> Any:
             if not ready.called:
-                ready.errback(NodeStopped(f"node {self.name} stopped before it knew a leader"))
+                ready.errback(NodeStopped(f"node {self.node_name} stopped before it knew a leader"))
             return result
 
         node.watch_leader(look)
@@ -175,28 +175,28 @@ class ServedNode:
     def _closed(self, results: Any) -> None:
         """Everything is closed, or took too long and was given up."""
         if isinstance(results, Failure):
-            self.log.warn("node {node} stops, but could not close its disk and ports in time", node=self.name)
+            self.log.warn("node {node} stops, but could not close its disk and ports in time", node=self.node_name)
             return
         for closed, result in results:
             if not closed:
                 self.log.warn(
                     "node {node} stops, but could not close all: {reason}",
-                    node=self.name,
+                    node=self.node_name,
                     reason=printable(result.getErrorMessage(), REASON_CHARACTERS_MAX),
                 )
 
     # starting
 
     def _start(self) -> None:
-        places = find_places(self._cluster, self.name)
+        places = find_places(self._cluster, self.node_name)
         places.check_free()
         for line in places.warnings:
             self.log.warn("{line}", line=line)
         cluster = places.cluster
-        store = DiskStore(self._data_directory, cluster.name, self.name, disk=self._disk, reactor=self._reactor)
+        store = DiskStore(self._data_directory, cluster.name, self.node_name, disk=self._disk, reactor=self._reactor)
         try:
             application = make_application(self._application)
-            node = Node(application, self._reactor, self.name, cluster, store, self._settings)
+            node = Node(application, self._reactor, self.node_name, cluster, store, self._settings)
         except BaseException:
             store.close()
             raise
@@ -208,10 +208,10 @@ class ServedNode:
         self._listen(node, places.at, places.clients_at)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
-            node=self.name,
+            node=self.node_name,
             cluster=cluster.name,
-            address=written(cluster.members[self.name].address, places.at),
-            client=written(cluster.members[self.name].client, places.clients_at),
+            address=written(cluster.members[self.node_name].address, places.at),
+            client=written(cluster.members[self.node_name].client, places.clients_at),
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
@@ -225,7 +225,7 @@ class ServedNode:
                 " (ulimit -n, LimitNOFILE= in a systemd unit)"
             )
         line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
-        self.log.info(line, node=self.name, clients=clients_max, files=files)
+        self.log.info(line, node=self.node_name, clients=clients_max, files=files)
 
     def _listen(self, node: Node, at: list[Address], clients_at: list[Address]) -> None:
         """Open every port. The first socket is the node's own, and starts it."""
@@ -248,16 +248,20 @@ class ServedNode:
 
     # ending
 
+    def _end(self) -> None:
+        """The node has ended by itself: close all that is around it."""
+        self.stop()
+
     def _node_failed(self, failure: Failure) -> None:
         """The node can do no more, and has said so."""
-        self.stop()
+        self._end()
         if self._gave_up is not None:
             self._gave_up(failure)
 
     def _node_stopped(self, _: None) -> None:
         """The node was stopped. If that was not done here, clients must hear of it."""
         if self._is_running:
-            self.log.info("node {node} was stopped by its own program", node=self.name)
-            self.stop()
+            self.log.info("node {node} was stopped by its own program", node=self.node_name)
+            self._end()
             if self._stopped is not None:
                 self._stopped()

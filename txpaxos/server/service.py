@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
-from txpaxos.node.node import Node
 from txpaxos.server.served_node import ServedNode
 
 
-class PaxosService(Service):
-    """One node, for Twisted's ``MultiService`` and application files.
+class PaxosService(ServedNode, Service):
+    """One node, for ``MultiService``, for application files, and for a program that calls :meth:`startService` itself.
 
     .. code-block:: python
 
@@ -22,40 +17,8 @@ class PaxosService(Service):
         service.startService()
         service.ready().addCallback(lambda counter: counter.submit(b"+5"))
 
-    Takes what :class:`~txpaxos.server.served_node.ServedNode` takes, which is the same without being a service.
+    It is made as a :class:`~txpaxos.server.served_node.ServedNode` is, which is the same without being a service.
     """
-
-    def __init__(
-        self,
-        *args: Any,
-        gave_up: Callable[[Failure], object] | None = None,
-        stopped: Callable[[], object] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._gave_up = gave_up
-        self._stopped = stopped
-        self._served = ServedNode(*args, gave_up=self._node_gave_up, stopped=self._node_stopped, **kwargs)
-
-    @property
-    def node_name(self) -> str:
-        """The id of the node."""
-        return self._served.name
-
-    @property
-    def node(self) -> Node:
-        """The node.
-
-        :raises NodeStopped: if it was not started.
-        """
-        return self._served.node
-
-    @property
-    def application(self) -> Any:
-        """The application that runs on the node.
-
-        :raises NodeStopped: if it was not started.
-        """
-        return self._served.application
 
     def startService(self) -> None:
         """Open the store, load what it holds, and listen.
@@ -65,28 +28,18 @@ class PaxosService(Service):
         """
         super().startService()
         try:
-            self._served.start()
+            self.start()
         except BaseException:
             super().stopService()
             raise
-
-    def ready(self) -> Deferred[Any]:
-        """Fires with the application when this node knows a leader. See :meth:`ServedNode.ready
-        <txpaxos.server.served_node.ServedNode.ready>`."""
-        return self._served.ready()
 
     def stopService(self) -> Deferred[None]:
         """Close all; fires when that is done, or has taken too long."""
         if self.running:
             super().stopService()
-        return self._served.stop()
+        return self.stop()
 
-    def _node_gave_up(self, failure: Failure) -> None:
+    def _end(self) -> None:
+        """The node has ended by itself, and so has this service."""
         super().stopService()
-        if self._gave_up is not None:
-            self._gave_up(failure)
-
-    def _node_stopped(self) -> None:
-        super().stopService()
-        if self._stopped is not None:
-            self._stopped()
+        super()._end()
