@@ -31,7 +31,7 @@ def test_a_node_resumes_from_an_older_folder(archive: Path, tmp_path: Path) -> N
     for life in range(2):
         store = DiskStore(folder, "test", "a", sync_in_thread=False, execute=execute_here, segment_bytes=4096)
         reactor, counter = Reactor(), Counter()
-        node = node_of(counter, reactor, "a", cluster_of("a"), store, rng=Random(1), snapshot_policy=Policy(2000))
+        node = node_of(counter, reactor, "a", cluster_of("a"), store, rng=Random(life), snapshot_policy=Policy(2000))
         assert 0 < counter.total <= 5050 + life  # That the last of it is chosen is found out again by the next leader.
         node.start(RecordingTransport())
         asked, added = outcome_of(node.ask("king", b"Mordred")), outcome_of(node.submit(b"1"))
