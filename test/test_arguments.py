@@ -5,21 +5,23 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from test.helpers.fake_nodes import Street
-from test.helpers.fakes import SESSION, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
+from test.helpers.fakes import SESSION, THREE, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
 from txpaxos.arguments import checked_bytes, checked_subject
-from txpaxos.errors import NoQuorum, OutcomeUnknown, ValueTooLarge
+from txpaxos.client import Client
+from txpaxos.errors import ConfigError, NoQuorum, OutcomeUnknown, ValueTooLarge
 from txpaxos.wire.client_messages import Ask, Submit
 from txpaxos.wire.commands import Run
 
 NO_BYTES: list[Any] = ["text", None, 5, 5.0, True, bytearray(b"x"), memoryview(b"x"), [b"x"], object()]
 NO_STR: list[Any] = [b"king", None, 5, bytearray(b"x"), object()]
 NO_SECONDS: list[Any] = ["5", b"5", True, [5], Decimal(5), object()]
-BAD_SECONDS = [0, -1, 0.0, float("nan"), float("inf"), -float("inf")]
+BAD_SECONDS = [0, -1, 0.0, float("nan"), float("inf"), -float("inf"), 10**400, -(10**400)]
 
 Call = Callable[[Any], Any]
 
@@ -72,6 +74,38 @@ def test_at_a_client_nothing_is_sent_and_others_go_on() -> None:
     line.answer(1, "done")
     assert good == ["done"]
     assert street.client.next_sequence == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((None, THREE), "the first argument must be the reactor (from twisted.internet import reactor), not NoneType"),
+        ((THREE,), "the first argument must be the reactor"),
+        ((Reactor(), "cluster.toml"), "must be a Cluster, not str: load it, Cluster.load('cluster.toml')"),
+        ((Reactor(), Path("a.toml")), "Cluster.load('a.toml')"),
+        ((Reactor(), None), "cluster must be a Cluster, not NoneType"),
+        ((Reactor(), THREE, "a"), "nodes must be a list of names, or None for all of them, not str: write ['a']"),
+        ((Reactor(), THREE, b"a"), "nodes must be a list of names, or None for all of them, not bytes"),
+        ((Reactor(), THREE, 3), "nodes must be a list of names, or None for all of them, not int"),
+        ((Reactor(), THREE, [None]), "nodes must be a list of names, and one of them is NoneType"),
+        ((Reactor(), THREE, [["a"]]), "nodes must be a list of names, and one of them is list"),
+    ],
+)
+def test_what_makes_no_client(arguments: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Client(*arguments, *([THREE] if len(arguments) == 1 else []))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("nodes", [(), ("d",), ("a", "d")])
+def test_nodes_that_are_not_in_the_cluster(nodes: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"its nodes are a, b, c"):
+        Client(Reactor(), THREE, nodes)
+
+
+def test_nodes_may_come_from_a_generator() -> None:
+    client = Client(Reactor(), THREE, (name for name in "ab"))
+    assert client.findings().count("10.0.0.") == 2
 
 
 def test_at_a_node_nothing_is_saved_and_others_go_on() -> None:

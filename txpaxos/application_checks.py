@@ -16,6 +16,7 @@ from typing import TypeVar
 from txpaxos.application import Application
 from txpaxos.errors import ConfigError
 from txpaxos.fields import check_fields
+from txpaxos.log_lines import described as in_words
 
 A = TypeVar("A", bound=Application)
 
@@ -94,7 +95,7 @@ def make_application(application: A | Callable[[], A]) -> A:
         made = application()
     except ConfigError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # Also SystemExit and KeyboardInterrupt: it is a line all the same.
         raise ConfigError(f"{name} cannot be made: {described(error)}") from None
     if not isinstance(made, Application):
         raise ConfigError(f"{name} makes a {type(made).__name__}, which is no subclass of txpaxos.PaxosProtocol")
@@ -103,7 +104,7 @@ def make_application(application: A | Callable[[], A]) -> A:
 
 def described(error: BaseException) -> str:
     """An exception in one line, with the file and the line of the source that it came from, if it is not ours."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
+    words = " ".join(in_words(error).split())
     if isinstance(error, SyntaxError):
         return words  # Python has said where in it already.
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]

@@ -9,7 +9,10 @@ while the command is on its way, and its owner may believe that the change is se
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable
 
+from txpaxos.cluster import Cluster
 from txpaxos.reading import Consistency
 
 
@@ -71,6 +74,43 @@ def check_consistency(consistency: object) -> Consistency:
     raise ValueError(f"consistency {consistency!r}: there are 'linearizable' and 'local'")
 
 
+def check_reactor(reactor: object) -> None:
+    """See that ``reactor`` is one.
+
+    :raises TypeError: if it is none.
+    """
+    if not callable(getattr(reactor, "callLater", None)):
+        raise TypeError(
+            "the first argument must be the reactor (from twisted.internet import reactor), not"
+            f" {type(reactor).__name__}"
+        )
+
+
+def check_cluster(cluster: object) -> None:
+    """See that ``cluster`` is one, and not the path of its file.
+
+    :raises TypeError: if it is none.
+    """
+    if not isinstance(cluster, Cluster):
+        hint = f": load it, Cluster.load({str(cluster)!r})" if isinstance(cluster, str | os.PathLike) else ""
+        raise TypeError(f"cluster must be a Cluster, not {type(cluster).__name__}{hint}")
+
+
+def checked_nodes(nodes: object) -> list[str]:
+    """The names of nodes.
+
+    :raises TypeError: if they are none, or a single one that is not in a list.
+    """
+    if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+        hint = f": write [{nodes!r}]" if isinstance(nodes, str) else ""
+        raise TypeError(f"nodes must be a list of names, or None for all of them, not {type(nodes).__name__}{hint}")
+    names = list(nodes)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"nodes must be a list of names, and one of them is {type(name).__name__}")
+    return names
+
+
 def check_deadline(deadline_seconds: object) -> float | None:
     """How long a request may take; ``None``: as long as it needs.
 
@@ -81,6 +121,11 @@ def check_deadline(deadline_seconds: object) -> float | None:
         return None
     if isinstance(deadline_seconds, bool) or not isinstance(deadline_seconds, (int, float)):
         raise TypeError(f"deadline_seconds must be a number or None, not {type(deadline_seconds).__name__}")
-    if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
-        raise ValueError(f"deadline_seconds must be finite and above zero, or None for no limit: {deadline_seconds!r}")
-    return float(deadline_seconds)
+    try:
+        seconds = float(deadline_seconds)
+    except OverflowError:
+        seconds = math.inf
+    if not (math.isfinite(seconds) and seconds > 0):
+        shown = repr(deadline_seconds) if seconds < math.inf else "it is too long"
+        raise ValueError(f"deadline_seconds must be finite and above zero, or None for no limit: {shown}")
+    return seconds

@@ -25,11 +25,13 @@ from txpaxos.errors import ConfigError
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.server.node_process import NodeProcess, NodeService
+from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
 from txpaxos.server.service import PaxosService
+from txpaxos.server.twistd_options import check_options
 from txpaxos.storage.disk import Disk
 
 LOG_BYTES_MIN = 4096
+_NOTHING = object()
 
 
 class Options(usage.Options):
@@ -84,6 +86,8 @@ class Options(usage.Options):
         :raises twisted.python.usage.UsageError: one line.
         """
         try:
+            if self.parent is not None:
+                check_options(self.parent, is_daemon(self.parent))
             self.cluster = ALONE if self["cluster"] is None else Cluster.load(self["cluster"])
             self.node = self._node()
             self.timing = self._timing()
@@ -93,6 +97,8 @@ class Options(usage.Options):
             self.application = load_application(self["app"])
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
+        if self["data-dir"] == "":
+            raise usage.UsageError("--data-dir is empty: name a folder, or leave the option out")
         default = "paxos-data" if self["cluster"] is None else f"paxos-data-{self.node}"
         self.data_directory = os.path.abspath(self["data-dir"] or default)
 
@@ -143,11 +149,12 @@ def load_attribute(name: str, option: str) -> Any:
         raise ConfigError(f"{option} {name}: must be MODULE:NAME or FILE.py:NAME")
     try:
         module = _load_file(source) if source.endswith(".py") else importlib.import_module(source)
-    except (Exception, SystemExit) as error:
+        found = getattr(module, attribute, _NOTHING)
+    except BaseException as error:  # Also SystemExit, and KeyboardInterrupt: it is a line all the same.
         raise ConfigError(f"{option} {name}: {source} cannot be imported: {described(error)}") from None
-    if not hasattr(module, attribute):
+    if found is _NOTHING:
         raise ConfigError(f"{option} {name}: {source} has no {attribute}")
-    return getattr(module, attribute)
+    return found
 
 
 def _load_file(path: str) -> ModuleType:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import txpaxos.cli.check
 from txpaxos import __version__
 from txpaxos.cli import ask, main, read, submit
 from txpaxos.cli.running import CommandError
@@ -106,6 +109,9 @@ def test_an_empty_history_is_no_proof(tmp_path: Path) -> None:
         (["ask", "\udcff"], "not UTF-8"),
         (["status", "a"], "unexpected extra argument (a)"),
         (["walk"], "walk"),
+        (["simulate", "--seconds", "nan"], "nan is not a number"),
+        (["simulate", "--seconds", "inf"], "not in the range"),
+        (["status", "--cluster", ""], "it is empty: name a cluster file, or leave the option out"),
     ],
 )
 def test_wrong_command_line_exits_with_2(arguments: list[str], complaint: str) -> None:
@@ -124,6 +130,41 @@ def test_wrong_cluster_file_is_one_line(command: list[str]) -> None:
     empty = invoke(*command)
     assert empty.exit_code == 1
     assert empty.stderr == "txpaxos: cluster file cluster.toml: needs at least one [nodes.NAME] table\n"
+
+
+@pytest.mark.parametrize("command", [["submit", "-"], ["read", "-"], ["ask", "subject", "-"]])
+@pytest.mark.parametrize(
+    ("redirection", "complaint"),
+    [
+        ("<&-", "standard input is closed, and - says to read from there"),
+        ("0>/dev/null", "standard input cannot be read: Bad file descriptor"),
+    ],
+)
+def test_a_standard_input_that_cannot_be_read_is_one_line(command: list[str], redirection: str, complaint: str) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m txpaxos {shlex.join(command)} {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"txpaxos: {complaint}")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", ["--help", "submit --help", "--version", "simulate --seconds 0.1"])
+def test_a_standard_output_that_is_full_is_named(arguments: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "txpaxos", *arguments.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "txpaxos: standard output cannot be written: No space left on device\n"
+
+
+def test_a_disk_that_is_full_is_not_taken_for_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.toml")
+
+    monkeypatch.setattr(txpaxos.cli.check, "check_file", refuse)
+    result = invoke("check", "history")
+    assert (result.exit_code, result.stderr) == (1, "txpaxos: [Errno 28] No space left on device: 'a.toml'\n")
 
 
 def test_error_of_many_lines_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,78 @@ def test_a_port_that_is_taken(folder: Path, twistd: tuple[str, ...]) -> None:
     )
     assert not (folder / "a.pid").exists()
     assert run(folder, "--version", twistd=twistd).stdout == f"txpaxos {__version__}\n"
+
+
+NOWHERE = "No such file or directory"
+IN_A_FILE = "Not a directory"
+UNUSABLE = [
+    (("--logfile=nowhere/a.log",), f"--logfile nowhere/a.log cannot be written: {NOWHERE}"),
+    (("--logfile=file/a.log",), f"--logfile file/a.log cannot be written: {IN_A_FILE}"),
+    (("--logfile=.",), "--logfile . cannot be written: Is a directory"),
+    (("--pidfile=nowhere/a.pid",), f"--pidfile nowhere/a.pid cannot be written: {NOWHERE}"),
+    (("--pidfile=file/a.pid",), f"--pidfile file/a.pid cannot be written: {IN_A_FILE}"),
+    (("--pidfile=.",), "--pidfile . cannot be written: Is a directory"),
+    (("--rundir=nowhere",), f"--rundir nowhere cannot be used: {NOWHERE}"),
+    (("--rundir=file",), f"--rundir file cannot be used: {IN_A_FILE}"),
+    (("--chroot=nowhere",), f"--chroot nowhere cannot be used: {NOWHERE}"),
+    (("--profile=nowhere/a.profile",), f"--profile ./nowhere/a.profile cannot be written: {NOWHERE}"),
+    (("--uid=987654321",), "--uid 987654321: there is no such user"),
+    (("--gid=987654321",), "--gid 987654321: there is no such group"),
+    ((f"--uid={2**70}",), f"--uid {2**70}: there is no such user"),
+]
+
+
+@pytest.mark.parametrize("mode", [("--pidfile=a.pid", "--logfile=a.log"), ("-n", "--pidfile=a.pid")])
+@pytest.mark.parametrize(("options", "words"), UNUSABLE)
+def test_an_option_of_twistds_own_that_cannot_be_done(
+    folder: Path, mode: tuple[str, ...], options: tuple[str, ...], words: str
+) -> None:
+    before = sorted(folder.iterdir())
+    done = run(folder, "-c", "cluster.toml", twistd=(*mode, *options))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line == f"twistd paxos: {words} (twistd paxos --help lists the options)"
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_log_of_a_daemon_is_a_file_unless_it_is_told(folder: Path) -> None:
+    (folder / "twistd.log").mkdir()
+    done = run(folder, "-c", "cluster.toml", twistd=("--pidfile=a.pid",))
+    assert done.returncode == 1
+    assert done.stderr.startswith("twistd paxos: --logfile twistd.log cannot be written: Is a directory")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "words"),
+    [
+        ("closed", 0o000, {"pidfile": "closed/a.pid"}, "--pidfile closed/a.pid cannot be written: Permission denied"),
+        ("closed", 0o555, {"logfile": "closed/a.log"}, "--logfile closed/a.log cannot be written: Permission denied"),
+        ("closed", 0o444, {"rundir": "closed"}, "--rundir closed cannot be used: Permission denied"),
+        ("closed", 0o111, {"rundir": "closed"}, ""),
+        ("closed", 0o555, {"rundir": "closed", "profile": "x"}, "--profile closed/x cannot be written: Permission"),
+        ("open", 0o777, {"pidfile": "open/a.pid", "logfile": "open/a.log", "rundir": "open"}, ""),
+        ("open", 0o777, {"uid": 0}, "--uid and --gid: only root may run a process as another user"),
+        ("open", 0o777, {"gid": 0}, "--uid and --gid: only root may run a process as another user"),
+        ("open", 0o777, {"uid": 65534, "gid": 65534}, ""),
+    ],
+)
+def test_what_a_user_may_not_write(name: str, mode: int, options: dict[str, object], words: str) -> None:
+    """In a process of a user that may not write everywhere."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        (Path(place) / name).mkdir()
+        (Path(place) / name).chmod(mode)
+        program = (
+            "import os, sys\nos.setgid(65534)\nos.setuid(65534)\n"
+            f"os.chdir({place!r})\n"
+            "from txpaxos.server.twistd_options import ConfigError, check_options\n"
+            f"try:\n    check_options({options!r}, False)\nexcept ConfigError as error:\n    print(error)\n"
+        )
+        program = "from txpaxos.server import twistd_options\n" + program
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS)
+    assert done.stderr == ""
+    assert done.stdout.strip().startswith(words) if words else done.stdout == ""
 
 
 def test_not_enough_memory(folder: Path) -> None:

@@ -47,6 +47,11 @@ FILES = {
     "syntax.py": "class Service(:\n",
     "raises.py": "raise RuntimeError('two\\nlines')",
     "leaves.py": "raise SystemExit(0)",
+    "broken.py": "raise KeyboardInterrupt",
+    "odd.py": (
+        "class Odd(BaseException):\n    def __str__(self):\n        raise RuntimeError('no words')\nraise Odd('x')\n"
+    ),
+    "lazy.py": "def __getattr__(name):\n    raise RuntimeError('not now')\n",
     "idle.py": "from txpaxos.protocol import PaxosProtocol\nclass Idle(PaxosProtocol):\n    pass\n",
     "neighbour.py": "import txpaxos\nimport nobody\n",
     "through.py": "from helps import help\nhelp()\n",
@@ -162,6 +167,9 @@ BAD = [
     ("--app through.py:Service", "through.py cannot be imported: RuntimeError: deep (/"),
     ("--app through.py:Service", "/helps.py, line 2)"),
     ("--app leaves.py:Service", "leaves.py cannot be imported: SystemExit: 0"),
+    ("--app broken.py:Service", "broken.py cannot be imported: KeyboardInterrupt (/"),
+    ("--app odd.py:Service", "odd.py cannot be imported: Odd (/"),
+    ("--app lazy.py:Service", "lazy.py cannot be imported: RuntimeError: not now (/"),
     ("--app good.py:Nothing", "good.py has no Nothing"),
     ("--app good.py:Other", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
     ("--app good.py:dataclasses", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
@@ -194,6 +202,12 @@ def test_every_wrong_option_gets_one_line(folder: Path) -> None:
         message = str(caught.value)
         assert reason in message, (line, message)
         assert "\n" not in message, (line, message)
+
+
+def test_an_empty_data_folder_is_none(folder: Path) -> None:
+    """The variable of a script was not set."""
+    with pytest.raises(UsageError, match="--data-dir is empty: name a folder, or leave the option out"):
+        parse("--data-dir", "")
 
 
 def test_an_application_that_cannot_be_loaded_is_a_config_error(folder: Path) -> None:

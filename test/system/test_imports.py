@@ -56,7 +56,7 @@ LAYERS = (
     Layer(("txpaxos.wire",), PACKING, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),
-    Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields"}),
+    Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields", "txpaxos.log_lines"}),
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.client",), WIRE),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from typing import Any
 
 import click
@@ -24,9 +25,28 @@ class _Commands(click.Group):
         except PaxosError as error:
             raise CommandError(str(error)) from None
         except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # click ends quietly when nobody reads its output any more
-            raise CommandError(str(error)) from None
+            raise _command_error(error) from None
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line; ``--help``, too, writes to standard output."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            _command_error(error).show()
+            raise SystemExit(1) from None
+
+
+def _command_error(error: OSError) -> CommandError:
+    """The line that tells of ``error``. An error of a file names it; one of standard output does not.
+
+    :raises OSError: if standard output is not read any more. Then click ends quietly.
+    """
+    if error.errno == errno.EPIPE:
+        raise error
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if error.filename is None and frame.f_globals["__name__"].startswith("click."):  # It writes nowhere else.
+        return CommandError(f"standard output cannot be written: {error.strerror}")
+    return CommandError(str(error))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

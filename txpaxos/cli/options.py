@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from txpaxos.cli.running import CommandError
 from txpaxos.cluster import ALONE, Cluster
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
@@ -30,9 +32,11 @@ class CommandWithNumbers(click.Command):
 
 
 def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster:
+    if path == "":
+        raise click.BadParameter("it is empty: name a cluster file, or leave the option out.")
     if path is None and not Path(CLUSTER_FILE).exists():
         return ALONE
-    return Cluster.load(path or CLUSTER_FILE)
+    return Cluster.load(CLUSTER_FILE if path is None else path)
 
 
 cluster_option = click.option(
@@ -41,6 +45,13 @@ cluster_option = click.option(
     callback=_load_cluster,
     help=f"The cluster file (TOML). [default: ./{CLUSTER_FILE} if there is one, else a single node on this machine]",
 )
+
+
+def check_number(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
+    """``number``, which no range of click's keeps from being ``nan``."""
+    if math.isnan(number):
+        raise click.BadParameter("nan is not a number.")
+    return number
 
 
 def _check_seconds(ctx: click.Context, parameter: click.Parameter, seconds: float) -> float:
@@ -66,6 +77,10 @@ def timeout_option(default_seconds: float, text: str) -> Callable[[Decorated], D
 def read_bytes(ctx: click.Context, parameter: click.Parameter, text: str | None) -> bytes | None:
     """For an argument of bytes: those of the argument itself, or standard input's if it is ``-``."""
     if text == "-":
-        # No more than needed to see that it is too much.
-        return sys.stdin.buffer.read(COMMAND_BYTES_MAX + 1)
+        if sys.stdin is None:
+            raise CommandError("standard input is closed, and - says to read from there")
+        try:  # No more than needed to see that it is too much.
+            return sys.stdin.buffer.read(COMMAND_BYTES_MAX + 1)
+        except OSError as error:
+            raise CommandError(f"standard input cannot be read: {error.strerror}") from None
     return None if text is None else os.fsencode(text)

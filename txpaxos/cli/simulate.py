@@ -13,7 +13,9 @@ from typing import Any
 import click
 from twisted.logger import globalLogBeginner
 
+from txpaxos.cli.options import check_number
 from txpaxos.cli.running import CommandError
+from txpaxos.log_lines import described
 from txpaxos.tap import load_application, load_attribute
 from txpaxos.testing.simulator.schedule import Fault
 from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
@@ -23,7 +25,12 @@ from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many, one after the other.")
 @click.option(
-    "--seconds", default=10.0, show_default=True, type=click.FloatRange(0.1, 1e6), help="Simulated, with faults."
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 1e6),
+    callback=check_number,
+    help="Simulated, with faults.",
 )
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 26), help="Nodes in the cluster.")
 @click.option(
@@ -91,8 +98,8 @@ def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
         raise CommandError(wanted)
     try:
         made = found(Random(0))
-    except Exception as error:
-        raise CommandError(f"{wanted}, and raises {type(error).__name__}: {error}") from None
+    except BaseException as error:
+        raise CommandError(f"{wanted}, and raises {described(error)}") from None
     if not isinstance(made, bytes):
         raise CommandError(f"{wanted}, and returns {type(made).__name__}")
     return found

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random, SystemRandom
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, checked_subject, checked_value
+from txpaxos.arguments import (
+    check_cluster,
+    check_consistency,
+    check_deadline,
+    check_reactor,
+    checked_bytes,
+    checked_nodes,
+    checked_subject,
+    checked_value,
+)
 from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.cluster import Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
@@ -37,6 +46,7 @@ class Client:
     :param rng: the source of chance, for which node to try first, for pauses and for the names of sessions; the
         system's unless given.
     :param sending: called with every run of commands when it is sent for the first time.
+    :raises TypeError: if one of these is of a wrong type.
     :raises ConfigError: if ``nodes`` is empty, or one of them is not in the cluster.
     """
 
@@ -44,12 +54,14 @@ class Client:
         self,
         reactor: Any,
         cluster: Cluster,
-        nodes: list[str] | None = None,
+        nodes: Iterable[str] | None = None,
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
     ) -> None:
+        check_reactor(reactor)
+        check_cluster(cluster)
         members = cluster.members
-        chosen = list(members) if nodes is None else nodes
+        chosen = list(members) if nodes is None else checked_nodes(nodes)
         if not chosen or not set(chosen) <= set(members):
             raise ConfigError(
                 f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(members)}"

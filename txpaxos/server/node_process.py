@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
@@ -33,6 +34,11 @@ class CannotStart(PaxosError):
     """The node cannot start. The terminal has been told why."""
 
 
+def is_daemon(options: Mapping[str, Any]) -> bool:
+    """Whether twistd, with these options, leaves its terminal."""
+    return "nodaemon" in options and not options["nodaemon"] and not options.get("debug")
+
+
 class NodeProcess:
     """This process.
 
@@ -45,7 +51,7 @@ class NodeProcess:
         self._reactor = reactor
         self._exit_status: int | None = None
         options = options or {}
-        self._is_daemon = "nodaemon" in options and not options["nodaemon"] and not options.get("debug")
+        self._is_daemon = is_daemon(options)
         self._logs_elsewhere = bool(self._is_daemon or options.get("logger") or options.get("syslog")) or (
             options.get("logfile") not in (None, "", "-")
         )
