@@ -52,7 +52,7 @@ class Core:
         self._now = self.leader.election.wake_at
         self._take(self.leader.node, self.leader.tick(self._now))
         self._deliver_all()
-        assert self.leader.election.is_leader, self.leader.status()
+        assert self.leader.is_leader, self.leader.status()
         self.costs.clear()
 
     def choose(self, operations: int, value: bytes) -> float:

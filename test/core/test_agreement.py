@@ -180,7 +180,7 @@ def test_a_steady_leader_is_not_disturbed() -> None:
         ballots = set()
         for _ in range(60):
             cluster.run(1.0)
-            ballots |= {replica.proposer.ballot for replica in cluster.nodes.values() if replica.election.is_leader}
+            ballots |= {replica.election.own_ballot for replica in cluster.nodes.values() if replica.is_leader}
         assert len(ballots) == 1
 
 

@@ -1,6 +1,6 @@
-"""Random schedules again, of nodes that take snapshots and forget the log, and ask for read points meanwhile.
+"""Random schedules again, of nodes that take snapshots and forget the log, and ask for read indexes meanwhile.
 
-What must hold of every record, message, read point and installed snapshot is in :mod:`test.helpers.snapshot_cluster`.
+What must hold of every record, message, read index and installed snapshot is in :mod:`test.helpers.snapshot_cluster`.
 """
 
 from __future__ import annotations

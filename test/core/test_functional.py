@@ -13,6 +13,7 @@ from test.helpers.core_node import sent
 from txpaxos.core import functional, practical
 from txpaxos.core.config import Timing
 from txpaxos.core.election import BACK_OFF_DOUBLINGS_MAX, Election, Role, TimerAction
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -56,24 +57,32 @@ class TestElection:
     def _leadership(self) -> None:
         self.make(3)
 
-    def make(self, members: int, seed: int = 1) -> Election:
-        self.proposer = practical.Proposer("a", members)
-        self.election = Election(self.proposer, "abcde"[:members], Timing(), Random(seed), 100.0)
+    def make(self, members: int, seed: int = 1) -> Election[Promise]:
+        self.election: Election[Promise] = Election("a", "abcde"[:members], Timing(), Random(seed), 100.0)
         return self.election
 
     def campaign(self, now: float) -> Ballot:
-        self.election.start_campaign(now)
-        return self.proposer.prepare().ballot
+        """Start a ballot, from whatever role."""
+        if self.election.role is Role.CANDIDATE:
+            self.election.become_follower(LOWEST, now)
+        if self.election.role is Role.FOLLOWER:
+            self.election.become_pre_candidate(now)
+        ballot = self.election.next_ballot()
+        self.election.become_candidate(ballot, now)
+        return ballot
+
+    def promise(self, sender: NodeId, ballot: Ballot, now: float) -> bool:
+        """Whether that promise makes it lead."""
+        return bool(self.election.observe_promise(sender, Promise(ballot, None), now))
 
     def win(self, now: float = 101.0) -> Ballot:
         ballot = self.campaign(now)
-        for sender in "abcde"[: self.proposer.quorum]:
-            self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert self.election.observe_promise(now)
+        won = [self.promise(sender, ballot, now) for sender in "abcde"[: self.election.quorum]]
+        assert won == [False] * (len(won) - 1) + [True]
         return ballot
 
     def nack(self, sender: NodeId, now: float, ballot: Ballot | None = None) -> None:
-        self.election.observe_nack(sender, Nack(ballot or self.proposer.ballot, Ballot(8, "c")), now)
+        self.election.observe_nack(sender, Nack(ballot or self.election.own_ballot, Ballot(8, "c")), now)
 
     def test_follower_waits_for_a_random_window(self) -> None:
         wakes = [self.make(3, seed).wake_at - 100 for seed in range(50)]
@@ -166,7 +175,7 @@ class TestElection:
         assert self.election.tick(101.0 + LONGEST) is TimerAction.NOTHING
         assert self.election.role is Role.FOLLOWER, "and then it waits, and canvasses anew"
         assert self.election.tick(self.election.wake_at) is TimerAction.REQUEST_PRE_VOTES
-        assert self.election.pre_vote_number == 1
+        assert self.election.pre_vote_number == 2
 
     def test_winner_sends_heartbeats(self) -> None:
         self.win(101.0)
@@ -178,8 +187,7 @@ class TestElection:
 
     def test_leadership_is_won_once(self) -> None:
         ballot = self.win(101.0)
-        self.proposer.receive_promise("c", Promise(ballot, None))
-        assert not self.election.observe_promise(101.1)
+        assert not self.promise("c", ballot, 101.1)
 
     def test_leader_who_hears_no_quorum_steps_down(self) -> None:
         self.win(101.0)
@@ -226,9 +234,8 @@ class TestElection:
         self.election.observe_candidate(Ballot(1, "b"), 101.0)
         assert self.election.role is Role.FOLLOWER
         assert self.election.wake_at >= 101.0 + SHORTEST
-        for sender in "abc":
-            self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert not self.election.observe_promise(101.0), "late promises of the ballot it gave up do not count"
+        late = [self.promise(sender, ballot, 101.0) for sender in "abc"]
+        assert not any(late), "late promises of the ballot it gave up do not count"
         assert self.campaign(102.0) == Ballot(2, "a")
 
     def test_own_candidature_does_not_stop_itself(self) -> None:
@@ -250,9 +257,7 @@ class TestElection:
     def test_candidate_refused_by_some_may_still_win(self) -> None:
         ballot = self.campaign(101.0)
         self.nack("c", 101.0)
-        for sender in "ab":
-            self.proposer.receive_promise(sender, Promise(ballot, None))
-        assert self.election.observe_promise(101.0)
+        assert [self.promise(sender, ballot, 101.0) for sender in "ab"] == [False, True]
 
     def test_candidate_refused_by_too_many_gives_up_and_tries_higher(self) -> None:
         ballot = self.campaign(101.0)
@@ -302,6 +307,41 @@ class TestElection:
         self.nack("c", 101.1, ballot)
         assert self.election.leader_ballot == Ballot(2, "b")
         assert self.election.wake_at == due
+
+    def test_illegal_transitions_are_refused(self) -> None:
+        """Each names both roles."""
+        ballot = Ballot(1, "a")
+        with pytest.raises(BrokenInvariant, match="a follower cannot become a candidate"):
+            self.election.become_candidate(ballot, 101.0)
+        with pytest.raises(BrokenInvariant, match="a follower cannot become a leader"):
+            self.election.become_leader(101.0)
+        self.election.become_pre_candidate(101.0)
+        with pytest.raises(BrokenInvariant, match="a pre-candidate cannot become a pre-candidate"):
+            self.election.become_pre_candidate(101.0)
+        with pytest.raises(BrokenInvariant, match="a pre-candidate cannot become a leader"):
+            self.election.become_leader(101.0)
+        self.election.become_candidate(ballot, 101.0)
+        with pytest.raises(BrokenInvariant, match="a candidate cannot become a candidate"):
+            self.election.become_candidate(Ballot(2, "a"), 101.0)
+        self.election.become_leader(101.0)
+        with pytest.raises(BrokenInvariant, match="a leader cannot become a pre-candidate"):
+            self.election.become_pre_candidate(101.0)
+        with pytest.raises(BrokenInvariant, match="a leader cannot become a leader"):
+            self.election.become_leader(101.0)
+        assert self.election.leader_ballot == self.election.own_ballot == ballot
+
+    def test_what_belongs_to_a_ballot_is_gone_with_it(self) -> None:
+        ballot = self.campaign(101.0)
+        assert self.election.silent_members() == ["a", "b", "c"]
+        self.promise("b", ballot, 101.0)
+        assert self.election.silent_members() == ["a", "c"]
+        self.nack("c", 101.0)
+        self.promise("a", ballot, 101.0)
+        assert self.election.is_refused
+        self.election.step_down(101.1)
+        assert self.election.candidacy is None
+        assert self.election.own_ballot == LOWEST
+        assert not self.election.is_refused
 
     def test_every_failure_is_counted_once(self) -> None:
         """Of five, three refusals lose the ballot; the fourth must not put the next try off further."""

@@ -289,8 +289,8 @@ class TestSection24Progress:
         post = Post()
         post.lead("a", "a", "b")
         post.lead("c", "b", "c")
-        assert post.nodes["a"].election.is_leader
-        assert post.nodes["c"].election.is_leader
+        assert post.nodes["a"].is_leader
+        assert post.nodes["c"].is_leader
         post.propose("a", b"v")
         post.propose("c", b"w")
         for node in ("a", "c"):

@@ -86,15 +86,6 @@ class TestProposer(test_essential.TestProposer):
         assert self.promise("b") is None
         assert not self.proposer.leading
 
-    def test_passive_proposer_starts_nothing(self) -> None:
-        self.proposer.propose(b"v")
-        self.proposer.prepare()
-        self.proposer.active = False
-        assert self.promise("a") is None
-        assert self.promise("b") is None
-        assert self.proposer.resend() is None
-        assert not self.proposer.leading
-
     def test_resends_what_it_waits_to_have_answered(self) -> None:
         self.proposer.propose(b"")
         assert self.proposer.resend() is None, "nothing was sent yet"
@@ -135,20 +126,6 @@ class TestLearner(test_essential.TestLearner):
         learner = practical.Learner(2, b"")
         assert learner.chosen == b""
         assert learner.receive_accepted("a", Accepted(Ballot(9, "a"), b"")) == b""
-
-    def test_knows_who_has_the_chosen_value(self) -> None:
-        self.vote("a")
-        assert self.learner.accepted_by == set()
-        self.vote("b")
-        assert self.learner.accepted_by == {"a", "b"}
-        self.vote("c", 2)
-        assert self.learner.accepted_by == {"a", "b", "c"}
-
-    def test_who_voted_for_another_value_does_not_have_it(self) -> None:
-        self.vote("a", 2)
-        self.vote("b", 2)
-        self.vote("c", 1, b"w")
-        assert self.learner.accepted_by == {"a", "b"}
 
     def test_counts_a_limited_number_of_ballots(self) -> None:
         """The lowest go: what is forgotten delays learning and no more."""
@@ -299,19 +276,6 @@ class TestNode:
             ready = self.receive(node, "x", message)
             assert (ready.save, ready.send, ready.chosen) == ((), (), ())
 
-    def test_passive_node_answers_and_asks_nothing(self) -> None:
-        node = self.make()
-        self.decree(node).proposer.active = False
-        assert node.propose(b"v").send == ()
-        assert self.prepare(node).send == ()
-        assert sent(self.receive(node, "b", Prepare(Ballot(1, "b"))), Promise)
-
-    def test_node_made_passive_with_a_quorum_asks_nothing(self) -> None:
-        node = self.make()
-        self.lead(node)
-        self.decree(node).proposer.active = False
-        assert node.propose(b"v").send == ()
-
     def test_lost_ballot_is_left_alone(self) -> None:
         node = self.make()
         ballot, _ = self.lead(node)
@@ -339,5 +303,4 @@ class TestNodeResend:
             for to in envelope.to:
                 post += [(to, more) for more in nodes[to].receive(sender, envelope.message).send]  # type: ignore[arg-type]
         assert {node.learner.chosen for node in nodes.values()} == {b"v"}
-        assert nodes["b"].learner.accepted_by == set(ABC)
         assert nodes["b"].acceptor.promised > LOWEST

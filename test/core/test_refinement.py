@@ -98,10 +98,10 @@ class ShadowedCluster(CoreCluster):
     def hear(self, node: NodeId, sender: NodeId, message: LogMessage, ready: Ready) -> None:
         """A promise reached a candidate; beyond the quorum none counts."""
         replica = self.nodes[node]
-        if isinstance(message, PromiseLog) and message.ballot == replica.proposer.ballot:
+        if isinstance(message, PromiseLog) and message.ballot == replica.election.own_ballot:
             if message.ballot not in self.known:
                 self.heard[message.ballot][sender] = message
-            if replica.election.is_leader:
+            if replica.is_leader:
                 self.known.setdefault(message.ballot, replica.log.chosen_through)
 
     def check_proposal(self, message: AcceptSlot) -> None:

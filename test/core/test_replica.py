@@ -72,7 +72,7 @@ def leader(
 def vote(replica: Replica, slot: Slot, *senders: NodeId, now: float = 1.0) -> Ready:
     """Votes for what a leader has proposed at ``slot``; the Ready of the last one."""
     for sender in senders:
-        ready = replica.receive(sender, AcceptedSlot(replica.proposer.ballot, slot), now)
+        ready = replica.receive(sender, AcceptedSlot(replica.election.own_ballot, slot), now)
     return ready
 
 
@@ -132,7 +132,7 @@ class TestCampaign:
         campaign(replica, 1.0)
         for _ in range(3):
             replica.receive("b", PromiseLog(Ballot(1, "a"), 1), 1.0)
-        assert not replica.election.is_leader
+        assert not replica.is_leader
 
     def test_promise_of_another_ballot_does_not_count(self) -> None:
         """Traps 4 and 8: what an older ballot won is worth nothing to this one."""
@@ -144,10 +144,10 @@ class TestCampaign:
         settle(replica, campaign(replica, 5.0), 5.0)
         for ballot in (Ballot(1, "a"), Ballot(9, "b")):
             replica.receive("c", PromiseLog(ballot, 1), 5.0)
-        assert not replica.election.is_leader
+        assert not replica.is_leader
         assert replica.dropped["promise of another ballot"] == 2
         replica.receive("c", PromiseLog(Ballot(4, "a"), 1), 5.0)
-        assert replica.election.is_leader
+        assert replica.is_leader
 
     def test_gives_way_to_a_higher_candidate(self) -> None:
         replica = make("a")

@@ -71,8 +71,9 @@ class TestBallots:
         for nack in (Nack(ONE, HIGHEST), Nack(ONE, JUMP)):
             check_dropped(replica, "b", nack, "ballot beyond reason")
         check_dropped(replica, "b", Nack(ONE, Ballot(4, "x")), "ballot of no member")
-        assert replica.proposer.highest_seen == ONE
-        assert replica.proposer.refusals == set()
+        assert replica.election.highest_seen == ONE
+        assert replica.election.candidacy is not None
+        assert replica.election.candidacy.refused_by == set()
 
     def test_a_promise_to_a_node_that_was_replaced_is_told_so_that_it_is_believed(self) -> None:
         replica = make(saved=[Promised(Ballot(4, "x"))])
@@ -80,7 +81,7 @@ class TestBallots:
             assert sent(replica.receive("a", message, 0.0), Nack) == [Nack(ONE, Ballot(5, "b"))]
 
     def test_an_answer_to_a_heartbeat_that_was_not_sent(self) -> None:
-        """Else no later question for a read point would wait for this follower."""
+        """Else no later question for a read index would wait for this follower."""
         check_dropped(leader(), "b", HeartbeatAck(ONE, 0, 9), "acknowledgement of what was not sent")
 
 
@@ -167,6 +168,6 @@ def test_an_answer_asked_for_twice_deposes_no_leader() -> None:
     vote(replica, 3, "b", "c")
     ready = replica.receive("b", ChosenValues(1, (b"", b"2", b"3"), 3), 1.0)
     assert told(ready) == [(2, b"2"), (3, b"3")]
-    assert replica.election.is_leader
+    assert replica.is_leader
     replica.receive("b", ChosenValues(4, (b"not mine",), 4), 1.0)
-    assert not replica.election.is_leader
+    assert not replica.is_leader

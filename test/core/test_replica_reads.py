@@ -42,7 +42,7 @@ def beats(ready: Ready) -> list[int]:
 
 
 def ack(replica: Replica, sender: NodeId, sequence: int, now: float = 1.0) -> Ready:
-    return replica.receive(sender, HeartbeatAck(replica.proposer.ballot, 1, sequence), now)
+    return replica.receive(sender, HeartbeatAck(replica.election.own_ballot, 1, sequence), now)
 
 
 def answers(ready: Ready) -> list[tuple[NodeId, ReadIndexReply]]:
@@ -144,7 +144,7 @@ class TestLeader:
         assert answers(replica.receive("b", HeartbeatAck(ONE, 1, 1), 1.1)) == []
         elect(replica, 3.0)
         vote(replica, 2, "a", "b")
-        ballot = replica.proposer.ballot
+        ballot = replica.election.own_ballot
         assert answers(replica.receive("b", HeartbeatAck(ballot, 1, replica.election.sequence), 3.0)) == []
         assert beats(ask(replica, "b", 8, 3.0)) == [replica.election.sequence]
 
@@ -170,19 +170,19 @@ def test_an_old_leader_that_was_stopped_answers_no_read() -> None:
     post.choose("b", "b", "c")
     assert post.chosen["b"][-1] == b"acknowledged"
     old = post.nodes["a"]
-    assert old.election.is_leader
+    assert old.is_leader
     number, ready = old.request_read_index(post.now)
     post.take("a", ready)
     post.deliver(ReadIndexRequest, "a", "a")
     post.deliver(HeartbeatAck, "b", "a")
     post.deliver(HeartbeatAck, "c", "a")
-    assert old.election.is_leader
+    assert old.is_leader
     post.deliver(Heartbeat, "a", "b", "c")  # the round for the question
     for sender, to, message in post.post[:]:
         if to == "a" and (sender, to, message) in post.post:
             post.deliver(type(message), sender, to)
     assert not any(isinstance(message, ReadIndexReply) for _, _, message in post.post)
-    assert not old.election.is_leader
+    assert not old.is_leader
     post.take("a", old.tick(post.now))  # now it knows better whom to ask
     post.deliver(ReadIndexRequest, "a", "b")
     post.deliver(Heartbeat, "b", "c")
@@ -200,7 +200,7 @@ class TestAsker:
         ready = replica.receive("a", ReadIndexReply(number, 12), 0.01)
         assert ready.answers == (ReadIndexConfirmed(number, 12),)
         assert replica.receive("a", ReadIndexReply(number, 12), 0.01).answers == ()
-        assert replica.dropped["read point nobody asked for"] == 1
+        assert replica.dropped["read index nobody asked for"] == 1
         assert sent(replica.tick(0.2), ReadIndexRequest) == []
 
     def test_an_answer_to_another_question_is_none(self) -> None:
@@ -283,11 +283,10 @@ def test_whoever_waits_for_a_slot_gets_it_though_more_is_open() -> None:
     assert sent(ready, AcceptSlot) == []
 
 
-def test_points_of_two_nodes_alone() -> None:
-    points = ReadIndexServer(2)
-    assert points.ask("a", 1, 5, 0)
-    settled, again = points.observe_answer("b", 1, 1)
-    assert [(one.asker, one.number, one.point) for one in settled] == [("a", 1, 5)]
+def test_read_index_of_two_nodes_alone() -> None:
+    server = ReadIndexServer(2)
+    assert server.request("a", 1, 5, 0)
+    settled, again = server.observe_answer("b", 1, 1)
+    assert [(one.client, one.number, one.read_index) for one in settled] == [("a", 1, 5)]
     assert not again
-    points.clear()
-    assert points.observe_answer("b", 9, 9) == ([], False)
+    assert server.observe_answer("b", 9, 9) == ([], False)

@@ -239,7 +239,8 @@ class TestInstall:
         assert replica.status().open_slots == 0
         assert not replica.has_room
         elect(replica, 3.0, PromiseLog(LOWEST, 8))
-        assert replica._next_slot == 9
+        assert replica._leader is not None
+        assert replica._leader.next_slot == 9
 
     def test_what_a_leader_knew_from_before_its_ballot_is_not_left_open(self) -> None:
         """Whoever has it in a snapshot votes for it no more, and it would be proposed for ever."""
@@ -249,10 +250,11 @@ class TestInstall:
         replica.receive("c", Nack(ONE, Ballot(4, "b")), 1.1)
         votes = (Vote(1, ONE, b""), Vote(2, ONE, b"2"), Vote(3, ONE, b""))
         elect(replica, 9.0, PromiseLog(LOWEST, 1, (), votes))
-        assert set(replica._window.slots) == {1, 2, 3, 4}
+        assert replica._leader is not None
+        assert set(replica._leader.window.slots) == {1, 2, 3, 4}
         ready = vote(replica, 1, "b", now=9.1)
         assert told(ready) == [(1, b""), (2, b"2")]
-        assert set(replica._window.slots) == {3, 4}
+        assert set(replica._leader.window.slots) == {3, 4}
 
     def test_a_candidate_goes_on(self) -> None:
         """What its quorum knows beyond the snapshot still counts, and nothing below it is proposed."""

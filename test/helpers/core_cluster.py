@@ -373,9 +373,7 @@ class CoreCluster(Cluster[Replica]):
 
     def leader(self) -> NodeId | None:
         """The node that leads with the highest ballot, if one does."""
-        leading = [
-            (replica.proposer.ballot, node) for node, replica in self.nodes.items() if replica.election.is_leader
-        ]
+        leading = [(replica.election.own_ballot, node) for node, replica in self.nodes.items() if replica.is_leader]
         return max(leading)[1] if leading else None
 
     def values(self, node: NodeId) -> list[bytes]:
@@ -446,8 +444,8 @@ class Post:
         self.deliver(PrepareLog, node, *quorum)
         for member in quorum:
             self.deliver(PromiseLog, member, node)
-        assert self.nodes[node].election.is_leader
-        return self.nodes[node].proposer.ballot
+        assert self.nodes[node].is_leader
+        return self.nodes[node].election.own_ballot
 
     def choose(self, node: NodeId, *quorum: NodeId) -> None:
         """Have all that ``node`` has proposed to ``quorum`` accepted there, and the votes counted."""

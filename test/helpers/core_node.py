@@ -54,7 +54,7 @@ def elect(replica: Replica, now: float, *reports: PromiseLog) -> list[Ready]:
     settle(replica, campaign(replica, now), now)
     readys: list[Ready] = []
     for member, report in zip(replica.others, reports or (PromiseLog(LOWEST, 1),), strict=False):
-        promise = attrs.evolve(report, ballot=replica.proposer.ballot)
+        promise = attrs.evolve(report, ballot=replica.election.own_ballot)
         readys += settle(replica, replica.receive(member, promise, now), now)
-    assert replica.election.is_leader
+    assert replica.is_leader
     return readys

@@ -287,7 +287,7 @@ class Surrounded(Bench):
     def lie(self, sender: str, message: PeerMessage) -> None:
         """``message`` comes in one of the ways there are."""
         allowed = self.store.allowed  # type: ignore[attr-defined]
-        allowed.round = max(allowed.round, self.node._replica.proposer.highest_seen.round)
+        allowed.round = max(allowed.round, self.node._replica.election.highest_seen.round)
         if isinstance(message, AboutSubject) and message.subject in self.node._subjects._subjects:
             known = self.node._subjects._subjects[message.subject]
             allowed.subject_rounds[message.subject] = known.decree.proposer.highest_seen.round
@@ -332,10 +332,10 @@ class Surrounded(Bench):
             self.reactor.spend(0.05)
             self.hear("a", PreVoteGranted(replica.election.pre_vote_number))
             self.reactor.turn()
-            promise = PromiseLog(replica.proposer.ballot, replica.log.chosen_through + 1)
+            promise = PromiseLog(replica.election.own_ballot, replica.log.chosen_through + 1)
             self.hear("a", promise)
             self.reactor.turn(2)
-            if replica.election.is_leader:
+            if replica.is_leader:
                 return
 
     def call(self) -> None:
@@ -389,7 +389,7 @@ class Liar:
 
     def _ballot(self) -> Ballot:
         replica = self._replica
-        known = (replica.log.promised, replica.proposer.ballot, replica.election.leader_ballot)
+        known = (replica.log.promised, replica.election.highest_seen, replica.election.leader_ballot)
         near: Ballot = self.rng.choice(known)
         if self.rng.random() < 0.3:
             return near
@@ -411,7 +411,7 @@ class Liar:
 
     def _count(self) -> int:
         election = self._replica.election
-        near = self.rng.choice((election.sequence, election.pre_vote_number, self._replica._read_asker.number))
+        near = self.rng.choice((election.sequence, election.pre_vote_number, self._replica._read_index.number))
         return max(0, near + self.rng.randint(-1, 1)) if self.rng.random() < 0.8 else self.rng.choice(BIG)
 
     # messages

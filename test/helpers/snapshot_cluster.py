@@ -1,4 +1,4 @@
-"""Replicas that take snapshots, forget what is in them, give them to those behind, and ask for read points."""
+"""Replicas that take snapshots, forget what is in them, give them to those behind, and ask for read indexes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SnapshotCluster(CoreCluster):
     :ivar snapshots: the slots of the complete snapshots on the disk of each node, two at most.
     :ivar installed: how many came from another node.
     :ivar damaged: how many newest ones were taken away, so that the older one had to do.
-    :ivar answered: how many read points were handed out.
+    :ivar answered: how many read indexes were handed out.
     """
 
     def __init__(self, seed: int, nodes: int = 3, faults: Faults | None = None, limits: Limits | None = None) -> None:
@@ -88,8 +88,8 @@ class SnapshotCluster(CoreCluster):
     def take(self, node: NodeId, ready: Ready) -> None:
         """What is known to be chosen is not proposed any more: whoever has it in a snapshot would never vote for it."""
         replica = self.nodes.get(node)
-        if replica is not None:
-            assert all(slot > replica.log.chosen_through for slot in replica._window.slots), replica.status()
+        if replica is not None and replica._leader is not None:
+            assert all(slot > replica.log.chosen_through for slot in replica._leader.window.slots), replica.status()
         super().take(node, ready)
 
     def request_read_index(self, node: NodeId) -> None:

@@ -1,4 +1,4 @@
-"""Queries that wait: for a read point, for the log to be applied, and for the hook."""
+"""Queries that wait: for a read index, for the log to be applied, and for the hook."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from txpaxos.reading import Consistency, Reading
 
 
 class ReadsHarness:
-    """Reads whose read points and applied log the test gives.
+    """Reads whose read indexes and applied log the test gives.
 
-    :ivar questions: how many read points were asked for.
+    :ivar questions: how many read indexes were asked for.
     """
 
     def __init__(self, query: Callable[[bytes], object] | None = None) -> None:

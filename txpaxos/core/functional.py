@@ -1,35 +1,20 @@
-"""Paxos that keeps itself going: heartbeats, detection of a dead leader, acquiring and losing leadership.
+"""Paxos for one decree that keeps itself going: the practical node, plus an election of who gets it done.
 
-Read after :mod:`~txpaxos.core.practical`. Paxos is safe without a leader, but only with one does it make progress for
-certain (*Paxos Made Simple*, section 2.4). :class:`Election` finds one: it is the one piece that the single decree
-(:class:`Node`, here) and the log (:mod:`txpaxos.core.replica`) share.
-
-The idea in a few lines, before what makes it last:
+Read after :mod:`~txpaxos.core.practical` and :mod:`~txpaxos.core.election`. No node of a cluster runs this: it is the
+lesson, the same election as in the log (:mod:`~txpaxos.core.replica`) on the smallest Paxos there is. In a few lines:
 
 .. code-block:: text
 
-    on a tick, if leading:      send Heartbeat to everyone, every heartbeat_seconds
-    on a tick, if following     the leader is silent: ask everyone PreVote
-      and the window is over:
-    on PreVote:                 have I lost the leader, too? then answer PreVoteGranted
-    on PreVoteGranted from a quorum:   prepare a ballot above all I have seen
-    on Promise from a quorum:   I lead
-    on Nack from so many that
-      no quorum is left:        I do not lead; wait, longer each time, and try again
-    on Heartbeat of a ballot
-      above mine:               I follow it, and begin a new window, drawn at random
-
-* The leader sends a heartbeat every ``heartbeat_seconds``. A follower that has heard none for its liveness window,
-  drawn anew each time so that two nodes seldom wake together, or is told that the leader has ended, *canvasses*: it
-  asks whether others miss the leader too. Only when a quorum does, itself included, does it become a candidate and run
-  phase 1. So a node that cannot win, or that alone has lost the leader, raises no ballot and disturbs nobody (Ongaro's
-  thesis, 2014, section 9.6).
-* Of two candidates the one with the higher ballot goes on; the other, having promised, waits. One that was refused
-  waits for a random time that doubles with every failure, so duels end.
-* A leader is one no longer when a higher ballot's heartbeat arrives, when so many refuse that no quorum is left, or
-  when it has not heard from a quorum for as long as a follower would wait for it: it must not hold on to followers
-  that others could lead. One that a minority refuses canvasses among its followers, and if a quorum still is with it
-  runs phase 1 again, above what that minority has promised.
+    on a tick, as the leader:       send Heartbeat to all others, every heartbeat_seconds
+    on a tick, as a follower, when
+      the liveness window is over:  ask all others for a PreVote
+    on PreVote:                     no leader is heard here, either? answer PreVoteGranted
+    on PreVoteGranted by a quorum:  prepare a ballot above all that were seen
+    on Promise by a quorum:         this node leads; it asks for votes, if it has a value
+    on Nack by so many that
+      no quorum is left:            this node leads no more; it waits, longer each time, and tries again
+    on Heartbeat of a ballot not
+      below the promised one:       follow it, and begin a new window, drawn at random
 """
 
 from __future__ import annotations
@@ -56,20 +41,16 @@ from txpaxos.core.messages import (
     PreVoteGranted,
     Promise,
 )
-from txpaxos.core.ready import (
-    DecreeState,
-    Envelope,
-    Ready,
-)
+from txpaxos.core.ready import DecreeState, Envelope, Ready
 
 
 class Node:
-    """One decree among nodes that elect a leader to get it done. The practical node, plus :class:`Election`.
+    """One decree among nodes that elect a leader to get it done.
 
     :param node: this node's id.
     :param members: the ids of all nodes, this one included.
     :param rng: the only source of chance.
-    :param now: the present, in monotonic seconds.
+    :param now: the current time, in monotonic seconds.
     :param saved: what the last Ready with a ``save`` said to save; the default for a node that never ran.
     """
 
@@ -83,7 +64,10 @@ class Node:
         timing: Timing | None = None,
     ) -> None:
         self.decree = practical.Node(node, members, saved)
-        self.election = Election(self.decree.proposer, members, timing or Timing(), rng, now)
+        self.election: Election[Promise] = Election(
+            node, members, timing or Timing(), rng, now, highest_seen=self.decree.acceptor.promised
+        )
+        self._others = tuple(member for member in members if member != node)
 
     # from the owner
 
@@ -99,7 +83,7 @@ class Node:
             case TimerAction.REQUEST_PRE_VOTES:
                 return self._ready(Ready(), self._pre_vote())
             case TimerAction.START_CAMPAIGN:
-                return self._campaign(now)
+                return self._start_campaign(now)
             case TimerAction.RESEND_PREPARE:
                 return self._ready(self.decree.resend())
             case TimerAction.SEND_HEARTBEAT:
@@ -110,7 +94,7 @@ class Node:
     # from the network
 
     def receive(self, sender: NodeId, message: OneDecreeMessage | LeadershipMessage, now: float) -> Ready:
-        """Take one message. What it says of leadership is noted beside what it means for the decree."""
+        """Take one message. The election observes what it says about leaders, the decree all the rest."""
         if sender not in self.decree.members:
             return self._ready(Ready())
         promised = self.decree.acceptor.promised
@@ -124,16 +108,12 @@ class Node:
             case HeartbeatAck():
                 return self._ready(Ready(), *self._receive_heartbeat_ack(sender, message, now))
             case PreVote():
-                backed = self.election.grants_pre_vote(sender, now)
-                return self._ready(
-                    Ready(), *([Envelope((sender,), PreVoteGranted(message.sequence))] if backed else [])
-                )
+                is_granted = self.election.grants_pre_vote(sender, now)
+                answer = [Envelope((sender,), PreVoteGranted(message.sequence))] if is_granted else []
+                return self._ready(Ready(), *answer)
             case PreVoteGranted():
                 if self.election.observe_pre_vote_granted(sender, message.sequence):
-                    return self._campaign(now)
-                return self._ready(Ready())
-            case Nack():
-                self.election.observe_nack(sender, message, now)
+                    return self._start_campaign(now)
                 return self._ready(Ready())
         ready = self.decree.receive(sender, message)
         match message:
@@ -141,8 +121,10 @@ class Node:
                 self.election.observe_candidate(message.ballot, now)
             case Accept() if message.ballot == self.decree.acceptor.promised:
                 self.election.observe_leader(message.ballot, now)
-            case Promise() if self.election.observe_promise(now):
+            case Promise() if self.election.observe_promise(sender, message, now):
                 return self._ready(ready, self._heartbeat())
+            case Nack():
+                self.election.observe_nack(sender, message, now)
         return self._ready(ready)
 
     def _receive_heartbeat_ack(self, sender: NodeId, message: HeartbeatAck, now: float) -> list[Envelope]:
@@ -151,13 +133,15 @@ class Node:
         chosen = self.decree.learner.chosen
         return [Envelope((sender,), Decided(chosen))] if chosen is not None and not message.chosen_through else []
 
-    def _campaign(self, now: float) -> Ready:
-        self.election.start_campaign(now)
-        return self._ready(self.decree.prepare())
-
-    @property
-    def _others(self) -> tuple[NodeId, ...]:
-        return tuple(member for member in self.decree.members if member != self.decree.node)
+    def _start_campaign(self, now: float) -> Ready:
+        """Prepare a ballot above all that were seen. A node that knows the outcome has nothing left to prepare."""
+        if self.decree.learner.chosen is not None:
+            self.election.step_down(now)
+            return self._ready(Ready())
+        self.decree.proposer.observe(self.election.highest_seen)
+        ready = self.decree.prepare()
+        self.election.become_candidate(self.decree.proposer.ballot, now)
+        return self._ready(ready)
 
     def _pre_vote(self) -> Envelope:
         return Envelope(self._others, PreVote(self.election.pre_vote_number))
@@ -173,6 +157,9 @@ class Node:
         return int(self.decree.learner.chosen is not None)
 
     def _ready(self, ready: Ready, *more: Envelope) -> Ready:
+        """Close every call. A ballot that the election has given up is given up for the decree, too."""
+        if self.election.candidacy is None:
+            self.decree.proposer.give_up()
         return attrs.evolve(
             ready,
             send=ready.send + more,

@@ -4,10 +4,8 @@ What it adds to each role:
 
 * **NACKs.** An acceptor says no instead of nothing, so a proposer need not wait in vain and learns what to beat.
 * **Leadership belief.** A proposer whose ballot has a quorum believes it leads, until so many refuse that it cannot.
-* **Active or passive.** A passive proposer listens and answers but starts nothing.
 * **Retransmission.** What was sent last can be had again.
 * **Recovery.** Roles start from saved state; :class:`Node` says in every Ready what to save before what is sent.
-* **Who accepted.** The learner knows which acceptors hold the chosen value.
 
 There is still no clock: whoever owns a node decides when to prepare and when to re-send.
 """
@@ -50,8 +48,6 @@ class Proposer(essential.Proposer):
     ``leading``            a quorum has promised: further promises change nothing, refusals are counted
     ``given_up``           so many refused that no quorum is left, or the node let go: nothing of the ballot is
                            taken or sent any more; the next ``prepare`` begins anew
-    not ``active``         it proposes nothing of its own, and takes no promises: set from outside, by whoever
-                           decides that this node shall only answer
     =====================  ====================================================================================
 
     :param members: how many acceptors there are.
@@ -64,7 +60,6 @@ class Proposer(essential.Proposer):
         self.highest_seen = highest
         self.refusals: set[NodeId] = set()
         self.leading = False
-        self.active = True
         self.given_up = False
 
     def observe(self, ballot: Ballot) -> None:
@@ -86,7 +81,7 @@ class Proposer(essential.Proposer):
 
     def receive_promise(self, sender: NodeId, promise: Promise) -> Accept | None:
         """As the paper; with the quorum comes the belief to lead."""
-        if not self.active or self.given_up:
+        if self.given_up:
             return None
         before = self.has_quorum
         accept = super().receive_promise(sender, promise)
@@ -110,7 +105,7 @@ class Proposer(essential.Proposer):
 
     def accept(self) -> Accept | None:
         """As the paper, unless the ballot was given up."""
-        return None if self.given_up or not self.active else super().accept()
+        return None if self.given_up else super().accept()
 
     def withdraw(self) -> None:
         """Offer nothing any more. What may have been chosen comes back with the promises of the next ballot."""
@@ -118,7 +113,7 @@ class Proposer(essential.Proposer):
 
     def resend(self) -> Prepare | Accept | None:
         """What the present ballot waits to have answered: its Prepare, or its Accept once it has a quorum."""
-        if not self.active or self.given_up or self.ballot == LOWEST:
+        if self.given_up or self.ballot == LOWEST:
             return None
         return self.accept() if self.has_quorum else Prepare(self.ballot)
 
@@ -141,12 +136,11 @@ class Acceptor(essential.Acceptor):
 
 
 class Learner(essential.Learner):
-    """Adds recovery, a limit, and the set of acceptors known to hold the chosen value."""
+    """Adds recovery, and a limit."""
 
     def __init__(self, quorum: int, chosen: bytes | None = None) -> None:
         super().__init__(quorum)
         self.chosen = chosen
-        self.accepted_by: set[NodeId] = set()
 
     def learn(self, value: bytes) -> None:
         """Take the word of somebody who knows the outcome, if it is not known yet."""
@@ -154,10 +148,8 @@ class Learner(essential.Learner):
             self.chosen = value
 
     def receive_accepted(self, sender: NodeId, accepted: Accepted) -> bytes | None:
-        """Count one vote; once the value is chosen, go on noting who has it."""
+        """Count one vote, of the highest ballots only."""
         chosen = super().receive_accepted(sender, accepted)
-        if chosen is not None and accepted.value == chosen:
-            self.accepted_by |= self.voters[accepted.ballot]
         while len(self.voters) > BALLOTS_COUNTED_MAX:
             lowest = min(self.voters)
             del self.voters[lowest], self.values[lowest]
@@ -190,7 +182,7 @@ class Node:
     def prepare(self) -> Ready:
         """Start a new ballot. The node promises it to itself at once: that is what puts the round on its disk."""
         work = Work()
-        if self.proposer.active and self.learner.chosen is None:
+        if self.learner.chosen is None:
             prepare = self.proposer.prepare()
             self.acceptor.receive_prepare(prepare)
             work.send_to(self.members, prepare)

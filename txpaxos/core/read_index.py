@@ -1,8 +1,9 @@
-"""Reading what the log has made of a service, without a slot of the log for it.
+"""Linearizable reads that need no slot of the log.
 
-Whoever reads must see everything that was acknowledged before it asked. The leader knows how far that is, if it still
-leads; and that it still did when the question had come it knows once a quorum has answered a heartbeat sent after that
-(Ongaro's thesis, 2014, section 6.4). Questions that come while such a round is on its way share the next one.
+A read must see everything that was acknowledged before it began. The *read index* is the slot up to which the log must
+be applied for that. The leader knows it, if it still leads; and that it still led when the request came, it knows once
+a quorum has answered a heartbeat that was sent after the request (Ongaro's thesis, 2014, section 6.4). Requests that
+come while such a round of heartbeats is under way share the next one.
 
 No clock is trusted: a leader that was stopped for an hour finds out before it answers.
 """
@@ -20,64 +21,61 @@ from txpaxos.core.messages import NodeId, Slot
 
 
 @attrs.frozen
-class Question:
-    """A node's question for a read point.
+class PendingRead:
+    """A node's request for a read index, which waits for a quorum.
 
-    :ivar point: how far it has to read at least.
-    :ivar sequence: the heartbeat which a quorum has to answer before that may be said.
+    :ivar client: the node that asked.
+    :ivar number: the number of its request.
+    :ivar read_index: the slot up to which it must at least have applied the log.
+    :ivar sequence: the heartbeat that a quorum has to answer before the client may be told.
     """
 
-    asker: NodeId
+    client: NodeId
     number: int
-    point: Slot
+    read_index: Slot
     sequence: int
 
 
 class ReadIndexServer:
-    """The leader's part: who has asked, and which heartbeats a quorum has answered in its ballot.
+    """The leader's part, for as long as it leads with one ballot: which nodes wait for a read index, and which
+    heartbeats a quorum has answered.
 
-    :param quorum: how many nodes are one.
+    :param quorum: how many nodes make a quorum.
     """
 
     def __init__(self, quorum: int) -> None:
         self._quorum = quorum
         self._answered: dict[NodeId, int] = {}
-        self._questions: dict[NodeId, Question] = {}
-        # Of the heartbeat sent last for a question's sake.
+        self._pending: dict[NodeId, PendingRead] = {}
+        # The number of the heartbeat that was sent last for the sake of a request.
         self._sequence = 0
 
-    def clear(self) -> None:
-        """Another ballot has begun, or this one is over: whoever waits asks again."""
-        self._answered.clear()
-        self._questions.clear()
-        self._sequence = 0
+    def request(self, client: NodeId, number: int, read_index: Slot, last_sequence: int) -> bool:
+        """Take a request. Of one client only its newest counts; the same request again does not wait any longer.
 
-    def ask(self, asker: NodeId, number: int, point: Slot, last_sequence: int) -> bool:
-        """Take a question; of one asker, only its newest counts. One that is asked again waits no longer for that.
-
-        :param last_sequence: of the last heartbeat sent.
-        :returns: whether the next heartbeat is to be sent now, and not in its time.
+        :param last_sequence: the number of the last heartbeat sent.
+        :returns: whether the next heartbeat is to be sent now, ahead of its time.
         """
-        asked = self._questions.get(asker)
-        if asked is None or asked.number != number:
-            self._questions[asker] = Question(asker, number, point, last_sequence + 1)
+        pending = self._pending.get(client)
+        if pending is None or pending.number != number:
+            self._pending[client] = PendingRead(client, number, read_index, last_sequence + 1)
         return self._start_round(last_sequence)
 
-    def observe_answer(self, node: NodeId, sequence: int, last_sequence: int) -> tuple[list[Question], bool]:
+    def observe_answer(self, node: NodeId, sequence: int, last_sequence: int) -> tuple[list[PendingRead], bool]:
         """``node`` has answered the heartbeat ``sequence``.
 
-        :returns: the questions that this settles, and whether the next heartbeat is to be sent now for the others.
+        :returns: the requests that may be answered now, and whether the next heartbeat is to be sent now for the rest.
         """
         self._answered[node] = max(sequence, self._answered.get(node, 0))
         confirmed = self._confirmed()
-        settled = [question for question in self._questions.values() if question.sequence <= confirmed]
-        for question in settled:
-            del self._questions[question.asker]
+        settled = [pending for pending in self._pending.values() if pending.sequence <= confirmed]
+        for pending in settled:
+            del self._pending[pending.client]
         return settled, self._start_round(last_sequence)
 
     def _start_round(self, last_sequence: int) -> bool:
-        """One round at a time: a question that has come while one is on its way waits for its end."""
-        if not self._questions or self._confirmed() < self._sequence:
+        """There is one round at a time: a request that comes while one is under way waits for its end."""
+        if not self._pending or self._confirmed() < self._sequence:
             return False
         self._sequence = last_sequence + 1
         return True
@@ -89,21 +87,25 @@ class ReadIndexServer:
 
 
 class ReadIndexClient:
-    """The asker's part: one question at a time, asked again until there is an answer."""
+    """The reader's part: one request at a time, sent to the leader again and again until it is answered."""
 
     def __init__(self, timing: Timing, rng: Random) -> None:
         self.number = 0
         self._timing = timing
         self._rng = rng
-        self._ask_at = inf  # Unless there is a question.
+        # When to ask; infinite without a request.
+        self._ask_at = inf
         self._asked: NodeId | None = None
         self._attempts = 0
 
     def begin(self, now: float) -> int:
-        """There is a new question, to be asked at once. Its number was never one before, nor in an earlier life of this
-        node: an answer to that may still be on its way."""
+        """Begin a new request, to be sent at once.
+
+        :returns: its number. No request of this node had it, nor any before a restart: an answer to one of those may
+            still be under way.
+        """
         if self._ask_at != inf:
-            raise BrokenInvariant("one question at a time", self.number)
+            raise BrokenInvariant("one request at a time", self.number)
         self.number = (self.number or self._rng.getrandbits(62)) + 1
         self._ask_at = now
         self._attempts = 0
@@ -120,11 +122,11 @@ class ReadIndexClient:
         return True
 
     def wake_at(self, leader: NodeId | None) -> float:
-        """When :meth:`is_due` may next say so."""
+        """When :meth:`is_due` may next be true."""
         return -inf if self._ask_at != inf and leader not in (None, self._asked) else self._ask_at
 
-    def is_answer(self, number: int) -> bool:
-        """Whether that answers the question. Then it is over."""
+    def end(self, number: int) -> bool:
+        """An answer to the request of that ``number`` has come. Whether it is the one under way, which then is over."""
         if self._ask_at == inf or number != self.number:
             return False
         self._ask_at = inf

@@ -139,7 +139,7 @@ class Installed:
 
 @attrs.frozen
 class ReadIndexConfirmed:
-    """The question ``number`` for a read point has its answer: whoever has applied every slot up to ``slot`` sees all
+    """The question ``number`` for a read index has its answer: whoever has applied every slot up to ``slot`` sees all
     that was acknowledged before the question."""
 
     number: int

@@ -1,57 +1,65 @@
 """Multi-Paxos: a log of chosen values, one node's part of it.
 
 *Paxos Made Simple*, section 3: a leader runs phase 1 once for every slot there is or will be, and from then on each
-value costs one phase 2. What the paper leaves to the reader is here: a window of open slots, the new leader that
-re-proposes what may have been chosen and fills gaps with no-ops, learning by chosen prefix, asking for what was
-missed, and snapshots that stand for the oldest slots. Election is the piece from :mod:`txpaxos.core.election`; the
-memory is :class:`txpaxos.core.log.Log`; reads are confirmed by :mod:`txpaxos.core.read_index`.
+value costs one phase 2. A :class:`Replica` is put together from parts that have one subject each:
+
+=====================================  ==============================================================================
+:class:`~txpaxos.core.log.Log`         what this node has promised, accepted and learned: acceptor and learner
+:mod:`~txpaxos.core.election`          who leads, and when this node campaigns
+:mod:`~txpaxos.core.leader`            the open slots, and all else that exists only while this node leads
+:mod:`~txpaxos.core.catch_up`          asking for chosen values that this node misses
+:mod:`~txpaxos.core.read_index`        reading without a slot of the log
+=====================================  ==============================================================================
 
 Laws:
 
-* Every call returns a :class:`~txpaxos.core.ready.Ready`; see there for what the caller owes.
+* Every call that changes more than bookkeeping returns a :class:`~txpaxos.core.ready.Ready`; see there for what the
+  caller owes.
 * A leader proposes a slot once in its ballot, and only slots above all it was told to be chosen.
 * Votes to oneself are messages like any other: sent, saved, then received.
-* What is stale or misdirected is dropped by a guard with a name, and counted under it in ``dropped``.
+* What is stale or misdirected is dropped by a guard with a name, and counted under that name in ``dropped``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
 from random import Random
-from typing import Any
+from typing import assert_never
 
-from txpaxos.core import practical
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.election import Election, Role, TimerAction
 from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
+from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
-    NO_OP,
+    AboutSubject,
+    Accept,
+    Accepted,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
     ChosenValues,
+    Decided,
     Fetch,
     Heartbeat,
     HeartbeatAck,
     Message,
     Nack,
     NodeId,
+    Prepare,
     PrepareLog,
     PreVote,
     PreVoteGranted,
     Promise,
     PromiseLog,
-    Proposal,
     ReadIndexReply,
     ReadIndexRequest,
     Slot,
     Truncated,
 )
-from txpaxos.core.read_index import ReadIndexClient, ReadIndexServer
+from txpaxos.core.read_index import ReadIndexClient
 from txpaxos.core.ready import (
     Checkpoint,
     Chosen,
@@ -63,7 +71,6 @@ from txpaxos.core.ready import (
     Status,
     Work,
 )
-from txpaxos.core.window import Window
 
 NEWCOMER = "newcomer"
 """The role of a node that is no voter yet."""
@@ -75,13 +82,13 @@ class Replica:
     :param node: this node's id.
     :param members: the ids of all nodes, this one included.
     :param rng: the only source of chance.
-    :param now: the present, in monotonic seconds, as in every call below.
-    :param saved: all log records this node ever saved, in order; of slots up to ``base``, some may be missing.
+    :param now: the current time, in monotonic seconds, as in every call below.
+    :param saved: all log records that this node ever saved, in order; of slots up to ``base``, some may be missing.
     :param base: every slot up to this one is in a snapshot.
     :param votes: whether this node is a voter. A newcomer is none yet: it learns what is chosen, and says nothing that
-        others would count.
-    :param admits: whether a value that a peer proposes, or (True) says to be chosen, is one that can be applied. What
-        it refuses is neither voted for nor saved. All are taken unless it is given.
+        other nodes would count.
+    :param admits: whether a value that a peer proposes, or (True) says to be chosen, is one that can be applied. A
+        value that it refuses is neither voted for nor saved. All values are taken unless it is given.
     """
 
     def __init__(
@@ -103,33 +110,29 @@ class Replica:
         self.members = tuple(members)
         self.others = tuple(member for member in members if member != node)
         self.log = Log.recover(saved, base)
-        self.proposer = practical.Proposer(node, len(members), self.log.promised)
         self.dropped: Counter[str] = Counter()
         self._rng = rng
         self._timing = timing or Timing()
         self._limits = limits or Limits()
-        self.election = Election(self.proposer, members, self._timing, rng, now, votes)
-        # The candidate's: what each member promised. The leader's: slots in work, and where the next one goes.
-        self._reports: dict[NodeId, PromiseLog] = {}
-        self._window = Window(self._timing, rng)
-        self._next_slot = self._first_own_slot = 0
-        self._follower_chosen: dict[NodeId, Slot] = {}
-        # When followers are to be told what is chosen, unless something tells them before that.
-        self._notice_at = inf
-        self._read_points = ReadIndexServer(self.proposer.quorum)
-        self._read_asker = ReadIndexClient(self._timing, rng)
+        self.election: Election[PromiseLog] = Election(
+            node, members, self._timing, rng, now, highest_seen=self.log.promised, is_voter=votes
+        )
+        # While this node leads, and only then.
+        self._leader: LeaderState | None = None
+        self._read_index = ReadIndexClient(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
         self._base = base
         self._admits = admits or (lambda value, chosen: True)
         if self.log.lost_through and self.others:
             # Some other node knows what is chosen there. No leader may be needed to get it.
             self._catch_up.note_missing(rng.choice(self.others), self.log.lost_through, now)
-        self._handlers = self._handlers_by_type()
+
+    # what others may see
 
     @property
     def votes(self) -> bool:
         """Whether this node is a voter."""
-        return self.election.votes
+        return self.election.is_voter
 
     @property
     def leader_node(self) -> NodeId | None:
@@ -146,10 +149,36 @@ class Replica:
         """Whether this node is kept from its part in elections, between :meth:`suspend` and :meth:`resume`."""
         return self.election.is_suspended
 
-    def start_voting(self, now: float) -> Ready:
-        """This node is a voter from now on. That is on its disk."""
-        self.election.start_voting(now)
-        return self._ready(Work())
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`propose` may be called: this node leads, and its window has a slot free."""
+        return self._leader is not None and self._leader.has_room
+
+    @property
+    def heard_through(self) -> Slot:
+        """The last slot up to which any node has said that all slots are chosen."""
+        return max(self.log.chosen_through, self._catch_up.heard_through)
+
+    @property
+    def wake_at(self) -> float:
+        """When :meth:`tick` is next due, as every Ready says."""
+        wake_at = min(self.election.wake_at, self._catch_up.wake_at, self._read_index.wake_at(self.leader_node))
+        return wake_at if self._leader is None else min(wake_at, self._leader.wake_at)
+
+    def status(self) -> Status:
+        """A frozen copy of what is worth knowing."""
+        election, leader = self.election, self._leader
+        return Status(
+            node=self.node,
+            role=election.role.value if self.votes else NEWCOMER,
+            ballot=election.leader_ballot,
+            leader=election.leader_node,
+            promised=self.log.promised,
+            chosen_through=self.log.chosen_through,
+            open_slots=0 if leader is None else len(leader.window.slots),
+            lag_slots={} if leader is None else leader.lag_slots(),
+            dropped=dict(self.dropped),
+        )
 
     # from the application
 
@@ -163,59 +192,56 @@ class Replica:
         """What to save before anything else, if a crash came between the snapshot this node starts from and the
         Checkpoint that belongs to it; else nothing. Ask before the first call of anything else.
 
-        Without that Checkpoint nothing says that this node went on from a snapshot. Should it lose that one later, it
-        would take its own old votes below it for chosen values."""
+        Without that Checkpoint no record says that this node went on from a snapshot. Should it lose that snapshot
+        later, it would take its own old votes below it for chosen values."""
         if not self.log.lacks_checkpoint(self._base):
             return ()
         return (Checkpoint(self._base, installed=True), *self.log.checkpoint(self._base))
 
-    @property
-    def has_room(self) -> bool:
-        """Whether :meth:`propose` may be called: this node leads and its window has a slot free."""
-        return (
-            self.election.is_leader
-            and self._next_slot <= self.log.chosen_through + self._limits.window_slots
-            and self._window.size_bytes < self._limits.window_bytes
-        )
-
-    @property
-    def heard_through(self) -> Slot:
-        """How far some node has said that slots are chosen."""
-        return max(self.log.chosen_through, self._catch_up.heard_through)
+    def start_voting(self, now: float) -> Ready:
+        """This node is a voter from now on. That is on its disk."""
+        self.election.start_voting(now)
+        return self._ready(Work())
 
     def propose(self, value: bytes, now: float, urgent: bool = False) -> Ready:
         """Propose ``value`` at the next slot. Only while :attr:`has_room`.
 
         :param urgent: followers are to learn at once that it is chosen; else with the next value, or soon.
         """
-        if not self.has_room:
+        leader = self._leader
+        if leader is None or not leader.has_room:
             raise BrokenInvariant(self.status())
         # To lead with a ballot, its round had to be on disk. This node's own vote is still to come, and is saved.
         work = Work(needs_no_prior_save=True)
-        self._open_slot(work, self._next_slot, value, now, urgent)
-        self._next_slot += 1
+        leader.propose(work, value, now, urgent)
         return self._ready(work)
 
     def request_read_index(self, now: float) -> tuple[int, Ready]:
-        """Find out how far the log must be applied to see all that is acknowledged by now. One question at a time.
+        """Find out how far the log must be applied to see all that is acknowledged by now. One request at a time.
 
-        :returns: the question's number, which :class:`~txpaxos.core.ready.ReadIndexConfirmed` repeats, and what to do.
+        :returns: the number of the request, which :class:`~txpaxos.core.ready.ReadIndexConfirmed` repeats, and what to
+            do.
         """
-        number = self._read_asker.begin(now)
+        number = self._read_index.begin(now)
         work = Work()
-        self._request_read_index(work, now)
+        self._ask_for_read_index(work, now)
         return number, self._ready(work)
 
     def checkpoint(self, slot: Slot) -> tuple[LogRecord, ...]:
-        """What to save so that, once there is this node's own snapshot at ``slot``, nothing saved before is needed."""
+        """What to save so that, once there is this node's own snapshot at ``slot``, nothing saved before is needed.
+        This changes nothing."""
         return (Checkpoint(slot), *self.log.checkpoint(slot))
 
     def compact(self, through: Slot) -> None:
-        """A snapshot holds what came of the slots up to ``through``: whoever asks for them is told to take that."""
+        """Forget the values of the slots up to ``through``: a snapshot on disk holds what came of them.
+
+        This is bookkeeping, so it returns no Ready: nothing is to be saved or sent, no timer changes, and no promise,
+        vote or chosen slot does. A node that asks for one of those values later is told to take a snapshot."""
         self.log.compact(through)
 
     def install(self, slot: Slot, now: float) -> Ready:
-        """A snapshot at ``slot`` came from another node and is on disk. Nothing, if it is not news any more."""
+        """Go on from a snapshot at ``slot`` that came from another node and is on disk. It changes nothing if all those
+        slots are known."""
         work = Work()
         if slot > self.log.chosen_through:
             if self.election.is_leader:
@@ -223,70 +249,43 @@ class Replica:
             self.log.install(slot)
             work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
             work.chosen += [Installed(slot), *self.log.advance()]
-            self._catch_up.ask_at_once(work, now)  # The others will not keep the rest for long.
+            self._catch_up.ask_at_once(work, now)  # Other nodes will not keep the later slots for long.
         return self._ready(work)
 
-    def status(self) -> Status:
-        """A frozen copy of what is worth knowing."""
-        election = self.election
-        return Status(
-            node=self.node,
-            role=election.role.value if self.votes else NEWCOMER,
-            ballot=election.leader_ballot,
-            leader=election.leader_node,
-            promised=self.log.promised,
-            chosen_through=self.log.chosen_through,
-            open_slots=len(self._window.slots),
-            lag_slots={
-                node: self.log.chosen_through - slot
-                for node, slot in self._follower_chosen.items()
-                if election.is_leader
-            },
-            dropped=dict(self.dropped),
-        )
-
     # from the timer
-
-    @property
-    def wake_at(self) -> float:
-        """When :meth:`tick` is next due, as every Ready says."""
-        return min(
-            self.election.wake_at,
-            self._notice_at,
-            self._window.resend_at,
-            self._catch_up.wake_at,
-            self._read_asker.wake_at(self.election.leader_node),
-        )
 
     def tick(self, now: float) -> Ready:
         """Do what time asks for. Call it at ``wake_at``; too early does no harm."""
         work = Work()
-        match self.election.tick(now):
+        action = self.election.tick(now)
+        match action:
             case TimerAction.REQUEST_PRE_VOTES if (
                 not self.log.lost_through
-            ):  # Else it could not promise a ballot of its own.
+            ):  # Else it could not promise its own ballot.
                 work.send_to(self.others, PreVote(self.election.pre_vote_number))
             case TimerAction.START_CAMPAIGN:
-                self._campaign(work, now)
+                self._start_campaign(work, now)
             case TimerAction.RESEND_PREPARE:
-                silent = [member for member in self.members if member not in self._reports]
-                work.send_to(silent, PrepareLog(self.proposer.ballot, self.log.chosen_through + 1))
-            case TimerAction.SEND_HEARTBEAT:
-                self._send_heartbeat(work, self.election.sequence)
+                work.send_to(
+                    self.election.silent_members(), PrepareLog(self.election.own_ballot, self.log.chosen_through + 1)
+                )
+        leader = self._leader
+        if leader is not None and self.election.is_leader:
+            if action is TimerAction.SEND_HEARTBEAT:
+                leader.send_heartbeat(work, self.election.sequence)
                 if self.election.is_refused:
                     work.send_to(self.others, PreVote(self.election.pre_vote_number))
-        if self.election.is_leader:
-            self._resend_unanswered(work, now)
-            if now >= self._notice_at:
-                self._send_heartbeat(work)
+            leader.resend_unanswered(work, now)
+            if now >= leader.notify_at:
+                leader.send_heartbeat(work)
         self._catch_up.tick(work, now)
-        self._request_read_index(work, now)
+        self._ask_for_read_index(work, now)
         return self._ready(work)
 
     # from the disk
 
     def suspend(self, now: float) -> Ready:
-        """The disk hangs: nothing can be saved, so nothing promised, voted or led. See Election."""
+        """The disk hangs: nothing can be saved, so this node can neither promise, vote nor lead."""
         self.election.suspend(now)
         return self._ready(Work())
 
@@ -298,45 +297,56 @@ class Replica:
     # from the network
 
     def observe_end(self, node: NodeId, now: float) -> Ready:
-        """Something tells that ``node`` does not run any more. See Election."""
+        """There is a sign that ``node`` does not run any more. If it leads, this node waits for it no longer."""
         self.election.observe_end(node, now)
         return self._ready(Work())
 
-    def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
-        """Take one message."""
-        work = Work()
-        handler = self._handlers.get(type(message))
-        if sender not in self.members:
-            self.dropped["not from a member"] += 1
-        elif handler is None:
-            self.dropped["not about the log"] += 1
-        else:
-            handler(work, sender, message, now)
-        return self._ready(work)
-
     def take_hint(self, source: NodeId, now: float) -> Ready:
-        """``source``, or somebody in its name, says that it has what this node misses: ask it, now and then."""
+        """A message that claims to be from ``source`` says that it has what this node misses: ask it, now and then."""
         work = Work()
         self._catch_up.take_hint(work, source, now)
         return self._ready(work)
 
-    def _handlers_by_type(self) -> dict[type[Any], Callable[[Work, NodeId, Any, float], None]]:
-        return {
-            PrepareLog: self._receive_prepare,
-            PromiseLog: self._receive_promise,
-            AcceptSlot: self._receive_accept,
-            AcceptedSlot: self._receive_accepted,
-            Nack: self._receive_nack,
-            Heartbeat: self._receive_heartbeat,
-            HeartbeatAck: self._receive_heartbeat_ack,
-            PreVote: self._receive_pre_vote,
-            PreVoteGranted: self._receive_pre_vote_granted,
-            Fetch: self._receive_fetch,
-            ChosenValues: self._receive_chosen_values,
-            Truncated: self._receive_truncated,
-            ReadIndexRequest: self._receive_read_index_request,
-            ReadIndexReply: self._receive_read_index_reply,
-        }
+    def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
+        """Take one message. The commonest kinds come first: each message passes all cases before its own."""
+        work = Work()
+        if sender not in self.members:
+            self.dropped["not from a member"] += 1
+            return self._ready(work)
+        match message:
+            case AcceptedSlot():
+                self._receive_accepted(work, sender, message, now)
+            case AcceptSlot():
+                self._receive_accept(work, sender, message, now)
+            case Heartbeat():
+                self._receive_heartbeat(work, sender, message, now)
+            case HeartbeatAck():
+                self._receive_heartbeat_ack(work, sender, message, now)
+            case ReadIndexRequest():
+                self._receive_read_index_request(work, sender, message)
+            case ReadIndexReply():
+                self._receive_read_index_reply(work, message)
+            case PreVote():
+                self._receive_pre_vote(work, sender, message, now)
+            case PreVoteGranted():
+                self._receive_pre_vote_granted(work, sender, message, now)
+            case PrepareLog():
+                self._receive_prepare(work, sender, message, now)
+            case PromiseLog():
+                self._receive_promise(work, sender, message, now)
+            case Nack():
+                self._receive_nack(sender, message, now)
+            case Fetch():
+                self._receive_fetch(work, sender, message)
+            case ChosenValues():
+                self._receive_chosen_values(work, sender, message, now)
+            case Truncated():
+                self._receive_truncated(work, sender, message, now)
+            case Prepare() | Promise() | Accept() | Accepted() | Decided() | AboutSubject():
+                self.dropped["not about the log"] += 1
+            case _:
+                assert_never(message)
+        return self._ready(work)
 
     def _is_believed(self, sender: NodeId, ballot: Ballot) -> bool:
         """Whether ``sender`` may lead, or want to lead, with ``ballot``: it is its own, not far above all others."""
@@ -345,12 +355,12 @@ class Replica:
         if ballot.node != sender:
             self.dropped["ballot of another node than its sender"] += 1
             return False
-        if ballot > self.proposer.highest_seen and not is_within_reason(ballot, self.proposer.highest_seen):
+        if ballot > self.election.highest_seen and not is_within_reason(ballot, self.election.highest_seen):
             self.dropped["ballot beyond reason"] += 1
             return False
         return True
 
-    # phase 1, and before it
+    # pre-votes and phase 1
 
     def _receive_pre_vote(self, work: Work, sender: NodeId, message: PreVote, now: float) -> None:
         if not self.votes:
@@ -360,15 +370,14 @@ class Replica:
 
     def _receive_pre_vote_granted(self, work: Work, sender: NodeId, message: PreVoteGranted, now: float) -> None:
         if self.election.observe_pre_vote_granted(sender, message.sequence):
-            self._campaign(work, now)
+            self._start_campaign(work, now)
 
-    def _campaign(self, work: Work, now: float) -> None:
-        """Start a ballot. Promising it to oneself at once is what puts its round on disk before it is used."""
-        self._reports = {}
-        self.election.start_campaign(now)
-        prepare = self.proposer.prepare()
-        work.save_record(self.log.promise(prepare.ballot))
-        work.send_to(self.members, PrepareLog(prepare.ballot, self.log.chosen_through + 1))
+    def _start_campaign(self, work: Work, now: float) -> None:
+        """Start a ballot. This node promises it to itself at once: that puts its round on disk before it is used."""
+        ballot = self.election.next_ballot()
+        self.election.become_candidate(ballot, now)
+        work.save_record(self.log.promise(ballot))
+        work.send_to(self.members, PrepareLog(ballot, self.log.chosen_through + 1))
 
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
         if not self.votes:
@@ -392,7 +401,7 @@ class Replica:
                 work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
         if message.first_slot + len(values) <= known_through:
-            # It misses more than one message holds. Let it catch up first; it asks again.
+            # The candidate misses more than one message holds. Let it catch up first; it asks again.
             self.dropped["candidate too far behind"] += 1
             work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
@@ -402,7 +411,7 @@ class Replica:
         work.send_to(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
 
     def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
-        if message.ballot != self.proposer.ballot or self.election.role is not Role.CANDIDATE:
+        if message.ballot != self.election.own_ballot or self.election.role is not Role.CANDIDATE:
             self.dropped["promise of another ballot"] += 1
             return
         if not self._is_plausible(message):
@@ -411,10 +420,9 @@ class Replica:
         if not self._are_admitted(message.first_slot, message.values):
             return
         self._learn(work, message.first_slot, message.values, now)
-        self._reports[sender] = message
-        self.proposer.receive_promise(sender, Promise(message.ballot, None))
-        if self.election.observe_promise(now):
-            self._become_leader(work, now)
+        promises = self.election.observe_promise(sender, message, now)
+        if promises:
+            self._start_leading(work, promises, now)
 
     def _is_plausible(self, promise: PromiseLog) -> bool:
         """Whether a promise leaves no slot out of what was asked, and tells of votes that can have been cast."""
@@ -430,46 +438,30 @@ class Replica:
         reach = 2 * self._limits.ahead_slots
         return promise.first_slot <= self.log.chosen_through + 1 and last <= known_through + reach
 
-    def _become_leader(self, work: Work, now: float) -> None:
-        """Phase 1 is complete for every slot: re-propose what may have been chosen, fill gaps with no-ops, then have
-        one entry of this ballot chosen. All that any of the quorum knew to be chosen came with its promise."""
-        chosen_through = self.log.chosen_through
-        proposals: dict[Slot, Proposal] = {}
-        for report in self._reports.values():
-            for slot, ballot, value in report.votes:
-                if slot > chosen_through and (slot not in proposals or ballot > proposals[slot].ballot):
-                    proposals[slot] = Proposal(ballot, value)
-        self._reports = {}
-        self._follower_chosen = {}
-        self._next_slot = max(proposals, default=chosen_through) + 2
-        self._first_own_slot = self._next_slot - 1
-        self._read_points.clear()
-        for slot in range(chosen_through + 1, self._next_slot):
-            self._open_slot(work, slot, proposals[slot].value if slot in proposals else NO_OP, now)
-        self._send_heartbeat(work)
+    def _start_leading(self, work: Work, promises: Sequence[PromiseLog], now: float) -> None:
+        """Phase 1 is complete for every slot: a quorum has made ``promises``."""
+        leader = LeaderState(self.election.own_ballot, self.members, self.log, self._timing, self._limits, self._rng)
+        self._leader = leader
+        leader.complete_earlier_slots(work, promises, now)
+        leader.send_heartbeat(work)
 
     def _refuse(self, work: Work, sender: NodeId, ballot: Ballot) -> None:
         """Tell ``sender`` that its ``ballot`` is below what this node has promised."""
         work.send_to(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.members)))
 
-    def _receive_nack(self, work: Work, sender: NodeId, message: Nack, now: float) -> None:
+    def _receive_nack(self, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:
             self.dropped["refusal of nothing"] += 1
             return
         if message.promised.node not in self.members:
             self.dropped["ballot of no member"] += 1
             return
-        if not is_within_reason(message.promised, self.proposer.highest_seen):
+        if not is_within_reason(message.promised, self.election.highest_seen):
             self.dropped["ballot beyond reason"] += 1
             return
         self.election.observe_nack(sender, message, now)
 
     # phase 2
-
-    def _open_slot(self, work: Work, slot: Slot, value: bytes, now: float, urgent: bool = False) -> None:
-        self._window.open(slot, value, now, urgent)
-        self._notice_at = inf  # This says it.
-        work.send_to(self.members, AcceptSlot(self.proposer.ballot, slot, value, self.log.chosen_through))
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
         if not self._is_believed(sender, message.ballot):
@@ -502,48 +494,32 @@ class Replica:
         except TwoValues:
             self.dropped["two values in one ballot"] += 1
             return
-        # A leader does not wait for its own vote alone: its followers may be a quorum before that is on disk.
-        work.may_defer = sender == self.node and len(self.others) >= self.proposer.quorum
+        # A leader's own vote may wait: its followers may be a quorum before that vote is on disk.
+        work.may_defer = sender == self.node and len(self.others) >= self.election.quorum
         work.send_to(sender, AcceptedSlot(message.ballot, message.slot))
 
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
-        if message.ballot != self.proposer.ballot or not self.election.is_leader:
+        leader = self._leader
+        if leader is None or message.ballot != leader.ballot:
             self.dropped["vote for another ballot"] += 1
             return
         self.election.observe_follower(sender, now)
-        open_slot = self._window.slots.get(message.slot)
-        if open_slot is None:
-            return  # The quorum was there without it.
-        open_slot.voters.add(sender)
-        if len(open_slot.voters) < self.proposer.quorum:
+        chosen = leader.count_vote(sender, message.slot)
+        if chosen is None:
             return
-        self._window.close(message.slot)
-        work.save_record(self.log.learn(message.slot, open_slot.value))
+        work.save_record(self.log.learn(message.slot, chosen.value))
         self._advance(work)
         work.needs_no_prior_save = not work.save  # The votes are on their voters' disks.
-        self._notice_at = min(
-            self._notice_at, now if open_slot.urgent else now + self._timing.commit_notification_seconds
-        )
-        if not self._window.slots and now >= self._notice_at:
-            self._send_heartbeat(work)
+        leader.notify_soon(work, now, chosen.urgent)
 
     def _advance(self, work: Work) -> None:
-        """Hand out what is known without a gap. None of it need be proposed: it may be from before this ballot."""
+        """Hand out what is known to be chosen without a gap. A leader has no such slot open any more, even one that was
+        chosen before its ballot."""
         work.chosen.extend(self.log.advance())
-        self._window.close_through(self.log.chosen_through)
-
-    def _resend_unanswered(self, work: Work, now: float) -> None:
-        for slot, open_slot in self._window.due(now):
-            silent = [member for member in self.members if member not in open_slot.voters]
-            work.send_to(silent, AcceptSlot(self.proposer.ballot, slot, open_slot.value, self.log.chosen_through))
+        if self._leader is not None:
+            self._leader.window.close_through(self.log.chosen_through)
 
     # learning
-
-    def _send_heartbeat(self, work: Work, sequence: int = 0) -> None:
-        """A heartbeat to the followers. Without a sequence it is only a notice, and not answered."""
-        self._notice_at = inf
-        if self.others:
-            work.send_to(self.others, Heartbeat(self.proposer.ballot, self.log.chosen_through, sequence))
 
     def _receive_heartbeat(self, work: Work, sender: NodeId, message: Heartbeat, now: float) -> None:
         if not self._is_believed(sender, message.ballot):
@@ -557,19 +533,20 @@ class Replica:
             work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
 
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
-        if message.ballot != self.proposer.ballot or not self.election.is_leader:
+        leader = self._leader
+        if leader is None or message.ballot != leader.ballot:
             self.dropped["acknowledgement of another ballot"] += 1
             return
         if message.sequence > self.election.sequence:
             self.dropped["acknowledgement of what was not sent"] += 1
             return
         self.election.observe_follower(sender, now)
-        self._follower_chosen[sender] = message.chosen_through
-        settled, now_again = self._read_points.observe_answer(sender, message.sequence, self.election.sequence)
-        for question in settled:
-            work.send_to(question.asker, ReadIndexReply(question.number, question.point))
-        if now_again:
-            self._send_heartbeat(work, self.election.next_sequence())
+        leader.follower_chosen[sender] = message.chosen_through
+        settled, ask_again = leader.read_index.observe_answer(sender, message.sequence, self.election.sequence)
+        for pending in settled:
+            work.send_to(pending.client, ReadIndexReply(pending.number, pending.read_index))
+        if ask_again:
+            leader.send_heartbeat(work, self.election.next_sequence())
 
     def _advance_from_leader(
         self, work: Work, sender: NodeId, ballot: Ballot, chosen_through: Slot, now: float
@@ -582,7 +559,7 @@ class Replica:
 
     # reconciliation
 
-    def _receive_fetch(self, work: Work, sender: NodeId, message: Fetch, now: float) -> None:
+    def _receive_fetch(self, work: Work, sender: NodeId, message: Fetch) -> None:
         if message.first_slot < self.log.first_slot:
             work.send_to(sender, Truncated(self.log.first_slot))
             return
@@ -622,10 +599,10 @@ class Replica:
         return True
 
     def _learn(self, work: Work, first_slot: Slot, values: tuple[bytes, ...], now: float) -> bool:
-        """Take chosen values that somebody sent. Whether there was anything new among them.
+        """Take chosen values that another node sent. Whether there was anything new among them.
 
-        A leader is the first to know what is chosen in its ballot. One that is told of something it did not propose was
-        deposed without noticing."""
+        A leader is the first to know what is chosen in its ballot. A leader that is told of a chosen value it did not
+        propose was deposed without noticing."""
         skip = self.log.chosen_through + 1 - first_slot
         if skip < 0 or skip >= len(values):
             return False
@@ -633,10 +610,8 @@ class Replica:
         for slot, value in enumerate(values, first_slot):
             known = self.log.knows(slot)  # Above a gap; so it is not open any more.
             self.log.learn(slot, value)
-            open_slot = self._window.slots.get(slot)
-            if open_slot is not None and open_slot.value == value:
-                self._window.close(slot)
-            elif self.election.is_leader and not known:
+            proposed_here = self._leader is not None and self._leader.confirm_chosen(slot, value)
+            if not proposed_here and not known and self.election.is_leader:
                 self.election.step_down(now)
         work.save_record(Learned(first_slot, values))
         self._advance(work)
@@ -644,36 +619,37 @@ class Replica:
 
     # reading
 
-    def _request_read_index(self, work: Work, now: float) -> None:
-        """Ask whoever leads, if this node has a question and it is time to ask it."""
-        leader = self.election.leader_node
-        if self._read_asker.is_due(leader, now) and leader is not None:
-            work.send_to(leader, ReadIndexRequest(self._read_asker.number))
+    def _ask_for_read_index(self, work: Work, now: float) -> None:
+        """Ask the leader, if this node has a request and it is time to send it."""
+        leader_node = self.election.leader_node
+        if self._read_index.is_due(leader_node, now) and leader_node is not None:
+            work.send_to(leader_node, ReadIndexRequest(self._read_index.number))
 
-    def _receive_read_index_request(self, work: Work, sender: NodeId, message: ReadIndexRequest, now: float) -> None:
-        if not self.election.is_leader:
+    def _receive_read_index_request(self, work: Work, sender: NodeId, message: ReadIndexRequest) -> None:
+        leader = self._leader
+        if leader is None:
             self.dropped["question to a node that does not lead"] += 1
             return
-        point = self.log.chosen_through
-        if point < self._first_own_slot:
-            # Of what others had chosen before, all is chosen here only once an entry of this ballot is.
+        read_index = self.log.chosen_through
+        if read_index < leader.first_own_slot:
+            # Not all that earlier leaders had chosen is known here before an entry of this ballot is chosen.
             self.dropped["read before the leader's first entry"] += 1
             return
         if not self.others:
-            work.send_to(sender, ReadIndexReply(message.number, point))
-        elif self._read_points.ask(sender, message.number, point, self.election.sequence):
-            self._send_heartbeat(work, self.election.next_sequence())
+            work.send_to(sender, ReadIndexReply(message.number, read_index))
+        elif leader.read_index.request(sender, message.number, read_index, self.election.sequence):
+            leader.send_heartbeat(work, self.election.next_sequence())
 
-    def _receive_read_index_reply(self, work: Work, sender: NodeId, message: ReadIndexReply, now: float) -> None:
-        if self._read_asker.is_answer(message.number):
+    def _receive_read_index_reply(self, work: Work, message: ReadIndexReply) -> None:
+        if self._read_index.end(message.number):
             work.answers.append(ReadIndexConfirmed(message.number, message.slot))
         else:
-            self.dropped["read point nobody asked for"] += 1
+            self.dropped["read index nobody asked for"] += 1
 
     # closing
 
     def _ready(self, work: Work) -> Ready:
+        """Close every call. What belongs to a lead that this call has lost is dropped here, and only here."""
         if not self.election.is_leader:
-            self._window.clear()
-            self._notice_at = inf
+            self._leader = None
         return work.ready(self.election.changes(), self.wake_at)

@@ -1,4 +1,4 @@
-"""A leader's window: the slots it has proposed and not yet seen chosen."""
+"""The slots that a leader has proposed values for and does not yet know to be chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from txpaxos.core.messages import NodeId, Slot
 
 @attrs.define
 class OpenSlot:
-    """A slot its leader has proposed and not yet seen chosen. If ``urgent``, followers wait for it."""
+    """A slot that its leader has proposed a value for and does not yet know to be chosen.
+
+    :ivar resend_at: when its Accept counts as lost.
+    :ivar urgent: whether followers wait to hear that it is chosen.
+    :ivar attempts: how often its Accept was sent again.
+    :ivar voters: the nodes that have voted for it.
+    """
 
     value: bytes
     resend_at: float
@@ -23,10 +29,10 @@ class OpenSlot:
 
 
 class Window:
-    """The open slots.
+    """The open slots of one leader.
 
-    :ivar slots: by their number.
-    :ivar size_bytes: of their values.
+    :ivar slots: the open slots, by their number.
+    :ivar size_bytes: the size of their values together.
     :ivar resend_at: no slot is to be sent again before that; infinite if none is open.
     """
 
@@ -38,27 +44,23 @@ class Window:
         self._rng = rng
 
     def open(self, slot: Slot, value: bytes, now: float, urgent: bool) -> None:
-        """``value`` is proposed at ``slot``."""
+        """Note that ``value`` is proposed at ``slot``."""
         resend_at = now + self._timing.retry_after(0, self._rng, len(value))
         self.slots[slot] = OpenSlot(value, resend_at, urgent)
         self.size_bytes += len(value)
         self.resend_at = min(self.resend_at, resend_at)
 
     def close(self, slot: Slot) -> None:
-        """``slot`` is chosen."""
+        """Forget ``slot``: it is chosen."""
         self.size_bytes -= len(self.slots.pop(slot).value)
 
     def close_through(self, through: Slot) -> None:
-        """All up to ``through`` is chosen, whoever found out."""
+        """Forget every slot up to ``through``: they are chosen, whether or not their votes have arrived here."""
         for slot in [slot for slot in self.slots if slot <= through]:
             self.close(slot)
 
-    def clear(self) -> None:
-        """Whoever leads now, it is not this node."""
-        self.slots, self.size_bytes, self.resend_at = {}, 0, inf
-
     def due(self, now: float) -> list[tuple[Slot, OpenSlot]]:
-        """The slots that are to be sent again. They count as sent."""
+        """The slots whose Accepts are to be sent again now. From here on they count as sent."""
         if now < self.resend_at:
             return []
         due = [(slot, open_slot) for slot, open_slot in self.slots.items() if now >= open_slot.resend_at]

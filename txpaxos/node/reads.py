@@ -1,7 +1,7 @@
 """Reads: queries that wait until their answer cannot be old.
 
-A query waits for a read point (:mod:`txpaxos.core.read_index`), and then until this node has applied the log that far.
-One question for a read point is out at a time, and stands for all queries that came before it.
+A query waits for a read index (:mod:`txpaxos.core.read_index`), and then until this node has applied the log that far.
+One question for a read index is out at a time, and stands for all queries that came before it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Questions for read points, what confirms them, and what readers were told, as seen from outside."""
+"""Questions for read indexes, what confirms them, and what readers were told, as seen from outside."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class ReadsSeen:
         )
 
     def answer(self, leader: NodeId, asker: NodeId, number: int, slot: Slot) -> str:
-        """A read point goes out. Returns what is wrong with it: it has to tell of all that was known to be chosen when
+        """A read index goes out. Returns what is wrong with it: it has to tell of all that was known to be chosen when
         the question was asked, and a quorum, the leader with it, must have answered heartbeats sent after that."""
         question = self._questions[asker, number]
         if slot < question.chosen_through:
-            return "no old read point"
+            return "no old read index"
         answered = [at for (_, to), at in self._answered.items() if to == leader and at > question.asked_at]
         return "" if len(answered) + 1 >= self._quorum else "a read is confirmed after it is asked"
 

@@ -12,7 +12,7 @@ import attrs
 SHARED = frozenset({"_rng", "_timing", "_limits", "_admits", "part", "replica", "replicas"})
 """Attributes of the core's classes, and of the model's own, that are the same in all copies."""
 
-CONSTANT = SHARED | {"_handlers", "_log"}
+CONSTANT = SHARED | {"_log"}
 """Those that never change once they are made, or are looked at elsewhere, too."""
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})

@@ -31,6 +31,7 @@ from txpaxos.testing.model.parts import (
     Part,
     Running,
     forget_ballot,
+    forget_own_promises,
     forget_promises,
     leadership_moves,
     settle_leadership,
@@ -184,7 +185,6 @@ class DecreePart(Part[Running]):
 
     def settle(self, running: Running) -> None:
         decree = self.decree(running)
-        decree.learner.accepted_by = set()  # For people.
         if decree.proposer.given_up or decree.proposer.ballot == LOWEST:
             forget_ballot(decree.proposer)
 
@@ -257,3 +257,10 @@ class FunctionalPart(DecreePart[functional.Node]):
     def settle(self, running: functional.Node) -> None:
         super().settle(running)
         settle_leadership(running.election)
+        # Before it prepares a ballot, the decree is told what the election has seen.
+        running.decree.proposer.observe(running.election.highest_seen)
+        running.election.observe_ballot(running.decree.proposer.highest_seen)
+
+    def forget_counts(self, running: functional.Node) -> None:
+        super().forget_counts(running)
+        forget_own_promises(running.election)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import attrs
 
-from txpaxos.core.election import Role
+from txpaxos.core.leader import LeaderState
 from txpaxos.core.messages import NO_OP, AcceptSlot, Heartbeat, HeartbeatAck, Message, NodeId, Slot, Vote
 from txpaxos.core.ready import Ready, Voted
 from txpaxos.core.replica import Replica
@@ -194,24 +194,25 @@ class DiskCluster:
     def _reigned(self, places: Places, reign: Reign) -> Places:
         leader, follower = MEMBERS.index(reign.leader), MEMBERS.index(reign.follower)
         node = self._nodes[leader]
-        while (replica := node.replica(places[leader])).election.role is not Role.LEADER:
+        while not (replica := node.replica(places[leader])).is_leader:
             begins = any(move.begins for move in node.part.moves(replica))
             places, messages = self._does(places, leader, BEGIN if begins else WAITED)
             for message in (message for to, message in messages if to == reign.follower):
                 places = self._exchanged(places, leader, follower, message)
-        while replica._next_slot <= reign.proposed_through:
+        while (state := leader_state(node.replica(places[leader]))).next_slot <= reign.proposed_through:
             places, _ = self._does(places, leader, f"proposes {node.part.value!r}")
-            replica = node.replica(places[leader])
-        for slot, open_slot in list(replica._window.slots.items()):
+        for slot, open_slot in list(state.window.slots.items()):
             if slot <= reign.chosen_through:
-                accept = AcceptSlot(replica.proposer.ballot, slot, open_slot.value, slot - 1)
+                accept = AcceptSlot(state.ballot, slot, open_slot.value, slot - 1)
                 places = self._exchanged(places, leader, follower, accept)
         return self._taken(places, leader) if reign.taken else places
 
     def _taken(self, places: Places, leader: int) -> Places:
         """The node that has a disk hears from ``leader``, and takes a snapshot."""
         replica = self._nodes[leader].replica(places[leader])
-        places = self._exchanged(places, leader, 2, Heartbeat(replica.proposer.ballot, replica.log.chosen_through, 0))
+        places = self._exchanged(
+            places, leader, 2, Heartbeat(replica.election.own_ballot, replica.log.chosen_through, 0)
+        )
         place, may_begin = places[2], True
         while acts := list(self._stored.model.acts(place.number, may_begin)):
             what, act, begins = acts[0]
@@ -378,6 +379,12 @@ class DiskCluster:
                 beliefs |= {*enumerate(log.values_from(log.first_slot), log.first_slot), *log._learned.items()}
         wrong = self._verdict.of(votes, self._verdict.believed(beliefs))
         return self._states.number(places, spent), events, wrong
+
+
+def leader_state(replica: Replica) -> LeaderState:
+    """What a node has that leads."""
+    assert replica._leader is not None
+    return replica._leader
 
 
 def _lead(replica: Replica, part: ReplicaPart, name: str) -> Ready:

@@ -25,6 +25,7 @@ from txpaxos.core.messages import (
     Slot,
     Vote,
 )
+from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.ready import LogRecord, Ready
 from txpaxos.core.replica import Replica
 from txpaxos.testing.model.disk import Disk
@@ -34,8 +35,7 @@ from txpaxos.testing.model.parts import (
     STILL,
     Move,
     Part,
-    forget_ballot,
-    forget_promises,
+    forget_own_promises,
     leadership_moves,
     set_timers,
     settle_leadership,
@@ -74,9 +74,10 @@ class ReplicaPart(Part[Replica]):
         if self.value is not None:
             for move in leadership_moves(running.election):
                 yield Move(move.name, partial(_alone, move.act), move.begins)
-            if running._window.slots:
+            leader = running._leader
+            if leader is not None and leader.window.slots:
                 yield Move("sends again", _send_again)
-            if running.has_room and running._next_slot <= self.slots_max:
+            if leader is not None and leader.has_room and leader.next_slot <= self.slots_max:
                 yield Move(f"proposes {self.value!r}", self._propose)
         for other in running.others:
             yield Move(f"asks {other} for what comes next", partial(_ask, other))
@@ -97,25 +98,21 @@ class ReplicaPart(Part[Replica]):
     def settle(self, running: Replica) -> None:
         settle_leadership(running.election)
         running.dropped.clear()
-        running._follower_chosen = {}
-        running._read_points.clear()
         missing = running._catch_up
         missing.wake_at, missing._through, missing._source, missing._attempts = inf, 0, "", 0
-        window = running._window
-        window.resend_at = NOW if window.slots else inf
-        for open_slot in window.slots.values():
-            open_slot.attempts, open_slot.resend_at = 0, NOW
-        if running.election.role is Role.FOLLOWER:
-            forget_ballot(running.proposer)
-            running._reports = {}
-            running._next_slot = running._first_own_slot = 0
+        leader = running._leader
+        if leader is not None:
+            leader.follower_chosen, leader.read_index = {}, ReadIndexServer(leader.quorum)
+            window = leader.window
+            window.resend_at = NOW if window.slots else inf
+            for open_slot in window.slots.values():
+                open_slot.attempts, open_slot.resend_at = 0, NOW
 
     def forget_counts(self, running: Replica) -> None:
-        forget_promises(running.proposer, self.voters)
-        if not running.proposer.has_quorum:
-            running._reports = {}
-        for open_slot in running._window.slots.values():
-            open_slot.voters = set()
+        forget_own_promises(running.election)
+        if running._leader is not None:
+            for open_slot in running._leader.window.slots.values():
+                open_slot.voters = set()
 
     def counts(self, message: Message) -> bool:
         return isinstance(message, PromiseLog | AcceptedSlot)
@@ -125,14 +122,14 @@ class ReplicaPart(Part[Replica]):
         return attrs.evolve(message, sequence=1) if isinstance(message, Heartbeat) else message
 
     def dead(self, running: Replica, disk: Disk, message: Message) -> bool:
-        role, ballot = running.election.role, running.proposer.ballot
+        role, ballot, leader = running.election.role, running.election.own_ballot, running._leader
         match message:
             case HeartbeatAck():
                 return True  # It tells a leader that it is heard, and people how far a follower is.
             case PromiseLog():
                 return role is not Role.CANDIDATE or message.ballot != ballot
             case AcceptedSlot():
-                return role is not Role.LEADER or message.ballot != ballot or message.slot not in running._window.slots
+                return leader is None or message.ballot != ballot or message.slot not in leader.window.slots
             case Nack():
                 idle = role is Role.FOLLOWER or message.ballot != ballot
                 return idle and message.promised <= disk.promised
@@ -145,7 +142,7 @@ class ReplicaPart(Part[Replica]):
     def _question_is_dead(self, running: Replica, disk: Disk, message: PrepareLog | AcceptSlot | Heartbeat) -> bool:
         own = message.ballot.node == self.node
         idle = running.election.role is Role.FOLLOWER
-        left = own and (idle or running.proposer.ballot != message.ballot)
+        left = own and (idle or running.election.own_ballot != message.ballot)
         if self.refusals and not left:
             return False  # It may bring a refusal, if not now, then later.
         if message.ballot != disk.promised:
@@ -168,7 +165,8 @@ class ReplicaPart(Part[Replica]):
 
 def _hold(node: Replica) -> None:
     """Hold all timers of open slots."""
-    node._window.resend_at = NEVER
+    if node._leader is not None:
+        node._leader.window.resend_at = NEVER
 
 
 def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:

@@ -120,14 +120,14 @@ class Part(Generic[Running]):
 class Led(Protocol):
     """A node that has a :class:`Election`."""
 
-    election: Election
+    election: Election[Any]
 
     def tick(self, now: float) -> Ready: ...
 
     def receive(self, sender: NodeId, message: Any, now: float) -> Ready: ...
 
 
-def leadership_moves(election: Election) -> list[Move[Any]]:
+def leadership_moves(election: Election[Any]) -> list[Move[Any]]:
     """What a node's role lets it do when leadership's timer, and no other, is due."""
     if election.role is Role.CANDIDATE:
         return [
@@ -143,7 +143,7 @@ def leadership_moves(election: Election) -> list[Move[Any]]:
     return moves
 
 
-def set_timers(election: Election, when: float) -> None:
+def set_timers(election: Election[Any], when: float) -> None:
     """Have leadership's timer, whatever the role, go off then."""
     election._silent_at = election._act_at = when
 
@@ -151,8 +151,9 @@ def set_timers(election: Election, when: float) -> None:
 def _due(node: Led, *, give_up_at: float = NEVER, heard_at: float = NOW) -> Ready:
     election = node.election
     set_timers(election, NOW)
-    election._give_up_at = give_up_at
-    election._heard_at = dict.fromkeys(election._followers, heard_at)
+    if election.candidacy is not None:
+        election.candidacy.give_up_at = give_up_at
+        election.candidacy.heard_at = dict.fromkeys(election._followers, heard_at)
     return node.tick(NOW)
 
 
@@ -165,17 +166,17 @@ def _campaign(node: Led) -> Ready:
     return ready
 
 
-def settle_leadership(election: Election) -> None:
+def settle_leadership(election: Election[Any]) -> None:
     """Forget time, and what only time or people ask for."""
     election.sequence = election.pre_vote_number = election._failures = 0
-    election._pre_votes = set()
-    election._heard_at = {}
+    election._granted_by = set()
     election._heard_leader_at = -NEVER
-    election._last_reported = (LOWEST, None)
-    election._give_up_at = NOW
+    election._reported_ballot, election._reported_own = LOWEST, False
+    if election.candidacy is not None:
+        election.candidacy.heard_at, election.candidacy.give_up_at = {}, NOW
     set_timers(election, NOW)
     # Whoever starts a ballot starts one above all candidates it knew, and only hears of higher ones from then on.
-    election._candidate = LOWEST
+    election._awaited_ballot = LOWEST
     if election.role is Role.FOLLOWER:
         # It tells people whom it follows, and overlooks the older of two leaders: that would only renew its patience.
         election.leader_ballot = LOWEST
@@ -189,6 +190,12 @@ def forget_ballot(proposer: practical.Proposer) -> None:
     proposer.observe(proposer.ballot)
     proposer.ballot, proposer.given_up, proposer.leading = LOWEST, True, False
     proposer.promises, proposer.refusals, proposer.highest_accepted = set(), set(), None
+
+
+def forget_own_promises(election: Election[Any]) -> None:
+    """The same for a candidate: with a quorum of promises it leads, and they are gone."""
+    if election.candidacy is not None:
+        election.candidacy.promises = {}
 
 
 def forget_promises(proposer: essential.Proposer, voters: Sequence[NodeId]) -> None:
