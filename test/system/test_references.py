@@ -36,12 +36,15 @@ def has(owner: Any, name: str) -> bool:
 def is_there(owner: Any, path: str) -> bool:
     """Whether the dotted ``path`` leads somewhere from ``owner``."""
     first, _, rest = path.partition(".")
-    return has(owner, first) and (not rest or is_there(getattr(owner, first), rest))
+    return has(owner, first) if not rest else hasattr(owner, first) and is_there(getattr(owner, first), rest)
 
 
 def resolves(target: str, module: ModuleType) -> bool:
-    """Whether a docstring of ``module`` may refer to ``target``: something of the module, of one of its classes, or any
-    other thing by its full name."""
+    """Whether a docstring of ``module`` may refer to ``target``: something of the module, of one of its classes, any
+    other thing by its full name, or one in the module's package with a dot before it."""
+    if target.startswith("."):
+        package = module.__name__.rpartition(".")[0]
+        return resolves(f"{package}{target}", module) or is_module(f"{package}{target}")
     classes = [one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__]
     if any(is_there(owner, target) for owner in (module, builtins, *classes)):
         return True
@@ -78,6 +81,9 @@ def test_a_dead_reference_is_seen() -> None:
     ]
     assert resolves("Store.save", module)
     assert resolves("txpaxos.storage.disk.Disk", module)
+    assert resolves(".disk", module)
+    assert resolves(".disk.Disk", module)
+    assert not resolves(".dusk", module)
     assert not resolves("Store.sav", module)
     assert not resolves("txpaxos.storage.disk.Dusk", module)
     assert not is_module("txpaxos.storage.dusk")
