@@ -13,6 +13,7 @@ import pytest
 
 from test.helpers.core_node import campaign, elect, sent, settle
 from txpaxos.core.config import Limits, Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -145,7 +146,7 @@ class TestCampaign:
         for ballot in (Ballot(1, "a"), Ballot(9, "b")):
             replica.receive("c", PromiseLog(ballot, 1), 5.0)
         assert not replica.is_leader
-        assert replica.dropped["promise of another ballot"] == 2
+        assert replica.dropped[Drop.PROMISE_OF_ANOTHER_BALLOT] == 2
         replica.receive("c", PromiseLog(Ballot(4, "a"), 1), 5.0)
         assert replica.is_leader
 
@@ -182,7 +183,7 @@ class TestPromise:
         ready = replica.receive("c", PrepareLog(THREE, 1), 0.0)
         assert ready.save == ()
         assert ready.send == (Envelope(("c",), ChosenValues(1, (b"u", b"v"), 3)),)
-        assert replica.dropped["candidate too far behind"] == 1
+        assert replica.dropped[Drop.CANDIDATE_TOO_FAR_BEHIND] == 1
         assert sent(replica.receive("c", PrepareLog(THREE, 2), 0.0), PromiseLog)
 
 
@@ -265,7 +266,7 @@ class TestAccepting:
         assert replica.receive("a", AcceptSlot(ONE, 4, b"v"), 0.0).save
         ready = replica.receive("a", AcceptSlot(ONE, 5, b"v"), 0.0)
         assert (ready.save, ready.send) == ((), ())
-        assert replica.dropped["accept too far ahead"] == 1
+        assert replica.dropped[Drop.ACCEPT_TOO_FAR_AHEAD] == 1
 
     @pytest.mark.parametrize(
         ("members", "voter", "may_defer"),
@@ -305,7 +306,7 @@ class TestCounting:
         replica = leader()
         for ballot in (Ballot(0, "a"), Ballot(7, "b")):
             assert told(replica.receive("b", AcceptedSlot(ballot, 1), 1.0)) == []
-        assert replica.dropped["vote for another ballot"] == 2
+        assert replica.dropped[Drop.VOTE_FOR_ANOTHER_BALLOT] == 2
 
     def test_own_vote_travels_the_same_road(self) -> None:
         """Nothing is counted that was not sent, saved and received: not the leader's own vote either."""

@@ -11,6 +11,7 @@ from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from test.helpers.core_cluster import CoreCluster, Post
 from test.helpers.core_node import campaign, elect, sent, settle
 from txpaxos.core.config import Limits, Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -92,7 +93,7 @@ class TestLosingLeadership:
     def test_acknowledgement_of_another_ballot_is_none(self) -> None:
         replica = leader()
         replica.receive("b", HeartbeatAck(Ballot(0, "a"), 0, 1), 1.5)
-        assert replica.dropped["acknowledgement of another ballot"] == 1
+        assert replica.dropped[Drop.ACKNOWLEDGEMENT_OF_ANOTHER_BALLOT] == 1
         assert LeadershipLost(Ballot(1, "a")) in replica.tick(1.1 + LONGEST).leadership
 
     def test_deposed_leader_vouches_for_nothing(self) -> None:
@@ -238,7 +239,7 @@ class TestFetching:
         replica = make(saved=(Learned(1, (b"x", b"y")),))
         ready = replica.receive("a", ChosenValues(first_slot, (b"x", b"y"), 9), 0.0)
         assert (ready.save, ready.chosen) == ((), ())
-        assert replica.dropped["values known or above a gap"] == 1
+        assert replica.dropped[Drop.VALUES_KNOWN_OR_ABOVE_A_GAP] == 1
 
     def test_answers_within_limits(self) -> None:
         saved = (Learned(1, (b"aaaa", b"bbbb", b"cccc", b"dddd")),)
@@ -249,7 +250,7 @@ class TestFetching:
     def test_what_is_not_here_is_not_answered(self) -> None:
         replica = make(saved=(Learned(1, (b"x",)),))
         assert replica.receive("c", Fetch(2), 0.0).send == ()
-        assert replica.dropped["fetch of what is not here"] == 1
+        assert replica.dropped[Drop.FETCH_OF_UNKNOWN_SLOTS] == 1
 
 
 # ------------------------------------------------------------------- the rest
@@ -274,7 +275,7 @@ def test_strangers_and_strange_messages_are_dropped_and_counted() -> None:
         assert (ready.save, ready.send, ready.chosen, ready.leadership) == ((), (), (), ())
     ready = replica.receive("b", Accepted(Ballot(1, "a"), b"of a single decree"), 1.0)
     assert (ready.save, ready.send, ready.chosen) == ((), (), ())
-    assert attrs.asdict(replica.status()) == before | {"dropped": {"not from a member": 3, "not about the log": 1}}
+    assert attrs.asdict(replica.status()) == before | {"dropped": {"not_from_a_member": 3, "not_about_the_log": 1}}
 
 
 def test_a_stranger_cannot_be_a_replica() -> None:

@@ -10,6 +10,7 @@ from test.core.test_replica import ONE, THREE, TWO, leader, make, vote
 from test.helpers.core_cluster import Post
 from test.helpers.core_node import elect, sent, settle
 from txpaxos.core.config import Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.messages import (
     LOWEST,
     AcceptSlot,
@@ -126,7 +127,7 @@ class TestLeader:
         """What others had chosen and acknowledged before, it may not all know to be chosen."""
         replica = leader()
         assert ask(replica, "b", 7).send == ()
-        assert replica.dropped["read before the leader's first entry"] == 1
+        assert replica.dropped[Drop.READ_INDEX_REQUEST_TOO_EARLY] == 1
         vote(replica, 1, "a", "b")
         assert beats(ask(replica, "b", 7)) == [1]
 
@@ -134,7 +135,7 @@ class TestLeader:
         replica = make()
         replica.receive("a", Heartbeat(ONE), 0.0)
         assert ask(replica, "c", 7).send == ()
-        assert replica.dropped["question to a node that does not lead"] == 1
+        assert replica.dropped[Drop.READ_INDEX_REQUEST_AT_A_FOLLOWER] == 1
 
     def test_another_ballot_begins_anew(self) -> None:
         """Who waited asks again; what was answered in the old ballot says nothing in the new one."""
@@ -200,7 +201,7 @@ class TestAsker:
         ready = replica.receive("a", ReadIndexReply(number, 12), 0.01)
         assert ready.answers == (ReadIndexConfirmed(number, 12),)
         assert replica.receive("a", ReadIndexReply(number, 12), 0.01).answers == ()
-        assert replica.dropped["read index nobody asked for"] == 1
+        assert replica.dropped[Drop.READ_INDEX_REPLY_NOT_AWAITED] == 1
         assert sent(replica.tick(0.2), ReadIndexRequest) == []
 
     def test_an_answer_to_another_question_is_none(self) -> None:

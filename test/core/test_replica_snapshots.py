@@ -10,6 +10,7 @@ import pytest
 from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
 from test.helpers.core_node import campaign, elect, sent, settle
 from txpaxos.core.config import Limits, Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.messages import (
     LOWEST,
     AcceptedSlot,
@@ -60,7 +61,7 @@ class TestCompacted:
         replica = compacted()
         ready = replica.receive("c", PrepareLog(THREE, 3), 0.0)
         assert (ready.save, ready.send) == ((), (Envelope(("c",), Truncated(4)),))
-        assert replica.dropped["candidate too far behind"] == 1
+        assert replica.dropped[Drop.CANDIDATE_TOO_FAR_BEHIND] == 1
         assert replica.log.promised == LOWEST
         ready = replica.receive("c", PrepareLog(THREE, 4), 0.0)
         assert ready.send == (Envelope(("c",), PromiseLog(THREE, 4, (b"4", b"5"))),)
@@ -76,7 +77,7 @@ class TestCompacted:
         replica = compacted()
         ready = replica.receive("a", AcceptSlot(ONE, 2, b"something else"), 0.0)
         assert (ready.save, ready.send) == ((), (Envelope(("a",), Truncated(4)),))
-        assert replica.dropped["accept of a slot in a snapshot"] == 1
+        assert replica.dropped[Drop.ACCEPT_OF_A_SLOT_IN_A_SNAPSHOT] == 1
         ready = replica.receive("a", AcceptSlot(ONE, 5, b"something else"), 0.0)
         assert (ready.save, sent(ready, AcceptedSlot)) == ((), [])
         assert sent(replica.receive("a", AcceptSlot(ONE, 5, b"5"), 0.0), AcceptedSlot) == [AcceptedSlot(ONE, 5)]
@@ -121,7 +122,7 @@ class TestBehind:
         replica = make(saved=FIVE)
         for first_slot in (1, 6):
             assert replica.receive("c", Truncated(first_slot), 0.0).snapshot_source is None
-        assert replica.dropped["snapshot of what is known"] == 2
+        assert replica.dropped[Drop.SNAPSHOT_NOT_NEEDED] == 2
 
     def test_it_asks_until_it_has_got_it(self) -> None:
         """Whoever is asked next may have the values, or another snapshot."""
@@ -152,7 +153,7 @@ class TestLostSnapshot:
         replica = make(saved=LOST)
         ready = replica.receive("c", PrepareLog(THREE, first_slot), 0.0)
         assert (ready.save, ready.send) == ((), ())
-        assert replica.dropped["candidate at slots of a lost snapshot"] == 1
+        assert replica.dropped[Drop.CANDIDATE_AT_LOST_SLOTS] == 1
 
     def test_above_them_it_promises_and_tells_what_it_knows(self) -> None:
         replica = make(saved=LOST)

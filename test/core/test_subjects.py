@@ -8,6 +8,7 @@ import pytest
 
 from test.helpers.core_cluster import Cluster, Faults
 from txpaxos.core.config import Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.messages import (
     LOWEST,
     AboutSubject,
@@ -372,7 +373,7 @@ def test_a_read_counts_only_answers_to_itself() -> None:
     for sender in ("a", "a"):
         assert node.receive(sender, about(Finding(second)), 0.0).answers == ()
     assert node.receive("c", about(Finding(first)), 0.0).answers == ()
-    assert node.dropped["finding of no inquiry under way"] == 1
+    assert node.dropped[Drop.FINDING_NOT_AWAITED] == 1
     assert node.receive("c", about(Finding(second)), 0.0).answers == (AskAnswered(2, None),)
     assert node.receive("b", about(Finding(second)), 0.0).answers == ()
 
@@ -423,9 +424,9 @@ def test_what_is_accepted_is_found() -> None:
 
 def test_a_ballot_is_its_senders_and_not_beyond_reason() -> None:
     node = make()
-    other, beyond = "ballot of another node than its sender", "ballot beyond reason"
+    other, beyond = Drop.BALLOT_OF_ANOTHER_NODE, Drop.BALLOT_BEYOND_REASON
     blue = Proposal(Ballot(9, "b"), b"blue")
-    requests: tuple[tuple[str, SubjectMessage], ...] = (
+    requests: tuple[tuple[Drop, SubjectMessage], ...] = (
         (other, Prepare(Ballot(1, "c"))),
         (other, Accept(Ballot(1, "x"), b"red")),
         (other, Accepted(Ballot(1, "x"), b"red")),
@@ -439,7 +440,7 @@ def test_a_ballot_is_its_senders_and_not_beyond_reason() -> None:
         assert (ready.save, ready.send, node.dropped[name]) == ((), (), before + 1), message
     assert node._subjects == {}
     node.ask(1, "colour", b"red", 0.0)
-    answers: tuple[tuple[str, SubjectMessage], ...] = (
+    answers: tuple[tuple[Drop, SubjectMessage], ...] = (
         (other, Promise(Ballot(1, "c"), None)),
         (other, Promise(Ballot(1, "a"), blue)),
         (other, Nack(Ballot(1, "c"), Ballot(2, "b"))),
@@ -460,10 +461,10 @@ def test_a_decision_that_was_not_asked_for_changes_nothing() -> None:
     assert (ready, node._subjects) == (Ready(), {})
     node.receive("b", about(Accept(Ballot(1, "b"), b"blue")), 0.0)
     assert node.receive("c", about(Decided(b"red")), 0.0) == Ready()
-    assert node.dropped["decision that was not asked for"] == 2
+    assert node.dropped[Drop.DECISION_NOT_AWAITED] == 2
     assert node.receive("c", about(Decided(b"blue")), 0.0).chosen == (SubjectChosen("colour", b"blue"),)
     assert node.receive("c", about(Decided(b"red")), 0.0) == Ready()
-    assert node.dropped["decision that contradicts another"] == 1
+    assert node.dropped[Drop.CONTRADICTING_DECISION] == 1
     assert node.receive("c", about(Decided(b"blue")), 0.0) == Ready()
 
 

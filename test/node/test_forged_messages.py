@@ -135,5 +135,5 @@ def test_two_values_in_one_ballot() -> None:
         forge(cluster, leader.name, follower.name, AcceptSlot(status.ballot, status.chosen_through + 2, value, 0))
         cluster.run(0.05)
     assert follower.node is not None
-    assert follower.node.status().replica.dropped["two values in one ballot"] == 1
+    assert follower.node.status().replica.dropped["two_values_in_one_ballot"] == 1
     assert cluster.checker.nodes[follower.name].votes[status.chosen_through + 2] == (status.ballot, batch)

@@ -76,7 +76,7 @@ def test_nothing_is_wrong_without_a_fault() -> None:
 
 def test_a_change_of_no_consequence_survives() -> None:
     """What the nodes do is the same; only a counter has another name."""
-    name = '            self.dropped["not from a member"] += 1'
+    name = "            self.dropped[Drop.NOT_FROM_A_MEMBER] += 1"
     harmless = mutant_of("txpaxos/core/replica.py", [name], [name.replace("not from", "from no")])
     assert Hunter(ROOT, 0.5, tests=False).hunt(harmless).kind == ""
 

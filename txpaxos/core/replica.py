@@ -29,6 +29,7 @@ from typing import assert_never
 
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.config import Limits, Timing
+from txpaxos.core.drops import Drop, by_name
 from txpaxos.core.election import Election, Role, TimerAction
 from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
 from txpaxos.core.leader import LeaderState
@@ -110,7 +111,7 @@ class Replica:
         self.members = tuple(members)
         self.others = tuple(member for member in members if member != node)
         self.log = Log.recover(saved, base)
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[Drop] = Counter()
         self._rng = rng
         self._timing = timing or Timing()
         self._limits = limits or Limits()
@@ -177,7 +178,7 @@ class Replica:
             chosen_through=self.log.chosen_through,
             open_slots=0 if leader is None else len(leader.window.slots),
             lag_slots={} if leader is None else leader.lag_slots(),
-            dropped=dict(self.dropped),
+            dropped=by_name(self.dropped),
         )
 
     # from the application
@@ -311,7 +312,7 @@ class Replica:
         """Take one message. The commonest kinds come first: each message passes all cases before its own."""
         work = Work()
         if sender not in self.members:
-            self.dropped["not from a member"] += 1
+            self.dropped[Drop.NOT_FROM_A_MEMBER] += 1
             return self._ready(work)
         match message:
             case AcceptedSlot():
@@ -343,7 +344,7 @@ class Replica:
             case Truncated():
                 self._receive_truncated(work, sender, message, now)
             case Prepare() | Promise() | Accept() | Accepted() | Decided() | AboutSubject():
-                self.dropped["not about the log"] += 1
+                self.dropped[Drop.NOT_ABOUT_THE_LOG] += 1
             case _:
                 assert_never(message)
         return self._ready(work)
@@ -353,10 +354,10 @@ class Replica:
         if ballot == self.log.promised and ballot.node == sender:
             return True
         if ballot.node != sender:
-            self.dropped["ballot of another node than its sender"] += 1
+            self.dropped[Drop.BALLOT_OF_ANOTHER_NODE] += 1
             return False
         if ballot > self.election.highest_seen and not is_within_reason(ballot, self.election.highest_seen):
-            self.dropped["ballot beyond reason"] += 1
+            self.dropped[Drop.BALLOT_BEYOND_REASON] += 1
             return False
         return True
 
@@ -364,7 +365,7 @@ class Replica:
 
     def _receive_pre_vote(self, work: Work, sender: NodeId, message: PreVote, now: float) -> None:
         if not self.votes:
-            self.dropped["pre-vote at a newcomer"] += 1
+            self.dropped[Drop.PRE_VOTE_AT_A_NEWCOMER] += 1
         elif self.election.grants_pre_vote(sender, now):
             work.send_to(sender, PreVoteGranted(message.sequence))
 
@@ -381,7 +382,7 @@ class Replica:
 
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
         if not self.votes:
-            self.dropped["candidate at a newcomer"] += 1
+            self.dropped[Drop.PREPARE_AT_A_NEWCOMER] += 1
             return
         if not self._is_believed(sender, message.ballot):
             return
@@ -389,20 +390,20 @@ class Replica:
             self._refuse(work, sender, message.ballot)
             return
         if message.first_slot < self.log.first_slot:
-            self.dropped["candidate too far behind"] += 1
+            self.dropped[Drop.CANDIDATE_TOO_FAR_BEHIND] += 1
             work.send_to(sender, Truncated(self.log.first_slot))
             return
         values = self._values_from(message.first_slot)
         known_through = self.log.known_through(message.first_slot)
         if message.first_slot <= self.log.lost_through:
             # Its votes there are gone. Silent about them, a promise would be a lie.
-            self.dropped["candidate at slots of a lost snapshot"] += 1
+            self.dropped[Drop.CANDIDATE_AT_LOST_SLOTS] += 1
             if values:
                 work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
         if message.first_slot + len(values) <= known_through:
             # The candidate misses more than one message holds. Let it catch up first; it asks again.
-            self.dropped["candidate too far behind"] += 1
+            self.dropped[Drop.CANDIDATE_TOO_FAR_BEHIND] += 1
             work.send_to(sender, ChosenValues(message.first_slot, values, known_through))
             return
         self.election.observe_candidate(message.ballot, now)
@@ -412,10 +413,10 @@ class Replica:
 
     def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
         if message.ballot != self.election.own_ballot or self.election.role is not Role.CANDIDATE:
-            self.dropped["promise of another ballot"] += 1
+            self.dropped[Drop.PROMISE_OF_ANOTHER_BALLOT] += 1
             return
         if not self._is_plausible(message):
-            self.dropped["promise that cannot be true"] += 1
+            self.dropped[Drop.IMPLAUSIBLE_PROMISE] += 1
             return
         if not self._are_admitted(message.first_slot, message.values):
             return
@@ -451,13 +452,13 @@ class Replica:
 
     def _receive_nack(self, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:
-            self.dropped["refusal of nothing"] += 1
+            self.dropped[Drop.REFUSAL_OF_NO_OWN_BALLOT] += 1
             return
         if message.promised.node not in self.members:
-            self.dropped["ballot of no member"] += 1
+            self.dropped[Drop.BALLOT_OF_NO_MEMBER] += 1
             return
         if not is_within_reason(message.promised, self.election.highest_seen):
-            self.dropped["ballot beyond reason"] += 1
+            self.dropped[Drop.BALLOT_BEYOND_REASON] += 1
             return
         self.election.observe_nack(sender, message, now)
 
@@ -472,27 +473,27 @@ class Replica:
         self.election.observe_leader(message.ballot, now)
         self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
         if not self.votes:
-            self.dropped["accept at a newcomer"] += 1
+            self.dropped[Drop.ACCEPT_AT_A_NEWCOMER] += 1
             return
         if message.slot > self.log.chosen_through + self._limits.ahead_slots:
-            self.dropped["accept too far ahead"] += 1
+            self.dropped[Drop.ACCEPT_TOO_FAR_AHEAD] += 1
             return
         if message.slot < self.log.first_slot:
-            self.dropped["accept of a slot in a snapshot"] += 1
+            self.dropped[Drop.ACCEPT_OF_A_SLOT_IN_A_SNAPSHOT] += 1
             work.send_to(sender, Truncated(self.log.first_slot))
             return
         if self.log.contradicts(message.slot, message.value):
-            self.dropped["accept of a deposed leader"] += 1
+            self.dropped[Drop.ACCEPT_OF_A_DEPOSED_LEADER] += 1
             values = self._values_from(message.slot)
             work.send_to(sender, ChosenValues(message.slot, values, self.log.known_through(message.slot)))
             return
         if sender != self.node and not self._admits(message.value, False):
-            self.dropped["value that cannot be applied"] += 1
+            self.dropped[Drop.VALUE_THAT_CANNOT_BE_APPLIED] += 1
             return
         try:
             work.save_record(self.log.accept(message.ballot, message.slot, message.value))
         except TwoValues:
-            self.dropped["two values in one ballot"] += 1
+            self.dropped[Drop.TWO_VALUES_IN_ONE_BALLOT] += 1
             return
         # A leader's own vote may wait: its followers may be a quorum before that vote is on disk.
         work.may_defer = sender == self.node and len(self.others) >= self.election.quorum
@@ -501,7 +502,7 @@ class Replica:
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
         leader = self._leader
         if leader is None or message.ballot != leader.ballot:
-            self.dropped["vote for another ballot"] += 1
+            self.dropped[Drop.VOTE_FOR_ANOTHER_BALLOT] += 1
             return
         self.election.observe_follower(sender, now)
         chosen = leader.count_vote(sender, message.slot)
@@ -535,10 +536,10 @@ class Replica:
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
         leader = self._leader
         if leader is None or message.ballot != leader.ballot:
-            self.dropped["acknowledgement of another ballot"] += 1
+            self.dropped[Drop.ACKNOWLEDGEMENT_OF_ANOTHER_BALLOT] += 1
             return
         if message.sequence > self.election.sequence:
-            self.dropped["acknowledgement of what was not sent"] += 1
+            self.dropped[Drop.ACKNOWLEDGEMENT_OF_AN_UNSENT_HEARTBEAT] += 1
             return
         self.election.observe_follower(sender, now)
         leader.follower_chosen[sender] = message.chosen_through
@@ -564,7 +565,7 @@ class Replica:
             work.send_to(sender, Truncated(self.log.first_slot))
             return
         if not (values := self._values_from(message.first_slot)):
-            self.dropped["fetch of what is not here"] += 1
+            self.dropped[Drop.FETCH_OF_UNKNOWN_SLOTS] += 1
             return
         work.send_to(sender, ChosenValues(message.first_slot, values, self.log.known_through(message.first_slot)))
 
@@ -572,13 +573,13 @@ class Replica:
         if not self._are_admitted(message.first_slot, message.values):
             return
         if not self._learn(work, message.first_slot, message.values, now):
-            self.dropped["values known or above a gap"] += 1
+            self.dropped[Drop.VALUES_KNOWN_OR_ABOVE_A_GAP] += 1
             return
         self._catch_up.request_next(work, sender, message.chosen_through, now)
 
     def _receive_truncated(self, work: Work, sender: NodeId, message: Truncated, now: float) -> None:
         if message.first_slot <= self.log.chosen_through + 1:
-            self.dropped["snapshot of what is known"] += 1
+            self.dropped[Drop.SNAPSHOT_NOT_NEEDED] += 1
             return
         self._catch_up.note_missing(sender, message.first_slot - 1, now)
         work.snapshot_source = sender
@@ -591,10 +592,10 @@ class Replica:
         """Whether ``values`` may be chosen at ``first_slot`` and after it. If one may not, none is taken."""
         for slot, value in enumerate(values, first_slot):
             if self.log.contradicts(slot, value):
-                self.dropped["values that contradict what is chosen"] += 1
+                self.dropped[Drop.VALUES_CONTRADICTING_CHOSEN_ONES] += 1
                 return False
             if not self.log.knows(slot) and not self._admits(value, True):
-                self.dropped["value that cannot be applied"] += 1
+                self.dropped[Drop.VALUE_THAT_CANNOT_BE_APPLIED] += 1
                 return False
         return True
 
@@ -628,12 +629,12 @@ class Replica:
     def _receive_read_index_request(self, work: Work, sender: NodeId, message: ReadIndexRequest) -> None:
         leader = self._leader
         if leader is None:
-            self.dropped["question to a node that does not lead"] += 1
+            self.dropped[Drop.READ_INDEX_REQUEST_AT_A_FOLLOWER] += 1
             return
         read_index = self.log.chosen_through
         if read_index < leader.first_own_slot:
             # Not all that earlier leaders had chosen is known here before an entry of this ballot is chosen.
-            self.dropped["read before the leader's first entry"] += 1
+            self.dropped[Drop.READ_INDEX_REQUEST_TOO_EARLY] += 1
             return
         if not self.others:
             work.send_to(sender, ReadIndexReply(message.number, read_index))
@@ -644,7 +645,7 @@ class Replica:
         if self._read_index.end(message.number):
             work.answers.append(ReadIndexConfirmed(message.number, message.slot))
         else:
-            self.dropped["read index nobody asked for"] += 1
+            self.dropped[Drop.READ_INDEX_REPLY_NOT_AWAITED] += 1
 
     # closing
 

@@ -20,6 +20,7 @@ import attrs
 
 from txpaxos.core import practical
 from txpaxos.core.config import Timing
+from txpaxos.core.drops import Drop
 from txpaxos.core.guards import is_within_reason
 from txpaxos.core.messages import (
     LOWEST,
@@ -65,7 +66,7 @@ class Subjects:
     :param saved: the last saved state of each subject.
     :param votes: whether this node is a voter. A newcomer is none yet: it learns what is decided, starts no ballot, and
         promises and accepts nothing. Questions wait until it is one.
-    :param dropped: counts what is not believed, by the name of the guard.
+    :param dropped: counts the messages that are dropped, by the reason.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class Subjects:
         saved: Iterable[SubjectState] = (),
         timing: Timing | None = None,
         votes: bool = True,
-        dropped: Counter[str] | None = None,
+        dropped: Counter[Drop] | None = None,
     ) -> None:
         self.node = node
         self.members = tuple(members)
-        self.dropped: Counter[str] = Counter() if dropped is None else dropped
+        self.dropped: Counter[Drop] = Counter() if dropped is None else dropped
         self._votes = votes
         self._rng = rng
         self._timing = timing or Timing()
@@ -180,15 +181,15 @@ class Subjects:
         work = Work()
         name, message = about.subject, about.message
         if sender not in self.members:
-            self.dropped["not from a member"] += 1
+            self.dropped[Drop.NOT_FROM_A_MEMBER] += 1
         elif not self._votes and isinstance(message, Prepare | Accept | Inquiry) and not self._is_decided(name):
-            self.dropped["question to a newcomer"] += 1
+            self.dropped[Drop.ASK_AT_A_NEWCOMER] += 1
         elif isinstance(message, Inquiry):
             self._receive_inquiry(work, sender, name, message)
         elif isinstance(message, Finding):
             self._receive_finding(work, sender, name, message, now)
         elif isinstance(message, Promise | Nack) and name not in self._subjects:
-            self.dropped["answer about an unknown subject"] += 1
+            self.dropped[Drop.ANSWER_ABOUT_AN_UNKNOWN_SUBJECT] += 1
         elif self._is_believed(sender, name, message):
             one = self._find(name)
             had_quorum = one.decree.proposer.has_quorum
@@ -215,7 +216,7 @@ class Subjects:
     def _receive_finding(self, work: Work, sender: NodeId, name: str, message: Finding, now: float) -> None:
         one = self._asking.get(name)
         if one is None or not one.inquiry or message.number != one.inquiry:
-            self.dropped["finding of no inquiry under way"] += 1
+            self.dropped[Drop.FINDING_NOT_AWAITED] += 1
         elif message.accepted is not None:
             self._start_ballot(work, name, one, now)
         else:
@@ -242,9 +243,9 @@ class Subjects:
             case Accepted():  # pragma: no branch
                 is_own, ballot = message.ballot.node in self.members, message.ballot
         if not is_own:
-            self.dropped["ballot of another node than its sender"] += 1
+            self.dropped[Drop.BALLOT_OF_ANOTHER_NODE] += 1
         elif not is_within_reason(ballot, highest):
-            self.dropped["ballot beyond reason"] += 1
+            self.dropped[Drop.BALLOT_BEYOND_REASON] += 1
         else:
             return True
         return False
@@ -256,7 +257,7 @@ class Subjects:
         chosen = None if one is None else one.decree.learner.chosen
         if chosen is not None:
             if chosen != value:
-                self.dropped["decision that contradicts another"] += 1
+                self.dropped[Drop.CONTRADICTING_DECISION] += 1
             return chosen == value
         if one is not None:
             accepted = one.decree.acceptor.accepted
@@ -264,7 +265,7 @@ class Subjects:
                 return True
             if accepted is not None and accepted.value == value:
                 return True
-        self.dropped["decision that was not asked for"] += 1
+        self.dropped[Drop.DECISION_NOT_AWAITED] += 1
         return False
 
     def _follow_up(
