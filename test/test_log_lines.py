@@ -19,7 +19,7 @@ from txpaxos.log_lines import (
     LINES_MAX,
     REASON_CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
-    Sparing,
+    LineLimiter,
     for_log,
     printable,
 )
@@ -87,7 +87,7 @@ def test_a_failure_of_before() -> None:
 
 def test_lines_alike_are_counted_and_written_now_and_then() -> None:
     now = 0.0
-    lines = Sparing(lambda: now)
+    lines = LineLimiter(lambda: now)
     assert [lines.admits("a") for _ in range(100)] == [""] * LINES_MAX + [None] * (100 - LINES_MAX)
     assert lines.admits("b") == ""
     now = INTERVAL_SECONDS - 0.1

@@ -44,7 +44,7 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class _Said(Exception):
+class _LoggedError(Exception):
     """Stands for an exception in the log, with what that says made printable."""
 
 
@@ -53,14 +53,14 @@ def for_log(failure: Failure | None = None) -> Failure:
     printable."""
     failure = failure or Failure()
     assert failure.value is not None
-    said = _Said(printable(text_of(failure.value), REASON_CHARACTERS_MAX))
+    said = _LoggedError(printable(text_of(failure.value), REASON_CHARACTERS_MAX))
     shown = Failure(said, failure.type, failure.tb)
     shown.frames = failure.frames[-FRAMES_MAX:]
     return shown
 
 
 @attrs.define
-class _Alike:
+class _LineCount:
     """Lines that are alike, since the first of them, ``begun_at``."""
 
     begun_at: float
@@ -68,7 +68,7 @@ class _Alike:
     left_out: int = 0
 
 
-class Sparing:
+class LineLimiter:
     """Of lines that are alike, lets the first :data:`LINES_MAX` in every :data:`INTERVAL_SECONDS` into the log.
 
     :param monotonic: monotonic seconds.
@@ -76,17 +76,17 @@ class Sparing:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._alike: dict[str, _Alike] = {}
+        self._alike: dict[str, _LineCount] = {}
 
     def admits(self, kind: str) -> str | None:
         """Whether a line of this ``kind`` is to be written now. If so, what is to stand at its end: how many were left
         out before it, or nothing if none were."""
         now = self._monotonic()
-        alike = self._alike.setdefault(kind, _Alike(now))
+        alike = self._alike.setdefault(kind, _LineCount(now))
         left_out = 0
         if now - alike.begun_at >= INTERVAL_SECONDS:
             left_out = alike.left_out
-            self._alike[kind] = alike = _Alike(now)
+            self._alike[kind] = alike = _LineCount(now)
         if alike.written >= LINES_MAX:
             alike.left_out += 1
             return None

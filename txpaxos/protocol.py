@@ -19,7 +19,7 @@ from txpaxos.reading import Consistency, Reading
 T = TypeVar("T")
 
 
-class shown(Generic[T]):
+class replaceable_property(Generic[T]):
     """A property that an application may have an attribute in the place of, without harm to the node."""
 
     def __init__(self, read: Callable[[Any], T]) -> None:
@@ -27,12 +27,12 @@ class shown(Generic[T]):
         self.__doc__ = read.__doc__
 
     @overload
-    def __get__(self, service: None, kind: type) -> shown[T]: ...
+    def __get__(self, service: None, kind: type) -> replaceable_property[T]: ...
 
     @overload
     def __get__(self, service: object, kind: type) -> T: ...
 
-    def __get__(self, service: object | None, kind: type) -> shown[T] | T:
+    def __get__(self, service: object | None, kind: type) -> replaceable_property[T] | T:
         return self if service is None else self._read(service)
 
 
@@ -106,17 +106,17 @@ class PaxosProtocol(Application, DatagramProtocol):
         """
         return _node_of(self).status()
 
-    @shown
+    @replaceable_property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this one knows."""
         return None if self._node is None else self._node.leader
 
-    @shown
+    @replaceable_property
     def applied_through(self) -> Slot:
         """The last slot that this node has applied, with all before it; 0 if it has applied none."""
         return 0 if self._node is None else self._node.applied_through
 
-    @shown
+    @replaceable_property
     def clock(self) -> IReactorTime:
         """Timers that keep the node's own time, which is monotonic, and simulated in a simulation: ``callLater``.
 

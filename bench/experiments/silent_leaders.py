@@ -20,14 +20,14 @@ from txpaxos.cluster import Member
 TIMES = 20
 GAP_SECONDS_TARGET = 0.6
 RATIO_TARGET = 0.5
-WAYS = {"frozen": "SIGSTOP", "cut": "all packets dropped"}
+REQUIRED_WAYS = {"frozen": "SIGSTOP", "cut": "all packets dropped"}
 
 
 async def silent(setting: Setting, times: int = TIMES) -> Report:
     """Silence the leader so often, ours and etcd's in turn, in each way: seconds until the next put that was sent after
     that is acknowledged."""
     wires = {name: Wires([f"{name}-{node}" for node in "abc"], first) for name, first in (("ours", 1), ("etcd", 11))}
-    ways = list(WAYS) if is_entered() else ["frozen"]
+    ways = list(REQUIRED_WAYS) if is_entered() else ["frozen"]
     if is_entered():
         Wires.build_bridge()
         for cables in wires.values():
@@ -48,7 +48,9 @@ async def silent(setting: Setting, times: int = TIMES) -> Report:
     rows, verdicts = [], []
     for way, by_system in seconds.items():
         for name, all_ in by_system.items():
-            rows.append((f"{way} ({WAYS[way]})", name, len(all_), _text(statistics.median(all_)), _text(max(all_))))
+            rows.append(
+                (f"{way} ({REQUIRED_WAYS[way]})", name, len(all_), _text(statistics.median(all_)), _text(max(all_)))
+            )
         medians = {name: statistics.median(all_) for name, all_ in by_system.items()}
         ratio = medians[Ours.name] / medians[Etcd.name] if len(medians) == 2 else None
         verdicts.append(at_most(f"leader {way}, median", medians.get(Ours.name), GAP_SECONDS_TARGET, " s"))

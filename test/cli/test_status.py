@@ -98,10 +98,10 @@ def test_table_while_a_snapshot_is_on_its_way() -> None:
 
 
 def test_counts_are_shown_with_what_they_mean() -> None:
-    dropped, counters = {"vote_for_another_ballot": 3}, {"possibly_forged:Audit": 20, "of_a_later_release": 1}
+    dropped, counters = {"vote_for_another_ballot": 3}, {"possibly_forged:StateDigest": 20, "of_a_later_release": 1}
     statuses = {"a": {**FOLLOWER, "dropped": dropped, "counters": counters}, "b": LEADER, "c": None}
     most, some, one = counts(statuses)
-    assert most.startswith("a  20  possibly_forged:Audit: A message that decides much came by a way")
+    assert most.startswith("a  20  possibly_forged:StateDigest: A message that decides much came by a way")
     assert some == "a  3  vote_for_another_ballot: A vote came late: another node leads."
     assert one == "a  1  of_a_later_release: This release of txpaxos does not know what that is."
     assert counts({"b": LEADER, "c": None}) == ["nothing was counted"]

@@ -16,14 +16,14 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run, encode_batch, new_session
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
+    AskStateDigest,
     FetchSnapshot,
     Hello,
     Introduction,
     PeerMessage,
     Proof,
     SnapshotPart,
+    StateDigest,
 )
 
 FORGED = encode_batch([Run(new_session(b"nobody signed it", 0), 1, 0, (b"forged",))])
@@ -105,7 +105,7 @@ def attacks(joined: Joined, slot: int) -> list[PeerMessage]:
         ChosenValues(slot + 1, (b"rubbish",), slot + 1),
         Truncated(slot + 100),
         SnapshotPart(slot + 100, len(data), 0, data),
-        *(Audit(one, b"x" * 16, b"y" * 16) for one in range(1, slot + 100)),
+        *(StateDigest(one, b"x" * 16, b"y" * 16) for one in range(1, slot + 100)),
     ]
 
 
@@ -117,7 +117,7 @@ def test_no_datagram_decides_what_is_chosen_or_who_is_right(joined: Joined) -> N
     joined.reactor.spend(2.0)
     assert states(joined) == [[b"%d" % number for number in range(40)]] * 3
     still_agree(joined)
-    kinds = "ChosenValues", "Truncated", "SnapshotPart", "Audit"
+    kinds = "ChosenValues", "Truncated", "SnapshotPart", "StateDigest"
     counted = [joined.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, kind)] for kind in kinds]
     assert counted == [4, 2, 2, 2 * (slot + 99)]
 
@@ -137,7 +137,7 @@ def test_no_stream_of_a_stranger_does_either(joined: Joined) -> None:
 def test_a_member_is_believed_only_on_the_stream_that_was_opened_to_it(joined: Joined) -> None:
     """One that has come in, from a machine that gets what is sent to c, decides nothing."""
     slot = joined.nodes["a"].applied_through
-    stream = joined.nodes["a"]._network._streams._theirs["c"]
+    stream = joined.nodes["a"]._peers._streams._theirs["c"]
     codec = Codec("test", "c", STORE_INCARNATION, MEMBERS)
     for attack in attacks(joined, slot):
         stream.dataReceived(framed(codec.encode(attack)))
@@ -148,11 +148,11 @@ def test_a_member_is_believed_only_on_the_stream_that_was_opened_to_it(joined: J
 def test_what_a_hint_tells_of_is_asked_for_on_the_own_stream_and_seldom(joined: Joined) -> None:
     joined.sent.clear()
     for _ in range(1000):
-        forge(joined, "a", "b", Truncated(1000), ChosenValues(1000, (FORGED,), 1000), Audit(1000, b"", b""))
+        forge(joined, "a", "b", Truncated(1000), ChosenValues(1000, (FORGED,), 1000), StateDigest(1000, b"", b""))
     joined.reactor.spend(0.04)
     asked = [message for here, to, message in joined.sent if (here, to) == ("a", "b")]
     assert sum(isinstance(message, Fetch) for message in asked) == 1
-    assert sum(isinstance(message, AskAudit) for message in asked) == 1
+    assert sum(isinstance(message, AskStateDigest) for message in asked) == 1
 
 
 def test_a_question_of_a_datagram_is_not_answered(joined: Joined) -> None:
@@ -161,11 +161,11 @@ def test_a_question_of_a_datagram_is_not_answered(joined: Joined) -> None:
     joined.sent.clear()
     for node in "abc":
         for sender in set("abc") - {node}:
-            questions: list[PeerMessage] = [Fetch(1), FetchSnapshot(0, 0), AskAudit(1)]
+            questions: list[PeerMessage] = [Fetch(1), FetchSnapshot(0, 0), AskStateDigest(1)]
             forge(joined, node, sender, *questions * 100)
             assert speak(joined, node, sender, Hello(), FetchSnapshot(0, 0)).take() == b""
     joined.reactor.spend(1.0)
-    told = [message for _, _, message in joined.sent if isinstance(message, ChosenValues | SnapshotPart | Audit)]
+    told = [message for _, _, message in joined.sent if isinstance(message, ChosenValues | SnapshotPart | StateDigest)]
     assert told == []
     assert joined.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, "Fetch")] == 200
 
@@ -183,7 +183,7 @@ def test_a_forged_datagram_settles_no_incarnation() -> None:
     assert joined.nodes["a"].counters[Count.MESSAGE_OF_A_PEER_NOT_MET] >= 3
     joined.start("c")
     joined.lead()
-    assert joined.reactor.spend(5.0, lambda: all("c" in joined.nodes[node]._acquaintances for node in "ab"))
+    assert joined.reactor.spend(5.0, lambda: all("c" in joined.nodes[node]._known_peers for node in "ab"))
     joined.cut_off("a")
     rest = joined.lead_of_the_rest(joined.nodes["a"])
     joined.wait(rest.submit(b"without a"))  # So c is heard.
@@ -197,12 +197,12 @@ def test_no_datagram_makes_an_empty_folder_a_voter(joined: Joined) -> None:
     store.incarnation = 99
     joined.start("c")
     for sender in "ab":
-        joined.nodes["c"]._acquaintances.meet(sender, STORE_INCARNATION)
+        joined.nodes["c"]._known_peers.remember(sender, STORE_INCARNATION)
         lie = Introduction(votes=True, met=99, together=True, unchanged=True)
         forge(joined, "c", sender, lie)
         speak(joined, "c", sender, Hello(), lie)
     joined.reactor.spend(2.0)
-    assert joined.nodes["c"]._meeting.voter is None
+    assert joined.nodes["c"]._founding.voter is None
 
 
 def test_silent_strangers_keep_no_peer_out() -> None:
@@ -212,5 +212,5 @@ def test_silent_strangers_keep_no_peer_out() -> None:
     assert sum(not transport.disconnected for _, transport in crowd) <= 128
     joined.restart("c")
     joined.lead()
-    assert joined.reactor.spend(1.0, lambda: set(joined.nodes["c"]._network._streams._theirs) == {"a", "b"})
-    assert all("c" in joined.nodes[node]._network._streams._theirs for node in "ab")
+    assert joined.reactor.spend(1.0, lambda: set(joined.nodes["c"]._peers._streams._theirs) == {"a", "b"})
+    assert all("c" in joined.nodes[node]._peers._streams._theirs for node in "ab")

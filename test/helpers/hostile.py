@@ -59,9 +59,7 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.wire.codec import SUBJECT_BYTES_MAX, Codec
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
-    AuditsHeard,
+    AskStateDigest,
     Challenge,
     Fetching,
     FetchSnapshot,
@@ -72,6 +70,8 @@ from txpaxos.wire.peer_messages import (
     Proof,
     Refusal,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
 MEMBERS = ("a", "b", "c")
@@ -294,7 +294,7 @@ class Surrounded(Bench):
         way = self.rng.randrange(4)
         # Two members that lie of their states on the streams to them, or one that lies of another's, stop a third: that
         # is what these messages are for.
-        stops = isinstance(message, AuditsHeard) or (isinstance(message, Audit) and sender != PEERS[0])
+        stops = isinstance(message, StateDigestsHeard) or (isinstance(message, StateDigest) and sender != PEERS[0])
         if way < 2 or (way == 2 and stops):
             address = THREE.members[sender].address
             self.node.datagram_received(codec(sender).encode(message), (address.host, address.port))
@@ -362,7 +362,7 @@ class Liar:
             *(self._make_heartbeat, self._make_acknowledgement, self._make_pre_vote, self._make_pre_vote_granted),
             *(self._make_prepare, self._make_promise, self._make_accept, self._make_accepted, self._make_nack),
             *(self._make_values, self._make_truncated, self._make_fetch, self._make_read, self._make_subject),
-            *(self._make_forward, self._make_snapshot, self._make_audit, self._make_stream),
+            *(self._make_forward, self._make_snapshot, self._make_digest, self._make_stream),
         ]
         self._values = [
             *(b"", b"rubbish", b"\1", b"\2", b"\2\x90", b"\2\xdd\xff\xff\xff\xff", bytes(2000)),
@@ -493,11 +493,16 @@ class Liar:
             self._slot(), self.rng.choice((0, 100, *BIG)), self.rng.choice((0, 100, *BIG)), self._value()
         )
 
-    def _make_audit(self) -> PeerMessage:
+    def _make_digest(self) -> PeerMessage:
         slot, digest = self._slot(), self.rng.choice((b"", bytes(16), b"\1" * 16, self._value()[:16]))
         heard = tuple((node, digest, bytes(16)) for node in self.rng.choices((*MEMBERS, *NASTY), k=3))
         return self.rng.choice(
-            (Audit(slot, bytes(16), digest), AskAudit(slot), AuditsHeard(slot, heard), Fetching(self._slot(0)))
+            (
+                StateDigest(slot, bytes(16), digest),
+                AskStateDigest(slot),
+                StateDigestsHeard(slot, heard),
+                Fetching(self._slot(0)),
+            )
         )
 
     def _make_stream(self) -> PeerMessage:

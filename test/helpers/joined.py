@@ -84,7 +84,7 @@ class Joined(Together):
 
     def _connect(self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None) -> object:
         there = self._names[host, port]
-        (here,) = (name for name, node in self.nodes.items() if node._network._streams is factory._streams)
+        (here,) = (name for name, node in self.nodes.items() if node._peers._streams is factory._streams)
         self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory)
         return _Connector()
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from test.helpers.fakes import THREE, Reactor, StreamTransport, framed
 from txpaxos.core.ready import PeerMet
 from txpaxos.node.counts import Counts
-from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.peer_streams import PeerStream, PeerStreams
 from txpaxos.wire.codec import Codec, Received
 from txpaxos.wire.peer_messages import Challenge, Hello, PeerMessage, Proof
@@ -34,12 +34,12 @@ class Side:
         self.met: list[PeerMet] = []
         self.challenges: list[tuple[str, bytes]] = []
         peers = {name: member.address for name, member in THREE.members.items() if name != "a"}
-        self.acquaintances = Acquaintances(self.met.append, self.counters)
+        self.known_peers = KnownPeers(self.met.append, self.counters)
         self.streams = PeerStreams(
             self.reactor,
             Codec("test", "a"),
             peers,
-            self.acquaintances,
+            self.known_peers,
             lambda: 1000 + len(self.challenges),
             lambda peer, data: self.challenges.append((peer, data)),
             self.received.append,
@@ -53,7 +53,7 @@ class Side:
         assert stream is not None
         return self._connect(stream)
 
-    def greeted(self, node: str) -> tuple[PeerStream, StreamTransport]:
+    def established(self, node: str) -> tuple[PeerStream, StreamTransport]:
         """Somebody connects, says to be ``node``, and shows it."""
         stream, transport = self.accept()
         stream.dataReceived(framed(said_by(node)))

@@ -56,9 +56,7 @@ from txpaxos.wire.client_messages import (
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
-    AuditsHeard,
+    AskStateDigest,
     Challenge,
     Fetching,
     FetchSnapshot,
@@ -68,6 +66,8 @@ from txpaxos.wire.peer_messages import (
     Proof,
     Refusal,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
 COUNTS = st.integers(0, 2**64 - 1)
@@ -120,13 +120,13 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     ReadIndexReply: st.builds(ReadIndexReply, COUNTS, COUNTS),
     FetchSnapshot: st.builds(FetchSnapshot, COUNTS, COUNTS, COUNTS),
     SnapshotPart: st.builds(SnapshotPart, SLOTS, COUNTS, COUNTS, VALUES),
-    Audit: st.builds(Audit, SLOTS, HASHES, HASHES),
-    AuditsHeard: st.builds(AuditsHeard, SLOTS, tuples(st.tuples(NAMES, HASHES, HASHES))),
+    StateDigest: st.builds(StateDigest, SLOTS, HASHES, HASHES),
+    StateDigestsHeard: st.builds(StateDigestsHeard, SLOTS, tuples(st.tuples(NAMES, HASHES, HASHES))),
     Fetching: st.builds(Fetching, COUNTS),
     Hello: st.builds(Hello),
     Challenge: st.builds(Challenge, COUNTS),
     Proof: st.builds(Proof, COUNTS),
-    AskAudit: st.builds(AskAudit, SLOTS),
+    AskStateDigest: st.builds(AskStateDigest, SLOTS),
     Refusal: st.builds(Refusal, st.text()),
     Introduction: st.builds(Introduction, BOOLEANS, COUNTS, BOOLEANS, BOOLEANS, tuples(NAMES), BOOLEANS),
     Forward: st.builds(Forward, tuples(RUNS)),
@@ -180,11 +180,11 @@ PEER_SAMPLES: tuple[Any, ...] = (
     ReadIndexReply(2**62, 44),
     FetchSnapshot(40, 2**20, 38),
     SnapshotPart(40, 2**21, 2**20, b"data"),
-    Audit(40, b"log", b"state"),
+    StateDigest(40, b"log", b"state"),
     Challenge(2**64 - 1),
     Proof(2**63),
-    AskAudit(40),
-    AuditsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
+    AskStateDigest(40),
+    StateDigestsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
     Fetching(40),
     Introduction(True, 2**63, True, True, ("node-a", "node-b"), True),
 )

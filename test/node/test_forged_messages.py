@@ -46,7 +46,7 @@ def forge(cluster: Cluster, sender: NodeId, target: NodeId, message: PeerMessage
     """``message`` comes to ``target`` as from ``sender``."""
     protocol = cluster.hosts[sender].node
     assert protocol is not None
-    data = protocol._network._codec.encode(message)
+    data = protocol._peers._codec.encode(message)
     cluster.network.send_datagram((sender, PEER_PORT), (target, PEER_PORT), data)
 
 

@@ -29,7 +29,7 @@ def away(cluster: Cluster = NAMES) -> Way:
     """A network that has met b, with incarnation 3, and has not heard it for some time."""
     way = Way(cluster)
     way.resolver.names = {"nb.test": ["10.0.0.2"], "nc.test": ["10.0.0.3"]}
-    way.acquaintances.recover("b", 3)
+    way.known_peers.recover("b", 3)
     way.start()
     way.tick(3.0)
     way.events.clear()

@@ -19,9 +19,9 @@ from txpaxos.node.peer_streams import (
     ANSWER_BYTES_WAITING_MAX,
     CHALLENGE_SECONDS,
     CONNECT_SECONDS,
-    GREETING_SECONDS,
-    REDIAL_SECONDS_MAX,
-    STRANGERS_MAX,
+    HANDSHAKE_SECONDS,
+    RECONNECT_SECONDS_MAX,
+    UNAUTHENTICATED_STREAMS_MAX,
     WAITING_BYTES_MAX,
 )
 from txpaxos.wire.codec import Codec, Way
@@ -80,7 +80,7 @@ def test_each_peer_has_a_stream_of_its_own(side: Side) -> None:
 
 def test_both_directions_over_one_connection(side: Side) -> None:
     """A peer that dialled is answered on the stream that stands."""
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.dataReceived(framed(said_by("b", Fetch(7))))
     assert side.messages() == [("b", Fetch(7))]
     assert side.received[0].way is Way.THEIR_STREAM
@@ -110,7 +110,7 @@ def test_a_refused_connection_is_counted_and_forgotten(side: Side) -> None:
 
 
 def test_what_waits_for_a_slow_peer_is_sent_before_the_stream_ends(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.pauseProducing()
     side.streams.send("b", b"last words")
     assert transport.messages() == []
@@ -137,7 +137,7 @@ def test_two_that_dial_each_other_at_once(side: Side) -> None:
     """Both connections stand, and nothing is lost on either."""
     side.streams.send("b", b"one")
     dialled, there = side.answer_dial()
-    came, back = side.greeted("b")
+    came, back = side.established("b")
     dialled.dataReceived(framed(said_by("b"), said_by("b", Fetch(1))))
     came.dataReceived(framed(said_by("b", Fetch(2))))
     side.streams.send("b", b"two")
@@ -148,8 +148,8 @@ def test_two_that_dial_each_other_at_once(side: Side) -> None:
 
 def test_a_peer_that_connects_again_has_lost_its_first_stream(side: Side) -> None:
     """Its machine lost power, say. The old stream takes what we write for minutes, and nobody reads it."""
-    old, old_transport = side.greeted("b")
-    _, new_transport = side.greeted("b")
+    old, old_transport = side.established("b")
+    _, new_transport = side.established("b")
     side.streams.send("b", b"hello")
     assert old_transport.disconnected
     assert new_transport.messages() == [b"hello"]
@@ -197,7 +197,7 @@ def test_somebody_else_where_a_peer_was_dialled(side: Side) -> None:
 @pytest.mark.parametrize("sender", ["c", "a", "stranger"])
 def test_a_peer_speaks_only_for_itself(side: Side, sender: str) -> None:
     """Who greets as one node and then speaks as others would make up a quorum alone."""
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.dataReceived(framed(said_by(sender, Fetch(1))))
     assert transport.disconnected
     assert side.received == []
@@ -205,7 +205,7 @@ def test_a_peer_speaks_only_for_itself(side: Side, sender: str) -> None:
 
 
 def test_a_second_greeting_is_no_harm(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(1))))
     assert not transport.disconnected
     assert side.messages()[-1] == ("b", Fetch(1))
@@ -219,17 +219,17 @@ def test_a_stranger_may_claim_only_little(side: Side) -> None:
 
 
 def test_a_peer_may_claim_as_much_as_a_frame_holds(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.dataReceived(FRAME_BYTES_MAX.to_bytes(4, "big") + PROMISE_LOG)
     assert not transport.disconnected
-    stream, transport = side.greeted("c")
+    stream, transport = side.established("c")
     stream.dataReceived((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
     assert transport.disconnected
     assert side.counters == {BAD: 1}
 
 
 def test_a_peer_may_claim_no_more_than_the_kind_of_its_message_needs(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.dataReceived((FRAME_BYTES_FREE + 1).to_bytes(4, "big"))
     stream.dataReceived(HEARTBEAT[:3])
     assert not transport.disconnected
@@ -250,7 +250,7 @@ def test_frames_behind_the_greeting_may_be_big(side: Side) -> None:
 def test_who_does_not_greet_in_time_is_cut_off(side: Side) -> None:
     stream, transport = side.accept()
     greets, greeting = side.accept()
-    side.reactor.spend(GREETING_SECONDS - 0.1)
+    side.reactor.spend(HANDSHAKE_SECONDS - 0.1)
     assert not transport.disconnected
     greets.dataReceived(framed(said_by("b")))
     greets.dataReceived(framed(said_by("b", side.proof())))
@@ -269,11 +269,11 @@ def test_a_lost_connection_leaves_no_timer(side: Side) -> None:
 
 def test_of_many_strangers_the_oldest_goes(side: Side) -> None:
     """Or else 64 that say nothing keep every peer out."""
-    crowd = [side.accept("10.9.9.9") for _ in range(STRANGERS_MAX)]
+    crowd = [side.accept("10.9.9.9") for _ in range(UNAUTHENTICATED_STREAMS_MAX)]
     assert side.counters == {}
     side.accept("10.9.9.9")
     assert side.counters == {STRANGERS: 1}
-    assert [transport.disconnected for _, transport in crowd] == [True] + [False] * (STRANGERS_MAX - 1)
+    assert [transport.disconnected for _, transport in crowd] == [True] + [False] * (UNAUTHENTICATED_STREAMS_MAX - 1)
     disconnect(crowd[0][0])
     crowd[1][0].dataReceived(framed(said_by("c")))
     crowd[1][0].dataReceived(framed(said_by("c", side.proof())))  # No stranger any more.
@@ -283,7 +283,7 @@ def test_of_many_strangers_the_oldest_goes(side: Side) -> None:
 
 def test_one_address_keeps_no_other_out(side: Side) -> None:
     member, others, lonely = side.accept("10.0.0.3"), side.accept("10.9.9.8"), side.accept("10.9.9.7")
-    crowd = [side.accept("10.9.9.9") for _ in range(STRANGERS_MAX - 3)]
+    crowd = [side.accept("10.9.9.9") for _ in range(UNAUTHENTICATED_STREAMS_MAX - 3)]
     for _ in range(10):
         side.accept("10.9.9.9")
     assert [transport.disconnected for _, transport in (member, others, lonely)] == [False] * 3
@@ -291,7 +291,7 @@ def test_one_address_keeps_no_other_out(side: Side) -> None:
 
 
 def test_strangers_from_a_members_machine_go_last(side: Side) -> None:
-    members = [side.accept("10.0.0.2") for _ in range(STRANGERS_MAX - 1)]
+    members = [side.accept("10.0.0.2") for _ in range(UNAUTHENTICATED_STREAMS_MAX - 1)]
     _, stranger = side.accept("10.9.9.9")
     side.accept("10.0.0.2")
     assert stranger.disconnected
@@ -308,7 +308,7 @@ def test_a_caller_is_told_nothing_before_it_has_shown_where_it_is(side: Side) ->
     assert transport.take() == b""
     stream.dataReceived(framed(said_by("b", incarnation=5)))
     side.streams.send("b", b"secret")
-    assert not side.streams.answer("b", b"secret")
+    assert not side.streams.send_reply("b", b"secret")
     assert transport.take() == b""
     assert side.met == []
     ((peer, data),) = side.challenges
@@ -360,8 +360,8 @@ def test_a_number_that_is_lost_is_sent_again(side: Side) -> None:
 
 
 def test_a_stream_is_displaced_only_by_one_that_has_shown_where_it_is(side: Side) -> None:
-    _, real = side.greeted("b")
-    side.acquaintances.recover("b", 0)
+    _, real = side.established("b")
+    side.known_peers.recover("b", 0)
     for incarnation in (0, 1):
         stream, transport = side.accept()
         stream.dataReceived(framed(said_by("b", incarnation=incarnation)))
@@ -374,8 +374,8 @@ def test_a_stream_is_displaced_only_by_one_that_has_shown_where_it_is(side: Side
 
 
 def test_a_peer_that_is_dialled_must_be_the_one_that_was_met(side: Side, logged_errors: list[dict[str, Any]]) -> None:
-    side.acquaintances.recover("b", 5)
-    side.streams.ask("b", b"a question")
+    side.known_peers.recover("b", 5)
+    side.streams.send_request("b", b"a question")
     stream, transport = side.answer_dial()
     stream.dataReceived(framed(said_by("b", incarnation=6)))
     assert transport.disconnected
@@ -384,21 +384,21 @@ def test_a_peer_that_is_dialled_must_be_the_one_that_was_met(side: Side, logged_
 
 
 def test_a_peer_that_was_dialled_is_met(side: Side) -> None:
-    side.streams.ask("b", b"a question")
+    side.streams.send_request("b", b"a question")
     stream, _ = side.answer_dial()
     stream.dataReceived(framed(said_by("b", incarnation=6)))
     assert side.met == [PeerMet("b", 6)]
 
 
 def test_a_number_is_said_back_on_the_stream_that_was_opened(side: Side) -> None:
-    side.streams.prove("b", 77)  # There is none.
-    side.streams.meet("b")
-    side.streams.prove("b", 77)  # It does not stand yet.
+    side.streams.send_proof("b", 77)  # There is none.
+    side.streams.open_stream("b")
+    side.streams.send_proof("b", 77)  # It does not stand yet.
     stream, transport = side.answer_dial()
-    side.streams.prove("b", 78)
+    side.streams.send_proof("b", 78)
     assert transport.messages() == [said_by("a"), said_by("a", Proof(78))]
     stream.dataReceived(framed(said_by("b")))
-    side.streams.prove("b", 79)  # It is greeted already.
+    side.streams.send_proof("b", 79)  # It is greeted already.
     assert transport.messages() == []
 
 
@@ -406,11 +406,11 @@ def test_a_number_is_said_back_on_the_stream_that_was_opened(side: Side) -> None
 
 
 def test_a_question_takes_the_stream_that_its_asker_opened(side: Side) -> None:
-    _, theirs = side.greeted("b")
-    side.streams.ask("b", b"question")
+    _, theirs = side.established("b")
+    side.streams.send_request("b", b"question")
     stream, own = side.answer_dial()
     stream.dataReceived(framed(said_by("b")))
-    assert side.streams.answer("b", b"answer")
+    assert side.streams.send_reply("b", b"answer")
     assert own.messages() == [said_by("a"), b"question"]
     assert theirs.messages() == [b"answer"]
 
@@ -419,17 +419,17 @@ def test_an_answer_has_no_other_way(side: Side) -> None:
     side.streams.send("b", b"x")
     stream, own = side.answer_dial()
     stream.dataReceived(framed(said_by("b")))
-    assert not side.streams.answer("b", b"answer")
+    assert not side.streams.send_reply("b", b"answer")
     assert own.messages() == [said_by("a"), b"x"]
 
 
 def test_who_does_not_read_answers_gets_few(side: Side) -> None:
     """A peer, or somebody in its name, that asks and asks."""
-    stream, _ = side.greeted("b")
+    stream, _ = side.established("b")
     stream.pauseProducing()
     answer = bytes(ANSWER_BYTES_WAITING_MAX // 4)
     for _ in range(20):
-        side.streams.answer("b", answer)
+        side.streams.send_reply("b", answer)
     assert side.counters == {Count.STREAM_FULL: 16}
 
 
@@ -446,7 +446,7 @@ def test_a_stream_to_each_peer_is_kept(side: Side) -> None:
         side.reactor.spend(100.0, lambda dials=dials: len(side.reactor.tcpClients) > dials)  # type: ignore[misc]
         waits.append(round(side.reactor.seconds() - before, 2))
         fail_dial(side, ConnectionRefusedError())
-    assert waits == [0.25, 0.5, 1.0, 2.0, REDIAL_SECONDS_MAX, REDIAL_SECONDS_MAX]
+    assert waits == [0.25, 0.5, 1.0, 2.0, RECONNECT_SECONDS_MAX, RECONNECT_SECONDS_MAX]
     side.streams.stop()
     assert side.reactor.getDelayedCalls() == []
 
@@ -455,7 +455,7 @@ def test_a_peer_that_comes_is_dialled_at_once(side: Side) -> None:
     side.streams.listen(THREE.members["a"].address)
     fail_dial(side, ConnectionRefusedError())
     dials = len(side.reactor.tcpClients)
-    side.greeted("c")
+    side.established("c")
     assert [client[0] for client in side.reactor.tcpClients[dials:]] == ["10.0.0.3"]
     side.reactor.spend(100.0)
     assert len(side.reactor.tcpClients) == dials + 1
@@ -495,7 +495,7 @@ def test_random_frames(side: Side) -> None:
 
 
 def test_what_a_slow_peer_does_not_read_waits(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     assert transport.producer is stream
     stream.pauseProducing()
     side.streams.send("b", b"one")
@@ -506,7 +506,7 @@ def test_what_a_slow_peer_does_not_read_waits(side: Side) -> None:
 
 
 def test_what_waits_goes_on_waiting_when_the_peer_is_slow_again(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.pauseProducing()
     for message in (b"one", b"two", b"three"):
         side.streams.send("b", message)
@@ -524,7 +524,7 @@ def test_what_waits_goes_on_waiting_when_the_peer_is_slow_again(side: Side) -> N
 
 
 def test_what_waits_has_a_limit(side: Side) -> None:
-    stream, transport = side.greeted("b")
+    stream, transport = side.established("b")
     stream.pauseProducing()
     big = bytes(WAITING_BYTES_MAX // 4)
     for _ in range(6):
@@ -545,11 +545,11 @@ def test_what_waits_for_a_connection_has_a_limit(side: Side) -> None:
 
 
 def test_what_no_stream_carries_is_dropped_and_counted(side: Side) -> None:
-    _, transport = side.greeted("b")
+    _, transport = side.established("b")
     side.streams.send("b", bytes(FRAME_BYTES_MAX + 1))
     side.streams.send("c", bytes(FRAME_BYTES_MAX + 1))
-    assert not side.streams.answer("c", b"")
-    side.streams.answer("b", bytes(FRAME_BYTES_MAX + 1))
+    assert not side.streams.send_reply("c", b"")
+    side.streams.send_reply("b", bytes(FRAME_BYTES_MAX + 1))
     assert transport.messages() == []
     assert side.counters == {Count.TOO_BIG_FOR_A_STREAM: 3}
     assert side.reactor.tcpClients == []
@@ -560,7 +560,7 @@ def test_what_no_stream_carries_is_dropped_and_counted(side: Side) -> None:
 
 def test_stop_closes_everything(side: Side) -> None:
     side.streams.listen(THREE.members["a"].address)
-    _, came = side.greeted("b")
+    _, came = side.established("b")
     side.streams.send("c", b"x")
     _, dialled = side.answer_dial()
     side.streams.stop()

@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError, TimeoutError
 from test.helpers.fakes import framed
 from test.helpers.stream_side import Side, disconnect, fail_dial, said_by
 from txpaxos.core.messages import Fetch
-from txpaxos.node.peer_streams import HOLD_DIALS_MAX, PeerStream
+from txpaxos.node.peer_streams import RECONNECTS_MAX, PeerStream
 
 
 @pytest.fixture
@@ -17,23 +17,23 @@ def side() -> Side:
 
 
 def test_a_peer_that_is_held_is_dialled_once(side: Side) -> None:
-    side.streams.hold("b")
-    side.streams.hold("b")
+    side.streams.keep_open("b")
+    side.streams.keep_open("b")
     assert len(side.reactor.tcpClients) == 1
 
 
 def test_a_stream_that_is_there_need_not_be_made(side: Side) -> None:
-    side.greeted("b")
+    side.established("b")
     for peer in ("b", "a", None):
-        side.streams.hold(peer)
+        side.streams.keep_open(peer)
     assert side.reactor.tcpClients == []
 
 
 def held(side: Side, *, dialled: bool) -> PeerStream:
     """The stream to ``b``, which is held."""
     if not dialled:
-        stream, _ = side.greeted("b")
-    side.streams.hold("b")
+        stream, _ = side.established("b")
+    side.streams.keep_open("b")
     if dialled:
         stream, _ = side.answer_dial()
         stream.dataReceived(framed(said_by("b")))
@@ -46,7 +46,7 @@ def test_the_end_of_a_held_peer_is_told_once(side: Side, dialled: bool) -> None:
     assert side.refused == []
     fail_dial(side, ConnectionRefusedError())
     assert side.refused == ["b"]
-    side.streams.hold("b")
+    side.streams.keep_open("b")
     fail_dial(side, ConnectionRefusedError())
     assert side.refused == ["b"]
     assert len(side.reactor.tcpClients) == 2 + dialled
@@ -62,7 +62,7 @@ def test_a_held_peer_whose_stream_broke_has_another(side: Side) -> None:
 
 @pytest.mark.parametrize("error", [TimeoutError(), ConnectionRefusedError()])
 def test_that_a_held_peer_was_never_reached_proves_nothing(side: Side, error: Exception) -> None:
-    side.streams.hold("b")
+    side.streams.keep_open("b")
     fail_dial(side, error)
     assert side.refused == []
     assert len(side.reactor.tcpClients) == 1
@@ -76,18 +76,18 @@ def test_a_held_peer_may_lose_its_port_after_its_streams(side: Side) -> None:
 
 
 def test_a_peer_that_closes_before_its_hello_is_not_dialled_for_ever(side: Side) -> None:
-    side.streams.hold("b")
-    for _ in range(HOLD_DIALS_MAX):
+    side.streams.keep_open("b")
+    for _ in range(RECONNECTS_MAX):
         disconnect(side.answer_dial()[0])
-    assert len(side.reactor.tcpClients) == HOLD_DIALS_MAX
+    assert len(side.reactor.tcpClients) == RECONNECTS_MAX
     assert side.refused == []
 
 
 @pytest.mark.parametrize("other", ["c", None])
 def test_who_is_no_longer_held_may_end(side: Side, other: str | None) -> None:
     stream = held(side, dialled=False)
-    side.greeted("c")
-    side.streams.hold(other)
+    side.established("c")
+    side.streams.keep_open(other)
     disconnect(stream)
     assert side.reactor.tcpClients == []
 

@@ -23,15 +23,14 @@ from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, PreVote, Truncated
 from txpaxos.errors import ConfigError
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.known_peers import Acquaintances
-from txpaxos.node.peers import RECEIVE_BUFFER_BYTES, Network
-from txpaxos.node.refusals import REASON_SECONDS, STRANGERS_MAX
+from txpaxos.node.known_peers import KnownPeers
+from txpaxos.node.peers import RECEIVE_BUFFER_BYTES, Peers
+from txpaxos.node.refusals import REASON_SECONDS, UNKNOWN_SENDER_LINES_MAX
 from txpaxos.wire import codec
 from txpaxos.wire.codec import Received
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
+    AskStateDigest,
     Challenge,
     FetchSnapshot,
     Hello,
@@ -39,6 +38,7 @@ from txpaxos.wire.peer_messages import (
     Proof,
     Refusal,
     SnapshotPart,
+    StateDigest,
 )
 
 BALLOT = Ballot(1, "a")
@@ -81,15 +81,15 @@ class Way:
         self.events: Events = []
         self.transport = RecordingTransport(self.events)
         self.counters: Counts = Counter()
-        self.acquaintances = Acquaintances(lambda _: None, self.counters)
+        self.known_peers = KnownPeers(lambda _: None, self.counters)
         self._received: list[Received] = []
         self._refused: list[str] = []
-        self.network = Network(
+        self.network = Peers(
             self.reactor,
             "a",
             cluster,
             7,
-            self.acquaintances,
+            self.known_peers,
             lambda: 1234,
             self._received.append,
             self._refused.append,
@@ -128,7 +128,7 @@ def way() -> Way:
     return Way().start()
 
 
-def greeted(way: Way, number: int) -> tuple[Any, StreamTransport]:
+def established(way: Way, number: int) -> tuple[Any, StreamTransport]:
     """The stream that was dialled so manieth stands, to ``b`` or ``c``."""
     ((host, _, dial, *_),) = way.reactor.tcpClients[number : number + 1]
     transport = StreamTransport()
@@ -184,7 +184,7 @@ def test_what_fits_is_a_datagram_and_what_does_not_takes_the_stream(way: Way) ->
     assert len(way.sent) == 1
     ((host, port, *_), (other, *_)) = way.reactor.tcpClients
     assert ((host, port), other) == (B_ADDRESS, "10.0.0.3")
-    _, transport = greeted(way, 0)
+    _, transport = established(way, 0)
     assert [one.message for one in read(transport)] == [filled(DATAGRAM_BYTES_MAX + 1)]
 
 
@@ -194,8 +194,8 @@ def test_what_comes_on_a_stream_is_delivered(way: Way) -> None:
     assert way.received == [("b", Fetch(9))]
 
 
-QUESTIONS = [Fetch(3), FetchSnapshot(0, 0), AskAudit(5)]
-ANSWERS = [ChosenValues(1, (b"x",), 5), Truncated(3), SnapshotPart(4, 1, 0, b"x"), Audit(5, b"x", b"y")]
+QUESTIONS = [Fetch(3), FetchSnapshot(0, 0), AskStateDigest(5)]
+ANSWERS = [ChosenValues(1, (b"x",), 5), Truncated(3), SnapshotPart(4, 1, 0, b"x"), StateDigest(5, b"x", b"y")]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -203,7 +203,7 @@ def test_a_question_waits_for_the_stream_of_its_asker(way: Way, question: PeerMe
     _, theirs = came(way, "b")
     way.network.send(("b",), question)
     way.events.clear()
-    _, own = greeted(way, 0)
+    _, own = established(way, 0)
     assert [one.message for one in read(own)] == [question]
     assert (way.sent, read(theirs)) == ([], [])
 
@@ -212,7 +212,7 @@ def test_a_question_waits_for_the_stream_of_its_asker(way: Way, question: PeerMe
 def test_an_answer_goes_over_the_stream_of_who_asked(way: Way, answer: PeerMessage) -> None:
     _, theirs = came(way, "b")
     way.events.clear()
-    _, own = greeted(way, 0)
+    _, own = established(way, 0)
     way.network.send(("b",), answer)
     assert [one.message for one in read(theirs)] == [answer]
     assert (way.sent, read(own)) == ([], [])
@@ -220,7 +220,7 @@ def test_an_answer_goes_over_the_stream_of_who_asked(way: Way, answer: PeerMessa
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_who_has_no_stream_for_an_answer_is_told_that_there_is_one(way: Way, answer: PeerMessage) -> None:
-    _, own = greeted(way, 0)
+    _, own = established(way, 0)
     way.network.send(("b",), answer)
     told = [Codec("test", "b").decode(data).message for data, _ in way.sent]
     if isinstance(answer, SnapshotPart):
@@ -258,7 +258,7 @@ def test_nothing_is_sent_before_the_start_or_after_the_end() -> None:
     way.network.stop()
     for message in (PreVote(5), Fetch(5), Truncated(5), filled(DATAGRAM_BYTES_MAX + 1)):
         way.network.send(("b",), message)
-    way.network.meet("b")
+    way.network.open_stream("b")
     assert way.sent == []
     assert len(way.reactor.tcpClients) == 2  # Those of the start.
 
@@ -496,7 +496,7 @@ def test_a_second_socket_serves_the_other_family() -> None:
     way.start()
     other = RecordingTransport()
     other.socket = _Socket("fd00::1", sent)  # type: ignore[attr-defined]
-    way.network.add(other, Address("fd00::1", 4000))
+    way.network.add_socket(other, Address("fd00::1", 4000))
     way.network.send(("b",), PreVote(5))
     assert sent == [B_ADDRESS, ("fd00::2", 4000)]
     assert [server[0::3] for server in way.reactor.tcpServers] == [(4000, "na.test"), (4000, "fd00::1")]
@@ -533,7 +533,7 @@ def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
         "node a does not hear node b at 10.9.9.9:4000: its cluster file has another address for b (10.0.0.2:4000);"
     )
     assert way.network.refusals.reasons == {"b": "it comes from 10.9.9.9:4000"}
-    assert way.network.heard_seconds(1.0) == {"b": None, "c": None}
+    assert way.network.silence_seconds(1.0) == {"b": None, "c": None}
     assert way.sent == []  # Nothing to an address that anybody may have forged.
     for _ in range(25):
         way.tick(0.1)
@@ -544,7 +544,7 @@ def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
     way.network.datagram_received(canvass(), B_ADDRESS)
     way.tick(0.5)
     assert way.network.refusals.reasons == {}
-    heard = way.network.heard_seconds(way.reactor.seconds() + 2.0)
+    heard = way.network.silence_seconds(way.reactor.seconds() + 2.0)
     assert heard == {"b": pytest.approx(2.0), "c": None}
 
 
@@ -595,7 +595,7 @@ def test_strangers_do_not_fill_the_disk(way: Way) -> None:
             way.network.datagram_received(b"noise", (f"10.9.{number // 250}.{number % 250}", 4000))
             way.network.datagram_received(canvass(f"node-{number}"), ("10.9.9.9", number))
 
-    assert len(lines_of(come, LogLevel.warn)) == STRANGERS_MAX
+    assert len(lines_of(come, LogLevel.warn)) == UNKNOWN_SENDER_LINES_MAX
     assert (
         "does not take"
         in lines_of(lambda: way.network.datagram_received(canvass(cluster="other"), B_ADDRESS), LogLevel.warn)[0]
@@ -619,7 +619,7 @@ def test_a_peer_that_tcp_does_not_reach_is_told_of(way: Way) -> None:
 
     def speak() -> None:
         for _ in range(40):
-            way.network.not_met("b")
+            way.network.note_unmet("b")
             way.tick(0.1)
 
     assert lines_of(speak, LogLevel.warn) == []
@@ -627,7 +627,7 @@ def test_a_peer_that_tcp_does_not_reach_is_told_of(way: Way) -> None:
     (line,) = lines_of(speak, LogLevel.warn)
     assert line.startswith("node a does not hear node b: it does not reach it by TCP at 10.0.0.2:4000")
     assert way.network.refusals.reasons == {"b": "no TCP between the two"}
-    assert way.network.heard_seconds(1.0)["b"] is None
+    assert way.network.silence_seconds(1.0)["b"] is None
 
 
 def test_what_has_not_come_up_for_long_is_no_reason_any_more(way: Way) -> None:
@@ -643,7 +643,7 @@ def test_a_challenge_of_a_peer_that_is_refused_makes_it_none_that_is_heard(way: 
     way.network.datagram_received(Codec("test", "b").encode(Challenge(5)), B_ADDRESS)
     way.tick(0.5)
     assert list(way.network.refusals.reasons) == ["b"]
-    assert way.network.heard_seconds(1.0)["b"] is None
+    assert way.network.silence_seconds(1.0)["b"] is None
 
 
 def test_what_a_refusal_says_is_made_harmless(way: Way) -> None:

@@ -85,7 +85,7 @@ def test_bytes_from_strangers_change_nothing() -> None:
 def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
     """It might promise again what it had promised to another. Nor is it after a restart of this node."""
     bench = Bench("b", saved=[])
-    bench.node._acquaintances.meet("a", 5)
+    bench.node._known_peers.remember("a", 5)
     bench.hear("a", PrepareLog(LOW, 1), incarnation=5)
     bench.reactor.idle()
     story = [line for line in bench.story() if not line.startswith("Introduction")]

@@ -16,7 +16,7 @@ import txpaxos.server.open_files
 from test.helpers.cli_nodes import Nodes
 from txpaxos.client import Client
 from txpaxos.node.counts import Count
-from txpaxos.node.peer_streams import STRANGERS_MAX
+from txpaxos.node.peer_streams import UNAUTHENTICATED_STREAMS_MAX
 from txpaxos.server.open_files import FILES_KEPT, connections_max, files_max
 
 reactor: Any = installed_reactor
@@ -28,7 +28,7 @@ SECONDS_MAX = 30.0
 def test_what_the_system_allows(monkeypatch: pytest.MonkeyPatch, soft: int, files: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert files_max() == files
-    assert 0 <= connections_max(2) < files - FILES_KEPT - STRANGERS_MAX
+    assert 0 <= connections_max(2) < files - FILES_KEPT - UNAUTHENTICATED_STREAMS_MAX
     assert connections_max(2) > connections_max(4)
 
 
@@ -38,7 +38,7 @@ def test_where_open_files_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(txpaxos.server.open_files, "files_max", lambda: 1024)
     monkeypatch.setattr(os, "listdir", no_such_folder)
-    assert connections_max(2) == 1024 - 32 - FILES_KEPT - STRANGERS_MAX - 8
+    assert connections_max(2) == 1024 - 32 - FILES_KEPT - UNAUTHENTICATED_STREAMS_MAX - 8
     monkeypatch.setattr(txpaxos.server.open_files, "files_max", lambda: 64)
     assert connections_max(2) == 0
 

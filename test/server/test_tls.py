@@ -22,7 +22,7 @@ from txpaxos.core.messages import AcceptSlot, Ballot
 from txpaxos.counter import Counter as CounterService
 from txpaxos.node.counts import Counts
 from txpaxos.node.datagram_port import DatagramPort
-from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.node import Node
 from txpaxos.node.peer_streams import PeerStreams
 from txpaxos.server.client_port import ClientPort
@@ -155,7 +155,7 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
         """A datagram, which TLS is not for."""
         asked = Codec("tls", peer).decode(data).message
         assert isinstance(asked, Challenge)
-        sides[peer].prove(challenger, asked.token)
+        sides[peer].send_proof(challenger, asked.token)
 
     for name in "ab":
         peers = {peer: Address("127.0.0.1", 1) for peer in "ab" if peer != name}
@@ -165,7 +165,7 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
             wrapping,
             Codec("tls", name),
             peers,
-            Acquaintances(lambda _: None, counters),
+            KnownPeers(lambda _: None, counters),
             lambda: 1234,
             partial(challenge, name),
             heard[name].append,
@@ -182,8 +182,8 @@ async def test_streams_between_nodes_behind_tls(certificate: Any) -> None:
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", ports["b"]), sniffer)
     message = AcceptSlot(Ballot(1, "a"), 7, bytes(BIG), 6)
     try:
-        sides["a"].meet("b")
-        await until(lambda: (stream := sides["a"]._own.get("b")) is not None and stream.greeted)
+        sides["a"].open_stream("b")
+        await until(lambda: (stream := sides["a"]._own.get("b")) is not None and stream.is_established)
         sides["a"].send("b", Codec("tls", "a").encode(message))
         await until(lambda: heard["b"])
         assert heard["b"][0].message == message

@@ -188,7 +188,7 @@ def test_the_verdict_is_on_disk_before_the_node_has_stopped() -> None:
     for number in range(15):
         submit(bench, b"%d" % number)
     bench.store.slow = True
-    logged(lambda: bench.node._compaction._diverged(Diverged("the state differs", "a")))
+    logged(lambda: bench.node._snapshots._diverged(Diverged("the state differs", "a")))
     assert bench.failures == []
     assert error_of(bench.node.submit(b"more")).args == ("node a is stopping; submit to another",)
     bench.store.finish()
@@ -201,7 +201,7 @@ def test_the_verdict_is_on_disk_before_the_node_has_stopped() -> None:
 def test_a_verdict_that_cannot_be_saved_is_told() -> None:
     bench = alone(application=Ledger)
     bench.store.files.failing = True
-    events = logged(lambda: bench.node._compaction._diverged(Diverged("the state differs", "a")))
+    events = logged(lambda: bench.node._snapshots._diverged(Diverged("the state differs", "a")))
     assert any(event["log_format"].startswith("see that nobody starts this node again as it is") for event in events)
     (failure,) = bench.failures
     assert failure.check(Diverged)

@@ -12,7 +12,7 @@ from txpaxos.core.log import Log
 from txpaxos.core.ready import Chosen, LogRecord
 from txpaxos.node.applier import Applier
 from txpaxos.node.sessions import Sessions
-from txpaxos.node.snapshots.taking import Policy, Snapshots
+from txpaxos.node.snapshots.taking import Policy, SnapshotTaker
 from txpaxos.storage.store import DiskStore
 
 
@@ -41,7 +41,7 @@ def read_disk(folder: Path, cluster: str, node: str) -> Disk:
         if store.snapshot is not None:
             base = store.snapshot.slot
             ignore = (lambda slot: None, lambda taken: None)
-            Snapshots(Clock(), store, state, applier, cluster, (), Policy(), *ignore).restore(store.snapshot)
+            SnapshotTaker(Clock(), store, state, applier, cluster, (), Policy(), *ignore).restore(store.snapshot)
         log = Log.recover((record for record in records if isinstance(record, LogRecord)), base)
         for slot, value in enumerate(log.values_from(base + 1), base + 1):
             for _ in applier.apply(Chosen(slot, value)):

@@ -24,7 +24,7 @@ from txpaxos.wire.commands import (
     decode_batch,
     encode_batch,
 )
-from txpaxos.wire.peer_messages import PART_BYTES_MAX, Audit, Forward, SnapshotPart
+from txpaxos.wire.peer_messages import PART_BYTES_MAX, Forward, SnapshotPart, StateDigest
 
 MANY = 2**22
 TINY_RUN = msgspec.msgpack.encode(Run(b"session1", 1, 0, (b"",)))
@@ -100,8 +100,8 @@ def test_all_that_a_correct_peer_may_send_is_taken() -> None:
     "message",
     [
         SnapshotPart(1, 1, 0, bytes(PART_BYTES_MAX + 1)),
-        Audit(1, bytes(65), b""),
-        Audit(1, b"", bytes(65)),
+        StateDigest(1, bytes(65), b""),
+        StateDigest(1, b"", bytes(65)),
     ],
 )
 def test_longer_parts_and_hashes_than_there_are(message: Any) -> None:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import PeerMet, Record, Voter
 from txpaxos.errors import StoreError
-from txpaxos.node.founding import Meeting, has_voted
+from txpaxos.node.founding import Founding, has_voted
 
 
 class Admission:
@@ -32,13 +32,13 @@ class Admission:
         self,
         name: NodeId,
         members: Iterable[NodeId],
-        meeting: Meeting,
+        founding: Founding,
         save: Callable[[Voter, bool], None],
         catch_up: Callable[[], Deferred[Any]],
     ) -> None:
         self._name = name
         self._members = tuple(members)
-        self._meeting = meeting
+        self._founding = founding
         self._save = save
         self._catch_up = catch_up
 
@@ -72,28 +72,28 @@ class Admission:
 
     def start(self, voter: Voter | None, met: Iterable[PeerMet], now: float) -> None:
         """Begin with what is on disk."""
-        self._meeting.start(voter, met, now)
+        self._founding.start(voter, met, now)
         self.step(now)
 
     def step(self, now: float) -> None:
         """Take the next step, if there is one to take."""
-        meeting = self._meeting
-        if meeting.is_over:
+        founding = self._founding
+        if founding.is_over:
             return
-        voter = meeting.founding(now)
+        voter = founding.voter_to_save(now)
         if voter is not None:
             self._save_once(voter)
-        elif meeting.is_known() and not meeting.catches_up:
-            meeting.catches_up = True
+        elif founding.is_known_to_quorum() and not founding.catches_up:
+            founding.catches_up = True
             # The leader answers once a quorum has told it, after this question, that it leads. This node tells nothing.
             self._catch_up().addCallbacks(lambda _: self._save_once(Voter(self._members)), lambda _: None)
 
     def _save_once(self, voter: Voter) -> None:
-        if not self._meeting.is_over:
-            self._meeting.is_over = True
+        if not self._founding.is_over:
+            self._founding.is_over = True
             self._save(voter, True)
 
-    def on_disk(self, voter: Voter, now: float) -> None:
+    def voter_saved(self, voter: Voter, now: float) -> None:
         """This node is a voter, and will know that after a crash."""
         self.log.info("node {node} is a voter now", node=self._name)
-        self._meeting.start_voting(voter, now)
+        self._founding.start_voting(voter, now)

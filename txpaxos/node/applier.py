@@ -12,7 +12,7 @@ from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
-from txpaxos.log_lines import Sparing, for_log, text_of
+from txpaxos.log_lines import LineLimiter, for_log, text_of
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.wire.commands import Run, decode_batch
 
@@ -50,7 +50,7 @@ class Applier:
         self._apply = apply
         self._depth = sys.getrecursionlimit()
         self._called_at = 0  # How many calls deep, the last time.
-        self._lines = Sparing()
+        self._lines = LineLimiter()
         # Decoded when the value was proposed, by the identity of the value: it is usually chosen soon after.
         self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
 

@@ -19,7 +19,7 @@ from txpaxos.wire.peer_messages import PeerMessage
 
 
 @attrs.frozen
-class MessageTaken:
+class MessageReceived:
     """A message of ``sender`` goes down to the core, or to what takes its kind, at ``now`` (monotonic seconds)."""
 
     sender: NodeId
@@ -109,7 +109,7 @@ class SnapshotRestored:
 
 
 Event: TypeAlias = (
-    MessageTaken
+    MessageReceived
     | TimePassed
     | ReadyReleased
     | RunSubmitted

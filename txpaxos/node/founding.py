@@ -64,7 +64,7 @@ def has_voted(records: Iterable[Record]) -> bool:
     return False
 
 
-class Meeting:
+class Founding:
     """What one node knows of its peers, and they of it, as far as voting depends on that.
 
     :param members: the ids of all nodes, this one included, in the order of the cluster file.
@@ -105,10 +105,10 @@ class Meeting:
         self._heard: dict[NodeId, Introduction] = {}
         self._told: dict[NodeId, tuple[Introduction, float]] = {}
         self._attempts = 0
-        self._object_by = -inf
+        self._objections_until = -inf
         # When a peer said last, or somebody in its name, that it knows this node with another folder.
         self._objected_at: dict[NodeId, float] = {}
-        self._complained_of: set[NodeId] = set()
+        self._reported: set[NodeId] = set()
 
     # from the owner
 
@@ -126,7 +126,7 @@ class Meeting:
                 what="found the cluster with" if self._node in self._founders else "take it in",
             )
             self.wake_at = now
-            self._object_by = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
+            self._objections_until = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
             self.tick(now)
 
     def start_voting(self, voter: Voter, now: float) -> None:
@@ -134,30 +134,30 @@ class Meeting:
         self.voter = voter
         self.wake_at = inf
         for peer in self._peers:
-            self._tell(peer, now)
+            self._introduce(peer, now)
 
     def tick(self, now: float) -> None:
         """Ask those from whom something is missing, if it is time."""
         if now < self.wake_at:
             return
         for peer in self._peers:
-            if not self._is_sure_of(peer):
-                self._tell(peer, now, asks=True)
+            if not self._is_voter_that_knows_me(peer):
+                self._introduce(peer, now, asks=True)
         self._ask_later(now)
 
-    def on_disk(self, met: PeerMet, now: float) -> None:
+    def peer_saved(self, met: PeerMet, now: float) -> None:
         """This node has met a peer, and will know it again after a crash."""
         self._met[met.peer] = met.incarnation
-        self._tell(met.peer, now)
+        self._introduce(met.peer, now)
 
     def refuse(self, peer: NodeId, now: float) -> None:
         """``peer`` comes with another folder than the one it had, and is not heard. It is told with which it is known:
         if it could found a cluster, it must know at once that there is one."""
         told = self._told.get(peer)
         if peer in self._met and (told is None or now >= told[1] + self._timing.heartbeat_seconds / 10):
-            self._tell(peer, now)
+            self._introduce(peer, now)
 
-    def take_hint(self, sender: NodeId, message: Introduction, now: float) -> None:
+    def receive_hint(self, sender: NodeId, message: Introduction, now: float) -> None:
         """This came in a way in which it may have been forged. Nobody becomes a voter by it. That somebody votes who
         knows this node with another folder keeps it from that for a while; what else it tells is asked for again."""
         if self.voter is not None:
@@ -167,7 +167,7 @@ class Meeting:
         elif self._attempts < EAGER_ATTEMPTS:
             self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds / 10)
 
-    def is_forgotten(self, now: float) -> bool:
+    def is_folder_lost(self, now: float) -> bool:
         """Whether this node's folder is new, and a peer knows it with another."""
         objections = self._objected_at.values()
         return bool(objections) and now < max(objections) + OBJECTION_SECONDS
@@ -183,11 +183,11 @@ class Meeting:
                 self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds)
                 self._compare_founders(sender, message)
         if message.asks:
-            self._tell(sender, now)
+            self._introduce(sender, now)
 
     # what follows from it
 
-    def founding(self, now: float) -> Voter | None:
+    def voter_to_save(self, now: float) -> Voter | None:
         """What to save, if all founders have met and this node is one of them, or if it has met all founders; else
         nothing.
 
@@ -202,24 +202,30 @@ class Meeting:
         founders = [PeerMet(peer, self._met[peer]) for peer in self._founders if peer in self._met]
         if len(founders) < len(self._founders) - (self._node in self._founders):
             return None
-        if self.is_forgotten(now) or (now < self._object_by and any(peer not in self._heard for peer in self._peers)):
+        if self.is_folder_lost(now):
+            return None
+        if now < self._objections_until and any(peer not in self._heard for peer in self._peers):
             return None
         return Voter(self._members, tuple(founders))
 
-    def is_known(self) -> bool:
+    def is_known_to_quorum(self) -> bool:
         """Whether a majority of voters, this node not counted, have it on their disks."""
         return sum(self._knows_me(peer) and self._heard[peer].votes for peer in self._peers) >= self._quorum
 
     def waits_for(self) -> tuple[NodeId, ...]:
         """Those from whom something is missing, while this node is no voter."""
-        return () if self.voter is not None else tuple(peer for peer in self._peers if not self._is_sure_of(peer))
+        return (
+            ()
+            if self.voter is not None
+            else tuple(peer for peer in self._peers if not self._is_voter_that_knows_me(peer))
+        )
 
     # inside
 
     def _knows_me(self, peer: NodeId) -> bool:
         return peer in self._heard and self._heard[peer].met == self._incarnation
 
-    def _is_sure_of(self, peer: NodeId) -> bool:
+    def _is_voter_that_knows_me(self, peer: NodeId) -> bool:
         return self._knows_me(peer) and self._heard[peer].votes
 
     def _is_founded_without_me(self) -> bool:
@@ -231,7 +237,7 @@ class Meeting:
                 return True
         return False
 
-    def _tell(self, peer: NodeId, now: float, asks: bool = False) -> None:
+    def _introduce(self, peer: NodeId, now: float, asks: bool = False) -> None:
         """Tell ``peer`` how things are. The same is not said again in the same moment: anybody may ask for it."""
         met = self._met.get(peer, 0)
         message = Introduction(
@@ -248,19 +254,19 @@ class Meeting:
             self._send(peer, message)
 
     def _ask_later(self, now: float) -> None:
-        if all(map(self._is_sure_of, self._peers)):
+        if all(map(self._is_voter_that_knows_me, self._peers)):
             self.wake_at = inf
             return
         seconds = min(self._timing.heartbeat_seconds * 2.0 ** min(self._attempts, EAGER_ATTEMPTS), ASK_SECONDS_MAX)
         self._attempts += 1
         self.wake_at = now + seconds * self._rng.uniform(0.75, 1.25)
-        if now < self._object_by:
-            self.wake_at = min(self.wake_at, self._object_by)
+        if now < self._objections_until:
+            self.wake_at = min(self.wake_at, self._objections_until)
 
     def _compare_founders(self, peer: NodeId, message: Introduction) -> None:
         theirs = tuple(sorted(message.founders))
-        if not message.votes and theirs != self._founders and peer not in self._complained_of:
-            self._complained_of.add(peer)
+        if not message.votes and theirs != self._founders and peer not in self._reported:
+            self._reported.add(peer)
             self.log.critical(
                 "node {peer} would found the cluster with {theirs}, node {node} with {ours}: list the nodes in the same"
                 " order in all cluster files",

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from txpaxos.log_lines import Sparing, for_log
+from txpaxos.log_lines import LineLimiter, for_log
 
 log = Logger()
 
@@ -18,7 +18,7 @@ class Hooks:
     :param lines: admits a line of the log, or not.
     """
 
-    def __init__(self, lines: Sparing) -> None:
+    def __init__(self, lines: LineLimiter) -> None:
         self._lines = lines
 
     def call(self, hook: Callable[..., None], *args: Any) -> None:

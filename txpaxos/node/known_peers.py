@@ -11,7 +11,7 @@ from txpaxos.core.ready import PeerMet
 from txpaxos.node.counts import Count, Counts
 
 
-class Acquaintances:
+class KnownPeers:
     """What one node knows of its peers.
 
     A peer is met once it has shown that it receives what is sent to its address: a message that was forged must not
@@ -20,7 +20,7 @@ class Acquaintances:
     Nothing that a peer says counts before it is on disk which incarnation it had: else that peer could lose its memory
     after it has voted, and come back as if nothing had been.
 
-    :param save: saves what must be remembered of a peer; :meth:`saved` is to be told then.
+    :param save: saves what must be remembered of a peer; :meth:`peer_saved` is to be told then.
     """
 
     log = Logger()
@@ -56,14 +56,14 @@ class Acquaintances:
         self._counters[Count.PEER_WITH_ANOTHER_FOLDER] += 1
         return False
 
-    def meet(self, peer: NodeId, incarnation: int) -> None:
+    def remember(self, peer: NodeId, incarnation: int) -> None:
         """``peer`` has shown that it is at its address, with this incarnation: from now on it must have no other."""
         if peer not in self._incarnations:
             self._incarnations[peer] = incarnation
             self._unsaved.add(peer)
             self._save(PeerMet(peer, incarnation))
 
-    def saved(self, met: PeerMet) -> None:
+    def peer_saved(self, met: PeerMet) -> None:
         """``met`` is on disk."""
         self._unsaved.discard(met.peer)
 

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from txpaxos.application import Application
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import LeadershipAcquired, LeadershipChanged, LeadershipFact, LeadershipLost
-from txpaxos.log_lines import Sparing, printable
+from txpaxos.log_lines import LineLimiter, printable
 from txpaxos.node.hooks import Hooks
 from txpaxos.node.submissions import Submissions
 
@@ -24,7 +24,7 @@ class LeadershipNews:
     log = Logger()
 
     def __init__(
-        self, name: NodeId, application: Application, submissions: Submissions, hooks: Hooks, lines: Sparing
+        self, name: NodeId, application: Application, submissions: Submissions, hooks: Hooks, lines: LineLimiter
     ) -> None:
         self.leads_since: float | None = None
         self._name = name

@@ -41,7 +41,7 @@ from txpaxos.core.ready import (
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
 from txpaxos.errors import PaxosError, StoreError
-from txpaxos.log_lines import REASON_CHARACTERS_MAX, Sparing, for_log, printable
+from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, printable
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
 from txpaxos.node.asks import PendingAsks
@@ -50,7 +50,7 @@ from txpaxos.node.counts import Count, Counts, Labelled
 from txpaxos.node.disk_watch import DiskWatch
 from txpaxos.node.events import (
     CommandReached,
-    MessageTaken,
+    MessageReceived,
     Observer,
     ReadyReleased,
     RunFinished,
@@ -62,17 +62,17 @@ from txpaxos.node.events import (
     TimePassed,
     ValueReached,
 )
-from txpaxos.node.founding import Meeting
+from txpaxos.node.founding import Founding
 from txpaxos.node.hooks import Hooks
-from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.leadership import LeadershipNews
 from txpaxos.node.local_session import LocalSession
-from txpaxos.node.peers import WAYS, Network
+from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.settings import Settings
-from txpaxos.node.snapshots.coordinator import Compaction
+from txpaxos.node.snapshots.coordinator import SnapshotCoordinator
 from txpaxos.node.snapshots.taking import Taken
 from txpaxos.node.status import NodeStatus
 from txpaxos.node.submissions import Submissions
@@ -82,11 +82,8 @@ from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
-    AuditsHeard,
+    AskStateDigest,
     Challenge,
-    CompactionMessage,
     Fetching,
     FetchSnapshot,
     Forward,
@@ -95,7 +92,10 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    SnapshotMessage,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
 UNHEARD_SECONDS = 2.0
@@ -110,8 +110,8 @@ READYS_WAITING_MAX = 4096
 HINT_SECONDS = 0.05
 """A peer is not asked sooner again for a message of which a hint came that may be forged."""
 
-ABOUT_SNAPSHOTS = (FetchSnapshot, SnapshotPart, Audit, AuditsHeard, AskAudit, Fetching)
-BETWEEN_STREAMS = (Hello, Challenge, Proof, Refusal)
+SNAPSHOT_MESSAGES = (FetchSnapshot, SnapshotPart, StateDigest, StateDigestsHeard, AskStateDigest, Fetching)
+HANDSHAKE_MESSAGES = (Hello, Challenge, Proof, Refusal)
 
 
 class Node:
@@ -164,7 +164,7 @@ class Node:
         self._is_listening = self._stopping = self._gives_up = False
         self._started_at = 0.0
         self._received: dict[Slot, Snapshot] = {}
-        self._audit_asked_at: dict[NodeId, float] = {}
+        self._digest_asked_at: dict[NodeId, float] = {}
         self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
         self._timer = Timer(self.clock, self._tick)
         self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
@@ -183,13 +183,13 @@ class Node:
 
     def _compose_peers(self, reactor: Any, new_token: Callable[[], int]) -> None:
         """What speaks with the other nodes."""
-        self._acquaintances = Acquaintances(self._save_peer, self.counters)
-        self._network = Network(
+        self._known_peers = KnownPeers(self._save_peer, self.counters)
+        self._peers = Peers(
             reactor,
             self.name,
             self.cluster,
             self._store.incarnation,
-            self._acquaintances,
+            self._known_peers,
             new_token,
             self._receive_from_peer,
             self._peer_ended,
@@ -199,12 +199,12 @@ class Node:
     def _compose_application(self) -> None:
         """What stands between the application, its callers and the log."""
         application, settings = self.application, self.settings
-        lines = Sparing(self._monotonic)
+        lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
         self._applier = Applier(self._observed_apply(), settings.sessions_max)
         self._submissions = Submissions(self._applier, settings.command_limits)
         self._session = LocalSession(
-            self._rng, self._take_own_run, self._submissions.refusal, lambda: self._applier.applied_through
+            self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
         self._asks = PendingAsks(self._ask, lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, application.query, self._request_read_index)
@@ -220,7 +220,7 @@ class Node:
         )
         # What callers ask of this node. It stands in Calls.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
-        self._compaction = Compaction(
+        self._snapshots = SnapshotCoordinator(
             self.clock,
             self,
             self.name,
@@ -234,15 +234,15 @@ class Node:
             self._rng,
         )
         self._news = LeadershipNews(self.name, application, self._submissions, self._hooks, lines)
-        self._news.watch(lambda: self._network.hold(self.leader))
+        self._news.watch(lambda: self._peers.keep_open(self.leader))
 
     def _compose_admission(self) -> None:
         """What decides whether this node takes part: as a voter, and with a disk that works."""
         members, timing = [*self.cluster.members], self.settings.timing
-        self._meeting = Meeting(
+        self._founding = Founding(
             self.name, members, self._store.incarnation, timing, self._rng, lambda peer, say: self.send((peer,), say)
         )
-        self._admission = Admission(self.name, members, self._meeting, self._save_voter, self._reads.catch_up)
+        self._admission = Admission(self.name, members, self._founding, self._save_voter, self._reads.catch_up)
         self._disk = DiskWatch(
             self.name, self._performer, timing.liveness_window_seconds[1], self._disk_hangs, self._disk_works
         )
@@ -265,14 +265,14 @@ class Node:
         records = self._store.load()
         for record in records:
             if isinstance(record, PeerMet):
-                self._acquaintances.recover(record.peer, record.incarnation)
+                self._known_peers.recover(record.peer, record.incarnation)
         self._voter = self._admission.recover(records)
         subjects = self._load_core(records)
-        self._compaction.load()
+        self._snapshots.load()
         known: list[Chosen | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
-            self._hand_out(chosen)
-        self._compaction.loaded()
+            self._deliver(chosen)
+        self._snapshots.loaded()
         self.log.info(
             "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
             node=self.name,
@@ -292,7 +292,7 @@ class Node:
             self.name, members, self._rng, now, log, timing, settings.limits, base, votes, self._applier.admits
         )
         if missing := self._replica.missing_checkpoint():
-            self._performer.add(Ready(save=(*missing, *self._acquaintances.records())))
+            self._performer.add(Ready(save=(*missing, *self._known_peers.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
         self._subjects = Subjects(self.name, members, self._rng, subjects, timing, votes, self._replica.dropped)
         return len(subjects)
@@ -309,17 +309,17 @@ class Node:
         """Take part, over a socket for datagrams (``IUDPTransport``) at this node's own address."""
         now = self._started_at = self._monotonic()
         self._is_listening = True
-        self._network.start(transport, now)
+        self._peers.start(transport, now)
         self._reads.start()
         self._asks.start()
-        self._compaction.start()
-        self._admission.start(self._voter, self._acquaintances.records(), now)
-        self._meet_later()
+        self._snapshots.start()
+        self._admission.start(self._voter, self._known_peers.records(), now)
+        self._schedule_founding()
         self._tick()
 
     def listen_also(self, transport: Any, address: Address) -> None:
         """Send over one more socket, where it fits, and take streams at its ``address``."""
-        self._network.add(transport, address)
+        self._peers.add_socket(transport, address)
 
     # ending
 
@@ -329,8 +329,8 @@ class Node:
             self._stopping = True
             self._timer.cancel()
             self._performer.stop()
-            self._network.stop()
-            self._compaction.stop()
+            self._peers.stop()
+            self._snapshots.stop()
             self._calls.close()
             if not self._gives_up:
                 self.stopped.callback(None)
@@ -410,14 +410,14 @@ class Node:
         return self._disk.hung_since is not None and len(self.cluster.members) > 1
 
     @property
-    def is_forgotten(self) -> bool:
+    def is_folder_lost(self) -> bool:
         """Whether this node's data folder is new, and others know it with another: they do not hear it."""
-        return self._meeting.is_forgotten(self._monotonic())
+        return self._founding.is_folder_lost(self._monotonic())
 
     @property
     def sends_clients_away(self) -> bool:
         """Whether what needs the disk or other nodes may take for ever here, and not at another node."""
-        return self.disk_hangs or self.is_forgotten
+        return self.disk_hangs or self.is_folder_lost
 
     def status(self) -> NodeStatus:
         """A frozen copy of what is worth knowing."""
@@ -426,14 +426,14 @@ class Node:
             self._replica.status(),
             self._applier.applied_through,
             len(self._calls),
-            self._compaction.status(),
+            self._snapshots.status(),
             by_name(self.counters),
-            **self._network.refusals.status(),
-            heard=self._network.heard_seconds(now),
+            **self._peers.refusals.status(),
+            heard=self._peers.silence_seconds(now),
             unheard=self._unheard(now),
             up_seconds=now - self._started_at if self._is_listening else 0.0,
             disk_hangs_seconds=None if hung_since is None else now - hung_since,
-            waits_for=list(self._meeting.waits_for()),
+            waits_for=list(self._founding.waits_for()),
         )
 
     def _unheard(self, now: float) -> list[NodeId]:
@@ -442,49 +442,49 @@ class Node:
         leads_since = self._news.leads_since
         if leads_since is None or now - leads_since < seconds:
             return []
-        heard = self._network.heard_seconds(now)
+        heard = self._peers.silence_seconds(now)
         return [peer for peer, ago in heard.items() if ago is None or ago > seconds]
 
     # from the network, and from this node itself
 
     def datagram_received(self, datagram: bytes, address: tuple[str, int]) -> None:
         """Take one datagram."""
-        self._network.datagram_received(datagram, address)
+        self._peers.datagram_received(datagram, address)
 
     def _receive_from_peer(self, received: Received) -> None:
         """Take a message of a peer that this node has met, if it came in the way in which it has to."""
         sender, incarnation, message, way = received
-        if sender not in self._acquaintances:
+        if sender not in self._known_peers:
             self.counters[Count.MESSAGE_OF_A_PEER_NOT_MET] += 1
-            self._network.meet(sender)
-            self._network.not_met(sender)
+            self._peers.open_stream(sender)
+            self._peers.note_unmet(sender)
             return
-        if not self._acquaintances.admits(sender, incarnation):
-            self._network.refuse(sender, "it came back with another data folder")
-            self._meeting.refuse(sender, self._monotonic())
+        if not self._known_peers.admits(sender, incarnation):
+            self._peers.refuse(sender, "it came back with another data folder")
+            self._founding.refuse(sender, self._monotonic())
             return
-        if WAYS.get(type(message), way) is way:
+        if REQUIRED_WAYS.get(type(message), way) is way:
             self._receive(sender, message)
         else:
-            self._take_hint(sender, message)
+            self._receive_hint(sender, message)
 
-    def _take_hint(self, sender: NodeId, message: PeerMessage) -> None:
+    def _receive_hint(self, sender: NodeId, message: PeerMessage) -> None:
         """Of a message that may have been forged, take no more than that there may be something to ask for."""
         if self._stopping:
             return
         now = self._monotonic()
         match message:
             case Introduction():
-                was_forgotten = self.is_forgotten
-                self._meeting.take_hint(sender, message, now)
-                self._meet_later()
-                if self.is_forgotten and not was_forgotten:
+                was_folder_lost = self.is_folder_lost
+                self._founding.receive_hint(sender, message, now)
+                self._schedule_founding()
+                if self.is_folder_lost and not was_folder_lost:
                     self._news.tell_watchers()
             case ChosenValues() | Truncated():
-                self._add(self._replica.take_hint(sender, now))
-            case Audit() | AuditsHeard() if now >= self._audit_asked_at.get(sender, -inf) + HINT_SECONDS:
-                self._audit_asked_at[sender] = now
-                self._network.send((sender,), AskAudit(message.slot))
+                self._enqueue(self._replica.take_hint(sender, now))
+            case StateDigest() | StateDigestsHeard() if now >= self._digest_asked_at.get(sender, -inf) + HINT_SECONDS:
+                self._digest_asked_at[sender] = now
+                self._peers.send((sender,), AskStateDigest(message.slot))
         self.counters[Labelled(Count.POSSIBLY_FORGED, type(message).__name__)] += 1
 
     def _save_peer(self, met: PeerMet) -> None:
@@ -493,7 +493,7 @@ class Node:
     def _peer_ended(self, peer: NodeId) -> None:
         """No process listens where ``peer`` did."""
         if not self._stopping:
-            self._add(self._replica.observe_end(peer, self._monotonic()))
+            self._enqueue(self._replica.observe_end(peer, self._monotonic()))
 
     def _receive(self, sender: NodeId, message: PeerMessage) -> None:
         if self._stopping:
@@ -506,44 +506,44 @@ class Node:
             self.counters[Count.DROPPED_WHILE_DISK_BUSY] += 1
             return
         if self._observe is not None:
-            self._observe(MessageTaken(sender, message, now))
+            self._observe(MessageReceived(sender, message, now))
         try:
-            take = self._TAKERS.get(type(message))
+            take = self._HANDLERS.get(type(message))
             if take is None:
-                self._add(self._replica.receive(sender, cast("Message", message), now))
+                self._enqueue(self._replica.receive(sender, cast("Message", message), now))
             else:
                 take(self, sender, message, now)
         except Exception:
             self._give_up(Failure())
 
-    def _take_about_subject(self, sender: NodeId, message: AboutSubject, now: float) -> None:
-        self._add(self._subjects.receive(sender, message, now))
+    def _handle_about_subject(self, sender: NodeId, message: AboutSubject, now: float) -> None:
+        self._enqueue(self._subjects.receive(sender, message, now))
 
-    def _take_about_snapshots(self, sender: NodeId, message: CompactionMessage, now: float) -> None:
-        self._compaction.receive(sender, message)
+    def _handle_snapshot_message(self, sender: NodeId, message: SnapshotMessage, now: float) -> None:
+        self._snapshots.receive(sender, message)
 
-    def _take_introduction(self, sender: NodeId, message: Introduction, now: float) -> None:
-        self._meeting.receive(sender, message, now)
-        self._meet_later()
+    def _handle_introduction(self, sender: NodeId, message: Introduction, now: float) -> None:
+        self._founding.receive(sender, message, now)
+        self._schedule_founding()
         self._admission.step(now)
 
-    def _take_forwarded(self, sender: NodeId, message: Forward, now: float) -> None:
+    def _handle_forwarded(self, sender: NodeId, message: Forward, now: float) -> None:
         if self._submissions.is_leader:
             self._submissions.submit_forwarded(message.runs)
             self._performer.schedule()
         else:
             self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
 
-    def _take_nothing(self, sender: NodeId, message: PeerMessage, now: float) -> None:
+    def _ignore(self, sender: NodeId, message: PeerMessage, now: float) -> None:
         """Streams have seen to it."""
 
     # What takes each kind of message that is not about the log. All others are the replica's.
-    _TAKERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
-        Forward: _take_forwarded,
-        AboutSubject: _take_about_subject,
-        Introduction: _take_introduction,
-        **dict.fromkeys(ABOUT_SNAPSHOTS, _take_about_snapshots),
-        **dict.fromkeys(BETWEEN_STREAMS, _take_nothing),
+    _HANDLERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
+        Forward: _handle_forwarded,
+        AboutSubject: _handle_about_subject,
+        Introduction: _handle_introduction,
+        **dict.fromkeys(SNAPSHOT_MESSAGES, _handle_snapshot_message),
+        **dict.fromkeys(HANDSHAKE_MESSAGES, _ignore),
     }
 
     # from the timer
@@ -553,19 +553,19 @@ class Node:
         if self._observe is not None:
             self._observe(TimePassed(now))
         try:
-            self._network.tick(now)
+            self._peers.tick(now)
             if self._disk.is_hung(now):
                 return
             if (look_at := self._disk.look_at) is not None:
                 self._timer.schedule_no_later_than(look_at)
             if now >= self._replica.wake_at:
-                self._add(self._replica.tick(now))
+                self._enqueue(self._replica.tick(now))
             else:  # What it was to do has been put off.
                 self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._subjects.in_work:
-                self._add(self._subjects.tick(now))
-            self._meeting.tick(now)
-            self._meet_later()
+                self._enqueue(self._subjects.tick(now))
+            self._founding.tick(now)
+            self._schedule_founding()
             self._admission.step(now)
         except Exception:
             self._give_up(Failure())
@@ -573,12 +573,12 @@ class Node:
 
     def _disk_hangs(self, now: float) -> None:
         if len(self.cluster.members) > 1:
-            self._add(self._replica.suspend(now))
+            self._enqueue(self._replica.suspend(now))
         self._news.tell_watchers()
 
     def _disk_works(self, now: float) -> None:
         if self._replica.is_suspended:
-            self._add(self._replica.resume(now))
+            self._enqueue(self._replica.resume(now))
         self._news.tell_watchers()
         self._timer.schedule_no_later_than(now)
 
@@ -592,10 +592,10 @@ class Node:
         self._session.flush()
         if self._submissions.is_leader:
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
-                self._add(self._replica.propose(value[0], now, urgent=value[1]))
+                self._enqueue(self._replica.propose(value[0], now, urgent=value[1]))
         elif (leader := self._replica.leader_node) is not None and leader != self.name:
             while runs := self._submissions.due_for_forwarding(now):
-                self._network.send((leader,), Forward(runs))
+                self._peers.send((leader,), Forward(runs))
             self._forward_later(now)
 
     def _release(self, ready: Ready) -> None:
@@ -605,15 +605,15 @@ class Node:
         if self._observe is not None:
             self._observe(ReadyReleased(ready, self._replica.log.first_slot))
         for envelope in ready.send:
-            self._network.send(envelope.to, envelope.message)
+            self._peers.send(envelope.to, envelope.message)
             if self.name in envelope.to:
                 self._receive(self.name, envelope.message)
         for chosen in ready.chosen:
-            self._hand_out(chosen)
+            self._deliver(chosen)
         for answer in ready.answers:
             self._answer(answer)
         if ready.snapshot_source is not None:
-            self._compaction.fetch_from(ready.snapshot_source)
+            self._snapshots.fetch_from(ready.snapshot_source)
         for fact in ready.leadership:
             self._news.tell(fact, self._monotonic())
 
@@ -625,9 +625,9 @@ class Node:
                 self._asks.answer(answer)
             case PeerMet():
                 now = self._monotonic()
-                self._acquaintances.saved(answer)
-                self._meeting.on_disk(answer, now)
-                self._meet_later()
+                self._known_peers.peer_saved(answer)
+                self._founding.peer_saved(answer, now)
+                self._schedule_founding()
                 self._admission.step(now)
             case Voter():  # pragma: no branch
                 self._start_voting(answer)
@@ -639,17 +639,17 @@ class Node:
     def _start_voting(self, voter: Voter) -> None:
         """``voter`` is on disk."""
         now = self._monotonic()
-        self._add(self._replica.start_voting(now))
-        self._add(self._subjects.start_voting(now))
-        self._admission.on_disk(voter, now)
+        self._enqueue(self._replica.start_voting(now))
+        self._enqueue(self._subjects.start_voting(now))
+        self._admission.voter_saved(voter, now)
 
-    def _meet_later(self) -> None:
-        if self._meeting.wake_at < inf and not self._stopping:
-            self._timer.schedule_no_later_than(self._meeting.wake_at)
+    def _schedule_founding(self) -> None:
+        if self._founding.wake_at < inf and not self._stopping:
+            self._timer.schedule_no_later_than(self._founding.wake_at)
 
     # to the application
 
-    def _hand_out(self, chosen: Chosen | SubjectChosen | Installed) -> None:
+    def _deliver(self, chosen: Chosen | SubjectChosen | Installed) -> None:
         observe = self._observe
         match chosen:
             case Chosen():
@@ -659,7 +659,7 @@ class Node:
                     if observe is not None:
                         observe(RunFinished(run, outcomes))
                     self._submissions.complete(run, outcomes)
-                self._compaction.applied(chosen)
+                self._snapshots.applied(chosen)
                 self._reads.applied()
                 if observe is not None:
                     observe(SlotApplied(chosen.slot))
@@ -668,7 +668,7 @@ class Node:
                     observe(ValueReached(chosen))
                 self._hooks.call(self.application.value_chosen, chosen.subject, chosen.value)
             case Installed():  # pragma: no branch
-                self._compaction.restore(self._received.pop(chosen.slot))
+                self._snapshots.restore(self._received.pop(chosen.slot))
                 self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
                 if not self._submissions.is_leader:
                     self._submissions.become_follower()  # What its callers wait for may be in there.
@@ -680,7 +680,7 @@ class Node:
 
     def checkpoint(self, slot: Slot) -> None:
         """A snapshot at ``slot`` is being taken: save what is to be remembered beyond it."""
-        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._acquaintances.records())))
+        self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._known_peers.records())))
 
     def compact(self, through: Slot) -> None:
         """Snapshots hold all up to ``through``."""
@@ -691,8 +691,8 @@ class Node:
         ready = self._replica.install(snapshot.slot, self._monotonic())
         if ready.save:
             self._received[snapshot.slot] = snapshot
-            ready = attrs.evolve(ready, save=(*ready.save, *self._acquaintances.records()))
-        self._add(ready)
+            ready = attrs.evolve(ready, save=(*ready.save, *self._known_peers.records()))
+        self._enqueue(ready)
 
     def heard_through(self) -> tuple[Slot, Slot]:
         """How far this node knows what is chosen, and how far it has heard that something is."""
@@ -700,7 +700,7 @@ class Node:
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
         """Send a message that rests on no save under way."""
-        self._network.send(tuple(to), message)
+        self._peers.send(tuple(to), message)
 
     def snapshot_taken(self, taken: Taken) -> None:
         """A snapshot of this node's own state is complete."""
@@ -710,7 +710,7 @@ class Node:
     def snapshot_restored(self, slot: Slot) -> None:
         """The application is what it was at the snapshot at ``slot``."""
         if self._observe is not None:
-            self._observe(SnapshotRestored(slot, self._compaction.state_hash))
+            self._observe(SnapshotRestored(slot, self._snapshots.state_hash))
 
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
         """This node can do no more: its snapshot has rotted, or its state is another than that of the others."""
@@ -718,20 +718,20 @@ class Node:
 
     # to the core
 
-    def _take_own_run(self, run: Run) -> Deferred[Outcomes]:
+    def _submit_own_run(self, run: Run) -> Deferred[Outcomes]:
         if self._observe is not None:
             self._observe(RunSubmitted(run))
         return self._submissions.submit_run(run)
 
     def _ask(self, question: int, subject: str, value: bytes | None) -> None:
-        self._add(self._subjects.ask(question, subject, value, self._monotonic()))
+        self._enqueue(self._subjects.ask(question, subject, value, self._monotonic()))
 
     def _request_read_index(self) -> int:
         number, ready = self._replica.request_read_index(self._monotonic())
-        self._add(ready)
+        self._enqueue(ready)
         return number
 
-    def _add(self, ready: Ready) -> None:
+    def _enqueue(self, ready: Ready) -> None:
         """Queue what the core wants done, and wake it when it wants to be woken."""
         if not ready.is_empty:
             self._performer.add(ready)

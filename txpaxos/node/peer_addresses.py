@@ -6,7 +6,7 @@ heard only to the address that it was heard from. What comes from any of them is
 
 A name server may lag behind. So a peer that has a name, is silent at all addresses of it, and speaks from another one,
 with the incarnation of its data folder, is tried there, too. It is believed there once it has shown, over a stream,
-that it receives what is sent there; until then it is a guest.
+that it receives what is sent there; until then it is a candidate.
 
 Nothing here waits: names are looked up in a thread, and how often that happens is bounded for each peer.
 """
@@ -34,13 +34,13 @@ speaks from another address, brings the next one forward."""
 
 
 @attrs.define(eq=False)
-class _Place:
+class _PeerState:
     """What is known of one peer.
 
     :ivar address: as the cluster file has it.
     :ivar endpoints: all that it may be at.
     :ivar heard_from: of these, the one that it was heard from last, while it is not silent.
-    :ivar guest: another one that it has spoken from.
+    :ivar candidate: another one that it has spoken from.
     :ivar heard_at: when that was; before it was ever heard, when this node started to listen.
     """
 
@@ -54,16 +54,16 @@ class _Place:
     look_up_at: float = 0.0
     wait_seconds: float = SILENT_SECONDS
     unknown: bool = False
-    guest: Endpoint | None = None
-    guest_is_believed: bool = False
+    candidate: Endpoint | None = None
+    candidate_confirmed: bool = False
 
 
-class Places:
+class PeerAddresses:
     """Where the peers of one node are.
 
     :param peers: each with its address in the cluster file.
     :param look_up: looks a name up.
-    :param changed: called with a peer whose :meth:`ways` are others now.
+    :param changed: called with a peer whose :meth:`send_endpoints` are others now.
     :param moved: called with a peer, the endpoints that it had, those that its name has now, and whether ``unknown``
         was called before.
     :param unknown: called once with a peer whose name cannot be looked up, and why; and again only after it could.
@@ -88,115 +88,115 @@ class Places:
         self._moved = moved
         self._unknown = unknown
         self.heard: dict[NodeId, Endpoint] = {}
-        self._sought: set[NodeId] = set()
-        self._places = {peer: _Place(address, _known(address), 0.0) for peer, address in peers.items()}
-        for peer, place in self._places.items():
-            self.known[peer] = frozenset(place.endpoints)
+        self._look_ups_wanted: set[NodeId] = set()
+        self._states = {peer: _PeerState(address, _known(address), 0.0) for peer, address in peers.items()}
+        for peer, state in self._states.items():
+            self.known[peer] = frozenset(state.endpoints)
 
-    def ways(self, peer: NodeId) -> tuple[Endpoint, ...]:
+    def send_endpoints(self, peer: NodeId) -> tuple[Endpoint, ...]:
         """Where a datagram to ``peer`` is sent."""
-        place = self._places[peer]
-        if place.heard_from is not None:
-            return (place.heard_from,)
-        return place.endpoints if place.guest is None else (*place.endpoints, place.guest)
+        state = self._states[peer]
+        if state.heard_from is not None:
+            return (state.heard_from,)
+        return state.endpoints if state.candidate is None else (*state.endpoints, state.candidate)
 
     def start(self, now: float) -> None:
         """Silence counts from here."""
-        for place in self._places.values():
-            place.heard_at = now
-            place.look_up_at = now + SILENT_SECONDS if place.endpoints else now
+        for state in self._states.values():
+            state.heard_at = now
+            state.look_up_at = now + SILENT_SECONDS if state.endpoints else now
         self.tick(now)
 
-    def seek(self, peer: NodeId) -> None:
+    def look_up_soon(self, peer: NodeId) -> None:
         """Somebody says to be ``peer``, at an address that is not its own: it may have moved."""
-        if peer in self._places:
-            self._sought.add(peer)
+        if peer in self._states:
+            self._look_ups_wanted.add(peer)
 
-    def invite(self, peer: NodeId, endpoint: Endpoint) -> None:
+    def try_endpoint(self, peer: NodeId, endpoint: Endpoint) -> None:
         """Somebody who knows the incarnation of ``peer`` speaks from ``endpoint``, which is not its address: if it is
         silent there, though it was looked up since, it is tried at this one, too."""
-        place = self._places[peer]
-        was_looked_up = place.address.host_name and place.looked_up_at > place.heard_at and not place.looking_up
-        if was_looked_up and place.heard_from is None and endpoint != place.guest and not place.guest_is_believed:
-            place.guest = endpoint
-            self.addresses[peer] = place.address.at(endpoint[0])
+        state = self._states[peer]
+        was_looked_up = state.address.host_name and state.looked_up_at > state.heard_at and not state.looking_up
+        if was_looked_up and state.heard_from is None and endpoint != state.candidate and not state.candidate_confirmed:
+            state.candidate = endpoint
+            self.addresses[peer] = state.address.at(endpoint[0])
             self._changed(peer)
 
-    def believe(self, peer: NodeId) -> Endpoint | None:
-        """``peer`` has shown that it receives what is sent to it. If it is a guest somewhere: where that is."""
-        place = self._places[peer]
-        if place.guest is None or place.guest_is_believed:
+    def confirm_endpoint(self, peer: NodeId) -> Endpoint | None:
+        """``peer`` has shown that it receives what is sent to it. If it is a candidate somewhere: where that is."""
+        state = self._states[peer]
+        if state.candidate is None or state.candidate_confirmed:
             return None
-        place.guest_is_believed = True
-        self.known[peer] |= {place.guest}
-        return place.guest
+        state.candidate_confirmed = True
+        self.known[peer] |= {state.candidate}
+        return state.candidate
 
-    def heard_seconds(self, peer: NodeId, now: float) -> float | None:
+    def silence_seconds(self, peer: NodeId, now: float) -> float | None:
         """How long ago ``peer`` was heard; ``None`` if it never was. Half a second or so is as good as now."""
-        place = self._places[peer]
+        state = self._states[peer]
         if peer in self.heard:
             return 0.0
-        return now - place.heard_at if place.was_heard else None
+        return now - state.heard_at if state.was_heard else None
 
     def tick(self, now: float) -> None:
         """Take note of who was heard, and look up the names of those that were not."""
         for peer, endpoint in self.heard.items():
-            place = self._places[peer]
-            place.heard_at, place.was_heard, place.wait_seconds = now, True, SILENT_SECONDS
-            place.look_up_at = now + SILENT_SECONDS
-            if place.heard_from != endpoint:
-                self._prefer(peer, place, endpoint)
+            state = self._states[peer]
+            state.heard_at, state.was_heard, state.wait_seconds = now, True, SILENT_SECONDS
+            state.look_up_at = now + SILENT_SECONDS
+            if state.heard_from != endpoint:
+                self._use_endpoint(peer, state, endpoint)
         self.heard.clear()
-        for peer, place in self._places.items():
-            if now - place.heard_at < SILENT_SECONDS and place.endpoints:
+        for peer, state in self._states.items():
+            if now - state.heard_at < SILENT_SECONDS and state.endpoints:
                 continue
-            if place.heard_from is not None:
-                place.heard_from = None
+            if state.heard_from is not None:
+                state.heard_from = None
                 self._changed(peer)
-            if peer in self._sought:
-                place.look_up_at = min(place.look_up_at, place.looked_up_at + SILENT_SECONDS)
-            if place.address.host_name and not place.looking_up and now >= place.look_up_at:
-                self._begin(peer, place, now)
-        self._sought.clear()
+            if peer in self._look_ups_wanted:
+                state.look_up_at = min(state.look_up_at, state.looked_up_at + SILENT_SECONDS)
+            if state.address.host_name and not state.looking_up and now >= state.look_up_at:
+                self._start_look_up(peer, state, now)
+        self._look_ups_wanted.clear()
 
-    def _prefer(self, peer: NodeId, place: _Place, endpoint: Endpoint) -> None:
-        place.heard_from = endpoint
-        self.addresses[peer] = place.address.at(endpoint[0])
+    def _use_endpoint(self, peer: NodeId, state: _PeerState, endpoint: Endpoint) -> None:
+        state.heard_from = endpoint
+        self.addresses[peer] = state.address.at(endpoint[0])
         self._changed(peer)
 
-    def _begin(self, peer: NodeId, place: _Place, now: float) -> None:
-        place.looking_up = True
-        place.looked_up_at = now
-        place.look_up_at = now + place.wait_seconds
-        place.wait_seconds = min(2 * place.wait_seconds, LOOK_UP_SECONDS_MAX)
-        found = self._look_up(place.address.host_name, place.address.family)
+    def _start_look_up(self, peer: NodeId, state: _PeerState, now: float) -> None:
+        state.looking_up = True
+        state.looked_up_at = now
+        state.look_up_at = now + state.wait_seconds
+        state.wait_seconds = min(2 * state.wait_seconds, LOOK_UP_SECONDS_MAX)
+        found = self._look_up(state.address.host_name, state.address.family)
         found.addCallbacks(self._found, self._not_found, (peer,), errbackArgs=(peer,))
 
     def _found(self, hosts: list[str], peer: NodeId) -> None:
-        place = self._places[peer]
-        place.looking_up = False
-        was_unknown, place.unknown = place.unknown, False
-        before = place.endpoints
-        place.endpoints = tuple((canonical_host(host), place.address.port) for host in hosts)
-        if set(before) == set(place.endpoints) and place.guest is not None:
+        state = self._states[peer]
+        state.looking_up = False
+        was_unknown, state.unknown = state.unknown, False
+        before = state.endpoints
+        state.endpoints = tuple((canonical_host(host), state.address.port) for host in hosts)
+        if set(before) == set(state.endpoints) and state.candidate is not None:
             return
-        place.guest, place.guest_is_believed = None, False
-        self.known[peer] = frozenset(place.endpoints)
+        state.candidate, state.candidate_confirmed = None, False
+        self.known[peer] = frozenset(state.endpoints)
         # A connection is tried at one address, each time at another.
-        hosts = [host for host, _ in place.endpoints]
+        hosts = [host for host, _ in state.endpoints]
         last = canonical_host(self.addresses[peer].host)
         turn = (hosts.index(last) + 1) % len(hosts) if last in hosts else 0
-        self.addresses[peer] = place.address.at(hosts[turn])
-        if set(before) != set(place.endpoints):
-            place.heard_from = None
+        self.addresses[peer] = state.address.at(hosts[turn])
+        if set(before) != set(state.endpoints):
+            state.heard_from = None
             self._changed(peer)
-            self._moved(peer, before, place.endpoints, was_unknown)
+            self._moved(peer, before, state.endpoints, was_unknown)
 
     def _not_found(self, reason: Failure, peer: NodeId) -> None:
-        place = self._places[peer]
-        place.looking_up = False
-        if not place.unknown:
-            place.unknown = True
+        state = self._states[peer]
+        state.looking_up = False
+        if not state.unknown:
+            state.unknown = True
             self._unknown(peer, reason)
 
 

@@ -36,7 +36,7 @@ from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect, is_ip_address
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.known_peers import Acquaintances
+from txpaxos.node.known_peers import KnownPeers
 from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
@@ -47,20 +47,20 @@ WAITING_BYTES_MAX = 2 * FRAME_BYTES_MAX
 ANSWER_BYTES_WAITING_MAX = 4 * 2**20
 """While more than so many bytes wait for one peer, its questions are not answered: it does not read the answers."""
 
-STRANGERS_MAX = 64
+UNAUTHENTICATED_STREAMS_MAX = 64
 """Connections that may be open without having shown that they come from a member. Of more, the oldest goes of the
 address that has most of them."""
 
 CONNECT_SECONDS = 2.0
-HOLD_DIALS_MAX = 8
+RECONNECTS_MAX = 8
 """How often in a row a stream is made anew that ends before its peer has greeted: a dying process may have its port
 for a moment longer than its streams."""
 
-REDIAL_SECONDS = 0.25
-REDIAL_SECONDS_MAX = 4.0
+RECONNECT_SECONDS = 0.25
+RECONNECT_SECONDS_MAX = 4.0
 """Until a stream that ended, or could not be made, is tried again; doubles up to the longest."""
 
-GREETING_SECONDS = 5.0
+HANDSHAKE_SECONDS = 5.0
 """How long a connection may stay open without having greeted, and shown where it comes from."""
 
 CHALLENGE_SECONDS = 0.2
@@ -84,7 +84,7 @@ class PeerStream(Protocol):
         self.token = token
         self.dialled = peer is not None
         self._way = Way.OWN_STREAM if self.dialled else Way.THEIR_STREAM
-        self.greeted = False
+        self.is_established = False
         self._streams = streams
         self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
         self._writer: EagerWriter
@@ -104,7 +104,7 @@ class PeerStream(Protocol):
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
         self._streams.opened(self)
-        self._deadline = self._streams.clock.callLater(GREETING_SECONDS, self.abort)
+        self._deadline = self._streams.clock.callLater(HANDSHAKE_SECONDS, self.abort)
         if self.dialled:
             self._write(self._streams.codec.encode(Hello()))
 
@@ -132,7 +132,7 @@ class PeerStream(Protocol):
         """The transport has nothing left: send what was held."""
         self._paused = False
         self._writer.on_drain()
-        while self._queue and self.greeted and not self._paused:
+        while self._queue and self.is_established and not self._paused:
             data = self._queue.popleft()
             self._queued_bytes -= len(data)
             self._write(data)
@@ -146,14 +146,14 @@ class PeerStream(Protocol):
         """Send one message, one at least; whether it was taken."""
         if self._queued_bytes and self._queued_bytes + len(data) > waiting_bytes_max:
             return False
-        if self._paused or not self.greeted:
+        if self._paused or not self.is_established:
             self._queue.append(data)
             self._queued_bytes += len(data)
         else:
             self._write(data)
         return True
 
-    def prove(self, token: int) -> None:
+    def send_proof(self, token: int) -> None:
         """Say back what was sent to this node's address."""
         if self._incarnation is None and self.transport is not None:
             self._write(self._streams.codec.encode(Proof(token)))
@@ -167,38 +167,38 @@ class PeerStream(Protocol):
         """Close the connection when all is sent that waits: that may be what this node has found out last, and why it
         stops."""
         if self.transport is not None:
-            while self.greeted and self._queue:
+            while self.is_established and self._queue:
                 self._write(self._queue.popleft())
             self.transport.unregisterProducer()  # TLS does not close a connection that has a producer.
-            (self.transport.loseConnection if self.greeted else self.transport.abortConnection)()
+            (self.transport.loseConnection if self.is_established else self.transport.abortConnection)()
 
     def _write(self, data: bytes) -> None:
         self._writer.write(frame(data))
 
     def _receive(self, received: Received) -> None:
-        if self.greeted:
+        if self.is_established:
             if received.sender != self.peer:
                 raise CodecError(f"{self.peer} spoke as {received.sender} on its stream")
             self._streams.received(received)
         elif self._incarnation is None:
-            self._greeted_by(received)
+            self._receive_hello(received)
         elif isinstance(received.message, Proof) and received[:2] == (self.peer, self._incarnation):
             if received.message.token == self.token:
                 self._write(self._streams.codec.encode(Hello()))
-                self._stand()
+                self._establish()
         else:
             raise CodecError("what follows a greeting must be the number that was sent to its sender's address")
 
-    def _greeted_by(self, received: Received) -> None:
+    def _receive_hello(self, received: Received) -> None:
         """The first message has come."""
         sender, incarnation, message, _ = received
         if not isinstance(message, Hello) or self.peer not in (None, sender):
             raise CodecError("the first message on a stream must be its peer's greeting")
-        self._streams.admit(sender, incarnation)
+        self._streams.check_hello(sender, incarnation)
         self.peer = sender
         self._incarnation = incarnation
         if self.dialled:
-            self._stand()
+            self._establish()
         else:
             self._challenge()
 
@@ -208,14 +208,14 @@ class PeerStream(Protocol):
         self._challenging = self._streams.clock.callLater(CHALLENGE_SECONDS, self._challenge)
         self._streams.challenge(self.peer, self.token)
 
-    def _stand(self) -> None:
+    def _establish(self) -> None:
         """Both sides know who they are."""
         assert self.peer is not None
         assert self._incarnation is not None
-        self.greeted = True
+        self.is_established = True
         self._stop_timers()
         self._splitter.frame_bytes_max = FRAME_BYTES_MAX
-        self._streams.greeted(self, self.peer, self._incarnation)
+        self._streams.handshake_done(self, self.peer, self._incarnation)
         self.resumeProducing()
 
     def _stop_timers(self) -> None:
@@ -229,7 +229,7 @@ class PeerStreams(ClientFactory):
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
     :param addresses: the address of each peer.
-    :param acquaintances: what this node knows of them.
+    :param known_peers: what this node knows of them.
     :param new_token: makes numbers of 64 bits that nobody can guess.
     :param send_datagram: sends a datagram to a peer.
     :param receive: called with every message that came over a stream from one of them.
@@ -244,7 +244,7 @@ class PeerStreams(ClientFactory):
         reactor: Any,
         codec: Codec,
         addresses: Mapping[str, Address],
-        acquaintances: Acquaintances,
+        known_peers: KnownPeers,
         new_token: Callable[[], int],
         send_datagram: Callable[[str, bytes], None],
         receive: Callable[[Received], None],
@@ -258,20 +258,20 @@ class PeerStreams(ClientFactory):
         self.clock = monotonic_clock(reactor)
         self._addresses = addresses
         self._hosts = {address.host for address in addresses.values()}
-        self._acquaintances = acquaintances
+        self._known_peers = known_peers
         self._new_token = new_token
         self._send_datagram = send_datagram
         self._deliver = receive
         self._refused = refused
-        self._held: str | None = None
-        self._held_greeted = False
-        self._hold_dials = 0
+        self._kept_open: str | None = None
+        self._kept_was_established = False
+        self._reconnects_left = 0
         self._open: dict[PeerStream, None] = {}
         # Those that this node opened, of which some may not stand yet; and those of its peers, which do.
         self._own: dict[str, PeerStream] = {}
         self._theirs: dict[str, PeerStream] = {}
         self._dials: dict[_Dial, IConnector] = {}
-        self._redials: dict[str, IDelayedCall] = {}
+        self._reconnects: dict[str, IDelayedCall] = {}
         self._failures: Counter[str] = Counter()
         self._ports: list[IListeningPort] = []
         self._stopped = False
@@ -285,57 +285,57 @@ class PeerStreams(ClientFactory):
         """
         self._ports.append(self.reactor.listenTCP(address.port, self, 50, address.host))
         for peer in self._addresses:
-            self.meet(peer)
+            self.open_stream(peer)
 
     def send(self, peer: str, data: bytes) -> None:
         """Send one message to ``peer`` over any stream, connecting first where there is none yet."""
         own = self._own.get(peer)
-        self._send(peer, data, own if own is not None and own.greeted else self._theirs.get(peer) or own)
+        self._send(peer, data, own if own is not None and own.is_established else self._theirs.get(peer) or own)
 
-    def ask(self, peer: str, data: bytes) -> None:
+    def send_request(self, peer: str, data: bytes) -> None:
         """Send a question to ``peer``, over this node's own stream: its answer comes back over that."""
         self._send(peer, data, self._own.get(peer))
 
-    def answer(self, peer: str, data: bytes) -> bool:
+    def send_reply(self, peer: str, data: bytes) -> bool:
         """Send an answer to ``peer`` over the stream that it has opened for that. False if there is no such stream."""
         stream = self._theirs.get(peer)
         if stream is not None:
             self._send(peer, data, stream, ANSWER_BYTES_WAITING_MAX)
         return stream is not None
 
-    def meet(self, peer: str) -> None:
+    def open_stream(self, peer: str) -> None:
         """Have a stream of this node's own to ``peer``, if there is none."""
         if peer not in self._own and not self._stopped:
             self._connect(peer)
 
-    def move(self, peer: str) -> None:
+    def drop_stream(self, peer: str) -> None:
         """``peer`` has another address now: the stream to the old one is of no use."""
         own = self._own.get(peer)
         if own is not None:
             own.abort()
 
-    def prove(self, peer: str, token: int) -> None:
+    def send_proof(self, peer: str, token: int) -> None:
         """``peer`` sent this number here, for this node to say back on the stream that it has opened."""
         own = self._own.get(peer)
         if own is not None:
-            own.prove(token)
+            own.send_proof(token)
 
-    def hold(self, peer: str | None) -> None:
+    def keep_open(self, peer: str | None) -> None:
         """Be told if ``peer``, which has had a stream, refuses another. The one held before is not any more."""
-        self._held = peer if peer in self._addresses else None
+        self._kept_open = peer if peer in self._addresses else None
         own = None if peer is None else self._own.get(peer)
-        self._held_greeted = peer in self._theirs or (own is not None and own.greeted)
-        self._hold_dials = HOLD_DIALS_MAX
-        self._hold_on()
+        self._kept_was_established = peer in self._theirs or (own is not None and own.is_established)
+        self._reconnects_left = RECONNECTS_MAX
+        self._ensure_kept_open()
 
     def stop(self) -> None:
         """Close everything."""
         self._stopped = True
         for port in self._ports:
             port.stopListening()
-        for redial in self._redials.values():
-            redial.cancel()
-        self._redials.clear()
+        for reconnect in self._reconnects.values():
+            reconnect.cancel()
+        self._reconnects.clear()
         for connector in list(self._dials.values()):
             connector.stopConnecting()
         for stream in list(self._open):
@@ -351,18 +351,18 @@ class PeerStreams(ClientFactory):
         """A connection came in. Few may stand open without having said who they are."""
         if self._stopped:
             return None
-        strangers = [stream for stream in self._open if not stream.greeted and not stream.dialled]
-        if len(strangers) >= STRANGERS_MAX:
+        unauthenticated = [stream for stream in self._open if not stream.is_established and not stream.dialled]
+        if len(unauthenticated) >= UNAUTHENTICATED_STREAMS_MAX:
             self.counters[Count.TOO_MANY_UNAUTHENTICATED_STREAMS] += 1
-            displaced = self._displaced(strangers)
+            displaced = self._displaced(unauthenticated)
             del self._open[displaced]
             displaced.abort()
         return PeerStream(self, None, getattr(addr, "host", ""), self._new_token())
 
-    def _displaced(self, strangers: list[PeerStream]) -> PeerStream:
+    def _displaced(self, unauthenticated: list[PeerStream]) -> PeerStream:
         """Who makes room for one more: the oldest of the address that has most, but of no member's if there are
         others."""
-        others = [stream for stream in strangers if stream.host not in self._hosts] or strangers
+        others = [stream for stream in unauthenticated if stream.host not in self._hosts] or unauthenticated
         hosts = Counter(stream.host for stream in others)
         host, _ = hosts.most_common(1)[0]
         return next(stream for stream in others if stream.host == host)
@@ -373,26 +373,26 @@ class PeerStreams(ClientFactory):
         """The connection stands, in either direction."""
         self._open[stream] = None
 
-    def admit(self, peer: str, incarnation: int) -> None:
+    def check_hello(self, peer: str, incarnation: int) -> None:
         """Somebody greets.
 
         :raises CodecError: if it is no peer, or one with another data folder than the one it had.
         """
         if peer not in self._addresses:
             raise CodecError(f"{peer} is not a peer")
-        if not self._acquaintances.admits(peer, incarnation):
+        if not self._known_peers.admits(peer, incarnation):
             raise CodecError(f"{peer} has another data folder than before")
 
     def challenge(self, peer: str, token: int) -> None:
         """Send a number to the address of ``peer``."""
         self._send_datagram(peer, self.codec.encode(Challenge(token)))
 
-    def greeted(self, stream: PeerStream, peer: str, incarnation: int) -> None:
+    def handshake_done(self, stream: PeerStream, peer: str, incarnation: int) -> None:
         """The other side of ``stream`` has shown that it is ``peer``."""
-        self._acquaintances.meet(peer, incarnation)
+        self._known_peers.remember(peer, incarnation)
         self._failures[peer] = 0
-        if peer == self._held:
-            self._held_greeted, self._hold_dials = True, HOLD_DIALS_MAX
+        if peer == self._kept_open:
+            self._kept_was_established, self._reconnects_left = True, RECONNECTS_MAX
         if stream.dialled:
             return
         self.proved(peer)
@@ -402,7 +402,7 @@ class PeerStreams(ClientFactory):
             # A peer connects again only if it has lost the stream it had, whatever our side of that still believes.
             old.abort()
         if self._ports:
-            self.meet(peer)  # It runs, so it can be reached now.
+            self.open_stream(peer)  # It runs, so it can be reached now.
 
     def received(self, received: Received) -> None:
         """A message came."""
@@ -417,16 +417,21 @@ class PeerStreams(ClientFactory):
         for streams in (self._own, self._theirs):
             if streams.get(peer) is stream:
                 del streams[peer]
-        if peer == self._held and stream.transport is not None:
-            self._hold_on()
+        if peer == self._kept_open and stream.transport is not None:
+            self._ensure_kept_open()
         if stream.dialled:
-            self._redial_later(peer)
+            self._reconnect_later(peer)
 
     def dial_failed(self, peer: str | None, reason: Failure) -> None:
         """No connection came of an attempt. Where nobody listens, the system says so itself."""
         self.counters[Count.STREAM_REFUSED] += 1
-        if peer is not None and peer == self._held and self._held_greeted and reason.check(ConnectionRefusedError):
-            self._held_greeted = False
+        if (
+            peer is not None
+            and peer == self._kept_open
+            and self._kept_was_established
+            and reason.check(ConnectionRefusedError)
+        ):
+            self._kept_was_established = False
             self._refused(peer)
 
     def dial_ended(self, dial: _Dial) -> bool:
@@ -446,26 +451,26 @@ class PeerStreams(ClientFactory):
         elif not (stream or self._connect(peer)).send(data, waiting_bytes_max):
             self.counters[Count.STREAM_FULL] += 1
 
-    def _hold_on(self) -> None:
+    def _ensure_kept_open(self) -> None:
         """See to it that there is a stream to the peer that is held, or soon will be."""
-        peer = self._held
-        if peer is None or peer in self._own or peer in self._theirs or self._stopped or not self._hold_dials:
+        peer = self._kept_open
+        if peer is None or peer in self._own or peer in self._theirs or self._stopped or not self._reconnects_left:
             return
-        self._hold_dials -= 1
+        self._reconnects_left -= 1
         self._connect(peer)
 
-    def _redial_later(self, peer: str) -> None:
+    def _reconnect_later(self, peer: str) -> None:
         """Try again to have a stream to ``peer``, if it is to be kept and is not being made already."""
         if not self._ports or self._stopped or peer in self._own:
             return
-        seconds = min(REDIAL_SECONDS * 2 ** min(self._failures[peer], 8), REDIAL_SECONDS_MAX)
+        seconds = min(RECONNECT_SECONDS * 2 ** min(self._failures[peer], 8), RECONNECT_SECONDS_MAX)
         self._failures[peer] += 1
-        self._redials[peer] = self.clock.callLater(seconds, self.meet, peer)
+        self._reconnects[peer] = self.clock.callLater(seconds, self.open_stream, peer)
 
     def _connect(self, peer: str) -> PeerStream:
-        redial = self._redials.pop(peer, None)
-        if redial is not None and redial.active():
-            redial.cancel()
+        reconnect = self._reconnects.pop(peer, None)
+        if reconnect is not None and reconnect.active():
+            reconnect.cancel()
         stream = self._own[peer] = PeerStream(self, peer)
         address = self._addresses[peer]
         dial = _Dial(self, stream)

@@ -23,16 +23,14 @@ from txpaxos.errors import CodecError
 from txpaxos.host_names import canonical_host, look_up_in_thread
 from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.known_peers import Acquaintances
-from txpaxos.node.peer_addresses import Endpoint, Places
+from txpaxos.node.known_peers import KnownPeers
+from txpaxos.node.peer_addresses import Endpoint, PeerAddresses
 from txpaxos.node.peer_streams import PeerStreams
 from txpaxos.node.refusals import Refusals
 from txpaxos.wire.codec import Codec, Received, Way
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
-    AuditsHeard,
+    AskStateDigest,
     Challenge,
     Fetching,
     FetchSnapshot,
@@ -40,45 +38,47 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Refusal,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
-WAYS: dict[type[Any], Way] = {
+REQUIRED_WAYS: dict[type[Any], Way] = {
     Fetch: Way.THEIR_STREAM,
     FetchSnapshot: Way.THEIR_STREAM,
-    AskAudit: Way.THEIR_STREAM,
+    AskStateDigest: Way.THEIR_STREAM,
     ChosenValues: Way.OWN_STREAM,
     Truncated: Way.OWN_STREAM,
     SnapshotPart: Way.OWN_STREAM,
-    Audit: Way.OWN_STREAM,
+    StateDigest: Way.OWN_STREAM,
     Introduction: Way.OWN_STREAM,
-    AuditsHeard: Way.OWN_STREAM,
+    StateDigestsHeard: Way.OWN_STREAM,
     Fetching: Way.THEIR_STREAM,
 }
 """The way in which a message has to come to be believed, as its receiver sees it. All others may come in any way."""
 
 SendDatagram: TypeAlias = Callable[[bytes, Endpoint], object]
 
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 """A node looks after its silent peers at most once in so long: it is asked to far more often."""
 
 REFUSAL_SECONDS = 1.0
 """How often at most a peer that is not heard is told so, at the addresses that it has in our cluster file."""
 
-NOT_MET_SECONDS = 5 * REFUSAL_SECONDS
+UNMET_SECONDS = 5 * REFUSAL_SECONDS
 """A peer that speaks for so long without having a stream to us, or we to it, is told of: TCP does not get through."""
 
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 """Asked of the kernel: what arrives while the reactor is busy waits there (its default holds 166 small datagrams)."""
 
 
-class Network:
+class Peers:
     """One node's way to its peers. What cannot be sent is counted, and the algorithm sends it again.
 
-    :param acquaintances: what this node knows of its peers.
+    :param known_peers: what this node knows of its peers.
     :param new_token: makes numbers of 64 bits that nobody can guess.
     :param deliver: called with everything that comes from a peer. What comes from anybody else, or is not a message of
         this cluster, is counted and changes nothing.
-    :param refused: called with the peer that is held (:meth:`hold`), when nobody takes streams there any more.
+    :param refused: called with the peer that is held (:meth:`keep_open`), when nobody takes streams there any more.
     :ivar refusals: what is not taken from whom, and why.
     """
 
@@ -88,7 +88,7 @@ class Network:
         node: NodeId,
         cluster: Cluster,
         incarnation: int,
-        acquaintances: Acquaintances,
+        known_peers: KnownPeers,
         new_token: Callable[[], int],
         deliver: Callable[[Received], None],
         refused: Callable[[NodeId], None],
@@ -98,40 +98,40 @@ class Network:
         self._cluster = cluster
         self._codec = Codec(cluster.name, node, incarnation, cluster.members)
         self._deliver = deliver
-        self._acquaintances = acquaintances
+        self._known_peers = known_peers
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}
         self.refusals = Refusals(peers)
-        self._places = Places(
+        self._addresses = PeerAddresses(
             peers,
             partial(look_up_in_thread, reactor),
-            self._place_changed,
+            self._update_routes,
             self._peer_moved,
             self._name_unknown,
         )
-        self._heard, self._known = self._places.heard, self._places.known
-        self._ways: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {peer: [] for peer in peers}
+        self._heard, self._known = self._addresses.heard, self._addresses.known
+        self._routes: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {peer: [] for peer in peers}
         self._senders: dict[int, SendDatagram] = {}
         self._refused_lately: set[NodeId] = set()
-        self._not_met: set[NodeId] = set()
-        self._seconds_not_met: dict[NodeId, float] = {}
-        self._look_at = self._tell_refused_at = 0.0
+        self._unmet: set[NodeId] = set()
+        self._unmet_seconds: dict[NodeId, float] = {}
+        self._check_at = self._tell_refusals_at = 0.0
         self._streams = PeerStreams(
-            *(reactor, self._codec, self._places.addresses, acquaintances, new_token, self._send_small),
+            *(reactor, self._codec, self._addresses.addresses, known_peers, new_token, self._send_datagram),
             *(deliver, refused, counters),
         )
-        self._streams.proved = self._peer_proved
+        self._streams.proved = self._peer_confirmed
 
     def start(self, transport: IUDPTransport, now: float) -> None:
         """Begin to send and to take streams.
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
-        self.add(transport, self._cluster.members[self._node].listens_at)
-        self._places.start(now)
-        self._tell_refused_at = now + REFUSAL_SECONDS
+        self.add_socket(transport, self._cluster.members[self._node].listens_at)
+        self._addresses.start(now)
+        self._tell_refusals_at = now + REFUSAL_SECONDS
 
-    def add(self, transport: IUDPTransport, address: Address) -> None:
+    def add_socket(self, transport: IUDPTransport, address: Address) -> None:
         """Take streams at ``address``, too, and send over ``transport``, which listens there, where it fits the address
         to send to and none that was there before does.
 
@@ -139,43 +139,43 @@ class Network:
         """
         for version, send in _senders(transport).items():
             self._senders.setdefault(version, send)
-        for peer in self._ways:
-            self._place_changed(peer)
-        if self._ways:
+        for peer in self._routes:
+            self._update_routes(peer)
+        if self._routes:
             self._streams.listen(address)
 
     def stop(self) -> None:
         """Send nothing more; close the streams."""
-        for ways in self._ways.values():
-            ways.clear()
+        for routes in self._routes.values():
+            routes.clear()
         self._senders.clear()
         self._streams.stop()
 
     def tick(self, now: float) -> None:
         """Look after the peers that are silent. To be called every half second or so, and as often as one likes."""
-        if now < self._look_at:
+        if now < self._check_at:
             return
-        self._look_at = now + LOOK_SECONDS
+        self._check_at = now + CHECK_SECONDS
         for peer in self._heard:
-            self.refusals.heard(peer)
-            self._seconds_not_met.pop(peer, None)
-        if now >= self._tell_refused_at:
-            self._tell_refused_at = now + REFUSAL_SECONDS
-            for peer in self._not_met:
-                self._seconds_not_met[peer] = seconds = self._seconds_not_met.get(peer, 0.0) + REFUSAL_SECONDS
-                if seconds >= NOT_MET_SECONDS:
+            self.refusals.clear(peer)
+            self._unmet_seconds.pop(peer, None)
+        if now >= self._tell_refusals_at:
+            self._tell_refusals_at = now + REFUSAL_SECONDS
+            for peer in self._unmet:
+                self._unmet_seconds[peer] = seconds = self._unmet_seconds.get(peer, 0.0) + REFUSAL_SECONDS
+                if seconds >= UNMET_SECONDS:
                     self._refuse_unmet(peer)
-            self._not_met.clear()
+            self._unmet.clear()
             for peer in self._refused_lately:
                 if (reason := self.refusals.reasons.get(peer)) is not None:
                     self.send((peer,), Refusal(reason))
             self._refused_lately.clear()
         self.refusals.tick(now)
-        self._places.tick(now)
+        self._addresses.tick(now)
 
-    def heard_seconds(self, now: float) -> dict[NodeId, float | None]:
+    def silence_seconds(self, now: float) -> dict[NodeId, float | None]:
         """For each peer, how long ago it was heard; ``None`` if it never was."""
-        return {peer: self._places.heard_seconds(peer, now) for peer in self._ways}
+        return {peer: self._addresses.silence_seconds(peer, now) for peer in self._routes}
 
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
         """What ``peer`` says is not taken. It is told the ``reason``, a few words; the log is told ``line``, once."""
@@ -183,53 +183,53 @@ class Network:
         self.refusals.refuse(peer, reason, line)
         self._refused_lately.add(peer)
 
-    def not_met(self, peer: NodeId) -> None:
+    def note_unmet(self, peer: NodeId) -> None:
         """``peer`` has not shown yet, over a stream, that it is at its address. As a rule it is about to."""
         self._heard.pop(peer, None)
-        self._not_met.add(peer)
+        self._unmet.add(peer)
 
     def _refuse_unmet(self, peer: NodeId) -> None:
-        place = self._places.addresses[peer]
+        place = self._addresses.addresses[peer]
         line = (
             f"node {self._node} does not hear node {peer}: it does not reach it by TCP at {place}, or is not reached by"
             " it: see whether TCP passes between the two, in both directions"
         )
         self.refuse(peer, "no TCP between the two", line)
 
-    def hold(self, peer: NodeId | None) -> None:
+    def keep_open(self, peer: NodeId | None) -> None:
         """Learn soon, and not from its silence, if the process of ``peer`` ends."""
-        self._streams.hold(peer)
+        self._streams.keep_open(peer)
 
-    def meet(self, peer: NodeId) -> None:
+    def open_stream(self, peer: NodeId) -> None:
         """See to it that there is a stream to ``peer``, over which both get to know each other."""
-        self._streams.meet(peer)
+        self._streams.open_stream(peer)
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
         """Encode ``message`` once and send it to each of ``to`` that is a peer."""
         data = self._codec.encode(message)
-        way = WAYS.get(type(message))
+        way = REQUIRED_WAYS.get(type(message))
         for peer in to:
-            if peer not in self._ways:
+            if peer not in self._routes:
                 continue
             if way is None:
                 if len(data) > DATAGRAM_BYTES_MAX:
                     self._streams.send(peer, data)
                 else:
-                    self._send_small(peer, data)
+                    self._send_datagram(peer, data)
             elif way is Way.THEIR_STREAM:
-                self._streams.ask(peer, data)
-            elif not self._streams.answer(peer, data):
-                self._hint(peer, message)
+                self._streams.send_request(peer, data)
+            elif not self._streams.send_reply(peer, data):
+                self._send_hint(peer, message)
 
-    def _hint(self, peer: NodeId, message: PeerMessage) -> None:
+    def _send_hint(self, peer: NodeId, message: PeerMessage) -> None:
         """``peer`` has no stream over which it would believe ``message``: let it know that there is one to ask for."""
         if isinstance(message, ChosenValues):
             message = ChosenValues(message.first_slot, (), message.chosen_through)
         if not isinstance(message, SnapshotPart):
-            self._send_small(peer, self._codec.encode(message))
+            self._send_datagram(peer, self._codec.encode(message))
 
-    def _send_small(self, peer: NodeId, data: bytes) -> None:
-        for send, endpoint in self._ways[peer]:
+    def _send_datagram(self, peer: NodeId, data: bytes) -> None:
+        for send, endpoint in self._routes[peer]:
             try:
                 send(data, endpoint)
             except OSError:  # A full buffer, a network that is down.
@@ -241,33 +241,33 @@ class Network:
             received = self._codec.decode(data)
         except CodecError as error:
             self._counters[Count.BAD_DATAGRAM] += 1
-            self._tell_bad(error, address[:2])
+            self._report_undecodable(error, address[:2])
             return
         sender, endpoint = received.sender, address[:2]
         if endpoint not in self._known.get(sender, ()):
             endpoint = canonical_host(address[0]), address[1]  # IPv4 on an IPv6 socket.
             if endpoint not in self._known.get(sender, ()):
                 self._counters[Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS] += 1
-                self._tell_stranger(sender, endpoint)
-                if self._acquaintances.has_met(sender, received.incarnation):
-                    self._places.invite(sender, endpoint)
+                self._report_unknown_sender(sender, endpoint)
+                if self._known_peers.has_met(sender, received.incarnation):
+                    self._addresses.try_endpoint(sender, endpoint)
                 return
         if type(received.message) is Challenge:
-            self._streams.prove(sender, received.message.token)
+            self._streams.send_proof(sender, received.message.token)
         elif type(received.message) is Refusal:
             self._refused_by(sender, received.message.reason)
         else:  # The two others say nothing of whether what it says is taken.
             self._heard[sender] = endpoint
             self._deliver(received)
 
-    def _place_changed(self, peer: NodeId) -> None:
+    def _update_routes(self, peer: NodeId) -> None:
         """Another way leads to ``peer``."""
-        ways = []
-        for host, port in self._places.ways(peer):
+        routes = []
+        for host, port in self._addresses.send_endpoints(peer):
             version = 6 if ":" in host else 4
             if version in self._senders:
-                ways.append((self._senders[version], (host, port)))
-        self._ways[peer][:] = ways
+                routes.append((self._senders[version], (host, port)))
+        self._routes[peer][:] = routes
 
     # what is said of others
 
@@ -282,18 +282,18 @@ class Network:
             line = "node {peer} ({name}) is at {at} (before: {was})"
             self.refusals.log.info(line, peer=peer, name=name, at=at, was=was)
         if before:
-            self._streams.move(peer)
+            self._streams.drop_stream(peer)
         kind = None if own.listen else is_loopback(own.address)
         there = all(is_loopback(Address(*endpoint)) for endpoint in after)
         if kind is not None and kind != there:
             place = Address(after[0][0], after[0][1], name)
             two = [(peer, place), (self._node, own.address)]
             line = loopback_line("address", *(two[0] if there else two[1]), *(two[1] if there else two[0]))
-            self.refusals.tell(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
+            self.refusals.log_once(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
 
-    def _peer_proved(self, peer: NodeId) -> None:
+    def _peer_confirmed(self, peer: NodeId) -> None:
         """``peer`` receives what is sent to it, and has shown that."""
-        guest = self._places.believe(peer)
+        guest = self._addresses.confirm_endpoint(peer)
         if guest is not None:
             self.refusals.log.info(
                 "node {peer} is at {at}, though its name, {name}, does not lead there from here yet",
@@ -306,7 +306,7 @@ class Network:
         line = "node {node} does not know where node {peer} is, and goes on trying: {reason}"
         self.refusals.log.warn(line, node=self._node, peer=peer, reason=reason.getErrorMessage())
 
-    def _tell_stranger(self, sender: NodeId, endpoint: Endpoint) -> None:
+    def _report_unknown_sender(self, sender: NodeId, endpoint: Endpoint) -> None:
         """Somebody says to be ``sender`` who does not speak from its address."""
         here, place = self._node, Address(*endpoint)
         member = self._cluster.members.get(sender)
@@ -315,14 +315,14 @@ class Network:
                 f"node {here} does not hear the node at {place}: it says to be '{printable(sender)}' of this cluster,"
                 f" and {here}'s cluster file has {', '.join(self._cluster.members)}: compare the cluster files"
             )
-            self.refusals.tell(str(place), "no member", line)
+            self.refusals.log_once(str(place), "no member", line)
             return
         if sender == here:
             line = (
                 f"node {here} does not hear the node at {place}, which says to be {here}, too: start each node once, on"
                 " one machine, and compare what they are told with --node"
             )
-            self.refusals.tell(str(place), "twice", line)
+            self.refusals.log_once(str(place), "twice", line)
             return
         known = ", ".join(str(Address(*one)) for one in sorted(self._known[sender])) or "not known yet"
         name = member.address.host_name
@@ -332,10 +332,10 @@ class Network:
             f"node {here} does not hear node {sender} at {place}: its cluster file has another address for {sender}"
             f" ({asked}); compare the cluster files, look for address translation between the two; {remedy}"
         )
-        self._places.seek(sender)
+        self._addresses.look_up_soon(sender)
         self.refuse(sender, f"it comes from {place}", line)
 
-    def _tell_bad(self, error: CodecError, endpoint: Endpoint) -> None:
+    def _report_undecodable(self, error: CodecError, endpoint: Endpoint) -> None:
         """Something came that is no message of this cluster."""
         endpoint = canonical_host(endpoint[0]), endpoint[1]
         here, place, why = self._node, Address(*endpoint), printable(str(error))
@@ -344,7 +344,7 @@ class Network:
             line = (
                 f"node {self._node} does not take what comes from {place}, which is no node of its cluster file: {why}"
             )
-            self.refusals.tell(str(place), why, line)
+            self.refusals.log_once(str(place), why, line)
         else:
             line = (
                 f"node {here} of cluster {self._cluster.name} does not take what comes from {place}, the address of"
@@ -356,7 +356,7 @@ class Network:
         """``peer`` does not take what this node says."""
         reason = printable(reason)
         self.refusals.refused_by[peer] = reason
-        self.refusals.tell(
+        self.refusals.log_once(
             peer,
             f"refused by: {reason}",
             f"node {peer} does not hear this node, {self._node}: {reason}; its own log says more",

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.errors import Overloaded, PaxosError, QueryFailed
-from txpaxos.log_lines import Sparing, described, for_log
+from txpaxos.log_lines import LineLimiter, described, for_log
 from txpaxos.node.applier import Applier
 from txpaxos.node.sessions import ERROR_CHARACTERS_MAX
 from txpaxos.reading import Consistency, Reading
@@ -64,7 +64,7 @@ class Reads:
         # The queries whose hook was called and has not answered yet.
         self._open: dict[_Query, None] = {}
         self._waiting_bytes = 0
-        self._lines = Sparing()
+        self._lines = LineLimiter()
 
     def __len__(self) -> int:
         return sum(len(queries) for queries in self._waiting())

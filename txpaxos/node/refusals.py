@@ -9,10 +9,10 @@ from twisted.logger import Logger
 
 from txpaxos.core.messages import NodeId
 
-KINDS_MAX = 16
+PEER_LINES_MAX = 16
 """Lines about one peer. What differs in every message would else fill the disk."""
 
-STRANGERS_MAX = 16
+UNKNOWN_SENDER_LINES_MAX = 16
 """Lines about anybody who is no peer, together."""
 
 REASON_SECONDS = 10.0
@@ -35,29 +35,29 @@ class Refusals:
         self.refused_by: dict[NodeId, str] = {}
         self._refused: set[NodeId] = set()
         self._refused_at: dict[NodeId, float] = {}
-        self._told: dict[NodeId, set[str]] = {peer: set() for peer in peers}
-        self._strangers: set[str] = set()
+        self._logged: dict[NodeId, set[str]] = {peer: set() for peer in peers}
+        self._unknown_senders: set[str] = set()
 
-    def tell(self, who: str, kind: str, line: str) -> None:
+    def log_once(self, who: str, kind: str, line: str) -> None:
         """Write ``line``, unless one of this kind was written about ``who`` before, or too many were.
 
         :param who: a peer, or what names anybody else.
         """
-        told, most = self._told.get(who), KINDS_MAX
-        if told is None:
-            told, kind, most = self._strangers, f"{who} {kind}", STRANGERS_MAX
-        if kind not in told and len(told) < most:
-            told.add(kind)
+        logged, most = self._logged.get(who), PEER_LINES_MAX
+        if logged is None:
+            logged, kind, most = self._unknown_senders, f"{who} {kind}", UNKNOWN_SENDER_LINES_MAX
+        if kind not in logged and len(logged) < most:
+            logged.add(kind)
             self.log.warn("{line}", line=line)
 
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
-        """``peer`` is not heard, for ``reason``. Without a ``line``, the log has been told."""
+        """``peer`` is not heard, for ``reason``. Without a ``line``, the log has been logged."""
         self.reasons[peer] = reason
         self._refused.add(peer)
         if line is not None:
-            self.tell(peer, reason, line)
+            self.log_once(peer, reason, line)
 
-    def heard(self, peer: NodeId) -> None:
+    def clear(self, peer: NodeId) -> None:
         """``peer`` is heard."""
         self.reasons.pop(peer, None)
 

@@ -6,7 +6,7 @@ import attrs
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Status
-from txpaxos.node.snapshots.coordinator import CompactionStatus
+from txpaxos.node.snapshots.coordinator import SnapshotStatus
 
 
 @attrs.frozen
@@ -28,7 +28,7 @@ class NodeStatus:
     replica: Status
     applied_through: Slot
     waiting: int
-    compaction: CompactionStatus
+    compaction: SnapshotStatus
     counters: dict[str, int]
     refuses: dict[NodeId, str] = attrs.field(factory=dict)
     refused_by: dict[NodeId, str] = attrs.field(factory=dict)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
-from txpaxos.log_lines import Sparing
+from txpaxos.log_lines import LineLimiter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
@@ -49,7 +49,7 @@ class ClientPort(ServerFactory):
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget()
         self.connections = ClientTable()
-        self.lines = Sparing()
+        self.lines = LineLimiter()
         self._session_rate = SessionRate()
         self._files_max = connections_max(len(node.cluster.members) - 1)
         self._clock = node.clock

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
-from txpaxos.log_lines import Sparing, for_log
+from txpaxos.log_lines import LineLimiter, for_log
 from txpaxos.node.counts import Count, Counts
 from txpaxos.server.answers import answers_to, no_answer, refusal
 from txpaxos.server.budget import Budget, Usage
@@ -56,7 +56,7 @@ class Owner(Protocol):
     codec: ClientCodec
     budget: Budget
     connections: ClientTable
-    lines: Sparing
+    lines: LineLimiter
 
     @property
     def counters(self) -> Counts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from txpaxos.node.peer_streams import STRANGERS_MAX
+from txpaxos.node.peer_streams import UNAUTHENTICATED_STREAMS_MAX
 
 FILES_KEPT = 64
 """Files kept for the node's journal and snapshots, and for what the application opens."""
@@ -30,4 +30,4 @@ def connections_max(peers: int) -> int:
         open_now = len(os.listdir("/proc/self/fd"))
     except OSError:  # The system is no Linux.
         open_now = OPEN_FILES_GUESS
-    return max(0, files_max() - open_now - FILES_KEPT - STRANGERS_MAX - PEER_STREAMS_MAX * peers)
+    return max(0, files_max() - open_now - FILES_KEPT - UNAUTHENTICATED_STREAMS_MAX - PEER_STREAMS_MAX * peers)

@@ -57,9 +57,7 @@ from txpaxos.wire.frames import FRAME_BYTES_MAX
 from txpaxos.wire.header import Header
 from txpaxos.wire.peer_messages import (
     PART_BYTES_MAX,
-    AskAudit,
-    Audit,
-    AuditsHeard,
+    AskStateDigest,
     Challenge,
     Fetching,
     FetchSnapshot,
@@ -70,6 +68,8 @@ from txpaxos.wire.peer_messages import (
     Proof,
     Refusal,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
 PEER_MAGIC = b"\x97P"
@@ -106,13 +106,13 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     22: ReadIndexReply,
     23: FetchSnapshot,
     24: SnapshotPart,
-    25: Audit,
+    25: StateDigest,
     26: Challenge,
     27: Proof,
-    28: AskAudit,
+    28: AskStateDigest,
     29: Introduction,
     32: Refusal,
-    34: AuditsHeard,
+    34: StateDigestsHeard,
     35: Fetching,
 }
 _of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)

@@ -104,7 +104,7 @@ class SnapshotPart:
 
 
 @attrs.frozen
-class Audit:
+class StateDigest:
     """A node to everyone, where snapshots are taken, and when it has taken one: with the chosen values up to ``slot``,
     whose chain of hashes ends in ``log_hash``, my application has come to a state with this ``state_hash`` (empty: that
     I do not know)."""
@@ -115,7 +115,7 @@ class Audit:
 
 
 @attrs.frozen
-class AuditsHeard:
+class StateDigestsHeard:
     """A node to everyone else, where nodes differ: at ``slot``, these others (not I) have told me two hashes each, as
     (node, log hash, state hash). Not all of them may be there to tell you."""
 
@@ -124,9 +124,9 @@ class AuditsHeard:
 
 
 @attrs.frozen
-class AskAudit:
-    """A node to everyone else, when it has got a snapshot at ``slot``: what is your Audit there? Or to one whose Audit
-    came in a way that may have been forged. It is answered with empty hashes if there is none."""
+class AskStateDigest:
+    """A node to everyone else, when it has got a snapshot at ``slot``: what is your digest there? Or to one whose
+    digest came in a way that may have been forged. It is answered with empty hashes if there is none."""
 
     slot: Slot = attrs.field(validator=ge(1))
 
@@ -139,5 +139,5 @@ class Fetching:
     slot: Slot = attrs.field(validator=ge(0))
 
 
-CompactionMessage: TypeAlias = FetchSnapshot | SnapshotPart | Audit | AuditsHeard | AskAudit | Fetching
-PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Introduction | Forward | CompactionMessage
+SnapshotMessage: TypeAlias = FetchSnapshot | SnapshotPart | StateDigest | StateDigestsHeard | AskStateDigest | Fetching
+PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Introduction | Forward | SnapshotMessage

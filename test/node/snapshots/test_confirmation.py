@@ -13,15 +13,15 @@ from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import CONFIRM_SECONDS, Confirmation
-from txpaxos.node.snapshots.digests import Audits
+from txpaxos.node.snapshots.digests import StateDigests
 from txpaxos.node.snapshots.taking import Taken
-from txpaxos.node.snapshots.transfer import Refused
-from txpaxos.wire.peer_messages import AskAudit, Audit
+from txpaxos.node.snapshots.transfer import SnapshotRefused
+from txpaxos.wire.peer_messages import AskStateDigest, StateDigest
 
 TAKEN = Taken(10, b"log", b"good")
-SAME = Audit(10, b"log", b"good")
-OTHER = Audit(10, b"log", b"bad")
-NOTHING = Audit(10, b"", b"")
+SAME = StateDigest(10, b"log", b"good")
+OTHER = StateDigest(10, b"log", b"bad")
+NO_HASHES = StateDigest(10, b"", b"")
 
 
 class Asker:
@@ -34,26 +34,26 @@ class Asker:
         self.clock = Clock()
         self.told: list[tuple[tuple[NodeId, ...], Any]] = []
         self.counters: Counts = Counter()
-        self.audits = Audits(
+        self.digests = StateDigests(
             "a",
             tuple(members[1:]),
             len(members) // 2 + 1,
             lambda to, message: self.told.append((to, message)),
             lambda error: None,
         )
-        self.confirmation = Confirmation(self.clock, self.audits, self.counters)
-        self.audits.heard = lambda slot: self.confirmation.check()
+        self.confirmation = Confirmation(self.clock, self.digests, self.counters)
+        self.digests.heard = lambda slot: self.confirmation.check()
         self.outcomes: list[Any] = []
 
     def ask(self) -> None:
         self.confirmation.confirm("b", TAKEN).addBoth(self.outcomes.append)
 
-    def hear(self, **said: Audit) -> list[dict[str, Any]]:
+    def hear(self, **said: StateDigest) -> list[dict[str, Any]]:
         """What is logged as a warning meanwhile."""
 
         def receive() -> None:
-            for node, audit in said.items():
-                self.audits.receive(node, audit)
+            for node, digest in said.items():
+                self.digests.receive(node, digest)
 
         return logged(receive, LogLevel.warn)
 
@@ -63,14 +63,14 @@ class Asker:
     @property
     def refusal(self) -> str:
         (outcome,) = self.outcomes
-        assert outcome.check(Refused), outcome
+        assert outcome.check(SnapshotRefused), outcome
         return str(outcome.value)
 
 
 def test_what_a_majority_has_is_believed_at_once() -> None:
     one = Asker("abcde")
     one.ask()
-    assert one.told == [(("b", "c", "d", "e"), AskAudit(10))]
+    assert one.told == [(("b", "c", "d", "e"), AskStateDigest(10))]
     assert one.hear(b=SAME, c=SAME) == []
     assert one.outcomes == []
     assert one.hear(d=SAME) == []
@@ -106,7 +106,7 @@ def test_what_anybody_contradicts_is_refused_where_no_majority_has_it() -> None:
 def test_another_log_is_a_contradiction_though_the_state_is_not_known() -> None:
     one = Asker()
     one.ask()
-    one.hear(b=SAME, c=Audit(10, b"other", b""))
+    one.hear(b=SAME, c=StateDigest(10, b"other", b""))
     assert one.refusal
 
 
@@ -120,7 +120,7 @@ def test_a_single_living_node_is_believed_after_a_while_and_the_log_says_so() ->
     assert event["names"] == "b"
     assert "on the word of" in event["log_format"]
     assert one.outcomes == [None]
-    asked = [message for _, message in one.told if message == AskAudit(10)]
+    asked = [message for _, message in one.told if message == AskStateDigest(10)]
     assert len(asked) >= 3, "what is lost is asked again"
     assert not one.clock.getDelayedCalls()
 
@@ -137,7 +137,7 @@ def test_a_single_living_node_that_nobody_can_contradict_though_it_says_nothing(
 def test_where_all_have_answered_it_takes_no_time() -> None:
     one = Asker()
     one.ask()
-    (event,) = one.hear(b=SAME, c=NOTHING)
+    (event,) = one.hear(b=SAME, c=NO_HASHES)
     assert event["names"] == "b"
     assert one.outcomes == [None]
 

@@ -32,7 +32,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.executor import execute_here
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.commands import Run
-from txpaxos.wire.peer_messages import Audit, Fetching, FetchSnapshot, SnapshotPart
+from txpaxos.wire.peer_messages import Fetching, FetchSnapshot, SnapshotPart, StateDigest
 
 SLOW = TransferLimits(bytes_per_second=2**19)
 POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 50))
@@ -168,14 +168,14 @@ class TestAlone:
         hashes: dict[Slot, bytes] = {}
         for number in range(30):
             submit(bench, b"%d" % number)
-            hashes[bench.node.applied_through] = bench.node._compaction.state_hash()
+            hashes[bench.node.applied_through] = bench.node._snapshots.state_hash()
         taken: list[Any] = []
-        bench.node._compaction._audits.add = taken.append
+        bench.node._snapshots._digests.announce = taken.append
         while not taken:
             submit(bench, b"more")
-            hashes[bench.node.applied_through] = bench.node._compaction.state_hash()
-        (audit,) = taken
-        assert audit.state_hash == hashes[audit.slot]
+            hashes[bench.node.applied_through] = bench.node._snapshots.state_hash()
+        (digest,) = taken
+        assert digest.state_hash == hashes[digest.slot]
         assert len(set(hashes.values())) == len(hashes)
 
     def test_a_node_without_the_hook_keeps_its_log(self) -> None:
@@ -269,9 +269,9 @@ def test_all_take_them_at_the_same_slots_and_agree(joined: Joined) -> None:
     fill(joined, 60)
     joined.reactor.spend(1.0)
     told_at: dict[Slot, set[tuple[NodeId, bytes]]] = {}
-    for sender, _, audit in told(joined, Audit):
-        if audit.state_hash:
-            told_at.setdefault(audit.slot, set()).add((sender, audit.state_hash))
+    for sender, _, digest in told(joined, StateDigest):
+        if digest.state_hash:
+            told_at.setdefault(digest.slot, set()).add((sender, digest.state_hash))
     assert len(told_at) >= 4
     for said in told_at.values():
         assert {node for node, _ in said} == {"a", "b", "c"}
@@ -307,9 +307,9 @@ def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(
     fill(joined, 20)
     assert joined.reactor.spend(5.0, lambda: agreed(joined))
     assert joined.wait(node.read(b"")).result == 101
-    own = {audit.slot for sender, _, audit in told(joined, Audit) if sender == node.name}
+    own = {digest.slot for sender, _, digest in told(joined, StateDigest) if sender == node.name}
     assert own
-    assert own <= {audit.slot for sender, _, audit in told(joined, Audit) if sender != node.name}
+    assert own <= {digest.slot for sender, _, digest in told(joined, StateDigest) if sender != node.name}
     assert not any(other.counters[Count.SNAPSHOT_PART_NOT_AWAITED] for other in joined.nodes.values())
 
 
@@ -336,7 +336,7 @@ def test_a_node_that_fetches_one_says_so_until_it_is_level(joined: Joined) -> No
     assert slots[0] > 0
     assert slots[-1] == 0
     assert node.status().compaction.transfer is None
-    assert all(other._compaction._holds.count == 0 for other in joined.nodes.values())
+    assert all(other._snapshots._fetches.count == 0 for other in joined.nodes.values())
 
 
 def test_restart_of_a_node_that_got_one(joined: Joined) -> None:

@@ -12,12 +12,12 @@ from twisted.logger import LogLevel
 
 from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId, Slot
-from txpaxos.node.snapshots.digests import KEPT, TOLD_AGAIN_MAX, Audits, Diverged, Finding
-from txpaxos.wire.peer_messages import AskAudit, Audit, AuditsHeard
+from txpaxos.node.snapshots.digests import REPEATS_MAX, SLOTS_KEPT, Comparison, Diverged, StateDigests
+from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigestsHeard
 
 
-def audit(slot: Slot = 10, state: bytes = b"good", log: bytes = b"log") -> Audit:
-    return Audit(slot, log, state)
+def digest(slot: Slot = 10, state: bytes = b"good", log: bytes = b"log") -> StateDigest:
+    return StateDigest(slot, log, state)
 
 
 class Inspector:
@@ -27,10 +27,10 @@ class Inspector:
     """
 
     def __init__(self, members: str = "abc", name: NodeId = "a") -> None:
-        self.told: list[tuple[tuple[NodeId, ...], Audit | AuditsHeard | AskAudit]] = []
+        self.told: list[tuple[tuple[NodeId, ...], StateDigest | StateDigestsHeard | AskStateDigest]] = []
         self.logs: dict[Slot, bytes] = {}
         self.diverged: list[str] = []
-        self.audits = Audits(
+        self.digests = StateDigests(
             name,
             tuple(member for member in members if member != name),
             len(members) // 2 + 1,
@@ -39,21 +39,21 @@ class Inspector:
             lambda slot: self.logs.get(slot, b""),
         )
 
-    def hear(self, *said: tuple[NodeId, Audit]) -> list[dict[str, Any]]:
+    def hear(self, *said: tuple[NodeId, StateDigest]) -> list[dict[str, Any]]:
         """What is logged as critical meanwhile."""
 
         def receive() -> None:
             for one in said:
-                self.audits.receive(*one)
+                self.digests.receive(*one)
 
         return logged(receive)
 
 
 def test_all_agree() -> None:
     one = Inspector()
-    one.audits.add(audit())
-    assert one.told == [(("b", "c"), audit())]
-    assert one.hear(("b", audit()), ("c", audit())) == []
+    one.digests.announce(digest())
+    assert one.told == [(("b", "c"), digest())]
+    assert one.hear(("b", digest()), ("c", digest())) == []
     assert one.diverged == []
 
 
@@ -61,11 +61,11 @@ def test_all_agree() -> None:
 def test_the_minority_stops(own_first: bool) -> None:
     one = Inspector()
     if own_first:
-        one.audits.add(audit(state=b"bad"))
-    one.hear(("b", audit()), ("c", audit()))
+        one.digests.announce(digest(state=b"bad"))
+    one.hear(("b", digest()), ("c", digest()))
     if not own_first:
         assert one.diverged == []
-        one.audits.add(audit(state=b"bad"))
+        one.digests.announce(digest(state=b"bad"))
     (line,) = one.diverged
     told, _, advice = line.partition("; ")
     assert told == "the state differs at slot 10: a against b, c"
@@ -74,26 +74,26 @@ def test_the_minority_stops(own_first: bool) -> None:
 
 def test_the_majority_goes_on_and_says_so() -> None:
     one = Inspector()
-    one.audits.add(audit())
-    (event,) = one.hear(("b", audit()), ("c", audit(state=b"bad")))
+    one.digests.announce(digest())
+    (event,) = one.hear(("b", digest()), ("c", digest(state=b"bad")))
     assert event["log_level"] is LogLevel.critical
     assert event["line"] == "the state differs at slot 10: a, b against c"
-    assert one.hear(("c", audit(state=b"bad")), ("b", audit())) == [], "once is enough"
+    assert one.hear(("c", digest(state=b"bad")), ("b", digest())) == [], "once is enough"
     assert one.diverged == []
 
 
 def test_two_that_differ_wait_for_the_third() -> None:
     """And say so meanwhile, to the log and to each other."""
     one = Inspector()
-    one.audits.add(audit())
-    (event,) = one.hear(("b", audit(state=b"bad")))
+    one.digests.announce(digest())
+    (event,) = one.hear(("b", digest(state=b"bad")))
     assert event["log_level"] is LogLevel.critical
     assert event["line"] == "the state differs at slot 10: a against b"
     assert "who is right is not known" in event["log_format"]
     assert one.diverged == []
-    assert one.told[-1] == (("b", "c"), AuditsHeard(10, (("b", b"log", b"bad"),)))
-    assert one.hear(("b", audit(state=b"bad"))) == [], "once is enough"
-    one.hear(("c", audit(state=b"bad")))
+    assert one.told[-1] == (("b", "c"), StateDigestsHeard(10, (("b", b"log", b"bad"),)))
+    assert one.hear(("b", digest(state=b"bad"))) == [], "once is enough"
+    one.hear(("c", digest(state=b"bad")))
     assert len(one.diverged) == 1
 
 
@@ -101,8 +101,8 @@ def test_two_that_differ_wait_for_the_third() -> None:
 def test_where_nobody_can_have_a_majority_any_more_all_stop(members: str, states: str) -> None:
     """Nobody knows who is right; the disks are as they were."""
     one = Inspector(members)
-    one.audits.add(audit(state=states[0].encode()))
-    said = [(node, audit(state=state.encode())) for node, state in zip(members, states, strict=True)]
+    one.digests.announce(digest(state=states[0].encode()))
+    said = [(node, digest(state=state.encode())) for node, state in zip(members, states, strict=True)]
     one.hear(*said[1:-1])
     assert one.diverged == []
     one.hear(said[-1])
@@ -111,72 +111,72 @@ def test_where_nobody_can_have_a_majority_any_more_all_stop(members: str, states
 
 def test_five_of_which_two_are_wrong_in_the_same_way() -> None:
     one = Inspector("abcde")
-    one.audits.add(audit())
-    assert len(one.hear(("b", audit(state=b"bad")), ("c", audit(state=b"bad")), ("d", audit()))) == 3
-    (event,) = one.hear(("e", audit()))
+    one.digests.announce(digest())
+    assert len(one.hear(("b", digest(state=b"bad")), ("c", digest(state=b"bad")), ("d", digest()))) == 3
+    (event,) = one.hear(("e", digest()))
     assert event["line"] == "the state differs at slot 10: a, d, e against b, c"
     assert one.diverged == []
 
 
 def test_another_log_is_told_as_such() -> None:
     one = Inspector()
-    one.audits.add(audit(log=b"other"))
-    one.hear(("b", audit()), ("c", audit()))
+    one.digests.announce(digest(log=b"other"))
+    one.hear(("b", digest()), ("c", digest()))
     assert one.diverged[0].startswith("the log differs at slot 10: a against b, c; ")
 
 
 def test_slots_are_apart() -> None:
     one = Inspector()
     for slot, state in ((10, b"x"), (20, b"y")):
-        one.audits.add(audit(slot, state))
-    assert one.hear(("b", audit(10, b"x")), ("b", audit(20, b"y")), ("c", audit(30, b"z"))) == []
+        one.digests.announce(digest(slot, state))
+    assert one.hear(("b", digest(10, b"x")), ("b", digest(20, b"y")), ("c", digest(30, b"z"))) == []
     assert one.diverged == []
 
 
 def test_whoever_comes_late_is_told_again_what_may_have_been_lost() -> None:
     one = Inspector()
-    one.audits.add(audit())
-    one.hear(("c", audit()))
-    assert one.told[1:] == [(("c",), audit())]
-    one.hear(("c", audit()))
+    one.digests.announce(digest())
+    one.hear(("c", digest()))
+    assert one.told[1:] == [(("c",), digest())]
+    one.hear(("c", digest()))
     assert len(one.told) == 2, "or two nodes would tell each other for ever"
 
 
 def test_of_those_who_are_ahead_it_is_remembered() -> None:
     one = Inspector()
-    one.hear(("b", audit()), ("c", audit()))
+    one.hear(("b", digest()), ("c", digest()))
     assert one.told == []
-    one.audits.add(audit(state=b"bad"))
+    one.digests.announce(digest(state=b"bad"))
     assert len(one.diverged) == 1
 
 
 def test_of_each_node_the_newest_words_are_remembered() -> None:
     """So no node can make others forget what a third one said."""
     one = Inspector()
-    one.hear(("c", audit(190)))
-    for slot in range(1000, 1000 + 10 * KEPT):
-        one.hear(("b", audit(slot)), ("b", audit(slot, b"")))
-        assert len(one.audits._said["b"]) <= 2 * KEPT
-    one.hear(("b", audit(190)))
-    one.audits.add(audit(190, b"bad"))
+    one.hear(("c", digest(190)))
+    for slot in range(1000, 1000 + 10 * SLOTS_KEPT):
+        one.hear(("b", digest(slot)), ("b", digest(slot, b"")))
+        assert len(one.digests._said["b"]) <= 2 * SLOTS_KEPT
+    one.hear(("b", digest(190)))
+    one.digests.announce(digest(190, b"bad"))
     assert len(one.diverged) == 1
 
 
 def test_hashes_of_logs_alone_do_not_take_the_place_of_those_of_states() -> None:
     one = Inspector()
-    one.audits.add(audit(5))
-    for slot in range(10, 10 + 10 * KEPT):
-        one.audits.reached(slot, b"log")
-    one.audits.answer("b", 5)
-    assert one.told[-1] == (("b",), audit(5))
+    one.digests.announce(digest(5))
+    for slot in range(10, 10 + 10 * SLOTS_KEPT):
+        one.digests.slot_reached(slot, b"log")
+    one.digests.answer("b", 5)
+    assert one.told[-1] == (("b",), digest(5))
 
 
 def test_a_node_that_took_it_again_counts_with_what_it_said_last() -> None:
     """It was restarted before its snapshot was complete."""
     one = Inspector()
-    one.audits.add(audit())
-    one.hear(("b", audit(state=b"bad")))
-    assert one.hear(("b", audit()), ("c", audit())) == []
+    one.digests.announce(digest())
+    one.hear(("b", digest(state=b"bad")))
+    assert one.hear(("b", digest()), ("c", digest())) == []
     assert one.diverged == []
 
 
@@ -187,13 +187,13 @@ class TestToldFirst:
         """Or the one that finds out would stop, and the two others, of which neither can be right, would go on."""
         one, two, three = (Inspector("abc"), Inspector("bac", "b"), Inspector("cab", "c"))
         inspectors = {"a": one, "b": two, "c": three}
-        two.audits.add(audit(state=b"b"))
-        three.audits.add(audit(state=b"c"))
+        two.digests.announce(digest(state=b"b"))
+        three.digests.announce(digest(state=b"c"))
         for inspector, sender in ((two, "c"), (three, "b")):
-            inspector.hear((sender, audit(state=sender.encode())))
+            inspector.hear((sender, digest(state=sender.encode())))
             assert inspector.diverged == []
-        one.hear(("b", audit(state=b"b")), ("c", audit(state=b"c")))
-        logged(lambda: one.audits.add(audit(state=b"a")))
+        one.hear(("b", digest(state=b"b")), ("c", digest(state=b"c")))
+        logged(lambda: one.digests.announce(digest(state=b"a")))
         assert len(one.diverged) == 1
         for to, message in one.told:
             for name in to:
@@ -202,37 +202,39 @@ class TestToldFirst:
 
     def test_one_that_differs_from_a_majority_of_which_one_is_down(self) -> None:
         one = Inspector()
-        one.audits.add(audit(state=b"bad"))
-        logged(lambda: deliver(one, "b", audit()))
+        one.digests.announce(digest(state=b"bad"))
+        logged(lambda: deliver(one, "b", digest()))
         assert one.diverged == []
-        logged(lambda: deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"), ("a", b"log", b"bad")))))
+        logged(lambda: deliver(one, "b", StateDigestsHeard(10, (("c", b"log", b"good"), ("a", b"log", b"bad")))))
         assert one.diverged[0].startswith("the state differs at slot 10: a against b, c;")
 
     def test_a_node_speaks_for_itself_first(self) -> None:
         """What another says that it has said counts only until then."""
         one = Inspector()
-        one.audits.add(audit())
-        one.hear(("c", audit()))
-        lie = AuditsHeard(10, (("c", b"log", b"bad"), ("a", b"log", b"bad"), ("b", b"log", b"bad"), ("z", b"", b"")))
+        one.digests.announce(digest())
+        one.hear(("c", digest()))
+        lie = StateDigestsHeard(
+            10, (("c", b"log", b"bad"), ("a", b"log", b"bad"), ("b", b"log", b"bad"), ("z", b"", b""))
+        )
         assert logged(lambda: deliver(one, "b", lie)) == []
         assert one.diverged == []
 
     def test_it_does_not_go_on_for_ever(self) -> None:
         one = Inspector()
-        one.audits.add(audit())
+        one.digests.announce(digest())
 
         def speak() -> None:
             for number in range(1000):
-                one.audits.receive("b", audit(state=b"%d" % number))
+                one.digests.receive("b", digest(state=b"%d" % number))
 
         logged(speak)
-        assert len(one.told) <= 3 + 2 * TOLD_AGAIN_MAX
+        assert len(one.told) <= 3 + 2 * REPEATS_MAX
 
     def test_what_is_no_hash_is_not_remembered(self) -> None:
         one = Inspector()
-        one.audits.add(audit())
-        assert one.hear(("b", audit(state=bytes(10**6))), ("b", audit(log=b""))) == []
-        deliver(one, "b", AuditsHeard(10, (("c", bytes(10**6), b""),)))
+        one.digests.announce(digest())
+        assert one.hear(("b", digest(state=bytes(10**6))), ("b", digest(log=b""))) == []
+        deliver(one, "b", StateDigestsHeard(10, (("c", bytes(10**6), b""),)))
         assert len(one.told) == 1
 
 
@@ -242,36 +244,36 @@ class TestLogs:
     def test_at_a_slot_that_this_node_has_passed(self) -> None:
         one = Inspector()
         one.logs[7] = b"mine"
-        one.hear(("b", audit(7, log=b"theirs")))
+        one.hear(("b", digest(7, log=b"theirs")))
         assert one.diverged == []
-        one.hear(("c", audit(7, log=b"theirs")))
+        one.hear(("c", digest(7, log=b"theirs")))
         assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
 
     def test_at_a_slot_that_it_has_not_reached(self) -> None:
         one = Inspector()
-        one.hear(("b", audit(7, log=b"theirs")), ("c", audit(7, log=b"theirs")))
-        assert one.audits.watched == {7}
-        logged(lambda: one.audits.reached(7, b"mine"))
+        one.hear(("b", digest(7, log=b"theirs")), ("c", digest(7, log=b"theirs")))
+        assert one.digests.watched == {7}
+        logged(lambda: one.digests.slot_reached(7, b"mine"))
         assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
-        assert one.audits.watched == set()
+        assert one.digests.watched == set()
 
     def test_a_state_that_this_node_does_not_know_condemns_nobody(self) -> None:
         one = Inspector()
         one.logs[7] = b"log"
-        (event,) = one.hear(("b", audit(7)), ("c", audit(7, b"other")))
+        (event,) = one.hear(("b", digest(7)), ("c", digest(7, b"other")))
         assert event["line"] == "the state differs at slot 7: b against c"
         assert one.diverged == []
 
     def test_what_was_lost_is_told_again_where_the_next_interval_ends(self) -> None:
         one = Inspector()
-        one.audits.add(audit())
-        one.hear(("b", audit(state=b"bad")))
+        one.digests.announce(digest())
+        one.hear(("b", digest(state=b"bad")))
         before = len(one.told)
-        one.audits.reached(20, b"log")
+        one.digests.slot_reached(20, b"log")
         assert [message.slot for _, message in one.told[before:]] == [20, 10, 10]
         for slot in range(30, 1000, 10):
-            one.audits.reached(slot, b"log")
-        assert [message.slot for _, message in one.told].count(10) <= 2 + 2 * TOLD_AGAIN_MAX
+            one.digests.slot_reached(slot, b"log")
+        assert [message.slot for _, message in one.told].count(10) <= 2 + 2 * REPEATS_MAX
 
 
 class TestFind:
@@ -280,65 +282,70 @@ class TestFind:
     @pytest.mark.parametrize(
         ("members", "said", "finding", "same"),
         [
-            ("abc", {"b": audit(), "c": audit()}, Finding.CONFIRMED, "bc"),
-            ("abc", {"b": audit()}, Finding.UNDECIDED, "b"),
-            ("abc", {"b": audit(), "c": audit(state=b"bad")}, Finding.CONTRADICTED, "b"),
-            ("abc", {"b": audit(state=b"bad"), "c": audit(state=b"bad")}, Finding.CONTRADICTED, ""),
-            ("abc", {"b": audit(), "c": audit(log=b"", state=b"")}, Finding.UNKNOWN, "b"),
-            ("abc", {"b": audit(), "c": audit(state=b"")}, Finding.UNKNOWN, "b"),
-            ("abc", {"b": audit(), "c": audit(log=b"other", state=b"")}, Finding.CONTRADICTED, "b"),
-            ("ab", {"b": audit()}, Finding.UNKNOWN, "b"),
-            ("ab", {}, Finding.UNDECIDED, ""),
-            ("abcde", {"b": audit(), "c": audit(), "d": audit(), "e": audit(state=b"bad")}, Finding.CONFIRMED, "bcd"),
-            ("abcde", {one: audit(state=b"bad") for one in "bcd"}, Finding.CONTRADICTED, ""),
-            ("abcde", {one: audit(state=one.encode()) for one in "bcd"}, Finding.UNDECIDED, ""),
+            ("abc", {"b": digest(), "c": digest()}, Comparison.CONFIRMED, "bc"),
+            ("abc", {"b": digest()}, Comparison.UNDECIDED, "b"),
+            ("abc", {"b": digest(), "c": digest(state=b"bad")}, Comparison.CONTRADICTED, "b"),
+            ("abc", {"b": digest(state=b"bad"), "c": digest(state=b"bad")}, Comparison.CONTRADICTED, ""),
+            ("abc", {"b": digest(), "c": digest(log=b"", state=b"")}, Comparison.UNKNOWN, "b"),
+            ("abc", {"b": digest(), "c": digest(state=b"")}, Comparison.UNKNOWN, "b"),
+            ("abc", {"b": digest(), "c": digest(log=b"other", state=b"")}, Comparison.CONTRADICTED, "b"),
+            ("ab", {"b": digest()}, Comparison.UNKNOWN, "b"),
+            ("ab", {}, Comparison.UNDECIDED, ""),
+            (
+                "abcde",
+                {"b": digest(), "c": digest(), "d": digest(), "e": digest(state=b"bad")},
+                Comparison.CONFIRMED,
+                "bcd",
+            ),
+            ("abcde", {one: digest(state=b"bad") for one in "bcd"}, Comparison.CONTRADICTED, ""),
+            ("abcde", {one: digest(state=one.encode()) for one in "bcd"}, Comparison.UNDECIDED, ""),
         ],
         ids=str,
     )
-    def test_it(self, members: str, said: dict[NodeId, Audit], finding: Finding, same: str) -> None:
+    def test_it(self, members: str, said: dict[NodeId, StateDigest], finding: Comparison, same: str) -> None:
         one = Inspector(members)
         one.hear(*said.items())
-        assert one.audits.find(audit()) == (finding, tuple(same))
+        assert one.digests.compare(digest()) == (finding, tuple(same))
 
     def test_what_others_say_that_a_third_one_said_does_not_count(self) -> None:
         one = Inspector()
-        deliver(one, "b", AuditsHeard(10, (("c", b"log", b"good"),)))
-        one.hear(("b", audit()))
-        assert one.audits.find(audit()) == (Finding.UNDECIDED, ("b",))
+        deliver(one, "b", StateDigestsHeard(10, (("c", b"log", b"good"),)))
+        one.hear(("b", digest()))
+        assert one.digests.compare(digest()) == (Comparison.UNDECIDED, ("b",))
 
     def test_who_did_not_know_is_asked_anew(self) -> None:
         one = Inspector()
-        one.hear(("b", audit()), ("c", audit(log=b"", state=b"")))
-        one.audits.forget(10)
-        one.audits.ask(10)
-        assert one.audits.find(audit())[0] is Finding.UNDECIDED
-        assert one.told[-1] == (("b", "c"), AskAudit(10))
+        one.hear(("b", digest()), ("c", digest(log=b"", state=b"")))
+        one.digests.forget_unknown(10)
+        one.digests.ask_others(10)
+        assert one.digests.compare(digest())[0] is Comparison.UNDECIDED
+        assert one.told[-1] == (("b", "c"), AskStateDigest(10))
 
     def test_a_question_is_always_answered(self) -> None:
         one = Inspector()
         one.logs[7] = b"log"
-        one.audits.add(audit())
-        for slot, answer in ((10, audit()), (7, audit(7, b"")), (8, audit(8, b"", b""))):
-            one.audits.answer("b", slot)
+        one.digests.announce(digest())
+        for slot, answer in ((10, digest()), (7, digest(7, b"")), (8, digest(8, b"", b""))):
+            one.digests.answer("b", slot)
             assert one.told[-1] == (("b",), answer)
-        one.hear(("c", audit(state=b"bad")))
-        one.audits.answer("b", 10)
-        assert one.told[-1] == (("b",), AuditsHeard(10, (("c", b"log", b"bad"),)))
+        one.hear(("c", digest(state=b"bad")))
+        one.digests.answer("b", 10)
+        assert one.told[-1] == (("b",), StateDigestsHeard(10, (("c", b"log", b"bad"),)))
 
 
 class TestTalkEnds:
     """Of more slots at once than are remembered, everything is said, and then nothing more."""
 
-    SLOTS = range(10, 10 * (3 * KEPT + 1), 10)
+    SLOTS = range(10, 10 * (3 * SLOTS_KEPT + 1), 10)
 
     def talk(self, members: str, states: dict[NodeId, bytes], starts: Iterable[NodeId]) -> list[tuple[NodeId, Any]]:
         """Nodes that have been at all slots. Those of ``starts`` tell all others that are up; what they say to that."""
         nodes = {name: Inspector(members, name) for name in states}
         for (name, node), slot in itertools.product(nodes.items(), self.SLOTS):
             node.logs[slot] = b"log"
-            node.audits.know(audit(slot, states[name]))
+            node.digests.remember(digest(slot, states[name]))
         for name, slot in itertools.product(starts, self.SLOTS):
-            nodes[name].audits.add(audit(slot, states[name]))
+            nodes[name].digests.announce(digest(slot, states[name]))
         said: list[tuple[NodeId, Any]] = []
 
         def deliver_all() -> None:
@@ -365,40 +372,40 @@ class TestTalkEnds:
     @pytest.mark.parametrize("starts", ["a", "ab"])
     def test_where_two_differ_and_the_third_is_down(self, starts: str) -> None:
         said = self.talk("abc", {"a": b"x", "b": b"y"}, starts)
-        heard = {(name, message.slot) for name, message in said if isinstance(message, AuditsHeard)}
-        assert heard >= set(itertools.product("ab", self.SLOTS[-KEPT:])), "of the last ones each has told"
+        heard = {(name, message.slot) for name, message in said if isinstance(message, StateDigestsHeard)}
+        assert heard >= set(itertools.product("ab", self.SLOTS[-SLOTS_KEPT:])), "of the last ones each has told"
 
 
 def test_what_is_long_past_is_not_answered_again() -> None:
     one = Inspector()
-    for slot in range(1, 3 * KEPT):
-        one.audits.know(audit(slot))
-        one.hear(("b", audit(slot)))
-        assert one.told[-1] == (("b",), audit(slot))
+    for slot in range(1, 3 * SLOTS_KEPT):
+        one.digests.remember(digest(slot))
+        one.hear(("b", digest(slot)))
+        assert one.told[-1] == (("b",), digest(slot))
     before = len(one.told)
     one.logs[1] = b"log"
-    one.hear(("b", audit(1)), ("b", audit(1, b"")))
+    one.hear(("b", digest(1)), ("b", digest(1, b"")))
     assert one.told[before:] == []
-    one.audits.answer("b", 1)
-    assert one.told[before:] == [(("b",), audit(1, b""))], "unless it is asked for"
+    one.digests.answer("b", 1)
+    assert one.told[before:] == [(("b",), digest(1, b""))], "unless it is asked for"
 
 
 def deliver(inspector: Inspector, sender: NodeId, message: Any) -> None:
-    if isinstance(message, AuditsHeard):
-        inspector.audits.receive_heard(sender, message)
+    if isinstance(message, StateDigestsHeard):
+        inspector.digests.receive_digests_heard(sender, message)
     else:
-        inspector.audits.receive(sender, message)
+        inspector.digests.receive(sender, message)
 
 
 def test_alone() -> None:
     one = Inspector("a")
-    one.audits.add(audit())
-    assert one.told == [((), audit())]
+    one.digests.announce(digest())
+    assert one.told == [((), digest())]
 
 
 def test_the_error_is_one_line() -> None:
     assert issubclass(Diverged, Exception)
     one = Inspector()
-    one.audits.add(audit(state=b"bad"))
-    one.hear(("b", audit()), ("c", audit()))
+    one.digests.announce(digest(state=b"bad"))
+    one.hear(("b", digest()), ("c", digest()))
     assert "\n" not in one.diverged[0]

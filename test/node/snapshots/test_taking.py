@@ -26,7 +26,7 @@ from txpaxos.node.snapshots.taking import (
     PIECE_BYTES,
     SLOT_BYTES,
     Policy,
-    Snapshots,
+    SnapshotTaker,
     Taken,
 )
 from txpaxos.storage.executor import Execute, Work
@@ -83,9 +83,9 @@ class Camera:
         self.begun: list[Slot] = []
         self.taken: list[Taken] = []
         self.reached: list[tuple[Slot, bytes]] = []
-        self.held = False
+        self.is_fetched = False
         self.interrupted: list[PaxosError] = []
-        self.snapshots = Snapshots(
+        self.snapshots = SnapshotTaker(
             self.clock,
             self.store,
             self.application,
@@ -96,7 +96,7 @@ class Camera:
             self.begun.append,
             self.taken.append,
             lambda slot, log_hash: self.reached.append((slot, log_hash)),
-            lambda: self.held,
+            lambda: self.is_fetched,
             self.interrupted.append,
         )
 
@@ -219,12 +219,12 @@ class TestWhen:
     def test_none_while_somebody_fetches_one_but_not_for_ever(self) -> None:
         camera = Camera()
         camera.choose(10)
-        camera.held = True
+        camera.is_fetched = True
         camera.choose(15)
         assert camera.begun == [10]
         camera.choose(20)
         assert camera.begun == [10, 40], "after twice an interval, since the state is small"
-        camera.held = False
+        camera.is_fetched = False
         camera.choose(5)
         assert camera.begun == [10, 40, 50]
 

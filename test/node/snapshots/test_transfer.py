@@ -17,19 +17,19 @@ from twisted.logger import LogLevel
 from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.snapshots.taking import HEAD, STATE, Head, Taken
+from txpaxos.node.snapshots.taking import HEAD, STATE, SnapshotHead, Taken
 from txpaxos.node.snapshots.transfer import (
-    ANEW_SECONDS,
     BACK_OFF_SECONDS,
-    HOLD_SECONDS,
+    FETCH_SILENCE_SECONDS,
     PART_BYTES,
     REFUSED_SECONDS,
-    Holds,
-    LogRate,
-    Refused,
+    RESTART_SECONDS,
+    ActiveFetches,
+    LogGrowth,
+    ReceiverCallbacks,
     SnapshotReceiver,
+    SnapshotRefused,
     SnapshotSender,
-    Steps,
     TransferLimits,
 )
 from txpaxos.storage.executor import Execute, Work, execute_here
@@ -47,7 +47,7 @@ encode = msgspec.msgpack.Encoder().encode
 def add(store: MemoryStore, slot: int, content: bytes = CONTENT, cluster: str = "test") -> Snapshot:
     """A snapshot of ``store``'s own node."""
     writer = store.write_snapshot(slot)
-    writer.write(HEAD + encode(Head(cluster, ("a", "b", "x"), slot, b"log")))
+    writer.write(HEAD + encode(SnapshotHead(cluster, ("a", "b", "x"), slot, b"log")))
     for start in range(0, len(content), CHUNK_BYTES):
         writer.write(STATE + encode([content[start : start + CHUNK_BYTES]]))
     writer.finish()
@@ -95,7 +95,7 @@ class Line:
         self.dropped = 0
         self.stores = {node: MemoryStore() for node in senders}
         self.senders: dict[NodeId, SnapshotSender] = {}
-        self.holds: dict[NodeId, Holds] = {}
+        self.fetches: dict[NodeId, ActiveFetches] = {}
         for node, store in self.stores.items():
             store.load()
             add(store, 50)
@@ -106,7 +106,7 @@ class Line:
 
     def start(self, node: NodeId) -> None:
         """Start what sends at ``node``, or start it again."""
-        self.holds[node] = Holds(self.stores[node], self.clock)
+        self.fetches[node] = ActiveFetches(self.stores[node], self.clock)
         self.senders[node] = SnapshotSender(
             self.clock,
             self.stores[node],
@@ -114,8 +114,8 @@ class Line:
             self.counters,
             self.limits,
             lambda error: self.damaged.append((node, str(error))),
-            self.holds[node],
-            LogRate(lambda: self.log_bytes, self.clock),
+            self.fetches[node],
+            LogGrowth(lambda: self.log_bytes, self.clock),
         )
 
     @property
@@ -123,7 +123,9 @@ class Line:
         return self.clock.seconds()
 
     def make_receiver(self) -> SnapshotReceiver:
-        steps = Steps(lambda slot: slot > self.applied_through, self.began.append, self.confirm, self.received.append)
+        steps = ReceiverCallbacks(
+            lambda slot: slot > self.applied_through, self.began.append, self.confirm, self.received.append
+        )
         others = tuple(self.stores)
         return SnapshotReceiver(
             self.clock, self.store, "test", others, self.carry_question, steps, self.limits, Random(1)
@@ -384,12 +386,12 @@ class TestNewerOnes:
             carry(sender, SnapshotPart(next(slots), part.size_bytes, 0, part.data))
 
         line.carry_part = another  # type: ignore[method-assign]
-        end = 4 * ANEW_SECONDS
+        end = 4 * RESTART_SECONDS
         while line.now < end:
             line.receiver.fetch_from("a")
             line.run(0.5)
         assert line.received == []
-        assert len(set(line.began)) <= 2 + end / ANEW_SECONDS
+        assert len(set(line.began)) <= 2 + end / RESTART_SECONDS
 
 
 class TestHolds:
@@ -397,25 +399,25 @@ class TestHolds:
         line = Line()
         line.receiver.fetch_from("a")
         assert line.run(1.0, lambda: line.received)
-        holds = line.holds["a"]
-        assert holds.count == 1
-        line.advance(0.9 * HOLD_SECONDS)
-        assert holds.count == 1
-        line.advance(0.2 * HOLD_SECONDS)
-        assert holds.count == 0
+        fetches = line.fetches["a"]
+        assert fetches.count == 1
+        line.advance(0.9 * FETCH_SILENCE_SECONDS)
+        assert fetches.count == 1
+        line.advance(0.2 * FETCH_SILENCE_SECONDS)
+        assert fetches.count == 0
 
     def test_what_is_not_here_is_not_held(self) -> None:
-        holds = Line().holds["a"]
-        holds.note("x", 51)
-        assert holds.count == 0
+        fetches = Line().fetches["a"]
+        fetches.note("x", 51)
+        assert fetches.count == 0
 
     def test_it_ends_when_the_node_says_so(self) -> None:
-        holds = Line().holds["a"]
+        fetches = Line().fetches["a"]
         for node in "xy":
-            holds.note(node, 50)
-        holds.note("x", 0)
-        holds.note("z", 0)
-        assert holds.count == 1
+            fetches.note(node, 50)
+        fetches.note("x", 0)
+        fetches.note("z", 0)
+        assert fetches.count == 1
 
 
 class TestLimits:
@@ -718,7 +720,7 @@ class TestNotBelieved:
 
     def test_it_is_fetched_from_another_node(self) -> None:
         line = Line(senders="ab")
-        line.verdict = lambda peer: fail(Refused("not what others have")) if peer == "a" else succeed(None)
+        line.verdict = lambda peer: fail(SnapshotRefused("not what others have")) if peer == "a" else succeed(None)
         (event,) = logged(lambda: line.fetch("a", 10.0), LogLevel.error)
         assert event["reason"] == "not what others have"
         assert [peer for peer, _ in line.confirmed] == ["a", "b"]
@@ -743,7 +745,7 @@ class TestNotBelieved:
 
     def test_a_single_other_node_is_asked_again_later(self) -> None:
         line = Line()
-        line.verdict = lambda peer: fail(Refused("no")) if line.now < 30.0 else succeed(None)
+        line.verdict = lambda peer: fail(SnapshotRefused("no")) if line.now < 30.0 else succeed(None)
         logged(lambda: line.fetch("a", 3 * REFUSED_SECONDS), LogLevel.error)
         assert line.received
         assert 2 <= len(line.confirmed) <= 4

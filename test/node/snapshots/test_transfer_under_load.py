@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 from test.helpers.fakes import logged
 from txpaxos.client import Client
 from txpaxos.counter import Counter
-from txpaxos.node.snapshots.taking import HELD_SHARE, STATE_SHARE, Policy
+from txpaxos.node.snapshots.taking import FETCHED_SHARE, STATE_SHARE, Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.testing.simulator import host
 from txpaxos.testing.simulator.cluster import Cluster
@@ -191,7 +191,7 @@ def test_it_arrives_while_others_write(seed: int) -> None:
     seconds = load.come_back(2 * FULL_SECONDS)
     assert seconds >= 0.9 * FULL_SECONDS
     interval_bytes = max(LOG_BYTES, STATE_BYTES // STATE_SHARE)
-    assert load.largest_log_bytes <= 2 * HELD_SHARE * STATE_BYTES + 2 * interval_bytes
+    assert load.largest_log_bytes <= 2 * FETCHED_SHARE * STATE_BYTES + 2 * interval_bytes
 
 
 def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
@@ -201,7 +201,7 @@ def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
     interval_bytes = STATE_BYTES // STATE_SHARE
 
     def is_about_to() -> bool:
-        nodes = [one.node._compaction._snapshots for one in load.up if one.node is not None]
+        nodes = [one.node._snapshots._taker for one in load.up if one.node is not None]
         since_bytes = [node.applied_bytes - node._newest_at_bytes for node in nodes]
         return all(0.8 * interval_bytes < one < 0.95 * interval_bytes for one in since_bytes)
 
@@ -260,7 +260,7 @@ def test_a_sender_that_dies_on_the_way() -> None:
 
     def kill() -> None:
         assert receiver.node is not None
-        peer = receiver.node._compaction._receiver._peer
+        peer = receiver.node._snapshots._receiver._peer
         assert peer is not None
         load.cluster.hosts[peer].crash()
 
@@ -291,7 +291,7 @@ def test_nothing_is_kept_for_a_node_that_is_silent_for_long() -> None:
     for one in load.up:
         assert one.node is not None
         assert one.node.status().compaction.snapshot_slot > before[one.name]
-        assert one.node._compaction._holds.count == 0
+        assert one.node._snapshots._fetches.count == 0
 
 
 def test_for_a_node_that_fetches_for_ever_not_everything_is_kept() -> None:
@@ -301,13 +301,13 @@ def test_for_a_node_that_fetches_for_ever_not_everything_is_kept() -> None:
     def fetch() -> None:
         for one in load.up:
             assert one.node is not None
-            one.node._compaction._holds.note("c", one.node.status().compaction.snapshot_slot)
+            one.node._snapshots._fetches.note("c", one.node.status().compaction.snapshot_slot)
 
     load.every(1.0, fetch)
     load.largest_log_bytes = 0
     load.run(500.0)
     interval_bytes = max(LOG_BYTES, STATE_BYTES // STATE_SHARE)
-    assert 2 * STATE_BYTES < load.largest_log_bytes <= 2 * (HELD_SHARE * STATE_BYTES + interval_bytes)
+    assert 2 * STATE_BYTES < load.largest_log_bytes <= 2 * (FETCHED_SHARE * STATE_BYTES + interval_bytes)
 
 
 def test_a_receiver_with_a_full_disk_goes_on_when_there_is_room() -> None:

@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 
 from txpaxos.core.messages import NodeId
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.snapshots.digests import Audits, Finding
+from txpaxos.node.snapshots.digests import Comparison, StateDigests
 from txpaxos.node.snapshots.taking import Taken
-from txpaxos.node.snapshots.transfer import Refused
-from txpaxos.wire.peer_messages import Audit
+from txpaxos.node.snapshots.transfer import SnapshotRefused
+from txpaxos.wire.peer_messages import StateDigest
 
 CONFIRM_SECONDS = 2.0
 """So long a node waits for what others have to say, if not all have said it."""
@@ -29,27 +29,27 @@ class Confirmation:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, audits: Audits, counters: Counts) -> None:
+    def __init__(self, clock: IReactorTime, digests: StateDigests, counters: Counts) -> None:
         self._clock = clock
-        self._audits = audits
+        self._digests = digests
         self._counters = counters
         self._waiting: Deferred[None] | None = None
         self._peer: NodeId = ""
-        self._audit = Audit(1, b"", b"")
+        self._digest = StateDigest(1, b"", b"")
         self._began_at = 0.0
         self._timer: IDelayedCall | None = None
 
     def confirm(self, peer: NodeId, taken: Taken) -> Deferred[None]:
         """Whether what is in a snapshot from ``peer`` is to be believed.
 
-        :returns: fires if it is; fails with :class:`~txpaxos.node.snapshots.transfer.Refused` if not."""
+        :returns: fires if it is; fails with :class:`~txpaxos.node.snapshots.transfer.SnapshotRefused` if not."""
         self.stop()
-        self._peer, self._audit = peer, Audit(taken.slot, taken.log_hash, taken.state_hash)
+        self._peer, self._digest = peer, StateDigest(taken.slot, taken.log_hash, taken.state_hash)
         self._began_at = self._clock.seconds()
         waiting: Deferred[None] = Deferred()
         self._waiting = waiting
-        self._audits.forget(taken.slot)
-        self._audits.ask(taken.slot)
+        self._digests.forget_unknown(taken.slot)
+        self._digests.ask_others(taken.slot)
         self.check()
         return waiting
 
@@ -57,21 +57,21 @@ class Confirmation:
         """Look again: somebody has said something, or time has passed."""
         if self._waiting is None:
             return
-        finding, same = self._audits.find(self._audit)
-        if finding is Finding.UNDECIDED and self._clock.seconds() < self._began_at + CONFIRM_SECONDS:
+        finding, same = self._digests.compare(self._digest)
+        if finding is Comparison.UNDECIDED and self._clock.seconds() < self._began_at + CONFIRM_SECONDS:
             if self._timer is None:
                 self._timer = self._clock.callLater(ASK_SECONDS, self._ask_again)
             return
         waiting = self._waiting
         self.stop()
-        slot = self._audit.slot
-        if finding is Finding.CONFIRMED:
+        slot = self._digest.slot
+        if finding is Comparison.CONFIRMED:
             self.log.info("the snapshot at slot {slot} is what {same} have", slot=slot, same=", ".join(same))
             waiting.callback(None)
-        elif self._audits.is_contradicted(self._audit):
+        elif self._digests.is_contradicted(self._digest):
             self._counters[Count.CONTRADICTED_SNAPSHOT] += 1
-            reason = f"it is not what others have at slot {slot}: {self._audits.told_of(slot)}"
-            waiting.errback(Failure(Refused(reason)))
+            reason = f"it is not what others have at slot {slot}: {self._digests.describe(slot)}"
+            waiting.errback(Failure(SnapshotRefused(reason)))
         else:
             line = "the snapshot at slot {slot} is taken on the word of {names}: no majority tells what it has there"
             self.log.warn(line, slot=slot, names=", ".join(sorted({*same, self._peer})))
@@ -86,5 +86,5 @@ class Confirmation:
 
     def _ask_again(self) -> None:
         self._timer = None
-        self._audits.ask(self._audit.slot)
+        self._digests.ask_others(self._digest.slot)
         self.check()

@@ -21,19 +21,26 @@ from txpaxos.errors import PaxosError
 from txpaxos.node.applier import Applier
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import Confirmation
-from txpaxos.node.snapshots.digests import Audits, Diverged
-from txpaxos.node.snapshots.taking import Policy, Snapshots, Taken
-from txpaxos.node.snapshots.transfer import Holds, LogRate, SnapshotReceiver, SnapshotSender, Steps, TransferLimits
+from txpaxos.node.snapshots.digests import Diverged, StateDigests
+from txpaxos.node.snapshots.taking import Policy, SnapshotTaker, Taken
+from txpaxos.node.snapshots.transfer import (
+    ActiveFetches,
+    LogGrowth,
+    ReceiverCallbacks,
+    SnapshotReceiver,
+    SnapshotSender,
+    TransferLimits,
+)
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.peer_messages import (
-    AskAudit,
-    Audit,
-    AuditsHeard,
-    CompactionMessage,
+    AskStateDigest,
     Fetching,
     FetchSnapshot,
+    SnapshotMessage,
     SnapshotPart,
+    StateDigest,
+    StateDigestsHeard,
 )
 
 TELL_SECONDS = 5.0
@@ -57,7 +64,7 @@ class NodePort(Protocol):
     def heard_through(self) -> tuple[Slot, Slot]:
         """How far this node knows what is chosen, and how far it has heard that something is."""
 
-    def send(self, to: Iterable[NodeId], message: CompactionMessage) -> None:
+    def send(self, to: Iterable[NodeId], message: SnapshotMessage) -> None:
         """Send a message."""
 
     def snapshot_taken(self, taken: Taken) -> None:
@@ -71,7 +78,7 @@ class NodePort(Protocol):
 
 
 @attrs.frozen
-class CompactionStatus:
+class SnapshotStatus:
     """For people.
 
     :ivar snapshot_slot: of the newest snapshot; 0 if there is none.
@@ -84,7 +91,7 @@ class CompactionStatus:
     transfer: str | None
 
 
-class Compaction:
+class SnapshotCoordinator:
     """All of it, put together.
 
     :param application: whose state it is.
@@ -112,23 +119,23 @@ class Compaction:
         self._store = store
         self._counters = counters
         self._clock = clock
-        self._holds = holds = Holds(store, clock)
-        taken, reached, held = self._taken, self._reached, lambda: holds.count > 0
+        self._fetches = fetches = ActiveFetches(store, clock)
+        taken, reached, held = self._taken, self._reached, lambda: fetches.count > 0
         begun, cluster_name = node.checkpoint, cluster.name
-        self._snapshots = snapshots = Snapshots(
+        self._taker = snapshots = SnapshotTaker(
             *(clock, store, application, applier, cluster_name, members, policy, begun, taken, reached, held),
             node.give_up,
         )
         quorum, log_hash, watched = len(members) // 2 + 1, snapshots.log_hash, snapshots.watched
-        self._audits = Audits(name, others, quorum, node.send, self._diverged, log_hash, watched)
-        self._confirmation = Confirmation(clock, self._audits, counters)
-        self._audits.heard = lambda slot: self._confirmation.check()
-        rate = LogRate(lambda: snapshots.applied_bytes, clock)
-        self._sender = SnapshotSender(clock, store, self._tell, counters, limits, node.give_up, holds, rate)
-        steps = Steps(self._is_news, self._fetching, self._confirmation.confirm, node.install)
+        self._digests = StateDigests(name, others, quorum, node.send, self._diverged, log_hash, watched)
+        self._confirmation = Confirmation(clock, self._digests, counters)
+        self._digests.heard = lambda slot: self._confirmation.check()
+        rate = LogGrowth(lambda: snapshots.applied_bytes, clock)
+        self._sender = SnapshotSender(clock, store, self._tell, counters, limits, node.give_up, fetches, rate)
+        steps = ReceiverCallbacks(self._is_news, self._fetching, self._confirmation.confirm, node.install)
         self._receiver = SnapshotReceiver(clock, store, cluster_name, others, self._tell, steps, limits, rng)
         self._newest: Slot = 0
-        self._own: Audit | None = None
+        self._own: StateDigest | None = None
         # The slot of the snapshot that this node fetches, or from which it went on, until it is level with the others:
         # how far it must apply the log for that, and since when it tries.
         self._fetched: Slot = 0
@@ -140,36 +147,36 @@ class Compaction:
         """Make the application what it was at the newest snapshot. Until :meth:`loaded` is called none is taken: what
         must be remembered beyond it would be the whole rest of the log that this node is about to apply again.
         """
-        self._snapshots.replaying = True
+        self._taker.replaying = True
         if self._store.snapshot is not None:
             self.restore(self._store.snapshot)
 
     def loaded(self) -> None:
         """All that was saved is applied."""
-        self._snapshots.replaying = False
+        self._taker.replaying = False
 
     def start(self) -> None:
         """Messages can be sent from now on: what this node makes of its newest snapshot is told first."""
         if self._own is not None:
-            self._audits.add(self._own)
+            self._digests.announce(self._own)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make the application what it was at ``snapshot``."""
         self._newest = snapshot.slot
-        taken = self._snapshots.restore(snapshot)
-        self._own = Audit(taken.slot, taken.log_hash, taken.state_hash)
-        self._audits.know(self._own)
+        taken = self._taker.restore(snapshot)
+        self._own = StateDigest(taken.slot, taken.log_hash, taken.state_hash)
+        self._digests.remember(self._own)
         if self._fetched:
             self._level_at = self._node.heard_through()[1]
         self._node.snapshot_restored(snapshot.slot)
 
     def state_hash(self) -> bytes:
         """The hash that a snapshot taken now would have."""
-        return self._snapshots.state_hash()
+        return self._taker.state_hash()
 
     def applied(self, chosen: Chosen) -> None:
         """A slot was applied."""
-        self._snapshots.applied(chosen)
+        self._taker.applied(chosen)
         if self._level_at is not None:
             self._catch_up(chosen.slot, self._level_at)
 
@@ -180,34 +187,34 @@ class Compaction:
         self._confirmation.check()
         self._receiver.fetch_from(peer)
 
-    def receive(self, sender: NodeId, message: CompactionMessage) -> None:
+    def receive(self, sender: NodeId, message: SnapshotMessage) -> None:
         """Take a message of a peer."""
         match message:
             case FetchSnapshot():
                 self._sender.receive(sender, message)
-            case Audit():
-                self._audits.receive(sender, message)
-            case AuditsHeard():
-                self._audits.receive_heard(sender, message)
-            case AskAudit():
-                self._audits.answer(sender, message.slot)
+            case StateDigest():
+                self._digests.receive(sender, message)
+            case StateDigestsHeard():
+                self._digests.receive_digests_heard(sender, message)
+            case AskStateDigest():
+                self._digests.answer(sender, message.slot)
             case Fetching():
-                self._holds.note(sender, message.slot)
+                self._fetches.note(sender, message.slot)
             case SnapshotPart() if not self._receiver.receive(sender, message):
                 self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
 
-    def status(self) -> CompactionStatus:
+    def status(self) -> SnapshotStatus:
         """How it is going."""
         newest = self._store.snapshot
         transfer = self._receiver.progress
         if transfer is None and self._level_at is not None:
             through, heard_through = self._node.heard_through()
             transfer = f"snapshot {self._fetched} is here, the log after it through {through} of {heard_through}"
-        return CompactionStatus(0 if newest is None else newest.slot, self._snapshots.taking, transfer)
+        return SnapshotStatus(0 if newest is None else newest.slot, self._taker.taking, transfer)
 
     def stop(self) -> None:
         """Do nothing more."""
-        self._snapshots.stop()
+        self._taker.stop()
         self._sender.stop()
         self._receiver.stop()
         self._confirmation.stop()
@@ -217,10 +224,10 @@ class Compaction:
 
     def _reached(self, slot: Slot, log_hash: bytes) -> None:
         """What the log has come to is told, whether or not a snapshot is taken here."""
-        if self._snapshots.replaying:
-            self._audits.know(Audit(slot, log_hash, b""))
+        if self._taker.replaying:
+            self._digests.remember(StateDigest(slot, log_hash, b""))
         else:
-            self._audits.reached(slot, log_hash)
+            self._digests.slot_reached(slot, log_hash)
 
     def _fetching(self, slot: Slot) -> None:
         """This node takes the snapshot at ``slot`` from another: whoever has it is to keep it."""
@@ -252,7 +259,7 @@ class Compaction:
         self._node.snapshot_taken(taken)
         self._node.compact(self._newest)
         self._newest = taken.slot
-        self._audits.add(Audit(taken.slot, taken.log_hash, taken.state_hash))
+        self._digests.announce(StateDigest(taken.slot, taken.log_hash, taken.state_hash))
 
     def _diverged(self, error: Diverged) -> None:
         """Nobody may start this node again as it is: whoever does so by himself waits until the verdict is on disk."""

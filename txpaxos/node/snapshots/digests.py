@@ -18,40 +18,40 @@ from twisted.logger import Logger
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import PaxosError
-from txpaxos.log_lines import Sparing
-from txpaxos.wire.peer_messages import AskAudit, Audit, AuditsHeard
+from txpaxos.log_lines import LineLimiter
+from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigestsHeard
 
 T = TypeVar("T")
 
-KEPT = 16
+SLOTS_KEPT = 16
 """Of so many slots it is remembered what each node has said of its state, and of so many what of its log alone."""
-TOLD_AGAIN_MAX = 16
+REPEATS_MAX = 16
 """So often a node tells the others of one slot at which they differ."""
 HASH_BYTES_MAX = 64
 
 
-class Word(NamedTuple):
+class Hashes(NamedTuple):
     """What a node says of a slot: the hash of its log there, and that of its state (empty: it does not know it)."""
 
     log_hash: bytes
     state_hash: bytes
 
-    def added_to(self, before: Word | None) -> Word:
+    def added_to(self, before: Hashes | None) -> Hashes:
         """What is known now, if this is said after ``before``: the same log, without a state, takes nothing back."""
         same_log = before is not None and self.log_hash in (b"", before.log_hash)
         return before if before is not None and same_log and not self.state_hash else self
 
-    def contradicts(self, other: Word) -> bool:
+    def contradicts(self, other: Hashes) -> bool:
         """Whether both cannot be right."""
         states = {self.state_hash, other.state_hash} - {b""}
         return self.log_hash != other.log_hash or len(states) > 1
 
 
-NOTHING = Word(b"", b"")
+NO_HASHES = Hashes(b"", b"")
 """What a node says that was asked and does not know."""
 
 
-class Finding(enum.Enum):
+class Comparison(enum.Enum):
     """What others say of a snapshot that came from one of them."""
 
     CONFIRMED = enum.auto()
@@ -76,14 +76,14 @@ class Diverged(PaxosError):
         self.finding = finding
 
 
-class Audits:
+class StateDigests:
     """What the nodes say of their states at the slots of snapshots, and of their logs there.
 
     :param quorum: how many nodes are a majority.
     :param tell: sends a message to some nodes.
     :param diverged: called once, with a :class:`Diverged`, if this node is the one that is wrong.
     :param log_hash: tells the hash of this node's log at a slot; empty if it is not known, or not yet.
-    :ivar watched: slots that others spoke of and this node has not reached: tell :meth:`reached` when it does.
+    :ivar watched: slots that others spoke of and this node has not reached: tell :meth:`slot_reached` when it does.
     :ivar heard: called with a slot when a node has said something new of it.
     """
 
@@ -94,7 +94,7 @@ class Audits:
         node: NodeId,
         others: tuple[NodeId, ...],
         quorum: int,
-        tell: Callable[[tuple[NodeId, ...], Audit | AuditsHeard | AskAudit], None],
+        tell: Callable[[tuple[NodeId, ...], StateDigest | StateDigestsHeard | AskStateDigest], None],
         diverged: Callable[[Diverged], None],
         log_hash: Callable[[Slot], bytes] = lambda slot: b"",
         watched: set[Slot] | None = None,
@@ -107,128 +107,128 @@ class Audits:
         self._log_hash = log_hash
         self.watched = set() if watched is None else watched
         self.heard: Callable[[Slot], None] = lambda slot: None
-        self._own: dict[Slot, Word] = {}
-        self._said: dict[NodeId, dict[Slot, Word]] = {other: {} for other in others}
+        self._own: dict[Slot, Hashes] = {}
+        self._said: dict[NodeId, dict[Slot, Hashes]] = {other: {} for other in others}
         # By who told it: what others have said to that node.
-        self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Word]]] = {other: {} for other in others}
-        # The last slot at which each peer was answered: one for Audits with a log hash alone, one for those that have a
-        # state hash. A peer's word on a slot may be forgotten and come again. It must not be answered again, or two
-        # nodes would answer each other's answers for ever.
+        self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Hashes]]] = {other: {} for other in others}
+        # The last slot at which each peer was answered: one for digests with a log hash alone, one for those that have
+        # a state hash. A digest of a peer may be forgotten and come again. It must not be answered again, or two nodes
+        # would answer each other's answers for ever.
         self._answered: dict[tuple[NodeId, bool], Slot] = {}
         # Of slots at which nodes differ: what was told of it last and how often, and the lines that were logged.
-        self._told: dict[Slot, tuple[dict[NodeId, Word], int]] = {}
+        self._told: dict[Slot, tuple[dict[NodeId, Hashes], int]] = {}
         self._logged: dict[tuple[Slot, str], None] = {}
-        self._lines = Sparing()
-        self._condemned = False
+        self._lines = LineLimiter()
+        self._is_diverged = False
 
     # from this node
 
-    def know(self, audit: Audit) -> None:
+    def remember(self, digest: StateDigest) -> None:
         """What this node makes of a slot, from a snapshot that it has. It is told when somebody asks, or differs."""
-        word = Word(audit.log_hash, audit.state_hash)
-        _keep_word(self._own, audit.slot, word)
+        word = Hashes(digest.log_hash, digest.state_hash)
+        _keep_word(self._own, digest.slot, word)
 
-    def add(self, audit: Audit) -> None:
+    def announce(self, digest: StateDigest) -> None:
         """This node has taken a snapshot, or starts from one."""
-        self._add(audit)
+        self._announce(digest)
 
-    def reached(self, slot: Slot, log_hash: bytes) -> None:
+    def slot_reached(self, slot: Slot, log_hash: bytes) -> None:
         """An interval of the log ends here, or this slot is :attr:`watched`."""
         self.watched.discard(slot)
-        self._add(Audit(slot, log_hash, b""))
+        self._announce(StateDigest(slot, log_hash, b""))
         for other in sorted(self._told)[-1:]:
             self._tell_of(other, self._words(other))  # What was told of it may have been lost.
 
     # from others
 
-    def receive(self, sender: NodeId, audit: Audit) -> None:
+    def receive(self, sender: NodeId, digest: StateDigest) -> None:
         """``sender`` says what it has come to."""
-        slot, word = audit.slot, Word(audit.log_hash, audit.state_hash)
+        slot, word = digest.slot, Hashes(digest.log_hash, digest.state_hash)
         if not self._is_sound(word):
             return
         before = self._said[sender].get(slot)
         known = _keep_word(self._said[sender], slot, word)
-        if known != NOTHING and self._find_own(slot):
+        if known != NO_HASHES and self._find_own(slot):
             if before is None or bool(known.state_hash) > bool(before.state_hash):
                 self._answer_once(sender, slot, bool(known.state_hash))
-            self._judge(slot)
+            self._compare(slot)
         self._watch()
         self.heard(slot)
 
-    def receive_heard(self, sender: NodeId, message: AuditsHeard) -> None:
+    def receive_digests_heard(self, sender: NodeId, message: StateDigestsHeard) -> None:
         """``sender`` tells what others have said to it."""
         slot = message.slot
-        words = {node: Word(log_hash, state_hash) for node, log_hash, state_hash in message.audits}
+        words = {node: Hashes(log_hash, state_hash) for node, log_hash, state_hash in message.audits}
         told = {node: word for node, word in words.items() if node in self._others and node != sender}
         if not all(map(self._is_sound, told.values())):
             return
         _keep(self._passed_on[sender], slot, told)
         if self._find_own(slot):
-            self._judge(slot)
+            self._compare(slot)
         self._watch()
 
     def answer(self, asker: NodeId, slot: Slot) -> None:
         """``asker`` wants to hear what this node says of ``slot``."""
         self._find_own(slot)
-        self._tell((asker,), self._audit(slot))
+        self._tell((asker,), self._digest(slot))
         words = self._words(slot)
         if self._differ(words.values()):
-            self._tell((asker,), self._audits_heard(slot, words))
+            self._tell((asker,), self._digests_heard(slot, words))
 
     # for a snapshot that came from one of them
 
-    def ask(self, slot: Slot) -> None:
+    def ask_others(self, slot: Slot) -> None:
         """Ask all others what they say of ``slot``."""
-        self._tell(self._others, AskAudit(slot))
+        self._tell(self._others, AskStateDigest(slot))
 
-    def find(self, audit: Audit) -> tuple[Finding, tuple[NodeId, ...]]:
+    def compare(self, digest: StateDigest) -> tuple[Comparison, tuple[NodeId, ...]]:
         """What the others say, each of itself, of a snapshot with these hashes; and who says that it is right."""
-        word = Word(audit.log_hash, audit.state_hash)
-        words = {node: said[audit.slot] for node, said in self._said.items() if audit.slot in said}
-        against = self._against(audit)
+        word = Hashes(digest.log_hash, digest.state_hash)
+        words = {node: said[digest.slot] for node, said in self._said.items() if digest.slot in said}
+        against = self._against(digest)
         same = tuple(sorted(node for node, one in words.items() if one == word))
         if len(same) >= self._quorum:
-            return Finding.CONFIRMED, same
+            return Comparison.CONFIRMED, same
         if any(sum(not one.contradicts(other) for other in against) >= self._quorum for one in against):
-            return Finding.CONTRADICTED, same
+            return Comparison.CONTRADICTED, same
         if len(words) < len(self._others):
-            return Finding.UNDECIDED, same
-        return (Finding.CONTRADICTED if against else Finding.UNKNOWN), same
+            return Comparison.UNDECIDED, same
+        return (Comparison.CONTRADICTED if against else Comparison.UNKNOWN), same
 
-    def is_contradicted(self, audit: Audit) -> bool:
+    def is_contradicted(self, digest: StateDigest) -> bool:
         """Whether any node says something else of a snapshot with these hashes."""
-        return bool(self._against(audit))
+        return bool(self._against(digest))
 
-    def told_of(self, slot: Slot) -> str:
+    def describe(self, slot: Slot) -> str:
         """Who has said what of ``slot``, for people."""
         words = sorted(self._words(slot).items())
         return ", ".join(f"{node} has {word.log_hash.hex()[:8]}/{word.state_hash.hex()[:8]}" for node, word in words)
 
-    def _against(self, audit: Audit) -> list[Word]:
-        word = Word(audit.log_hash, audit.state_hash)
-        words = [said[audit.slot] for said in self._said.values() if said.get(audit.slot, NOTHING) != NOTHING]
+    def _against(self, digest: StateDigest) -> list[Hashes]:
+        word = Hashes(digest.log_hash, digest.state_hash)
+        words = [said[digest.slot] for said in self._said.values() if said.get(digest.slot, NO_HASHES) != NO_HASHES]
         return [one for one in words if one.contradicts(word)]
 
-    def forget(self, slot: Slot) -> None:
+    def forget_unknown(self, slot: Slot) -> None:
         """Who is asked about ``slot`` may have something else to say than before."""
         for said in self._said.values():
-            if said.get(slot) == NOTHING:
+            if said.get(slot) == NO_HASHES:
                 del said[slot]
 
     # inside
 
-    def _add(self, audit: Audit) -> None:
-        self.know(audit)
-        self._tell(self._others, audit)
-        self._judge(audit.slot)
+    def _announce(self, digest: StateDigest) -> None:
+        self.remember(digest)
+        self._tell(self._others, digest)
+        self._compare(digest.slot)
 
-    def _is_sound(self, word: Word) -> bool:
-        return max(map(len, word)) <= HASH_BYTES_MAX and (word == NOTHING or bool(word.log_hash))
+    def _is_sound(self, word: Hashes) -> bool:
+        return max(map(len, word)) <= HASH_BYTES_MAX and (word == NO_HASHES or bool(word.log_hash))
 
     def _find_own(self, slot: Slot) -> bool:
         """Whether this node can say anything of ``slot``."""
         if slot not in self._own and (log_hash := self._log_hash(slot)):
-            _keep_word(self._own, slot, Word(log_hash, b""))
+            _keep_word(self._own, slot, Hashes(log_hash, b""))
         return slot in self._own
 
     def _watch(self) -> None:
@@ -243,29 +243,31 @@ class Audits:
         """Tell ``sender`` what this node has: what was told it before may have been lost."""
         if slot > self._answered.get((sender, has_state), 0):
             self._answered[sender, has_state] = slot
-            self._tell((sender,), self._audit(slot))
+            self._tell((sender,), self._digest(slot))
 
-    def _audit(self, slot: Slot) -> Audit:
-        return Audit(slot, *self._own.get(slot, NOTHING))
+    def _digest(self, slot: Slot) -> StateDigest:
+        return StateDigest(slot, *self._own.get(slot, NO_HASHES))
 
-    def _audits_heard(self, slot: Slot, words: dict[NodeId, Word]) -> AuditsHeard:
-        return AuditsHeard(slot, tuple((node, *word) for node, word in sorted(words.items()) if node != self._node))
+    def _digests_heard(self, slot: Slot, words: dict[NodeId, Hashes]) -> StateDigestsHeard:
+        return StateDigestsHeard(
+            slot, tuple((node, *word) for node, word in sorted(words.items()) if node != self._node)
+        )
 
-    def _words(self, slot: Slot) -> dict[NodeId, Word]:
+    def _words(self, slot: Slot) -> dict[NodeId, Hashes]:
         """What is known of ``slot``. What a node says itself counts more than what another says that it said."""
-        words: dict[NodeId, Word] = {}
+        words: dict[NodeId, Hashes] = {}
         for passed_on in self._passed_on.values():
             words |= passed_on.get(slot, {})
-        words |= {node: said[slot] for node, said in self._said.items() if said.get(slot, NOTHING) != NOTHING}
+        words |= {node: said[slot] for node, said in self._said.items() if said.get(slot, NO_HASHES) != NO_HASHES}
         if slot in self._own:
             words[self._node] = self._own[slot]
         return words
 
-    def _differ(self, words: Iterable[Word]) -> bool:
+    def _differ(self, words: Iterable[Hashes]) -> bool:
         logs, states = {word.log_hash for word in words}, {word.state_hash for word in words} - {b""}
         return len(logs) > 1 or len(states) > 1
 
-    def _judge(self, slot: Slot) -> None:
+    def _compare(self, slot: Slot) -> None:
         """If some differ at this slot, say so. Whoever has no majority is wrong; if nobody can have one any more,
         nobody knows."""
         words = self._words(slot)
@@ -277,53 +279,55 @@ class Audits:
         if len(set(hashes.values())) == 1:
             hashes = {node: word.state_hash for node, word in words.items() if word.state_hash}
             what = "state"
-        camps = [[node for node, one in hashes.items() if one == kind] for kind in set(hashes.values())]
-        told = " against ".join(sorted(", ".join(sorted(camp)) for camp in camps))
+        groups = [[node for node, one in hashes.items() if one == kind] for kind in set(hashes.values())]
+        told = " against ".join(sorted(", ".join(sorted(group)) for group in groups))
         line = f"the {what} differs at slot {slot}: {told}"
         silent = 1 + len(self._others) - len(hashes)
-        largest = max(camps, key=len)
+        largest = max(groups, key=len)
         if len(largest) >= self._quorum and self._node in largest:
-            self._say("{line}; this node, {node}, is with the majority", slot, line)
+            self._log_finding("{line}; this node, {node}, is with the majority", slot, line)
         elif len(largest) + silent < self._quorum or (len(largest) >= self._quorum and self._node in hashes):
-            self._say("{line}; this node, {node}, is not with a majority", slot, line)
-            if not self._condemned:
-                self._condemned = True
+            self._log_finding("{line}; this node, {node}, is not with a majority", slot, line)
+            if not self._is_diverged:
+                self._is_diverged = True
                 self._diverged(Diverged(line, self._node))
         else:
-            self._say("{line}; who is right is not known before more nodes have told what they have", slot, line)
+            self._log_finding(
+                "{line}; who is right is not known before more nodes have told what they have", slot, line
+            )
 
-    def _spread(self, slot: Slot, words: dict[NodeId, Word]) -> None:
+    def _spread(self, slot: Slot, words: dict[NodeId, Hashes]) -> None:
         """Tell all others what all have said of ``slot``, unless they were told that already."""
         if slot not in self._told or self._told[slot][0] != words:
             self._tell_of(slot, words)
 
-    def _tell_of(self, slot: Slot, words: dict[NodeId, Word]) -> None:
-        """Tell all others what ``words`` say of ``slot``, :data:`TOLD_AGAIN_MAX` times at most. Only the highest slots
+    def _tell_of(self, slot: Slot, words: dict[NodeId, Hashes]) -> None:
+        """Tell all others what ``words`` say of ``slot``, :data:`REPEATS_MAX` times at most. Only the highest slots
         are counted. A lower one is not told of: its count is forgotten, and would begin again each time."""
         count = self._told[slot][1] if slot in self._told else 0
         self._told[slot] = words, count + 1
-        if len(self._told) > KEPT:
+        if len(self._told) > SLOTS_KEPT:
             del self._told[min(self._told)]
-        if count < TOLD_AGAIN_MAX and slot in self._told:
-            self._tell(self._others, self._audit(slot))
-            self._tell(self._others, self._audits_heard(slot, words))
+        if count < REPEATS_MAX and slot in self._told:
+            self._tell(self._others, self._digest(slot))
+            self._tell(self._others, self._digests_heard(slot, words))
 
-    def _say(self, text: str, slot: Slot, line: str) -> None:
+    def _log_finding(self, text: str, slot: Slot, line: str) -> None:
         if (slot, line + text) not in self._logged:
             self._logged[slot, line + text] = None
             more = self._lines.admits("differs")
             if more is not None:
                 self.log.critical(text + "{more}", line=line, node=self._node, more=more)
-        while len(self._logged) > 4 * KEPT:
+        while len(self._logged) > 4 * SLOTS_KEPT:
             del self._logged[next(iter(self._logged))]
 
 
-def _keep_word(known: dict[Slot, Word], slot: Slot, word: Word) -> Word:
+def _keep_word(known: dict[Slot, Hashes], slot: Slot, word: Hashes) -> Hashes:
     """Remember ``word`` beside what was said of ``slot`` before. The many that tell nothing of a state do not take the
     place of those that do. Returns what is known of ``slot`` now."""
     known[slot] = word = word.added_to(known.pop(slot, None))
     alike = [one for one, other in known.items() if bool(other.state_hash) == bool(word.state_hash)]
-    for old in alike[:-KEPT]:
+    for old in alike[:-SLOTS_KEPT]:
         del known[old]
     return word
 
@@ -332,5 +336,5 @@ def _keep(known: dict[Slot, T], slot: Slot, what: T) -> None:
     """Remember ``what`` of ``slot``, and forget what was remembered longest ago."""
     known.pop(slot, None)
     known[slot] = what
-    while len(known) > KEPT:
+    while len(known) > SLOTS_KEPT:
         del known[next(iter(known))]

@@ -10,7 +10,7 @@ In the file, each chunk begins with a byte that says what it is:
 =====  ===============================================================
 byte   the rest
 =====  ===============================================================
-1      MessagePack of :class:`Head`; always the first chunk
+1      MessagePack of :class:`SnapshotHead`; always the first chunk
 2      a part of the sessions
 3      MessagePack: an array of some of the application's chunks
 4      a piece of a long one, which goes on in what comes next
@@ -50,7 +50,7 @@ chunks are put together: the files of all nodes at a slot are equal, so one that
 STATE_SHARE = 2
 """While a snapshot is so many times as big as two intervals of the log, only at every second end of one it is taken;
 and so on. So the log between two is at least a quarter of a big state, and at most a half."""
-HELD_SHARE = 2
+FETCHED_SHARE = 2
 """While somebody fetches a snapshot none is taken before the log has grown by so many times the newest snapshot."""
 HASHES_KEPT = 4096
 """Of so many of the newest slots the hash of the log is remembered: others may ask for it."""
@@ -72,7 +72,7 @@ class Policy:
 
 
 @attrs.frozen
-class Head:
+class SnapshotHead:
     """What a snapshot is of.
 
     :ivar cluster: the cluster's name.
@@ -98,14 +98,14 @@ class Taken:
     state_hash: bytes
 
 
-class Snapshots:
+class SnapshotTaker:
     """Takes snapshots of an application, and restores it from them.
 
     :param application: whose ``snapshot`` and ``restore`` are called. Without these, nothing is ever taken.
     :param begun: called when one at a slot is begun: whatever must be remembered beyond it is to be saved now.
     :param taken: called when one is complete and on disk.
     :param reached: called with a slot and the hash of the log there, where an interval ends or :attr:`watched` says so.
-    :param held: whether somebody fetches the snapshots that are here: then none is begun for a while.
+    :param is_fetched: whether somebody fetches the snapshots that are here: then none is begun for a while.
     :param interrupted: called with the error after which the node must end: this process was interrupted while the
         application was asked for its state.
     :ivar replaying: while this is set, none is begun.
@@ -127,7 +127,7 @@ class Snapshots:
         begun: Callable[[Slot], None],
         taken: Callable[[Taken], None],
         reached: Callable[[Slot, bytes], None] = lambda slot, log_hash: None,
-        held: Callable[[], bool] = lambda: False,
+        is_fetched: Callable[[], bool] = lambda: False,
         interrupted: Callable[[PaxosError], None] = lambda error: None,
     ) -> None:
         self.enabled = has_snapshots(application)
@@ -144,7 +144,7 @@ class Snapshots:
         self._begun = begun
         self._taken = taken
         self._reached = reached
-        self._held = held
+        self._is_fetched = is_fetched
         self._interrupted = interrupted
         self._log_hash = bytes(HASH_BYTES)
         self._hashes: deque[bytes] = deque(maxlen=HASHES_KEPT)
@@ -192,7 +192,7 @@ class Snapshots:
         if self._intervals % intervals:
             return False
         since_bytes = self.applied_bytes - self._newest_at_bytes
-        return since_bytes > HELD_SHARE * max(size_bytes, log_bytes) or not self._held()
+        return since_bytes > FETCHED_SHARE * max(size_bytes, log_bytes) or not self._is_fetched()
 
     def log_hash(self, slot: Slot) -> bytes:
         """The hash of the log at ``slot``; empty if that is not known any more, or not yet."""
@@ -261,17 +261,17 @@ class Snapshots:
             return
         taking = self._taking = _Taking(head, writer, pieces, hasher, self.applied_bytes)
         self._begun(slot)
-        self._go_on(None, taking)
+        self._write_next(None, taking)
 
     def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
         """The file's chunks. They tell the state as it is now, whenever they are asked for."""
-        state = _captured(self._application.snapshot())
+        state = _checked_state(self._application.snapshot())
         return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
 
-    def _head_at(self, slot: Slot) -> Head:
-        return Head(self._cluster, self._members, slot, self._log_hash, self._intervals)
+    def _head_at(self, slot: Slot) -> SnapshotHead:
+        return SnapshotHead(self._cluster, self._members, slot, self._log_hash, self._intervals)
 
-    def _go_on(self, _: object, taking: _Taking) -> None:
+    def _write_next(self, _: object, taking: _Taking) -> None:
         """Write the next piece, and go on when it is written. The reactor has its turn in between."""
         if self._taking is not taking:
             return
@@ -286,11 +286,11 @@ class Snapshots:
             taking.writer.abandon().addErrback(lambda _: None)
             self._failed(Failure(), taking.head.slot)
             return
-        written.addCallback(lambda _: self._go_on_later(taking))
+        written.addCallback(lambda _: self._write_next_later(taking))
         written.addErrback(self._failed, taking.head.slot)
 
-    def _go_on_later(self, taking: _Taking) -> None:
-        taking.next = self._clock.callLater(0, self._go_on, None, taking)
+    def _write_next_later(self, taking: _Taking) -> None:
+        taking.next = self._clock.callLater(0, self._write_next, None, taking)
 
     def _finished(self, _: Snapshot, taking: _Taking) -> None:
         if self._taking is taking:
@@ -324,7 +324,7 @@ class Snapshots:
 class _Taking:
     """A snapshot that is being taken."""
 
-    head: Head
+    head: SnapshotHead
     writer: SnapshotWriter
     pieces: Iterator[bytes]
     hasher: hashlib.blake2b
@@ -332,7 +332,7 @@ class _Taking:
     next: IDelayedCall | None = None
 
 
-def _captured(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
+def _checked_state(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
     """The application's chunks. A hook that is a generator has copied nothing before it is asked for the first one."""
     if isinstance(state, bytes):
         return [state]
@@ -354,7 +354,7 @@ def _checked(state: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _pieces(
-    head: Head,
+    head: SnapshotHead,
     sessions: Iterable[bytes],
     state: Iterable[bytes],
     hasher: hashlib.blake2b,
@@ -384,14 +384,14 @@ def _pieces(
         yield STATE + _encode(group)
 
 
-def _head(chunk: bytes, cluster: str, slot: Slot) -> Head:
+def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
     """The head of the snapshot at ``slot``. Its members are not looked at: one of them may have been replaced since.
 
     :raises StoreError: if ``chunk`` is not that."""
     try:
         if not chunk.startswith(HEAD):
             raise ValueError("it has no head")
-        head = msgspec.msgpack.decode(memoryview(chunk)[1:], type=Head)
+        head = msgspec.msgpack.decode(memoryview(chunk)[1:], type=SnapshotHead)
         if head.slot != slot:
             raise ValueError(f"it says it is of slot {head.slot}")
     except ValueError as error:
@@ -435,17 +435,17 @@ def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
     return parts
 
 
-class Contents:
+class SnapshotInspection:
     """What is in the snapshot of another node at ``slot``, found out before anything is made of it: hand each chunk to
-    :meth:`look`, in order."""
+    :meth:`add_chunk`, in order."""
 
     def __init__(self, cluster: str, slot: Slot) -> None:
         self._cluster = cluster
         self._slot = slot
-        self._head: Head | None = None
+        self._head: SnapshotHead | None = None
         self._hasher = hashlib.blake2b(digest_size=HASH_BYTES)
 
-    def look(self, chunk: bytes) -> None:
+    def add_chunk(self, chunk: bytes) -> None:
         """The next chunk.
 
         :raises StoreError: if the snapshot is not of this cluster and slot, or nothing that this program knows."""

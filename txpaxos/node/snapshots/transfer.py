@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import StoreError
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.snapshots.taking import Contents, Taken
+from txpaxos.node.snapshots.taking import SnapshotInspection, Taken
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
 from txpaxos.wire.peer_messages import PART_BYTES_MAX, FetchSnapshot, SnapshotPart
@@ -31,16 +31,16 @@ from txpaxos.wire.peer_messages import PART_BYTES_MAX, FetchSnapshot, SnapshotPa
 PART_BYTES = 2**18
 CHECK_SECONDS = 5.0
 """A snapshot that is said to be damaged is not looked at again sooner."""
-HOLD_SECONDS = 60.0
+FETCH_SILENCE_SECONDS = 60.0
 """So long a node that fetches a snapshot may be silent, and it is kept for it."""
 MEASURE_SECONDS = 1.0
 BACK_OFF_SECONDS = (1.0, 60.0)
 """After a failure a node waits for the first of these before it fetches again; that doubles up to the second."""
-ANEW_SECONDS = 5.0
+RESTART_SECONDS = 5.0
 """What has come of one snapshot is not thrown away for another sooner than so long after the last time."""
 REFUSED_SECONDS = 60.0
 """So long a node is not asked again for a snapshot that was not what the others had, if there is another node."""
-OTHER_TRIES = 2
+OTHER_NODE_TRIES = 2
 """So often a node is asked that may have what another has no more."""
 
 
@@ -61,7 +61,7 @@ class TransferLimits:
     snapshot_bytes_max: int = 2**40
 
 
-class Holds:
+class ActiveFetches:
     """Which nodes fetch a snapshot that is kept here, from this node or another."""
 
     def __init__(self, store: Store, clock: IReactorTime) -> None:
@@ -79,13 +79,13 @@ class Holds:
     @property
     def count(self) -> int:
         """How many do."""
-        oldest = self._clock.seconds() - HOLD_SECONDS
+        oldest = self._clock.seconds() - FETCH_SILENCE_SECONDS
         for node in [node for node, heard_at in self._heard_at.items() if heard_at < oldest]:
             del self._heard_at[node]
         return len(self._heard_at)
 
 
-class LogRate:
+class LogGrowth:
     """How fast the log grows.
 
     :param log_bytes: how many bytes of it this node has applied since it started.
@@ -121,8 +121,8 @@ class SnapshotSender:
         counters: Counts,
         limits: TransferLimits,
         damaged: Callable[[StoreError], None],
-        holds: Holds,
-        log_rate: LogRate,
+        fetches: ActiveFetches,
+        log_rate: LogGrowth,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -131,8 +131,8 @@ class SnapshotSender:
         self._damaged = damaged
         self._checked_at = -CHECK_SECONDS
         self._limits = limits
-        self._holds = holds
-        self._log_rate = log_rate
+        self._fetches = fetches
+        self._log_growth = log_rate
         # The question of each node that has not been answered yet, and when the next answer may go.
         self._asked: dict[NodeId, FetchSnapshot] = {}
         self._next_at = 0.0
@@ -152,7 +152,7 @@ class SnapshotSender:
             self._timer = None
 
     def _bytes_per_second(self) -> float:
-        return max(self._limits.bytes_per_second, self._log_rate.bytes_per_second() * self._holds.count)
+        return max(self._limits.bytes_per_second, self._log_growth.bytes_per_second() * self._fetches.count)
 
     def _part_bytes(self) -> int:
         """Short where the limit is low, so that several come within the time after which one is missed."""
@@ -164,7 +164,7 @@ class SnapshotSender:
         del self._asked[node]
         part = self._part(message)
         if part is not None:
-            self._holds.note(node, part.slot)
+            self._fetches.note(node, part.slot)
             self._send(node, part)
             seconds = len(part.data) / self._bytes_per_second()
             # What was not sent while nobody asked is made up for by one part, not more.
@@ -205,7 +205,7 @@ class SnapshotSender:
 
 
 @attrs.frozen
-class Steps:
+class ReceiverCallbacks:
     """What the owner of a receiver has a say in.
 
     :ivar is_news: whether a snapshot at a slot would be news to this node.
@@ -238,7 +238,7 @@ class SnapshotReceiver:
         cluster: str,
         others: tuple[NodeId, ...],
         send: Callable[[NodeId, FetchSnapshot], None],
-        steps: Steps,
+        steps: ReceiverCallbacks,
         limits: TransferLimits,
         rng: Random,
     ) -> None:
@@ -262,19 +262,19 @@ class SnapshotReceiver:
         # The slot of a snapshot that came damaged, and what has come from whom that is not to be believed.
         self._damaged: Slot = 0
         self._refused: dict[NodeId, tuple[Slot, float]] = {}
-        self._forget_course()
+        self._reset_transfer()
         # Nothing is fetched before this; after how many failures in a row, and why.
         self._not_before = 0.0
         self._failures = 0
         self._reason = ""
 
-    def _forget_course(self) -> None:
+    def _reset_transfer(self) -> None:
         """What concerns one snapshot, from the first question for it until it is there, by whatever ways."""
         self._begun_at: float | None = None
         self._begun_bytes = 0
         self._source: NodeId | None = None
-        self._anew_count = 0
-        self._anew_at = -inf
+        self._restarts = 0
+        self._restarted_at = -inf
         # Nodes that have not the snapshot of which a part is here; and who of them has another.
         self._lacking: dict[NodeId, None] = {}
         self._offers: NodeId | None = None
@@ -296,13 +296,13 @@ class SnapshotReceiver:
 
     @property
     def _anew(self) -> str:
-        return f", begun anew {self._anew_count} times" if self._anew_count else ""
+        return f", begun anew {self._restarts} times" if self._restarts else ""
 
     def fetch_from(self, peer: NodeId) -> None:
         """Take the snapshot of ``peer``, unless another is on its way. One whose sender has fallen silent is not."""
         now = self._clock.seconds()
         if self._tries and self._peer not in (None, peer) and not self._lacking:
-            self._leave()
+            self._leave_peer()
         if self._peer is None and now >= self._not_before:
             self._start(peer, now)
 
@@ -310,13 +310,13 @@ class SnapshotReceiver:
         """A part has come. Whether it was what this node waits for."""
         if sender != self._peer or self._writing or not self._is_possible(part):
             return False
-        slot, size_bytes = self._here()
+        slot, size_bytes = self._partial()
         if part.slot != slot:
             if part.offset:
                 return False
             if size_bytes and self._offers is None and self._ask_others(sender):
                 return True
-            if size_bytes and self._clock.seconds() < self._anew_at + ANEW_SECONDS:
+            if size_bytes and self._clock.seconds() < self._restarted_at + RESTART_SECONDS:
                 return False
         if (self._writer is None or self._writer.slot != part.slot) and not self._begin(part):
             return True
@@ -329,7 +329,7 @@ class SnapshotReceiver:
 
     # which snapshot, and from whom
 
-    def _here(self) -> tuple[Slot, int]:
+    def _partial(self) -> tuple[Slot, int]:
         """The slot of the snapshot of which a part is here, and how much of it; (0, 0): there is none."""
         if self._writer is not None:
             return self._writer.slot, self._writer.size_bytes
@@ -343,7 +343,7 @@ class SnapshotReceiver:
             peer = self._rng.choice(trusted) if trusted else peer
         if self._begun_at is None:
             self._begun_at = now
-            self._begun_bytes = self._here()[1]
+            self._begun_bytes = self._partial()[1]
         self._peer = peer
         self._tries = 0
         self._ask()
@@ -372,10 +372,10 @@ class SnapshotReceiver:
 
     def _begin(self, part: SnapshotPart) -> bool:
         """The first part of a snapshot that this node does not write yet."""
-        slot, size_bytes = self._here()
+        slot, size_bytes = self._partial()
         if slot != part.slot and size_bytes:
-            self._anew_count += 1
-            self._anew_at = self._clock.seconds()
+            self._restarts += 1
+            self._restarted_at = self._clock.seconds()
             self.log.warn(
                 "begins anew with the snapshot at slot {slot}: no node that answers has that at slot {before} any more,"
                 " of which {here} bytes had come",
@@ -422,7 +422,7 @@ class SnapshotReceiver:
     def _ask(self) -> None:
         assert self._peer is not None
         self._stop_timer()
-        slot, offset = (0, 0) if self._offers is not None else self._here()
+        slot, offset = (0, 0) if self._offers is not None else self._partial()
         self._timer = self._clock.callLater(self._limits.silence_seconds, self._ask_again)
         self._send(self._peer, FetchSnapshot(slot, offset, self._damaged))
 
@@ -430,7 +430,7 @@ class SnapshotReceiver:
         assert self._peer is not None
         self._timer = None
         self._tries += 1
-        if self._tries < (OTHER_TRIES if self._lacking and self._offers is None else self._limits.tries):
+        if self._tries < (OTHER_NODE_TRIES if self._lacking and self._offers is None else self._limits.tries):
             self._ask()
         elif self._lacking and self._offers is None:
             offers = next(iter(self._lacking))
@@ -439,9 +439,9 @@ class SnapshotReceiver:
                 self._tries = 0
                 self._ask()
         else:
-            self._leave()
+            self._leave_peer()
 
-    def _leave(self) -> None:
+    def _leave_peer(self) -> None:
         """Wait for this peer no longer. What has come stays: the next node may have the same snapshot. It is the core's
         to find that node."""
         self.log.warn("node {peer} sends no snapshot", peer=self._peer)
@@ -468,10 +468,10 @@ class SnapshotReceiver:
         if self._writer.size_bytes < self._size_bytes:
             self._ask()
             return
-        contents = Contents(self._cluster, self._writer.slot)
-        self._wait_for(self._writer, self._writer.check(contents.look), lambda _: self._checked(contents))
+        contents = SnapshotInspection(self._cluster, self._writer.slot)
+        self._wait_for(self._writer, self._writer.check(contents.add_chunk), lambda _: self._checked(contents))
 
-    def _checked(self, contents: Contents) -> None:
+    def _checked(self, contents: SnapshotInspection) -> None:
         """Its checksums are right. Is it what the others have?"""
         assert self._writer is not None
         assert self._peer is not None
@@ -504,7 +504,7 @@ class SnapshotReceiver:
         self._damaged = self._failures = 0
         self._reason = ""
         self._refused.clear()
-        self._forget_course()
+        self._reset_transfer()
         self._received(snapshot)
 
     def _drop(self) -> None:
@@ -518,7 +518,7 @@ class SnapshotReceiver:
     def _failed(self, failure: Failure) -> None:
         """It cannot be written, is damaged, or is not what the others have: begin anew, but not at once, when the core
         finds out that this node is still behind."""
-        if failure.check(Refused):
+        if failure.check(SnapshotRefused):
             assert self._peer is not None
             assert self._writer is not None
             self._refused[self._peer] = self._writer.slot, self._clock.seconds() + REFUSED_SECONDS
@@ -541,7 +541,7 @@ class SnapshotReceiver:
             self._timer = None
 
 
-class Refused(StoreError):
+class SnapshotRefused(StoreError):
     """A snapshot that has come is not what the others have."""
 
 
