@@ -12,7 +12,7 @@ import msgspec
 from twisted.internet.task import deferLater
 
 from bench.system import Load
-from txpaxos.cli.local_cluster import NodeProcess
+from txpaxos.cli.local_cluster import ChildProcess
 from txpaxos.cli.running import CommandError
 
 POLL_SECONDS = 0.01
@@ -31,7 +31,7 @@ class Question:
     load: Load | None = None
 
 
-async def ask(reactor: Any, process: NodeProcess, folder: Path, about: str, load: Load | None = None) -> Any:
+async def ask(reactor: Any, process: ChildProcess, folder: Path, about: str, load: Load | None = None) -> Any:
     """Ask a process.
 
     :param folder: for the answer.

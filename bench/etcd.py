@@ -22,7 +22,7 @@ from bench.figures import Sample, latencies_of
 from bench.machine import Meter
 from bench.syncs import counting
 from bench.system import START_SECONDS_MAX, Load, output_of
-from txpaxos.cli.local_cluster import NodeProcess, free_members
+from txpaxos.cli.local_cluster import ChildProcess, free_members
 from txpaxos.cli.running import CommandError, together
 from txpaxos.cluster import Member
 
@@ -53,7 +53,7 @@ class Etcd:
         folder.mkdir()
         self._counts_syncs = counts_syncs
         self.folder = folder
-        self.processes: dict[str, NodeProcess] = {}
+        self.processes: dict[str, ChildProcess] = {}
         self.leader = ""
         self._at: Callable[[str], list[str]] = lambda _: []
         self._reactor = reactor
@@ -76,7 +76,7 @@ class Etcd:
     def start_node(self, node: str) -> None:
         """Start one that does not run."""
         log = self.folder / f"{node}.log"
-        self.processes[node] = NodeProcess(self._reactor, self._command(node), log)
+        self.processes[node] = ChildProcess(self._reactor, self._command(node), log)
 
     def _command(self, node: str) -> list[str]:
         peers = {name: f"http://{member.address}" for name, member in self._members.items()}

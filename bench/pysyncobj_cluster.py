@@ -22,7 +22,7 @@ from bench.loop import Loaded
 from bench.machine import Meter
 from bench.ours import sample_of
 from bench.system import START_SECONDS_MAX, Load
-from txpaxos.cli.local_cluster import NodeProcess, free_members
+from txpaxos.cli.local_cluster import ChildProcess, free_members
 from txpaxos.cli.running import CommandError, together
 
 POLL_SECONDS = 0.05
@@ -70,7 +70,7 @@ class PySyncObj:
         self.settings = settings
         self._reactor = reactor
         self.folder = folder
-        self._processes: dict[str, NodeProcess] = {}
+        self._processes: dict[str, ChildProcess] = {}
         self._leader = ""
 
     async def start(self) -> None:
@@ -81,7 +81,7 @@ class PySyncObj:
             options = [f"--address={address}", f"--partners={partners}", f"--journal={self.folder / node}"]
             options += [f"--settings={json.dumps(SETTINGS[self.settings])}"]
             command = [sys.executable, "-m", "bench.pysyncobj_node", *options]
-            self._processes[node] = NodeProcess(self._reactor, command, self.folder / f"{node}.log")
+            self._processes[node] = ChildProcess(self._reactor, command, self.folder / f"{node}.log")
         await self._find_leader()
 
     async def _find_leader(self) -> None:

@@ -125,12 +125,12 @@ class MonotonicClock:
         self._numbers = itertools.count()
         # A heap. What is not due when its call is any more is passed over.
         self._queue: list[tuple[float, int, TimedCall]] = []
-        self._alarm: IDelayedCall | None = None
-        self._alarm_at = 0.0
+        self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
         # Those that are due at once, each with its time, and the reactor's call for all of them. A call that cannot be
         # cancelled is just a function.
         self._soon: deque[tuple[TimedCall | Callable[[], object], float]] = deque()
-        self._soon_alarm: IDelayedCall | None = None
+        self._soon_timer: IDelayedCall | None = None
         self._watcher: _StepWatcher | None = None
         if hasattr(reactor, "watch_clock"):
             reactor.watch_clock(self.check)
@@ -145,8 +145,8 @@ class MonotonicClock:
             self._watcher.watch()
         if delay <= 0:
             self._soon.append((call, call.when))
-            if self._soon_alarm is None:
-                self._soon_alarm = self._reactor.callLater(0, self._run_soon)
+            if self._soon_timer is None:
+                self._soon_timer = self._reactor.callLater(0, self._run_soon)
         else:
             self.schedule(call)
         return call
@@ -155,8 +155,8 @@ class MonotonicClock:
         """Call ``function`` in the reactor's next turn, as ``callLater(0, function)`` does, for less: there is no way
         back."""
         self._soon.append((function, 0.0))
-        if self._soon_alarm is None:
-            self._soon_alarm = self._reactor.callLater(0, self._run_soon)
+        if self._soon_timer is None:
+            self._soon_timer = self._reactor.callLater(0, self._run_soon)
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """As in Twisted."""
@@ -174,17 +174,17 @@ class MonotonicClock:
     def schedule(self, call: TimedCall) -> None:
         """``call`` is due at a time that is new."""
         heapq.heappush(self._queue, (call.when, next(self._numbers), call))
-        if self._alarm is None or call.when < self._alarm_at:
-            self._set_alarm(call.when)
+        if self._timer is None or call.when < self._timer_at:
+            self._set_timer(call.when)
 
     def ended(self) -> None:
         """A call was made or cancelled."""
         self._live -= 1
         if not self._live:
             self._queue.clear()
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         elif len(self._queue) > STALE_MAX + 4 * self._live:
             self._queue = [entry for entry in self._queue if entry[2].is_due_at(entry[0])]
             heapq.heapify(self._queue)
@@ -193,13 +193,13 @@ class MonotonicClock:
 
     def check(self) -> None:
         """The reactor's clock has stepped: its calls are not due when they should be."""
-        if self._alarm is not None:
-            self._set_alarm(self._alarm_at)
-        if self._soon_alarm is not None:
-            self._soon_alarm.reset(0)
+        if self._timer is not None:
+            self._set_timer(self._timer_at)
+        if self._soon_timer is not None:
+            self._soon_timer.reset(0)
 
     def _run_soon(self) -> None:
-        self._soon_alarm = None
+        self._soon_timer = None
         count = len(self._soon)  # What comes up meanwhile has the reactor's next turn.
         try:
             while count:
@@ -210,11 +210,11 @@ class MonotonicClock:
                 elif call.is_due_at(when):
                     call.run()
         finally:  # If one raises, that is the reactor's to log, and the others are called all the same.
-            if self._soon and self._soon_alarm is None:
-                self._soon_alarm = self._reactor.callLater(0, self._run_soon)
+            if self._soon and self._soon_timer is None:
+                self._soon_timer = self._reactor.callLater(0, self._run_soon)
 
     def _run_due(self) -> None:
-        self._alarm = None
+        self._timer = None
         now = self.seconds()
         queue = self._queue
         try:
@@ -227,16 +227,16 @@ class MonotonicClock:
             queue = self._queue
             while queue and not queue[0][2].is_due_at(queue[0][0]):
                 heapq.heappop(queue)
-            if queue and (self._alarm is None or queue[0][0] < self._alarm_at):
-                self._set_alarm(queue[0][0])
+            if queue and (self._timer is None or queue[0][0] < self._timer_at):
+                self._set_timer(queue[0][0])
 
-    def _set_alarm(self, when: float) -> None:
-        self._alarm_at = when
+    def _set_timer(self, when: float) -> None:
+        self._timer_at = when
         seconds = max(REARM_SECONDS_MIN, when - self.seconds())
-        if self._alarm is None:
-            self._alarm = self._reactor.callLater(seconds, self._run_due)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(seconds, self._run_due)
         else:
-            self._alarm.reset(seconds)
+            self._timer.reset(seconds)
 
 
 class _StepWatcher:

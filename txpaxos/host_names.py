@@ -126,7 +126,7 @@ def look_up_in_thread(reactor: Any, name: str, family: str = FAMILIES[0]) -> Def
     return found
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """What :func:`connect` connects to: a :class:`txpaxos.cluster.Address`."""
 
     @property
@@ -147,25 +147,25 @@ class Place(Protocol):
 
 
 def connect(
-    reactor: Any, place: Place, factory: ClientFactory, timeout: float, look_up: LookUp | None = None
+    reactor: Any, place: Destination, factory: ClientFactory, timeout: float, look_up: LookUp | None = None
 ) -> IConnector:
     """Connect to ``place``, as ``connectTCP`` does, whose ``factory`` is told in the same way. A name is looked up
     anew, and all its addresses are tried; the one known from before, if that fails."""
     if not place.host_name:
         connector: IConnector = reactor.connectTCP(place.host, place.port, factory, timeout)
         return connector
-    attempt: IConnector = _Attempt(reactor, place, factory, timeout).start(
+    attempt: IConnector = _NameConnector(reactor, place, factory, timeout).start(
         look_up or partial(look_up_in_thread, reactor)
     )
     return attempt
 
 
-class _Attempt(ClientFactory):
+class _NameConnector(ClientFactory):
     """One attempt to connect to a name. Of the interface of a connector it has what an attempt needs."""
 
     noisy = False
 
-    def __init__(self, reactor: Any, place: Place, factory: ClientFactory, timeout: float) -> None:
+    def __init__(self, reactor: Any, place: Destination, factory: ClientFactory, timeout: float) -> None:
         self._reactor = reactor
         self._place = place
         self._factory = factory

@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from txpaxos.cli.history import Acknowledged, complaints
+from txpaxos.cli.history import AcknowledgedIncrement, complaints
 
 AMOUNTS = range(1, 21)
 
 
-def history(seed: int) -> list[Acknowledged]:
+def history(seed: int) -> list[AcknowledgedIncrement]:
     """A run in which all went well: the increments in some order, and their answers in another."""
     rng = Random(seed)
     amounts = rng.sample(AMOUNTS, len(AMOUNTS))
-    found = [Acknowledged(amount, total, 0.0, 0.0) for amount, total in zip(amounts, accumulate(amounts), strict=True)]
+    found = [
+        AcknowledgedIncrement(amount, total, 0.0, 0.0)
+        for amount, total in zip(amounts, accumulate(amounts), strict=True)
+    ]
     rng.shuffle(found)
     return found
 
@@ -50,12 +53,16 @@ def test_increment_lost_or_counted_twice_after_its_answer(seed: int, amount: int
 
 def test_one_lost_and_another_twice_do_not_make_up_for_each_other() -> None:
     answers = [(1, 1), (2, 3), (3, 6), (4, 7), (5, 12)]  # +3 was lost after its answer; then +1 and +2 again
-    run = [Acknowledged(amount, total, 0.0, 0.0) for amount, total in answers]
+    run = [AcknowledgedIncrement(amount, total, 0.0, 0.0) for amount, total in answers]
     assert complaints(range(1, 6), run, equal(15)) != []
 
 
 def test_same_answer_twice() -> None:
-    run = [Acknowledged(1, 1, 0.0, 0.0), Acknowledged(2, 3, 0.0, 0.0), Acknowledged(3, 3, 0.0, 0.0)]
+    run = [
+        AcknowledgedIncrement(1, 1, 0.0, 0.0),
+        AcknowledgedIncrement(2, 3, 0.0, 0.0),
+        AcknowledgedIncrement(3, 3, 0.0, 0.0),
+    ]
     assert complaints([1, 2, 3], run, equal(3)) == ["+3 after 3 was acknowledged as 3"]
 
 

@@ -28,11 +28,11 @@ from txpaxos.errors import (
 from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import (
     Answer,
-    AreYouThere,
     Ask,
     AskAnswer,
     ClientCodec,
-    Here,
+    KeepAlive,
+    KeepAliveReply,
     ReadAnswer,
     Refused,
     StatusAnswer,
@@ -511,5 +511,5 @@ def test_a_node_that_asks_for_a_sign_of_life_gets_one(street: Street) -> None:
     street.client.status()
     line = street.accept()
     line.said()
-    line.say(AreYouThere())
-    assert line.said() == [Here()]
+    line.say(KeepAlive())
+    assert line.said() == [KeepAliveReply()]

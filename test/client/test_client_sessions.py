@@ -15,7 +15,7 @@ from txpaxos.client.pending import PENDING_BYTES_MAX, REQUESTS_MAX
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, Overloaded, QueryFailed, SessionExpired, ValueTooLarge
 from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import Ask, Read, ReadAnswer, Refused, StatusAnswer, Submit
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, session_born
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run, session_created_at_slot
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_nothing_is_sent_before_the_welcome(street: Street) -> None:
     line.welcome(line.node, applied_through=77)
     assert [type(one) for one in line.said()] == [Submit, Ask, Submit]
     assert street.client.session is not None
-    assert session_born(street.client.session) == 77
+    assert session_created_at_slot(street.client.session) == 77
 
 
 def test_a_follower_that_names_the_leader_is_sent_nothing(street: Street) -> None:
@@ -86,7 +86,7 @@ def test_a_forgotten_session_is_replaced(street: Street) -> None:
     later = outcome_of(client.submit(b"z"))
     (sent,) = submits(line)
     assert sent.session != first
-    assert session_born(sent.session) == 500
+    assert session_created_at_slot(sent.session) == 500
     assert (sent.sequence, sent.acknowledged) == (3, 2)
     line.say(Refused(2, "SessionExpired", "forgotten"))  # of the old one
     line.answer(4, "z")
@@ -108,7 +108,7 @@ def test_a_welcome_of_long_ago_is_asked_for_anew(street: Street) -> None:
     assert again.node == line.node
     again.welcome(again.node, applied_through=9000)
     (sent,) = submits(again)
-    assert session_born(sent.session) == 9000
+    assert session_created_at_slot(sent.session) == 9000
     again.answer(2, None)
     street.reactor.spend(0.5)
     street.client.submit(b"y")

@@ -24,7 +24,7 @@ from txpaxos.node.events import Observer
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.storage.executor import Work, execute_here
+from txpaxos.storage.executor import Work, execute_now
 from txpaxos.storage.memory import MemoryFiles, MemoryStore
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Codec
@@ -139,11 +139,11 @@ class RecordingStore(MemoryStore):
     def finish(self) -> None:
         """The oldest save under way is done, or has failed if the store is ``failing``."""
         work, done = self._in_flight.popleft()
-        execute_here(work).chainDeferred(done)
+        execute_now(work).chainDeferred(done)
 
     def _do(self, work: Work) -> Deferred[None]:
         if not self.slow:
-            return execute_here(work)
+            return execute_now(work)
         done: Deferred[None] = Deferred()
         self._in_flight.append((work, done))
         return done

@@ -377,8 +377,8 @@ class Liar:
     # parts
 
     def _make_run(self, number: int) -> Run:
-        born = self.rng.choice((0, 1, 2**63, 2**64 - 1))
-        session = new_session(bytes([number % 4] * 16), born)
+        created_at_slot = self.rng.choice((0, 1, 2**63, 2**64 - 1))
+        session = new_session(bytes([number % 4] * 16), created_at_slot)
         sequence, acknowledged = self.rng.choice((1, 2, 3, *BIG)), self.rng.choice((0, 1, 2, *BIG))
         payloads = tuple(self.rng.choice((b"", b"x", b"!", b"y" * 3000)) for _ in range(self.rng.randint(1, 3)))
         return Run(session, min(sequence, 2**64 - len(payloads)), acknowledged, payloads)

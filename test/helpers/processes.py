@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 
-from txpaxos.cli.history import Acknowledged, complaints
+from txpaxos.cli.history import AcknowledgedIncrement, complaints
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.running import request, together
 from txpaxos.cli.status import Statuses
@@ -200,8 +200,8 @@ def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: Lo
         if one.total not in (None, again):
             found.append(f"+{one.amount} was acknowledged as {one.total} and is {again} in the log")
     # Those in doubt have their totals from the log; all the others have what their clients were told.
-    history = [Acknowledged(one.amount, one.total, 0, 0) for one in increments if one.total is not None]
-    history += [Acknowledged(one.amount, replayed[one.session, one.sequence], 0, 0) for one in counted]
+    history = [AcknowledgedIncrement(one.amount, one.total, 0, 0) for one in increments if one.total is not None]
+    history += [AcknowledgedIncrement(one.amount, replayed[one.session, one.sequence], 0, 0) for one in counted]
     found += complaints([one.amount for one in history], history, totals)
     total = sum(one.amount for one in history)
     return Verdict(len(history) - len(counted), len(counted), len(unanswered) - len(counted), total, found)

@@ -38,11 +38,11 @@ from txpaxos.core.messages import (
 )
 from txpaxos.wire.client_messages import (
     Answer,
-    AreYouThere,
     Ask,
     AskAnswer,
     ClientCodec,
-    Here,
+    KeepAlive,
+    KeepAliveReply,
     Ping,
     Pong,
     Read,
@@ -135,8 +135,8 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     StatusRequest: st.builds(StatusRequest, COUNTS),
-    Here: st.builds(Here),
-    AreYouThere: st.builds(AreYouThere),
+    KeepAliveReply: st.builds(KeepAliveReply),
+    KeepAlive: st.builds(KeepAlive),
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
     Ping: st.builds(Ping),
     Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS, st.floats(0.0, 60.0)),
@@ -205,8 +205,8 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
     Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
-    Here(),
-    AreYouThere(),
+    KeepAliveReply(),
+    KeepAlive(),
 )
 
 

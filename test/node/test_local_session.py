@@ -12,7 +12,7 @@ from test.helpers.fakes import error_of, outcome_of
 from txpaxos.errors import CommandFailed, NodeStopped, Overloaded, SessionExpired
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.sessions import Failed, Outcomes, encode_result, raised
-from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, session_born
+from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS, Run, session_created_at_slot
 
 
 class Counter:
@@ -96,7 +96,7 @@ def test_the_session_is_made_with_the_first_run(counter: Counter) -> None:
     counter.session.flush()
     counter.applied_through = 99
     counter.submit(b"y")
-    assert [session_born(one.session) for one in counter.runs] == [77, 77]
+    assert [session_created_at_slot(one.session) for one in counter.runs] == [77, 77]
 
 
 def test_two_nodes_have_sessions_of_their_own() -> None:
@@ -185,7 +185,7 @@ def test_later_commands_have_a_new_session_when_the_old_one_is_forgotten(counter
     counter.submit(b"z")
     old, new = counter.runs
     assert new.session != old.session
-    assert session_born(new.session) == 500
+    assert session_created_at_slot(new.session) == 500
     assert new.sequence == 3
 
 

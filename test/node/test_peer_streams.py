@@ -25,7 +25,7 @@ from txpaxos.node.peer_streams import (
     WAITING_BYTES_MAX,
 )
 from txpaxos.wire.codec import Codec, Way
-from txpaxos.wire.frames import FRAME_BYTES_FREE, FRAME_BYTES_MAX, GREETING_BYTES_MAX
+from txpaxos.wire.frames import FRAME_BYTES_MAX, FRAME_BYTES_MAX_DEFAULT, HANDSHAKE_BYTES_MAX
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
 PROMISE_LOG = said_by("b", PromiseLog(Ballot(1, "a"), 1))[:20]
@@ -213,7 +213,7 @@ def test_a_second_greeting_is_no_harm(side: Side) -> None:
 
 def test_a_stranger_may_claim_only_little(side: Side) -> None:
     stream, transport = side.accept()
-    stream.dataReceived((GREETING_BYTES_MAX + 1).to_bytes(4, "big"))
+    stream.dataReceived((HANDSHAKE_BYTES_MAX + 1).to_bytes(4, "big"))
     assert transport.disconnected
     assert side.counters == {BAD: 1}
 
@@ -230,7 +230,7 @@ def test_a_peer_may_claim_as_much_as_a_frame_holds(side: Side) -> None:
 
 def test_a_peer_may_claim_no_more_than_the_kind_of_its_message_needs(side: Side) -> None:
     stream, transport = side.established("b")
-    stream.dataReceived((FRAME_BYTES_FREE + 1).to_bytes(4, "big"))
+    stream.dataReceived((FRAME_BYTES_MAX_DEFAULT + 1).to_bytes(4, "big"))
     stream.dataReceived(HEARTBEAT[:3])
     assert not transport.disconnected
     stream.dataReceived(HEARTBEAT[3:])

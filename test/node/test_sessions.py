@@ -30,8 +30,8 @@ from txpaxos.node.sessions import (
 from txpaxos.wire.commands import Run, encode_batch, new_session
 
 
-def named(number: int, born: int = 0) -> bytes:
-    return new_session(b"%016d" % number, born)
+def named(number: int, created_at_slot: int = 0) -> bytes:
+    return new_session(b"%016d" % number, created_at_slot)
 
 
 def command(sequence: int, acknowledged: int = 0, session: bytes = named(1)) -> Run:
@@ -268,7 +268,7 @@ def test_the_horizon_is_the_last_use_of_the_newest_forgotten() -> None:
         record(sessions, command(1, session=named(number, number * 10 - 1)), slot=number * 10)
     assert sessions.horizon == 20
     record(sessions, command(2, session=named(3, 29)), slot=50)
-    record(sessions, command(1, session=named(5, born=49)), slot=60)
+    record(sessions, command(1, session=named(5, created_at_slot=49)), slot=60)
     assert sessions.horizon == 40
 
 
@@ -290,23 +290,23 @@ def _never(slot: int, payload: bytes) -> Outcome:
     raise AssertionError(payload)
 
 
-@pytest.mark.parametrize(("born", "new"), [(0, False), (9, False), (10, True), (11, True), (98, True)])
-def test_a_session_made_since_the_horizon_is_new_for_sure(born: int, new: bool) -> None:
+@pytest.mark.parametrize(("created_at_slot", "new"), [(0, False), (9, False), (10, True), (11, True), (98, True)])
+def test_a_session_made_since_the_horizon_is_new_for_sure(created_at_slot: int, new: bool) -> None:
     sessions = Sessions(sessions_max=1)
     for number in (1, 2):
         record(sessions, command(1, session=named(number)), slot=number * 10)
     assert sessions.horizon == 10
-    one = command(1, session=named(3, born))
+    one = command(1, session=named(3, created_at_slot))
     assert sessions.is_expired(one.session) is not new
     assert (refusal(sessions, 99, one) is None) is new
 
 
-@pytest.mark.parametrize("born", [5, 6, 2**64 - 1])
-def test_a_session_from_the_future_is_refused(born: int) -> None:
+@pytest.mark.parametrize("created_at_slot", [5, 6, 2**64 - 1])
+def test_a_session_from_the_future_is_refused(created_at_slot: int) -> None:
     """Forgotten, it would always count as new."""
     sessions = Sessions()
-    refused = sessions.apply_once(5, run(1, 2, session=named(1, born)), _never)
-    words = f"the session says it was made at slot {born}, its commands are in 5"
+    refused = sessions.apply_once(5, run(1, 2, session=named(1, created_at_slot)), _never)
+    words = f"the session says it was made at slot {created_at_slot}, its commands are in 5"
     assert refused == [Failed(SessionExpired, words)] * 2
     assert refusal(sessions, 5, command(1, session=named(1, 4))) is None
 

@@ -17,10 +17,10 @@ from txpaxos.server.budget import REQUESTS_MAX
 from txpaxos.server.client_table import DROP_SECONDS, PING_SECONDS
 from txpaxos.wire.client_messages import (
     Answer,
-    AreYouThere,
     Ask,
     AskAnswer,
-    Here,
+    KeepAlive,
+    KeepAliveReply,
     Refused,
     StatusRequest,
     Welcome,
@@ -86,14 +86,14 @@ def test_a_silent_client_is_asked_for_a_sign_of_life_and_disconnected(harness: C
     alive, dead, busy = [harness.client() for _ in range(3)]
     for second in range(200):
         harness.bench.reactor.spend(1.0)
-        if AreYouThere() in alive.heard():
-            alive.say(Here())
+        if KeepAlive() in alive.heard():
+            alive.say(KeepAliveReply())
         if second % 20 == 0:
             busy.say(StatusRequest(second))
         if second == PING_SECONDS - 2:
             assert dead.heard() == []
-    assert dead.heard().count(AreYouThere()) == 1
-    assert AreYouThere() not in busy.heard()
+    assert dead.heard().count(KeepAlive()) == 1
+    assert KeepAlive() not in busy.heard()
     assert [one.transport.disconnected for one in (alive, dead, busy)] == [False, True, False]
     assert harness.node.counters == {Count.IDLE_CLIENT_DISCONNECTED: 1}
     for client in (alive, dead, busy):
@@ -107,7 +107,7 @@ def test_ten_thousand_silent_clients_are_gone_soon_and_asked_a_few_at_a_time(har
     asked = []
     for _ in range(PING_SECONDS + DROP_SECONDS + 3):
         harness.bench.reactor.spend(1.0)
-        asked.append(sum(AreYouThere() in client.heard() for client in clients))
+        asked.append(sum(KeepAlive() in client.heard() for client in clients))
     assert [count for count in asked if count] == [500, 500, 200]
     assert all(client.transport.disconnected for client in clients)
     assert len(harness.port.connections) == 0

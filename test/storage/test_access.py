@@ -11,8 +11,8 @@ import pytest
 
 from test.storage.test_disk import UnsyncedDisk
 from txpaxos.errors import StoreError
-from txpaxos.storage.disk import Standing
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.disk import FileStatus
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.simulator.disk import USER, SimulatedDisk
 from txpaxos.testing.store.harness import StoreHarness, subject, voted
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_store(path: Path | str, disk: UnsyncedDisk | SimulatedDisk | None = None) -> DiskStore:
-    return DiskStore(path, "cluster", "node-1", disk=disk or UnsyncedDisk(), execute=execute_here, segment_bytes=4096)
+    return DiskStore(path, "cluster", "node-1", disk=disk or UnsyncedDisk(), execute=execute_now, segment_bytes=4096)
 
 
 def changes(path: Path) -> dict[Path, int]:
@@ -142,15 +142,15 @@ def test_whatever_the_umask_a_new_folder_is_private(tmp_path: Path, umask: int) 
 def test_simulated_disks_refuse_the_same() -> None:
     disk = SimulatedDisk(random.Random(0))
     wait(open_store("/data", disk).close())
-    for path, standing, line in (
-        ("/data", Standing("folder", 0o770, USER), "/data may be written by other users"),
-        ("/data/journal", Standing("link", 0o777, USER), "/data/journal is a symbolic link"),
-        ("/data/identity", Standing("file", 0o600, USER + 1), "/data/identity belongs to user 1001"),
+    for path, status, line in (
+        ("/data", FileStatus("folder", 0o770, USER), "/data may be written by other users"),
+        ("/data/journal", FileStatus("link", 0o777, USER), "/data/journal is a symbolic link"),
+        ("/data/identity", FileStatus("file", 0o600, USER + 1), "/data/identity belongs to user 1001"),
     ):
-        disk.standings = {path: standing}
+        disk.statuses = {path: status}
         with pytest.raises(StoreError, match=line):
             open_store("/data", disk)
-    disk.standings = {}
+    disk.statuses = {}
     wait(open_store("/data", disk).close())
     assert disk.inspect("/").kind == "folder"
     with pytest.raises(FileNotFoundError):
@@ -164,7 +164,7 @@ def test_what_is_neither_file_nor_folder_is_something_else(tmp_path: Path) -> No
 
 def test_a_folder_that_vanishes_is_told_by_what_comes_next(tmp_path: Path) -> None:
     class Gone(UnsyncedDisk):
-        def inspect(self, path: str, follow: bool = False) -> Standing:
+        def inspect(self, path: str, follow: bool = False) -> FileStatus:
             raise FileNotFoundError(2, "gone", path)
 
     wait(open_store(tmp_path / "data", Gone()).close())

@@ -19,7 +19,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.acknowledged import NOTHING, SECURED_SAVES, SLOT_BYTES, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.identity import read_identity, write_identity
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.storage.store import DiskStore
@@ -35,7 +35,7 @@ def open_store(disk: Disk, folder: str, segment_bytes: int = SEGMENT_BYTES) -> D
         "cluster",
         "node-1",
         disk=disk,
-        execute=execute_here,
+        execute=execute_now,
         segment_bytes=segment_bytes,
         random_bytes=random.Random(1).randbytes,
     )
@@ -344,10 +344,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         mark.saved(position)
         shutil.copy(tmp_path / "acknowledged", tmp_path / "copy")
         assert Acknowledged(Disk(), f"{tmp_path}/copy", 5).read() == Mark(position)
-    mark.segment_born(7)
+    mark.segment_created(7)
     mark.segments_dropped(5)
-    mark.subject_born(2**256 - 1)
-    mark.subject_born(2**255)
+    mark.register_created(2**256 - 1)
+    mark.register_created(2**255)
     again = Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5)
     assert again.read() == Mark(4, 7, 5, 2, 2**255 - 1)
     again.begin(Mark(9, 8, 6, 3, 1))
@@ -364,7 +364,7 @@ def test_a_synced_mark_that_is_torn_leaves_the_one_before(tmp_path: Path) -> Non
     mark.create()
     for segment in range(1, 6):
         before = path.read_bytes()
-        mark.segment_born(segment)
+        mark.segment_created(segment)
         after = path.read_bytes()
         (torn,) = {at // SLOT_BYTES for at in range(len(after)) if after[at] != before[at]}
         assert torn < 2

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from test.storage.test_disk import FaultyDisk, failing
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.store import DiskStore, Store
 from txpaxos.testing.store.contract import StoreContract
@@ -52,7 +52,7 @@ class TestMemoryStore(StoreContract):
 
 
 class TestDiskStore(StoreContract):
-    options: dict[str, Any] = {"execute": execute_here, "segment_bytes": 1 << 20}
+    options: dict[str, Any] = {"execute": execute_now, "segment_bytes": 1 << 20}
 
     def make_store(self, location: Path) -> DiskStore:
         self.disk = FaultyDisk(Disk())
@@ -79,7 +79,7 @@ class TestDiskStore(StoreContract):
 
 
 class TestDiskStoreOfSmallSegments(TestDiskStore):
-    options = {"execute": execute_here, "segment_bytes": 4096}
+    options = {"execute": execute_now, "segment_bytes": 4096}
 
 
 @implementer(IReactorFromThreads)

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from txpaxos.storage import disk as disk_module
-from txpaxos.storage.disk import Disk, Standing, ensure_directory, remove_if_there, write_all
+from txpaxos.storage.disk import Disk, FileStatus, ensure_directory, remove_if_there, write_all
 
 SECTOR = 512
 
@@ -208,9 +208,9 @@ class VolatileDisk(Disk):
             raise FileNotFoundError(errno.ENOENT, path)
         self.names[path] = None
 
-    def inspect(self, path: str, follow: bool = False) -> Standing:
+    def inspect(self, path: str, follow: bool = False) -> FileStatus:
         self._exists(path)
-        return Standing("folder", 0o700, 0) if self.names[path] is None else Standing("file", 0o600, 0)
+        return FileStatus("folder", 0o700, 0) if self.names[path] is None else FileStatus("file", 0o600, 0)
 
     def user(self) -> int:
         return 0

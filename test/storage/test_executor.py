@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from test.storage.test_contract import ReactorThread
 from test.storage.test_disk import VolatileDisk
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import SLOW_SYNC_SECONDS, ExecuteInThread, ExecuteWhereFit, Work, measure_sync
+from txpaxos.storage.executor import SLOW_SYNC_SECONDS, AdaptiveExecutor, ThreadExecutor, Work, measure_sync
 
 
 class Watch:
@@ -31,7 +31,7 @@ class Watch:
 
 def test_saves_move_to_a_thread_while_they_are_slow() -> None:
     reactor, watch, here = ReactorThread(), Watch(), threading.get_ident()
-    execute = ExecuteWhereFit(lambda: ExecuteInThread(reactor), SLOW_SYNC_SECONDS / 5, lambda: watch.now)
+    execute = AdaptiveExecutor(lambda: ThreadExecutor(reactor), SLOW_SYNC_SECONDS / 5, lambda: watch.now)
 
     def do(seconds: float, times: int) -> list[bool]:
         """Whether each was done in a thread."""
@@ -55,7 +55,7 @@ def test_saves_move_to_a_thread_while_they_are_slow() -> None:
 
 def test_a_quick_save_does_not_overtake_one_in_the_thread() -> None:
     reactor, watch, gate = ReactorThread(), Watch(), threading.Event()
-    execute = ExecuteWhereFit(lambda: ExecuteInThread(reactor), 1.01 * SLOW_SYNC_SECONDS, lambda: watch.now)
+    execute = AdaptiveExecutor(lambda: ThreadExecutor(reactor), 1.01 * SLOW_SYNC_SECONDS, lambda: watch.now)
     order: list[str] = []
 
     def first() -> None:
@@ -74,7 +74,7 @@ def test_a_quick_save_does_not_overtake_one_in_the_thread() -> None:
 
 def test_a_save_that_fails_in_the_thread_says_so() -> None:
     reactor = ReactorThread()
-    execute = ExecuteInThread(reactor)
+    execute = ThreadExecutor(reactor)
 
     def fail() -> None:
         raise KeyError("gone")

@@ -16,7 +16,7 @@ import pytest
 from test.helpers.fakes import Reactor, RecordingTransport, cluster_of, node_of, outcome_of
 from txpaxos.counter import Counter
 from txpaxos.node.snapshots.taking import Policy
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
 
 ARCHIVES = sorted((Path(__file__).parent / "folders").glob("*.tar.xz"))
@@ -29,7 +29,7 @@ def test_a_node_resumes_from_an_older_folder(archive: Path, tmp_path: Path) -> N
     folder = tmp_path / "a"
     folder.chmod(0o700)
     for life in range(2):
-        store = DiskStore(folder, "test", "a", sync_in_thread=False, execute=execute_here, segment_bytes=4096)
+        store = DiskStore(folder, "test", "a", sync_in_thread=False, execute=execute_now, segment_bytes=4096)
         reactor, counter = Reactor(), Counter()
         node = node_of(counter, reactor, "a", cluster_of("a"), store, rng=Random(life), snapshot_policy=Policy(2000))
         assert 0 < counter.total <= 5050 + life  # That the last of it is chosen is found out again by the next leader.

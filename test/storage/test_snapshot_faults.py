@@ -34,7 +34,7 @@ from test.storage.test_disk import (
 from txpaxos.core.ready import Checkpoint, Promised, Record
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.snapshots import SnapshotWriter
 from txpaxos.storage.store import DiskStore
@@ -59,7 +59,7 @@ def open_store(disk: Disk, folder: str) -> DiskStore:
         "cluster",
         "node-1",
         disk=disk,
-        execute=execute_here,
+        execute=execute_now,
         segment_bytes=2048,
         random_bytes=random.Random(1).randbytes,
     )

@@ -21,7 +21,7 @@ from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk
 from txpaxos.core.ready import Checkpoint, JournalRecord, Promised, Record, SubjectState
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.records import decode
 from txpaxos.storage.snapshot_file import SnapshotPacker
@@ -33,7 +33,7 @@ wait = StoreHarness().wait
 refusal = StoreHarness().refusal
 
 
-OPTIONS: dict[str, Any] = {"execute": execute_here, "segment_bytes": 4096}
+OPTIONS: dict[str, Any] = {"execute": execute_now, "segment_bytes": 4096}
 
 
 class Folder:

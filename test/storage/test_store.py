@@ -21,7 +21,7 @@ from txpaxos.core.ready import LogRecord, PeerMet, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import SLOW_SYNC_SECONDS, Work, execute_here
+from txpaxos.storage.executor import SLOW_SYNC_SECONDS, Work, execute_now
 from txpaxos.storage.identity import VERSION, Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
 from txpaxos.storage.store import DiskStore
@@ -420,7 +420,7 @@ def test_a_simulator_decides_when_a_save_happens(folder: Folder) -> None:
     store.close().addCallback(lambda _: fired.append("closed"))
     assert no_frames(folder)
     for work, deferred in waiting:
-        execute_here(work).chainDeferred(deferred)
+        execute_now(work).chainDeferred(deferred)
     assert fired == ["saved", "closed"]
     assert folder.open().load() == [voted(1)]
 

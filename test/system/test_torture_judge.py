@@ -30,7 +30,7 @@ from test.torture.disks import Disk, read_disk
 from test.torture.judge import Ends, Judgement, Sighting, judge
 from txpaxos.node.sessions import Sessions, encode_result
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.linearizability.history import HistoryRecorder
 from txpaxos.wire import commands
@@ -92,7 +92,7 @@ class Node:
         self._lives += 1
         self._patch.setenv(DIARY, str(diary_file(self.diaries, "a", self._lives)))
         self._reactor = Reactor()
-        store = DiskStore(self._folder / "a", "test", "a", execute=execute_here)
+        store = DiskStore(self._folder / "a", "test", "a", execute=execute_now)
         policy = Policy(4 * SLOT_BYTES)
         self.node: Any = node_of(
             KeyValue(), self._reactor, "a", cluster_of("a"), store, rng=Random(1), snapshot_policy=policy

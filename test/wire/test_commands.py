@@ -15,7 +15,14 @@ from test.helpers.wire_samples import BATCH, CLIENT_CODEC, CODEC, RUNS, SESSIONS
 from txpaxos.core.messages import NO_OP
 from txpaxos.errors import CodecError
 from txpaxos.wire.client_messages import Submit
-from txpaxos.wire.commands import SESSION_BYTES_MAX, Run, decode_batch, encode_batch, new_session, session_born
+from txpaxos.wire.commands import (
+    SESSION_BYTES_MAX,
+    Run,
+    decode_batch,
+    encode_batch,
+    new_session,
+    session_created_at_slot,
+)
 from txpaxos.wire.peer_messages import Forward
 
 GOOD = BATCH[0]
@@ -103,16 +110,16 @@ def test_what_could_not_be_decoded_is_not_encoded(changed: dict[str, Any]) -> No
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**64 - 1))
-def test_a_session_says_when_it_was_made(random_bytes: bytes, born: int) -> None:
-    session = new_session(random_bytes, born)
-    assert session_born(session) == born
+def test_a_session_says_when_it_was_made(random_bytes: bytes, created_at_slot: int) -> None:
+    session = new_session(random_bytes, created_at_slot)
+    assert session_created_at_slot(session) == created_at_slot
     assert session.endswith(random_bytes)
     assert len(session) == 24 <= SESSION_BYTES_MAX
 
 
 @given(SESSIONS)
 def test_every_session_was_made_at_some_slot(session: bytes) -> None:
-    assert 0 <= session_born(session) < 2**64
+    assert 0 <= session_created_at_slot(session) < 2**64
 
 
 @pytest.mark.parametrize("first", [2**64 - 2, 2**64 - 1])

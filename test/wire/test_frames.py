@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from txpaxos.errors import CodecError, ValueTooLarge
 from txpaxos.wire import frames
-from txpaxos.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.frames import FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, FrameSplitter, frame
 
 PLENTY_SECONDS = 20.0
 """Far above what linear work takes here (under 1 s), far below what quadratic would (minutes)."""
@@ -27,7 +27,7 @@ def test_layout() -> None:
     assert frame(b"value") == b"\x00\x00\x00\x05value"
 
 
-@given(st.lists(st.binary(max_size=GREETING_BYTES_MAX), max_size=10))
+@given(st.lists(st.binary(max_size=HANDSHAKE_BYTES_MAX), max_size=10))
 def test_all_at_once(messages: list[bytes]) -> None:
     assert list(FrameSplitter().feed(b"".join(map(frame, messages)))) == messages
 

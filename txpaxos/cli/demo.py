@@ -12,7 +12,7 @@ import click
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 
-from txpaxos.cli.history import Acknowledged, complaints
+from txpaxos.cli.history import AcknowledgedIncrement, complaints
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import CommandError, request, run, together
@@ -57,7 +57,7 @@ class _Demo:
         self._reactor = reactor
         self._began_at = reactor.seconds()
         self._nodes = LocalCluster(reactor, "demo", NODES, folder)
-        self._acknowledged: list[Acknowledged] = []
+        self._acknowledged: list[AcknowledgedIncrement] = []
         self._half_way: Deferred[None] = Deferred()
         self._killed = ""
         self._killed_at: float | None = None
@@ -99,12 +99,12 @@ class _Demo:
             for amount in amounts:
                 sent_at = self._reactor.seconds()
                 total = await client.submit(b"+%d" % amount)
-                self._note(Acknowledged(amount, total, sent_at, self._reactor.seconds()))
+                self._note(AcknowledgedIncrement(amount, total, sent_at, self._reactor.seconds()))
                 await deferLater(self._reactor, PAUSE_SECONDS)
         finally:
             client.close()
 
-    def _note(self, one: Acknowledged) -> None:
+    def _note(self, one: AcknowledgedIncrement) -> None:
         self._acknowledged.append(one)
         if len(self._acknowledged) == KILL_AFTER:
             self._half_way.callback(None)

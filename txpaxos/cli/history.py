@@ -8,7 +8,7 @@ import attrs
 
 
 @attrs.frozen
-class Acknowledged:
+class AcknowledgedIncrement:
     """An increment and its answer.
 
     :ivar amount: what was added; positive, and of no other increment.
@@ -23,7 +23,9 @@ class Acknowledged:
     acknowledged_at: float
 
 
-def complaints(amounts: Iterable[int], acknowledged: Iterable[Acknowledged], totals: Mapping[str, int]) -> list[str]:
+def complaints(
+    amounts: Iterable[int], acknowledged: Iterable[AcknowledgedIncrement], totals: Mapping[str, int]
+) -> list[str]:
     """What is wrong with a run in which nothing but ``amounts`` was added to a counter that began with 0.
 
     In the order of their totals, each answer must be the one before plus its own amount: an increment that got lost,

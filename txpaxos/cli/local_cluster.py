@@ -35,7 +35,7 @@ POLL_SECONDS = 0.02
 STOP_SECONDS = 3.0
 
 
-class NodeProcess(ProcessProtocol):
+class ChildProcess(ProcessProtocol):
     """One ``twistd paxos``. It stops by itself if this process ends: then its standard input does.
 
     :param command: the program and its arguments.
@@ -100,7 +100,7 @@ class LocalCluster:
         self.folder = folder
         self.file = folder / "cluster.toml"
         self.cluster = Cluster(name, {})
-        self.processes: dict[str, NodeProcess] = {}
+        self.processes: dict[str, ChildProcess] = {}
         self._reactor = reactor
         self._nodes = nodes
         self._options = options
@@ -147,7 +147,7 @@ class LocalCluster:
 
     def start(self, node: str) -> None:
         """Start a node that does not run."""
-        self.processes[node] = NodeProcess(self._reactor, self.command(node), self.log(node))
+        self.processes[node] = ChildProcess(self._reactor, self.command(node), self.log(node))
 
     def command(self, node: str) -> list[str]:
         """The program that is this node, and its arguments."""

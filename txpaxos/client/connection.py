@@ -18,7 +18,7 @@ from txpaxos.cluster import Address
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect
-from txpaxos.wire.client_messages import AreYouThere, ClientCodec, FromClient, FromNode, Here, Ping, Welcome
+from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, KeepAlive, KeepAliveReply, Ping, Welcome
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 
 CONNECT_SECONDS = 1.0
@@ -150,8 +150,8 @@ class ClientConnection(TwistedProtocol):
         self._end(_why(reason))
 
     def _receive(self, message: FromNode | FromClient) -> None:
-        if isinstance(message, AreYouThere):
-            self.send(Here())
+        if isinstance(message, KeepAlive):
+            self.send(KeepAliveReply())
         else:
             self._owner.received(self, message)
 

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from txpaxos.core.messages import Slot
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
 from txpaxos.fields import LEAVES, without_sets
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_born
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_created_at_slot
 
 SESSIONS_MAX = 65536
 """How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
@@ -198,7 +198,7 @@ class Sessions:
 
     def is_expired(self, session: bytes) -> bool:
         """Whether ``session`` may have been forgotten. A session that has expired stays so."""
-        return session not in self._sessions and session_born(session) < self.horizon
+        return session not in self._sessions and session_created_at_slot(session) < self.horizon
 
     def outcomes(self, run: Run) -> list[Outcome | None]:
         """The outcome of each command of ``run``; ``None`` for each command that was not applied."""
@@ -229,11 +229,11 @@ class Sessions:
         """
         session = self._sessions.get(run.session)
         if session is None:
-            born = session_born(run.session)
-            if born < self.horizon:
+            created_at_slot = session_created_at_slot(run.session)
+            if created_at_slot < self.horizon:
                 return expired(run)
-            if born >= slot:
-                words = f"the session says it was made at slot {born}, its commands are in {slot}"
+            if created_at_slot >= slot:
+                words = f"the session says it was made at slot {created_at_slot}, its commands are in {slot}"
                 return [Failed(SessionExpired, words)] * len(run.payloads)
         known = self.outcomes(run)
         if None not in known:
@@ -397,8 +397,8 @@ def decode_result(result: bytes) -> Any:
 
 def expired(run: Run) -> list[Outcome]:
     """The outcomes of the commands of ``run``, whose session is forgotten."""
-    born = session_born(run.session)
-    words = f"session made at slot {born} is no longer known; commands from {run.sequence} on were not applied now"
+    session = f"session made at slot {session_created_at_slot(run.session)} is no longer known"
+    words = f"{session}; commands from {run.sequence} on were not applied now"
     return [Failed(SessionExpired, words)] * len(run.payloads)
 
 

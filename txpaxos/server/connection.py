@@ -26,12 +26,12 @@ from txpaxos.server.budget import Budget, Usage
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.tasks import Task, single_commands
 from txpaxos.wire.client_messages import (
-    AreYouThere,
     Ask,
     ClientCodec,
     FromClient,
     FromNode,
-    Here,
+    KeepAlive,
+    KeepAliveReply,
     Ping,
     Pong,
     Read,
@@ -190,7 +190,7 @@ class ServerConnection(TwistedProtocol):
 
     def ping(self) -> None:
         """Ask the client for a sign of life."""
-        self._send(AreYouThere())
+        self._send(KeepAlive())
 
     def close(self) -> None:
         """Close the connection at once."""
@@ -206,7 +206,7 @@ class ServerConnection(TwistedProtocol):
                 self._receive_request(message)
             case Ping():
                 self._send(Pong())
-            case Here():
+            case KeepAliveReply():
                 pass
             case _:
                 raise CodecError("a node's message came from a client")

@@ -26,8 +26,8 @@ Known: TypeAlias = dict[tuple[str, str], list[str]]
 
 
 @attrs.frozen
-class Places:
-    """What :func:`find_places` has found.
+class OwnAddresses:
+    """What :func:`find_own_addresses` has found.
 
     :ivar cluster: the cluster, with the addresses that its names have now, as far as they are known in time.
     :ivar at: where the node listens for its peers.
@@ -53,7 +53,7 @@ class Places:
             _check_free(address, socket.SOCK_STREAM)
 
 
-def find_places(cluster: Cluster, node: str) -> Places:
+def find_own_addresses(cluster: Cluster, node: str) -> OwnAddresses:
     """Look up where ``node`` listens, and where the others are.
 
     :raises ConfigError: if there is no such node, a name that it listens at is not known, or one of its addresses
@@ -77,7 +77,7 @@ def find_places(cluster: Cluster, node: str) -> Places:
         if node in culprits:
             raise ConfigError(line)
         warnings.append(line)
-    return Places(found, at, clients_at, warnings)
+    return OwnAddresses(found, at, clients_at, warnings)
 
 
 def _names(member: Member) -> Iterable[tuple[str, str]]:
@@ -111,7 +111,7 @@ def _own_addresses(key: str, node: str, members: dict[str, Member], known: Known
     here = [host for host in hosts if _is_ours(host)]
     if not here:
         other = "listen" if key == "address" else "client_listen"
-        its = written(address, [address.at(host) for host in hosts])
+        its = describe_address(address, [address.at(host) for host in hosts])
         raise ConfigError(
             f"{key} of node {node} is {its}, which this machine does not have: correct it, or give {other} = "
             '"..." beside it, an address that it has'
@@ -165,8 +165,8 @@ def _check_free(address: Address, kind: socket.SocketKind) -> None:
             raise ConfigError(f"Couldn't listen on {address} ({way}): {error.strerror}; {whose}") from None
 
 
-def written(address: Address, at: list[Address]) -> str:
-    """An address as it is written, and where that is."""
+def describe_address(address: Address, at: list[Address]) -> str:
+    """``address`` as the cluster file has it, and in brackets the addresses that it stands for, where they differ."""
     name = f"{address.host_name}:{address.port}" if address.host_name else str(address)
     places = ", ".join(map(str, at))
     return name if places == name else f"{name} ({places})"

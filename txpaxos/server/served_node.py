@@ -23,7 +23,7 @@ from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.open_files import files_max
-from txpaxos.server.own_addresses import find_places, written
+from txpaxos.server.own_addresses import describe_address, find_own_addresses
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
@@ -188,7 +188,7 @@ class ServedNode:
     # starting
 
     def _start(self) -> None:
-        places = find_places(self._cluster, self.node_name)
+        places = find_own_addresses(self._cluster, self.node_name)
         places.check_free()
         for line in places.warnings:
             self.log.warn("{line}", line=line)
@@ -210,8 +210,8 @@ class ServedNode:
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
             node=self.node_name,
             cluster=cluster.name,
-            address=written(cluster.members[self.node_name].address, places.at),
-            client=written(cluster.members[self.node_name].client, places.clients_at),
+            address=describe_address(cluster.members[self.node_name].address, places.at),
+            client=describe_address(cluster.members[self.node_name].client, places.clients_at),
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )

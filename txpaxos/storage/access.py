@@ -7,16 +7,16 @@ a symbolic link in it points. The folder itself may be reached by a link: its pl
 from __future__ import annotations
 
 from txpaxos.errors import StoreError
-from txpaxos.storage.disk import Disk, Standing
+from txpaxos.storage.disk import Disk, FileStatus
 from txpaxos.storage.messages import os_errors
 
-_OWN = ("acknowledged", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
+_STORE_NAMES = ("acknowledged", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
 """The names that a store uses. Others in its folder, like ``lost+found``, are somebody else's, and not looked at."""
 
 _OTHERS_WRITE = 0o022
 
 
-def refuse_foreign_hands(disk: Disk, directory: str) -> None:
+def refuse_foreign_access(disk: Disk, directory: str) -> None:
     """Refuse ``directory`` if another user may write in it, owns it, or if there is a symbolic link in it; the same
     for each file and folder in it that the store uses.
 
@@ -30,33 +30,33 @@ def refuse_foreign_hands(disk: Disk, directory: str) -> None:
             return  # What comes next says so.
         _check(disk, directory, directory, top)
         for name in sorted(disk.list_directory(directory)):
-            if name.removesuffix(".new") in _OWN:
+            if name.removesuffix(".new") in _STORE_NAMES:
                 _check_all(disk, f"{directory}/{name}", directory)
 
 
 def _check_all(disk: Disk, path: str, directory: str) -> None:
     """Check what is at ``path``, and in it."""
-    standing = disk.inspect(path)
-    _check(disk, path, directory, standing)
-    if standing.kind == "folder":
+    status = disk.inspect(path)
+    _check(disk, path, directory, status)
+    if status.kind == "folder":
         for name in sorted(disk.list_directory(path)):
             _check_all(disk, f"{path}/{name}", directory)
 
 
-def _check(disk: Disk, path: str, directory: str, standing: Standing) -> None:
+def _check(disk: Disk, path: str, directory: str, status: FileStatus) -> None:
     user = disk.user()
-    if standing.kind == "link":
+    if status.kind == "link":
         raise StoreError(
             f"{path} is a symbolic link, and a data folder has none in it: put in its place what it points to, or start"
             f" with a data folder that is there"
         )
-    if standing.owner != user:
+    if status.owner != user:
         raise StoreError(
-            f"{path} belongs to user {standing.owner}, and this process runs as user {user}: run it as the owner of the"
+            f"{path} belongs to user {status.owner}, and this process runs as user {user}: run it as the owner of the"
             f" data folder, or, if nobody else has changed anything in there, 'chown -R {user} {directory}'"
         )
-    if standing.mode & _OTHERS_WRITE:
+    if status.mode & _OTHERS_WRITE:
         raise StoreError(
-            f"{path} may be written by other users (mode {standing.mode:04o}): if nobody else has changed anything in"
+            f"{path} may be written by other users (mode {status.mode:04o}): if nobody else has changed anything in"
             f" there, 'chmod -R go-w {directory}', then start the node again"
         )

@@ -172,7 +172,7 @@ class Acknowledged:
             self._write(self._note_at)
             self._note_at ^= SLOT_BYTES
 
-    def segment_born(self, number: int) -> None:
+    def segment_created(self, number: int) -> None:
         """The journal has a new segment. Call this before it has a frame."""
         self._segment = number
         self.secure()
@@ -182,7 +182,7 @@ class Acknowledged:
         self._oldest = oldest
         self.secure()
 
-    def subject_born(self, name: int) -> None:
+    def register_created(self, name: int) -> None:
         """One more subject has a file; ``name`` is the SHA-256 of the subject's. Call this before its save is told."""
         self._subjects += 1
         self._names ^= name

@@ -19,7 +19,7 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsy
 Kind: TypeAlias = Literal["file", "folder", "link", "other"]
 
 
-class Standing(NamedTuple):
+class FileStatus(NamedTuple):
     """What a name stands for: its kind, its permission bits, and the number of the user it belongs to."""
 
     kind: Kind
@@ -34,13 +34,13 @@ class Disk:
         """Create one folder. FileExistsError if something has that name."""
         os.mkdir(path, 0o700)
 
-    def inspect(self, path: str, follow: bool = False) -> Standing:
+    def inspect(self, path: str, follow: bool = False) -> FileStatus:
         """What something is, and whose. FileNotFoundError if it is absent.
 
         :param follow: if it is a symbolic link, tell of what it points to."""
         found = os.stat(path, follow_symlinks=follow)
         kinds: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
-        return Standing(kinds.get(stat.S_IFMT(found.st_mode), "other"), stat.S_IMODE(found.st_mode), found.st_uid)
+        return FileStatus(kinds.get(stat.S_IFMT(found.st_mode), "other"), stat.S_IMODE(found.st_mode), found.st_uid)
 
     def user(self) -> int:
         """The number of the user whom what this process makes belongs to."""

@@ -18,7 +18,7 @@ from txpaxos.storage.disk import Disk, remove_if_there, write_all
 from txpaxos.storage.messages import os_errors
 
 Work: TypeAlias = Callable[[], None]
-Execute: TypeAlias = Callable[[Work], "Deferred[None]"]
+Executor: TypeAlias = Callable[[Work], "Deferred[None]"]
 """Does pieces of work one after the other, in the order given; what it returns fires, in that order too, with
 ``None`` or with what the work raised."""
 
@@ -26,10 +26,10 @@ SLOW_SYNC_SECONDS = 0.001
 """A disk that takes longer than this for a sync gets a thread. A hop there and back costs 20 to 60 microseconds, more
 than a fast disk takes; a slow disk would keep the reactor from its sockets and timers."""
 
-_NEWS = 1 / 16
+_LAST_SAVE_WEIGHT = 1 / 16
 """How much the last save counts in the mean of what they take."""
 
-_HICCUP_SECONDS = 8 * SLOW_SYNC_SECONDS
+_COUNTED_SECONDS_MAX = 8 * SLOW_SYNC_SECONDS
 """No save counts as longer: a single one proves nothing."""
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ _PROBES = 9
 _PROBE_BYTES = 256
 
 
-def execute_here(work: Work) -> Deferred[None]:
+def execute_now(work: Work) -> Deferred[None]:
     """Do ``work`` before returning."""
     try:
         work()
@@ -47,7 +47,7 @@ def execute_here(work: Work) -> Deferred[None]:
     return succeed(None)
 
 
-class ExecuteInThread:
+class ThreadExecutor:
     """Does work in one thread of its own, and tells in the reactor's.
 
     The thread is a daemon: a process that forgot to close its store does not wait for it. What it has not done yet was
@@ -86,7 +86,7 @@ class ExecuteInThread:
                 self._reactor.callFromThread(done.callback, None)
 
 
-class ExecuteWhereFit:
+class AdaptiveExecutor:
     """Does work at once as long as that is quick, and in a thread of its own while it is not: the disk may have become
     slow, or the saves big.
 
@@ -96,12 +96,12 @@ class ExecuteWhereFit:
     """
 
     def __init__(
-        self, make_thread: Callable[[], ExecuteInThread], seconds: float, clock: Callable[[], float] = time.perf_counter
+        self, make_thread: Callable[[], ThreadExecutor], seconds: float, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._make_thread = make_thread
         self._seconds = seconds  # The mean of what was done lately.
         self._clock = clock
-        self._thread: ExecuteInThread | None = None
+        self._thread: ThreadExecutor | None = None
         self._under_way = 0  # In the thread.
 
     @property
@@ -113,7 +113,7 @@ class ExecuteWhereFit:
         """Do ``work`` after all that was given before."""
         timed = partial(self._do, work)
         if not self._under_way and not self.in_thread:
-            return execute_here(timed)
+            return execute_now(timed)
         if self._thread is None:
             self._thread = self._make_thread()
         self._under_way += 1
@@ -127,7 +127,7 @@ class ExecuteWhereFit:
     def _do(self, work: Work) -> None:
         began = self._clock()
         work()
-        self._seconds += (min(self._clock() - began, _HICCUP_SECONDS) - self._seconds) * _NEWS
+        self._seconds += (min(self._clock() - began, _COUNTED_SECONDS_MAX) - self._seconds) * _LAST_SAVE_WEIGHT
 
     def _done(self, result: T) -> T:
         self._under_way -= 1

@@ -31,7 +31,7 @@ class Identity:
 
 
 @attrs.frozen
-class _IdentityOfOld:
+class _IdentityVersion1:
     """What the file held before a node that is no voter yet was told from one that is."""
 
     cluster: str
@@ -43,7 +43,7 @@ class _IdentityOfOld:
 VERSION = 2
 """Of the file, and of the folder with it: from 2 on, the file ``acknowledged`` tells what must be there."""
 
-_PACKING: Packing[Identity | _IdentityOfOld] = Packing({1: _IdentityOfOld, 2: Identity})
+_PACKING: Packing[Identity | _IdentityVersion1] = Packing({1: _IdentityVersion1, 2: Identity})
 
 
 def new_identity(cluster: str, node: str, random_bytes: Callable[[int], bytes]) -> Identity:

@@ -2,8 +2,8 @@
 
 Its laws:
 
-1. A segment is born complete: made under a temporary name, given its full size, synced, renamed, the folder synced, and
-   its number told before a frame is written to it. That it is not needed any more is told before it is removed.
+1. A segment is created complete: made under a temporary name, given its full size, synced, renamed, the folder synced,
+   and its number told before a frame is written to it. That it is not needed any more is told before it is removed.
 2. A frame is appended by one write in place and one sync, and only when the frame before it is synced.
 3. A failed write or sync is final. After a failed sync nobody knows what the disk holds, not even by asking again (the
    kernel may report success for bytes it has dropped), so every later append is refused until a new start has read.
@@ -45,8 +45,9 @@ class Journal:
     :param identity: of the store, 1 to 2**64 - 1. Stamped into every segment and frame, so that none of another store
         passes for one of this.
     :param segment_bytes: the size of a segment, but for one that must hold a frame bigger than that.
-    :param born: called with the number of each new segment, before it holds a frame.
-    :param dropped: called with the number of the oldest segment that is still needed, before older ones are removed.
+    :param on_segment_created: called with the number of each new segment, before it holds a frame.
+    :param on_segments_dropped: called with the number of the oldest segment that is still needed, before older ones
+        are removed.
 
     ``next_position`` is the position of the next frame: how many were ever appended.
     """
@@ -57,12 +58,12 @@ class Journal:
         directory: str,
         identity: int,
         segment_bytes: int = SEGMENT_BYTES,
-        born: Callable[[int], None] = lambda number: None,
-        dropped: Callable[[int], None] = lambda number: None,
+        on_segment_created: Callable[[int], None] = lambda number: None,
+        on_segments_dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._disk = disk
-        self._born = born
-        self._dropped = dropped
+        self._on_segment_created = on_segment_created
+        self._on_segments_dropped = on_segments_dropped
         self._directory = directory
         self._identity = identity
         self._segment_bytes = segment_bytes
@@ -99,17 +100,17 @@ class Journal:
         with os_errors("create the journal in", self._directory):
             if not self.exists():
                 header = SegmentHeader(self._identity, 0, 0, self._size_for(0))
-                self._disk.close(self._birth(header))
+                self._disk.close(self._create_segment(header))
 
     def read(
         self,
-        reached: Callable[[Frame], bool] = lambda frame: False,
+        is_start: Callable[[Frame], bool] = lambda frame: False,
         *,
         whole: bool = True,
         acknowledged: Mark = UNKNOWN,
     ) -> list[Frame]:
-        """Every frame from the newest one on that has ``reached`` what is looked for, oldest first; or all, if none
-        has. ``reached`` is asked from the newest frame backwards, and what is older than that is not read, but for the
+        """Every frame from the newest one on for which ``is_start`` is true, oldest first; or all, if none
+        has. ``is_start`` is asked from the newest frame backwards, and what is older than that is not read, but for the
         rest of its segment. A torn tail is cut off, and logged.
 
         :param whole: whether "all" must begin with the first frame ever written.
@@ -128,7 +129,7 @@ class Journal:
             if self.oldest_segment > acknowledged.oldest:
                 missing = self._segment_path(acknowledged.oldest)
                 raise damaged(missing, 0, "the file is missing, though it is needed")
-            return self._read_back(reached, whole, acknowledged)
+            return self._read_back(is_start, whole, acknowledged)
 
     def append(self, body: bytes) -> int:
         """Put one frame on disk. Returns its position.
@@ -158,7 +159,7 @@ class Journal:
         needless = [header for header in self._segments[1:] if header.first_position <= position]
         if needless:
             self._failed = True  # until it has worked
-            self._dropped(needless[-1].number)
+            self._on_segments_dropped(needless[-1].number)
             self._failed = False
         for _ in needless:
             path = self._segment_path(self._segments[0].number)
@@ -198,7 +199,7 @@ class Journal:
         needed = SECTOR_BYTES + frame_size
         return self._segment_bytes if needed <= self._segment_bytes else needed + -needed % _PAGE_BYTES
 
-    def _birth(self, header: SegmentHeader) -> int:
+    def _create_segment(self, header: SegmentHeader) -> int:
         """Make a segment. Returns a handle on it."""
         path = self._segment_path(header.number)
         handle = self._disk.create(path + TEMPORARY)
@@ -218,11 +219,11 @@ class Journal:
         number = self._segments[-1].number + 1
         header = SegmentHeader(self._identity, number, self.next_position, self._size_for(frame_size))
         full, self._path = self._handle, self._segment_path(number)
-        self._handle = self._birth(header)
+        self._handle = self._create_segment(header)
         self._segments.append(header)
         self._offset = SECTOR_BYTES
         self._disk.close(full)
-        self._born(number)
+        self._on_segment_created(number)
 
     # -------------------------------------------------------------- reading
 
@@ -243,7 +244,7 @@ class Journal:
             raise damaged(missing, 0, "the file is missing, though there are segments before and after it")
         self._segments.append(header)
 
-    def _read_back(self, reached: Callable[[Frame], bool], whole: bool, acknowledged: Mark) -> list[Frame]:
+    def _read_back(self, is_start: Callable[[Frame], bool], whole: bool, acknowledged: Mark) -> list[Frame]:
         newest = self._segments[-1]
         self._path = self._segment_path(newest.number)
         data = self._disk.read(self._path)
@@ -253,18 +254,18 @@ class Journal:
             what = f"frame {self.next_position} cannot be read, though {acknowledged.position} frames were acknowledged"
             raise damaged(self._path, self._offset, what)
         parts: list[list[Frame]] = []
-        start = _newest(frames, reached)
+        start = _newest(frames, is_start)
         for header, after in zip(self._segments[-2::-1], self._segments[:0:-1], strict=True):
             if start >= 0:
                 break
             parts.append(frames[:])
             frames = self._read_full(header, after)
-            start = _newest(frames, reached)
+            start = _newest(frames, is_start)
         if whole and start < 0 < self.first_position:
             what = f"it begins with frame {self.first_position}, and no snapshot stands for those before it"
             raise damaged(self._segment_path(self._segments[0].number), 0, what)
         parts.append(frames[max(0, start) :])
-        self._settle(data, last[-1:])
+        self._repair_tail(data, last[-1:])
         return [frame for part in reversed(parts) for frame in part]
 
     def _read_full(self, header: SegmentHeader, after: SegmentHeader) -> Frames:
@@ -277,7 +278,7 @@ class Journal:
             raise damaged(path, frames.end, what)
         return frames
 
-    def _settle(self, data: bytes, frames: list[Frame]) -> None:
+    def _repair_tail(self, data: bytes, frames: list[Frame]) -> None:
         """Make the newest segment fit to go on with: what was read of it on disk, and zeros behind.
 
         The last frame is written once more before the sync: if the sync it had from the process before had failed, its
@@ -287,10 +288,10 @@ class Journal:
         for frame in frames[-1:]:
             write_all(self._disk, self._handle, data[frame.offset : frame.end], frame.offset)
         if torn:
-            self._cut(torn)
+            self._truncate_torn_tail(torn)
         self._disk.sync_data(self._handle)
 
-    def _cut(self, torn: int) -> None:
+    def _truncate_torn_tail(self, torn: int) -> None:
         """Zero the ``torn`` bytes of a frame's write that was cut short. The frame's header goes last, so that a crash
         in here leaves what still looks torn."""
         header = min(torn, ALIGNMENT_BYTES)
@@ -305,6 +306,6 @@ class Journal:
         )
 
 
-def _newest(frames: Frames, reached: Callable[[Frame], bool]) -> int:
-    """The index of the newest frame that has ``reached`` something; -1 if none has."""
-    return next((index for index in range(len(frames) - 1, -1, -1) if reached(frames[index])), -1)
+def _newest(frames: Frames, is_start: Callable[[Frame], bool]) -> int:
+    """The index of the newest frame that is a start; -1 if none has."""
+    return next((index for index in range(len(frames) - 1, -1, -1) if is_start(frames[index])), -1)

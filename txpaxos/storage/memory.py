@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import Execute, execute_here
-from txpaxos.storage.quarantine import Verdict
+from txpaxos.storage.executor import Executor, execute_now
+from txpaxos.storage.quarantine import QuarantineMarker
 from txpaxos.storage.records import checkpoint_index, divide
-from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
+from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
 
 class MemoryStore:
@@ -34,7 +34,7 @@ class MemoryStore:
         self,
         saved: Iterable[Record] = (),
         incarnation: int = 1,
-        execute: Execute = execute_here,
+        execute: Executor = execute_now,
         files: MemoryFiles | None = None,
     ) -> None:
         self.incarnation = incarnation
@@ -44,8 +44,8 @@ class MemoryStore:
         self._log, self._subjects, self._voter = divide(saved)
         self._loaded = False
         self._closed = False
-        self._verdict = Verdict(self.files, "")
-        self._snapshots = Snapshots(
+        self._quarantine_marker = QuarantineMarker(self.files, "")
+        self._snapshots = SnapshotFiles(
             self.files,
             "",
             lambda: execute,
@@ -70,7 +70,7 @@ class MemoryStore:
         if self._loaded or self._closed:
             raise StoreError("a store is loaded once, while it is open: open another one on what this one saved")
         self._loaded = True
-        self._verdict.enforce(has_snapshots=self._snapshots.load() is not None)
+        self._quarantine_marker.enforce(has_snapshots=self._snapshots.load() is not None)
         return self.saved
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -97,11 +97,11 @@ class MemoryStore:
         """See :meth:`txpaxos.storage.store.Store.receive_snapshot`."""
         return self._new_snapshot(slot, received=True, size_bytes=size_bytes)
 
-    def condemn(self, finding: str) -> Deferred[None]:
-        """See :meth:`txpaxos.storage.store.Store.condemn`."""
+    def quarantine(self, finding: str) -> Deferred[None]:
+        """See :meth:`txpaxos.storage.store.Store.quarantine`."""
         if self._closed or not self._loaded:
             return fail(StoreError("a store takes a verdict between load() and close()"))
-        return self._execute(partial(self._verdict.write, finding))
+        return self._execute(partial(self._quarantine_marker.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.close`."""

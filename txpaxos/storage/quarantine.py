@@ -7,7 +7,7 @@ from txpaxos.storage.disk import Disk, remove_if_there
 from txpaxos.storage.messages import diverged, os_errors
 
 
-class Verdict:
+class QuarantineMarker:
     """The file ``diverged`` in ``directory``. It stands as long as there are snapshots: the wrong state is in them."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
@@ -22,7 +22,7 @@ class Verdict:
         self._file.write(finding.encode())
 
     def enforce(self, *, has_snapshots: bool) -> None:
-        """Refuse a folder that is condemned. Without snapshots the node has its state from elsewhere, and may go on.
+        """Refuse a folder that is quarantined. Without snapshots the node has its state from elsewhere, and may go on.
 
         :raises StoreError: with what is wrong, and what to do."""
         finding = self._file.read()

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txpaxos.errors import StoreError
 from txpaxos.storage.atomic_file import TEMPORARY
 from txpaxos.storage.disk import Disk, ensure_inner_directory, remove_if_there, write_all
-from txpaxos.storage.executor import Execute, ExecuteInThread, Work
+from txpaxos.storage.executor import Executor, ThreadExecutor, Work
 from txpaxos.storage.messages import damaged_part, no_room, os_errors, snapshot_refused
 from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
 
@@ -32,7 +32,7 @@ SYNC_BYTES = 4 << 20
 """So many bytes are synced at once, so that no sync takes long."""
 SYNCS = 16
 """What comes from a peer is synced so often at least: a short file, too, may take long to come."""
-KEPT = 2
+SNAPSHOTS_KEPT = 2
 PART = ".part"
 _SUFFIX = ".snapshot"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -79,7 +79,7 @@ class SnapshotWriter:
     its end is under way, ``kept`` whether it failed and its file stays.
     """
 
-    def __init__(self, folder: Snapshots, slot: int, *, received: bool, size_bytes: int = 0) -> None:
+    def __init__(self, folder: SnapshotFiles, slot: int, *, received: bool, size_bytes: int = 0) -> None:
         self.slot = slot
         self.size_bytes = 0
         self.received = received
@@ -92,7 +92,7 @@ class SnapshotWriter:
         self._synced_bytes = 0
         self._sync_bytes = min(SYNC_BYTES, size_bytes // SYNCS or SYNC_BYTES)
         self._checked = False
-        self._adopting = False
+        self._is_adopting = False
         self._failed = ""
         self._closed = ""
         self._removed = False
@@ -145,11 +145,11 @@ class SnapshotWriter:
         self._closed = why
         return self._folder.execute(self._remove)
 
-    def go_on_at(self, size_bytes: int) -> None:
+    def resume_at(self, size_bytes: int) -> None:
         """Before the first write: so many bytes are there already."""
         self.size_bytes = self._synced_bytes = size_bytes
 
-    def shut(self) -> None:
+    def refuse_more(self) -> None:
         """Take nothing more, and leave the file to whoever opens the store next."""
         self._closed = self._closed or "the store was closed"
 
@@ -179,7 +179,7 @@ class SnapshotWriter:
                     self._open()
                 work()
             except OSError as error:
-                self.kept = self.received and not self._adopting and error.errno in _NO_ROOM
+                self.kept = self.received and not self._is_adopting and error.errno in _NO_ROOM
                 raise snapshot_refused(self._path, error) from error
         except Exception as error:
             self._failed = str(error)
@@ -231,7 +231,7 @@ class SnapshotWriter:
             self._sync()
         elif not self._checked:
             self._check(lambda chunk: None)
-        self._adopting = True
+        self._is_adopting = True
         self.release()
         self._folder.adopt(self._path, self.slot)
 
@@ -250,7 +250,7 @@ class SnapshotWriter:
             _log.warn("{path} is left behind: {error}", path=self._path, error=error)
 
 
-class Snapshots:
+class SnapshotFiles:
     """The snapshots in ``directory``. Call :meth:`load` first.
 
     :param start_execute: makes what does the writing, when that is needed first.
@@ -262,7 +262,7 @@ class Snapshots:
         self,
         disk: Disk,
         directory: str,
-        start_execute: Callable[[], Execute],
+        start_execute: Callable[[], Executor],
         forget_before: Callable[[int], Deferred[None]],
     ) -> None:
         self.disk = disk
@@ -270,7 +270,7 @@ class Snapshots:
         self.kept: list[Snapshot] = []
         self._start_execute = start_execute
         self._forget_before = forget_before
-        self._execute: Execute | None = None
+        self._execute: Executor | None = None
         self._slots: list[int] = []  # of the complete ones; changed only where the writing is done
         self._part: tuple[int, int] | None = None  # slot and sound bytes of what was received of one
         self._writer: SnapshotWriter | None = None
@@ -302,7 +302,7 @@ class Snapshots:
                 return None
             names = self.disk.list_directory(self.directory)
             self._slots = self._slots_in(names, "")
-            for slot in self._slots[-KEPT:]:
+            for slot in self._slots[-SNAPSHOTS_KEPT:]:
                 self.kept.append(Snapshot(slot, self.disk.file_size(self.path(slot)), self.path(slot), self.disk))
             if self.newest is not None:
                 self.newest.check_ends()
@@ -347,7 +347,7 @@ class Snapshots:
         if self._part is not None:
             (part, sound_bytes), self._part = self._part, None
             if received and part == slot:
-                writer.go_on_at(sound_bytes)
+                writer.resume_at(sound_bytes)
             else:
                 self.execute(partial(self._remove, [self.path(part) + PART]))
         return writer
@@ -375,14 +375,14 @@ class Snapshots:
         before = self.newest
         path = self.path(writer.slot)
         snapshot = Snapshot(writer.slot, writer.size_bytes, path, self.disk)
-        self.kept = [*self.kept, snapshot][-KEPT:]
+        self.kept = [*self.kept, snapshot][-SNAPSHOTS_KEPT:]
         forgotten = self._forget_before(0 if before is None else before.slot)
         return forgotten.addCallback(lambda _: snapshot)
 
     def close(self, release_store: Callable[[], Deferred[None]]) -> Deferred[None]:
         """Wait for what is being written and let go of it, then ``release_store``."""
         if self._writer is not None:
-            self._writer.shut()
+            self._writer.refuse_more()
         if self._execute is None:
             return release_store()
         return self._execute(self._release).addBoth(self._stop).addCallback(lambda _: release_store())
@@ -402,8 +402,8 @@ class Snapshots:
         self._remove_old()
 
     def _remove_old(self) -> None:
-        self._remove([self.path(old) for old in self._slots[:-KEPT]])
-        del self._slots[:-KEPT]
+        self._remove([self.path(old) for old in self._slots[:-SNAPSHOTS_KEPT]])
+        del self._slots[:-SNAPSHOTS_KEPT]
 
     def _remove(self, paths: list[str]) -> None:
         """Remove files that nobody needs any more; those that cannot be are in nobody's way."""
@@ -418,7 +418,7 @@ class Snapshots:
         self._writer.release()
 
     def _stop(self, _: object) -> None:
-        if isinstance(self._execute, ExecuteInThread):
+        if isinstance(self._execute, ThreadExecutor):
             self._execute.stop()
 
     def _slots_in(self, names: list[str], ending: str) -> list[int]:

@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
-from txpaxos.storage.access import refuse_foreign_hands
+from txpaxos.storage.access import refuse_foreign_access
 from txpaxos.storage.acknowledged import UNKNOWN, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, ensure_directory
-from txpaxos.storage.executor import Execute, ExecuteInThread, ExecuteWhereFit, execute_here, measure_sync
+from txpaxos.storage.executor import AdaptiveExecutor, Executor, ThreadExecutor, execute_now, measure_sync
 from txpaxos.storage.identity import (
     VERSION,
     Identity,
@@ -33,11 +33,11 @@ from txpaxos.storage.identity import (
 )
 from txpaxos.storage.journal import SEGMENT_BYTES, Journal
 from txpaxos.storage.messages import damaged, os_errors
-from txpaxos.storage.quarantine import Verdict
+from txpaxos.storage.quarantine import QuarantineMarker
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
+from txpaxos.storage.register_files import RegisterFiles
 from txpaxos.storage.segment import Frame
-from txpaxos.storage.snapshots import Snapshot, Snapshots, SnapshotWriter
-from txpaxos.storage.subjects import Subjects
+from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Store(Protocol):
         if there is one: the snapshot stands for those before it.
 
         :raises StoreError: if anything that was acknowledged is missing or damaged, or if what was saved is
-            :meth:`condemned <condemn>` and there are still snapshots."""
+            :meth:`quarantined <quarantine>` and there are still snapshots."""
         ...
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -112,7 +112,7 @@ class Store(Protocol):
         :param size_bytes: how many bytes it will have, as far as that is known: is there room for them?"""
         ...
 
-    def condemn(self, finding: str) -> Deferred[None]:
+    def quarantine(self, finding: str) -> Deferred[None]:
         """The state that the snapshots hold is wrong, as ``finding`` tells. Fires when that is on disk: from then on
         what was saved is not loaded again before the snapshots were put aside (``snapshots.discarded``)."""
         ...
@@ -159,8 +159,8 @@ class DiskStore:
         sync_in_thread: bool | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         segment_bytes: int = SEGMENT_BYTES,
-        execute: Execute | None = None,
-        execute_snapshots: Execute | None = None,
+        execute: Executor | None = None,
+        execute_snapshots: Executor | None = None,
         measure: Callable[[Disk, str], float] = measure_sync,
     ) -> None:
         self._disk = disk = Disk() if disk is None else disk
@@ -169,7 +169,7 @@ class DiskStore:
         self._stage = "opened"  # then "loaded", at the end "closed"; "unreadable" if loading failed
         with os_errors("create", self._directory):
             ensure_directory(disk, self._directory)
-        refuse_foreign_hands(disk, self._directory)
+        refuse_foreign_access(disk, self._directory)
         self._lock = lock_folder(disk, self._directory)
         try:
             self._identity = self._open(cluster, node, random_bytes, segment_bytes)
@@ -180,18 +180,18 @@ class DiskStore:
             disk.close(self._lock)
             raise
         self.incarnation = self._identity.incarnation
-        self._thread: ExecuteInThread | ExecuteWhereFit | None = None
+        self._thread: ThreadExecutor | AdaptiveExecutor | None = None
         if self.sync_seconds is not None:
-            self._thread = ExecuteWhereFit(lambda: ExecuteInThread(reactor or _global_reactor()), self.sync_seconds)
+            self._thread = AdaptiveExecutor(lambda: ThreadExecutor(reactor or _global_reactor()), self.sync_seconds)
         elif execute is None and sync_in_thread:
-            self._thread = ExecuteInThread(reactor or _global_reactor())
-        self._execute: Execute = execute or self._thread or execute_here
+            self._thread = ThreadExecutor(reactor or _global_reactor())
+        self._execute: Executor = execute or self._thread or execute_now
         self._checkpoints = Checkpoints()
-        self._verdict = Verdict(disk, self._directory)
-        self._snapshots = Snapshots(
+        self._quarantine_marker = QuarantineMarker(disk, self._directory)
+        self._snapshots = SnapshotFiles(
             disk,
             f"{self._directory}/snapshots",
-            lambda: execute_snapshots or execute or ExecuteInThread(reactor or _global_reactor()),
+            lambda: execute_snapshots or execute or ThreadExecutor(reactor or _global_reactor()),
             lambda slot: self._execute(partial(self._forget_before, slot)),
         )
 
@@ -206,10 +206,10 @@ class DiskStore:
             raise StoreError(f"{self._directory} is loaded once, while it is open: close it and open it again")
         self._stage = "unreadable"
         snapshot = self._snapshots.load()
-        self._verdict.enforce(has_snapshots=snapshot is not None)
+        self._quarantine_marker.enforce(has_snapshots=snapshot is not None)
         saves: list[list[Record]] = []  # newest first
 
-        def reached(frame: Frame) -> bool:
+        def is_start(frame: Frame) -> bool:
             records = _decode(frame)
             index = None if snapshot is None else checkpoint_index(records, snapshot.slot)
             saves.append(records[index:])
@@ -218,7 +218,7 @@ class DiskStore:
         acknowledged = self._acknowledged.read() if self._is_marked else None
         self._discarded = self._find_discarded()
         frames = self._journal.read(
-            reached, whole=not self._discarded, acknowledged=UNKNOWN if acknowledged is None else acknowledged
+            is_start, whole=not self._discarded, acknowledged=UNKNOWN if acknowledged is None else acknowledged
         )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
@@ -265,11 +265,11 @@ class DiskStore:
         log, subjects, voter = divide(records)
         return self._execute(partial(self._write, log, encode(log), subjects.values(), voter))
 
-    def condemn(self, finding: str) -> Deferred[None]:
-        """See :meth:`Store.condemn`."""
+    def quarantine(self, finding: str) -> Deferred[None]:
+        """See :meth:`Store.quarantine`."""
         if self._stage != "loaded":
             return fail(StoreError(f"{self._directory} takes a verdict between load() and close()"))
-        return self._execute(partial(self._verdict.write, finding))
+        return self._execute(partial(self._quarantine_marker.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`Store.close`."""
@@ -290,14 +290,14 @@ class DiskStore:
         incarnation = identity.incarnation
         self._acknowledged = mark = Acknowledged(self._disk, f"{self._directory}/acknowledged", incarnation)
         journal = f"{self._directory}/journal"
-        told = mark.segment_born, mark.segments_dropped
+        told = mark.segment_created, mark.segments_dropped
         self._journal = Journal(self._disk, journal, incarnation, segment_bytes, *told)
-        self._subjects = Subjects(self._disk, f"{self._directory}/subjects", mark.subject_born)
+        self._subjects = RegisterFiles(self._disk, f"{self._directory}/subjects", mark.register_created)
         if found is None:
-            self._refuse_remains()
+            self._refuse_leftover_data()
             write_identity(file, identity)
         if identity.complete:
-            self._refuse_gaps()
+            self._refuse_missing_folders()
         else:
             self._journal.create()
             if not self._acknowledged.exists():
@@ -345,7 +345,7 @@ class DiskStore:
                 self._disk.sync_directory(self._directory)
         self._discarded = []
 
-    def _refuse_remains(self) -> None:
+    def _refuse_leftover_data(self) -> None:
         """Refuse to start anew on top of what somebody saved: the identity was lost, and who knows what with it."""
         with os_errors("read", self._directory):
             for name in ("journal", "subjects"):
@@ -359,7 +359,7 @@ class DiskStore:
                     f" folder aside and bring the machine back as a new node"
                 )
 
-    def _refuse_gaps(self) -> None:
+    def _refuse_missing_folders(self) -> None:
         """Refuse to start without a folder that a complete store has."""
         with os_errors("read", self._directory):
             names = self._disk.list_directory(self._directory)

@@ -69,8 +69,8 @@ class StatusRequest:
 
 
 @attrs.frozen
-class Here:
-    """The answer to :class:`AreYouThere`. Not answered."""
+class KeepAliveReply:
+    """The answer to :class:`KeepAlive`. Not answered."""
 
 
 @attrs.frozen
@@ -151,13 +151,13 @@ class Refused:
 
 
 @attrs.frozen
-class AreYouThere:
+class KeepAlive:
     """To a client that has nothing in work and has said nothing for long. One that does not answer is disconnected."""
 
 
 Request: TypeAlias = Submit | Ask | Read | StatusRequest
-FromClient: TypeAlias = Request | Ping | Here
-FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | AreYouThere
+FromClient: TypeAlias = Request | Ping | KeepAliveReply
+FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | KeepAlive
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -167,14 +167,14 @@ _packing = Packing[FromClient | FromNode](
         3: StatusRequest,
         4: Read,
         5: Ping,
-        6: Here,
+        6: KeepAliveReply,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
         132: StatusAnswer,
         133: Refused,
         134: ReadAnswer,
-        135: AreYouThere,
+        135: KeepAlive,
         136: Pong,
     }
 )

@@ -52,7 +52,7 @@ from txpaxos.core.messages import (
 )
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
 from txpaxos.packing import Packing, limited
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, check_shape
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, check_command_count
 from txpaxos.wire.frames import FRAME_BYTES_MAX
 from txpaxos.wire.header import Header
 from txpaxos.wire.peer_messages import (
@@ -119,21 +119,21 @@ _of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 
 
 @attrs.frozen
-class _Apart:
+class _UndecodedForward:
     """A Forward whose runs are not looked into."""
 
     runs: msgspec.Raw
 
 
-_decode_runs_apart = msgspec.msgpack.Decoder(_Apart).decode
-_decode_whole_forward = msgspec.msgpack.Decoder(Forward).decode
+_decode_no_runs = msgspec.msgpack.Decoder(_UndecodedForward).decode
+_decode_all_of_forward = msgspec.msgpack.Decoder(Forward).decode
 
 
 def _decode_forward(body: bytes | memoryview) -> Forward:
     """Count the commands before they are decoded: there may be very many in few bytes."""
     if len(body) > FORWARD_BYTES_UNCOUNTED:
-        check_shape(memoryview(_decode_runs_apart(body).runs))
-    return _decode_whole_forward(body)
+        check_command_count(memoryview(_decode_no_runs(body).runs))
+    return _decode_all_of_forward(body)
 
 
 _all_but_about_subject = Packing[PeerMessage](

@@ -34,10 +34,10 @@ BATCH_COMMANDS_MAX = 2 * PAYLOADS_MAX
 """No run has more commands, no batch and no message more runs and more commands in all: they would take a node much
 longer to take apart, and many times the memory, than the bytes that they came in."""
 
-_SHAPE_BYTES = 2**20
+_BYTES_UNCOUNTED = 2**20
 """Of what is shorter, the commands need not be counted before it is decoded: they cannot be so many that it matters."""
 
-_BORN_BYTES = 8
+_CREATED_AT_BYTES = 8
 _RANDOM_BYTES = 16
 _COUNT_MAX = 2**64 - 1
 _ONLY_BYTES = {bytes}
@@ -73,28 +73,28 @@ class Run(NamedTuple):
         return sum(map(len, self.payloads))
 
 
-def new_session(random_bytes: bytes, born: int) -> bytes:
+def new_session(random_bytes: bytes, created_at_slot: int) -> bytes:
     """A session's name.
 
     It says when the session was made, so that a session which is not known can be told from one that was forgotten:
     what was made after the last one forgotten is new for sure.
 
     :param random_bytes: 16 bytes that nobody else has.
-    :param born: a slot that some node has applied, with all before it, when the session is made.
+    :param created_at_slot: a slot that some node has applied, with all before it, when the session is made.
     """
     assert len(random_bytes) == _RANDOM_BYTES
-    return born.to_bytes(_BORN_BYTES, "big") + random_bytes
+    return created_at_slot.to_bytes(_CREATED_AT_BYTES, "big") + random_bytes
 
 
-def session_born(session: bytes) -> int:
+def session_created_at_slot(session: bytes) -> int:
     """The slot that was applied when the session was made."""
-    return int.from_bytes(session[:_BORN_BYTES], "big")
+    return int.from_bytes(session[:_CREATED_AT_BYTES], "big")
 
 
 Runs: TypeAlias = Annotated[tuple[Run, ...], msgspec.Meta(max_length=RUNS_MAX)]
 
 
-class _Shape(NamedTuple):
+class _UndecodedRun(NamedTuple):
     """A run whose parts are not looked into."""
 
     session: msgspec.Raw
@@ -103,10 +103,10 @@ class _Shape(NamedTuple):
     payloads: msgspec.Raw
 
 
-_Shapes: TypeAlias = Annotated[tuple[_Shape, ...], msgspec.Meta(max_length=RUNS_MAX)]
+_UndecodedRuns: TypeAlias = Annotated[tuple[_UndecodedRun, ...], msgspec.Meta(max_length=RUNS_MAX)]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Runs).decode
-_decode_shapes = msgspec.msgpack.Decoder(_Shapes).decode
+_decode_no_payloads = msgspec.msgpack.Decoder(_UndecodedRuns).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
 
 
@@ -137,7 +137,7 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
             f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere"
         )
     try:
-        check_shape(memoryview(value)[1:])
+        check_command_count(memoryview(value)[1:])
         runs = _decode(memoryview(value)[1:])
         for run in runs:
             check_count(run.sequence, len(run.payloads))
@@ -146,14 +146,14 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
     return runs
 
 
-def check_shape(runs: memoryview) -> None:
+def check_command_count(runs: memoryview) -> None:
     """Look whether there are too many commands in an encoded array of runs, without decoding them.
 
     :raises ValueError: if there are, or if it is no such array.
     """
-    if len(runs) <= _SHAPE_BYTES:
+    if len(runs) <= _BYTES_UNCOUNTED:
         return
-    count = sum(_length(memoryview(shape.payloads)) for shape in _decode_shapes(runs))
+    count = sum(_length(memoryview(shape.payloads)) for shape in _decode_no_payloads(runs))
     if count > BATCH_COMMANDS_MAX:
         raise ValueError(f"{count} commands at once: at most {BATCH_COMMANDS_MAX} are taken")
 

@@ -13,10 +13,10 @@ DATAGRAM_BYTES_MAX = 1400
 FRAME_BYTES_MAX = 64 * 2**20
 """The biggest message that a stream carries."""
 
-GREETING_BYTES_MAX = 1024
+HANDSHAKE_BYTES_MAX = 1024
 """The biggest message a stranger may send."""
 
-FRAME_BYTES_FREE = 2**16
+FRAME_BYTES_MAX_DEFAULT = 2**16
 """So big may every message be, of whatever kind."""
 
 _LENGTH_BYTES = 4
@@ -36,11 +36,12 @@ def frame(message: bytes) -> bytes:
 class FrameSplitter:
     """Cuts what comes on one stream into messages. Holds what has come and not been taken, never what is announced.
 
-    :param kinds: of kinds of messages that may be bigger than :data:`FRAME_BYTES_FREE`, how big; of all if not given.
+    :param kinds: how big messages of some kinds may be; of the others, :data:`FRAME_BYTES_MAX_DEFAULT`. Without it, no
+        kind has a limit of its own.
     :ivar frame_bytes_max: the biggest message taken. Raise it once the other side has shown who it is.
     """
 
-    def __init__(self, frame_bytes_max: int = GREETING_BYTES_MAX, kinds: Mapping[int, int] | None = None) -> None:
+    def __init__(self, frame_bytes_max: int = HANDSHAKE_BYTES_MAX, kinds: Mapping[int, int] | None = None) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._kinds = kinds
         self._buffer = bytearray()
@@ -60,7 +61,7 @@ class FrameSplitter:
         """
         length = len(data) - _LENGTH_BYTES
         is_one = not self._buffer and int.from_bytes(data[:_LENGTH_BYTES], "big") == length
-        if is_one and length <= min(self.frame_bytes_max, FRAME_BYTES_FREE):  # As a rule.
+        if is_one and length <= min(self.frame_bytes_max, FRAME_BYTES_MAX_DEFAULT):  # As a rule.
             return iter((bytes(data[_LENGTH_BYTES:]),))
         self._buffer += data
         return self._messages()
@@ -73,8 +74,8 @@ class FrameSplitter:
             if length > self.frame_bytes_max:
                 buffer.clear()
                 raise CodecError(f"message of {length} bytes on a stream: at most {self.frame_bytes_max} are taken")
-            if length > FRAME_BYTES_FREE and self._kinds is not None and len(buffer) > _KIND_AT:
-                most = self._kinds.get(buffer[_KIND_AT], FRAME_BYTES_FREE)
+            if length > FRAME_BYTES_MAX_DEFAULT and self._kinds is not None and len(buffer) > _KIND_AT:
+                most = self._kinds.get(buffer[_KIND_AT], FRAME_BYTES_MAX_DEFAULT)
                 if length > most:
                     buffer.clear()
                     raise CodecError(f"message of {length} bytes on a stream: of its kind at most {most} are taken")

@@ -29,7 +29,7 @@ from txpaxos.node.sessions import value_of
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Fetching, FetchSnapshot, SnapshotPart, StateDigest
@@ -225,7 +225,7 @@ class OnDisk:
         self.start()
 
     def start(self) -> None:
-        self.store = DiskStore(self.folder, "test", "a", sync_in_thread=False, execute=execute_here, segment_bytes=4096)
+        self.store = DiskStore(self.folder, "test", "a", sync_in_thread=False, execute=execute_now, segment_bytes=4096)
         self.application = Ledger()
         self.node = node_of(
             self.application, self.reactor, "a", cluster_of("a"), self.store, rng=Random(1), snapshot_policy=POLICY

@@ -29,7 +29,7 @@ from txpaxos.node.snapshots.taking import (
     SnapshotTaker,
     Taken,
 )
-from txpaxos.storage.executor import Execute, Work
+from txpaxos.storage.executor import Executor, Work
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.wire.commands import Run, encode_batch
 
@@ -575,7 +575,7 @@ class TestTrouble:
         assert camera.taken == []
 
 
-def delayed() -> tuple[list[tuple[Work, Deferred[None]]], Execute]:
+def delayed() -> tuple[list[tuple[Work, Deferred[None]]], Executor]:
     """What does work when the test says so, and the work that waits."""
     works: list[tuple[Work, Deferred[None]]] = []
 

@@ -32,7 +32,7 @@ from txpaxos.node.snapshots.transfer import (
     SnapshotSender,
     TransferLimits,
 )
-from txpaxos.storage.executor import Execute, Work, execute_here
+from txpaxos.storage.executor import Executor, Work, execute_now
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.wire.peer_messages import FetchSnapshot, SnapshotPart
@@ -77,7 +77,7 @@ class Line:
     """
 
     def __init__(
-        self, limits: TransferLimits | None = None, senders: str = "a", execute: Execute = execute_here
+        self, limits: TransferLimits | None = None, senders: str = "a", execute: Executor = execute_now
     ) -> None:
         self.limits = limits or TransferLimits()
         self.clock = Clock()

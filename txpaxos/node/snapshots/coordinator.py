@@ -268,7 +268,7 @@ class SnapshotCoordinator:
             line = "see that nobody starts this node again as it is: {reason}"
             self.log.critical(line, reason=failure.getErrorMessage())
 
-        self._node.give_up(error, self._store.condemn(error.finding).addErrback(failed))
+        self._node.give_up(error, self._store.quarantine(error.finding).addErrback(failed))
 
     def _tell(self, to: NodeId, message: FetchSnapshot | SnapshotPart) -> None:
         self._node.send((to,), message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from txpaxos.core.messages import Slot
-from txpaxos.wire.commands import Run, session_born
+from txpaxos.wire.commands import Run, session_created_at_slot
 
 
 class ExpectedCommands:
@@ -52,10 +52,10 @@ class ExpectedCommands:
 
     def is_forgotten(self, session: bytes) -> bool:
         """Whether nothing of ``session`` is applied any more."""
-        return session not in self._sessions and session_born(session) < self._horizon
+        return session not in self._sessions and session_created_at_slot(session) < self._horizon
 
     def _is_welcome(self, session: bytes, slot: Slot) -> bool:
-        return session in self._sessions or self._horizon <= session_born(session) < slot
+        return session in self._sessions or self._horizon <= session_created_at_slot(session) < slot
 
     def _use(self, session: bytes, slot: Slot) -> None:
         self._sessions.pop(session, None)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import attrs
 
 from txpaxos.storage.atomic_file import TEMPORARY
-from txpaxos.storage.disk import Disk, Standing
+from txpaxos.storage.disk import Disk, FileStatus
 
 _OF_CONTENT = ("allocate", "truncate", "write", "sync of")
 USER = 1
@@ -148,11 +148,11 @@ class PlatterDisk(Disk):
         self._change(above, {**self._folders[above].seen, name: None})
         self._called("mkdir", path)
 
-    def inspect(self, path: str, follow: bool = False) -> Standing:
+    def inspect(self, path: str, follow: bool = False) -> FileStatus:
         above, name = _split(path)
         if self._folder(above).seen[name] is None:
-            return Standing("folder", 0o700, USER)
-        return Standing("file", 0o600, USER)
+            return FileStatus("folder", 0o700, USER)
+        return FileStatus("file", 0o600, USER)
 
     def user(self) -> int:
         return USER

@@ -14,7 +14,7 @@ from random import Random
 
 import attrs
 
-from txpaxos.storage.disk import Disk, Standing
+from txpaxos.storage.disk import Disk, FileStatus
 
 SECTOR_BYTES = 512
 USER = 1000
@@ -44,12 +44,12 @@ class SimulatedDisk(Disk):
 
     :param before_call: called with each system call's name and path before it happens; raises ``OSError`` to have it
         fail, or :class:`Crash`.
-    :ivar standings: by path, what is not as a store makes it.
+    :ivar statuses: by path, what is not as a store makes it.
     :ivar bytes_max: writing more than so many bytes in all gives ENOSPC; ``None`` for no limit.
     """
 
     def __init__(self, rng: Random, before_call: Callable[[str, str], None] | None = None) -> None:
-        self.standings: dict[str, Standing] = {}
+        self.statuses: dict[str, FileStatus] = {}
         self.bytes_max: int | None = None
         self.before_call = before_call
         self._rng = rng
@@ -69,15 +69,15 @@ class SimulatedDisk(Disk):
         folder.seen[name] = None
         self._folders[path] = _Folder()
 
-    def inspect(self, path: str, follow: bool = False) -> Standing:
+    def inspect(self, path: str, follow: bool = False) -> FileStatus:
         self._call("stat", path)
         if path == "/":
-            return Standing("folder", 0o755, USER)
+            return FileStatus("folder", 0o755, USER)
         folder, name = self._parent(path)
         if name not in folder.seen:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        made = Standing("folder", 0o700, USER) if folder.seen[name] is None else Standing("file", 0o600, USER)
-        return self.standings.get(path, made)
+        made = FileStatus("folder", 0o700, USER) if folder.seen[name] is None else FileStatus("file", 0o600, USER)
+        return self.statuses.get(path, made)
 
     def user(self) -> int:
         return USER

@@ -17,7 +17,7 @@ from txpaxos.errors import StoreError
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.server.client_port import ClientPort
-from txpaxos.storage.executor import execute_here
+from txpaxos.storage.executor import execute_now
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import DISCARDED, DiskStore
 from txpaxos.testing.checkers.checker import Checker, Violation
@@ -216,7 +216,7 @@ class Host:
         if self.disk_hangs:
             return Deferred()
         if not self.save_seconds and self._saves_end_at <= world.now:
-            return execute_here(work)
+            return execute_now(work)
         begins_at = max(world.now, self._saves_end_at)
         self._saves_end_at = begins_at + self.save_seconds
         done: Deferred[None] = Deferred()
@@ -228,7 +228,7 @@ class Host:
 
         def save() -> None:
             if reactor.alive:
-                execute_here(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
+                execute_now(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
 
         # On the platter somewhere in between: a crash may come after that and before anybody was told.
         world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
@@ -310,9 +310,9 @@ class _WatchedStore:
         finish, own.finish = writer.finish, lambda: finish().addCallback(self._host.finished)
         return writer
 
-    def condemn(self, finding: str) -> Deferred[None]:
+    def quarantine(self, finding: str) -> Deferred[None]:
         """See Store."""
-        return self._store.condemn(finding)
+        return self._store.quarantine(finding)
 
     def close(self) -> Deferred[None]:
         """See Store."""

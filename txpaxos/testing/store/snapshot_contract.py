@@ -331,8 +331,8 @@ class SnapshotContract(StoreHarness):
         for record in records:
             self.wait(store.save([record]))
         self.take(store, 1)
-        saved, condemned = store.save([voted(3)]), store.condemn("the state differs at slot 1: a, b against c")
-        for done in (saved, condemned, store.close()):
+        saved, quarantined = store.save([voted(3)]), store.quarantine("the state differs at slot 1: a, b against c")
+        for done in (saved, quarantined, store.close()):
             self.wait(done)
         for _ in range(2):
             store = self.reopen(store, tmp_path)
@@ -352,7 +352,7 @@ class SnapshotContract(StoreHarness):
         store = self.loaded(tmp_path)
         for slot in (1, 2):
             self.take(store, slot)
-            self.wait(store.condemn(f"slot {slot}"))
+            self.wait(store.quarantine(f"slot {slot}"))
             store = self.reopen(store, tmp_path)
             assert f"slot {slot}" in self.refused(store.load)
             self.discard_snapshots(store, tmp_path)
@@ -362,10 +362,10 @@ class SnapshotContract(StoreHarness):
 
     def test_a_verdict_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        self.refusal(store.condemn("too early"))
+        self.refusal(store.quarantine("too early"))
         store.load()
         self.break_snapshot(store)
-        self.refusal(store.condemn("in vain"))
+        self.refusal(store.quarantine("in vain"))
         self.wait(store.close())
-        self.refusal(store.condemn("too late"))
+        self.refusal(store.quarantine("too late"))
         self.assert_kept(store, tmp_path, [])

@@ -17,15 +17,15 @@ from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.records import decode, encode
 
 
-class Subjects:
+class RegisterFiles:
     """The subjects' states under ``directory``, which exists. Call :meth:`read` first.
 
-    :param born: called with the SHA-256 of a subject's name, as a number, when its first state is on disk.
+    :param on_created: called with the SHA-256 of a subject's name, as a number, when its first state is on disk.
     """
 
-    def __init__(self, disk: Disk, directory: str, born: Callable[[int], None] = lambda name: None) -> None:
+    def __init__(self, disk: Disk, directory: str, on_created: Callable[[int], None] = lambda name: None) -> None:
         self._disk = disk
-        self._born = born
+        self._on_created = on_created
         self._directory = directory
         self._folders: set[str] = set()
         self._files: dict[str, AtomicFile] = {}
@@ -80,10 +80,10 @@ class Subjects:
                 with os_errors("create", folder):
                     ensure_inner_directory(self._disk, folder)
                 self._folders.add(folder)
-        born = not file.serial
+        is_new = not file.serial
         file.write(encode((state,)))
-        if born:
-            self._born(_name(file.path))
+        if is_new:
+            self._on_created(_name(file.path))
 
     def _refuse_missing(self, acknowledged: Mark) -> None:
         """Refuse other files than those acknowledged, and at most one: that was being made when the process ended."""
