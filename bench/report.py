@@ -12,7 +12,7 @@ from txpaxos.cli.printing import table
 
 
 @attrs.frozen
-class Verdict:
+class TargetCheck:
     """A target.
 
     :ivar met: ``None`` if what it takes was not measured.
@@ -38,7 +38,7 @@ class Report:
 
     name: str
     text: str
-    verdicts: list[Verdict]
+    verdicts: list[TargetCheck]
     data: Any
 
     def __str__(self) -> str:
@@ -103,15 +103,17 @@ def _cells(sample: Sample, ratio: float | None) -> list[str]:
     ]
 
 
-def at_least(target: str, found: float | None, least: float, unit: str = "times") -> Verdict:
+def at_least(target: str, found: float | None, least: float, unit: str = "times") -> TargetCheck:
     """A target that is met if ``found`` is at least ``least``."""
     return _verdict(f"{target}: at least {least:g} {unit}", found, unit, found is not None and found >= least)
 
 
-def at_most(target: str, found: float | None, most: float, unit: str = "times") -> Verdict:
+def at_most(target: str, found: float | None, most: float, unit: str = "times") -> TargetCheck:
     """A target that is met if ``found`` is at most ``most``."""
     return _verdict(f"{target}: at most {most:g} {unit}", found, unit, found is not None and found <= most)
 
 
-def _verdict(target: str, found: float | None, unit: str, met: bool) -> Verdict:
-    return Verdict(target, None if found is None else met, "not measured" if found is None else f"{found:.3g} {unit}")
+def _verdict(target: str, found: float | None, unit: str, met: bool) -> TargetCheck:
+    return TargetCheck(
+        target, None if found is None else met, "not measured" if found is None else f"{found:.3g} {unit}"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from test.helpers.fakes import ONE, Bench, Reactor, RecordingStore, node_of
+from test.helpers.fakes import ONE, NodeHarness, Reactor, RecordingStore, node_of
 from txpaxos.application_checks import make_application
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
@@ -316,9 +316,9 @@ class Extends(Service):
 
 @pytest.mark.parametrize("kind", [Service, Counter, Extends, FieldsAndRestore, AskedOnly, NoSuper, PaxosProtocol])
 def test_nothing_is_said_of_what_works(kind: type[PaxosProtocol]) -> None:
-    bench = Bench("a", ONE, application=kind)
-    assert bench.node.status().replica.node == "a"
-    assert bench.failures == []
+    harness = NodeHarness("a", ONE, application=kind)
+    assert harness.node.status().replica.node == "a"
+    assert harness.failures == []
 
 
 # ------------------------------------------------------------- to the terminal

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from test.helpers.fake_nodes import Street
-from test.helpers.fakes import SESSION, THREE, Bench, Reactor, alone, error_of, outcome_of, restarted, submit
+from test.helpers.fake_nodes import ManualNodes
+from test.helpers.fakes import SESSION, THREE, NodeHarness, Reactor, alone, error_of, outcome_of, restarted, submit
 from txpaxos.arguments import checked_bytes, checked_subject
 from txpaxos.client import Client
 from txpaxos.errors import ConfigError, NoQuorum, OutcomeUnknown, ValueTooLarge
@@ -62,18 +62,18 @@ def check_all(entry_point: Any) -> None:
 
 
 def test_at_a_client_nothing_is_sent_and_others_go_on() -> None:
-    street = Street()
-    good = outcome_of(street.client.submit(b"good"))
-    check_all(street.client)
+    nodes = ManualNodes()
+    good = outcome_of(nodes.client.submit(b"good"))
+    check_all(nodes.client)
     with pytest.raises(TypeError):
-        street.client.status(deadline_seconds="5")  # type: ignore[arg-type]
-    line = street.accept()
+        nodes.client.status(deadline_seconds="5")  # type: ignore[arg-type]
+    line = nodes.accept()
     (sent,) = line.said()
     assert isinstance(sent, Submit)
     assert sent.commands == (b"good",)
     line.answer(1, "done")
     assert good == ["done"]
-    assert street.client.next_sequence == 2
+    assert nodes.client.next_sequence == 2
 
 
 @pytest.mark.parametrize(
@@ -109,30 +109,30 @@ def test_nodes_may_come_from_a_generator() -> None:
 
 
 def test_at_a_node_nothing_is_saved_and_others_go_on() -> None:
-    bench = alone()
-    good = outcome_of(bench.node.submit(b"good"))
-    saves = len(bench.store.saves)
-    check_all(bench.node)
+    harness = alone()
+    good = outcome_of(harness.node.submit(b"good"))
+    saves = len(harness.store.saves)
+    check_all(harness.node)
     for wrong in NO_BYTES:
         with pytest.raises(TypeError, match=f"a command must be bytes, not {name_of(wrong)}"):
-            bench.node.submit_run(Run(SESSION, 1, 0, (b"x", wrong)))
-    assert len(bench.store.saves) == saves
-    bench.reactor.idle()
+            harness.node.submit_run(Run(SESSION, 1, 0, (b"x", wrong)))
+    assert len(harness.store.saves) == saves
+    harness.reactor.idle()
     assert good == ["good@1"]
-    assert submit(bench, b"more") == ["more@2"]
-    assert bench.failures == []
-    again = restarted(bench)
+    assert submit(harness, b"more") == ["more@2"]
+    assert harness.failures == []
+    again = restarted(harness)
     again.reactor.idle()
     assert [command for _, command in again.node.application.applied] == [b"good", b"more"]
 
 
 def test_at_a_follower_nothing_is_passed_on() -> None:
-    bench = Bench("b")
-    bench.forget()
-    check_all(bench.node)
-    bench.reactor.idle()
-    assert bench.events == []
-    assert bench.failures == []
+    harness = NodeHarness("b")
+    harness.forget()
+    check_all(harness.node)
+    harness.reactor.idle()
+    assert harness.events == []
+    assert harness.failures == []
 
 
 @pytest.mark.parametrize(
@@ -171,47 +171,47 @@ def test_what_is_more_than_bytes_or_str_is_made_plain() -> None:
 
     assert type(checked_bytes(Command(b"x"), "a command")) is bytes
     assert (type(checked_subject(King.OF_BRITAIN)), checked_subject(King.OF_BRITAIN)) == (str, "Arthur")
-    street = Street()
-    street.client.submit(Command(b"x"))
-    street.client.ask(King.OF_BRITAIN, Command(b"y"))
-    sent = street.accept().said()
+    nodes = ManualNodes()
+    nodes.client.submit(Command(b"x"))
+    nodes.client.ask(King.OF_BRITAIN, Command(b"y"))
+    sent = nodes.accept().said()
     assert isinstance(sent[0], Submit)
     assert (sent[0].commands, sent[1]) == ((b"x",), Ask(2, "Arthur", b"y"))
 
 
 def test_sizes_are_an_outcome_not_a_mistake() -> None:
     """What may depend on the input of somebody else fails as an answer does."""
-    assert isinstance(error_of(Street().client.ask("")), ValueTooLarge)
+    assert isinstance(error_of(ManualNodes().client.ask("")), ValueTooLarge)
     assert isinstance(error_of(alone().node.ask("")), ValueTooLarge)
 
 
 def test_the_deadline_of_a_client_is_kept() -> None:
-    street = Street()
-    waiting = street.client.submit(b"x", deadline_seconds=1)
-    assert isinstance(street.reactor, Reactor)
-    street.reactor.spend(1.1)
+    nodes = ManualNodes()
+    waiting = nodes.client.submit(b"x", deadline_seconds=1)
+    assert isinstance(nodes.reactor, Reactor)
+    nodes.reactor.spend(1.1)
     assert error_of(waiting)
 
 
 def test_the_deadlines_of_a_node_are_kept() -> None:
     """With the error that says what may have become of it; a late outcome is nobody's."""
-    bench = Bench("b")
+    harness = NodeHarness("b")
     waiting = {
-        OutcomeUnknown: [bench.node.submit(b"x", 1), bench.node.ask("king", b"Arthur", 1)],
-        NoQuorum: [bench.node.ask("king", None, 1), bench.node.read(b"q", "linearizable", 1)],
+        OutcomeUnknown: [harness.node.submit(b"x", 1), harness.node.ask("king", b"Arthur", 1)],
+        NoQuorum: [harness.node.ask("king", None, 1), harness.node.read(b"q", "linearizable", 1)],
     }
-    bench.reactor.spend(0.9)
+    harness.reactor.spend(0.9)
     assert not any(one.called for several in waiting.values() for one in several)
-    bench.reactor.spend(0.2)
+    harness.reactor.spend(0.2)
     for error, several in waiting.items():
         assert [type(error_of(one)) for one in several] == [error, error]
-    bench.node.stop()
+    harness.node.stop()
 
 
 def test_a_node_that_answers_in_time() -> None:
-    bench = alone()
-    answers = [outcome_of(bench.node.submit(b"x", 1)), outcome_of(bench.node.ask("king", b"Arthur", 1))]
-    bench.reactor.idle()
+    harness = alone()
+    answers = [outcome_of(harness.node.submit(b"x", 1)), outcome_of(harness.node.ask("king", b"Arthur", 1))]
+    harness.reactor.idle()
     assert answers == [["x@1"], [b"Arthur"]]
-    bench.reactor.spend(5.0)
+    harness.reactor.spend(5.0)
     assert answers == [["x@1"], [b"Arthur"]]

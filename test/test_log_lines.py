@@ -10,7 +10,7 @@ import pytest
 from twisted.logger import FileLogObserver, LogLevel, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python.failure import Failure
 
-from test.helpers.fakes import Bench, logged
+from test.helpers.fakes import NodeHarness, logged
 from test.helpers.submissions_harness import command
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.core.ready import Chosen
@@ -124,13 +124,13 @@ def test_bad_commands_write_little(logged_errors: list[dict[str, Any]]) -> None:
 
 def test_leaders_that_change_again_and_again_write_little() -> None:
     """A forger of heartbeats can have them do so five thousand times a second."""
-    bench = Bench("b")
+    harness = NodeHarness("b")
 
     def run() -> None:
         for number in range(1, 1001):
-            bench.hear("ac"[number % 2], Heartbeat(Ballot(number, "ac"[number % 2]), 0, number))
-            bench.reactor.idle()
+            harness.hear("ac"[number % 2], Heartbeat(Ballot(number, "ac"[number % 2]), 0, number))
+            harness.reactor.idle()
 
     events = logged(run, LogLevel.info)
-    assert bench.node.leader == "a"
+    assert harness.node.leader == "a"
     assert len(events) <= 2 * LINES_MAX

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.ours import Nodes, OursInProcess
 from bench.pysyncobj_cluster import SETTINGS, PySyncObj
-from bench.report import Point, Report, Verdict, as_table, at_least
+from bench.report import Point, Report, TargetCheck, as_table, at_least
 from bench.setting import Setting, alternate, as_data, running
 from bench.system import Load, System
 
@@ -50,7 +50,7 @@ async def best_settings(setting: Setting, outstanding: Sequence[int]) -> dict[in
     return {count: max(tried, key=lambda one: tried[one]) for count, tried in rates.items()}
 
 
-def _verdicts(points: Sequence[Point]) -> list[Verdict]:
+def _verdicts(points: Sequence[Point]) -> list[TargetCheck]:
     verdicts = []
     for point in points:
         ours, theirs = point.median(OursInProcess.name), point.median(PySyncObj.name)
@@ -60,9 +60,9 @@ def _verdicts(points: Sequence[Point]) -> list[Verdict]:
         elif point.label == "1":
             target = "p50 of one write: at most PySyncObj's best"
             if ours is None or theirs is None:
-                verdicts.append(Verdict(target, None, "not measured"))
+                verdicts.append(TargetCheck(target, None, "not measured"))
             else:
                 our, their = ours.latencies.p50_seconds, theirs.latencies.p50_seconds
                 found = f"{our * 1e6:.0f} us to {their * 1e6:.0f} us"
-                verdicts.append(Verdict(target, our <= their, found))
+                verdicts.append(TargetCheck(target, our <= their, found))
     return verdicts

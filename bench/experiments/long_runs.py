@@ -12,7 +12,7 @@ from bench.figures import Sample
 from bench.loop import Loaded
 from bench.machine import disk_bytes, resident_bytes
 from bench.ours import Nodes, Ours
-from bench.report import Report, Verdict, at_most
+from bench.report import Report, TargetCheck, at_most
 from bench.setting import Setting, running
 from bench.system import Load
 from txpaxos.cli.printing import table
@@ -126,6 +126,6 @@ def _steady_report(
     )
     ballots = {status["ballot"] for status in (*before, *after)}
     target = f"no leader change in {loaded.seconds / 60:.3g} minutes at full load"
-    verdicts = [Verdict(target, len(ballots) == 1, f"ballots {', '.join(sorted(ballots))}")]
+    verdicts = [TargetCheck(target, len(ballots) == 1, f"ballots {', '.join(sorted(ballots))}")]
     data = {"loaded": attrs.asdict(loaded), "held": [attrs.asdict(one) for one in held]}
     return Report("steady", text, verdicts, data)

@@ -9,7 +9,7 @@ import attrs
 from bench import syncs
 from bench.etcd import Etcd
 from bench.ours import Nodes, Ours
-from bench.report import Point, Report, Verdict, as_table, at_least
+from bench.report import Point, Report, TargetCheck, as_table, at_least
 from bench.setting import Setting, alternate, as_data, running
 from bench.system import Load, System
 from txpaxos.cli.printing import table
@@ -53,13 +53,13 @@ async def closed(setting: Setting, outstanding: Sequence[int] = OUTSTANDING) -> 
     return Report("closed loop", as_table(points, "outstanding", Ours.name), verdicts, as_data(points))
 
 
-def _p99_verdict(point: Point, where: str) -> Verdict:
+def _p99_verdict(point: Point, where: str) -> TargetCheck:
     ours, theirs = point.median(Ours.name), point.median(Etcd.name)
     target = f"p99 {where}: no worse than etcd's"
     if ours is None or theirs is None:
-        return Verdict(target, None, "not measured")
+        return TargetCheck(target, None, "not measured")
     our, their = ours.latencies.p99_seconds, theirs.latencies.p99_seconds
-    return Verdict(target, our <= their, f"{our * 1e3:.2f} ms to {their * 1e3:.2f} ms")
+    return TargetCheck(target, our <= their, f"{our * 1e3:.2f} ms to {their * 1e3:.2f} ms")
 
 
 async def open_loop(setting: Setting) -> Report:

@@ -13,7 +13,7 @@ from bench import trace
 from bench.floor import Floor
 from bench.loop import Loaded
 from bench.ours import Nodes, Ours
-from bench.report import Report, Verdict, at_most
+from bench.report import Report, TargetCheck, at_most
 from bench.setting import Setting, running
 from bench.system import Load, output_of
 from txpaxos.cli.printing import table
@@ -51,7 +51,7 @@ async def one_write(setting: Setting) -> Report:
     text += f"\n\n{table(('step of one write, with every call recorded', 'us'), traced)}"
     verdicts = [at_most("one write's p50 in floors", p50_seconds / floor.seconds, FLOORS_TARGET)]
     if not steps:
-        verdicts.append(Verdict("where each microsecond goes", None, "no put could be followed"))
+        verdicts.append(TargetCheck("where each microsecond goes", None, "no put could be followed"))
     data = {
         "floors": [attrs.asdict(one) for one in floors],
         "p50_seconds": [one.latencies.p50_seconds for one in loaded],

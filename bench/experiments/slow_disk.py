@@ -10,7 +10,7 @@ import attrs
 from bench.asking import ask
 from bench.figures import Sample
 from bench.ours import Nodes, Ours
-from bench.report import Point, Report, Verdict, as_table, at_least, at_most
+from bench.report import Point, Report, TargetCheck, as_table, at_least, at_most
 from bench.setting import Setting, as_data, running
 from bench.system import Load
 from txpaxos.cli.printing import table
@@ -103,6 +103,6 @@ def _report(runs: dict[str, list[Run]]) -> Report:
     verdicts = [
         at_least("slow disk: rate in what one sync per round trip allows", slow / allowed, SHARE_TARGET),
         at_most("slow disk: longest silence of the leader", silence * 1e3, SILENCE_SECONDS_MAX * 1e3, "ms"),
-        Verdict("slow disk: the leader leads on", changes == 0, f"{changes} changes"),
+        TargetCheck("slow disk: the leader leads on", changes == 0, f"{changes} changes"),
     ]
     return Report("slow disk", text, verdicts, {"points": as_data(points), "allowed": allowed})

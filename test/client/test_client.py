@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, TimeoutError
 
-from test.helpers.fake_nodes import NODES, Street, other_than
+from test.helpers.fake_nodes import NODES, ManualNodes, other_than
 from test.helpers.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
 from txpaxos import errors
 from txpaxos.client import Client
@@ -52,66 +52,66 @@ def error_in(outcome: list[Any], kind: type[PaxosError]) -> PaxosError:
 
 
 @pytest.fixture
-def street() -> Street:
-    return Street()
+def fake_nodes() -> ManualNodes:
+    return ManualNodes()
 
 
 # --------------------------------------------------------------- one request
 
 
-def test_nobody_is_called_before_there_is_something_to_say(street: Street) -> None:
-    street.reactor.spend(10.0)
-    assert street.calls == []
+def test_nobody_is_called_before_there_is_something_to_say(fake_nodes: ManualNodes) -> None:
+    fake_nodes.reactor.spend(10.0)
+    assert fake_nodes.calls == []
 
 
-def test_a_command_and_its_answer(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    ((host, port, _, timeout, _),) = street.reactor.tcpClients
+def test_a_command_and_its_answer(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    ((host, port, _, timeout, _),) = fake_nodes.reactor.tcpClients
     assert (NODES[host] in "abc", port, timeout) == (True, CLIENT_PORT, CONNECT_SECONDS)
-    line = street.accept()
+    line = fake_nodes.accept()
     assert line.transport.no_delay
-    session = street.client.session
+    session = fake_nodes.client.session
     assert session is not None
     assert line.said() == [Submit(1, session, 1, 0, (b"x",))]
     line.answer(1, {"total": 5})
     assert outcome == [{"total": 5}]
 
 
-def test_a_question_and_its_answer(street: Street) -> None:
-    outcomes = [outcome_of(street.client.ask("king", b"Arthur")), outcome_of(street.client.ask("queen"))]
-    line = street.accept()
+def test_a_question_and_its_answer(fake_nodes: ManualNodes) -> None:
+    outcomes = [outcome_of(fake_nodes.client.ask("king", b"Arthur")), outcome_of(fake_nodes.client.ask("queen"))]
+    line = fake_nodes.accept()
     assert line.said() == [Ask(1, "king", b"Arthur"), Ask(2, "queen", None)]
     line.say(AskAnswer(2, None), AskAnswer(1, b"Uther"))
     assert outcomes == [[b"Uther"], [None]]
 
 
-def test_status(street: Street) -> None:
-    outcome = outcome_of(street.client.status())
-    line = street.accept()
+def test_status(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.status())
+    line = fake_nodes.accept()
     assert line.said() == [StatusRequest(1)]
     line.say(StatusAnswer(1, b'{"role": "leader"}'))
     assert outcome == [{"role": "leader"}]
 
 
-def test_requests_share_a_connection(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
-    street.client.submit(b"y")
+def test_requests_share_a_connection(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
+    fake_nodes.client.submit(b"y")
     assert [command for *_, command in line.submitted()] == [b"x", b"y"]
-    assert len(street.calls) == 1
+    assert len(fake_nodes.calls) == 1
 
 
-def test_what_was_answered_is_acknowledged(street: Street) -> None:
+def test_what_was_answered_is_acknowledged(fake_nodes: ManualNodes) -> None:
     """Only what was answered without a gap; the node may then forget it."""
     for _ in range(3):
-        street.client.submit(b"x")
-    line = street.accept()
+        fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     line.answer(2, None)
-    street.client.submit(b"y")
-    street.reactor.turn()
+    fake_nodes.client.submit(b"y")
+    fake_nodes.reactor.turn()
     line.answer(1, None)
     line.answer(4, None)
-    street.client.submit(b"z")
+    fake_nodes.client.submit(b"z")
     assert [(one.sequence, len(one.commands), one.acknowledged) for one in line.runs()] == [
         (1, 3, 0),
         (4, 1, 0),
@@ -133,30 +133,30 @@ def test_what_was_answered_is_acknowledged(street: Street) -> None:
         ("", PaxosError),
     ],
 )
-def test_refusals_are_errors(street: Street, name: str, expected: type[PaxosError]) -> None:
-    waiting = street.client.submit(b"x")
-    street.accept().say(Refused(1, name, "because"))
+def test_refusals_are_errors(fake_nodes: ManualNodes, name: str, expected: type[PaxosError]) -> None:
+    waiting = fake_nodes.client.submit(b"x")
+    fake_nodes.accept().say(Refused(1, name, "because"))
     error = error_of(waiting)
     assert type(error) is expected
     assert str(error) == "because"
 
 
-def test_every_error_of_ours_can_be_refused(street: Street) -> None:
+def test_every_error_of_ours_can_be_refused(fake_nodes: ManualNodes) -> None:
     line = None
     for number, name in enumerate((n for n in vars(errors) if isinstance(getattr(errors, n), type)), 1):
-        waiting = street.client.submit(b"x")
-        line = line or street.accept()
+        waiting = fake_nodes.client.submit(b"x")
+        line = line or fake_nodes.accept()
         line.say(Refused(number, name, "because"))
         if name == "NodeStopped":  # for that, another node is asked
             waiting.addErrback(lambda _: None)
         else:
             assert type(error_of(waiting)).__name__ == name
-    street.client.close()
+    fake_nodes.client.close()
 
 
-def test_a_second_answer_is_nobodys(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    line = street.accept()
+def test_a_second_answer_is_nobodys(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    line = fake_nodes.accept()
     line.answer(1, "first")
     line.answer(1, "second")
     line.say(Refused(1, "PaxosError", "late"), AskAnswer(99, None), StatusAnswer(99, b"{}"))
@@ -167,41 +167,41 @@ def test_a_second_answer_is_nobodys(street: Street) -> None:
 # ----------------------------------------------------------- finding a node
 
 
-def test_it_tries_until_a_node_is_there(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    dead = [street.refuse()]
+def test_it_tries_until_a_node_is_there(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    dead = [fake_nodes.refuse()]
     for _ in range(4):
-        street.wait_for_call()
-        assert street.calls[-1] != dead[-1]
-        dead.append(street.refuse())
-    street.wait_for_call()
-    street.accept().answer(1, "done")
+        fake_nodes.wait_for_call()
+        assert fake_nodes.calls[-1] != dead[-1]
+        dead.append(fake_nodes.refuse())
+    fake_nodes.wait_for_call()
+    fake_nodes.accept().answer(1, "done")
     assert outcome == ["done"]
 
 
-def test_it_tries_ever_more_slowly(street: Street) -> None:
-    street.client.submit(b"x")
+def test_it_tries_ever_more_slowly(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
     times = []
     for _ in range(40):
-        street.refuse()
-        began = street.reactor.seconds()
-        street.wait_for_call()
-        times.append(street.reactor.seconds() - began)
+        fake_nodes.refuse()
+        began = fake_nodes.reactor.seconds()
+        fake_nodes.wait_for_call()
+        times.append(fake_nodes.reactor.seconds() - began)
     assert times[0] < 0.03
     assert min(times[10:]) >= RETRY_SECONDS_MAX / 2
     assert max(times) <= RETRY_SECONDS_MAX + 0.001
-    assert set(street.calls) == set("abc")
+    assert set(fake_nodes.calls) == set("abc")
 
 
 def test_it_asks_only_the_nodes_it_was_given() -> None:
-    street = Street(["b"])
-    street.client.submit(b"x")
+    fake_nodes = ManualNodes(["b"])
+    fake_nodes.client.submit(b"x")
     for _ in range(5):
-        street.refuse()
-        street.wait_for_call()
-    line = street.accept()
+        fake_nodes.refuse()
+        fake_nodes.wait_for_call()
+    line = fake_nodes.accept()
     line.welcome("a")
-    assert set(street.calls) == {"b"}  # nor does it follow the leader to another
+    assert set(fake_nodes.calls) == {"b"}  # nor does it follow the leader to another
     assert not line.transport.disconnecting
 
 
@@ -211,14 +211,14 @@ def test_nodes_that_are_not_in_the_cluster(nodes: list[str]) -> None:
         Client(Reactor(), THREE, nodes)
 
 
-def test_it_follows_the_welcome_to_the_leader(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    first = street.accept()
+def test_it_follows_the_welcome_to_the_leader(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    first = fake_nodes.accept()
     sent = first.submitted()
     leader = other_than(first.node)
     first.welcome(leader)
-    assert street.calls[-1] == leader
-    second = street.accept()
+    assert fake_nodes.calls[-1] == leader
+    second = fake_nodes.accept()
     assert first.transport.disconnecting
     second.welcome(leader)
     assert second.submitted() == sent  # the same session and sequence
@@ -226,49 +226,49 @@ def test_it_follows_the_welcome_to_the_leader(street: Street) -> None:
     assert outcome == []
     second.answer(1, "done")
     assert outcome == ["done"]
-    assert len(street.calls) == 2
+    assert len(fake_nodes.calls) == 2
 
 
-def test_it_follows_when_the_leader_changes(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
+def test_it_follows_when_the_leader_changes(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     line.welcome(line.node)
     line.welcome(None)
-    assert len(street.calls) == 1
+    assert len(fake_nodes.calls) == 1
     leader = other_than(line.node)
     line.welcome(leader)
-    assert street.calls[-1] == leader
+    assert fake_nodes.calls[-1] == leader
 
 
 @pytest.mark.parametrize("address", ["10.9.9.9:5000", "b.example.org:5000", "nowhere", "[x]:1", None])
-def test_it_follows_to_the_address_that_its_own_file_has(street: Street, address: str | None) -> None:
+def test_it_follows_to_the_address_that_its_own_file_has(fake_nodes: ManualNodes, address: str | None) -> None:
     """The node may know the leader by another one."""
-    street.client.submit(b"x")
-    line = street.accept()
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     leader = other_than(line.node)
     line.say(Welcome(line.node, leader, address))
-    assert street.calls[-1] == leader
+    assert fake_nodes.calls[-1] == leader
 
 
-def test_it_follows_to_no_node_but_the_clusters(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
+def test_it_follows_to_no_node_but_the_clusters(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     line.say(Welcome(line.node, "d", "10.0.0.2:5000"))
-    assert len(street.calls) == 1
+    assert len(fake_nodes.calls) == 1
     assert not line.transport.disconnecting
 
 
 # ------------------------------------------------------------ sending again
 
 
-def test_a_lost_connection(street: Street) -> None:
-    outcomes = [outcome_of(street.client.submit(command)) for command in (b"x", b"y", b"z")]
-    line = street.accept()
+def test_a_lost_connection(fake_nodes: ManualNodes) -> None:
+    outcomes = [outcome_of(fake_nodes.client.submit(command)) for command in (b"x", b"y", b"z")]
+    line = fake_nodes.accept()
     sent = line.submitted()
     line.answer(2, "done")
     line.break_off()
-    street.wait_for_call()
-    again = street.accept()
+    fake_nodes.wait_for_call()
+    again = fake_nodes.accept()
     assert again.node != line.node
     assert again.submitted() == [sent[0], sent[2]]
     again.answer(1, "x")
@@ -276,80 +276,80 @@ def test_a_lost_connection(street: Street) -> None:
     assert outcomes == [["x"], ["done"], ["z"]]
 
 
-def test_an_idle_connection_that_is_lost_is_made_again_when_needed(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
+def test_an_idle_connection_that_is_lost_is_made_again_when_needed(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     line.answer(1, None)
     line.break_off()
-    street.reactor.spend(10.0)
-    assert len(street.calls) == 1
-    street.client.submit(b"y")
-    assert [command for *_, command in street.accept().submitted()] == [b"y"]
+    fake_nodes.reactor.spend(10.0)
+    assert len(fake_nodes.calls) == 1
+    fake_nodes.client.submit(b"y")
+    assert [command for *_, command in fake_nodes.accept().submitted()] == [b"y"]
 
 
-def test_a_node_that_stopped_is_left_for_another(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    line = street.accept()
+def test_a_node_that_stopped_is_left_for_another(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    line = fake_nodes.accept()
     sent = line.submitted()
     line.say(Refused(1, "NodeStopped", "node a stopped before it had the outcome"))
     assert outcome == []
     line.break_off()
-    street.wait_for_call()
-    assert street.accept().submitted() == sent
+    fake_nodes.wait_for_call()
+    assert fake_nodes.accept().submitted() == sent
 
 
-def test_a_node_that_owes_nothing_may_be_silent(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
+def test_a_node_that_owes_nothing_may_be_silent(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     line.answer(1, None)
-    street.reactor.spend(60.0)
-    assert len(street.calls) == 1
-    assert street.reactor.getDelayedCalls() == []
+    fake_nodes.reactor.spend(60.0)
+    assert len(fake_nodes.calls) == 1
+    assert fake_nodes.reactor.getDelayedCalls() == []
 
 
-def test_a_dead_leader_is_not_called_again_and_again(street: Street) -> None:
+def test_a_dead_leader_is_not_called_again_and_again(fake_nodes: ManualNodes) -> None:
     """It is gone, but the others do not know yet, and name it in their welcome."""
-    street.client.submit(b"x")
-    line = street.accept()
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     leader = line.node
     line.welcome(leader)
     line.break_off()
-    street.wait_for_call()
-    follower = street.pick_up()
+    fake_nodes.wait_for_call()
+    follower = fake_nodes.pick_up()
     follower.welcome(leader)
     assert not follower.transport.disconnecting
-    assert len(street.calls) == 2
+    assert len(fake_nodes.calls) == 2
     new = other_than(leader, follower.node)
     follower.welcome(new)  # they have found another
-    assert street.calls[-1] == new
+    assert fake_nodes.calls[-1] == new
 
 
-def test_a_leader_that_is_back_is_followed_again(street: Street) -> None:
-    street.client.submit(b"x")
-    line = street.accept()
+def test_a_leader_that_is_back_is_followed_again(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    line = fake_nodes.accept()
     leader = line.node
     line.welcome(leader)
     line.break_off()
-    street.wait_for_call()
-    new = street.accept()
+    fake_nodes.wait_for_call()
+    new = fake_nodes.accept()
     new.welcome(new.node)
     new.welcome(leader)
-    assert street.calls[-1] == leader
+    assert fake_nodes.calls[-1] == leader
 
 
 # --------------------------------------------------------------- bad nodes
 
 
-def test_a_clients_message_from_a_node_ends_the_connection_and_nothing_else(street: Street) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    line = street.accept()
+def test_a_clients_message_from_a_node_ends_the_connection_and_nothing_else(fake_nodes: ManualNodes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    line = fake_nodes.accept()
     sent = line.submitted()
     line.say(Submit(1, b"session1", 1, 0, (b"x",)))
     assert line.transport.disconnected
     assert outcome == []
     line.break_off()
-    street.wait_for_call()
-    again = street.accept()
+    fake_nodes.wait_for_call()
+    again = fake_nodes.accept()
     assert again.submitted() == sent
     again.answer(1, "done")
     assert outcome == ["done"]
@@ -366,10 +366,12 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("data", UNREADABLE)
-def test_a_result_that_cannot_be_decoded_fails_its_command_and_nothing_else(street: Street, data: bytes) -> None:
+def test_a_result_that_cannot_be_decoded_fails_its_command_and_nothing_else(
+    fake_nodes: ManualNodes, data: bytes
+) -> None:
     """Sent again, the command would get the same answer."""
-    first, second, third = (outcome_of(street.client.submit(one)) for one in (b"x", b"y", b"z"))
-    line = street.accept()
+    first, second, third = (outcome_of(fake_nodes.client.submit(one)) for one in (b"x", b"y", b"z"))
+    line = fake_nodes.accept()
     line.submitted()
     line.say(Answer(1, (b"\x05", data)))
     assert not line.transport.disconnected
@@ -378,13 +380,15 @@ def test_a_result_that_cannot_be_decoded_fails_its_command_and_nothing_else(stre
     assert third == []
     line.say(Answer(3, (b"\x06",)))
     assert third == [6]
-    assert street.client.waiting_bytes == 0
+    assert fake_nodes.client.waiting_bytes == 0
 
 
 @pytest.mark.parametrize("data", UNREADABLE)
-def test_an_answer_that_cannot_be_decoded_fails_its_query_and_nothing_else(street: Street, data: bytes) -> None:
-    first, second = (outcome_of(street.client.read(one)) for one in (b"q", b"r"))
-    line = street.accept()
+def test_an_answer_that_cannot_be_decoded_fails_its_query_and_nothing_else(
+    fake_nodes: ManualNodes, data: bytes
+) -> None:
+    first, second = (outcome_of(fake_nodes.client.read(one)) for one in (b"q", b"r"))
+    line = fake_nodes.accept()
     line.say(ReadAnswer(1, 9, data))
     assert not line.transport.disconnected
     assert str(error_in(first, QueryFailed)).startswith("the answer cannot be decoded: ")
@@ -393,9 +397,9 @@ def test_an_answer_that_cannot_be_decoded_fails_its_query_and_nothing_else(stree
 
 
 @pytest.mark.parametrize("data", [b"no json", b"\xff", b"[" * 100_000])
-def test_a_status_that_cannot_be_decoded(street: Street, data: bytes) -> None:
-    outcome = outcome_of(street.client.status())
-    line = street.accept()
+def test_a_status_that_cannot_be_decoded(fake_nodes: ManualNodes, data: bytes) -> None:
+    outcome = outcome_of(fake_nodes.client.status())
+    line = fake_nodes.accept()
     line.say(StatusAnswer(1, data))
     assert not line.transport.disconnected
     error_in(outcome, QueryFailed)
@@ -404,112 +408,112 @@ def test_a_status_that_cannot_be_decoded(street: Street, data: bytes) -> None:
 @pytest.mark.parametrize(
     "data", [framed(b"HTTP/1.1 400"), framed(ClientCodec("other").encode(Welcome("a", None, None)))]
 )
-def test_somebody_else_at_the_port(street: Street, data: bytes) -> None:
-    outcome = outcome_of(street.client.submit(b"x"))
-    line = street.accept()
+def test_somebody_else_at_the_port(fake_nodes: ManualNodes, data: bytes) -> None:
+    outcome = outcome_of(fake_nodes.client.submit(b"x"))
+    line = fake_nodes.accept()
     line.connection.dataReceived(data)
     assert line.transport.disconnected
     line.break_off()
-    street.wait_for_call()
-    street.accept().answer(1, "done")
+    fake_nodes.wait_for_call()
+    fake_nodes.accept().answer(1, "done")
     assert outcome == ["done"]
 
 
 # -------------------------------------------------------- limits and the end
 
 
-def test_too_large(street: Street) -> None:
+def test_too_large(fake_nodes: ManualNodes) -> None:
     """Sent, it would end the connection, and be sent again, for ever."""
     for waiting in (
-        street.client.submit(bytes(COMMAND_BYTES_MAX + 1)),
-        street.client.ask("king", bytes(COMMAND_BYTES_MAX + 1)),
-        street.client.ask("k" * 1000, b"x"),
-        street.client.ask("", b"x"),
+        fake_nodes.client.submit(bytes(COMMAND_BYTES_MAX + 1)),
+        fake_nodes.client.ask("king", bytes(COMMAND_BYTES_MAX + 1)),
+        fake_nodes.client.ask("k" * 1000, b"x"),
+        fake_nodes.client.ask("", b"x"),
     ):
         assert isinstance(error_of(waiting), ValueTooLarge)
-    assert street.calls == []
-    street.client.submit(bytes(COMMAND_BYTES_MAX))
-    street.client.ask("king", bytes(COMMAND_BYTES_MAX))
-    assert len(street.accept().said()) == 2
+    assert fake_nodes.calls == []
+    fake_nodes.client.submit(bytes(COMMAND_BYTES_MAX))
+    fake_nodes.client.ask("king", bytes(COMMAND_BYTES_MAX))
+    assert len(fake_nodes.accept().said()) == 2
 
 
-def test_too_many_requests(street: Street) -> None:
+def test_too_many_requests(fake_nodes: ManualNodes) -> None:
     for _ in range(REQUESTS_MAX):
-        street.client.submit(b"x")
-    assert isinstance(error_of(street.client.submit(b"x")), Overloaded)
-    line = street.accept()
+        fake_nodes.client.submit(b"x")
+    assert isinstance(error_of(fake_nodes.client.submit(b"x")), Overloaded)
+    line = fake_nodes.accept()
     line.answer(1, None)
-    street.client.submit(b"y")
+    fake_nodes.client.submit(b"y")
     for last in range(RUN_COMMANDS, REQUESTS_MAX, RUN_COMMANDS):  # It is held while more than one run is under way.
         line.answer(last, None)
     assert line.submitted()[-1][2] == b"y"
 
 
-def test_cancel(street: Street) -> None:
-    gave_up, waits = street.client.submit(b"x"), outcome_of(street.client.submit(b"y"))
-    line = street.accept()
+def test_cancel(fake_nodes: ManualNodes) -> None:
+    gave_up, waits = fake_nodes.client.submit(b"x"), outcome_of(fake_nodes.client.submit(b"y"))
+    line = fake_nodes.accept()
     gave_up.cancel()
     assert isinstance(error_of(gave_up), CancelledError)
     line.answer(1, "late")
     line.break_off()
-    street.wait_for_call()
-    again = street.accept()
+    fake_nodes.wait_for_call()
+    again = fake_nodes.accept()
     assert [command for *_, command in again.submitted()] == [b"y"]
     again.answer(2, "done")
     assert waits == ["done"]
-    street.client.submit(b"z")
+    fake_nodes.client.submit(b"z")
     (last,) = again.said()
     assert isinstance(last, Submit)
     assert last.acknowledged == 2
 
 
-def test_a_deadline(street: Street) -> None:
-    waiting = street.client.submit(b"x").addTimeout(3.0, street.reactor)
+def test_a_deadline(fake_nodes: ManualNodes) -> None:
+    waiting = fake_nodes.client.submit(b"x").addTimeout(3.0, fake_nodes.reactor)
     outcome: list[Any] = outcome_of(waiting)
     while not outcome:
-        street.refuse()
-        street.reactor.spend(1.0, lambda: bool(outcome) or len(street.calls) > street._answered)
+        fake_nodes.refuse()
+        fake_nodes.reactor.spend(1.0, lambda: bool(outcome) or len(fake_nodes.calls) > fake_nodes._answered)
     assert outcome[0].check(TimeoutError)
-    street.reactor.spend(10.0)
-    assert street.reactor.getDelayedCalls() == []
+    fake_nodes.reactor.spend(10.0)
+    assert fake_nodes.reactor.getDelayedCalls() == []
 
 
-def test_close(street: Street) -> None:
-    sent, asked = street.client.submit(b"x"), street.client.ask("king")
-    line = street.accept()
-    street.client.close()
-    street.client.close()
+def test_close(fake_nodes: ManualNodes) -> None:
+    sent, asked = fake_nodes.client.submit(b"x"), fake_nodes.client.ask("king")
+    line = fake_nodes.accept()
+    fake_nodes.client.close()
+    fake_nodes.client.close()
     assert line.transport.disconnecting
     assert isinstance(error_of(sent), OutcomeUnknown)
     assert isinstance(error_of(asked), NoQuorum)
-    assert isinstance(error_of(street.client.submit(b"y")), NotChosen)
-    assert isinstance(error_of(street.client.read(b"y")), NoQuorum)
+    assert isinstance(error_of(fake_nodes.client.submit(b"y")), NotChosen)
+    assert isinstance(error_of(fake_nodes.client.read(b"y")), NoQuorum)
     line.break_off()
-    street.reactor.spend(10.0)
-    assert len(street.calls) == 1
-    assert street.reactor.getDelayedCalls() == []
+    fake_nodes.reactor.spend(10.0)
+    assert len(fake_nodes.calls) == 1
+    assert fake_nodes.reactor.getDelayedCalls() == []
 
 
-def test_close_before_a_node_was_found(street: Street) -> None:
-    waiting = street.client.submit(b"x")
-    street.client.close()
-    assert street.reactor.connectors[-1].stoppedConnecting
+def test_close_before_a_node_was_found(fake_nodes: ManualNodes) -> None:
+    waiting = fake_nodes.client.submit(b"x")
+    fake_nodes.client.close()
+    assert fake_nodes.reactor.connectors[-1].stoppedConnecting
     assert isinstance(error_of(waiting), NotChosen)  # no node can have seen it
 
 
-def test_close_while_it_waits_to_try_again(street: Street) -> None:
-    waiting = street.client.submit(b"x")
-    street.refuse()
-    street.client.close()
+def test_close_while_it_waits_to_try_again(fake_nodes: ManualNodes) -> None:
+    waiting = fake_nodes.client.submit(b"x")
+    fake_nodes.refuse()
+    fake_nodes.client.close()
     assert isinstance(error_of(waiting), NotChosen)
-    street.reactor.spend(10.0)
-    assert len(street.calls) == 1
-    assert street.reactor.getDelayedCalls() == []
+    fake_nodes.reactor.spend(10.0)
+    assert len(fake_nodes.calls) == 1
+    assert fake_nodes.reactor.getDelayedCalls() == []
 
 
-def test_a_node_that_asks_for_a_sign_of_life_gets_one(street: Street) -> None:
-    street.client.status()
-    line = street.accept()
+def test_a_node_that_asks_for_a_sign_of_life_gets_one(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.status()
+    line = fake_nodes.accept()
     line.said()
     line.say(KeepAlive())
     assert line.said() == [KeepAliveReply()]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from test.helpers.fake_nodes import Street, Town
+from test.helpers.fake_nodes import AutomaticNodes, ManualNodes
 from test.helpers.fakes import cluster_of, framed
 from txpaxos.client import Client
 from txpaxos.client.route import PROBE_KEPT_TICKS
@@ -34,17 +34,17 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def settled(nodes: list[str] | None = None, seed: int = 1, **options: Any) -> Town:
-    """A town whose client has had an answer, so that it is where it wants to be."""
-    town = Town(nodes, seed, **options)
-    town.gap(town.client.submit(b"first"))
-    town.spend(0.01)
-    town.heard.clear()
-    return town
+def settled(nodes: list[str] | None = None, seed: int = 1, **options: Any) -> AutomaticNodes:
+    """A auto_nodes whose client has had an answer, so that it is where it wants to be."""
+    auto_nodes = AutomaticNodes(nodes, seed, **options)
+    auto_nodes.gap(auto_nodes.client.submit(b"first"))
+    auto_nodes.spend(0.01)
+    auto_nodes.heard.clear()
+    return auto_nodes
 
 
-def silence(town: Town, how: str, node: str) -> None:
-    getattr(town, how).add(node)
+def silence(auto_nodes: AutomaticNodes, how: str, node: str) -> None:
+    getattr(auto_nodes, how).add(node)
 
 
 @pytest.fixture(params=["frozen", "unplugged"])
@@ -59,26 +59,28 @@ def how(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_leader_falls_silent(kind: str, how: str, seed: int) -> None:
-    town = settled(seed=seed)
-    silence(town, how, "a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    waiting = KINDS[kind](town.client)
-    assert town.gap(waiting) < GAP_SECONDS
-    town.heard.clear()
-    assert town.gap(KINDS[kind](town.client)) < 0.05
-    assert {node for _, node, _ in town.heard} <= {"b"} if kind == "command" else {"b", "c"}
+    auto_nodes = settled(seed=seed)
+    silence(auto_nodes, how, "a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    waiting = KINDS[kind](auto_nodes.client)
+    assert auto_nodes.gap(waiting) < GAP_SECONDS
+    auto_nodes.heard.clear()
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < 0.05
+    assert {node for _, node, _ in auto_nodes.heard} <= {"b"} if kind == "command" else {"b", "c"}
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_thousands_are_under_way(how: str, seed: int) -> None:
     """None is lost, and each is sent again once, to the node that leads then."""
-    town = settled(seed=seed)
-    waiting = [town.client.submit(b"x") for _ in range(3000)]
-    town.reactor.turn()
-    silence(town, how, "a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    assert town.gap(*waiting) < GAP_SECONDS
-    sent = [(node, sequence) for _, node, one in town.heard if isinstance(one, Submit) for sequence in one_by_one(one)]
+    auto_nodes = settled(seed=seed)
+    waiting = [auto_nodes.client.submit(b"x") for _ in range(3000)]
+    auto_nodes.reactor.turn()
+    silence(auto_nodes, how, "a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(*waiting) < GAP_SECONDS
+    sent = [
+        (node, sequence) for _, node, one in auto_nodes.heard if isinstance(one, Submit) for sequence in one_by_one(one)
+    ]
     assert len(sent) == len(set(sent))
     assert {node for node, _ in sent if node != "a"} == {"b"}
 
@@ -89,226 +91,226 @@ def one_by_one(run: Submit) -> range:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_one_that_connects_just_then(how: str, seed: int) -> None:
-    town = Town(seed=seed)
-    silence(town, how, "a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    assert town.gap(town.client.submit(b"x")) < GAP_SECONDS
+    auto_nodes = AutomaticNodes(seed=seed)
+    silence(auto_nodes, how, "a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_one_that_was_idle(how: str, seed: int) -> None:
     """The leader has been silent for long; the others have another. Nobody has told the client, who was silent, too."""
-    town = settled(seed=seed)
-    silence(town, how, "a")
-    town.leader = "b"
-    town.spend(60.0)
-    assert town.gap(town.client.submit(b"x")) < GAP_SECONDS
+    auto_nodes = settled(seed=seed)
+    silence(auto_nodes, how, "a")
+    auto_nodes.leader = "b"
+    auto_nodes.spend(60.0)
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_nodes_are_silent(kind: str, how: str, seed: int) -> None:
-    town = settled(seed=seed, cluster=cluster_of("abcde"))
-    silence(town, how, "a")
-    silence(town, how, "c")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
+    auto_nodes = settled(seed=seed, cluster=cluster_of("abcde"))
+    silence(auto_nodes, how, "a")
+    silence(auto_nodes, how, "c")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_leaders_in_a_row_fall_silent(how: str, seed: int) -> None:
-    town = settled(seed=seed, cluster=cluster_of("abcde"))
+    auto_nodes = settled(seed=seed, cluster=cluster_of("abcde"))
     for leader, following in ("ab", "bc"):
-        silence(town, how, leader)
-        town.reactor.callLater(ELECTED_SECONDS, town.elect, following)
-        assert town.gap(town.client.submit(b"x")) < GAP_SECONDS
+        silence(auto_nodes, how, leader)
+        auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, following)
+        assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_second_leader_is_silent_when_it_is_named(how: str, seed: int) -> None:
     """The word of it comes; it never greets; the others elect a third."""
-    town = settled(seed=seed, cluster=cluster_of("abcde"))
-    silence(town, how, "a")
+    auto_nodes = settled(seed=seed, cluster=cluster_of("abcde"))
+    silence(auto_nodes, how, "a")
 
     def elect_one_that_falls_silent() -> None:
-        silence(town, how, "b")
-        town.elect("b")
+        silence(auto_nodes, how, "b")
+        auto_nodes.elect("b")
 
-    town.reactor.callLater(0.3, elect_one_that_falls_silent)
-    town.reactor.callLater(0.3 + ELECTED_SECONDS, town.elect, "d")
-    assert town.gap(town.client.submit(b"x")) < 0.3 + GAP_SECONDS
+    auto_nodes.reactor.callLater(0.3, elect_one_that_falls_silent)
+    auto_nodes.reactor.callLater(0.3 + ELECTED_SECONDS, auto_nodes.elect, "d")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < 0.3 + GAP_SECONDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_answers_still_come(kind: str) -> None:
     """The leader is cut off from the other nodes, and does not know: it answers whoever asks, but for what needs a
     quorum."""
-    town = settled()
-    town.isolated.add("a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    began = town.now
-    waiting = KINDS[kind](town.client)
-    local = [town.client.read(b"q", "local") for _ in range(3)]
-    gap = town.gap(waiting, *local)
+    auto_nodes = settled()
+    auto_nodes.isolated.add("a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    began = auto_nodes.now
+    waiting = KINDS[kind](auto_nodes.client)
+    local = [auto_nodes.client.read(b"q", "local") for _ in range(3)]
+    gap = auto_nodes.gap(waiting, *local)
     assert gap < (GAP_SECONDS if kind != "local read" else 0.05)
-    assert town.now - began < GAP_SECONDS
+    assert auto_nodes.now - began < GAP_SECONDS
 
 
 @pytest.mark.parametrize("kind", ["command", "linearizable read", "question"])
 def test_an_isolated_node_that_knows_it_has_no_leader(kind: str) -> None:
     """A client that keeps to the nodes it was told, and not to the leader, leaves it all the same."""
-    town = settled(["b", "c"])
-    first = town.calls[-1]
-    town.isolated.add(first)
-    town.step_down(first)
-    assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
+    auto_nodes = settled(["b", "c"])
+    first = auto_nodes.calls[-1]
+    auto_nodes.isolated.add(first)
+    auto_nodes.step_down(first)
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("kind", ["command", "linearizable read", "question"])
 def test_a_leader_that_the_others_do_not_hear(kind: str) -> None:
     """It hears that another is elected, and says so, and answers nothing. However patient it has become, a client that
     keeps to the nodes it was told leaves it."""
-    town = settled(["a", "b"])
-    if town.calls[-1] != "a":
-        town = settled(["a", "b"], seed=2)
-    assert town.calls[-1] == "a"
-    town.client._dispatcher._route._suspicion.backoff = BACKOFF_MAX
-    town.isolated.add("a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    town.reactor.callLater(ELECTED_SECONDS, town.step_down, "a", "b")
-    assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
+    auto_nodes = settled(["a", "b"])
+    if auto_nodes.calls[-1] != "a":
+        auto_nodes = settled(["a", "b"], seed=2)
+    assert auto_nodes.calls[-1] == "a"
+    auto_nodes.client._dispatcher._route._suspicion.backoff = BACKOFF_MAX
+    auto_nodes.isolated.add("a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.step_down, "a", "b")
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_follower_falls_silent(kind: str, how: str) -> None:
     """To clients that keep to it unless there is a reason not to."""
-    town = settled(["b", "c"])
-    silence(town, how, town.calls[-1])
-    assert town.gap(KINDS[kind](town.client)) < GAP_SECONDS
+    auto_nodes = settled(["b", "c"])
+    silence(auto_nodes, how, auto_nodes.calls[-1])
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < GAP_SECONDS
 
 
 def test_a_client_that_knows_one_address(how: str) -> None:
     """There is nowhere to go. When the node is back, the client is answered: at once if the connection still stands."""
-    town = settled(["a"])
-    silence(town, how, "a")
-    waiting = town.client.submit(b"x")
-    town.spend(3.0)
-    assert set(town.calls) == {"a"}
-    town.frozen.clear()
-    town.unplugged.clear()
-    assert town.gap(waiting) < 2.5
+    auto_nodes = settled(["a"])
+    silence(auto_nodes, how, "a")
+    waiting = auto_nodes.client.submit(b"x")
+    auto_nodes.spend(3.0)
+    assert set(auto_nodes.calls) == {"a"}
+    auto_nodes.frozen.clear()
+    auto_nodes.unplugged.clear()
+    assert auto_nodes.gap(waiting) < 2.5
 
 
 def test_the_silent_node_answers_after_all(how: str) -> None:
     """Its answer counts as any other."""
-    town = settled()
-    silence(town, how, "a")
-    waiting = [town.client.submit(b"x"), town.client.read(b"q", "local")]
-    town.spend(0.27)
-    town.unplugged.clear()
-    town.frozen.clear()
-    assert town.gap(*waiting) < 0.1
+    auto_nodes = settled()
+    silence(auto_nodes, how, "a")
+    waiting = [auto_nodes.client.submit(b"x"), auto_nodes.client.read(b"q", "local")]
+    auto_nodes.spend(0.27)
+    auto_nodes.unplugged.clear()
+    auto_nodes.frozen.clear()
+    assert auto_nodes.gap(*waiting) < 0.1
 
 
 # ------------------------------------------------------------------ nothing is asked twice in vain
 
 
 def test_no_ping_while_answers_flow() -> None:
-    town = settled()
+    auto_nodes = settled()
     for _ in range(400):
-        town.client.submit(b"x")
-        town.spend(0.01)
-    assert town.sent(Ping) == 0
-    assert len(town.calls) == len(set(town.calls)) <= 2
+        auto_nodes.client.submit(b"x")
+        auto_nodes.spend(0.01)
+    assert auto_nodes.sent(Ping) == 0
+    assert len(auto_nodes.calls) == len(set(auto_nodes.calls)) <= 2
 
 
 def test_nobody_is_asked_for_nothing() -> None:
-    town = settled()
-    town.spend(60.0)
-    assert town.heard == []
-    assert town.reactor.getDelayedCalls() == []
+    auto_nodes = settled()
+    auto_nodes.spend(60.0)
+    assert auto_nodes.heard == []
+    assert auto_nodes.reactor.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("answer_seconds", [0.3, 0.5, 0.9])
 @pytest.mark.parametrize("outstanding", [1, 100])
 def test_a_cluster_that_answers_late(answer_seconds: float, outstanding: int) -> None:
     """It is overloaded, and well. Nothing is sent again, and one more connection stands, no more."""
-    town = settled()
-    town.answer_seconds = answer_seconds
+    auto_nodes = settled()
+    auto_nodes.answer_seconds = answer_seconds
     for _ in range(20):
-        town.gap(*(town.client.submit(b"x") for _ in range(outstanding)))
-    sent = sum(len(one.commands) for _, _, one in town.heard if isinstance(one, Submit))
+        auto_nodes.gap(*(auto_nodes.client.submit(b"x") for _ in range(outstanding)))
+    sent = sum(len(one.commands) for _, _, one in auto_nodes.heard if isinstance(one, Submit))
     assert sent == 20 * outstanding
-    assert len(town.calls) <= 3
-    assert town.sent(Ping) <= 20 * answer_seconds / TICK_SECONDS
+    assert len(auto_nodes.calls) <= 3
+    assert auto_nodes.sent(Ping) <= 20 * answer_seconds / TICK_SECONDS
 
 
 def test_nodes_whose_every_word_is_late() -> None:
     """Even a Pong: they have no time to read. The client is more patient each time, so what it sends is bounded."""
-    town = settled()
+    auto_nodes = settled()
     for _ in range(10):
-        town.frozen = set("abc")
-        waiting = town.client.submit(b"x"), town.client.ask("king", b"Arthur")
-        town.spend(0.9)
-        town.frozen = set()
-        town.gap(*waiting)
-    assert town.sent(Submit) + town.sent(Ask) <= 20 + 2 * 4
-    assert len(town.calls) <= 3 + 10
+        auto_nodes.frozen = set("abc")
+        waiting = auto_nodes.client.submit(b"x"), auto_nodes.client.ask("king", b"Arthur")
+        auto_nodes.spend(0.9)
+        auto_nodes.frozen = set()
+        auto_nodes.gap(*waiting)
+    assert auto_nodes.sent(Submit) + auto_nodes.sent(Ask) <= 20 + 2 * 4
+    assert len(auto_nodes.calls) <= 3 + 10
 
 
 def test_the_backoff_grows_and_is_forgotten() -> None:
-    town = settled(["b", "c"])
-    route = town.client._dispatcher._route
+    auto_nodes = settled(["b", "c"])
+    route = auto_nodes.client._dispatcher._route
     gaps = []
     for _ in range(6):
         current = route.current
         assert current is not None
-        town.frozen = {current.node}
-        gaps.append(town.gap(town.client.read(b"q", "local"), seconds=60.0))
-        town.frozen = set()
-        town.gap(town.client.submit(b"x"))
+        auto_nodes.frozen = {current.node}
+        gaps.append(auto_nodes.gap(auto_nodes.client.read(b"q", "local"), seconds=60.0))
+        auto_nodes.frozen = set()
+        auto_nodes.gap(auto_nodes.client.submit(b"x"))
     assert gaps[1] < gaps[2] < gaps[3]
     assert gaps[-1] > LEAVE_TICKS * TICK_SECONDS * BACKOFF_MAX
     assert gaps[0] < GAP_SECONDS
-    town.heard.clear()
-    end = town.now + 5 * (BACKOFF_TICKS + 10) * TICK_SECONDS
-    while town.now < end:
-        town.client.submit(b"x")
-        town.spend(0.05)
+    auto_nodes.heard.clear()
+    end = auto_nodes.now + 5 * (BACKOFF_TICKS + 10) * TICK_SECONDS
+    while auto_nodes.now < end:
+        auto_nodes.client.submit(b"x")
+        auto_nodes.spend(0.05)
     assert route._suspicion.backoff == 1
     current = route.current
     assert current is not None
-    town.frozen = {current.node}
-    assert town.gap(town.client.read(b"q", "local")) < GAP_SECONDS
+    auto_nodes.frozen = {current.node}
+    assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < GAP_SECONDS
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_node_that_was_left_is_asked_last(seed: int) -> None:
     """There are others, of which more is to be hoped."""
-    town = settled(["a", "b", "c", "d"], seed, cluster=cluster_of("abcd"))
-    first = town.calls[-1]
+    auto_nodes = settled(["a", "b", "c", "d"], seed, cluster=cluster_of("abcd"))
+    first = auto_nodes.calls[-1]
     left = next(node for node in "abcd" if node != first)
-    town.client._dispatcher._route._unreachable = left
-    town.isolated.add(first)
-    before = len(town.calls)
-    town.gap(town.client.ask("king", b"Arthur"))
-    assert left not in town.calls[before:]
+    auto_nodes.client._dispatcher._route._unreachable = left
+    auto_nodes.isolated.add(first)
+    before = len(auto_nodes.calls)
+    auto_nodes.gap(auto_nodes.client.ask("king", b"Arthur"))
+    assert left not in auto_nodes.calls[before:]
 
 
 def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
     """It stood still when the client came. Its answer to a Ping shows how long the way to it takes."""
-    town = Town(["a", "b"])
-    town.frozen = set("ab")
-    waiting = town.client.submit(b"x")
-    town.spend(0.5)
-    town.frozen = set()
-    town.gap(waiting)
-    current = town.client._dispatcher._route.current
+    auto_nodes = AutomaticNodes(["a", "b"])
+    auto_nodes.frozen = set("ab")
+    waiting = auto_nodes.client.submit(b"x")
+    auto_nodes.spend(0.5)
+    auto_nodes.frozen = set()
+    auto_nodes.gap(waiting)
+    current = auto_nodes.client._dispatcher._route.current
     assert current is not None
     assert current.round_trip_ticks > 2
-    town.answer_seconds = 0.3
-    town.gap(town.client.submit(b"x"))
-    assert town.sent(Ping) > 0
+    auto_nodes.answer_seconds = 0.3
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
+    assert auto_nodes.sent(Ping) > 0
     assert current.round_trip_ticks <= 1
 
 
@@ -326,109 +328,109 @@ def test_a_node_that_is_far_away_stays_so() -> None:
 
 
 def test_a_second_connection_is_closed_when_there_is_no_reason_for_it() -> None:
-    town = settled()
-    town.answer_seconds = 0.5
-    town.gap(town.client.submit(b"x"))
-    assert sum(line.transport.connected and not line.transport.disconnecting for line in town.lines) == 2
-    town.spend((PROBE_KEPT_TICKS + 10) * TICK_SECONDS)
-    assert sum(line.transport.connected and not line.transport.disconnecting for line in town.lines) == 1
-    assert town.reactor.getDelayedCalls() == []
+    auto_nodes = settled()
+    auto_nodes.answer_seconds = 0.5
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
+    assert sum(line.transport.connected and not line.transport.disconnecting for line in auto_nodes.lines) == 2
+    auto_nodes.spend((PROBE_KEPT_TICKS + 10) * TICK_SECONDS)
+    assert sum(line.transport.connected and not line.transport.disconnecting for line in auto_nodes.lines) == 1
+    assert auto_nodes.reactor.getDelayedCalls() == []
 
 
 def test_a_client_that_stood_still_itself_blames_nobody() -> None:
     """Its timers are late together; what came meanwhile waits to be read."""
-    town = settled()
-    waiting = town.client.submit(b"x")
-    town.spend(0.02)
-    calls = len(town.calls)
-    waiting = town.client.submit(b"y")
-    town.reactor.turn()
-    town.reactor.rightNow += 30.0
-    town.reactor.turn()
-    assert len(town.calls) == calls == len(town.reactor.tcpClients)
-    town.gap(waiting)
+    auto_nodes = settled()
+    waiting = auto_nodes.client.submit(b"x")
+    auto_nodes.spend(0.02)
+    calls = len(auto_nodes.calls)
+    waiting = auto_nodes.client.submit(b"y")
+    auto_nodes.reactor.turn()
+    auto_nodes.reactor.rightNow += 30.0
+    auto_nodes.reactor.turn()
+    assert len(auto_nodes.calls) == calls == len(auto_nodes.reactor.tcpClients)
+    auto_nodes.gap(waiting)
 
 
 def test_nodes_of_an_older_release_are_sent_no_ping(how: str) -> None:
-    town = Town()
-    town.knows_ping = False
-    town.gap(town.client.submit(b"x"))
-    silence(town, how, "a")
-    town.reactor.callLater(ELECTED_SECONDS, town.elect, "b")
-    assert town.gap(town.client.submit(b"x")) < GAP_SECONDS
-    town.answer_seconds = 0.9
-    town.gap(town.client.submit(b"x"))
-    assert town.sent(Ping) == 0
+    auto_nodes = AutomaticNodes()
+    auto_nodes.knows_ping = False
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
+    silence(auto_nodes, how, "a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
+    auto_nodes.answer_seconds = 0.9
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
+    assert auto_nodes.sent(Ping) == 0
 
 
 def test_a_big_command_is_given_its_time() -> None:
-    town = settled()
-    town.answer_seconds = 0.5
-    calls = len(town.calls)
-    town.gap(town.client.submit(bytes(12 * 2**20)))
-    assert len(town.calls) == calls
+    auto_nodes = settled()
+    auto_nodes.answer_seconds = 0.5
+    calls = len(auto_nodes.calls)
+    auto_nodes.gap(auto_nodes.client.submit(bytes(12 * 2**20)))
+    assert len(auto_nodes.calls) == calls
 
 
 def test_without_a_leader_all_nodes_are_listened_to() -> None:
     """None is better than another, so nothing is sent again; whoever hears of a leader first tells."""
-    town = settled()
-    town.elect(None)
-    waiting = town.client.submit(b"x")
-    town.spend(2.0)
-    assert town.sent(Submit) == 1
-    town.elect("c")
-    assert town.gap(waiting) < 0.05
-    assert town.sent(Submit) == 2
+    auto_nodes = settled()
+    auto_nodes.elect(None)
+    waiting = auto_nodes.client.submit(b"x")
+    auto_nodes.spend(2.0)
+    assert auto_nodes.sent(Submit) == 1
+    auto_nodes.elect("c")
+    assert auto_nodes.gap(waiting) < 0.05
+    assert auto_nodes.sent(Submit) == 2
 
 
 def test_what_needs_no_quorum_stays_without_a_leader() -> None:
-    town = settled()
-    town.elect(None)
-    calls = len(town.calls)
-    assert town.gap(town.client.read(b"q", "local")) < 0.05
-    assert len(town.calls) == calls
-    assert town.sent(Read) == 1
+    auto_nodes = settled()
+    auto_nodes.elect(None)
+    calls = len(auto_nodes.calls)
+    assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < 0.05
+    assert len(auto_nodes.calls) == calls
+    assert auto_nodes.sent(Read) == 1
 
 
 def test_all_nodes_are_silent() -> None:
     """They are looked for ever more seldom."""
-    town = settled()
-    town.frozen = set("abc")
-    town.client.submit(b"x")
-    town.spend(5.0)
-    calls = len(town.calls)
-    town.spend(60.0)
-    assert len(town.calls) - calls <= 200
+    auto_nodes = settled()
+    auto_nodes.frozen = set("abc")
+    auto_nodes.client.submit(b"x")
+    auto_nodes.spend(5.0)
+    calls = len(auto_nodes.calls)
+    auto_nodes.spend(60.0)
+    assert len(auto_nodes.calls) - calls <= 200
 
 
 # ------------------------------------------------------------------ what it found
 
 
 def test_what_each_node_was_found_to_be_like() -> None:
-    town = Town()
-    town.gone.add("a")
-    town.frozen.add("b")
-    town.leader = None
-    waiting = town.client.submit(b"x", deadline_seconds=2.0)
+    auto_nodes = AutomaticNodes()
+    auto_nodes.gone.add("a")
+    auto_nodes.frozen.add("b")
+    auto_nodes.leader = None
+    waiting = auto_nodes.client.submit(b"x", deadline_seconds=2.0)
     with_error: list[Any] = []
     waiting.addErrback(with_error.append)
-    town.spend(3.0)
+    auto_nodes.spend(3.0)
     (failure,) = with_error
     said = str(failure.value)
     for part in ("a at 10.0.0.1:5000 refuses connections", "b at 10.0.0.2:5000 does not answer", "knows no leader"):
         assert part in said
     assert "send it again" not in said
-    assert town.client.findings() in said
+    assert auto_nodes.client.findings() in said
 
 
 def test_a_node_that_was_not_asked() -> None:
-    town = Town(["b"])
-    waiting = town.client.read(b"q", deadline_seconds=0.001)
+    auto_nodes = AutomaticNodes(["b"])
+    waiting = auto_nodes.client.read(b"q", deadline_seconds=0.001)
     error: list[Any] = []
     waiting.addErrback(error.append)
-    town.spend(0.1)
+    auto_nodes.spend(0.1)
     assert error[0].check(NoQuorum)
-    assert Town(["c"]).client.findings() == "c at 10.0.0.3:5000 was not asked"
+    assert AutomaticNodes(["c"]).client.findings() == "c at 10.0.0.3:5000 was not asked"
 
 
 @pytest.mark.parametrize(
@@ -441,13 +443,13 @@ def test_a_node_that_was_not_asked() -> None:
 )
 def test_somebody_else_at_the_port(data: bytes, says: str) -> None:
     """To send the command again will not help; the line says what is wrong."""
-    street = Street(["a"])
+    fake_nodes = ManualNodes(["a"])
     error: list[Any] = []
-    street.client.submit(b"x", deadline_seconds=1.0).addErrback(error.append)
-    line = street.pick_up()
+    fake_nodes.client.submit(b"x", deadline_seconds=1.0).addErrback(error.append)
+    line = fake_nodes.pick_up()
     line.connection.dataReceived(data)
     line.break_off()
-    street.reactor.spend(2.0)
+    fake_nodes.reactor.spend(2.0)
     assert error[0].check(NotChosen)
     assert "a at 10.0.0.1:5000 does not speak as a node of this cluster (" in str(error[0].value)
     assert says in str(error[0].value)

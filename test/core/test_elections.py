@@ -6,32 +6,32 @@ from collections.abc import Callable
 
 import pytest
 
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import Host
 
 ELECTIONS = 60
 SECONDS = 2.0
 
 
-def led(seed: int, nodes: int) -> tuple[Cluster, Host]:
+def led(seed: int, nodes: int) -> tuple[SimulatedCluster, Host]:
     """A cluster that has a leader, and that leader."""
-    cluster = Cluster(seed, nodes, clients=0, askers=0, callers=0)
+    cluster = SimulatedCluster(seed, nodes, clients=0, askers=0, callers=0)
     cluster.run(SECONDS)
     return cluster, next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
 
 
-def crash(cluster: Cluster, leader: Host) -> None:
+def crash(cluster: SimulatedCluster, leader: Host) -> None:
     """Its process dies: its system says so to whoever asks."""
     leader.crash()
 
 
-def cut_off(cluster: Cluster, leader: Host) -> None:
+def cut_off(cluster: SimulatedCluster, leader: Host) -> None:
     """Nothing comes from it any more, nor goes to it: only its silence tells."""
     for other in cluster.hosts:
         cluster.network.cut |= {(leader.name, other), (other, leader.name)}
 
 
-def ballots_without(lose: Callable[[Cluster, Host], None], seed: int, nodes: int) -> int:
+def ballots_without(lose: Callable[[SimulatedCluster, Host], None], seed: int, nodes: int) -> int:
     """How many ballots are begun after a leader is lost, until somebody else has led for a while."""
     cluster, leader = led(seed, nodes)
     won, used = cluster.checker.ballots_won, cluster.checker.ballots_used
@@ -43,7 +43,7 @@ def ballots_without(lose: Callable[[Cluster, Host], None], seed: int, nodes: int
 
 @pytest.mark.parametrize("lose", [crash, cut_off])
 @pytest.mark.parametrize("nodes", [3, 5])
-def test_hardly_ever_more_than_one_ballot(lose: Callable[[Cluster, Host], None], nodes: int) -> None:
+def test_hardly_ever_more_than_one_ballot(lose: Callable[[SimulatedCluster, Host], None], nodes: int) -> None:
     """Two who miss their leader at the same moment would have to begin two."""
     ballots = sum(ballots_without(lose, seed, nodes) for seed in range(ELECTIONS))
     assert ballots <= 1.1 * ELECTIONS

@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from test.helpers.core_cluster import CoreCluster, Faults, Post
+from test.helpers.core_cluster import CoreCluster, Faults, ManualNetwork
 from txpaxos.core import practical
 from txpaxos.core.config import Limits
 from txpaxos.core.essential import Acceptor, Learner, Proposer
@@ -237,12 +237,12 @@ class TestSection23Learning:
 
     def test_a_distinguished_learner_may_tell_the_others(self) -> None:
         """2.3: fewer messages: the acceptors of the log answer the leader, who tells everybody."""
-        post = Post()
-        post.lead("a", *ABC)
-        post.choose("a", "a", "b")
-        assert (post.chosen["a"], post.chosen["b"]) == ([NO_OP], [])
-        post.deliver(Heartbeat, "a", "b")
-        assert post.chosen["b"] == [NO_OP]
+        network = ManualNetwork()
+        network.lead("a", *ABC)
+        network.choose("a", "a", "b")
+        assert (network.chosen["a"], network.chosen["b"]) == ([NO_OP], [])
+        network.deliver(Heartbeat, "a", "b")
+        assert network.chosen["b"] == [NO_OP]
 
     def test_a_value_may_be_chosen_and_nobody_know(self) -> None:
         """2.3: when the votes are lost. A new proposal brings it out again, and it cannot come out otherwise."""
@@ -286,16 +286,16 @@ class TestSection24Progress:
 
     def test_election_need_not_be_right_for_safety(self) -> None:
         """2.4: with two nodes that both believe to lead, at most one value is chosen at a slot."""
-        post = Post()
-        post.lead("a", "a", "b")
-        post.lead("c", "b", "c")
-        assert post.nodes["a"].is_leader
-        assert post.nodes["c"].is_leader
-        post.propose("a", b"v")
-        post.propose("c", b"w")
+        network = ManualNetwork()
+        network.lead("a", "a", "b")
+        network.lead("c", "b", "c")
+        assert network.nodes["a"].is_leader
+        assert network.nodes["c"].is_leader
+        network.propose("a", b"v")
+        network.propose("c", b"w")
         for node in ("a", "c"):
-            post.deliver(AcceptSlot, node)
-        assert post.ledger.chosen == {1: NO_OP, 2: b"w"}
+            network.deliver(AcceptSlot, node)
+        assert network.ledger.chosen == {1: NO_OP, 2: b"w"}
 
 
 class TestSection25Implementation:
@@ -345,75 +345,75 @@ class TestSection3StateMachine:
 
     def test_phase_one_for_infinitely_many_instances(self) -> None:
         """3: one short message, with one number, covers every instance from the first unknown one on."""
-        post = Post()
-        post.campaign("a")
-        assert {message for _, _, message in post.post} == {PrepareLog(Ballot(1, "a"), 1)}
-        post.deliver(PrepareLog, "a", "b")
-        post.take("b", post.nodes["b"].receive("a", AcceptSlot(LOWEST, 30, b"late"), 0.0))
-        assert 30 not in post.ledger.votes.get("b", {}), "promised for every one of them"
+        network = ManualNetwork()
+        network.campaign("a")
+        assert {message for _, _, message in network.post} == {PrepareLog(Ballot(1, "a"), 1)}
+        network.deliver(PrepareLog, "a", "b")
+        network.take("b", network.nodes["b"].receive("a", AcceptSlot(LOWEST, 30, b"late"), 0.0))
+        assert 30 not in network.ledger.votes.get("b", {}), "promised for every one of them"
 
     def test_acceptor_answers_with_one_short_message(self) -> None:
         """3: it has more to say than yes only for instances where it got an accept already."""
-        post = Post()
-        post.lead("a", "a", "b")
-        post.deliver(AcceptSlot, "a", "b")
-        post.campaign("c")
-        post.deliver(PrepareLog, "c", "b")
-        (promise,) = (message for _, _, message in post.post if isinstance(message, PromiseLog))
+        network = ManualNetwork()
+        network.lead("a", "a", "b")
+        network.deliver(AcceptSlot, "a", "b")
+        network.campaign("c")
+        network.deliver(PrepareLog, "c", "b")
+        (promise,) = (message for _, _, message in network.post if isinstance(message, PromiseLog))
         assert promise.votes == (Vote(1, Ballot(1, "a"), NO_OP),)
 
     def test_new_leader_proposes_what_it_must_and_fills_the_gaps_with_no_ops(self) -> None:
         """3, the example of 1-134, 138 and 139 known and 135 and 140 constrained, made smaller: slot 1 is known; of 2
         to 5, 2 and 5 were voted for; so 3 and 4 get no-ops, and then comes what is new."""
-        post = Post()
-        post.lead("a", *ABC)
-        post.choose("a", *ABC)
+        network = ManualNetwork()
+        network.lead("a", *ABC)
+        network.choose("a", *ABC)
         for value in (b"two", b"three", b"four", b"five"):
-            post.propose("a", value)
-        lost = [one for one in post.post if isinstance(one[2], AcceptSlot) and one[2].slot in (3, 4)]
-        post.post = [one for one in post.post if one not in lost]
-        post.deliver(AcceptSlot, "a", "b")
-        post.lead("b", "b", "c")
-        post.choose("b", "b", "c")
-        assert post.chosen["b"] == [NO_OP, b"two", NO_OP, NO_OP, b"five", NO_OP]
-        post.propose("b", b"new")
-        post.choose("b", "b", "c")
-        assert post.chosen["b"][6:] == [b"new"]
+            network.propose("a", value)
+        lost = [one for one in network.post if isinstance(one[2], AcceptSlot) and one[2].slot in (3, 4)]
+        network.post = [one for one in network.post if one not in lost]
+        network.deliver(AcceptSlot, "a", "b")
+        network.lead("b", "b", "c")
+        network.choose("b", "b", "c")
+        assert network.chosen["b"] == [NO_OP, b"two", NO_OP, NO_OP, b"five", NO_OP]
+        network.propose("b", b"new")
+        network.choose("b", "b", "c")
+        assert network.chosen["b"][6:] == [b"new"]
 
     def test_later_commands_need_not_wait_for_earlier_ones(self) -> None:
         """3: command i + 1 may be proposed, and chosen, while i is not; only applying waits."""
-        post = Post()
-        post.lead("a", *ABC)
-        post.choose("a", *ABC)
-        post.propose("a", b"two")
-        post.post = [one for one in post.post if not isinstance(one[2], AcceptSlot)]
-        post.propose("a", b"three")
-        post.choose("a", *ABC)
-        assert post.ledger.chosen == {1: NO_OP, 3: b"three"}
-        assert post.chosen["a"] == [NO_OP]
+        network = ManualNetwork()
+        network.lead("a", *ABC)
+        network.choose("a", *ABC)
+        network.propose("a", b"two")
+        network.post = [one for one in network.post if not isinstance(one[2], AcceptSlot)]
+        network.propose("a", b"three")
+        network.choose("a", *ABC)
+        assert network.ledger.chosen == {1: NO_OP, 3: b"three"}
+        assert network.chosen["a"] == [NO_OP]
 
     def test_how_far_ahead_has_a_limit(self) -> None:
         """3: a leader can get alpha commands ahead of the first one not chosen, and no further: our window."""
-        post = Post(limits=Limits(window_slots=3))
-        post.lead("a", *ABC)
+        network = ManualNetwork(limits=Limits(window_slots=3))
+        network.lead("a", *ABC)
         for value in (b"two", b"three"):
-            post.propose("a", value)
-        assert not post.nodes["a"].has_room
+            network.propose("a", value)
+        assert not network.nodes["a"].has_room
 
     def test_a_steady_leader_spends_one_round_trip_a_command(self) -> None:
         """3: phase 1 was done for all; the cost of a command is that of phase 2."""
-        post = Post()
-        post.lead("a", *ABC)
-        post.choose("a", *ABC)
+        network = ManualNetwork()
+        network.lead("a", *ABC)
+        network.choose("a", *ABC)
         for number in range(5):
-            assert post.propose("a", b"%d" % number).save == ()
-            post.choose("a", *ABC)
-        assert post.chosen["a"] == [NO_OP, b"0", b"1", b"2", b"3", b"4"]
-        assert set(post.ledger.promised.values()) == {Ballot(1, "a")}
+            assert network.propose("a", b"%d" % number).save == ()
+            network.choose("a", *ABC)
+        assert network.chosen["a"] == [NO_OP, b"0", b"1", b"2", b"3", b"4"]
+        assert set(network.ledger.promised.values()) == {Ballot(1, "a")}
 
     def test_number_of_a_new_leader_is_saved_first(self) -> None:
         """3 with 2.5: the prepare for all instances rests on one record."""
-        post = Post()
-        post.campaign("a")
-        assert {message for _, _, message in post.post} == {PrepareLog(Ballot(1, "a"), 1)}
-        assert post.ledger.promised == {"a": Ballot(1, "a")}
+        network = ManualNetwork()
+        network.campaign("a")
+        assert {message for _, _, message in network.post} == {PrepareLog(Ballot(1, "a"), 1)}
+        assert network.ledger.promised == {"a": Ballot(1, "a")}

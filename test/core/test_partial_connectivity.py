@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from txpaxos.core.config import Timing
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 
 SEEDS = int(os.environ.get("TXPAXOS_CONNECTIVITY_SEEDS", "3"))
 WINDOW_SECONDS = Timing().liveness_window_seconds[1]
@@ -27,21 +27,21 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
     logged_errors.clear()
 
 
-def leader_of(cluster: Cluster) -> str | None:
+def leader_of(cluster: SimulatedCluster) -> str | None:
     """Who leads with the highest ballot, if anybody does."""
     statuses = [host.node.status().replica for host in cluster.hosts.values() if host.node is not None]
     leading = [(status.ballot, status.node) for status in statuses if status.role == "leader"]
     return max(leading)[1] if leading else None
 
 
-def keep_only(cluster: Cluster, links: list[tuple[str, str]]) -> None:
+def keep_only(cluster: SimulatedCluster, links: list[tuple[str, str]]) -> None:
     """Cut every link between nodes but ``links``."""
     kept = {frozenset(link) for link in links}
     pairs = itertools.permutations(cluster.names, 2)
     cluster.network.cut = {pair for pair in pairs if frozenset(pair) not in kept}
 
 
-def cut(scenario: str, cluster: Cluster, leader: str, hub: str) -> None:
+def cut(scenario: str, cluster: SimulatedCluster, leader: str, hub: str) -> None:
     """``hub`` keeps sight of a majority; what else there is depends on the scenario."""
     others = [name for name in cluster.names if name not in (leader, hub)]
     links = {
@@ -60,7 +60,7 @@ def cut(scenario: str, cluster: Cluster, leader: str, hub: str) -> None:
 )
 def test_one_leader_that_stays(scenario: str, nodes: int) -> None:
     for seed in range(SEEDS):
-        cluster = Cluster(seed, nodes, clients=1, askers=0)
+        cluster = SimulatedCluster(seed, nodes, clients=1, askers=0)
         cluster.run(2.0)
         first = leader_of(cluster)
         assert first is not None, seed

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from test.core.test_replica import ONE, THREE, TWO, leader, make, told, vote
-from test.helpers.core_cluster import CoreCluster, Post
+from test.helpers.core_cluster import CoreCluster, ManualNetwork
 from test.helpers.core_node import campaign, elect, sent, settle
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.drops import Drop
@@ -99,41 +99,41 @@ class TestLosingLeadership:
     def test_deposed_leader_vouches_for_nothing(self) -> None:
         """What a later ballot chose may reach a leader that is one no longer and does not know it. In its own ballot it
         must not say that this is chosen: others voted for something else there, in that very ballot."""
-        post = stale_leader()
-        post.tick("a")
-        post.deliver(Heartbeat, "a", "b")
-        assert post.chosen["b"] in ([], [NO_OP], [NO_OP, NO_OP])
+        network = stale_leader()
+        network.tick("a")
+        network.deliver(Heartbeat, "a", "b")
+        assert network.chosen["b"] in ([], [NO_OP], [NO_OP, NO_OP])
 
     def test_deposed_leader_proposes_nothing_where_all_is_chosen(self) -> None:
         """The same again, with more chosen than it ever proposed itself."""
-        post = stale_leader(b"x", b"y")
-        replica = post.nodes["a"]
+        network = stale_leader(b"x", b"y")
+        replica = network.nodes["a"]
         if replica.has_room:  # it may also have noticed
-            (accept,) = sent(post.propose("a", b"z"), AcceptSlot)
+            (accept,) = sent(network.propose("a", b"z"), AcceptSlot)
             assert accept.slot > replica.log.chosen_through
 
 
-def stale_leader(*more: bytes) -> Post:
+def stale_leader(*more: bytes) -> ManualNetwork:
     """Five nodes. "a" leads and proposes v at slot 3 to itself and "b"; "c" leads above it, unheard of by both, and has
     w chosen there, and ``more`` above; then an answer to an old question brings all that to "a"."""
-    post = Post(5)
-    post.lead("e", "c", "d", "e")
-    post.choose("e", "c", "d", "e")
-    post.deliver(Heartbeat, "e", "a")
-    post.now += 0.1
-    post.take("a", post.nodes["a"].tick(post.now))  # asks "e" for slot 1, and does not get through for long
-    post.lead("a", "a", "b", "c")
-    post.propose("a", b"v")
-    post.deliver(AcceptSlot, "a", "a", "b")
-    post.lead("c", "c", "d", "e")
+    network = ManualNetwork(5)
+    network.lead("e", "c", "d", "e")
+    network.choose("e", "c", "d", "e")
+    network.deliver(Heartbeat, "e", "a")
+    network.now += 0.1
+    network.take("a", network.nodes["a"].tick(network.now))  # asks "e" for slot 1, and does not get through for long
+    network.lead("a", "a", "b", "c")
+    network.propose("a", b"v")
+    network.deliver(AcceptSlot, "a", "a", "b")
+    network.lead("c", "c", "d", "e")
     for value in (b"w", *more):
-        post.propose("c", value)
-    post.choose("c", "c", "d", "e")
-    post.deliver(Heartbeat, "c", "e")
-    post.deliver(Fetch, "a", "e")
-    post.deliver(ChosenValues, "e", "a")
-    assert post.ledger.chosen[3] == b"w"
-    return post
+        network.propose("c", value)
+    network.choose("c", "c", "d", "e")
+    network.deliver(Heartbeat, "c", "e")
+    network.deliver(Fetch, "a", "e")
+    network.deliver(ChosenValues, "e", "a")
+    assert network.ledger.chosen[3] == b"w"
+    return network
 
 
 class TestFollowing:

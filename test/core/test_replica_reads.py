@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from test.core.test_replica import ONE, THREE, TWO, leader, make, vote
-from test.helpers.core_cluster import Post
+from test.helpers.core_cluster import ManualNetwork
 from test.helpers.core_node import elect, sent, settle
 from txpaxos.core.config import Timing
 from txpaxos.core.drops import Drop
@@ -160,36 +160,36 @@ class TestLeader:
 def test_an_old_leader_that_was_stopped_answers_no_read() -> None:
     """No clock is trusted: it believes to lead, and finds out before it answers. Here every message that it sent before
     it stopped still comes, also the answers to it."""
-    post = Post(3)
-    post.lead("a", "a", "b")
-    post.choose("a", "a", "b")
-    post.tick("a")  # a heartbeat, just before it stops
-    post.deliver(Heartbeat, "a", "b", "c")
-    post.lead("b", "b", "c")
-    post.choose("b", "b", "c")
-    post.propose("b", b"acknowledged")
-    post.choose("b", "b", "c")
-    assert post.chosen["b"][-1] == b"acknowledged"
-    old = post.nodes["a"]
+    network = ManualNetwork(3)
+    network.lead("a", "a", "b")
+    network.choose("a", "a", "b")
+    network.tick("a")  # a heartbeat, just before it stops
+    network.deliver(Heartbeat, "a", "b", "c")
+    network.lead("b", "b", "c")
+    network.choose("b", "b", "c")
+    network.propose("b", b"acknowledged")
+    network.choose("b", "b", "c")
+    assert network.chosen["b"][-1] == b"acknowledged"
+    old = network.nodes["a"]
     assert old.is_leader
-    number, ready = old.request_read_index(post.now)
-    post.take("a", ready)
-    post.deliver(ReadIndexRequest, "a", "a")
-    post.deliver(HeartbeatAck, "b", "a")
-    post.deliver(HeartbeatAck, "c", "a")
+    number, ready = old.request_read_index(network.now)
+    network.take("a", ready)
+    network.deliver(ReadIndexRequest, "a", "a")
+    network.deliver(HeartbeatAck, "b", "a")
+    network.deliver(HeartbeatAck, "c", "a")
     assert old.is_leader
-    post.deliver(Heartbeat, "a", "b", "c")  # the round for the question
-    for sender, to, message in post.post[:]:
-        if to == "a" and (sender, to, message) in post.post:
-            post.deliver(type(message), sender, to)
-    assert not any(isinstance(message, ReadIndexReply) for _, _, message in post.post)
+    network.deliver(Heartbeat, "a", "b", "c")  # the round for the question
+    for sender, to, message in network.post[:]:
+        if to == "a" and (sender, to, message) in network.post:
+            network.deliver(type(message), sender, to)
+    assert not any(isinstance(message, ReadIndexReply) for _, _, message in network.post)
     assert not old.is_leader
-    post.take("a", old.tick(post.now))  # now it knows better whom to ask
-    post.deliver(ReadIndexRequest, "a", "b")
-    post.deliver(Heartbeat, "b", "c")
-    post.deliver(HeartbeatAck, "c", "b")
-    (point,) = [message for _, _, message in post.post if isinstance(message, ReadIndexReply)]
-    assert point == ReadIndexReply(number, len(post.chosen["b"]))
+    network.take("a", old.tick(network.now))  # now it knows better whom to ask
+    network.deliver(ReadIndexRequest, "a", "b")
+    network.deliver(Heartbeat, "b", "c")
+    network.deliver(HeartbeatAck, "c", "b")
+    (point,) = [message for _, _, message in network.post if isinstance(message, ReadIndexReply)]
+    assert point == ReadIndexReply(number, len(network.chosen["b"]))
 
 
 class TestAsker:

@@ -85,7 +85,7 @@ def in_words(message: LogMessage) -> str:
     raise AssertionError(message)  # No scenario has reads or snapshots.
 
 
-class Story(CoreCluster):
+class ScenarioCluster(CoreCluster):
     """A cluster that writes down what happens to it."""
 
     def __init__(self, members: list[NodeId]) -> None:
@@ -176,19 +176,19 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def play(text: str) -> str:
     """The scenario ``text`` with the printouts that its commands have now."""
-    story: Story | None = None
+    cluster: ScenarioCluster | None = None
     printed = []
     for above, commands in blocks(text):
         for command in commands:
-            if story is None:
+            if cluster is None:
                 verb, *members = command.split()
                 assert verb == "start", "a scenario begins with: start a b c"
-                story = Story(members)
+                cluster = ScenarioCluster(members)
             else:
-                story.perform(command)
+                cluster.perform(command)
         below: list[str] = []
-        if story is not None and commands:
-            below, story.lines = [DIVIDER, *story.lines], []
+        if cluster is not None and commands:
+            below, cluster.lines = [DIVIDER, *cluster.lines], []
         printed.append("\n".join([above, *below]))
     return "\n\n".join(printed) + "\n"
 

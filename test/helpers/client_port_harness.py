@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from test.helpers.fakes import Bench, Recorder, StreamTransport, framed
+from test.helpers.fakes import NodeHarness, Recorder, StreamTransport, framed
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.connection import ServerConnection
 from txpaxos.wire.client_messages import (
@@ -26,7 +26,7 @@ SESSION = new_session(bytes(16), 0)
 CODEC = ClientCodec("test")
 
 
-class Odd(Recorder):
+class UnencodableResults(Recorder):
     """Its results and errors are hard to send."""
 
     def apply(self, slot: int, command: bytes) -> object:
@@ -100,11 +100,11 @@ class FakeClient:
 class ClientPortHarness:
     """A node and its client port."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.node = bench.node
-        self.port = ClientPort(bench.node)
-        bench.reactor.idle()
+    def __init__(self, harness: NodeHarness) -> None:
+        self.node_harness = harness
+        self.node = harness.node
+        self.port = ClientPort(harness.node)
+        harness.reactor.idle()
 
     def client(self, host: str = "10.1.1.1") -> FakeClient:
         client = FakeClient(self.port, host)
@@ -115,7 +115,7 @@ class ClientPortHarness:
         """What a new client is answered to ``messages``."""
         client = self.client()
         client.say(*messages)
-        self.bench.reactor.idle()
+        self.node_harness.reactor.idle()
         return client.heard()
 
 

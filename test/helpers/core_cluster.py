@@ -2,7 +2,7 @@
 
 * :class:`Cluster` runs any part of the core under :class:`Faults`; :class:`CoreCluster` runs replicas of the log.
 * Its :class:`Ledger` sees each record saved and each message sent, and fails at once when one could not be right.
-* :class:`Post` is a network where the test says which message comes next.
+* :class:`ManualNetwork` is a network where the test says which message comes next.
 * :func:`settle`, :func:`campaign`, :func:`elect` and :func:`sent` drive a single replica by hand.
 """
 
@@ -385,7 +385,7 @@ class CoreCluster(Cluster[Replica]):
         return all(len(self.chosen[node]) == len(self.ledger.chosen) for node in self.members)
 
 
-class Post:
+class ManualNetwork:
     """Replicas whose every message lies here until the test delivers or drops it."""
 
     def __init__(self, nodes: int = 3, limits: Limits | None = None) -> None:

@@ -37,7 +37,7 @@ CODEC = ClientCodec("test")
 NODES = {member.client.host: node for node, member in THREE.members.items()}
 
 
-class Line:
+class FakeConnection:
     """One connection of the client, seen from the node ``node``."""
 
     def __init__(self, node: str, dial: ClientFactory, reactor: Reactor) -> None:
@@ -82,7 +82,7 @@ class Line:
         self.connection.connectionLost(Failure(ConnectionLost()))
 
 
-class Street:
+class ManualNodes:
     """All nodes a client may call. The test is each of them."""
 
     def __init__(
@@ -97,17 +97,17 @@ class Street:
         """The nodes called so far."""
         return [NODES[host] for host, *_ in self.reactor.tcpClients]
 
-    def pick_up(self) -> Line:
+    def pick_up(self) -> FakeConnection:
         """The node called last takes the call, and says nothing yet."""
         assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
         self._answered += 1
-        return Line(self.calls[-1], self.reactor.tcpClients[-1][2], self.reactor)
+        return FakeConnection(self.calls[-1], self.reactor.tcpClients[-1][2], self.reactor)
 
-    def accept(self) -> Line:
+    def accept(self) -> FakeConnection:
         """The node called last takes the call, and says that it leads."""
-        line = self.pick_up()
-        line.welcome(line.node)
-        return line
+        fake_connection = self.pick_up()
+        fake_connection.welcome(fake_connection.node)
+        return fake_connection
 
     def refuse(self) -> str:
         """The node called last is not there."""
@@ -125,7 +125,7 @@ def other_than(*nodes: str) -> str:
     return next(node for node in "abc" if node not in nodes)
 
 
-class Town:
+class AutomaticNodes:
     """A client, and the nodes of a cluster that do by themselves what nodes do: greet, say who leads, answer.
 
     :ivar leader: whom those that can speak take for the leader.
@@ -152,10 +152,10 @@ class Town:
         self.answer_seconds = 0.001
         self.knows_ping = True
         self.heard: list[tuple[float, str, FromClient | FromNode]] = []
-        self.lines: list[Line] = []
+        self.lines: list[FakeConnection] = []
         self.calls: list[str] = []
         self._names = {member.client.host: node for node, member in cluster.members.items()}
-        self._held: list[tuple[Line, FromClient | FromNode]] = []
+        self._held: list[tuple[FakeConnection, FromClient | FromNode]] = []
         self.client = Client(self.reactor, cluster, nodes, Random(seed))
 
     @property
@@ -182,22 +182,28 @@ class Town:
     def elect(self, leader: str | None) -> None:
         """The nodes that can speak to each other have another leader, and tell their clients."""
         self.leader = leader
-        for line in self.lines:
-            if self.can_speak(line.node) and line.node not in self.isolated and line.transport.connected:
-                self.welcome(line)
+        for fake_connection in self.lines:
+            if (
+                self.can_speak(fake_connection.node)
+                and fake_connection.node not in self.isolated
+                and fake_connection.transport.connected
+            ):
+                self.welcome(fake_connection)
 
     def step_down(self, node: str, leader: str | None = None) -> None:
         """An isolated node finds out: it knows no leader, or hears the others, though they do not hear it."""
-        for line in self.lines:
-            if line.node == node:
-                line.say(Welcome(node, leader, None, 0, LIVENESS_SECONDS))
+        for fake_connection in self.lines:
+            if fake_connection.node == node:
+                fake_connection.say(Welcome(node, leader, None, 0, LIVENESS_SECONDS))
 
     def can_speak(self, node: str) -> bool:
         return node not in self.frozen | self.unplugged | self.gone
 
-    def welcome(self, line: Line) -> None:
-        leader = line.node if line.node in self.isolated else self.leader
-        line.say(Welcome(line.node, leader, None, 0, LIVENESS_SECONDS if self.knows_ping else 0.0))
+    def welcome(self, fake_connection: FakeConnection) -> None:
+        leader = fake_connection.node if fake_connection.node in self.isolated else self.leader
+        fake_connection.say(
+            Welcome(fake_connection.node, leader, None, 0, LIVENESS_SECONDS if self.knows_ping else 0.0)
+        )
 
     def sent(self, kind: type[Any], *nodes: str) -> int:
         """How many messages of a kind nodes were sent."""
@@ -214,47 +220,51 @@ class Town:
             if node in self.gone:
                 dial.clientConnectionFailed(self.reactor.connectors[-1], Failure(ConnectionRefusedError()))
             elif node not in self.unplugged:
-                self.lines.append(Line(node, dial, self.reactor))
+                self.lines.append(FakeConnection(node, dial, self.reactor))
                 if self.can_speak(node):
                     self.welcome(self.lines[-1])
                 else:
                     self._held.append((self.lines[-1], StatusRequest(0)))
-        for line in self.lines:
-            for data in line.transport.messages():
+        for fake_connection in self.lines:
+            for data in fake_connection.transport.messages():
                 message = CODEC.decode(data)
-                self.heard.append((self.now, line.node, message))
-                self._take(line, message)
+                self.heard.append((self.now, fake_connection.node, message))
+                self._take(fake_connection, message)
         held, self._held = self._held, []
-        for line, message in held:
-            if self.can_speak(line.node) and line.node not in self.isolated and message == StatusRequest(0):
-                self.welcome(line)
+        for fake_connection, message in held:
+            if (
+                self.can_speak(fake_connection.node)
+                and fake_connection.node not in self.isolated
+                and message == StatusRequest(0)
+            ):
+                self.welcome(fake_connection)
             else:
-                self._take(line, message)
+                self._take(fake_connection, message)
 
-    def _take(self, line: Line, message: FromClient | FromNode) -> None:
-        if not self.can_speak(line.node):
-            self._held.append((line, message))
+    def _take(self, fake_connection: FakeConnection, message: FromClient | FromNode) -> None:
+        if not self.can_speak(fake_connection.node):
+            self._held.append((fake_connection, message))
         elif isinstance(message, Ping):
-            line.say(Pong())
+            fake_connection.say(Pong())
         elif message != StatusRequest(0):
             needs_quorum = not (isinstance(message, Read) and message.local)
-            if needs_quorum and (line.node in self.isolated or self.needs_leader(message)):
-                self._held.append((line, message))
+            if needs_quorum and (fake_connection.node in self.isolated or self.needs_leader(message)):
+                self._held.append((fake_connection, message))
             else:
-                self.reactor.callLater(self.answer_seconds, self._answer, line, message)
+                self.reactor.callLater(self.answer_seconds, self._answer, fake_connection, message)
 
     def needs_leader(self, message: FromClient | FromNode) -> bool:
         """Whether it waits for one that can speak."""
         absent = self.leader is None or not self.can_speak(self.leader) or self.leader in self.isolated
         return absent and not isinstance(message, Ask)
 
-    def _answer(self, line: Line, message: FromClient | FromNode) -> None:
-        if not self.can_speak(line.node) or line.transport.disconnected:
+    def _answer(self, fake_connection: FakeConnection, message: FromClient | FromNode) -> None:
+        if not self.can_speak(fake_connection.node) or fake_connection.transport.disconnected:
             return
         match message:
             case Submit(request, _, _, _, commands):
-                line.say(Answer(request, tuple(msgspec.msgpack.encode("done") for _ in commands)))
+                fake_connection.say(Answer(request, tuple(msgspec.msgpack.encode("done") for _ in commands)))
             case Read(request):
-                line.say(ReadAnswer(request, 1, msgspec.msgpack.encode("done")))
+                fake_connection.say(ReadAnswer(request, 1, msgspec.msgpack.encode("done")))
             case Ask(request, _, value):
-                line.say(AskAnswer(request, value))
+                fake_connection.say(AskAnswer(request, value))

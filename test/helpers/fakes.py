@@ -232,7 +232,7 @@ def node_of(
     return Node(application, reactor, name, cluster, store, Settings(**settings), **options)
 
 
-class Bench:
+class NodeHarness:
     """One node, all by itself: the test is its peers, its disk and its time. Unless told otherwise, it has met them and
     is a voter.
 
@@ -300,26 +300,26 @@ class Bench:
         self.events.clear()
 
 
-def alone(**options: Any) -> Bench:
+def alone(**options: Any) -> NodeHarness:
     """A node that is a cluster by itself, and leads."""
-    bench = Bench("a", ONE, **options)
-    bench.reactor.idle()
-    return bench
+    harness = NodeHarness("a", ONE, **options)
+    harness.reactor.idle()
+    return harness
 
 
-def submit(bench: Bench, *commands: bytes) -> list[Any]:
+def submit(harness: NodeHarness, *commands: bytes) -> list[Any]:
     """What the node answers to each."""
-    outcomes = [outcome_of(bench.node.submit(command)) for command in commands]
-    bench.reactor.idle()
+    outcomes = [outcome_of(harness.node.submit(command)) for command in commands]
+    harness.reactor.idle()
     return [answer for (answer,) in outcomes]
 
 
-def restarted(bench: Bench, **options: Any) -> Bench:
+def restarted(harness: NodeHarness, **options: Any) -> NodeHarness:
     """A new node with a new application on what the old one saved."""
-    return Bench(bench.node.name, bench.cluster, bench.store.saved, rng=Random(2), **options)
+    return NodeHarness(harness.node.name, harness.cluster, harness.store.saved, rng=Random(2), **options)
 
 
-class Together:
+class NodesInOneReactor:
     """Nodes on one network of datagrams, all in one reactor. What is ``cut`` (from, to) is lost.
 
     :param absent: nodes that are not started.

@@ -18,7 +18,7 @@ from test.helpers.fakes import (
     INCARNATION,
     STORE_INCARNATION,
     THREE,
-    Bench,
+    NodeHarness,
     Recorder,
     RecordingStore,
     StreamTransport,
@@ -81,7 +81,7 @@ NASTY = ("\x1b[2J", "a\nb", "", "d", "A", "a" * 1000, "\u202e")
 BIG = (0, 1, 2, 2**31, 2**32 - 1, 2**32 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
 
 
-class Wrong(AssertionError):
+class NotAllowed(AssertionError):
     """A record was saved that no correct peer could have caused."""
 
 
@@ -114,11 +114,11 @@ class Allowed:
     def check(self, records: Iterable[Record], known_through: int) -> None:
         """These are saved together, by a node that knows every slot up to ``known_through``.
 
-        :raises Wrong: naming the first that may not be.
+        :raises NotAllowed: naming the first that may not be.
         """
         for record in records:
             if not self._may_be(record, known_through):
-                raise Wrong(f"{record} after promise {self.promised}, round {self.round}, through {known_through}")
+                raise NotAllowed(f"{record} after promise {self.promised}, round {self.round}, through {known_through}")
 
     def _may_be(self, record: Record, known_through: int) -> bool:
         match record:
@@ -223,7 +223,7 @@ def codec(sender: str) -> Codec:
     return Codec("test", sender, INCARNATION, MEMBERS)
 
 
-class Surrounded(Bench):
+class NodeAmongLiars(NodeHarness):
     """Node ``b``, whose peers are the test, with streams in both directions.
 
     :param new: it has not met them.

@@ -129,7 +129,7 @@ class Counting:
 
 
 @attrs.frozen
-class Verdict:
+class CountCheck:
     """What became of a count.
 
     :ivar acknowledged: how many increments were answered.
@@ -183,7 +183,7 @@ async def totals_at_rest(reactor: Any, nodes: LocalCluster) -> dict[str, int]:
     return totals
 
 
-def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: LocalCluster) -> Verdict:
+def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: LocalCluster) -> CountCheck:
     """Replay what is on each node's disk, and hold it against what the clients were told. The nodes do not run.
 
     :param totals: as the nodes themselves told them, at the end.
@@ -204,7 +204,7 @@ def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: Lo
     history += [AcknowledgedIncrement(one.amount, replayed[one.session, one.sequence], 0, 0) for one in counted]
     found += complaints([one.amount for one in history], history, totals)
     total = sum(one.amount for one in history)
-    return Verdict(len(history) - len(counted), len(counted), len(unanswered) - len(counted), total, found)
+    return CountCheck(len(history) - len(counted), len(counted), len(unanswered) - len(counted), total, found)
 
 
 def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int]:

@@ -32,7 +32,7 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.reading import Reading
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.store.harness import voted
@@ -48,14 +48,16 @@ def one(rng: Random) -> bytes:
     return b"1"
 
 
-def led(cluster: Cluster) -> Host:
+def led(cluster: SimulatedCluster) -> Host:
     """The host that leads."""
     return next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    cluster = Cluster(7, workload=one, clients=0, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40))
+def cluster() -> SimulatedCluster:
+    cluster = SimulatedCluster(
+        7, workload=one, clients=0, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40)
+    )
     cluster.run(2.0)
     return cluster
 
@@ -63,7 +65,7 @@ def cluster() -> Cluster:
 class Caller:
     """A client of the simulated cluster, and what became of its requests."""
 
-    def __init__(self, cluster: Cluster, name: str, nodes: list[str] | None = None) -> None:
+    def __init__(self, cluster: SimulatedCluster, name: str, nodes: list[str] | None = None) -> None:
         self.reactor = SimulatedReactor(cluster.network, name)
         self.client = Client(
             self.reactor, cluster.configuration, nodes, cluster.fork_rng(), sending=cluster.checker.submitting
@@ -105,7 +107,7 @@ def logged() -> Any:
 
 @pytest.mark.parametrize("writes_a_second", [20, 5, 1])
 def test_a_leader_whose_disk_hangs_is_replaced_while_clients_write(
-    cluster: Cluster, writes_a_second: int, logged: list[str]
+    cluster: SimulatedCluster, writes_a_second: int, logged: list[str]
 ) -> None:
     leader = led(cluster)
     writer = Caller(cluster, "writer")
@@ -138,7 +140,7 @@ def test_a_leader_whose_disk_hangs_is_replaced_while_clients_write(
     assert leader.node._performer.waiting < 100
 
 
-def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: Cluster, logged: list[str]) -> None:
+def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: SimulatedCluster, logged: list[str]) -> None:
     leader = led(cluster)
     writer = Caller(cluster, "writer")
     leader.save_seconds = 5.0
@@ -158,7 +160,7 @@ def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: Cluster, logged: 
     assert leader.node.leader != leader.name
 
 
-def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: Cluster) -> None:
+def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: SimulatedCluster) -> None:
     leader = led(cluster)
     follower = next(host for host in cluster.hosts.values() if host is not leader)
     writer, reader = Caller(cluster, "writer"), Caller(cluster, "reader")
@@ -178,13 +180,13 @@ def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: Cluster) -> None:
     assert follower.node._performer.waiting < 100
 
 
-def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: Cluster) -> None:
+def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: SimulatedCluster) -> None:
     leader = led(cluster)
     hang(leader)
     node = leader.node
     assert node is not None
     ended: list[object] = []
-    cluster.world.after(0.0, lambda: node.ask("other", b"1"))
+    cluster.time.after(0.0, lambda: node.ask("other", b"1"))
     cluster.run(2 * WINDOW_SECONDS)
     assert node.disk_hangs
     for call in (node.submit, node.read, lambda value, **named: node.ask("s", value, **named)):
@@ -201,7 +203,9 @@ def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: Cluster)
 def test_disks_that_are_slow_now_and_then_cause_no_storm(seed: int) -> None:
     """Each save of each node has a chance to take longer than a liveness window. A leader is replaced at most once for
     each of its own, and clients get their answers."""
-    cluster = Cluster(seed, workload=one, clients=1, askers=0, callers=0, readers=1, snapshot_policy=Policy(2**40))
+    cluster = SimulatedCluster(
+        seed, workload=one, clients=1, askers=0, callers=0, readers=1, snapshot_policy=Policy(2**40)
+    )
     cluster.run(2.0)
     rng = cluster.fork_rng()
     won, slow = cluster.checker.ballots_won, 0
@@ -213,12 +217,12 @@ def test_disks_that_are_slow_now_and_then_cause_no_storm(seed: int) -> None:
     assert slow > 0
     assert cluster.checker.ballots_won - won <= 2 * slow
     cluster.heal()
-    cluster.settle()
-    cluster.calm()
+    cluster.wait_until_converged()
+    cluster.check_quiescence()
 
 
 def test_a_node_alone_goes_on_leading(logged: list[str]) -> None:
-    cluster = Cluster(1, nodes=1, workload=one, clients=1, askers=0, callers=0, readers=0)
+    cluster = SimulatedCluster(1, nodes=1, workload=one, clients=1, askers=0, callers=0, readers=0)
     cluster.run(1.0)
     (host,) = cluster.hosts.values()
     host.save_seconds = 2 * WINDOW_SECONDS
@@ -226,10 +230,10 @@ def test_a_node_alone_goes_on_leading(logged: list[str]) -> None:
     assert led(cluster) is host
     assert lines(logged, host.name)
     host.save_seconds = 0.0
-    cluster.settle()
+    cluster.wait_until_converged()
 
 
-def test_clients_get_from_it_what_needs_no_disk(cluster: Cluster) -> None:
+def test_clients_get_from_it_what_needs_no_disk(cluster: SimulatedCluster) -> None:
     """Its status, which says that its disk hangs, and local reads. What needs the disk ends the connection."""
     leader = led(cluster)
     hang(leader)

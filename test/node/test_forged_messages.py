@@ -27,7 +27,7 @@ from txpaxos.core.messages import (
     Vote,
 )
 from txpaxos.node.snapshots.taking import Policy
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import PEER_PORT
 from txpaxos.testing.simulator.host import Host
 from txpaxos.wire.peer_messages import PeerMessage
@@ -42,7 +42,7 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
     logged_errors.clear()
 
 
-def forge(cluster: Cluster, sender: NodeId, target: NodeId, message: PeerMessage) -> None:
+def forge(cluster: SimulatedCluster, sender: NodeId, target: NodeId, message: PeerMessage) -> None:
     """``message`` comes to ``target`` as from ``sender``."""
     protocol = cluster.hosts[sender].node
     assert protocol is not None
@@ -94,7 +94,9 @@ def values(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:
 def test_no_message_ends_a_node_or_is_saved(
     seed: int, kind: Callable[[NodeId, Ballot, int], Iterator[PeerMessage]]
 ) -> None:
-    cluster = Cluster(seed, clients=1, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40), sessions_max=99)
+    cluster = SimulatedCluster(
+        seed, clients=1, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40), sessions_max=99
+    )
     cluster.run(2.0)
     for client in cluster.clients:
         client.stop()
@@ -119,12 +121,14 @@ def test_no_message_ends_a_node_or_is_saved(
         host.crash()
         host.start()
     cluster.heal()
-    cluster.settle()
+    cluster.wait_until_converged()
 
 
 def test_two_values_in_one_ballot() -> None:
     """The first one counts. What a leader has proposed twice is its own fault, and its follower goes on."""
-    cluster = Cluster(3, clients=0, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40), sessions_max=99)
+    cluster = SimulatedCluster(
+        3, clients=0, askers=0, callers=0, readers=0, snapshot_policy=Policy(2**40), sessions_max=99
+    )
     cluster.run(2.0)
     leader = next(host for host in cluster.hosts.values() if host.node and host.node.leader == host.name)
     assert leader.node is not None

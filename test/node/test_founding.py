@@ -21,7 +21,7 @@ from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
 from txpaxos.errors import StoreError
 from txpaxos.testing.checkers.checker import Checker
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
 from txpaxos.testing.simulator.host import Host
@@ -30,7 +30,7 @@ from txpaxos.testing.simulator.network import SimulatedReactor
 
 @pytest.fixture(autouse=True)
 def crashes(logged_errors: list[dict[str, Any]]) -> Iterator[None]:
-    """A process that is made to die leaves more in the log than it would in the real world."""
+    """A process that is made to die leaves more in the log than it would in the real time."""
     yield
     gc.collect()
     logged_errors[:] = [event for event in logged_errors if not event["log_failure"].check(Crash)]
@@ -40,7 +40,7 @@ def stay_off(self: Host) -> None:
     """Do not start a node."""
 
 
-class Field(Cluster):
+class FoundingCluster(SimulatedCluster):
     """Machines of which none runs yet, and nobody submits anything but the test."""
 
     def __init__(self, nodes: int = 3, seed: int = 1, members: str = "") -> None:
@@ -81,8 +81,8 @@ class Field(Cluster):
             answer.addErrback(lambda _: None)
 
         self.on(name, submit)
-        until = self.world.now + seconds
-        while not answers and self.world.now < until:
+        until = self.time.now + seconds
+        while not answers and self.time.now < until:
             self.run(0.01)
         return answers[0] if answers else None
 
@@ -111,127 +111,127 @@ def members_of(names: str) -> dict[str, Member]:
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 5])
 def test_all_vote_and_one_leads_soon(nodes: int) -> None:
-    field = Field(nodes)
-    field.start(*field.names)
-    field.run(0.2)
-    assert field.voters == "abcde"[:nodes]
-    field.run(0.3)
-    assert sorted(field.roles().values()).count("leader") == 1
-    assert field.submit("a", 5, 0.5) == 5
+    cluster = FoundingCluster(nodes)
+    cluster.start(*cluster.names)
+    cluster.run(0.2)
+    assert cluster.voters == "abcde"[:nodes]
+    cluster.run(0.3)
+    assert sorted(cluster.roles().values()).count("leader") == 1
+    assert cluster.submit("a", 5, 0.5) == 5
 
 
 @pytest.mark.parametrize("order", [*map("".join, permutations("abc"))])
 def test_nodes_may_be_started_in_any_order(order: str) -> None:
-    field = Field()
+    cluster = FoundingCluster()
     for name in order:
-        field.start(name)
-        field.run(3.0)
-    field.run(1.0)
-    assert field.voters == "abc"
-    assert field.submit(order[0], 7) == 7
+        cluster.start(name)
+        cluster.run(3.0)
+    cluster.run(1.0)
+    assert cluster.voters == "abc"
+    assert cluster.submit(order[0], 7) == 7
 
 
 def test_the_founders_are_enough() -> None:
-    field = Field()
-    field.start("a", "b")
-    assert field.submit("b", 3, 1.0) == 3
-    field.start("c")
-    field.run(1.0)
-    assert field.voters == "abc"
+    cluster = FoundingCluster()
+    cluster.start("a", "b")
+    assert cluster.submit("b", 3, 1.0) == 3
+    cluster.start("c")
+    cluster.run(1.0)
+    assert cluster.voters == "abc"
 
 
 @pytest.mark.parametrize(("nodes", "some"), [(3, "bc"), (3, "ac"), (5, "abde"), (5, "bcde"), (4, "acd"), (2, "b")])
 def test_without_a_founder_nobody_votes_until_it_comes(nodes: int, some: str) -> None:
-    field = Field(nodes)
-    field.start(*some)
-    assert field.submit(some[0], 1, 5.0) is None
-    assert field.voters == ""
-    assert set(field.roles().values()) == {"newcomer"}
-    field.start(*(set(field.names) - set(some)))
-    field.run(1.5)
-    assert field.voters == "".join(field.names)
-    assert field.submit(some[0], 1) == 2
+    cluster = FoundingCluster(nodes)
+    cluster.start(*some)
+    assert cluster.submit(some[0], 1, 5.0) is None
+    assert cluster.voters == ""
+    assert set(cluster.roles().values()) == {"newcomer"}
+    cluster.start(*(set(cluster.names) - set(some)))
+    cluster.run(1.5)
+    assert cluster.voters == "".join(cluster.names)
+    assert cluster.submit(some[0], 1) == 2
 
 
 @pytest.mark.parametrize("name", "abc")
 @pytest.mark.parametrize("at", range(1, 60, 3))
 def test_a_crash_at_any_step_of_the_founding(name: str, at: int) -> None:
     """All come back in the end, and the founding is brought to its end."""
-    field = Field(seed=at)
-    field.hosts[name].crash_in = at
-    field.start("a", "b", "c")
-    field.run(1.0)
-    field.hosts[name].crash_in = None
-    if not field.hosts[name].alive:
-        field.start(name)
-    field.run(2.0)
-    assert field.voters == "abc"
-    assert field.submit("c", 4) == 4
+    cluster = FoundingCluster(seed=at)
+    cluster.hosts[name].crash_in = at
+    cluster.start("a", "b", "c")
+    cluster.run(1.0)
+    cluster.hosts[name].crash_in = None
+    if not cluster.hosts[name].alive:
+        cluster.start(name)
+    cluster.run(2.0)
+    assert cluster.voters == "abc"
+    assert cluster.submit("c", 4) == 4
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_everybody_crashes_in_the_founding_and_comes_back_in_any_order(seed: int) -> None:
-    field, rng = Field(5, seed), Random(seed)
+    cluster, rng = FoundingCluster(5, seed), Random(seed)
     for _ in range(8):
-        for name in field.names:
-            if not field.hosts[name].alive:
-                field.start(name)
-            field.hosts[name].crash_in = rng.choice((None, rng.randrange(1, 80)))
-        field.run(0.2)
-    field.heal()
-    field.run(3.0)
-    assert field.voters == "abcde"
-    assert field.submit("e", 4) == 4
+        for name in cluster.names:
+            if not cluster.hosts[name].alive:
+                cluster.start(name)
+            cluster.hosts[name].crash_in = rng.choice((None, rng.randrange(1, 80)))
+        cluster.run(0.2)
+    cluster.heal()
+    cluster.run(3.0)
+    assert cluster.voters == "abcde"
+    assert cluster.submit("e", 4) == 4
 
 
 def test_a_voter_is_one_after_every_restart() -> None:
-    field = Field()
-    field.start("a", "b", "c")
-    assert field.submit("a", 4) == 4
-    field.kill("a", "b", "c")
-    field.start("b", "c")
-    assert field.roles()["c"] == "follower"
-    assert field.submit("c", 4) == 8
+    cluster = FoundingCluster()
+    cluster.start("a", "b", "c")
+    assert cluster.submit("a", 4) == 4
+    cluster.kill("a", "b", "c")
+    cluster.start("b", "c")
+    assert cluster.roles()["c"] == "follower"
+    assert cluster.submit("c", 4) == 8
 
 
 def test_a_founder_that_dies_with_the_founding_is_not_missed_long() -> None:
     """The founders' word is enough for the third: it need not wait for a leader."""
-    field = Field()
-    field.start("a", "b", "c")
-    while field.voters != "abc":
-        field.run(0.001)
-    assert field.world.now < 0.15
-    field.kill("a")
-    assert field.submit("c", 6) == 6
+    cluster = FoundingCluster()
+    cluster.start("a", "b", "c")
+    while cluster.voters != "abc":
+        cluster.run(0.001)
+    assert cluster.time.now < 0.15
+    cluster.kill("a")
+    assert cluster.submit("c", 6) == 6
 
 
 def test_founders_that_others_do_not_agree_on() -> None:
-    field = Field()
-    field.start("a", members="abc")
-    field.start("b", members="bca")
-    lines = [formatEvent(event) for event in logged(lambda: field.run(2.0))]
+    cluster = FoundingCluster()
+    cluster.start("a", members="abc")
+    cluster.start("b", members="bca")
+    lines = [formatEvent(event) for event in logged(lambda: cluster.run(2.0))]
     assert sorted(lines) == [
         "node a would found the cluster with a, b, node b with b, c: list the nodes in the same order in all cluster"
         " files",
         "node b would found the cluster with b, c, node a with a, b: list the nodes in the same order in all cluster"
         " files",
     ]
-    assert field.voters == ""
-    field.kill("b")
-    field.start("b", members="abc")
-    field.run(1.0)
-    assert field.voters == "ab"
+    assert cluster.voters == ""
+    cluster.kill("b")
+    cluster.start("b", members="abc")
+    cluster.run(1.0)
+    assert cluster.voters == "ab"
 
 
 def test_the_order_of_the_nodes_does_not_matter_later() -> None:
-    field = Field()
-    field.start("a", "b", "c")
-    assert field.submit("a", 1) == 1
-    field.kill("a", "c")
-    field.start("a", members="cba")
-    assert field.submit("a", 1) == 2
-    field.start("c", members="bca")
-    assert field.submit("c", 1) == 3
+    cluster = FoundingCluster()
+    cluster.start("a", "b", "c")
+    assert cluster.submit("a", 1) == 1
+    cluster.kill("a", "c")
+    cluster.start("a", members="cba")
+    assert cluster.submit("a", 1) == 2
+    cluster.start("c", members="bca")
+    assert cluster.submit("c", 1) == 3
 
 
 # -------------------------------------------------------------- a lost folder
@@ -240,20 +240,20 @@ def test_the_order_of_the_nodes_does_not_matter_later() -> None:
 @pytest.mark.parametrize("order", [*map("".join, permutations("bc"))])
 def test_an_empty_folder_and_one_that_was_never_there_make_no_history(order: str) -> None:
     """c was never up. What a and b acknowledged must not be forgotten by b and c."""
-    field = Field()
-    field.start("a", "b")
-    assert field.submit("a", 10) == 10
-    field.kill("a", "b")
-    field.hosts["b"].lose_folder()
-    field.start(*order)
-    assert field.submit("b", 1000, 10.0) is None
-    assert field.voters == "a"
-    field.start("a")
-    field.run(1.0)
-    assert field.voters == "a"  # It alone has met c, which is not enough.
-    assert field.submit("c", 1, 10.0) is None
-    assert field.refused_by("b") == {"a"}
-    assert set(field.node("b").status().waits_for) == {"a", "c"}
+    cluster = FoundingCluster()
+    cluster.start("a", "b")
+    assert cluster.submit("a", 10) == 10
+    cluster.kill("a", "b")
+    cluster.hosts["b"].lose_folder()
+    cluster.start(*order)
+    assert cluster.submit("b", 1000, 10.0) is None
+    assert cluster.voters == "a"
+    cluster.start("a")
+    cluster.run(1.0)
+    assert cluster.voters == "a"  # It alone has met c, which is not enough.
+    assert cluster.submit("c", 1, 10.0) is None
+    assert cluster.refused_by("b") == {"a"}
+    assert set(cluster.node("b").status().waits_for) == {"a", "c"}
 
 
 @pytest.mark.parametrize("nodes", [3, 5])
@@ -261,18 +261,18 @@ def test_an_empty_folder_and_one_that_was_never_there_make_no_history(order: str
 def test_a_lost_folder_never_votes_and_is_told_so(nodes: int, index: int) -> None:
     if index >= nodes:
         pytest.skip("there is no such node")
-    field = Field(nodes)
-    name = field.names[index]
-    others = [other for other in field.names if other != name]
-    field.start(*field.names)
-    assert field.submit(name, 10) == 10
-    field.hosts[name].lose_folder()
-    field.start(name)
-    field.run(6.0)
-    assert field.submit(others[0], 1) == 11
-    assert field.roles()[name] == "newcomer"
-    assert field.refused_by(name) == set(others)
-    reasons = {other: field.node(other).status().refuses for other in others}
+    cluster = FoundingCluster(nodes)
+    name = cluster.names[index]
+    others = [other for other in cluster.names if other != name]
+    cluster.start(*cluster.names)
+    assert cluster.submit(name, 10) == 10
+    cluster.hosts[name].lose_folder()
+    cluster.start(name)
+    cluster.run(6.0)
+    assert cluster.submit(others[0], 1) == 11
+    assert cluster.roles()[name] == "newcomer"
+    assert cluster.refused_by(name) == set(others)
+    reasons = {other: cluster.node(other).status().refuses for other in others}
     assert all(name in reason for reason in reasons.values()), reasons
 
 
@@ -281,26 +281,26 @@ def test_a_lost_folder_never_votes_and_is_told_so(nodes: int, index: int) -> Non
 def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, patience: float, stays: bool) -> None:
     """Nobody answers that node, so it sends its clients to the others. One that has become patient in the trouble
     before would wait there for seconds."""
-    field = Field()
-    field.start("a", "b", "c")
-    assert field.submit("c", 10) == 10
-    reactor = SimulatedReactor(field.network, "client")
-    client = Client(reactor, field.configuration, ["c", "a", "b"], Random(1))
+    cluster = FoundingCluster()
+    cluster.start("a", "b", "c")
+    assert cluster.submit("c", 10) == 10
+    reactor = SimulatedReactor(cluster.network, "client")
+    client = Client(reactor, cluster.configuration, ["c", "a", "b"], Random(1))
     answers: list[Any] = []
 
     def ask(subject: str) -> None:
-        field.checker.asking(subject, b"red")
+        cluster.checker.asking(subject, b"red")
         reactor.run(lambda: client.ask(subject, b"red").addBoth(answers.append))
 
     ask("first")
-    field.run(1.0)
-    field.hosts["c"].lose_folder()
-    field.start("c")
+    cluster.run(1.0)
+    cluster.hosts["c"].lose_folder()
+    cluster.start("c")
     if not stays:
-        client = Client(reactor, field.configuration, ["c", "a", "b"], Random(1))
-    field.run(seconds)
+        client = Client(reactor, cluster.configuration, ["c", "a", "b"], Random(1))
+    cluster.run(seconds)
     ask("second")
-    field.run(patience)
+    cluster.run(patience)
     assert answers == [b"red", b"red"]
 
 
@@ -309,15 +309,15 @@ def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, pat
 def test_the_loss_of_two_of_three_makes_no_history_beside_the_third(lost: str, kept_first: bool) -> None:
     """Unless all founders are gone, and nobody is there who remembers."""
     (kept,) = set("abc") - set(lost)
-    field = Field()
-    field.start("a", "b", "c")
-    assert field.submit("a", 10) == 10
-    field.kill("a", "b", "c")
+    cluster = FoundingCluster()
+    cluster.start("a", "b", "c")
+    assert cluster.submit("a", 10) == 10
+    cluster.kill("a", "b", "c")
     for name in lost:
-        field.hosts[name].lose_folder()
-    field.start(*([kept, *lost] if kept_first or lost == "ab" else [*lost, kept]))
-    assert field.submit(lost[0], 1000, 10.0) is None
-    assert field.voters == kept
+        cluster.hosts[name].lose_folder()
+    cluster.start(*([kept, *lost] if kept_first or lost == "ab" else [*lost, kept]))
+    assert cluster.submit(lost[0], 1000, 10.0) is None
+    assert cluster.voters == kept
 
 
 # --------------------------------------------------------- cluster files differ
@@ -326,18 +326,18 @@ def test_the_loss_of_two_of_three_makes_no_history_beside_the_third(lost: str, k
 @pytest.mark.parametrize("order", ["abcde", "cdeab", "edcba", "bcade", "dcbea"])
 def test_nodes_with_different_files_do_not_serve_twice(order: str) -> None:
     """a and b have a file with three nodes, c, d and e one with five."""
-    field = Field(5, members="abc")
+    cluster = FoundingCluster(5, members="abc")
 
     def start() -> None:
         for name in order:
-            field.start(name, members="abc" if name in "ab" else "abcde")
-            field.run(0.3)
-        field.run(3.0)
+            cluster.start(name, members="abc" if name in "ab" else "abcde")
+            cluster.run(0.3)
+        cluster.run(3.0)
 
     warnings = [formatEvent(event) for event in logged(start, LogLevel.warn)]
-    assert field.voters == "ab"
-    assert field.submit("a", 5) == 5
-    assert field.submit("c", 1000, 5.0) is None
+    assert cluster.voters == "ab"
+    assert cluster.submit("a", 5) == 5
+    assert cluster.submit("c", 1000, 5.0) is None
     told = [line for line in warnings if line.startswith("node a ") and "other nodes in its cluster file" in line]
     assert len(told) == len(set(told)) > 0
     assert any("node 'c' there" in line for line in told)
@@ -345,33 +345,33 @@ def test_nodes_with_different_files_do_not_serve_twice(order: str) -> None:
 
 @pytest.mark.parametrize("grown", [*map("".join, permutations("cde"))])
 def test_a_running_cluster_is_not_grown_by_another_file(grown: str) -> None:
-    field = Field(5, members="abc")
-    field.start("a", "b", "c", members="abc")
-    assert field.submit("c", 10) == 10
-    field.kill("c")
+    cluster = FoundingCluster(5, members="abc")
+    cluster.start("a", "b", "c", members="abc")
+    assert cluster.submit("c", 10) == 10
+    cluster.kill("c")
     for name in grown:
-        field.start(name, members="abcde")
-    field.run(3.0)
-    assert not field.hosts["c"].alive  # It refuses: its folder knows of three.
-    assert field.submit("a", 200) == 210
-    assert field.submit("d", 10000, 5.0) is None
+        cluster.start(name, members="abcde")
+    cluster.run(3.0)
+    assert not cluster.hosts["c"].alive  # It refuses: its folder knows of three.
+    assert cluster.submit("a", 200) == 210
+    assert cluster.submit("d", 10000, 5.0) is None
 
 
 def test_a_running_cluster_is_not_shrunk_by_another_file() -> None:
-    field = Field(5)
-    field.start(*"abcde")
-    assert field.submit("a", 10) == 10
-    field.kill("a", "b")
+    cluster = FoundingCluster(5)
+    cluster.start(*"abcde")
+    assert cluster.submit("a", 10) == 10
+    cluster.kill("a", "b")
     with pytest.raises(StoreError, match=r"node a has voted among 5 nodes .*, and the cluster file has 3"):
-        start_alone(field, "a", "abc")
-    assert field.submit("c", 1) == 11
+        start_alone(cluster, "a", "abc")
+    assert cluster.submit("c", 1) == 11
 
 
-def start_alone(field: Field, name: str, members: str) -> None:
+def start_alone(cluster: FoundingCluster, name: str, members: str) -> None:
     """Start a node as its host does, and see why it refuses."""
-    host = field.hosts[name]
-    host.configuration = attrs.evolve(field.configuration, members=members_of(members))
-    original = host._boot
+    host = cluster.hosts[name]
+    host.configuration = attrs.evolve(cluster.configuration, members=members_of(members))
+    original = host._start_node
     errors: list[StoreError] = []
 
     def boot(reactor: Any) -> None:
@@ -382,7 +382,7 @@ def start_alone(field: Field, name: str, members: str) -> None:
             raise
 
     own: Any = host
-    own._boot = boot
+    own._start_node = boot
     host.start()
     raise errors[0]
 
@@ -390,56 +390,56 @@ def start_alone(field: Field, name: str, members: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_node_is_replaced(seed: int) -> None:
     """d comes in the place of c. It votes when it has what a and b know, and then it is enough beside one of them."""
-    field = Field(4, seed, members="abc")
-    field.start("a", "b", "c", members="abc")
-    assert field.submit("c", 10) == 10
-    field.kill("c")
-    assert field.submit("a", 1) == 11
-    field.kill("a", "b")
-    field.start("d", members="abd")
-    field.run(2.0)
-    assert "d" not in field.voters
-    field.start("a", "b", members="abd")
-    field.run(2.0)
-    assert "d" in field.voters
-    field.kill("a")
-    assert field.submit("d", 1) == 12
+    cluster = FoundingCluster(4, seed, members="abc")
+    cluster.start("a", "b", "c", members="abc")
+    assert cluster.submit("c", 10) == 10
+    cluster.kill("c")
+    assert cluster.submit("a", 1) == 11
+    cluster.kill("a", "b")
+    cluster.start("d", members="abd")
+    cluster.run(2.0)
+    assert "d" not in cluster.voters
+    cluster.start("a", "b", members="abd")
+    cluster.run(2.0)
+    assert "d" in cluster.voters
+    cluster.kill("a")
+    assert cluster.submit("d", 1) == 12
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_of_two_nodes_one_is_replaced(seed: int) -> None:
     """Whichever of the two led: what the other one voted for names that one."""
-    field = Field(3, seed, members="ab")
-    field.start("a", "b", members="ab")
-    assert field.submit("a", 10) == 10
-    field.kill("a", "b")
-    field.start("a", "c", members="ac")
-    field.run(1.0)
-    assert "c" in field.voters
-    assert field.submit("c", 1) == 11
+    cluster = FoundingCluster(3, seed, members="ab")
+    cluster.start("a", "b", members="ab")
+    assert cluster.submit("a", 10) == 10
+    cluster.kill("a", "b")
+    cluster.start("a", "c", members="ac")
+    cluster.run(1.0)
+    assert "c" in cluster.voters
+    assert cluster.submit("c", 1) == 11
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) -> None:
-    field = Field(4, seed, members="abc")
-    field.start("a", "b", "c", members="abc")
-    field.run(1.0)
-    asked = field.node("c")
+    cluster = FoundingCluster(4, seed, members="abc")
+    cluster.start("a", "b", "c", members="abc")
+    cluster.run(1.0)
+    asked = cluster.node("c")
     for value in (b"red", b"blue"):
-        field.checker.asking("colour", value)
-    field.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
-    reactor = field.hosts["c"].reactor
+        cluster.checker.asking("colour", value)
+    cluster.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
+    reactor = cluster.hosts["c"].reactor
     assert reactor is not None
     reactor.run(asked.ask, "colour", b"red")
-    while not any("subjects/" in path for path in field.hosts["a"].disk.files()):
-        field.run(0.0001)
-    field.kill("c", "a", "b")
-    field.network.heal()
-    field.start("a", "b", "d", members="abd")
-    field.run(2.0)
+    while not any("subjects/" in path for path in cluster.hosts["a"].disk.files()):
+        cluster.run(0.0001)
+    cluster.kill("c", "a", "b")
+    cluster.network.heal()
+    cluster.start("a", "b", "d", members="abd")
+    cluster.run(2.0)
     answers: list[Any] = []
-    reactor = field.hosts["d"].reactor
+    reactor = cluster.hosts["d"].reactor
     assert reactor is not None
-    reactor.run(lambda: field.node("d").ask("colour", b"blue").addCallback(answers.append))
-    field.run(2.0)
+    reactor.run(lambda: cluster.node("d").ask("colour", b"blue").addCallback(answers.append))
+    cluster.run(2.0)
     assert answers in ([b"red"], [b"blue"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from test.helpers.fuzz import INPUTS
-from test.helpers.hostile import PEERS, Liar, Surrounded
+from test.helpers.hostile import PEERS, Liar, NodeAmongLiars
 from txpaxos.node.counts import Count
 from txpaxos.node.node import READYS_WAITING_MAX
 
@@ -39,27 +39,27 @@ def test_lies(seed: int, logged_errors: list[dict[str, Any]]) -> None:
 def live(seed: int) -> int:
     """How many messages one node got, all of which it survived."""
     rng = Random(seed)
-    bench = Surrounded(seed, new=rng.random() < 0.1)
-    bench.begin()
-    liar = Liar(rng, bench.node)
+    harness = NodeAmongLiars(seed, new=rng.random() < 0.1)
+    harness.begin()
+    liar = Liar(rng, harness.node)
     count = 0
     while count < LIFE_MESSAGES:
         for _ in range(rng.choice((1, 5, 20, 50))):
             sender, message = rng.choice(PEERS), liar.message()
-            bench.lie(sender, message)
+            harness.lie(sender, message)
             count += 1
-            assert not bench.ended, (seed, sender, message, bench.failures)
+            assert not harness.ended, (seed, sender, message, harness.failures)
         if rng.random() < 0.05:
-            bench.call()
-        bench.reactor.spend(rng.choice((0.0, 0.001, 0.01, 0.2)))
-        bench.open_streams()
-        bench.forget()
-        assert not bench.ended, (seed, bench.failures)
-        assert bench.node._performer.waiting <= READYS_WAITING_MAX
-    counters = bench.node.counters
-    assert len(counters) + len(bench.node._replica.dropped) < 100
+            harness.call()
+        harness.reactor.spend(rng.choice((0.0, 0.001, 0.01, 0.2)))
+        harness.open_streams()
+        harness.forget()
+        assert not harness.ended, (seed, harness.failures)
+        assert harness.node._performer.waiting <= READYS_WAITING_MAX
+    counters = harness.node.counters
+    assert len(counters) + len(harness.node._replica.dropped) < 100
     for refused in (Count.BAD_DATAGRAM, Count.BAD_FRAME):
         # A lie that is not even taken for a message tries nothing.
         assert counters[refused] == 0, (seed, counters)
-    bench.node.stop()
+    harness.node.stop()
     return count

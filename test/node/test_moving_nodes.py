@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 
-class Town:
+class MovingNodes:
     """Nodes a, b and c, each at a name of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,49 +88,49 @@ class Town:
 
 
 @pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    town = Town(tmp_path)
-    yield town
-    for node in list(town.processes):
-        town.kill(node)
+def nodes(tmp_path: Path) -> Iterator[MovingNodes]:
+    nodes = MovingNodes(tmp_path)
+    yield nodes
+    for node in list(nodes.processes):
+        nodes.kill(node)
 
 
-def test_a_name_that_is_not_known_stops_nobody_else(town: Town) -> None:
-    town.know(a="127.0.0.11", b="127.0.0.12")
-    town.start("a")
-    town.start("b")
-    assert town.run("submit", "--timeout", "30", "+1").stdout == "1\n"
-    assert "node a does not know where node c is, and goes on trying" in town.logged("a")
-    town.know(c="127.0.0.13")
-    town.start("c")
-    town.wait_until(town.is_whole)
+def test_a_name_that_is_not_known_stops_nobody_else(nodes: MovingNodes) -> None:
+    nodes.know(a="127.0.0.11", b="127.0.0.12")
+    nodes.start("a")
+    nodes.start("b")
+    assert nodes.run("submit", "--timeout", "30", "+1").stdout == "1\n"
+    assert "node a does not know where node c is, and goes on trying" in nodes.logged("a")
+    nodes.know(c="127.0.0.13")
+    nodes.start("c")
+    nodes.wait_until(nodes.is_whole)
 
 
-def test_a_node_that_comes_back_at_another_address_is_found(town: Town) -> None:
-    town.know(a="127.0.0.11", b="127.0.0.12", c="127.0.0.13")
+def test_a_node_that_comes_back_at_another_address_is_found(nodes: MovingNodes) -> None:
+    nodes.know(a="127.0.0.11", b="127.0.0.12", c="127.0.0.13")
     for node in "abc":
-        town.start(node)
-    town.wait_until(town.is_whole)
-    assert town.run("submit", "--timeout", "30", "+1").stdout == "1\n"
-    town.kill("c")
-    town.know(c="127.0.0.99")
-    town.start("c")
-    town.wait_until(town.is_whole)
-    moved = f"node c (nc.test) is at 127.0.0.99:{town.cluster.members['c'].address.port}"
-    town.wait_until(lambda: moved in town.logged("a"))
-    town.kill("b")
-    assert town.run("submit", "--timeout", "30", "+1").stdout == "2\n"
+        nodes.start(node)
+    nodes.wait_until(nodes.is_whole)
+    assert nodes.run("submit", "--timeout", "30", "+1").stdout == "1\n"
+    nodes.kill("c")
+    nodes.know(c="127.0.0.99")
+    nodes.start("c")
+    nodes.wait_until(nodes.is_whole)
+    moved = f"node c (nc.test) is at 127.0.0.99:{nodes.cluster.members['c'].address.port}"
+    nodes.wait_until(lambda: moved in nodes.logged("a"))
+    nodes.kill("b")
+    assert nodes.run("submit", "--timeout", "30", "+1").stdout == "2\n"
 
 
-def test_a_node_whose_name_lags_behind_is_found(town: Town) -> None:
+def test_a_node_whose_name_lags_behind_is_found(nodes: MovingNodes) -> None:
     """The others never learn the new address from its name. It shows where it is."""
-    town.know(a="127.0.0.11", b="127.0.0.12", c="127.0.0.13")
+    nodes.know(a="127.0.0.11", b="127.0.0.12", c="127.0.0.13")
     for node in "abc":
-        town.start(node)
-    town.wait_until(town.is_whole)
-    town.kill("c")
-    (town.folder / "new").write_text((town.folder / "hosts").read_text().replace("127.0.0.13", "127.0.0.99"))
-    town.start("c", "new")
-    town.wait_until(lambda: town.run("status", hosts="new").stdout.count("follower") == 2)
+        nodes.start(node)
+    nodes.wait_until(nodes.is_whole)
+    nodes.kill("c")
+    (nodes.folder / "new").write_text((nodes.folder / "hosts").read_text().replace("127.0.0.13", "127.0.0.99"))
+    nodes.start("c", "new")
+    nodes.wait_until(lambda: nodes.run("status", hosts="new").stdout.count("follower") == 2)
     lagging = "though its name, nc.test, does not lead there from here yet"
-    town.wait_until(lambda: lagging in town.logged("a") + town.logged("b"))
+    nodes.wait_until(lambda: lagging in nodes.logged("a") + nodes.logged("b"))

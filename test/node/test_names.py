@@ -10,7 +10,7 @@ from test.helpers.fakes import alone
 from txpaxos.application import Application
 from txpaxos.counter import Counter
 from txpaxos.protocol import PaxosProtocol
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.schedule import draw, plan
 
 HOOKS = {name for name in vars(Application) if not name.startswith("_")}
@@ -64,9 +64,9 @@ def test_there_are_many_names() -> None:
 @pytest.mark.parametrize("app", [Greedy, Overriding], ids=["attributes", "methods"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_application_may_use_every_name(app: type[PaxosProtocol], seed: int) -> None:
-    cluster = Cluster(seed, app=app, workload=lambda rng: b"%d" % rng.randrange(9))
+    cluster = SimulatedCluster(seed, app=app, workload=lambda rng: b"%d" % rng.randrange(9))
     plan(cluster, draw(seed=seed, names=cluster.names, seconds=3.0))
     cluster.run(3.0)
     cluster.heal()
-    cluster.settle()
+    cluster.wait_until_converged()
     assert sum(client.answered for client in cluster.clients) > 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from test.node.test_performer import Bare, plain, saving
+from test.node.test_performer import PerformerHarness, plain, saving
 from txpaxos.core.ready import Chosen, Ready
 
 
@@ -14,49 +14,49 @@ def resting_on_nothing(number: int) -> Ready:
 
 
 @pytest.fixture
-def bare() -> Bare:
-    return Bare()
+def harness() -> PerformerHarness:
+    return PerformerHarness()
 
 
-def test_what_rests_on_nothing_waits_for_nobody(bare: Bare) -> None:
+def test_what_rests_on_nothing_waits_for_nobody(harness: PerformerHarness) -> None:
     """While a save is under way, and before what came earlier in the same turn."""
     proposals = [resting_on_nothing(8), resting_on_nothing(9)]
-    bare.refill = lambda: bare.add(proposals.pop()) if proposals else None
-    bare.store.slow = True
-    bare.add(plain(1), saving(2))
-    bare.reactor.turn()
-    assert bare.done == ["release 9", "release 1", "release 8", "save 2"]
+    harness.refill = lambda: harness.add(proposals.pop()) if proposals else None
+    harness.store.slow = True
+    harness.add(plain(1), saving(2))
+    harness.reactor.turn()
+    assert harness.done == ["release 9", "release 1", "release 8", "save 2"]
     proposals.append(resting_on_nothing(7))
-    bare.performer.schedule()
-    bare.reactor.turn()
-    assert bare.done[4:] == ["release 7"]
-    bare.store.finish()
-    assert bare.done[5:] == ["release 2"]
+    harness.performer.schedule()
+    harness.reactor.turn()
+    assert harness.done[4:] == ["release 7"]
+    harness.store.finish()
+    assert harness.done[5:] == ["release 2"]
 
 
-def test_what_is_handed_out_stays_in_order(bare: Bare) -> None:
+def test_what_is_handed_out_stays_in_order(harness: PerformerHarness) -> None:
     """A Ready that rests on nothing does not overtake one that hands something out, wherever that waits."""
     one, two = (Chosen(slot, b"") for slot in (1, 2))
-    bare.store.slow = True
-    bare.add(attrs.evolve(saving(1), chosen=(one,)), saving(2))
+    harness.store.slow = True
+    harness.add(attrs.evolve(saving(1), chosen=(one,)), saving(2))
     overtaking = attrs.evolve(resting_on_nothing(3), chosen=(two,))
-    bare.add(overtaking)
-    bare.reactor.turn()
-    bare.add(attrs.evolve(resting_on_nothing(4), chosen=(two,)), resting_on_nothing(5))
-    assert bare.done == ["save 1 2", "release 5"]
+    harness.add(overtaking)
+    harness.reactor.turn()
+    harness.add(attrs.evolve(resting_on_nothing(4), chosen=(two,)), resting_on_nothing(5))
+    assert harness.done == ["save 1 2", "release 5"]
     six = attrs.evolve(resting_on_nothing(6), chosen=(two,))
-    bare.release = lambda ready: bare.add(six) if ready.wake_at == 1 else None
-    bare.store.finish()
-    bare.reactor.turn()
-    assert bare.done[2:] == ["release 1", "release 2", "release 3", "release 4", "release 6"]
-    bare.add(saving(7))
-    bare.reactor.turn()
-    bare.add(overtaking)
-    assert bare.done[-2:] == ["save 7", "release 3"]
+    harness.release = lambda ready: harness.add(six) if ready.wake_at == 1 else None
+    harness.store.finish()
+    harness.reactor.turn()
+    assert harness.done[2:] == ["release 1", "release 2", "release 3", "release 4", "release 6"]
+    harness.add(saving(7))
+    harness.reactor.turn()
+    harness.add(overtaking)
+    assert harness.done[-2:] == ["save 7", "release 3"]
 
 
-def test_what_rests_on_nothing_saves_nothing(bare: Bare) -> None:
-    bare.refill = lambda: bare.add(attrs.evolve(saving(1), needs_no_prior_save=True))
-    bare.performer.schedule()
-    bare.reactor.turn()
-    assert bare.done == ["fail BrokenInvariant"]
+def test_what_rests_on_nothing_saves_nothing(harness: PerformerHarness) -> None:
+    harness.refill = lambda: harness.add(attrs.evolve(saving(1), needs_no_prior_save=True))
+    harness.performer.schedule()
+    harness.reactor.turn()
+    assert harness.done == ["fail BrokenInvariant"]

@@ -12,7 +12,7 @@ from twisted.internet.error import CannotListenError
 from test.helpers.fakes import (
     ONE,
     THREE,
-    Bench,
+    NodeHarness,
     Reactor,
     Recorder,
     RecordingStore,
@@ -42,11 +42,11 @@ LOW = Ballot(1, "a")
 @pytest.mark.fuzz
 def test_bytes_from_strangers_change_nothing() -> None:
     """Datagrams, random or nearly right: nothing is saved, sent or kept, and all are counted."""
-    bench = Bench("b")
-    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
-    bench.reactor.idle()
-    before, timers = bench.node.status(), len(bench.reactor.getDelayedCalls())
-    bench.forget()
+    harness = NodeHarness("b")
+    harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    harness.reactor.idle()
+    before, timers = harness.node.status(), len(harness.reactor.getDelayedCalls())
+    harness.forget()
     rng, high = Random(8), Ballot(99, "a")
     prepare = PrepareLog(high, 1)
     near: list[tuple[bytes, tuple[str, int]]] = [
@@ -68,33 +68,33 @@ def test_bytes_from_strangers_change_nothing() -> None:
                 case 1:
                     data, address = spoil(rng, good), ("10.0.0.1", 4000)
             if data != good or address != ("10.0.0.1", 4000):
-                bench.node.datagram_received(data, address)
+                harness.node.datagram_received(data, address)
 
     with nothing_kept():
         bombard()
-    bench.reactor.idle()
-    after = bench.node.status()
+    harness.reactor.idle()
+    after = harness.node.status()
     assert after.replica == before.replica
     assert after.applied_through == before.applied_through
     assert set(after.counters) == {"bad_datagram", "datagram_from_an_unknown_address"}
     assert sum(after.counters.values()) > 0.9 * INPUTS
-    assert bench.events == []  # no save, no datagram
-    assert len(bench.reactor.getDelayedCalls()) == timers
+    assert harness.events == []  # no save, no datagram
+    assert len(harness.reactor.getDelayedCalls()) == timers
 
 
 def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
     """It might promise again what it had promised to another. Nor is it after a restart of this node."""
-    bench = Bench("b", saved=[])
-    bench.node._known_peers.remember("a", 5)
-    bench.hear("a", PrepareLog(LOW, 1), incarnation=5)
-    bench.reactor.idle()
-    story = [line for line in bench.story() if not line.startswith("Introduction")]
+    harness = NodeHarness("b", saved=[])
+    harness.node._known_peers.remember("a", 5)
+    harness.hear("a", PrepareLog(LOW, 1), incarnation=5)
+    harness.reactor.idle()
+    story = [line for line in harness.story() if not line.startswith("Introduction")]
     assert story == ["save(PeerMet)"], "what it says before that is on disk counts for nothing"
-    bench.forget()
-    bench.hear("a", PrepareLog(LOW, 1), incarnation=5)
-    bench.reactor.idle()
-    assert bench.story() == ["save(Promised)", "PromiseLog>a"]
-    for node in (bench, Bench("b", saved=bench.store.saved)):
+    harness.forget()
+    harness.hear("a", PrepareLog(LOW, 1), incarnation=5)
+    harness.reactor.idle()
+    assert harness.story() == ["save(Promised)", "PromiseLog>a"]
+    for node in (harness, NodeHarness("b", saved=harness.store.saved)):
         node.forget()
         again = [PrepareLog(Ballot(9, "a"), 1)] * 3
         (event,) = logged(partial(node.hear, "a", *again, incarnation=6))
@@ -112,62 +112,62 @@ def test_a_peer_that_lost_its_memory_is_not_heard() -> None:
 
 
 def test_a_failed_disk_is_told_once_and_in_one_line() -> None:
-    bench = alone()
-    bench.store.failing = True
-    waiting = [outcome_of(bench.node.submit(b"x")), outcome_of(bench.node.ask("king", b"Arthur"))]
-    (event,) = logged(bench.reactor.idle)
+    harness = alone()
+    harness.store.failing = True
+    waiting = [outcome_of(harness.node.submit(b"x")), outcome_of(harness.node.ask("king", b"Arthur"))]
+    (event,) = logged(harness.reactor.idle)
     assert event["reason"] == "this store was told to fail; start the node again"
     assert event.get("log_failure") is None  # no traceback: what to do about it stands in the line
-    (failure,) = bench.failures
+    (failure,) = harness.failures
     assert failure.check(StoreError)
     assert all(outcome[0].check(OutcomeUnknown) for outcome in waiting)
-    assert logged(lambda: bench.reactor.spend(10.0)) == []
-    assert bench.reactor.getDelayedCalls() == []
+    assert logged(lambda: harness.reactor.spend(10.0)) == []
+    assert harness.reactor.getDelayedCalls() == []
 
 
 def test_a_broken_invariant_is_told_with_its_traceback(
     logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench("b")
+    harness = NodeHarness("b")
 
     def broken(*_: object) -> None:
         raise BrokenInvariant("another value is chosen", 1)
 
     def two_values_are_chosen() -> None:
-        monkeypatch.setattr(bench.node._replica.log, "accept", broken)
-        bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
-        bench.reactor.idle()
+        monkeypatch.setattr(harness.node._replica.log, "accept", broken)
+        harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
+        harness.reactor.idle()
 
     (event,) = logged(two_values_are_chosen)
     assert event["log_failure"].check(BrokenInvariant)
-    assert bench.failures[0].check(BrokenInvariant)
-    assert bench.said() == []
+    assert harness.failures[0].check(BrokenInvariant)
+    assert harness.said() == []
     logged_errors.clear()
 
 
 def test_an_error_in_the_timer_is_the_end(logged_errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench("b")
-    monkeypatch.setattr(bench.node._replica, "tick", lambda now: [][0])
-    bench.reactor.spend(10.0)
-    assert bench.failures[0].check(IndexError)
-    assert bench.reactor.getDelayedCalls() == []
+    harness = NodeHarness("b")
+    monkeypatch.setattr(harness.node._replica, "tick", lambda now: [][0])
+    harness.reactor.spend(10.0)
+    assert harness.failures[0].check(IndexError)
+    assert harness.reactor.getDelayedCalls() == []
     logged_errors.clear()
 
 
 def test_a_closed_port_is_the_end(logged_errors: list[dict[str, Any]]) -> None:
-    bench = alone()
-    bench.node.port_closed()
-    (failure,) = bench.failures
+    harness = alone()
+    harness.node.port_closed()
+    (failure,) = harness.failures
     assert "datagram port was closed" in failure.getErrorMessage()
-    assert bench.store.closes == 1
+    assert harness.store.closes == 1
     logged_errors.clear()
 
 
 def test_a_port_that_is_closed_after_stop_is_no_failure() -> None:
-    bench = alone()
-    bench.node.stop()
-    bench.node.port_closed()
-    assert bench.failures == []
+    harness = alone()
+    harness.node.stop()
+    harness.node.port_closed()
+    assert harness.failures == []
 
 
 def test_a_store_that_cannot_be_read_stops_the_start() -> None:
@@ -240,16 +240,16 @@ def test_a_service_without_a_node_says_so() -> None:
 
 
 def test_a_service_on_a_node_asks_it() -> None:
-    bench = alone()
-    service: Recorder = bench.application
+    harness = alone()
+    service: Recorder = harness.application
     answers = [outcome_of(one) for one in (service.submit(b"x"), service.ask("king", b"Arthur"))]
-    bench.reactor.idle()
+    harness.reactor.idle()
     assert answers == [["x@1"], [b"Arthur"]]
     assert (service.leader, service.applied_through) == ("a", service.status().applied_through)
     reading = outcome_of(service.read(b"q"))
-    bench.reactor.idle()
+    harness.reactor.idle()
     assert reading[0].check(QueryFailed)  # type: ignore[union-attr]
-    assert service.clock.seconds() == bench.reactor.monotonic()
+    assert service.clock.seconds() == harness.reactor.monotonic()
     assert outcome_of(service.stop()) == [None]
     assert isinstance(error_of(service.submit(b"x")), NodeStopped)
 
@@ -276,19 +276,19 @@ def test_a_watcher_of_the_leader_that_raises_stops_nothing(
     error: BaseException, logged_errors: list[dict[str, Any]]
 ) -> None:
     """All nodes see the same change, so it would end all of them."""
-    bench = Bench("b")
+    harness = NodeHarness("b")
     seen: list[str | None] = []
 
     def watcher() -> None:
-        seen.append(bench.node.leader)
+        seen.append(harness.node.leader)
         raise error
 
-    bench.node.watch_leader(watcher)
-    bench.node.watch_leader(lambda: seen.append("the next watcher"))
-    bench.hear("a", Heartbeat(LOW, 0, 1))
-    bench.reactor.idle()
+    harness.node.watch_leader(watcher)
+    harness.node.watch_leader(lambda: seen.append("the next watcher"))
+    harness.hear("a", Heartbeat(LOW, 0, 1))
+    harness.reactor.idle()
     assert seen == ["a", "the next watcher"]
-    assert bench.failures == []
+    assert harness.failures == []
     (event,) = logged_errors
     assert event["hook"] == "watcher"
     logged_errors.clear()
@@ -298,53 +298,53 @@ def test_a_watcher_of_the_leader_that_raises_stops_nothing(
 def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(error: BaseException) -> None:
     class Fails(Recorder):
         def apply(self, slot: Slot, command: bytes) -> object:
-            if command == b"fails" and bench.application is self:
+            if command == b"fails" and harness.application is self:
                 raise error
             return super().apply(slot, command)
 
-    bench = alone(application=Fails)
-    assert submit(bench, b"x") == ["x@1"]
-    bench.node.submit(b"fails").addErrback(lambda _: None)
-    (event,) = logged(bench.reactor.idle)
+    harness = alone(application=Fails)
+    assert submit(harness, b"x") == ["x@1"]
+    harness.node.submit(b"fails").addErrback(lambda _: None)
+    (event,) = logged(harness.reactor.idle)
     assert "start the node again" in event["reason"]
     assert event.get("log_failure") is None
-    assert bench.failures[0].check(ApplicationLost)
-    again = Bench("a", ONE, saved=bench.store.saved)
+    assert harness.failures[0].check(ApplicationLost)
+    again = NodeHarness("a", ONE, saved=harness.store.saved)
     again.reactor.idle()
     assert [command for _, command in again.node.application.applied] == [b"x", b"fails"]
     again.node.stop()
 
 
 def test_a_hanging_disk_keeps_no_more_than_it_must() -> None:
-    bench = Bench("b")
-    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
-    bench.store.slow = True
-    bench.reactor.idle()
+    harness = NodeHarness("b")
+    harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    harness.store.slow = True
+    harness.reactor.idle()
     for _ in range(READYS_WAITING_MAX + 1000):
-        bench.hear("a", Heartbeat(LOW, 0, 1))
-    assert bench.node.counters[Count.DROPPED_WHILE_DISK_BUSY] >= 1000
-    assert bench.node._performer.waiting == READYS_WAITING_MAX + 1
-    bench.store.slow = False
-    bench.store.finish()
-    bench.hear("a", AcceptSlot(LOW, 2, b"", 0))
-    bench.reactor.idle()
-    assert bench.story()[-1] == "AcceptedSlot>a"
+        harness.hear("a", Heartbeat(LOW, 0, 1))
+    assert harness.node.counters[Count.DROPPED_WHILE_DISK_BUSY] >= 1000
+    assert harness.node._performer.waiting == READYS_WAITING_MAX + 1
+    harness.store.slow = False
+    harness.store.finish()
+    harness.hear("a", AcceptSlot(LOW, 2, b"", 0))
+    harness.reactor.idle()
+    assert harness.story()[-1] == "AcceptedSlot>a"
 
 
 def test_a_slow_disk_leaves_the_processor_alone() -> None:
     """What is to be forwarded rests on nothing, and is gone at once; the timer must not ask again and again."""
-    bench = Bench("b")
-    bench.hear("a", Heartbeat(LOW, 0, 1))
-    bench.reactor.idle()
-    bench.store.slow = True
-    bench.hear("a", AcceptSlot(LOW, 1, b"", 0))
-    bench.reactor.idle()
-    waiting = bench.node.submit(b"x")
-    bench.hear("a", Fetch(1))
-    bench.reactor.turn(100)
-    assert bench.story().count("Forward>a") == 1
-    assert bench.node._performer.waiting < 10
-    assert len(bench.reactor.getDelayedCalls()) == 1  # the timer
-    bench.store.finish()
-    bench.node.stop()
+    harness = NodeHarness("b")
+    harness.hear("a", Heartbeat(LOW, 0, 1))
+    harness.reactor.idle()
+    harness.store.slow = True
+    harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
+    harness.reactor.idle()
+    waiting = harness.node.submit(b"x")
+    harness.hear("a", Fetch(1))
+    harness.reactor.turn(100)
+    assert harness.story().count("Forward>a") == 1
+    assert harness.node._performer.waiting < 10
+    assert len(harness.reactor.getDelayedCalls()) == 1  # the timer
+    harness.store.finish()
+    harness.node.stop()
     assert isinstance(error_of(waiting), OutcomeUnknown)

@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 import txpaxos.node.reads
-from test.helpers.fakes import Together, alone, error_of, outcome_of, submit
-from test.helpers.joined import Joined
+from test.helpers.connected_nodes import ConnectedNodes
+from test.helpers.fakes import NodesInOneReactor, alone, error_of, outcome_of, submit
 from txpaxos.errors import (
     CommandFailed,
     NodeStopped,
@@ -313,11 +313,11 @@ class TestCancel:
             def query(self, query: bytes) -> object:
                 return Deferred(partial(_raise, RuntimeError("not now")))
 
-        bench = alone(application=Stubborn)
-        waiting = bench.node.read(b"q", "local", deadline_seconds=1.0)
-        bench.reactor.spend(2.0)
+        node_harness = alone(application=Stubborn)
+        waiting = node_harness.node.read(b"q", "local", deadline_seconds=1.0)
+        node_harness.reactor.spend(2.0)
         assert isinstance(error_of(waiting), NoQuorum)
-        assert len(bench.node._reads) == 0
+        assert len(node_harness.node._reads) == 0
         logged_errors.clear()
 
     def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, harness: ReadsHarness) -> None:
@@ -398,108 +398,108 @@ class Shelf(PaxosProtocol):
 
 
 @pytest.fixture
-def together() -> Together:
-    together = Joined(application=Shelf)
-    together.lead()
-    return together
+def cluster() -> NodesInOneReactor:
+    cluster = ConnectedNodes(application=Shelf)
+    cluster.lead()
+    return cluster
 
 
-def test_every_node_sees_what_was_acknowledged(together: Together) -> None:
+def test_every_node_sees_what_was_acknowledged(cluster: NodesInOneReactor) -> None:
     for number in range(10):
-        together.wait(together.lead().submit(b"%d" % number))
-        for node in together.nodes.values():
-            reading = together.wait(node.read(b""))
+        cluster.wait(cluster.lead().submit(b"%d" % number))
+        for node in cluster.nodes.values():
+            reading = cluster.wait(node.read(b""))
             assert reading.result == b"%d" % number
             assert reading.slot == node.applied_through
 
 
-def test_two_round_trips_and_no_more(together: Together) -> None:
+def test_two_round_trips_and_no_more(cluster: NodesInOneReactor) -> None:
     """At the leader one: a heartbeat and its answer. Elsewhere one more, to the leader."""
-    together.wait(together.lead().submit(b"x"))
-    together.reactor.spend(0.01)
-    for node, seconds in ((together.lead(), 0.0015), (together.followers()[0], 0.0025)):
-        began = together.reactor.seconds()
-        together.wait(node.read(b""))
-        assert together.reactor.seconds() - began < seconds
+    cluster.wait(cluster.lead().submit(b"x"))
+    cluster.reactor.spend(0.01)
+    for node, seconds in ((cluster.lead(), 0.0015), (cluster.followers()[0], 0.0025)):
+        began = cluster.reactor.seconds()
+        cluster.wait(node.read(b""))
+        assert cluster.reactor.seconds() - began < seconds
 
 
-def test_a_read_takes_no_slot_and_saves_nothing(together: Together) -> None:
-    leader = together.lead()
-    together.wait(leader.submit(b"x"))
-    together.reactor.spend(0.5)
-    saves = {node: len(store.saves) for node, store in together.stores.items()}
+def test_a_read_takes_no_slot_and_saves_nothing(cluster: NodesInOneReactor) -> None:
+    leader = cluster.lead()
+    cluster.wait(leader.submit(b"x"))
+    cluster.reactor.spend(0.5)
+    saves = {node: len(store.saves) for node, store in cluster.stores.items()}
     slot = leader.applied_through
-    for node in together.nodes.values():
-        together.wait(node.read(b""))
+    for node in cluster.nodes.values():
+        cluster.wait(node.read(b""))
     assert leader.applied_through == slot
-    assert {node: len(store.saves) for node, store in together.stores.items()} == saves
+    assert {node: len(store.saves) for node, store in cluster.stores.items()} == saves
 
 
-def test_a_leader_cut_off_answers_no_read_and_then_one_that_is_not_old(together: Together) -> None:
-    old = together.lead()
-    together.wait(old.submit(b"before"))
-    together.cut_off(old.name)
+def test_a_leader_cut_off_answers_no_read_and_then_one_that_is_not_old(cluster: NodesInOneReactor) -> None:
+    old = cluster.lead()
+    cluster.wait(old.submit(b"before"))
+    cluster.cut_off(old.name)
     waiting: list[Any] = outcome_of(old.read(b""))
     local: list[Any] = outcome_of(old.read(b"", "local"))
     assert local[0].result == b"before"
-    new = together.lead_of_the_rest(old)
-    together.wait(new.submit(b"after"))
-    together.reactor.spend(5.0)
+    new = cluster.lead_of_the_rest(old)
+    cluster.wait(new.submit(b"after"))
+    cluster.reactor.spend(5.0)
     assert waiting == []
-    assert together.wait(old.read(b"", "local")).result == b"before"
-    together.cut.clear()
-    assert together.reactor.spend(10.0, lambda: waiting)
+    assert cluster.wait(old.read(b"", "local")).result == b"before"
+    cluster.cut.clear()
+    assert cluster.reactor.spend(10.0, lambda: waiting)
     assert waiting[0].result == b"after"
 
 
-def test_a_read_outlives_the_leader_that_it_asked(together: Together) -> None:
-    leader, follower = together.lead(), together.followers()[0]
-    together.wait(leader.submit(b"x"))
+def test_a_read_outlives_the_leader_that_it_asked(cluster: NodesInOneReactor) -> None:
+    leader, follower = cluster.lead(), cluster.followers()[0]
+    cluster.wait(leader.submit(b"x"))
     outcome: list[Any] = outcome_of(follower.read(b""))
-    together.reactor.spend(0.0002)
-    together.kill(leader.name)
-    assert together.reactor.spend(10.0, lambda: outcome)
+    cluster.reactor.spend(0.0002)
+    cluster.kill(leader.name)
+    assert cluster.reactor.spend(10.0, lambda: outcome)
     assert outcome[0].result == b"x"
 
 
-def test_no_quorum_no_answer_until_it_is_cancelled(together: Together) -> None:
-    for follower in together.followers():
-        together.kill(follower.name)
-    (node,) = together.nodes.values()
+def test_no_quorum_no_answer_until_it_is_cancelled(cluster: NodesInOneReactor) -> None:
+    for follower in cluster.followers():
+        cluster.kill(follower.name)
+    (node,) = cluster.nodes.values()
     waiting = node.read(b"")
-    together.reactor.spend(10.0)
+    cluster.reactor.spend(10.0)
     assert not waiting.called
     waiting.cancel()
     assert isinstance(error_of(waiting), CancelledError)
 
 
 def test_a_node_by_itself_answers_itself() -> None:
-    bench = alone(application=Shelf)
-    submit(bench, b"x")
-    outcome: list[Any] = outcome_of(bench.node.read(b""))
-    bench.reactor.idle()
+    node_harness = alone(application=Shelf)
+    submit(node_harness, b"x")
+    outcome: list[Any] = outcome_of(node_harness.node.read(b""))
+    node_harness.reactor.idle()
     assert [reading.result for reading in outcome] == [b"x"]
 
 
 def test_a_node_that_does_not_run_answers_no_read() -> None:
-    bench = alone(application=Shelf)
-    waiting = bench.node.read(b"")
-    bench.node.stop()
+    node_harness = alone(application=Shelf)
+    waiting = node_harness.node.read(b"")
+    node_harness.node.stop()
     assert isinstance(error_of(waiting), NodeStopped)
-    assert isinstance(error_of(bench.node.read(b"")), NodeStopped)
+    assert isinstance(error_of(node_harness.node.read(b"")), NodeStopped)
 
 
 def test_a_query_that_is_too_big_is_refused() -> None:
-    bench = alone(application=Shelf, command_limits=CommandLimits(command_bytes_max=10))
-    error = error_of(bench.node.read(bytes(11), "local"))
+    node_harness = alone(application=Shelf, command_limits=CommandLimits(command_bytes_max=10))
+    error = error_of(node_harness.node.read(bytes(11), "local"))
     assert isinstance(error, ValueTooLarge)
     assert str(error) == "the query has 11 bytes and may have 10"
-    assert outcome_of(bench.node.read(bytes(10), "local")) == [Reading(b"", bench.node.applied_through)]
+    assert outcome_of(node_harness.node.read(bytes(10), "local")) == [Reading(b"", node_harness.node.applied_through)]
 
 
 def test_an_application_without_the_hook_says_so() -> None:
-    bench = alone()
-    error = error_of(bench.node.read(b"q", "local"))
+    node_harness = alone()
+    error = error_of(node_harness.node.read(b"q", "local"))
     assert isinstance(error, QueryFailed)
     assert "it has no query hook" in str(error)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from test.helpers.fakes import Bench, Reactor, Together
+from test.helpers.fakes import NodeHarness, NodesInOneReactor, Reactor
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import AboutSubject
@@ -76,40 +76,40 @@ def test_a_cancelled_timer_does_not_fire(fired: Fired) -> None:
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
 def test_a_node_goes_on_after_a_step(step: float) -> None:
     """Though nothing is under way and nothing arrives, it looks for a leader in its time."""
-    bench = Bench("b")
-    bench.reactor.spend(0.1)
-    bench.reactor.step(step)
-    bench.forget()
-    bench.reactor.spend(0.15)
-    assert bench.story() == []
-    bench.reactor.spend(0.4 + WATCH_SECONDS)
-    assert "PreVote>a" in bench.story()
-    bench.node.stop()
+    harness = NodeHarness("b")
+    harness.reactor.spend(0.1)
+    harness.reactor.step(step)
+    harness.forget()
+    harness.reactor.spend(0.15)
+    assert harness.story() == []
+    harness.reactor.spend(0.4 + WATCH_SECONDS)
+    assert "PreVote>a" in harness.story()
+    harness.node.stop()
 
 
 def test_a_node_that_asks_after_a_step_goes_on() -> None:
-    bench = Bench("b", timing=Timing(retry_seconds=1.0))
-    answer = bench.node.ask("king", b"x")
-    bench.reactor.spend(0.6)
-    bench.reactor.step(-HOUR)
-    bench.forget()
-    bench.reactor.spend(0.7)
-    asked = [message.subject for _, message in bench.said() if isinstance(message, AboutSubject)]
+    harness = NodeHarness("b", timing=Timing(retry_seconds=1.0))
+    answer = harness.node.ask("king", b"x")
+    harness.reactor.spend(0.6)
+    harness.reactor.step(-HOUR)
+    harness.forget()
+    harness.reactor.spend(0.7)
+    asked = [message.subject for _, message in harness.said() if isinstance(message, AboutSubject)]
     assert asked.count("king") == 2  # the question is asked again, of both peers
     answer.addErrback(lambda _: None)
-    bench.node.stop()
+    harness.node.stop()
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
 def test_the_clocks_of_a_whole_idle_cluster_step(step: float) -> None:
     """Nothing is under way but heartbeats, so only the nodes' own timers can keep the leader's place."""
-    together = Together()
-    leader = together.lead()
-    together.reactor.step(step)
-    together.reactor.spend(WATCH_SECONDS + 0.02)
-    sent = len(together.sent)
-    together.reactor.spend(1.0)
-    assert together.lead() is leader
-    assert len(together.sent) - sent > 10
-    for node in together.nodes.values():
+    cluster = NodesInOneReactor()
+    leader = cluster.lead()
+    cluster.reactor.step(step)
+    cluster.reactor.spend(WATCH_SECONDS + 0.02)
+    sent = len(cluster.sent)
+    cluster.reactor.spend(1.0)
+    assert cluster.lead() is leader
+    assert len(cluster.sent) - sent > 10
+    for node in cluster.nodes.values():
         node.stop()

@@ -17,8 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 import txpaxos.server.connection
-from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, FakeClient, Odd, submit
-from test.helpers.fakes import ONE, THREE, Bench, Recorder, RecordingStore, framed, node_of
+from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, FakeClient, UnencodableResults, submit
+from test.helpers.fakes import ONE, THREE, NodeHarness, Recorder, RecordingStore, framed, node_of
 from test.helpers.fuzz import INPUTS, nothing_kept
 from test.helpers.wire_samples import spoil
 from txpaxos.core.config import Timing
@@ -57,7 +57,7 @@ BAD = Count.BAD_REQUEST
 
 @pytest.fixture
 def harness() -> Iterator[ClientPortHarness]:
-    harness = ClientPortHarness(Bench("a", ONE))
+    harness = ClientPortHarness(NodeHarness("a", ONE))
     yield harness
     harness.port.budget.check()
 
@@ -72,14 +72,14 @@ def test_a_client_is_welcomed(harness: ClientPortHarness) -> None:
 
 
 def test_a_client_hears_of_every_leader() -> None:
-    bench = Bench("b")
-    harness = ClientPortHarness(bench)
+    node_harness = NodeHarness("b")
+    harness = ClientPortHarness(node_harness)
     client, gone = FakeClient(harness.port), FakeClient(harness.port)
     gone.disconnect()
-    bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
-    bench.reactor.idle()
-    bench.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
-    bench.reactor.idle()
+    node_harness.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
+    node_harness.reactor.idle()
+    node_harness.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
+    node_harness.reactor.idle()
     assert client.heard() == [
         Welcome("b", None, None, 0, 0.25),
         Welcome("b", "a", "10.0.0.1:5000", 0, 0.25),
@@ -90,14 +90,14 @@ def test_a_client_hears_of_every_leader() -> None:
 
 def test_a_client_that_asks_whether_anybody_is_there() -> None:
     """It is told at once, whatever is in work, and without a leader, too."""
-    bench = Bench("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
-    harness = ClientPortHarness(bench)
+    node_harness = NodeHarness("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
+    harness = ClientPortHarness(node_harness)
     client = FakeClient(harness.port)
     assert client.heard() == [Welcome("b", None, None, 0, 0.7)]
     client.say(submit(1, b"x"))
     client.say(Ping(), Ping())
     assert client.heard() == [Pong(), Pong()]
-    assert bench.node.counters == {}
+    assert node_harness.node.counters == {}
 
 
 def test_a_command(harness: ClientPortHarness) -> None:
@@ -148,7 +148,7 @@ def test_a_question_without_a_subject(harness: ClientPortHarness) -> None:
 
 
 def test_a_query() -> None:
-    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=Asked))
     harness.ask(submit(1, b"x"))
     for local in (False, True):
         assert harness.ask(Read(2, b"how many?", local)) == [ReadAnswer(2, 2, msgspec.msgpack.encode(["how many?", 1]))]
@@ -168,7 +168,7 @@ def test_a_query() -> None:
     ],
 )
 def test_a_query_that_fails_is_answered_and_logs_nothing(query: bytes, reason: str, local: bool) -> None:
-    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=Asked))
     (refused,) = harness.ask(Read(3, query, local))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (3, "QueryFailed")
@@ -192,7 +192,7 @@ def test_an_answer_that_cannot_be_made_is_a_refusal_and_some_lines_of_the_log(
         raise AssertionError("a fault of our own")
 
     monkeypatch.setattr(txpaxos.server.connection, "answers_to", broken)
-    harness = ClientPortHarness(Bench("a", ONE, application=Asked))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=Asked))
     for _ in range(10):
         (refused,) = harness.ask(request_)
         assert refused == Refused(3, error, "the node could not make an answer: AssertionError: a fault of our own")
@@ -209,10 +209,10 @@ def test_a_client_leaves_whose_query_cannot_be_cancelled(logged_errors: list[dic
 
             return Deferred(canceller)
 
-    harness = ClientPortHarness(Bench("a", ONE, application=Stubborn))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=Stubborn))
     client = harness.client()
     client.say(Read(1, b"q", True), Read(2, b"q", False))
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     client.disconnect()
     assert len(harness.node._reads) == 0
     harness.port.budget.check()
@@ -254,7 +254,7 @@ def test_answers_come_as_they_are_ready(harness: ClientPortHarness) -> None:
 
 @pytest.mark.parametrize(("command", "reason"), [(b"object", ""), (b"large", ""), (b"text", ""), (b"huge", "bytes")])
 def test_a_result_that_cannot_be_sent(command: bytes, reason: str) -> None:
-    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=UnencodableResults))
     (refused,) = harness.ask(submit(7, command))
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "CommandFailed")
@@ -264,14 +264,14 @@ def test_a_result_that_cannot_be_sent(command: bytes, reason: str) -> None:
 
 
 def test_a_result_of_many_kinds() -> None:
-    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=UnencodableResults))
     (answer,) = harness.ask(submit(7, b"fine"))
     assert isinstance(answer, Answer)
     assert msgspec.msgpack.decode(answer.results[0]) == {"total": [1, 2.5, None, "three", b"four"]}
 
 
 def test_words_that_cannot_be_sent(logged_errors: list[dict[str, Any]]) -> None:
-    harness = ClientPortHarness(Bench("a", ONE, application=Odd))
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=UnencodableResults))
     (refused,) = harness.ask(submit(7, b"words"))
     assert refused == Refused(7, "CommandFailed", r"ValueError: \ud800")
     assert [event["log_failure"].type for event in logged_errors] == [ValueError]  # only that of apply
@@ -324,18 +324,18 @@ def test_random_requests(harness: ClientPortHarness) -> None:
 
 
 def test_a_client_that_disconnects_asks_no_more_but_its_commands_go_on() -> None:
-    bench = Bench("b")
-    harness = ClientPortHarness(bench)
+    node_harness = NodeHarness("b")
+    harness = ClientPortHarness(node_harness)
     client = harness.client()
     client.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
-    bench.reactor.spend(0.2)
-    assert "AboutSubject>a" in bench.story()
+    node_harness.reactor.spend(0.2)
+    assert "AboutSubject>a" in node_harness.story()
     client.disconnect()
-    bench.forget()
-    bench.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
-    bench.reactor.spend(0.2)
-    assert "AboutSubject>a" not in bench.story()
-    assert "Forward>a" in bench.story()
+    node_harness.forget()
+    node_harness.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
+    node_harness.reactor.spend(0.2)
+    assert "AboutSubject>a" not in node_harness.story()
+    assert "Forward>a" in node_harness.story()
     assert client.heard() == []
     assert len(harness.port.connections) == 0
 
@@ -348,18 +348,18 @@ def test_stop_disconnects_all_clients(harness: ClientPortHarness) -> None:
 
 def test_a_node_that_fails_says_that_it_stopped(harness: ClientPortHarness) -> None:
     client = harness.client()
-    harness.bench.store.failing = True
+    harness.node_harness.store.failing = True
     client.say(submit(1, b"x"), Ask(2, "king", b"Arthur"))
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert [(one.request, one.error) for one in client.heard() if isinstance(one, Refused)] == [
         (1, "NodeStopped"),
         (2, "NodeStopped"),
     ]
-    assert harness.bench.failures[0].check(StoreError)
+    assert harness.node_harness.failures[0].check(StoreError)
 
 
 def test_a_client_port_of_a_node_that_has_not_started() -> None:
-    reactor_bench = Bench("a", THREE)
+    reactor_bench = NodeHarness("a", THREE)
     node = node_of(Recorder(), reactor_bench.reactor, "b", THREE, RecordingStore())
     assert FakeClient(ClientPort(node)).heard() == [Welcome("b", None, None, 0, 0.25)]
 
@@ -397,7 +397,7 @@ async def call(harness: ClientPortHarness, data: bytes, messages: int | None = N
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), caller)
 
     def turn() -> None:
-        harness.bench.reactor.idle()
+        harness.node_harness.reactor.idle()
         if not reads and harness.port.budget.buffered_bytes > BUFFERED_BYTES_MAX:
             caller.transport.resumeProducing()  # type: ignore[union-attr]
         if len(caller.heard) == messages:

@@ -10,7 +10,7 @@ import txpaxos.server.budget
 import txpaxos.server.client_port
 import txpaxos.server.session_rate
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, refusals, submit
-from test.helpers.fakes import ONE, Bench, framed
+from test.helpers.fakes import ONE, NodeHarness, framed
 from txpaxos.core.messages import Ballot, Heartbeat
 from txpaxos.node.counts import Count
 from txpaxos.server.budget import REQUESTS_MAX
@@ -30,13 +30,13 @@ from txpaxos.wire.commands import new_session
 
 @pytest.fixture
 def harness() -> Iterator[ClientPortHarness]:
-    harness = ClientPortHarness(Bench("a", ONE))
+    harness = ClientPortHarness(NodeHarness("a", ONE))
     yield harness
     harness.port.budget.check()
 
 
 def test_requests_of_one_connection_are_limited() -> None:
-    harness = ClientPortHarness(Bench("b"))  # nobody leads: nothing gets an answer
+    harness = ClientPortHarness(NodeHarness("b"))  # nobody leads: nothing gets an answer
     client = harness.client()
     client.say(*[submit(number, b"x", number) for number in range(REQUESTS_MAX + 2)])
     refused = client.heard()
@@ -53,7 +53,7 @@ def test_connections_are_limited(harness: ClientPortHarness, monkeypatch: pytest
     monkeypatch.setattr(txpaxos.server.client_port, "CONNECTIONS_MAX", 4)
     lonely = harness.client("10.2.2.2")
     crowd = [harness.client() for _ in range(3)]
-    harness.bench.reactor.spend(2.5)
+    harness.node_harness.reactor.spend(2.5)
     crowd[0].say(StatusRequest(1))
     newest = harness.client()
     assert [one.transport.disconnected for one in (lonely, *crowd, newest)] == [False, False, True, False, False]
@@ -69,11 +69,11 @@ def test_connections_are_limited(harness: ClientPortHarness, monkeypatch: pytest
 
 def test_who_waits_for_an_answer_does_not_go_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.client_port, "CONNECTIONS_MAX", 2)
-    harness = ClientPortHarness(Bench("b"))  # Nobody leads.
+    harness = ClientPortHarness(NodeHarness("b"))  # Nobody leads.
     clients = [harness.client(), harness.client()]
     for client in clients:
         client.say(submit(1, b"x", session=new_session(bytes([len(clients)] * 16), 0)))
-    harness.bench.reactor.spend(200.0)
+    harness.node_harness.reactor.spend(200.0)
     assert harness.port.buildProtocol(None) is None
     assert [client.transport.disconnected for client in clients] == [False, False]
     assert harness.node.counters[Count.TOO_MANY_CLIENTS] == 1
@@ -85,7 +85,7 @@ def test_a_silent_client_is_asked_for_a_sign_of_life_and_disconnected(harness: C
     """Its machine may have lost power. One that answers stays, for as long as it likes."""
     alive, dead, busy = [harness.client() for _ in range(3)]
     for second in range(200):
-        harness.bench.reactor.spend(1.0)
+        harness.node_harness.reactor.spend(1.0)
         if KeepAlive() in alive.heard():
             alive.say(KeepAliveReply())
         if second % 20 == 0:
@@ -98,15 +98,15 @@ def test_a_silent_client_is_asked_for_a_sign_of_life_and_disconnected(harness: C
     assert harness.node.counters == {Count.IDLE_CLIENT_DISCONNECTED: 1}
     for client in (alive, dead, busy):
         client.disconnect()
-    harness.bench.reactor.spend(5.0)
-    assert [call for call in harness.bench.reactor.getDelayedCalls() if "_sweep" in str(call)] == []
+    harness.node_harness.reactor.spend(5.0)
+    assert [call for call in harness.node_harness.reactor.getDelayedCalls() if "_sweep" in str(call)] == []
 
 
 def test_ten_thousand_silent_clients_are_gone_soon_and_asked_a_few_at_a_time(harness: ClientPortHarness) -> None:
     clients = [harness.client() for _ in range(1200)]
     asked = []
     for _ in range(PING_SECONDS + DROP_SECONDS + 3):
-        harness.bench.reactor.spend(1.0)
+        harness.node_harness.reactor.spend(1.0)
         asked.append(sum(KeepAlive() in client.heard() for client in clients))
     assert [count for count in asked if count] == [500, 500, 200]
     assert all(client.transport.disconnected for client in clients)
@@ -121,13 +121,13 @@ def test_one_address_may_begin_only_so_many_sessions(
     many, other = harness.client(), harness.client("10.2.2.2")
     names = [new_session(b"%016d" % number, 0) for number in range(5)]
     many.say(*[submit(number, b"x", session=name) for number, name in enumerate(names)])
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert refusals(many) == [(3, "Overloaded"), (4, "Overloaded")]
     many.say(*[submit(10 + number, b"y", 2, session=name) for number, name in enumerate(names[:3])])
     other.say(submit(1, b"x", session=names[4]))
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert (refusals(many), refusals(other)) == ([], [])
-    harness.bench.reactor.spend(2.0)
+    harness.node_harness.reactor.spend(2.0)
     many.say(submit(20, b"x", session=names[3]))
     assert refusals(many) == []
     many.disconnect()
@@ -145,7 +145,7 @@ def test_requests_of_all_connections_are_limited(harness: ClientPortHarness, mon
     second.disconnect()  # which leaves room
     first.say(Ask(5, "king", bytes(990)))
     assert refusals(first) == []
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert harness.ask(Ask(6, "king", bytes(996))) == [AskAnswer(6, bytes(990))]
     assert refusals(harness.client()) == []
     (refused,) = harness.ask(Ask(7, "king", bytes(997)))
@@ -164,7 +164,7 @@ def test_requests_in_part_are_limited(harness: ClientPortHarness, monkeypatch: p
     third.connection.dataReceived(part[:99_000])
     small.connection.dataReceived(part[:1500])  # hardly counts
     first.connection.dataReceived(part[150_000:])
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert first.heard() == [AskAnswer(1, bytes(200_000))]
     assert not third.transport.disconnected
     assert not small.transport.disconnected
@@ -177,7 +177,7 @@ def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch:
     client.connection.pauseProducing()
     client.say(*[Ask(number, "king", b"x" * 300) for number in range(20)])
     client.say(*[submit(number, b"%d" % number, number) for number in range(20, 40)])
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     held = client.heard()
     assert 0 < len(held) < 25
     assert 1000 < harness.port.budget.buffered_bytes < 1500
@@ -186,11 +186,11 @@ def test_answers_that_are_not_read_wait(harness: ClientPortHarness, monkeypatch:
     for _ in range(40):
         client.connection.resumeProducing()
         client.connection.pauseProducing()
-        harness.bench.reactor.idle()
+        harness.node_harness.reactor.idle()
         assert harness.port.budget.buffered_bytes < 1500
         heard += client.heard()
     client.connection.resumeProducing()
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     heard += client.heard()
     assert sorted(one.request for one in heard if isinstance(one, AskAnswer)) == list(range(20))
     assert sorted(one.request for one in heard if isinstance(one, Answer)) == list(range(20, 40))
@@ -223,7 +223,7 @@ def test_the_client_that_has_not_read_for_longest_is_disconnected(
         client.connection.pauseProducing()
     for client in (first, second, third):
         client.say(Ask(1, "king", bytes(20_000)))
-        harness.bench.reactor.idle()
+        harness.node_harness.reactor.idle()
     assert [client.transport.disconnected for client in (first, second, third)] == [False, True, False]
     assert harness.node.counters == {Count.SLOW_CLIENT_DISCONNECTED: 1}
     assert 40_000 < harness.port.budget.buffered_bytes < 50_000
@@ -245,12 +245,12 @@ def test_a_client_that_reads_late_is_not(harness: ClientPortHarness, monkeypatch
 
 
 def test_who_does_not_read_hears_of_the_last_leader() -> None:
-    bench = Bench("b")
-    client = ClientPortHarness(bench).client()
+    node_harness = NodeHarness("b")
+    client = ClientPortHarness(node_harness).client()
     client.connection.pauseProducing()
     for number, leader in enumerate("acac", 1):
-        bench.hear(leader, Heartbeat(Ballot(number, leader), 0, number))
-        bench.reactor.idle()
+        node_harness.hear(leader, Heartbeat(Ballot(number, leader), 0, number))
+        node_harness.reactor.idle()
     assert client.heard() == []
     client.connection.resumeProducing()
     assert client.heard() == [Welcome("b", "c", "10.0.0.3:5000", 0, 0.25)]

@@ -12,7 +12,7 @@ import pytest
 import txpaxos.server.answers
 import txpaxos.server.budget
 from test.helpers.client_port_harness import CODEC, ClientPortHarness, submit, submit_run
-from test.helpers.fakes import ONE, Bench, framed
+from test.helpers.fakes import ONE, NodeHarness, framed
 from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.counts import Count
 from txpaxos.node.sessions import Sessions
@@ -24,7 +24,7 @@ BAD = Count.BAD_REQUEST
 
 @pytest.fixture
 def harness() -> Iterator[ClientPortHarness]:
-    harness = ClientPortHarness(Bench("a", ONE))
+    harness = ClientPortHarness(NodeHarness("a", ONE))
     yield harness
     harness.port.budget.check()
 
@@ -89,7 +89,7 @@ def test_a_run_of_a_forgotten_session(harness: ClientPortHarness) -> None:
 
 def test_requests_of_one_connection_are_counted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_MAX", 5)
-    client = ClientPortHarness(Bench("b")).client()  # nobody leads: nothing gets an answer
+    client = ClientPortHarness(NodeHarness("b")).client()  # nobody leads: nothing gets an answer
     client.say(submit_run(1, (b"x",) * 4), submit_run(5, (b"y",) * 2, 5), submit(7, b"z", 7), submit(8, b"w", 8))
     assert [(one.request, one.error, one.count) for one in client.heard() if isinstance(one, Refused)] == [
         (5, "Overloaded", 2),
@@ -101,7 +101,7 @@ def test_requests_of_one_connection_are_counted_by_the_command(monkeypatch: pyte
 def test_requests_of_all_connections_are_counted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_ALL_MAX", 5)
     monkeypatch.setattr(txpaxos.server.budget, "REQUEST_BYTES_ALL_MAX", 100)
-    harness = ClientPortHarness(Bench("b"))
+    harness = ClientPortHarness(NodeHarness("b"))
     first, second = harness.client(), harness.client()
     first.say(submit_run(1, (b"x", b"y", b"z")))
     second.say(
@@ -109,7 +109,7 @@ def test_requests_of_all_connections_are_counted_by_the_command(monkeypatch: pyt
     )
     assert [(one.request, one.count) for one in second.heard() if isinstance(one, Refused)] == [(1, 3), (4, 2)]
     assert in_work(harness) == (5, 5)
-    harness.bench.node.stop()
+    harness.node_harness.node.stop()
     assert in_work(harness) == (0, 0)
     assert [(one.request, one.error, one.count) for one in first.heard() if isinstance(one, Refused)] == [
         (1, "NodeStopped", 3)
@@ -146,7 +146,7 @@ def test_a_run_of_none_is_a_bad_request(harness: ClientPortHarness) -> None:
 
 
 def test_one_that_is_too_large_keeps_nothing_from_the_others() -> None:
-    harness = ClientPortHarness(Bench("a", ONE, command_limits=CommandLimits(command_bytes_max=10)))
+    harness = ClientPortHarness(NodeHarness("a", ONE, command_limits=CommandLimits(command_bytes_max=10)))
     heard = harness.ask(submit_run(7, (b"x", bytes(11), b"y", bytes(12))), submit(11, b"z", 5))
     assert sorted(heard, key=lambda one: one.request if isinstance(one, Answer | Refused) else 0) == [
         answer(7, "x@1"),
@@ -164,7 +164,7 @@ def test_the_commands_of_a_client_that_disconnects_go_on(harness: ClientPortHarn
     client = harness.client()
     client.say(submit_run(1, (b"x", b"y")))
     client.disconnect()
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     assert [payload for _, payload in harness.node.application.applied] == [b"x", b"y"]
     assert in_work(harness) == (0, 0)
 
@@ -177,12 +177,12 @@ def test_a_run_whose_answer_is_not_read_waits_and_is_applied_once(
     client.connection.pauseProducing()
     for number in range(1, 40, 4):
         client.say(submit_run(number, tuple(b"%d" % one for one in range(number, number + 4)), number))
-    harness.bench.reactor.idle()
+    harness.node_harness.reactor.idle()
     heard = client.heard()
     assert len(heard) < 10
     for _ in range(10):
         client.connection.resumeProducing()
-        harness.bench.reactor.idle()
+        harness.node_harness.reactor.idle()
         heard += client.heard()
     answers = sorted((one.request, len(one.results)) for one in heard if isinstance(one, Answer))
     assert answers == [(number, 4) for number in range(1, 40, 4)]

@@ -20,7 +20,7 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.checkers.disk_use import segments, snapshots
 from txpaxos.testing.simulator import host
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import DATA, Host
 
 SEGMENT_BYTES = 16384
@@ -122,7 +122,7 @@ class Meter:
 
 
 @pytest.fixture
-def metered(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Cluster, dict[NodeId, Meter]]]:
+def metered(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[SimulatedCluster, dict[NodeId, Meter]]]:
     """Makes a cluster from a seed, with small segments and a meter at each host."""
     by_disk: dict[Any, Meter] = {}
     save = DiskStore.save
@@ -131,8 +131,8 @@ def metered(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Cluster, d
         by_disk[store._disk].saving(records)
         return save(store, records)
 
-    def make(seed: int) -> tuple[Cluster, dict[NodeId, Meter]]:
-        cluster = Cluster(seed, 3, Heavy, command, 8, askers=0, readers=0, snapshot_policy=Policy(LOG_BYTES))
+    def make(seed: int) -> tuple[SimulatedCluster, dict[NodeId, Meter]]:
+        cluster = SimulatedCluster(seed, 3, Heavy, command, 8, askers=0, readers=0, snapshot_policy=Policy(LOG_BYTES))
         by_disk.update({one.disk: Meter(one) for one in cluster.hosts.values()})
         return cluster, {name: by_disk[one.disk] for name, one in cluster.hosts.items()}
 
@@ -156,7 +156,7 @@ def command(rng: Random) -> bytes:
 
 @pytest.mark.parametrize("seed", [4])
 def test_the_bound_at_every_system_call(
-    seed: int, metered: Callable[[int], tuple[Cluster, dict[NodeId, Meter]]]
+    seed: int, metered: Callable[[int], tuple[SimulatedCluster, dict[NodeId, Meter]]]
 ) -> None:
     """Nodes crash, also in the middle of a snapshot, are cut off until they need another's, and have slow disks."""
     cluster, meters = metered(seed)
@@ -170,13 +170,13 @@ def test_the_bound_at_every_system_call(
             cluster.network.cut |= pairs
         one.save_seconds = rng.choice((0.0, 0.002))
         cluster.run(0.7)
-        cluster.network.mend(pairs)
+        cluster.network.reconnect(pairs)
         cluster.heal()
         cluster.run(0.3)
-    cluster.settle()
-    assert cluster.tally["snapshots taken"] > SNAPSHOTS_TAKEN
-    assert cluster.tally["snapshots installed"] > 1
-    assert cluster.tally["crashes"] > 1
+    cluster.wait_until_converged()
+    assert cluster.counts["snapshots taken"] > SNAPSHOTS_TAKEN
+    assert cluster.counts["snapshots installed"] > 1
+    assert cluster.counts["crashes"] > 1
     for name, meter in meters.items():
         assert meter.wrong == [], name
         assert meter.state_bytes > STATE_BYTES
@@ -184,7 +184,7 @@ def test_the_bound_at_every_system_call(
 
 
 def test_a_node_that_falls_behind_while_it_takes_a_snapshot(
-    metered: Callable[[int], tuple[Cluster, dict[NodeId, Meter]]],
+    metered: Callable[[int], tuple[SimulatedCluster, dict[NodeId, Meter]]],
 ) -> None:
     """Another's takes the place of its own: the two are not there together."""
     cluster, meters = metered(1)
@@ -197,23 +197,23 @@ def test_a_node_that_falls_behind_while_it_takes_a_snapshot(
     pairs = {pair for other in cluster.names for pair in ((one.name, other), (other, one.name))}
     cluster.network.cut |= pairs
     cluster.run(0.7)
-    cluster.network.mend(pairs)
+    cluster.network.reconnect(pairs)
     assert one.node.status().compaction.taking is not None
     while one.node.status().compaction.taking is not None:
         cluster.run(0.01)
     assert " bytes" in (one.node.status().compaction.transfer or "")
     cluster.heal()
-    cluster.settle()
-    assert cluster.tally["snapshots installed"] == 1
+    cluster.wait_until_converged()
+    assert cluster.counts["snapshots installed"] == 1
     assert meters[one.name].wrong == []
 
 
 def test_while_nothing_goes_wrong_two_intervals_of_the_log_are_all(
-    metered: Callable[[int], tuple[Cluster, dict[NodeId, Meter]]],
+    metered: Callable[[int], tuple[SimulatedCluster, dict[NodeId, Meter]]],
 ) -> None:
     cluster, meters = metered(3)
     cluster.run(12.0)
-    assert cluster.tally["snapshots taken"] > SNAPSHOTS_TAKEN
+    assert cluster.counts["snapshots taken"] > SNAPSHOTS_TAKEN
     for meter in meters.values():
         assert meter.wrong == []
         assert meter.journal_bytes <= 2 * INTERVALS * LOG_BYTES + 2 * SEGMENT_BYTES

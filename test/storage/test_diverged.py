@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.logger import LogLevel
 
+from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import alone, error_of, logged, submit
-from test.helpers.joined import Joined
 from test.node.snapshots.test_coordinator import POLICY, Ledger, agreed, fill
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import StoreError
@@ -29,15 +29,15 @@ class Moody(Ledger):
 
 
 def test_a_nondeterministic_apply_is_found_and_that_node_stops() -> None:
-    joined = Joined(application=Moody, snapshot_policy=POLICY)
+    connected = ConnectedNodes(application=Moody, snapshot_policy=POLICY)
     failures: list[Any] = []
-    joined.nodes["c"].failed.addErrback(failures.append)
-    joined.lead()
-    leader = next(node for node in joined.nodes.values() if node.name != "c")
+    connected.nodes["c"].failed.addErrback(failures.append)
+    connected.lead()
+    leader = next(node for node in connected.nodes.values() if node.name != "c")
 
     def run() -> None:
         for number in range(30):
-            joined.wait(leader.submit(b"%d" % number))
+            connected.wait(leader.submit(b"%d" % number))
             if failures:
                 return
 
@@ -50,26 +50,26 @@ def test_a_nondeterministic_apply_is_found_and_that_node_stops() -> None:
     lines = [event["line"] for event in events if "line" in event]
     assert lines
     assert all(line.endswith(" against c") for line in lines)
-    joined.nodes.pop("c")
-    joined.wait(leader.submit(b"after"))
-    for node in joined.nodes.values():
+    connected.nodes.pop("c")
+    connected.wait(leader.submit(b"after"))
+    for node in connected.nodes.values():
         assert not node.failed.called
 
 
-def diverge(joined: Joined, nodes: str) -> dict[NodeId, Any]:
+def diverge(connected: ConnectedNodes, nodes: str) -> dict[NodeId, Any]:
     """Commands are submitted until ``nodes`` have stopped. The failure of each, and they are gone."""
     failures: dict[NodeId, Any] = {}
-    for name, node in joined.nodes.items():
+    for name, node in connected.nodes.items():
         node.failed.addErrback(lambda failure, name=name: failures.update({name: failure}))
-    leader = joined.lead()
+    leader = connected.lead()
     for number in range(100):
-        joined.reactor.spend(0.01)
+        connected.reactor.spend(0.01)
         if failures.keys() == {*nodes}:
             break
         leader.submit(b"%d" % number).addErrback(lambda _: None)
     assert failures.keys() == {*nodes}
     for name in nodes:
-        del joined.nodes[name]
+        del connected.nodes[name]
     return failures
 
 
@@ -82,51 +82,51 @@ def test_where_all_differ_all_know_it_and_stop() -> None:
                 self.lines.append(self.status().replica.node.encode())
             return super().apply(slot, command)
 
-    joined = Joined(application=Selfish, snapshot_policy=POLICY)
-    failures = diverge(joined, "abc")
+    connected = ConnectedNodes(application=Selfish, snapshot_policy=POLICY)
+    failures = diverge(connected, "abc")
     assert {failure.value.finding.partition(": ")[2] for failure in failures.values()} == {"a against b against c"}
 
 
 def test_a_node_stops_that_differs_from_a_majority_of_which_one_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was away when the two compared. The one that is left tells it what the other had."""
-    joined = Joined(application=Moody, snapshot_policy=POLICY)
-    while joined.lead().name == "c":
-        joined.restart("c")
+    connected = ConnectedNodes(application=Moody, snapshot_policy=POLICY)
+    while connected.lead().name == "c":
+        connected.restart("c")
     for number in range(6):
-        joined.wait(joined.lead().submit(b"%d" % number))
-    joined.reactor.spend(1.0, lambda: agreed(joined))
-    joined.cut_off("c")
+        connected.wait(connected.lead().submit(b"%d" % number))
+    connected.reactor.spend(1.0, lambda: agreed(connected))
+    connected.cut_off("c")
     for number in range(6, 14):
-        joined.wait(joined.lead_of_the_rest(joined.nodes["c"]).submit(b"%d" % number))
-    slots = {node.status().compaction.snapshot_slot for node in joined.nodes.values() if node.name != "c"}
+        connected.wait(connected.lead_of_the_rest(connected.nodes["c"]).submit(b"%d" % number))
+    slots = {node.status().compaction.snapshot_slot for node in connected.nodes.values() if node.name != "c"}
     assert len(slots) == 1
-    joined.reactor.spend(1.0)
+    connected.reactor.spend(1.0)
     stopped: list[Any] = []
-    joined.nodes["c"].failed.addErrback(stopped.append)
-    joined.kill("a")
-    joined.cut.clear()
-    events = logged(lambda: joined.reactor.spend(20.0, lambda: stopped), LogLevel.critical)
+    connected.nodes["c"].failed.addErrback(stopped.append)
+    connected.kill("a")
+    connected.cut.clear()
+    events = logged(lambda: connected.reactor.spend(20.0, lambda: stopped), LogLevel.critical)
     assert stopped[0].check(Diverged)
     assert stopped[0].value.finding.endswith(": a, b against c")
     assert any("who is right is not known" in event["log_format"] for event in events)
-    del joined.nodes["c"]
+    del connected.nodes["c"]
 
 
-def start_again(joined: Joined, name: NodeId) -> Any:
+def start_again(connected: ConnectedNodes, name: NodeId) -> Any:
     """Start a node on what its store holds."""
-    store = joined.stores[name]
-    joined.stores[name] = type(store)(saved=store.saved, files=store.files)
+    store = connected.stores[name]
+    connected.stores[name] = type(store)(saved=store.saved, files=store.files)
     try:
-        joined.start(name)
+        connected.start(name)
     except StoreError:
-        joined.nodes.pop(name, None)
+        connected.nodes.pop(name, None)
         raise
-    return joined.nodes[name]
+    return connected.nodes[name]
 
 
-def discard_snapshots(joined: Joined, name: NodeId) -> None:
+def discard_snapshots(connected: ConnectedNodes, name: NodeId) -> None:
     """Put them aside."""
-    contents = joined.stores[name].files.contents
+    contents = connected.stores[name].files.contents
     for path in [path for path in contents if path.endswith(".snapshot")]:
         del contents[path]
 
@@ -134,25 +134,25 @@ def discard_snapshots(joined: Joined, name: NodeId) -> None:
 def test_a_diverged_node_does_not_start_again_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says at which slot it differs, from whom, and what to do; done so, it takes the state from the others."""
     monkeypatch.setattr(Moody, "wrong", "a")
-    joined = Joined(application=Moody, snapshot_policy=POLICY)
-    while joined.lead().name == "a":
-        joined.restart("a")
-    failure = diverge(joined, "a")["a"]
+    connected = ConnectedNodes(application=Moody, snapshot_policy=POLICY)
+    while connected.lead().name == "a":
+        connected.restart("a")
+    failure = diverge(connected, "a")["a"]
     for _ in range(2):
         with pytest.raises(StoreError) as caught:
-            start_again(joined, "a")
+            start_again(connected, "a")
         line = str(caught.value)
         assert f"/diverged says: {failure.value.finding}; mend what made it so, then rename /snapshots to" in line
         assert failure.value.finding.endswith(": a against b, c")
         assert "\n" not in line
-    fill(joined, 60)
+    fill(connected, 60)
     monkeypatch.setattr(Moody, "wrong", "nobody")
-    discard_snapshots(joined, "a")
-    again = start_again(joined, "a")
-    assert not any(path.endswith("diverged") for path in joined.stores["a"].files.contents)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
+    discard_snapshots(connected, "a")
+    again = start_again(connected, "a")
+    assert not any(path.endswith("diverged") for path in connected.stores["a"].files.contents)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
     assert b"by the way" not in again.application.lines
-    assert start_again(joined, "a").application.lines == again.application.lines
+    assert start_again(connected, "a").application.lines == again.application.lines
 
 
 def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,44 +164,44 @@ def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkey
                 self.lines.append(self.status().replica.node.encode())
             return super().apply(slot, command)
 
-    joined = Joined(application=Selfish, snapshot_policy=POLICY)
-    diverge(joined, "abc")
+    connected = ConnectedNodes(application=Selfish, snapshot_policy=POLICY)
+    diverge(connected, "abc")
     monkeypatch.setattr(Selfish, "wrong", False)
     for name in "abc":
         with pytest.raises(StoreError, match="a against b against c"):
-            start_again(joined, name)
-    del joined.stores["b"].files.contents["/diverged"]
+            start_again(connected, name)
+    del connected.stores["b"].files.contents["/diverged"]
     for name in "ac":
-        discard_snapshots(joined, name)
+        discard_snapshots(connected, name)
     for name in "abc":
-        start_again(joined, name)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined) and joined.nodes["b"].application.lines)
-    assert b"b" in joined.nodes["a"].application.lines
-    assert b"a" not in joined.nodes["a"].application.lines
-    fill(joined, 40)
-    assert joined.reactor.spend(5.0, lambda: agreed(joined))
+        start_again(connected, name)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected) and connected.nodes["b"].application.lines)
+    assert b"b" in connected.nodes["a"].application.lines
+    assert b"a" not in connected.nodes["a"].application.lines
+    fill(connected, 40)
+    assert connected.reactor.spend(5.0, lambda: agreed(connected))
 
 
 def test_the_verdict_is_on_disk_before_the_node_has_stopped() -> None:
     """Whoever starts it again at once must find it. But the node falls silent before that."""
-    bench = alone(application=Ledger, snapshot_policy=POLICY)
+    harness = alone(application=Ledger, snapshot_policy=POLICY)
     for number in range(15):
-        submit(bench, b"%d" % number)
-    bench.store.slow = True
-    logged(lambda: bench.node._snapshots._diverged(Diverged("the state differs", "a")))
-    assert bench.failures == []
-    assert error_of(bench.node.submit(b"more")).args == ("node a is stopping; submit to another",)
-    bench.store.finish()
-    (failure,) = bench.failures
+        submit(harness, b"%d" % number)
+    harness.store.slow = True
+    logged(lambda: harness.node._snapshots._diverged(Diverged("the state differs", "a")))
+    assert harness.failures == []
+    assert error_of(harness.node.submit(b"more")).args == ("node a is stopping; submit to another",)
+    harness.store.finish()
+    (failure,) = harness.failures
     assert failure.check(Diverged)
     with pytest.raises(StoreError, match="/diverged says: the state differs; "):
-        MemoryStore(bench.store.saved, files=bench.store.files).load()
+        MemoryStore(harness.store.saved, files=harness.store.files).load()
 
 
 def test_a_verdict_that_cannot_be_saved_is_told() -> None:
-    bench = alone(application=Ledger)
-    bench.store.files.failing = True
-    events = logged(lambda: bench.node._snapshots._diverged(Diverged("the state differs", "a")))
+    harness = alone(application=Ledger)
+    harness.store.files.failing = True
+    events = logged(lambda: harness.node._snapshots._diverged(Diverged("the state differs", "a")))
     assert any(event["log_format"].startswith("see that nobody starts this node again as it is") for event in events)
-    (failure,) = bench.failures
+    (failure,) = harness.failures
     assert failure.check(Diverged)

@@ -18,7 +18,7 @@ import pytest
 from txpaxos.core.config import Limits
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.storage.snapshots import Snapshot
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.host import Host
 
@@ -37,15 +37,15 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
         gc.collect()
 
 
-def compacted(seed: int) -> Cluster:
+def compacted(seed: int) -> SimulatedCluster:
     """Three nodes that have forgotten the beginning of their log, and clients that go on and on."""
-    cluster = Cluster(seed, clients=1, askers=1, callers=0, snapshot_policy=Policy(2000), sessions_max=65536)
+    cluster = SimulatedCluster(seed, clients=1, askers=1, callers=0, snapshot_policy=Policy(2000), sessions_max=65536)
     cluster.run(1.0)
     forget_segments(cluster, list(cluster.hosts.values()))
     return cluster
 
 
-def forget_segments(cluster: Cluster, hosts: list[Host]) -> None:
+def forget_segments(cluster: SimulatedCluster, hosts: list[Host]) -> None:
     """Go on until nothing is left of the journal that each of ``hosts`` has now."""
     old = {(host.name, path) for host in hosts for path in segments(host)}
     while any((host.name, path) in old for host in hosts for path in segments(host)):
@@ -66,18 +66,18 @@ def chosen_through(host: Host) -> int:
     return host.node.status().replica.chosen_through
 
 
-def isolate(cluster: Cluster, name: str) -> set[tuple[str, str]]:
+def isolate(cluster: SimulatedCluster, name: str) -> set[tuple[str, str]]:
     others = [other for other in cluster.names if other != name]
     cut = {(name, other) for other in others} | {(other, name) for other in others}
     cluster.network.cut |= cut
     return cut
 
 
-def settle(cluster: Cluster) -> None:
+def wait_until_converged(cluster: SimulatedCluster) -> None:
     """All that is not alive starts, every command gets its answer, and all nodes become equal."""
     cluster.heal()
-    cluster.settle(40.0)
-    assert cluster.tally["snapshots discarded"] or cluster.tally["crashes"]
+    cluster.wait_until_converged(40.0)
+    assert cluster.counts["snapshots discarded"] or cluster.counts["crashes"]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: "".join(map(str, order)))
@@ -102,7 +102,7 @@ def test_all_stop_and_one_is_believed(order: tuple[int, ...], pause_seconds: flo
             cluster.run(pause_seconds)
             if not hosts[0].alive and pause_seconds:
                 waited += all(host.node is None or host.node.applied_through < through for host in hosts)
-        settle(cluster)
+        wait_until_converged(cluster)
         assert all(chosen_through(host) > through for host in hosts)
     assert waited or order[0] == 0 or not pause_seconds
 
@@ -120,14 +120,14 @@ def test_the_only_node_that_knows_is_away() -> None:
         through = chosen_through(away)
         lost.discard_snapshots()
         away.crash()
-        cluster.network.mend(cut)
+        cluster.network.reconnect(cut)
         lost.start()
         assert lost.node is not None
         if chosen_through(behind) < lost.node._replica.log.lost_through:
             waited += 1
             cluster.run(3.0)
             assert chosen_through(behind) < through, seed
-        settle(cluster)
+        wait_until_converged(cluster)
     assert waited > SEEDS // 2, waited
 
 
@@ -165,7 +165,7 @@ def test_a_crash_behind_a_received_snapshot_and_then_its_loss() -> None:
             leader.disk.remove(snapshots[-1])
         leader.start()
         cluster.run(0.5)
-        settle(cluster)
+        wait_until_converged(cluster)
     assert lost_later >= max(1, SEEDS // 3), lost_later
 
 

@@ -15,7 +15,7 @@ import pytest
 from bench import clients, compare, core, etcd, plot, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
-from bench.report import Point, Verdict, as_table, at_least, at_most
+from bench.report import Point, TargetCheck, as_table, at_least, at_most
 from bench.system import Load
 from test.system.test_readme import section
 from txpaxos.cli.running import CommandError
@@ -65,7 +65,7 @@ class TestReport:
         assert at_least("rate", 1.99, 2).met is False
         assert at_most("p50", 3.01, 3).met is False
         assert at_most("p50", 3.0, 3).met is True
-        assert at_most("p50", None, 3) == Verdict("p50: at most 3 times", None, "not measured")
+        assert at_most("p50", None, 3) == TargetCheck("p50: at most 3 times", None, "not measured")
         assert str(at_least("rate", 1.5, 2)) == "MISSED  rate: at least 2 times: 1.5 times"
 
     def test_table_has_the_ratio_in_the_row_of_whom_it_is_to(self) -> None:

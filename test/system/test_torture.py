@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from twisted.internet.task import Clock
 
 from test.torture import __main__ as command
-from test.torture import room
+from test.torture import network_namespace
 from test.torture.plan import ALONE, SCENARIOS, WEIGHTS, Fault, Kind, Round, kinds_for, leaves_quorum, rounds
 from test.torture.report import STABLE_SECONDS_MAX, STALL_SECONDS, Report, Silence, Stability, stable_after
 from test.torture.run import PREFIX, work_folder
@@ -271,7 +271,7 @@ def test_skips_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "iptables-restore (package iptables)" in room.missing()
+    assert "iptables-restore (package iptables)" in network_namespace.missing()
 
 
 def test_folders_of_the_dead_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_wall_clock_of_a_process_steps_under_its_feet(tmp_path: Path) -> None:
 @pytest.mark.timeout(RUN_SECONDS_MAX)
 def test_short_run(tmp_path: Path) -> None:
     """The plan of this seed begins with a node that is away for two snapshots."""
-    reason = room.missing()
+    reason = network_namespace.missing()
     if reason:
         pytest.skip(reason)
     options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "2", "--json"]
@@ -344,7 +344,7 @@ def test_short_run_of_pauses() -> None:
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
 def test_nodes_die_with_the_run(tmp_path: Path) -> None:
-    reason = room.missing()
+    reason = network_namespace.missing()
     if reason:
         pytest.skip(reason)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

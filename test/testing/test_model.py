@@ -35,44 +35,44 @@ from txpaxos.core.messages import (
 from txpaxos.core.ready import Ready, Work
 from txpaxos.core.replica import Replica
 from txpaxos.testing.model import __main__ as command
+from txpaxos.testing.model.cluster_space import ClusterSpace
 from txpaxos.testing.model.copies import clone, freeze
+from txpaxos.testing.model.counterexample import format_counterexample
 from txpaxos.testing.model.decree import EssentialAcceptor
 from txpaxos.testing.model.instances import (
     INSTANCES,
     VOTERS,
     Instance,
-    essential_world,
-    functional_world,
-    log_world,
-    practical_world,
+    essential_space,
+    functional_space,
+    log_space,
+    practical_space,
 )
 from txpaxos.testing.model.node import Local
 from txpaxos.testing.model.parts import STILL
-from txpaxos.testing.model.search import Found, Search
-from txpaxos.testing.model.story import tell
-from txpaxos.testing.model.world import World
+from txpaxos.testing.model.search import Found, StateSearch
 
 STATES_MAX = int(os.environ.get("TXPAXOS_MODEL_STATES", "3000"))
 
 
 @pytest.mark.parametrize("instance", INSTANCES, ids=lambda instance: instance.name)
 def test_core_violates_nothing(instance: Instance) -> None:
-    found: Found[Any] = Search(instance.world(), STATES_MAX).run()
-    assert not found.violation, tell(found.trace, found.violation)
+    found: Found[Any] = StateSearch(instance.space(), STATES_MAX).run()
+    assert not found.violation, format_counterexample(found.trace, found.violation)
     assert found.exhausted or found.states > STATES_MAX
 
 
 @pytest.mark.parametrize(
-    ("world", "states"),
+    ("space", "states"),
     [
-        (lambda: essential_world((1, 1)), 783),
-        (lambda: practical_world((1, 0), owed_max=1), 1197),
-        (lambda: functional_world((1, 0)), 537),
-        (lambda: log_world((1, 0), slots_max=1), 366),
+        (lambda: essential_space((1, 1)), 783),
+        (lambda: practical_space((1, 0), owed_max=1), 1197),
+        (lambda: functional_space((1, 0)), 537),
+        (lambda: log_space((1, 0), slots_max=1), 366),
     ],
 )
-def test_small_ones_are_exhausted(world: Callable[[], World], states: int) -> None:
-    found: Found[Any] = Search(world(), 10_000).run()
+def test_small_ones_are_exhausted(space: Callable[[], ClusterSpace], states: int) -> None:
+    found: Found[Any] = StateSearch(space(), 10_000).run()
     assert (found.exhausted, found.states, found.violation) == (True, states, "")
 
 
@@ -160,31 +160,31 @@ shipped_start_leading = Replica._start_leading
 shipped_election = Election.__init__
 
 
-def essential_small() -> World:
-    return essential_world((1, 1))
+def essential_small() -> ClusterSpace:
+    return essential_space((1, 1))
 
 
-def practical_small() -> World:
-    return practical_world((1, 1))
+def practical_small() -> ClusterSpace:
+    return practical_space((1, 1))
 
 
-def log_small() -> World:
-    return log_world((1, 1), slots_max=2, lost=(Nack, Heartbeat, Fetch), own_at_once=True)
+def log_small() -> ClusterSpace:
+    return log_space((1, 1), slots_max=2, lost=(Nack, Heartbeat, Fetch), own_at_once=True)
 
 
-def log_with_heartbeats() -> World:
-    return log_world((1, 1), slots_max=2, lost=(Nack, Fetch, ChosenValues), own_at_once=True)
+def log_with_heartbeats() -> ClusterSpace:
+    return log_space((1, 1), slots_max=2, lost=(Nack, Fetch, ChosenValues), own_at_once=True)
 
 
 @attrs.frozen
 class Fault:
-    """``what`` of ``where`` is replaced by ``by``. ``says`` is what begins what is then found in ``world``, and the
+    """``what`` of ``where`` is replaced by ``by``. ``says`` is what begins what is then found in ``space``, and the
     shortest trace has so many ``steps``."""
 
     where: Any
     what: str
     by: Any
-    world: Callable[[], World]
+    space: Callable[[], ClusterSpace]
     says: str
     steps: int
 
@@ -230,8 +230,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fault.where, fault.what, fault.by)
-    found: Found[Any] = Search(fault.world(), 100_000).run()
-    story = tell(found.trace, found.violation)
+    found: Found[Any] = StateSearch(fault.space(), 100_000).run()
+    story = format_counterexample(found.trace, found.violation)
     assert (fault.says in found.violation, len(found.trace)) == (True, fault.steps), story
     assert story.endswith(f"\n  =  {found.violation}")
     assert len(story.splitlines()) < 60
@@ -239,8 +239,8 @@ def test_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_story_tells_what_happened_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(practical.Proposer, "__init__", start_rounds_anew)
-    found: Found[Any] = Search(practical_small(), 1000).run()
-    assert tell(found.trace, found.violation).splitlines() == [
+    found: Found[Any] = StateSearch(practical_small(), 1000).run()
+    assert format_counterexample(found.trace, found.violation).splitlines() == [
         "  1  a  starts a ballot",
         "        saves      DecreeState(promised=1.a, accepted=None, chosen=None)",
         "        sends      Prepare(ballot=1.a) to a b c",
@@ -293,15 +293,15 @@ class Projection:
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
 
-    def reached(self, world: World, states_max: int) -> tuple[Found[Any], set[object]]:
-        """All states of ``world``, up to so many; nodes that are alike may have changed places."""
-        search: Search[Any] = Search(world, states_max)
+    def reached(self, space: ClusterSpace, states_max: int) -> tuple[Found[Any], set[object]]:
+        """All states of ``space``, up to so many; nodes that are alike may have changed places."""
+        search: StateSearch[Any] = StateSearch(space, states_max)
         found = search.run()
-        tables = [[self._number(node.part, local) for local in node.locals] for node in world.nodes]
-        alike = [isinstance(node.part, EssentialAcceptor) for node in world.nodes]
+        tables = [[self._number(node.part, local) for local in node.locals] for node in space.nodes]
+        alike = [isinstance(node.part, EssentialAcceptor) for node in space.nodes]
         reached: set[object] = set()
         for state in search.states:
-            nodes = [table[world.local(state, index)] for index, table in enumerate(tables)]
+            nodes = [table[space.local(state, index)] for index, table in enumerate(tables)]
             others = tuple(node for node, like in zip(nodes, alike, strict=True) if not like)
             reached.add((others, tuple(sorted(node for node, like in zip(nodes, alike, strict=True) if like))))
         return found, reached
@@ -313,31 +313,31 @@ class Projection:
         return self._numbers.setdefault(key, len(self._numbers))
 
 
-def essential_for(**bounds: Any) -> World:
-    return essential_world((1, 1), **bounds)
+def essential_for(**bounds: Any) -> ClusterSpace:
+    return essential_space((1, 1), **bounds)
 
 
-def practical_for(**bounds: Any) -> World:
-    return practical_world((1, 0), **{"owed_max": 1, **bounds})
+def practical_for(**bounds: Any) -> ClusterSpace:
+    return practical_space((1, 0), **{"owed_max": 1, **bounds})
 
 
-def functional_for(**bounds: Any) -> World:
-    return functional_world((1, 0), **bounds)
+def functional_for(**bounds: Any) -> ClusterSpace:
+    return functional_space((1, 0), **bounds)
 
 
-def log_for(**bounds: Any) -> World:
-    return log_world((1, 0), slots_max=1, **bounds)
+def log_for(**bounds: Any) -> ClusterSpace:
+    return log_space((1, 0), slots_max=1, **bounds)
 
 
-def log_refused_for(**bounds: Any) -> World:
-    return log_world((1, 1), slots_max=1, own_at_once=True, **bounds)
+def log_refused_for(**bounds: Any) -> ClusterSpace:
+    return log_space((1, 1), slots_max=1, own_at_once=True, **bounds)
 
 
 @pytest.mark.parametrize(
-    ("world", "off"),
+    ("space", "off"),
     [
-        (essential_for, {"alike": ()}),
-        (essential_for, {"forget_counts": False, "alike": ()}),
+        (essential_for, {"interchangeable": ()}),
+        (essential_for, {"forget_counts": False, "interchangeable": ()}),
         (essential_for, {"bury_dead": False}),
         (essential_for, {"give_at_once": False}),
         (practical_for, {"forget_counts": False}),
@@ -350,30 +350,36 @@ def log_refused_for(**bounds: Any) -> World:
         (log_for, {"compact": False}),
     ],
 )
-def test_nothing_is_left_out(world: Callable[..., World], off: dict[str, Any]) -> None:
+def test_nothing_is_left_out(space: Callable[..., ClusterSpace], off: dict[str, Any]) -> None:
     projection = Projection()
-    found, reached = projection.reached(world(), 100_000)
-    found_without, reached_without = projection.reached(world(**off), 100_000)
+    found, reached = projection.reached(space(), 100_000)
+    found_without, reached_without = projection.reached(space(**off), 100_000)
     assert found.exhausted
     assert found_without.exhausted
     assert found_without.states >= found.states
     assert reached_without == reached
 
 
-@pytest.mark.parametrize("world", [essential_for, practical_for, functional_for, log_for, log_refused_for])
-def test_nothing_is_left_out_of_what_all_together_keep_small(world: Callable[..., World]) -> None:
+@pytest.mark.parametrize("space", [essential_for, practical_for, functional_for, log_for, log_refused_for])
+def test_nothing_is_left_out_of_what_all_together_keep_small(space: Callable[..., ClusterSpace]) -> None:
     """With all of it off there are too many: of those looked at none is missing."""
     projection = Projection()
-    found, reached = projection.reached(world(), 100_000)
-    off = {**ALL_OFF, "alike": ()} if world is essential_for else ALL_OFF
-    _, reached_without = projection.reached(world(**off), 10_000)
+    found, reached = projection.reached(space(), 100_000)
+    off = {**ALL_OFF, "interchangeable": ()} if space is essential_for else ALL_OFF
+    _, reached_without = projection.reached(space(**off), 10_000)
     assert found.exhausted
     assert reached_without <= reached
     assert len(reached_without) > 50
 
 
 @pytest.mark.parametrize(
-    "off", [{"alike": ()}, {"forget_counts": False, "alike": ()}, {"bury_dead": False}, {"give_at_once": False}]
+    "off",
+    [
+        {"interchangeable": ()},
+        {"forget_counts": False, "interchangeable": ()},
+        {"bury_dead": False},
+        {"give_at_once": False},
+    ],
 )
 @pytest.mark.parametrize(
     ("where", "what", "by", "says"),
@@ -387,5 +393,5 @@ def test_the_same_is_found_without(
     off: dict[str, Any], where: Any, what: str, by: Any, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(where, what, by)
-    found: Found[Any] = Search(essential_for(**off), 100_000).run()
+    found: Found[Any] = StateSearch(essential_for(**off), 100_000).run()
     assert found.violation.startswith(says)

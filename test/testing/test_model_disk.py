@@ -18,24 +18,24 @@ from txpaxos.core.messages import Slot
 from txpaxos.core.ready import LogRecord, Voted
 from txpaxos.storage.acknowledged import NOTHING, Acknowledged
 from txpaxos.storage.disk import Disk
-from txpaxos.testing.model.instances import cluster_aside_world, cluster_loss_world, disk_world
+from txpaxos.testing.model.counterexample import format_counterexample
+from txpaxos.testing.model.instances import cluster_aside_space, cluster_loss_space, disk_space
 from txpaxos.testing.model.platter import Platter, PlatterDisk
-from txpaxos.testing.model.search import Found, Search
-from txpaxos.testing.model.stored_model import Budget
-from txpaxos.testing.model.story import tell
+from txpaxos.testing.model.search import Found, StateSearch
+from txpaxos.testing.model.stored_model import FaultBudget
 from txpaxos.testing.simulator.disk import SimulatedDisk
 
 
 def one_slot(**changes: Any) -> Any:
-    return disk_world(**{"slots": 1, "stale": (1,), "budget": Budget(2, 1, 1), "promises": True, **changes})
+    return disk_space(**{"slots": 1, "stale": (1,), "budget": FaultBudget(2, 1, 1), "promises": True, **changes})
 
 
 def two_slots(snapshots: int, discards: int, losses: int) -> Callable[[], Any]:
-    return lambda: disk_world(slots=2, stale=(1,), budget=Budget(snapshots, discards, losses))
+    return lambda: disk_space(slots=2, stale=(1,), budget=FaultBudget(snapshots, discards, losses))
 
 
 def test_a_small_one_is_exhausted() -> None:
-    found: Found[Any] = Search(one_slot(budget=Budget(1, 1, 1)), 10_000).run()
+    found: Found[Any] = StateSearch(one_slot(budget=FaultBudget(1, 1, 1)), 10_000).run()
     assert (found.exhausted, found.states, found.violation) == (True, 9718, "")
 
 
@@ -69,11 +69,11 @@ def sync_nothing(self: PlatterDisk, which: Any) -> None:
 
 @attrs.frozen
 class Fault:
-    """Of each of ``what``, an attribute of a class is replaced. ``says`` is a part of what is then found in ``world``,
+    """Of each of ``what``, an attribute of a class is replaced. ``says`` is a part of what is then found in ``space``,
     and the shortest trace has so many ``steps``."""
 
     what: Sequence[tuple[type[Any], str, Any]]
-    world: Callable[[], Any]
+    space: Callable[[], Any]
     says: str
     steps: int
 
@@ -84,13 +84,13 @@ BELIEVES_ITS_VOTES = ((Log, "_adopt_votes", believe_all_votes), (Log, "lacks_che
 FAULTS = {
     "promises for lost slots": Fault(PROMISES_ANYTHING, two_slots(2, 1, 0), " says nothing of Vote(slot=1, ", 8),
     "promises for lost slots, and a cluster": Fault(
-        PROMISES_ANYTHING, cluster_aside_world, "two values chosen at slot 2: b'A' and b''", 7
+        PROMISES_ANYTHING, cluster_aside_space, "two values chosen at slot 2: b'A' and b''", 7
     ),
     "stale votes taken for chosen": Fault(
         BELIEVES_ITS_VOTES, two_slots(2, 0, 1), "taken for chosen at slot 1: b'stale'", 8
     ),
     "stale votes taken for chosen, and a cluster": Fault(
-        BELIEVES_ITS_VOTES, cluster_loss_world, "taken for chosen: b'C' at slot 2", 7
+        BELIEVES_ITS_VOTES, cluster_loss_space, "taken for chosen: b'C' at slot 2", 7
     ),
     "a checkpoint without votes": Fault(
         ((Log, "checkpoint", leave_out_votes),), two_slots(2, 0, 0), "it told of Vote(slot=2, ", 5
@@ -114,8 +114,8 @@ FAULTS = {
 def test_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     for where, what, by in fault.what:
         monkeypatch.setattr(where, what, by)
-    found: Found[Any] = Search(fault.world(), 30_000).run()
-    story = tell(found.trace, found.violation)
+    found: Found[Any] = StateSearch(fault.space(), 30_000).run()
+    story = format_counterexample(found.trace, found.violation)
     assert (fault.says in found.violation, len(found.trace)) == (True, fault.steps), story
 
 
@@ -127,11 +127,11 @@ def test_states_that_stand_for_others_leave_nothing_out(slow: int) -> None:
     """What a node may hold is the same if every state is looked at, whatever was spent on the way there."""
 
     def holds(dominate: bool) -> tuple[int, set[object]]:
-        world = one_slot(budget=Budget(1, 1, 1), owed_max=slow, dominate=dominate)
-        search: Search[Any] = Search(world, 100_000)
+        space = one_slot(budget=FaultBudget(1, 1, 1), owed_max=slow, dominate=dominate)
+        search: StateSearch[Any] = StateSearch(space, 100_000)
         found = search.run()
         assert (found.exhausted, found.violation) == (True, "")
-        return found.states, {world._states.of(state)[0] for state in search.states}
+        return found.states, {space._states.of(state)[0] for state in search.states}
 
     few, found = holds(True)
     all_of_them, expected = holds(False)

@@ -15,9 +15,9 @@ import pytest
 
 from test.mutants.simulated import TouchyLedger
 from txpaxos.testing.checkers.checker import Violation
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
-from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
+from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
 
 SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "100"))
 SECONDS = 1.0
@@ -51,9 +51,9 @@ def test_a_silent_leader_costs_its_clients_little(kind: str) -> None:
     have an answer within 0.6 s, in the median of 20 clusters."""
     gaps = []
     for seed in range(20):
-        cluster = Cluster(seed, nodes_of(seed))
+        cluster = SimulatedCluster(seed, nodes_of(seed))
         cluster.run(0.5)
-        cluster.settle()
+        cluster.wait_until_converged()
         cluster.fail_over(kind)
         gaps.append(cluster.gap_seconds)
     assert statistics.median(gaps) <= 0.6, sorted(gaps)
@@ -65,11 +65,11 @@ def test_every_kind_of_fault_is_drawn() -> None:
 
 
 def test_seeds_meet_what_should_not_go_untested() -> None:
-    tally: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(18):
-        tally.update(simulate(seed, 4.0, nodes_of(seed)).tally)
+        counts.update(simulate(seed, 4.0, nodes_of(seed)).counts)
     for what in ("snapshots taken", "snapshots installed", "snapshots put aside", "answered SessionExpired"):
-        assert tally[what] > 2, (what, tally)
+        assert counts[what] > 2, (what, counts)
 
 
 def test_a_big_state_has_the_time_that_it_takes() -> None:
@@ -84,7 +84,7 @@ def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
         "from txpaxos.testing.simulator.simulation import simulate\n"
         "for seed in range(4):\n"
         "    verdict = simulate(seed, 1.0)\n"
-        "    print(verdict.events, verdict.answered, verdict.simulated_seconds, sorted(verdict.tally.items()))\n"
+        "    print(verdict.events, verdict.answered, verdict.simulated_seconds, sorted(verdict.counts.items()))\n"
     )
     runs = {
         subprocess.run(
@@ -105,11 +105,11 @@ class TestBugsFound:
 
     def test_slow_save_does_not_make_a_follower_spin(self) -> None:
         """Seed 4: commands due to be forwarded had the timer fire at once, again and again, until the save was done."""
-        cluster = Cluster(4)
+        cluster = SimulatedCluster(4)
         for host in cluster.hosts.values():
             host.save_seconds = 0.05
         cluster.run(3.0)
-        assert cluster.world.events < 30_000
+        assert cluster.time.events < 30_000
 
     def test_leader_that_was_told_what_is_chosen_was_deposed(self) -> None:
         """Seed 21: a leader that fell behind a later one, and learned from others what that had chosen, went on to
@@ -140,7 +140,7 @@ class TestViolations:
     """What breaks a rule is found, told, and made small."""
 
     @pytest.fixture
-    def broken(self, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+    def broken(self, monkeypatch: pytest.MonkeyPatch) -> SimulationResult:
         """Saves that never reach the platter, so that a crash loses what was promised."""
         from txpaxos.testing.simulator.disk import SimulatedDisk
 
@@ -151,22 +151,22 @@ class TestViolations:
         faults = [Fault(when, "crash", "abc"[number % 3], 0.1, 0) for number, when in enumerate((0.9, 1.1, 1.3, 1.5))]
         return simulate(1, 2.0, faults=faults)
 
-    def test_is_found_and_told(self, broken: Verdict) -> None:
+    def test_is_found_and_told(self, broken: SimulationResult) -> None:
         assert isinstance(broken.violation, Violation)
         assert broken.violation.rule in ("what is saved is kept", "an undamaged disk starts")
         assert "o-" in broken.diagram
         assert "does not start" in broken.diagram
 
-    def test_is_shrunk(self, broken: Verdict) -> None:
+    def test_is_shrunk(self, broken: SimulationResult) -> None:
         small = shrink(broken, lambda faults: simulate(1, 2.0, faults=faults))
         assert len(small.faults) < len(broken.faults)
         assert small.violation is not None
 
 
 def test_healthy_cluster_answers_everybody() -> None:
-    cluster = Cluster(7, nodes=5)
+    cluster = SimulatedCluster(7, nodes=5)
     plan(cluster, [])
     cluster.run(3.0)
     cluster.heal()
-    cluster.settle(5.0)
+    cluster.wait_until_converged(5.0)
     assert all(client.answered for client in cluster.clients)

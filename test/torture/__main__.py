@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from test.torture import room
+from test.torture import network_namespace
 from test.torture.report import Report
 from test.torture.run import Options, torture
 from txpaxos.cli.running import run
@@ -27,16 +27,16 @@ SKIPPED = 77
 @click.option("--keep", is_flag=True, help="Keep histories, logs and data even if nothing is wrong.")
 @click.option("--json", "wants_json", is_flag=True, help="The reports as JSON.")
 def main(nodes: tuple[int, ...], seed: int | None, wants_json: bool, **limits: Any) -> None:
-    """Torture clusters of real nodes on a real network, one after the other, and judge what their clients were told.
+    """Torture clusters of real nodes on a real network, one after the other, and check what their clients were told.
 
     Exits with 0 if nothing is wrong, 1 if anything is, 77 if it cannot be tried here.
     """
-    if not room.is_entered():
-        reason = room.missing()
+    if not network_namespace.is_entered():
+        reason = network_namespace.missing()
         if reason:
             click.echo(f"torture: skipped: {reason}", err=True)
             raise SystemExit(SKIPPED)
-        room.enter([sys.executable, "-m", "test.torture", *sys.argv[1:]])
+        network_namespace.enter([sys.executable, "-m", "test.torture", *sys.argv[1:]])
     drawn = SystemRandom().randrange(2**32) if seed is None else seed
     options = [options_for(count, len(nodes), drawn, **limits) for count in nodes]
     reports = run(lambda reactor: _every(reactor, options, wants_json))

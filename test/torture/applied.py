@@ -1,7 +1,7 @@
 """The log as it was applied, put together from the diaries of all lives of all nodes, and done once more.
 
 Every command is in some diary: if not in that of the node which was asked, then in that of the one whose snapshot took
-its place. What stands where is then held against each diary, and against the clients' histories (:mod:`.judge`).
+its place. What stands where is then held against each diary, and against the clients' histories (:mod:`.checker`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from test.torture.apply_log import NOTHING, Applied, AppliedSequence, Incarnation, StateDigest
 from test.torture.commands import Input, input_of, text_of
-from test.torture.diary import NOTHING, Applied, Life, Mark, Stretch
 from txpaxos.application import Application
 from txpaxos.core.messages import Slot
 
@@ -36,9 +36,9 @@ class State(Application):
             case ("cas", key, old, new):  # pragma: no branch
                 return self.items.get(key, (None, 0))[0] == old and self._change(key, new) > 0
 
-    def mark(self) -> Mark:
+    def mark(self) -> StateDigest:
         """Of this state."""
-        return Mark.of(self.revision, self.items)
+        return StateDigest.of(self.revision, self.items)
 
     def apply(self, slot: Slot, command: bytes) -> Any:
         """As a node does."""
@@ -85,45 +85,45 @@ class AppliedLog:
         self.end = state
 
     @classmethod
-    def of(cls, lives: Iterable[Life]) -> AppliedLog:
+    def of(cls, lives: Iterable[Incarnation]) -> AppliedLog:
         """Put together what ``lives`` applied. Of each slot the life that saw most of it tells: others were ended in
         the middle. Where they differ, :meth:`differences` says so."""
         slots: dict[Slot, list[Applied]] = {}
         for life in lives:
-            for stretch in life.stretches:
-                for slot, group in groupby(stretch.applied, lambda entry: entry.slot):
+            for sequence in life.sequences:
+                for slot, group in groupby(sequence.applied, lambda entry: entry.slot):
                     entries = list(group)
                     if len(entries) > len(slots.get(slot, ())):
                         slots[slot] = entries
         return cls(entry for slot in sorted(slots) for entry in slots[slot])
 
-    def differences(self, life: Life) -> Iterator[str]:
+    def differences(self, life: Incarnation) -> Iterator[str]:
         """What ``life`` did otherwise: it must begin nowhere but with a state that the log leads through, leave nothing
         out from there on, and apply nothing twice."""
-        for stretch in life.stretches:
-            yield from self._difference(life.name, stretch)
+        for sequence in life.sequences:
+            yield from self._difference(life.name, sequence)
         for mark in life.told:
             if not self.has(mark):
                 yield f"{life.name} told a snapshot of a state that never was, of revision {mark.revision}"
 
-    def has(self, mark: Mark) -> bool:
+    def has(self, mark: StateDigest) -> bool:
         """Whether the log leads through that state."""
         return mark.revision < len(self.marks) and self.marks[mark.revision] == mark
 
-    def _difference(self, name: str, stretch: Stretch) -> Iterator[str]:
-        if not self.has(stretch.begin):
-            yield f"{name} took on a state that never was, of revision {stretch.begin.revision}"
-        elif stretch.applied:
-            begin = bisect_left(self.entries, stretch.applied[0].slot, key=lambda entry: entry.slot)
-            if self.revisions[begin] != stretch.begin.revision:
+    def _difference(self, name: str, sequence: AppliedSequence) -> Iterator[str]:
+        if not self.has(sequence.begin):
+            yield f"{name} took on a state that never was, of revision {sequence.begin.revision}"
+        elif sequence.applied:
+            begin = bisect_left(self.entries, sequence.applied[0].slot, key=lambda entry: entry.slot)
+            if self.revisions[begin] != sequence.begin.revision:
                 yield (
-                    f"{name} applied slot {stretch.applied[0].slot} to a state of revision {stretch.begin.revision},"
+                    f"{name} applied slot {sequence.applied[0].slot} to a state of revision {sequence.begin.revision},"
                     f" and not {self.revisions[begin]}"
                 )
-            expected = self.entries[begin : begin + len(stretch.applied)]
-            for applied, other in zip(stretch.applied, expected, strict=False):
+            expected = self.entries[begin : begin + len(sequence.applied)]
+            for applied, other in zip(sequence.applied, expected, strict=False):
                 if applied != other:
                     yield f"{name} applied {applied} where {other} has its place"
                     return
-            if len(expected) < len(stretch.applied):
-                yield f"{name} applied {stretch.applied[len(expected)]} after the end"
+            if len(expected) < len(sequence.applied):
+                yield f"{name} applied {sequence.applied[len(expected)]} after the end"

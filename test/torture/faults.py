@@ -7,10 +7,10 @@ from typing import Any
 import attrs
 from twisted.internet.task import deferLater
 
-from test.torture.nodes import RoomCluster
+from test.torture.network_namespace import NetworkNamespaces, Rule
+from test.torture.nodes import NamespacedCluster
 from test.torture.plan import SCENARIOS, Fault, Kind, Round, leaves_quorum
 from test.torture.report import STABLE_SECONDS_MAX, Silence, Stability, stable_after
-from test.torture.room import Room, Rule
 from test.torture.wall_clock import WallClock
 from test.torture.workload import Workload
 from txpaxos.cli.running import together
@@ -30,7 +30,7 @@ SAMPLE_SECONDS = 0.05
 ATTEMPTS_MAX = 5
 
 
-class Tormentor:
+class FaultInjector:
     """Does to a cluster what a plan says.
 
     :ivar silences: what the clients noticed, a round each.
@@ -38,12 +38,19 @@ class Tormentor:
     :ivar faults: all that was done.
     """
 
-    def __init__(self, reactor: Any, room: Room, nodes: RoomCluster, clock: WallClock, workload: Workload) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        namespaces: NetworkNamespaces,
+        nodes: NamespacedCluster,
+        clock: WallClock,
+        workload: Workload,
+    ) -> None:
         self.silences: list[Silence] = []
         self.stabilities: list[Stability] = []
         self.faults: list[Kind] = []
         self._reactor = reactor
-        self._room = room
+        self._namespaces = namespaces
         self._nodes = nodes
         self._clock = clock
         self._workload = workload
@@ -85,7 +92,7 @@ class Tormentor:
             self._note_quorum()
 
     def _note_quorum(self) -> None:
-        has_quorum = leaves_quorum(list(self._room.members), self._active)
+        has_quorum = leaves_quorum(list(self._namespaces.members), self._active)
         had_quorum = len(self._quorum_times) % 2 == 1
         if has_quorum != had_quorum:
             self._quorum_times.append(self._reactor.seconds())
@@ -112,11 +119,11 @@ class Tormentor:
                 await self._nodes.hit_full_disk()
                 self._nodes.start(fault.node)
             case Kind.CUT_CLIENTS:
-                await self._block(self._room.of_clients(fault.node), fault.seconds)
+                await self._block(self._namespaces.of_clients(fault.node), fault.seconds)
             case Kind.LOSE_PACKETS:
-                await self._block(self._room.of_loss(fault.amount), fault.seconds)
+                await self._block(self._namespaces.of_loss(fault.amount), fault.seconds)
             case _:
-                await self._block(self._room.of_links(fault.links), fault.seconds)
+                await self._block(self._namespaces.of_links(fault.links), fault.seconds)
 
     async def _kill(self, fault: Fault) -> None:
         await self._nodes.kill(fault.node)
@@ -135,20 +142,20 @@ class Tormentor:
             self._nodes.resume(fault.node)
 
     async def _block(self, rules: list[Rule], seconds: float) -> None:
-        await self._room.block(rules)
+        await self._namespaces.block(rules)
         await self._sleep(seconds)
-        await self._room.unblock(rules)
+        await self._namespaces.unblock(rules)
 
     async def _play_scenario(self, fault: Fault) -> None:
         """Cut what the scenario cuts, again if it proves nothing."""
         for _ in range(ATTEMPTS_MAX):
             leader = await self._nodes.health()
             order = (leader, *(node for node in fault.order if node != leader))
-            rules = self._room.of_links(attrs.evolve(fault, order=order).links)
+            rules = self._namespaces.of_links(attrs.evolve(fault, order=order).links)
             self.faults.append(fault.kind)
-            await self._room.block(rules)
+            await self._namespaces.block(rules)
             stability = await self._watch(fault.kind)
-            await self._room.unblock(rules)
+            await self._namespaces.unblock(rules)
             await self._workload.more(PROGRESS, PROGRESS_SECONDS_MAX)
             self.stabilities.append(stability)
             if not stability.is_void:

@@ -1,4 +1,4 @@
-"""The nodes: ``twistd paxos`` processes, each in its corner of the room."""
+"""The nodes: ``twistd paxos`` processes, each in its own network namespace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 import attrs
 
 from test.helpers.processes import has_caught_up, rest
+from test.torture.apply_log import APPLY_LOG, apply_log_file
 from test.torture.commands import VALUE_BYTES, Item, item_of, query_of
-from test.torture.diary import DIARY, diary_file
 from test.torture.disks import Disk, read_disk
-from test.torture.room import Room
+from test.torture.network_namespace import NetworkNamespaces
 from test.torture.wall_clock import WallClock
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.cli.running import CommandError, together
@@ -39,39 +39,41 @@ BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
 TRANSFERRED = "goes on from a snapshot at slot"
 """What a node says that has taken another's snapshot."""
 
-OPTIONS = ("--app", "test.torture.diary:KeyValue", "--snapshot-log-bytes", "16384")
+OPTIONS = ("--app", "test.torture.apply_log:KeyValue", "--snapshot-log-bytes", "16384")
 """So many snapshots are taken that who was away for a second needs another's."""
 
 
-class RoomCluster(LocalCluster):
+class NamespacedCluster(LocalCluster):
     """The nodes of one run. The last one's disk is small.
 
     :ivar hash_seeds: every PYTHONHASHSEED that a node was started with.
     :ivar diaries: the folder with a diary of every life of a node.
     """
 
-    def __init__(self, reactor: Any, room: Room, folder: Path, rng: Random, clock: WallClock) -> None:
-        super().__init__(reactor, CLUSTER, list(room.members), folder, OPTIONS)
-        self.cluster = attrs.evolve(self.cluster, members=room.members)
+    def __init__(
+        self, reactor: Any, namespaces: NetworkNamespaces, folder: Path, rng: Random, clock: WallClock
+    ) -> None:
+        super().__init__(reactor, CLUSTER, list(namespaces.members), folder, OPTIONS)
+        self.cluster = attrs.evolve(self.cluster, members=namespaces.members)
         self.file.write_text(self.cluster.dumps())
         self.hash_seeds: set[int] = set()
-        self.diaries = folder / "diaries"
-        self.diaries.mkdir()
-        self.small = list(room.members)[-1]
-        self._room = room
+        self.apply_logs = folder / "apply_logs"
+        self.apply_logs.mkdir()
+        self.small = list(namespaces.members)[-1]
+        self._namespaces = namespaces
         self._rng = rng
         self._clock = clock
-        self._lives: Counter[str] = Counter()
-        room.mount_small_disk(folder / self.small, SMALL_DISK_BYTES)
+        self._incarnations: Counter[str] = Counter()
+        namespaces.mount_small_disk(folder / self.small, SMALL_DISK_BYTES)
 
     def command(self, node: str) -> list[str]:
         """The program that is this node, and its arguments."""
         seed = self._rng.randrange(2**32)
         self.hash_seeds.add(seed)
-        self._lives[node] += 1
-        diary = f"{DIARY}={diary_file(self.diaries, node, self._lives[node])}"
+        self._incarnations[node] += 1
+        diary = f"{APPLY_LOG}={apply_log_file(self.apply_logs, node, self._incarnations[node])}"
         environment = [f"PYTHONHASHSEED={seed}", diary, *self._clock.environment(node)]
-        return [*self._room.at(node), "env", *environment, *super().command(node)]
+        return [*self._namespaces.at(node), "env", *environment, *super().command(node)]
 
     async def start_all(self, seconds: float) -> str:
         """Start all nodes, and wait for a leader that all follow."""
@@ -150,7 +152,7 @@ class RoomCluster(LocalCluster):
         folder = self.folder / self.small
         copy = folder.with_suffix(".copy")
         shutil.copytree(folder, copy)
-        self._room.demolish()
+        self._namespaces.demolish()
         folder.rmdir()
         copy.rename(folder)
 

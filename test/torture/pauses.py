@@ -44,7 +44,7 @@ STEP_SECONDS_MAX = 30.0
 
 
 @attrs.define
-class Tally:
+class Counts:
     """What came of it."""
 
     pauses: int = 0
@@ -56,10 +56,10 @@ class Tally:
 class Clients:
     """One client that puts, wherever the leader is, and one for each node that gets there and nowhere else."""
 
-    def __init__(self, reactor: Any, cluster: Cluster, file: Path, tally: Tally) -> None:
+    def __init__(self, reactor: Any, cluster: Cluster, file: Path, counts: Counts) -> None:
         self.recorder = HistoryRecorder(reactor, str(file))
         self._reactor = reactor
-        self._tally = tally
+        self._counts = counts
         self._stopping = False
         self._clients = [Client(reactor, cluster), *(Client(reactor, cluster, [node]) for node in NODES)]
         putting, *getting = self._clients
@@ -81,14 +81,14 @@ class Clients:
             input = "put", KEY, f"value {number}"
             begin = partial(client.submit, command_of(input), PATIENCE_SECONDS)
             if await self._is_answered("putter", input, begin):
-                self._tally.puts += 1
+                self._counts.puts += 1
             await deferLater(self._reactor, THINK_SECONDS)
 
     async def _get(self, node: str, client: Client) -> None:
         begin = partial(client.read, query_of("get", KEY), deadline_seconds=PATIENCE_SECONDS)
         while not self._stopping:
             if await self._is_answered(f"getter at {node}", ("get", KEY), begin, _text):
-                self._tally.reads += 1
+                self._counts.reads += 1
             await deferLater(self._reactor, THINK_SECONDS)
 
     async def _is_answered(
@@ -114,18 +114,18 @@ async def _wait(working: Deferred[None]) -> None:
     await working
 
 
-async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> tuple[Tally, HistoryRecorder]:
+async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> tuple[Counts, HistoryRecorder]:
     """Have clients at work, and pause the leader so often."""
     nodes = LocalCluster(reactor, "pauses", NODES, folder, OPTIONS)
-    tally = Tally()
+    counts = Counts()
     try:
         leader = await nodes.start_all(STEP_SECONDS_MAX)
-        clients = Clients(reactor, nodes.cluster, folder / "history.jsonl", tally)
+        clients = Clients(reactor, nodes.cluster, folder / "history.jsonl", counts)
         for _ in range(pauses):
             nodes.processes[leader].signal("STOP")
             await deferLater(reactor, rng.uniform(*PAUSE_SECONDS))
             nodes.processes[leader].signal("CONT")
-            tally.pauses += 1
+            counts.pauses += 1
             await deferLater(reactor, rng.uniform(*REST_SECONDS))
             paused = leader
 
@@ -133,13 +133,13 @@ async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> t
                 return leader_of(nodes.cluster, statuses) is not None
 
             leader = leader_of(nodes.cluster, await nodes.wait_until(has_leader, "an election", STEP_SECONDS_MAX)) or ""
-            tally.replaced += leader != paused
+            counts.replaced += leader != paused
         await clients.stop()
     finally:
         for process in nodes.processes.values():
             process.signal("CONT")
         await nodes.stop()
-    return tally, clients.recorder
+    return counts, clients.recorder
 
 
 @click.command()
@@ -148,13 +148,13 @@ async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> t
 def main(pauses: int, seed: int) -> None:
     """See the module. Exits with 1 if a read was stale, or anything else cannot be explained."""
     with tempfile.TemporaryDirectory(prefix="txpaxos-pauses-") as folder:
-        tally, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
+        counts, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
         verdict = check(recorder.operations(), KeyValue())
-    if not tally.replaced:
+    if not counts.replaced:
         raise CommandError("no pause led to another leader: this machine is too slow, or too busy")
     click.echo(
-        f"{tally.pauses} pauses of the leader, {tally.replaced} of them with another leader after it;"
-        f" {tally.reads} reads, {tally.puts} puts"
+        f"{counts.pauses} pauses of the leader, {counts.replaced} of them with another leader after it;"
+        f" {counts.reads} reads, {counts.puts} puts"
     )
     click.echo(verdict.report())
     raise SystemExit(0 if verdict.linearizable else 1)

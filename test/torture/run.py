@@ -16,13 +16,13 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError
 
+from test.torture.checker import FinalStates, RunCheck, check_run
 from test.torture.commands import Item
-from test.torture.faults import Tormentor
-from test.torture.judge import Ends, Judgement, judge
-from test.torture.nodes import RoomCluster, node_names
+from test.torture.faults import FaultInjector
+from test.torture.network_namespace import NetworkNamespaces
+from test.torture.nodes import NamespacedCluster, node_names
 from test.torture.plan import Kind, kinds_for, rounds
 from test.torture.report import Report
-from test.torture.room import Room
 from test.torture.wall_clock import WallClock
 from test.torture.workload import USERS, Decision, Workload
 from txpaxos.cli.running import CommandError
@@ -75,10 +75,10 @@ async def torture(reactor: Any, options: Options, say: Callable[[str], None]) ->
     :param say: is told now and then how far it is.
     """
     folder = work_folder()
-    room = Room(reactor, node_names(options.nodes))
+    namespaces = NetworkNamespaces(reactor, node_names(options.nodes))
     try:
-        room.build()
-        run = _Run(reactor, options, room, folder, say)
+        namespaces.build()
+        run = _Run(reactor, options, namespaces, folder, say)
         try:
             report = await run.play()
         finally:
@@ -89,20 +89,22 @@ async def torture(reactor: Any, options: Options, say: Callable[[str], None]) ->
             report = attrs.evolve(report, kept=str(folder.rename(kept)))
         return report
     finally:
-        room.demolish()
+        namespaces.demolish()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Run:
-    def __init__(self, reactor: Any, options: Options, room: Room, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, reactor: Any, options: Options, namespaces: NetworkNamespaces, folder: Path, say: Callable[[str], None]
+    ) -> None:
         self._reactor = reactor
         self._options = options
         self._say = say
         self._rng = Random(f"{options.seed} with {options.nodes}")
         self._clock = WallClock(folder)
-        self._room = room
+        self._namespaces = namespaces
         self._folder = folder
-        self.nodes = RoomCluster(reactor, room, folder, Random(self._rng.random()), self._clock)
+        self.nodes = NamespacedCluster(reactor, namespaces, folder, Random(self._rng.random()), self._clock)
         self._workload: Workload | None = None
 
     async def play(self) -> Report:
@@ -111,11 +113,11 @@ class _Run:
         told: dict[str, dict[str, Item]] = {}
         pause, rng = self._options.pause_seconds, Random(self._rng.random())
         workload = self._workload = Workload(self._reactor, self.nodes.cluster, self._folder, rng, pause)
-        tormentor = Tormentor(self._reactor, self._room, self.nodes, self._clock, workload)
+        injector = FaultInjector(self._reactor, self._namespaces, self.nodes, self._clock, workload)
         begin = self._reactor.seconds()
         try:
             await self.nodes.start_all(START_SECONDS_MAX)
-            await self._torment(tormentor)
+            await self._inject_faults(injector)
             await workload.stop()
             told = await self.nodes.tell_all()
         except CancelledError:
@@ -124,7 +126,7 @@ class _Run:
             violations.append(self._words(error))
         end = self._reactor.seconds()
         await self.end()
-        return self._judge(workload, tormentor, told, violations, (begin, end))
+        return self._check(workload, injector, told, violations, (begin, end))
 
     async def end(self) -> None:
         """Stop clients and nodes, in whatever state they are."""
@@ -134,34 +136,34 @@ class _Run:
             self.nodes.resume(node)
         await self.nodes.stop()
 
-    async def _torment(self, tormentor: Tormentor) -> None:
+    async def _inject_faults(self, injector: FaultInjector) -> None:
         without = {Kind.STEP_CLOCK} if self._clock.missing else set()
         plan = rounds(self._rng, node_names(self._options.nodes), kinds_for(self._options.nodes, without))
         end = self._reactor.seconds() + self._options.seconds
         for planned in plan:
-            if self._reactor.seconds() >= end or len(tormentor.faults) >= self._options.faults_max:
+            if self._reactor.seconds() >= end or len(injector.faults) >= self._options.faults_max:
                 return
             kinds = " and ".join(fault.kind.value for fault in planned.faults)
-            self._say(f"{self._options.nodes} nodes, {len(tormentor.faults)} faults so far; now: {kinds}")
-            await tormentor.play(planned)
+            self._say(f"{self._options.nodes} nodes, {len(injector.faults)} faults so far; now: {kinds}")
+            await injector.play(planned)
 
-    def _judge(
+    def _check(
         self,
         workload: Workload,
-        tormentor: Tormentor,
+        injector: FaultInjector,
         told: dict[str, dict[str, Item]],
         violations: list[str],
         times: tuple[float, float],
     ) -> Report:
         """Hold what the clients were told against what is on the disks, and against itself."""
         self._say("judging")
-        violations += [f"late: {one}" for one in tormentor.stabilities if not (one.is_in_time or one.is_void)]
+        violations += [f"late: {one}" for one in injector.stabilities if not (one.is_in_time or one.is_void)]
         violations += self.nodes.complaints()
         operations, asks = workload.history.operations(), workload.asks.operations()
-        judgement = self._judge_applied(workload, operations, told)
-        violations += judgement.found[:FOUND_MAX]
-        if len(judgement.found) > FOUND_MAX:
-            violations.append(f"and {len(judgement.found) - FOUND_MAX} more of that kind")
+        outcome = self._check_applied(workload, operations, told)
+        violations += outcome.found[:FOUND_MAX]
+        if len(outcome.found) > FOUND_MAX:
+            violations.append(f"and {len(outcome.found) - FOUND_MAX} more of that kind")
         checks = [check(operations, KeyValue()), check(asks, Decision())]
         violations += [one.report() for one in checks if not one.linearizable]
         return Report(
@@ -172,12 +174,12 @@ class _Run:
             unknown=sum(one.outcome == "unknown" for one in operations),
             answers=workload.answers,
             asks=len(asks),
-            snapshots=judgement.snapshots,
+            snapshots=outcome.snapshots,
             transfers=self.nodes.transfers(),
-            faults=Counter(tormentor.faults),
-            silences=tormentor.silences,
-            stabilities=tormentor.stabilities,
-            verdict=str(judgement),
+            faults=Counter(injector.faults),
+            silences=injector.silences,
+            stabilities=injector.stabilities,
+            verdict=str(outcome),
             linearizable=[one.report() for one in checks],
             violations=violations,
             lag_seconds=workload.lag_seconds(*times),
@@ -185,15 +187,17 @@ class _Run:
             without=[f"{Kind.STEP_CLOCK.value}: {self._clock.missing}"] if self._clock.missing else [],
         )
 
-    def _judge_applied(
+    def _check_applied(
         self, workload: Workload, operations: list[Operation], told: dict[str, dict[str, Item]]
-    ) -> Judgement:
+    ) -> RunCheck:
         """What became of the commands."""
         try:
-            ends = Ends(told, self.nodes.read_disks() if told else {})  # There is no end if they did not come to rest.
-            return judge(self.nodes.diaries, operations, workload.sightings, workload.acknowledged, ends)
+            ends = FinalStates(
+                told, self.nodes.read_disks() if told else {}
+            )  # There is no end if they did not come to rest.
+            return check_run(self.nodes.apply_logs, operations, workload.observed_reads, workload.acknowledged, ends)
         except Exception as error:  # What stands on a disk may be anything now.
-            return Judgement(found=[f"what is on the disks cannot be: {self._words(error)}"])
+            return RunCheck(found=[f"what is on the disks cannot be: {self._words(error)}"])
 
     def _words(self, error: Exception) -> str:
         if isinstance(error, CommandError):

@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
+from test.torture.checker import ObservedRead
 from test.torture.commands import VALUE_BYTES, Input, Item, command_of, draw_key, item_of, query_of
-from test.torture.judge import Sighting
 from txpaxos.cli.running import CommandError, together
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
@@ -121,7 +121,7 @@ class Workload:
     :ivar locals: the history of local reads.
     :ivar asks: the history of the subjects.
     :ivar acknowledged: session and sequence of every command that was answered.
-    :ivar sightings: what reads were told, but for watches: those may tell of a later slot than they say.
+    :ivar observed_reads: what reads were told, but for watches: those may tell of a later slot than they say.
     :ivar answers: how many operations of each kind were answered.
     """
 
@@ -130,7 +130,7 @@ class Workload:
         self.locals = HistoryRecorder(reactor, str(folder / "locals.jsonl"))
         self.asks = HistoryRecorder(reactor, str(folder / "asks.jsonl"))
         self.acknowledged: list[tuple[bytes, int]] = []
-        self.sightings: list[Sighting] = []
+        self.observed_reads: list[ObservedRead] = []
         self.answers: Counter[str] = Counter()
         self._reactor = reactor
         self._cluster = cluster
@@ -248,7 +248,7 @@ class Workload:
         reading = await client.read(query, "local" if kind == "local" else "linearizable", patience)
         item = item_of(key, reading.result)
         if kind != "watch":
-            self.sightings.append(Sighting(key, item, reading.slot, len(self.history.events)))
+            self.observed_reads.append(ObservedRead(key, item, reading.slot, len(self.history.events)))
         if kind != "local":
             user.seen[key] = item
         return item

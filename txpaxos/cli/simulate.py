@@ -18,7 +18,7 @@ from txpaxos.cli.running import CommandError
 from txpaxos.log_lines import described
 from txpaxos.tap import load_application, load_attribute
 from txpaxos.testing.simulator.schedule import Fault
-from txpaxos.testing.simulator.simulation import Verdict, shrink, simulate
+from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
 
 
 @click.command("simulate")
@@ -60,7 +60,7 @@ def command(
     Exits with 1 at the first violation, and prints its seed, the rule, the faults and the last events.
     """
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    run: Callable[..., Verdict] = partial(simulate, seconds=seconds, nodes=nodes, app=load_application(app))
+    run: Callable[..., SimulationResult] = partial(simulate, seconds=seconds, nodes=nodes, app=load_application(app))
     if workload is not None:
         run = partial(run, workload=load_maker(workload, "--workload"))
     if query is not None:
@@ -105,17 +105,17 @@ def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
     return found
 
 
-def _silently(run: Callable[..., Verdict], *args: Any, **kwargs: Any) -> Verdict:
+def _silently(run: Callable[..., SimulationResult], *args: Any, **kwargs: Any) -> SimulationResult:
     """``run``, with what is printed in it held back."""
     with redirect_stdout(StringIO()):
         return run(*args, **kwargs)
 
 
-def _rerun(run: Callable[..., Verdict], seed: int, faults: Sequence[Fault]) -> Verdict:
+def _rerun(run: Callable[..., SimulationResult], seed: int, faults: Sequence[Fault]) -> SimulationResult:
     return run(seed, faults=faults)
 
 
-def _explain(verdict: Verdict, rerun: Callable[[Sequence[Fault]], Verdict] | None) -> None:
+def _explain(verdict: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult] | None) -> None:
     """Print what happened, after making it as small as asked."""
     if rerun is not None:
         before = len(verdict.faults)

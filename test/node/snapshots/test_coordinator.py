@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import (
     SESSION,
+    NodesInOneReactor,
     Reactor,
     RecordingTransport,
-    Together,
     alone,
     cluster_of,
     node_of,
     outcome_of,
     submit,
 )
-from test.helpers.joined import Joined
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Voted
 from txpaxos.errors import OutcomeUnknown, StoreError
@@ -59,37 +59,37 @@ class Ledger(PaxosProtocol):
         return len(self.lines)
 
 
-def fill(together: Together, count: int, through: Callable[[], Any] | None = None) -> None:
+def fill(cluster: NodesInOneReactor, count: int, through: Callable[[], Any] | None = None) -> None:
     """So many commands are applied, one after the other."""
     for _ in range(count):
-        node = through() if through else together.lead()
-        together.wait(node.submit(b"%d" % len(node.application.lines)))
+        node = through() if through else cluster.lead()
+        cluster.wait(node.submit(b"%d" % len(node.application.lines)))
 
 
-def agreed(together: Together) -> bool:
+def agreed(cluster: NodesInOneReactor) -> bool:
     """Whether all running nodes have come to the same."""
-    return len({(node.applied_through, tuple(node.application.lines)) for node in together.nodes.values()}) == 1
+    return len({(node.applied_through, tuple(node.application.lines)) for node in cluster.nodes.values()}) == 1
 
 
-def away(together: Together, count: int) -> Any:
+def away(cluster: NodesInOneReactor, count: int) -> Any:
     """A follower that has missed so many commands, and hears the others again from now on."""
-    together.lead()
-    node = together.followers()[0]
-    together.wait(together.lead().submit(b"0"))
-    together.reactor.spend(1.0, lambda: agreed(together))
-    together.cut_off(node.name)
-    fill(together, count, lambda: together.lead_of_the_rest(node))
-    together.cut.clear()
+    cluster.lead()
+    node = cluster.followers()[0]
+    cluster.wait(cluster.lead().submit(b"0"))
+    cluster.reactor.spend(1.0, lambda: agreed(cluster))
+    cluster.cut_off(node.name)
+    fill(cluster, count, lambda: cluster.lead_of_the_rest(node))
+    cluster.cut.clear()
     return node
 
 
-def told(together: Together, kind: type[Any]) -> list[tuple[NodeId, NodeId, Any]]:
-    return [sent for sent in together.sent if isinstance(sent[2], kind)]
+def told(cluster: NodesInOneReactor, kind: type[Any]) -> list[tuple[NodeId, NodeId, Any]]:
+    return [sent for sent in cluster.sent if isinstance(sent[2], kind)]
 
 
 @pytest.fixture
-def joined() -> Joined:
-    return Joined(application=Ledger, snapshot_policy=POLICY)
+def connected() -> ConnectedNodes:
+    return ConnectedNodes(application=Ledger, snapshot_policy=POLICY)
 
 
 # ------------------------------------------------------------- at one node
@@ -97,24 +97,24 @@ def joined() -> Joined:
 
 class TestAlone:
     def test_the_log_stays_short(self) -> None:
-        bench = alone(application=Ledger, snapshot_policy=POLICY)
+        harness = alone(application=Ledger, snapshot_policy=POLICY)
         for number in range(100):
-            submit(bench, b"%d" % number)
-        status = bench.node.status()
+            submit(harness, b"%d" % number)
+        status = harness.node.status()
         slot = status.compaction.snapshot_slot
         assert slot > 80
         assert (status.compaction.taking, status.compaction.transfer) == (None, None)
-        first_slot = bench.node._replica.log.first_slot
+        first_slot = harness.node._replica.log.first_slot
         assert 60 < first_slot <= slot
-        saved = bench.store.saved
+        saved = harness.store.saved
         assert saved[0] == Checkpoint(slot)
         assert len(saved) < 40
-        assert len(bench.store.files.contents) == 2
+        assert len(harness.store.files.contents) == 2
 
     def test_a_checkpoint_holds_all_that_must_be_remembered(self) -> None:
-        together = Joined(application=Ledger, snapshot_policy=POLICY)
-        fill(together, 30)
-        for store in together.stores.values():
+        cluster = ConnectedNodes(application=Ledger, snapshot_policy=POLICY)
+        fill(cluster, 30)
+        for store in cluster.stores.values():
             checkpoints = [records for records in store.saves if Checkpoint in map(type, records)]
             assert checkpoints
             for records in checkpoints:
@@ -125,95 +125,95 @@ class TestAlone:
                 assert {record for record in before if isinstance(record, PeerMet)} <= set(rest)
 
     def test_restarts_from_the_snapshot_and_applies_only_what_came_after(self) -> None:
-        together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
-        fill(together, 50)
-        node = together.nodes["a"]
+        cluster = ConnectedNodes(cluster_of("a"), Ledger, snapshot_policy=POLICY)
+        fill(cluster, 50)
+        node = cluster.nodes["a"]
         lines, slot = node.application.lines, node.status().compaction.snapshot_slot
-        again = together.restart("a")
-        together.lead()
-        together.reactor.spend(1.0)
+        again = cluster.restart("a")
+        cluster.lead()
+        cluster.reactor.spend(1.0)
         assert again.application.lines == lines
         assert again.application.applied[0] == slot + 1
         assert len(again.application.applied) < 15
-        fill(together, 30)
+        fill(cluster, 30)
         assert again.status().compaction.snapshot_slot > slot
         assert [int(line) for line in again.application.lines] == list(range(80))
 
     def test_a_start_on_a_long_log_does_not_write_it_again(self) -> None:
         """A log of before there were snapshots, or of a time when none could be written. A checkpoint in the middle of
         it would hold all the rest. The next one is soon enough."""
-        together = Joined(cluster_of("a"), Ledger, snapshot_policy=Policy(log_bytes=10**9))
-        fill(together, 200)
-        together._options["snapshot_policy"] = POLICY
-        again = together.restart("a")
-        fill(together, 25)
+        cluster = ConnectedNodes(cluster_of("a"), Ledger, snapshot_policy=Policy(log_bytes=10**9))
+        fill(cluster, 200)
+        cluster._options["snapshot_policy"] = POLICY
+        again = cluster.restart("a")
+        fill(cluster, 25)
         assert again.status().compaction.snapshot_slot > 200
-        learned = [record for save in together.stores["a"].saves for record in save if isinstance(record, Learned)]
+        learned = [record for save in cluster.stores["a"].saves for record in save if isinstance(record, Learned)]
         assert sum(len(record.values) for record in learned) < 20
-        assert len(together.restart("a").application.applied) < 15
+        assert len(cluster.restart("a").application.applied) < 15
 
     def test_a_command_sent_again_after_the_restart_gets_its_first_outcome(self) -> None:
-        together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
+        cluster = ConnectedNodes(cluster_of("a"), Ledger, snapshot_policy=POLICY)
         run = Run(SESSION, 1, 0, (b"once",))
-        together.lead()
-        first = together.wait(together.nodes["a"].submit_run(run))
-        fill(together, 50)
-        again = together.restart("a")
+        cluster.lead()
+        first = cluster.wait(cluster.nodes["a"].submit_run(run))
+        fill(cluster, 50)
+        again = cluster.restart("a")
         assert again.application.applied[0] > 20
-        assert together.wait(again.submit_run(run)) == first
+        assert cluster.wait(again.submit_run(run)) == first
         assert again.application.lines.count(b"once") == 1
 
     def test_the_present_state_has_the_hash_that_a_snapshot_of_it_would_have(self) -> None:
-        bench = alone(application=Ledger, snapshot_policy=POLICY)
+        harness = alone(application=Ledger, snapshot_policy=POLICY)
         hashes: dict[Slot, bytes] = {}
         for number in range(30):
-            submit(bench, b"%d" % number)
-            hashes[bench.node.applied_through] = bench.node._snapshots.state_hash()
+            submit(harness, b"%d" % number)
+            hashes[harness.node.applied_through] = harness.node._snapshots.state_hash()
         taken: list[Any] = []
-        bench.node._snapshots._digests.announce = taken.append
+        harness.node._snapshots._digests.announce = taken.append
         while not taken:
-            submit(bench, b"more")
-            hashes[bench.node.applied_through] = bench.node._snapshots.state_hash()
+            submit(harness, b"more")
+            hashes[harness.node.applied_through] = harness.node._snapshots.state_hash()
         (digest,) = taken
         assert digest.state_hash == hashes[digest.slot]
         assert len(set(hashes.values())) == len(hashes)
 
     def test_a_node_without_the_hook_keeps_its_log(self) -> None:
-        bench = alone(snapshot_policy=POLICY)
+        harness = alone(snapshot_policy=POLICY)
         for number in range(50):
-            submit(bench, b"%d" % number)
-        assert bench.node.status().compaction.snapshot_slot == 0
-        assert bench.node._replica.log.first_slot == 1
+            submit(harness, b"%d" % number)
+        assert harness.node.status().compaction.snapshot_slot == 0
+        assert harness.node._replica.log.first_slot == 1
 
     def test_a_snapshot_of_another_cluster_stops_the_start(self) -> None:
-        together = Joined(cluster_of("a"), Ledger, snapshot_policy=POLICY)
-        fill(together, 20)
-        store = together.stores["a"]
-        together.kill("a")
-        together.cluster = cluster_of("a", "other")
-        together.stores["a"] = type(store)(saved=store.saved, files=store.files)
+        cluster = ConnectedNodes(cluster_of("a"), Ledger, snapshot_policy=POLICY)
+        fill(cluster, 20)
+        store = cluster.stores["a"]
+        cluster.kill("a")
+        cluster.cluster = cluster_of("a", "other")
+        cluster.stores["a"] = type(store)(saved=store.saved, files=store.files)
         with pytest.raises(StoreError, match="is of cluster test, not other"):
-            together.start("a")
+            cluster.start("a")
 
     def test_stop_gives_up_the_one_that_is_being_taken(self) -> None:
-        bench = alone(application=Ledger, snapshot_policy=POLICY)
-        bench.store.slow = True
+        harness = alone(application=Ledger, snapshot_policy=POLICY)
+        harness.store.slow = True
         taking = None
         for number in range(40):
-            bench.node.submit(b"%d" % number)
+            harness.node.submit(b"%d" % number)
             for _ in range(5):
-                bench.reactor.turn()
-                if bench.store._in_flight:
-                    bench.store.finish()
-            taking = bench.node.status().compaction.taking
+                harness.reactor.turn()
+                if harness.store._in_flight:
+                    harness.store.finish()
+            taking = harness.node.status().compaction.taking
             if taking:
                 break
         assert taking
-        bench.node.stop()
-        while bench.store._in_flight:
-            bench.store.finish()
-        bench.reactor.idle()
-        assert bench.store.snapshot is None
+        harness.node.stop()
+        while harness.store._in_flight:
+            harness.store.finish()
+        harness.reactor.idle()
+        assert harness.store.snapshot is None
 
 
 class OnDisk:
@@ -265,11 +265,11 @@ def test_a_node_on_a_disk_lives_long(tmp_path: Path) -> None:
 # ------------------------------------------------------------- among several
 
 
-def test_all_take_them_at_the_same_slots_and_agree(joined: Joined) -> None:
-    fill(joined, 60)
-    joined.reactor.spend(1.0)
+def test_all_take_them_at_the_same_slots_and_agree(connected: ConnectedNodes) -> None:
+    fill(connected, 60)
+    connected.reactor.spend(1.0)
     told_at: dict[Slot, set[tuple[NodeId, bytes]]] = {}
-    for sender, _, digest in told(joined, StateDigest):
+    for sender, _, digest in told(connected, StateDigest):
         if digest.state_hash:
             told_at.setdefault(digest.slot, set()).add((sender, digest.state_hash))
     assert len(told_at) >= 4
@@ -278,20 +278,20 @@ def test_all_take_them_at_the_same_slots_and_agree(joined: Joined) -> None:
         assert len({state_hash for _, state_hash in said}) == 1
 
 
-def test_a_node_a_bit_behind_needs_no_snapshot(joined: Joined) -> None:
+def test_a_node_a_bit_behind_needs_no_snapshot(connected: ConnectedNodes) -> None:
     """The others keep the log back to the older of their two."""
-    fill(joined, 20)
-    node = away(joined, 8)
-    assert joined.reactor.spend(10.0, lambda: agreed(joined))
-    assert told(joined, FetchSnapshot) == []
+    fill(connected, 20)
+    node = away(connected, 8)
+    assert connected.reactor.spend(10.0, lambda: agreed(connected))
+    assert told(connected, FetchSnapshot) == []
     assert node.application.applied == sorted(node.application.applied)
 
 
-def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(joined: Joined) -> None:
-    node = away(joined, 80)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
+def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(connected: ConnectedNodes) -> None:
+    node = away(connected, 80)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
     assert [int(line) for line in node.application.lines] == [0, *range(1, 81)]
-    snapshot = joined.stores[node.name].snapshot
+    snapshot = connected.stores[node.name].snapshot
     assert snapshot is not None
     assert (
         2
@@ -299,130 +299,130 @@ def test_a_node_that_was_away_gets_a_snapshot_over_the_stream_and_then_the_rest(
         < 10
     )
     assert len(node.application.applied) < 40
-    assert len({sender for sender, _, _ in told(joined, FetchSnapshot)}) == 1
-    streamed = sum(count for (_, to), count in joined.streamed.items() if to == node.name)
-    datagrams = [part for _, _, part in told(joined, SnapshotPart)]
+    assert len({sender for sender, _, _ in told(connected, FetchSnapshot)}) == 1
+    streamed = sum(count for (_, to), count in connected.streamed.items() if to == node.name)
+    datagrams = [part for _, _, part in told(connected, SnapshotPart)]
     assert streamed or datagrams
     assert node.status().compaction.snapshot_slot >= snapshot.slot
-    fill(joined, 20)
-    assert joined.reactor.spend(5.0, lambda: agreed(joined))
-    assert joined.wait(node.read(b"")).result == 101
-    own = {digest.slot for sender, _, digest in told(joined, StateDigest) if sender == node.name}
+    fill(connected, 20)
+    assert connected.reactor.spend(5.0, lambda: agreed(connected))
+    assert connected.wait(node.read(b"")).result == 101
+    own = {digest.slot for sender, _, digest in told(connected, StateDigest) if sender == node.name}
     assert own
-    assert own <= {digest.slot for sender, _, digest in told(joined, StateDigest) if sender != node.name}
-    assert not any(other.counters[Count.SNAPSHOT_PART_NOT_AWAITED] for other in joined.nodes.values())
+    assert own <= {digest.slot for sender, _, digest in told(connected, StateDigest) if sender != node.name}
+    assert not any(other.counters[Count.SNAPSHOT_PART_NOT_AWAITED] for other in connected.nodes.values())
 
 
 def test_a_big_one_goes_over_the_stream_in_parts() -> None:
-    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
-    joined.lead()
-    node = joined.followers()[0]
-    joined.cut_off(node.name)
+    connected = ConnectedNodes(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
+    connected.lead()
+    node = connected.followers()[0]
+    connected.cut_off(node.name)
     for number in range(40):
-        joined.wait(joined.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
-    joined.cut.clear()
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    asked = [question.offset for _, _, question in told(joined, FetchSnapshot)]
+        connected.wait(connected.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
+    connected.cut.clear()
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
+    asked = [question.offset for _, _, question in told(connected, FetchSnapshot)]
     assert len(set(asked)) > 5
-    assert sum(count for (_, to), count in joined.streamed.items() if to == node.name) > 300_000
+    assert sum(count for (_, to), count in connected.streamed.items() if to == node.name) > 300_000
     assert len(node.application.applied) < 30
 
 
-def test_a_node_that_fetches_one_says_so_until_it_is_level(joined: Joined) -> None:
-    node = away(joined, 80)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    fill(joined, 3)
-    slots = [message.slot for sender, _, message in told(joined, Fetching) if sender == node.name]
+def test_a_node_that_fetches_one_says_so_until_it_is_level(connected: ConnectedNodes) -> None:
+    node = away(connected, 80)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
+    fill(connected, 3)
+    slots = [message.slot for sender, _, message in told(connected, Fetching) if sender == node.name]
     assert slots[0] > 0
     assert slots[-1] == 0
     assert node.status().compaction.transfer is None
-    assert all(other._snapshots._fetches.count == 0 for other in joined.nodes.values())
+    assert all(other._snapshots._fetches.count == 0 for other in connected.nodes.values())
 
 
-def test_restart_of_a_node_that_got_one(joined: Joined) -> None:
-    node = away(joined, 80)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
+def test_restart_of_a_node_that_got_one(connected: ConnectedNodes) -> None:
+    node = away(connected, 80)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
     lines = node.application.lines
-    again = joined.restart(node.name)
+    again = connected.restart(node.name)
     assert again.application.lines == lines
     assert again.application.applied[:1] != [2]
-    fill(joined, 5)
-    assert joined.reactor.spend(5.0, lambda: agreed(joined))
+    fill(connected, 5)
+    assert connected.reactor.spend(5.0, lambda: agreed(connected))
 
 
 def test_the_transfer_is_gone_on_with_after_a_crash_of_the_receiver() -> None:
-    joined = Joined(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
-    joined.lead()
-    node = joined.followers()[0]
-    joined.cut_off(node.name)
+    connected = ConnectedNodes(application=Ledger, snapshot_policy=Policy(log_bytes=10 * 30_000), transfer_limits=SLOW)
+    connected.lead()
+    node = connected.followers()[0]
+    connected.cut_off(node.name)
     for number in range(40):
-        joined.wait(joined.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
-    joined.cut.clear()
-    assert joined.reactor.spend(20.0, lambda: len({one.offset for _, _, one in told(joined, FetchSnapshot)}) > 4)
+        connected.wait(connected.lead_of_the_rest(node).submit(b"%d" % number * 15_000))
+    connected.cut.clear()
+    assert connected.reactor.spend(20.0, lambda: len({one.offset for _, _, one in told(connected, FetchSnapshot)}) > 4)
     assert node.status().compaction.transfer is not None
-    again = joined.restart(node.name)
-    before = len(joined.sent)
-    assert joined.reactor.spend(20.0, lambda: agreed(joined))
-    offsets = [one.offset for _, _, one in joined.sent[before:] if isinstance(one, FetchSnapshot)]
+    again = connected.restart(node.name)
+    before = len(connected.sent)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
+    offsets = [one.offset for _, _, one in connected.sent[before:] if isinstance(one, FetchSnapshot)]
     assert min(offsets) > 2 * 2**16
     assert len(again.application.lines) == 40
 
 
-def test_callers_that_wait_at_a_node_that_installs_get_their_first_outcome(joined: Joined) -> None:
+def test_callers_that_wait_at_a_node_that_installs_get_their_first_outcome(connected: ConnectedNodes) -> None:
     """Their commands were applied on the way, through another node, and are in the snapshot."""
-    joined.lead()
-    node = joined.followers()[0]
-    joined.cut_off(node.name)
+    connected.lead()
+    node = connected.followers()[0]
+    connected.cut_off(node.name)
     runs = [Run(SESSION, sequence, 0, (b"once %d" % sequence,)) for sequence in (1, 2, 3)]
     waiting: list[list[Any]] = [outcome_of(node.submit_run(run)) for run in runs]
-    leader = joined.lead_of_the_rest(node)
-    first = [joined.wait(leader.submit_run(run)) for run in runs[:2]]
-    fill(joined, 80, lambda: joined.lead_of_the_rest(node))
+    leader = connected.lead_of_the_rest(node)
+    first = [connected.wait(leader.submit_run(run)) for run in runs[:2]]
+    fill(connected, 80, lambda: connected.lead_of_the_rest(node))
     assert waiting == [[], [], []]
-    joined.cut.clear()
-    assert joined.reactor.spend(20.0, lambda: all(waiting))
+    connected.cut.clear()
+    assert connected.reactor.spend(20.0, lambda: all(waiting))
     assert [outcome for (outcome,) in waiting[:2]] == first
     assert [value_of(outcome) for outcome in waiting[2][0]] == [83]
-    assert told(joined, FetchSnapshot)
+    assert told(connected, FetchSnapshot)
     assert all(node.application.lines.count(payload) == 1 for run in runs for payload in run.payloads)
 
 
-def test_of_an_outcome_that_is_no_longer_kept_nothing_is_known(joined: Joined) -> None:
-    joined.lead()
-    node = joined.followers()[0]
-    joined.cut_off(node.name)
+def test_of_an_outcome_that_is_no_longer_kept_nothing_is_known(connected: ConnectedNodes) -> None:
+    connected.lead()
+    node = connected.followers()[0]
+    connected.cut_off(node.name)
     waiting: list[Any] = outcome_of(node.submit_run(Run(SESSION, 1, 0, (b"once",))))
-    leader = joined.lead_of_the_rest(node)
-    joined.wait(leader.submit_run(Run(SESSION, 1, 0, (b"once",))))
-    joined.wait(leader.submit_run(Run(SESSION, 2, 1, (b"acknowledges it",))))
-    fill(joined, 80, lambda: joined.lead_of_the_rest(node))
-    joined.cut.clear()
-    assert joined.reactor.spend(20.0, lambda: waiting)
+    leader = connected.lead_of_the_rest(node)
+    connected.wait(leader.submit_run(Run(SESSION, 1, 0, (b"once",))))
+    connected.wait(leader.submit_run(Run(SESSION, 2, 1, (b"acknowledges it",))))
+    fill(connected, 80, lambda: connected.lead_of_the_rest(node))
+    connected.cut.clear()
+    assert connected.reactor.spend(20.0, lambda: waiting)
     ((outcome,),) = waiting
     assert outcome.error is OutcomeUnknown
 
 
-def test_a_read_that_waits_at_a_node_that_installs_sees_what_is_in_it(joined: Joined) -> None:
-    joined.lead()
-    node = joined.followers()[0]
-    joined.cut_off(node.name)
+def test_a_read_that_waits_at_a_node_that_installs_sees_what_is_in_it(connected: ConnectedNodes) -> None:
+    connected.lead()
+    node = connected.followers()[0]
+    connected.cut_off(node.name)
     waiting: list[Any] = outcome_of(node.read(b""))
-    fill(joined, 80, lambda: joined.lead_of_the_rest(node))
-    joined.cut.clear()
-    assert joined.reactor.spend(20.0, lambda: waiting)
+    fill(connected, 80, lambda: connected.lead_of_the_rest(node))
+    connected.cut.clear()
+    assert connected.reactor.spend(20.0, lambda: waiting)
     assert waiting[0].result >= 80
-    assert told(joined, FetchSnapshot)
+    assert told(connected, FetchSnapshot)
 
 
-def test_the_one_that_lags_is_needed_for_a_quorum(joined: Joined) -> None:
+def test_the_one_that_lags_is_needed_for_a_quorum(connected: ConnectedNodes) -> None:
     """Of three, one is away for good, and one has just lost more than the log goes back to."""
-    node = away(joined, 80)
-    gone = next(other for other in joined.followers() if other is not node)
-    joined.kill(gone.name)
-    fill(joined, 20)
-    assert agreed(joined) or joined.reactor.spend(5.0, lambda: agreed(joined))
+    node = away(connected, 80)
+    gone = next(other for other in connected.followers() if other is not node)
+    connected.kill(gone.name)
+    fill(connected, 20)
+    assert agreed(connected) or connected.reactor.spend(5.0, lambda: agreed(connected))
     assert len(node.application.lines) == 101
-    assert told(joined, FetchSnapshot)
+    assert told(connected, FetchSnapshot)
 
 
 # ------------------------------------------------------------- what raises
@@ -436,11 +436,11 @@ def test_snapshots_that_raise_leave_the_node_alive(logged_errors: list[dict[str,
         def restore(self, chunks: Iterator[bytes]) -> None:
             raise AssertionError("there is none")
 
-    bench = alone(application=Odd, snapshot_policy=POLICY)
+    harness = alone(application=Odd, snapshot_policy=POLICY)
     for number in range(30):
-        submit(bench, b"%d" % number)
-    assert bench.failures == []
-    assert bench.node._replica.log.first_slot == 1
+        submit(harness, b"%d" % number)
+    assert harness.failures == []
+    assert harness.node._replica.log.first_slot == 1
     assert len(logged_errors) == 2
     logged_errors.clear()
 
@@ -452,11 +452,11 @@ def test_a_snapshot_that_the_application_refuses_stops_the_node(logged_errors: l
         def restore(self, chunks: Iterator[bytes]) -> None:
             raise ValueError("too new")
 
-    joined = Joined(application=Picky, snapshot_policy=POLICY)
-    node = away(joined, 80)
+    connected = ConnectedNodes(application=Picky, snapshot_policy=POLICY)
+    node = away(connected, 80)
     failures: list[Any] = []
     node.failed.addErrback(failures.append)
-    assert joined.reactor.spend(20.0, lambda: failures)
+    assert connected.reactor.spend(20.0, lambda: failures)
     assert failures[0].check(StoreError)
     assert "cannot be used: ValueError: too new" in str(failures[0].value)
     logged_errors.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from test.node.snapshots.test_taking import Camera, Log
+from test.node.snapshots.test_taking import Log, SnapshotsHarness
 from txpaxos.core.messages import Slot
 from txpaxos.errors import StoreError
 from txpaxos.storage.memory import MemoryStore
@@ -26,22 +26,22 @@ class TestRestore:
 
     def chunks(self) -> list[bytes]:
         """Those of a sound snapshot at slot 10."""
-        camera = Camera()
-        camera.choose(10)
-        assert camera.store.snapshot is not None
-        return list(camera.store.snapshot.chunks())
+        harness = SnapshotsHarness()
+        harness.choose(10)
+        assert harness.store.snapshot is not None
+        return list(harness.store.snapshot.chunks())
 
     def test_what_is_taken_comes_back(self) -> None:
-        camera = Camera(store=self.make(*self.chunks()))
-        assert camera.store.snapshot is not None
-        camera.snapshots.restore(camera.store.snapshot)
-        assert camera.applier.applied_through == 10
+        harness = SnapshotsHarness(store=self.make(*self.chunks()))
+        assert harness.store.snapshot is not None
+        harness.snapshots.restore(harness.store.snapshot)
+        assert harness.applier.applied_through == 10
 
     def test_of_another_cluster(self) -> None:
-        camera = Camera(store=self.make(*self.chunks()), cluster="other")
-        assert camera.store.snapshot is not None
+        harness = SnapshotsHarness(store=self.make(*self.chunks()), cluster="other")
+        assert harness.store.snapshot is not None
         with pytest.raises(StoreError, match=r"^the snapshot at slot 10 is of cluster test, not other$"):
-            camera.snapshots.restore(camera.store.snapshot)
+            harness.snapshots.restore(harness.store.snapshot)
 
     @pytest.mark.parametrize(
         ("damage", "words"),
@@ -60,19 +60,19 @@ class TestRestore:
         words: str,
         logged_errors: list[dict[str, Any]],
     ) -> None:
-        camera = Camera(store=self.make(*damage(self.chunks())))
-        assert camera.store.snapshot is not None
+        harness = SnapshotsHarness(store=self.make(*damage(self.chunks())))
+        assert harness.store.snapshot is not None
         with pytest.raises(StoreError, match=words) as caught:
-            camera.snapshots.restore(camera.store.snapshot)
+            harness.snapshots.restore(harness.store.snapshot)
         assert "\n" not in str(caught.value)
-        assert camera.applier.applied_through == 0
+        assert harness.applier.applied_through == 0
         logged_errors.clear()
 
     def test_of_another_slot_than_it_says(self) -> None:
         store = self.make(*self.chunks(), slot=11)
         assert store.snapshot is not None
         with pytest.raises(StoreError, match="it says it is of slot 10"):
-            Camera(store=store).snapshots.restore(store.snapshot)
+            SnapshotsHarness(store=store).snapshots.restore(store.snapshot)
 
     def test_a_damaged_file_is_told_as_such(self) -> None:
         store = self.make(*self.chunks())
@@ -80,7 +80,7 @@ class TestRestore:
         content[150] ^= 1
         assert store.snapshot is not None
         with pytest.raises(StoreError, match=path.replace(".", r"\.")):
-            Camera(store=store).snapshots.restore(store.snapshot)
+            SnapshotsHarness(store=store).snapshots.restore(store.snapshot)
 
     def test_what_the_application_leaves_is_checked_all_the_same(self) -> None:
         class Hasty(Log):
@@ -90,21 +90,21 @@ class TestRestore:
         store = self.make(*self.chunks())
         ((_, content),), snapshot = store.files.contents.items(), store.snapshot
         assert snapshot is not None
-        Camera(Hasty(), store).snapshots.restore(snapshot)
+        SnapshotsHarness(Hasty(), store).snapshots.restore(snapshot)
         content[-30] ^= 1
         with pytest.raises(StoreError):
-            Camera(Hasty(), store).snapshots.restore(snapshot)
+            SnapshotsHarness(Hasty(), store).snapshots.restore(snapshot)
 
     def test_an_application_that_ends_the_process(self, logged_errors: list[dict[str, Any]]) -> None:
         class Leaves(Log):
             def restore(self, chunks: Iterator[bytes]) -> None:
                 raise SystemExit(3)
 
-        camera = Camera(Leaves(), self.make(*self.chunks()))
-        assert camera.store.snapshot is not None
+        harness = SnapshotsHarness(Leaves(), self.make(*self.chunks()))
+        assert harness.store.snapshot is not None
         with pytest.raises(StoreError, match=r"^the snapshot at slot 10 cannot be used: SystemExit: 3$"):
-            camera.snapshots.restore(camera.store.snapshot)
-        assert camera.applier.applied_through == 0
+            harness.snapshots.restore(harness.store.snapshot)
+        assert harness.applier.applied_through == 0
         logged_errors.clear()
 
     def test_an_application_that_refuses_it(self, logged_errors: list[dict[str, Any]]) -> None:
@@ -112,11 +112,11 @@ class TestRestore:
             def restore(self, chunks: Iterator[bytes]) -> None:
                 raise KeyError("version 2")
 
-        camera = Camera(Newer(), self.make(*self.chunks()))
-        assert camera.store.snapshot is not None
+        harness = SnapshotsHarness(Newer(), self.make(*self.chunks()))
+        assert harness.store.snapshot is not None
         with pytest.raises(StoreError, match=r"^the snapshot at slot 10 cannot be used: KeyError: 'version 2'$"):
-            camera.snapshots.restore(camera.store.snapshot)
-        assert camera.applier.applied_through == 0
+            harness.snapshots.restore(harness.store.snapshot)
+        assert harness.applier.applied_through == 0
         (event,) = logged_errors
         assert event["log_format"] == "restore raised at slot {slot}"
         logged_errors.clear()

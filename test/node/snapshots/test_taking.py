@@ -64,7 +64,7 @@ class Log(Application):
         self.lines = [line for chunk in chunks for line in msgspec.msgpack.decode(chunk, type=list[bytes])]
 
 
-class Camera:
+class SnapshotsHarness:
     """One node's application and its snapshots; the test chooses what is in the log."""
 
     def __init__(
@@ -117,49 +117,49 @@ class Camera:
         """Let all happen that is due."""
         self.clock.idle()
 
-    def restored(self, **options: Any) -> Camera:
+    def restored(self, **options: Any) -> SnapshotsHarness:
         """Another node, on what this one's store holds."""
         store = self.store.reopen()
         store.load()
-        camera = Camera(store=store, **options)
+        harness = SnapshotsHarness(store=store, **options)
         assert store.snapshot is not None
-        camera.snapshots.restore(store.snapshot)
-        return camera
+        harness.snapshots.restore(store.snapshot)
+        return harness
 
 
-def slots(camera: Camera) -> list[Slot]:
-    return [taken.slot for taken in camera.taken]
+def slots(harness: SnapshotsHarness) -> list[Slot]:
+    return [taken.slot for taken in harness.taken]
 
 
 class TestWhen:
     def test_after_so_many_bytes_of_log(self) -> None:
-        camera = Camera()
-        camera.choose(9)
-        assert (camera.begun, camera.taken, camera.store.snapshot) == ([], [], None)
-        camera.choose(31)
-        assert camera.begun == slots(camera) == [10, 20, 30, 40]
-        assert camera.store.snapshot is not None
-        assert camera.store.snapshot.slot == 40
+        harness = SnapshotsHarness()
+        harness.choose(9)
+        assert (harness.begun, harness.taken, harness.store.snapshot) == ([], [], None)
+        harness.choose(31)
+        assert harness.begun == slots(harness) == [10, 20, 30, 40]
+        assert harness.store.snapshot is not None
+        assert harness.store.snapshot.slot == 40
 
     def test_no_ops_count_too(self) -> None:
         """They are in the journal."""
-        camera = Camera(log_bytes=5 * SLOT_BYTES)
+        harness = SnapshotsHarness(log_bytes=5 * SLOT_BYTES)
         for slot in range(1, 13):
-            list(camera.applier.apply(Chosen(slot, b"")))
-            camera.snapshots.applied(Chosen(slot, b""))
-            camera.idle()
-        assert slots(camera) == [5, 10]
+            list(harness.applier.apply(Chosen(slot, b"")))
+            harness.snapshots.applied(Chosen(slot, b""))
+            harness.idle()
+        assert slots(harness) == [5, 10]
 
     def test_at_the_same_slots_on_every_node(self) -> None:
         """One has taken all; one was slow, and so missed some; one restarted; one got a snapshot from elsewhere."""
-        steady, slow = Camera(), Camera()
+        steady, slow = SnapshotsHarness(), SnapshotsHarness()
         steady.choose(45)
         slow.choose(25, idle=False)
         assert slow.begun == [10], "one at a time"
         slow.idle()
         slow.choose(20)
         assert slow.begun == [10, 30, 40]
-        early = Camera()
+        early = SnapshotsHarness()
         early.choose(17)
         restarted = early.restored()
         for slot in range(11, 18):
@@ -168,8 +168,8 @@ class TestWhen:
         restarted.choose(30)
         assert restarted.begun == [20, 30, 40]
         hashes = {taken.slot: taken for taken in steady.taken}
-        for camera in (slow, restarted):
-            for taken in camera.taken:
+        for harness in (slow, restarted):
+            for taken in harness.taken:
                 assert taken == hashes[taken.slot]
 
     def test_of_a_big_state_at_every_second_or_fourth_slot_of_those(self) -> None:
@@ -178,9 +178,9 @@ class TestWhen:
         class Big(Log):
             has_ballast = True
 
-        steady, slow = Camera(Big()), Camera(Big())
-        for camera in (steady, slow):
-            camera.application.ballast = Random(1).randbytes(6 * 10 * (SLOT_BYTES + 100))
+        steady, slow = SnapshotsHarness(Big()), SnapshotsHarness(Big())
+        for harness in (steady, slow):
+            harness.application.ballast = Random(1).randbytes(6 * 10 * (SLOT_BYTES + 100))
         steady.choose(140)
         assert steady.begun == [10, 20, 40, 60, 80, 120]
         slow.choose(15)
@@ -196,62 +196,62 @@ class TestWhen:
             assert taken == hashes[taken.slot]
 
     def test_the_log_is_told_of_where_every_interval_ends(self) -> None:
-        camera = Camera()
-        camera.application.ballast = bytes(10**5)
-        camera.choose(90)
-        assert len(camera.begun) < 5
-        assert [slot for slot, _ in camera.reached] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
-        for slot, log_hash in camera.reached:
-            assert camera.snapshots.log_hash(slot) == log_hash
-        assert len({camera.snapshots.log_hash(slot) for slot in range(1, 91)}) == 90
-        assert camera.snapshots.log_hash(0) == camera.snapshots.log_hash(91) == b""
-        camera.snapshots.watched.add(93)
-        camera.choose(5)
-        assert camera.reached[-1] == (93, camera.snapshots.log_hash(93))
+        harness = SnapshotsHarness()
+        harness.application.ballast = bytes(10**5)
+        harness.choose(90)
+        assert len(harness.begun) < 5
+        assert [slot for slot, _ in harness.reached] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+        for slot, log_hash in harness.reached:
+            assert harness.snapshots.log_hash(slot) == log_hash
+        assert len({harness.snapshots.log_hash(slot) for slot in range(1, 91)}) == 90
+        assert harness.snapshots.log_hash(0) == harness.snapshots.log_hash(91) == b""
+        harness.snapshots.watched.add(93)
+        harness.choose(5)
+        assert harness.reached[-1] == (93, harness.snapshots.log_hash(93))
 
     def test_a_hash_of_the_log_is_forgotten_at_last(self) -> None:
-        camera = Camera(log_bytes=10**9)
-        camera.choose(HASHES_KEPT + 5, idle=False)
-        assert camera.snapshots.log_hash(5) == b""
-        assert camera.snapshots.log_hash(6)
-        assert camera.snapshots.log_hash(HASHES_KEPT + 5)
+        harness = SnapshotsHarness(log_bytes=10**9)
+        harness.choose(HASHES_KEPT + 5, idle=False)
+        assert harness.snapshots.log_hash(5) == b""
+        assert harness.snapshots.log_hash(6)
+        assert harness.snapshots.log_hash(HASHES_KEPT + 5)
 
     def test_none_while_somebody_fetches_one_but_not_for_ever(self) -> None:
-        camera = Camera()
-        camera.choose(10)
-        camera.is_fetched = True
-        camera.choose(15)
-        assert camera.begun == [10]
-        camera.choose(20)
-        assert camera.begun == [10, 40], "after twice an interval, since the state is small"
-        camera.is_fetched = False
-        camera.choose(5)
-        assert camera.begun == [10, 40, 50]
+        harness = SnapshotsHarness()
+        harness.choose(10)
+        harness.is_fetched = True
+        harness.choose(15)
+        assert harness.begun == [10]
+        harness.choose(20)
+        assert harness.begun == [10, 40], "after twice an interval, since the state is small"
+        harness.is_fetched = False
+        harness.choose(5)
+        assert harness.begun == [10, 40, 50]
 
     def test_never_without_the_hook(self) -> None:
         class Silent(Log):
             snapshot = Application.snapshot
 
-        camera = Camera(Silent())
-        camera.choose(40)
-        assert camera.begun == []
-        assert not camera.snapshots.enabled
+        harness = SnapshotsHarness(Silent())
+        harness.choose(40)
+        assert harness.begun == []
+        assert not harness.snapshots.enabled
 
     def test_never_after_stop(self) -> None:
-        camera = Camera()
-        camera.choose(9)
-        camera.snapshots.stop()
-        camera.choose(30)
-        assert (camera.begun, camera.taken) == ([], [])
+        harness = SnapshotsHarness()
+        harness.choose(9)
+        harness.snapshots.stop()
+        harness.choose(30)
+        assert (harness.begun, harness.taken) == ([], [])
 
     def test_one_that_is_being_taken_is_given_up_at_stop(self) -> None:
-        camera = Camera()
-        camera.choose(10, idle=False)
-        assert camera.snapshots.taking == 10
-        camera.snapshots.stop()
-        assert camera.snapshots.taking is None
-        camera.idle()
-        assert (camera.taken, camera.store.snapshot, camera.store.files.contents) == ([], None, {})
+        harness = SnapshotsHarness()
+        harness.choose(10, idle=False)
+        assert harness.snapshots.taking == 10
+        harness.snapshots.stop()
+        assert harness.snapshots.taking is None
+        harness.idle()
+        assert (harness.taken, harness.store.snapshot, harness.store.files.contents) == ([], None, {})
 
 
 class Generated(Log):
@@ -266,22 +266,22 @@ class Generated(Log):
 class TestWhat:
     @pytest.mark.parametrize("application", [Log, Generated])
     def test_the_state_at_that_slot_though_commands_are_applied_meanwhile(self, application: type[Log]) -> None:
-        camera, still = Camera(application()), Camera(application())
+        harness, still = SnapshotsHarness(application()), SnapshotsHarness(application())
         still.choose(10)
-        camera.choose(10, idle=False)
+        harness.choose(10, idle=False)
         for _ in range(9):
-            camera.choose(1, idle=False)
-            camera.clock.turn()
-        camera.idle()
-        assert camera.taken == still.taken
-        again = camera.restored()
+            harness.choose(1, idle=False)
+            harness.clock.turn()
+        harness.idle()
+        assert harness.taken == still.taken
+        again = harness.restored()
         assert again.applier.applied_through == 10
         assert [int(line) for line in again.application.lines] == list(range(1, 11))
 
     def test_the_sessions_are_in_it(self) -> None:
-        camera = Camera()
-        camera.choose(12)
-        again = camera.restored()
+        harness = SnapshotsHarness()
+        harness.choose(12)
+        again = harness.restored()
         for slot in range(1, 13):
             (outcome,) = again.applier.sessions.outcomes(Run(SESSION, slot, 0, (b"",)))
             assert (outcome and value_of(outcome)) == (slot if slot <= 10 else None)
@@ -302,24 +302,24 @@ class TestWhat:
                 assert list(chunks) == []
 
         for application, lines in ((Plain, 1), (Empty, 0)):
-            camera = Camera(application())
-            camera.choose(10)
-            again = Camera(application(), store=camera.store)
-            assert camera.store.snapshot is not None
-            again.snapshots.restore(camera.store.snapshot)
+            harness = SnapshotsHarness(application())
+            harness.choose(10)
+            again = SnapshotsHarness(application(), store=harness.store)
+            assert harness.store.snapshot is not None
+            again.snapshots.restore(harness.store.snapshot)
             assert len(again.application.lines) == lines
 
     def test_nothing_is_held_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The reactor has its turn after a few chunks."""
         monkeypatch.setattr(txpaxos.node.snapshots.taking, "PIECE_BYTES", 1000)
-        camera = Camera(log_bytes=100 * (SLOT_BYTES + 100))
-        camera.choose(100, idle=False)
+        harness = SnapshotsHarness(log_bytes=100 * (SLOT_BYTES + 100))
+        harness.choose(100, idle=False)
         turns = 0
-        while camera.clock.calls:
-            camera.clock.turn()
+        while harness.clock.calls:
+            harness.clock.turn()
             turns += 1
         assert turns > 7
-        assert slots(camera) == [100]
+        assert slots(harness) == [100]
 
     @pytest.mark.parametrize("size", [2**16, 2**16 + 1, 5 * 2**16, 70 * 2**20])
     def test_a_state_told_at_once_is_written_in_pieces(self, size: int) -> None:
@@ -337,17 +337,17 @@ class TestWhat:
 
         application, again = Blob(), Blob()
         application.blob = bytes(range(256)) * (size // 256) + bytes(size % 256)
-        camera = Camera(application)
-        camera.choose(10)
-        snapshot = camera.store.snapshot
+        harness = SnapshotsHarness(application)
+        harness.choose(10)
+        snapshot = harness.store.snapshot
         assert snapshot is not None
         assert max(map(len, snapshot.chunks())) < 2**17
-        Camera(again, store=camera.store).snapshots.restore(snapshot)
+        SnapshotsHarness(again, store=harness.store).snapshots.restore(snapshot)
         assert again.blob == application.blob
 
     def test_the_file_is_the_same_on_every_node(self) -> None:
         """So one that came in part from one node can be gone on with from another."""
-        one, other = Camera(), Camera()
+        one, other = SnapshotsHarness(), SnapshotsHarness()
         one.choose(30)
         other.choose(10)
         other = other.restored()
@@ -359,13 +359,13 @@ class TestWhat:
         taken = []
         for piece_bytes in (1, 100, 2**16):
             monkeypatch.setattr(txpaxos.node.snapshots.taking, "PIECE_BYTES", piece_bytes)
-            camera = Camera()
-            camera.choose(10)
-            taken += camera.taken
+            harness = SnapshotsHarness()
+            harness.choose(10)
+            taken += harness.taken
         assert taken[0] == taken[1] == taken[2]
 
     def test_another_state_or_another_log_has_another_hash(self) -> None:
-        same, other_state, other_log = Camera(), Camera(), Camera()
+        same, other_state, other_log = SnapshotsHarness(), SnapshotsHarness(), SnapshotsHarness()
         same.choose(10)
         other_state.application.lines.append(b"by itself")
         other_state.choose(10)
@@ -377,10 +377,10 @@ class TestWhat:
         assert other_log.taken[0].log_hash != same.taken[0].log_hash
 
     def test_the_hash_goes_on_after_a_restore(self) -> None:
-        steady, camera = Camera(), Camera()
+        steady, harness = SnapshotsHarness(), SnapshotsHarness()
         steady.choose(30)
-        camera.choose(20)
-        again = camera.restored()
+        harness.choose(20)
+        again = harness.restored()
         again.choose(10)
         assert again.taken == steady.taken[-1:]
 
@@ -404,28 +404,28 @@ class TestTrouble:
                     yield chunk
                 raise ValueError("not now")
 
-        camera = Camera(Broken())
-        camera.choose(9)
-        camera.store.files.failing = when == "write"
+        harness = SnapshotsHarness(Broken())
+        harness.choose(9)
+        harness.store.files.failing = when == "write"
         if when == "begin":
-            writer = camera.store.write_snapshot(5)
+            writer = harness.store.write_snapshot(5)
         if when == "finish":
-            monkeypatch.setattr(camera.store.files, "replace", _refuse)
+            monkeypatch.setattr(harness.store.files, "replace", _refuse)
         line = "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
         level = LogLevel.critical if when in ("hook", "chunk") else LogLevel.error
-        (event,) = logged(lambda: camera.choose(1), level)
+        (event,) = logged(lambda: harness.choose(1), level)
         assert (event["log_format"], event["slot"]) == (line, 10)
-        assert camera.taken == []
-        assert camera.store.snapshot is None
-        assert camera.snapshots.taking is None
-        broken = camera.store.files.failing = False
+        assert harness.taken == []
+        assert harness.store.snapshot is None
+        assert harness.snapshots.taking is None
+        broken = harness.store.files.failing = False
         monkeypatch.undo()
         if when == "begin":
             writer.abandon()
-        assert camera.store.files.contents == {}
-        camera.choose(20)
-        assert slots(camera) == [20, 30]
-        assert camera.restored().applier.applied_through == 30
+        assert harness.store.files.contents == {}
+        harness.choose(20)
+        assert slots(harness) == [20, 30]
+        assert harness.restored().applier.applied_through == 30
         assert all(entry["log_level"] is LogLevel.critical for entry in logged_errors)
         assert len(logged_errors) == (when in ("hook", "chunk"))
         logged_errors.clear()
@@ -443,8 +443,8 @@ class TestTrouble:
             def snapshot(self) -> Any:
                 return told
 
-        camera = Camera(Wrong())
-        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        harness = SnapshotsHarness(Wrong())
+        (event,) = logged(lambda: harness.choose(10), LogLevel.critical)
         assert words in str(event["reason"])
         logged_errors.clear()
 
@@ -467,16 +467,16 @@ class TestTrouble:
                     yield bytes(PIECE_BYTES)
                 raise error
 
-        camera = Camera(Leaving())
-        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        harness = SnapshotsHarness(Leaving())
+        (event,) = logged(lambda: harness.choose(10), LogLevel.critical)
         assert event["log_format"] == "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
         assert str(event["reason"]).startswith(type(error).__name__)
-        assert camera.snapshots.taking is None
-        assert camera.interrupted == []
-        assert camera.store.files.contents == {}
+        assert harness.snapshots.taking is None
+        assert harness.interrupted == []
+        assert harness.store.files.contents == {}
         broken = False
-        camera.choose(10)
-        assert slots(camera) == [20]
+        harness.choose(10)
+        assert slots(harness) == [20]
         logged_errors.clear()
 
     @pytest.mark.parametrize("when", ["hook", "first chunk", "later chunk"])
@@ -494,13 +494,13 @@ class TestTrouble:
                     yield bytes(PIECE_BYTES)
                 raise KeyboardInterrupt
 
-        camera = Camera(Interrupted())
-        camera.choose(10)
-        (error,) = camera.interrupted
+        harness = SnapshotsHarness(Interrupted())
+        harness.choose(10)
+        (error,) = harness.interrupted
         assert isinstance(error, ApplicationLost)
         assert str(error).startswith("KeyboardInterrupt while a snapshot at slot 10 was taken: ")
-        assert camera.snapshots.taking is None
-        assert camera.store.files.contents == {}
+        assert harness.snapshots.taking is None
+        assert harness.store.files.contents == {}
 
     @pytest.mark.parametrize("first", [0, 3])
     def test_one_that_yields_nothing_without_end_is_given_up(
@@ -513,13 +513,13 @@ class TestTrouble:
                 some = itertools.repeat(bytes(PIECE_BYTES), first)
                 return itertools.chain(some, itertools.repeat(b"")) if endless else super().snapshot()
 
-        camera = Camera(Endless())
-        (event,) = logged(lambda: camera.choose(10), LogLevel.critical)
+        harness = SnapshotsHarness(Endless())
+        (event,) = logged(lambda: harness.choose(10), LogLevel.critical)
         assert f"{EMPTY_CHUNKS_MAX} empty chunks in a row" in str(event["reason"])
-        assert camera.snapshots.taking is None
+        assert harness.snapshots.taking is None
         endless = False
-        camera.choose(10)
-        assert slots(camera) == [20]
+        harness.choose(10)
+        assert slots(harness) == [20]
         logged_errors.clear()
 
     def test_some_empty_chunks_do_no_harm(self) -> None:
@@ -532,10 +532,10 @@ class TestTrouble:
             def restore(self, chunks: Iterator[bytes]) -> None:
                 self.lines = [chunk for chunk in chunks if chunk]
 
-        camera = Camera(Gaps())
-        camera.choose(10)
-        assert slots(camera) == [10]
-        assert camera.restored(application=Gaps()).application.lines == [b"state"]
+        harness = SnapshotsHarness(Gaps())
+        harness.choose(10)
+        assert slots(harness) == [10]
+        assert harness.restored(application=Gaps()).application.lines == [b"state"]
 
     def test_what_ends_after_stop_is_nobodys_business(self) -> None:
         works, later = delayed()
@@ -543,9 +543,9 @@ class TestTrouble:
         for ending in (None, StoreError("the disk is gone")):
             store = MemoryStore(execute=later)
             store.load()
-            camera = Camera(store=store)
-            camera.choose(10)
-            camera.snapshots.stop()
+            harness = SnapshotsHarness(store=store)
+            harness.choose(10)
+            harness.snapshots.stop()
             while works:
                 work, done = works.pop(0)
                 if ending is None:
@@ -553,8 +553,8 @@ class TestTrouble:
                     done.callback(None)
                 else:
                     done.errback(ending)
-                camera.idle()
-            assert camera.taken == []
+                harness.idle()
+            assert harness.taken == []
             assert store.snapshot is None
 
     def test_one_that_ends_as_stop_is_called_is_not_told(self) -> None:
@@ -562,17 +562,17 @@ class TestTrouble:
 
         store = MemoryStore(execute=later)
         store.load()
-        camera = Camera(store=store)
-        camera.choose(10)
+        harness = SnapshotsHarness(store=store)
+        harness.choose(10)
         for left in (3, 2, 1, 0):
             ((work, done),) = works
             works.clear()
             if not left:
-                camera.snapshots.stop()
+                harness.snapshots.stop()
             work()
             done.callback(None)
-            camera.idle()
-        assert camera.taken == []
+            harness.idle()
+        assert harness.taken == []
 
 
 def delayed() -> tuple[list[tuple[Work, Deferred[None]]], Executor]:

@@ -66,7 +66,7 @@ def hash_of(content: bytes) -> bytes:
     return blake2b(content, digest_size=16).digest()
 
 
-class Line:
+class TransferHarness:
     """Nodes that have a snapshot, and "x", which is behind. Every message takes a millisecond; ``lose`` loses some.
 
     :ivar parts: those that were sent, and when.
@@ -178,241 +178,241 @@ class Line:
 
 
 def test_it_comes_part_by_part() -> None:
-    line = Line()
-    assert line.receiver.progress is None
-    line.receiver.fetch_from("a")
-    assert line.receiver.progress == "snapshot from a"
-    assert line.run(1.0, lambda: line.parts_there() == 3)
-    size = line.stores["a"].snapshot
+    harness = TransferHarness()
+    assert harness.receiver.progress is None
+    harness.receiver.fetch_from("a")
+    assert harness.receiver.progress == "snapshot from a"
+    assert harness.run(1.0, lambda: harness.parts_there() == 3)
+    size = harness.stores["a"].snapshot
     assert size is not None
-    assert line.receiver.progress is not None
-    told, rate = line.receiver.progress.split(", for ")
+    assert harness.receiver.progress is not None
+    told, rate = harness.receiver.progress.split(", for ")
     assert told == f"snapshot 50 from a: {3 * PART_BYTES} of {size.size_bytes} bytes"
     assert re.fullmatch(r"0\.0 s at [0-9.]+ MB/s", rate)
-    assert line.run(1.0, lambda: line.received)
-    assert content(line.received[0]) == CONTENT
-    assert line.received[0].slot == 50
-    assert line.store.snapshot == line.received[0]
-    assert line.receiver.progress is None
-    assert len(line.parts) == len(line.asked) == 11
-    assert line.dropped == 0
-    assert line.confirmed == [("a", Taken(50, b"log", hash_of(CONTENT)))]
-    assert set(line.began) == {50}
-    line.run(10.0)
-    assert len(line.asked) == 11
-    assert not line.clock.getDelayedCalls()
+    assert harness.run(1.0, lambda: harness.received)
+    assert content(harness.received[0]) == CONTENT
+    assert harness.received[0].slot == 50
+    assert harness.store.snapshot == harness.received[0]
+    assert harness.receiver.progress is None
+    assert len(harness.parts) == len(harness.asked) == 11
+    assert harness.dropped == 0
+    assert harness.confirmed == [("a", Taken(50, b"log", hash_of(CONTENT)))]
+    assert set(harness.began) == {50}
+    harness.run(10.0)
+    assert len(harness.asked) == 11
+    assert not harness.clock.getDelayedCalls()
 
 
 def test_one_at_a_time() -> None:
-    line = Line(senders="ab")
-    line.receiver.fetch_from("a")
-    line.receiver.fetch_from("b")
-    assert line.run(1.0, lambda: line.received)
-    assert {to for to, _ in line.asked} == {"a"}
+    harness = TransferHarness(senders="ab")
+    harness.receiver.fetch_from("a")
+    harness.receiver.fetch_from("b")
+    assert harness.run(1.0, lambda: harness.received)
+    assert {to for to, _ in harness.asked} == {"a"}
 
 
 def test_lost_parts_and_questions_are_asked_for_again() -> None:
     rng = Random(2)
-    line = Line()
-    line.lose = lambda node, message: rng.random() < 0.3
-    line.receiver.fetch_from("a")
-    assert line.run(60.0, lambda: line.received)
-    assert content(line.received[0]) == CONTENT
-    assert len(line.asked) > 11
+    harness = TransferHarness()
+    harness.lose = lambda node, message: rng.random() < 0.3
+    harness.receiver.fetch_from("a")
+    assert harness.run(60.0, lambda: harness.received)
+    assert content(harness.received[0]) == CONTENT
+    assert len(harness.asked) > 11
 
 
 def test_doubled_parts_do_no_harm() -> None:
-    line = Line()
-    carry = line.carry_part
+    harness = TransferHarness()
+    carry = harness.carry_part
 
     def twice(sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
         carry(sender, part)
-        line.clock.callLater(2.5 * LINE_SECONDS, line.deliver, sender, part)
+        harness.clock.callLater(2.5 * LINE_SECONDS, harness.deliver, sender, part)
 
-    line.carry_part = twice  # type: ignore[method-assign]
-    line.receiver.fetch_from("a")
-    assert line.run(2.0, lambda: line.received)
-    assert content(line.received[0]) == CONTENT
-    assert line.dropped > 5
+    harness.carry_part = twice  # type: ignore[method-assign]
+    harness.receiver.fetch_from("a")
+    assert harness.run(2.0, lambda: harness.received)
+    assert content(harness.received[0]) == CONTENT
+    assert harness.dropped > 5
 
 
 def test_a_node_that_sends_nothing_is_given_up_after_some_tries() -> None:
     """It is the core's to find another; what has come by then is gone on with."""
-    line = Line(senders="ab")
-    line.receiver.fetch_from("a")
-    assert line.run(1.0, lambda: line.parts_there() == 3)
-    line.lose = lambda node, message: node == "a"
-    (event,) = logged(lambda: line.run(20.0), LogLevel.warn)
+    harness = TransferHarness(senders="ab")
+    harness.receiver.fetch_from("a")
+    assert harness.run(1.0, lambda: harness.parts_there() == 3)
+    harness.lose = lambda node, message: node == "a"
+    (event,) = logged(lambda: harness.run(20.0), LogLevel.warn)
     assert event["peer"] == "a"
-    assert line.receiver.progress is None
-    assert len(line.asked) - 4 == line.limits.tries - 1
-    line.receiver.fetch_from("b")
-    assert line.run(1.0, lambda: line.received)
-    assert content(line.received[0]) == CONTENT
-    assert min(question.offset for to, question in line.asked if to == "b") >= 3 * PART_BYTES
+    assert harness.receiver.progress is None
+    assert len(harness.asked) - 4 == harness.limits.tries - 1
+    harness.receiver.fetch_from("b")
+    assert harness.run(1.0, lambda: harness.received)
+    assert content(harness.received[0]) == CONTENT
+    assert min(question.offset for to, question in harness.asked if to == "b") >= 3 * PART_BYTES
 
 
 def test_a_node_that_fell_silent_is_left_for_one_that_speaks() -> None:
     """The core asks others meanwhile, and finds out that they have a snapshot, too."""
-    line = Line(senders="ab")
-    line.receiver.fetch_from("a")
-    assert line.run(1.0, lambda: line.parts_there() == 3)
-    line.lose = lambda node, message: node == "a"
-    line.receiver.fetch_from("b")
-    assert not line.run(0.9 * line.limits.silence_seconds, lambda: "b" in {to for to, _ in line.asked})
-    line.run(0.2 * line.limits.silence_seconds)
-    line.receiver.fetch_from("a")  # Which changes nothing.
-    (event,) = logged(lambda: line.receiver.fetch_from("b"), LogLevel.warn)
+    harness = TransferHarness(senders="ab")
+    harness.receiver.fetch_from("a")
+    assert harness.run(1.0, lambda: harness.parts_there() == 3)
+    harness.lose = lambda node, message: node == "a"
+    harness.receiver.fetch_from("b")
+    assert not harness.run(0.9 * harness.limits.silence_seconds, lambda: "b" in {to for to, _ in harness.asked})
+    harness.run(0.2 * harness.limits.silence_seconds)
+    harness.receiver.fetch_from("a")  # Which changes nothing.
+    (event,) = logged(lambda: harness.receiver.fetch_from("b"), LogLevel.warn)
     assert event["peer"] == "a"
-    assert line.run(1.0, lambda: line.received)
-    assert content(line.received[0]) == CONTENT
-    assert min(question.offset for to, question in line.asked if to == "b") >= 3 * PART_BYTES
-    assert not line.clock.getDelayedCalls()
+    assert harness.run(1.0, lambda: harness.received)
+    assert content(harness.received[0]) == CONTENT
+    assert min(question.offset for to, question in harness.asked if to == "b") >= 3 * PART_BYTES
+    assert not harness.clock.getDelayedCalls()
 
 
 class TestCrash:
     def test_of_the_receiver(self) -> None:
         """Only what is sound counts, which may be some bytes less than have come."""
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
-        line.restart()
-        line.run(0.1)
-        assert line.receiver.progress is None
-        before = len(line.parts)
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.received)
-        assert content(line.received[0]) == CONTENT
-        again = [part.offset for _, part in line.parts[before:]]
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
+        harness.restart()
+        harness.run(0.1)
+        assert harness.receiver.progress is None
+        before = len(harness.parts)
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.received)
+        assert content(harness.received[0]) == CONTENT
+        again = [part.offset for _, part in harness.parts[before:]]
         assert again[0] > 5 * PART_BYTES
         assert len(again) <= 11 - 5
 
     def test_of_the_receiver_when_all_had_come(self) -> None:
         """Nothing is left to ask for; it only was not finished."""
-        line = Line()
-        snapshot = line.stores["a"].snapshot
+        harness = TransferHarness()
+        snapshot = harness.stores["a"].snapshot
         assert snapshot is not None
-        line.store.receive_snapshot(50).write_raw(snapshot.read(0, snapshot.size_bytes))
-        line.restart()
-        line.receiver.fetch_from("a")
-        assert line.run(3.0, lambda: line.received)
-        line.run(10.0)
-        assert content(line.received[0]) == CONTENT
-        assert len(line.parts) == 1
-        assert line.receiver.progress is None
+        harness.store.receive_snapshot(50).write_raw(snapshot.read(0, snapshot.size_bytes))
+        harness.restart()
+        harness.receiver.fetch_from("a")
+        assert harness.run(3.0, lambda: harness.received)
+        harness.run(10.0)
+        assert content(harness.received[0]) == CONTENT
+        assert len(harness.parts) == 1
+        assert harness.receiver.progress is None
 
     def test_of_the_sender(self) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
-        line.senders["a"].stop()
-        line.stores["a"] = line.stores["a"].reopen()
-        line.stores["a"].load()
-        line.start("a")
-        before = len(line.parts)
-        assert line.run(3.0, lambda: line.received)
-        assert content(line.received[0]) == CONTENT
-        assert len(line.parts) - before <= 6
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
+        harness.senders["a"].stop()
+        harness.stores["a"] = harness.stores["a"].reopen()
+        harness.stores["a"].load()
+        harness.start("a")
+        before = len(harness.parts)
+        assert harness.run(3.0, lambda: harness.received)
+        assert content(harness.received[0]) == CONTENT
+        assert len(harness.parts) - before <= 6
 
     def test_of_the_receiver_while_the_sender_goes_on_to_a_newer_one(self) -> None:
         """The one that was begun is still there."""
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
-        line.restart()
-        add(line.stores["a"], 60, OTHER)
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.received)
-        assert (line.received[0].slot, content(line.received[0])) == (50, CONTENT)
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
+        harness.restart()
+        add(harness.stores["a"], 60, OTHER)
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.received)
+        assert (harness.received[0].slot, content(harness.received[0])) == (50, CONTENT)
 
     def test_of_the_receiver_while_the_sender_goes_on_to_two_newer_ones(self) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
-        line.restart()
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
+        harness.restart()
         for slot in (60, 70):
-            add(line.stores["a"], slot, OTHER)
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.received)
-        assert (line.received[0].slot, content(line.received[0])) == (70, OTHER)
-        assert not [path for path in line.store.files.contents if ".part" in path]
+            add(harness.stores["a"], slot, OTHER)
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.received)
+        assert (harness.received[0].slot, content(harness.received[0])) == (70, OTHER)
+        assert not [path for path in harness.store.files.contents if ".part" in path]
 
 
 class TestNewerOnes:
     """A sender takes newer snapshots while one is fetched."""
 
-    def begun(self, senders: str = "a", newer: tuple[Slot, ...] = ()) -> Line:
-        line = Line(senders=senders)
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
+    def begun(self, senders: str = "a", newer: tuple[Slot, ...] = ()) -> TransferHarness:
+        harness = TransferHarness(senders=senders)
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
         for slot in newer:
-            add(line.stores["a"], slot, OTHER)
-        return line
+            add(harness.stores["a"], slot, OTHER)
+        return harness
 
     def test_the_one_before_the_newest_is_still_sent(self) -> None:
-        line = self.begun(newer=(60,))
-        assert line.run(1.0, lambda: line.received)
-        assert (line.received[0].slot, content(line.received[0])) == (50, CONTENT)
-        assert len(line.parts) == 11
+        harness = self.begun(newer=(60,))
+        assert harness.run(1.0, lambda: harness.received)
+        assert (harness.received[0].slot, content(harness.received[0])) == (50, CONTENT)
+        assert len(harness.parts) == 11
 
     def test_one_that_is_gone_is_begun_anew_and_that_is_told(self) -> None:
-        line = self.begun(newer=(60, 70))
-        (event,) = logged(lambda: line.run(1.0, lambda: line.received), LogLevel.warn)
+        harness = self.begun(newer=(60, 70))
+        (event,) = logged(lambda: harness.run(1.0, lambda: harness.received), LogLevel.warn)
         assert (event["before"], event["slot"]) == (50, 70)
         assert event["here"] >= 6 * PART_BYTES
-        assert (line.received[0].slot, content(line.received[0])) == (70, OTHER)
-        assert [*line.store.files.contents] == [line.received[0].path]
+        assert (harness.received[0].slot, content(harness.received[0])) == (70, OTHER)
+        assert [*harness.store.files.contents] == [harness.received[0].path]
 
     def test_not_while_another_node_has_the_rest(self) -> None:
-        line = self.begun("ab", newer=(60, 70))
-        assert line.run(1.0, lambda: line.received)
-        assert (line.received[0].slot, content(line.received[0])) == (50, CONTENT)
-        assert [to for to, _ in line.asked].count("b") <= 11 - 6
+        harness = self.begun("ab", newer=(60, 70))
+        assert harness.run(1.0, lambda: harness.received)
+        assert (harness.received[0].slot, content(harness.received[0])) == (50, CONTENT)
+        assert [to for to, _ in harness.asked].count("b") <= 11 - 6
 
     def test_not_for_ever_while_that_node_is_silent(self) -> None:
-        line = self.begun("abc", newer=(60, 70))
-        line.lose = lambda node, message: node in ("b", "c")
-        assert line.run(10.0, lambda: line.received)
-        assert line.received[0].slot == 70
-        assert "begun anew" not in (line.receiver.progress or "")
+        harness = self.begun("abc", newer=(60, 70))
+        harness.lose = lambda node, message: node in ("b", "c")
+        assert harness.run(10.0, lambda: harness.received)
+        assert harness.received[0].slot == 70
+        assert "begun anew" not in (harness.receiver.progress or "")
 
     def test_a_sender_that_always_has_another_one_is_not_followed_at_once(self) -> None:
         """Or it could have this node write and throw away as much as it likes."""
-        line = Line()
+        harness = TransferHarness()
         slots = iter(range(60, 10**6))
-        carry = line.carry_part
+        carry = harness.carry_part
 
         def another(sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
             carry(sender, SnapshotPart(next(slots), part.size_bytes, 0, part.data))
 
-        line.carry_part = another  # type: ignore[method-assign]
+        harness.carry_part = another  # type: ignore[method-assign]
         end = 4 * RESTART_SECONDS
-        while line.now < end:
-            line.receiver.fetch_from("a")
-            line.run(0.5)
-        assert line.received == []
-        assert len(set(line.began)) <= 2 + end / RESTART_SECONDS
+        while harness.now < end:
+            harness.receiver.fetch_from("a")
+            harness.run(0.5)
+        assert harness.received == []
+        assert len(set(harness.began)) <= 2 + end / RESTART_SECONDS
 
 
 class TestHolds:
     def test_who_fetches_holds_it_until_it_is_silent_for_long(self) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.received)
-        fetches = line.fetches["a"]
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.received)
+        fetches = harness.fetches["a"]
         assert fetches.count == 1
-        line.advance(0.9 * FETCH_SILENCE_SECONDS)
+        harness.advance(0.9 * FETCH_SILENCE_SECONDS)
         assert fetches.count == 1
-        line.advance(0.2 * FETCH_SILENCE_SECONDS)
+        harness.advance(0.2 * FETCH_SILENCE_SECONDS)
         assert fetches.count == 0
 
     def test_what_is_not_here_is_not_held(self) -> None:
-        fetches = Line().fetches["a"]
+        fetches = TransferHarness().fetches["a"]
         fetches.note("x", 51)
         assert fetches.count == 0
 
     def test_it_ends_when_the_node_says_so(self) -> None:
-        fetches = Line().fetches["a"]
+        fetches = TransferHarness().fetches["a"]
         for node in "xy":
             fetches.note(node, 50)
         fetches.note("x", 0)
@@ -423,101 +423,101 @@ class TestHolds:
 class TestLimits:
     def test_one_node_sends_no_faster_than_it_may(self) -> None:
         rate = 10 * PART_BYTES
-        line = Line(TransferLimits(bytes_per_second=rate))
+        harness = TransferHarness(TransferLimits(bytes_per_second=rate))
         others = ("u", "v", "w")
         for node in others:
-            line.senders["a"].receive(node, FetchSnapshot(0, 0))
-        line.receiver.fetch_from("a")
-        began = line.clock.seconds()
-        while not line.received:
-            line.clock.advance(LINE_SECONDS)
+            harness.senders["a"].receive(node, FetchSnapshot(0, 0))
+        harness.receiver.fetch_from("a")
+        began = harness.clock.seconds()
+        while not harness.received:
+            harness.clock.advance(LINE_SECONDS)
             for node in others:
-                line.senders["a"].receive(node, FetchSnapshot(50, PART_BYTES))
-            sent = sum(len(part.data) for _, part in line.parts)
-            assert sent <= rate * (line.clock.seconds() - began) + 2 * PART_BYTES
-        line.senders["a"].stop()
-        assert 4.0 < line.clock.seconds() < 6.0, "a fourth of it is for each who asks"
+                harness.senders["a"].receive(node, FetchSnapshot(50, PART_BYTES))
+            sent = sum(len(part.data) for _, part in harness.parts)
+            assert sent <= rate * (harness.clock.seconds() - began) + 2 * PART_BYTES
+        harness.senders["a"].stop()
+        assert 4.0 < harness.clock.seconds() < 6.0, "a fourth of it is for each who asks"
 
     def test_it_is_no_slower_for_having_been_idle(self) -> None:
-        line = Line(TransferLimits(bytes_per_second=10 * PART_BYTES))
-        line.receiver.fetch_from("a")
-        line.run(1.05)
-        sent = len(line.parts)
+        harness = TransferHarness(TransferLimits(bytes_per_second=10 * PART_BYTES))
+        harness.receiver.fetch_from("a")
+        harness.run(1.05)
+        sent = len(harness.parts)
         assert 10 <= sent <= 12
 
     def test_of_several_questions_of_one_node_the_last_is_answered(self) -> None:
-        line = Line(TransferLimits(bytes_per_second=PART_BYTES))
+        harness = TransferHarness(TransferLimits(bytes_per_second=PART_BYTES))
         for offset in (0, 1, 2, 3):
-            line.senders["a"].receive("x", FetchSnapshot(50, offset))
-        line.run(5.0)
-        assert [part.offset for _, part in line.parts] == [3]
+            harness.senders["a"].receive("x", FetchSnapshot(50, offset))
+        harness.run(5.0)
+        assert [part.offset for _, part in harness.parts] == [3]
 
 
 class TestSender:
     def test_without_a_snapshot(self) -> None:
-        line = Line()
-        line.stores["a"] = MemoryStore()
-        line.stores["a"].load()
-        line.start("a")
-        line.senders["a"].receive("x", FetchSnapshot(0, 0))
-        line.senders["a"].receive("y", FetchSnapshot(0, 0))
-        line.run(0.1)
-        assert line.parts == []
-        assert line.counters[Count.NO_SNAPSHOT_TO_SEND] == 2
+        harness = TransferHarness()
+        harness.stores["a"] = MemoryStore()
+        harness.stores["a"].load()
+        harness.start("a")
+        harness.senders["a"].receive("x", FetchSnapshot(0, 0))
+        harness.senders["a"].receive("y", FetchSnapshot(0, 0))
+        harness.run(0.1)
+        assert harness.parts == []
+        assert harness.counters[Count.NO_SNAPSHOT_TO_SEND] == 2
 
     def test_another_slot_than_it_has_is_sent_from_the_beginning(self) -> None:
-        line = Line()
+        harness = TransferHarness()
         for slot in (49, 51):
-            line.senders["a"].receive("x", FetchSnapshot(slot, 5 * PART_BYTES))
-            line.run(0.1)
-        assert [(part.slot, part.offset) for _, part in line.parts] == [(50, 0), (50, 0)]
+            harness.senders["a"].receive("x", FetchSnapshot(slot, 5 * PART_BYTES))
+            harness.run(0.1)
+        assert [(part.slot, part.offset) for _, part in harness.parts] == [(50, 0), (50, 0)]
 
     @pytest.mark.parametrize("offset", [10**9, 2**64 - 1])
     def test_an_offset_beyond_the_end(self, offset: int) -> None:
-        line = Line()
-        line.senders["a"].receive("x", FetchSnapshot(50, offset))
-        line.run(0.1)
-        assert [part.offset for _, part in line.parts] == [0]
+        harness = TransferHarness()
+        harness.senders["a"].receive("x", FetchSnapshot(50, offset))
+        harness.run(0.1)
+        assert [part.offset for _, part in harness.parts] == [0]
 
     def test_one_that_cannot_be_read(self) -> None:
-        line = Line()
-        line.stores["a"].files.contents.clear()
-        line.senders["a"].receive("x", FetchSnapshot(50, 0))
-        line.run(0.1)
-        assert line.counters[Count.UNREADABLE_SNAPSHOT] == 1
+        harness = TransferHarness()
+        harness.stores["a"].files.contents.clear()
+        harness.senders["a"].receive("x", FetchSnapshot(50, 0))
+        harness.run(0.1)
+        assert harness.counters[Count.UNREADABLE_SNAPSHOT] == 1
 
     def test_stopped(self) -> None:
-        line = Line()
-        line.senders["a"].receive("x", FetchSnapshot(50, 0))
-        line.senders["a"].stop()
-        line.senders["a"].stop()
-        line.run(0.1)
-        assert line.parts == []
-        assert not line.clock.getDelayedCalls()
+        harness = TransferHarness()
+        harness.senders["a"].receive("x", FetchSnapshot(50, 0))
+        harness.senders["a"].stop()
+        harness.senders["a"].stop()
+        harness.run(0.1)
+        assert harness.parts == []
+        assert not harness.clock.getDelayedCalls()
 
 
 class TestReceiver:
     def test_the_parts_of_a_stranger_are_not_taken(self) -> None:
-        line = Line()
+        harness = TransferHarness()
         part = SnapshotPart(50, 100, 0, b"evil")
-        assert not line.receiver.receive("b", part)
-        line.receiver.fetch_from("a")
-        assert not line.receiver.receive("b", part)
-        assert line.run(1.0, lambda: line.parts_there() == 2)
+        assert not harness.receiver.receive("b", part)
+        harness.receiver.fetch_from("a")
+        assert not harness.receiver.receive("b", part)
+        assert harness.run(1.0, lambda: harness.parts_there() == 2)
         for offset in (0, 2 * PART_BYTES):
-            assert not line.receiver.receive("b", SnapshotPart(50, 100, offset, b"evil"))
-            assert not line.receiver.receive("b", SnapshotPart(99, 100, offset, b"evil"))
-        assert line.run(1.0, lambda: line.received)
-        assert content(line.received[0]) == CONTENT
+            assert not harness.receiver.receive("b", SnapshotPart(50, 100, offset, b"evil"))
+            assert not harness.receiver.receive("b", SnapshotPart(99, 100, offset, b"evil"))
+        assert harness.run(1.0, lambda: harness.received)
+        assert content(harness.received[0]) == CONTENT
 
     def test_a_part_out_of_its_turn_is_not_taken(self) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 2)
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 2)
         for offset, data in ((PART_BYTES, b"late"), (5 * PART_BYTES, b"early"), (2 * PART_BYTES, b"")):
-            assert not line.receiver.receive("a", SnapshotPart(50, 100, offset, data))
-        assert line.run(1.0, lambda: line.received)
-        assert content(line.received[0]) == CONTENT
+            assert not harness.receiver.receive("a", SnapshotPart(50, 100, offset, data))
+        assert harness.run(1.0, lambda: harness.received)
+        assert content(harness.received[0]) == CONTENT
 
     def test_asks_for_no_more_than_is_written(self) -> None:
         """And takes nothing meanwhile."""
@@ -528,17 +528,17 @@ class TestReceiver:
             works.append((work, done))
             return done
 
-        line = Line(execute=later)
-        line.receiver.fetch_from("a")
-        line.run(10.0)
-        assert len(line.asked) == 1
-        assert not line.receiver.receive("a", line.parts[0][1])
+        harness = TransferHarness(execute=later)
+        harness.receiver.fetch_from("a")
+        harness.run(10.0)
+        assert len(harness.asked) == 1
+        assert not harness.receiver.receive("a", harness.parts[0][1])
         while works:
             work, done = works.pop(0)
             work()
             done.callback(None)
-            line.run(0.05)
-        assert content(line.received[0]) == CONTENT
+            harness.run(0.05)
+        assert content(harness.received[0]) == CONTENT
 
     @pytest.mark.parametrize("ending", ["written", "failed"])
     def test_stopped_while_it_writes(self, ending: str) -> None:
@@ -549,206 +549,206 @@ class TestReceiver:
             works.append((work, done))
             return done
 
-        line = Line(execute=later)
-        line.receiver.fetch_from("a")
-        line.run(0.1)
-        line.receiver.stop()
+        harness = TransferHarness(execute=later)
+        harness.receiver.fetch_from("a")
+        harness.run(0.1)
+        harness.receiver.stop()
         ((work, done),) = works
         if ending == "written":
             work()
             done.callback(None)
         else:
             done.errback(OSError("late"))
-        line.run(3.0)
-        assert len(line.asked) == 1
-        assert line.receiver.progress is None
-        assert not line.clock.getDelayedCalls()
+        harness.run(3.0)
+        assert len(harness.asked) == 1
+        assert harness.receiver.progress is None
+        assert not harness.clock.getDelayedCalls()
 
     def test_a_disk_that_fails_is_survived(self) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 3)
-        line.store.files.failing = True
-        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 3)
+        harness.store.files.failing = True
+        (event,) = logged(lambda: harness.run(3.0), LogLevel.error)
         assert event["log_format"].startswith("no snapshot from node {peer}: {reason}")
         assert event["peer"] == "a"
-        assert line.receiver.progress is not None
-        assert line.receiver.progress.startswith("no snapshot for 0 s more: cannot write the snapshot")
-        assert line.store.files.contents == {}
-        line.store.files.failing = False
-        assert line.fetch("a", 3.0)
-        assert content(line.received[0]) == CONTENT
+        assert harness.receiver.progress is not None
+        assert harness.receiver.progress.startswith("no snapshot for 0 s more: cannot write the snapshot")
+        assert harness.store.files.contents == {}
+        harness.store.files.failing = False
+        assert harness.fetch("a", 3.0)
+        assert content(harness.received[0]) == CONTENT
 
     def test_one_that_is_damaged_on_the_way_is_not_taken(self) -> None:
-        line = Line()
-        carry = line.carry_part
+        harness = TransferHarness()
+        carry = harness.carry_part
 
         def damage(sender: NodeId, part: SnapshotPart, to: NodeId = "x") -> None:
-            wrong = b"!" + part.data[1:] if part.offset == 4 * PART_BYTES and not line.dropped else part.data
+            wrong = b"!" + part.data[1:] if part.offset == 4 * PART_BYTES and not harness.dropped else part.data
             carry(sender, SnapshotPart(part.slot, part.size_bytes, part.offset, wrong))
 
-        line.carry_part = damage  # type: ignore[method-assign]
-        line.receiver.fetch_from("a")
-        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        harness.carry_part = damage  # type: ignore[method-assign]
+        harness.receiver.fetch_from("a")
+        (event,) = logged(lambda: harness.run(3.0), LogLevel.error)
         assert "checksum" in event["reason"]
-        assert (line.received, line.store.snapshot, line.store.files.contents) == ([], None, {})
-        line.carry_part = carry  # type: ignore[method-assign]
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.received)
-        assert any(question.damaged == 50 for _, question in line.asked)
-        assert line.damaged == []  # It has looked, and its own is sound.
+        assert (harness.received, harness.store.snapshot, harness.store.files.contents) == ([], None, {})
+        harness.carry_part = carry  # type: ignore[method-assign]
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.received)
+        assert any(question.damaged == 50 for _, question in harness.asked)
+        assert harness.damaged == []  # It has looked, and its own is sound.
 
     def test_who_has_a_damaged_one_is_told_and_looks(self) -> None:
         """It cannot know otherwise: as long as it runs, it does not read its snapshot."""
-        line = Line()
-        (path,) = line.stores["a"].files.contents
-        line.stores["a"].files.contents[path][2 * PART_BYTES] ^= 1
-        line.receiver.fetch_from("a")
-        logged(lambda: line.run(3.0), LogLevel.error)
-        assert line.damaged == []
-        line.receiver.fetch_from("a")
-        line.run(3.0)
-        ((node, said),) = line.damaged
+        harness = TransferHarness()
+        (path,) = harness.stores["a"].files.contents
+        harness.stores["a"].files.contents[path][2 * PART_BYTES] ^= 1
+        harness.receiver.fetch_from("a")
+        logged(lambda: harness.run(3.0), LogLevel.error)
+        assert harness.damaged == []
+        harness.receiver.fetch_from("a")
+        harness.run(3.0)
+        ((node, said),) = harness.damaged
         assert node == "a"
         assert "the checksum of a chunk does not match" in said
-        assert line.received == []
+        assert harness.received == []
 
     def test_one_no_newer_than_its_own(self) -> None:
-        line = Line()
-        add(line.store, 55)
-        line.receiver.fetch_from("a")
-        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        harness = TransferHarness()
+        add(harness.store, 55)
+        harness.receiver.fetch_from("a")
+        (event,) = logged(lambda: harness.run(3.0), LogLevel.error)
         assert "there is a snapshot at slot 55 already" in event["reason"]
-        assert line.received == []
+        assert harness.received == []
 
     def test_one_that_is_no_news_is_not_written(self) -> None:
-        line = Line()
-        line.applied_through = 50
-        line.receiver.fetch_from("a")
-        line.run(3.0)
-        assert (line.began, line.store.files.contents) == ([], {})
+        harness = TransferHarness()
+        harness.applied_through = 50
+        harness.receiver.fetch_from("a")
+        harness.run(3.0)
+        assert (harness.began, harness.store.files.contents) == ([], {})
 
     def test_one_that_the_log_has_overtaken_is_dropped_at_the_end(self) -> None:
-        line = Line()
+        harness = TransferHarness()
 
         def overtaken(peer: NodeId) -> Deferred[None]:
-            line.applied_through = 50
+            harness.applied_through = 50
             return succeed(None)
 
-        line.verdict = overtaken
-        line.receiver.fetch_from("a")
-        line.run(3.0, lambda: line.confirmed)
-        assert (line.received, line.store.snapshot, line.store.files.contents) == ([], None, {})
-        assert line.receiver.progress is None
+        harness.verdict = overtaken
+        harness.receiver.fetch_from("a")
+        harness.run(3.0, lambda: harness.confirmed)
+        assert (harness.received, harness.store.snapshot, harness.store.files.contents) == ([], None, {})
+        assert harness.receiver.progress is None
 
     def test_one_of_another_cluster(self) -> None:
-        line = Line(senders="")
-        line.stores["a"] = MemoryStore()
-        line.stores["a"].load()
-        add(line.stores["a"], 50, cluster="other")
-        line.start("a")
-        line.receiver = line.make_receiver()
-        line.receiver.fetch_from("a")
-        (event,) = logged(lambda: line.run(3.0), LogLevel.error)
+        harness = TransferHarness(senders="")
+        harness.stores["a"] = MemoryStore()
+        harness.stores["a"].load()
+        add(harness.stores["a"], 50, cluster="other")
+        harness.start("a")
+        harness.receiver = harness.make_receiver()
+        harness.receiver.fetch_from("a")
+        (event,) = logged(lambda: harness.run(3.0), LogLevel.error)
         assert "is of cluster other, not test" in event["reason"]
-        assert (line.confirmed, line.store.files.contents) == ([], {})
+        assert (harness.confirmed, harness.store.files.contents) == ([], {})
 
 
 class TestFullDisk:
-    def begun(self) -> Line:
-        line = Line(senders="ab")
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 6)
-        line.store.files.room_bytes = PART_BYTES // 2
-        return line
+    def begun(self) -> TransferHarness:
+        harness = TransferHarness(senders="ab")
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 6)
+        harness.store.files.room_bytes = PART_BYTES // 2
+        return harness
 
-    def asked(self, line: Line, seconds: float) -> int:
+    def asked(self, harness: TransferHarness, seconds: float) -> int:
         """How many questions the others get in that time, though the core says again and again that it is behind."""
-        before = len(line.asked)
-        line.fetch("a", seconds)
-        return len(line.asked) - before
+        before = len(harness.asked)
+        harness.fetch("a", seconds)
+        return len(harness.asked) - before
 
     def test_what_has_come_stays_and_is_gone_on_with(self) -> None:
-        line = self.begun()
-        line.run(1.0)
-        assert line.parts_there() >= 6
-        line.store.files.room_bytes = 2**40
-        before = len(line.parts)
-        assert line.fetch("a", 5.0)
-        assert content(line.received[0]) == CONTENT
-        assert len(line.parts) - before <= 5
-        assert line.receiver.progress is None
+        harness = self.begun()
+        harness.run(1.0)
+        assert harness.parts_there() >= 6
+        harness.store.files.room_bytes = 2**40
+        before = len(harness.parts)
+        assert harness.fetch("a", 5.0)
+        assert content(harness.received[0]) == CONTENT
+        assert len(harness.parts) - before <= 5
+        assert harness.receiver.progress is None
 
     def test_it_waits_longer_each_time_and_says_so_once(self) -> None:
-        line = self.begun()
+        harness = self.begun()
         counts: list[int] = []
-        events = logged(lambda: counts.extend(self.asked(line, 100.0) for _ in range(3)), LogLevel.error)
+        events = logged(lambda: counts.extend(self.asked(harness, 100.0) for _ in range(3)), LogLevel.error)
         assert len(events) == 1
         assert "nothing is lost" in events[0]["reason"]
         assert counts[0] <= 12
         assert counts[2] <= 4
-        progress = line.receiver.progress or ""
+        progress = harness.receiver.progress or ""
         assert re.match(r"no snapshot for \d+ s more: cannot write the snapshot .* the disk has \d+;", progress)
-        line.store.files.room_bytes = 2**40
-        assert line.fetch("a", BACK_OFF_SECONDS[1] + 5.0)
+        harness.store.files.room_bytes = 2**40
+        assert harness.fetch("a", BACK_OFF_SECONDS[1] + 5.0)
 
     def test_where_there_is_no_room_from_the_beginning_nothing_is_written(self) -> None:
         """A full disk is worse than a snapshot that is late: the journal is there, too."""
-        line = Line()
-        line.store.files.room_bytes = len(CONTENT) // 2
-        line.receiver.fetch_from("a")
-        (event,) = logged(lambda: line.run(1.0), LogLevel.error)
+        harness = TransferHarness()
+        harness.store.files.room_bytes = len(CONTENT) // 2
+        harness.receiver.fetch_from("a")
+        (event,) = logged(lambda: harness.run(1.0), LogLevel.error)
         assert f"the disk has {len(CONTENT) // 2}" in event["reason"]
-        assert line.store.files.contents == {}
+        assert harness.store.files.contents == {}
 
     def test_success_ends_it(self) -> None:
-        line = self.begun()
-        logged(lambda: line.fetch("a", 100.0), LogLevel.error)
-        line.store.files.room_bytes = 2**40
-        assert line.fetch("a", 100.0)
-        line.received.clear()
-        add(line.stores["a"], 60, OTHER)
-        line.store.files.failing = True
-        line.receiver.fetch_from("a")
-        (_,) = logged(lambda: line.run(1.0), LogLevel.error)
-        line.store.files.failing = False
-        assert line.fetch("a", 2 * BACK_OFF_SECONDS[0])
+        harness = self.begun()
+        logged(lambda: harness.fetch("a", 100.0), LogLevel.error)
+        harness.store.files.room_bytes = 2**40
+        assert harness.fetch("a", 100.0)
+        harness.received.clear()
+        add(harness.stores["a"], 60, OTHER)
+        harness.store.files.failing = True
+        harness.receiver.fetch_from("a")
+        (_,) = logged(lambda: harness.run(1.0), LogLevel.error)
+        harness.store.files.failing = False
+        assert harness.fetch("a", 2 * BACK_OFF_SECONDS[0])
 
 
 class TestNotBelieved:
     """What the others say of a snapshot decides whether it is installed."""
 
     def test_it_is_fetched_from_another_node(self) -> None:
-        line = Line(senders="ab")
-        line.verdict = lambda peer: fail(SnapshotRefused("not what others have")) if peer == "a" else succeed(None)
-        (event,) = logged(lambda: line.fetch("a", 10.0), LogLevel.error)
+        harness = TransferHarness(senders="ab")
+        harness.verdict = lambda peer: fail(SnapshotRefused("not what others have")) if peer == "a" else succeed(None)
+        (event,) = logged(lambda: harness.fetch("a", 10.0), LogLevel.error)
         assert event["reason"] == "not what others have"
-        assert [peer for peer, _ in line.confirmed] == ["a", "b"]
-        assert line.received
+        assert [peer for peer, _ in harness.confirmed] == ["a", "b"]
+        assert harness.received
 
     def test_until_then_it_has_no_name(self) -> None:
-        line = Line()
+        harness = TransferHarness()
         names: list[str] = []
         answer: Deferred[None] = Deferred()
 
         def verdict(peer: NodeId) -> Deferred[None]:
-            names.extend(line.store.files.contents)
+            names.extend(harness.store.files.contents)
             return answer
 
-        line.verdict = verdict
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: names)
+        harness.verdict = verdict
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: names)
         assert [name.endswith(".part") for name in names] == [True]
-        line.restart()
-        assert line.store.snapshot is None
-        assert line.store.part is not None
+        harness.restart()
+        assert harness.store.snapshot is None
+        assert harness.store.part is not None
 
     def test_a_single_other_node_is_asked_again_later(self) -> None:
-        line = Line()
-        line.verdict = lambda peer: fail(SnapshotRefused("no")) if line.now < 30.0 else succeed(None)
-        logged(lambda: line.fetch("a", 3 * REFUSED_SECONDS), LogLevel.error)
-        assert line.received
-        assert 2 <= len(line.confirmed) <= 4
+        harness = TransferHarness()
+        harness.verdict = lambda peer: fail(SnapshotRefused("no")) if harness.now < 30.0 else succeed(None)
+        logged(lambda: harness.fetch("a", 3 * REFUSED_SECONDS), LogLevel.error)
+        assert harness.received
+        assert 2 <= len(harness.confirmed) <= 4
 
 
 class TestHostileParts:
@@ -770,36 +770,36 @@ class TestHostileParts:
         ids=str,
     )
     def test_the_first(self, part: SnapshotPart) -> None:
-        line = Line()
-        line.applied_through = 45
-        line.lose = lambda node, message: True
-        line.receiver.fetch_from("a")
-        assert not line.receiver.receive("a", part)
-        line.run(0.1)
-        assert (line.began, line.store.files.contents) == ([], {})
+        harness = TransferHarness()
+        harness.applied_through = 45
+        harness.lose = lambda node, message: True
+        harness.receiver.fetch_from("a")
+        assert not harness.receiver.receive("a", part)
+        harness.run(0.1)
+        assert (harness.began, harness.store.files.contents) == ([], {})
 
     @pytest.mark.parametrize("size", [1, 10 * len(CONTENT), 2**64 - 1])
     def test_another_size_later(self, size: int) -> None:
-        line = Line()
-        line.receiver.fetch_from("a")
-        assert line.run(1.0, lambda: line.parts_there() == 3)
-        assert not line.receiver.receive("a", SnapshotPart(50, size, 3 * PART_BYTES, b"evil"))
-        assert line.run(1.0, lambda: line.received)
-        assert content(line.received[0]) == CONTENT
+        harness = TransferHarness()
+        harness.receiver.fetch_from("a")
+        assert harness.run(1.0, lambda: harness.parts_there() == 3)
+        assert not harness.receiver.receive("a", SnapshotPart(50, size, 3 * PART_BYTES, b"evil"))
+        assert harness.run(1.0, lambda: harness.received)
+        assert content(harness.received[0]) == CONTENT
 
 
 class TestLogThatGrowsFaster:
     def test_it_is_sent_as_fast_as_the_log_grows(self) -> None:
         """Else it is outdated before it has come."""
-        line = Line(TransferLimits(bytes_per_second=PART_BYTES))
-        line.receiver.fetch_from("a")
-        while line.now < 2.0:
-            line.log_bytes += 40 * PART_BYTES // 1000
-            line.advance(0.001)
-        assert line.parts_there() >= 20 or line.received
+        harness = TransferHarness(TransferLimits(bytes_per_second=PART_BYTES))
+        harness.receiver.fetch_from("a")
+        while harness.now < 2.0:
+            harness.log_bytes += 40 * PART_BYTES // 1000
+            harness.advance(0.001)
+        assert harness.parts_there() >= 20 or harness.received
 
     def test_not_for_nothing(self) -> None:
-        line = Line(TransferLimits(bytes_per_second=PART_BYTES))
-        line.receiver.fetch_from("a")
-        line.run(2.0)
-        assert sum(len(part.data) for _, part in line.parts) <= 2.5 * PART_BYTES
+        harness = TransferHarness(TransferLimits(bytes_per_second=PART_BYTES))
+        harness.receiver.fetch_from("a")
+        harness.run(2.0)
+        assert sum(len(part.data) for _, part in harness.parts) <= 2.5 * PART_BYTES

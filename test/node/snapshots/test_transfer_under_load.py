@@ -16,7 +16,7 @@ from txpaxos.counter import Counter
 from txpaxos.node.snapshots.taking import FETCHED_SHARE, STATE_SHARE, Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.testing.simulator import host
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 
@@ -68,7 +68,7 @@ class Load:
         log_bytes: int = LOG_BYTES,
         sent_bytes_per_second: float = TRANSFER_BYTES_PER_SECOND,
     ) -> None:
-        self.cluster = Cluster(
+        self.cluster = SimulatedCluster(
             seed,
             nodes,
             app,
@@ -109,8 +109,8 @@ class Load:
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Write for so long."""
-        end = self.cluster.world.now + seconds
-        while self.cluster.world.now < end and not until():
+        end = self.cluster.time.now + seconds
+        while self.cluster.time.now < end and not until():
             self.write()
             self.cluster.run(self._pause_seconds)
             for one in self.up:
@@ -138,23 +138,23 @@ class Load:
             one.node is not None and one.node.status().applied_through > through - LEVEL_SLOTS for one in self.away
         )
 
-    def come_back(self, within_seconds: float) -> float:
+    def check_return_under_load(self, within_seconds: float) -> float:
         """They are started again. In how many seconds they were level."""
         for one in self.away:
             one.start()
-        begun = self.cluster.world.now
+        begun = self.cluster.time.now
         transfers = {one.name: one.node.status().compaction.transfer for one in self.away if one.node}
         assert self.run(within_seconds, self.is_level), transfers
-        return self.cluster.world.now - begun
+        return self.cluster.time.now - begun
 
     def every(self, seconds: float, what: Callable[[], object]) -> None:
         """Do something again and again."""
 
         def again() -> None:
             what()
-            self.cluster.world.after(seconds, again)
+            self.cluster.time.after(seconds, again)
 
-        self.cluster.world.after(seconds, again)
+        self.cluster.time.after(seconds, again)
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ def test_it_arrives_while_others_write(seed: int) -> None:
     """At the rate at which it always began anew, when nothing was kept for it."""
     load = Load(seed)
     load.leave()
-    seconds = load.come_back(2 * FULL_SECONDS)
+    seconds = load.check_return_under_load(2 * FULL_SECONDS)
     assert seconds >= 0.9 * FULL_SECONDS
     interval_bytes = max(LOG_BYTES, STATE_BYTES // STATE_SHARE)
     assert load.largest_log_bytes <= 2 * FETCHED_SHARE * STATE_BYTES + 2 * interval_bytes
@@ -206,7 +206,7 @@ def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
         return all(0.8 * interval_bytes < one < 0.95 * interval_bytes for one in since_bytes)
 
     assert load.run(100.0, is_about_to)
-    events = logged(lambda: load.come_back(2 * FULL_SECONDS), LogLevel.warn)
+    events = logged(lambda: load.check_return_under_load(2 * FULL_SECONDS), LogLevel.warn)
     assert not [event for event in events if "begins anew" in event["log_format"]]
 
 
@@ -214,13 +214,13 @@ def test_it_arrives_where_the_log_grows_faster_than_a_sender_may_send() -> None:
     rate = TRANSFER_BYTES_PER_SECOND
     load = Load(1, bytes_per_second=rate / 2, sent_bytes_per_second=rate / 8)
     load.leave()
-    assert load.come_back(4 * FULL_SECONDS) < 8 * FULL_SECONDS
+    assert load.check_return_under_load(4 * FULL_SECONDS) < 8 * FULL_SECONDS
 
 
 def test_two_of_five_at_once() -> None:
     load = Load(1, nodes=5, away="de")
     load.leave()
-    load.come_back(3 * FULL_SECONDS)
+    load.check_return_under_load(3 * FULL_SECONDS)
 
 
 def test_a_state_that_grows() -> None:
@@ -229,27 +229,27 @@ def test_a_state_that_grows() -> None:
 
     load = Load(1, app=Growing)
     load.leave()
-    load.come_back(3 * FULL_SECONDS)
+    load.check_return_under_load(3 * FULL_SECONDS)
 
 
 def test_intervals_of_a_second() -> None:
     load = Load(1, log_bytes=LOG_BYTES // 16)
     load.leave()
-    load.come_back(2 * FULL_SECONDS)
+    load.check_return_under_load(2 * FULL_SECONDS)
 
 
 def test_a_receiver_with_a_slow_disk() -> None:
     load = Load(1)
     load.leave()
     load.away[0].save_seconds = 0.1
-    load.come_back(4 * FULL_SECONDS)
+    load.check_return_under_load(4 * FULL_SECONDS)
 
 
 def test_a_lead_that_changes_every_few_seconds() -> None:
     load = Load(1)
     load.leave()
     load.every(3.0, lambda: pause_the_leader(load))
-    load.come_back(3 * FULL_SECONDS)
+    load.check_return_under_load(3 * FULL_SECONDS)
 
 
 def test_a_sender_that_dies_on_the_way() -> None:
@@ -264,8 +264,8 @@ def test_a_sender_that_dies_on_the_way() -> None:
         assert peer is not None
         load.cluster.hosts[peer].crash()
 
-    load.cluster.world.after(FULL_SECONDS / 2, kill)
-    assert load.come_back(3 * FULL_SECONDS) < 1.6 * FULL_SECONDS
+    load.cluster.time.after(FULL_SECONDS / 2, kill)
+    assert load.check_return_under_load(3 * FULL_SECONDS) < 1.6 * FULL_SECONDS
 
 
 @pytest.mark.parametrize("who", ["a receiver", "a sender", "all senders in turn"])
@@ -275,7 +275,7 @@ def test_restarts_every_few_seconds(who: str) -> None:
     hosts = load.away if who == "a receiver" else load.up[:1] if who == "a sender" else load.up
     turns = iter(range(10**6))
     load.every(FULL_SECONDS / 4, lambda: restart(hosts[next(turns) % len(hosts)]))
-    assert load.come_back(4 * FULL_SECONDS) < 3 * FULL_SECONDS
+    assert load.check_return_under_load(4 * FULL_SECONDS) < 3 * FULL_SECONDS
 
 
 def test_nothing_is_kept_for_a_node_that_is_silent_for_long() -> None:
@@ -325,6 +325,6 @@ def test_a_receiver_with_a_full_disk_goes_on_when_there_is_room() -> None:
     load.run(FULL_SECONDS)
     assert [one.node.counters.total() for one in load.up if one.node] == counts
     receiver.disk.bytes_max = None
-    begun = load.cluster.world.now
+    begun = load.cluster.time.now
     assert load.run(90.0, load.is_level)
-    assert load.cluster.world.now - begun < 60.0 + FULL_SECONDS
+    assert load.cluster.time.now - begun < 60.0 + FULL_SECONDS

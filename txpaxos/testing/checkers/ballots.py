@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from txpaxos.core.messages import Ballot, NodeId
 
 
-class BallotsSeen:
+class ObservedBallots:
     """One decree: a slot of the log, or a subject.
 
     :param quorum: how many nodes are one.

@@ -55,11 +55,11 @@ from txpaxos.core.ready import (
 from txpaxos.errors import CommandFailed
 from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, Outcomes, value_of
 from txpaxos.node.snapshots.taking import Policy
-from txpaxos.testing.checkers.ballots import BallotsSeen
+from txpaxos.testing.checkers.ballots import ObservedBallots
 from txpaxos.testing.checkers.commands import ExpectedCommands
-from txpaxos.testing.checkers.node import NodeSeen
-from txpaxos.testing.checkers.reads import ReadsSeen
-from txpaxos.testing.checkers.snapshots import SnapshotsSeen
+from txpaxos.testing.checkers.node import ObservedNode
+from txpaxos.testing.checkers.reads import ObservedReads
+from txpaxos.testing.checkers.snapshots import ObservedSnapshots
 from txpaxos.wire.commands import Run, decode_batch
 
 Key = TypeVar("Key", Slot, str)
@@ -119,21 +119,21 @@ class Checker:
         self, members: Sequence[NodeId], policy: Policy | None = None, sessions_max: int = SESSIONS_MAX
     ) -> None:
         self.quorum = quorum_size(len(members))
-        self.nodes = {member: NodeSeen() for member in members}
+        self.nodes = {member: ObservedNode() for member in members}
         self.chosen: dict[Slot, bytes] = {}
         self.outcomes: dict[tuple[bytes, int], Outcome] = {}
         self.submitted: dict[tuple[bytes, int], bytes] = {}
         self.subjects: dict[str, bytes] = {}
         self.subject_proposals: dict[str, set[bytes]] = {}
         self._expected = ExpectedCommands(sessions_max)
-        self._snapshots = SnapshotsSeen(policy or Policy())
-        self._reads = ReadsSeen(self.quorum)
-        self._slot_ballots: dict[Slot, BallotsSeen] = {}
-        self._subject_ballots: dict[str, BallotsSeen] = {}
-        self._subject_boots: dict[tuple[str, Ballot], int] = {}
-        self._ballot_boots: dict[Ballot, int] = {}
+        self._snapshots = ObservedSnapshots(policy or Policy())
+        self._reads = ObservedReads(self.quorum)
+        self._slot_ballots: dict[Slot, ObservedBallots] = {}
+        self._subject_ballots: dict[str, ObservedBallots] = {}
+        self._subject_ballot_starts: dict[tuple[str, Ballot], int] = {}
+        self._ballot_starts: dict[Ballot, int] = {}
         # The canvass that each node began last, and who backed which.
-        self._canvass: dict[NodeId, int] = {}
+        self._pre_vote: dict[NodeId, int] = {}
         self._supporters: dict[tuple[NodeId, int], set[NodeId]] = {}
         self._acquired: set[Ballot] = set()
         # The first. It stays here, whatever becomes of the exception on its way through the code under test.
@@ -147,7 +147,7 @@ class Checker:
     @property
     def ballots_used(self) -> int:
         """How many ballots candidates for the log began."""
-        return len(self._ballot_boots)
+        return len(self._ballot_starts)
 
     # from nodes
 
@@ -155,10 +155,10 @@ class Checker:
         """A node starts from ``loaded`` and a snapshot at slot ``base`` (0: none): all it was told to be saved must be
         there."""
         known = self.nodes[node]
-        known.boot += 1
+        known.start_number += 1
         known.chosen_through = 0
-        known.leads = False
-        self._begins_at(node, base)
+        known.is_leader = False
+        self._starts_at(node, base)
         log = [record for record in loaded if not isinstance(record, SubjectState | Voter)]
         voter = next((record for record in loaded if isinstance(record, Voter)), None)
         if voter is None and known.voter is not None:
@@ -173,7 +173,7 @@ class Checker:
         else:  # It was on its way when the node died.
             expected = ()
         if begins is not None:
-            self._remembers(node, log, base)
+            self._check_checkpoint(node, log, base)
         if log[: len(expected)] != list(expected):
             self._broken("what is saved is kept", f"{node} lost acknowledged records of its log")
         # On disk though nobody was told: as good as saved.
@@ -211,17 +211,17 @@ class Checker:
             if isinstance(envelope.message, AcceptSlot) and not new_leader:
                 self._proposing(node, envelope.message, limits)
             self._sent_to(node, envelope)
-            self._counts(node, envelope.message)
+            self._check_voter(node, envelope.message)
             self._sent(node, envelope.message)
         if new_leader and not any(isinstance(envelope.message, AcceptSlot) for envelope in ready.send):
             self._broken("a leader begins with an entry of its own", f"{node}: {ready}")
         for fact in ready.leadership:
             if isinstance(fact, LeadershipAcquired | LeadershipLost):
-                self.nodes[node].leads = isinstance(fact, LeadershipAcquired)
+                self.nodes[node].is_leader = isinstance(fact, LeadershipAcquired)
             if isinstance(fact, LeadershipAcquired):
                 if fact.ballot in self._acquired or fact.ballot.node != node:
                     self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
-                if sum(one.word >= fact.ballot for one in self.nodes.values()) < self.quorum:
+                if sum(one.effective_promise >= fact.ballot for one in self.nodes.values()) < self.quorum:
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
 
@@ -237,11 +237,11 @@ class Checker:
         known.chosen_through = max(known.chosen_through, chosen.slot)
         voted = known.votes.get(chosen.slot, (LOWEST, None))[1]
         # A leader has counted a quorum's votes, and its own is among those that wait for its disk.
-        if known.learned.get(chosen.slot, voted) != chosen.value and not known.leads:
+        if known.learned.get(chosen.slot, voted) != chosen.value and not known.is_leader:
             self._broken("what is handed out is on disk", f"{node}: {chosen}")
         value = self.chosen.get(chosen.slot)
         if value is None:
-            self._newly_chosen(node, chosen)
+            self._first_chosen(node, chosen)
         elif value != chosen.value:
             self._broken("one value a slot", f"{node}: slot {chosen.slot} is {chosen.value[:60]!r}, was {value[:60]!r}")
 
@@ -258,7 +258,7 @@ class Checker:
         records = reversed(self.nodes[node].log_records)
         if not any(isinstance(record, Checkpoint) and record.slot == slot for record in records):
             self._broken("what is handed out is on disk", f"{node} installs {slot}, of which there is no checkpoint")
-        self._begins_at(node, slot)
+        self._starts_at(node, slot)
 
     def keeping(self, node: NodeId, first_slot: Slot, snapshot: Slot) -> None:
         """A node keeps the values from ``first_slot`` on, and its newest complete snapshot is at ``snapshot``."""
@@ -303,7 +303,7 @@ class Checker:
         slot = self._expected.applied_at(session, sequence)
         if slot is None:
             self._broken("acknowledged is applied", f"command {sequence} of {session.hex()} is in no slot")
-        self._reads.tell(slot)
+        self._reads.report(slot)
         outcome = self.outcomes[session, sequence]
         if isinstance(outcome, Failed):  # What follows the reason need not be the same on every node.
             honest = isinstance(result, str) and (result == outcome.reason or result.startswith(f"{outcome.reason}: "))
@@ -324,7 +324,7 @@ class Checker:
 
     def reading(self) -> Slot:
         """A client reads. Returns the slot of the newest that anybody was told: it must not be told less."""
-        return self._reads.told_through
+        return self._reads.reported_through
 
     def read(self, query: bytes, result: Any, slot: Slot, known_through: Slot | None) -> None:
         """A client that read when ``known_through`` was known has its answer: what a node's state said of ``slot``.
@@ -332,7 +332,7 @@ class Checker:
         if known_through is not None:
             if slot < known_through:
                 self._broken("no stale read", f"a client was told of slot {slot} when {known_through} was known")
-            self._reads.tell(slot)
+            self._reads.report(slot)
         if self._reads.is_another_result(slot, query, result):
             self._broken("equal states", f"{query!r} at slot {slot} reads {result!r}, and something else elsewhere")
 
@@ -357,12 +357,13 @@ class Checker:
     def folder_lost(self, node: NodeId) -> None:
         """A node's data folder is gone, and with it all it had promised."""
         known = self.nodes[node]
-        self.nodes[node] = NodeSeen(
-            boot=known.boot,
+        self.nodes[node] = ObservedNode(
+            start_number=known.start_number,
             lost_vote=known.lost_vote or known.voter is not None,
-            lost_promise=known.word,
+            lost_promise=known.effective_promise,
             lost_subject_promises={
-                subject: known.subject_word(subject) for subject in {*known.subjects, *known.lost_subject_promises}
+                subject: known.effective_subject_promise(subject)
+                for subject in {*known.subjects, *known.lost_subject_promises}
             },
         )
 
@@ -392,7 +393,7 @@ class Checker:
         if not self._ballots(self._subject_ballots, name).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
 
-    def _counts(self, node: NodeId, message: Message) -> None:
+    def _check_voter(self, node: NodeId, message: Message) -> None:
         """What counts toward a quorum, or asks others for that, is said by voters only."""
         said = message.message if isinstance(message, AboutSubject) else message
         if isinstance(said, VOTERS_ONLY) and self.nodes[node].voter is None:
@@ -423,14 +424,14 @@ class Checker:
             case PeerMet():
                 known.met[record.peer] = record.incarnation
 
-    def _begins_at(self, node: NodeId, slot: Slot) -> None:
+    def _starts_at(self, node: NodeId, slot: Slot) -> None:
         """A node's application is in the state of ``slot``, without having been handed out what led there."""
         known = self.nodes[node]
         known.handed_out = slot
         known.chosen_through = max(known.chosen_through, slot)
         known.applied_commands = self._expected.applied_through(slot)
 
-    def _remembers(self, node: NodeId, log: Sequence[Record], base: Slot) -> None:
+    def _check_checkpoint(self, node: NodeId, log: Sequence[Record], base: Slot) -> None:
         """Whether a log that begins with a checkpoint holds what the node had promised and voted, and whom it met."""
         known = self.nodes[node]
         promises = [record.ballot for record in log if isinstance(record, Promised | Voted)]
@@ -446,7 +447,7 @@ class Checker:
         if known.met.items() - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
             self._broken("what is saved is kept", f"{node} forgot some whom it has met")
 
-    def _newly_chosen(self, node: NodeId, chosen: Chosen) -> None:
+    def _first_chosen(self, node: NodeId, chosen: Chosen) -> None:
         """The first node learns a slot: a quorum's votes in one ballot must be on disk, for a value somebody wanted."""
         slot, value = chosen.slot, chosen.value
         if not self._ballots(self._slot_ballots, slot).is_chosen(value):
@@ -461,9 +462,9 @@ class Checker:
         self._expected.choose(runs)
         self._snapshots.choose(value)
 
-    def _ballots(self, decrees: dict[Key, BallotsSeen], name: Key) -> BallotsSeen:
+    def _ballots(self, decrees: dict[Key, ObservedBallots], name: Key) -> ObservedBallots:
         if name not in decrees:
-            decrees[name] = BallotsSeen(self.quorum)
+            decrees[name] = ObservedBallots(self.quorum)
         return decrees[name]
 
     def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
@@ -478,19 +479,21 @@ class Checker:
         """What counts by whom it goes to."""
         match envelope.message:
             case PreVoteGranted(sequence):
-                for canvasser in envelope.to:
-                    self._supporters.setdefault((canvasser, sequence), set()).add(node)
+                for candidate in envelope.to:
+                    self._supporters.setdefault((candidate, sequence), set()).add(node)
             case Heartbeat(ballot, _, sequence) if sequence:
-                self._reads.beat(ballot, sequence)
+                self._reads.note_heartbeat(ballot, sequence)
             case HeartbeatAck(ballot, _, sequence):
-                self._reads.answer_beat(node, ballot, sequence)
+                self._reads.note_heartbeat_answer(node, ballot, sequence)
             case ReadIndexRequest(number):
-                self._judged(self._reads.ask(node, self.nodes[node].boot, number, len(self.chosen)), node, envelope)
+                self._require(
+                    self._reads.ask(node, self.nodes[node].start_number, number, len(self.chosen)), node, envelope
+                )
             case ReadIndexReply(number, slot):
                 for asker in envelope.to:
-                    self._judged(self._reads.answer(node, asker, number, slot), node, envelope)
+                    self._require(self._reads.answer(node, asker, number, slot), node, envelope)
 
-    def _judged(self, wrong: str, node: NodeId, what: object) -> None:
+    def _require(self, wrong: str, node: NodeId, what: object) -> None:
         if wrong:
             self._broken(wrong, f"{node}: {what}")
 
@@ -498,7 +501,7 @@ class Checker:
         known = self.nodes[node]
         match message:
             case PreVote(sequence):
-                self._canvass[node] = sequence
+                self._pre_vote[node] = sequence
             case AcceptedSlot(ballot, slot):
                 vote = known.votes.get(slot)
                 if ballot > known.promised or ((vote is None or vote[0] < ballot) and slot > known.chosen_through):
@@ -524,9 +527,11 @@ class Checker:
             case AboutSubject(subject, inner):
                 state = known.subjects.get(subject, DecreeState())
                 if isinstance(inner, Prepare):
-                    boot = self.nodes[node].boot
-                    if self._subject_boots.setdefault((subject, inner.ballot), boot) != boot:
-                        self._broken("no ballot twice", f"{node} uses {inner.ballot} for {subject} in life {boot}")
+                    start_number = self.nodes[node].start_number
+                    if self._subject_ballot_starts.setdefault((subject, inner.ballot), start_number) != start_number:
+                        self._broken(
+                            "no ballot twice", f"{node} uses {inner.ballot} for {subject} in life {start_number}"
+                        )
                 if isinstance(inner, Accept):
                     self._subject_proposing(node, subject, inner)
                 if isinstance(inner, Promise | Prepare) and inner.ballot > state.promised:
@@ -538,19 +543,21 @@ class Checker:
 
     def _campaigning(self, node: NodeId, ballot: Ballot) -> None:
         """Who begins a ballot has been backed, so that nobody disturbs a leader whom a quorum hears."""
-        backed = {node} | self._supporters.get((node, self._canvass.get(node, 0)), set())
-        if ballot not in self._ballot_boots and len(backed) < self.quorum:
+        backed = {node} | self._supporters.get((node, self._pre_vote.get(node, 0)), set())
+        if ballot not in self._ballot_starts and len(backed) < self.quorum:
             self._broken("no ballot without support", f"{node} begins {ballot}, backed by {sorted(backed)}")
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
         ballots = self._ballots(self._slot_ballots, accept.slot)
-        wrong = ballots.propose(accept.ballot, accept.value, {name: one.word for name, one in self.nodes.items()})
+        wrong = ballots.propose(
+            accept.ballot, accept.value, {name: one.effective_promise for name, one in self.nodes.items()}
+        )
         if wrong:
             self._broken(wrong, f"{node}: {accept}; {ballots}")
 
     def _subject_proposing(self, node: NodeId, subject: str, accept: Accept) -> None:
         ballots = self._ballots(self._subject_ballots, subject)
-        promised = {name: one.subject_word(subject) for name, one in self.nodes.items()}
+        promised = {name: one.effective_subject_promise(subject) for name, one in self.nodes.items()}
         wrong = ballots.propose(accept.ballot, accept.value, promised)
         if sum(word >= accept.ballot for word in promised.values()) < self.quorum:
             wrong = "a proposal has a quorum's promises"
@@ -559,9 +566,9 @@ class Checker:
 
     def _used(self, node: NodeId, ballot: Ballot) -> None:
         """A ballot belongs to one node, and to one life of it."""
-        boot = self.nodes[node].boot
-        if ballot.node != node or self._ballot_boots.setdefault(ballot, boot) != boot:
-            self._broken("no ballot twice", f"{node} uses {ballot} in its life number {boot}")
+        start_number = self.nodes[node].start_number
+        if ballot.node != node or self._ballot_starts.setdefault(ballot, start_number) != start_number:
+            self._broken("no ballot twice", f"{node} uses {ballot} in its life number {start_number}")
 
 
 def _kept(saved: Sequence[Record], loaded: Sequence[Record]) -> Sequence[Record]:

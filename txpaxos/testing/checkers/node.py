@@ -9,7 +9,7 @@ from txpaxos.core.ready import DecreeState, Record, Voter
 
 
 @attrs.define
-class NodeSeen:
+class ObservedNode:
     """What one node is known to have on disk, and what its present process has done.
 
     :ivar lost_vote: whether it was a voter when its folder was lost: it must never be one again.
@@ -28,18 +28,18 @@ class NodeSeen:
     lost_vote: bool = False
     lost_promise: Ballot = LOWEST
     lost_subject_promises: dict[str, Ballot] = attrs.field(factory=dict)
-    boot: int = 0
-    leads: bool = False
+    start_number: int = 0
+    is_leader: bool = False
     handed_out: Slot = 0
     chosen_through: Slot = 0
     applied_commands: int = 0
 
     @property
-    def word(self) -> Ballot:
+    def effective_promise(self) -> Ballot:
         """It votes for nothing below this ballot, whatever has become of its folder since it promised that."""
         return max(self.promised, self.lost_promise)
 
-    def subject_word(self, subject: str) -> Ballot:
+    def effective_subject_promise(self, subject: str) -> Ballot:
         """The same for a subject."""
         state = self.subjects.get(subject, DecreeState())
         return max(state.promised, self.lost_subject_promises.get(subject, LOWEST))

@@ -8,7 +8,7 @@ from txpaxos.core.messages import Slot
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 
 
-class SnapshotsSeen:
+class ObservedSnapshots:
     """The snapshots of all nodes of a cluster.
 
     :param policy: when they take them.

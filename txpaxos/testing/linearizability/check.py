@@ -37,7 +37,7 @@ STATES_SHOWN_MAX = 5
 
 
 @attrs.frozen
-class Verdict:
+class LinearizabilityResult:
     """What a check came to.
 
     :ivar linearizable: ``None`` if the search was given up.
@@ -90,7 +90,9 @@ def _is_plain(state: Hashable) -> bool:
     return state is None or isinstance(state, str | int | float)
 
 
-def check(operations: Iterable[Operation], model: Model, *, configurations_max: int | None = None) -> Verdict:
+def check(
+    operations: Iterable[Operation], model: Model, *, configurations_max: int | None = None
+) -> LinearizabilityResult:
     """Check a history against ``model``, part by part. Ends with the first part that is not linearizable.
 
     :param configurations_max: after so many in one part the search gives up on it; 30 per operation unless given, but
@@ -104,7 +106,7 @@ def check(operations: Iterable[Operation], model: Model, *, configurations_max: 
         except ValueError as error:
             raise HistoryError(f"line {operation.invoked}: {error}") from None
     count = sum(map(len, parts.values()))
-    verdict = Verdict(True, count, len(parts), 0)
+    verdict = LinearizabilityResult(True, count, len(parts), 0)
     for part, its_operations in parts.items():
         explained, configurations, window = _check_part(its_operations, model, configurations_max)
         verdict = attrs.evolve(verdict, configurations=verdict.configurations + configurations)
@@ -115,7 +117,7 @@ def check(operations: Iterable[Operation], model: Model, *, configurations_max: 
     return verdict
 
 
-def check_file(path: str, model: str | Model, *, configurations_max: int | None = None) -> Verdict:
+def check_file(path: str, model: str | Model, *, configurations_max: int | None = None) -> LinearizabilityResult:
     """Check the history in a file.
 
     :param model: one, or the name of one: see :func:`~txpaxos.testing.linearizability.models.model_named`.

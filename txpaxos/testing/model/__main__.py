@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from txpaxos.testing.model.counterexample import format_counterexample
 from txpaxos.testing.model.instances import INSTANCES
-from txpaxos.testing.model.search import Found, Search
-from txpaxos.testing.model.story import tell
+from txpaxos.testing.model.search import Found, StateSearch
 
 COLUMNS = (("instance", 16), ("states", 9), ("transitions", 11), ("depth", 5), ("exhausted", 9), ("violations", 10))
 NAMES = [instance.name for instance in INSTANCES]
@@ -27,10 +27,12 @@ def main(names: Sequence[str], states_max: int) -> None:
     violated = []
     for instance in INSTANCES:
         if not names or instance.name in names:
-            found: Found[Any] = Search(instance.world(), states_max).run()
+            found: Found[Any] = StateSearch(instance.space(), states_max).run()
             click.echo(figures(instance.name, found))
             if found.violation:
-                violated.append(f"{instance.name} ({instance.what}):\n{tell(found.trace, found.violation)}")
+                violated.append(
+                    f"{instance.name} ({instance.what}):\n{format_counterexample(found.trace, found.violation)}"
+                )
     for trace in violated:
         click.echo(f"\n{trace}")
     raise SystemExit(1 if violated else 0)

@@ -2,7 +2,7 @@
 
 Everything is judged at the moment it happens: a record when it is written, a message when it leaves. What cannot be
 judged here, because it speaks of other disks ("this value is chosen"), comes back as a :data:`Belief`, for
-:mod:`txpaxos.testing.model.verdict` to hold against all disks together.
+:mod:`txpaxos.testing.model.chosen_values` to hold against all disks together.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from txpaxos.core.messages import (
     Vote,
 )
 from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, Record, Voted
-from txpaxos.testing.model.words import show
+from txpaxos.testing.model.formatting import show
 
 Belief: TypeAlias = tuple[Slot, bytes | None]
 """That a slot is chosen, and with which value; ``None`` stands for any."""
 
 
-class Violation(Exception):
+class ModelViolation(Exception):
     """Something that must hold does not. The text says what."""
 
 
 def require(holds: bool, *what: object) -> None:
-    """Raise :class:`Violation`, saying ``what``, unless it ``holds``."""
+    """Raise :class:`ModelViolation`, saying ``what``, unless it ``holds``."""
     if not holds:
-        raise Violation(" ".join(part if isinstance(part, str) else show(part) for part in what))
+        raise ModelViolation(" ".join(part if isinstance(part, str) else show(part) for part in what))
 
 
 def values_at(first_slot: Slot, values: Iterable[bytes]) -> set[Belief]:
@@ -83,7 +83,7 @@ class Disk:
     def write(self, record: Record) -> tuple[Disk, set[Belief]]:
         """The disk with ``record`` on it, and what the record takes for chosen.
 
-        :raises Violation: if it takes back a promise or a vote."""
+        :raises ModelViolation: if it takes back a promise or a vote."""
         match record:
             case DecreeState(promised, accepted, chosen):
                 last = self.records[0] if self.records else DecreeState()
@@ -101,7 +101,7 @@ class Disk:
                 return disk, self._through(chosen_through)
             case Learned(first_slot, values):
                 return self._add(record), values_at(first_slot, values)
-        raise Violation(f"{show(record)} is no record of this node")
+        raise ModelViolation(f"{show(record)} is no record of this node")
 
     def compacted(self) -> Disk:
         """The disk with as few records as make the same log. Whatever is added to them, it stays the same: what was
@@ -138,7 +138,7 @@ class Disk:
     def vouch_for(self, sender: NodeId, message: Message, cause: Message | None) -> set[Belief]:
         """What ``message``, sent in answer to ``cause``, takes for chosen.
 
-        :raises Violation: if it rests on a promise or a vote that is not here."""
+        :raises ModelViolation: if it rests on a promise or a vote that is not here."""
         match message:
             case Prepare() | PrepareLog() | Accept() | AcceptSlot() | Heartbeat():
                 require(message.ballot.node == sender, message, "is of another's ballot")
@@ -202,4 +202,4 @@ def _place(record: Record) -> tuple[int, Ballot, Slot, tuple[bytes, ...]]:
             return 0, ballot, slot, ()
         case Learned(first_slot, values):
             return 1, LOWEST, first_slot, values
-    raise Violation(f"{show(record)} is no record of a log")
+    raise ModelViolation(f"{show(record)} is no record of a log")

@@ -20,15 +20,15 @@ from txpaxos.core.leader import LeaderState
 from txpaxos.core.messages import NO_OP, AcceptSlot, Heartbeat, HeartbeatAck, Message, NodeId, Slot, Vote
 from txpaxos.core.ready import Ready, Voted
 from txpaxos.core.replica import Replica
+from txpaxos.testing.model.chosen_values import AgreementChecker
 from txpaxos.testing.model.disk import Belief
-from txpaxos.testing.model.disk_world import NODE, Step, event
+from txpaxos.testing.model.disk_space import NODE, Step, event
 from txpaxos.testing.model.log import TIMING, ReplicaPart
-from txpaxos.testing.model.node import Event, Sent
+from txpaxos.testing.model.node import ModelEvent, Sent
 from txpaxos.testing.model.parts import NOW, STILL
 from txpaxos.testing.model.states import States
 from txpaxos.testing.model.stored import EMPTY, Replicas, StoredNode
-from txpaxos.testing.model.stored_model import Budget, Left, Spent, StoredModel
-from txpaxos.testing.model.verdict import Verdict
+from txpaxos.testing.model.stored_model import FaultBudget, Left, Spent, StoredModel
 
 MEMBERS = ("a", "b", NODE)
 OFFERED = {"a": b"A", "b": b"B", NODE: b"C"}
@@ -66,7 +66,7 @@ class ClusterBounds:
 
     ballots: Mapping[NodeId, int]
     slots: Slot
-    budget: Budget
+    budget: FaultBudget
     reigns: tuple[Reign, ...] = ()
     apart: frozenset[NodeId] = frozenset()
     segment_saves: int = 1
@@ -166,7 +166,7 @@ class Stored:
         return Done(after, sends, moved.left if self._anywhere else (), moved.wrong)
 
 
-class DiskCluster:
+class DiskClusterSpace:
     """All states of the three nodes."""
 
     def __init__(self, bounds: ClusterBounds) -> None:
@@ -175,7 +175,7 @@ class DiskCluster:
         self._stored = Stored(parts[2], bounds)
         self._nodes: tuple[Reliable | Stored, ...] = (Reliable(parts[0]), Reliable(parts[1]), self._stored)
         self._states = States()
-        self._verdict = Verdict(range(3), (*OFFERED.values(), NO_OP))
+        self._agreement = AgreementChecker(range(3), (*OFFERED.values(), NO_OP))
         self._casts: dict[frozenset[Vote], int] = {}
         self._offers: dict[tuple[int, int], Any] = {}
 
@@ -260,7 +260,7 @@ class DiskCluster:
                 done = node.do(place, name, _lead, node.part, name)
                 if done is not None:
                     done = attrs.evolve(done, place=attrs.evolve(done.place, begun=place.begun + begins))
-                    yield from self._after(places, spent, index, done, (Event(MEMBERS[index], name),))
+                    yield from self._after(places, spent, index, done, (ModelEvent(MEMBERS[index], name),))
         for to, message in offers:
             if places[MEMBERS.index(to)].runs and not self.bounds.apart >= {to, MEMBERS[index]}:
                 yield from self._delivered(places, spent, index, MEMBERS.index(to), message)
@@ -291,7 +291,9 @@ class DiskCluster:
         if done is None:
             return
         answers = [one for to, one in done.sends if to == name and not isinstance(one, HeartbeatAck)]
-        happened = Event(MEMBERS[receiver], "takes", name, message, sends=tuple((name, answer) for answer in answers))
+        happened = ModelEvent(
+            MEMBERS[receiver], "takes", name, message, sends=tuple((name, answer) for answer in answers)
+        )
         if done.place != places[receiver] or done.wrong:
             yield from self._after(places, spent, receiver, done, (happened,))
         if done.wrong or not answers:
@@ -301,7 +303,7 @@ class DiskCluster:
         for answer in answers:
             taken = self._receive(places, sender, MEMBERS[receiver], answer)
             if taken is not None:
-                events.append(Event(name, "takes", MEMBERS[receiver], answer))
+                events.append(ModelEvent(name, "takes", MEMBERS[receiver], answer))
                 yield from self._after(places, spent, sender, taken, tuple(events))
                 if taken.wrong:
                     return
@@ -338,7 +340,7 @@ class DiskCluster:
                 after = spent._replace(snapshots=spent.snapshots + begins)
                 yield from self._after(places, after, 2, done, event(what))
 
-    def _lose_power(self, places: Places, spent: Spent, platter: int, events: tuple[Event, ...]) -> Iterator[Step]:
+    def _lose_power(self, places: Places, spent: Spent, platter: int, events: tuple[ModelEvent, ...]) -> Iterator[Step]:
         """The node that has a disk is down, if something may happen to that; else it starts at once."""
         places = _with(places, 2, attrs.evolve(places[2], number=platter, runs=False))
         if any(True for _ in self._stored.model.harms(platter, spent, self.bounds.budget)):
@@ -346,7 +348,7 @@ class DiskCluster:
         else:
             yield from self._start(places, spent, events)
 
-    def _start(self, places: Places, spent: Spent, events: tuple[Event, ...]) -> Iterator[Step]:
+    def _start(self, places: Places, spent: Spent, events: tuple[ModelEvent, ...]) -> Iterator[Step]:
         place, model = places[2], self._stored.model
         started = model.start(place.number)
         if isinstance(started, str):
@@ -359,7 +361,9 @@ class DiskCluster:
 
     # what comes of it
 
-    def _after(self, places: Places, spent: Spent, index: int, done: Done, events: tuple[Event, ...]) -> Iterator[Step]:
+    def _after(
+        self, places: Places, spent: Spent, index: int, done: Done, events: tuple[ModelEvent, ...]
+    ) -> Iterator[Step]:
         """The states after what a node did, and those in which it lost power on the way."""
         if done.wrong:
             yield self.initial(), events, done.wrong
@@ -368,16 +372,16 @@ class DiskCluster:
             yield from self._lose_power(places, spent, platter, (*events, *event(f"loses power after {call}")))
         yield self._step(_with(places, index, done.place), spent, events)
 
-    def _step(self, places: Places, spent: Spent, events: tuple[Event, ...]) -> Step:
+    def _step(self, places: Places, spent: Spent, events: tuple[ModelEvent, ...]) -> Step:
         votes = []
         beliefs: set[Belief] = set()
         for index, place in enumerate(places):
             number = self._casts.setdefault(place.cast, len(self._casts))
-            votes.append(self._verdict.cast(0, number, place.cast))
+            votes.append(self._agreement.cast(0, number, place.cast))
             if place.runs:
                 log = self._nodes[index].replica(place).log
                 beliefs |= {*enumerate(log.values_from(log.first_slot), log.first_slot), *log._learned.items()}
-        wrong = self._verdict.of(votes, self._verdict.believed(beliefs))
+        wrong = self._agreement.of(votes, self._agreement.believed(beliefs))
         return self._states.number(places, spent), events, wrong
 
 

@@ -21,7 +21,7 @@ import attrs
 from txpaxos.core.messages import Message, NodeId, Prepare, PrepareLog
 from txpaxos.core.ready import Chosen, Ready, Record
 from txpaxos.testing.model.copies import clone, freeze
-from txpaxos.testing.model.disk import Belief, Disk, Violation, require, values_at
+from txpaxos.testing.model.disk import Belief, Disk, ModelViolation, require, values_at
 from txpaxos.testing.model.parts import Move, Part
 
 Sent: TypeAlias = tuple[NodeId, Message]
@@ -52,7 +52,7 @@ class Local:
 
 
 @attrs.frozen
-class Event:
+class ModelEvent:
     """Something that happened at a node, for people, with what came of it at once.
 
     :ivar message: what it took, and from whom; if that is what happened.
@@ -84,7 +84,7 @@ class Outcome:
     local: int
     sends: tuple[Sent, ...] = ()
     beliefs: frozenset[Belief] = frozenset()
-    events: tuple[Event, ...] = ()
+    events: tuple[ModelEvent, ...] = ()
     violation: str = ""
     restarted: bool = False
 
@@ -132,7 +132,7 @@ class NodeModel:
 
     def receive(self, number: int, sender: NodeId, message: Message) -> list[Outcome]:
         """A message arrives. (Nothing comes of it while as many Readys wait as may.)"""
-        event = Event(self.part.node, "takes", sender, message)
+        event = ModelEvent(self.part.node, "takes", sender, message)
         return self._happen(number, event, lambda running: self.part.receive(running, sender, message))
 
     def spontaneous(self, number: int) -> list[Outcome]:
@@ -142,9 +142,11 @@ class NodeModel:
         outcomes = []
         for move in moves:
             act = partial(_begin, local, move.act) if move.begins else move.act
-            outcomes += self._happen(number, Event(self.part.node, move.name), act)
+            outcomes += self._happen(number, ModelEvent(self.part.node, move.name), act)
         if local.owed:
-            outcomes += self._guard(Event(self.part.node, "has saved"), lambda event: self._finish_save(local, event))
+            outcomes += self._guard(
+                ModelEvent(self.part.node, "has saved"), lambda event: self._finish_save(local, event)
+            )
         outcomes.append(self._restart(local.disk))
         return [outcome for outcome in outcomes if outcome.local != number or outcome.sends]
 
@@ -170,12 +172,12 @@ class NodeModel:
 
     # how it happens
 
-    def _happen(self, number: int, event: Event, act: Callable[[Any], Ready]) -> list[Outcome]:
+    def _happen(self, number: int, event: ModelEvent, act: Callable[[Any], Ready]) -> list[Outcome]:
         local = self.locals[number]
         if self._owed_max and len(local.owed) >= self._owed_max:
             return []
 
-        def happen(event: Event) -> Iterator[Outcome]:
+        def happen(event: ModelEvent) -> Iterator[Outcome]:
             running = clone(local.running)
             ready = act(running)
             self.part.settle(running)
@@ -193,17 +195,17 @@ class NodeModel:
             return outcomes
         return [complete for outcome in outcomes for complete in self._take_own(outcome)]
 
-    def _guard(self, event: Event, happen: Callable[[Event], Iterable[Outcome]]) -> list[Outcome]:
+    def _guard(self, event: ModelEvent, happen: Callable[[ModelEvent], Iterable[Outcome]]) -> list[Outcome]:
         """What comes of it; if that is an exception, that is the violation."""
         try:
             return list(happen(event))
-        except Violation as violation:
+        except ModelViolation as violation:
             wrong = str(violation)
         except Exception as error:
             wrong = f"the core raised {error!r}"
         return [Outcome(-1, events=(event,), violation=wrong)]
 
-    def _perform(self, before: Local, after: Local, owed: Owed, event: Event) -> Outcome:
+    def _perform(self, before: Local, after: Local, owed: Owed, event: ModelEvent) -> Outcome:
         """Write, then send and hand out."""
         disk, beliefs = _write(after.disk, owed.ready.save)
         chosen: tuple[Any, ...] = owed.ready.chosen
@@ -223,7 +225,7 @@ class NodeModel:
         event = attrs.evolve(event, saves=owed.ready.save, sends=sends, hands_out=chosen)
         return Outcome(self._number(after), sends, frozenset(beliefs), (event,))
 
-    def _put_off(self, before: Local, after: Local, owed: Owed, event: Event) -> Outcome:
+    def _put_off(self, before: Local, after: Local, owed: Owed, event: ModelEvent) -> Outcome:
         """It waits for its save. What the node takes for chosen by now must be chosen all the same."""
         if owed.ready.save or owed.ready.send or owed.ready.chosen:
             after = attrs.evolve(after, owed=(*after.owed, owed))
@@ -233,7 +235,7 @@ class NodeModel:
         beliefs = values_at(self.part.first_slot, known) if changed else set()
         return Outcome(self._number(after), (), frozenset(beliefs), (event,))
 
-    def _finish_save(self, local: Local, event: Event) -> Iterator[Outcome]:
+    def _finish_save(self, local: Local, event: ModelEvent) -> Iterator[Outcome]:
         """The oldest Ready that waits is saved and performed, and so are those after it that save nothing."""
         yield from self._crash_within(local.disk, local.owed[0].ready.save)
         outcome = Outcome(self._number(local))
@@ -248,11 +250,13 @@ class NodeModel:
         """The crash comes when some of the records are on disk, but not all."""
         for count in range(1, len(records)):
             written, beliefs = _write(disk, records[:count])
-            event = Event(self.part.node, "crashes within a save, and restarts", saves=records[:count], restarts=True)
+            event = ModelEvent(
+                self.part.node, "crashes within a save, and restarts", saves=records[:count], restarts=True
+            )
             yield Outcome(self._restarted(written), (), frozenset(beliefs), (event,), restarted=True)
 
     def _restart(self, disk: Disk) -> Outcome:
-        event = Event(self.part.node, "crashes, and restarts", restarts=True)
+        event = ModelEvent(self.part.node, "crashes, and restarts", restarts=True)
         return Outcome(self._restarted(disk), events=(event,), restarted=True)
 
     def _restarted(self, disk: Disk) -> int:

@@ -50,7 +50,7 @@ class Found(Generic[Step]):
     trace: tuple[Step, ...] = ()
 
 
-class Search(Generic[Step]):
+class StateSearch(Generic[Step]):
     """One search.
 
     :param states_max: give up after so many states.
@@ -65,7 +65,7 @@ class Search(Generic[Step]):
         self._parents = array("Q")
 
     def run(self) -> Found[Step]:
-        """Search until nothing is left, something is violated, or it is enough."""
+        """StateSearch until nothing is left, something is violated, or it is enough."""
         began = time.process_time()
         states, parents, fold, successors = self.states, self._parents, self._space.fold, self._space.successors
         states.append(fold(self._space.initial()))

@@ -17,7 +17,7 @@ from txpaxos.core.replica import Replica
 from txpaxos.errors import StoreError
 from txpaxos.storage.store import DISCARDED
 from txpaxos.testing.model.copies import clone
-from txpaxos.testing.model.disk import Violation
+from txpaxos.testing.model.disk import ModelViolation
 from txpaxos.testing.model.log import ReplicaPart
 from txpaxos.testing.model.node import Sent
 from txpaxos.testing.model.parts import NOW
@@ -40,7 +40,7 @@ class Spent(NamedTuple):
 
 
 @attrs.frozen
-class Budget:
+class FaultBudget:
     """How often it may be done, in all lives of the node together.
 
     :ivar snapshots: that one is begun, taken or received.
@@ -186,7 +186,7 @@ class StoredModel:
         if may_begin and node.applied_through:
             yield f"takes a snapshot at {node.applied_through}", StoredNode.take_snapshot, True
 
-    def harms(self, number: int, spent: Spent, budget: Budget) -> Iterator[Harm]:
+    def harms(self, number: int, spent: Spent, budget: FaultBudget) -> Iterator[Harm]:
         """What may happen to a disk while the node does not run, if there is something left to be spent."""
         platter = self.platters[number]
         if spent.losses < budget.losses:
@@ -219,7 +219,7 @@ class StoredModel:
             return self._moved(node)
         except StoreError:
             return None
-        except Violation as violation:
+        except ModelViolation as violation:
             return Moved(-1, wrong=str(violation))
 
     def _moved(self, node: StoredNode) -> Moved:

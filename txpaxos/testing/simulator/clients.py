@@ -91,9 +91,9 @@ class SimulatedClient:
             answer = str(result.value) if isinstance(result, Failure) else result
             self._cluster.checker.acknowledged(session, sequence, answer)
         elif result.check(Overloaded, OutcomeUnknown):  # Unknown, if it was taken once and refused once.
-            self._cluster.tally[f"answered {type(result.value).__name__}"] += 1
+            self._cluster.counts[f"answered {type(result.value).__name__}"] += 1
         elif result.check(SessionExpired) and session is not None:
-            self._cluster.tally["answered SessionExpired"] += 1
+            self._cluster.counts["answered SessionExpired"] += 1
             self._cluster.checker.expired(session)
         else:
             self._cluster.violation = Violation("honest answers", result.getTraceback())
@@ -118,7 +118,7 @@ class SimulatedCaller:
         self._rng = cluster.fork_rng()
         self._stopped = False
         self._asked: list[SimulatedReactor] = []
-        cluster.world.after(self._rng.random(), self._next)
+        cluster.time.after(self._rng.random(), self._next)
 
     @property
     def waiting(self) -> int:
@@ -133,10 +133,12 @@ class SimulatedCaller:
     def request(self) -> None:
         """Submit a few commands in one turn, at one of the nodes that run."""
         cluster = self._cluster
-        ailing = [
-            host for host in self._hosts.values() if host.disk_hangs or host.forgot or host.name == cluster.ailing
+        faulty_node = [
+            host
+            for host in self._hosts.values()
+            if host.disk_hangs or host.folder_lost or host.name == cluster.faulty_node
         ]
-        hosts = [host for host in self._hosts.values() if host.alive and host not in ailing]
+        hosts = [host for host in self._hosts.values() if host.alive and host not in faulty_node]
         if not hosts:
             return
         host = self._rng.choice(hosts)
@@ -156,7 +158,7 @@ class SimulatedCaller:
             return
         if not self.waiting:
             self.request()
-        self._cluster.world.after(self._rng.expovariate(1.0) * CALLERS_THINK_SECONDS, self._next)
+        self._cluster.time.after(self._rng.expovariate(1.0) * CALLERS_THINK_SECONDS, self._next)
 
     def _answer(self, result: Any, reactor: SimulatedReactor) -> None:
         self._asked.remove(reactor)
@@ -191,11 +193,11 @@ class SimulatedAsker:
     def request(self) -> None:
         """Ask one question."""
         rng = self._rng
-        newest = int(self._cluster.world.now * SUBJECTS_A_SECOND)
+        newest = int(self._cluster.time.now * SUBJECTS_A_SECOND)
         subject = f"subject {max(0, newest - rng.choice((0, 0, 0, 1, 5)))}"
         value = None
         if rng.random() < 0.6:
-            value = b"%s at %d" % (self.name.encode(), self._cluster.world.events)
+            value = b"%s at %d" % (self.name.encode(), self._cluster.time.events)
             chance = rng.random()
             if chance < 0.1:
                 value = value.ljust(BIG_VALUE_BYTES)
@@ -262,7 +264,7 @@ class SimulatedReader:
     def request_everywhere(self) -> None:
         """Read at each node that can be expected to answer."""
         for host, client in zip(self._hosts.values(), self._clients[1:], strict=True):
-            if not host.lost:
+            if not host.disk_lost:
                 self._read(client, "linearizable", None)
 
     def _next(self) -> None:
@@ -285,6 +287,6 @@ class SimulatedReader:
         if not isinstance(result, Failure):
             self._cluster.checker.read(query, result.result, result.slot, known)
         elif result.check(QueryFailed) and self._make_query is None:
-            self._cluster.tally["empty queries refused"] += 1
+            self._cluster.counts["empty queries refused"] += 1
         elif not result.check(NoQuorum):
             self._cluster.violation = Violation("honest answers", result.getTraceback())

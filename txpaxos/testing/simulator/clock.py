@@ -1,4 +1,4 @@
-"""Simulated time: one queue of events for the whole world, and a reactor's clock for each process in it."""
+"""Simulated time: one queue of events for all processes, and a reactor's clock for each process in it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class SimulatedCall:
         """Call ``delay`` seconds from now instead."""
         self._check()
         self.when = self._clock.due(delay)
-        self._clock.world.at(self.when, self._clock.run_call, self, self.when)
+        self._clock.time.at(self.when, self._clock.run_call, self, self.when)
 
     def delay(self, delay: float) -> None:
         """Call so many seconds later."""
         self._check()
         self.when += delay
-        self._clock.world.at(self.when, self._clock.run_call, self, self.when)
+        self._clock.time.at(self.when, self._clock.run_call, self, self.when)
 
     def getTime(self) -> float:
         """When it is due, on its reactor's clock."""
@@ -65,10 +65,10 @@ class SimulatedCall:
             raise AlreadyCancelled if self.when < 0 else AlreadyCalled
 
 
-class World:
+class SimulatedTime:
     """The queue of events. Those of one moment happen in the order in which they were put in.
 
-    :ivar now: the true time, in seconds since the world began.
+    :ivar now: the true time, in seconds since the simulation began.
     :ivar events: how many have happened.
     """
 
@@ -117,8 +117,8 @@ class ProcessClock:
     :ivar wall_offset: what its wall clock is off by; :meth:`seconds` is that clock, as in Twisted.
     """
 
-    def __init__(self, world: World, rate: float = 1.0) -> None:
-        self.world = world
+    def __init__(self, time: SimulatedTime, rate: float = 1.0) -> None:
+        self.time = time
         self.rate = rate
         self.wall_offset = 0.0
         self.alive = True
@@ -128,11 +128,11 @@ class ProcessClock:
 
     def seconds(self) -> float:
         """The wall clock."""
-        return self.local(self.world.now) + self.wall_offset
+        return self.local(self.time.now) + self.wall_offset
 
     def monotonic(self) -> float:
         """The monotonic clock: it drifts, and never steps."""
-        return self.local(self.world.now)
+        return self.local(self.time.now)
 
     def local(self, when: float) -> float:
         """What the monotonic clock shows at the true time ``when``."""
@@ -140,13 +140,13 @@ class ProcessClock:
 
     def due(self, delay: float) -> float:
         """The true time ``delay`` of this clock's seconds from now; not a moment too soon for rounding's sake."""
-        return self.world.now + delay / self.rate + (TICK_SECONDS if delay > 0 else 0.0)
+        return self.time.now + delay / self.rate + (TICK_SECONDS if delay > 0 else 0.0)
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> SimulatedCall:
         """As in Twisted."""
         call = SimulatedCall(self, self.due(delay), callable, args, kw)
         self._calls[call] = None
-        self.world.at(call.when, self.run_call, call, call.when)
+        self.time.at(call.when, self.run_call, call, call.when)
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
@@ -164,19 +164,19 @@ class ProcessClock:
     def step_wall_clock(self, seconds: float) -> None:
         """The wall clock steps, and Twisted's timers with it: those that are set are due sooner, or later."""
         for watcher in self._watchers:
-            self.world.after(WATCH_SECONDS / self.rate, self.run, watcher)
+            self.time.after(WATCH_SECONDS / self.rate, self.run, watcher)
         self.wall_offset += seconds
         for call in self._calls:
-            call.when = max(self.world.now, call.when - seconds / self.rate)
-            self.world.at(call.when, self.run_call, call, call.when)
+            call.when = max(self.time.now, call.when - seconds / self.rate)
+            self.time.at(call.when, self.run_call, call, call.when)
 
     def pause(self, seconds: float) -> None:
         """Stand still: what is due meanwhile happens at the end."""
-        self._paused_until = max(self._paused_until, self.world.now + seconds)
+        self._paused_until = max(self._paused_until, self.time.now + seconds)
 
     def resume_at(self) -> float | None:
         """When the process goes on, if it stands still now."""
-        return self._paused_until if self._paused_until > self.world.now else None
+        return self._paused_until if self._paused_until > self.time.now else None
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         """Let something happen in this process: now, when it goes on, or never if it is dead."""
@@ -184,7 +184,7 @@ class ProcessClock:
             return
         resume_at = self.resume_at()
         if resume_at is not None:
-            self.world.at(resume_at, self.run, function, *args)
+            self.time.at(resume_at, self.run, function, *args)
         else:
             function(*args)
 
@@ -194,7 +194,7 @@ class ProcessClock:
             resume_at = self.resume_at()
             if resume_at is not None:
                 call.when = resume_at
-                self.world.at(resume_at, self.run_call, call, resume_at)
+                self.time.at(resume_at, self.run_call, call, resume_at)
                 return
             function, call.function = call.function, None
             self.forget_call(call)

@@ -2,11 +2,11 @@
 
 .. code-block:: python
 
-    cluster = Cluster(seed=7, app=MyService, workload=lambda rng: b"+%d" % rng.randrange(9))
+    cluster = SimulatedCluster(seed=7, app=MyService, workload=lambda rng: b"+%d" % rng.randrange(9))
     plan(cluster, draw(seed=7, names=cluster.names, seconds=30))  # from txpaxos.testing.simulator.schedule
     cluster.run(seconds=30)
     cluster.heal()
-    cluster.settle()
+    cluster.wait_until_converged()
 
 Every rule of :class:`~txpaxos.testing.checkers.checker.Checker` is checked at every step; what breaks one raises
 :class:`~txpaxos.testing.checkers.checker.Violation`. The same seed gives the same run, event for event.
@@ -43,14 +43,14 @@ SILENT_SECONDS = 4.0
 """So much longer may it take to settle for each node that never answers: one that takes a snapshot may ask it twice for
 its own, and once for its word on another's."""
 
-ROTTEN_PATIENCE = 4
+DAMAGED_NODE_FACTOR = 4
 """So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
 
-KEEP_UP_CHANCE = 0.3
+CATCH_UP_CHANCE = 0.3
 MISSED_ROUNDS = (1, 1, 10)
 """Of requests by all clients, while a follower hears nothing: after many of them it may need a snapshot."""
 
-COME_BACK_CHANCE = 0.5
+RETURN_CHANCE = 0.5
 AWAY_ROUNDS_MAX = 400
 """Of requests by all clients, until the others' logs no longer reach back to where a node was when it left."""
 LEVEL_SLOTS = 8
@@ -70,7 +70,7 @@ def counter_workload(rng: Random) -> bytes:
     return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
 
 
-class Cluster(Environment):
+class SimulatedCluster(Environment):
     """A whole cluster in one process.
 
     :param seed: of everything that is left to chance.
@@ -128,11 +128,11 @@ class Cluster(Environment):
 
         :raises Violation: if a rule is broken on the way.
         """
-        until = self.world.now + seconds
-        world = self.world
+        until = self.time.now + seconds
+        time = self.time
         while True:
             try:
-                world.run_until(until)
+                time.run_until(until)
             except Crash:
                 continue
             finally:
@@ -144,7 +144,7 @@ class Cluster(Environment):
     def heal(self) -> None:
         """End every fault, and start every node that can start."""
         self.network.heal()
-        self.ailing = None
+        self.faulty_node = None
         for host in self.hosts.values():
             host.crash_in = host.crash_in_snapshot = None
             host.save_seconds = 0.0
@@ -157,7 +157,7 @@ class Cluster(Environment):
             if not host.alive:
                 host.start()
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def wait_until_converged(self, seconds: float = 10.0) -> None:
         """After :meth:`heal`: everything must become live and equal within ``seconds``, and some more for each node
         that is lost for good, and for snapshots that take long on their way.
 
@@ -166,13 +166,13 @@ class Cluster(Environment):
         for client in self.clients:
             client.request()
             client.stop()
-        seconds += SILENT_SECONDS * sum(host.lost for host in self.hosts.values()) + self._transfer_seconds()
-        if any(host.lost and host.alive for host in self.hosts.values()):
-            seconds *= ROTTEN_PATIENCE
-        until = self.world.now + seconds
-        while not self._is_settled():
-            if self.world.now >= until:
-                raise Violation("live once healed", self._unsettled())
+        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
+        if any(host.disk_lost and host.alive for host in self.hosts.values()):
+            seconds *= DAMAGED_NODE_FACTOR
+        until = self.time.now + seconds
+        while not self._has_converged():
+            if self.time.now >= until:
+                raise Violation("live once healed", self._describe_nodes())
             for host in self.live():
                 if not host.alive:  # It may have given up only now, for a fault of before.
                     host.start()
@@ -186,10 +186,13 @@ class Cluster(Environment):
         size = max((host.disk.size(path) for host, path in snapshots), default=0)
         return (len(self.names) - 1) * size / self.transfer_limits.bytes_per_second
 
-    def calm(self, seconds: float = 4.0) -> None:
-        """After :meth:`settle`: ``seconds`` later one leads whom all know, and stays; nobody chatters; all is answered.
+    def check_quiescence(self, seconds: float = 4.0) -> None:
+        """Require a cluster at rest. Call it after :meth:`wait_until_converged`.
 
-        :raises Violation: if not.
+        After ``seconds`` one node leads, every node knows it, and it stays. Idle nodes send little more than
+        heartbeats. Every client gets its answers promptly.
+
+        :raises Violation: if a rule is broken.
         """
         self.run(seconds)
         won, events = self.checker.ballots_won, self.datagrams
@@ -217,19 +220,21 @@ class Cluster(Environment):
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
 
     def fail_over(self, kind: str = "", seconds: float = 5.0) -> None:
-        """After :meth:`calm`: the leader fails, if the others can do without it. They must go on, and it must find its
-        place once that is over.
+        """Have the leader fail, if the other nodes can do without it. Call it after :meth:`check_quiescence`.
 
-        :param kind: one of ``FAILURES``, drawn from the seed unless given.
-        :param seconds: how long it lasts.
-        :raises Violation: if not, or not soon (``FAIL_OVER_SECONDS_MAX`` of the checker).
+        The other nodes must elect a new leader and answer clients. The failed node must rejoin afterwards.
+
+        :param kind: one of ``FAILURES``; drawn from the seed unless given.
+        :param seconds: how long the failure lasts.
+        :raises Violation: if clients wait longer than ``FAIL_OVER_SECONDS_MAX`` of the checker, or a node does not
+            rejoin.
         """
         leader = next(host for host in self.hosts.values() if host.node and host.node.leader == host.name)
         if sum(host is not leader for host in self.live()) < self.checker.quorum:
             return
         kind = kind or self.rng.choice(FAILURES)
         self.note(leader.name, f"leads, and suffers {kind}")
-        self.ailing = leader.name
+        self.faulty_node = leader.name
         others = [name for name in self.names if name != leader.name]
         if kind == "silence":  # No power, or a cable that is pulled: for clients, too, and no connection breaks.
             others += [client.name for client in self.clients]
@@ -248,45 +253,49 @@ class Cluster(Environment):
         if kind == "hung disk" and leader.alive:
             leader.crash()  # Nothing else ends what the disk has in work.
         self.heal()
-        self.settle()
+        self.wait_until_converged()
 
-    def keep_up(self, seconds: float = 60.0) -> None:
-        """After :meth:`settle`, now and then: a follower that missed something must have it within ``seconds``, though
-        its leader no longer hears it, if others do.
+    def check_follower_catches_up(self, seconds: float = 60.0) -> None:
+        """In some seeds, require that a follower whom its leader no longer hears still catches up.
 
-        :raises Violation: if not.
+        Call it after :meth:`wait_until_converged`. The follower misses part of the log. Then its messages reach the
+        other followers, and do not reach the leader. It must have the whole log within ``seconds``.
+
+        :raises Violation: if it does not catch up in time.
         """
         followers = [host for host in self.live() if host.node and host.node.leader not in (None, host.name)]
-        if len(followers) < self.checker.quorum or self.rng.random() > KEEP_UP_CHANCE:
+        if len(followers) < self.checker.quorum or self.rng.random() > CATCH_UP_CHANCE:
             return
         follower = self.rng.choice(followers)
         leader = follower.node.leader if follower.node is not None else None
         assert leader is not None, follower.name
         self.note(follower.name, "misses something, and is not heard by its leader")
-        self.ailing = follower.name
+        self.faulty_node = follower.name
         others = [name for name in self.names if name != follower.name]
         self.network.cut |= {(name, follower.name) for name in others}
         for _ in range(self.rng.choice(MISSED_ROUNDS)):
             self._answer_within(5.0, "a missing follower does no harm")
-        self.network.mend({(name, follower.name) for name in others})
+        self.network.reconnect({(name, follower.name) for name in others})
         self.network.cut.add((follower.name, leader))
-        until = self.world.now + seconds
-        while not self._is_settled():
-            if self.world.now >= until:
-                raise Violation("a follower keeps up", self._unsettled())
+        until = self.time.now + seconds
+        while not self._has_converged():
+            if self.time.now >= until:
+                raise Violation("a follower keeps up", self._describe_nodes())
             self.run(0.05)
         self.heal()
 
-    def come_back(self, seconds: float = 60.0) -> None:
-        """After :meth:`settle`, now and then: a node that was away until the logs of the others no longer reach back so
-        far gets a snapshot and is level within ``seconds``, though clients go on all the time.
+    def check_return_under_load(self, seconds: float = 60.0) -> None:
+        """In some seeds, require that a node which was down for long catches up while clients keep submitting commands.
 
-        :raises Violation: if not.
+        Call it after :meth:`wait_until_converged`. The node stays down until the other nodes have truncated the part
+        of the log that it misses. So it needs a snapshot. It must have caught up within ``seconds``.
+
+        :raises Violation: if it does not catch up in time.
         """
         nodes = [host.node for host in self.live() if host.node is not None]
         may_go = [host for host in self.live() if host.node is not None]
         takes_snapshots = all(node.status().compaction.snapshot_slot for node in nodes)
-        if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > COME_BACK_CHANCE:
+        if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > RETURN_CHANCE:
             return
         away = self.rng.choice(may_go)
         assert away.node is not None, away.name
@@ -298,24 +307,24 @@ class Cluster(Environment):
             if all(node._replica.log.first_slot > slot + 1 for node in others):
                 break
             self._answer_within(5.0, "a missing node does no harm")
-        self.tally["nodes that came back under load"] += 1
+        self.counts["nodes that came back under load"] += 1
         away.start()
-        until = self.world.now + seconds
-        while not self._is_level(away, others):
-            if self.world.now >= until:
-                raise Violation("a node comes back while others write", self._unsettled())
+        until = self.time.now + seconds
+        while not self._has_caught_up(away, others):
+            if self.time.now >= until:
+                raise Violation("a node comes back while others write", self._describe_nodes())
             for client in self.clients:
                 if not client.waiting:
                     client.request()
             self.run(0.05)
 
-    def _is_level(self, host: Host, others: list[Node]) -> bool:
+    def _has_caught_up(self, host: Host, others: list[Node]) -> bool:
         through = max(node.applied_through for node in others)
         return host.node is not None and host.node.applied_through >= through - LEVEL_SLOTS
 
     def live(self) -> Iterator[Host]:
         """The hosts that should work once all is healed."""
-        return (host for host in self.hosts.values() if not host.lost)
+        return (host for host in self.hosts.values() if not host.disk_lost)
 
     def new_client(self, name: str) -> Client:
         """A client on a machine of its own, which never crashes. The checker knows what it submits.
@@ -339,7 +348,7 @@ class Cluster(Environment):
     def can_spare(self, name: NodeId) -> bool:
         """Whether the others can do without ``name`` for good. A cluster whose nodes do not all vote yet can spare
         none: those that do not are taken in only while enough of the others are up."""
-        lost = sum(host.lost for host in self.hosts.values() if host.name != name)
+        lost = sum(host.disk_lost for host in self.hosts.values() if host.name != name)
         all_vote = all(self.checker.nodes[host.name].voter is not None for host in self.live())
         return all_vote and lost < (len(self.names) - 1) // 2
 
@@ -349,12 +358,12 @@ class Cluster(Environment):
         """Every client makes one more request, and has its answer in time. How long that took."""
         for client in self.clients:
             client.request()
-        began = self.world.now
+        began = self.time.now
         while any(client.waiting for client in self.clients):
-            if self.world.now >= began + seconds:
-                raise Violation(rule, self._unsettled())
+            if self.time.now >= began + seconds:
+                raise Violation(rule, self._describe_nodes())
             self.run(0.01)
-        return self.world.now - began
+        return self.time.now - began
 
     def _step_clocks(self, won: int) -> None:
         """All wall clocks step by an hour, those of nodes and clients. Timers go on all the same: another leader may be
@@ -367,14 +376,14 @@ class Cluster(Environment):
         if self.checker.ballots_won > won + 1:
             raise Violation("a step of the clocks is got over", f"{self.checker.ballots_won - won} elections")
 
-    def _is_settled(self) -> bool:
+    def _has_converged(self) -> bool:
         if any(client.waiting for client in self.clients):
             return False
         nodes = [host.node for host in self.live()]
         statuses = [node.status() for node in nodes if node is not None]
         return len(statuses) == len(nodes) and len({status.applied_through for status in statuses}) == 1
 
-    def _unsettled(self) -> str:
+    def _describe_nodes(self) -> str:
         waiting = {client.name: client.waiting for client in self.clients if client.waiting}
         nodes = {host.name: host.node and host.node.status() for host in self.live()}
         return f"commands without an answer: {waiting}; nodes: {nodes}"
@@ -383,5 +392,5 @@ class Cluster(Environment):
         host = self.hosts.get(source)
         if host is not None:
             self.datagrams += 1
-            self.trace.append((self.world.now, source, (target, data)))
+            self.trace.append((self.time.now, source, (target, data)))
             host.point()

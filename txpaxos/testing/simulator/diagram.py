@@ -10,14 +10,14 @@ from txpaxos.errors import CodecError
 from txpaxos.wire.codec import Codec
 
 if TYPE_CHECKING:
-    from txpaxos.testing.simulator.cluster import Cluster
+    from txpaxos.testing.simulator.cluster import SimulatedCluster
 
 WIDTH = 9
 ROWS = 80
 VALUE_CHARACTERS = 24
 
 
-def space_time(cluster: Cluster, rows: int = ROWS) -> str:
+def space_time(cluster: SimulatedCluster, rows: int = ROWS) -> str:
     """The last ``rows`` events: messages as they left (``o-->``, datagrams only), and what befell nodes (``*``)."""
     codec = Codec(cluster.configuration.name, cluster.names[0], members=cluster.names)
     head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.names)

@@ -216,7 +216,7 @@ class SimulatedDisk(Disk):
                 self._tear(file)
             file.seen = bytearray(file.durable)
 
-    def rot(self, path: str, bit: int) -> None:
+    def flip_bit(self, path: str, bit: int) -> None:
         """Flip one bit of a file, on the platter and in every cache."""
         file = self._find(path)
         for copy in (file.seen, file.durable):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from collections import deque
+from collections import Counter, deque
 from random import Random
 from typing import Any
 
@@ -16,7 +15,7 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import Checker, Violation
-from txpaxos.testing.simulator.clock import World
+from txpaxos.testing.simulator.clock import SimulatedTime
 from txpaxos.testing.simulator.network import SimulatedNetwork
 
 PEER_PORT = 1
@@ -47,9 +46,9 @@ class Environment:
     :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
     :param app: the application's class.
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if the policy is, too.
-    :ivar ailing: the node that cannot be expected to answer just now, if any.
+    :ivar faulty_node: the node that cannot be expected to answer just now, if any.
     :ivar violation: the first rule that was found broken outside of the checker.
-    :ivar tally: how often what happened.
+    :ivar counts: how often what happened.
     :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
     """
 
@@ -65,8 +64,8 @@ class Environment:
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
-        self.world = World()
-        self.network = SimulatedNetwork(self.world, Random(self.rng.random()))
+        self.time = SimulatedTime()
+        self.network = SimulatedNetwork(self.time, Random(self.rng.random()))
         self.timing = timing or Timing()
         self.snapshot_policy = snapshot_policy or Policy(self.rng.choice(SNAPSHOT_LOG_BYTES))
         self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
@@ -85,8 +84,8 @@ class Environment:
         self.configuration = configuration.Cluster("simulated", {name: _member(name) for name in self.names})
         self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
         self.violation: Violation | None = None
-        self.ailing: NodeId | None = None
-        self.tally: Tally[str] = Tally()
+        self.faulty_node: NodeId | None = None
+        self.counts: Counter[str] = Counter()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
         self.app = app
 
@@ -96,4 +95,4 @@ class Environment:
 
     def note(self, who: str, what: str) -> None:
         """Remember an event for the trace."""
-        self.trace.append((self.world.now, who, what))
+        self.trace.append((self.time.now, who, what))

@@ -25,7 +25,7 @@ from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, 
 from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
 from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.network import SimulatedReactor
-from txpaxos.testing.simulator.observed import CheckingObserver, worded_by
+from txpaxos.testing.simulator.observed import CheckingObserver, with_local_error_text
 
 DATA = "/data"
 SEGMENT_BYTES = 8192
@@ -41,14 +41,14 @@ class Host:
     :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
     :ivar disk_hangs: no save ends any more, and no start of the node.
-    :ivar robbed: what was taken from its disk, so that it must not start.
-    :ivar robbed_of_frames: it was the end of its journal. What misses that is a mark, which power may take along: if
+    :ivar removed_data: what was taken from its disk, so that it must not start.
+    :ivar removed_frames: it was the end of its journal. What misses that is a mark, which power may take along: if
         the power fails, too, nobody starts this node again.
     :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
-    :ivar put_aside: the newest snapshot that was lost: there is one substitute for it, not two.
-    :ivar snapshots_rot: each that it completes is damaged at once, and it does not know.
-    :ivar lost: this node's disk is damaged for good; it need not come back.
-    :ivar forgot: its folder was lost, and it is not heard any more: nobody can have an answer from it.
+    :ivar removed_snapshot: the newest snapshot that was lost: there is one substitute for it, not two.
+    :ivar damages_snapshots: each that it completes is damaged at once, and it does not know.
+    :ivar disk_lost: this node's disk is damaged for good; it need not come back.
+    :ivar folder_lost: its folder was lost, and it is not heard any more: nobody can have an answer from it.
     :ivar configuration: its cluster file, as it read it when it started last.
     """
 
@@ -60,12 +60,12 @@ class Host:
         self.keeps_power = False
         self.save_seconds = 0.0
         self.disk_hangs = False
-        self.robbed = ""
-        self.robbed_of_frames = False
+        self.removed_data = ""
+        self.removed_frames = False
         self.sync_fails = self.sync_fails_once = False
-        self.put_aside = ""
-        self.snapshots_rot = False
-        self.lost = self.forgot = False
+        self.removed_snapshot = ""
+        self.damages_snapshots = False
+        self.disk_lost = self.folder_lost = False
         self.configuration = cluster.configuration
         self.rate = 1.0
         self.reactor: SimulatedReactor | None = None
@@ -90,16 +90,16 @@ class Host:
         self._saves_end_at = 0.0
         self._sync_failed = False
         try:
-            self._boot(reactor)
-            if self.robbed:
-                raise Violation("what vanishes is missed", f"{self.name} starts without {self.robbed}")
+            self._start_node(reactor)
+            if self.removed_data:
+                raise Violation("what vanishes is missed", f"{self.name} starts without {self.removed_data}")
         except Crash:
             self.crash()
         except StoreError as error:
             cluster.note(self.name, f"does not start: {error}")
             self.crash()
             right_file = self.configuration is cluster.configuration
-            if not self.lost and not self._sync_failed and self.disk.bytes_max is None and right_file:
+            if not self.disk_lost and not self._sync_failed and self.disk.bytes_max is None and right_file:
                 raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
 
     def die(self) -> None:
@@ -108,7 +108,7 @@ class Host:
 
     def crash(self) -> None:
         """Take the machine's power; what its disk has not synced is lost or torn."""
-        if self.robbed_of_frames:
+        if self.removed_frames:
             self.disk_hangs = True
         self._kill(self.disk.crash)
 
@@ -119,7 +119,7 @@ class Host:
         self.crash_in = self.crash_in_snapshot = None
         self.keeps_power = False
         leave_disk()
-        self._cluster.tally["crashes"] += 1
+        self._cluster.counts["crashes"] += 1
 
     def discard_snapshots(self) -> None:
         """Kill the process, and put the folder of the snapshots aside, as an operator does who wants this node to take
@@ -130,14 +130,14 @@ class Host:
             self._discarded += 1
             self.disk.move_directory(f"{DATA}/snapshots", f"{DATA}/{DISCARDED}.{self._discarded}")
             self._cluster.checker.discarded(self.name)
-            self._cluster.tally["snapshots discarded"] += 1
+            self._cluster.counts["snapshots discarded"] += 1
 
     def lose_folder(self) -> None:
         """The data folder is gone. Whoever runs the machine starts the node again, under its old name."""
         if self.alive:
             self.crash()
-        self.lost = self.forgot = True
-        self.robbed, self.robbed_of_frames = "", False  # There is nothing left that it could be missed from.
+        self.disk_lost = self.folder_lost = True
+        self.removed_data, self.removed_frames = "", False  # There is nothing left that it could be missed from.
         self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
         self._cluster.checker.folder_lost(self.name)
 
@@ -152,18 +152,18 @@ class Host:
                 (self.die if self.keeps_power else self.crash)()
                 raise Crash
 
-    def snapshot_begins(self) -> None:
+    def snapshot_started(self) -> None:
         """A snapshot is about to be written, the node's own or one that it is sent."""
         if self.crash_in_snapshot is not None:
             self.crash_in, self.crash_in_snapshot = self.crash_in_snapshot, None
 
-    def snapshot_stands(self) -> None:
+    def snapshot_completed(self) -> None:
         """A snapshot is complete."""
         paths = [path for path in self.disk.files() if path.endswith(".snapshot")]
-        if self.snapshots_rot and paths:
-            self.disk.rot(paths[-1], self._cluster.rng.randrange(8 * self.disk.size(paths[-1])))
+        if self.damages_snapshots and paths:
+            self.disk.flip_bit(paths[-1], self._cluster.rng.randrange(8 * self.disk.size(paths[-1])))
 
-    def _boot(self, reactor: SimulatedReactor) -> None:
+    def _start_node(self, reactor: SimulatedReactor) -> None:
         cluster = self._cluster
         rng = Random(cluster.rng.random())
         store = DiskStore(
@@ -176,7 +176,7 @@ class Host:
             execute=self._execute,
         )
         watched = _WatchedStore(store, self, cluster.checker)
-        app = worded_by(cluster.app, lambda: f"node {self.name} at {cluster.world.now}")
+        app = with_local_error_text(cluster.app, lambda: f"node {self.name} at {cluster.time.now}")
         node = self.node = Node(
             make_application(app),
             reactor,
@@ -186,7 +186,7 @@ class Host:
             cluster.settings,
             rng=rng,
             monotonic=reactor.monotonic,
-            observe=CheckingObserver(cluster, self.name, watched, self.snapshot_stands),
+            observe=CheckingObserver(cluster, self.name, watched, self.snapshot_completed),
         )
         node.failed.addErrback(partial(self._failed, reactor))
         member = cluster.configuration.members[self.name]
@@ -204,7 +204,7 @@ class Host:
             self._cluster.violation = failure.value
         elif not isinstance(failure.value, StoreError):
             self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")
-        self._cluster.world.after(0.0, self._end, reactor)
+        self._cluster.time.after(0.0, self._end, reactor)
 
     def _end(self, reactor: SimulatedReactor) -> None:
         if self.reactor is reactor and reactor.alive:
@@ -212,12 +212,12 @@ class Host:
 
     def _execute(self, work: Callable[[], None]) -> Deferred[None]:
         """Do a save: at once, or when the slow disk has got to it."""
-        world = self._cluster.world
+        time = self._cluster.time
         if self.disk_hangs:
             return Deferred()
-        if not self.save_seconds and self._saves_end_at <= world.now:
+        if not self.save_seconds and self._saves_end_at <= time.now:
             return execute_now(work)
-        begins_at = max(world.now, self._saves_end_at)
+        begins_at = max(time.now, self._saves_end_at)
         self._saves_end_at = begins_at + self.save_seconds
         done: Deferred[None] = Deferred()
         reactor = self.reactor
@@ -228,15 +228,15 @@ class Host:
 
         def save() -> None:
             if reactor.alive:
-                execute_now(work).addBoth(lambda result: world.at(max(world.now, self._saves_end_at), finish, result))
+                execute_now(work).addBoth(lambda result: time.at(max(time.now, self._saves_end_at), finish, result))
 
         # On the platter somewhere in between: a crash may come after that and before anybody was told.
-        world.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
+        time.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
         return done
 
     def finished(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot is complete, and what it made needless is gone."""
-        needless = [] if self.lost else needless_segments(self.disk, DATA)
+        needless = [] if self.disk_lost else needless_segments(self.disk, DATA)
         if needless:
             self._broken("the journal is cut off", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
         return snapshot
@@ -297,12 +297,12 @@ class _WatchedStore:
 
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See Store."""
-        self._host.snapshot_begins()
+        self._host.snapshot_started()
         return self._watched(self._store.write_snapshot(slot))
 
     def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
         """See Store."""
-        self._host.snapshot_begins()
+        self._host.snapshot_started()
         return self._watched(self._store.receive_snapshot(slot, size_bytes))
 
     def _watched(self, writer: SnapshotWriter) -> SnapshotWriter:

@@ -20,7 +20,7 @@ from twisted.internet.error import (
 from twisted.internet.protocol import DatagramProtocol, Protocol
 from twisted.python.failure import Failure
 
-from txpaxos.testing.simulator.clock import ProcessClock, World
+from txpaxos.testing.simulator.clock import ProcessClock, SimulatedTime
 
 Endpoint = tuple[str, int]
 
@@ -52,16 +52,16 @@ class SimulatedNetwork:
     :ivar cut: (from, to) pairs between which nothing passes, in that direction.
     """
 
-    def __init__(self, world: World, rng: Random) -> None:
-        self.world = world
+    def __init__(self, time: SimulatedTime, rng: Random) -> None:
+        self.time = time
         self.rng = rng
         self.faults = Faults()
         self.link_faults: dict[tuple[str, str], Faults] = {}
         self.cut: set[tuple[str, str]] = set()
         self.counters: Counter[str] = Counter()
         self.on_datagram: Callable[[str, str, bytes], None] | None = None
-        self._datagram_ports: dict[Endpoint, DatagramPort] = {}
-        self._stream_ports: dict[Endpoint, StreamPort] = {}
+        self._datagram_ports: dict[Endpoint, SimulatedDatagramPort] = {}
+        self._stream_ports: dict[Endpoint, SimulatedStreamPort] = {}
         self._halves: dict[StreamHalf, None] = {}
 
     def link(self, source: str, target: str) -> Faults:
@@ -76,7 +76,7 @@ class SimulatedNetwork:
         for half in list(self._halves):
             half.pump()
 
-    def mend(self, pairs: set[tuple[str, str]]) -> None:
+    def reconnect(self, pairs: set[tuple[str, str]]) -> None:
         """Let traffic pass between ``pairs`` again, with what streams held back."""
         self.cut -= pairs
         for half in list(self._halves):
@@ -101,10 +101,10 @@ class SimulatedNetwork:
         if (source[0], target[0]) in self.cut or (faults.loss and rng.random() < faults.loss):
             self.counters["datagrams lost"] += 1
             return
-        self.world.after(faults.delay(rng), self._deliver, source, target, data)
+        self.time.after(faults.delay(rng), self._deliver, source, target, data)
         if faults.doubled and rng.random() < faults.doubled:
             self.counters["datagrams doubled"] += 1
-            self.world.after(faults.delay(rng), self._deliver, source, target, data)
+            self.time.after(faults.delay(rng), self._deliver, source, target, data)
 
     def _deliver(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
         port = self._datagram_ports.get(target)
@@ -113,24 +113,24 @@ class SimulatedNetwork:
 
     # for reactors
 
-    def bind_datagrams(self, port: DatagramPort) -> None:
+    def bind_datagrams(self, port: SimulatedDatagramPort) -> None:
         """Deliver to ``port`` from now on."""
         if port.endpoint in self._datagram_ports:
             raise CannotListenError(port.endpoint[0], port.endpoint[1], OSError("address in use"))
         self._datagram_ports[port.endpoint] = port
 
-    def unbind_datagrams(self, port: DatagramPort) -> None:
+    def unbind_datagrams(self, port: SimulatedDatagramPort) -> None:
         """Deliver to ``port`` no more."""
         if self._datagram_ports.get(port.endpoint) is port:
             del self._datagram_ports[port.endpoint]
 
-    def bind_streams(self, port: StreamPort) -> None:
+    def bind_streams(self, port: SimulatedStreamPort) -> None:
         """Take connections for ``port`` from now on."""
         if port.endpoint in self._stream_ports:
             raise CannotListenError(port.endpoint[0], port.endpoint[1], OSError("address in use"))
         self._stream_ports[port.endpoint] = port
 
-    def unbind_streams(self, port: StreamPort) -> None:
+    def unbind_streams(self, port: SimulatedStreamPort) -> None:
         """Take no more."""
         if self._stream_ports.get(port.endpoint) is port:
             del self._stream_ports[port.endpoint]
@@ -139,22 +139,22 @@ class SimulatedNetwork:
         """Try to connect: a packet there, and one back."""
         there = self.link(reactor.host, target[0]).delay(self.rng)
         if (reactor.host, target[0]) in self.cut or (target[0], reactor.host) in self.cut:
-            self.world.after(timeout, reactor.run, self._fail, factory, TimeoutError())
+            self.time.after(timeout, reactor.run, self._fail, factory, TimeoutError())
         else:
-            self.world.after(there, self._accept, reactor, target, factory)
+            self.time.after(there, self._accept, reactor, target, factory)
 
     def _accept(self, reactor: SimulatedReactor, target: Endpoint, factory: Any) -> None:
         port = self._stream_ports.get(target)
         protocol = port.factory.buildProtocol(IPv4Address("TCP", reactor.host, 0)) if port is not None else None
         back = self.link(target[0], reactor.host).delay(self.rng)
         if port is None or protocol is None:
-            self.world.after(back, reactor.run, self._fail, factory, ConnectionRefusedError())
+            self.time.after(back, reactor.run, self._fail, factory, ConnectionRefusedError())
             return
         server = StreamHalf(self, port.reactor)
         client = StreamHalf(self, reactor)
         server.other, client.other = client, server
         port.reactor.run(server.begin, protocol)
-        self.world.after(back, reactor.run, self._connected, factory, client, target)
+        self.time.after(back, reactor.run, self._connected, factory, client, target)
 
     def _connected(self, factory: Any, client: StreamHalf, target: Endpoint) -> None:
         protocol = factory.buildProtocol(IPv4Address("TCP", *target))
@@ -227,12 +227,12 @@ class StreamHalf:
         """Close once everything is sent. (What a cut holds back is given up here.)"""
         if not self._closed and not self.disconnecting:
             self.disconnecting = True
-            when = max(self._arrives_at, self._network.world.now) + 1e-6
-            self._network.world.at(when, self._end, ConnectionDone())
+            when = max(self._arrives_at, self._network.time.now) + 1e-6
+            self._network.time.at(when, self._end, ConnectionDone())
 
     def abortConnection(self) -> None:
         """Close now."""
-        self._network.world.after(0.0, self._end, ConnectionLost())
+        self._network.time.after(0.0, self._end, ConnectionLost())
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing here waits to be joined."""
@@ -268,14 +268,14 @@ class StreamHalf:
         faults = network.link(self.host, self.other.host)
         outbox, self._outbox = self._outbox, []
         for data in outbox:
-            self._arrives_at = max(self._arrives_at, network.world.now + faults.delay(network.rng))
+            self._arrives_at = max(self._arrives_at, network.time.now + faults.delay(network.rng))
             if faults.breaks and network.rng.random() < faults.breaks:
                 data = data[: network.rng.randrange(len(data))]
-                network.world.at(self._arrives_at, self.other.arrive, data)
-                network.world.at(self._arrives_at, self._end, ConnectionLost())
+                network.time.at(self._arrives_at, self.other.arrive, data)
+                network.time.at(self._arrives_at, self._end, ConnectionLost())
                 network.counters["streams broken"] += 1
                 return
-            network.world.at(self._arrives_at, self._arrived, data)
+            network.time.at(self._arrives_at, self._arrived, data)
 
     def _arrived(self, data: bytes) -> None:
         self._outbox_bytes -= len(data)
@@ -307,7 +307,7 @@ class StreamHalf:
         other = self.other
         if other is not None:
             seconds = self._network.link(self.host, other.host).delay(self._network.rng)
-            self._network.world.after(seconds, other._end, ConnectionLost())
+            self._network.time.after(seconds, other._end, ConnectionLost())
 
     def _end(self, reason: Exception) -> None:
         if self._closed:
@@ -321,19 +321,19 @@ class SimulatedReactor(ProcessClock):
     """The reactor of one process on one host: of Twisted's interfaces, the methods that nodes and clients use."""
 
     def __init__(self, network: SimulatedNetwork, host: str, rate: float = 1.0) -> None:
-        super().__init__(network.world, rate)
+        super().__init__(network.time, rate)
         self.network = network
         self.host = host
 
     def listenUDP(
         self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192
-    ) -> DatagramPort:
+    ) -> SimulatedDatagramPort:
         """As in Twisted."""
-        return DatagramPort(self, (interface, port), protocol)
+        return SimulatedDatagramPort(self, (interface, port), protocol)
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> StreamPort:
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> SimulatedStreamPort:
         """As in Twisted."""
-        return StreamPort(self, (interface, port), factory)
+        return SimulatedStreamPort(self, (interface, port), factory)
 
     def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> Connector:
         """As in Twisted."""
@@ -357,7 +357,7 @@ class Connector:
         """The attempt goes on; its outcome interests nobody."""
 
 
-class DatagramPort:
+class SimulatedDatagramPort:
     """A listening datagram port: its protocol's transport."""
 
     def __init__(self, reactor: SimulatedReactor, endpoint: Endpoint, protocol: DatagramProtocol) -> None:
@@ -382,7 +382,7 @@ class DatagramPort:
         return IPv4Address("UDP", *self.endpoint)
 
 
-class StreamPort:
+class SimulatedStreamPort:
     """A listening stream port."""
 
     def __init__(self, reactor: SimulatedReactor, endpoint: Endpoint, factory: Any) -> None:

@@ -41,7 +41,7 @@ class CheckingObserver:
 
     def __call__(self, event: Event) -> None:
         """One step of the node."""
-        name, checker, tally = self._name, self._checker, self._environment.tally
+        name, checker, counts = self._name, self._checker, self._environment.counts
         match event:
             case ReadyReleased():
                 snapshot = self._store.snapshot
@@ -58,19 +58,19 @@ class CheckingObserver:
             case SlotApplied():
                 checker.handed_out(name, event.slot)
             case SnapshotTaken():
-                tally["snapshots taken"] += 1
+                counts["snapshots taken"] += 1
                 self._snapshot_complete()
                 checker.taken(name, event.slot)
                 checker.state(name, event.slot, event.state_hash)
             case SnapshotRestored():
-                tally["snapshots restored"] += 1
+                counts["snapshots restored"] += 1
                 checker.state(name, event.slot, event.state_hash())
             case SnapshotInstalled():
-                tally["snapshots installed"] += 1
+                counts["snapshots installed"] += 1
                 checker.installed(name, event.installed.slot)
 
 
-def worded_by(app: type[PaxosProtocol], where: Callable[[], str]) -> type[PaxosProtocol]:
+def with_local_error_text(app: type[PaxosProtocol], where: Callable[[], str]) -> type[PaxosProtocol]:
     """``app``, whose exceptions are worded as one process words them: by the address of an object, say. Nodes must not
     mind.
 

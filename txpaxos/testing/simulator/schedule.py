@@ -13,7 +13,7 @@ from txpaxos.cluster import Address, Member
 from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.testing.checkers.disk_use import segments
-from txpaxos.testing.simulator.cluster import Cluster
+from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
 from txpaxos.testing.simulator.host import DATA
 from txpaxos.testing.simulator.network import Faults
@@ -67,31 +67,31 @@ def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.at_seconds)
 
 
-def plan(cluster: Cluster, faults: list[Fault]) -> None:
+def plan(cluster: SimulatedCluster, faults: list[Fault]) -> None:
     """Have ``faults`` happen in ``cluster``, counted from now."""
     for fault in faults:
-        cluster.world.after(fault.at_seconds, _befall, cluster, fault)
+        cluster.time.after(fault.at_seconds, _befall, cluster, fault)
 
 
-def _befall(cluster: Cluster, fault: Fault) -> None:
-    cluster.tally[fault.kind] += 1
+def _befall(cluster: SimulatedCluster, fault: Fault) -> None:
+    cluster.counts[fault.kind] += 1
     cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
     KINDS[fault.kind](cluster, fault, Random(fault.seed))
 
 
-def _restart(cluster: Cluster, node: str) -> None:
+def _restart(cluster: SimulatedCluster, node: str) -> None:
     host = cluster.hosts[node]
     if not host.alive:
         host.start()
 
 
-def _crash(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _crash(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     if cluster.hosts[fault.node].alive:
         cluster.hosts[fault.node].crash()
-    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+    cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
-def _process_death(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _process_death(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The process is killed, between two steps or within one, and started again. The machine's power may go a moment
     after that, and with it what neither of the two processes has synced."""
     host = cluster.hosts[fault.node]
@@ -101,44 +101,44 @@ def _process_death(cluster: Cluster, fault: Fault, rng: Random) -> None:
         host.die()
     else:
         host.crash_in, host.keeps_power = rng.randrange(1, 40), True
-    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+    cluster.time.after(fault.seconds + 0.1, _restart, cluster, fault.node)
     if rng.random() < 0.5:
         again = attrs.evolve(fault, seconds=0.1)
-        cluster.world.after(fault.seconds + 0.1 + rng.expovariate(1.0) * 0.02, _crash, cluster, again, rng)
+        cluster.time.after(fault.seconds + 0.1 + rng.expovariate(1.0) * 0.02, _crash, cluster, again, rng)
 
 
-def _crash_everything(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _crash_everything(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     for name in cluster.names:
         _crash(cluster, attrs.evolve(fault, node=name, seconds=fault.seconds * rng.random()), rng)
 
 
-def _crash_between_steps(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _crash_between_steps(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     cluster.hosts[fault.node].crash_in = rng.randrange(1, 40)
-    cluster.world.after(fault.seconds + 0.1, _restart, cluster, fault.node)
+    cluster.time.after(fault.seconds + 0.1, _restart, cluster, fault.node)
 
 
-def _crash_in_a_snapshot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _crash_in_a_snapshot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node dies somewhere in the next snapshot that it takes or is sent."""
     host = cluster.hosts[fault.node]
     host.crash_in_snapshot = rng.randrange(1, 30)
     host.keeps_power = rng.random() < 0.3
-    until = cluster.world.now + fault.seconds
+    until = cluster.time.now + fault.seconds
 
     def restart() -> None:
         _restart(cluster, fault.node)
-        if cluster.world.now < until:
-            cluster.world.after(rng.random(), restart)
+        if cluster.time.now < until:
+            cluster.time.after(rng.random(), restart)
 
-    cluster.world.after(rng.random(), restart)
+    cluster.time.after(rng.random(), restart)
 
 
-def _long_absence(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _long_absence(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node is away so long that the others may have forgotten what it misses."""
     longer = attrs.evolve(fault, seconds=fault.seconds + rng.choice((1.0, 3.0)))
     rng.choice((_crash, _isolate, _deafen))(cluster, longer, rng)
 
 
-def _leader_in_trouble(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _leader_in_trouble(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Whoever leads stands still, or is cut off, and does not know it; clients still reach it."""
     for host in cluster.hosts.values():
         if host.alive and host.node is not None and host.node.leader == host.name:
@@ -146,98 +146,98 @@ def _leader_in_trouble(cluster: Cluster, fault: Fault, rng: Random) -> None:
             rng.choice((_pause, _isolate, _deafen, _mute))(cluster, trouble, rng)
 
 
-def _pause(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _pause(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     reactor = cluster.hosts[fault.node].reactor
     if reactor is not None and reactor.alive:
         reactor.pause(fault.seconds)
 
 
-def _step_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _step_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     reactor = cluster.hosts[fault.node].reactor
     if reactor is not None:
         reactor.step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
 
 
-def _step_every_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _step_every_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """As when all machines ask the same time server."""
     seconds = rng.choice((-3600.0, 3600.0))
     for reactor in cluster.reactors():
         reactor.step_wall_clock(seconds)
 
 
-def _step_a_client_s_clock(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _step_a_client_s_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Of one client, so that it alone loses count of its deadlines and attempts."""
     reactors = [client.reactor for client in cluster.clients if client.reactor is not None]
     if reactors:
         rng.choice(reactors).step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
 
 
-def _drift(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _drift(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     cluster.hosts[fault.node].rate = rng.choice((0.8, 0.95, 1.05, 1.25))  # From its next start on.
 
 
-def _cut(cluster: Cluster, pairs: set[tuple[str, str]], seconds: float) -> None:
+def _cut(cluster: SimulatedCluster, pairs: set[tuple[str, str]], seconds: float) -> None:
     added = pairs - cluster.network.cut
     cluster.network.cut |= added
 
     def mend() -> None:
-        cluster.network.mend(added)
+        cluster.network.reconnect(added)
 
-    cluster.world.after(seconds, mend)
+    cluster.time.after(seconds, mend)
 
 
-def _isolate(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _isolate(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     others = [name for name in cluster.names if name != fault.node]
     pairs = {(fault.node, name) for name in others}
     _cut(cluster, pairs | {(b, a) for a, b in pairs}, fault.seconds)
 
 
-def _deafen(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _deafen(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Nothing reaches the node; what it sends arrives."""
     _cut(cluster, {(name, fault.node) for name in cluster.names if name != fault.node}, fault.seconds)
 
 
-def _mute(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _mute(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Nothing the node sends arrives."""
     _cut(cluster, {(fault.node, name) for name in cluster.names if name != fault.node}, fault.seconds)
 
 
-def _cut_one_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _cut_one_link(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
     _cut(cluster, {(fault.node, other), (other, fault.node)}, fault.seconds)
 
 
-def _cut_at_random(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _cut_at_random(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     pairs = [(a, b) for a, b in itertools.permutations(cluster.names, 2) if rng.random() < 0.4]
     _cut(cluster, set(pairs), fault.seconds)
 
 
-def _split(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _split(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     side = {name: rng.random() < 0.5 for name in cluster.names}
     _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.names, 2) if side[a] != side[b]}, fault.seconds)
 
 
-def _short_reigns(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _short_reigns(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Whoever leads is cut off before long. At most one other node still gets what it says, so that nodes vote
     differently at the slots in work."""
-    until = cluster.world.now + fault.seconds
+    until = cluster.time.now + fault.seconds
 
     def strike() -> None:
-        if cluster.world.now >= until:
+        if cluster.time.now >= until:
             return
         for host in cluster.hosts.values():
             if host.alive and host.node is not None and host.node.leader == host.name:
                 others = [name for name in cluster.names if name != host.name]
                 spared = rng.choice([None, *others])
                 unheard = {(host.name, name) for name in others if name != spared}
-                seconds = min(rng.expovariate(1.0), until - cluster.world.now)
+                seconds = min(rng.expovariate(1.0), until - cluster.time.now)
                 _cut(cluster, unheard | {(name, host.name) for name in others}, seconds)
-        cluster.world.after(rng.expovariate(1.0) * REIGN_SECONDS, strike)
+        cluster.time.after(rng.expovariate(1.0) * REIGN_SECONDS, strike)
 
     strike()
 
 
-def _bad_network(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _bad_network(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     network = cluster.network
     network.faults = Faults(
         delay_seconds=(rng.choice((0.0001, 0.005)), rng.choice((0.0001, 0.002, 0.02, 0.1))),
@@ -251,45 +251,45 @@ def _bad_network(cluster: Cluster, fault: Fault, rng: Random) -> None:
         if network.faults is bad:
             network.faults = good
 
-    cluster.world.after(fault.seconds, mend, network.faults)
+    cluster.time.after(fault.seconds, mend, network.faults)
 
 
-def _bad_link(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _bad_link(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
     links = cluster.network.link_faults
     links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
     if rng.random() < 0.3:  # What comes so late comes from another reign, or for another life.
         links[fault.node, other] = Faults((0.001, rng.choice((0.3, 1.0))))
-    cluster.world.after(fault.seconds, links.pop, (fault.node, other), None)
+    cluster.time.after(fault.seconds, links.pop, (fault.node, other), None)
 
 
-def _slow_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _slow_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.save_seconds = rng.choice((0.002, 0.02, 0.2))
-    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+    cluster.time.after(fault.seconds, setattr, host, "save_seconds", 0.0)
 
 
-def _hung_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _hung_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.save_seconds = fault.seconds
-    cluster.world.after(fault.seconds, setattr, host, "save_seconds", 0.0)
+    cluster.time.after(fault.seconds, setattr, host, "save_seconds", 0.0)
 
 
-def _dead_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _dead_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node's disk hangs for good. Only as many nodes as the cluster can spare for good."""
     host = cluster.hosts[fault.node]
-    if host.alive and not host.lost and cluster.can_spare(fault.node):
-        host.lost = host.disk_hangs = True
+    if host.alive and not host.disk_lost and cluster.can_spare(fault.node):
+        host.disk_lost = host.disk_hangs = True
 
 
-def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _vanishing(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The process dies, and something vanishes from its disk that it had told others of: the newest segment or its end,
     the file of a subject, or the file that tells what must be there. It must not start again."""
     host = cluster.hosts[fault.node]
-    if not host.alive or host.lost or not cluster.can_spare(fault.node):
+    if not host.alive or host.disk_lost or not cluster.can_spare(fault.node):
         return
     host.die()
-    host.lost = True
+    host.disk_lost = True
     disk = host.disk
     newest = segments(disk, DATA)[-1]
     data = disk.content(newest)
@@ -298,15 +298,15 @@ def _vanishing(cluster: Cluster, fault: Fault, rng: Random) -> None:
     if len(frames) and rng.random() < 0.5:
         offset = rng.choice(frames).offset
         disk.zero(newest, offset)
-        host.robbed = f"the bytes of {newest} from {offset} on"
-        host.robbed_of_frames = True
+        host.removed_data = f"the bytes of {newest} from {offset} on"
+        host.removed_frames = True
     else:
-        host.robbed = rng.choice(files)
-        disk.remove(host.robbed)
-    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+        host.removed_data = rng.choice(files)
+        disk.remove(host.removed_data)
+    cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
-def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _failing_sync(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.sync_fails = True
     host.sync_fails_once = rng.random() < 0.5
@@ -316,10 +316,10 @@ def _failing_sync(cluster: Cluster, fault: Fault, rng: Random) -> None:
         if not host.alive:
             host.start()
 
-    cluster.world.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, mend)
 
 
-def _full_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _full_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.disk.bytes_max = 0
 
@@ -328,37 +328,37 @@ def _full_disk(cluster: Cluster, fault: Fault, rng: Random) -> None:
         if not host.alive:
             host.start()
 
-    cluster.world.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, mend)
 
 
-def _bit_rot(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _bit_rot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Flip a bit in a file of the node's disk, and restart it; or leave it running, with one flipped in every snapshot
     that it may give to others. Only as many nodes as the cluster can spare for good."""
     host = cluster.hosts[fault.node]
     files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
     if not files or not cluster.can_spare(fault.node):
         return
-    host.lost = True
+    host.disk_lost = True
     if host.alive and rng.random() < 0.5:
-        host.snapshots_rot = True
-        host.snapshot_stands()
+        host.damages_snapshots = True
+        host.snapshot_completed()
         return
     if host.alive:
         host.crash()
     path = rng.choice(files)
-    host.disk.rot(path, rng.randrange(8 * max(1, host.disk.size(path))))
-    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+    host.disk.flip_bit(path, rng.randrange(8 * max(1, host.disk.size(path))))
+    cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
-def _folder_lost(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _folder_lost(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node's folder is lost, and it comes back empty under its old name: the others must do without it."""
     if cluster.can_spare(fault.node):
         cluster.hosts[fault.node].lose_folder()
-        cluster.tally["folders lost"] += 1
-        cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+        cluster.counts["folders lost"] += 1
+        cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
-def _other_cluster_file(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node is started with a cluster file that has one node more, or one less, or another in the place of one; but
     not within the moment of the founding: what comes of that, an operator has to do away with (docs/operations.rst)."""
     host = cluster.hosts[fault.node]
@@ -382,42 +382,42 @@ def _other_cluster_file(cluster: Cluster, fault: Fault, rng: Random) -> None:
         host.configuration = cluster.configuration
         host.start()
 
-    cluster.world.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, mend)
 
 
-def _snapshot_put_aside(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _snapshot_put_aside(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """The node's newest snapshot is found damaged and put aside. The one before it and the journal take its place."""
     host = cluster.hosts[fault.node]
     if host.alive:
         host.crash()
     snapshots = [path for path in host.disk.files() if path.endswith(".snapshot")]
-    if len(snapshots) > 1 and snapshots[-1] > host.put_aside and not host.lost:
-        host.put_aside = snapshots[-1]
-        host.disk.remove(host.put_aside)
-        cluster.tally["snapshots put aside"] += 1
-    cluster.world.after(fault.seconds, _restart, cluster, fault.node)
+    if len(snapshots) > 1 and snapshots[-1] > host.removed_snapshot and not host.disk_lost:
+        host.removed_snapshot = snapshots[-1]
+        host.disk.remove(host.removed_snapshot)
+        cluster.counts["snapshots put aside"] += 1
+    cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
-def _stranger(cluster: Cluster, fault: Fault, rng: Random) -> None:
+def _stranger(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Somebody speaks to the node in the name of its peers, from another address."""
     codec = Codec(
         cluster.configuration.name,
         rng.choice([name for name in cluster.names if name != fault.node] or ["x"]),
         members=cluster.names,
     )
-    until = cluster.world.now + fault.seconds
+    until = cluster.time.now + fault.seconds
 
     def speak() -> None:
-        if cluster.world.now < until:
+        if cluster.time.now < until:
             slot = len(cluster.checker.chosen) + 1
             lie = rng.choice((ChosenValues(slot, (NO_OP,), slot), AboutSubject("subject 0", Decided(b"a lie"))))
             cluster.network.send_datagram(("stranger", PEER_PORT), (fault.node, PEER_PORT), codec.encode(lie))
-            cluster.world.after(rng.expovariate(1.0) * 0.02, speak)
+            cluster.time.after(rng.expovariate(1.0) * 0.02, speak)
 
     speak()
 
 
-KINDS: dict[str, Callable[[Cluster, Fault, Random], Any]] = {
+KINDS: dict[str, Callable[[SimulatedCluster, Fault, Random], Any]] = {
     "crash": _crash,
     "crash of all": _crash_everything,
     "process death": _process_death,

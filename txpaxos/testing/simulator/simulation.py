@@ -11,13 +11,13 @@ import attrs
 from txpaxos.counter import Counter
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import Violation
-from txpaxos.testing.simulator.cluster import Cluster, counter_workload
+from txpaxos.testing.simulator.cluster import SimulatedCluster, counter_workload
 from txpaxos.testing.simulator.diagram import space_time
 from txpaxos.testing.simulator.schedule import Fault, draw, plan
 
 
 @attrs.frozen
-class Verdict:
+class SimulationResult:
     """What came of a run.
 
     :ivar violation: the rule that was broken, or ``None``.
@@ -35,7 +35,7 @@ class Verdict:
     simulated_seconds: float
     real_seconds: float
     answered: int
-    tally: dict[str, int]
+    counts: dict[str, int]
     diagram: str = ""
 
 
@@ -47,45 +47,47 @@ def simulate(
     workload: Callable[[Random], bytes] = counter_workload,
     faults: Sequence[Fault] | None = None,
     query: Callable[[Random], bytes] | None = None,
-) -> Verdict:
+) -> SimulationResult:
     """Run one seed.
 
     :param workload: makes the clients' commands.
     :param query: makes the readers' queries, all of which the application must be able to answer. Without it they are
         empty, and one that is refused proves nothing.
-    :param seconds: simulated time with faults; a tail without any follows, in which the cluster must become live, calm
-        down, and survive the loss of its leader.
+    :param seconds: simulated time with faults; a tail without any follows, in which the cluster must become live and
+        quiet, and survive the loss of its leader.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
-    cluster = Cluster(seed, nodes, app, workload, query=query)
+    cluster = SimulatedCluster(seed, nodes, app, workload, query=query)
     schedule = draw(seed, cluster.names, seconds) if faults is None else list(faults)
     plan(cluster, schedule)
     try:
         cluster.run(seconds)
         cluster.heal()
-        cluster.settle()
-        cluster.calm()
-        cluster.keep_up()
-        cluster.come_back()
+        cluster.wait_until_converged()
+        cluster.check_quiescence()
+        cluster.check_follower_catches_up()
+        cluster.check_return_under_load()
         cluster.fail_over()
     except Violation as error:
         violation = error
-    return Verdict(
+    return SimulationResult(
         seed=seed,
         faults=schedule,
         violation=violation,
-        events=cluster.world.events,
-        simulated_seconds=cluster.world.now,
+        events=cluster.time.events,
+        simulated_seconds=cluster.time.now,
         real_seconds=time.perf_counter() - begun,
         answered=sum(client.answered for client in cluster.clients),
-        tally=dict(cluster.tally),
+        counts=dict(cluster.counts),
         diagram="" if violation is None else space_time(cluster),
     )
 
 
-def shrink(verdict: Verdict, run: Callable[[Sequence[Fault]], Verdict], runs_max: int = 200) -> Verdict:
+def shrink(
+    verdict: SimulationResult, run: Callable[[Sequence[Fault]], SimulationResult], runs_max: int = 200
+) -> SimulationResult:
     """Find a smaller schedule that still breaks the same rule, by leaving out ever smaller parts (delta debugging).
 
     :param run: runs the seed of ``verdict`` with another schedule.

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.python.failure import Failure
 
-from test.helpers.fakes import Together
+from test.helpers.fakes import NodesInOneReactor
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import PeerMet
 from txpaxos.wire.codec import Codec
@@ -19,10 +19,10 @@ LINE_SECONDS = 0.0005
 class Wire:
     """One end of a stream. What is written comes out at the other end, or breaks the stream where the line is cut."""
 
-    def __init__(self, joined: Joined, here: NodeId, there: NodeId) -> None:
+    def __init__(self, connected: ConnectedNodes, here: NodeId, there: NodeId) -> None:
         self.protocol: Any = None
         self.other: Wire
-        self._joined = joined
+        self._joined = connected
         self._line = here, there
         self._lost = False
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
@@ -65,8 +65,8 @@ class Wire:
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
-class Joined(Together):
-    """:class:`~test.helpers.fakes.Together` with streams.
+class ConnectedNodes(NodesInOneReactor):
+    """:class:`~test.helpers.fakes.NodesInOneReactor` with streams.
 
     :ivar streamed: bytes by (from, to).
     """

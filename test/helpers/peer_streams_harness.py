@@ -23,7 +23,7 @@ def said_by(node: str, message: PeerMessage | None = None, cluster: str = "test"
     return Codec(cluster, node, incarnation).encode(Hello() if message is None else message)
 
 
-class Side:
+class PeerStreamsHarness:
     """All streams of node ``a``. The test is the other side of each."""
 
     def __init__(self) -> None:
@@ -91,6 +91,6 @@ def disconnect(stream: PeerStream) -> None:
     stream.connectionLost(Failure(ConnectionDone()))
 
 
-def fail_dial(side: Side, error: Exception) -> None:
+def fail_dial(harness: PeerStreamsHarness, error: Exception) -> None:
     """The connection that was asked for last is not made."""
-    side.dial().clientConnectionFailed(side.reactor.connectors[-1], Failure(error))
+    harness.dial().clientConnectionFailed(harness.reactor.connectors[-1], Failure(error))

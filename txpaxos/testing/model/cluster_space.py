@@ -10,8 +10,8 @@ A state is one whole number: 20 bits for each node's local state, and above them
 Five things keep the states few and leave nothing out; each can be switched off, to see that. Counting up to a quorum is
 one step (:meth:`Part.forget_counts`); messages that can do nothing any more are removed (:meth:`Part.dead`), which is
 tried out on the node, and again after each of its changes; what a node may send without changing it sends at once
-(:meth:`World._give`); disks that make the same log are the same (``Disk.compacted``); nodes that are alike may
-change places (:class:`Alike`).
+(:meth:`ClusterSpace._give`); disks that make the same log are the same (``Disk.compacted``); nodes that are alike may
+change places (:class:`InterchangeableNodes`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 import attrs
 
 from txpaxos.core.messages import Ballot, Prepare, PrepareLog
-from txpaxos.testing.model.letters import Alike, Letters, bits_of
-from txpaxos.testing.model.node import Event, NodeModel, Outcome
+from txpaxos.testing.model.chosen_values import AgreementChecker
+from txpaxos.testing.model.formatting import show
+from txpaxos.testing.model.messages_in_flight import InterchangeableNodes, MessagesInFlight, bits_of
+from txpaxos.testing.model.node import ModelEvent, NodeModel, Outcome
 from txpaxos.testing.model.parts import Part
-from txpaxos.testing.model.verdict import Verdict
-from txpaxos.testing.model.words import show
 
 LOCAL_BITS = 20
 LOCAL_MASK = (1 << LOCAL_BITS) - 1
@@ -42,7 +42,7 @@ class Bounds:
     :ivar lost: the kinds of message that never arrive.
     :ivar owed_max: with slow disks, how many Readys may wait for a save at a node; 0 if disks are fast.
     :ivar own_at_once: what a node asks itself it takes before anything else.
-    :ivar alike: nodes that differ in nothing but their names.
+    :ivar interchangeable: nodes that differ in nothing but their names.
     :ivar forget_counts: and ``bury_dead``, ``give_at_once``, ``compact``: whether to keep it small, each in its way.
     """
 
@@ -51,7 +51,7 @@ class Bounds:
     lost: tuple[type[Any], ...] = ()
     owed_max: int = 0
     own_at_once: bool = False
-    alike: tuple[str, ...] = ()
+    interchangeable: tuple[str, ...] = ()
     forget_counts: bool = True
     bury_dead: bool = True
     give_at_once: bool = True
@@ -68,12 +68,12 @@ class Change:
     believes: int
     votes: bool
     ballot: Ballot | None
-    events: tuple[Event, ...]
+    events: tuple[ModelEvent, ...]
     violation: str
     restarted: bool
 
 
-class World:
+class ClusterSpace:
     """The cluster.
 
     :param parts: its nodes. ``offered``: the values they may propose.
@@ -81,11 +81,11 @@ class World:
 
     def __init__(self, parts: Sequence[Part[Any]], offered: Collection[bytes], bounds: Bounds) -> None:
         assert not (bounds.own_at_once and bounds.owed_max), "a slow disk keeps own messages waiting, too"
-        assert bounds.forget_counts or not bounds.alike, "who was counted tells nodes apart"
+        assert bounds.forget_counts or not bounds.interchangeable, "who was counted tells nodes apart"
         self.bounds = bounds
-        self.letters = Letters(parts, bounds.lost, bounds.slots_max)
-        places = [index for index, part in enumerate(parts) if part.node in bounds.alike]
-        self._alike = Alike(self.letters, places, parts)
+        self.messages = MessagesInFlight(parts, bounds.lost, bounds.slots_max)
+        places = [index for index, part in enumerate(parts) if part.node in bounds.interchangeable]
+        self._interchangeable = InterchangeableNodes(self.messages, places, parts)
         self.nodes: list[NodeModel] = []
         for index, part in enumerate(parts):
             like = self.nodes[places[0]] if index in places[1:] else None
@@ -93,7 +93,7 @@ class World:
             model = NodeModel(part, owed_max=owed_max, own_at_once=own_at_once, compact=compact, like=like)
             self.nodes.append(model)
         names = [part.node for part in parts]
-        self._verdict = Verdict(map(names.index, parts[0].voters), offered)
+        self._agreement = AgreementChecker(map(names.index, parts[0].voters), offered)
         self._everyone = range(len(parts))
         self._net_shift = LOCAL_BITS * len(parts)
         self._low = (1 << self._net_shift) - 1
@@ -121,7 +121,7 @@ class World:
         """The messages that may still arrive, as bits."""
         return state >> self._net_shift
 
-    def successors(self, state: int) -> Iterator[tuple[int, tuple[Event, ...], str]]:
+    def successors(self, state: int) -> Iterator[tuple[int, tuple[ModelEvent, ...], str]]:
         """Where one step leads: the state after it, what happened, and what it violates (or nothing)."""
         net = state >> self._net_shift
         for index in self._everyone:
@@ -138,16 +138,16 @@ class World:
 
     def fold(self, state: int) -> int:
         """The state in which the nodes that are alike stand in order."""
-        alike = self._alike
-        if not alike.nodes:
+        interchangeable = self._interchangeable
+        if not interchangeable.nodes:
             return state
         net = state >> self._net_shift
-        locals_ = [state >> LOCAL_BITS * index & LOCAL_MASK for index in alike.nodes]
-        folded, net_folded = state & self._low, alike.others(net)
-        for place, (local, mailbox) in enumerate(sorted(zip(locals_, alike.mailboxes(net), strict=True))):
-            shift = LOCAL_BITS * alike.nodes[place]
+        locals_ = [state >> LOCAL_BITS * index & LOCAL_MASK for index in interchangeable.nodes]
+        folded, net_folded = state & self._low, interchangeable.others(net)
+        for place, (local, mailbox) in enumerate(sorted(zip(locals_, interchangeable.mailboxes(net), strict=True))):
+            shift = LOCAL_BITS * interchangeable.nodes[place]
             folded = folded & ~(LOCAL_MASK << shift) | local << shift
-            net_folded |= alike.posted(place, mailbox)
+            net_folded |= interchangeable.posted(place, mailbox)
         return net_folded << self._net_shift | folded
 
     # what may happen
@@ -164,8 +164,8 @@ class World:
     def _possible(self, index: int, local: int, net: int) -> Iterator[Change]:
         """Every change that node ``index`` may go through."""
         yield from self._spontaneous(index, local)
-        waiting = net & self.letters.inbox[index] & ~self._deaf[index][local]
-        counted = waiting & self.letters.counted[index] if self.bounds.forget_counts else 0
+        waiting = net & self.messages.inbox[index] & ~self._deaf[index][local]
+        counted = waiting & self.messages.counted[index] if self.bounds.forget_counts else 0
         for bit in bits_of(waiting ^ counted):
             yield from self._received(index, local, bit)
         if counted:
@@ -182,7 +182,7 @@ class World:
         """What comes of a message; nothing if it changes nothing."""
         known = self._changes[index].get((local, bit))
         if known is None:
-            sender, _, message = self.letters.of(bit)
+            sender, _, message = self.messages.of(bit)
             changes = [self._change(index, local, one) for one in self.nodes[index].receive(local, sender, message)]
             known = tuple(change for change in changes if change.local != local or change.sends or change.violation)
             self._changes[index][local, bit] = known
@@ -198,7 +198,7 @@ class World:
             return known
         settled = self.nodes[index].settled
         found: dict[tuple[int, int, str], Change] = {}
-        ways: dict[int, tuple[Event, ...]] = {local: ()}
+        ways: dict[int, tuple[ModelEvent, ...]] = {local: ()}
         for counting in (queue := [local]):  # grows as it goes
             for bit in bits_of(counted):
                 for change in self._received(index, counting, bit):
@@ -217,37 +217,37 @@ class World:
 
     def _after(
         self, index: int, local: int, nodes: int, net: int, change: Change
-    ) -> tuple[int, tuple[Event, ...], str]:
+    ) -> tuple[int, tuple[ModelEvent, ...], str]:
         """The state after ``change`` of ``local``, which made the local states ``nodes``; what was given then; what is
         violated."""
         self._alarm = ""
         self._require_still_dead(index, local, change)
         if change.restarted:
-            net &= ~self.letters.own[index]
-        net &= ~self._dead_bits(index, change.local, net & self.letters.inbox[index])
+            net &= ~self.messages.own[index]
+        net &= ~self._dead_bits(index, change.local, net & self.messages.inbox[index])
         new = self._living(nodes, change.sends & ~net)
         net |= new
-        given: tuple[Event, ...] = ()
+        given: tuple[ModelEvent, ...] = ()
         believes = change.believes
         if self.bounds.give_at_once:
             net, given, more = self._give(nodes, net, self._receivers(new) | 1 << index)
             believes |= more
-        violation = self._verdict.of(self._votes(nodes), believes) if believes or change.votes else ""
+        violation = self._agreement.of(self._votes(nodes), believes) if believes or change.votes else ""
         return net << self._net_shift | nodes, given, self._alarm or violation
 
-    def _give(self, nodes: int, net: int, touched: int) -> tuple[int, tuple[Event, ...], int]:
+    def _give(self, nodes: int, net: int, touched: int) -> tuple[int, tuple[ModelEvent, ...], int]:
         """Whatever any node may send, of its own accord or as an answer, and be the same as before, it does send. Only
         the nodes that were ``touched`` can have anything to send that they have not sent yet.
 
         In a state with more messages in the network everything can happen that could in one with fewer, for those that
         have arrived nowhere have done nothing: so the states with fewer need not be looked at."""
-        events: tuple[Event, ...] = ()
+        events: tuple[ModelEvent, ...] = ()
         believes = 0
         while touched:
             index = touched.bit_length() - 1
             touched ^= 1 << index
             local = nodes >> LOCAL_BITS * index & LOCAL_MASK
-            waiting = net & self.letters.inbox[index] & ~self._deaf[index][local]
+            waiting = net & self.messages.inbox[index] & ~self._deaf[index][local]
             sends, changes = self._free(index, local, waiting)
             if new := self._living(nodes, sends & ~net):
                 net |= new
@@ -276,14 +276,14 @@ class World:
     def _living(self, nodes: int, sends: int) -> int:
         """``sends``, but for what is dead on arrival."""
         if sends and self.bounds.bury_dead:
-            for index, inbox in enumerate(self.letters.inbox):
+            for index, inbox in enumerate(self.messages.inbox):
                 if arriving := sends & inbox:
                     sends &= ~self._dead_bits(index, nodes >> LOCAL_BITS * index & LOCAL_MASK, arriving)
         return sends
 
-    def _receivers(self, letters: int) -> int:
+    def _receivers(self, messages: int) -> int:
         """To whom these are addressed, a bit for each node."""
-        return sum(1 << index for index, inbox in enumerate(self.letters.inbox) if letters & inbox)
+        return sum(1 << index for index, inbox in enumerate(self.messages.inbox) if messages & inbox)
 
     def _dead_bits(self, index: int, local: int, bits: int) -> int:
         """Those of ``bits`` that are removed at node ``index``."""
@@ -298,13 +298,13 @@ class World:
             node = self.nodes[index]
             known = node.locals[local]
             for bit in bits_of(unknown):
-                sender, _, message = self.letters.of(bit)
+                sender, _, message = self.messages.of(bit)
                 if node.part.dead(known.running, known.disk, message):
                     self._dead[index][local] |= bit
                     if not node.is_deaf(local, sender, message):
                         self._undead[index][local] |= bit
         if undead := bits & self._undead[index].get(local, 0):
-            sender, to, message = self.letters.of(undead)
+            sender, to, message = self.messages.of(undead)
             self._alarm = f"{show(message)} from {sender} should do nothing any more at {to}, and does"
         return bits & self._dead[index][local]
 
@@ -312,10 +312,10 @@ class World:
         """What could do nothing before the change can do nothing after it: so it need not be kept."""
         were_dead = self._dead[index].get(local, 0)
         if change.restarted:
-            were_dead &= ~self.letters.own[index]
+            were_dead &= ~self.messages.own[index]
         revived = were_dead & ~self._dead_bits(index, change.local, were_dead)
         if revived and not self._alarm:
-            sender, to, message = self.letters.of(revived)
+            sender, to, message = self.messages.of(revived)
             self._alarm = f"{show(message)} from {sender} could do nothing any more at {to}, and now can"
 
     # what it means for all
@@ -327,17 +327,17 @@ class World:
             assert outcome.local < LOCAL_MASK, "more local states than there is room for"
             votes = node.locals[outcome.local].disk.votes != node.locals[before].disk.votes
             for to, message in outcome.sends:
-                sends |= self.letters.bit(node.part.node, to, message)
+                sends |= self.messages.bit(node.part.node, to, message)
                 if isinstance(message, Prepare | PrepareLog):
                     ballot = message.ballot
-        believes = self._verdict.believed(outcome.beliefs)
+        believes = self._agreement.believed(outcome.beliefs)
         events, restarted = outcome.events, outcome.restarted
         return Change(outcome.local, sends, believes, votes, ballot, events, violation, restarted)
 
     def _votes(self, nodes: int) -> list[int]:
         """The votes ever cast by each voter, as bits."""
         votes = []
-        for index in self._verdict.voters:
+        for index in self._agreement.voters:
             local = nodes >> LOCAL_BITS * index & LOCAL_MASK
-            votes.append(self._verdict.cast(index, local, self.nodes[index].locals[local].disk.votes))
+            votes.append(self._agreement.cast(index, local, self.nodes[index].locals[local].disk.votes))
         return votes

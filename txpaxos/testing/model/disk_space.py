@@ -29,18 +29,18 @@ from txpaxos.core.messages import (
     Slot,
     Vote,
 )
-from txpaxos.testing.model.disk import Violation, require
-from txpaxos.testing.model.node import Event
+from txpaxos.testing.model.disk import ModelViolation, require
+from txpaxos.testing.model.formatting import show
+from txpaxos.testing.model.node import ModelEvent
 from txpaxos.testing.model.states import States
 from txpaxos.testing.model.stored import EMPTY, FOLDER, StoredNode
-from txpaxos.testing.model.stored_model import Act, Budget, Known, Moved, Spent, StoredModel
-from txpaxos.testing.model.words import show
+from txpaxos.testing.model.stored_model import Act, FaultBudget, Known, Moved, Spent, StoredModel
 
 NODE, MEMBERS = "c", ("a", "b", "c")
 EARLIER, LATER, HIGHEST = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "a")
 STALE, CHOSEN = b"stale", b"chosen"
 
-Step: TypeAlias = tuple[int, tuple[Event, ...], str]
+Step: TypeAlias = tuple[int, tuple[ModelEvent, ...], str]
 """The state after it, what happened, and what is wrong, if anything is."""
 
 
@@ -58,7 +58,7 @@ class DiskBounds:
 
     slots: Slot
     stale: tuple[Slot, ...]
-    budget: Budget
+    budget: FaultBudget
     segment_saves: int = 1
     owed_max: int = 0
     promises: bool = False
@@ -89,7 +89,7 @@ class Past:
     def judge_start(self, known: Known) -> None:
         """Hold what a node knows that has just started against it.
 
-        :raises Violation: if something is missing."""
+        :raises ModelViolation: if something is missing."""
         require(known.promised >= self.promised, "it promised", self.promised, "and starts with", known.promised)
         for vote in self.votes:
             now = known.votes.get(vote.slot)
@@ -100,7 +100,7 @@ class Past:
     def judge_promise(self, promise: PromiseLog) -> None:
         """Hold a promise against it.
 
-        :raises Violation: if it says nothing of a vote."""
+        :raises ModelViolation: if it says nothing of a vote."""
         through = promise.first_slot + len(promise.values) - 1
         told = {vote.slot: vote.ballot for vote in promise.votes}
         for vote in self.votes:
@@ -108,7 +108,7 @@ class Past:
             require(says, promise, "says nothing of", vote, "which it told of")
 
 
-class DiskWorld:
+class DiskSpace:
     """All states of that node."""
 
     def __init__(self, bounds: DiskBounds) -> None:
@@ -155,7 +155,7 @@ class DiskWorld:
         known = self.model.known(started.after)
         try:
             past.judge_start(known)
-        except Violation as violation:
+        except ModelViolation as violation:
             yield here, event("starts"), str(violation)
             return
         # What was loaded is on disk, whether it was told or not: it may as well have been.
@@ -218,11 +218,11 @@ class DiskWorld:
                 require(value == CHOSEN, f"taken for chosen at slot {slot}:", value)
             for promise in (*(one for one in messages if isinstance(one, PromiseLog)), *known.promises):
                 past.judge_promise(promise)
-        except Violation as violation:
+        except ModelViolation as violation:
             wrong = str(violation)
         return self._state(True, moved.after, past, spent), happened, wrong
 
 
-def event(what: str, **more: Any) -> tuple[Event, ...]:
+def event(what: str, **more: Any) -> tuple[ModelEvent, ...]:
     """Something that happened to the node."""
-    return (Event(NODE, what.replace(f"{FOLDER}/", ""), **more),)
+    return (ModelEvent(NODE, what.replace(f"{FOLDER}/", ""), **more),)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from txpaxos.core.messages import Message, NodeId
-from txpaxos.testing.model.letters import Letter
-from txpaxos.testing.model.node import Event
-from txpaxos.testing.model.words import show
+from txpaxos.testing.model.formatting import show
+from txpaxos.testing.model.messages_in_flight import MessageInFlight
+from txpaxos.testing.model.node import ModelEvent
 
 
-def tell(trace: Iterable[tuple[Event, ...]], violation: str) -> str:
+def format_counterexample(trace: Iterable[tuple[ModelEvent, ...]], violation: str) -> str:
     """What happened, one event after the other, and what was wrong in the end."""
     lines = []
-    for number, event in enumerate(relevant(trace), 1):
+    for number, event in enumerate(relevant_events(trace), 1):
         what = event.what
         if event.message is not None:
             what += f" {show(event.message)} from {event.sender}"
@@ -24,18 +24,18 @@ def tell(trace: Iterable[tuple[Event, ...]], violation: str) -> str:
     return "\n".join((*lines, f"  =  {violation}"))
 
 
-def relevant(trace: Iterable[tuple[Event, ...]]) -> list[Event]:
+def relevant_events(trace: Iterable[tuple[ModelEvent, ...]]) -> list[ModelEvent]:
     """All events but those that only sent what never arrives in this trace, or was sent before."""
     events = [event for step in trace for event in step]
-    sent: set[Letter] = set()
-    news: list[set[Letter]] = []
+    sent: set[MessageInFlight] = set()
+    news: list[set[MessageInFlight]] = []
     for event in events:
         if event.restarts:
             sent -= {(node, to, message) for node, to, message in sent if node == to == event.node}
         news.append({(event.node, to, message) for to, message in event.sends} - sent)
         sent |= news[-1]
-    kept: list[Event] = []
-    wanted: set[Letter] = set()
+    kept: list[ModelEvent] = []
+    wanted: set[MessageInFlight] = set()
     for event, new in zip(reversed(events), reversed(news), strict=True):
         if event.gift and not new & wanted:
             continue
@@ -46,7 +46,7 @@ def relevant(trace: Iterable[tuple[Event, ...]]) -> list[Event]:
     return kept[::-1]
 
 
-def _addressed(event: Event) -> Sequence[tuple[Message, list[NodeId]]]:
+def _addressed(event: ModelEvent) -> Sequence[tuple[Message, list[NodeId]]]:
     addressed: dict[Message, list[NodeId]] = {}
     for to, message in event.sends:
         addressed.setdefault(message, []).append(to)

@@ -21,14 +21,14 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.tap import load_application
 from txpaxos.testing.linearizability.history import freeze
 
-DIARY = "TXPAXOS_TORTURE_DIARY"
+APPLY_LOG = "TXPAXOS_TORTURE_APPLY_LOG"
 """The environment variable that says in which file."""
 
 Items = Mapping[str, tuple[str | None, int]]
 """Key to the text of its value, and its revision."""
 
 
-class Diarist(PaxosProtocol):
+class ApplyLogger(PaxosProtocol):
     """What is added to the application."""
 
     items: dict[str, tuple[bytes, int]]
@@ -36,7 +36,7 @@ class Diarist(PaxosProtocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._diary = os.open(os.environ[DIARY], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._apply_log = os.open(os.environ[APPLY_LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def apply(self, slot: Slot, command: bytes) -> object:
         result = super().apply(slot, command)
@@ -51,19 +51,19 @@ class Diarist(PaxosProtocol):
         super().restore(chunks)
         self._note("restored", *self._mark())
 
-    def _telling(self, chunks: Iterable[bytes], mark: Mark) -> Iterator[bytes]:
+    def _telling(self, chunks: Iterable[bytes], mark: StateDigest) -> Iterator[bytes]:
         yield from chunks
         self._note("told", *mark)
 
-    def _mark(self) -> Mark:
+    def _mark(self) -> StateDigest:
         items = {key: (text_of(key, value), revision) for key, (value, revision) in self.items.items()}
-        return Mark.of(self.revision, items)
+        return StateDigest.of(self.revision, items)
 
     def _note(self, *entry: Any) -> None:
-        os.write(self._diary, msgspec.json.encode(entry) + b"\n")
+        os.write(self._apply_log, msgspec.json.encode(entry) + b"\n")
 
 
-KeyValue = type("KeyValue", (Diarist, load_application(f"{APP}:KeyValue")), {})
+KeyValue = type("KeyValue", (ApplyLogger, load_application(f"{APP}:KeyValue")), {})
 
 
 class Applied(NamedTuple):
@@ -77,64 +77,64 @@ class Applied(NamedTuple):
     result: Any
 
 
-class Mark(NamedTuple):
+class StateDigest(NamedTuple):
     """A state: its revision, and a hash of the whole."""
 
     revision: int
     digest: str
 
     @classmethod
-    def of(cls, revision: int, items: Items) -> Mark:
+    def of(cls, revision: int, items: Items) -> StateDigest:
         """The mark of a state."""
         return cls(revision, hashlib.blake2b(msgspec.json.encode(sorted(items.items())), digest_size=16).hexdigest())
 
 
-NOTHING = Mark.of(0, {})
+NOTHING = StateDigest.of(0, {})
 
 
 @attrs.frozen
-class Stretch:
+class AppliedSequence:
     """What a life applied, one after the other, and the state in which it began that."""
 
-    begin: Mark
+    begin: StateDigest
     applied: list[Applied] = attrs.field(factory=list)
 
 
 @attrs.frozen
-class Life:
+class Incarnation:
     """One life of a node.
 
     :ivar name: the node, and which of its lives.
-    :ivar stretches: the first begins with nothing, each other with a snapshot.
+    :ivar sequences: the first begins with nothing, each other with a snapshot.
     :ivar told: the snapshots that it has told to the end.
     """
 
     name: str
-    stretches: list[Stretch]
-    told: list[Mark]
+    sequences: list[AppliedSequence]
+    told: list[StateDigest]
 
 
-def diary_file(folder: Path, node: str, life: int) -> Path:
+def apply_log_file(folder: Path, node: str, life: int) -> Path:
     """Where the diary of a life is."""
-    return folder / f"{node}-{life}.diary"
+    return folder / f"{node}-{life}.applylog"
 
 
-def read_life(file: Path) -> Life:
+def read_incarnation(file: Path) -> Incarnation:
     """What a diary says. The end of a line, and all after it, is missing if the node was killed meanwhile."""
-    life = Life(file.stem, [Stretch(NOTHING)], [])
+    life = Incarnation(file.stem, [AppliedSequence(NOTHING)], [])
     for line in file.read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):
             break
         match msgspec.json.decode(line):
             case ["applied", slot, input, result]:
-                life.stretches[-1].applied.append(Applied(slot, freeze(input), result))
+                life.sequences[-1].applied.append(Applied(slot, freeze(input), result))
             case ["restored", revision, digest]:
-                life.stretches.append(Stretch(Mark(revision, digest)))
+                life.sequences.append(AppliedSequence(StateDigest(revision, digest)))
             case ["told", revision, digest]:  # pragma: no branch
-                life.told.append(Mark(revision, digest))
+                life.told.append(StateDigest(revision, digest))
     return life
 
 
-def read_lives(folder: Path) -> Iterator[Life]:
+def read_incarnations(folder: Path) -> Iterator[Incarnation]:
     """What all diaries in a folder say, one after the other."""
-    return map(read_life, sorted(folder.glob("*.diary")))
+    return map(read_incarnation, sorted(folder.glob("*.applylog")))

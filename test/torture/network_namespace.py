@@ -65,7 +65,7 @@ def enter(command: Sequence[str]) -> NoReturn:
     os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", *command])
 
 
-class Room:
+class NetworkNamespaces:
     """The network of ``nodes``, after :func:`enter`.
 
     :ivar members: where the nodes listen.

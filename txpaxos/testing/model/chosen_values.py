@@ -9,7 +9,7 @@ from txpaxos.core.messages import Ballot, Slot, Vote
 from txpaxos.testing.model.disk import Belief
 
 
-class Verdict:
+class AgreementChecker:
     """Agreement, and whether what nodes take for chosen is chosen.
 
     A value is chosen when a quorum of voters has voted for it in one ballot, at any time: the paper's definition. (How

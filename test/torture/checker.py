@@ -9,15 +9,15 @@ from pathlib import Path
 import attrs
 
 from test.torture.applied import AppliedLog, State
+from test.torture.apply_log import read_incarnations
 from test.torture.commands import Input, Item
-from test.torture.diary import read_lives
 from test.torture.disks import Disk
 from txpaxos.testing.linearizability.history import Operation
 from txpaxos.wire.commands import Run
 
 
 @attrs.frozen
-class Sighting:
+class ObservedRead:
     """What a client was told of a key.
 
     :ivar slot: of which the answer says that it is the state.
@@ -31,7 +31,7 @@ class Sighting:
 
 
 @attrs.frozen
-class Ends:
+class FinalStates:
     """What the nodes have at the end.
 
     :ivar told: node to key to what it tells of that.
@@ -43,7 +43,7 @@ class Ends:
 
 
 @attrs.define
-class Judgement:
+class RunCheck:
     """What became of the commands.
 
     :ivar acknowledged: how many were answered.
@@ -74,34 +74,34 @@ class Judgement:
         )
 
 
-def judge(
-    diaries: Path,
+def check_run(
+    apply_logs: Path,
     operations: Sequence[Operation],
-    sightings: Iterable[Sighting],
+    observed_reads: Iterable[ObservedRead],
     acknowledged: Iterable[tuple[bytes, int]],
-    ends: Ends,
-) -> Judgement:
+    ends: FinalStates,
+) -> RunCheck:
     """Judge one run.
 
     :param operations: the clients' whole history.
-    :param sightings: of all reads whose answer is the state at a slot.
+    :param observed_reads: of all reads whose answer is the state at a slot.
     :param acknowledged: session and sequence of every command that was answered.
     """
-    log = AppliedLog.of(read_lives(diaries))
-    judgement = Judgement(revision=log.end.revision, found=log.found)
-    for life in read_lives(diaries):
-        judgement.lives += 1
-        judgement.snapshots += len(life.told)
-        judgement.found += log.differences(life)
+    log = AppliedLog.of(read_incarnations(apply_logs))
+    outcome = RunCheck(revision=log.end.revision, found=log.found)
+    for life in read_incarnations(apply_logs):
+        outcome.lives += 1
+        outcome.snapshots += len(life.told)
+        outcome.found += log.differences(life)
     changes = [one for one in operations if one.input[0] != "get"]
-    _judge_commands(log, changes, judgement)
-    judgement.found += _misled(log, changes, sightings)
-    judgement.found += _unequal(log.end, ends)
-    judgement.found += _forgotten(ends.disks, list(acknowledged))
-    return judgement
+    _check_commands(log, changes, outcome)
+    outcome.found += _misled(log, changes, observed_reads)
+    outcome.found += _unequal(log.end, ends)
+    outcome.found += _forgotten(ends.disks, list(acknowledged))
+    return outcome
 
 
-def _judge_commands(log: AppliedLog, changes: Iterable[Operation], judgement: Judgement) -> None:
+def _check_commands(log: AppliedLog, changes: Iterable[Operation], outcome: RunCheck) -> None:
     """Every command that was answered was applied as often as it was sent: those that put or set a value, once. (Two
     clients may delete the same key.) Of the others none was applied more often than it was sent."""
     answered = Counter((one.input, one.output) for one in changes if one.outcome == "ok")
@@ -109,7 +109,7 @@ def _judge_commands(log: AppliedLog, changes: Iterable[Operation], judgement: Ju
     applied = Counter((entry.input, entry.result) for entry in log.entries)
     for (input, output), times in answered.items():
         if applied[input, output] < times:
-            judgement.found.append(
+            outcome.found.append(
                 f"{input} was answered with {output} {times} times, and that came of it {applied[input, output]} times"
             )
     allowed = Counter(unknown)
@@ -117,13 +117,13 @@ def _judge_commands(log: AppliedLog, changes: Iterable[Operation], judgement: Ju
         allowed[input] += times
     for input, times in Counter(entry.input for entry in log.entries).items():
         if times > allowed[input]:
-            judgement.found.append(f"{input} was applied {times} times, and sent {allowed[input]} times")
-    judgement.acknowledged = answered.total()
-    judgement.unanswered_in = len(log.entries) - answered.total()
-    judgement.unanswered_out = unknown.total() - judgement.unanswered_in
+            outcome.found.append(f"{input} was applied {times} times, and sent {allowed[input]} times")
+    outcome.acknowledged = answered.total()
+    outcome.unanswered_in = len(log.entries) - answered.total()
+    outcome.unanswered_out = unknown.total() - outcome.unanswered_in
 
 
-def _misled(log: AppliedLog, changes: Iterable[Operation], sightings: Iterable[Sighting]) -> Iterator[str]:
+def _misled(log: AppliedLog, changes: Iterable[Operation], observed_reads: Iterable[ObservedRead]) -> Iterator[str]:
     """Every sighting is of the state at its slot, and of nothing that was sent after it."""
     sent: dict[Input, int] = {}
     for one in changes:
@@ -133,7 +133,7 @@ def _misled(log: AppliedLog, changes: Iterable[Operation], sightings: Iterable[S
     last_sent = 0
     entries = iter(log.entries)
     entry = next(entries, None)
-    for seen in sorted(sightings, key=lambda one: one.slot):
+    for seen in sorted(observed_reads, key=lambda one: one.slot):
         while entry is not None and entry.slot <= seen.slot:
             state.perform(entry.input)
             last_sent = max(last_sent, sent.get(entry.input, 0))
@@ -144,7 +144,7 @@ def _misled(log: AppliedLog, changes: Iterable[Operation], sightings: Iterable[S
             yield f"{seen.key} at slot {seen.slot} was told before line {last_sent}, in which some of that was sent"
 
 
-def _unequal(end: State, ends: Ends) -> Iterator[str]:
+def _unequal(end: State, ends: FinalStates) -> Iterator[str]:
     """All nodes end with what the log comes to, by their own word and on their disks."""
     for node, told in ends.told.items():
         for key, item in told.items():

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 from txpaxos.core.messages import AcceptSlot, Message, NodeId, PreVote, PreVoteGranted, Slot
 from txpaxos.testing.model.parts import Part
 
-Letter: TypeAlias = tuple[NodeId, NodeId, Message]
+MessageInFlight: TypeAlias = tuple[NodeId, NodeId, Message]
 """Sender, receiver, message."""
 
 
-class Letters:
+class MessagesInFlight:
     """All messages that were ever sent, in any state. (Canvassing is one step with what it is for, and sends nothing.)
 
     :param lost: the kinds that never arrive; nor does what is proposed above ``slots_max``.
@@ -27,25 +27,25 @@ class Letters:
         self._index = {part.node: index for index, part in enumerate(parts)}
         self._lost = (*lost, PreVote, PreVoteGranted)
         self._slots_max = slots_max
-        self._bits: dict[Letter, int] = {}
-        self._letters: list[Letter] = []
+        self._bits: dict[MessageInFlight, int] = {}
+        self._messages: list[MessageInFlight] = []
 
     def __len__(self) -> int:
-        return len(self._letters)
+        return len(self._messages)
 
-    def of(self, bit: int) -> Letter:
+    def of(self, bit: int) -> MessageInFlight:
         """The message of that bit."""
-        return self._letters[bit.bit_length() - 1]
+        return self._messages[bit.bit_length() - 1]
 
     def bit(self, sender: NodeId, to: NodeId, message: Message) -> int:
         """The bit of that message; none if it never arrives."""
         if isinstance(message, self._lost) or (isinstance(message, AcceptSlot) and message.slot > self._slots_max):
             return 0
-        letter = sender, to, message
-        bit = self._bits.get(letter)
+        sent = sender, to, message
+        bit = self._bits.get(sent)
         if bit is None:
-            bit = self._bits[letter] = 1 << len(self._letters)
-            self._letters.append(letter)
+            bit = self._bits[sent] = 1 << len(self._messages)
+            self._messages.append(sent)
             receiver = self._index[to]
             self.inbox[receiver] |= bit
             if sender == to:
@@ -55,7 +55,7 @@ class Letters:
         return bit
 
 
-class Alike:
+class InterchangeableNodes:
     """Nodes that differ in nothing but their names, so that states in which they have changed places are the same.
 
     It is so if no other node tells them apart: their names stand in no message and in no local state, and every message
@@ -64,9 +64,9 @@ class Alike:
     :param nodes: the places of those that are alike; maybe none.
     """
 
-    def __init__(self, letters: Letters, nodes: Sequence[int], parts: Sequence[Part[Any]]) -> None:
+    def __init__(self, messages: MessagesInFlight, nodes: Sequence[int], parts: Sequence[Part[Any]]) -> None:
         self.nodes = tuple(nodes)
-        self._letters = letters
+        self._messages = messages
         self._names = [parts[index].node for index in nodes]
         # Of each node: what is to or from it.
         self._mine = [0] * len(self._names)
@@ -94,17 +94,17 @@ class Alike:
         if known is None:
             known, name, new_name = 0, self._names[place], self._names[new_place]
             for bit in bits_of(net):
-                sender, to, message = self._letters.of(bit)
+                sender, to, message = self._messages.of(bit)
                 sender, to = (new_name if one == name else one for one in (sender, to))
-                known |= self._letters.bit(sender, to, message)
+                known |= self._messages.bit(sender, to, message)
             self._renamed[net, place, new_place] = known
         return known
 
     def _sort_new(self) -> None:
-        while self._sorted_through < len(self._letters):
+        while self._sorted_through < len(self._messages):
             bit = 1 << self._sorted_through
             self._sorted_through += 1
-            sender, to, _ = self._letters.of(bit)
+            sender, to, _ = self._messages.of(bit)
             for place, name in enumerate(self._names):
                 if name in (sender, to):
                     self._mine[place] |= bit

@@ -14,6 +14,18 @@ from twisted.internet.task import Clock
 
 from test.helpers.fakes import Reactor, RecordingTransport, cluster_of, node_of, outcome_of
 from test.torture.applied import AppliedLog, State
+from test.torture.apply_log import (
+    APPLY_LOG,
+    NOTHING,
+    Applied,
+    AppliedSequence,
+    Incarnation,
+    KeyValue,
+    StateDigest,
+    apply_log_file,
+    read_incarnations,
+)
+from test.torture.checker import FinalStates, ObservedRead, RunCheck, check_run
 from test.torture.commands import (
     VALUE_BYTES,
     Input,
@@ -25,9 +37,7 @@ from test.torture.commands import (
     text_of,
     value_of,
 )
-from test.torture.diary import DIARY, NOTHING, Applied, KeyValue, Life, Mark, Stretch, diary_file, read_lives
 from test.torture.disks import Disk, read_disk
-from test.torture.judge import Ends, Judgement, Sighting, judge
 from txpaxos.node.sessions import Sessions, encode_result
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 from txpaxos.storage.executor import execute_now
@@ -81,16 +91,16 @@ class Node:
     """A node of its own cluster on a disk, in one life after the other, each with a diary."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.diaries = folder / "diaries"
-        self.diaries.mkdir()
+        self.apply_logs = folder / "apply_logs"
+        self.apply_logs.mkdir()
         self._folder = folder
         self._patch = monkeypatch
-        self._lives = 0
+        self._incarnations = 0
         self.start()
 
     def start(self) -> None:
-        self._lives += 1
-        self._patch.setenv(DIARY, str(diary_file(self.diaries, "a", self._lives)))
+        self._incarnations += 1
+        self._patch.setenv(APPLY_LOG, str(apply_log_file(self.apply_logs, "a", self._incarnations)))
         self._reactor = Reactor()
         store = DiskStore(self._folder / "a", "test", "a", execute=execute_now)
         policy = Policy(4 * SLOT_BYTES)
@@ -131,31 +141,31 @@ def test_diary_of_each_life(node: Node) -> None:
     node.start()
     assert node.submit(("cas", "huge-0", "100", "101")) is True
     assert node.submit(("delete", A)) is False
-    first, second = read_lives(node.diaries)
+    first, second = read_incarnations(node.apply_logs)
     assert (first.name, second.name) == ("a-1", "a-2")
-    (stretch,) = first.stretches
-    assert stretch.begin == NOTHING
-    assert [(one.input, one.result) for one in stretch.applied] == [
+    (sequence,) = first.sequences
+    assert sequence.begin == NOTHING
+    assert [(one.input, one.result) for one in sequence.applied] == [
         (("put", "huge-0", f"{n}"), n) for n in range(1, 101)
     ]
-    assert all(mark == state_of(stretch.applied[: mark.revision]).mark() for mark in first.told)
+    assert all(mark == state_of(sequence.applied[: mark.revision]).mark() for mark in first.told)
     assert len(first.told) >= 2
-    empty, rest = second.stretches
-    assert empty == Stretch(NOTHING)
+    empty, rest = second.sequences
+    assert empty == AppliedSequence(NOTHING)
     assert rest.begin == first.told[-1]
     assert [one.input for one in rest.applied[-2:]] == [("cas", "huge-0", "100", "101"), ("delete", A)]
-    log = AppliedLog.of(read_lives(node.diaries))
+    log = AppliedLog.of(read_incarnations(node.apply_logs))
     assert log.found == [difference for life in (first, second) for difference in log.differences(life)] == []
     assert log.end.items == {"huge-0": ("101", 101)}
 
 
 def test_line_that_a_kill_cut_off_is_not_read(node: Node) -> None:
     node.submit(TOLD[0][0])
-    whole = diary_file(node.diaries, "a", 1).read_bytes()
+    whole = apply_log_file(node.apply_logs, "a", 1).read_bytes()
     for size in range(len(whole)):
-        diary_file(node.diaries, "a", 1).write_bytes(whole[:size])
-        (life,) = read_lives(node.diaries)
-        assert life.stretches == [Stretch(NOTHING)]
+        apply_log_file(node.apply_logs, "a", 1).write_bytes(whole[:size])
+        (life,) = read_incarnations(node.apply_logs)
+        assert life.sequences == [AppliedSequence(NOTHING)]
 
 
 def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
@@ -164,8 +174,8 @@ def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
     node.stop()
     disk = read_disk(tmp_path / "a", "test", "a")
     assert disk.snapshot_slot > 0
-    (life,) = read_lives(node.diaries)
-    assert disk.state.mark() == state_of(life.stretches[0].applied).mark()
+    (life,) = read_incarnations(node.apply_logs)
+    assert disk.state.mark() == state_of(life.sequences[0].applied).mark()
     assert disk.state.revision == 11
     assert len(disk.sessions) == 1
 
@@ -173,9 +183,9 @@ def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
 # --------------------------------------------------------- what was applied
 
 
-def life(applied: list[Applied], begin: Mark = NOTHING, told: Iterable[Mark] = ()) -> Life:
-    stretches = [Stretch(NOTHING)] if begin != NOTHING else []
-    return Life("a-1", [*stretches, Stretch(begin, applied)], list(told))
+def life(applied: list[Applied], begin: StateDigest = NOTHING, told: Iterable[StateDigest] = ()) -> Incarnation:
+    sequences = [AppliedSequence(NOTHING)] if begin != NOTHING else []
+    return Incarnation("a-1", [*sequences, AppliedSequence(begin, applied)], list(told))
 
 
 def test_the_log_is_put_together_from_all_lives() -> None:
@@ -211,7 +221,7 @@ def test_states_that_never_were() -> None:
     other = state_of(LOG[1:]).mark()
     (begun,) = log.differences(life([], other))
     assert begun == f"a-1 took on a state that never was, of revision {other.revision}"
-    (told,) = log.differences(life([], told=[log.marks[2], Mark(9, log.marks[2].digest)]))
+    (told,) = log.differences(life([], told=[log.marks[2], StateDigest(9, log.marks[2].digest)]))
     assert told == "a-1 told a snapshot of a state that never was, of revision 9"
 
 
@@ -239,11 +249,11 @@ class Run:
     unknown: list[Input] = attrs.field(factory=list)
     failed: list[Input] = attrs.field(factory=list)
     applied: list[Applied] = attrs.field(factory=lambda: list(LOG))
-    sightings: list[Sighting] = attrs.field(factory=list)
+    observed_reads: list[ObservedRead] = attrs.field(factory=list)
     ends: dict[str, Mapping[str, Any]] = attrs.field(factory=lambda: {"a": {A: None, B: ("four", 4)}})
     disks: dict[str, Disk] = attrs.field(factory=dict)
 
-    def judge(self) -> Judgement:
+    def check_run(self) -> RunCheck:
         recorder = HistoryRecorder(Clock())
         for input, output in self.told:
             recorder.ok("client", recorder.invoke("client", list(input)), output)
@@ -252,9 +262,11 @@ class Run:
         for input in self.failed:
             recorder.fail("client", recorder.invoke("client", list(input)))
         lines = [msgspec.json.encode(("applied", *entry)) + b"\n" for entry in self.applied]
-        diary_file(self.folder, "a", 1).write_bytes(b"".join(lines))
+        apply_log_file(self.folder, "a", 1).write_bytes(b"".join(lines))
         acknowledged = [(SESSION, number) for number in range(1, len(self.told) + 1)]
-        return judge(self.folder, recorder.operations(), self.sightings, acknowledged, Ends(self.ends, self.disks))
+        return check_run(
+            self.folder, recorder.operations(), self.observed_reads, acknowledged, FinalStates(self.ends, self.disks)
+        )
 
 
 @pytest.fixture
@@ -273,9 +285,9 @@ def test_nothing_wrong(run: Run) -> None:
     run.applied.append(Applied(7, ("delete", B), True))
     run.ends = {"a": {A: None, B: None}}
     run.disks["a"] = attrs.evolve(run.disks["a"], state=state_of(run.applied))
-    judgement = run.judge()
-    assert judgement.found == []
-    assert str(judgement) == (
+    outcome = run.check_run()
+    assert outcome.found == []
+    assert str(outcome) == (
         "5 commands acknowledged, none lost, none doubled; of 2 never answered 1 were applied and 1 were not; 1 lives"
         " of nodes applied the same log, and all nodes end at revision 5"
     )
@@ -283,13 +295,15 @@ def test_nothing_wrong(run: Run) -> None:
 
 def test_lost(run: Run) -> None:
     run.told.append((("put", A, "lost"), 5))
-    assert "('put', 'short-0', 'lost') was answered with 5 1 times, and that came of it 0 times" in run.judge().found
-    assert str(run.judge()).endswith("mistakes in what was applied")
+    assert (
+        "('put', 'short-0', 'lost') was answered with 5 1 times, and that came of it 0 times" in run.check_run().found
+    )
+    assert str(run.check_run()).endswith("mistakes in what was applied")
 
 
 def test_answered_with_something_else(run: Run) -> None:
     run.told[1] = run.told[1][0], False
-    (found,) = run.judge().found
+    (found,) = run.check_run().found
     assert found.endswith("was answered with False 1 times, and that came of it 0 times")
 
 
@@ -300,21 +314,21 @@ def test_doubled(run: Run, number: int) -> None:
     again = LOG[number]._replace(slot=7)
     run.applied.append(again._replace(result=state.perform(again.input)))
     run.ends, run.disks = {}, {}
-    assert run.judge().found == [f"{again.input} was applied 2 times, and sent 1 times"]
+    assert run.check_run().found == [f"{again.input} was applied 2 times, and sent 1 times"]
 
 
 def test_a_delete_of_two_clients_counts_twice(run: Run) -> None:
     run.told.append((("delete", A), False))
     run.applied.append(Applied(7, ("delete", A), False))
     run.disks = {}
-    assert run.judge().found == []
+    assert run.check_run().found == []
 
 
 def test_applied_although_it_failed_or_was_never_sent(run: Run) -> None:
     run.failed = [("put", A, "refused")]
     run.applied += [Applied(7, ("put", A, "refused"), 5), Applied(8, ("put", A, "made up"), 6)]
     run.ends, run.disks = {}, {}
-    assert run.judge().found == [
+    assert run.check_run().found == [
         "('put', 'short-0', 'refused') was applied 1 times, and sent 0 times",
         "('put', 'short-0', 'made up') was applied 1 times, and sent 0 times",
     ]
@@ -325,28 +339,28 @@ def test_applied_although_it_failed_or_was_never_sent(run: Run) -> None:
     [(A, None, 0, 0), (A, ("one", 1), 2, 1), (A, ("two", 2), 3, 5), (A, None, 5, 7), (B, ("four", 4), 99, 9)],
 )
 def test_sightings_of_what_was(run: Run, key: str, item: Any, slot: int, line: int) -> None:
-    run.sightings = [Sighting(key, item, slot, line)]
-    assert run.judge().found == []
+    run.observed_reads = [ObservedRead(key, item, slot, line)]
+    assert run.check_run().found == []
 
 
 @pytest.mark.parametrize(("item", "slot"), [(("two", 2), 1), (("one", 2), 1), (None, 3), (("two", 2), 4)])
 def test_sightings_of_what_never_was(run: Run, item: Any, slot: int) -> None:
-    run.sightings = [Sighting(A, item, slot, 99)]
-    (found,) = run.judge().found
+    run.observed_reads = [ObservedRead(A, item, slot, 99)]
+    (found,) = run.check_run().found
     assert found.startswith(f"{A} at slot {slot} was told as {item} and was ")
 
 
 def test_sightings_from_the_future(run: Run) -> None:
     """Each command has two lines, so the last one of slot 3 was sent in the fifth."""
-    run.sightings = [Sighting(A, ("two", 2), 3, 5), Sighting(A, ("two", 2), 3, 4)]
-    (found,) = run.judge().found
+    run.observed_reads = [ObservedRead(A, ("two", 2), 3, 5), ObservedRead(A, ("two", 2), 3, 4)]
+    (found,) = run.check_run().found
     assert found == f"{A} at slot 3 was told before line 5, in which some of that was sent"
 
 
 def test_nodes_that_end_otherwise(run: Run) -> None:
     run.ends["b"] = {A: None, B: ("three", 3)}
     run.disks["c"] = attrs.evolve(run.disks["a"], state=state_of(LOG[:4]))
-    assert run.judge().found == [
+    assert run.check_run().found == [
         "node b ends with short-1 as ('three', 3), and the log with ('four', 4)",
         "on the disk of node c is the state of revision 3, not of 4",
     ]
@@ -354,7 +368,7 @@ def test_nodes_that_end_otherwise(run: Run) -> None:
 
 def test_a_node_that_would_apply_it_again(run: Run) -> None:
     run.disks["b"] = attrs.evolve(run.disks["a"], sessions=Sessions())
-    (found,) = run.judge().found
+    (found,) = run.check_run().found
     assert found == f"node b does not know that 5 commands were applied, among them 1 of session {SESSION.hex()}"
 
 
