@@ -145,8 +145,8 @@ class Client:
         :param subject: the register's name, 1 to 512 bytes in UTF-8.
         :param value: up to 16 MiB of bytes to propose; ``None`` to read without proposing anything.
         :param deadline_seconds: how long to wait for the decision; ``None`` for as long as it takes.
-        :returns: fires with the decided value, whoever proposed it; with ``None`` if ``value`` is ``None`` and nothing
-            is decided. Otherwise it fails:
+        :returns: fires with the decided value, which another client may have proposed; with ``None`` if ``value`` is
+            ``None`` and nothing is decided. Otherwise it fails:
 
             * :class:`~txpaxos.errors.OutcomeUnknown`: the deadline was over, or the client was closed, after ``value``
               was sent. The subject may be decided on it. Asking again is safe.

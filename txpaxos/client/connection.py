@@ -1,7 +1,7 @@
 """A client's connection to one node, from the attempt to make it to its end.
 
-The route (:mod:`.route`) makes connections and is told what happens on them; the dispatcher sends requests on them.
-Twisted calls a connection when bytes come and when it ends.
+The route (:mod:`~txpaxos.client.route`) makes connections and is told what happens on them. The dispatcher sends
+requests on them. Twisted calls a connection when bytes come and when it ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sends the requests of a client, and ends each of them with its answer or an error.
 
-:class:`~txpaxos.client.client.Client` makes a dispatcher and gives it every request. The route (:mod:`.route`) calls it
-when there is a connection to send on, when there is none, and when a node has answered. The outbox (:mod:`.outbox`)
-says when to send.
+:class:`~txpaxos.client.client.Client` makes a dispatcher and gives it every request. The route
+(:mod:`~txpaxos.client.route`) calls it when there is a connection to send on, when there is none, and when a node has
+answered. The outbox (:mod:`~txpaxos.client.outbox`) says when to send.
 
 A command is sent again with the same session and sequence, so it is applied once, however often it is sent and to
 whichever nodes. The session is made when the first command is sent: its name holds a slot that the node has told.

@@ -9,7 +9,7 @@ from txpaxos.clock import MonotonicClock
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
 RUNS_MAX = 2
-"""While so many runs are under way, commands wait until one of the runs is answered, or until they fill a run."""
+"""Runs that may be under way while commands wait. With that many, commands wait until a run is answered or full."""
 
 
 class Outbox:

@@ -81,7 +81,7 @@ class CommandRequest(Request):
         return NotChosen(f"the command was not sent: no node took it in time ({findings})")
 
     def follows(self, other: CommandRequest) -> bool:
-        """Whether this command may stand right behind ``other`` in one run."""
+        """Whether this command may be the next one after ``other`` in a run."""
         return (
             self.sequence == other.sequence + 1
             and self.number == other.number + 1

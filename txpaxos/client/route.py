@@ -5,7 +5,7 @@ When nothing has come for a moment it has the node send something (``Ping``). If
 answers nothing that needs a quorum, or says that it knows no leader, the node is *suspect*, and the client makes a
 second connection, a *probe*, to another node. Nodes tell every client when the leader changes, so the probe tells at
 once whom the others have elected, and the client goes there. Only if no node names a new leader does the client leave a
-silent node by itself (:mod:`.suspicion` says when).
+silent node by itself (:mod:`~txpaxos.client.suspicion` says when).
 
 Nothing is sent twice until then: an overloaded cluster that answers late costs each client one more connection, and a
 Ping now and then.

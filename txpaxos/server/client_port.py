@@ -27,7 +27,7 @@ from txpaxos.wire.commands import Run
 from txpaxos.wire.frames import frame
 
 CONNECTIONS_MAX = 10_000
-"""Clients that may be connected, if the limit of open files leaves room for so many."""
+"""Clients that may be connected, if the limit of open files leaves room for that many."""
 
 SWEEP_SECONDS = 1.0
 """Time between two looks for clients that are silent."""

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 PING_SECONDS = 30
-"""A client that has nothing in work and has sent nothing for so long is asked for a sign of life."""
+"""Silence after which a client that has nothing in work is asked for a sign of life."""
 
 DROP_SECONDS = 15
-"""A client that gives no sign of life for so long after it was asked is disconnected."""
+"""Time that a client has to give the sign of life that it was asked for. Then it is disconnected."""
 
 ASKED_A_SECOND_MAX = 500
 """Upper bound on the clients that are looked at in one second, so that a sweep over thousands does not hold up the
