@@ -66,6 +66,12 @@ class Application:
         """The node that leads, as far as this one knows, was ``previous`` and is ``current``; ``None``: unknown."""
 
 
+def name_of(application: Application) -> str:
+    """The name of an application, ``module:class``: what people compare to see that all nodes run the same."""
+    kind = type(application)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
 def has_snapshots(application: Application) -> bool:
     """Whether the application can tell its state."""
     kind: Any = type(application)

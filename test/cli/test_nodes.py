@@ -98,10 +98,12 @@ def test_status(nodes: Nodes) -> None:
     done = txpaxos("status", folder=nodes.folder)
     assert done.returncode == 0
     lines = done.stdout.decode().splitlines()
-    assert lines[0].split() == ["node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot"]
+    head = ["node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot", "application"]
+    assert lines[0].split() == head
     rows = [line.split() for line in lines[1:4]]
     assert [row[:2] for row in rows] == [[node, str(nodes.cluster.members[node].client)] for node in "abc"]
     assert sorted(row[2] for row in rows) == ["follower", "follower", "leader"]
+    assert {row[-1] for row in rows} == {"txpaxos.counter:Counter"}
     assert lines[5].endswith("leads, 3 of 3 nodes answer")
 
 

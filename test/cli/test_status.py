@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+import txpaxos.cli.status
 from txpaxos.cli.status import as_json, as_text, command, counts, leader_of, unheard
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.election import Role
@@ -23,7 +25,7 @@ TRIO = Cluster(
 
 def says(role: str, ballot: str = "2.b", chosen: int = 10, applied: int = 10) -> dict[str, Any]:
     slots = {"chosen_through": chosen, "applied_through": applied, "snapshot_slot": 5}
-    return {"role": role, "ballot": ballot, "waiting": 0, **slots, "transfer": None}
+    return {"role": role, "ballot": ballot, "waiting": 0, **slots, "transfer": None, "application": "counter:Counter"}
 
 
 LEADER, FOLLOWER = says("leader"), says("follower")
@@ -50,10 +52,10 @@ def test_leader_is_one_that_a_quorum_follows(statuses: dict[str, Any], leader: s
 def test_table() -> None:
     statuses = {"a": says("follower", chosen=9, applied=7), "b": LEADER, "c": None}
     assert as_text(TRIO, statuses, "b") == (
-        "node  address         role         ballot  chosen  applied  lag  waiting  snapshot\n"
-        "a     127.0.0.1:5001  follower     2.b          9        7    3        0         5\n"
-        "b     127.0.0.1:5002  leader       2.b         10       10    0        0         5\n"
-        "c     127.0.0.1:5003  unreachable  -            -        -    -        -         -\n"
+        "node  address         role         ballot  chosen  applied  lag  waiting  snapshot  application\n"
+        "a     127.0.0.1:5001  follower     2.b          9        7    3        0         5  counter:Counter\n"
+        "b     127.0.0.1:5002  leader       2.b         10       10    0        0         5  counter:Counter\n"
+        "c     127.0.0.1:5003  unreachable  -            -        -    -        -         -  -\n"
         "\n"
         "cluster trio: b leads, 2 of 3 nodes answer"
     )
@@ -82,6 +84,34 @@ def test_a_node_that_the_leader_does_not_hear() -> None:
     assert unheard({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, "b") == []  # Nodes of an older release.
 
 
+OTHER = {**FOLLOWER, "application": "other\x1b:Other"}
+OF_BEFORE = {name: value for name, value in FOLLOWER.items() if name != "application"}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "line"),
+    [
+        ({"a": FOLLOWER, "b": LEADER, "c": FOLLOWER}, ""),
+        ({"a": FOLLOWER, "b": LEADER, "c": None}, ""),
+        ({"a": FOLLOWER, "b": LEADER, "c": OF_BEFORE}, ""),
+        ({"a": FOLLOWER, "b": LEADER, "c": OTHER}, "(a, b: counter:Counter; c: other\\x1b:Other)"),
+        ({"a": OTHER, "b": LEADER, "c": OTHER}, "(a, c: other\\x1b:Other; b: counter:Counter)"),
+        ({"a": OTHER, "b": None, "c": FOLLOWER}, "(a: other\\x1b:Other; c: counter:Counter)"),
+    ],
+)
+def test_nodes_that_run_different_applications(
+    statuses: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leader = leader_of(TRIO, statuses)
+    last = as_text(TRIO, statuses, leader).splitlines()[-1]
+    words = f"the nodes run different applications, so their states become different {line}"
+    assert last == words if line else last.startswith("cluster trio: b leads")
+    monkeypatch.setattr(txpaxos.cli.status, "run", lambda work: statuses)
+    (tmp_path / "trio.toml").write_text(TRIO.dumps())
+    result = CliRunner().invoke(command, ["--cluster", str(tmp_path / "trio.toml")])
+    assert result.exit_code == (1 if leader is None else 4 if line else 0)
+
+
 def test_every_role_is_named() -> None:
     operations = (Path(__file__).parents[2] / "docs" / "operations.rst").read_text()
     for role in (*(role.value for role in Role), "newcomer", "starting", "unreachable"):
@@ -93,7 +123,7 @@ def test_table_while_a_snapshot_is_on_its_way() -> None:
     statuses = {"a": {**FOLLOWER, "transfer": "slot 900 from b: 12 of 100 MiB"}, "b": LEADER, "c": None}
     lines = as_text(TRIO, statuses, "b").splitlines()
     assert lines[0].split()[-1] == "transfer"
-    assert lines[1].endswith("5  slot 900 from b: 12 of 100 MiB")
+    assert lines[1].endswith("5  counter:Counter  slot 900 from b: 12 of 100 MiB")
     assert [line.split()[-1] for line in lines[2:4]] == ["-", "-"]
 
 

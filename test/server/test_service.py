@@ -29,6 +29,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.server.served_node import STOP_SECONDS, ServedNode
 from txpaxos.server.service import PaxosService
 from txpaxos.storage.disk import Disk
+from txpaxos.storage.last_application import LastApplication
 from txpaxos.storage.store import DiskStore
 
 reactor: Any = installed_reactor
@@ -208,6 +209,40 @@ async def test_a_port_that_is_taken(tmp_path: Path, which: str, kind: socket.Soc
     assert "\n" not in line
     assert not node.running
     DiskStore(str(tmp_path / "a"), "test", "a", sync_in_thread=False).close()  # the folder is not held
+
+
+class Renamed(Echo):
+    """Another application, or the same under another name."""
+
+
+async def test_another_application_on_a_folder_is_warned_of_once(tmp_path: Path) -> None:
+    cluster = loopback("a")
+    warnings: list[int] = []
+    for application in (Echo, Echo, Renamed, Renamed, Echo):
+        one = service(cluster, "a", tmp_path, application)
+        name = f"test.server.test_service:{application.__name__}"
+        events = logged(one.startService, LogLevel.warn)
+        warnings.append(len(events))
+        for event in events:
+            assert "if that is not the same application under another name" in event["log_format"]
+            assert event["name"] == name
+            assert event["before"] != name
+        assert one.node.status().application == name
+        await answered(one.stopService())
+    assert warnings == [0, 0, 1, 0, 1]
+
+
+async def test_a_folder_in_which_no_application_can_be_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("cannot write application: no room")
+
+    monkeypatch.setattr(LastApplication, "write", refuse)
+    one = service(loopback("a"), "a", tmp_path)
+    (event,) = logged(one.startService, LogLevel.warn)
+    assert event["reason"] == "cannot write application: no room"
+    await answered(one.stopService())
 
 
 async def test_the_folder_of_another_node(tmp_path: Path) -> None:

@@ -15,16 +15,19 @@ from txpaxos.cluster import Cluster
 from txpaxos.core.drops import Drop
 from txpaxos.core.essential import quorum_size
 from txpaxos.errors import PaxosError
+from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """Node to what it says of itself, ``None`` if it did not answer."""
 
 UNHEARD = 3
+DIFFERENT = 4
+"""The exit status when not all nodes run the same application."""
 UP_SECONDS_MIN = 3.0
 """A node that has run for less may be heard any moment."""
 
-HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot")
+HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot", "application")
 
 
 @click.command("status")
@@ -36,25 +39,27 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
     """Show how every node is.
 
     \b
-    role     leader, or follower of one; pre-candidate: it hears no leader, and
-             asks whether it may stand for one; candidate: it stands;
-             starting: it reads its disk; unreachable if it did not answer; or
-             newcomer: it does not vote yet, since its data folder is new; or
-             for how long its disk has hung
-    ballot   of the leader that the node follows
-    chosen   slots of the log that the node knows to be chosen, without a gap
-    applied  slots that it has applied
-    lag      slots that it has yet to apply, of those that any node knows to be chosen
-    waiting  commands that it has taken and not yet seen applied
-    snapshot slot of its newest snapshot, 0 if it has none
-    transfer how far another node's snapshot is on its way to it; only if there is one
+    role         leader, or follower of one; pre-candidate: it hears no leader, and
+                 asks whether it may stand for one; candidate: it stands;
+                 starting: it reads its disk; unreachable if it did not answer; or
+                 newcomer: it does not vote yet, since its data folder is new; or
+                 for how long its disk has hung
+    ballot       of the leader that the node follows
+    chosen       slots of the log that the node knows to be chosen, without a gap
+    applied      slots that it has applied
+    lag          slots that it has yet to apply, of those that any node knows to be chosen
+    waiting      commands that it has taken and not yet seen applied
+    snapshot     slot of its newest snapshot, 0 if it has none
+    application  what it runs, MODULE:CLASS; it must be the same on every node
+    transfer     how far another node's snapshot is on its way to it; only if there is one
 
-    Below the table stands who does not hear whom, and why. With --counts,
-    what each node dropped or refused stands below that. A few of most counts
-    are normal. Titles in quotes are those of docs/operations.rst.
+    Below the table stands whether the nodes run different applications, and
+    who does not hear whom, and why. With --counts, what each node dropped or
+    refused stands below that. A few of most counts are normal. Titles in
+    quotes are those of docs/operations.rst.
 
-    Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 3 if so, but
-    the leader does not hear a node that runs.
+    Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 4 if so, but
+    not all nodes run the same application; else with 3 if the leader does not hear a node that runs.
     """
     statuses = run(lambda reactor: ask_nodes(reactor, cluster, timeout_seconds))
     leader = leader_of(cluster, statuses)
@@ -63,6 +68,8 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
         click.echo("\n".join(["", *counts(statuses)]))
     if leader is None:
         raise SystemExit(1)
+    if len(applications(statuses)) > 1:
+        raise SystemExit(DIFFERENT)
     raise SystemExit(UNHEARD if unheard(statuses, leader) else 0)
 
 
@@ -107,9 +114,23 @@ def unheard(statuses: Statuses, leader: str | None) -> list[str]:
     ]
 
 
+def applications(statuses: Statuses) -> dict[str, list[str]]:
+    """Each application that a node says it runs, and the nodes that do. A node of an older release does not say it."""
+    found: dict[str, list[str]] = {}
+    for node, status in statuses.items():
+        name = (status or {}).get("application")
+        if name:
+            found.setdefault(name, []).append(node)
+    return found
+
+
 def notes(statuses: Statuses, leader: str | None) -> list[str]:
-    """Who does not hear whom, and why: a line each."""
+    """Whether nodes run different applications, and who does not hear whom, and why: a line each."""
     lines = []
+    running = applications(statuses)
+    if len(running) > 1:
+        told = "; ".join(f"{', '.join(nodes)}: {printable(name)}" for name, nodes in running.items())
+        lines.append(f"the nodes run different applications, so their states become different ({told})")
     for node, status in statuses.items():
         for peer, reason in ((status or {}).get("refuses") or {}).items():
             lines.append(f"{node} does not hear {peer}: {reason}")
@@ -147,6 +168,7 @@ def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
             hangs = status.get("disk_hangs_seconds")
             role = status["role"] if hangs is None else f"disk hangs ({hangs:.0f} s)"
             row += [role, status["ballot"], *slots, status["waiting"], status["snapshot_slot"]]
+            row.append(printable(status.get("application") or "-"))
             row += [transfers[node] or "-"] * (len(head) - len(HEAD))
         rows.append(row)
     answered = sum(status is not None for status in statuses.values())

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txpaxos.application import Application
+from txpaxos.application import Application, name_of
 from txpaxos.application_checks import check_class, check_object
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
@@ -434,6 +434,7 @@ class Node:
             up_seconds=now - self._started_at if self._is_listening else 0.0,
             disk_hangs_seconds=None if hung_since is None else now - hung_since,
             waits_for=list(self._founding.waits_for()),
+            application=name_of(self.application),
         )
 
     def _unheard(self, now: float) -> list[NodeId]:

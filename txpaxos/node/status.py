@@ -23,6 +23,7 @@ class NodeStatus:
     :ivar disk_hangs_seconds: how long a save has been under way that should have ended long ago; until it has, the node
         leaves its part to the others. ``None`` if there is none.
     :ivar waits_for: the peers from which a node that is no voter yet waits to hear that they vote and know it.
+    :ivar application: what it runs, ``module:class``.
     """
 
     replica: Status
@@ -37,3 +38,4 @@ class NodeStatus:
     up_seconds: float = 0.0
     disk_hangs_seconds: float | None = None
     waits_for: list[NodeId] = attrs.field(factory=list)
+    application: str = ""

@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txpaxos.application import Application
+from txpaxos.application import Application, name_of
 from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
-from txpaxos.errors import ConfigError, NodeStopped
+from txpaxos.errors import ConfigError, NodeStopped, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
@@ -195,8 +195,7 @@ class ServedNode:
         cluster = places.cluster
         store = DiskStore(self._data_directory, cluster.name, self.node_name, disk=self._disk, reactor=self._reactor)
         try:
-            application = make_application(self._application)
-            node = Node(application, self._reactor, self.node_name, cluster, store, self._settings)
+            node = self._make_node(cluster, store)
         except BaseException:
             store.close()
             raise
@@ -215,6 +214,29 @@ class ServedNode:
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
+
+    def _make_node(self, cluster: Cluster, store: DiskStore) -> Node:
+        """Make the application and its node, which loads what is saved. If the folder was last started with another
+        application, say so first: the load may fail for that."""
+        application = make_application(self._application)
+        before, name = store.last_application.read(), name_of(application)
+        if before not in ("", name):
+            self.log.warn(
+                "the data folder of node {node} was last started with {before}, and is started with {name} now: if that"
+                " is not the same application under another name, its state becomes another than that of the others",
+                node=self.node_name,
+                before=printable(before),
+                name=printable(name),
+            )
+        node = Node(application, self._reactor, self.node_name, cluster, store, self._settings)
+        if before != name:
+            try:
+                store.last_application.write(name)
+            except (
+                StoreError
+            ) as error:  # There will be no warning at another start. That is no reason against this one.
+                self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
+        return node
 
     def _check_files(self, clients_max: int) -> None:
         """See that the system lets this process have the files that it needs."""

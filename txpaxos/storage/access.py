@@ -10,7 +10,9 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk, FileStatus
 from txpaxos.storage.messages import os_errors
 
-_STORE_NAMES = ("acknowledged", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
+_STORE_NAMES = (
+    *("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects"),
+)
 """The names that a store uses. Others in its folder, like ``lost+found``, are somebody else's, and not looked at."""
 
 _OTHERS_WRITE = 0o022

@@ -32,6 +32,7 @@ from txpaxos.storage.identity import (
     write_identity,
 )
 from txpaxos.storage.journal import SEGMENT_BYTES, Journal
+from txpaxos.storage.last_application import LastApplication
 from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.quarantine import QuarantineMarker
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
@@ -142,7 +143,8 @@ class DiskStore:
         their own, made when it is needed.
     :param measure: how to measure the seconds of a sync.
 
-    ``sync_seconds`` is what was measured at first (``None`` if nothing was).
+    ``sync_seconds`` is what was measured at first (``None`` if nothing was), ``last_application`` which application the
+    folder was last started with.
 
     :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written, or if other
         users may write in it.
@@ -188,6 +190,7 @@ class DiskStore:
         self._execute: Executor = execute or self._thread or execute_now
         self._checkpoints = Checkpoints()
         self._quarantine_marker = QuarantineMarker(disk, self._directory)
+        self.last_application = LastApplication(disk, self._directory)
         self._snapshots = SnapshotFiles(
             disk,
             f"{self._directory}/snapshots",
