@@ -29,7 +29,7 @@ class TestProposer(test_essential.TestProposer):
         ballot = self.proposer.prepare().ballot
         self.promise("a")
         self.promise("b")
-        assert self.proposer.leading
+        assert self.proposer.has_quorum
         return ballot
 
     def test_starts_above_what_is_on_disk(self) -> None:
@@ -41,26 +41,26 @@ class TestProposer(test_essential.TestProposer):
         self.proposer.observe(Ballot(2, "b"))
         assert self.proposer.prepare().ballot == Ballot(4, "a")
 
-    def test_quorum_brings_the_belief_to_lead(self) -> None:
+    def test_quorum_counts_for_one_ballot(self) -> None:
         self.proposer.prepare()
         self.promise("a")
-        assert not self.proposer.leading
+        assert not self.proposer.has_quorum
         self.promise("b")
-        assert self.proposer.leading
+        assert self.proposer.has_quorum
         self.proposer.prepare()
-        assert not self.proposer.leading
+        assert not self.proposer.has_quorum
 
     def test_one_refusal_of_three_is_not_the_end(self) -> None:
         self.lead()
         assert [self.nack("c"), self.nack("c")] == [False, False], "a doubled one counts once"
-        assert self.proposer.leading
+        assert not self.proposer.given_up
 
     def test_ballot_is_lost_when_too_few_are_left(self) -> None:
         self.proposer.propose(b"v")
         self.lead()
         self.nack("b")
         assert self.nack("c")
-        assert not self.proposer.leading
+        assert self.proposer.given_up
         assert self.proposer.resend() is None
 
     def test_refusal_tells_what_to_beat(self) -> None:
@@ -75,7 +75,7 @@ class TestProposer(test_essential.TestProposer):
         self.lead()
         assert not self.nack("b", old)
         assert not self.nack("c", old)
-        assert self.proposer.leading
+        assert not self.proposer.given_up
         assert self.proposer.highest_seen == Ballot(7, "c")
 
     def test_given_up_ballot_hears_no_late_promise(self) -> None:
@@ -84,7 +84,7 @@ class TestProposer(test_essential.TestProposer):
         self.promise("a")
         self.proposer.give_up()
         assert self.promise("b") is None
-        assert not self.proposer.leading
+        assert not self.proposer.has_quorum
 
     def test_resends_what_it_waits_to_have_answered(self) -> None:
         self.proposer.propose(b"")
@@ -281,7 +281,7 @@ class TestNode:
         ballot, _ = self.lead(node)
         for sender in ("b", "c"):
             self.receive(node, sender, Nack(ballot, Ballot(6, "c")))
-        assert not self.decree(node).proposer.leading
+        assert self.decree(node).proposer.given_up
         assert node.propose(b"v").send == ()
 
 

@@ -1,4 +1,4 @@
-"""Asking for chosen values that one node misses and others have."""
+"""Asking other nodes for chosen values that this node misses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from txpaxos.core.ready import Work
 
 
 class CatchUp:
-    """What is known to be chosen somewhere and is not in ``log``, who said so, and when to ask.
+    """What another node knows to be chosen and is not in ``log``: up to which slot, which node said so, when to ask.
 
     :param others: the nodes that may be asked.
     :ivar wake_at: when :meth:`tick` is next due; infinite for never.
@@ -32,12 +32,12 @@ class CatchUp:
 
     @property
     def heard_through(self) -> Slot:
-        """How far some node has said that slots are chosen."""
+        """The last slot up to which any node has said that all slots are chosen."""
         return self._through
 
     def note_missing(self, source: NodeId, through: Slot, now: float) -> None:
-        """``source`` knows every slot up to ``through``. What of that is missing is asked for soon, if it does not come
-        by itself: it may just have been overtaken."""
+        """``source`` knows every slot up to ``through``. The missing ones are asked for soon, unless they come by
+        themselves: a later message may just have overtaken theirs."""
         if through <= self._log.chosen_through:
             return
         self._through = max(self._through, through)
@@ -47,8 +47,8 @@ class CatchUp:
             self.wake_at = now + self._timing.retry_seconds / 2
 
     def take_hint(self, work: Work, source: NodeId, now: float) -> None:
-        """``source`` may have what is missing. It is believed when it answers, so it is only asked, and not often: a
-        hint can be forged."""
+        """``source`` may have what is missing. A hint can be forged, so nothing is believed but the answer, and
+        ``source`` is not asked often."""
         if now >= self._hinted_at.get(source, -inf) + self._timing.retry_seconds:
             self._hinted_at[source] = now
             work.send_to(source, Fetch(self._log.chosen_through + 1))
@@ -60,7 +60,7 @@ class CatchUp:
         self.ask_at_once(work, now)
 
     def ask_at_once(self, work: Work, now: float) -> None:
-        """Some of what is missing has come: ask for the next part, as if nothing had ever been asked in vain."""
+        """Some of what is missing has come: ask for the next part at once, and count the tries anew."""
         self._attempts = 0
         self._ask(work, now)
 
@@ -70,7 +70,7 @@ class CatchUp:
             self._ask(work, now)
 
     def _ask(self, work: Work, now: float) -> None:
-        """With every second try in vain, ask somebody else."""
+        """Ask for the first missing slot. Every second try in a row goes to another node, chosen at random."""
         if self._through <= self._log.chosen_through:
             self.wake_at = inf
             return

@@ -1,4 +1,4 @@
-"""What an operator may set: how long things take, and how much of everything there may be."""
+"""What the owner of a node may set: how long things take, and how much of everything there may be."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import attrs
 from attrs.validators import ge, le
 
 VALUES_MAX = 4096
+"""The most chosen values in one message."""
 VOTES_MAX = 4096
-"""No message has more chosen values or votes."""
+"""The most votes in one message."""
 
 
 @attrs.frozen
@@ -39,13 +40,13 @@ class Timing:
 
 @attrs.frozen
 class Limits:
-    """How much of everything.
+    """How much of everything the log may hold, or one message.
 
-    :ivar window_slots: a leader proposes at most so far above what it knows to be chosen.
-    :ivar window_bytes: bytes of values in them, beyond which no further slot is opened.
-    :ivar ahead_slots: an acceptor votes only so far above what it knows to be chosen; one that lags catches up first.
-    :ivar fetch_values: chosen values in one answer to a Fetch.
-    :ivar fetch_bytes: bytes of values in one, beyond the first value.
+    :ivar window_slots: how many slots above those it knows to be chosen a leader may propose.
+    :ivar window_bytes: the bytes of values in open slots, from which on a leader opens no further slot.
+    :ivar ahead_slots: how far above the slots it knows to be chosen an acceptor votes; else it catches up first.
+    :ivar fetch_values: the most chosen values in one answer to a Fetch.
+    :ivar fetch_bytes: the most bytes of values in one answer to a Fetch; a single value may be bigger.
     """
 
     window_slots: int = 8

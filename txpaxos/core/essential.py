@@ -1,7 +1,7 @@
 """Paxos for one decree, as the paper has it, and nothing more. Start reading here.
 
 *Paxos Made Simple* (Lamport, 2001), section 2: some nodes propose values, and of these a single one is chosen, for
-ever, whatever messages are lost, delayed, doubled or reordered and whoever stops and restarts. Three roles, which one
+ever, whatever messages are lost, delayed, doubled or reordered and whichever nodes restart. Three roles, which one
 node may play at once:
 
 =========  =====================================================  ==========================
@@ -82,11 +82,11 @@ class Proposer:
 
     @property
     def has_quorum(self) -> bool:
-        """Whether phase 1 of the present ballot is complete."""
+        """Whether phase 1 of the current ballot is complete."""
         return len(self.promises) >= self.quorum
 
     def accept(self) -> Accept | None:
-        """The Accept of the present ballot, as far as its quorum and a value are there.
+        """The Accept of the current ballot, if it has a quorum and a value; else ``None``.
 
         From here on the value that a promise told of takes the place of the one that was offered, which is lost: our
         own has no better claim, and one proposer has one value."""

@@ -75,7 +75,7 @@ class Log:
 
         Where it did so one slot after the other, it has saved a Learned of each, or its own vote is the chosen value.
         With neither at some slot it must have gone on from another node's snapshot, or its records of that are gone;
-        then a vote that stands there may be one that never was chosen, and none is believed.
+        then a vote in the records may be one that never was chosen, and none is adopted.
 
         :returns: up to where that is said now.
         """
@@ -134,13 +134,13 @@ class Log:
         return Voted(ballot, slot, value, self.chosen_through)
 
     def contradicts(self, slot: Slot, value: bytes) -> bool:
-        """Whether another value is known to be chosen at ``slot``: then whoever proposes this one was deposed."""
+        """Whether another value is known to be chosen at ``slot``: then a leader that proposes this one was deposed."""
         if slot > self.chosen_through:
             return self._learned.get(slot, value) != value
         return slot >= self.first_slot and self._values[slot - self.first_slot] != value
 
     def knows(self, slot: Slot) -> bool:
-        """Whether what is chosen at ``slot`` is known here."""
+        """Whether this node knows what is chosen at ``slot``."""
         return slot <= self.chosen_through or slot in self._learned
 
     def votes_from(self, first_slot: Slot) -> tuple[Vote, ...]:
@@ -205,8 +205,9 @@ class Log:
         return through
 
     def known_from(self, first_slot: Slot, count_max: int, bytes_max: int) -> list[bytes]:
-        """As :meth:`values_from`, also above a gap: what other nodes may be told. A node that has lost a snapshot knows
-        what came after it, and its votes there are gone in the same way."""
+        """The chosen values from ``first_slot`` on that other nodes may be told, within both limits, also above a gap.
+
+        A node that has lost a snapshot knows the values above it, and has forgotten its votes there."""
         if first_slot <= self.chosen_through + 1:
             return self.values_from(first_slot, count_max, bytes_max)
         through = min(self.known_through(first_slot), first_slot + count_max - 1)
@@ -229,7 +230,7 @@ class Log:
         return records
 
     def compact(self, through: Slot) -> None:
-        """Forget the chosen values of the slots up to ``through``: a snapshot holds what came of them."""
+        """Forget the chosen values of the slots up to ``through``: a snapshot holds the state they led to."""
         if through > self.chosen_through:
             raise BrokenInvariant(through, self.chosen_through)
         if through >= self.first_slot:
@@ -248,6 +249,6 @@ class Log:
 
 
 def _within(values: list[bytes], bytes_max: int) -> list[bytes]:
-    """The first of ``values``, as many as have no more than ``bytes_max`` together; but one at least."""
+    """The first of ``values``: as many as hold ``bytes_max`` together, and at least one."""
     sizes = accumulate(map(len, values))
     return values[: max(1, sum(1 for size in sizes if size <= bytes_max))]

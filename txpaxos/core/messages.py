@@ -32,7 +32,7 @@ LOWEST = Ballot(0, "")
 """Below every ballot anyone can use. A value, never ``None``, so ballots always compare."""
 
 NO_OP = b""
-"""The value a new leader puts into a slot nobody had a value for. Applications never see it."""
+"""The value that a new leader proposes at a slot that no node of its quorum had voted at. Applications never see it."""
 
 
 class Proposal(NamedTuple):
@@ -87,10 +87,10 @@ class Accepted:
 
 @attrs.frozen
 class Nack:
-    """An acceptor to whoever sent a Prepare, an Accept or a Heartbeat of a ``ballot`` below the one it ``promised``.
+    """An acceptor to the sender of a Prepare, an Accept or a Heartbeat whose ``ballot`` is below what it ``promised``.
 
-    An optimisation the paper allows (section 2.5 there): correctness does not need it, a proposer that would
-    otherwise wait in vain does. The promise it tells of is on disk first."""
+    The paper allows it as an optimisation (section 2.5): correctness does not need it, but without it a proposer would
+    wait in vain. The promise is on disk first."""
 
     ballot: Ballot
     promised: Ballot
@@ -243,7 +243,7 @@ class Truncated:
 
 @attrs.frozen
 class ReadIndexRequest:
-    """A node to the leader: how far must I have applied the log, to see all that was acknowledged before now?
+    """A node to the leader: up to which slot must I have applied the log, to see all that was acknowledged before now?
     ``number`` is never used again, also not after a restart."""
 
     number: int = attrs.field(validator=ge(0))
@@ -251,8 +251,8 @@ class ReadIndexRequest:
 
 @attrs.frozen
 class ReadIndexReply:
-    """The leader to a node that asked with ``number``: as far as ``slot``. After the question had come, a quorum said
-    that it still follows this leader."""
+    """The leader to a node that asked with ``number``: up to ``slot``. After the request had come, a quorum said that
+    it still follows this leader."""
 
     number: int = attrs.field(validator=ge(0))
     slot: Slot = attrs.field(default=0, validator=ge(0))

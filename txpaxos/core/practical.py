@@ -2,12 +2,12 @@
 
 What it adds to each role:
 
-* **NACKs.** An acceptor says no instead of nothing, so a proposer need not wait in vain and learns what to beat.
-* **Leadership belief.** A proposer whose ballot has a quorum believes it leads, until so many refuse that it cannot.
-* **Retransmission.** What was sent last can be had again.
+* **Nacks.** An acceptor says no instead of nothing, so a proposer need not wait in vain, and learns what to beat.
+* **Giving up.** A proposer leaves a ballot when so many acceptors have refused it that no quorum is left.
+* **Retransmission.** A proposer can tell again what it waits to have answered.
 * **Recovery.** Roles start from saved state; :class:`Node` says in every Ready what to save before what is sent.
 
-There is still no clock: whoever owns a node decides when to prepare and when to re-send.
+There is still no clock: the owner of a node decides when to prepare and when to send again.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ from txpaxos.core.messages import (
 from txpaxos.core.ready import Chosen, DecreeState, Ready, Work
 
 BALLOTS_COUNTED_MAX = 16
-"""A learner counts votes for so many ballots at once; of more, the lowest are forgotten. That only delays learning."""
+"""The number of ballots that a learner counts votes for at a time. With more, it forgets the lowest: that only delays
+learning."""
 
 
 class Proposer(essential.Proposer):
-    """Adds refusals, the belief to lead, passivity and re-sending.
+    """Adds refusals, giving up and sending again. One ballot goes through these states:
 
-    What of a ballot's promises it takes depends on where it stands:
-
-    =====================  ====================================================================================
-    it is                  when
-    =====================  ====================================================================================
-    asking                 from ``prepare`` on: promises and refusals are counted
-    ``leading``            a quorum has promised: further promises change nothing, refusals are counted
-    ``given_up``           so many refused that no quorum is left, or the node let go: nothing of the ballot is
-                           taken or sent any more; the next ``prepare`` begins anew
-    =====================  ====================================================================================
+    ==============  ================================================================================================
+    state           what the proposer does
+    ==============  ================================================================================================
+    asking          from ``prepare`` on: it counts promises and refusals
+    ``has_quorum``  a quorum has promised: further promises change nothing; it still counts refusals
+    ``given_up``    so many have refused that no quorum is left, or the owner gave up: it takes and sends nothing of
+                    the ballot any more; the next ``prepare`` starts a new one
+    ==============  ================================================================================================
 
     :param members: how many acceptors there are.
     :param highest: the highest ballot on this node's disk; every new ballot is above it.
@@ -59,40 +58,32 @@ class Proposer(essential.Proposer):
         self.members = members
         self.highest_seen = highest
         self.refusals: set[NodeId] = set()
-        self.leading = False
         self.given_up = False
 
     def observe(self, ballot: Ballot) -> None:
-        """Remember a ballot that somebody uses, so that the next one of our own is above it."""
+        """Note that ``ballot`` is in use: the next one of this proposer's own is to be above it."""
         self.highest_seen = max(self.highest_seen, ballot)
 
     def prepare(self) -> Prepare:
-        """Start a ballot above all seen so far."""
+        """Start a ballot above all that were seen so far."""
         self.observe(self.ballot)
         self.ballot = self.highest_seen
         self.refusals = set()
-        self.leading = self.given_up = False
+        self.given_up = False
         return super().prepare()
 
     def give_up(self) -> None:
-        """Leave the present ballot: late promises no longer count, nothing of it is sent again."""
-        self.leading = False
+        """Leave the current ballot: late promises of it no longer count, and nothing of it is sent again."""
         self.given_up = True
 
     def receive_promise(self, sender: NodeId, promise: Promise) -> Accept | None:
-        """As the paper; with the quorum comes the belief to lead."""
-        if self.given_up:
-            return None
-        before = self.has_quorum
-        accept = super().receive_promise(sender, promise)
-        if self.has_quorum and not before:
-            self.leading = True
-        return accept
+        """As the paper, unless the ballot was given up."""
+        return None if self.given_up else super().receive_promise(sender, promise)
 
     def receive_nack(self, sender: NodeId, nack: Nack) -> bool:
-        """Count one refusal of the present ballot.
+        """Count one refusal of the current ballot.
 
-        :returns: whether the ballot is lost: those who have not refused are too few for a quorum.
+        :returns: whether the ballot is lost: the acceptors that have not refused it are too few for a quorum.
         """
         self.observe(nack.promised)
         if nack.ballot != self.ballot:
@@ -108,11 +99,12 @@ class Proposer(essential.Proposer):
         return None if self.given_up else super().accept()
 
     def withdraw(self) -> None:
-        """Offer nothing any more. What may have been chosen comes back with the promises of the next ballot."""
+        """Take back the value that was offered. A value that may have been chosen comes back with the promises of the
+        next ballot."""
         self.value = None
 
     def resend(self) -> Prepare | Accept | None:
-        """What the present ballot waits to have answered: its Prepare, or its Accept once it has a quorum."""
+        """The message of the current ballot that waits for answers: its Prepare, or its Accept once it has a quorum."""
         if self.given_up or self.ballot == LOWEST:
             return None
         return self.accept() if self.has_quorum else Prepare(self.ballot)
@@ -143,7 +135,7 @@ class Learner(essential.Learner):
         self.chosen = chosen
 
     def learn(self, value: bytes) -> None:
-        """Take the word of somebody who knows the outcome, if it is not known yet."""
+        """Take ``value``, of which another node says that it is chosen, if no chosen value is known yet."""
         if self.chosen is None:
             self.chosen = value
 
@@ -189,7 +181,7 @@ class Node:
         return self._ready(work)
 
     def propose(self, value: bytes) -> Ready:
-        """Offer a value; ask for votes at once where the present ballot has its quorum and nothing was asked yet."""
+        """Offer a value. If the current ballot has its quorum and has not asked for votes yet, ask for them at once."""
         work = Work()
         asked = self.proposer.accept() is not None
         self.proposer.propose(value)
@@ -207,7 +199,7 @@ class Node:
     # from the network
 
     def receive(self, sender: NodeId, message: OneDecreeMessage) -> Ready:
-        """Take one message; strangers are not heard. Who knows the outcome answers every question with it."""
+        """Take one message of a member. A node that knows the outcome answers every question with it."""
         work = Work()
         if sender not in self.members:
             return self._ready(work)
@@ -216,10 +208,10 @@ class Node:
                 work.send_to(sender, Decided(self.learner.chosen))
             case Prepare():
                 self.proposer.observe(message.ballot)
-                work.send_to(sender, self._told(self.acceptor.answer_prepare(message)))
+                work.send_to(sender, self._as_sent(self.acceptor.answer_prepare(message)))
             case Accept():
                 self.proposer.observe(message.ballot)
-                answer = self._told(self.acceptor.answer_accept(message))
+                answer = self._as_sent(self.acceptor.answer_accept(message))
                 work.send_to(self.members if isinstance(answer, Accepted) else sender, answer)
             case Promise():
                 self._ask_for_votes(work, self.proposer.receive_promise(sender, message))
@@ -231,8 +223,8 @@ class Node:
                 self.learner.learn(message.value)
         return self._ready(work)
 
-    def _told(self, answer: Promise | Accepted | Nack) -> Promise | Accepted | Nack:
-        """An answer as it is told: a Nack names a member's ballot."""
+    def _as_sent(self, answer: Promise | Accepted | Nack) -> Promise | Accepted | Nack:
+        """The answer as it is sent: a Nack names a member's ballot."""
         if isinstance(answer, Nack):
             return Nack(answer.ballot, refusal_ballot(answer.promised, self.node, self.members))
         return answer
@@ -242,7 +234,7 @@ class Node:
             work.send_to(self.members, accept)
 
     def _ready(self, work: Work) -> Ready:
-        """Close the Ready: whatever differs from what is saved must be saved, and a value is handed out once."""
+        """Close every call: what differs from what is saved must be saved, and a chosen value is handed out once."""
         state = DecreeState(self.acceptor.promised, self.acceptor.accepted, self.learner.chosen)
         if state != self._saved:
             work.save.append(state)

@@ -1,4 +1,4 @@
-"""What the core hands back from every call: the work its caller owes it, in the order in which it must be done.
+"""What every call of the core returns: the work that its caller owes, in the order in which it must be done.
 
 The laws of a :class:`Ready`, on which the safety of Paxos rests:
 
@@ -139,8 +139,8 @@ class Installed:
 
 @attrs.frozen
 class ReadIndexConfirmed:
-    """The question ``number`` for a read index has its answer: whoever has applied every slot up to ``slot`` sees all
-    that was acknowledged before the question."""
+    """The request ``number`` for a read index has its answer: a node that has applied every slot up to ``slot`` sees
+    all that was acknowledged before the request."""
 
     number: int
     slot: Slot
@@ -170,7 +170,7 @@ class LeadershipLost:
 
 @attrs.frozen
 class LeadershipChanged:
-    """The node this one believes to lead was ``previous`` and is ``current``; ``None`` stands for nobody known."""
+    """The node that this one believes to lead was ``previous`` and is ``current``; ``None``: it knows of none."""
 
     previous: NodeId | None
     current: NodeId | None
@@ -203,17 +203,18 @@ class Ready:
     wake_at: float | None = None
 
     def may_bypass(self, waiting: Iterable[Ready]) -> bool:
-        """Whether it may be performed before those that wait for a save: what is handed out stays in order."""
+        """Whether this Ready may be performed before those that are ``waiting`` for a save. What is handed to the
+        application stays in order."""
         return self.needs_no_prior_save and not (self.hands_out and any(ready.hands_out for ready in waiting))
 
     @property
     def hands_out(self) -> bool:
-        """Whether there is something in it for the application."""
+        """Whether this Ready holds something for the application."""
         return bool(self.chosen or self.answers or self.leadership)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do but to wake up."""
+        """Whether there is nothing to do but to call ``tick`` at ``wake_at``."""
         return not (self.save or self.send or self.chosen or self.answers or self.leadership or self.snapshot_source)
 
 
@@ -239,7 +240,7 @@ class Status:
 
 @attrs.define
 class Work:
-    """A Ready in the making: handlers append, the public method closes it with :meth:`ready`."""
+    """A Ready in the making: handlers add to it, and the public method closes it with :meth:`ready`."""
 
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)

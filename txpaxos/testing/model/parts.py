@@ -188,7 +188,7 @@ def settle_leadership(election: Election[Any]) -> None:
 def forget_ballot(proposer: practical.Proposer) -> None:
     """Of a ballot that was given up nothing counts but its number, which the next must be above."""
     proposer.observe(proposer.ballot)
-    proposer.ballot, proposer.given_up, proposer.leading = LOWEST, True, False
+    proposer.ballot, proposer.given_up = LOWEST, True
     proposer.promises, proposer.refusals, proposer.highest_accepted = set(), set(), None
 
 
