@@ -1,4 +1,4 @@
-"""Any number of single decrees, each known by its subject, each decided once, without a leader.
+"""Any number of single decrees without a leader: each has a name, its subject, and is decided once.
 
 A node that asks with a value runs a ballot of its own: :class:`txpaxos.core.practical.Node` is all the Paxos there is.
 Two nodes that ask at once may refuse each other; each then waits for a random time that grows, and tries higher (*Paxos
@@ -42,10 +42,14 @@ from txpaxos.core.ready import AskAnswered, Chosen, DecreeState, Ready, SubjectC
 
 @attrs.define
 class _Subject:
-    """One subject: its decree, who waits for the outcome, and when to try again.
+    """One subject: its decree, the questions that wait for the outcome, and when to try again.
 
-    ``inquiry`` is the number of the inquiry under way, 0 if a ballot is; ``found_nothing`` has the nodes that have
-    answered it; ``late`` are reads that came after it, or the ballot, had begun: its answers may be older than they.
+    :ivar questions: the questions that the inquiry or ballot under way will answer.
+    :ivar attempts: how often it was tried again.
+    :ivar retry_at: when it is tried again.
+    :ivar inquiry: the number of the inquiry under way; 0 if a ballot is under way.
+    :ivar found_nothing: the nodes that have answered the inquiry, and have accepted nothing.
+    :ivar late: the reads that came after the inquiry, or the ballot, had begun. Its answers may be older than they.
     """
 
     decree: practical.Node
@@ -91,7 +95,7 @@ class Subjects:
         self._last_inquiry = 0
 
     def decided(self) -> tuple[SubjectChosen, ...]:
-        """Every decision this node knows, for an application that starts anew."""
+        """Every decision that this node knows, for an application that starts anew."""
         return tuple(
             SubjectChosen(name, chosen)
             for name, subject in self._subjects.items()
@@ -99,7 +103,7 @@ class Subjects:
         )
 
     def start_voting(self, now: float) -> Ready:
-        """This node is a voter from now on. That is on its disk. What was asked meanwhile is begun."""
+        """This node is a voter from now on. That is on its disk. The questions that came before are begun now."""
         self._votes = True
         work = Work()
         for subject, one in self._asking.items():
@@ -112,7 +116,7 @@ class Subjects:
     # from the application
 
     def ask(self, question: int, subject: str, value: bytes | None, now: float) -> Ready:
-        """Have ``subject`` decided, on ``value`` if nobody was first; ``None`` only reads.
+        """Have ``subject`` decided, on ``value`` unless another value was first; ``None`` only reads.
 
         :param question: comes back in the :class:`~txpaxos.core.ready.AskAnswered` that answers it.
         """
@@ -126,7 +130,7 @@ class Subjects:
         if is_first:
             self._asking[subject] = one
             one.attempts = 0
-            one.decree.proposer.withdraw()  # Of whoever asked before, and waits no more.
+            one.decree.proposer.withdraw()  # It is of an earlier question, which waits no more.
         if value is not None:
             one.questions.append(question)
             if self._votes and (is_first or one.inquiry):
@@ -142,7 +146,10 @@ class Subjects:
         return self._ready(work)
 
     def forget(self, question: int) -> None:
-        """Nobody waits for this question any more. A ballot that serves no other one is left alone from here on."""
+        """The caller waits for ``question`` no more. A ballot that serves no other question is not tried again.
+
+        This is bookkeeping, so it returns no Ready: nothing is to be saved or sent, and a tick at the old ``wake_at``
+        does no harm."""
         for subject, one in list(self._asking.items()):
             for waiting in (one.questions, one.late):
                 if question in waiting:
@@ -154,7 +161,7 @@ class Subjects:
 
     @property
     def in_work(self) -> bool:
-        """Whether something is asked about a subject and not answered: else :meth:`tick` has nothing to do."""
+        """Whether some question waits for its answer. If none does, :meth:`tick` has nothing to do."""
         return bool(self._asking)
 
     def tick(self, now: float) -> Ready:
@@ -251,8 +258,8 @@ class Subjects:
         return False
 
     def _is_decision_believed(self, name: str, value: bytes) -> bool:
-        """Whether somebody's word that ``value`` is decided is an answer to this node's own question, or what it has
-        voted for itself. Anything else changes nothing: this node can ask, when somebody wants to know."""
+        """Whether to believe a peer that says ``value`` is decided: if it answers this node's own question, or names
+        the value that this node has voted for. Anything else changes nothing: this node asks when it needs to know."""
         one = self._subjects.get(name)
         chosen = None if one is None else one.decree.learner.chosen
         if chosen is not None:
@@ -271,7 +278,7 @@ class Subjects:
     def _follow_up(
         self, work: Work, name: str, one: _Subject, message: OneDecreeMessage, had_quorum: bool, now: float
     ) -> None:
-        """What this message means for those who wait."""
+        """What this message means for the questions that wait."""
         chosen = one.decree.learner.chosen
         if chosen is not None:
             self._answer(work, name, one, chosen)
@@ -291,21 +298,21 @@ class Subjects:
         return one
 
     def _inquire(self, work: Work, name: str, one: _Subject, now: float) -> None:
-        """Ask what is accepted. The number of an inquiry was never one before, nor in an earlier life of this node."""
+        """Ask what is accepted. No earlier inquiry had the same number, nor any before a restart of this node."""
         self._last_inquiry = (self._last_inquiry or self._rng.getrandbits(62)) + 1
         one.inquiry, one.found_nothing = self._last_inquiry, set()
         one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
         work.send_to(self.members, AboutSubject(name, Inquiry(one.inquiry)))
 
     def _start_ballot(self, work: Work, name: str, one: _Subject, now: float) -> None:
-        """Whatever is accepted is brought to its end. That answers late questions, too: a promise comes after them."""
+        """Have chosen what may be accepted. That answers late questions, too: the promises come after them."""
         one.questions += one.late
         one.inquiry, one.late = 0, []
         one.retry_at = now + self._timing.retry_after(one.attempts, self._rng)
         self._merge(work, name, one, one.decree.prepare())
 
     def _answer_undecided(self, work: Work, name: str, one: _Subject, now: float) -> None:
-        """Nothing was decided when the first of those who wait asked. For those who came later, look again."""
+        """Nothing was decided when the waiting questions came. For the late ones, look again."""
         work.answers.extend(AskAnswered(question, None) for question in one.questions)
         one.questions, one.late = one.late, []
         if one.questions:
@@ -318,14 +325,14 @@ class Subjects:
         self._leave(name, one)
 
     def _leave(self, name: str, one: _Subject) -> None:
-        """Nobody waits any more. A subject of which nothing is to be remembered is forgotten."""
+        """No question waits any more. A subject of which nothing is to be remembered is forgotten."""
         one.questions, one.late, one.inquiry = [], [], 0
         del self._asking[name]
         if one.decree.is_blank:
             del self._subjects[name]
 
     def _merge(self, work: Work, name: str, one: _Subject, ready: Ready) -> None:
-        """Put a decree's Ready into ours, with the subject's name on it."""
+        """Put the Ready of a decree into ``work``, with the subject's name on its records and messages."""
         work.save.extend(SubjectState(name, state) for state in ready.save if isinstance(state, DecreeState))
         for envelope in ready.send:
             message = cast(OneDecreeMessage, envelope.message)  # It says nothing else.
