@@ -1,7 +1,7 @@
 """attrs classes to bytes and back: one kind byte, then the fields as MessagePack.
 
-msgspec decodes strictly by type, but a union may hold only one attrs class, so each class has a kind number and a
-decoder of its own. Numbers are never used again for something else: they stand on disks and in other versions' wires.
+msgspec decodes strictly by type, but a union may hold only one attrs class. So each class has a kind number and a
+decoder of its own. A number is never used again for another class, since disks and other releases have it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import msgspec
 
 T = TypeVar("T")
 
-
 Decode: TypeAlias = Callable[[bytes | memoryview], Any]
+"""A function that decodes the body of one kind."""
 
 
 class Packing(Generic[T]):
-    """The kinds of one family of attrs classes.
+    """Packs and unpacks the attrs classes of one family.
 
-    :param kinds: number (1 to 255) to class.
-    :param decoders: of some of these, what decodes them in place of msgspec alone. May raise what msgspec may.
+    :param kinds: the class of each kind number (1 to 255).
+    :param decoders: decoders for some of the classes, in place of msgspec's own. They may raise what msgspec raises.
     """
 
     def __init__(self, kinds: Mapping[int, type[T]], decoders: Mapping[type[Any], Decode] | None = None) -> None:
@@ -34,7 +34,7 @@ class Packing(Generic[T]):
         }
 
     def pack(self, item: T) -> tuple[int, bytes]:
-        """The kind number of ``item`` and its body.
+        """The kind number and the body of ``item``.
 
         :raises KeyError: if its class is not of this family.
         :raises OverflowError: if it holds an integer of 2**64 or more.
@@ -42,9 +42,9 @@ class Packing(Generic[T]):
         return self._kinds[type(item)], self._encode(item)
 
     def unpack(self, kind: int, body: bytes | memoryview) -> T:
-        """The item that :meth:`pack` was given.
+        """The item of ``kind`` that :meth:`pack` was given.
 
-        :raises ValueError: if there is no such kind or the body is not exactly one of it.
+        :raises ValueError: if there is no such kind, or the body is not exactly one item of it.
         """
         decode = self._decoders.get(kind)
         if decode is None:
@@ -56,9 +56,12 @@ class Packing(Generic[T]):
 
 
 def limited(cls: type[T], **lengths_max: int) -> Callable[[bytes | memoryview], T]:
-    """A decoder of ``cls`` that refuses longer arrays in these fields than that, before it looks at what is in them.
+    """A decoder of ``cls`` that limits the length of arrays. A longer array is refused before its items are decoded.
 
-    ``cls`` cannot say so itself if it must not know msgspec."""
+    The limits are given here because classes of the core do not import msgspec, and so cannot declare them.
+
+    :param lengths_max: the longest array by field name.
+    :raises msgspec.MsgspecError: (the decoder) if the body is not an item of ``cls``, or an array is too long."""
     hints = get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {}
     for field in attrs.fields(cls):  # type: ignore[arg-type]  # attrs has no name for the type of its classes.

@@ -80,7 +80,7 @@ def test_a_symbolic_link_is_refused(folder: Path, name: str, tmp_path: Path) -> 
     path = next(folder.glob(name))
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert refusal(folder).startswith(f"{path} is a symbolic link, and a data folder has none in it: put in its place")
+    assert refusal(folder).startswith(f"{path} is a symbolic link, and a data folder may not contain one: replace")
 
 
 def test_a_link_that_leads_nowhere_is_refused_before_anything_is_made_through_it(tmp_path: Path) -> None:

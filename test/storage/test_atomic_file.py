@@ -168,5 +168,5 @@ def test_another_format_version_is_named(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    with pytest.raises(StoreError, match=r"cannot read .*state: Is a directory; put that right"):
+    with pytest.raises(StoreError, match=r"cannot read .*state: Is a directory; correct that"):
         AtomicFile(Disk(), f"{tmp_path}/state").read()

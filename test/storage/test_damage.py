@@ -58,7 +58,7 @@ def assert_cut_off(journals: Journals, kept: list[bytes], warnings: list[str]) -
     """That the torn frame is gone, for good, with one line that says so, and that the journal goes on."""
     assert journals.read() == kept
     (line,) = warnings
-    assert line.startswith(f"{journals.segment()}: cut off a torn save at offset ")
+    assert line.startswith(f"{journals.segment()}: removed a torn save at offset ")
     warnings.clear()
     end = journals.frames()[-1].end
     assert journals.segment().read_bytes()[end:].count(0) == SEGMENT_BYTES - end
@@ -328,5 +328,5 @@ def test_the_log_line_names_file_offset_and_bytes(journals: Journals, warnings: 
     journals.write(bytes(frame.end - frame.offset - 40), frame.offset + 40)
     journals.read()
     assert warnings == [
-        f"{journals.segment()}: cut off a torn save at offset {frame.offset} (40 bytes); it was never acknowledged"
+        f"{journals.segment()}: removed a torn save at offset {frame.offset} (40 bytes); it was never acknowledged"
     ]

@@ -142,7 +142,7 @@ def test_a_diverged_node_does_not_start_again_as_it_is(monkeypatch: pytest.Monke
         with pytest.raises(StoreError) as caught:
             start_again(connected, "a")
         line = str(caught.value)
-        assert f"/diverged says: {failure.value.finding}; mend what made it so, then rename /snapshots to" in line
+        assert f"/diverged says: {failure.value.finding}; correct the cause, then rename /snapshots to" in line
         assert failure.value.finding.endswith(": a against b, c")
         assert "\n" not in line
     fill(connected, 60)

@@ -387,7 +387,7 @@ def test_a_newest_snapshot_with_a_damaged_beginning_or_end_stops_the_start(folde
 def test_a_cut_off_snapshot_stops_the_start(folder: Folder, size: int) -> None:
     take(folder.open(), 10)
     os.truncate(folder.file(10), size)
-    with pytest.raises(StoreError, match=r"snapshot is damaged at offset \d+: .*; put the file back, or move it aside"):
+    with pytest.raises(StoreError, match=r"snapshot is damaged at offset \d+: .*; put the file back, or move it away"):
         folder.open()
 
 

@@ -211,7 +211,7 @@ def test_an_error_without_a_number_is_told_too(folder: Folder) -> None:
     def odd(*_: object) -> None:
         raise OSError("out of luck")
 
-    with pytest.raises(StoreError, match="out of luck; put that right, then start the node again"):
+    with pytest.raises(StoreError, match="out of luck; correct that, then start the node again"):
         folder.open(disk=FaultyDisk(Disk(), 0, odd))
 
 

@@ -326,8 +326,8 @@ def test_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
             pytest.skip("root may write everywhere, and setpriv, which takes that away, is not installed")
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
     assert refusal(command) == (
-        f"node a cannot start: cannot lock {folder}/lock: Permission denied; give the user the node runs as access to"
-        f" it, then start the node again"
+        f"node a cannot start: cannot lock {folder}/lock: Permission denied; give the user that the node runs as access"
+        f" to it, then start the node again"
     )
 
 

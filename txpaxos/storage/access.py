@@ -1,7 +1,7 @@
-"""Who else may change a data folder: nobody. A start refuses one in which others could have changed something.
+"""Only the node's own user may change a data folder. A start refuses a folder that other users could have changed.
 
-Whoever can write in a data folder can make its node say anything. So can whoever owns a file in it, or the place where
-a symbolic link in it points. The folder itself may be reached by a link: its place is the operator's choice.
+A user who can write in a data folder can make its node say anything. So can a user who owns a file in the folder, or
+the target of a symbolic link in it. The path of the folder itself may contain a link, since the operator chose it.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from txpaxos.storage.messages import os_errors
 _STORE_NAMES = (
     *("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects"),
 )
-"""The names that a store uses. Others in its folder, like ``lost+found``, are somebody else's, and not looked at."""
+"""The names that a store uses. Other names in the folder, like ``lost+found``, are not checked."""
 
 _OTHERS_WRITE = 0o022
+"""The permission bits with which the group or all other users may write."""
 
 
 def refuse_foreign_access(disk: Disk, directory: str) -> None:
-    """Refuse ``directory`` if another user may write in it, owns it, or if there is a symbolic link in it; the same
-    for each file and folder in it that the store uses.
+    """Refuse ``directory`` if another user owns it or may write in it. Check each file and folder in it that the store
+    uses in the same way, and refuse symbolic links among them.
 
-    :raises StoreError: with the one that is wrong, and what to do."""
+    :raises StoreError: with the path that is wrong, and what to do."""
     with os_errors("read", directory):
         try:
             top = disk.inspect(directory, True)
         except FileNotFoundError:
-            return  # It was made just now, and is gone: what comes next says so.
+            return  # The folder was removed a moment ago. The next step of the start fails, with a clear error.
         if top.kind != "folder":
-            return  # What comes next says so.
+            return  # The next step of the start fails, with a clear error.
         _check(disk, directory, directory, top)
         for name in sorted(disk.list_directory(directory)):
             if name.removesuffix(".new") in _STORE_NAMES:
@@ -37,7 +38,7 @@ def refuse_foreign_access(disk: Disk, directory: str) -> None:
 
 
 def _check_all(disk: Disk, path: str, directory: str) -> None:
-    """Check what is at ``path``, and in it."""
+    """Check the file or folder at ``path``, and all that is in the folder."""
     status = disk.inspect(path)
     _check(disk, path, directory, status)
     if status.kind == "folder":
@@ -49,8 +50,8 @@ def _check(disk: Disk, path: str, directory: str, status: FileStatus) -> None:
     user = disk.user()
     if status.kind == "link":
         raise StoreError(
-            f"{path} is a symbolic link, and a data folder has none in it: put in its place what it points to, or start"
-            f" with a data folder that is there"
+            f"{path} is a symbolic link, and a data folder may not contain one: replace the link by its target, or use"
+            f" the data folder that the link points to"
         )
     if status.owner != user:
         raise StoreError(

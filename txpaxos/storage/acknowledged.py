@@ -1,20 +1,22 @@
-"""How far a store has come, told by a file of its own: what vanishes from the other files is missed by it.
+"""The mark: a file of its own says how far a store has come, so that a start notices when other files lost something.
 
-A journal whose last frames were zeroed looks like one that ended there, and one whose newest segment was removed like
-one that never had it; a subject whose file is gone looks like one that nobody asked about. So the file ``acknowledged``
-holds a :class:`Mark`: the position of the next frame, the numbers of the newest and of the oldest segment, and how many
-subjects have a file, and which. A start that finds less is refused.
+The other files cannot tell by themselves. A journal whose last frames were zeroed looks like a shorter journal. A
+journal whose newest segment was removed looks as if that segment had never been created. A register whose file is gone
+looks like a register that was never used. So the file ``acknowledged`` holds a :class:`Mark`: the position of the next
+frame, the numbers of the newest and of the oldest segment, and how many registers have a file, and which. A start that
+finds less is refused.
 
-The mark never runs ahead of what is on disk: it is written after the sync that it tells of. It must not cost a second
-sync for each save either. So there are four slots, each in a block of its own:
+The mark never claims more than is on disk: it is written after the sync that it tells of. It must not cost a second
+sync per save, either. So there are four slots, each in a block of its own:
 
-* Two are *noted*: one write without a sync, in turn, after the sync of each save and before the save is told. The
-  kernel has them, so they survive the process, however it ends, and they are exact. Power takes them along, mostly.
-* Two are *secured*: one write and one sync, in turn, when a segment is born, before its first frame; before segments
-  that are not needed any more are removed; when a subject's first file is there, before that save is told; when the
-  store was loaded, and when it is closed; and with every :data:`SECURED_SAVES` saves.
+* Two are *noted*: one write without a sync, in turn, after the sync of each save and before the save is acknowledged.
+  The kernel has the write, so these slots survive any end of the process, and they are exact. A loss of power usually
+  destroys them.
+* Two are *secured*: one write and one sync, in turn. That happens when a segment is created, before its first frame;
+  before segments are removed; when a register gets its file, before that save is acknowledged; when the store was
+  loaded; when it is closed; and once in :data:`SECURED_SAVES` saves.
 
-A write that is cut short damages one slot and leaves the other of its pair. The slot with the highest serial counts.
+A torn write damages one slot and leaves the other of its pair. The slot with the highest serial counts.
 
 =============  =====  ====================================================================
 slot at        bytes  what
@@ -26,7 +28,7 @@ slot at        bytes  what
 28             8      position: how many frames the journal has
 36             8      number of the newest segment
 44             8      number of the oldest segment that is needed
-52             8      how many subjects have a file
+52             8      how many registers have a file
 60             32     the SHA-256 of their names, all of them combined by exclusive or
 92             4      crc32 of the 92 bytes before; zeros follow up to byte 4096
 =============  =====  ====================================================================
@@ -50,26 +52,26 @@ from txpaxos.storage.messages import damaged, os_errors, other_version, refused
 VERSION = 1
 SLOT_BYTES = 4096
 SECURED_SAVES = 256
-"""So many saves at most are told by slots that are not synced."""
+"""After at most this number of saves, a slot is synced."""
 
 _MAGIC = b"txpaxosM"
 _SLOT = struct.Struct("<8sIQQQQQQ32s")
 _CHECKSUM = struct.Struct("<I")
 _NAMES_BYTES = 32
-_SECURED_AT = 0  # Two slots from here on, and two from there on: `SLOT_BYTES` tells one of a pair from the other.
+_SECURED_AT = 0  # The offset of a pair of slots. The bit `SLOT_BYTES` of an offset tells which slot of a pair it is.
 _NOTED_AT = 2 * SLOT_BYTES
 _FILE_BYTES = 4 * SLOT_BYTES
 
 
 @attrs.frozen
 class Mark:
-    """All of this is on disk, and more may be.
+    """What is on disk at least.
 
     :ivar position: how many frames the journal has.
-    :ivar segment: the number of its newest segment.
-    :ivar oldest: the number of its oldest segment; those before that may be there.
-    :ivar subjects: how many subjects have a file.
-    :ivar names: the exclusive or of the SHA-256 of their names, as a number.
+    :ivar segment: the number of the journal's newest segment.
+    :ivar oldest: the number of the oldest segment that is needed. Older ones may still exist.
+    :ivar subjects: how many registers have a file.
+    :ivar names: the exclusive or of the SHA-256 of the registers' names, as a number.
     """
 
     position: int = 0
@@ -80,23 +82,23 @@ class Mark:
 
 
 NOTHING = Mark()
-"""Of a new store: it has its first segment, and nothing else."""
+"""The mark of a new store, which has its first segment and nothing else."""
 
 UNKNOWN = Mark(oldest=2**64 - 1)
-"""Of a store that has no mark: whatever there is is enough."""
+"""The mark of a store without the file, of an older version: a start takes what it finds."""
 
 
 class Acknowledged:
     """The mark of one store, in the file at ``path``.
 
-    :param identity: of the store.
+    :param identity: the store's incarnation. The file of another store is refused.
     """
 
     def __init__(self, disk: Disk, path: str, identity: int) -> None:
         self._disk = disk
         self._path = path
         self._identity = identity
-        self._set(NOTHING)  # The mark that is written next.
+        self._set(NOTHING)  # The mark that the next write puts on disk.
         self._serial = 0
         self._secure_at = _SECURED_AT
         self._note_at = _NOTED_AT
@@ -104,9 +106,9 @@ class Acknowledged:
         self._handle = -1
 
     def exists(self) -> bool:
-        """Whether there is such a file, sound or not.
+        """Whether the file exists, sound or not.
 
-        :raises StoreError: if that cannot be told."""
+        :raises StoreError: if the folder cannot be read."""
         with os_errors("read", self._path):
             try:
                 self._disk.file_size(self._path)
@@ -115,7 +117,7 @@ class Acknowledged:
             return True
 
     def create(self, mark: Mark = NOTHING) -> None:
-        """Make the file, with ``mark`` in every slot, in place of whatever there is.
+        """Create the file with ``mark`` in every slot. An existing file is replaced.
 
         :raises StoreError: if that fails."""
         self._set(mark)
@@ -132,7 +134,7 @@ class Acknowledged:
             self._disk.sync_directory(os.path.dirname(self._path))
 
     def read(self) -> Mark:
-        """What was acknowledged at least. It is on disk when this returns.
+        """Read the mark: what the store acknowledged at least. The mark is on disk when this returns.
 
         :raises StoreError: if the file is missing or damaged, or belongs to another store."""
         with os_errors("read", self._path):
@@ -150,20 +152,22 @@ class Acknowledged:
         self._serial, mark = secured if noted is None else max(secured, noted, key=lambda slot: slot[0])
         self._set(mark)
         if mark != secured[1]:
-            self.secure()  # Or a loss that is found now might be found no more after a loss of power.
+            self.secure()  # Without this, a loss of data that is seen now could go unseen after a loss of power.
         return mark
 
     def begin(self, mark: Mark) -> None:
-        """The store was loaded, and holds all that ``mark`` tells."""
+        """Begin to keep the mark of a store that was loaded and holds ``mark``.
+
+        :raises StoreError: if a write fails."""
         self._set(mark)
         self.saved(mark.position)
         self.secure()
 
     def saved(self, position: int) -> None:
-        """A save is on disk, and the journal has ``position`` frames. Call this before the save is told. The mark is
-        written, without a sync but now and then.
+        """Note that a save is on disk, and that the journal has ``position`` frames. Call this before the save is
+        acknowledged. Once in :data:`SECURED_SAVES` calls the mark is synced, else only written.
 
-        :raises StoreError: if that fails. This is as final as a failed save."""
+        :raises StoreError: if that fails, which is as final as a failed save."""
         self._position = position
         self._unsecured += 1
         if self._unsecured >= SECURED_SAVES:
@@ -173,17 +177,24 @@ class Acknowledged:
             self._note_at ^= SLOT_BYTES
 
     def segment_created(self, number: int) -> None:
-        """The journal has a new segment. Call this before it has a frame."""
+        """Note that the journal has a new segment. Call this before the segment has a frame.
+
+        :raises StoreError: as of :meth:`secure`."""
         self._segment = number
         self.secure()
 
     def segments_dropped(self, oldest: int) -> None:
-        """The journal needs no segment before the one of this number. Call this before it removes one."""
+        """Note that the journal needs no segment before the number ``oldest``. Call this before one is removed.
+
+        :raises StoreError: as of :meth:`secure`."""
         self._oldest = oldest
         self.secure()
 
     def register_created(self, name: int) -> None:
-        """One more subject has a file; ``name`` is the SHA-256 of the subject's. Call this before its save is told."""
+        """Note that one more register has a file. Call this before its save is acknowledged.
+
+        :param name: the SHA-256 of the register's name, as a number.
+        :raises StoreError: as of :meth:`secure`."""
         self._subjects += 1
         self._names ^= name
         self.secure()
@@ -191,19 +202,19 @@ class Acknowledged:
     def secure(self) -> None:
         """Write the mark, and wait until it is on disk.
 
-        :raises StoreError: if that fails, or if the file has no name any more: then somebody has removed the folder,
-            and what is saved in it is lost with this process. This is as final as a failed save."""
+        :raises StoreError: if that fails, or if the file was removed: then the folder was removed, too, and all that is
+            saved in it is lost with this process. This is as final as a failed save."""
         self._write(self._secure_at)
         try:
             self._disk.sync_data(self._handle)
-            self._disk.file_size(self._path)  # FileNotFoundError if somebody has removed it.
+            self._disk.file_size(self._path)  # FileNotFoundError if the file was removed.
         except OSError as error:
             raise refused("write", self._path, error) from error
         self._secure_at ^= SLOT_BYTES
         self._unsecured = 0
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
             self._disk.close(handle)
@@ -227,7 +238,7 @@ class Acknowledged:
         return fields + _CHECKSUM.pack(zlib.crc32(fields))
 
     def _newest(self, data: bytes, pair_at: int) -> tuple[tuple[int, Mark] | None, int]:
-        """Of a pair of slots, serial and mark of the newer one that can be read, and where to write the next."""
+        """The serial and the mark in the newer readable slot of a pair, and the offset for the next write."""
         slots = [(self._unpack(data, at), at) for at in (pair_at, pair_at + SLOT_BYTES)]
         found = [(slot, at) for slot, at in slots if slot is not None]
         if not found:
@@ -236,7 +247,7 @@ class Acknowledged:
         return newest, at ^ SLOT_BYTES
 
     def _unpack(self, data: bytes, at: int) -> tuple[int, Mark] | None:
-        """Serial and mark of the slot at ``at``, if it can be read."""
+        """The serial and the mark in the slot at ``at``, ``None`` if the slot cannot be read."""
         end = at + _SLOT.size
         if _CHECKSUM.unpack_from(data, end) != (zlib.crc32(data[at:end]),):
             return None

@@ -1,14 +1,14 @@
-"""A whole state in one file, replaced as a whole: after a crash it is the old one or the new one, never a mixture.
+"""A whole state in one file, replaced as a whole: after a crash the file holds the old state or the new one.
 
-A write goes to a temporary file in the same folder, is synced there, takes the place of the old file by rename, and the
-folder is synced. The good copy is touched by nothing but the rename.
+A write goes to a temporary file in the same folder. That file is synced, then renamed over the old file, and the folder
+is synced. Only the rename touches the good copy, so the two states never mix.
 
 =========  =====  ==========================================================
 at byte    bytes  what
 =========  =====  ==========================================================
 0          8      ``txpaxosA``
 8          4      format version, 1; more where the owner of a file says so
-12         8      serial: 1 for the first state written, then one more each
+12         8      serial: 1 for the first state, and one more for each state after
 20         4      length of the payload
 24         4      crc32 of the 24 bytes before and of the payload
 28                the payload, to the end of the file
@@ -29,7 +29,7 @@ from txpaxos.storage.messages import damaged, os_errors, other_version
 
 VERSION = 1
 TEMPORARY = ".new"
-"""What the name of an unfinished file ends in. One that is found was never acknowledged and is removed."""
+"""The ending of the name of an unfinished file. A start removes such a file: it was never acknowledged."""
 
 _MAGIC = b"txpaxosA"
 _HEADER = struct.Struct("<8sIQI")
@@ -40,10 +40,9 @@ _PAYLOAD_AT = _HEADER.size + _CHECKSUM.size
 class AtomicFile:
     """One state, kept in the file at ``path``, whose folder exists.
 
-    ``serial`` counts the states written so far; -1 until the file was read. ``found_version`` is the format version of
-    what was read, 0 if there was nothing.
-
-    :param version: what is written; older ones are read, too.
+    :param version: the format version that is written. Older versions are read, too.
+    :ivar serial: how many states were written so far; -1 until the file was read.
+    :ivar found_version: the format version of the file that was read, 0 if there was none.
     """
 
     __slots__ = ("_disk", "_failed", "_version", "found_version", "path", "serial")
@@ -57,11 +56,11 @@ class AtomicFile:
         self.found_version = 0
 
     def read(self, *, sync_folder: bool = True) -> bytes | None:
-        """The state written last, or ``None`` if there never was one.
+        """The state that was written last, or ``None`` if there is none. It is on disk when this returns.
 
-        What is returned is on disk: a crash may have come between a rename and the sync of the folder, so the folder
-        is synced first, unless the caller has done so (``sync_folder=False``).
+        A crash may have come between a rename and the sync of the folder. So the folder is synced first.
 
+        :param sync_folder: ``False`` if the caller has synced the folder.
         :raises StoreError: if the file is damaged, of another format version, or cannot be read.
         """
         with os_errors("read", self.path):
@@ -77,16 +76,16 @@ class AtomicFile:
         return payload
 
     def write(self, payload: bytes) -> None:
-        """Replace the state. When this returns, the new one is on disk.
+        """Replace the state by ``payload``, which is on disk when this returns.
 
-        :raises StoreError: if it could not be written. This is final: every later write is refused, since only a new
-            start can tell what the disk holds.
+        :raises StoreError: if the write fails. A failure is final: every later write is refused, since only a new start
+            can find out what the disk holds.
         """
         if self._failed:
             raise StoreError(f"cannot write {self.path}: an earlier write failed; start the node again")
         if self.serial < 0:
             self.read()
-        self._failed = True  # until it has worked
+        self._failed = True  # until the write has succeeded
         with os_errors("write", self.path):
             self._replace(_pack(self._version, self.serial + 1, payload))
         self._failed = False
@@ -110,7 +109,9 @@ def _pack(version: int, serial: int, payload: bytes) -> bytes:
 
 
 def _unpack(data: bytes, path: str, newest: int) -> tuple[int, int, bytes]:
-    """Version, serial and payload of a file's bytes; StoreError if they are not exactly what was written."""
+    """The version, the serial and the payload in the bytes of a file.
+
+    :raises StoreError: if the bytes are not exactly what was written."""
     if len(data) < _PAYLOAD_AT:
         raise damaged(path, len(data), f"the file ends within its first {_PAYLOAD_AT} bytes")
     magic, version, serial, length = _HEADER.unpack_from(data)

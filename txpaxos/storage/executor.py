@@ -1,4 +1,5 @@
-"""Where a save's system calls happen: at once, or in a thread of their own when the disk is slow."""
+"""Executors decide where the system calls of a save happen: in the caller's thread, or in a thread of their own when
+the disk is slow."""
 
 from __future__ import annotations
 
@@ -19,18 +20,18 @@ from txpaxos.storage.messages import os_errors
 
 Work: TypeAlias = Callable[[], None]
 Executor: TypeAlias = Callable[[Work], "Deferred[None]"]
-"""Does pieces of work one after the other, in the order given; what it returns fires, in that order too, with
-``None`` or with what the work raised."""
+"""Does pieces of work one after the other, in the order in which they were given. The Deferreds that it returns fire in
+that order, too, with ``None`` or with the exception of the work."""
 
 SLOW_SYNC_SECONDS = 0.001
-"""A disk that takes longer than this for a sync gets a thread. A hop there and back costs 20 to 60 microseconds, more
-than a fast disk takes; a slow disk would keep the reactor from its sockets and timers."""
+"""A disk whose syncs take longer gets a thread. The hop to a thread and back costs 20 to 60 microseconds, which is more
+than the sync of a fast disk; a slow disk would keep the reactor from its sockets and timers."""
 
 _LAST_SAVE_WEIGHT = 1 / 16
-"""How much the last save counts in the mean of what they take."""
+"""The weight of the last save in the running mean of the times that saves take."""
 
 _COUNTED_SECONDS_MAX = 8 * SLOW_SYNC_SECONDS
-"""No save counts as longer: a single one proves nothing."""
+"""The most that one save counts for in that mean: a single slow save does not prove a slow disk."""
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ _PROBE_BYTES = 256
 
 
 def execute_now(work: Work) -> Deferred[None]:
-    """Do ``work`` before returning."""
+    """The executor without a thread: do ``work`` before returning."""
     try:
         work()
     except Exception as error:
@@ -48,12 +49,12 @@ def execute_now(work: Work) -> Deferred[None]:
 
 
 class ThreadExecutor:
-    """Does work in one thread of its own, and tells in the reactor's.
+    """The executor that does the work in a thread of its own. The Deferreds fire in the reactor's thread.
 
-    The thread is a daemon: a process that forgot to close its store does not wait for it. What it has not done yet was
-    not acknowledged.
+    The thread is a daemon, so that a process that forgot to close its store can end. No unfinished work was
+    acknowledged, so nothing is lost by it.
 
-    :param reactor: of it, only ``callFromThread`` is used.
+    :param reactor: only its method ``callFromThread`` is used.
     """
 
     in_thread = True
@@ -65,13 +66,13 @@ class ThreadExecutor:
         self._thread.start()
 
     def __call__(self, work: Work) -> Deferred[None]:
-        """Do ``work`` after all that was given before."""
+        """Do ``work`` after all work that was given before."""
         done: Deferred[None] = Deferred()
         self._given.put((work, done))
         return done
 
     def stop(self) -> None:
-        """End the thread, once it has done what it was given."""
+        """Wait until all work is done, then end the thread."""
         self._given.put(None)
         self._thread.join()
 
@@ -87,40 +88,40 @@ class ThreadExecutor:
 
 
 class AdaptiveExecutor:
-    """Does work at once as long as that is quick, and in a thread of its own while it is not: the disk may have become
-    slow, or the saves big.
+    """The executor that works in the caller's thread while the work is quick, and in a thread of its own while it is
+    slow. Work becomes slow when the disk does, or when the saves grow.
 
-    :param make_thread: called when the thread is needed first.
-    :param seconds: what a piece of work takes, as measured before.
-    :param clock: monotonic seconds.
+    :param make_thread: makes the executor with the thread; called when it is first needed.
+    :param seconds: how long a piece of work takes, as measured before.
+    :param clock: returns monotonic seconds.
     """
 
     def __init__(
         self, make_thread: Callable[[], ThreadExecutor], seconds: float, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._make_thread = make_thread
-        self._seconds = seconds  # The mean of what was done lately.
+        self._seconds = seconds  # The running mean of the last pieces of work.
         self._clock = clock
         self._thread: ThreadExecutor | None = None
-        self._under_way = 0  # In the thread.
+        self._in_flight = 0  # Pieces of work that the thread has not finished.
 
     @property
     def in_thread(self) -> bool:
-        """Whether what comes next is done in a thread."""
+        """Whether the next piece of work is done in a thread."""
         return self._seconds > SLOW_SYNC_SECONDS
 
     def __call__(self, work: Work) -> Deferred[None]:
-        """Do ``work`` after all that was given before."""
+        """Do ``work`` after all work that was given before."""
         timed = partial(self._do, work)
-        if not self._under_way and not self.in_thread:
+        if not self._in_flight and not self.in_thread:
             return execute_now(timed)
         if self._thread is None:
             self._thread = self._make_thread()
-        self._under_way += 1
+        self._in_flight += 1
         return self._thread(timed).addBoth(self._done)
 
     def stop(self) -> None:
-        """End the thread, if there is one, once it has done what it was given."""
+        """Wait until all work is done, then end the thread, if there is one."""
         if self._thread is not None:
             self._thread.stop()
 
@@ -130,14 +131,14 @@ class AdaptiveExecutor:
         self._seconds += (min(self._clock() - began, _COUNTED_SECONDS_MAX) - self._seconds) * _LAST_SAVE_WEIGHT
 
     def _done(self, result: T) -> T:
-        self._under_way -= 1
+        self._in_flight -= 1
         return result
 
 
 def measure_sync(disk: Disk, directory: str, clock: Callable[[], float] = time.perf_counter) -> float:
     """How many seconds a small write and its sync take in ``directory``: the median of a few.
 
-    :raises StoreError: if one fails."""
+    :raises StoreError: if a write or a sync fails."""
     path = f"{directory}/probe"
     seconds = []
     with os_errors("write", path):

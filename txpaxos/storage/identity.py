@@ -1,4 +1,4 @@
-"""Whose data folder it is: the lock that keeps others out, and the file that says which node of which cluster."""
+"""The owner of a data folder: a lock keeps other processes out, and the identity file names node and cluster."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from txpaxos.storage.messages import damaged, os_errors
 class Identity:
     """What the identity file holds.
 
-    ``incarnation`` is random, not 0, and made once: a folder that was wiped and filled again has another one.
-    ``complete`` once everything else the folder needs is there, too: what is missing after that was lost.
-    ``voter``, once the node is one.
+    :ivar cluster: the cluster's name.
+    :ivar node: the node's id.
+    :ivar incarnation: a random number, not 0, made once: a folder that was wiped and made again has another one.
+    :ivar complete: whether the folder has everything that it needs. A file that is missing after that was lost.
+    :ivar voter: the record that the node votes; ``None`` until it does.
     """
 
     cluster: str
@@ -32,7 +34,7 @@ class Identity:
 
 @attrs.frozen
 class _IdentityVersion1:
-    """What the file held before a node that is no voter yet was told from one that is."""
+    """What version 1 of the identity file held. It did not say whether the node votes."""
 
     cluster: str
     node: str
@@ -41,18 +43,23 @@ class _IdentityVersion1:
 
 
 VERSION = 2
-"""Of the file, and of the folder with it: from 2 on, the file ``acknowledged`` tells what must be there."""
+"""The version of the identity file, and of the data folder. From version 2 on, the file ``acknowledged`` says which
+records must be in the folder."""
 
 _PACKING: Packing[Identity | _IdentityVersion1] = Packing({1: _IdentityVersion1, 2: Identity})
 
 
 def new_identity(cluster: str, node: str, random_bytes: Callable[[int], bytes]) -> Identity:
-    """The identity of a store that is about to be made."""
+    """The identity of a store that is about to be created.
+
+    :param random_bytes: returns that number of random bytes, for the incarnation."""
     return Identity(cluster, node, int.from_bytes(random_bytes(8), "little") or 1, complete=False)
 
 
 def read_identity(file: AtomicFile) -> Identity | None:
-    """The identity of the store that ``file`` belongs to, or ``None`` if it has none yet."""
+    """The identity in ``file``, or ``None`` if there is no such file.
+
+    :raises StoreError: if the file is damaged, of another format version, or cannot be read."""
     payload = file.read()
     if payload is None:
         return None
@@ -64,15 +71,17 @@ def read_identity(file: AtomicFile) -> Identity | None:
 
 
 def write_identity(file: AtomicFile, identity: Identity) -> None:
-    """Put ``identity`` on disk."""
+    """Put ``identity`` on disk.
+
+    :raises StoreError: if that fails."""
     kind, fields = _PACKING.pack(identity)
     file.write(bytes([kind]) + fields)
 
 
 def check_identity(found: Identity, cluster: str, node: str, directory: str) -> None:
-    """Refuse the folder of another node or cluster.
+    """Refuse the data folder of another node or cluster.
 
-    :raises StoreError: if ``found`` is not of ``node`` in ``cluster``."""
+    :raises StoreError: if ``found`` does not name ``node`` and ``cluster``."""
     if (found.cluster, found.node) != (cluster, node):
         raise StoreError(
             f"{directory} belongs to node {found.node!r} of cluster {found.cluster!r}, not to node {node!r} of cluster"
@@ -81,9 +90,9 @@ def check_identity(found: Identity, cluster: str, node: str, directory: str) -> 
 
 
 def lock_folder(disk: Disk, directory: str) -> int:
-    """Keep everybody else out of ``directory`` until the returned handle is closed.
+    """Keep other processes out of ``directory`` until the returned handle is closed.
 
-    :raises StoreError: if somebody is in there."""
+    :raises StoreError: if another process uses the folder."""
     path = f"{directory}/lock"
     with os_errors("lock", path):
         try:

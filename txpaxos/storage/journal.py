@@ -2,13 +2,15 @@
 
 Its laws:
 
-1. A segment is created complete: made under a temporary name, given its full size, synced, renamed, the folder synced,
-   and its number told before a frame is written to it. That it is not needed any more is told before it is removed.
+1. A segment is created complete. It gets a temporary name and its full size, is synced and renamed, the folder is
+   synced, and the owner is told the number of the segment before a frame is written to it. The owner is also told
+   before segments are removed.
 2. A frame is appended by one write in place and one sync, and only when the frame before it is synced.
-3. A failed write or sync is final. After a failed sync nobody knows what the disk holds, not even by asking again (the
-   kernel may report success for bytes it has dropped), so every later append is refused until a new start has read.
-4. What :meth:`Journal.read` returns is on disk when it returns, also when the process before died between the write and
-   the sync.
+3. A failed write or sync is final. After a failed sync, what the disk holds is unknown, and a second sync does not tell
+   (the kernel may report success for bytes that it has dropped). So every later append is refused until a new start has
+   read the journal.
+4. What :meth:`Journal.read` returns is on disk when it returns, even if the process before died between a write and its
+   sync.
 """
 
 from __future__ import annotations
@@ -40,16 +42,15 @@ _log = Logger()
 
 
 class Journal:
-    """The journal in ``directory``, which exists. Call :meth:`read` first (and :meth:`create` before it, once ever).
+    """The journal in ``directory``, which exists. Call :meth:`read` first. Of a new store, call :meth:`create` before.
 
-    :param identity: of the store, 1 to 2**64 - 1. Stamped into every segment and frame, so that none of another store
-        passes for one of this.
-    :param segment_bytes: the size of a segment, but for one that must hold a frame bigger than that.
+    :param identity: the store's incarnation, 1 to 2**64 - 1. It stands in every segment and frame, so that a segment of
+        another store is noticed.
+    :param segment_bytes: the size of a segment. A segment is bigger where it must hold a bigger frame.
     :param on_segment_created: called with the number of each new segment, before it holds a frame.
     :param on_segments_dropped: called with the number of the oldest segment that is still needed, before older ones
         are removed.
-
-    ``next_position`` is the position of the next frame: how many were ever appended.
+    :ivar next_position: the position of the next frame, which is the number of frames that were ever appended.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Journal:
         self._directory = directory
         self._identity = identity
         self._segment_bytes = segment_bytes
-        self._segments: list[SegmentHeader] = []  # oldest first; the last is the one appended to
+        self._segments: list[SegmentHeader] = []  # Oldest first. Frames are appended to the last.
         self._handle = -1
         self._path = ""
         self._offset = 0
@@ -76,25 +77,25 @@ class Journal:
 
     @property
     def first_position(self) -> int:
-        """The position of the oldest frame that is still here."""
+        """The position of the oldest frame that the journal still has."""
         return self._segments[0].first_position
 
     @property
     def newest_segment(self) -> int:
-        """The number of the segment that is appended to."""
+        """The number of the segment to which frames are appended."""
         return self._segments[-1].number
 
     @property
     def oldest_segment(self) -> int:
-        """The number of the oldest segment that is still here."""
+        """The number of the oldest segment that the journal still has."""
         return self._segments[0].number
 
     def exists(self) -> bool:
-        """Whether there is any segment."""
+        """Whether the folder has any segment."""
         return bool(self._numbers())
 
     def create(self) -> None:
-        """Make the first segment, unless there is one.
+        """Create the first segment, unless the folder has segments.
 
         :raises StoreError: if that fails."""
         with os_errors("create the journal in", self._directory):
@@ -109,13 +110,13 @@ class Journal:
         whole: bool = True,
         acknowledged: Mark = UNKNOWN,
     ) -> list[Frame]:
-        """Every frame from the newest one on for which ``is_start`` is true, oldest first; or all, if none
-        has. ``is_start`` is asked from the newest frame backwards, and what is older than that is not read, but for the
-        rest of its segment. A torn tail is cut off, and logged.
+        """Read the frames that are needed, oldest first. A torn tail is removed, and logged.
 
-        :param whole: whether "all" must begin with the first frame ever written.
+        :param is_start: whether a frame is the first that is needed. It is called from the newest frame backwards, and
+            segments older than that of the start are not read. Where no frame is the start, all frames are returned.
+        :param whole: whether "all frames" must begin with the first that was ever written.
         :param acknowledged: what must be there at least.
-        :raises StoreError: if anything that is read is missing or damaged, or if a segment belongs to another store."""
+        :raises StoreError: if a frame or segment is missing or damaged, or if a segment belongs to another store."""
         with os_errors("read the journal in", self._directory):
             self._disk.sync_directory(self._directory)
             numbers = self._numbers()
@@ -132,12 +133,12 @@ class Journal:
             return self._read_back(is_start, whole, acknowledged)
 
     def append(self, body: bytes) -> int:
-        """Put one frame on disk. Returns its position.
+        """Put one frame with ``body`` on disk. Returns its position.
 
-        :raises StoreError: if that fails, or if an earlier append did."""
+        :raises StoreError: if that fails, or if an earlier append failed."""
         self._refuse_unless_sound()
         position = self.next_position
-        self._failed = True  # until it has worked: also when interrupted, another frame must not go on top of this one
+        self._failed = True  # until it has succeeded: after an interrupt, too, no frame may be written over this one
         try:
             if self._offset + frame_bytes(len(body)) > self._segments[-1].size:
                 self._next_segment(frame_bytes(len(body)))
@@ -152,26 +153,26 @@ class Journal:
         return position
 
     def drop_before(self, position: int) -> None:
-        """Remove the segments that hold only frames before ``position``. The newest segment stays in any case.
+        """Remove the segments that hold only frames before ``position``. The newest segment always stays.
 
-        :raises StoreError: if that fails. This is as final as a failed append."""
+        :raises StoreError: if that fails, which is as final as a failed append."""
         self._refuse_unless_sound()
         needless = [header for header in self._segments[1:] if header.first_position <= position]
         if needless:
-            self._failed = True  # until it has worked
+            self._failed = True  # until it has succeeded
             self._on_segments_dropped(needless[-1].number)
             self._failed = False
         for _ in needless:
             path = self._segment_path(self._segments[0].number)
-            self._failed = True  # until it has worked
+            self._failed = True  # until it has succeeded
             with os_errors("remove", path):
                 self._disk.unlink(path)
-                self._disk.sync_directory(self._directory)  # each by itself, or a crash might keep only an older one
+                self._disk.sync_directory(self._directory)  # after each, or a crash could leave a gap between segments
             self._failed = False
             del self._segments[0]
 
     def close(self) -> None:
-        """Close the open segment. Nothing can be appended afterwards."""
+        """Close the open segment. Every later append is refused."""
         self._failed = True
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
@@ -187,7 +188,7 @@ class Journal:
         return f"{self._directory}/{number:08d}{_SUFFIX}"
 
     def _numbers(self) -> list[int]:
-        """The numbers of the segments in the folder, after unfinished ones were removed."""
+        """Remove unfinished segments from the folder. Returns the numbers of the others, in order."""
         names = self._disk.list_directory(self._directory)
         for name in names:
             if name.endswith(_SUFFIX + TEMPORARY):
@@ -200,7 +201,7 @@ class Journal:
         return self._segment_bytes if needed <= self._segment_bytes else needed + -needed % _PAGE_BYTES
 
     def _create_segment(self, header: SegmentHeader) -> int:
-        """Make a segment. Returns a handle on it."""
+        """Create a segment file. Returns an open handle of it."""
         path = self._segment_path(header.number)
         handle = self._disk.create(path + TEMPORARY)
         try:
@@ -215,7 +216,7 @@ class Journal:
         return handle
 
     def _next_segment(self, frame_size: int) -> None:
-        """Go on in a new segment that has room for ``frame_size`` bytes."""
+        """Create a new segment with room for a frame of ``frame_size`` bytes, and append to it from now on."""
         number = self._segments[-1].number + 1
         header = SegmentHeader(self._identity, number, self.next_position, self._size_for(frame_size))
         full, self._path = self._handle, self._segment_path(number)
@@ -228,7 +229,9 @@ class Journal:
     # -------------------------------------------------------------- reading
 
     def _read_header(self, number: int) -> None:
-        """Take note of a segment. Refuse it if it is not this store's next one."""
+        """Read the header of a segment into the list of segments.
+
+        :raises StoreError: if it is not the next segment of this store."""
         path = self._segment_path(number)
         start = self._disk.read_at(path, 0, SECTOR_BYTES)
         header = SegmentHeader.unpack(start, path, self._disk.file_size(path))
@@ -269,7 +272,9 @@ class Journal:
         return [frame for part in reversed(parts) for frame in part]
 
     def _read_full(self, header: SegmentHeader, after: SegmentHeader) -> Frames:
-        """The frames of a segment that ends where ``after`` begins."""
+        """The frames of a segment that is followed by the segment ``after``, so that no frame may be missing.
+
+        :raises StoreError: if one is."""
         path = self._segment_path(header.number)
         frames = Frames(self._disk.read(path), header, path)
         position = header.first_position + len(frames)
@@ -279,10 +284,13 @@ class Journal:
         return frames
 
     def _repair_tail(self, data: bytes, frames: list[Frame]) -> None:
-        """Make the newest segment fit to go on with: what was read of it on disk, and zeros behind.
+        """Open the newest segment, put its frames on disk, and leave only zeros behind them.
 
-        The last frame is written once more before the sync: if the sync it had from the process before had failed, its
-        bytes may be in memory only and count as clean there, so a sync alone would not put them on disk."""
+        The last frame is written again before the sync. The sync in the process before may have failed; then the bytes
+        may be in the kernel's memory only, marked as written, and a sync alone would not put them on disk.
+
+        :param data: the bytes of the segment.
+        :param frames: the last frame, if there is one."""
         torn = torn_bytes(data, self._segments[-1], self._offset, self.next_position, self._path)
         self._handle = self._disk.open(self._path)
         for frame in frames[-1:]:
@@ -292,14 +300,15 @@ class Journal:
         self._disk.sync_data(self._handle)
 
     def _truncate_torn_tail(self, torn: int) -> None:
-        """Zero the ``torn`` bytes of a frame's write that was cut short. The frame's header goes last, so that a crash
-        in here leaves what still looks torn."""
+        """Zero the ``torn`` bytes that an interrupted write left behind the last frame.
+
+        The header of the torn frame is zeroed last, so that after a crash in this method the tail still looks torn."""
         header = min(torn, ALIGNMENT_BYTES)
         write_all(self._disk, self._handle, bytes(torn - header), self._offset + header)
         self._disk.sync_data(self._handle)
         write_all(self._disk, self._handle, bytes(header), self._offset)
         _log.warn(
-            "{path}: cut off a torn save at offset {offset} ({bytes} bytes); it was never acknowledged",
+            "{path}: removed a torn save at offset {offset} ({bytes} bytes); it was never acknowledged",
             path=self._path,
             offset=self._offset,
             bytes=torn,
@@ -307,5 +316,5 @@ class Journal:
 
 
 def _newest(frames: Frames, is_start: Callable[[Frame], bool]) -> int:
-    """The index of the newest frame that is a start; -1 if none has."""
+    """The index of the newest frame for which ``is_start`` is true, -1 if there is none."""
     return next((index for index in range(len(frames) - 1, -1, -1) if is_start(frames[index])), -1)

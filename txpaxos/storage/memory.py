@@ -1,4 +1,4 @@
-"""A store that forgets when the process ends: for tests, simulations, and nodes that may lose everything together."""
+"""A store in memory: for tests, simulations, and clusters that may lose their state with their processes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 class MemoryStore:
     """:class:`~txpaxos.storage.store.Store` in memory.
 
-    :param saved: what was saved before.
-    :param incarnation: random, once per store; not 0.
-    :param execute: does the saves and writes the snapshots; a simulator passes one that takes its time.
-    :param files: the snapshots and the verdict, of which it makes a copy: another store's ``files``.
-
-    Set ``failing`` to have every save from then on refused, as on a disk that broke, or ``files.failing`` for what is
-    written of a snapshot or a verdict.
+    :param saved: the records that were saved before.
+    :param incarnation: a random number, not 0, made once per store.
+    :param execute: the executor that does the saves and writes the snapshots. A simulator passes one that takes time.
+    :param files: the ``files`` of another store: its snapshots and quarantine marker. They are copied.
+    :ivar failing: set it to have every save from then on refused, as on a broken disk. ``files.failing`` does the same
+        for writes of snapshots and of the quarantine marker.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class MemoryStore:
 
     @property
     def saved(self) -> list[Record]:
-        """What a store opened now on the same records would load."""
+        """The records that a store opened now on the same data would load."""
         subjects = [self._subjects[subject] for subject in sorted(self._subjects)]
         snapshot = self._snapshots.newest
         start = None if snapshot is None else checkpoint_index(self._log, snapshot.slot)
@@ -68,7 +67,7 @@ class MemoryStore:
     def load(self) -> list[Record]:
         """See :meth:`txpaxos.storage.store.Store.load`."""
         if self._loaded or self._closed:
-            raise StoreError("a store is loaded once, while it is open: open another one on what this one saved")
+            raise StoreError("a store is loaded once, while it is open: call reopen() for another one with its records")
         self._loaded = True
         self._quarantine_marker.enforce(has_snapshots=self._snapshots.load() is not None)
         return self.saved
@@ -100,7 +99,7 @@ class MemoryStore:
     def quarantine(self, finding: str) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.quarantine`."""
         if self._closed or not self._loaded:
-            return fail(StoreError("a store takes a verdict between load() and close()"))
+            return fail(StoreError("a store can be quarantined only between load() and close()"))
         return self._execute(partial(self._quarantine_marker.write, finding))
 
     def close(self) -> Deferred[None]:
@@ -111,7 +110,7 @@ class MemoryStore:
         return self._snapshots.close(lambda: self._execute(lambda: None))
 
     def reopen(self) -> MemoryStore:
-        """A store with what this one has saved so far, as after a restart of the node. This one takes nothing more."""
+        """A new store with all that this store has saved, as after a restart of the node. This store is closed."""
         self._closed = True
         saved = [*self._log, *self._subjects.values(), *self._voters()]
         return MemoryStore(saved, self.incarnation, self._execute, self.files)
@@ -140,11 +139,11 @@ class MemoryStore:
 
 
 class MemoryFiles(Disk):
-    """The system calls that snapshots and a verdict need, in memory, all in one folder.
+    """The system calls that snapshots and the quarantine marker need, in memory, with all files in one folder.
 
-    :param contents: by path, what is copied.
-    :ivar failing: whether writing gives an error.
-    :ivar room_bytes: so many may still be written.
+    :param contents: the files' bytes by path. They are copied.
+    :ivar failing: whether every write fails.
+    :ivar room_bytes: how many bytes may still be written before the disk is full.
     """
 
     def __init__(self, contents: dict[str, bytearray]) -> None:

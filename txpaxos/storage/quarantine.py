@@ -1,4 +1,4 @@
-"""That the state of a node is wrong: a file which keeps it from being started again as it is."""
+"""The quarantine marker: a file that keeps a node whose state is wrong from starting with that state again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from txpaxos.storage.messages import diverged, os_errors
 
 
 class QuarantineMarker:
-    """The file ``diverged`` in ``directory``. It stands as long as there are snapshots: the wrong state is in them."""
+    """The file ``diverged`` in ``directory``, which is a data folder.
+
+    The marker counts as long as the folder has snapshots, since the wrong state is in them."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
@@ -16,15 +18,18 @@ class QuarantineMarker:
         self._file = AtomicFile(disk, f"{directory}/diverged")
 
     def write(self, finding: str) -> None:
-        """Say from now on what is wrong: ``finding`` tells at which slot, and who has what.
+        """Put the marker on disk.
 
-        :raises StoreError: if that cannot be written."""
+        :param finding: one line for the operator: at which slot the states differ, and which nodes have which.
+        :raises StoreError: if the marker cannot be written."""
         self._file.write(finding.encode())
 
     def enforce(self, *, has_snapshots: bool) -> None:
-        """Refuse a folder that is quarantined. Without snapshots the node has its state from elsewhere, and may go on.
+        """Refuse a folder that is quarantined and still has the wrong state. Remove the marker of one that has not.
 
-        :raises StoreError: with what is wrong, and what to do."""
+        :param has_snapshots: whether there are snapshots in the folder. Without them the node gets its state from other
+            nodes, so it may start.
+        :raises StoreError: if the folder is refused; the error says what is wrong, and what to do."""
         finding = self._file.read()
         if finding is None:
             return

@@ -1,4 +1,4 @@
-"""Records and the bytes they are saved as: each one its length, its kind, then the fields as MessagePack."""
+"""Records to bytes and back. The bytes of a record are its length, its kind, then its fields as MessagePack."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ _HEADER = struct.Struct("<IB")  # bytes of the fields, kind
 
 
 def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, SubjectState], Voter | None]:
-    """The log's records in their order, by subject the last state of each, and the last Voter if there is one.
+    """Sort records by where a store keeps them.
 
-    :raises TypeError: if one is a bare DecreeState, which does not say whose it is.
+    :returns: the log's records in their order; the last state of each register, by its name; and the last Voter, if
+        there is one.
+    :raises TypeError: if a record is a bare DecreeState, which does not name its register.
     """
     log: list[JournalRecord] = []
     subjects: dict[str, SubjectState] = {}
@@ -46,8 +48,9 @@ def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, Su
 
 
 def checkpoint_index(records: Sequence[Record], slot: int) -> int | None:
-    """Where in ``records`` the last Checkpoint at ``slot`` or before it stands: what follows it is all that a node must
-    remember beside a snapshot at ``slot``. ``None`` if there is none."""
+    """The index in ``records`` of the last Checkpoint at ``slot`` or before it, ``None`` if there is none.
+
+    Beside a snapshot at ``slot``, a node must remember only that Checkpoint and the records after it."""
     for index in range(len(records) - 1, -1, -1):
         record = records[index]
         if isinstance(record, Checkpoint) and record.slot <= slot:
@@ -58,8 +61,8 @@ def checkpoint_index(records: Sequence[Record], slot: int) -> int | None:
 def encode(records: Iterable[JournalRecord | SubjectState]) -> bytes:
     """The bytes of ``records``, in their order.
 
-    :raises KeyError: if one is no record.
-    :raises OverflowError: if one holds an integer of 2**64 or more.
+    :raises KeyError: if an item is no record.
+    :raises OverflowError: if a record holds an integer of 2**64 or more.
     """
     parts: list[bytes] = []
     for record in records:
@@ -71,7 +74,7 @@ def encode(records: Iterable[JournalRecord | SubjectState]) -> bytes:
 def decode(data: bytes) -> list[JournalRecord | SubjectState]:
     """The records that :func:`encode` was given.
 
-    :raises ValueError: if ``data`` is not exactly some records.
+    :raises ValueError: if ``data`` is not a row of whole records.
     """
     records: list[JournalRecord | SubjectState] = []
     offset = 0
@@ -88,22 +91,25 @@ def decode(data: bytes) -> list[JournalRecord | SubjectState]:
 
 
 class Checkpoints:
-    """At which position of the journal each Checkpoint stands, oldest first."""
+    """The Checkpoints in the journal, oldest first: the slot of each, and the position of its frame."""
 
     def __init__(self) -> None:
         self._found: list[tuple[int, int]] = []  # slot, position
 
     def note(self, records: Iterable[Record], position: int) -> None:
-        """The frame at ``position``, which comes after all those before, holds ``records``."""
+        """Note the Checkpoints among ``records``, which the frame at ``position`` holds. Call this in the order of the
+        frames."""
         self._found += [(record.slot, position) for record in records if isinstance(record, Checkpoint)]
 
     def reach_back_to(self, slot: int) -> bool:
-        """Whether one of them is not after ``slot``."""
+        """Whether a Checkpoint is at ``slot`` or before it: then a snapshot at ``slot`` and the journal have it all."""
         return any(found <= slot for found, _ in self._found)
 
     def forget_before(self, slot: int) -> int:
-        """The position from which on the journal is needed beside a snapshot at ``slot``, or newer ones: that of the
-        last Checkpoint which is not after it; 0 if there is none."""
+        """Forget the Checkpoints that are not needed beside a snapshot at ``slot``.
+
+        :returns: the position of the first frame that is still needed: that of the last Checkpoint at ``slot`` or
+            before it; 0 if there is none."""
         position = max((position for found, position in self._found if found <= slot), default=0)
         self._found = [entry for entry in self._found if entry[1] >= position]
         return position

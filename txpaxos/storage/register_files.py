@@ -1,7 +1,8 @@
-"""The states of single decrees: one atomic file per subject, named after the subject's SHA-256.
+"""The states of the registers: one atomic file per register, named after the SHA-256 of its name.
 
-256 folders share them, so that no folder grows too long: ``subjects/<first two hex digits>/<the other 62>``. How many
-there are, and which, is told elsewhere (:mod:`~txpaxos.storage.acknowledged`), so that one that is gone is missed.
+The files are spread over 256 folders, so that no folder grows too long:
+``subjects/<first two hex digits>/<the other 62>``. The mark (:mod:`~txpaxos.storage.acknowledged`) holds their number
+and names, so that a start notices when a file is gone.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from txpaxos.storage.records import decode, encode
 
 
 class RegisterFiles:
-    """The subjects' states under ``directory``, which exists. Call :meth:`read` first.
+    """The files of all registers under ``directory``, which exists. Call :meth:`read` first.
 
-    :param on_created: called with the SHA-256 of a subject's name, as a number, when its first state is on disk.
+    :param on_created: called when the first state of a register is on disk, with the SHA-256 of its name, as a number.
     """
 
     def __init__(self, disk: Disk, directory: str, on_created: Callable[[int], None] = lambda name: None) -> None:
@@ -31,23 +32,23 @@ class RegisterFiles:
         self._files: dict[str, AtomicFile] = {}
 
     def exist(self) -> bool:
-        """Whether there is a state of any subject."""
+        """Whether any register has a file."""
         return any(
             not name.endswith(TEMPORARY) for folder in self._list() for name in self._disk.list_directory(folder)
         )
 
     @property
     def names(self) -> tuple[int, int]:
-        """How many subjects have a file, and the exclusive or of the SHA-256 of their names."""
+        """How many registers have a file, and the exclusive or of the SHA-256 of their names."""
         names = 0
         for file in self._files.values():
             names ^= _name(file.path)
         return len(self._files), names
 
     def read(self, acknowledged: Mark | None = None) -> list[SubjectState]:
-        """The state of each subject, by the subject's name. It is on disk when this returns.
+        """Read the state of each register, in the order of their names. The states are on disk when this returns.
 
-        :param acknowledged: which must be there, if that is known.
+        :param acknowledged: the mark that says which files must be there; ``None`` in a folder without one.
         :raises StoreError: if a file is missing or damaged, or cannot be read."""
         states: dict[str, SubjectState] = {}
         with os_errors("read", self._directory):
@@ -68,13 +69,13 @@ class RegisterFiles:
         return [states[subject] for subject in sorted(states)]
 
     def write(self, state: SubjectState) -> None:
-        """Replace the state of one subject. When this returns, it is on disk.
+        """Replace the state of one register. The new state is on disk when this returns.
 
         :raises StoreError: if that fails."""
         file = self._files.get(state.subject)
         if file is None:
             file = self._files[state.subject] = AtomicFile(self._disk, self._path(state.subject))
-            file.serial = 0  # there is none yet, or read() had found it
+            file.serial = 0  # The file does not exist, or read() would have found it.
             folder = file.path.rpartition("/")[0]
             if folder not in self._folders:
                 with os_errors("create", folder):
@@ -86,7 +87,10 @@ class RegisterFiles:
             self._on_created(_name(file.path))
 
     def _refuse_missing(self, acknowledged: Mark) -> None:
-        """Refuse other files than those acknowledged, and at most one: that was being made when the process ended."""
+        """Refuse files that differ from those acknowledged. One more is allowed: the process before may have ended
+        between creating it and the acknowledgement.
+
+        :raises StoreError: if a file is missing."""
         count, names = self.names
         if count == acknowledged.subjects + 1:
             newest = names ^ acknowledged.names
@@ -97,7 +101,7 @@ class RegisterFiles:
             raise damaged(self._directory, 0, what)
 
     def _list(self) -> list[str]:
-        """The folders that hold the files."""
+        """The folders that hold the registers' files."""
         names = self._disk.list_directory(self._directory)
         return [f"{self._directory}/{name}" for name in sorted(names) if len(name) == 2]
 
@@ -116,6 +120,6 @@ class RegisterFiles:
 
 
 def _name(path: str) -> int:
-    """The SHA-256 of the name of the subject whose file is at ``path``, as a number."""
+    """The SHA-256 of the name of the register whose file is at ``path``, as a number."""
     _, folder, rest = path.rsplit("/", 2)
     return int(folder + rest, 16)

@@ -1,7 +1,7 @@
-"""One file of the journal: its bytes, and how to tell a torn tail from rot. No file is touched here.
+"""One file of the journal: its bytes, and how to tell a torn tail from rot. This module touches no file.
 
-A segment begins with a header of one sector and goes on with frames. It has its full size from birth, and all of it
-that holds no frame is zeros.
+A segment is a header of one sector, then frames. It is created with its full size, and all bytes after the last frame
+are zeros.
 
 =============  =====  ====================================================================
 header at      bytes  what
@@ -15,7 +15,7 @@ header at      bytes  what
 44             4      crc32 of the 44 bytes before; zeros follow up to byte 512
 =============  =====  ====================================================================
 
-One save is one frame. Frames are aligned to 32 bytes, so that a frame's header lies within one sector.
+One frame holds one save. Frames are aligned to 32 bytes, so that the header of a frame lies within one sector.
 
 =============  =====  ====================================================================
 frame at       bytes  what
@@ -29,12 +29,12 @@ frame at       bytes  what
 32                    the body, zeros up to the next alignment less four, and the end mark
 =============  =====  ====================================================================
 
-**Torn or rotten?** A frame is written only when the one before it is synced. So a frame that cannot be read, with a
-later one behind it, was acknowledged and has rotted. The very last may instead be *torn*: its write was cut short by
-a crash, nobody was told that it was saved, and it may go. A disk writes whole sectors, or a sector from its beginning,
-so a torn write leaves zeros where it never arrived: at the frame's end (the end mark is missing) or in more whole
-sectors than the header tells of. A frame with its end mark and every sector in place, but a wrong checksum, was
-complete once: that is rot too.
+**Torn or rotten?** A frame is written only when the frame before it is synced. So a frame that cannot be read, with a
+later frame behind it, was acknowledged and has rotted. The last frame may instead be *torn*: a crash interrupted its
+write, the save was never acknowledged, and the frame may be removed. A disk writes whole sectors, or a sector from its
+beginning. So a torn write leaves zeros where its bytes never arrived: at the end of the frame (the end mark is missing)
+or in more whole sectors than the header says. A frame that has its end mark and every sector, but a wrong checksum, was
+complete once: that is rot, too.
 
 All numbers are little-endian.
 """
@@ -61,17 +61,22 @@ _CHECKSUM = struct.Struct("<I")
 _FRAME_HEADER_BYTES = _FRAME.size + _CHECKSUM.size
 _END_MARK = b"\xa5\x5a\xc3\x3c"
 _TAILS = tuple(bytes(-(length + len(_END_MARK)) % ALIGNMENT_BYTES) + _END_MARK for length in range(ALIGNMENT_BYTES))
-"""What follows a body, by its length modulo the alignment."""
+"""The bytes that follow a body, by the length of the body modulo the alignment."""
 _LENGTH = struct.Struct("<I")
 _CRC_OF_CHECKED = 0x2144DF1C
-"""The crc32 of whatever ends in its own crc32."""
+"""The crc32 of any bytes that end in the crc32 of the bytes before it."""
 _ZERO_SECTOR = bytes(SECTOR_BYTES)
 _ZERO_BLOCK = bytes(1 << 16)
 
 
 @attrs.frozen
 class SegmentHeader:
-    """What a segment says of itself."""
+    """The header of a segment.
+
+    :ivar identity: the incarnation of the store.
+    :ivar number: the number of the segment, as in its name.
+    :ivar first_position: the position of the first frame in it.
+    :ivar size: the size of the file in bytes."""
 
     identity: int
     number: int
@@ -85,9 +90,11 @@ class SegmentHeader:
 
     @classmethod
     def unpack(cls, data: bytes, path: str, file_bytes: int | None = None) -> SegmentHeader:
-        """The header of the segment that begins with ``data``, which is all of it unless ``file_bytes`` are given.
+        """The header of the segment that begins with ``data``.
 
-        :raises StoreError: if it is damaged, or of another format version."""
+        :param path: the segment's file, for the error.
+        :param file_bytes: the size of the file. Without it, ``data`` is the whole file.
+        :raises StoreError: if the header is damaged, or of another format version."""
         if len(data) < SECTOR_BYTES:
             raise damaged(path, len(data), f"the file ends within its first {SECTOR_BYTES} bytes")
         magic, version, identity, number, first_position, size = _SEGMENT.unpack_from(data)
@@ -105,7 +112,13 @@ class SegmentHeader:
 
 
 class Frame(NamedTuple):
-    """One save, as read back: its ``body``, and where it stands: the file, and from which byte to which."""
+    """One save that was read back.
+
+    :ivar position: how many frames the journal had before this one.
+    :ivar body: the bytes of the save.
+    :ivar path: the file that holds the frame.
+    :ivar offset: the offset of the frame in the file.
+    :ivar end: the offset behind the frame."""
 
     position: int
     body: bytes
@@ -115,13 +128,18 @@ class Frame(NamedTuple):
 
 
 def frame_bytes(body_bytes: int) -> int:
-    """How many bytes a frame takes whose body has ``body_bytes``."""
+    """The size in bytes of a frame whose body has ``body_bytes`` bytes."""
     filling = body_bytes + len(_END_MARK)
     return _FRAME_HEADER_BYTES + filling + -filling % ALIGNMENT_BYTES
 
 
 def pack_frame(body: bytes, identity: int, position: int, offset: int) -> bytes:
-    """The frame of ``body``, to be written at ``offset``."""
+    """The bytes of a frame.
+
+    :param body: the bytes of the save.
+    :param identity: the incarnation of the store.
+    :param position: how many frames the journal has before this one.
+    :param offset: the offset in the segment at which the frame will be written."""
     filling = body + _TAILS[len(body) % ALIGNMENT_BYTES]
     zeros = _zero_sectors(filling, offset + _FRAME_HEADER_BYTES)
     header = _FRAME.pack(len(body), zeros, identity, position, zlib.crc32(filling))
@@ -129,7 +147,9 @@ def pack_frame(body: bytes, identity: int, position: int, offset: int) -> bytes:
 
 
 class Frames(Sequence[Frame]):
-    """The readable frames of a segment. They are checked at once; a body is copied when it is asked for."""
+    """The readable frames of a segment, as a sequence.
+
+    The frames are checked when the object is made. A body is copied only when its frame is asked for."""
 
     __slots__ = ("_data", "_header", "_path", "_starts")
 
@@ -141,7 +161,7 @@ class Frames(Sequence[Frame]):
 
     @property
     def end(self) -> int:
-        """Where the last one ends: the offset of the first that cannot be read."""
+        """The offset at which the last readable frame ends."""
         return self._starts[-1]
 
     def __len__(self) -> int:
@@ -165,7 +185,7 @@ class Frames(Sequence[Frame]):
 
 
 def _walk(data: bytes, header: SegmentHeader) -> list[int]:
-    """The offset of each readable frame, and where the last one ends. A restart waits for this loop."""
+    """The offset of each readable frame, then the offset at which the last one ends. A restart waits for this loop."""
     view, identity, position = memoryview(data), header.identity, header.first_position
     unpack, crc32, limit = _FRAME.unpack_from, zlib.crc32, len(data) - _FRAME_HEADER_BYTES
     offset = SECTOR_BYTES
@@ -184,11 +204,13 @@ def _walk(data: bytes, header: SegmentHeader) -> list[int]:
 
 
 def torn_bytes(data: bytes, header: SegmentHeader, offset: int, position: int, path: str) -> int:
-    """How many bytes from ``offset`` on, where the readable frames of the newest segment end, are of a torn write.
+    """How many bytes a torn write left behind the readable frames of the newest segment; 0 if there are only zeros.
 
-    0 if the segment ends there in nothing but zeros. ``position`` is the one that the next frame would have.
-
-    :raises StoreError: if what stands there was complete once, and so may have been acknowledged."""
+    :param data: the bytes of the segment.
+    :param offset: where the readable frames end.
+    :param position: the position of the next frame.
+    :param path: the segment's file, for the error.
+    :raises StoreError: if the bytes there were a complete frame once, which may have been acknowledged."""
     used = _used_bytes(data)
     if used <= offset:
         return 0
@@ -201,7 +223,7 @@ def torn_bytes(data: bytes, header: SegmentHeader, offset: int, position: int, p
 
 
 class _FrameStart(NamedTuple):
-    """The header of a frame."""
+    """The header of a frame, field by field."""
 
     length: int
     zeros: int
@@ -211,7 +233,7 @@ class _FrameStart(NamedTuple):
 
 
 def _frame_start(data: bytes, offset: int) -> _FrameStart | None:
-    """The frame header at ``offset``, if there is a sound one."""
+    """The frame header at ``offset``, ``None`` if there is no sound header."""
     fields = data[offset : offset + _FRAME.size]
     if len(data) < offset + _FRAME_HEADER_BYTES:
         return None
@@ -221,7 +243,7 @@ def _frame_start(data: bytes, offset: int) -> _FrameStart | None:
 
 
 def _later_frame(data: bytes, header: SegmentHeader, offset: int, position: int) -> int | None:
-    """The position of a frame from ``offset`` on that comes after ``position``, if one was begun there."""
+    """The position of a later frame than ``position`` whose header is behind ``offset``, ``None`` if there is none."""
     mark = struct.pack("<Q", header.identity)  # in every frame's header, and hardly anywhere else
     found = data.find(mark, offset)
     while found >= 0:
@@ -233,9 +255,9 @@ def _later_frame(data: bytes, header: SegmentHeader, offset: int, position: int)
 
 
 def _looks_torn(written: bytes, header: SegmentHeader, offset: int, position: int) -> bool:
-    """Whether the unreadable frame at ``offset``, behind which is no other, has a part that never arrived.
+    """Whether the unreadable frame at ``offset``, which is the last, has a part that never reached the disk.
 
-    ``written`` is the segment up to its last byte that is not zero."""
+    :param written: the segment up to its last byte that is not zero."""
     start = _frame_start(written, offset)
     if start is None:
         sector_end = offset + SECTOR_BYTES - offset % SECTOR_BYTES
@@ -243,14 +265,14 @@ def _looks_torn(written: bytes, header: SegmentHeader, offset: int, position: in
         return never_began or len(written) <= offset + _FRAME_HEADER_BYTES
     filling_at, end = offset + _FRAME_HEADER_BYTES, offset + frame_bytes(start.length)
     if (start.identity, start.position) != (header.identity, position) or end > header.size:
-        return False  # nobody began to write such a frame here
-    if len(written) != end:  # the end mark is missing, or there is more than one frame can leave
+        return False  # This store never began to write such a frame here.
+    if len(written) != end:  # The end mark is missing, or there are more bytes than one frame can leave.
         return len(written) < end
     return _zero_sectors(written[filling_at:], filling_at) > start.zeros
 
 
 def _zero_sectors(data: bytes, offset: int) -> int:
-    """How many whole sectors of ``data``, which stands at ``offset``, are all zeros."""
+    """How many whole sectors of ``data`` are all zeros. ``data`` begins at ``offset`` of the segment."""
     if _ZERO_SECTOR not in data:
         return 0
     first = -offset % SECTOR_BYTES

@@ -1,13 +1,14 @@
-"""One snapshot as bytes: what stands in its file, and goes from node to node. No file is touched here.
+"""One snapshot as bytes, as they are in its file and go from node to node. This module touches no file.
 
-A header, then a frame for each chunk, then an end frame. It carries no store's identity, since it travels.
+A snapshot is a header, then a frame for each chunk, then an end frame. It carries no store's identity, since the same
+bytes go into the stores of several nodes.
 
 =============  =====  ====================================================================
 header at      bytes  what
 =============  =====  ====================================================================
 0              8      ``txpaxosS``
 8              4      format version
-12             8      slot: the snapshot holds everything up to it
+12             8      slot: the snapshot holds the state after it
 20             4      crc32 of the 20 bytes before
 =============  =====  ====================================================================
 
@@ -28,7 +29,7 @@ end frame at   bytes  what
 16             4      chain: crc32 of the header's checksum and those of the frames, in order
 =============  =====  ====================================================================
 
-The chain is what tells a frame that was lost, repeated or moved, and the halves of two files from a whole one.
+The chain detects a frame that was lost, repeated or moved, and a file made of parts of two others.
 
 All numbers are little-endian.
 """
@@ -56,11 +57,13 @@ HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 END_BYTES = _END.size
 
 ReadAt = Callable[[int, int], bytes]
-"""Reads ``(offset, size)``, fewer bytes at the end of the file only."""
+"""A function of an offset and a size that returns those bytes; fewer only at the end of the file."""
 
 
 class SnapshotPacker:
-    """The bytes of a snapshot at ``slot``, in this order: :attr:`header`, a :meth:`frame` per chunk, :meth:`end`."""
+    """Makes the bytes of a snapshot at ``slot``, in this order: :attr:`header`, a :meth:`frame` per chunk, :meth:`end`.
+
+    :ivar header: the bytes of the header."""
 
     __slots__ = ("_chain", "_count", "header")
 
@@ -72,7 +75,7 @@ class SnapshotPacker:
         self._count = 0
 
     def frame(self, chunk: bytes) -> bytes:
-        """The next frame.
+        """The bytes of the next frame.
 
         :raises ValueError: if ``chunk`` is empty or has more than :data:`CHUNK_BYTES_MAX` bytes."""
         if not 0 < len(chunk) <= CHUNK_BYTES_MAX:
@@ -82,22 +85,24 @@ class SnapshotPacker:
         return _FRAME.pack(len(chunk), checksum) + chunk
 
     def add(self, checksum: int) -> None:
-        """Count a frame that is there already."""
+        """Count a frame that was read, by its checksum, instead of making one."""
         self._chain = zlib.crc32(_CHECKSUM.pack(checksum), self._chain)
         self._count += 1
 
     def end(self) -> bytes:
-        """The end frame."""
+        """The bytes of the end frame."""
         checksum = zlib.crc32(_TOTALS.pack(0, self._count, self._chain))
         return _END.pack(0, checksum, self._count, self._chain)
 
 
 class SnapshotReader:
-    """Reads a snapshot at ``slot`` from its first byte on, in pieces.
+    """Reads and checks a snapshot at ``slot``, in pieces, from its first byte on.
 
-    :param read: reads the file at ``path``, which has ``size`` bytes.
+    :param read: reads from the snapshot's file.
+    :param size: the size of the file in bytes.
+    :param path: the file, for errors.
     :param damaged: makes the error from the path, the offset and what is wrong there.
-    :ivar sound_bytes: how many bytes from the beginning are sound, as far as they were read.
+    :ivar sound_bytes: how many bytes from the beginning were read and are sound.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class SnapshotReader:
     def check_ends(self) -> None:
         """Check the header and the end frame, and nothing between them.
 
-        :raises StoreError: if one is damaged."""
+        :raises StoreError: if one of them is damaged."""
         self._header()
         end = self._take(max(HEADER_BYTES, self._size - END_BYTES), END_BYTES)
         length, checksum, count, chain = _END.unpack(end)
@@ -128,9 +133,9 @@ class SnapshotReader:
             raise self._damaged(self._size - END_BYTES, "this is not the end of a snapshot")
 
     def chunks(self) -> Iterator[bytes]:
-        """Every chunk, each checked before it is handed out; at the end, that there are all of them.
+        """Every chunk in order. Each is checked before it is yielded, and the number of chunks is checked at the end.
 
-        :raises StoreError: where the file is damaged."""
+        :raises StoreError: (the iterator) where the file is damaged."""
         totals = self._header()
         while True:
             offset = self.sound_bytes
@@ -152,7 +157,7 @@ class SnapshotReader:
             raise self._damaged(self.sound_bytes, f"{self._size - self.sound_bytes} bytes follow the end")
 
     def _header(self) -> SnapshotPacker:
-        """Check the header. Returns a packer for what should come after it."""
+        """Check the header. Returns a packer, which computes the end frame that should follow."""
         header = self._take(0, HEADER_BYTES)
         magic, version, slot = _HEADER.unpack_from(header)
         if magic != _MAGIC:

@@ -1,9 +1,13 @@
-"""The folder of snapshots: the two newest complete ones, and the one that is being written; three files at most.
+"""The folder of snapshots. It holds three files at most: the two newest complete snapshots, and one that is written.
 
-A snapshot is written under a temporary name, synced as it grows, then renamed, and the folder synced: under its own
-name there is only a complete one. One that this node takes (``.new``) is worth nothing after a crash. One that comes
-from a peer (``.part``) is gone on with where its sound frames end, and where it was when the disk was full. Of the two,
-the one that is begun later takes the place of the other.
+A snapshot is written under a temporary name, synced as it grows, and renamed when it is complete. Then the folder is
+synced. So a file with the final name is complete.
+
+* A snapshot that this node takes has the ending ``.new``. After a crash it is removed.
+* A snapshot that comes from a peer has the ending ``.part``. After a crash, and after the disk was full, it is resumed
+  where its sound frames end.
+
+Only one of the two is written at a time: the one that is begun later replaces the other.
 """
 
 from __future__ import annotations
@@ -29,11 +33,12 @@ from txpaxos.storage.snapshot_file import SnapshotPacker, SnapshotReader
 T = TypeVar("T")
 
 SYNC_BYTES = 4 << 20
-"""So many bytes are synced at once, so that no sync takes long."""
+"""A sync follows after at most this number of bytes, so that no single sync takes long."""
 SYNCS = 16
-"""What comes from a peer is synced so often at least: a short file, too, may take long to come."""
+"""A snapshot from a peer is synced at least this number of times: even a short file may take long to arrive."""
 SNAPSHOTS_KEPT = 2
 PART = ".part"
+"""The ending of the file of a peer's snapshot that is not complete."""
 _SUFFIX = ".snapshot"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _log = Logger()
@@ -41,7 +46,9 @@ _log = Logger()
 
 @attrs.frozen
 class Snapshot:
-    """A complete snapshot: everything up to ``slot``, in a file of ``size_bytes``. It stays until two are newer."""
+    """A complete snapshot: the state after ``slot``, in a file of ``size_bytes`` at ``path``.
+
+    The file is kept until there are two newer snapshots."""
 
     slot: int
     size_bytes: int
@@ -49,34 +56,37 @@ class Snapshot:
     _disk: Disk = attrs.field(repr=False, eq=False)
 
     def read(self, offset: int, size: int) -> bytes:
-        """``size`` bytes of the file from ``offset`` on, fewer at its end: what a peer's ``write_raw`` takes.
+        """``size`` bytes of the file from ``offset`` on, fewer at its end. A peer gives them to its ``write_raw``.
 
-        :raises StoreError: if they cannot be read, for instance since two newer snapshots are there."""
+        :raises StoreError: if the file cannot be read, for instance since two newer snapshots have replaced it."""
         with os_errors("read", self.path):
             return self._disk.read_at(self.path, offset, size)
 
     def chunks(self) -> Iterator[bytes]:
-        """What ``write`` was given, chunk by chunk, each read and checked when it is asked for.
+        """The chunks that ``write`` was given. Each is read and checked when the iterator is asked for it.
 
-        :raises StoreError: with file and offset, where the file is damaged."""
+        :raises StoreError: (the iterator) where the file is damaged; the error names file and offset."""
         return SnapshotReader(self.read, self.size_bytes, self.slot, self.path).chunks()
 
     def check_ends(self) -> None:
         """Check the beginning and the end of the file, which is quick.
 
-        :raises StoreError: if they are damaged."""
+        :raises StoreError: if one of them is damaged."""
         SnapshotReader(self.read, self.size_bytes, self.slot, self.path).check_ends()
 
 
 class SnapshotWriter:
-    """A snapshot at ``slot`` in the making: ``write`` it chunk by chunk, or ``write_raw`` a peer's; then ``finish``.
+    """Writes the snapshot at ``slot``: call ``write`` for each chunk, or ``write_raw`` with a peer's bytes; then call
+    ``finish``.
 
-    What is asked for is done in the order of the calls, in the background; wait for one Deferred before the next call,
-    or what waits piles up in memory. One failure fails everything after it and removes the file, and that is all: the
-    store goes on. Only what came from a peer stays where the disk is full: what has come is sound.
+    The calls are carried out in their order, in the background. Wait for the Deferred of a call before the next call,
+    or the data that waits piles up in memory. A failure fails all later calls and removes the file, and the store goes
+    on without it. Only a peer's snapshot is kept if the disk is full, since the bytes so far are sound.
 
-    ``size_bytes`` is how many bytes of the file stand, ``received`` whether it comes from a peer, ``finishing`` whether
-    its end is under way, ``kept`` whether it failed and its file stays.
+    :ivar size_bytes: the size of the file so far.
+    :ivar received: whether the snapshot comes from a peer.
+    :ivar finishing: whether ``finish`` was called and has not fired.
+    :ivar kept: whether writing failed and the file was kept.
     """
 
     def __init__(self, folder: SnapshotFiles, slot: int, *, received: bool, size_bytes: int = 0) -> None:
@@ -99,58 +109,60 @@ class SnapshotWriter:
 
     @property
     def open(self) -> bool:
-        """Whether it takes more."""
+        """Whether the writer takes more calls: it was neither finished nor given up, and has not failed."""
         return not (self._closed or self._failed)
 
     def write(self, chunk: bytes) -> Deferred[None]:
-        """Append one chunk, which comes back from :meth:`Snapshot.chunks` as it is. Fires when it is written.
+        """Append one chunk, which :meth:`Snapshot.chunks` will return. Fires when the chunk is written.
 
-        :raises ValueError: if it is empty, or longer than 64 MiB.
-        :raises TypeError: if the snapshot is one that a peer sends."""
+        :raises ValueError: if the chunk is empty, or longer than 64 MiB.
+        :raises TypeError: if the snapshot comes from a peer."""
         if self.received:
             raise TypeError("a snapshot from a peer is written with write_raw")
         return self._do(partial(self._append, self._packer.frame(chunk)))
 
     def write_raw(self, data: bytes) -> Deferred[None]:
-        """Append the bytes of a peer's file that come after the ``size_bytes`` that stand. Fires when it is written.
+        """Append the next bytes of a peer's file, those from ``size_bytes`` on. Fires when they are written.
 
-        :raises TypeError: if the snapshot is one that this node takes."""
+        :raises TypeError: if this node takes the snapshot itself."""
         if not self.received:
             raise TypeError("a snapshot of this node's own is written with write")
         return self._do(partial(self._append, data))
 
     def check(self, look: Callable[[bytes], None]) -> Deferred[None]:
-        """Put what came from a peer on disk, read it again from there, and check it: before it is finished, which it
-        may be if this has fired. Until then it has no name under which anything else would take it for good.
+        """Put the bytes from a peer on disk, read them again and check them. Call this before :meth:`finish`, while the
+        file still has its temporary name, so that a damaged snapshot never counts as complete. Fires when all is sound.
 
-        :param look: called with each chunk, in the background. What it raises fails this.
-        :raises TypeError: if the snapshot is one that this node takes."""
+        :param look: called with each chunk, in the background. An exception that it raises fails the check.
+        :raises TypeError: if this node takes the snapshot itself."""
         if not self.received:
             raise TypeError("a snapshot of this node's own needs no check")
         return self._do(partial(self._check, look))
 
     def finish(self) -> Deferred[Snapshot]:
-        """Complete it; what came from a peer is read again and checked, unless it was. Fires when it is on disk under
-        its own name, is ``store.snapshot``, and what is older than the snapshot before it is gone.
+        """Complete the snapshot. A peer's snapshot is checked before, unless :meth:`check` has done so. Fires with the
+        snapshot when it is on disk under its final name, it is ``store.snapshot``, and all but two are removed.
 
-        Fails with :class:`~txpaxos.errors.StoreError` if it is damaged, cannot be written, or was given up."""
+        Fails with :class:`~txpaxos.errors.StoreError` if the snapshot is damaged or given up, or cannot be written."""
         done = self._do(self._complete)
         self._closed, self.finishing = self._closed or "it was finished", True
         return done.addCallback(lambda _: self._folder.completed(self)).addBoth(self._finished)
 
     def abandon(self, why: str = "it was abandoned") -> Deferred[None]:
-        """Give it up and remove what there is of it. Harmless after anything else."""
+        """Give the snapshot up and remove its file. After ``finish`` or another ``abandon`` this does nothing.
+
+        :param why: the reason that later calls fail with."""
         if self._closed:
             return succeed(None)
         self._closed = why
         return self._folder.execute(self._remove)
 
     def resume_at(self, size_bytes: int) -> None:
-        """Before the first write: so many bytes are there already."""
+        """Begin behind the first ``size_bytes`` of the file, which exist and are sound. Call it before any write."""
         self.size_bytes = self._synced_bytes = size_bytes
 
     def refuse_more(self) -> None:
-        """Take nothing more, and leave the file to whoever opens the store next."""
+        """Refuse all later calls, since the store closes. The file stays for the next start."""
         self._closed = self._closed or "the store was closed"
 
     def _finished(self, result: T) -> T:
@@ -158,12 +170,12 @@ class SnapshotWriter:
         return result
 
     def release(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
             self._folder.disk.close(handle)
 
-    # ---------------------------------------------- wherever ``execute`` does it
+    # ------------------------------------------------- carried out by the executor
 
     def _do(self, work: Work) -> Deferred[None]:
         if self._closed:
@@ -215,7 +227,7 @@ class SnapshotWriter:
         try:
             self._folder.disk.sync(self._handle)
         except OSError:
-            self.size_bytes = self._synced_bytes  # The kernel may have dropped what came since.
+            self.size_bytes = self._synced_bytes  # The kernel may have dropped the bytes behind that.
             raise
         self._synced_bytes = self.size_bytes
 
@@ -239,7 +251,7 @@ class SnapshotWriter:
         return self._folder.disk.read_at(self._path, offset, size)
 
     def _remove(self) -> None:
-        if self._removed:  # another writer's file may have that name by now
+        if self._removed:  # Another writer's file may have that name by now.
             return
         self._removed = True
         with suppress(OSError):
@@ -253,9 +265,10 @@ class SnapshotWriter:
 class SnapshotFiles:
     """The snapshots in ``directory``. Call :meth:`load` first.
 
-    :param start_execute: makes what does the writing, when that is needed first.
-    :param forget_before: told the slot of the older snapshot that is kept when there is a new one, 0 if there is none:
-        what a node with that older one needs not need not be kept. What it returns is waited for.
+    :param start_execute: makes the executor that does the writing; called when it is first needed.
+    :param forget_before: called when there is a new snapshot, with the slot of the older one that is kept, 0 if there
+        is none. Records that a node with the older snapshot does not need may be removed. Its Deferred is waited for.
+    :ivar kept: the complete snapshots, oldest first.
     """
 
     def __init__(
@@ -271,30 +284,32 @@ class SnapshotFiles:
         self._start_execute = start_execute
         self._forget_before = forget_before
         self._execute: Executor | None = None
-        self._slots: list[int] = []  # of the complete ones; changed only where the writing is done
-        self._part: tuple[int, int] | None = None  # slot and sound bytes of what was received of one
+        self._slots: list[int] = []  # The slots of the complete snapshots; changed only by the executor's work.
+        self._part: tuple[int, int] | None = None  # The slot and the sound bytes of an incomplete peer's snapshot.
         self._writer: SnapshotWriter | None = None
 
     @property
     def newest(self) -> Snapshot | None:
-        """The newest that is complete."""
+        """The newest complete snapshot, ``None`` if there is none."""
         return self.kept[-1] if self.kept else None
 
     @property
     def part(self) -> tuple[int, int] | None:
-        """The slot of what there is of a peer's snapshot that is not being written, and how many sound bytes."""
+        """The slot of an incomplete peer's snapshot that is not being written, and the number of its sound bytes;
+        ``None`` if there is none."""
         if self._writer is not None and self._writer.kept:
             return self._writer.slot, self._writer.size_bytes
         return self._part
 
     def path(self, slot: int) -> str:
-        """The file of the snapshot at ``slot``."""
+        """The path of the complete snapshot at ``slot``."""
         return f"{self.directory}/{slot:012d}{_SUFFIX}"
 
     def load(self) -> Snapshot | None:
-        """Find the newest complete snapshot, and what was received of another one; remove what is worth nothing.
+        """Find the complete snapshots and an incomplete one from a peer. Remove files that are not needed.
 
-        :raises StoreError: if the newest one is damaged at its beginning or its end, or cannot be read."""
+        :returns: the newest complete snapshot, ``None`` if there is none.
+        :raises StoreError: if that is damaged at its beginning or its end, or cannot be read."""
         with os_errors("read", self.directory):
             try:
                 self.disk.sync_directory(self.directory)
@@ -310,11 +325,11 @@ class SnapshotFiles:
                 remove_if_there(self.disk, self.path(slot) + TEMPORARY)
             for slot in self._slots_in(names, PART):
                 self._load_part(slot)
-        self._remove_old()  # A crash came before they were gone.
+        self._remove_old()  # A crash may have come before that was done.
         return self.newest
 
     def _load_part(self, slot: int) -> None:
-        """Find out how much of a received snapshot is sound."""
+        """Find out how much of the incomplete snapshot at ``slot`` is sound."""
         path = self.path(slot) + PART
         if self._slots and slot <= self._slots[-1]:
             remove_if_there(self.disk, path)
@@ -328,11 +343,12 @@ class SnapshotFiles:
         self._part = slot, reader.sound_bytes
 
     def write(self, slot: int, *, received: bool, size_bytes: int = 0) -> SnapshotWriter:
-        """A writer of the snapshot at ``slot``. One of the other kind that is being written is given up.
+        """A writer for the snapshot at ``slot``. If a snapshot of the other kind is being written, it is given up.
 
-        :param size_bytes: how many bytes it will have, as far as that is known.
-        :raises StoreError: if one as new is there, or another of this kind is being written, or any is being finished,
-            or if there is no room for so many bytes.
+        :param received: whether the snapshot comes from a peer.
+        :param size_bytes: the size that it will have, 0 if that is not known.
+        :raises StoreError: if there is a complete snapshot as new, if another one of this kind is being written or any
+            is being finished, or if the disk has too little room.
         """
         if self._slots and slot <= self._slots[-1]:
             raise StoreError(f"there is a snapshot at slot {self._slots[-1]} already, so none at {slot} is needed")
@@ -353,7 +369,9 @@ class SnapshotFiles:
         return writer
 
     def _check_room(self, slot: int, size_bytes: int) -> None:
-        """What of another would be removed counts as room."""
+        """Check that the disk has room for ``size_bytes``. An incomplete file that will be replaced counts as room.
+
+        :raises StoreError: if it has not."""
         there = 0 if self._part is None else self._part[1]
         if self._writer is not None and self._writer.open:
             there = self._writer.size_bytes
@@ -365,13 +383,13 @@ class SnapshotFiles:
                 raise no_room(self.path(slot) + PART, needed, free)
 
     def execute(self, work: Work) -> Deferred[None]:
-        """Do ``work`` where the writing is done."""
+        """Have the executor do ``work``."""
         if self._execute is None:
             self._execute = self._start_execute()
         return self._execute(work)
 
     def completed(self, writer: SnapshotWriter) -> Deferred[Snapshot]:
-        """``writer`` has done its work. Fires when what is not needed any more is gone."""
+        """Note that ``writer`` has completed its snapshot. Fires with it when older records are removed."""
         before = self.newest
         path = self.path(writer.slot)
         snapshot = Snapshot(writer.slot, writer.size_bytes, path, self.disk)
@@ -380,17 +398,17 @@ class SnapshotFiles:
         return forgotten.addCallback(lambda _: snapshot)
 
     def close(self, release_store: Callable[[], Deferred[None]]) -> Deferred[None]:
-        """Wait for what is being written and let go of it, then ``release_store``."""
+        """Wait for the writes in flight and close their file. Then call ``release_store``, and wait for that, too."""
         if self._writer is not None:
             self._writer.refuse_more()
         if self._execute is None:
             return release_store()
         return self._execute(self._release).addBoth(self._stop).addCallback(lambda _: release_store())
 
-    # ---------------------------------------------- wherever ``execute`` does it
+    # ------------------------------------------------- carried out by the executor
 
     def adopt(self, path: str, slot: int) -> None:
-        """Give the complete file at ``path`` its own name, and remove those that are older than the one before it."""
+        """Give the complete file at ``path`` its final name, and remove all but the two newest snapshots."""
         self.disk.replace(path, self.path(slot))
         try:
             self.disk.sync_directory(self.directory)
@@ -406,7 +424,7 @@ class SnapshotFiles:
         del self._slots[:-SNAPSHOTS_KEPT]
 
     def _remove(self, paths: list[str]) -> None:
-        """Remove files that nobody needs any more; those that cannot be are in nobody's way."""
+        """Remove files that are not needed any more. A file that cannot be removed does no harm, so it is logged."""
         try:
             for path in paths:
                 remove_if_there(self.disk, path)
@@ -414,7 +432,7 @@ class SnapshotFiles:
             _log.warn("an old snapshot in {directory} is left behind: {error}", directory=self.directory, error=error)
 
     def _release(self) -> None:
-        assert self._writer is not None  # or nothing would have been executed
+        assert self._writer is not None  # Without a writer there is no executor.
         self._writer.release()
 
     def _stop(self, _: object) -> None:
@@ -422,7 +440,7 @@ class SnapshotFiles:
             self._execute.stop()
 
     def _slots_in(self, names: list[str], ending: str) -> list[int]:
-        """The slots of the files among ``names`` that end in ``ending``, in order."""
+        """The slots of the snapshots among the file names ``names`` that have ``ending``, in order."""
         stems = [name.removesuffix(_SUFFIX + ending) for name in names if name.endswith(_SUFFIX + ending)]
         slots = sorted(int(stem) for stem in stems if stem.isdecimal())
         return [slot for slot in slots if f"{slot:012d}" in stems]

@@ -1,1 +1,1 @@
-"""Messages to bytes and back. Knows neither sockets nor disks."""
+"""Messages to bytes and back. This package knows neither sockets nor disks."""

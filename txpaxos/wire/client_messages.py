@@ -1,8 +1,9 @@
 """Messages between a client and a node's client port, to bytes and back.
 
-On a TCP stream, framed as in :mod:`txpaxos.wire.frames`, with the header of :mod:`txpaxos.wire.header` (no sender, no
-incarnation, a magic of their own) and bodies of MessagePack as in :mod:`txpaxos.wire.codec`. ``request`` is a number
-the client picks; the answer repeats it. A node greets with :class:`Welcome`; the client need not.
+The messages go over a TCP stream, framed as in :mod:`txpaxos.wire.frames`. Each has the header of
+:mod:`txpaxos.wire.header`, without sender and incarnation and with a magic of its own, and a body of MessagePack as in
+:mod:`txpaxos.wire.codec`. The client picks the number ``request``, and the answer repeats it. The node's first message
+is :class:`Welcome`; the client may send requests before that.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ CLIENT_MAGIC = b"\x97C"
 
 @attrs.frozen
 class Submit:
-    """Have ``commands`` applied, each once: a :class:`txpaxos.wire.commands.Run`. Each is a request: the first is
-    ``request``, and each that follows has one more.
+    """Have ``commands`` applied, each once. The other fields are those of a :class:`txpaxos.wire.commands.Run`.
 
-    Answered with Answer and Refused, each for one or more of them."""
+    Each command is a request. The first has the number ``request``, and each further one has one more. Answers are
+    :class:`Answer` and :class:`Refused`, each for one or more of the commands."""
 
     request: Count
     session: Session
@@ -42,9 +43,8 @@ class Submit:
 
 @attrs.frozen
 class Ask:
-    """Have ``value`` chosen for ``subject`` unless another is already; with ``None``, only say what is chosen.
-
-    Answered with AskAnswer or Refused."""
+    """Have ``value`` chosen for the register ``subject``, unless a value is chosen already. With ``None``, only read
+    which value is chosen. The answer is :class:`AskAnswer` or :class:`Refused`."""
 
     request: Count
     subject: str
@@ -53,8 +53,9 @@ class Ask:
 
 @attrs.frozen
 class Read:
-    """Answer ``query`` from the application's state: with everything in it that was acknowledged before, or, if
-    ``local``, as the node has it, which may be old. Answered with ReadAnswer or Refused."""
+    """Answer ``query`` from the application's state. The state contains every command that was acknowledged before the
+    request; if ``local``, it is this node's state, which may be old. The answer is :class:`ReadAnswer` or
+    :class:`Refused`."""
 
     request: Count
     query: bytes
@@ -63,20 +64,20 @@ class Read:
 
 @attrs.frozen
 class StatusRequest:
-    """Tell how the node is. Answered with StatusAnswer."""
+    """Report the node's status. The answer is :class:`StatusAnswer`."""
 
     request: Count
 
 
 @attrs.frozen
 class KeepAliveReply:
-    """The answer to :class:`KeepAlive`. Not answered."""
+    """The answer to :class:`KeepAlive`. It has no answer."""
 
 
 @attrs.frozen
 class Ping:
-    """Say something: answers are due, and none has come for a while. Sent only to a node whose Welcome tells a liveness
-    window. Answered with Pong at once, whatever else is in work."""
+    """Show that you are alive. A client sends it when answers are due and none has come for a while, but only to a node
+    whose Welcome has a liveness window. The node answers with :class:`Pong` at once, before any answer in work."""
 
 
 # ---------------------------------------------------------------- from a node
@@ -84,14 +85,14 @@ class Ping:
 
 @attrs.frozen
 class Welcome:
-    """The first message on a connection, sent again whenever the leader changes.
+    """The first message on a connection. It is sent again when the leader changes.
 
-    :ivar node: the name of the node that speaks.
-    :ivar leader: the node it believes to lead, ``None`` if it knows none.
+    :ivar node: the name of the node that sends it.
+    :ivar leader: the node that it believes to lead, ``None`` if it knows none.
     :ivar leader_address: the leader's client port, ``host:port``, ``None`` if it is not known.
-    :ivar applied_through: the last slot that it has applied: sessions made now are born there.
-    :ivar liveness_window_seconds: the shortest silence after which a follower replaces its leader, and so about what a
-        client may wait for a node to say something. 0 from a node that does not know Ping.
+    :ivar applied_through: the last slot that the node has applied. Sessions that are created now have this slot.
+    :ivar liveness_window_seconds: the shortest silence after which a follower replaces its leader. A client should wait
+        about as long for a sign of a node. 0 from a node that does not know Ping.
     """
 
     node: str
@@ -103,12 +104,12 @@ class Welcome:
 
 @attrs.frozen
 class Pong:
-    """This node is there."""
+    """The answer to :class:`Ping`: this node is alive."""
 
 
 @attrs.frozen
 class Answer:
-    """The commands from ``request`` on were applied. ``results`` are what ``apply`` returned, as MessagePack."""
+    """The results of the commands from ``request`` on, which were applied: what ``apply`` returned, as MessagePack."""
 
     request: Count
     results: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=PAYLOADS_MAX)]
@@ -116,7 +117,7 @@ class Answer:
 
 @attrs.frozen
 class ReadAnswer:
-    """What ``query`` returned, as MessagePack, with every slot up to ``slot`` in it."""
+    """The result of a query: what ``query`` returned, as MessagePack, from the state after ``slot``."""
 
     request: Count
     slot: Count
@@ -125,7 +126,7 @@ class ReadAnswer:
 
 @attrs.frozen
 class AskAnswer:
-    """The value chosen for the subject, ``None`` if none is."""
+    """The value that is chosen for the register, ``None`` if there is none."""
 
     request: Count
     value: bytes | None
@@ -133,7 +134,7 @@ class AskAnswer:
 
 @attrs.frozen
 class StatusAnswer:
-    """How the node is: a JSON object in UTF-8."""
+    """The node's status: a JSON object in UTF-8."""
 
     request: Count
     status: bytes
@@ -141,8 +142,11 @@ class StatusAnswer:
 
 @attrs.frozen
 class Refused:
-    """``count`` requests from ``request`` on failed. ``error`` is the name of a class in :mod:`txpaxos.errors`,
-    ``reason`` its one line."""
+    """``count`` requests from ``request`` on failed.
+
+    :ivar error: the name of a class in :mod:`txpaxos.errors`.
+    :ivar reason: the error's one line.
+    """
 
     request: Count
     error: str
@@ -152,7 +156,8 @@ class Refused:
 
 @attrs.frozen
 class KeepAlive:
-    """To a client that has nothing in work and has said nothing for long. One that does not answer is disconnected."""
+    """Show that you are alive. A node sends it to a client that has no request in work and was silent for long. It
+    disconnects a client that does not answer."""
 
 
 Request: TypeAlias = Submit | Ask | Read | StatusRequest
@@ -181,10 +186,10 @@ _packing = Packing[FromClient | FromNode](
 
 
 class ClientCodec:
-    """One side of the client port, either one.
+    """Encodes and decodes the messages at the client port, on either side.
 
-    :param cluster: the cluster's name; messages of another are refused.
-    :raises ConfigError: if the name cannot be sent.
+    :param cluster: the cluster's name. Messages of another cluster are refused.
+    :raises ConfigError: if the name is not UTF-8.
     """
 
     def __init__(self, cluster: str) -> None:
@@ -193,14 +198,14 @@ class ClientCodec:
     def encode(self, message: FromClient | FromNode) -> bytes:
         """The bytes of a message.
 
-        :raises OverflowError: if it holds an integer of 2**64 or more.
+        :raises OverflowError: if the message holds an integer of 2**64 or more.
         """
         return self._header.wrap(*_packing.pack(message))
 
     def decode(self, data: bytes) -> FromClient | FromNode:
         """The message that :meth:`encode` was given.
 
-        :raises CodecError: if it is none. Nothing else is raised, whatever the bytes.
+        :raises CodecError: if ``data`` is no such message. No other error is raised, whatever the bytes are.
         """
         kind, _, _, body = self._header.unwrap(data)
         try:

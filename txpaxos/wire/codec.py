@@ -9,9 +9,9 @@ AboutSubject  u16 length of the subject's name, the name in UTF-8, the kind and 
 all others    MessagePack: a map from field names to values; ballots, proposals, votes and commands are arrays
 ============  ================================================================================================
 
-Decoding is strict about types, missing fields, bytes left over, and the length of arrays. Fields of a map that it does
-not know it passes over, so that a newer node may add one that has a default; msgspec cannot be told otherwise for
-attrs classes. A kind it does not know it refuses.
+Decoding is strict about types, missing fields, bytes left over, and the length of arrays. An unknown kind is refused.
+An unknown field of a map is ignored, so that a newer release may add a field that has a default. (msgspec offers no
+other choice for attrs classes.)
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ _of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 
 @attrs.frozen
 class _UndecodedForward:
-    """A Forward whose runs are not looked into."""
+    """A Forward whose runs are not decoded."""
 
     runs: msgspec.Raw
 
@@ -130,7 +130,9 @@ _decode_all_of_forward = msgspec.msgpack.Decoder(Forward).decode
 
 
 def _decode_forward(body: bytes | memoryview) -> Forward:
-    """Count the commands before they are decoded: there may be very many in few bytes."""
+    """Decode a Forward. In a big one the commands are counted first, since few bytes may hold very many commands.
+
+    :raises ValueError: if there are too many."""
     if len(body) > FORWARD_BYTES_UNCOUNTED:
         check_command_count(memoryview(_decode_no_runs(body).runs))
     return _decode_all_of_forward(body)
@@ -154,21 +156,28 @@ FRAME_BYTES_MAX_OF_KIND: dict[int, int] = {
     17: 2 * COMMAND_BYTES_MAX,
     24: PART_BYTES_MAX + 2**10,
 }
-"""How big a frame of some kinds may be; all others have at most what is free."""
+"""The biggest frame by kind number. A frame of another kind has at most ``FRAME_BYTES_MAX_DEFAULT`` bytes."""
 
 
 class Way(enum.Enum):
-    """How a message came, and so how well its sender is known: a datagram's address can be forged; a peer's stream was
-    opened by one that receives what is sent to that peer; and this node's own stream by this node, to the address that
-    the cluster file has for that peer."""
+    """How a message came. This decides how far its sender's name may be believed."""
 
     DATAGRAM = enum.auto()
+    """In a datagram, whose source address may be forged."""
     THEIR_STREAM = enum.auto()
+    """On a stream that the peer opened. The peer has proved that it receives datagrams at its address."""
     OWN_STREAM = enum.auto()
+    """On a stream that this node opened, to the address that the cluster file has for the peer."""
 
 
 class Received(NamedTuple):
-    """A message, who says that it sent it, the incarnation of the data folder it speaks from, and how it came."""
+    """A message that was received.
+
+    :ivar sender: the node that the header names.
+    :ivar incarnation: the incarnation of the sender's data folder, from the header.
+    :ivar message: the message.
+    :ivar way: how the message came.
+    """
 
     sender: str
     incarnation: int
@@ -177,13 +186,13 @@ class Received(NamedTuple):
 
 
 class Codec:
-    """The peer port of one node.
+    """Encodes and decodes the messages at the peer port of one node.
 
-    :param cluster: the cluster's name; messages of another are refused.
+    :param cluster: the cluster's name. Messages of another cluster are refused.
     :param sender: this node's name, 1 to 255 bytes of UTF-8.
-    :param incarnation: that of this node's data folder, 0 to 2**64 - 1.
-    :param members: the ids of all nodes, in any order; messages of a node that has others are refused.
-    :raises ConfigError: if a name cannot be sent.
+    :param incarnation: the incarnation of this node's data folder, 0 to 2**64 - 1.
+    :param members: the ids of all nodes, in any order. Messages of a node with other members are refused.
+    :raises ConfigError: if a name is empty, too long or not UTF-8.
     """
 
     def __init__(self, cluster: str, sender: str, incarnation: int = 0, members: Iterable[str] = ()) -> None:
@@ -194,17 +203,18 @@ class Codec:
     def encode(self, message: PeerMessage) -> bytes:
         """The bytes of a message from this node.
 
-        :raises ValueTooLarge: if it is about a subject whose name has no bytes, or more than 512.
-        :raises OverflowError: if it holds an integer of 2**64 or more.
+        :raises ValueTooLarge: if the message is about a register whose name is empty, or has more than 512 bytes.
+        :raises OverflowError: if the message holds an integer of 2**64 or more.
         """
         if isinstance(message, AboutSubject):
             return self._header.wrap(_ABOUT_SUBJECT, _pack_about_subject(message))
         return self._header.wrap(*_all_but_about_subject.pack(message))
 
     def decode(self, data: bytes, way: Way = Way.DATAGRAM) -> Received:
-        """The message that :meth:`encode` was given, on whichever node of the cluster; it came by this ``way``.
+        """The message that :meth:`encode` was given on a node of the cluster.
 
-        :raises CodecError: if it is none. Nothing else is raised, whatever the bytes.
+        :param way: how the message came.
+        :raises CodecError: if ``data`` is no such message. No other error is raised, whatever the bytes are.
         """
         kind, sender, incarnation, body = self._header.unwrap(data)
         if not sender:
@@ -226,7 +236,9 @@ def _pack_about_subject(message: AboutSubject) -> bytes:
 
 
 def _unpack_about_subject(body: memoryview) -> AboutSubject:
-    """:raises ValueError: (of which bad UTF-8 is one) if it is none."""
+    """The message in ``body``.
+
+    :raises ValueError: if there is none; UnicodeDecodeError is such an error."""
     size = int.from_bytes(body[:2], "big")
     kind_at = 2 + size
     if len(body) <= kind_at:

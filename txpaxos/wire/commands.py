@@ -1,12 +1,12 @@
-"""Commands, and the values of the log: batches of them.
+"""Commands, and the values of the log, which are batches of commands.
 
-Commands travel as runs: those of one session whose sequences follow each other. Whatever a client, or a node's own
-program, submits within one turn of its reactor is one run, and stays one from there on: sent, proposed, applied and
-answered together, with what belongs to the session said once.
+Commands travel as runs. A run is a row of commands of one session with consecutive sequences. The commands that a
+client, or a program with a node in it, submits within one turn of its reactor are one run. A run is sent, proposed,
+applied and answered as a whole, and names its session once.
 
 A batch is one byte of format version (2) and a MessagePack array of ``[session, sequence, acknowledged, [payload,
-...]]``. It is encoded once, by the leader that proposes it, and from there carried as bytes. The empty batch is
-``b""``, which is also the no-op of the log.
+...]]``. The leader that proposes a batch encodes it once, and all nodes copy the bytes. The empty batch is ``b""``,
+which is also the no-op of the log.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ BATCH_VERSION = 2
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
 COMMAND_BYTES_MAX = 16 * 2**20
-"""The longest command, query, or value of a subject."""
+"""The longest command, the longest query, and the longest value of a register."""
 
 RUN_BYTES = 2**16
+"""No command joins a run that would then have more bytes. A bigger command is a run by itself."""
 RUN_COMMANDS = 1024
-"""No further command joins a run beyond these, so a bigger command is a run by itself."""
+"""No command joins a run that has this number of commands."""
 
 PAYLOADS_MAX = 4096
+"""The most commands that are taken in one run."""
 RUNS_MAX = 2048
+"""The most runs in a batch or a message."""
 BATCH_COMMANDS_MAX = 2 * PAYLOADS_MAX
-"""No run has more commands, no batch and no message more runs and more commands in all: they would take a node much
-longer to take apart, and many times the memory, than the bytes that they came in."""
+"""The most commands in a batch or a message. Without a limit, few bytes could hold so many commands that decoding them
+takes long, and many times the memory of the bytes."""
 
 _BYTES_UNCOUNTED = 2**20
-"""Of what is shorter, the commands need not be counted before it is decoded: they cannot be so many that it matters."""
+"""In shorter messages the commands are not counted before they are decoded: they are too few to matter."""
 
 _CREATED_AT_BYTES = 8
 _RANDOM_BYTES = 16
@@ -48,13 +51,13 @@ Payloads: TypeAlias = Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1, ma
 
 
 class Run(NamedTuple):
-    """Commands that their caller wants applied, in this order, each once.
+    """Commands that a caller wants applied in this order, each once.
 
-    :ivar session: the caller's own, 8 to 32 bytes, made with ``new_session``.
-    :ivar sequence: of the first command; each that follows has one more. It counts the commands of a session, 0 to
-        2**64 - 1. Sent again, a command keeps it, though perhaps in another run.
-    :ivar acknowledged: the caller has every answer up to this sequence, so they need not be remembered.
-    :ivar payloads: at least one: opaque bytes for ``apply``.
+    :ivar session: the caller's session, 8 to 32 bytes, made with ``new_session``.
+    :ivar sequence: the sequence of the first command, 0 to 2**64 - 1. Each further command has one more. A command that
+        is sent again keeps its sequence, though it may be in another run.
+    :ivar acknowledged: the caller has the results up to this sequence, so nodes may forget them.
+    :ivar payloads: the commands, at least one: opaque bytes for ``apply``.
     """
 
     session: Session
@@ -74,20 +77,20 @@ class Run(NamedTuple):
 
 
 def new_session(random_bytes: bytes, created_at_slot: int) -> bytes:
-    """A session's name.
+    """The name of a new session.
 
-    It says when the session was made, so that a session which is not known can be told from one that was forgotten:
-    what was made after the last one forgotten is new for sure.
+    The name contains the slot at which the session was created. By it a node tells a new session from a forgotten one:
+    a session that was created after the last use of every forgotten session must be new.
 
-    :param random_bytes: 16 bytes that nobody else has.
-    :param created_at_slot: a slot that some node has applied, with all before it, when the session is made.
+    :param random_bytes: 16 random bytes, which make the name unique.
+    :param created_at_slot: a slot that a node has applied by now.
     """
     assert len(random_bytes) == _RANDOM_BYTES
     return created_at_slot.to_bytes(_CREATED_AT_BYTES, "big") + random_bytes
 
 
 def session_created_at_slot(session: bytes) -> int:
-    """The slot that was applied when the session was made."""
+    """The slot at which the session was created, from its name."""
     return int.from_bytes(session[:_CREATED_AT_BYTES], "big")
 
 
@@ -95,7 +98,7 @@ Runs: TypeAlias = Annotated[tuple[Run, ...], msgspec.Meta(max_length=RUNS_MAX)]
 
 
 class _UndecodedRun(NamedTuple):
-    """A run whose parts are not looked into."""
+    """A run whose parts are not decoded."""
 
     session: msgspec.Raw
     sequence: msgspec.Raw
@@ -113,7 +116,7 @@ _VERSION_BYTE = bytes([BATCH_VERSION])
 def encode_batch(runs: Sequence[Run]) -> bytes:
     """The value that holds ``runs``; ``b""`` if there are none.
 
-    :raises ValueError: if a command is not one: no node could read it again once it is chosen.
+    :raises ValueError: if there are too many, or one is not sound. A value that no node can decode must not be chosen.
     """
     check_runs(runs)
     count = sum(len(run.payloads) for run in runs)
@@ -127,8 +130,8 @@ def encode_batch(runs: Sequence[Run]) -> bytes:
 def decode_batch(value: bytes) -> tuple[Run, ...]:
     """The runs that ``value`` holds.
 
-    :raises CodecError: if it is not the value of a batch. Nothing else is raised.
-    :raises UnknownVersion: which is one, if it may be that of another release.
+    :raises CodecError: if ``value`` is no batch. No other error is raised.
+    :raises UnknownVersion: a CodecError: if the batch has another version, and may be from another release.
     """
     if not value:
         return ()
@@ -147,9 +150,9 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
 
 
 def check_command_count(runs: memoryview) -> None:
-    """Look whether there are too many commands in an encoded array of runs, without decoding them.
+    """Check that an encoded array of runs has no more than ``BATCH_COMMANDS_MAX`` commands, without decoding them.
 
-    :raises ValueError: if there are, or if it is no such array.
+    :raises ValueError: if there are more, or if ``runs`` is no such array.
     """
     if len(runs) <= _BYTES_UNCOUNTED:
         return
@@ -159,7 +162,7 @@ def check_command_count(runs: memoryview) -> None:
 
 
 def _length(array: memoryview) -> int:
-    """How many items a MessagePack array says that it has; none if it is no array."""
+    """The length of a MessagePack array, from its head; 0 if ``array`` is no array."""
     match array[0]:
         case 0xDC:
             return int.from_bytes(array[1:3], "big")
@@ -170,19 +173,19 @@ def _length(array: memoryview) -> int:
 
 
 def check_count(first: int, count: int) -> None:
-    """Look whether ``count`` sequences from ``first`` on can be told.
+    """Check that ``count`` numbers from ``first`` on are all below 2**64.
 
-    :raises ValueError: if they cannot.
+    :raises ValueError: if they are not.
     """
     if first + count - 1 > _COUNT_MAX:
-        raise ValueError(f"no number is left for the last of {count} from {first} on")
+        raise ValueError(f"{count} numbers from {first} on do not fit below 2**64")
 
 
 def check_run(run: object) -> None:
-    """Look whether a run was made of the right types, and can be told to others.
+    """Check that a run has parts of the right types, and can be decoded once it is encoded.
 
-    :raises TypeError: naming what is of a wrong type.
-    :raises ValueError: as :func:`check_runs`.
+    :raises TypeError: if a part has a wrong type; the error names it.
+    :raises ValueError: as of :func:`check_runs`.
     """
     if not isinstance(run, Run):
         raise TypeError(f"a run must be a Run, not {type(run).__name__}")
@@ -201,9 +204,9 @@ def check_run(run: object) -> None:
 
 
 def check_runs(runs: Iterable[Run]) -> None:
-    """Look for what would encode but not decode.
+    """Check that each run can be decoded once it is encoded.
 
-    :raises ValueError: naming the first run that is not one.
+    :raises ValueError: if one cannot; the error describes it.
     """
     for run in runs:
         session, sequence, acknowledged, payloads = run
@@ -219,12 +222,12 @@ def check_runs(runs: Iterable[Run]) -> None:
 
 
 def _is_sound(run: Run) -> bool:
-    """Whether ``run`` can be decoded again once it is encoded."""
+    """Whether ``run`` can be decoded once it is encoded."""
     session, sequence, acknowledged, payloads = run
     return (
         type(session) is bytes
         and SESSION_BYTES_MIN <= len(session) <= SESSION_BYTES_MAX
-        and type(sequence) is int  # which a bool is not
+        and type(sequence) is int  # A bool is refused, though it is an instance of int.
         and type(acknowledged) is int
         and 0 <= acknowledged <= _COUNT_MAX
         and set(map(type, payloads)) == _ONLY_BYTES

@@ -1,4 +1,4 @@
-"""Messages on a stream: each is a frame, its length (u32, big-endian) and then its bytes. No Twisted in here."""
+"""Messages on a stream. Each is a frame: the length of the message (u32, big-endian), then its bytes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from txpaxos.errors import CodecError, ValueTooLarge
 from txpaxos.wire.header import KIND_AT
 
 DATAGRAM_BYTES_MAX = 1400
-"""What fits one packet nearly everywhere, so that IP never has to cut it. Bigger messages take a stream."""
+"""The biggest message that goes as a datagram. It fits one packet nearly everywhere, so IP does not fragment it."""
 
 FRAME_BYTES_MAX = 64 * 2**20
 """The biggest message that a stream carries."""
 
 HANDSHAKE_BYTES_MAX = 1024
-"""The biggest message a stranger may send."""
+"""The biggest message that is taken from the other side of a stream before the handshake is done."""
 
 FRAME_BYTES_MAX_DEFAULT = 2**16
-"""So big may every message be, of whatever kind."""
+"""The biggest message of a kind that has no limit of its own."""
 
 _LENGTH_BYTES = 4
 _KIND_AT = _LENGTH_BYTES + KIND_AT
 
 
 def frame(message: bytes) -> bytes:
-    """``message`` as it goes on a stream.
+    """The frame of ``message``: the bytes that go on a stream.
 
-    :raises ValueTooLarge: if no receiver would take it.
+    :raises ValueTooLarge: if the message is bigger than :data:`FRAME_BYTES_MAX`, which no receiver takes.
     """
     if len(message) > FRAME_BYTES_MAX:
         raise ValueTooLarge(f"message of {len(message)} bytes: a stream carries at most {FRAME_BYTES_MAX}")
@@ -34,11 +34,12 @@ def frame(message: bytes) -> bytes:
 
 
 class FrameSplitter:
-    """Cuts what comes on one stream into messages. Holds what has come and not been taken, never what is announced.
+    """Splits the bytes of one stream into messages. It buffers only bytes that have come: no memory is reserved for a
+    length that is announced.
 
-    :param kinds: how big messages of some kinds may be; of the others, :data:`FRAME_BYTES_MAX_DEFAULT`. Without it, no
-        kind has a limit of its own.
-    :ivar frame_bytes_max: the biggest message taken. Raise it once the other side has shown who it is.
+    :param kinds: the biggest size of a message by its kind number; of other kinds :data:`FRAME_BYTES_MAX_DEFAULT`.
+        Without it, no kind has a limit of its own.
+    :ivar frame_bytes_max: the biggest message that is taken. Raise it when the other side has proved who it is.
     """
 
     def __init__(self, frame_bytes_max: int = HANDSHAKE_BYTES_MAX, kinds: Mapping[int, int] | None = None) -> None:
@@ -48,20 +49,20 @@ class FrameSplitter:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that have come and not been taken."""
+        """How many bytes have come and are not part of a returned message."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take the next bytes of the stream and cut off the messages that are complete.
+        """Take the next bytes of the stream. Returns an iterator of the messages that are complete.
 
-        ``data`` is taken at once, messages are cut off one by one as the iterator is asked for them. So whoever gets a
-        greeting may raise :attr:`frame_bytes_max` before the next is looked at.
+        ``data`` is buffered at once. A message is split off when the iterator is asked for it, so the caller may raise
+        :attr:`frame_bytes_max` after a handshake message, before the next message is checked.
 
-        :raises CodecError: (the iterator) at a message that is too big. Close the stream: nothing follows.
+        :raises CodecError: (the iterator) at a message that is too big. Close the stream then: no message follows.
         """
         length = len(data) - _LENGTH_BYTES
         is_one = not self._buffer and int.from_bytes(data[:_LENGTH_BYTES], "big") == length
-        if is_one and length <= min(self.frame_bytes_max, FRAME_BYTES_MAX_DEFAULT):  # As a rule.
+        if is_one and length <= min(self.frame_bytes_max, FRAME_BYTES_MAX_DEFAULT):  # The usual case, without a copy.
             return iter((bytes(data[_LENGTH_BYTES:]),))
         self._buffer += data
         return self._messages()
@@ -82,5 +83,5 @@ class FrameSplitter:
             if len(buffer) < end:
                 return
             message = bytes(memoryview(buffer)[_LENGTH_BYTES:end])
-            del buffer[:end]  # From the front: CPython moves a pointer, and moves bytes only when half is free.
+            del buffer[:end]  # CPython moves a pointer here, and moves bytes only when half of the buffer is free.
             yield message

@@ -1,4 +1,4 @@
-"""What stands before the body of every message, at both ports of a node (peers and clients).
+"""The header of every message, at both ports of a node (for peers and for clients).
 
 ======  ====  ==============================================================================================
 offset  size  field (integers big-endian)
@@ -8,19 +8,19 @@ offset  size  field (integers big-endian)
 3       1     kind: which class the body is one of
 4       4     CRC-32 of all bytes but these four
 8       8     cluster id, see below
-16      8     incarnation: random number of the sender's data folder, made with it; 0 where there is none
-24      1     key id: 0, not authenticated (other values are for a tag that follows the body; refused today)
+16      8     incarnation: the random number of the sender's data folder; 0 where there is none
+24      1     key id: 0, not authenticated (other values are for a tag behind the body; refused today)
 25      1     length of the sender's name in bytes
 26      n     the sender's name in UTF-8
 26 + n  rest  body
 ======  ====  ==============================================================================================
 
-The cluster id at the client port is BLAKE2b of the cluster's name in UTF-8, 8 bytes long. At the peer port it is the
-first half of that, and then BLAKE2b, 4 bytes long and with the whole of that for a key, of the names of all members in
-sorted order, each as one byte with its length and the name in UTF-8. Nodes must agree on whom a quorum is made of,
-clients need not.
+The cluster id at the client port is the name digest: BLAKE2b, 8 bytes long, of the cluster's name in UTF-8. At the peer
+port it is the first 4 bytes of the name digest, then BLAKE2b, 4 bytes long and keyed with the name digest, of the names
+of all members in sorted order, each as one byte with its length and then the name in UTF-8. So nodes with different
+members refuse each other, since they would count different quorums; a client does not need to know all members.
 
-The checksum finds damage. It is no protection against somebody who wants to deceive.
+The checksum detects damage. It does not protect against forgery.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _NAME_DIGEST_BYTES = 4
 
 
 class Header:
-    """Puts the header of one sender before bodies, and takes those of others off.
+    """Puts the header of one sender before message bodies, and checks the headers of received messages.
 
-    :param magic: two bytes, the port's.
+    :param magic: two bytes, which name the port.
     :param cluster: the cluster's name. Messages of another cluster are refused.
-    :param sender: at most 255 bytes of UTF-8; may be empty.
-    :param incarnation: 0 to 2**64 - 1.
-    :param members: the ids of all nodes, in any order, at the peer port; ``None`` at the client port.
-    :raises ConfigError: if a name cannot be sent.
+    :param sender: the sender's name, at most 255 bytes of UTF-8; empty at the client port.
+    :param incarnation: the incarnation of the sender's data folder, 0 to 2**64 - 1.
+    :param members: at the peer port the ids of all nodes, in any order; ``None`` at the client port.
+    :raises ConfigError: if a name is too long or not UTF-8.
     """
 
     def __init__(
@@ -63,21 +63,23 @@ class Header:
         self._version = VERSION if members is None else VERSION_WITH_MEMBERS
         self._cluster_id = _cluster_id(cluster, members)
         self._tail = _AFTER_CHECKSUM.pack(self._cluster_id, incarnation, _NO_KEY, len(name)) + name
-        # All of a header but its checksum is the same for every message of a kind, and so is the checksum's start.
+        # The header of a kind differs only in its checksum. So the checksum of the header's own bytes is kept, too.
         self._heads = [_BEFORE_CHECKSUM.pack(magic, self._version, kind) for kind in range(256)]
         self._head_checksums = [crc32(head) for head in self._heads]
         self._header_checksums = [crc32(self._tail, checksum) for checksum in self._head_checksums]
 
     def wrap(self, kind: int, body: bytes) -> bytes:
-        """The message with this ``kind`` (0 to 255) and ``body``."""
+        """The bytes of the message with this ``kind`` (0 to 255) and ``body``."""
         checksum = crc32(body, self._header_checksums[kind])
         return b"".join((self._heads[kind], checksum.to_bytes(4, "big"), self._tail, body))
 
     def unwrap(self, data: bytes) -> tuple[int, str, int, memoryview]:
-        """Check a message and take its header off. Returns kind, sender, incarnation, and a view of the body.
+        """Check the header of a message.
 
-        :raises CodecError: if it is damaged, cut off, or not for this port of this cluster, as its members see that.
-            Nothing else is raised.
+        :returns: the kind, the sender, the incarnation, and a view of the body.
+        :raises CodecError: if the message is damaged or truncated, or is not for this port of this cluster. No other
+            error is raised.
+        :raises OtherMembers: a CodecError: if the sender's cluster has the same name and other members.
         """
         if len(data) < _WHOLE.size:
             raise CodecError(f"{len(data)} bytes are no message")

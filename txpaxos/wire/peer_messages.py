@@ -1,4 +1,4 @@
-"""What nodes say to each other beside the algorithm's own messages (:mod:`txpaxos.core.messages`)."""
+"""The messages between nodes that are not part of the algorithm (which are in :mod:`txpaxos.core.messages`)."""
 
 from __future__ import annotations
 
@@ -12,53 +12,56 @@ from txpaxos.core.messages import Message, NodeId, Slot
 from txpaxos.wire.commands import Runs, check_count
 
 PART_BYTES_MAX = 2**20
-"""The longest part of a snapshot that is taken."""
+"""The longest part of a snapshot that is taken, in bytes."""
 HEARD_MAX = 255
-"""The most that one node tells of what others have said."""
+"""The most state digests of other nodes in one :class:`StateDigestsHeard`."""
 
 Founders: TypeAlias = Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=256)]
+"""The ids of the nodes that found a cluster."""
 Hash: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
+"""A hash of the log or of a state."""
 
 
 @attrs.frozen
 class Hello:
-    """The first message on a stream, in both directions: who speaks stands in its header. Whoever has opened the stream
-    says it first; the other once it has got its :class:`Proof`."""
+    """The first message on a stream, in both directions. Its header names the sender. The node that opened the stream
+    sends it first; the other node sends it after it has received a :class:`Proof`."""
 
 
 @attrs.frozen
 class Challenge:
-    """A datagram to the address of the member that a stream, it says, comes from: say ``token`` back on that stream, to
-    show that you receive what is sent to you."""
+    """A datagram to the member that has opened a stream, by its Hello: send ``token`` back on that stream, to prove
+    that you receive datagrams at your address."""
 
     token: int = attrs.field(validator=ge(0))
 
 
 @attrs.frozen
 class Proof:
-    """The answer, on the stream: ``token`` was sent to my address."""
+    """The answer to :class:`Challenge`, on the stream: ``token`` came to my address."""
 
     token: int = attrs.field(validator=ge(0))
 
 
 @attrs.frozen
 class Refusal:
-    """A node to a peer that it refuses: what you say is not taken here, for this reason, a few words for your log.
-    Nothing else may follow from it, since it is as easily forged as any other message."""
+    """From a node to a peer whose messages it refuses. The peer only logs it, since it may be forged.
+
+    :ivar reason: why, in a few words for the log."""
 
     reason: str
 
 
 @attrs.frozen
 class Introduction:
-    """A node that is no voter yet to every other: this is who I am, do you know me? And the answer to that. Whom the
-    sender has met, and that it votes, is on its disk first.
+    """From a node that does not vote yet to every other node: this is my data folder, do you know it? It is also the
+    answer to that. The peers that the sender has met, and that it votes, are on its disk first.
 
     :ivar votes: whether the sender is a voter.
-    :ivar met: the incarnation of the receiver that is on the sender's disk; 0 if they have not met.
-    :ivar together: whether the sender founded the cluster with that very receiver.
-    :ivar unchanged: whether the sender is a founder, and the members are those that the cluster was founded for.
-    :ivar founders: those who are to found the cluster, in the sender's cluster file.
+    :ivar met: the incarnation of the receiver's data folder that is on the sender's disk; 0 if they have not met.
+    :ivar together: whether the sender founded the cluster together with that data folder of the receiver.
+    :ivar unchanged: whether the sender is a founder, and the members are still those that the cluster was founded with.
+    :ivar founders: the founders of the cluster by the sender's cluster file.
     :ivar asks: whether the sender wants an answer.
     """
 
@@ -72,7 +75,8 @@ class Introduction:
 
 @attrs.frozen
 class Forward:
-    """A follower to the leader: please propose these, somebody gave them to me. Nothing is on disk for it."""
+    """From a follower to the leader: propose these commands, which were submitted here. The follower has saved nothing
+    for it."""
 
     runs: Runs = attrs.field()
 
@@ -84,9 +88,14 @@ class Forward:
 
 @attrs.frozen
 class FetchSnapshot:
-    """A node that is too far behind to one that has a snapshot: send me that at ``slot``, from byte ``offset`` on, if
-    you still have it; else, or if that is 0, your newest from its beginning. The one at ``damaged`` (0: none) came, and
-    its checksums are wrong: look whether yours is."""
+    """From a node that is too far behind to a node with a snapshot: send me a part of it.
+
+    :ivar slot: the slot of the wanted snapshot. If it is 0, or the receiver has no such snapshot, the receiver sends
+        its newest snapshot from the beginning.
+    :ivar offset: the first byte that is wanted.
+    :ivar damaged: the slot of a snapshot that came with wrong checksums, so that the receiver checks its own; 0 if
+        there is none.
+    """
 
     slot: Slot = attrs.field(validator=ge(0))
     offset: int = attrs.field(validator=ge(0))
@@ -95,7 +104,8 @@ class FetchSnapshot:
 
 @attrs.frozen
 class SnapshotPart:
-    """The answer: ``data`` stands at ``offset`` of the snapshot at ``slot``, which has ``size_bytes`` in all."""
+    """The answer to :class:`FetchSnapshot`: the snapshot at ``slot`` has ``size_bytes`` in all, and ``data`` at
+    ``offset``."""
 
     slot: Slot = attrs.field(validator=ge(1))
     size_bytes: int = attrs.field(validator=ge(0))
@@ -105,9 +115,12 @@ class SnapshotPart:
 
 @attrs.frozen
 class StateDigest:
-    """A node to everyone, where snapshots are taken, and when it has taken one: with the chosen values up to ``slot``,
-    whose chain of hashes ends in ``log_hash``, my application has come to a state with this ``state_hash`` (empty: that
-    I do not know)."""
+    """From a node to every other, when it has taken a snapshot, and at slots where snapshots are taken.
+
+    :ivar slot: the slot.
+    :ivar log_hash: the end of the chain of hashes over the chosen values up to the slot; empty if it is unknown.
+    :ivar state_hash: the hash of the application's state after the slot; empty if it is unknown.
+    """
 
     slot: Slot = attrs.field(validator=ge(1))
     log_hash: Hash
@@ -116,8 +129,12 @@ class StateDigest:
 
 @attrs.frozen
 class StateDigestsHeard:
-    """A node to everyone else, where nodes differ: at ``slot``, these others (not I) have told me two hashes each, as
-    (node, log hash, state hash). Not all of them may be there to tell you."""
+    """From a node to every other, at a slot where nodes differ: the digests that other nodes have sent. Some of those
+    nodes may not be running any more.
+
+    :ivar slot: the slot.
+    :ivar audits: the digests, each as (node, log hash, state hash).
+    """
 
     slot: Slot = attrs.field(validator=ge(1))
     audits: Annotated[tuple[tuple[NodeId, Hash, Hash], ...], msgspec.Meta(max_length=HEARD_MAX)] = ()
@@ -125,16 +142,20 @@ class StateDigestsHeard:
 
 @attrs.frozen
 class AskStateDigest:
-    """A node to everyone else, when it has got a snapshot at ``slot``: what is your digest there? Or to one whose
-    digest came in a way that may have been forged. It is answered with empty hashes if there is none."""
+    """From a node that has received a snapshot at ``slot`` to every other: what is your digest there? Also to a node
+    whose digest came in a datagram, which may have been forged. The answer is a :class:`StateDigest`, with empty hashes
+    if there is none."""
 
     slot: Slot = attrs.field(validator=ge(1))
 
 
 @attrs.frozen
 class Fetching:
-    """A node that is too far behind to everyone else, now and then while it takes the snapshot at ``slot`` from one of
-    them, and until it is level with them: keep that, and the log after it. 0: I need nothing any more."""
+    """From a node that is too far behind to every other, repeatedly while it fetches a snapshot from one of them, and
+    until it has caught up: keep that snapshot, and the log after it.
+
+    :ivar slot: the slot of the snapshot; 0 if nothing is needed any more.
+    """
 
     slot: Slot = attrs.field(validator=ge(0))
 
