@@ -10,8 +10,8 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk, FileStatus
 from txpaxos.storage.messages import os_errors
 
-_STORE_NAMES = (
-    *("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects"),
+_STORE_NAMES = frozenset(
+    ("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
 )
 """The names that a store uses. Other names in the folder, like ``lost+found``, are not checked."""
 

@@ -1,4 +1,4 @@
-"""Which application a data folder was last started with: another one makes another state of the same log."""
+"""The application that a data folder was last started with. Another application makes another state of the same log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from txpaxos.storage.messages import os_errors
 
 
 class LastApplication:
-    """The file ``application`` in ``directory``. Nothing rests on it but a warning, so one that is damaged counts as
-    none."""
+    """The file ``application`` in ``directory``, with the name of an application.
+
+    Only a warning rests on it, so a damaged file counts as an absent one."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._path = f"{directory}/application"
 
     def read(self) -> str:
-        """The name that was written last; empty if there is none."""
+        """The name that was written last, empty if there is none."""
         try:
             name = AtomicFile(self._disk, self._path).read()
         except StoreError:
@@ -25,9 +26,9 @@ class LastApplication:
         return "" if name is None else name.decode(errors="replace")
 
     def write(self, name: str) -> None:
-        """Remember ``name``.
+        """Put ``name`` on disk.
 
-        :raises StoreError: if it cannot be written."""
+        :raises StoreError: if the file cannot be written."""
         file = AtomicFile(self._disk, self._path)
         try:
             file.read()
