@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import cast
 
 import pytest
 
@@ -173,3 +174,9 @@ def test_an_answer_asked_for_twice_deposes_no_leader() -> None:
     assert replica.is_leader
     replica.receive("b", ChosenValues(4, (b"not mine",), 4), 1.0)
     assert not replica.is_leader
+
+
+def test_what_is_no_message_is_a_fault_of_the_caller() -> None:
+    """mypy sees to it that every kind of message has a case; whatever else comes is not dropped in silence."""
+    with pytest.raises(AssertionError):
+        make().receive("c", cast(Message, object()), 0.0)
