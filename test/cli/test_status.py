@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import txpaxos.cli.status
+from txpaxos.cli import main
 from txpaxos.cli.status import as_json, as_text, command, counts, leader_of, unheard
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.election import Role
@@ -108,7 +109,7 @@ def test_nodes_that_run_different_applications(
     assert last == words if line else last.startswith("cluster trio: b leads")
     monkeypatch.setattr(txpaxos.cli.status, "run", lambda work: statuses)
     (tmp_path / "trio.toml").write_text(TRIO.dumps())
-    result = CliRunner().invoke(command, ["--cluster", str(tmp_path / "trio.toml")])
+    result = CliRunner().invoke(main, ["status", "--cluster", str(tmp_path / "trio.toml")])
     assert result.exit_code == (1 if leader is None else 4 if line else 0)
 
 
