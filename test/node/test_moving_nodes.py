@@ -100,7 +100,7 @@ def test_a_name_that_is_not_known_stops_nobody_else(nodes: MovingNodes) -> None:
     nodes.start("a")
     nodes.start("b")
     assert nodes.run("submit", "--timeout", "30", "+1").stdout == "1\n"
-    assert "node a does not know where node c is, and goes on trying" in nodes.logged("a")
+    assert "node a cannot find the address of node c, and keeps trying" in nodes.logged("a")
     nodes.know(c="127.0.0.13")
     nodes.start("c")
     nodes.wait_until(nodes.is_whole)

@@ -358,7 +358,7 @@ def test_names_are_looked_up_when_the_node_starts() -> None:
     way.resolver.names["nb.test"] = ["10.0.0.2"]
     lines = lines_of(way.start, LogLevel.warn)
     assert set(way.resolver.asked) == {"nb.test", "nc.test"}
-    assert lines == ["node a does not know where node c is, and goes on trying: cannot resolve 'nc.test'"]
+    assert lines == ["node a cannot find the address of node c, and keeps trying: cannot resolve 'nc.test'"]
     way.network.send(("b", "c"), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
     way.network.datagram_received(canvass(), B_ADDRESS)
@@ -555,14 +555,14 @@ def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
             "test",
             "d",
             C_ADDRESS,
-            "node a does not hear the node at 10.0.0.3:4000: it says to be 'd' of this cluster",
+            "node a does not hear the node at 10.0.0.3:4000: it claims to be 'd' of this cluster",
         ),
-        ("test", "a", C_ADDRESS, "node a does not hear the node at 10.0.0.3:4000, which says to be a, too: start each"),
+        ("test", "a", C_ADDRESS, "node a does not hear the node at 10.0.0.3:4000, which claims to be a, too: start"),
         (
             "test",
             "\x1b[2J\n" * 80,
             C_ADDRESS,
-            "node a does not hear the node at 10.0.0.3:4000: it says to be '\\x1b[",
+            "node a does not hear the node at 10.0.0.3:4000: it claims to be '\\x1b[",
         ),
         (
             *("other", "c", C_ADDRESS),

@@ -1,7 +1,7 @@
-"""Becoming a voter: the steps from a new data folder to the first vote.
+"""The steps by which a node with a new data folder becomes a voter.
 
-:mod:`txpaxos.node.founding` knows whether a node may become a voter. The steps stand here: learn what is chosen, save
-that this node is a voter, and only then vote.
+:mod:`txpaxos.node.founding` decides whether a node may become a voter. This module takes the steps, in this order:
+learn what is chosen, save that this node is a voter, vote.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from txpaxos.node.founding import Founding, has_voted
 
 
 class Admission:
-    """Makes one node a voter, as soon as it may be one.
+    """Makes one node a voter as soon as it may be one.
 
     :param members: the ids of all nodes, in the order of the cluster file.
-    :param save: saves that this node is a voter, and says whether it becomes one by that.
-    :param catch_up: fires when this node has applied all that was acknowledged before the call.
+    :param save: called with the record to save, and with ``True`` if the node becomes a voter by it.
+    :param catch_up: returns a Deferred, which fires when this node has applied every command that was acknowledged
+        before the call.
     """
 
     log = Logger()
@@ -43,9 +44,12 @@ class Admission:
         self._catch_up = catch_up
 
     def recover(self, records: Iterable[Record]) -> Voter | None:
-        """The record that makes this node a voter, if there is one in ``records`` or if they show that it has voted.
+        """The record that makes this node a voter, or ``None`` if it is no voter yet.
 
-        :raises StoreError: if it voted among more or fewer nodes: two quorums need not meet then.
+        The record is one of ``records``. It is made anew if ``records`` are from a release that had no such record and
+        show that this node has voted.
+
+        :raises StoreError: if the node has voted in a cluster of another size. Two quorums might not intersect then.
         """
         records = list(records)
         voter = next((record for record in records if isinstance(record, Voter)), None)
@@ -55,8 +59,8 @@ class Admission:
         if len(known.members) != len(self._members):
             raise StoreError(
                 f"node {self._name} has voted among {len(known.members)} nodes ({', '.join(known.members)}), and the"
-                f" cluster file has {len(self._members)} ({', '.join(self._members)}): there is no way yet to have more"
-                " or fewer of them; put the old cluster file back"
+                f" cluster file has {len(self._members)} ({', '.join(self._members)}): the number of voters cannot"
+                " be changed yet; put the old cluster file back"
             )
         if set(known.members) != set(self._members):
             self.log.warn(
@@ -71,12 +75,12 @@ class Admission:
         return known
 
     def start(self, voter: Voter | None, met: Iterable[PeerMet], now: float) -> None:
-        """Begin with what is on disk."""
+        """Start with what is on disk: the record of this node as a voter, if any, and the peers that it has met."""
         self._founding.start(voter, met, now)
         self.step(now)
 
     def step(self, now: float) -> None:
-        """Take the next step, if there is one to take."""
+        """Take the next step towards a vote, if it is possible now."""
         founding = self._founding
         if founding.is_over:
             return
@@ -85,7 +89,7 @@ class Admission:
             self._save_once(voter)
         elif founding.is_known_to_quorum() and not founding.catches_up:
             founding.catches_up = True
-            # The leader answers once a quorum has told it, after this question, that it leads. This node tells nothing.
+            # The leader answers when a quorum has confirmed that it leads. This node is not part of that quorum.
             self._catch_up().addCallbacks(lambda _: self._save_once(Voter(self._members)), lambda _: None)
 
     def _save_once(self, voter: Voter) -> None:
@@ -94,6 +98,6 @@ class Admission:
             self._save(voter, True)
 
     def voter_saved(self, voter: Voter, now: float) -> None:
-        """This node is a voter, and will know that after a crash."""
+        """Begin to vote: the record ``voter`` is on disk."""
         self.log.info("node {node} is a voter now", node=self._name)
         self._founding.start_voting(voter, now)

@@ -1,4 +1,7 @@
-"""Noticing a disk that hangs: a node whose saves do not end leaves its part to the others until they do."""
+"""Detection of a disk that hangs.
+
+A node whose save takes too long neither leads nor votes until that save has finished.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from txpaxos.node.performer import Performer
 
 
 class DiskWatch:
-    """Looks how long the save under way takes.
+    """Measures how long the current save takes.
 
     :param name: this node's id.
-    :param seconds_max: how long a save may take. The others wait no longer for a leader.
-    :param hangs: called with the time when a save has taken too long.
-    :param works: called with the time when that save has ended.
-    :ivar hung_since: when the save was begun that takes too long, in monotonic seconds; ``None`` if there is none.
+    :param performer: tells when the current save started.
+    :param seconds_max: how long a save may take. It is the longest time that followers wait for their leader.
+    :param hangs: called with the current time, in monotonic seconds, when a save has taken too long.
+    :param works: called with the current time, in monotonic seconds, when that save has finished.
+    :ivar hung_since: when the save that takes too long was started, in monotonic seconds; ``None`` if none does.
     """
 
     log = Logger()
@@ -39,12 +43,12 @@ class DiskWatch:
 
     @property
     def look_at(self) -> float | None:
-        """When :meth:`is_hung` should be asked next, in monotonic seconds; ``None`` while nothing is saved."""
+        """When to call :meth:`is_hung` next, in monotonic seconds; ``None`` if no save is under way."""
         since = self._performer.saving_since
         return None if since is None or self.hung_since is not None else since + self._seconds_max
 
     def is_hung(self, now: float) -> bool:
-        """Whether the save under way takes too long."""
+        """Whether the disk hangs at ``now``. Calls ``hangs`` or ``works`` if that has changed."""
         since = self._performer.saving_since
         if self.hung_since is None and since is not None and now >= since + self._seconds_max:
             self.hung_since = since
@@ -58,7 +62,7 @@ class DiskWatch:
         return self.still_hangs(now)
 
     def still_hangs(self, now: float) -> bool:
-        """Whether the save that took too long is still under way. If it has ended, this node takes part again."""
+        """Whether the save that took too long is still under way. Calls ``works`` if it has finished."""
         since = self.hung_since
         if since is None or self._performer.saving_since == since:
             return since is not None

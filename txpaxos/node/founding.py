@@ -1,24 +1,24 @@
-"""Who may vote: how the nodes of a cluster meet, found it once, and take in those that come later.
+"""Which nodes may vote: how a cluster is founded once, and how later nodes join it.
 
-A node that lost its folder has forgotten what it promised, and cannot know that it has. So an empty folder does not
-make a voter. There are two ways to become one, and both rest on what others have on their disks:
+A node that lost its data folder has forgotten its promises, and cannot know that it made any. So a node with an empty
+folder is no voter. There are two ways to become one. Both rest on records on the disks of other nodes:
 
-* **Founding.** The founders are the first nodes of the cluster file, as many as are a majority. When each of them has
-  met all others and none has ever voted, they are voters. Nodes that are no founders are given a moment to say that
-  there is such a cluster already. Each of them has the incarnations of the others on its disk
-  then: none can found again with any of the others in the place of which an empty folder has come. Only the loss of all
-  founders' folders, which are a majority, makes a cluster found itself twice.
+* **Founding.** The founders are the first nodes of the cluster file, as many as are a majority. They become voters when
+  each of them has met all others and none of them has ever voted. The nodes that are no founders have a moment to
+  object that the cluster exists already. At the founding each founder has the incarnations of the other founders on its
+  disk. So none of them can found the cluster again with a founder that came back with an empty folder. A cluster can be
+  founded twice only if all founders lose their folders, and these are a majority.
 * **Joining.** Every other node with an empty folder is a newcomer. It becomes a voter when a majority of all members,
-  itself not counted, have told it that they vote and have this very incarnation of it on their disks. Whatever it may
-  have been before under this name, those have not met; but whatever votes was met by a majority of voters, or by all
-  other founders, and any two of these share a node. So it has never voted, and has nothing to forget. If these are the
-  founders, and the members are those of the founding, that is all. Else it may stand in the place of another node, of
-  which it knows nothing: then it first catches up with a leader that leads without it. That leader has asked a
-  majority, without this place, what may have been chosen.
+  not counting itself, have told it that they vote and that they have this incarnation of it on their disks. Whatever
+  node had its name before, these members never met that node. Each voter was met by a majority of voters, or by all
+  other founders, and two such sets always have a node in common. So no voter had this name, and the newcomer has no
+  promises to remember. If those members are the founders, and the members are still the ones of the founding, nothing
+  else is needed. Otherwise the newcomer may have replaced a node that voted under another name. Then it first catches
+  up with a leader. That leader has asked a majority, without this newcomer, which values may have been chosen.
 
-A node that is no voter asks all others whether they know it, until they do, and votes. Those answer. Voters say
-something on their own only when they meet a peer for the first time, and to a node that comes under a name that they
-know with another folder.
+A node that is no voter asks all others whether they know it, until they do and vote. The others answer. A voter sends
+an introduction unasked in two cases only: when it meets a peer for the first time, and when a node comes under a name
+that the voter knows with another data folder.
 """
 
 from __future__ import annotations
@@ -38,21 +38,23 @@ from txpaxos.log_lines import printable
 from txpaxos.wire.peer_messages import Introduction
 
 ASK_SECONDS_MAX = 1.0
-"""A node that is no voter asks again after so long at the latest."""
+"""The longest time between two introductions that a node sends while it is no voter."""
 
 EAGER_ATTEMPTS = 8
-"""So often a node that is no voter does not wait long to ask again, when it seems that it would be answered."""
+"""The number of early introductions that a node sends, while it is no voter, when a peer seems ready to answer."""
 
 OBJECTION_SECONDS = 5.0
-"""So long counts the word of a peer that knows this node with another folder. It says so again."""
+"""How long the objection of a peer counts, which knows this node with another folder. The peer repeats it."""
 
 OBJECTION_HEARTBEATS = 2
-"""How long founders wait, from their start, for a word of those that are none."""
+"""How long founders wait, from their start, for objections of the other nodes."""
 
 
 def has_voted(records: Iterable[Record]) -> bool:
-    """Whether a node that saved ``records`` has ever promised or accepted anything. So a folder from before there were
-    newcomers is told from an empty one."""
+    """Whether a node that saved ``records`` has ever promised or accepted anything.
+
+    A folder of a release that saved no :class:`~txpaxos.core.ready.Voter` is recognised by this.
+    """
     for record in records:
         match record:
             case Promised() if record.ballot > LOWEST:
@@ -65,15 +67,17 @@ def has_voted(records: Iterable[Record]) -> bool:
 
 
 class Founding:
-    """What one node knows of its peers, and they of it, as far as voting depends on that.
+    """What one node and its peers know of each other, as far as the right to vote depends on it.
+
+    It decides when this node may vote. :class:`~txpaxos.node.admission.Admission` acts on that.
 
     :param members: the ids of all nodes, this one included, in the order of the cluster file.
-    :param incarnation: of this node's folder.
-    :param send: called with a peer and what to tell it.
-    :ivar voter: what says on this node's disk that it is a voter; ``None`` until it is one.
-    :ivar is_over: whether nothing is left to be found out. Its owner says so.
-    :ivar catches_up: whether it has to catch up with a leader first, and is about to. Its owner says so, too.
-    :ivar wake_at: when :meth:`tick` is next due; infinite for never.
+    :param incarnation: the incarnation of this node's data folder.
+    :param send: called with a peer and the introduction to send to it.
+    :ivar voter: the record that makes this node a voter; ``None`` until it is on disk.
+    :ivar is_over: whether the node votes or is about to. The owner sets it.
+    :ivar catches_up: whether the node is catching up with a leader before it votes. The owner sets it.
+    :ivar wake_at: when :meth:`tick` is next due, in monotonic seconds; infinite for never.
     """
 
     log = Logger()
@@ -101,43 +105,43 @@ class Founding:
         self._send = send
         # The incarnations of peers that are on this node's disk.
         self._met: dict[NodeId, int] = {}
-        # What each peer said last, and what it was told last, and when.
+        # The last introduction from each peer; the last one to each peer, and when it was sent.
         self._heard: dict[NodeId, Introduction] = {}
         self._told: dict[NodeId, tuple[Introduction, float]] = {}
         self._attempts = 0
         self._objections_until = -inf
-        # When a peer said last, or somebody in its name, that it knows this node with another folder.
+        # When a peer objected last that it knows this node with another folder. The objection may be forged.
         self._objected_at: dict[NodeId, float] = {}
         self._reported: set[NodeId] = set()
 
     # from the owner
 
     def start(self, voter: Voter | None, met: Iterable[PeerMet], now: float) -> None:
-        """This is what is on disk. A node that is no voter begins to ask."""
+        """Start with the records on disk. A node that is no voter begins to introduce itself."""
         self.voter = voter
         self.is_over = voter is not None
         self._met = {one.peer: one.incarnation for one in met if one.peer in self._peers}
         if voter is None and self._peers:
             others = ", ".join(peer for peer in self._peers if peer in self._founders)
             self.log.info(
-                "node {node} does not vote yet, for its data folder is new: it waits for {others} to {what}",
+                "node {node} does not vote yet, because its data folder is new: it waits for {others} to {what}",
                 node=self._node,
                 others=others,
-                what="found the cluster with" if self._node in self._founders else "take it in",
+                what="found the cluster with it" if self._node in self._founders else "let it join",
             )
             self.wake_at = now
             self._objections_until = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
             self.tick(now)
 
     def start_voting(self, voter: Voter, now: float) -> None:
-        """``voter`` is on disk. All others are told, once: those that are no voters yet may wait for it."""
+        """Tell each peer once that this node votes: ``voter`` is on disk. A peer that is no voter may wait for that."""
         self.voter = voter
         self.wake_at = inf
         for peer in self._peers:
             self._introduce(peer, now)
 
     def tick(self, now: float) -> None:
-        """Ask those from whom something is missing, if it is time."""
+        """Introduce this node, if that is due, to each peer that has not confirmed that it votes and knows it."""
         if now < self.wake_at:
             return
         for peer in self._peers:
@@ -146,20 +150,25 @@ class Founding:
         self._ask_later(now)
 
     def peer_saved(self, met: PeerMet, now: float) -> None:
-        """This node has met a peer, and will know it again after a crash."""
+        """Introduce this node to a peer whose incarnation is on disk now."""
         self._met[met.peer] = met.incarnation
         self._introduce(met.peer, now)
 
     def refuse(self, peer: NodeId, now: float) -> None:
-        """``peer`` comes with another folder than the one it had, and is not heard. It is told with which it is known:
-        if it could found a cluster, it must know at once that there is one."""
+        """Tell ``peer``, which came back with another folder, with which folder this node knows it.
+
+        Its other messages are refused. But if it is a founder it must learn at once that there is a cluster already.
+        """
         told = self._told.get(peer)
         if peer in self._met and (told is None or now >= told[1] + self._timing.heartbeat_seconds / 10):
             self._introduce(peer, now)
 
     def receive_hint(self, sender: NodeId, message: Introduction, now: float) -> None:
-        """This came in a way in which it may have been forged. Nobody becomes a voter by it. That somebody votes who
-        knows this node with another folder keeps it from that for a while; what else it tells is asked for again."""
+        """Handle an introduction that may be forged, since it did not come over this node's own stream.
+
+        It never makes a node a voter. An objection counts, for a while: that a voter knows this node with another
+        folder. Everything else only makes this node ask the peer again soon.
+        """
         if self.voter is not None:
             return
         if message.votes and message.met not in (0, self._incarnation):
@@ -168,12 +177,12 @@ class Founding:
             self.wake_at = min(self.wake_at, now + self._timing.heartbeat_seconds / 10)
 
     def is_folder_lost(self, now: float) -> bool:
-        """Whether this node's folder is new, and a peer knows it with another."""
+        """Whether a peer objected lately: this node's folder is new, and the peer knows it with another one."""
         objections = self._objected_at.values()
         return bool(objections) and now < max(objections) + OBJECTION_SECONDS
 
     def receive(self, sender: NodeId, message: Introduction, now: float) -> None:
-        """A peer says who it is, and whom it knows."""
+        """Handle an introduction that came over this node's own stream to ``sender``."""
         news = attrs.evolve(message, asks=False)
         if self._heard.get(sender) != news:
             self._heard[sender] = news
@@ -188,11 +197,12 @@ class Founding:
     # what follows from it
 
     def voter_to_save(self, now: float) -> Voter | None:
-        """What to save, if all founders have met and this node is one of them, or if it has met all founders; else
-        nothing.
+        """The record to save, if this node may become a voter without catching up first; otherwise ``None``.
 
-        In a cluster of two a quorum is both, so whoever is new there needs no more than to have met the other: that one
-        has all that was ever chosen."""
+        That is so for a founder when all founders have met, and for a newcomer that is known to all founders of an
+        unchanged cluster. In a cluster of two nodes a quorum is both of them. So a new node there only has to meet the
+        other one, which has every value that was ever chosen.
+        """
         if sum(self._knows_me(peer) and heard.unchanged for peer, heard in self._heard.items()) >= self._quorum:
             return Voter(self._members)  # No objection can be true then.
         if any(not self._knows_me(peer) for peer in self._founders if peer != self._node):
@@ -209,11 +219,11 @@ class Founding:
         return Voter(self._members, tuple(founders))
 
     def is_known_to_quorum(self) -> bool:
-        """Whether a majority of voters, this node not counted, have it on their disks."""
+        """Whether a majority of the members, not counting this node, vote and have this node on their disks."""
         return sum(self._knows_me(peer) and self._heard[peer].votes for peer in self._peers) >= self._quorum
 
     def waits_for(self) -> tuple[NodeId, ...]:
-        """Those from whom something is missing, while this node is no voter."""
+        """While this node is no voter, the peers that have not confirmed that they vote and know it."""
         return (
             ()
             if self.voter is not None
@@ -229,7 +239,7 @@ class Founding:
         return self._knows_me(peer) and self._heard[peer].votes
 
     def _is_founded_without_me(self) -> bool:
-        """Whether somebody votes who has not founded the cluster with this node, or means to found it with others."""
+        """Whether a peer votes that did not found the cluster with this node, or a founder lists other founders."""
         for peer, heard in self._heard.items():
             if heard.votes and not (heard.together and self._knows_me(peer)):
                 return True
@@ -238,7 +248,7 @@ class Founding:
         return False
 
     def _introduce(self, peer: NodeId, now: float, asks: bool = False) -> None:
-        """Tell ``peer`` how things are. The same is not said again in the same moment: anybody may ask for it."""
+        """Send an introduction to ``peer``. The same one is not repeated at once: forged requests may ask for it."""
         met = self._met.get(peer, 0)
         message = Introduction(
             votes=self.voter is not None,

@@ -1,4 +1,7 @@
-"""Which data folder each peer speaks from. A peer that comes with another has lost its memory, and is not heard."""
+"""Which data folder each peer has, by its incarnation.
+
+A peer that comes back with another data folder has lost what it promised. Its messages are not accepted.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from txpaxos.node.counts import Count, Counts
 
 
 class KnownPeers:
-    """What one node knows of its peers.
+    """The incarnations of one node's peers.
 
-    A peer is met once it has shown that it receives what is sent to its address: a message that was forged must not
-    settle for ever what the incarnation of a peer is.
+    A peer becomes known when it has shown that it receives what is sent to its address. A forged message must not
+    decide for ever what the incarnation of a peer is.
 
-    Nothing that a peer says counts before it is on disk which incarnation it had: else that peer could lose its memory
-    after it has voted, and come back as if nothing had been.
+    No message of a peer counts before the incarnation of that peer is on this node's disk. Otherwise the peer could
+    vote, lose its data folder, and vote again as if it were new.
 
-    :param save: saves what must be remembered of a peer; :meth:`peer_saved` is to be told then.
+    :param save: saves the record of a new peer. Its caller calls :meth:`peer_saved` when the record is on disk.
+    :param counters: counts the messages of peers that have another data folder.
     """
 
     log = Logger()
@@ -32,19 +36,19 @@ class KnownPeers:
         self._unsaved: set[NodeId] = set()
 
     def __contains__(self, peer: NodeId) -> bool:
-        """Whether this node has met ``peer``, and will not forget it."""
+        """Whether the incarnation of ``peer`` is known and on disk."""
         return peer in self._incarnations and peer not in self._unsaved
 
     def has_met(self, peer: NodeId, incarnation: int) -> bool:
-        """Whether this node has met ``peer``, with this very incarnation."""
+        """Whether ``peer`` is known with this incarnation, on disk or not."""
         return self._incarnations.get(peer) == incarnation
 
     def recover(self, peer: NodeId, incarnation: int) -> None:
-        """This node has met ``peer`` in an earlier life."""
+        """Add a peer that was saved before this node was restarted."""
         self._incarnations[peer] = incarnation
 
     def admits(self, peer: NodeId, incarnation: int) -> bool:
-        """Whether ``peer`` may have this incarnation: it has not been met yet, or with this one."""
+        """Whether no other incarnation of ``peer`` is known. A contradiction is counted, and logged the first time."""
         if self._incarnations.get(peer, incarnation) == incarnation:
             return True
         if not self._counters[Count.PEER_WITH_ANOTHER_FOLDER]:
@@ -57,16 +61,16 @@ class KnownPeers:
         return False
 
     def remember(self, peer: NodeId, incarnation: int) -> None:
-        """``peer`` has shown that it is at its address, with this incarnation: from now on it must have no other."""
+        """Save the incarnation of ``peer``, which has shown that it is at its address. It is final."""
         if peer not in self._incarnations:
             self._incarnations[peer] = incarnation
             self._unsaved.add(peer)
             self._save(PeerMet(peer, incarnation))
 
     def peer_saved(self, met: PeerMet) -> None:
-        """``met`` is on disk."""
+        """Messages of the peer count from now on: its record ``met`` is on disk."""
         self._unsaved.discard(met.peer)
 
     def records(self) -> list[PeerMet]:
-        """All that must be remembered."""
+        """All records to keep, for a checkpoint."""
         return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]

@@ -1,14 +1,15 @@
-"""Where each peer is. Names are looked up again as long as their node is silent, and all addresses of a name are tried.
+"""The addresses of peers, kept up to date.
 
-A node that has a name may come back at another address behind it, and may have several addresses, not all of which
-reach it from here. So to a peer that is not heard everything goes to all addresses of its name, and to one that is
-heard only to the address that it was heard from. What comes from any of them is the peer's.
+The name of a peer is looked up again as long as the peer is silent, and all addresses of the name are tried. A node may
+come back at another address behind its name. It may also have several addresses, some of which cannot be reached from
+here. So datagrams to a silent peer go to all its addresses. Datagrams to a peer that is heard go only to the address
+that it was heard from. A message from any of its addresses is taken for a message of the peer.
 
-A name server may lag behind. So a peer that has a name, is silent at all addresses of it, and speaks from another one,
-with the incarnation of its data folder, is tried there, too. It is believed there once it has shown, over a stream,
-that it receives what is sent there; until then it is a candidate.
+A name server may lag behind. So a silent peer is tried at one more address, if a message came from there with the
+incarnation of the peer's data folder. That address is only a candidate. It becomes one of the peer's own when the peer
+has shown over a stream that it receives what is sent there.
 
-Nothing here waits: names are looked up in a thread, and how often that happens is bounded for each peer.
+Nothing here blocks: names are looked up in a thread, and the number of look-ups for each peer is bounded.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ from txpaxos.host_names import LookUp, canonical_host, is_ip_address
 Endpoint: TypeAlias = tuple[str, int]
 
 SILENT_SECONDS = 1.0
-"""A peer that has said nothing for so long may have gone to another address: its name is looked up."""
+"""A peer that was not heard for this long may have another address now: its name is looked up."""
 
 LOOK_UP_SECONDS_MAX = 8.0
-"""The longest time between two look-ups for a silent peer; the first come sooner. Whoever says to be the peer, and
-speaks from another address, brings the next one forward."""
+"""The longest time between two look-ups for a silent peer; the first ones come sooner. A message that claims to be from
+the peer, and comes from another address, brings the next look-up forward."""
 
 
 @attrs.define(eq=False)
 class _PeerState:
-    """What is known of one peer.
+    """What is known of the address of one peer. Times are in monotonic seconds.
 
-    :ivar address: as the cluster file has it.
-    :ivar endpoints: all that it may be at.
-    :ivar heard_from: of these, the one that it was heard from last, while it is not silent.
-    :ivar candidate: another one that it has spoken from.
-    :ivar heard_at: when that was; before it was ever heard, when this node started to listen.
+    :ivar address: the address in the cluster file.
+    :ivar endpoints: all its endpoints, by the last look-up of its name.
+    :ivar heard_from: the endpoint that the peer was heard from last; ``None`` while the peer is silent.
+    :ivar candidate: another endpoint, from which a message came with the peer's incarnation.
+    :ivar candidate_confirmed: whether the peer has shown that it receives what is sent to ``candidate``.
+    :ivar heard_at: when the peer was heard last; before that, when this node started to listen.
+    :ivar wait_seconds: until the look-up after the next one; doubles with each look-up.
+    :ivar unknown: whether the last look-up of its name has failed.
     """
 
     address: Address
@@ -59,18 +63,19 @@ class _PeerState:
 
 
 class PeerAddresses:
-    """Where the peers of one node are.
+    """The addresses of the peers of one node.
 
-    :param peers: each with its address in the cluster file.
-    :param look_up: looks a name up.
-    :param changed: called with a peer whose :meth:`send_endpoints` are others now.
-    :param moved: called with a peer, the endpoints that it had, those that its name has now, and whether ``unknown``
-        was called before.
-    :param unknown: called once with a peer whose name cannot be looked up, and why; and again only after it could.
-    :ivar addresses: where to connect to each peer: the same mapping for ever, kept up to date.
-    :ivar known: from where each peer may speak.
-    :ivar heard: who was heard since the last tick, and from where. Whoever hears a peer puts it in; when, the next tick
-        says, so that this costs next to nothing.
+    :param peers: for each peer, its address in the cluster file.
+    :param look_up: looks up the addresses of a name, without blocking.
+    :param changed: called with a peer when its :meth:`send_endpoints` have changed.
+    :param moved: called when the name of a peer leads to other endpoints: with the peer, the old endpoints, the new
+        ones, and whether ``unknown`` was called for the peer before.
+    :param unknown: called with a peer, and the failure, when its name cannot be looked up. It is called once, and again
+        only after a look-up has succeeded.
+    :ivar addresses: for each peer, the address to connect to. It stays one mapping, which is kept up to date.
+    :ivar known: for each peer, the endpoints from which its messages may come.
+    :ivar heard: for each peer heard since the last tick, the endpoint that it was heard from. The receiver of datagrams
+        fills it. The next :meth:`tick` adds the time, so that a datagram costs next to nothing here.
     """
 
     def __init__(
@@ -94,27 +99,29 @@ class PeerAddresses:
             self.known[peer] = frozenset(state.endpoints)
 
     def send_endpoints(self, peer: NodeId) -> tuple[Endpoint, ...]:
-        """Where a datagram to ``peer`` is sent."""
+        """The endpoints to which a datagram to ``peer`` is sent."""
         state = self._states[peer]
         if state.heard_from is not None:
             return (state.heard_from,)
         return state.endpoints if state.candidate is None else (*state.endpoints, state.candidate)
 
     def start(self, now: float) -> None:
-        """Silence counts from here."""
+        """Start to look up names. The silence of each peer counts from ``now``, in monotonic seconds."""
         for state in self._states.values():
             state.heard_at = now
             state.look_up_at = now + SILENT_SECONDS if state.endpoints else now
         self.tick(now)
 
     def look_up_soon(self, peer: NodeId) -> None:
-        """Somebody says to be ``peer``, at an address that is not its own: it may have moved."""
+        """Bring the next look-up of ``peer`` forward: a message that claims to be from it came from another address."""
         if peer in self._states:
             self._look_ups_wanted.add(peer)
 
     def try_endpoint(self, peer: NodeId, endpoint: Endpoint) -> None:
-        """Somebody who knows the incarnation of ``peer`` speaks from ``endpoint``, which is not its address: if it is
-        silent there, though it was looked up since, it is tried at this one, too."""
+        """Make ``endpoint`` a candidate for ``peer``, if the peer is silent although its name was looked up since.
+
+        A message with the peer's incarnation came from that endpoint, which is none of the peer's.
+        """
         state = self._states[peer]
         was_looked_up = state.address.host_name and state.looked_up_at > state.heard_at and not state.looking_up
         if was_looked_up and state.heard_from is None and endpoint != state.candidate and not state.candidate_confirmed:
@@ -123,7 +130,10 @@ class PeerAddresses:
             self._changed(peer)
 
     def confirm_endpoint(self, peer: NodeId) -> Endpoint | None:
-        """``peer`` has shown that it receives what is sent to it. If it is a candidate somewhere: where that is."""
+        """Confirm the candidate of ``peer``, which has shown that it receives what is sent there.
+
+        :returns: the candidate; ``None`` if there is none, or it was confirmed before.
+        """
         state = self._states[peer]
         if state.candidate is None or state.candidate_confirmed:
             return None
@@ -132,14 +142,14 @@ class PeerAddresses:
         return state.candidate
 
     def silence_seconds(self, peer: NodeId, now: float) -> float | None:
-        """How long ago ``peer`` was heard; ``None`` if it never was. Half a second or so is as good as now."""
+        """How long ago ``peer`` was heard, to about half a second; ``None`` if it never was."""
         state = self._states[peer]
         if peer in self.heard:
             return 0.0
         return now - state.heard_at if state.was_heard else None
 
     def tick(self, now: float) -> None:
-        """Take note of who was heard, and look up the names of those that were not."""
+        """Note when the peers in :attr:`heard` were heard, and look up the names of silent peers, where that is due."""
         for peer, endpoint in self.heard.items():
             state = self._states[peer]
             state.heard_at, state.was_heard, state.wait_seconds = now, True, SILENT_SECONDS
@@ -182,7 +192,7 @@ class PeerAddresses:
             return
         state.candidate, state.candidate_confirmed = None, False
         self.known[peer] = frozenset(state.endpoints)
-        # A connection is tried at one address, each time at another.
+        # A connection is tried at one address only. So each look-up takes the next one.
         hosts = [host for host, _ in state.endpoints]
         last = canonical_host(self.addresses[peer].host)
         turn = (hosts.index(last) + 1) % len(hosts) if last in hosts else 0
@@ -201,6 +211,6 @@ class PeerAddresses:
 
 
 def _known(address: Address) -> tuple[Endpoint, ...]:
-    """What is known before anything is looked up."""
+    """The endpoints of an address that are known without a look-up: none if the address is a name."""
     host = canonical_host(address.host)
     return ((host, address.port),) if is_ip_address(host) else ()

@@ -1,21 +1,22 @@
-"""Streams between nodes, for messages too big for a datagram, and for those that decide much.
+"""Streams between nodes, for messages too big for a datagram and for critical ones.
 
-Each node keeps a stream of its own to every peer, which it opens to the address that the cluster file has for that
-peer. So a pair of nodes has two, and it matters which one a message takes:
+Each node opens one stream to every peer, at the address that the cluster file has for the peer. So a pair of nodes has
+two streams, and it matters over which of them a message goes:
 
-* A question whose answer decides much (chosen values, a snapshot) goes over the asker's own stream, and its answer
-  comes back over the same: nobody can slip in an answer who does not receive what is sent to the peer's address.
-* Everything else takes either.
+* A request whose answer is critical (chosen values, a snapshot) goes over the requester's own stream, and the answer
+  comes back over the same stream. An attacker who does not receive what is sent to the peer's address cannot forge it.
+* Everything else may go over either stream.
 
-Whoever opens a stream greets first, and then shows that it receives what is sent to its member's address: a number that
-was sent there, in a datagram, comes back on the stream. Only then is it greeted in turn, sent anything, and put in the
-place of the stream it had before.
+The handshake: the node that opens a stream sends Hello. The other node sends a random number, as a datagram, to the
+address of the member that the Hello names. The opener sends that number back on the stream. So it has shown that it
+receives what is sent to that address. Only then does the other node answer with its own Hello, send anything else, and
+close the older stream of that peer.
 
-A stream promises no more than a datagram does: what cannot be sent is dropped and counted, and the algorithm sends it
-again. So nothing here sends again, and the bytes that wait for a slow peer have a limit.
+A stream promises no more than a datagram: what cannot be sent is dropped and counted, and the algorithm sends it again.
+So this module never sends anything twice, and the bytes that wait for a slow peer are bounded.
 
-A stream has a further use: when a process ends, however it does, its system closes its streams. That a stream ends
-proves little; that its peer, which had one, refuses another shows that nobody listens there any more.
+A stream also shows when a process ends, for its system closes its streams. A closed stream alone proves little. But if
+the peer had a stream, and its system refuses a new one, no process listens there any longer.
 """
 
 from __future__ import annotations
@@ -42,38 +43,41 @@ from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
 WAITING_BYTES_MAX = 2 * FRAME_BYTES_MAX
-"""Bytes that may wait for one peer; what comes on top is dropped."""
+"""Upper bound on the bytes that wait for one peer. Messages beyond it are dropped."""
 
 ANSWER_BYTES_WAITING_MAX = 4 * 2**20
-"""While more than so many bytes wait for one peer, its questions are not answered: it does not read the answers."""
+"""Upper bound on the bytes of answers that wait for one peer. Beyond it the peer's requests are not answered, for it
+does not read the answers."""
 
 UNAUTHENTICATED_STREAMS_MAX = 64
-"""Connections that may be open without having shown that they come from a member. Of more, the oldest goes of the
-address that has most of them."""
+"""Upper bound on incoming connections whose handshake is not complete. For one more, a connection is closed: the oldest
+one of the address that has most of them."""
 
 CONNECT_SECONDS = 2.0
 RECONNECTS_MAX = 8
-"""How often in a row a stream is made anew that ends before its peer has greeted: a dying process may have its port
-for a moment longer than its streams."""
+"""How often in a row the stream to a monitored peer is opened again when it ends before its handshake. A dying process
+may keep its port a moment longer than its streams."""
 
 RECONNECT_SECONDS = 0.25
 RECONNECT_SECONDS_MAX = 4.0
-"""Until a stream that ended, or could not be made, is tried again; doubles up to the longest."""
+"""The longest time until a stream that ended, or could not be opened, is tried again. The first wait is
+:data:`RECONNECT_SECONDS`, and it doubles with each failure."""
 
 HANDSHAKE_SECONDS = 5.0
-"""How long a connection may stay open without having greeted, and shown where it comes from."""
+"""How long the handshake of a connection may take before the connection is closed."""
 
 CHALLENGE_SECONDS = 0.2
-"""Until the number that a peer has to say back is sent again."""
+"""The time until the random number of the handshake is sent again."""
 
 
 @implementer(IPushProducer)
 class PeerStream(Protocol):
-    """One connection. Until both sides have greeted, frames may be only short, and what is to be sent waits.
+    """One connection. Until the handshake is complete only short frames are accepted, and messages to send wait.
 
-    :param peer: who was dialled; ``None`` if this connection came in.
-    :param host: the address from which it came in.
-    :ivar token: the number that its other side has to say back.
+    :param peer: the peer to which this node opened the connection; ``None`` for an incoming connection.
+    :param host: the address that an incoming connection came from.
+    :param token: the random number that the other side of an incoming connection has to send back.
+    :ivar is_established: whether the handshake is complete.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
@@ -98,7 +102,7 @@ class PeerStream(Protocol):
     # from Twisted
 
     def connectionMade(self) -> None:
-        """Whoever dialled greets first."""
+        """Begin the handshake: the node that opened the connection sends Hello."""
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
@@ -109,7 +113,7 @@ class PeerStream(Protocol):
             self._write(self._streams.codec.encode(Hello()))
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the frames that are complete with ``data``. Anything wrong ends the connection."""
+        """Handle the frames that are complete with ``data``. A malformed one closes the connection."""
         try:
             for message in self._splitter.feed(data):
                 self._receive(self._streams.codec.decode(message, self._way))
@@ -118,18 +122,18 @@ class PeerStream(Protocol):
             self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget this connection."""
+        """Drop what waits to be sent, and tell the owner that the connection is closed."""
         self._stop_timers()
         self._queue.clear()
         self._queued_bytes = 0
         self._streams.closed(self)
 
     def pauseProducing(self) -> None:
-        """The peer reads more slowly than we write: hold what comes."""
+        """Let messages wait: the peer reads more slowly than this node writes."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """The transport has nothing left: send what was held."""
+        """Send the messages that wait: the transport's buffer is empty."""
         self._paused = False
         self._writer.on_drain()
         while self._queue and self.is_established and not self._paused:
@@ -138,12 +142,15 @@ class PeerStream(Protocol):
             self._write(data)
 
     def stopProducing(self) -> None:
-        """The transport wants no more; ``connectionLost`` follows."""
+        """Do nothing: ``connectionLost`` follows."""
 
     # from the streams
 
     def send(self, data: bytes, waiting_bytes_max: int) -> bool:
-        """Send one message, one at least; whether it was taken."""
+        """Send one message, or let it wait.
+
+        :returns: whether there was room. There always is room for one message.
+        """
         if self._queued_bytes and self._queued_bytes + len(data) > waiting_bytes_max:
             return False
         if self._paused or not self.is_established:
@@ -154,7 +161,7 @@ class PeerStream(Protocol):
         return True
 
     def send_proof(self, token: int) -> None:
-        """Say back what was sent to this node's address."""
+        """Send back the random number that came to this node's address, if the handshake is still open."""
         if self._incarnation is None and self.transport is not None:
             self._write(self._streams.codec.encode(Proof(token)))
 
@@ -164,8 +171,7 @@ class PeerStream(Protocol):
             self.transport.abortConnection()
 
     def end(self) -> None:
-        """Close the connection when all is sent that waits: that may be what this node has found out last, and why it
-        stops."""
+        """Close the connection after the messages that wait are sent. They may say why this node stops."""
         if self.transport is not None:
             while self.is_established and self._queue:
                 self._write(self._queue.popleft())
@@ -187,13 +193,13 @@ class PeerStream(Protocol):
                 self._write(self._streams.codec.encode(Hello()))
                 self._establish()
         else:
-            raise CodecError("what follows a greeting must be the number that was sent to its sender's address")
+            raise CodecError("after its Hello a node must send the number that was sent to its address")
 
     def _receive_hello(self, received: Received) -> None:
-        """The first message has come."""
+        """Handle the first message on the connection, which must be a Hello."""
         sender, incarnation, message, _ = received
         if not isinstance(message, Hello) or self.peer not in (None, sender):
-            raise CodecError("the first message on a stream must be its peer's greeting")
+            raise CodecError("the first message on a stream must be its peer's Hello")
         self._streams.check_hello(sender, incarnation)
         self.peer = sender
         self._incarnation = incarnation
@@ -203,13 +209,13 @@ class PeerStream(Protocol):
             self._challenge()
 
     def _challenge(self) -> None:
-        """Send the number to the address of the one that this other side says it is."""
+        """Send the random number to the address of the member that the other side claims to be, until it comes back."""
         assert self.peer is not None
         self._challenging = self._streams.clock.callLater(CHALLENGE_SECONDS, self._challenge)
         self._streams.challenge(self.peer, self.token)
 
     def _establish(self) -> None:
-        """Both sides know who they are."""
+        """Complete the handshake, and send the messages that wait."""
         assert self.peer is not None
         assert self._incarnation is not None
         self.is_established = True
@@ -228,12 +234,12 @@ class PeerStreams(ClientFactory):
     """All streams of one node.
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
-    :param addresses: the address of each peer.
-    :param known_peers: what this node knows of them.
-    :param new_token: makes numbers of 64 bits that nobody can guess.
+    :param addresses: the address of each peer. It may change.
+    :param known_peers: the incarnations of the peers.
+    :param new_token: returns an unpredictable number of 64 bits.
     :param send_datagram: sends a datagram to a peer.
-    :param receive: called with every message that came over a stream from one of them.
-    :param refused: called with the peer that is held, when that refuses a stream.
+    :param receive: called with each message that came over a stream from a peer.
+    :param refused: called with the monitored peer (:meth:`keep_open`) when its system refuses a new stream.
     :ivar proved: called with a peer that has shown, on a stream that it opened, that it receives what is sent to it.
     """
 
@@ -267,7 +273,7 @@ class PeerStreams(ClientFactory):
         self._kept_was_established = False
         self._reconnects_left = 0
         self._open: dict[PeerStream, None] = {}
-        # Those that this node opened, of which some may not stand yet; and those of its peers, which do.
+        # The streams that this node opened, established or not; and those that peers opened, all established.
         self._own: dict[str, PeerStream] = {}
         self._theirs: dict[str, PeerStream] = {}
         self._dials: dict[_Dial, IConnector] = {}
@@ -279,49 +285,55 @@ class PeerStreams(ClientFactory):
     # from the node
 
     def listen(self, address: Address) -> None:
-        """Take streams at ``address``, too, and keep one to each peer from now on.
+        """Accept streams at ``address``, too, and keep a stream open to each peer from now on.
 
-        :raises twisted.internet.error.CannotListenError: if it is taken.
+        :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
         self._ports.append(self.reactor.listenTCP(address.port, self, 50, address.host))
         for peer in self._addresses:
             self.open_stream(peer)
 
     def send(self, peer: str, data: bytes) -> None:
-        """Send one message to ``peer`` over any stream, connecting first where there is none yet."""
+        """Send a message to ``peer`` over any stream. A new one is opened if there is none."""
         own = self._own.get(peer)
         self._send(peer, data, own if own is not None and own.is_established else self._theirs.get(peer) or own)
 
     def send_request(self, peer: str, data: bytes) -> None:
-        """Send a question to ``peer``, over this node's own stream: its answer comes back over that."""
+        """Send a request to ``peer`` over this node's own stream. The answer comes back over the same stream."""
         self._send(peer, data, self._own.get(peer))
 
     def send_reply(self, peer: str, data: bytes) -> bool:
-        """Send an answer to ``peer`` over the stream that it has opened for that. False if there is no such stream."""
+        """Send an answer to ``peer`` over the stream that the peer opened.
+
+        :returns: whether there is such a stream.
+        """
         stream = self._theirs.get(peer)
         if stream is not None:
             self._send(peer, data, stream, ANSWER_BYTES_WAITING_MAX)
         return stream is not None
 
     def open_stream(self, peer: str) -> None:
-        """Have a stream of this node's own to ``peer``, if there is none."""
+        """Open a stream to ``peer``, if this node has opened none."""
         if peer not in self._own and not self._stopped:
             self._connect(peer)
 
     def drop_stream(self, peer: str) -> None:
-        """``peer`` has another address now: the stream to the old one is of no use."""
+        """Close the stream that this node opened to ``peer``, whose address has changed."""
         own = self._own.get(peer)
         if own is not None:
             own.abort()
 
     def send_proof(self, peer: str, token: int) -> None:
-        """``peer`` sent this number here, for this node to say back on the stream that it has opened."""
+        """Send the random number ``token``, which came from ``peer``, back on this node's own stream to it."""
         own = self._own.get(peer)
         if own is not None:
             own.send_proof(token)
 
     def keep_open(self, peer: str | None) -> None:
-        """Be told if ``peer``, which has had a stream, refuses another. The one held before is not any more."""
+        """Monitor ``peer`` instead of the one monitored before, or no peer.
+
+        A stream to it is kept open, so that ``refused`` is called soon after the peer's process has ended.
+        """
         self._kept_open = peer if peer in self._addresses else None
         own = None if peer is None else self._own.get(peer)
         self._kept_was_established = peer in self._theirs or (own is not None and own.is_established)
@@ -329,7 +341,7 @@ class PeerStreams(ClientFactory):
         self._ensure_kept_open()
 
     def stop(self) -> None:
-        """Close everything."""
+        """Close all streams and ports."""
         self._stopped = True
         for port in self._ports:
             port.stopListening()
@@ -348,7 +360,7 @@ class PeerStreams(ClientFactory):
         return "streams of peers:"
 
     def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
-        """A connection came in. Few may stand open without having said who they are."""
+        """Accept an incoming connection. Too many without a handshake displace each other."""
         if self._stopped:
             return None
         unauthenticated = [stream for stream in self._open if not stream.is_established and not stream.dialled]
@@ -360,8 +372,10 @@ class PeerStreams(ClientFactory):
         return PeerStream(self, None, getattr(addr, "host", ""), self._new_token())
 
     def _displaced(self, unauthenticated: list[PeerStream]) -> PeerStream:
-        """Who makes room for one more: the oldest of the address that has most, but of no member's if there are
-        others."""
+        """The connection to close for a new one: the oldest of the address that has most connections.
+
+        Connections from the addresses of members are spared if there are others.
+        """
         others = [stream for stream in unauthenticated if stream.host not in self._hosts] or unauthenticated
         hosts = Counter(stream.host for stream in others)
         host, _ = hosts.most_common(1)[0]
@@ -370,13 +384,13 @@ class PeerStreams(ClientFactory):
     # from a stream
 
     def opened(self, stream: PeerStream) -> None:
-        """The connection stands, in either direction."""
+        """Note a new connection, opened by either side."""
         self._open[stream] = None
 
     def check_hello(self, peer: str, incarnation: int) -> None:
-        """Somebody greets.
+        """Check the sender of a Hello.
 
-        :raises CodecError: if it is no peer, or one with another data folder than the one it had.
+        :raises CodecError: if it is no peer, or a peer that has another data folder than before.
         """
         if peer not in self._addresses:
             raise CodecError(f"{peer} is not a peer")
@@ -384,11 +398,11 @@ class PeerStreams(ClientFactory):
             raise CodecError(f"{peer} has another data folder than before")
 
     def challenge(self, peer: str, token: int) -> None:
-        """Send a number to the address of ``peer``."""
+        """Send the random number ``token`` to the address of ``peer``, as a datagram."""
         self._send_datagram(peer, self.codec.encode(Challenge(token)))
 
     def handshake_done(self, stream: PeerStream, peer: str, incarnation: int) -> None:
-        """The other side of ``stream`` has shown that it is ``peer``."""
+        """Use ``stream`` from now on: its other side has shown that it is ``peer``."""
         self._known_peers.remember(peer, incarnation)
         self._failures[peer] = 0
         if peer == self._kept_open:
@@ -399,17 +413,17 @@ class PeerStreams(ClientFactory):
         old = self._theirs.get(peer)
         self._theirs[peer] = stream
         if old is not None:
-            # A peer connects again only if it has lost the stream it had, whatever our side of that still believes.
+            # A peer connects again only if it has lost its old stream, even if this side has not noticed that yet.
             old.abort()
         if self._ports:
             self.open_stream(peer)  # It runs, so it can be reached now.
 
     def received(self, received: Received) -> None:
-        """A message came."""
+        """Deliver a message that came over an established stream."""
         self._deliver(received)
 
     def closed(self, stream: PeerStream) -> None:
-        """The connection is gone, or was never made."""
+        """Forget a connection that is closed or could not be opened. It is opened again later."""
         self._open.pop(stream, None)
         peer = stream.peer
         if peer is None:
@@ -423,7 +437,7 @@ class PeerStreams(ClientFactory):
             self._reconnect_later(peer)
 
     def dial_failed(self, peer: str | None, reason: Failure) -> None:
-        """No connection came of an attempt. Where nobody listens, the system says so itself."""
+        """Count an attempt that failed. If the system of the monitored peer refused it, no process listens there."""
         self.counters[Count.STREAM_REFUSED] += 1
         if (
             peer is not None
@@ -435,7 +449,10 @@ class PeerStreams(ClientFactory):
             self._refused(peer)
 
     def dial_ended(self, dial: _Dial) -> bool:
-        """An attempt to connect has come to its end; whether a connection is still wanted."""
+        """Note that an attempt to connect has ended.
+
+        :returns: whether the connection is still wanted.
+        """
         self._dials.pop(dial, None)
         return not self._stopped
 
@@ -452,7 +469,7 @@ class PeerStreams(ClientFactory):
             self.counters[Count.STREAM_FULL] += 1
 
     def _ensure_kept_open(self) -> None:
-        """See to it that there is a stream to the peer that is held, or soon will be."""
+        """Open a stream to the monitored peer, if it has none and no attempt is under way."""
         peer = self._kept_open
         if peer is None or peer in self._own or peer in self._theirs or self._stopped or not self._reconnects_left:
             return
@@ -460,7 +477,7 @@ class PeerStreams(ClientFactory):
         self._connect(peer)
 
     def _reconnect_later(self, peer: str) -> None:
-        """Try again to have a stream to ``peer``, if it is to be kept and is not being made already."""
+        """Open a stream to ``peer`` again after a while, unless one is being opened already."""
         if not self._ports or self._stopped or peer in self._own:
             return
         seconds = min(RECONNECT_SECONDS * 2 ** min(self._failures[peer], 8), RECONNECT_SECONDS_MAX)
@@ -474,7 +491,7 @@ class PeerStreams(ClientFactory):
         stream = self._own[peer] = PeerStream(self, peer)
         address = self._addresses[peer]
         dial = _Dial(self, stream)
-        if is_ip_address(address.host):  # As it was looked up, or found, not long ago.
+        if is_ip_address(address.host):  # The peer's name was looked up lately.
             connector = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
         else:
             connector = connect(self.reactor, address, dial, CONNECT_SECONDS)
@@ -492,11 +509,11 @@ class _Dial(ClientFactory):
         self._stream = stream
 
     def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
-        """The connection stands."""
+        """Use the stream that waits for this connection."""
         return self._stream if self._streams.dial_ended(self) else None
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Nobody is there: what waited is lost, as a datagram would be."""
+        """Drop the messages that wait, as lost datagrams are."""
         wanted = self._streams.dial_ended(self)
         self._stream.connectionLost(reason)
         if wanted:

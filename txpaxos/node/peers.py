@@ -1,9 +1,10 @@
-"""Messages to peers and from them: datagrams where they fit, streams where they do not.
+"""Messages to peers and from peers, by datagram where they fit and by stream where they do not.
 
-Some messages decide much: chosen values, what begins above them, snapshots, and what a node says of its state. These
-take the stream that their receiver has opened, and so do the questions for them, so that nobody can slip one in who
-does not receive what is sent to its sender's address. Where there is no such stream, the receiver is told in a datagram
-that there is something to ask for.
+Some messages are critical, since a forged one would do harm: chosen values, the notice that values were dropped, parts
+of snapshots, state digests, introductions. A receiver believes these only on the stream that it has opened to their
+sender itself. The requests for them take the same stream. So an attacker who does not receive what is sent to the
+sender's address cannot forge them. If the receiver has opened no stream, it gets the message as a datagram, which it
+takes for a hint that there is something to ask for.
 """
 
 from __future__ import annotations
@@ -54,32 +55,37 @@ REQUIRED_WAYS: dict[type[Any], Way] = {
     StateDigestsHeard: Way.OWN_STREAM,
     Fetching: Way.THEIR_STREAM,
 }
-"""The way in which a message has to come to be believed, as its receiver sees it. All others may come in any way."""
+"""How each kind of critical message must come to be believed, from the receiver's view. All others may come any way."""
 
 SendDatagram: TypeAlias = Callable[[bytes, Endpoint], object]
 
 CHECK_SECONDS = 0.05
-"""A node looks after its silent peers at most once in so long: it is asked to far more often."""
+"""The shortest time between two checks for silent peers. :meth:`Peers.tick` is called far more often."""
 
 REFUSAL_SECONDS = 1.0
-"""How often at most a peer that is not heard is told so, at the addresses that it has in our cluster file."""
+"""The time between two :class:`~txpaxos.wire.peer_messages.Refusal` messages to a refused peer, at the addresses that
+it has in this node's cluster file."""
 
 UNMET_SECONDS = 5 * REFUSAL_SECONDS
-"""A peer that speaks for so long without having a stream to us, or we to it, is told of: TCP does not get through."""
+"""When datagrams come from a peer for this long, and neither node reaches the other by TCP, that is logged."""
 
 RECEIVE_BUFFER_BYTES = 4 * 2**20
-"""Asked of the kernel: what arrives while the reactor is busy waits there (its default holds 166 small datagrams)."""
+"""The receive buffer that the kernel is asked for. Datagrams wait in it while the reactor is busy. The kernel's default
+holds 166 small ones."""
 
 
 class Peers:
-    """One node's way to its peers. What cannot be sent is counted, and the algorithm sends it again.
+    """The peers of one node: sends messages to them and receives messages from them.
 
-    :param known_peers: what this node knows of its peers.
-    :param new_token: makes numbers of 64 bits that nobody can guess.
-    :param deliver: called with everything that comes from a peer. What comes from anybody else, or is not a message of
-        this cluster, is counted and changes nothing.
-    :param refused: called with the peer that is held (:meth:`keep_open`), when nobody takes streams there any more.
-    :ivar refusals: what is not taken from whom, and why.
+    A message that cannot be sent is dropped and counted. The algorithm sends it again.
+
+    :param incarnation: the incarnation of this node's data folder.
+    :param known_peers: the incarnations of the peers.
+    :param new_token: returns an unpredictable number of 64 bits.
+    :param deliver: called with each message from a peer. A message from another sender, or of another cluster, is
+        counted and changes nothing.
+    :param refused: called with the monitored peer (:meth:`keep_open`) when its system refuses new streams.
+    :ivar refusals: the senders that this node refuses, and why.
     """
 
     def __init__(
@@ -123,7 +129,7 @@ class Peers:
         self._streams.proved = self._peer_confirmed
 
     def start(self, transport: IUDPTransport, now: float) -> None:
-        """Begin to send and to take streams.
+        """Begin to send, and to accept streams.
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
@@ -132,8 +138,9 @@ class Peers:
         self._tell_refusals_at = now + REFUSAL_SECONDS
 
     def add_socket(self, transport: IUDPTransport, address: Address) -> None:
-        """Take streams at ``address``, too, and send over ``transport``, which listens there, where it fits the address
-        to send to and none that was there before does.
+        """Accept streams at ``address``, too, and send over ``transport``, which listens there.
+
+        The transport is used for endpoints whose version of IP no transport before it could serve.
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
@@ -145,14 +152,14 @@ class Peers:
             self._streams.listen(address)
 
     def stop(self) -> None:
-        """Send nothing more; close the streams."""
+        """Send nothing more, and close the streams."""
         for routes in self._routes.values():
             routes.clear()
         self._senders.clear()
         self._streams.stop()
 
     def tick(self, now: float) -> None:
-        """Look after the peers that are silent. To be called every half second or so, and as often as one likes."""
+        """Check for silent and refused peers. To be called at least every half second; more often costs little."""
         if now < self._check_at:
             return
         self._check_at = now + CHECK_SECONDS
@@ -174,17 +181,17 @@ class Peers:
         self._addresses.tick(now)
 
     def silence_seconds(self, now: float) -> dict[NodeId, float | None]:
-        """For each peer, how long ago it was heard; ``None`` if it never was."""
+        """For each peer, how many seconds ago it was heard; ``None`` if it never was."""
         return {peer: self._addresses.silence_seconds(peer, now) for peer in self._routes}
 
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
-        """What ``peer`` says is not taken. It is told the ``reason``, a few words; the log is told ``line``, once."""
+        """Note that messages of ``peer`` are refused. The peer is told the ``reason``; ``line`` is logged once."""
         self._heard.pop(peer, None)
         self.refusals.refuse(peer, reason, line)
         self._refused_lately.add(peer)
 
     def note_unmet(self, peer: NodeId) -> None:
-        """``peer`` has not shown yet, over a stream, that it is at its address. As a rule it is about to."""
+        """Note that ``peer`` has not shown yet, over a stream, that it is at its address. Usually it is about to."""
         self._heard.pop(peer, None)
         self._unmet.add(peer)
 
@@ -197,15 +204,15 @@ class Peers:
         self.refuse(peer, "no TCP between the two", line)
 
     def keep_open(self, peer: NodeId | None) -> None:
-        """Learn soon, and not from its silence, if the process of ``peer`` ends."""
+        """Monitor ``peer``, or none: learn at once when its process ends, and not only from its silence."""
         self._streams.keep_open(peer)
 
     def open_stream(self, peer: NodeId) -> None:
-        """See to it that there is a stream to ``peer``, over which both get to know each other."""
+        """Open a stream to ``peer``, if there is none. The nodes show on it that they are at their addresses."""
         self._streams.open_stream(peer)
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
-        """Encode ``message`` once and send it to each of ``to`` that is a peer."""
+        """Encode ``message`` once, and send it to each node of ``to`` that is a peer."""
         data = self._codec.encode(message)
         way = REQUIRED_WAYS.get(type(message))
         for peer in to:
@@ -222,7 +229,7 @@ class Peers:
                 self._send_hint(peer, message)
 
     def _send_hint(self, peer: NodeId, message: PeerMessage) -> None:
-        """``peer`` has no stream over which it would believe ``message``: let it know that there is one to ask for."""
+        """Send a hint by datagram: ``peer`` has opened no stream over which it would believe ``message``."""
         if isinstance(message, ChosenValues):
             message = ChosenValues(message.first_slot, (), message.chosen_through)
         if not isinstance(message, SnapshotPart):
@@ -236,7 +243,7 @@ class Peers:
                 self._counters[Count.DATAGRAM_NOT_SENT] += 1
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        """Take one datagram."""
+        """Handle one datagram."""
         try:
             received = self._codec.decode(data)
         except CodecError as error:
@@ -256,12 +263,12 @@ class Peers:
             self._streams.send_proof(sender, received.message.token)
         elif type(received.message) is Refusal:
             self._refused_by(sender, received.message.reason)
-        else:  # The two others say nothing of whether what it says is taken.
+        else:  # Neither a Challenge nor a Refusal shows that the messages of the sender are accepted.
             self._heard[sender] = endpoint
             self._deliver(received)
 
     def _update_routes(self, peer: NodeId) -> None:
-        """Another way leads to ``peer``."""
+        """Find out again over which transports to send to ``peer``, and where."""
         routes = []
         for host, port in self._addresses.send_endpoints(peer):
             version = 6 if ":" in host else 4
@@ -269,12 +276,12 @@ class Peers:
                 routes.append((self._senders[version], (host, port)))
         self._routes[peer][:] = routes
 
-    # what is said of others
+    # what is logged about other nodes
 
     def _peer_moved(
         self, peer: NodeId, before: tuple[Endpoint, ...], after: tuple[Endpoint, ...], was_unknown: bool
     ) -> None:
-        """The name of ``peer`` stands for other addresses than it did."""
+        """Log that the name of ``peer`` leads to other addresses now, and drop the stream to the old ones."""
         own, name = self._cluster.members[self._node], self._cluster.members[peer].address.host_name
         if before or was_unknown:
             at = ", ".join(str(Address(*endpoint)) for endpoint in after)
@@ -292,7 +299,7 @@ class Peers:
             self.refusals.log_once(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
 
     def _peer_confirmed(self, peer: NodeId) -> None:
-        """``peer`` receives what is sent to it, and has shown that."""
+        """Note that ``peer`` has shown, over a stream, that it receives what is sent to it."""
         guest = self._addresses.confirm_endpoint(peer)
         if guest is not None:
             self.refusals.log.info(
@@ -303,24 +310,24 @@ class Peers:
             )
 
     def _name_unknown(self, peer: NodeId, reason: Failure) -> None:
-        line = "node {node} does not know where node {peer} is, and goes on trying: {reason}"
+        line = "node {node} cannot find the address of node {peer}, and keeps trying: {reason}"
         self.refusals.log.warn(line, node=self._node, peer=peer, reason=reason.getErrorMessage())
 
     def _report_unknown_sender(self, sender: NodeId, endpoint: Endpoint) -> None:
-        """Somebody says to be ``sender`` who does not speak from its address."""
+        """Report a message that names ``sender`` but does not come from one of its addresses."""
         here, place = self._node, Address(*endpoint)
         member = self._cluster.members.get(sender)
         if member is None:
             line = (
-                f"node {here} does not hear the node at {place}: it says to be '{printable(sender)}' of this cluster,"
+                f"node {here} does not hear the node at {place}: it claims to be '{printable(sender)}' of this cluster,"
                 f" and {here}'s cluster file has {', '.join(self._cluster.members)}: compare the cluster files"
             )
             self.refusals.log_once(str(place), "no member", line)
             return
         if sender == here:
             line = (
-                f"node {here} does not hear the node at {place}, which says to be {here}, too: start each node once, on"
-                " one machine, and compare what they are told with --node"
+                f"node {here} does not hear the node at {place}, which claims to be {here}, too: start each node once,"
+                " on one machine, and compare what they are told with --node"
             )
             self.refusals.log_once(str(place), "twice", line)
             return
@@ -336,7 +343,7 @@ class Peers:
         self.refuse(sender, f"it comes from {place}", line)
 
     def _report_undecodable(self, error: CodecError, endpoint: Endpoint) -> None:
-        """Something came that is no message of this cluster."""
+        """Report a datagram that is no message of this cluster."""
         endpoint = canonical_host(endpoint[0]), endpoint[1]
         here, place, why = self._node, Address(*endpoint), printable(str(error))
         peer = next((peer for peer, known in self._known.items() if endpoint in known), None)
@@ -350,10 +357,10 @@ class Peers:
                 f"node {here} of cluster {self._cluster.name} does not take what comes from {place}, the address of"
                 f" node {peer} in its cluster file: {why}"
             )
-            self.refusals.refuse(peer, why, line)  # It could not read a Refusal of ours either.
+            self.refusals.refuse(peer, why, line)  # That node could not decode a Refusal either.
 
     def _refused_by(self, peer: NodeId, reason: str) -> None:
-        """``peer`` does not take what this node says."""
+        """Report that ``peer`` refuses the messages of this node."""
         reason = printable(reason)
         self.refusals.refused_by[peer] = reason
         self.refusals.log_once(
@@ -364,12 +371,12 @@ class Peers:
 
 
 def _senders(transport: Any) -> dict[int, SendDatagram]:
-    """What sends over ``transport``, for each version of IP to which it can."""
+    """For each version of IP that ``transport`` can send to, a function that sends a datagram."""
     kernel_socket = getattr(transport, "socket", None)
     if kernel_socket is None:  # A simulated one.
         return {4: transport.write, 6: transport.write}
     kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    # The transport's write looks at the address from all sides each time, which takes longer than to send.
+    # The transport's own write checks the address each time, which takes longer than sending.
     send: SendDatagram = kernel_socket.sendto
     if kernel_socket.family != socket.AF_INET6:
         return {4: send}

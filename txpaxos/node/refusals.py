@@ -1,5 +1,8 @@
-"""What a node does not take from others, and why: one line of the log for each of them and each kind, not one for each
-message. A node that nobody hears looks well to itself, so its peers say so, to it and in their own status."""
+"""Which senders a node refuses, and why.
+
+The log gets one line for each sender and reason, not one for each message. A node whose messages all its peers refuse
+cannot find that out by itself. So its peers tell it, and show it in their own status.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,21 @@ from twisted.logger import Logger
 from txpaxos.core.messages import NodeId
 
 PEER_LINES_MAX = 16
-"""Lines about one peer. What differs in every message would else fill the disk."""
+"""Lines of the log about one peer. A reason that differs in every message would otherwise fill the disk."""
 
 UNKNOWN_SENDER_LINES_MAX = 16
-"""Lines about anybody who is no peer, together."""
+"""Lines of the log about all senders that are no peers, together."""
 
 REASON_SECONDS = 10.0
-"""A peer that has said nothing for so long, which was not taken, is one that is not heard for no other reason than that
-it says nothing."""
+"""A reason is dropped from the status when no message of the peer was refused for this long."""
 
 
 class Refusals:
-    """The lines that one node has written about others.
+    """The senders that one node refuses, and the lines that it has logged about them.
 
-    :param peers: its peers.
-    :ivar reasons: why a peer is not heard now, in a few words.
-    :ivar refused_by: why a peer does not hear this node, by its own word.
+    :param peers: the ids of the node's peers.
+    :ivar reasons: for each peer whose messages are refused now, the reason in a few words.
+    :ivar refused_by: for each peer that refuses this node's messages, the reason that the peer gave.
     """
 
     log = Logger()
@@ -39,9 +41,10 @@ class Refusals:
         self._unknown_senders: set[str] = set()
 
     def log_once(self, who: str, kind: str, line: str) -> None:
-        """Write ``line``, unless one of this kind was written about ``who`` before, or too many were.
+        """Log ``line``, unless a line of this ``kind`` about ``who`` was logged before, or too many lines were.
 
-        :param who: a peer, or what names anybody else.
+        :param who: the id of a peer, or the address of another sender.
+        :param kind: what the line says, without the parts that differ from message to message.
         """
         logged, most = self._logged.get(who), PEER_LINES_MAX
         if logged is None:
@@ -51,23 +54,23 @@ class Refusals:
             self.log.warn("{line}", line=line)
 
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
-        """``peer`` is not heard, for ``reason``. Without a ``line``, the log has been logged."""
+        """Note that messages of ``peer`` are refused for ``reason``. Logs ``line`` once, if it is given."""
         self.reasons[peer] = reason
         self._refused.add(peer)
         if line is not None:
             self.log_once(peer, reason, line)
 
     def clear(self, peer: NodeId) -> None:
-        """``peer`` is heard."""
+        """Note that messages of ``peer`` are accepted."""
         self.reasons.pop(peer, None)
 
     def tick(self, now: float) -> None:
-        """Forget reasons that have not come up for some time."""
+        """Drop the reasons that are older than :data:`REASON_SECONDS`. ``now`` is in monotonic seconds."""
         self._refused_at.update(dict.fromkeys(self._refused, now))
         self._refused.clear()
         for peer in [peer for peer in self.reasons if now - self._refused_at.get(peer, now) > REASON_SECONDS]:
             del self.reasons[peer]
 
     def status(self) -> dict[str, dict[NodeId, str]]:
-        """Who is not heard here, and who does not hear this node, and why."""
+        """The refused peers and the refusing peers, each with its reason, as fields of the node's status."""
         return {"refuses": dict(self.reasons), "refused_by": dict(self.refused_by)}
