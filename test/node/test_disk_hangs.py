@@ -288,7 +288,7 @@ def test_a_node_that_stops_does_not_wait_for_ever(tmp_path: Path, logged: list[s
     clock.advance(0.2)
     assert stopped == [None]
     assert [line for line in logged if "stops without its disk" in line] == [
-        "node a stops without its disk, which has not finished in 3.0 s: a save is left under way that was not"
+        "node a stops without its disk, which has not finished in 3.0 s: the save under way was not"
         " acknowledged; the next start finds it or not"
     ]
     disk.released.set()
@@ -371,5 +371,5 @@ def test_a_process_whose_disk_hangs_ends_when_it_is_told(tmp_path: Path) -> None
     finally:
         process.kill()
     assert process.returncode == 0, (seen, rest)
-    assert "node a stops without its disk, which has not finished in 3.0 s: a save is left under way" in rest
+    assert "node a stops without its disk, which has not finished in 3.0 s: the save under way" in rest
     assert "Traceback" not in rest

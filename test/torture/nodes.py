@@ -36,7 +36,7 @@ FULL = "No space left on device; free some space on that disk, then start the no
 BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
 """What no node says, except of a full disk."""
 
-TRANSFERRED = "goes on from a snapshot at slot"
+TRANSFERRED = "continues from a snapshot at slot"
 """What a node says that has taken another's snapshot."""
 
 OPTIONS = ("--app", "test.torture.apply_log:KeyValue", "--snapshot-log-bytes", "16384")

@@ -1,7 +1,8 @@
-"""One node: where the core, the wire, the storage and the reactor meet.
+"""One node: it connects the core with the network, the disk, the reactor and the application.
 
-A datagram comes in at :mod:`txpaxos.node.peers`, is decoded, goes down to the core once, and one Ready comes back up,
-which :class:`~txpaxos.node.performer.Performer` performs: save, then release. Nothing else sends, saves or applies.
+A datagram comes in at :mod:`txpaxos.node.peers` and is decoded. The core handles the message once and returns one
+Ready. :class:`~txpaxos.node.performer.Performer` performs that Ready: it saves first, and releases then. Only what is
+released is sent, applied or answered.
 """
 
 from __future__ import annotations
@@ -99,39 +100,42 @@ from txpaxos.wire.peer_messages import (
 )
 
 UNHEARD_SECONDS = 2.0
-"""A leader that has not heard a peer for so long, or for four heartbeats if that is longer, says so in its status."""
+"""A leader lists a peer in its status as unheard after this time, or after four heartbeats if these take longer."""
 
 CLOSE_SECONDS = 3.0
-"""How long a node that stops waits for its disk."""
+"""The longest time that a node waits for its disk when it stops."""
 
 READYS_WAITING_MAX = 4096
-"""While so many Readys wait for a slow disk, what peers send is dropped; they send it again."""
+"""Upper bound on the Readys that wait for a slow disk. Beyond it messages of peers are dropped; peers repeat them."""
 
 HINT_SECONDS = 0.05
-"""A peer is not asked sooner again for a message of which a hint came that may be forged."""
+"""The shortest time between two requests to a peer that follow hints, since hints may be forged."""
 
 SNAPSHOT_MESSAGES = (FetchSnapshot, SnapshotPart, StateDigest, StateDigestsHeard, AskStateDigest, Fetching)
 HANDSHAKE_MESSAGES = (Hello, Challenge, Proof, Refusal)
 
 
 class Node:
-    """One node of a cluster, with an application on it. It is made loaded: what was saved is in the application.
+    """One node of a cluster, and the application on it.
 
-    Make it, then call :meth:`start` with its socket; :class:`~txpaxos.server.service.PaxosService` does both.
+    When the constructor returns, the application has the state that was saved. Then call :meth:`start` with a socket.
+    :class:`~txpaxos.server.service.PaxosService` does both.
 
-    :param application: whose hooks are called.
-    :param reactor: provides ``IReactorTime`` and ``IReactorTCP``; used for timers and streams.
+    :param application: the application. The node calls its hooks.
+    :param reactor: provides ``IReactorTime`` and ``IReactorTCP``, for timers and streams.
     :param name: this node's id in the cluster.
     :param cluster: the cluster, with IP addresses (:meth:`Cluster.resolve <txpaxos.cluster.Cluster.resolve>`).
-    :param store: what this node saved. The node closes it when it stops.
-    :param rng: the source of chance; one that the system has seeded if not given.
-    :param monotonic: monotonic seconds. Not the reactor's own clock, which may be the wall clock and step.
-    :param observe: is told each step (:mod:`txpaxos.node.events`).
-    :ivar counters: how often what was dropped, and why.
-    :ivar failed: fails with the failure after which this node can do no more: a failed save, or a broken invariant.
-    :ivar stopped: fires when :meth:`stop` was called, unless the node had given up.
-    :raises ConfigError: if something is wrong with the application. Then nothing was loaded.
-    :raises StoreError: if what was saved cannot be read, or does not fit the cluster.
+    :param store: the records and snapshots that this node has saved. The node closes it when it stops.
+    :param settings: limits and times; the defaults if not given.
+    :param rng: the source of randomness; one seeded by the system if not given.
+    :param monotonic: the clock, in monotonic seconds. The reactor's own clock may be the wall clock, which can jump.
+    :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
+    :ivar clock: timers that follow ``monotonic``.
+    :ivar counters: how often each event of :class:`~txpaxos.node.counts.Count` has happened.
+    :ivar failed: fails when the node has given up, with the reason: a failed save, or a broken invariant.
+    :ivar stopped: fires when :meth:`stop` is called, unless the node had given up before.
+    :raises ConfigError: if something is wrong with the application. Nothing was loaded then.
+    :raises StoreError: if the saved records cannot be read, or do not fit the cluster.
     """
 
     log = Logger()
@@ -179,10 +183,10 @@ class Node:
             self._calls.close()
             raise
 
-    # made of
+    # composition
 
     def _compose_peers(self, reactor: Any, new_token: Callable[[], int]) -> None:
-        """What speaks with the other nodes."""
+        """Make the parts that talk to the other nodes."""
         self._known_peers = KnownPeers(self._save_peer, self.counters)
         self._peers = Peers(
             reactor,
@@ -197,7 +201,7 @@ class Node:
         )
 
     def _compose_application(self) -> None:
-        """What stands between the application, its callers and the log."""
+        """Make the parts between the application, its callers and the log."""
         application, settings = self.application, self.settings
         lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
@@ -218,7 +222,7 @@ class Node:
             self._reads,
             self._performer.schedule,
         )
-        # What callers ask of this node. It stands in Calls.
+        # The calls of programs and clients, which Calls implements.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
         self._snapshots = SnapshotCoordinator(
             self.clock,
@@ -237,7 +241,7 @@ class Node:
         self._news.watch(lambda: self._peers.keep_open(self.leader))
 
     def _compose_admission(self) -> None:
-        """What decides whether this node takes part: as a voter, and with a disk that works."""
+        """Make the parts that decide whether this node takes part: whether it may vote, and whether its disk works."""
         members, timing = [*self.cluster.members], self.settings.timing
         self._founding = Founding(
             self.name, members, self._store.incarnation, timing, self._rng, lambda peer, say: self.send((peer,), say)
@@ -258,10 +262,10 @@ class Node:
 
         return observed_apply
 
-    # beginning
+    # start
 
     def _load(self) -> None:
-        """Take up what was saved, and hand it to the application."""
+        """Load the saved records, and bring the application to the state that they describe."""
         records = self._store.load()
         for record in records:
             if isinstance(record, PeerMet):
@@ -282,7 +286,10 @@ class Node:
         )
 
     def _load_core(self, records: list[Record]) -> int:
-        """Make the core of what was saved. Returns the number of subjects."""
+        """Make the core from the saved records.
+
+        :returns: the number of subjects among them.
+        """
         members, settings, votes = tuple(self.cluster.members), self.settings, self._voter is not None
         log = [record for record in records if isinstance(record, LogRecord)]
         subjects = [record for record in records if isinstance(record, SubjectState)]
@@ -298,15 +305,21 @@ class Node:
         return len(subjects)
 
     def _refuse_lost_state(self, slot: Slot) -> None:
-        """What led to ``slot`` was compacted, and the snapshot of it is gone: only other nodes have that state."""
+        """Report that the snapshot at ``slot`` is lost and its log is compacted: only other nodes have that state.
+
+        :raises StoreError: if there is no other node.
+        """
         if not slot:
             return
         if len(self.cluster.members) == 1:
             raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")
-        self.log.warn("the state up to slot {slot} is gone from here: the other nodes are asked for it", slot=slot)
+        self.log.warn("this node has lost the state up to slot {slot}: the other nodes are asked for it", slot=slot)
 
     def start(self, transport: Any) -> None:
-        """Take part, over a socket for datagrams (``IUDPTransport``) at this node's own address."""
+        """Take part in the cluster.
+
+        :param transport: a socket for datagrams (``IUDPTransport``) at this node's own address.
+        """
         now = self._started_at = self._monotonic()
         self._is_listening = True
         self._peers.start(transport, now)
@@ -318,13 +331,16 @@ class Node:
         self._tick()
 
     def listen_also(self, transport: Any, address: Address) -> None:
-        """Send over one more socket, where it fits, and take streams at its ``address``."""
+        """Use one more socket: send over it where the first one cannot, and accept streams at its ``address``."""
         self._peers.add_socket(transport, address)
 
-    # ending
+    # stop
 
     def stop(self) -> Deferred[None]:
-        """Take part no longer, and close the store. Fires when that is done."""
+        """Stop taking part, answer all callers, and close the store.
+
+        :returns: fires when the store is closed, or after :data:`CLOSE_SECONDS`.
+        """
         if not self._stopping:
             self._stopping = True
             self._timer.cancel()
@@ -337,14 +353,16 @@ class Node:
         return self._closed(maybeDeferred(self._store.close))
 
     def _closed(self, closed: Deferred[None]) -> Deferred[None]:
-        """``closed``, or ``None`` after :data:`CLOSE_SECONDS`: a disk that hangs may never answer. What was under way
-        is left to it, and not cancelled: no caller was told that it is saved."""
+        """Wait for ``closed``, but no longer than :data:`CLOSE_SECONDS`: a disk that hangs may never answer.
+
+        A save under way is not cancelled. No caller was told that it is on disk.
+        """
         ended: Deferred[None] = Deferred()
 
         def leave() -> None:
             self.log.warn(
-                "node {node} stops without its disk, which has not finished in {seconds} s: a save is left under way"
-                " that was not acknowledged; the next start finds it or not",
+                "node {node} stops without its disk, which has not finished in {seconds} s: the save under way was"
+                " not acknowledged; the next start finds it or not",
                 node=self.name,
                 seconds=CLOSE_SECONDS,
             )
@@ -360,13 +378,16 @@ class Node:
         return ended
 
     def port_closed(self) -> None:
-        """The socket was closed. If the node was not stopped it is deaf now, and must not go on."""
+        """Give up if the socket was closed while the node runs: it can receive nothing any longer."""
         if not self._stopping:
             self._give_up(Failure(RuntimeError("the datagram port was closed; is the network gone?")))
 
     def _give_up(self, failure: Failure, after: Deferred[None] | None = None) -> None:
-        """This node can do no more: its disk failed, or an invariant is broken. It says so and falls silent at once;
-        :attr:`failed` fails when ``after`` has fired, if that is given."""
+        """Stop for good: the disk has failed, or an invariant is broken. Logs the reason and sends nothing more.
+
+        :param failure: the reason.
+        :param after: :attr:`failed` fails when this has fired; at once if it is not given.
+        """
         if self._stopping:
             return
         self._gives_up = True
@@ -374,26 +395,26 @@ class Node:
         reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
             self.log.critical(line, node=self.name, reason=reason)
-        else:  # An invariant: its traceback says which.
+        else:  # A broken invariant: the traceback shows which one.
             self.log.failure(line, for_log(failure), node=self.name, reason=reason)
         self.stop().addErrback(lambda _: None)
         (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
 
-    # from the application, and from clients
+    # from the application and from clients
 
     @property
     def leader(self) -> NodeId | None:
-        """The node that leads, as far as this one knows."""
+        """The leader, as far as this node knows; ``None`` if it knows none."""
         return self._replica.leader_node
 
     @property
     def applied_through(self) -> Slot:
-        """The last slot that this node has applied, with all before it."""
+        """The last slot that this node has applied; 0 if it has applied none."""
         return self._applier.applied_through
 
     @property
     def liveness_window_seconds(self) -> tuple[float, float]:
-        """The shortest and the longest silence after which a follower takes its leader for dead."""
+        """The shortest and the longest silence after which a follower considers its leader dead, in seconds."""
         return self.settings.timing.liveness_window_seconds
 
     def watch_leader(self, watcher: Callable[[], None]) -> None:
@@ -401,26 +422,29 @@ class Node:
         self._news.watch(watcher)
 
     def knows_session(self, session: bytes) -> bool:
-        """Whether a session has had a command applied, and is not forgotten."""
+        """Whether a command of this session was applied and the session is still remembered."""
         return session in self._applier.sessions
 
     @property
     def disk_hangs(self) -> bool:
-        """Whether a save takes so long that this node has left its part to the others, until the disk works again."""
+        """Whether a save takes so long that this node neither leads nor votes; false in a cluster of one node."""
         return self._disk.hung_since is not None and len(self.cluster.members) > 1
 
     @property
     def is_folder_lost(self) -> bool:
-        """Whether this node's data folder is new, and others know it with another: they do not hear it."""
+        """Whether this node has lost its data folder: the folder is new, and peers know this node with another one.
+
+        Those peers refuse its messages.
+        """
         return self._founding.is_folder_lost(self._monotonic())
 
     @property
     def sends_clients_away(self) -> bool:
-        """Whether what needs the disk or other nodes may take for ever here, and not at another node."""
+        """Whether clients should use another node: requests that need the disk or other nodes may never finish here."""
         return self.disk_hangs or self.is_folder_lost
 
     def status(self) -> NodeStatus:
-        """A frozen copy of what is worth knowing."""
+        """The current status of this node. It does not change afterwards."""
         now, hung_since = self._monotonic(), self._disk.hung_since
         return NodeStatus(
             self._replica.status(),
@@ -438,7 +462,7 @@ class Node:
         )
 
     def _unheard(self, now: float) -> list[NodeId]:
-        """The peers that a leader ought to hear and does not. Others need not hear each other."""
+        """The peers that this node, as the leader, has not heard for too long. Followers need not hear each other."""
         seconds = max(UNHEARD_SECONDS, 4 * self.settings.timing.heartbeat_seconds)
         leads_since = self._news.leads_since
         if leads_since is None or now - leads_since < seconds:
@@ -446,14 +470,14 @@ class Node:
         heard = self._peers.silence_seconds(now)
         return [peer for peer, ago in heard.items() if ago is None or ago > seconds]
 
-    # from the network, and from this node itself
+    # from peers, and from this node itself
 
     def datagram_received(self, datagram: bytes, address: tuple[str, int]) -> None:
-        """Take one datagram."""
+        """Handle one datagram."""
         self._peers.datagram_received(datagram, address)
 
     def _receive_from_peer(self, received: Received) -> None:
-        """Take a message of a peer that this node has met, if it came in the way in which it has to."""
+        """Handle a message of a peer: only if the peer is known, and only as a hint if the message may be forged."""
         sender, incarnation, message, way = received
         if sender not in self._known_peers:
             self.counters[Count.MESSAGE_OF_A_PEER_NOT_MET] += 1
@@ -470,7 +494,7 @@ class Node:
             self._receive_hint(sender, message)
 
     def _receive_hint(self, sender: NodeId, message: PeerMessage) -> None:
-        """Of a message that may have been forged, take no more than that there may be something to ask for."""
+        """Handle a message that may be forged. It shows at most that there is something to ask the peer for."""
         if self._stopping:
             return
         now = self._monotonic()
@@ -492,7 +516,7 @@ class Node:
         self._performer.add(Ready(save=(met,), answers=(met,)))
 
     def _peer_ended(self, peer: NodeId) -> None:
-        """No process listens where ``peer`` did."""
+        """Handle that the process of ``peer`` has ended: no process listens at its address."""
         if not self._stopping:
             self._enqueue(self._replica.observe_end(peer, self._monotonic()))
 
@@ -536,9 +560,9 @@ class Node:
             self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
 
     def _ignore(self, sender: NodeId, message: PeerMessage, now: float) -> None:
-        """Streams have seen to it."""
+        """Do nothing: the streams have handled this message."""
 
-    # What takes each kind of message that is not about the log. All others are the replica's.
+    # The handler of each kind of message that is not about the log. The replica handles all others.
     _HANDLERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
         Forward: _handle_forwarded,
         AboutSubject: _handle_about_subject,
@@ -561,7 +585,7 @@ class Node:
                 self._timer.schedule_no_later_than(look_at)
             if now >= self._replica.wake_at:
                 self._enqueue(self._replica.tick(now))
-            else:  # What it was to do has been put off.
+            else:  # Its timer was put off.
                 self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._subjects.in_work:
                 self._enqueue(self._subjects.tick(now))
@@ -586,9 +610,9 @@ class Node:
     # from the performer
 
     def _refill(self) -> None:
-        """Propose what waits while the window has room; pass on what a follower's callers wait for."""
+        """Propose waiting commands, while the window has room, or forward them to the leader."""
         if not self._is_listening:
-            return  # What is submitted before the start waits for it.
+            return  # Commands submitted before the start wait for it.
         now = self._monotonic()
         self._session.flush()
         if self._submissions.is_leader:
@@ -600,7 +624,7 @@ class Node:
             self._forward_later(now)
 
     def _release(self, ready: Ready) -> None:
-        """All that ``ready`` asked to save, and all before it, is on disk."""
+        """Perform ``ready`` after its save: send, apply, answer. Its records, and all before them, are on disk."""
         if self._disk.hung_since is not None:
             self._disk.still_hangs(self._monotonic())
         if self._observe is not None:
@@ -634,11 +658,11 @@ class Node:
                 self._start_voting(answer)
 
     def _save_voter(self, voter: Voter, is_new: bool) -> None:
-        """Save that this node is a voter. If that ``is_new``, the node votes once it is on disk."""
+        """Save that this node is a voter. If that ``is_new``, the node begins to vote when the record is on disk."""
         self._performer.add(Ready(save=(voter,), answers=(voter,) if is_new else ()))
 
     def _start_voting(self, voter: Voter) -> None:
-        """``voter`` is on disk."""
+        """Begin to vote: ``voter`` is on disk."""
         now = self._monotonic()
         self._enqueue(self._replica.start_voting(now))
         self._enqueue(self._subjects.start_voting(now))
@@ -670,25 +694,25 @@ class Node:
                 self._hooks.call(self.application.value_chosen, chosen.subject, chosen.value)
             case Installed():  # pragma: no branch
                 self._snapshots.restore(self._received.pop(chosen.slot))
-                self.log.info("node {node} goes on from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
+                self.log.info("node {node} continues from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
                 if not self._submissions.is_leader:
-                    self._submissions.become_follower()  # What its callers wait for may be in there.
+                    self._submissions.become_follower()  # The snapshot may have the outcomes of its callers.
                 self._reads.applied()
                 if observe is not None:
                     observe(SnapshotInstalled(chosen))
 
-    # from what keeps the log short
+    # from the snapshots
 
     def checkpoint(self, slot: Slot) -> None:
-        """A snapshot at ``slot`` is being taken: save what is to be remembered beyond it."""
+        """Save the records to keep beyond the snapshot at ``slot``, which is being taken."""
         self._performer.add(Ready(save=(*self._replica.checkpoint(slot), *self._known_peers.records())))
 
     def compact(self, through: Slot) -> None:
-        """Snapshots hold all up to ``through``."""
+        """Drop the log up to ``through``, which snapshots replace."""
         self._replica.compact(through)
 
     def install(self, snapshot: Snapshot) -> None:
-        """Go on from ``snapshot``, which has come from another node."""
+        """Continue from ``snapshot``, which has come from another node, unless this node is past it."""
         ready = self._replica.install(snapshot.slot, self._monotonic())
         if ready.save:
             self._received[snapshot.slot] = snapshot
@@ -696,25 +720,28 @@ class Node:
         self._enqueue(ready)
 
     def heard_through(self) -> tuple[Slot, Slot]:
-        """How far this node knows what is chosen, and how far it has heard that something is."""
+        """The last slot through which this node has all chosen values, and the last slot that it knows to be chosen."""
         return self._replica.log.chosen_through, self._replica.heard_through
 
     def send(self, to: Iterable[NodeId], message: PeerMessage) -> None:
-        """Send a message that rests on no save under way."""
+        """Send a message that depends on no save under way."""
         self._peers.send(tuple(to), message)
 
     def snapshot_taken(self, taken: Taken) -> None:
-        """A snapshot of this node's own state is complete."""
+        """Tell the observer that a snapshot of this node's own state is complete."""
         if self._observe is not None:
             self._observe(SnapshotTaken(taken.slot, taken.state_hash))
 
     def snapshot_restored(self, slot: Slot) -> None:
-        """The application is what it was at the snapshot at ``slot``."""
+        """Tell the observer that the application has the state of the snapshot at ``slot``."""
         if self._observe is not None:
             self._observe(SnapshotRestored(slot, self._snapshots.state_hash))
 
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
-        """This node can do no more: its snapshot has rotted, or its state is another than that of the others."""
+        """Stop for good: a snapshot of this node is damaged, or its state differs from that of the majority.
+
+        :attr:`failed` fails when ``after`` has fired, or at once if it is not given.
+        """
         self._give_up(Failure(error), after)
 
     # to the core
@@ -733,14 +760,14 @@ class Node:
         return number
 
     def _enqueue(self, ready: Ready) -> None:
-        """Queue what the core wants done, and wake it when it wants to be woken."""
+        """Enqueue ``ready`` for the performer, and set the timer to the core's next time."""
         if not ready.is_empty:
             self._performer.add(ready)
         if ready.wake_at is not None and not self._stopping:
             self._timer.schedule_no_later_than(ready.wake_at)
 
     def _forward_later(self, now: float) -> None:
-        """Wake up when commands are to be passed on again; if that is now, it is for the performer's next turn."""
+        """Set the timer for the next time that commands are forwarded. If that is now, the performer does it next."""
         wake_at = self._submissions.wake_at
         if wake_at is None or self._stopping:
             return
