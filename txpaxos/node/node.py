@@ -74,7 +74,6 @@ from txpaxos.node.reads import Reads
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.coordinator import SnapshotCoordinator
-from txpaxos.node.snapshots.taking import Taken
 from txpaxos.node.status import NodeStatus
 from txpaxos.node.submissions import Submissions
 from txpaxos.node.timer import Timer
@@ -727,10 +726,10 @@ class Node:
         """Send a message that depends on no save under way."""
         self._peers.send(tuple(to), message)
 
-    def snapshot_taken(self, taken: Taken) -> None:
+    def snapshot_taken(self, digest: StateDigest) -> None:
         """Tell the observer that a snapshot of this node's own state is complete."""
         if self._observe is not None:
-            self._observe(SnapshotTaken(taken.slot, taken.state_hash))
+            self._observe(SnapshotTaken(digest.slot, digest.state_hash))
 
     def snapshot_restored(self, slot: Slot) -> None:
         """Tell the observer that the application has the state of the snapshot at ``slot``."""

@@ -13,19 +13,6 @@ from txpaxos.node.snapshots.coordinator import SnapshotStatus
 class NodeStatus:
     """What one node knows of itself and its peers, for operators and tests.
 
-<<<<<<< HEAD
-    :ivar waiting: commands that this node has taken and not seen applied.
-    :ivar counters: how often what happened, by the names of :class:`~txpaxos.node.counts.Count`.
-    :ivar refuses: the peers of which nothing is taken, and why.
-    :ivar refused_by: the peers that take nothing of this node, and why, by their own word.
-    :ivar heard: how many seconds ago each peer was heard; ``None`` if it never was. Followers need not hear each other.
-    :ivar unheard: the peers that this node, as the leader, ought to hear and does not.
-    :ivar up_seconds: since it started.
-    :ivar disk_hangs_seconds: how long a save has been under way that should have ended long ago; until it has, the node
-        leaves its part to the others. ``None`` if there is none.
-    :ivar waits_for: the peers from which a node that is no voter yet waits to hear that they vote and know it.
-    :ivar application: what it runs, ``module:class``.
-=======
     :ivar replica: the state of the consensus algorithm.
     :ivar applied_through: the last slot that this node has applied; 0 if it has applied none.
     :ivar waiting: the number of commands that this node has accepted and not yet seen applied.
@@ -40,7 +27,7 @@ class NodeStatus:
     :ivar disk_hangs_seconds: how long the current save has been under way, if it takes too long; ``None`` otherwise.
         Until it has finished the node neither leads nor votes.
     :ivar waits_for: while this node is no voter, the peers that have not yet confirmed that they vote and know it.
->>>>>>> 02f8070 (Plain English in the node: founding, admission, known peers, peer addresses, peers, streams, refusals)
+    :ivar application: the application that the node runs, as ``module:class``.
     """
 
     replica: Status

@@ -14,11 +14,10 @@ from txpaxos.core.messages import NodeId
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import CONFIRM_SECONDS, Confirmation
 from txpaxos.node.snapshots.digests import StateDigests
-from txpaxos.node.snapshots.taking import Taken
 from txpaxos.node.snapshots.transfer import SnapshotRefused
 from txpaxos.wire.peer_messages import AskStateDigest, StateDigest
 
-TAKEN = Taken(10, b"log", b"good")
+TAKEN = StateDigest(10, b"log", b"good")
 SAME = StateDigest(10, b"log", b"good")
 OTHER = StateDigest(10, b"log", b"bad")
 NO_HASHES = StateDigest(10, b"", b"")

@@ -27,11 +27,11 @@ from txpaxos.node.snapshots.taking import (
     SLOT_BYTES,
     Policy,
     SnapshotTaker,
-    Taken,
 )
 from txpaxos.storage.executor import Executor, Work
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.wire.commands import Run, encode_batch
+from txpaxos.wire.peer_messages import StateDigest
 
 CHUNK = 3
 
@@ -81,7 +81,7 @@ class SnapshotsHarness:
         if store is None:
             self.store.load()
         self.begun: list[Slot] = []
-        self.taken: list[Taken] = []
+        self.taken: list[StateDigest] = []
         self.reached: list[tuple[Slot, bytes]] = []
         self.is_fetched = False
         self.interrupted: list[PaxosError] = []

@@ -17,7 +17,7 @@ from twisted.logger import LogLevel
 from test.helpers.fakes import logged
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.snapshots.taking import HEAD, STATE, SnapshotHead, Taken
+from txpaxos.node.snapshots.taking import HEAD, STATE, SnapshotHead
 from txpaxos.node.snapshots.transfer import (
     BACK_OFF_SECONDS,
     FETCH_SILENCE_SECONDS,
@@ -35,7 +35,7 @@ from txpaxos.node.snapshots.transfer import (
 from txpaxos.storage.executor import Executor, Work, execute_now
 from txpaxos.storage.memory import MemoryStore
 from txpaxos.storage.snapshots import Snapshot
-from txpaxos.wire.peer_messages import FetchSnapshot, SnapshotPart
+from txpaxos.wire.peer_messages import FetchSnapshot, SnapshotPart, StateDigest
 
 LINE_SECONDS = 0.001
 CONTENT = Random(1).randbytes(10 * PART_BYTES + 1000)
@@ -87,7 +87,7 @@ class TransferHarness:
         self.parts: list[tuple[float, SnapshotPart]] = []
         self.received: list[Snapshot] = []
         self.damaged: list[tuple[NodeId, str]] = []
-        self.confirmed: list[tuple[NodeId, Taken]] = []
+        self.confirmed: list[tuple[NodeId, StateDigest]] = []
         self.verdict: Callable[[NodeId], Deferred[None]] = lambda peer: succeed(None)
         self.began: list[Slot] = []
         self.applied_through = 0
@@ -131,7 +131,7 @@ class TransferHarness:
             self.clock, self.store, "test", others, self.carry_question, steps, self.limits, Random(1)
         )
 
-    def confirm(self, peer: NodeId, taken: Taken) -> Deferred[None]:
+    def confirm(self, peer: NodeId, taken: StateDigest) -> Deferred[None]:
         self.confirmed.append((peer, taken))
         return self.verdict(peer)
 
@@ -196,7 +196,7 @@ def test_it_comes_part_by_part() -> None:
     assert harness.receiver.progress is None
     assert len(harness.parts) == len(harness.asked) == 11
     assert harness.dropped == 0
-    assert harness.confirmed == [("a", Taken(50, b"log", hash_of(CONTENT)))]
+    assert harness.confirmed == [("a", StateDigest(50, b"log", hash_of(CONTENT)))]
     assert set(harness.began) == {50}
     harness.run(10.0)
     assert len(harness.asked) == 11

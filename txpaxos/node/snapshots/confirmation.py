@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from txpaxos.core.messages import NodeId
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.digests import Comparison, StateDigests
-from txpaxos.node.snapshots.taking import Taken
 from txpaxos.node.snapshots.transfer import SnapshotRefused
 from txpaxos.wire.peer_messages import StateDigest
 
@@ -39,17 +38,17 @@ class Confirmation:
         self._began_at = 0.0
         self._timer: IDelayedCall | None = None
 
-    def confirm(self, peer: NodeId, taken: Taken) -> Deferred[None]:
+    def confirm(self, peer: NodeId, digest: StateDigest) -> Deferred[None]:
         """Whether what is in a snapshot from ``peer`` is to be believed.
 
         :returns: fires if it is; fails with :class:`~txpaxos.node.snapshots.transfer.SnapshotRefused` if not."""
         self.stop()
-        self._peer, self._digest = peer, StateDigest(taken.slot, taken.log_hash, taken.state_hash)
+        self._peer, self._digest = peer, digest
         self._began_at = self._clock.seconds()
         waiting: Deferred[None] = Deferred()
         self._waiting = waiting
-        self._digests.forget_unknown(taken.slot)
-        self._digests.ask_others(taken.slot)
+        self._digests.forget_unknown(digest.slot)
+        self._digests.ask_others(digest.slot)
         self.check()
         return waiting
 

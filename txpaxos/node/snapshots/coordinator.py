@@ -22,7 +22,7 @@ from txpaxos.node.applier import Applier
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import Confirmation
 from txpaxos.node.snapshots.digests import Diverged, StateDigests
-from txpaxos.node.snapshots.taking import Policy, SnapshotTaker, Taken
+from txpaxos.node.snapshots.taking import Policy, SnapshotTaker
 from txpaxos.node.snapshots.transfer import (
     ActiveFetches,
     LogGrowth,
@@ -67,7 +67,7 @@ class NodePort(Protocol):
     def send(self, to: Iterable[NodeId], message: SnapshotMessage) -> None:
         """Send a message."""
 
-    def snapshot_taken(self, taken: Taken) -> None:
+    def snapshot_taken(self, digest: StateDigest) -> None:
         """A snapshot of this node's own state is complete."""
 
     def snapshot_restored(self, slot: Slot) -> None:
@@ -163,8 +163,7 @@ class SnapshotCoordinator:
     def restore(self, snapshot: Snapshot) -> None:
         """Make the application what it was at ``snapshot``."""
         self._newest = snapshot.slot
-        taken = self._taker.restore(snapshot)
-        self._own = StateDigest(taken.slot, taken.log_hash, taken.state_hash)
+        self._own = self._taker.restore(snapshot)
         self._digests.remember(self._own)
         if self._fetched:
             self._level_at = self._node.heard_through()[1]
@@ -253,13 +252,13 @@ class SnapshotCoordinator:
         self.log.info(line, slot=slot, seconds=seconds, base=self._fetched)
         self._fetched, self._level_at = 0, None
 
-    def _taken(self, taken: Taken) -> None:
+    def _taken(self, digest: StateDigest) -> None:
         """The log is kept as far back as the older of the two newest snapshots, so that not everybody who lags a bit
         needs the newer one."""
-        self._node.snapshot_taken(taken)
+        self._node.snapshot_taken(digest)
         self._node.compact(self._newest)
-        self._newest = taken.slot
-        self._digests.announce(StateDigest(taken.slot, taken.log_hash, taken.state_hash))
+        self._newest = digest.slot
+        self._digests.announce(digest)
 
     def _diverged(self, error: Diverged) -> None:
         """Nobody may start this node again as it is: whoever does so by himself waits until the verdict is on disk."""

@@ -40,6 +40,7 @@ from txpaxos.node.applier import Applier
 from txpaxos.node.sessions import Sessions
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
+from txpaxos.wire.peer_messages import StateDigest
 
 HASH_BYTES = 16
 SLOT_BYTES = 128
@@ -89,15 +90,6 @@ class SnapshotHead:
     intervals: int = 0
 
 
-@attrs.frozen
-class Taken:
-    """A snapshot that is complete. ``state_hash`` is of all that is in it but the head."""
-
-    slot: Slot
-    log_hash: bytes
-    state_hash: bytes
-
-
 class SnapshotTaker:
     """Takes snapshots of an application, and restores it from them.
 
@@ -125,7 +117,7 @@ class SnapshotTaker:
         members: tuple[str, ...],
         policy: Policy,
         begun: Callable[[Slot], None],
-        taken: Callable[[Taken], None],
+        taken: Callable[[StateDigest], None],
         reached: Callable[[Slot, bytes], None] = lambda slot, log_hash: None,
         is_fetched: Callable[[], bool] = lambda: False,
         interrupted: Callable[[PaxosError], None] = lambda error: None,
@@ -199,7 +191,7 @@ class SnapshotTaker:
         index = slot - self._hashes_through - 1
         return self._hashes[index] if -len(self._hashes) <= index < 0 else b""
 
-    def restore(self, snapshot: Snapshot) -> Taken:
+    def restore(self, snapshot: Snapshot) -> StateDigest:
         """Make application and applier what they were at ``snapshot``.
 
         :returns: what is in it.
@@ -232,7 +224,7 @@ class SnapshotTaker:
         self._log_bytes = 0
         self._intervals = head.intervals
         self._newest_at_bytes = self.applied_bytes
-        return Taken(snapshot.slot, head.log_hash, hasher.digest())
+        return StateDigest(snapshot.slot, head.log_hash, hasher.digest())
 
     def state_hash(self) -> bytes:
         """The hash of the present state, as that of a snapshot."""
@@ -296,7 +288,7 @@ class SnapshotTaker:
         if self._taking is taking:
             self._taking = None
             self._newest_at_bytes = taking.applied_bytes
-            self._taken(Taken(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
+            self._taken(StateDigest(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
 
     def _failed(self, failure: Failure, slot: Slot) -> None:
         """The log is kept for now, and the next snapshot is another try.
@@ -458,10 +450,10 @@ class SnapshotInspection:
             raise StoreError(f"the snapshot at slot {self._slot} cannot be used: {error}") from None
 
     @property
-    def taken(self) -> Taken:
+    def digest(self) -> StateDigest:
         """What it is, once all of it was seen.
 
         :raises StoreError: if there was no head."""
         if self._head is None:
             raise StoreError(f"the snapshot at slot {self._slot} cannot be used: it is empty")
-        return Taken(self._slot, self._head.log_hash, self._hasher.digest())
+        return StateDigest(self._slot, self._head.log_hash, self._hasher.digest())

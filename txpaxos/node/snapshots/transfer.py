@@ -23,10 +23,10 @@ from twisted.python.failure import Failure
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import StoreError
 from txpaxos.node.counts import Count, Counts
-from txpaxos.node.snapshots.taking import SnapshotInspection, Taken
+from txpaxos.node.snapshots.taking import SnapshotInspection
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
-from txpaxos.wire.peer_messages import PART_BYTES_MAX, FetchSnapshot, SnapshotPart
+from txpaxos.wire.peer_messages import PART_BYTES_MAX, FetchSnapshot, SnapshotPart, StateDigest
 
 PART_BYTES = 2**18
 CHECK_SECONDS = 5.0
@@ -217,7 +217,7 @@ class ReceiverCallbacks:
 
     is_news: Callable[[Slot], bool]
     began: Callable[[Slot], None]
-    confirm: Callable[[NodeId, Taken], Deferred[None]]
+    confirm: Callable[[NodeId, StateDigest], Deferred[None]]
     received: Callable[[Snapshot], None]
 
 
@@ -476,11 +476,11 @@ class SnapshotReceiver:
         assert self._writer is not None
         assert self._peer is not None
         try:
-            taken = contents.taken
+            digest = contents.digest
         except StoreError:
             self._failed(Failure())
             return
-        self._wait_for(self._writer, self._confirm(self._peer, taken), self._confirmed)
+        self._wait_for(self._writer, self._confirm(self._peer, digest), self._confirmed)
 
     def _confirmed(self, _: None) -> None:
         assert self._writer is not None
