@@ -108,7 +108,7 @@ def test_a_node_stops_that_differs_from_a_majority_of_which_one_is_down(monkeypa
     events = logged(lambda: connected.reactor.spend(20.0, lambda: stopped), LogLevel.critical)
     assert stopped[0].check(Diverged)
     assert stopped[0].value.finding.endswith(": a, b against c")
-    assert any("who is right is not known" in event["log_format"] for event in events)
+    assert any("which nodes are right is not known" in event["log_format"] for event in events)
     del connected.nodes["c"]
 
 

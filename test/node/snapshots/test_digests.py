@@ -89,7 +89,7 @@ def test_two_that_differ_wait_for_the_third() -> None:
     (event,) = one.hear(("b", digest(state=b"bad")))
     assert event["log_level"] is LogLevel.critical
     assert event["line"] == "the state differs at slot 10: a against b"
-    assert "who is right is not known" in event["log_format"]
+    assert "which nodes are right is not known" in event["log_format"]
     assert one.diverged == []
     assert one.told[-1] == (("b", "c"), StateDigestsHeard(10, (("b", b"log", b"bad"),)))
     assert one.hear(("b", digest(state=b"bad"))) == [], "once is enough"
@@ -156,7 +156,7 @@ def test_of_each_node_the_newest_words_are_remembered() -> None:
     one.hear(("c", digest(190)))
     for slot in range(1000, 1000 + 10 * SLOTS_KEPT):
         one.hear(("b", digest(slot)), ("b", digest(slot, b"")))
-        assert len(one.digests._said["b"]) <= 2 * SLOTS_KEPT
+        assert len(one.digests._sent_by["b"]) <= 2 * SLOTS_KEPT
     one.hear(("b", digest(190)))
     one.digests.announce(digest(190, b"bad"))
     assert len(one.diverged) == 1

@@ -1,8 +1,9 @@
-"""Is a snapshot that came from one node what the others have? They are asked before anything is made of it.
+"""Confirmation of a snapshot that came from a peer: the other nodes are asked for their digests before it is used.
 
-What a majority has is believed, and nothing that a majority contradicts. Where that cannot be known, since others are
-down or have no snapshot of that slot, a node waits a moment, and then believes the node that sent it if nobody has told
-anything else: a single living peer must be able to bring a node back. The log says on whose word.
+A snapshot that a majority has is used. A snapshot that a majority contradicts is not. Neither may be known, since other
+nodes are down or have no snapshot of that slot. Then a node waits for :data:`CONFIRM_SECONDS`, and uses the snapshot if
+no node has contradicted it. A single running peer must be able to bring a node back. The log says which nodes had the
+same snapshot.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from txpaxos.node.snapshots.transfer import SnapshotRefused
 from txpaxos.wire.peer_messages import StateDigest
 
 CONFIRM_SECONDS = 2.0
-"""So long a node waits for what others have to say, if not all have said it."""
+"""How long a node waits for the digests of the others, if they do not all answer."""
 ASK_SECONDS = 0.5
+"""The time between two requests for digests."""
 
 
 class Confirmation:
-    """Asks the others about one snapshot at a time."""
+    """Asks the other nodes for their digests of a snapshot, of one snapshot at a time.
+
+    :param digests: the digests of all nodes.
+    :param counters: counts contradicted snapshots.
+    """
 
     log = Logger()
 
@@ -39,9 +45,12 @@ class Confirmation:
         self._timer: IDelayedCall | None = None
 
     def confirm(self, peer: NodeId, digest: StateDigest) -> Deferred[None]:
-        """Whether what is in a snapshot from ``peer`` is to be believed.
+        """Find out whether a snapshot from ``peer`` may be used. A call before this one is forgotten.
 
-        :returns: fires if it is; fails with :class:`~txpaxos.node.snapshots.transfer.SnapshotRefused` if not."""
+        :param digest: the digest of the snapshot's contents.
+        :returns: fires if it may be used; fails with
+            :class:`~txpaxos.node.snapshots.transfer.SnapshotRefused` if it may not.
+        """
         self.stop()
         self._peer, self._digest = peer, digest
         self._began_at = self._clock.seconds()
@@ -53,7 +62,7 @@ class Confirmation:
         return waiting
 
     def check(self) -> None:
-        """Look again: somebody has said something, or time has passed."""
+        """Decide, if that is possible now: a digest has come, or time has passed."""
         if self._waiting is None:
             return
         finding, same = self._digests.compare(self._digest)
@@ -77,7 +86,7 @@ class Confirmation:
             waiting.callback(None)
 
     def stop(self) -> None:
-        """Nobody waits any more."""
+        """Forget the snapshot in question. Its Deferred never fires."""
         self._waiting = None
         if self._timer is not None:
             self._timer.cancel()

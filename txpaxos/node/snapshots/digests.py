@@ -1,11 +1,12 @@
-"""Do all nodes make the same of the same log? Each tells the others what it has come to.
+"""State digests: whether all nodes have come to the same state by the same log.
 
-An application that looks at a clock, or at the order of a set, comes to another state on each node, and nobody notices
-until a leader dies. Here it is noticed at the next snapshot: the node that differs from a majority stops. Logs are
-compared where an interval of the log ends at any node, whether or not there is a snapshot.
+An application may look at a clock, or at the order of a set. Then its state differs from node to node, and that goes
+unnoticed until a leader dies. So nodes compare digests at each snapshot, and a node that differs from a majority stops.
+The hashes of the logs are compared wherever an interval of the log ends at any node, with or without a snapshot.
 
-First a node tells, then it judges, for it may stop at that. Where nodes differ, each tells what it has heard from the
-others, too: one that differs from a majority is to know, even if that majority's other nodes are down by now.
+A node sends its digest before it compares, since the comparison may stop it. Where nodes differ, each also sends the
+digests that it has heard from the others. So a node that differs from a majority learns it even if the other nodes of
+that majority are down by then.
 """
 
 from __future__ import annotations
@@ -24,51 +25,54 @@ from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigests
 T = TypeVar("T")
 
 SLOTS_KEPT = 16
-"""Of so many slots it is remembered what each node has said of its state, and of so many what of its log alone."""
+"""For each node, the number of slots whose state hashes are kept; as many again are kept with a log hash alone."""
 REPEATS_MAX = 16
-"""So often a node tells the others of one slot at which they differ."""
+"""Upper bound on how often a node reports one slot at which nodes differ to the others."""
 HASH_BYTES_MAX = 64
+"""The longest hash that is accepted from a peer."""
 
 
 class Hashes(NamedTuple):
-    """What a node says of a slot: the hash of its log there, and that of its state (empty: it does not know it)."""
+    """The hashes of one node at one slot: of its log, and of its state. Empty bytes stand for an unknown hash."""
 
     log_hash: bytes
     state_hash: bytes
 
     def added_to(self, before: Hashes | None) -> Hashes:
-        """What is known now, if this is said after ``before``: the same log, without a state, takes nothing back."""
+        """What is known when these hashes come after ``before``. A known state hash is kept if the log is the same."""
         same_log = before is not None and self.log_hash in (b"", before.log_hash)
         return before if before is not None and same_log and not self.state_hash else self
 
     def contradicts(self, other: Hashes) -> bool:
-        """Whether both cannot be right."""
+        """Whether the two differ in the log, or in known state hashes."""
         states = {self.state_hash, other.state_hash} - {b""}
         return self.log_hash != other.log_hash or len(states) > 1
 
 
 NO_HASHES = Hashes(b"", b"")
-"""What a node says that was asked and does not know."""
+"""The answer of a node that knows neither hash."""
 
 
 class Comparison(enum.Enum):
-    """What others say of a snapshot that came from one of them."""
+    """How a snapshot that came from a peer compares with the digests of the other nodes."""
 
     CONFIRMED = enum.auto()
-    """A majority has the same."""
+    """A majority has the same digest."""
     CONTRADICTED = enum.auto()
-    """A majority has another; or some have another, and no majority has the same though all have answered."""
+    """A majority has another digest; or a node has another one, all have answered, and no majority has the same."""
     UNDECIDED = enum.auto()
-    """No majority is known, and not all have answered."""
+    """No majority has the same digest or another one, and not all nodes have answered."""
     UNKNOWN = enum.auto()
-    """All have answered, no majority knows, and nobody contradicts."""
+    """All nodes have answered, none contradicts, and no majority has a digest."""
 
 
 class Diverged(PaxosError):
-    """This node has made something else of the log than the majority. Its ``apply`` is not deterministic, or its memory
-    or disk is at fault. It stops, so that nobody is told what it believes.
+    """The state or the log of this node differs from that of a majority.
 
-    :ivar finding: what differs, at which slot, and who is against whom.
+    Its ``apply`` is not deterministic, or its memory or disk is faulty. The node stops, so that no client gets an
+    answer from that state.
+
+    :ivar finding: what differs, at which slot, and which nodes agree with each other.
     """
 
     def __init__(self, finding: str, node: NodeId) -> None:
@@ -77,14 +81,17 @@ class Diverged(PaxosError):
 
 
 class StateDigests:
-    """What the nodes say of their states at the slots of snapshots, and of their logs there.
+    """The digests of all nodes, of their states and logs at the slots of snapshots, and their comparison.
 
+    :param node: this node's id.
+    :param others: the ids of all other nodes.
     :param quorum: how many nodes are a majority.
     :param tell: sends a message to some nodes.
-    :param diverged: called once, with a :class:`Diverged`, if this node is the one that is wrong.
-    :param log_hash: tells the hash of this node's log at a slot; empty if it is not known, or not yet.
-    :ivar watched: slots that others spoke of and this node has not reached: tell :meth:`slot_reached` when it does.
-    :ivar heard: called with a slot when a node has said something new of it.
+    :param diverged: called once, with a :class:`Diverged`, if this node differs from a majority.
+    :param log_hash: returns the hash of this node's log at a slot; empty bytes if it is not known, or not yet.
+    :ivar watched: the slots of other nodes' digests that this node has not reached. Call :meth:`slot_reached` when it
+        does.
+    :ivar heard: called with a slot when a node has sent a new digest of it.
     """
 
     log = Logger()
@@ -108,15 +115,15 @@ class StateDigests:
         self.watched = set() if watched is None else watched
         self.heard: Callable[[Slot], None] = lambda slot: None
         self._own: dict[Slot, Hashes] = {}
-        self._said: dict[NodeId, dict[Slot, Hashes]] = {other: {} for other in others}
-        # By who told it: what others have said to that node.
+        self._sent_by: dict[NodeId, dict[Slot, Hashes]] = {other: {} for other in others}
+        # For each node, the digests of others that it has passed on.
         self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Hashes]]] = {other: {} for other in others}
         # The last slot at which each peer was answered: one for digests with a log hash alone, one for those that have
         # a state hash. A digest of a peer may be forgotten and come again. It must not be answered again, or two nodes
         # would answer each other's answers for ever.
         self._answered: dict[tuple[NodeId, bool], Slot] = {}
-        # Of slots at which nodes differ: what was told of it last and how often, and the lines that were logged.
-        self._told: dict[Slot, tuple[dict[NodeId, Hashes], int]] = {}
+        # For slots at which nodes differ: what was reported last and how often, and the lines that were logged.
+        self._reported: dict[Slot, tuple[dict[NodeId, Hashes], int]] = {}
         self._logged: dict[tuple[Slot, str], None] = {}
         self._lines = LineLimiter()
         self._is_diverged = False
@@ -124,30 +131,30 @@ class StateDigests:
     # from this node
 
     def remember(self, digest: StateDigest) -> None:
-        """What this node makes of a slot, from a snapshot that it has. It is told when somebody asks, or differs."""
-        word = Hashes(digest.log_hash, digest.state_hash)
-        _keep_word(self._own, digest.slot, word)
+        """Note the digest of this node's own snapshot. It is sent only to nodes that ask or differ."""
+        hashes = Hashes(digest.log_hash, digest.state_hash)
+        _keep_hashes(self._own, digest.slot, hashes)
 
     def announce(self, digest: StateDigest) -> None:
-        """This node has taken a snapshot, or starts from one."""
+        """Send the digest of a snapshot that this node has taken, or starts from, to all others, and compare it."""
         self._announce(digest)
 
     def slot_reached(self, slot: Slot, log_hash: bytes) -> None:
-        """An interval of the log ends here, or this slot is :attr:`watched`."""
+        """Send and compare the log hash of ``slot``, where an interval of the log ends or which is :attr:`watched`."""
         self.watched.discard(slot)
         self._announce(StateDigest(slot, log_hash, b""))
-        for other in sorted(self._told)[-1:]:
-            self._tell_of(other, self._words(other))  # What was told of it may have been lost.
+        for other in sorted(self._reported)[-1:]:
+            self._report(other, self._known_hashes(other))  # An earlier report may have been lost.
 
     # from others
 
     def receive(self, sender: NodeId, digest: StateDigest) -> None:
-        """``sender`` says what it has come to."""
-        slot, word = digest.slot, Hashes(digest.log_hash, digest.state_hash)
-        if not self._is_sound(word):
+        """Compare the digest of ``sender``."""
+        slot, hashes = digest.slot, Hashes(digest.log_hash, digest.state_hash)
+        if not self._is_sound(hashes):
             return
-        before = self._said[sender].get(slot)
-        known = _keep_word(self._said[sender], slot, word)
+        before = self._sent_by[sender].get(slot)
+        known = _keep_hashes(self._sent_by[sender], slot, hashes)
         if known != NO_HASHES and self._find_own(slot):
             if before is None or bool(known.state_hash) > bool(before.state_hash):
                 self._answer_once(sender, slot, bool(known.state_hash))
@@ -156,10 +163,10 @@ class StateDigests:
         self.heard(slot)
 
     def receive_digests_heard(self, sender: NodeId, message: StateDigestsHeard) -> None:
-        """``sender`` tells what others have said to it."""
+        """Compare the digests of other nodes that ``sender`` passes on."""
         slot = message.slot
-        words = {node: Hashes(log_hash, state_hash) for node, log_hash, state_hash in message.audits}
-        told = {node: word for node, word in words.items() if node in self._others and node != sender}
+        known = {node: Hashes(log_hash, state_hash) for node, log_hash, state_hash in message.audits}
+        told = {node: hashes for node, hashes in known.items() if node in self._others and node != sender}
         if not all(map(self._is_sound, told.values())):
             return
         _keep(self._passed_on[sender], slot, told)
@@ -168,50 +175,53 @@ class StateDigests:
         self._watch()
 
     def answer(self, asker: NodeId, slot: Slot) -> None:
-        """``asker`` wants to hear what this node says of ``slot``."""
+        """Send this node's digest of ``slot`` to ``asker``, and those of others if nodes differ there."""
         self._find_own(slot)
         self._tell((asker,), self._digest(slot))
-        words = self._words(slot)
-        if self._differ(words.values()):
-            self._tell((asker,), self._digests_heard(slot, words))
+        known = self._known_hashes(slot)
+        if self._differ(known.values()):
+            self._tell((asker,), self._digests_heard(slot, known))
 
-    # for a snapshot that came from one of them
+    # for a snapshot that came from a peer
 
     def ask_others(self, slot: Slot) -> None:
-        """Ask all others what they say of ``slot``."""
+        """Ask all other nodes for their digests of ``slot``."""
         self._tell(self._others, AskStateDigest(slot))
 
     def compare(self, digest: StateDigest) -> tuple[Comparison, tuple[NodeId, ...]]:
-        """What the others say, each of itself, of a snapshot with these hashes; and who says that it is right."""
-        word = Hashes(digest.log_hash, digest.state_hash)
-        words = {node: said[digest.slot] for node, said in self._said.items() if digest.slot in said}
+        """Compare ``digest`` with those that the other nodes have sent themselves.
+
+        :returns: the result, and the nodes that have the same digest.
+        """
+        hashes = Hashes(digest.log_hash, digest.state_hash)
+        known = {node: said[digest.slot] for node, said in self._sent_by.items() if digest.slot in said}
         against = self._against(digest)
-        same = tuple(sorted(node for node, one in words.items() if one == word))
+        same = tuple(sorted(node for node, one in known.items() if one == hashes))
         if len(same) >= self._quorum:
             return Comparison.CONFIRMED, same
         if any(sum(not one.contradicts(other) for other in against) >= self._quorum for one in against):
             return Comparison.CONTRADICTED, same
-        if len(words) < len(self._others):
+        if len(known) < len(self._others):
             return Comparison.UNDECIDED, same
         return (Comparison.CONTRADICTED if against else Comparison.UNKNOWN), same
 
     def is_contradicted(self, digest: StateDigest) -> bool:
-        """Whether any node says something else of a snapshot with these hashes."""
+        """Whether any node has sent another digest of the same slot."""
         return bool(self._against(digest))
 
     def describe(self, slot: Slot) -> str:
-        """Who has said what of ``slot``, for people."""
-        words = sorted(self._words(slot).items())
-        return ", ".join(f"{node} has {word.log_hash.hex()[:8]}/{word.state_hash.hex()[:8]}" for node, word in words)
+        """The known digests of ``slot``, abbreviated, for an error text."""
+        known = sorted(self._known_hashes(slot).items())
+        return ", ".join(f"{node} has {one.log_hash.hex()[:8]}/{one.state_hash.hex()[:8]}" for node, one in known)
 
     def _against(self, digest: StateDigest) -> list[Hashes]:
-        word = Hashes(digest.log_hash, digest.state_hash)
-        words = [said[digest.slot] for said in self._said.values() if said.get(digest.slot, NO_HASHES) != NO_HASHES]
-        return [one for one in words if one.contradicts(word)]
+        hashes = Hashes(digest.log_hash, digest.state_hash)
+        known = [said[digest.slot] for said in self._sent_by.values() if said.get(digest.slot, NO_HASHES) != NO_HASHES]
+        return [one for one in known if one.contradicts(hashes)]
 
     def forget_unknown(self, slot: Slot) -> None:
-        """Who is asked about ``slot`` may have something else to say than before."""
-        for said in self._said.values():
+        """Forget which nodes had no digest of ``slot``: they may have one by now."""
+        for said in self._sent_by.values():
             if said.get(slot) == NO_HASHES:
                 del said[slot]
 
@@ -222,25 +232,25 @@ class StateDigests:
         self._tell(self._others, digest)
         self._compare(digest.slot)
 
-    def _is_sound(self, word: Hashes) -> bool:
-        return max(map(len, word)) <= HASH_BYTES_MAX and (word == NO_HASHES or bool(word.log_hash))
+    def _is_sound(self, hashes: Hashes) -> bool:
+        return max(map(len, hashes)) <= HASH_BYTES_MAX and (hashes == NO_HASHES or bool(hashes.log_hash))
 
     def _find_own(self, slot: Slot) -> bool:
-        """Whether this node can say anything of ``slot``."""
+        """Whether this node has a digest of ``slot``. It may be made of the log hash alone."""
         if slot not in self._own and (log_hash := self._log_hash(slot)):
-            _keep_word(self._own, slot, Hashes(log_hash, b""))
+            _keep_hashes(self._own, slot, Hashes(log_hash, b""))
         return slot in self._own
 
     def _watch(self) -> None:
-        """Wait for the slots that others have spoken of and this node does not know, be they to come or long past."""
+        """Watch for all slots of the others' digests of which this node has none, whether reached or not."""
         self.watched.clear()
-        for said in self._said.values():
+        for said in self._sent_by.values():
             self.watched.update(slot for slot in said if slot not in self._own)
         for passed_on in self._passed_on.values():
             self.watched.update(slot for slot in passed_on if slot not in self._own)
 
     def _answer_once(self, sender: NodeId, slot: Slot, has_state: bool) -> None:
-        """Tell ``sender`` what this node has: what was told it before may have been lost."""
+        """Send this node's digest to ``sender``, once for each slot: an earlier one may have been lost."""
         if slot > self._answered.get((sender, has_state), 0):
             self._answered[sender, has_state] = slot
             self._tell((sender,), self._digest(slot))
@@ -248,69 +258,74 @@ class StateDigests:
     def _digest(self, slot: Slot) -> StateDigest:
         return StateDigest(slot, *self._own.get(slot, NO_HASHES))
 
-    def _digests_heard(self, slot: Slot, words: dict[NodeId, Hashes]) -> StateDigestsHeard:
+    def _digests_heard(self, slot: Slot, known: dict[NodeId, Hashes]) -> StateDigestsHeard:
         return StateDigestsHeard(
-            slot, tuple((node, *word) for node, word in sorted(words.items()) if node != self._node)
+            slot, tuple((node, *hashes) for node, hashes in sorted(known.items()) if node != self._node)
         )
 
-    def _words(self, slot: Slot) -> dict[NodeId, Hashes]:
-        """What is known of ``slot``. What a node says itself counts more than what another says that it said."""
-        words: dict[NodeId, Hashes] = {}
+    def _known_hashes(self, slot: Slot) -> dict[NodeId, Hashes]:
+        """The known hashes of ``slot`` by node. What a node has sent itself replaces what others have passed on."""
+        known: dict[NodeId, Hashes] = {}
         for passed_on in self._passed_on.values():
-            words |= passed_on.get(slot, {})
-        words |= {node: said[slot] for node, said in self._said.items() if said.get(slot, NO_HASHES) != NO_HASHES}
+            known |= passed_on.get(slot, {})
+        known |= {node: said[slot] for node, said in self._sent_by.items() if said.get(slot, NO_HASHES) != NO_HASHES}
         if slot in self._own:
-            words[self._node] = self._own[slot]
-        return words
+            known[self._node] = self._own[slot]
+        return known
 
-    def _differ(self, words: Iterable[Hashes]) -> bool:
-        logs, states = {word.log_hash for word in words}, {word.state_hash for word in words} - {b""}
+    def _differ(self, known: Iterable[Hashes]) -> bool:
+        logs, states = {hashes.log_hash for hashes in known}, {hashes.state_hash for hashes in known} - {b""}
         return len(logs) > 1 or len(states) > 1
 
     def _compare(self, slot: Slot) -> None:
-        """If some differ at this slot, say so. Whoever has no majority is wrong; if nobody can have one any more,
-        nobody knows."""
-        words = self._words(slot)
-        if not self._differ(list(words.values())):
+        """Compare all known hashes of ``slot``, and report a difference.
+
+        This node has diverged if it is not with a majority. It also has if no group of equal nodes can become a
+        majority any more: then it is unknown which nodes are right.
+        """
+        known = self._known_hashes(slot)
+        if not self._differ(list(known.values())):
             return
-        self._spread(slot, words)
-        hashes = {node: word.log_hash for node, word in words.items()}
+        self._report_once(slot, known)
+        compared = {node: hashes.log_hash for node, hashes in known.items()}
         what = "log"
-        if len(set(hashes.values())) == 1:
-            hashes = {node: word.state_hash for node, word in words.items() if word.state_hash}
+        if len(set(compared.values())) == 1:
+            compared = {node: hashes.state_hash for node, hashes in known.items() if hashes.state_hash}
             what = "state"
-        groups = [[node for node, one in hashes.items() if one == kind] for kind in set(hashes.values())]
+        groups = [[node for node, one in compared.items() if one == kind] for kind in set(compared.values())]
         told = " against ".join(sorted(", ".join(sorted(group)) for group in groups))
         line = f"the {what} differs at slot {slot}: {told}"
-        silent = 1 + len(self._others) - len(hashes)
+        silent = 1 + len(self._others) - len(compared)
         largest = max(groups, key=len)
         if len(largest) >= self._quorum and self._node in largest:
             self._log_finding("{line}; this node, {node}, is with the majority", slot, line)
-        elif len(largest) + silent < self._quorum or (len(largest) >= self._quorum and self._node in hashes):
+        elif len(largest) + silent < self._quorum or (len(largest) >= self._quorum and self._node in compared):
             self._log_finding("{line}; this node, {node}, is not with a majority", slot, line)
             if not self._is_diverged:
                 self._is_diverged = True
                 self._diverged(Diverged(line, self._node))
         else:
-            self._log_finding(
-                "{line}; who is right is not known before more nodes have told what they have", slot, line
-            )
+            text = "{line}; which nodes are right is not known before more nodes have sent their hashes"
+            self._log_finding(text, slot, line)
 
-    def _spread(self, slot: Slot, words: dict[NodeId, Hashes]) -> None:
-        """Tell all others what all have said of ``slot``, unless they were told that already."""
-        if slot not in self._told or self._told[slot][0] != words:
-            self._tell_of(slot, words)
+    def _report_once(self, slot: Slot, known: dict[NodeId, Hashes]) -> None:
+        """Report the known hashes of ``slot`` to all others, unless these were reported already."""
+        if slot not in self._reported or self._reported[slot][0] != known:
+            self._report(slot, known)
 
-    def _tell_of(self, slot: Slot, words: dict[NodeId, Hashes]) -> None:
-        """Tell all others what ``words`` say of ``slot``, :data:`REPEATS_MAX` times at most. Only the highest slots
-        are counted. A lower one is not told of: its count is forgotten, and would begin again each time."""
-        count = self._told[slot][1] if slot in self._told else 0
-        self._told[slot] = words, count + 1
-        if len(self._told) > SLOTS_KEPT:
-            del self._told[min(self._told)]
-        if count < REPEATS_MAX and slot in self._told:
+    def _report(self, slot: Slot, known: dict[NodeId, Hashes]) -> None:
+        """Report the known hashes of ``slot`` to all others, up to :data:`REPEATS_MAX` times.
+
+        Only the highest slots are counted. A lower one is not reported: its count was dropped, and would start again
+        each time.
+        """
+        count = self._reported[slot][1] if slot in self._reported else 0
+        self._reported[slot] = known, count + 1
+        if len(self._reported) > SLOTS_KEPT:
+            del self._reported[min(self._reported)]
+        if count < REPEATS_MAX and slot in self._reported:
             self._tell(self._others, self._digest(slot))
-            self._tell(self._others, self._digests_heard(slot, words))
+            self._tell(self._others, self._digests_heard(slot, known))
 
     def _log_finding(self, text: str, slot: Slot, line: str) -> None:
         if (slot, line + text) not in self._logged:
@@ -322,18 +337,22 @@ class StateDigests:
             del self._logged[next(iter(self._logged))]
 
 
-def _keep_word(known: dict[Slot, Hashes], slot: Slot, word: Hashes) -> Hashes:
-    """Remember ``word`` beside what was said of ``slot`` before. The many that tell nothing of a state do not take the
-    place of those that do. Returns what is known of ``slot`` now."""
-    known[slot] = word = word.added_to(known.pop(slot, None))
-    alike = [one for one, other in known.items() if bool(other.state_hash) == bool(word.state_hash)]
+def _keep_hashes(known: dict[Slot, Hashes], slot: Slot, hashes: Hashes) -> Hashes:
+    """Add ``hashes`` to what is known of ``slot``.
+
+    Hashes with and without a state are bounded separately: the many without one must not displace those with one.
+
+    :returns: what is known of ``slot`` now.
+    """
+    known[slot] = hashes = hashes.added_to(known.pop(slot, None))
+    alike = [one for one, other in known.items() if bool(other.state_hash) == bool(hashes.state_hash)]
     for old in alike[:-SLOTS_KEPT]:
         del known[old]
-    return word
+    return hashes
 
 
 def _keep(known: dict[Slot, T], slot: Slot, what: T) -> None:
-    """Remember ``what`` of ``slot``, and forget what was remembered longest ago."""
+    """Add ``what`` for ``slot``, and drop the oldest entries beyond :data:`SLOTS_KEPT`."""
     known.pop(slot, None)
     known[slot] = what
     while len(known) > SLOTS_KEPT:
