@@ -142,9 +142,9 @@ class StateDigestsHeard:
 
 @attrs.frozen
 class AskStateDigest:
-    """From a node that has received a snapshot at ``slot`` to every other: what is your digest there? Also to a node
-    whose digest came in a datagram, which may have been forged. The answer is a :class:`StateDigest`, with empty hashes
-    if there is none."""
+    """From a node to every other, when it has received a snapshot at ``slot``: what is your digest there? Also to a
+    node whose digest came in a datagram, which may have been forged. The answer is a :class:`StateDigest`, with empty
+    hashes if there is none."""
 
     slot: Slot = attrs.field(validator=ge(1))
 
