@@ -1,4 +1,4 @@
-"""What docstrings refer to is there: every ``:class:``, ``:meth:`` and the like, also where no page shows them."""
+"""What docstrings and pages refer to is there: every ``:class:``, ``:meth:`` and the like, and what pages document."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import txpaxos
+from test.system.test_readme import text_of
 
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`(?:[^`<]*<)?[~!]?([\w.]+)(?:\(\))?>?`")
 MODULES = sorted(
@@ -87,3 +88,11 @@ def test_a_dead_reference_is_seen() -> None:
     assert not resolves("Store.sav", module)
     assert not resolves("txpaxos.storage.disk.Dusk", module)
     assert not is_module("txpaxos.storage.dusk")
+
+
+@pytest.mark.parametrize("page", ["api", "parts"])
+def test_what_the_pages_document_is_there(page: str) -> None:
+    """The targets of ``autoclass`` and its like, each by its full name."""
+    targets = re.findall(r"^\.\. auto\w+:: ([\w.]+)", text_of(page), re.MULTILINE)
+    assert len(targets) >= 10
+    assert {target for target in targets if not (resolves(target, txpaxos) or is_module(target))} == set()

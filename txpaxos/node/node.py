@@ -338,7 +338,7 @@ class Node:
     def stop(self) -> Deferred[None]:
         """Stop taking part, answer all callers, and close the store.
 
-        :returns: fires when the store is closed, or after :data:`CLOSE_SECONDS`.
+        :returns: fires when the store is closed, or after ``CLOSE_SECONDS``.
         """
         if not self._stopping:
             self._stopping = True
