@@ -80,14 +80,14 @@ def run_seed(seed: int) -> tuple[str, str] | None:
     """What went wrong with one seed, in a few words, and in more; ``None`` if nothing did."""
     signal.setitimer(signal.ITIMER_VIRTUAL, SEED_CPU_SECONDS_MAX)
     try:
-        verdict = simulate(seed, FAULTY_SECONDS, NODES[seed % len(NODES)], TouchyLedger)
+        result = simulate(seed, FAULTY_SECONDS, NODES[seed % len(NODES)], TouchyLedger)
     except Endless:
         return "does not end", ""
     except Exception as error:
         return f"raised {type(error).__name__}", repr(error)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return None if verdict.violation is None else (verdict.violation.rule, str(verdict.violation))
+    return None if result.violation is None else (result.violation.rule, str(result.violation))
 
 
 def search(first_seed: int, cpu_seconds: float) -> dict[str, Any]:

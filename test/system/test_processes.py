@@ -86,9 +86,9 @@ async def test_no_increment_is_lost_or_doubled(reactor: Any, tmp_path: Path) -> 
             await counting.more(ENOUGH)
             await counting.stop()
         totals = await totals_at_rest(reactor, nodes)
-    verdict = verify(counting.increments, totals, nodes)
-    print(f"{KILLS} kills of a node ({leaders_killed} led), {CLUSTER_KILLS} of the whole cluster: {verdict}")
-    assert not verdict.found
+    result = verify(counting.increments, totals, nodes)
+    print(f"{KILLS} kills of a node ({leaders_killed} led), {CLUSTER_KILLS} of the whole cluster: {result}")
+    assert not result.found
 
 
 def test_proof_finds_what_is_wrong(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_proof_finds_what_is_wrong(tmp_path: Path) -> None:
 
     def found(totals: dict[str, int], answers: dict[int, int | None], sent: bool = True) -> str:
         increments = [Increment(session, amount, amount, total, sent) for amount, total in answers.items()]
-        verdict = verify(increments, totals, nodes)
-        assert (verdict.unanswered_in, verdict.unanswered_out) == (1, sum(not total for total in answers.values()) - 1)
-        return str(verdict)
+        result = verify(increments, totals, nodes)
+        assert (result.unanswered_in, result.unanswered_out) == (1, sum(not total for total in answers.values()) - 1)
+        return str(result)
 
     assert found(totals, answers) == (
         "3 increments acknowledged, none lost, none doubled; of 2 never answered 1 were counted and 1 were not; the"
@@ -178,8 +178,8 @@ async def test_sigterm_ends_a_node_soon(reactor: Any, tmp_path: Path) -> None:
             await counting.more(ENOUGH)
             await counting.stop()
         totals = await totals_at_rest(reactor, nodes)
-    verdict = verify(counting.increments, totals, nodes)
-    assert not verdict.found
+    result = verify(counting.increments, totals, nodes)
+    assert not result.found
 
 
 def is_busy(status: dict[str, Any] | None) -> bool:
@@ -202,8 +202,8 @@ async def test_commands_of_a_mebibyte(reactor: Any, tmp_path: Path) -> None:
         await nodes.wait_until(partial(has_caught_up, node=away), f"{away}'s catch-up", STEP_SECONDS_MAX)
         increments += await count(reactor, nodes, 4, MEBIBYTE)
         totals = await totals_at_rest(reactor, nodes)
-    verdict = verify(increments, totals, nodes)
-    assert not verdict.found
+    result = verify(increments, totals, nodes)
+    assert not result.found
     assert all(journal_bytes(tmp_path / node) > 12 * MEBIBYTE for node in NODES)
 
 
@@ -387,8 +387,8 @@ async def test_disk_that_is_full_later(reactor: Any, tmp_path: Path) -> None:
             await nodes.wait_until(partial(has_caught_up, node="c"), "c's catch-up", STEP_SECONDS_MAX)
             later = await count(reactor, nodes, 4, MEBIBYTE)
             totals = await totals_at_rest(reactor, nodes)
-        verdict = verify(counting.increments + later, totals, nodes)
-    assert not verdict.found
+        result = verify(counting.increments + later, totals, nodes)
+    assert not result.found
 
 
 # ----------------------------------------------------------------- lied to

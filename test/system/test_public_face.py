@@ -1,33 +1,41 @@
-"""What ``txpaxos`` itself offers: each name is there, is loaded when it is used, and has its documentation."""
+"""The public names of ``txpaxos`` and ``txpaxos.testing``: each exists, and its module is imported on first use."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import txpaxos
+import txpaxos.testing
+
+FACES = [txpaxos, txpaxos.testing]
 
 
-@pytest.mark.parametrize("name", txpaxos.__all__)
-def test_each_public_name_is_there(name: str) -> None:
-    assert getattr(txpaxos, name) is not None
-    assert name in dir(txpaxos)
+@pytest.mark.parametrize(("face", "name"), [(face, name) for face in FACES for name in face.__all__])
+def test_each_public_name_exists(face: ModuleType, name: str) -> None:
+    assert getattr(face, name) is not None
+    assert name in dir(face)
 
 
-def test_what_type_checkers_see_is_what_is_there() -> None:
-    """The names are written twice: for type checkers, and for loading."""
-    names = [name for names in txpaxos._MODULES.values() for name in names]
-    assert sorted(names) == sorted(txpaxos.__all__) == sorted(set(names))
+@pytest.mark.parametrize("face", FACES)
+def test_type_checkers_see_the_names_that_exist(face: ModuleType) -> None:
+    """The names are written twice: for type checkers, and for the import on first use."""
+    names = [name for names in face._MODULES.values() for name in names]
+    assert sorted(names) == sorted(face.__all__) == sorted(set(names))
 
 
-def test_a_name_that_is_not_there() -> None:
-    with pytest.raises(AttributeError, match="module 'txpaxos' has no attribute 'Clients'"):
-        _ = txpaxos.Clients
+@pytest.mark.parametrize("face", FACES)
+def test_a_name_that_does_not_exist(face: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=f"module '{face.__name__}' has no attribute 'Clients'"):
+        _ = face.Clients
 
 
-def test_nothing_is_loaded_before_it_is_used() -> None:
-    program = "import sys, txpaxos; print([name for name in sys.modules if name.startswith('txpaxos.')])"
+@pytest.mark.parametrize("face", FACES)
+def test_nothing_is_imported_before_its_first_use(face: ModuleType) -> None:
+    name = face.__name__
+    program = f"import sys, {name}; print([one for one in sys.modules if one.startswith('{name}.')])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")

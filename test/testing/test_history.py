@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from txpaxos.errors import CommandFailed, NotChosen, OutcomeUnknown, Overloaded, SessionExpired, ValueTooLarge
 from txpaxos.testing.linearizability.history import (
     UNKNOWN,
-    Event,
     HistoryError,
+    HistoryEvent,
     HistoryRecorder,
     freeze,
     pair,
@@ -82,7 +82,7 @@ def test_what_is_recorded_is_read(tmp_path: Path) -> None:
 def test_an_error_is_recorded_and_passed_on(error: Exception, type: str) -> None:
     recorder = HistoryRecorder(Clock())
     assert outcome(recorder.record("a", ["read"], lambda: fail(error))) is error
-    assert recorder.events[1] == Event(0.0, "a", 1, type, error=f"{error.__class__.__name__}: {error}")  # type: ignore[arg-type]
+    assert recorder.events[1] == HistoryEvent(0.0, "a", 1, type, error=f"{error.__class__.__name__}: {error}")  # type: ignore[arg-type]
     (operation,) = recorder.operations()
     assert operation.outcome == type
     assert operation.output is UNKNOWN

@@ -66,14 +66,14 @@ def test_report_shows_the_states_that_are_possible() -> None:
 
 
 def test_report_of_states_that_are_no_json() -> None:
-    verdict = check(recorded('a: ["push", 1]', "a = null", 'b: ["pop"]', "b = 2").operations(), Queue())
-    assert verdict.report().splitlines()[4:] == ["Possible states before: (1,)", "", "b  |pop -> 2|"]
+    result = check(recorded('a: ["push", 1]', "a = null", 'b: ["pop"]', "b = 2").operations(), Queue())
+    assert result.report().splitlines()[4:] == ["Possible states before: (1,)", "", "b  |pop -> 2|"]
 
 
 def test_giving_up() -> None:
-    verdict = check(recorded(*WRITE_1, *READ_2).operations(), opaque(Register), configurations_max=1)
-    assert (verdict.linearizable, verdict.window, verdict.configurations) == (None, None, 1)
-    assert verdict.report().splitlines() == [
+    result = check(recorded(*WRITE_1, *READ_2).operations(), opaque(Register), configurations_max=1)
+    assert (result.linearizable, result.window, result.configurations) == (None, None, 1)
+    assert result.report().splitlines() == [
         "undecided: gave up on the operations after 1 configurations; 2 operations in 1 part",
         "Allow more configurations, or record a history with more values that differ.",
     ]
@@ -84,11 +84,11 @@ def test_giving_up_on_one_part_does_not_hide_what_is_wrong_with_another() -> Non
     hard = [line for number in range(9) for line in (f'a: ["put", "x", {number}]', "a = null")]
     lines = [*hard, 'b: ["get", "y"]', "b = 1"]
     for order in (lines, lines[-2:] + lines[:-2]):
-        verdict = check(recorded(*order).operations(), opaque(KeyValue), configurations_max=5)
-        assert (verdict.linearizable, verdict.part) == (False, "y")
-    verdict = check(recorded(*hard, 'b: ["get", "y"]', "b = null").operations(), opaque(KeyValue), configurations_max=5)
-    assert (verdict.linearizable, verdict.part) == (None, "x")
-    assert verdict.report().startswith("undecided: gave up on the operations of x after ")
+        result = check(recorded(*order).operations(), opaque(KeyValue), configurations_max=5)
+        assert (result.linearizable, result.part) == (False, "y")
+    result = check(recorded(*hard, 'b: ["get", "y"]', "b = null").operations(), opaque(KeyValue), configurations_max=5)
+    assert (result.linearizable, result.part) == (None, "x")
+    assert result.report().startswith("undecided: gave up on the operations of x after ")
 
 
 # ------------------------------------------------------------------- files

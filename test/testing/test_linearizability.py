@@ -30,7 +30,16 @@ from test.helpers.linear_histories import (
 from txpaxos.testing.linearizability import check as check_module
 from txpaxos.testing.linearizability.check import check
 from txpaxos.testing.linearizability.history import UNKNOWN, Operation
-from txpaxos.testing.linearizability.models import ANY, SAME, Counter, KeyValue, Model, Other, Register, model_named
+from txpaxos.testing.linearizability.models import (
+    ANY,
+    SAME,
+    CounterModel,
+    KeyValue,
+    Model,
+    Other,
+    Register,
+    model_named,
+)
 from txpaxos.testing.linearizability.sample import SERVICES, main, make_stale, sample_history
 
 GOOD: list[tuple[str, Model, tuple[str, ...]]] = [
@@ -76,8 +85,8 @@ GOOD: list[tuple[str, Model, tuple[str, ...]]] = [
         ('a: ["put", "x", 1]', "a = null", 'b: ["delete", "x"]', "b = true", 'c: ["get", "x"]', "c = null"),
     ),
     ("delete need not tell", KeyValue(), ('b: ["delete", "x"]', "b = null")),
-    ("counted", Counter(), ('a: ["add", 2]', 'b: ["add", 3]', "a = 5", "b = 3", 'c: ["read"]', "c = 5")),
-    ("unknown add fills a gap", Counter(), ('a: ["add", 2]', "a ?", 'b: ["add", 3]', "b = 5")),
+    ("counted", CounterModel(), ('a: ["add", 2]', 'b: ["add", 3]', "a = 5", "b = 3", 'c: ["read"]', "c = 5")),
+    ("unknown add fills a gap", CounterModel(), ('a: ["add", 2]', "a ?", 'b: ["add", 3]', "b = 5")),
 ]
 
 BAD: list[tuple[str, Model, tuple[str, ...]]] = [
@@ -109,9 +118,9 @@ BAD: list[tuple[str, Model, tuple[str, ...]]] = [
         Increments(2),
         ('a: ["write", 1]', 'b: ["increment"]', "b = null", "a = null", 'c: ["read"]', "c = 0"),
     ),
-    ("added twice", Counter(), ('a: ["add", 1]', "a = 1", 'b: ["add", 1]', "b = 3")),
-    ("lost add", Counter(), ('a: ["add", 1]', "a = 1", 'b: ["add", 1]', "b = 1")),
-    ("unknown add counted twice", Counter(), ('a: ["add", 2]', "a ?", 'b: ["add", 3]', "b = 7")),
+    ("added twice", CounterModel(), ('a: ["add", 1]', "a = 1", 'b: ["add", 1]', "b = 3")),
+    ("lost add", CounterModel(), ('a: ["add", 1]', "a = 1", 'b: ["add", 1]', "b = 1")),
+    ("unknown add counted twice", CounterModel(), ('a: ["add", 2]', "a ?", 'b: ["add", 3]', "b = 7")),
 ]
 
 
@@ -119,20 +128,20 @@ BAD: list[tuple[str, Model, tuple[str, ...]]] = [
 @pytest.mark.parametrize(("model", "lines"), [each[1:] for each in GOOD], ids=[each[0] for each in GOOD])
 def test_good_history(model: Model, lines: tuple[str, ...], patience: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "PATIENCE", patience)
-    verdict = check(recorded(*lines).operations(), model)
-    assert verdict.linearizable is True
-    assert verdict.window is None
-    assert verdict.operations == sum(line[1] == ":" for line in lines)
-    assert verdict.report().startswith(f"linearizable: {verdict.operations} operations in ")
+    result = check(recorded(*lines).operations(), model)
+    assert result.linearizable is True
+    assert result.window is None
+    assert result.operations == sum(line[1] == ":" for line in lines)
+    assert result.report().startswith(f"linearizable: {result.operations} operations in ")
 
 
 @pytest.mark.parametrize(("model", "lines"), [each[1:] for each in BAD], ids=[each[0] for each in BAD])
 def test_bad_history(model: Model, lines: tuple[str, ...]) -> None:
-    verdict = check(recorded(*lines).operations(), model)
-    assert verdict.linearizable is False
-    assert verdict.window is not None
-    assert verdict.window.ending in verdict.window.operations
-    assert verdict.report().startswith("not linearizable: ")
+    result = check(recorded(*lines).operations(), model)
+    assert result.linearizable is False
+    assert result.window is not None
+    assert result.window.ending in result.window.operations
+    assert result.report().startswith("not linearizable: ")
 
 
 # ------------------------------------------------- against the definition
@@ -153,8 +162,8 @@ SMALL: list[tuple[Model, list[Any], list[Any], list[Any]]] = [
     (opaque(Register, "write"), REGISTER, [*VALUES, True, False], [*VALUES]),
     (KeyValue(), KEY_VALUE, [*VALUES, True, False], [*VALUES]),
     (opaque(KeyValue), KEY_VALUE, [*VALUES, True, False], [*VALUES]),
-    (Counter(), COUNTER, [*range(-4, 12)], [*range(-8, 16)]),
-    (opaque(Counter), COUNTER, [*range(-4, 12)], [*range(-8, 16)]),
+    (CounterModel(), COUNTER, [*range(-4, 12)], [*range(-8, 16)]),
+    (opaque(CounterModel), COUNTER, [*range(-4, 12)], [*range(-8, 16)]),
     (Unless(), UNLESS, [*VALUES, True, False], [*VALUES]),
     (SomeUnknown(), REGISTER, [*VALUES, True, False], [*VALUES]),
     (Increments(), [*REGISTER[:5], ("increment",), ("increment",)], [*VALUES], [*VALUES]),
@@ -208,7 +217,7 @@ def _is_output(model: Model, input: Any, output: Any) -> bool:
         model.effect(input, output)
     except ValueError:
         return False
-    if isinstance(model, Counter):
+    if isinstance(model, CounterModel):
         return type(output) is int
     return input[0] != "unless" or isinstance(output, bool)
 
@@ -227,11 +236,11 @@ def test_same_as_trying_every_order(seed: int, small: Any, count: int, patience:
     unknown = [each for each in operations if not each.returned]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check_module, "PATIENCE", patience)
-        verdict = check(operations, model)
-    assert verdict.linearizable is is_linearizable(model, required, unknown, model.initial())
-    window = verdict.window
+        result = check(operations, model)
+    assert result.linearizable is is_linearizable(model, required, unknown, model.initial())
+    window = result.window
     if window is not None:
-        assert verdict.report().startswith("not linearizable: ")
+        assert result.report().startswith("not linearizable: ")
         for state in states if window.states is None else window.states:
             assert not is_linearizable(model, window.operations, window.beside, state)
 
@@ -294,7 +303,7 @@ def test_what_was_damaged_is_rejected() -> None:
     rejected = dict.fromkeys(("register", "counter"), 0)
     for seed in range(400):
         rng = Random(seed)
-        name, model = rng.choice([("register", Register()), ("counter", Counter())])
+        name, model = rng.choice([("register", Register()), ("counter", CounterModel())])
         operations = sample_history(rng, SERVICES[name], 9, clients=3, unknown=0.1).operations()
         operations = damaged(rng, name, operations)
         required = [each for each in operations if each.returned]
@@ -327,27 +336,27 @@ def test_long_history_of_a_model_that_tells_nothing() -> None:
 def test_long_window(count: int) -> None:
     """What went wrong shows only after many operations that do not matter."""
     lines = [*WRITE_2, *WRITE_1, *swaps_that_fail(count), 'a: ["read"]', "a = 2"]
-    verdict = check(recorded(*lines).operations(), Register())
-    assert verdict.window is not None
-    assert [each.input for each in verdict.window.operations] == [("write", 1), ("read",)]
-    assert len(verdict.window.beside) == count
-    assert verdict.window.states is None
+    result = check(recorded(*lines).operations(), Register())
+    assert result.window is not None
+    assert [each.input for each in result.window.operations] == [("write", 1), ("read",)]
+    assert len(result.window.beside) == count
+    assert result.window.states is None
 
 
 def test_states_are_known_if_effects_are_not() -> None:
     lines = [*WRITE_2, *WRITE_1, *swaps_that_fail(100), 'a: ["read"]', "a = 3"]
-    verdict = check(recorded(*lines).operations(), opaque(Register, "cas"))
-    assert verdict.window is not None
-    assert [each.input for each in verdict.window.operations] == [("read",)]
-    assert verdict.window.states == (1,)
-    assert "\nPossible states before: 1\n" in verdict.report()
+    result = check(recorded(*lines).operations(), opaque(Register, "cas"))
+    assert result.window is not None
+    assert [each.input for each in result.window.operations] == [("read",)]
+    assert result.window.states == (1,)
+    assert "\nPossible states before: 1\n" in result.report()
 
 
 def test_window_that_is_too_long_to_thin_out() -> None:
     lines = [*WRITE_2, *WRITE_1, *swaps_that_fail(300), 'a: ["read"]', "a = 2"]
-    verdict = check(recorded(*lines).operations(), Register())
-    assert verdict.window is not None
-    assert len(verdict.window.operations) == 302
+    result = check(recorded(*lines).operations(), Register())
+    assert result.window is not None
+    assert len(result.window.operations) == 302
 
 
 def test_measuring_command() -> None:

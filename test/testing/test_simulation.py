@@ -41,8 +41,8 @@ def nodes_of(seed: int) -> int:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_rule_is_broken(part: int) -> None:
     for seed in range(part, SEEDS, PARTS):
-        verdict = simulate(seed, SECONDS, nodes_of(seed))
-        assert verdict.violation is None, f"seed {seed}: {verdict.violation}\n{verdict.diagram}"
+        result = simulate(seed, SECONDS, nodes_of(seed))
+        assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
 
 
 @pytest.mark.parametrize("kind", ["pause", "silence", "hung disk"])
@@ -75,16 +75,16 @@ def test_seeds_meet_what_should_not_go_untested() -> None:
 def test_a_big_state_has_the_time_that_it_takes() -> None:
     """Snapshots of 60 KB, of which 1,000 bytes a second may be sent."""
     for seed in (27, 30):
-        verdict = simulate(seed, 6.0, 3, TouchyLedger)
-        assert verdict.violation is None
+        result = simulate(seed, 6.0, 3, TouchyLedger)
+        assert result.violation is None
 
 
 def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     code = (
         "from txpaxos.testing.simulator.simulation import simulate\n"
         "for seed in range(4):\n"
-        "    verdict = simulate(seed, 1.0)\n"
-        "    print(verdict.events, verdict.answered, verdict.simulated_seconds, sorted(verdict.counts.items()))\n"
+        "    result = simulate(seed, 1.0)\n"
+        "    print(result.events, result.answered, result.simulated_seconds, sorted(result.counts.items()))\n"
     )
     runs = {
         subprocess.run(
@@ -114,26 +114,26 @@ class TestBugsFound:
     def test_leader_that_was_told_what_is_chosen_was_deposed(self) -> None:
         """Seed 21: a leader that fell behind a later one, and learned from others what that had chosen, went on to
         propose at slots that were chosen."""
-        verdict = simulate(21, 5.0, 5)
-        assert verdict.violation is None
+        result = simulate(21, 5.0, 5)
+        assert result.violation is None
 
     def test_answer_of_a_stopping_node_is_no_answer(self) -> None:
         """Seed 1134: a client took "I am stopping" for an outcome, and let the command's result be forgotten."""
-        verdict = simulate(1134, 4.0, 5)
-        assert verdict.violation is None
+        result = simulate(1134, 4.0, 5)
+        assert result.violation is None
 
     def test_a_node_that_asks_two_dead_ones_for_a_snapshot_has_the_time(self) -> None:
         """Seed 284: nothing was wrong but the rule. A node had a part of a snapshot that only the two nodes that were
         lost might have had, and asked them first."""
-        verdict = simulate(284, 6.0, 5)
-        assert verdict.violation is None
+        result = simulate(284, 6.0, 5)
+        assert result.violation is None
 
     @pytest.mark.parametrize(("seed", "seconds"), [(40504, 4.0), (40533, 4.0), (300200, 2.0)])
     def test_a_patient_client_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
         """A client that had become patient stayed for seconds with a deposed leader that nobody heard any more. Another
         asked one node again and again that disconnected it, and took the first silence of its own for a long way."""
-        verdict = simulate(seed, seconds, 5)
-        assert verdict.violation is None
+        result = simulate(seed, seconds, 5)
+        assert result.violation is None
 
 
 class TestViolations:

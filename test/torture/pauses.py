@@ -149,15 +149,15 @@ def main(pauses: int, seed: int) -> None:
     """See the module. Exits with 1 if a read was stale, or anything else cannot be explained."""
     with tempfile.TemporaryDirectory(prefix="txpaxos-pauses-") as folder:
         counts, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
-        verdict = check(recorder.operations(), KeyValue())
+        result = check(recorder.operations(), KeyValue())
     if not counts.replaced:
         raise CommandError("no pause led to another leader: this machine is too slow, or too busy")
     click.echo(
         f"{counts.pauses} pauses of the leader, {counts.replaced} of them with another leader after it;"
         f" {counts.reads} reads, {counts.puts} puts"
     )
-    click.echo(verdict.report())
-    raise SystemExit(0 if verdict.linearizable else 1)
+    click.echo(result.report())
+    raise SystemExit(0 if result.linearizable else 1)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ def command(history: str, model: str) -> None:
     Exits with 0 if it is linearizable, with 1 if it is not, with 2 if nothing is in it, with 3 if the search was given
     up.
     """
-    verdict = check_file(history, model)
-    if not verdict.operations:
+    result = check_file(history, model)
+    if not result.operations:
         raise click.UsageError(f"{history} holds no operation, so there is nothing to judge: is it the right file?")
-    click.echo(verdict.report())
-    raise SystemExit({True: 0, False: 1, None: 3}[verdict.linearizable])
+    click.echo(result.report())
+    raise SystemExit({True: 0, False: 1, None: 3}[result.linearizable])

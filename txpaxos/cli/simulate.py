@@ -71,15 +71,15 @@ def command(
     events, simulated, answered = 0, 0.0, 0
     with click.progressbar(range(seed, seed + seeds), label="simulating", show_pos=True) as progress:
         for one in progress:
-            verdict = run(one)
-            events += verdict.events
-            simulated += verdict.simulated_seconds
-            answered += verdict.answered
-            if verdict.violation is not None:
+            result = run(one)
+            events += result.events
+            simulated += result.simulated_seconds
+            answered += result.answered
+            if result.violation is not None:
                 break
-    if verdict.violation is not None:
-        _explain(verdict, partial(_rerun, run, verdict.seed) if shrinks else None)
-        raise CommandError(f"seed {verdict.seed} breaks a rule: {verdict.violation.rule}")
+    if result.violation is not None:
+        _explain(result, partial(_rerun, run, result.seed) if shrinks else None)
+        raise CommandError(f"seed {result.seed} breaks a rule: {result.violation.rule}")
     rate = events / (time.perf_counter() - began)
     click.echo(
         f"{seeds} seed{'s' * (seeds > 1)} without a violation: {events:,} events ({rate:,.0f} a second),"
@@ -115,13 +115,13 @@ def _rerun(run: Callable[..., SimulationResult], seed: int, faults: Sequence[Fau
     return run(seed, faults=faults)
 
 
-def _explain(verdict: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult] | None) -> None:
+def _explain(result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult] | None) -> None:
     """Print what happened, after making it as small as asked."""
     if rerun is not None:
-        before = len(verdict.faults)
-        verdict = shrink(verdict, rerun)
-        click.echo(f"shrunk from {before} faults to {len(verdict.faults)}")
-    click.echo(f"\nseed       {verdict.seed}\nrule       {verdict.violation}\nfaults")
-    for fault in verdict.faults:
+        before = len(result.faults)
+        result = shrink(result, rerun)
+        click.echo(f"shrunk from {before} faults to {len(result.faults)}")
+    click.echo(f"\nseed       {result.seed}\nrule       {result.violation}\nfaults")
+    for fault in result.faults:
         click.echo(f"  {fault}")
-    click.echo(f"\nthe last events (* befell a node, o--> a datagram left)\n{verdict.diagram}\n")
+    click.echo(f"\nthe last events (*: event at a node, o-->: datagram sent)\n{result.diagram}\n")

@@ -1,4 +1,4 @@
-"""What was proposed and voted for in one decree, ballot by ballot, as seen from outside."""
+"""Proposals and votes of one decree, ballot by ballot, as observed from outside."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from txpaxos.core.messages import Ballot, NodeId
 
 
 class ObservedBallots:
-    """One decree: a slot of the log, or a subject.
+    """The ballots of one decree: a slot of the log, or a subject.
 
-    :param quorum: how many nodes are one.
+    :param quorum: the size of a quorum.
     """
 
     def __init__(self, quorum: int) -> None:
         self._quorum = quorum
         self._proposed: dict[Ballot, bytes] = {}
-        # Who has a vote on disk for what.
+        # The nodes that have a vote on disk for each ballot and value.
         self._voters: dict[tuple[Ballot, bytes], set[NodeId]] = {}
 
     def __str__(self) -> str:
@@ -35,10 +35,12 @@ class ObservedBallots:
         return ballot in self._proposed
 
     def propose(self, ballot: Ballot, value: bytes, promised: Mapping[NodeId, Ballot]) -> str:
-        """Note a proposal. Returns what is wrong with it: it may stand beside another one only if that cannot be chosen
-        any more, now that a quorum has not voted for it and has promised not to.
+        """Record a proposal. Returns the rule that it breaks, or nothing.
 
-        :param promised: the promise that each node has had on disk.
+        A proposal may differ from an earlier one only if the earlier one can no longer be chosen: enough nodes have not
+        voted for it and have promised not to.
+
+        :param promised: the highest promise that each node has had on disk.
         """
         if self._proposed.setdefault(ballot, value) != value:
             return "one proposal a ballot"

@@ -1,7 +1,9 @@
-"""What must hold in every cluster at every moment, checked as it happens, from outside the code under test.
+"""The rules that must hold in every cluster at every moment, checked as events happen, from outside the code under
+test.
 
-A :class:`Checker` sees every save, every Ready that is performed, every value handed out, every call of the
-application's ``apply`` and every answer to a client. What breaks a rule raises :class:`Violation` with the rule's name.
+A :class:`Checker` sees every save, every Ready that is performed, every value that is handed out, every call of the
+application's ``apply`` and every answer to a client. An event that breaks a rule raises :class:`Violation` with the
+rule's name.
 """
 
 from __future__ import annotations
@@ -70,14 +72,17 @@ SLOTS_WATCHED = 64
 FAIL_OVER_SECONDS_MAX = {
     "crash": 1.5,  # Its connections break.
     "pause": 2.5,
-    "silence": 2.5,  # No power, or no cable: it is cut off from nodes and clients, and nobody is told.
-    "isolation": 2.5,  # From the other nodes alone: clients still hear it.
-    "deafness": 3.0,  # It is heard, so it leads until it finds out itself.
+    "silence": 2.5,  # No power, or no cable: the leader is cut off from nodes and clients, and no connection breaks.
+    "isolation": 2.5,  # Cut off from the other nodes alone: clients still reach the leader.
+    "deafness": 3.0,  # Followers still hear the leader, so it leads until it notices the fault itself.
     "muteness": 3.0,
     "hung disk": 2.5,
 }
-"""How a leader may fail, and how long any command, read or question may wait then, if nothing else is wrong. Most wait
-for a fifth of that; an election may fail, clocks drift, and a client may have become patient in the trouble before."""
+"""The ways in which a leader may fail, and how long a command, read or question may then wait if nothing else is wrong.
+
+Most wait for a fifth of that time. The limits leave time for a failed election, for drifting clocks, and for clients
+whose timeouts have grown during earlier faults.
+"""
 
 
 VOTERS_ONLY = (
@@ -99,7 +104,7 @@ VOTERS_ONLY = (
 class Violation(AssertionError):
     """A rule was broken.
 
-    :ivar rule: its name.
+    :ivar rule: the rule's name.
     """
 
     def __init__(self, rule: str, detail: str) -> None:
@@ -111,8 +116,8 @@ class Checker:
     """All rules over all nodes.
 
     :param members: the ids of all nodes.
-    :param policy: when they take snapshots.
-    :param sessions_max: how many sessions they remember.
+    :param policy: when nodes take snapshots.
+    :param sessions_max: how many sessions a node keeps.
     """
 
     def __init__(
@@ -132,28 +137,28 @@ class Checker:
         self._subject_ballots: dict[str, ObservedBallots] = {}
         self._subject_ballot_starts: dict[tuple[str, Ballot], int] = {}
         self._ballot_starts: dict[Ballot, int] = {}
-        # The canvass that each node began last, and who backed which.
+        # The number of each node's last pre-vote, and the nodes that granted each pre-vote.
         self._pre_vote: dict[NodeId, int] = {}
-        self._supporters: dict[tuple[NodeId, int], set[NodeId]] = {}
+        self._granted_by: dict[tuple[NodeId, int], set[NodeId]] = {}
         self._acquired: set[Ballot] = set()
-        # The first. It stays here, whatever becomes of the exception on its way through the code under test.
+        # The first violation. It is kept here, since the code under test may catch the exception.
         self.violation: Violation | None = None
 
     @property
     def ballots_won(self) -> int:
-        """How many leaders there were."""
+        """How many leaders there have been."""
         return len(self._acquired)
 
     @property
     def ballots_used(self) -> int:
-        """How many ballots candidates for the log began."""
+        """How many ballots candidates of the log have begun."""
         return len(self._ballot_starts)
 
     # from nodes
 
     def started(self, node: NodeId, loaded: Sequence[Record], base: Slot) -> None:
-        """A node starts from ``loaded`` and a snapshot at slot ``base`` (0: none): all it was told to be saved must be
-        there."""
+        """A node starts from ``loaded`` and a snapshot at slot ``base`` (0: none). Every record whose save was
+        acknowledged must be there."""
         known = self.nodes[node]
         known.start_number += 1
         known.chosen_through = 0
@@ -170,13 +175,13 @@ class Checker:
             expected: Sequence[Record] = _kept(known.log_records, log) if known.discarded else known.log_records
         elif begins in known.log_records:
             expected = known.log_records[len(known.log_records) - 1 - known.log_records[::-1].index(begins) :]
-        else:  # It was on its way when the node died.
+        else:  # The checkpoint was being saved when the node died.
             expected = ()
         if begins is not None:
             self._check_checkpoint(node, log, base)
         if log[: len(expected)] != list(expected):
             self._broken("what is saved is kept", f"{node} lost acknowledged records of its log")
-        # On disk though nobody was told: as good as saved.
+        # Records that are on disk without an acknowledged save count as saved from now on.
         self._saved_logs(node, log[len(expected) :], in_checkpoint=begins is not None and not expected)
         subjects = {record.subject: record.state for record in loaded if isinstance(record, SubjectState)}
         for subject, state in known.subjects.items():
@@ -187,7 +192,7 @@ class Checker:
             self._saved_subject(node, subject, state)
 
     def discarded(self, node: NodeId) -> None:
-        """The snapshots of a node were put aside: what stands before its journal now may be gone."""
+        """An operator has moved the node's snapshots away. Records before the beginning of its journal may be gone."""
         self.nodes[node].discarded = True
 
     def saved(self, node: NodeId, records: Sequence[Record]) -> None:
@@ -203,7 +208,7 @@ class Checker:
                 self._saved_subject(node, record.subject, record.state)
 
     def performed(self, node: NodeId, ready: Ready, limits: Limits) -> None:
-        """A Ready is about to be released: all that its messages rest on must be on disk."""
+        """A Ready is about to be released: everything that its messages depend on must be on disk."""
         slots = [chosen.slot for chosen in ready.chosen if isinstance(chosen, Chosen)]
         self.nodes[node].chosen_through = max(self.nodes[node].chosen_through, *slots, 0)
         new_leader = any(isinstance(fact, LeadershipAcquired) for fact in ready.leadership)
@@ -226,7 +231,7 @@ class Checker:
                 self._acquired.add(fact.ballot)
 
     def handing_out(self, node: NodeId, chosen: Chosen | SubjectChosen) -> None:
-        """A node gives a value to its application."""
+        """A node hands a value to its application."""
         if isinstance(chosen, SubjectChosen):
             self._subject_chosen(node, chosen)
             return
@@ -236,7 +241,7 @@ class Checker:
         known.handed_out = chosen.slot
         known.chosen_through = max(known.chosen_through, chosen.slot)
         voted = known.votes.get(chosen.slot, (LOWEST, None))[1]
-        # A leader has counted a quorum's votes, and its own is among those that wait for its disk.
+        # A leader has counted a quorum of votes, and its own vote may still wait for its disk.
         if known.learned.get(chosen.slot, voted) != chosen.value and not known.is_leader:
             self._broken("what is handed out is on disk", f"{node}: {chosen}")
         value = self.chosen.get(chosen.slot)
@@ -246,13 +251,13 @@ class Checker:
             self._broken("one value a slot", f"{node}: slot {chosen.slot} is {chosen.value[:60]!r}, was {value[:60]!r}")
 
     def handed_out(self, node: NodeId, slot: Slot) -> None:
-        """A node's application has had the value of ``slot``."""
+        """A node's application has applied the value of ``slot``."""
         count, expected = self.nodes[node].applied_commands, self._expected.applied_through(slot)
         if count != expected:
             self._broken("exactly once", f"{node} applied {count} commands through slot {slot}, not {expected}")
 
     def installed(self, node: NodeId, slot: Slot) -> None:
-        """A node goes on from a snapshot."""
+        """A node continues from an installed snapshot."""
         if slot not in self.chosen or slot <= self.nodes[node].handed_out:
             self._broken("a snapshot is of what is chosen", f"{node} installs {slot}, {len(self.chosen)} are chosen")
         records = reversed(self.nodes[node].log_records)
@@ -272,7 +277,7 @@ class Checker:
             self._broken("snapshots at the same slots", f"{node} takes one at {slot}: {wrong}")
 
     def state(self, node: NodeId, slot: Slot, state_hash: bytes) -> None:
-        """A node has this state at a slot: it takes a snapshot, or comes from one."""
+        """A node has this state at a slot, because it takes a snapshot there or has restored one."""
         if self._snapshots.is_another_state(slot, state_hash):
             self._broken("equal states", f"{node} has another state at slot {slot} than a node before it")
 
@@ -281,7 +286,7 @@ class Checker:
         self.nodes[node].applied_commands += 1
 
     def finished(self, node: NodeId, run: Run, outcomes: Outcomes) -> None:
-        """A node has the outcomes of commands: of the first time they were applied, or of a repetition."""
+        """A node has the outcomes of commands, from their first application or from a repetition."""
         for sequence, outcome in zip(run.sequences, outcomes, strict=True):
             if isinstance(outcome, Failed) and outcome.error is not CommandFailed:
                 continue
@@ -295,17 +300,17 @@ class Checker:
     # from clients
 
     def submitting(self, run: Run) -> None:
-        """A client hands in commands."""
+        """A client submits commands."""
         self.submitted.update(zip(((run.session, one) for one in run.sequences), run.payloads, strict=True))
 
     def acknowledged(self, session: bytes, sequence: int, result: Any) -> None:
-        """A client has an answer: what ``apply`` returned, or the words of what it raised."""
+        """A client has an answer: the result of ``apply``, or the text of the exception that ``apply`` raised."""
         slot = self._expected.applied_at(session, sequence)
         if slot is None:
             self._broken("acknowledged is applied", f"command {sequence} of {session.hex()} is in no slot")
         self._reads.report(slot)
         outcome = self.outcomes[session, sequence]
-        if isinstance(outcome, Failed):  # What follows the reason need not be the same on every node.
+        if isinstance(outcome, Failed):  # The text after the reason may differ from node to node.
             honest = isinstance(result, str) and (result == outcome.reason or result.startswith(f"{outcome.reason}: "))
         else:
             honest = result == value_of(outcome)
@@ -318,17 +323,20 @@ class Checker:
             self._broken("answers are results", f"a client was told that session {session.hex()} is forgotten")
 
     def failed_over(self, kind: str, seconds: float) -> None:
-        """The leader failed, and clients, readers and askers all had an answer after so long."""
+        """The leader has failed, and every client, reader and asker was answered within ``seconds``."""
         if seconds > FAIL_OVER_SECONDS_MAX[kind]:
-            self._broken("a failing leader is replaced soon", f"after {kind} somebody waited for {seconds:.2f} s")
+            self._broken("a failing leader is replaced soon", f"after {kind} a client waited for {seconds:.2f} s")
 
     def reading(self) -> Slot:
-        """A client reads. Returns the slot of the newest that anybody was told: it must not be told less."""
+        """A client begins to read. Returns the newest slot that was reported to any client: the read must not report an
+        older one."""
         return self._reads.reported_through
 
     def read(self, query: bytes, result: Any, slot: Slot, known_through: Slot | None) -> None:
-        """A client that read when ``known_through`` was known has its answer: what a node's state said of ``slot``.
-        ``None``: it did not ask for anything new."""
+        """A client has the answer to a read: the result of its query in the state at ``slot``.
+
+        :param known_through: what :meth:`reading` returned; ``None`` for a local read, which may be stale.
+        """
         if known_through is not None:
             if slot < known_through:
                 self._broken("no stale read", f"a client was told of slot {slot} when {known_through} was known")
@@ -337,13 +345,14 @@ class Checker:
             self._broken("equal states", f"{query!r} at slot {slot} reads {result!r}, and something else elsewhere")
 
     def asking(self, subject: str, value: bytes | None) -> bytes | None:
-        """A client asks. Returns what is known to be decided: it must not be told less."""
+        """A client begins to ask. Returns the value that is known to be chosen, if there is one: the answer must not be
+        less."""
         if value is not None:
             self.subject_proposals.setdefault(subject, set()).add(value)
         return self.subjects.get(subject)
 
     def asked(self, subject: str, value: bytes | None, known: bytes | None, answer: bytes | None) -> None:
-        """A client that asked with ``value``, when ``known`` was decided, has its answer."""
+        """A client that proposed ``value``, when ``known`` was chosen, has its answer."""
         told_less = answer is None and (value is not None or known is not None)
         if told_less or (answer is not None and answer != self.subjects.get(subject)):
             self._broken(
@@ -355,7 +364,7 @@ class Checker:
     # from the machines
 
     def folder_lost(self, node: NodeId) -> None:
-        """A node's data folder is gone, and with it all it had promised."""
+        """A node's data folder is gone, and with it every promise and vote in it."""
         known = self.nodes[node]
         self.nodes[node] = ObservedNode(
             start_number=known.start_number,
@@ -394,7 +403,7 @@ class Checker:
             self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
 
     def _check_voter(self, node: NodeId, message: Message) -> None:
-        """What counts toward a quorum, or asks others for that, is said by voters only."""
+        """Only voters may send messages that count toward a quorum or ask for votes."""
         said = message.message if isinstance(message, AboutSubject) else message
         if isinstance(said, VOTERS_ONLY) and self.nodes[node].voter is None:
             self._broken("only voters vote", f"{node}: {message}")
@@ -425,14 +434,15 @@ class Checker:
                 known.met[record.peer] = record.incarnation
 
     def _starts_at(self, node: NodeId, slot: Slot) -> None:
-        """A node's application is in the state of ``slot``, without having been handed out what led there."""
+        """A node's application is in the state at ``slot``, without having applied the slots before."""
         known = self.nodes[node]
         known.handed_out = slot
         known.chosen_through = max(known.chosen_through, slot)
         known.applied_commands = self._expected.applied_through(slot)
 
     def _check_checkpoint(self, node: NodeId, log: Sequence[Record], base: Slot) -> None:
-        """Whether a log that begins with a checkpoint holds what the node had promised and voted, and whom it met."""
+        """Check that a log which begins with a checkpoint holds the node's promise, its votes, and the peers that it
+        has met."""
         known = self.nodes[node]
         promises = [record.ballot for record in log if isinstance(record, Promised | Voted)]
         votes = {record.slot: record.ballot for record in log if isinstance(record, Voted)}
@@ -445,10 +455,11 @@ class Checker:
         if forgotten or max(promises, default=LOWEST) < known.promised:
             self._broken("what is saved is kept", f"{node} forgot its promise, or its votes at {forgotten}")
         if known.met.items() - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
-            self._broken("what is saved is kept", f"{node} forgot some whom it has met")
+            self._broken("what is saved is kept", f"{node} forgot peers that it has met")
 
     def _first_chosen(self, node: NodeId, chosen: Chosen) -> None:
-        """The first node learns a slot: a quorum's votes in one ballot must be on disk, for a value somebody wanted."""
+        """The first node learns the value of a slot. A quorum's votes in one ballot must be on disk, for a submitted
+        value."""
         slot, value = chosen.slot, chosen.value
         if not self._ballots(self._slot_ballots, slot).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
@@ -468,7 +479,7 @@ class Checker:
         return decrees[name]
 
     def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
-        """A leader may open a slot, or send again what it proposed before."""
+        """Check that a leader may propose at a slot. It may always send a proposal again."""
         known = accept.slot in self._slot_ballots and self._slot_ballots[accept.slot].is_proposed(accept.ballot)
         if accept.slot <= accept.chosen_through:
             self._broken("no proposal where all is chosen", f"{node}: {accept}")
@@ -476,11 +487,11 @@ class Checker:
             self._broken("the window is kept", f"{node}: {accept}, window {limits.window_slots}")
 
     def _sent_to(self, node: NodeId, envelope: Envelope) -> None:
-        """What counts by whom it goes to."""
+        """Check the messages whose meaning depends on their receiver."""
         match envelope.message:
             case PreVoteGranted(sequence):
                 for candidate in envelope.to:
-                    self._supporters.setdefault((candidate, sequence), set()).add(node)
+                    self._granted_by.setdefault((candidate, sequence), set()).add(node)
             case Heartbeat(ballot, _, sequence) if sequence:
                 self._reads.note_heartbeat(ballot, sequence)
             case HeartbeatAck(ballot, _, sequence):
@@ -542,10 +553,11 @@ class Checker:
                     self._broken("save before send", f"{node}: {message}, on disk: {state}")
 
     def _campaigning(self, node: NodeId, ballot: Ballot) -> None:
-        """Who begins a ballot has been backed, so that nobody disturbs a leader whom a quorum hears."""
-        backed = {node} | self._supporters.get((node, self._pre_vote.get(node, 0)), set())
-        if ballot not in self._ballot_starts and len(backed) < self.quorum:
-            self._broken("no ballot without support", f"{node} begins {ballot}, backed by {sorted(backed)}")
+        """A node may begin a ballot only if a quorum has granted its pre-vote. So no node disturbs a leader that a
+        quorum hears."""
+        granted = {node} | self._granted_by.get((node, self._pre_vote.get(node, 0)), set())
+        if ballot not in self._ballot_starts and len(granted) < self.quorum:
+            self._broken("no ballot without a pre-vote", f"{node} begins {ballot}, granted by {sorted(granted)}")
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
         ballots = self._ballots(self._slot_ballots, accept.slot)
@@ -565,14 +577,14 @@ class Checker:
             self._broken(wrong, f"{node}: {accept} for {subject}; {ballots}")
 
     def _used(self, node: NodeId, ballot: Ballot) -> None:
-        """A ballot belongs to one node, and to one life of it."""
+        """A ballot belongs to one node, and to one start of that node."""
         start_number = self.nodes[node].start_number
         if ballot.node != node or self._ballot_starts.setdefault(ballot, start_number) != start_number:
             self._broken("no ballot twice", f"{node} uses {ballot} in its life number {start_number}")
 
 
 def _kept(saved: Sequence[Record], loaded: Sequence[Record]) -> Sequence[Record]:
-    """The most of the end of ``saved`` that ``loaded`` begins with."""
+    """The longest end of ``saved`` that ``loaded`` begins with."""
     starts = (start for start in range(len(saved)) if list(saved[start:]) == list(loaded[: len(saved) - start]))
     return saved[next(starts, len(saved)) :]
 

@@ -1,4 +1,4 @@
-"""What a log of commands must do to the state, worked out from its values alone."""
+"""The effect of a log of commands on the state, derived from the log's values alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from txpaxos.wire.commands import Run, session_created_at_slot
 
 
 class ExpectedCommands:
-    """Each command is applied once: not after its caller has given it up, nor after its session was forgotten.
+    """Each command is applied at most once: not after its client has acknowledged the result, and not after its session
+    was forgotten.
 
-    :param sessions_max: so many sessions are remembered; of more, the one used longest ago is forgotten.
+    :param sessions_max: how many sessions are kept. Of more, the session that was used longest ago is forgotten.
     """
 
     def __init__(self, sessions_max: int) -> None:
         self._sessions_max = sessions_max
-        # The last slot of those remembered, in the order of their last use, and of those forgotten.
+        # The last slot of each session that is kept, in the order of last use, and the last slot of those forgotten.
         self._sessions: dict[bytes, Slot] = {}
         self._horizon: Slot = 0
         self._given_up: dict[bytes, int] = {}
@@ -24,7 +25,7 @@ class ExpectedCommands:
         self._applied_through = [0]
 
     def choose(self, runs: Sequence[Run]) -> None:
-        """These are in the next slot."""
+        """``runs`` are in the next slot."""
         slot = len(self._applied_through)
         count = self._applied_through[-1]
         for run in runs:
@@ -47,11 +48,11 @@ class ExpectedCommands:
         return self._applied_through[slot]
 
     def applied_at(self, session: bytes, sequence: int) -> Slot | None:
-        """The slot at which a command is applied, if it is."""
+        """The slot at which a command is applied; ``None`` if it is in no slot."""
         return self._applied_at.get((session, sequence))
 
     def is_forgotten(self, session: bytes) -> bool:
-        """Whether nothing of ``session`` is applied any more."""
+        """Whether no command of ``session`` is applied any more."""
         return session not in self._sessions and session_created_at_slot(session) < self._horizon
 
     def _is_welcome(self, session: bytes, slot: Slot) -> bool:

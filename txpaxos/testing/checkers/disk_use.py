@@ -1,4 +1,4 @@
-"""Whether a node's disk holds more than there is use for, as seen from outside: by what is in its files."""
+"""Whether a node's disk holds files that are no longer needed, judged by the contents of its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.testing.simulator.disk import SimulatedDisk
 
 SNAPSHOTS_MAX = 3
-"""Two that are complete, and one that is being taken or received."""
+"""Two complete snapshots, and one that is being taken or received."""
 
 
 def snapshots(disk: SimulatedDisk, folder: str) -> list[str]:
@@ -22,9 +22,9 @@ def segments(disk: SimulatedDisk, folder: str) -> list[str]:
 
 
 def needless_segments(disk: SimulatedDisk, folder: str) -> list[str]:
-    """The files of the journal that are needed neither beside the newest complete snapshot nor beside the one before.
+    """The segments of the journal that neither the newest complete snapshot nor the one before it needs.
 
-    Beside a snapshot everything is needed from the last Checkpoint on that is not after it.
+    A snapshot needs the journal from the last Checkpoint at or before its slot on.
     """
     complete = [path for path in snapshots(disk, folder) if path.endswith(".snapshot")]
     if len(complete) < 2:

@@ -1,4 +1,4 @@
-"""What one node has shown of itself, as its checker keeps it."""
+"""What the checker knows of one node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from txpaxos.core.ready import DecreeState, Record, Voter
 class ObservedNode:
     """What one node is known to have on disk, and what its present process has done.
 
-    :ivar lost_vote: whether it was a voter when its folder was lost: it must never be one again.
-    :ivar lost_promise: the highest ballot that it had promised then. That stands: who never votes again breaks no word.
+    :ivar lost_vote: whether the node was a voter when its folder was lost. Then it must never vote again.
+    :ivar lost_promise: the highest ballot that the node had promised then. The promise holds, since the node never
+        votes again.
     :ivar lost_subject_promises: the same for each subject.
+    :ivar start_number: how often the node has started.
     """
 
     log_records: list[Record] = attrs.field(factory=list)
@@ -36,7 +38,7 @@ class ObservedNode:
 
     @property
     def effective_promise(self) -> Ballot:
-        """It votes for nothing below this ballot, whatever has become of its folder since it promised that."""
+        """The node votes for nothing below this ballot, even if it has lost its folder since it promised that."""
         return max(self.promised, self.lost_promise)
 
     def effective_subject_promise(self, subject: str) -> Ballot:

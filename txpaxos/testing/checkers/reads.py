@@ -1,4 +1,4 @@
-"""Questions for read indexes, what confirms them, and what readers were told, as seen from outside."""
+"""Requests for read indexes, the heartbeats that confirm them, and results of reads, as observed from outside."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class _Question:
 
 
 class ObservedReads:
-    """All reads of a cluster. Moments are counted, not measured.
+    """All reads of a cluster. Moments are numbered, not measured.
 
-    :param quorum: how many nodes are one.
-    :ivar reported_through: the newest slot that anybody was told of.
+    :param quorum: the size of a quorum.
+    :ivar reported_through: the newest slot that was reported to any client.
     """
 
     def __init__(self, quorum: int) -> None:
@@ -29,13 +29,13 @@ class ObservedReads:
         self._quorum = quorum
         self._moments = itertools.count()
         self._questions: dict[tuple[NodeId, int], _Question] = {}
-        # When each heartbeat was sent, and of those that a node has answered, the latest of each leader.
+        # The moment of each heartbeat, and for each node and leader the latest heartbeat that the node has answered.
         self._heartbeats: dict[tuple[Ballot, int], int] = {}
         self._answered: dict[tuple[NodeId, NodeId], int] = {}
         self._results: dict[tuple[Slot, bytes], Any] = {}
 
     def ask(self, asker: NodeId, start_number: int, number: int, chosen_through: Slot) -> str:
-        """A question goes out. Returns what is wrong with it."""
+        """A request for a read index is sent. Returns the rule that it breaks, or nothing."""
         question = _Question(start_number, chosen_through, next(self._moments))
         return (
             ""
@@ -44,7 +44,7 @@ class ObservedReads:
         )
 
     def note_heartbeat(self, ballot: Ballot, sequence: int) -> None:
-        """A heartbeat goes out."""
+        """A heartbeat is sent."""
         self._heartbeats[ballot, sequence] = next(self._moments)
 
     def note_heartbeat_answer(self, node: NodeId, ballot: Ballot, sequence: int) -> None:
@@ -54,8 +54,11 @@ class ObservedReads:
         )
 
     def answer(self, leader: NodeId, asker: NodeId, number: int, slot: Slot) -> str:
-        """A read index goes out. Returns what is wrong with it: it has to tell of all that was known to be chosen when
-        the question was asked, and a quorum, the leader with it, must have answered heartbeats sent after that."""
+        """A read index is sent. Returns the rule that it breaks, or nothing.
+
+        It must cover every slot that was known to be chosen when the request was sent. A quorum, the leader included,
+        must have answered heartbeats that were sent after the request.
+        """
         question = self._questions[asker, number]
         if slot < question.chosen_through:
             return "no old read index"
@@ -63,9 +66,9 @@ class ObservedReads:
         return "" if len(answered) + 1 >= self._quorum else "a read is confirmed after it is asked"
 
     def report(self, slot: Slot) -> None:
-        """Somebody is told of ``slot``."""
+        """A client is told the state at ``slot``."""
         self.reported_through = max(self.reported_through, slot)
 
     def is_another_result(self, slot: Slot, query: bytes, result: Any) -> bool:
-        """Whether a node answers ``query`` at ``slot`` with something else than those before it."""
+        """Whether ``result`` differs from an earlier result of the same query at the same slot."""
         return bool(self._results.setdefault((slot, query), result) != result)

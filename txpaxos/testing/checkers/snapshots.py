@@ -1,4 +1,4 @@
-"""Where nodes took snapshots, and what was in them, as seen from outside."""
+"""The slots at which nodes took snapshots, and the states in them, as observed from outside."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 class ObservedSnapshots:
     """The snapshots of all nodes of a cluster.
 
-    :param policy: when they take them.
+    :param policy: when nodes take snapshots.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._slots: list[Slot] = [0]
-        # What the log has come to through each slot, as a policy counts it.
+        # The size of the log through each slot, as a policy counts it.
         self._log_bytes = [0]
         self._states: dict[Slot, bytes] = {}
 
     def choose(self, value: bytes) -> None:
-        """The next slot has this value."""
+        """The next slot has ``value``."""
         self._log_bytes.append(self._log_bytes[-1] + SLOT_BYTES + len(value))
 
     def take(self, slot: Slot) -> str:
-        """A node has taken one. Returns what is wrong with that: if all take them at the same slots, there is enough of
-        the log between any two."""
+        """A node has taken a snapshot at ``slot``. Returns what is wrong with that, or nothing.
+
+        If all nodes take snapshots at the same slots, there is enough of the log between any two.
+        """
         index = bisect_left(self._slots, slot)
         if self._slots[index : index + 1] == [slot]:
             return ""
@@ -41,5 +43,5 @@ class ObservedSnapshots:
         return ""
 
     def is_another_state(self, slot: Slot, state_hash: bytes) -> bool:
-        """Whether a node that had this state at ``slot`` differs from those before it."""
+        """Whether ``state_hash`` differs from the state of an earlier node at ``slot``."""
         return self._states.setdefault(slot, state_hash) != state_hash

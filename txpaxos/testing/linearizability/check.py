@@ -22,8 +22,8 @@ from txpaxos.testing.linearizability.diagram import as_text, diagram, label
 from txpaxos.testing.linearizability.history import HistoryError, Operation, pair, read_history
 from txpaxos.testing.linearizability.models import Model, model_named
 from txpaxos.testing.linearizability.problem import Problem
-from txpaxos.testing.linearizability.search import Search
-from txpaxos.testing.linearizability.window import Window, Windows
+from txpaxos.testing.linearizability.search import LinearizationSearch
+from txpaxos.testing.linearizability.window import OperationWindow, Windows
 
 CONFIGURATIONS_PER_OPERATION_MAX = 30
 """The search gives up on a part of the history after so many, but not before ``CONFIGURATIONS_MIN``."""
@@ -53,10 +53,10 @@ class LinearizabilityResult:
     parts: int
     configurations: int
     part: Hashable = None
-    window: Window | None = None
+    window: OperationWindow | None = None
 
     def report(self) -> str:
-        """The verdict for a person to read: one line; if there is a window, that with a diagram."""
+        """The result for a person to read: one line; if there is a window, that with a diagram."""
         checked = f"{self.operations} operations in {self.parts} {'part' if self.parts == 1 else 'parts'}"
         if self.linearizable:
             return f"linearizable: {checked}"
@@ -67,7 +67,7 @@ class LinearizabilityResult:
         return "\n".join([f"not linearizable: {checked}", "", *_explained(self.window, name)])
 
 
-def _explained(window: Window, name: str) -> list[str]:
+def _explained(window: OperationWindow, name: str) -> list[str]:
     ending = window.ending
     seconds = f"{ending.invoked_seconds:.6f} to {ending.returned_seconds:.6f} s"
     when = f"lines {ending.invoked} to {ending.returned}, {seconds}"
@@ -106,15 +106,15 @@ def check(
         except ValueError as error:
             raise HistoryError(f"line {operation.invoked}: {error}") from None
     count = sum(map(len, parts.values()))
-    verdict = LinearizabilityResult(True, count, len(parts), 0)
+    result = LinearizabilityResult(True, count, len(parts), 0)
     for part, its_operations in parts.items():
         explained, configurations, window = _check_part(its_operations, model, configurations_max)
-        verdict = attrs.evolve(verdict, configurations=verdict.configurations + configurations)
-        if explained is False or (explained is None and verdict.linearizable):
-            verdict = attrs.evolve(verdict, linearizable=explained, part=part, window=window)
+        result = attrs.evolve(result, configurations=result.configurations + configurations)
+        if explained is False or (explained is None and result.linearizable):
+            result = attrs.evolve(result, linearizable=explained, part=part, window=window)
         if explained is False:
             break
-    return verdict
+    return result
 
 
 def check_file(path: str, model: str | Model, *, configurations_max: int | None = None) -> LinearizabilityResult:
@@ -134,12 +134,12 @@ def check_file(path: str, model: str | Model, *, configurations_max: int | None 
 
 def _check_part(
     operations: list[Operation], model: Model, configurations_max: int | None
-) -> tuple[bool | None, int, Window | None]:
+) -> tuple[bool | None, int, OperationWindow | None]:
     problem = Problem(model, [each for each in operations if each.outcome != "fail"])
     if configurations_max is None:
         configurations_max = max(CONFIGURATIONS_MIN, CONFIGURATIONS_PER_OPERATION_MAX * len(operations))
-    search = Search(problem, len(problem.levels), [model.initial()])
-    window: Window | None = None
+    search = LinearizationSearch(problem, len(problem.levels), [model.initial()])
+    window: OperationWindow | None = None
     patience = PATIENCE
     while True:
         explained = search.run(configurations_max, patience)

@@ -56,7 +56,7 @@ UNKNOWN: Final = Unknown.UNKNOWN
 
 
 @attrs.frozen
-class Event:
+class HistoryEvent:
     """One line. ``time`` is in seconds; ``operation`` counts the operations of ``client``; of ``input`` (JSON),
     ``output`` (JSON) and ``error`` only what the ``type`` has is looked at."""
 
@@ -130,7 +130,7 @@ class HistoryRecorder:
         append: bool = False,
         not_applied: tuple[type[BaseException], ...] = NOT_APPLIED,
     ) -> None:
-        self.events: list[Event] = []
+        self.events: list[HistoryEvent] = []
         self.not_applied = not_applied
         self._clock = clock
         self._numbers: dict[str, int] = {}
@@ -227,10 +227,10 @@ class HistoryRecorder:
             raise HistoryError(f"cannot record to {self._path}: only part of a line was written; is the disk full?")
 
 
-_decode = msgspec.json.Decoder(Event).decode
+_decode = msgspec.json.Decoder(HistoryEvent).decode
 
 
-def read_history(path: str) -> list[Event]:
+def read_history(path: str) -> list[HistoryEvent]:
     """The events in a file, one to a line.
 
     :raises HistoryError: if it cannot be read, or a line is no event.
@@ -248,14 +248,14 @@ def read_history(path: str) -> list[Event]:
     return events
 
 
-def pair(events: Iterable[Event]) -> list[Operation]:
+def pair(events: Iterable[HistoryEvent]) -> list[Operation]:
     """The operations that ``events`` tell of, in the order of their invocations.
 
     :raises HistoryError: if an operation is invoked twice, ends twice, or ends and was not invoked; or if its input or
         output is nested too deeply.
     """
-    invocations: dict[tuple[str, int], tuple[int, Event]] = {}
-    ended: dict[tuple[str, int], tuple[int, Event]] = {}
+    invocations: dict[tuple[str, int], tuple[int, HistoryEvent]] = {}
+    ended: dict[tuple[str, int], tuple[int, HistoryEvent]] = {}
     for line, event in enumerate(events, 1):
         key = event.client, event.operation
         wrong = ""
@@ -276,7 +276,7 @@ def pair(events: Iterable[Event]) -> list[Operation]:
     return operations
 
 
-def _operation(invoked: int, event: Event, returned: int | None, end: Event | None) -> Operation:
+def _operation(invoked: int, event: HistoryEvent, returned: int | None, end: HistoryEvent | None) -> Operation:
     outcome: EventType = "unknown"
     output: Any = UNKNOWN
     returned_seconds = 0.0

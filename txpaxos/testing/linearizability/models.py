@@ -175,7 +175,7 @@ def _of_one_key(input: Any) -> Any:
     raise _no_input(input, "get, put, delete, cas")
 
 
-class Counter(Model):
+class CounterModel(Model):
     """A whole number, 0 at first.
 
     ==================  ==============
@@ -229,7 +229,7 @@ def _no_input(input: Any, known: str) -> ValueError:
     return ValueError(f"{input!r} is no input of this model, which knows {known}")
 
 
-MODELS: dict[str, Callable[[], Model]] = {"register": Register, "key-value": KeyValue, "counter": Counter}
+MODELS: dict[str, Callable[[], Model]] = {"register": Register, "key-value": KeyValue, "counter": CounterModel}
 
 
 def model_named(name: str) -> Model:

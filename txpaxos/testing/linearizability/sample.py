@@ -167,13 +167,11 @@ def main(model: str, operations: int, clients: int, unknown: float, seed: int, s
     if output is not None:
         Path(output).write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in recorder.events))
     begun = time.process_time()
-    verdict = check(recorder.operations(), MODELS[model]())
+    result = check(recorder.operations(), MODELS[model]())
     seconds = time.process_time() - begun
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    click.echo(verdict.report())
-    click.echo(
-        f"{seconds:.1f} s of processor time, {verdict.configurations} configurations, {megabytes:.0f} MB at most"
-    )
+    click.echo(result.report())
+    click.echo(f"{seconds:.1f} s of processor time, {result.configurations} configurations, {megabytes:.0f} MB at most")
 
 
 def make_stale(recorder: HistoryRecorder) -> None:

@@ -33,7 +33,7 @@ Seen: TypeAlias = dict[tuple[int, Hashable, bool], list[tuple[int, int, int]]]
 """Level, state and whether its ending operation is required; then required, spent and used of each configuration."""
 
 
-class Search:
+class LinearizationSearch:
     """One search through the first ``stop`` levels of a problem.
 
     :ivar configurations: how many were looked at so far.

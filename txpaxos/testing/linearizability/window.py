@@ -16,7 +16,7 @@ import attrs
 from txpaxos.testing.linearizability.history import Operation
 from txpaxos.testing.linearizability.models import Model
 from txpaxos.testing.linearizability.problem import Problem
-from txpaxos.testing.linearizability.search import Search
+from txpaxos.testing.linearizability.search import LinearizationSearch
 
 LEVELS_ONE_BY_ONE = 32
 """Up to so many levels every length is tried; beyond, lengths grow by half."""
@@ -35,7 +35,7 @@ THINNED_MAX = 200
 
 
 @attrs.frozen
-class Window:
+class OperationWindow:
     """A stretch of a history.
 
     :ivar operations: operations of which there is no order, in the order of their invocations.
@@ -67,7 +67,7 @@ class Windows:
         unknown = [each for each in problem.unknown if each.invoked < (self.ending.returned or 0)]
         self._open = [each for each in pending if each is not self.ending] + unknown
 
-    def shortest_from_anywhere(self) -> Window | None:
+    def shortest_from_anywhere(self) -> OperationWindow | None:
         """The shortest window found that has no order in any state at all; ``None`` if none was found."""
 
         def states(_: int, problem: Problem) -> list[Hashable] | None:
@@ -76,7 +76,7 @@ class Windows:
         first = self._shortest(states, min(self._last + 1, LEVELS_MAX))
         return None if first is None else self._window(first, states, None)
 
-    def shortest_from(self, search: Search) -> Window:
+    def shortest_from(self, search: LinearizationSearch) -> OperationWindow:
         """The shortest window found that has no order in any of the states that were possible at its start or shortly
         before, going by a ``search`` that tried everything."""
         reached = search.reached()
@@ -117,7 +117,7 @@ class Windows:
         starts = states(first, problem)
         if starts is None:
             return False
-        return Search(problem, len(ended), starts).run(CONFIGURATIONS_MAX, CONFIGURATIONS_MAX) is False
+        return LinearizationSearch(problem, len(ended), starts).run(CONFIGURATIONS_MAX, CONFIGURATIONS_MAX) is False
 
     def _start(self, first: int) -> int:
         """The line where the window begins."""
@@ -126,7 +126,7 @@ class Windows:
     def _ended_from(self, first: int) -> list[Operation]:
         return [level.ending.operation for level in self._levels[first : self._last + 1]]
 
-    def _window(self, first: int, states: States, shown_states: tuple[Hashable, ...] | None) -> Window:
+    def _window(self, first: int, states: States, shown_states: tuple[Hashable, ...] | None) -> OperationWindow:
         """The window, less what is not needed to prove the case."""
         ended = self._ended_from(first)
         required = [each for each in ended if each.invoked > self._start(first)]
@@ -138,7 +138,7 @@ class Windows:
         shown = [each for each in required if each not in spared]
         beside = [each for each in ended + self._open if each not in shown]
         shown.sort(key=lambda operation: operation.invoked)
-        return Window(tuple(shown), self.ending, shown_states, tuple(beside))
+        return OperationWindow(tuple(shown), self.ending, shown_states, tuple(beside))
 
 
 def named_states(problem: Problem) -> list[Hashable] | None:

@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster: those that submit commands, there or on a node, and those that ask about subjects."""
+"""Clients of a simulated cluster. Some submit commands, as clients or on a node; others read or ask about subjects."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.wire.commands import Run
 
 SUBJECTS_A_SECOND = 8.0
-"""New ones: all askers turn to the same few, so that they meet."""
+"""How many new subjects there are per second. All askers choose among the same few subjects, so that they compete."""
 
 CALLERS_THINK_SECONDS = 0.2
 
 READ_SECONDS_MAX = 0.5
-"""A reader's patience: the node that it asks may be down."""
+"""The deadline of a read. The node that it goes to may be down."""
 
 BIG_VALUE_BYTES = 2000
-"""Too big for a datagram."""
+"""Too large for a datagram."""
 
 
 class SimulatedClient:
-    """A client on a host of its own that never crashes: submits commands, a few at a time.
+    """A client on a host of its own that never crashes. It submits commands, a few at a time.
 
-    :ivar waiting: commands without an answer yet.
+    :ivar waiting: how many commands are not answered yet.
     """
 
     def __init__(self, cluster: Environment, index: int, workload: Callable[[Random], bytes]) -> None:
@@ -60,7 +60,7 @@ class SimulatedClient:
         self.reactor.callLater(self._rng.random(), self._submit)
 
     def stop(self) -> None:
-        """Submit nothing more; go on waiting for answers."""
+        """Submit no more commands, and keep waiting for answers."""
         self._stopped = True
 
     def request(self) -> None:
@@ -73,7 +73,7 @@ class SimulatedClient:
     def _submit(self) -> None:
         if self._stopped:
             return
-        for _ in range(max(1, self._outstanding_max // 2)):  # Within one turn: a run.
+        for _ in range(max(1, self._outstanding_max // 2)):  # Within one reactor iteration: they form one run.
             if self.waiting < self._outstanding_max:
                 self.request()
         self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._submit)
@@ -90,7 +90,7 @@ class SimulatedClient:
             assert session is not None, sequence
             answer = str(result.value) if isinstance(result, Failure) else result
             self._cluster.checker.acknowledged(session, sequence, answer)
-        elif result.check(Overloaded, OutcomeUnknown):  # Unknown, if it was taken once and refused once.
+        elif result.check(Overloaded, OutcomeUnknown):  # Unknown, if one node accepted it and another refused it.
             self._cluster.counts[f"answered {type(result.value).__name__}"] += 1
         elif result.check(SessionExpired) and session is not None:
             self._cluster.counts["answered SessionExpired"] += 1
@@ -100,17 +100,18 @@ class SimulatedClient:
 
 
 class SimulatedCaller:
-    """The application on the nodes, which submits commands of its own: wherever it is, a run at a time, and nobody but
-    that node sees to it that it is answered.
+    """The application on the nodes, which submits commands of its own: at a random node, a few at a time.
 
-    :ivar answered: how many were. What a node leaves unanswered when it dies is not waited for.
+    Only the node itself answers them, so a command is lost with the process of its node.
+
+    :ivar answered: how many commands were answered. Commands at a node that dies are not waited for.
     """
 
     def __init__(
         self, cluster: Environment, hosts: Mapping[NodeId, Host], index: int, workload: Callable[[Random], bytes]
     ) -> None:
         self.name = f"caller-{index}"
-        self.reactor: SimulatedReactor | None = None  # It has those of the nodes.
+        self.reactor: SimulatedReactor | None = None  # It runs in the reactors of the nodes.
         self.answered = 0
         self._cluster = cluster
         self._hosts = hosts
@@ -122,16 +123,16 @@ class SimulatedCaller:
 
     @property
     def waiting(self) -> int:
-        """Commands without an answer yet, at nodes that still live, and whose disks do."""
+        """How many commands are not answered yet, at nodes that run and whose disks work."""
         hung = [host.reactor for host in self._hosts.values() if host.disk_hangs]
         return sum(reactor.alive and reactor not in hung for reactor in self._asked)
 
     def stop(self) -> None:
-        """Submit nothing more; go on waiting for answers."""
+        """Submit no more commands, and keep waiting for answers."""
         self._stopped = True
 
     def request(self) -> None:
-        """Submit a few commands in one turn, at one of the nodes that run."""
+        """Submit a few commands in one reactor iteration, at one of the nodes that run."""
         cluster = self._cluster
         faulty_node = [
             host
@@ -168,10 +169,12 @@ class SimulatedCaller:
 
 
 class SimulatedAsker:
-    """A client on a host of its own that never crashes: proposes values for subjects and reads them, one at a time.
-    It stays with whichever node it found: subjects have no leader, and through one node nobody meets a rival.
+    """A client on a host of its own that never crashes. It proposes values for subjects and reads them, one at a time.
 
-    :ivar waiting: questions without an answer yet.
+    It knows all nodes and stays with the first node that answers. Subjects have no leader, so askers at different nodes
+    compete.
+
+    :ivar waiting: how many questions are not answered yet.
     """
 
     def __init__(self, cluster: Environment, index: int) -> None:
@@ -187,7 +190,7 @@ class SimulatedAsker:
         self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
-        """Ask nothing more; go on waiting for the answer."""
+        """Ask no more questions, and keep waiting for the answer."""
         self._stopped = True
 
     def request(self) -> None:
@@ -224,11 +227,10 @@ class SimulatedAsker:
 
 
 class SimulatedReader:
-    """A client on a host of its own that never crashes: reads, on one node after the other, one query at a time.
+    """A client on a host of its own that never crashes. It reads at one node after the other, one query at a time.
 
-    :param make_query: makes its queries; empty ones are asked unless it is given. What the application does not
-        understand of an empty query, it may refuse.
-    :ivar waiting: queries without an answer yet.
+    :param make_query: makes its queries. Without it queries are empty, and an application may refuse an empty query.
+    :ivar waiting: how many queries are not answered yet.
     """
 
     def __init__(
@@ -248,17 +250,17 @@ class SimulatedReader:
         self._think_seconds = self._rng.choice((0.005, 0.05))
         self._stopped = False
         self.reactor = SimulatedReactor(cluster.network, self.name)
-        # One that knows a single node reads there, whoever leads; the others find a node that answers.
+        # A client that knows a single node reads there, whether or not it leads. The first client knows all nodes.
         nodes = [list(cluster.names), *([name] for name in cluster.names)]
         self._clients = [Client(self.reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
         self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
-        """Read nothing more; go on waiting for the answer."""
+        """Read no more, and keep waiting for the answer."""
         self._stopped = True
 
     def request(self) -> None:
-        """Read, from anywhere."""
+        """Read at any node."""
         self._read(self._clients[0], "linearizable", None)
 
     def request_everywhere(self) -> None:

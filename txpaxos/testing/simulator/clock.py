@@ -14,15 +14,15 @@ from zope.interface import implementer
 from txpaxos.clock import WATCH_SECONDS
 
 TICK_SECONDS = 1e-7
-"""No timer is more exact than this."""
+"""The resolution of timers."""
 
 EVENTS_AT_ONCE_MAX = 100_000
-"""More events in one moment than this mean that they cause each other without end."""
+"""More events than this at one moment mean that events cause each other without end."""
 
 
 @implementer(IDelayedCall)
 class SimulatedCall:
-    """A call that is due. Twisted's interface, without its cost."""
+    """A scheduled call. It has Twisted's interface, without Twisted's cost."""
 
     __slots__ = ("_clock", "_work", "args", "function", "kwargs", "when")
 
@@ -34,30 +34,30 @@ class SimulatedCall:
         self.kwargs = kwargs
 
     def active(self) -> bool:
-        """Whether it is still to come."""
+        """Whether the call is still to come."""
         return self.function is not None
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Do not make the call."""
         self._check()
         self.function = None
         self.when = -1.0
         self._clock.forget_call(self)
 
     def reset(self, delay: float) -> None:
-        """Call ``delay`` seconds from now instead."""
+        """Make the call ``delay`` seconds from now instead."""
         self._check()
         self.when = self._clock.due(delay)
         self._clock.time.at(self.when, self._clock.run_call, self, self.when)
 
     def delay(self, delay: float) -> None:
-        """Call so many seconds later."""
+        """Make the call ``delay`` seconds later."""
         self._check()
         self.when += delay
         self._clock.time.at(self.when, self._clock.run_call, self, self.when)
 
     def getTime(self) -> float:
-        """When it is due, on its reactor's clock."""
+        """When the call is due, on its reactor's clock."""
         return self._clock.local(self.when) + self._clock.wall_offset
 
     def _check(self) -> None:
@@ -66,10 +66,10 @@ class SimulatedCall:
 
 
 class SimulatedTime:
-    """The queue of events. Those of one moment happen in the order in which they were put in.
+    """The queue of events. Events of one moment happen in the order in which they were added.
 
     :ivar now: the true time, in seconds since the simulation began.
-    :ivar events: how many have happened.
+    :ivar events: how many events have happened.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class SimulatedTime:
         heapq.heappush(self._queue, (self.now + seconds, next(self._count), function, args))
 
     def step(self) -> bool:
-        """Let the next event happen; whether there was one."""
+        """Let the next event happen. Returns whether there was one."""
         if not self._queue:
             return False
         when, _, function, args = heapq.heappop(self._queue)
@@ -102,7 +102,7 @@ class SimulatedTime:
         return True
 
     def run_until(self, when: float) -> None:
-        """Let everything happen up to ``when``."""
+        """Let every event up to ``when`` happen."""
         queue = self._queue
         while queue and queue[0][0] <= when:
             self.step()
@@ -111,10 +111,10 @@ class SimulatedTime:
 
 @implementer(IReactorTime)
 class ProcessClock:
-    """The clock of one process: it may drift, its wall clock may step, and a process that stands still misses time.
+    """The clock of one process. It may drift, its wall clock may step, and a paused process misses time.
 
-    :ivar rate: seconds it counts while a true one passes.
-    :ivar wall_offset: what its wall clock is off by; :meth:`seconds` is that clock, as in Twisted.
+    :ivar rate: how many seconds the clock counts in one true second.
+    :ivar wall_offset: how far the wall clock is off. :meth:`seconds` is the wall clock, as in Twisted.
     """
 
     def __init__(self, time: SimulatedTime, rate: float = 1.0) -> None:
@@ -131,7 +131,7 @@ class ProcessClock:
         return self.local(self.time.now) + self.wall_offset
 
     def monotonic(self) -> float:
-        """The monotonic clock: it drifts, and never steps."""
+        """The monotonic clock. It drifts, and never steps."""
         return self.local(self.time.now)
 
     def local(self, when: float) -> float:
@@ -139,7 +139,7 @@ class ProcessClock:
         return 1000.0 + when * self.rate
 
     def due(self, delay: float) -> float:
-        """The true time ``delay`` of this clock's seconds from now; not a moment too soon for rounding's sake."""
+        """The true time ``delay`` of this clock's seconds from now. Rounding never makes it too early."""
         return self.time.now + delay / self.rate + (TICK_SECONDS if delay > 0 else 0.0)
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> SimulatedCall:
@@ -150,11 +150,11 @@ class ProcessClock:
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
-        """Not kept; nobody here needs it."""
+        """Empty: no caller of the simulator needs the calls."""
         return []
 
     def forget_call(self, call: SimulatedCall) -> None:
-        """The call was made, or cancelled."""
+        """Forget a call that was made or cancelled."""
         self._calls.pop(call, None)
 
     def watch_clock(self, watcher: Callable[[], None]) -> None:
@@ -162,7 +162,7 @@ class ProcessClock:
         self._watchers.append(watcher)
 
     def step_wall_clock(self, seconds: float) -> None:
-        """The wall clock steps, and Twisted's timers with it: those that are set are due sooner, or later."""
+        """Step the wall clock, and Twisted's timers with it: a timer that is set fires earlier or later."""
         for watcher in self._watchers:
             self.time.after(WATCH_SECONDS / self.rate, self.run, watcher)
         self.wall_offset += seconds
@@ -171,15 +171,15 @@ class ProcessClock:
             self.time.at(call.when, self.run_call, call, call.when)
 
     def pause(self, seconds: float) -> None:
-        """Stand still: what is due meanwhile happens at the end."""
+        """Pause the process. Events that are due meanwhile happen at the end of the pause."""
         self._paused_until = max(self._paused_until, self.time.now + seconds)
 
     def resume_at(self) -> float | None:
-        """When the process goes on, if it stands still now."""
+        """When the process resumes; ``None`` if it is not paused."""
         return self._paused_until if self._paused_until > self.time.now else None
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
-        """Let something happen in this process: now, when it goes on, or never if it is dead."""
+        """Call ``function`` in this process: now, or when the process resumes. In a dead process nothing is called."""
         if not self.alive:
             return
         resume_at = self.resume_at()
@@ -189,7 +189,7 @@ class ProcessClock:
             function(*args)
 
     def run_call(self, call: SimulatedCall, when: float) -> None:
-        """A timer's moment has come, unless it was cancelled or put off."""
+        """Make a timer's call, unless the timer was cancelled or reset."""
         if self.alive and call.function is not None and call.when == when:
             resume_at = self.resume_at()
             if resume_at is not None:
@@ -201,5 +201,5 @@ class ProcessClock:
             function(*call.args, **call.kwargs)
 
     def kill(self) -> None:
-        """Nothing happens in this process any more."""
+        """End the process. No event happens in it any more."""
         self.alive = False

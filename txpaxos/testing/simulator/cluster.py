@@ -8,8 +8,8 @@
     cluster.heal()
     cluster.wait_until_converged()
 
-Every rule of :class:`~txpaxos.testing.checkers.checker.Checker` is checked at every step; what breaks one raises
-:class:`~txpaxos.testing.checkers.checker.Violation`. The same seed gives the same run, event for event.
+Every rule of :class:`~txpaxos.testing.checkers.checker.Checker` is checked at every step. A step that breaks a rule
+raises :class:`~txpaxos.testing.checkers.checker.Violation`. The same seed gives the same run, event for event.
 """
 
 from __future__ import annotations
@@ -34,37 +34,40 @@ from txpaxos.testing.simulator.network import SimulatedReactor
 
 CLOCK_STEP_SECONDS = 3600.0
 FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
-"""How the leader fails at the end."""
+"""The ways in which the leader can fail at the end of a run."""
 
 HUNG_SECONDS = 3600.0
-"""What a save takes on a disk that hangs."""
+"""How long a save takes on a hung disk."""
 
 SILENT_SECONDS = 4.0
-"""So much longer may it take to settle for each node that never answers: one that takes a snapshot may ask it twice for
-its own, and once for its word on another's."""
+"""Extra seconds to converge for each node that never answers. A node that takes a snapshot may ask such a node twice
+for its state digest, and once to confirm another node's snapshot."""
 
 DAMAGED_NODE_FACTOR = 4
-"""So many times longer may it take to settle where a damaged node runs: its snapshot may be asked for repeatedly."""
+"""How many times longer convergence may take while a node with a damaged disk runs. Other nodes may ask it for a
+snapshot several times."""
 
 CATCH_UP_CHANCE = 0.3
 MISSED_ROUNDS = (1, 1, 10)
-"""Of requests by all clients, while a follower hears nothing: after many of them it may need a snapshot."""
+"""How many requests of every client a cut-off follower misses. After many requests it may need a snapshot."""
 
 RETURN_CHANCE = 0.5
 AWAY_ROUNDS_MAX = 400
-"""Of requests by all clients, until the others' logs no longer reach back to where a node was when it left."""
+"""Upper bound on the requests of every client until the other nodes have truncated the log that the absent node
+needs."""
 LEVEL_SLOTS = 8
-"""A node that lacks no more than what is on its way is level."""
+"""A node has caught up when it lacks no more than these slots, which may still be on their way."""
 
 RESULTS_KEPT_MAX = 64
-"""More than any client leaves unanswered."""
+"""More results than any client leaves unacknowledged."""
 
 BIG_COMMAND_BYTES = 2000
-"""Too big for a datagram."""
+"""Too large for a datagram."""
 
 
 def counter_workload(rng: Random) -> bytes:
-    """A command for :class:`txpaxos.counter.Counter`; now and then one that it refuses, or one that needs a stream."""
+    """Make a command for :class:`txpaxos.counter.Counter`. A few commands are refused by it, and a few need a
+    stream."""
     chance = rng.random()
     command = b"no number" if chance < 0.01 else b"%d" % rng.randrange(-9, 99)
     return command.rjust(BIG_COMMAND_BYTES) if chance > 0.99 else command
@@ -73,20 +76,20 @@ def counter_workload(rng: Random) -> bytes:
 class SimulatedCluster(Environment):
     """A whole cluster in one process.
 
-    :param seed: of everything that is left to chance.
-    :param nodes: how many nodes.
+    :param seed: decides everything that is random.
+    :param nodes: how many nodes there are.
     :param app: the application, a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
     :param workload: makes the clients' commands.
-    :param query: makes the readers' queries; they are empty unless it is given.
-    :param clients: how many clients submit them.
+    :param query: makes the readers' queries. Queries are empty unless it is given.
+    :param clients: how many clients submit commands.
     :param askers: how many clients ask about subjects.
-    :param callers: how many submit commands at the nodes themselves, as the application there may.
+    :param callers: how many callers submit commands at the nodes themselves, as an application may.
     :param readers: how many clients read, if the application answers queries.
     :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
-    :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
-    :param transfer_limits: how fast snapshots are sent; drawn from the seed if the policy is, too.
-    :ivar datagrams: how many nodes have sent.
-    :ivar gap_seconds: how long anybody waited when the leader failed at the end.
+    :param sessions_max: how many sessions a node keeps; drawn from the seed unless given.
+    :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
+    :ivar datagrams: how many datagrams the nodes have sent.
+    :ivar gap_seconds: the longest time that a client waited when the leader failed at the end.
     """
 
     gap_seconds = 0.0
@@ -126,7 +129,7 @@ class SimulatedCluster(Environment):
     def run(self, seconds: float) -> None:
         """Let ``seconds`` pass.
 
-        :raises Violation: if a rule is broken on the way.
+        :raises Violation: if a rule is broken meanwhile.
         """
         until = self.time.now + seconds
         time = self.time
@@ -158,10 +161,12 @@ class SimulatedCluster(Environment):
                 host.start()
 
     def wait_until_converged(self, seconds: float = 10.0) -> None:
-        """After :meth:`heal`: everything must become live and equal within ``seconds``, and some more for each node
-        that is lost for good, and for snapshots that take long on their way.
+        """Require that every client is answered and all nodes have applied the same slots. Call it after :meth:`heal`.
 
-        :raises Violation: if a client's command gets no answer, or nodes stay behind.
+        The time limit is ``seconds``, and more for each node that is lost for good and for snapshots that take long to
+        send.
+
+        :raises Violation: if a command of a client is not answered in time, or a node stays behind.
         """
         for client in self.clients:
             client.request()
@@ -174,12 +179,12 @@ class SimulatedCluster(Environment):
             if self.time.now >= until:
                 raise Violation("live once healed", self._describe_nodes())
             for host in self.live():
-                if not host.alive:  # It may have given up only now, for a fault of before.
+                if not host.alive:  # The node may have stopped only now, because of an earlier fault.
                     host.start()
             self.run(0.25)
 
     def _transfer_seconds(self) -> float:
-        """How long the biggest snapshot of the state that there is now is on its way to each of the others."""
+        """How long the largest snapshot of the current state takes to reach all other nodes, one after another."""
         if self.transfer_limits is None:
             return 0.0
         snapshots = [(host, path) for host in self.live() for path in host.disk.files() if path.endswith(".snapshot")]
@@ -233,10 +238,10 @@ class SimulatedCluster(Environment):
         if sum(host is not leader for host in self.live()) < self.checker.quorum:
             return
         kind = kind or self.rng.choice(FAILURES)
-        self.note(leader.name, f"leads, and suffers {kind}")
+        self.note(leader.name, f"is the leader, and fails by {kind}")
         self.faulty_node = leader.name
         others = [name for name in self.names if name != leader.name]
-        if kind == "silence":  # No power, or a cable that is pulled: for clients, too, and no connection breaks.
+        if kind == "silence":  # No power, or a pulled cable: clients do not reach it either, and no connection breaks.
             others += [client.name for client in self.clients]
         if kind == "crash":
             leader.crash()
@@ -251,7 +256,7 @@ class SimulatedCluster(Environment):
         self.gap_seconds = self._answer_within(seconds, "a failing leader is replaced")
         self.checker.failed_over(kind, self.gap_seconds)
         if kind == "hung disk" and leader.alive:
-            leader.crash()  # Nothing else ends what the disk has in work.
+            leader.crash()  # Only a crash ends the save that hangs.
         self.heal()
         self.wait_until_converged()
 
@@ -269,7 +274,7 @@ class SimulatedCluster(Environment):
         follower = self.rng.choice(followers)
         leader = follower.node.leader if follower.node is not None else None
         assert leader is not None, follower.name
-        self.note(follower.name, "misses something, and is not heard by its leader")
+        self.note(follower.name, "misses slots, and its leader does not hear it")
         self.faulty_node = follower.name
         others = [name for name in self.names if name != follower.name]
         self.network.cut |= {(name, follower.name) for name in others}
@@ -300,7 +305,7 @@ class SimulatedCluster(Environment):
         away = self.rng.choice(may_go)
         assert away.node is not None, away.name
         slot = away.node.status().replica.chosen_through
-        self.note(away.name, "is away until the others no longer have what it misses")
+        self.note(away.name, "is down until the other nodes have truncated what it misses")
         away.crash()
         others = [host.node for host in may_go if host is not away and host.node is not None]
         for _ in range(AWAY_ROUNDS_MAX):
@@ -323,31 +328,34 @@ class SimulatedCluster(Environment):
         return host.node is not None and host.node.applied_through >= through - LEVEL_SLOTS
 
     def live(self) -> Iterator[Host]:
-        """The hosts that should work once all is healed."""
+        """The hosts that must work once everything is healed."""
         return (host for host in self.hosts.values() if not host.disk_lost)
 
     def new_client(self, name: str) -> Client:
-        """A client on a machine of its own, which never crashes. The checker knows what it submits.
+        """A client on a host of its own, which never crashes. The checker sees what it submits.
 
-        :param name: of the machine; no two may have the same.
+        :param name: the host's name, which must be unique.
         """
         reactor = SimulatedReactor(self.network, name)
         return Client(reactor, self.configuration, rng=self.fork_rng(), sending=self.checker.submitting)
 
     @property
     def leader(self) -> NodeId | None:
-        """The node that leads; ``None`` if none says so of itself."""
+        """The leader's id; ``None`` if no node takes itself for the leader."""
         leads = (host.name for host in self.hosts.values() if host.node is not None and host.node.leader == host.name)
         return next(leads, None)
 
     def reactors(self) -> list[SimulatedReactor]:
-        """Those of all processes that run, nodes and clients."""
+        """The reactors of all processes that run, nodes and clients."""
         nodes = [host.reactor for host in self.hosts.values() if host.alive and host.reactor is not None]
         return nodes + [client.reactor for client in self.clients if client.reactor is not None]
 
     def can_spare(self, name: NodeId) -> bool:
-        """Whether the others can do without ``name`` for good. A cluster whose nodes do not all vote yet can spare
-        none: those that do not are taken in only while enough of the others are up."""
+        """Whether the other nodes can do without ``name`` for good.
+
+        A cluster in which a node does not vote yet can spare none. A newcomer is only made a voter while enough voters
+        are up.
+        """
         lost = sum(host.disk_lost for host in self.hosts.values() if host.name != name)
         all_vote = all(self.checker.nodes[host.name].voter is not None for host in self.live())
         return all_vote and lost < (len(self.names) - 1) // 2
@@ -355,7 +363,8 @@ class SimulatedCluster(Environment):
     # inside
 
     def _answer_within(self, seconds: float, rule: str) -> float:
-        """Every client makes one more request, and has its answer in time. How long that took."""
+        """Let every client make one more request, and require its answer in time. Returns how long the slowest answer
+        took."""
         for client in self.clients:
             client.request()
         began = self.time.now
@@ -366,15 +375,15 @@ class SimulatedCluster(Environment):
         return self.time.now - began
 
     def _step_clocks(self, won: int) -> None:
-        """All wall clocks step by an hour, those of nodes and clients. Timers go on all the same: another leader may be
-        elected, but only one, and clients do not wait."""
+        """Step all wall clocks by an hour, those of nodes and of clients. Timers must still fire on time. At most one
+        new leader may be elected, and clients must not wait."""
         seconds = self.rng.choice((-CLOCK_STEP_SECONDS, CLOCK_STEP_SECONDS))
         for reactor in self.reactors():
             reactor.step_wall_clock(seconds)
         self._answer_within(1.0, "prompt answers")
         self.run(2 * self.timing.liveness_window_seconds[0])
         if self.checker.ballots_won > won + 1:
-            raise Violation("a step of the clocks is got over", f"{self.checker.ballots_won - won} elections")
+            raise Violation("a clock step causes at most one election", f"{self.checker.ballots_won - won} elections")
 
     def _has_converged(self) -> bool:
         if any(client.waiting for client in self.clients):

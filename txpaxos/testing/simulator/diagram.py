@@ -1,4 +1,5 @@
-"""The last events of a simulated cluster as a space-time diagram in text: a column a node, time running down."""
+"""The last events of a simulated cluster as a space-time diagram in text: one column for each node, time running
+down."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ VALUE_CHARACTERS = 24
 
 
 def space_time(cluster: SimulatedCluster, rows: int = ROWS) -> str:
-    """The last ``rows`` events: messages as they left (``o-->``, datagrams only), and what befell nodes (``*``)."""
+    """Draw the last ``rows`` events: datagrams as they left (``o-->``) and events at nodes (``*``)."""
     codec = Codec(cluster.configuration.name, cluster.names[0], members=cluster.names)
     head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.names)
     lines = [head]

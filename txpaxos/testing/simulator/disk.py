@@ -1,8 +1,9 @@
-"""A disk in memory that keeps exactly what was synced: the worst a real one may do at a power cut.
+"""A disk in memory that keeps exactly what was synced: the worst that a real disk may do at a power cut.
 
-Bytes and names live twice, as the running system sees them and as the platter has them. A sync copies one to the other.
-At a crash each write that was not synced is there, not there, or torn; names are as far as their folder was synced, or
-a bit further. Where only the process dies, the system still has all of it, and may lose it later.
+Bytes and names exist twice: as the running system sees them, and as they are on the platter. A sync copies the first to
+the second. At a power cut each write that was not synced is kept, lost or torn. Names are as they were at the folder's
+last sync, or at some later change. If only the process dies, the system still has everything, and may lose it at a
+later power cut.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from txpaxos.storage.disk import Disk, FileStatus
 
 SECTOR_BYTES = 512
 USER = 1000
-"""The one that a simulated node runs as."""
+"""The user id that a simulated node runs as."""
 
 
 class Crash(BaseException):
-    """The power went. Nobody in the process may act on it; the world throws the process away."""
+    """The power is cut. Code under test must not handle this exception: the simulator discards the whole process."""
 
 
 @attrs.define
@@ -42,10 +43,10 @@ class _Folder:
 class SimulatedDisk(Disk):
     """The system calls of :class:`~txpaxos.storage.disk.Disk`, in memory.
 
-    :param before_call: called with each system call's name and path before it happens; raises ``OSError`` to have it
-        fail, or :class:`Crash`.
-    :ivar statuses: by path, what is not as a store makes it.
-    :ivar bytes_max: writing more than so many bytes in all gives ENOSPC; ``None`` for no limit.
+    :param before_call: called with the name and path of each system call before it happens. It raises ``OSError`` to
+        make the call fail, or :class:`Crash`.
+    :ivar standings: by path, owners and permissions that differ from those a store sets.
+    :ivar bytes_max: writing more than this in all gives ENOSPC; ``None`` for no limit.
     """
 
     def __init__(self, rng: Random, before_call: Callable[[str, str], None] | None = None) -> None:
@@ -56,7 +57,7 @@ class SimulatedDisk(Disk):
         self._folders: dict[str, _Folder] = {"/": _Folder()}
         self._handles: dict[int, tuple[str, _File]] = {}
         self._locks: dict[int, str] = {}
-        self._renamed: list[tuple[str, str]] = []  # Folders that were, and whose new names are not durable yet.
+        self._renamed: list[tuple[str, str]] = []  # Renames of folders that are not durable yet.
         self._next_handle = 3
 
     # system calls
@@ -162,7 +163,7 @@ class SimulatedDisk(Disk):
         try:
             self._call("sync", path)
         except OSError:
-            self._tear(file)  # The kernel counts what it could not write as written, and does not try again.
+            self._tear(file)  # The kernel marks pages that it could not write as clean, and does not write them again.
             raise
         _put_on_platter(file)
 
@@ -191,20 +192,20 @@ class SimulatedDisk(Disk):
         self._find(path)
         del folder.seen[name]
 
-    # what may happen to it
+    # faults, and a look from outside
 
     def leave(self) -> None:
-        """The process is gone, and the machine lives: the next process sees all that was written. What was not synced
-        may still be lost with the power."""
+        """The process is gone and the machine stays up: the next process sees everything that was written. Data that
+        was not synced may still be lost at a power cut."""
         self._handles.clear()
         self._locks.clear()
 
     def crash(self) -> None:
-        """The process is gone and with it all that was not synced, or a part of that."""
+        """The power is cut: the process is gone, and data that was not synced is lost, wholly or in part."""
         self.leave()
         for folder in self._folders.values():
             if self._rng.random() < 0.5:
-                folder.durable = dict(folder.seen)  # Names may get to the platter without being asked to.
+                folder.durable = dict(folder.seen)  # Names may reach the platter without a sync.
             folder.seen = dict(folder.durable)
         while self._renamed:
             source, target = self._renamed.pop()
@@ -217,27 +218,27 @@ class SimulatedDisk(Disk):
             file.seen = bytearray(file.durable)
 
     def flip_bit(self, path: str, bit: int) -> None:
-        """Flip one bit of a file, on the platter and in every cache."""
+        """Flip one bit of a file, on the platter and in every cache: bit rot."""
         file = self._find(path)
         for copy in (file.seen, file.durable):
             if bit // 8 < len(copy):
                 copy[bit // 8] ^= 1 << bit % 8
 
     def zero(self, path: str, offset: int) -> None:
-        """Zeros from ``offset`` on, on the platter and in every cache."""
+        """Overwrite a file with zeros from ``offset`` on, on the platter and in every cache."""
         file = self._find(path)
         _put_on_platter(file)
         for copy in (file.seen, file.durable):
             copy[offset:] = bytes(len(copy) - offset)
 
     def remove(self, path: str) -> None:
-        """Whoever runs the machine takes a file away for good."""
+        """Remove a file for good, as an operator may."""
         folder, name = self._parent(path)
         del folder.seen[name]
         folder.durable.pop(name, None)
 
     def move_directory(self, source: str, target: str) -> None:
-        """Whoever runs the machine gives a folder of files another name, for good."""
+        """Rename a folder of files for good, as an operator may."""
         parent, name = self._parent(source)
         new_parent, new_name = self._parent(target)
         folder = self._folders.pop(source)
@@ -247,7 +248,7 @@ class SimulatedDisk(Disk):
         self._folders[target] = folder
 
     def size(self, path: str) -> int:
-        """How many bytes a file has."""
+        """The size of a file in bytes."""
         return len(self._find(path).seen)
 
     def content(self, path: str) -> bytes:
@@ -255,7 +256,7 @@ class SimulatedDisk(Disk):
         return bytes(self._find(path).seen)
 
     def files(self) -> list[str]:
-        """The path of every file."""
+        """The paths of all files."""
         return [
             f"{path.rstrip('/')}/{name}"
             for path, folder in sorted(self._folders.items())
@@ -264,7 +265,7 @@ class SimulatedDisk(Disk):
         ]
 
     def _tear(self, file: _File) -> None:
-        """Each write that was not synced comes through whole, not at all, or in part."""
+        """Keep each write that was not synced as a whole, in part, or not at all."""
         if not file.size_synced:
             if self._rng.random() < 0.5:
                 file.durable.extend(bytes(max(0, len(file.seen) - len(file.durable))))
@@ -340,7 +341,7 @@ def _write(target: bytearray, offset: int, data: bytes | bytearray) -> None:
 
 
 def _sectors(offset: int, length: int) -> list[tuple[int, int]]:
-    """The parts of ``[offset, offset + length)`` that lie in one sector each."""
+    """Split ``[offset, offset + length)`` at the boundaries of sectors."""
     parts = []
     start, end = offset, offset + length
     while start < end:

@@ -1,4 +1,4 @@
-"""What the machines and the clients of a simulated cluster have around them: time, network, chance and the checker."""
+"""What the hosts and clients of a simulated cluster share: time, network, random numbers and the checker."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ CLIENT_PORT = 2
 TRACE_EVENTS = 200
 
 TRANSFER_BYTES_PER_SECOND = (2**24, 2**24, 4000, 1000)
-"""Few, so that in many runs a snapshot is longer on its way than until the next one is due."""
+"""Low limits, so that in many runs a snapshot is still being sent when the next one is due."""
 
 SNAPSHOT_LOG_BYTES = (1_000, 2_000, 5_000, 20_000, 2**40)
-"""Of the log, before a snapshot: few, so that a short run has many of them; or so many that there is none."""
+"""Bytes of log between two snapshots. Small values give many snapshots in a short run. The last value gives none."""
 
 SESSIONS_REMEMBERED = (SESSIONS_MAX, SESSIONS_MAX, 4, 3)
-"""Few, so that some are forgotten that are still in use."""
+"""Small values, so that sessions are forgotten while they are still in use."""
 
 
 def _member(name: NodeId) -> configuration.Member:
-    """Where a node is: on a host of its own name."""
+    """The addresses of a node: it runs on a host with its own name."""
     return configuration.Member(configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT))
 
 
 class Environment:
-    """What every part of one simulated cluster shares.
+    """What all parts of one simulated cluster share.
 
-    :param seed: of everything that is left to chance.
-    :param nodes: how many nodes.
+    :param seed: decides everything that is random.
+    :param nodes: how many nodes there are.
     :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
-    :param sessions_max: how many sessions nodes remember; drawn from the seed unless given.
+    :param sessions_max: how many sessions a node keeps; drawn from the seed unless given.
     :param app: the application's class.
-    :param transfer_limits: how fast snapshots are sent; drawn from the seed if the policy is, too.
-    :ivar faulty_node: the node that cannot be expected to answer just now, if any.
-    :ivar violation: the first rule that was found broken outside of the checker.
-    :ivar counts: how often what happened.
-    :ivar trace: the last events, as (time, node, what): a note, or (target, datagram).
+    :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
+    :ivar faulty_node: the node that cannot be expected to answer now, if there is one.
+    :ivar violation: the first broken rule that was found outside the checker.
+    :ivar counts: how often each kind of event happened.
+    :ivar trace: the last events, as (time, node, event). An event is a note, or (target, datagram).
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Environment:
         self.timing = timing or Timing()
         self.snapshot_policy = snapshot_policy or Policy(self.rng.choice(SNAPSHOT_LOG_BYTES))
         self.sessions_max = sessions_max or self.rng.choice(SESSIONS_REMEMBERED)
-        chance = Random(f"transfers {seed}")  # Of its own: what else a seed means stays as it is.
+        # A generator of its own, so that the other random numbers of a seed stay the same.
+        chance = Random(f"transfers {seed}")
         bytes_per_second = chance.choice(TRANSFER_BYTES_PER_SECOND)
         self.transfer_limits = transfer_limits
         if transfer_limits is None and snapshot_policy is None:
@@ -90,9 +91,9 @@ class Environment:
         self.app = app
 
     def fork_rng(self) -> Random:
-        """Another source of chance, for a part of its own."""
+        """A new random number generator, seeded from this one."""
         return Random(self.rng.random())
 
     def note(self, who: str, what: str) -> None:
-        """Remember an event for the trace."""
+        """Add an event to the trace."""
         self.trace.append((self.time.now, who, what))

@@ -1,4 +1,4 @@
-"""One machine of a simulated cluster: a disk that survives, and a node on it that may not."""
+"""One machine of a simulated cluster: a disk that survives, and a node that may crash."""
 
 from __future__ import annotations
 
@@ -29,27 +29,29 @@ from txpaxos.testing.simulator.observed import CheckingObserver, with_local_erro
 
 DATA = "/data"
 SEGMENT_BYTES = 8192
-"""Small, so that a short run already writes many."""
+"""Small, so that a short run already writes many segments."""
 
 
 class Host:
-    """One machine: a disk that survives, and a process that may not.
+    """One machine: a disk that survives, and a process that may crash.
 
     :ivar node: the node, while it runs.
-    :ivar crash_in: die at that system call or message, counted from now; ``None`` for not at all.
-    :ivar keeps_power: the next such death is the process's alone; the machine lives.
-    :ivar crash_in_snapshot: set ``crash_in`` to that when the next snapshot is begun; ``None`` for not at all.
+    :ivar crash_in: how many system calls or messages from now the process dies; ``None`` for not at all.
+    :ivar keeps_power: whether only the process dies then, and the machine stays up.
+    :ivar crash_in_snapshot: the value that ``crash_in`` gets when the next snapshot begins; ``None`` for none.
     :ivar save_seconds: how long each save takes; 0 for at once, in the reactor.
-    :ivar disk_hangs: no save ends any more, and no start of the node.
-    :ivar removed_data: what was taken from its disk, so that it must not start.
-    :ivar removed_frames: it was the end of its journal. What misses that is a mark, which power may take along: if
-        the power fails, too, nobody starts this node again.
-    :ivar sync_fails: every sync gives EIO; with ``sync_fails_once`` only the next one.
-    :ivar removed_snapshot: the newest snapshot that was lost: there is one substitute for it, not two.
-    :ivar damages_snapshots: each that it completes is damaged at once, and it does not know.
-    :ivar disk_lost: this node's disk is damaged for good; it need not come back.
-    :ivar folder_lost: its folder was lost, and it is not heard any more: nobody can have an answer from it.
-    :ivar configuration: its cluster file, as it read it when it started last.
+    :ivar disk_hangs: no save ends any more, and the node cannot start.
+    :ivar removed_data: what was removed from its disk, so that the node must not start.
+    :ivar removed_frames: whether the end of the journal was removed. Only the acknowledgement mark shows that, and a
+        power cut may lose the mark. So this node is not started again after a power cut.
+    :ivar sync_fails: every sync gives EIO. With ``sync_fails_once`` only the next one does.
+    :ivar removed_snapshot: the newest snapshot that was removed. A node has one older snapshot to fall back to, not
+        two.
+    :ivar damages_snapshots: every snapshot that the node completes is damaged at once, without its knowledge.
+    :ivar disk_lost: the disk is damaged for good, so the node need not come back.
+    :ivar folder_lost: the data folder was lost, so other nodes no longer listen to this node, and no client gets an
+        answer from it.
+    :ivar configuration: the cluster file that the node read at its last start.
     """
 
     def __init__(self, cluster: Environment, name: NodeId) -> None:
@@ -77,11 +79,11 @@ class Host:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether the process runs."""
         return self.reactor is not None and self.reactor.alive
 
     def start(self) -> None:
-        """Start the process. It may refuse, if its disk is damaged."""
+        """Start the process. It may refuse to start, if its disk is damaged."""
         cluster = self._cluster
         assert not self.alive, self.name
         if self.disk_hangs:
@@ -103,11 +105,12 @@ class Host:
                 raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
 
     def die(self) -> None:
-        """Kill the process. The machine lives: what the process wrote is there for the next one, synced or not."""
+        """Kill the process. The machine stays up: the next process sees everything that this one wrote, synced or
+        not."""
         self._kill(self.disk.leave)
 
     def crash(self) -> None:
-        """Take the machine's power; what its disk has not synced is lost or torn."""
+        """Cut the machine's power. Writes that its disk has not synced are lost or torn."""
         if self.removed_frames:
             self.disk_hangs = True
         self._kill(self.disk.crash)
@@ -122,8 +125,8 @@ class Host:
         self._cluster.counts["crashes"] += 1
 
     def discard_snapshots(self) -> None:
-        """Kill the process, and put the folder of the snapshots aside, as an operator does who wants this node to take
-        the state from the others."""
+        """Kill the process and move its folder of snapshots away, as an operator does who wants the node to get the
+        state from the other nodes."""
         if self.alive:
             self.crash()
         if any(path.endswith(".snapshot") for path in self.disk.files()):
@@ -133,11 +136,11 @@ class Host:
             self._cluster.counts["snapshots discarded"] += 1
 
     def lose_folder(self) -> None:
-        """The data folder is gone. Whoever runs the machine starts the node again, under its old name."""
+        """Lose the data folder. An operator starts the node again under its old name."""
         if self.alive:
             self.crash()
         self.disk_lost = self.folder_lost = True
-        self.removed_data, self.removed_frames = "", False  # There is nothing left that it could be missed from.
+        self.removed_data, self.removed_frames = "", False  # In an empty folder nothing is missing.
         self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
         self._cluster.checker.folder_lost(self.name)
 
@@ -153,7 +156,7 @@ class Host:
                 raise Crash
 
     def snapshot_started(self) -> None:
-        """A snapshot is about to be written, the node's own or one that it is sent."""
+        """A snapshot is about to be written: the node's own, or one that another node sends."""
         if self.crash_in_snapshot is not None:
             self.crash_in, self.crash_in_snapshot = self.crash_in_snapshot, None
 
@@ -196,9 +199,9 @@ class Host:
         cluster.note(self.name, "starts")
 
     def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
-        """The node gave up. A broken disk may do that to it, a broken invariant may not."""
+        """The node has stopped. A broken disk is a valid reason, a broken invariant is not."""
         if not reactor.alive:
-            return  # It was killed, and its last words are nobody's.
+            return  # The process was killed, so nothing that it reports counts.
         self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
         if isinstance(failure.value, Violation):
             self._cluster.violation = failure.value
@@ -211,7 +214,7 @@ class Host:
             self.crash()
 
     def _execute(self, work: Callable[[], None]) -> Deferred[None]:
-        """Do a save: at once, or when the slow disk has got to it."""
+        """Perform a save: at once, or after the delay of a slow disk."""
         time = self._cluster.time
         if self.disk_hangs:
             return Deferred()
@@ -230,15 +233,15 @@ class Host:
             if reactor.alive:
                 execute_now(work).addBoth(lambda result: time.at(max(time.now, self._saves_end_at), finish, result))
 
-        # On the platter somewhere in between: a crash may come after that and before anybody was told.
+        # The data is on the platter before the save is reported as done. A crash may come in between.
         time.at(begins_at + self._cluster.rng.random() * self.save_seconds, save)
         return done
 
     def finished(self, snapshot: Snapshot) -> Snapshot:
-        """A snapshot is complete, and what it made needless is gone."""
+        """A snapshot is complete, and the journal before it is dropped."""
         needless = [] if self.disk_lost else needless_segments(self.disk, DATA)
         if needless:
-            self._broken("the journal is cut off", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
+            self._broken("needless segments are dropped", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
         return snapshot
 
     def _broken(self, rule: str, detail: str) -> None:
@@ -257,7 +260,7 @@ class Host:
 
 
 class _WatchedStore:
-    """A store that tells the checker what it was told to be saved."""
+    """A store that reports every load and save to the checker."""
 
     def __init__(self, store: DiskStore, host: Host, checker: Checker) -> None:
         self.incarnation = store.incarnation

@@ -1,4 +1,4 @@
-"""A network in memory: datagrams that are lost, doubled, delayed and overtaken, and streams that stall and break."""
+"""A network in memory. Datagrams are lost, duplicated, delayed and reordered; streams stall and break."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Endpoint = tuple[str, int]
 
 @attrs.define
 class Faults:
-    """What the network does to traffic. One object for all links, or one for a link.
+    """What the network does to traffic: one object for all links, or one for a single link.
 
-    :ivar delay_seconds: the shortest way, and the mean of what comes on top (exponential, so now and then long).
-    :ivar loss: chance that a datagram is lost.
-    :ivar doubled: chance that a datagram comes twice.
-    :ivar breaks: chance, for each piece of a stream, that the connection breaks there, in the middle of the piece.
+    :ivar delay_seconds: the shortest delay, and the mean of the additional delay, which is exponentially distributed.
+    :ivar loss: the probability that a datagram is lost.
+    :ivar doubled: the probability that a datagram arrives twice.
+    :ivar breaks: the probability, for each chunk of a stream, that the connection breaks in the middle of that chunk.
     """
 
     delay_seconds: tuple[float, float] = (0.0001, 0.0001)
@@ -41,15 +41,15 @@ class Faults:
     breaks: float = 0.0
 
     def delay(self, rng: Random) -> float:
-        """How long one piece takes."""
+        """Draw the delay of one datagram or chunk."""
         return self.delay_seconds[0] + rng.expovariate(1.0) * self.delay_seconds[1]
 
 
 class SimulatedNetwork:
-    """All hosts and what is between them. A host is known by its address.
+    """All hosts and the links between them. A host is identified by its address.
 
-    :ivar faults: of every link that has none of its own in ``link_faults``.
-    :ivar cut: (from, to) pairs between which nothing passes, in that direction.
+    :ivar faults: the faults of every link without an entry in ``link_faults``.
+    :ivar cut: (source, target) pairs between which nothing passes in that direction.
     """
 
     def __init__(self, time: SimulatedTime, rng: Random) -> None:
@@ -65,11 +65,11 @@ class SimulatedNetwork:
         self._halves: dict[StreamHalf, None] = {}
 
     def link(self, source: str, target: str) -> Faults:
-        """What happens from ``source`` to ``target``."""
+        """The faults of the link from ``source`` to ``target``."""
         return self.link_faults.get((source, target), self.faults)
 
     def heal(self) -> None:
-        """A network without faults from here on."""
+        """Remove all faults."""
         self.faults = Faults()
         self.link_faults.clear()
         self.cut.clear()
@@ -77,13 +77,13 @@ class SimulatedNetwork:
             half.pump()
 
     def reconnect(self, pairs: set[tuple[str, str]]) -> None:
-        """Let traffic pass between ``pairs`` again, with what streams held back."""
+        """Let traffic pass between ``pairs`` again, and send what streams have buffered."""
         self.cut -= pairs
         for half in list(self._halves):
             half.pump()
 
     def forget(self, host: str) -> None:
-        """The process on ``host`` died: its ports are gone, its connections break."""
+        """The process on ``host`` died: its ports close, and its connections break."""
         self._datagram_ports = {at: port for at, port in self._datagram_ports.items() if at[0] != host}
         self._stream_ports = {at: port for at, port in self._stream_ports.items() if at[0] != host}
         for half in list(self._halves):
@@ -93,7 +93,7 @@ class SimulatedNetwork:
     # datagrams
 
     def send_datagram(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
-        """Take one datagram."""
+        """Send one datagram."""
         if self.on_datagram is not None:
             self.on_datagram(source[0], target[0], data)
         faults = self.link(source[0], target[0])
@@ -114,29 +114,29 @@ class SimulatedNetwork:
     # for reactors
 
     def bind_datagrams(self, port: SimulatedDatagramPort) -> None:
-        """Deliver to ``port`` from now on."""
+        """Deliver datagrams to ``port`` from now on."""
         if port.endpoint in self._datagram_ports:
             raise CannotListenError(port.endpoint[0], port.endpoint[1], OSError("address in use"))
         self._datagram_ports[port.endpoint] = port
 
     def unbind_datagrams(self, port: SimulatedDatagramPort) -> None:
-        """Deliver to ``port`` no more."""
+        """Deliver no more datagrams to ``port``."""
         if self._datagram_ports.get(port.endpoint) is port:
             del self._datagram_ports[port.endpoint]
 
     def bind_streams(self, port: SimulatedStreamPort) -> None:
-        """Take connections for ``port`` from now on."""
+        """Accept connections for ``port`` from now on."""
         if port.endpoint in self._stream_ports:
             raise CannotListenError(port.endpoint[0], port.endpoint[1], OSError("address in use"))
         self._stream_ports[port.endpoint] = port
 
     def unbind_streams(self, port: SimulatedStreamPort) -> None:
-        """Take no more."""
+        """Accept no more connections for ``port``."""
         if self._stream_ports.get(port.endpoint) is port:
             del self._stream_ports[port.endpoint]
 
     def connect(self, reactor: SimulatedReactor, target: Endpoint, factory: Any, timeout: float) -> None:
-        """Try to connect: a packet there, and one back."""
+        """Try to connect. That takes a packet to ``target`` and one back."""
         there = self.link(reactor.host, target[0]).delay(self.rng)
         if (reactor.host, target[0]) in self.cut or (target[0], reactor.host) in self.cut:
             self.time.after(timeout, reactor.run, self._fail, factory, TimeoutError())
@@ -176,7 +176,7 @@ class SimulatedNetwork:
 
 
 class StreamHalf:
-    """One side of a connection: its protocol's transport. Bytes keep their order; a cut link holds them back."""
+    """One side of a connection: the transport of its protocol. Bytes keep their order. A cut link delays them."""
 
     WRITE_BUFFER_BYTES = 65536
 
@@ -197,19 +197,19 @@ class StreamHalf:
         network.open_half(self)
 
     def begin(self, protocol: Protocol) -> None:
-        """Hand the connection to its protocol."""
+        """Give the connection to its protocol."""
         self._protocol = protocol
         protocol.makeConnection(cast(Any, self))
         early, self._early = self._early, []
         for data in early:
             self._receive(data)
-        if self._closed:  # The other side has died before this one had begun.
+        if self._closed:  # The other side died before this one was connected.
             protocol.connectionLost(Failure(ConnectionLost()))
 
     # the transport
 
     def write(self, data: bytes) -> None:
-        """Send."""
+        """Send ``data``."""
         if self._closed or self.disconnecting or not data:
             return
         self._outbox.append(bytes(data))
@@ -220,11 +220,11 @@ class StreamHalf:
             self._producer.pauseProducing()
 
     def writeSequence(self, iovec: list[bytes]) -> None:
-        """Send."""
+        """Send all of ``iovec``."""
         self.write(b"".join(iovec))
 
     def loseConnection(self) -> None:
-        """Close once everything is sent. (What a cut holds back is given up here.)"""
+        """Close once everything is sent. Bytes that a cut link delays are dropped."""
         if not self._closed and not self.disconnecting:
             self.disconnecting = True
             when = max(self._arrives_at, self._network.time.now) + 1e-6
@@ -235,17 +235,17 @@ class StreamHalf:
         self._network.time.after(0.0, self._end, ConnectionLost())
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing here waits to be joined."""
+        """Without effect: the simulated stream never joins writes."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Nothing here is kept."""
+        """Without effect: the simulated stream sends no keep-alive packets."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Tell ``producer`` when to stop and go on."""
+        """Pause ``producer`` while too many bytes are buffered, and resume it afterwards."""
         self._producer = producer
 
     def unregisterProducer(self) -> None:
-        """Tell it no more."""
+        """Forget the producer."""
         self._producer = None
 
     def getPeer(self) -> IPv4Address:
@@ -260,7 +260,7 @@ class StreamHalf:
     # the network
 
     def pump(self) -> None:
-        """Put what waits on the wire, unless the link is cut: then it waits, as TCP does, for the link."""
+        """Send what is buffered. While the link is cut it stays in the buffer, as with TCP."""
         assert self.other is not None
         network = self._network
         if self._closed or (self.host, self.other.host) in network.cut:
@@ -290,7 +290,7 @@ class StreamHalf:
             self._producer.resumeProducing()
 
     def arrive(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes have arrived."""
         if not self._closed:
             self._reactor.run(self._receive, data)
 
@@ -301,7 +301,7 @@ class StreamHalf:
             self._protocol.dataReceived(data)
 
     def die(self) -> None:
-        """The process on this side is gone: the other side hears of it, soon."""
+        """The process on this side is gone. The other side learns of that soon."""
         self._closed = True
         self._network.close_half(self)
         other = self.other
@@ -318,7 +318,8 @@ class StreamHalf:
 
 
 class SimulatedReactor(ProcessClock):
-    """The reactor of one process on one host: of Twisted's interfaces, the methods that nodes and clients use."""
+    """The reactor of one process on one host. It has those methods of Twisted's interfaces that nodes and clients
+    use."""
 
     def __init__(self, network: SimulatedNetwork, host: str, rate: float = 1.0) -> None:
         super().__init__(network.time, rate)
@@ -341,24 +342,24 @@ class SimulatedReactor(ProcessClock):
         return Connector()
 
     def look_up(self, name: str) -> Deferred[list[str]]:
-        """The addresses of a host: here its name is one."""
+        """The addresses of a host. In the simulator a host's name is its address."""
         return succeed([name])
 
     def kill(self) -> None:
-        """The process is dead."""
+        """End the process."""
         super().kill()
         self.network.forget(self.host)
 
 
 class Connector:
-    """What ``connectTCP`` returns."""
+    """The return value of ``connectTCP``."""
 
     def stopConnecting(self) -> None:
-        """The attempt goes on; its outcome interests nobody."""
+        """Without effect: the attempt continues, and its outcome is ignored by its caller."""
 
 
 class SimulatedDatagramPort:
-    """A listening datagram port: its protocol's transport."""
+    """A listening datagram port: the transport of its protocol."""
 
     def __init__(self, reactor: SimulatedReactor, endpoint: Endpoint, protocol: DatagramProtocol) -> None:
         self.reactor = reactor
@@ -378,7 +379,7 @@ class SimulatedDatagramPort:
         self.protocol.doStop()
 
     def getHost(self) -> IPv4Address:
-        """Where it listens."""
+        """The address that it listens at."""
         return IPv4Address("UDP", *self.endpoint)
 
 
@@ -397,5 +398,5 @@ class SimulatedStreamPort:
         self.reactor.network.unbind_streams(self)
 
     def getHost(self) -> IPv4Address:
-        """Where it listens."""
+        """The address that it listens at."""
         return IPv4Address("TCP", *self.endpoint)

@@ -1,4 +1,4 @@
-"""Nodes with the checker looking on."""
+"""What connects the nodes of a simulated cluster with the checker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from txpaxos.testing.simulator.environment import Environment
 class CheckingObserver:
     """Tells the checker what one node does.
 
-    :param name: the node's.
+    :param name: the node's id.
     :param snapshot_complete: called when the node has completed a snapshot.
     """
 
@@ -40,7 +40,7 @@ class CheckingObserver:
         self._snapshot_complete = snapshot_complete
 
     def __call__(self, event: Event) -> None:
-        """One step of the node."""
+        """Tell the checker about one event of the node."""
         name, checker, counts = self._name, self._checker, self._environment.counts
         match event:
             case ReadyReleased():
@@ -71,10 +71,10 @@ class CheckingObserver:
 
 
 def with_local_error_text(app: type[PaxosProtocol], where: Callable[[], str]) -> type[PaxosProtocol]:
-    """``app``, whose exceptions are worded as one process words them: by the address of an object, say. Nodes must not
-    mind.
+    """A subclass of ``app`` whose exceptions have different texts in each process, as texts with addresses of objects
+    have. Nodes must reach the same state all the same.
 
-    :param where: what this process adds to the words.
+    :param where: returns what this process adds to the text.
     """
 
     def apply(self: PaxosProtocol, slot: Slot, command: bytes) -> object:

@@ -1,4 +1,5 @@
-"""Faults drawn from a seed. Each seed turns on a random few kinds, so that each run is bad in its own way ("swarm")."""
+"""Faults drawn from a seed. Each seed enables a random few kinds, so that runs differ in what they test ("swarm
+testing")."""
 
 from __future__ import annotations
 
@@ -24,21 +25,21 @@ KIND_CHANCE = 0.3
 REIGN_SECONDS = 0.05
 
 LEADER_AWAY_SECONDS = 0.3
-"""At least, so that another may be elected."""
+"""The minimum for a fault of the leader, so that another leader may be elected."""
 
 LASTING = ("short reigns",)
-"""Kinds that go on to the end: their harm takes several elections."""
+"""Kinds that last until the end of the run, since their harm takes several elections."""
 
 
 @attrs.frozen
 class Fault:
-    """One thing that goes wrong.
+    """One fault.
 
-    :ivar at_seconds: when, from the start of the run.
+    :ivar at_seconds: when it begins, from the start of the run.
     :ivar kind: one of ``KINDS``.
-    :ivar node: whom it befalls.
+    :ivar node: the node it affects.
     :ivar seconds: how long it lasts.
-    :ivar seed: of whatever is left to chance in it.
+    :ivar seed: decides everything that is random in it.
     """
 
     at_seconds: float
@@ -52,7 +53,7 @@ class Fault:
 
 
 def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
-    """A schedule for a run of ``seconds``: which kinds are on, how often, and when."""
+    """Draw a schedule for a run of ``seconds``: which kinds of faults there are, how often, and when."""
     rng = Random(seed)
     kinds = [kind for kind in KINDS if rng.random() < KIND_CHANCE] or [rng.choice(list(KINDS))]
     faults = []
@@ -68,12 +69,12 @@ def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
 
 
 def plan(cluster: SimulatedCluster, faults: list[Fault]) -> None:
-    """Have ``faults`` happen in ``cluster``, counted from now."""
+    """Schedule ``faults`` in ``cluster``, counted from now."""
     for fault in faults:
-        cluster.time.after(fault.at_seconds, _befall, cluster, fault)
+        cluster.time.after(fault.at_seconds, _inject, cluster, fault)
 
 
-def _befall(cluster: SimulatedCluster, fault: Fault) -> None:
+def _inject(cluster: SimulatedCluster, fault: Fault) -> None:
     cluster.counts[fault.kind] += 1
     cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
     KINDS[fault.kind](cluster, fault, Random(fault.seed))
@@ -92,8 +93,8 @@ def _crash(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _process_death(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The process is killed, between two steps or within one, and started again. The machine's power may go a moment
-    after that, and with it what neither of the two processes has synced."""
+    """Kill the process, between two steps or within one, and start it again. The machine's power may fail a moment
+    after that. Then both processes lose what was not synced."""
     host = cluster.hosts[fault.node]
     if not host.alive:
         return
@@ -118,7 +119,7 @@ def _crash_between_steps(cluster: SimulatedCluster, fault: Fault, rng: Random) -
 
 
 def _crash_in_a_snapshot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node dies somewhere in the next snapshot that it takes or is sent."""
+    """Kill the node somewhere within the next snapshot that it takes or receives."""
     host = cluster.hosts[fault.node]
     host.crash_in_snapshot = rng.randrange(1, 30)
     host.keeps_power = rng.random() < 0.3
@@ -133,13 +134,13 @@ def _crash_in_a_snapshot(cluster: SimulatedCluster, fault: Fault, rng: Random) -
 
 
 def _long_absence(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node is away so long that the others may have forgotten what it misses."""
+    """Keep the node away so long that the other nodes may have truncated what it misses."""
     longer = attrs.evolve(fault, seconds=fault.seconds + rng.choice((1.0, 3.0)))
     rng.choice((_crash, _isolate, _deafen))(cluster, longer, rng)
 
 
 def _leader_in_trouble(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Whoever leads stands still, or is cut off, and does not know it; clients still reach it."""
+    """Pause the leader, or cut it off from other nodes. The leader does not notice, and clients still reach it."""
     for host in cluster.hosts.values():
         if host.alive and host.node is not None and host.node.leader == host.name:
             trouble = attrs.evolve(fault, node=host.name, seconds=fault.seconds + LEADER_AWAY_SECONDS)
@@ -159,14 +160,14 @@ def _step_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _step_every_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """As when all machines ask the same time server."""
+    """Step all wall clocks at once, as one wrong time server does."""
     seconds = rng.choice((-3600.0, 3600.0))
     for reactor in cluster.reactors():
         reactor.step_wall_clock(seconds)
 
 
 def _step_a_client_s_clock(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Of one client, so that it alone loses count of its deadlines and attempts."""
+    """Step the wall clock of one client, so that only its deadlines and attempts are affected."""
     reactors = [client.reactor for client in cluster.clients if client.reactor is not None]
     if reactors:
         rng.choice(reactors).step_wall_clock(rng.choice((-3600.0, -2.0, 2.0, 3600.0)))
@@ -180,10 +181,10 @@ def _cut(cluster: SimulatedCluster, pairs: set[tuple[str, str]], seconds: float)
     added = pairs - cluster.network.cut
     cluster.network.cut |= added
 
-    def mend() -> None:
+    def end() -> None:
         cluster.network.reconnect(added)
 
-    cluster.time.after(seconds, mend)
+    cluster.time.after(seconds, end)
 
 
 def _isolate(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
@@ -193,12 +194,12 @@ def _isolate(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _deafen(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Nothing reaches the node; what it sends arrives."""
+    """Drop what is sent to the node. What the node sends arrives."""
     _cut(cluster, {(name, fault.node) for name in cluster.names if name != fault.node}, fault.seconds)
 
 
 def _mute(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Nothing the node sends arrives."""
+    """Drop what the node sends. What is sent to the node arrives."""
     _cut(cluster, {(fault.node, name) for name in cluster.names if name != fault.node}, fault.seconds)
 
 
@@ -218,8 +219,8 @@ def _split(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _short_reigns(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Whoever leads is cut off before long. At most one other node still gets what it says, so that nodes vote
-    differently at the slots in work."""
+    """Cut each leader off soon after its election. At most one other node still receives its messages, so that nodes
+    vote differently at the open slots."""
     until = cluster.time.now + fault.seconds
 
     def strike() -> None:
@@ -247,18 +248,18 @@ def _bad_network(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     )
     good = Faults()
 
-    def mend(bad: Faults) -> None:
+    def end(bad: Faults) -> None:
         if network.faults is bad:
             network.faults = good
 
-    cluster.time.after(fault.seconds, mend, network.faults)
+    cluster.time.after(fault.seconds, end, network.faults)
 
 
 def _bad_link(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
     links = cluster.network.link_faults
     links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
-    if rng.random() < 0.3:  # What comes so late comes from another reign, or for another life.
+    if rng.random() < 0.3:  # A message this late comes from an earlier leader, or to a node that has restarted.
         links[fault.node, other] = Faults((0.001, rng.choice((0.3, 1.0))))
     cluster.time.after(fault.seconds, links.pop, (fault.node, other), None)
 
@@ -276,15 +277,15 @@ def _hung_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _dead_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node's disk hangs for good. Only as many nodes as the cluster can spare for good."""
+    """Let the node's disk hang for good. The cluster must be able to spare the node."""
     host = cluster.hosts[fault.node]
     if host.alive and not host.disk_lost and cluster.can_spare(fault.node):
         host.disk_lost = host.disk_hangs = True
 
 
 def _vanishing(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The process dies, and something vanishes from its disk that it had told others of: the newest segment or its end,
-    the file of a subject, or the file that tells what must be there. It must not start again."""
+    """Kill the process and remove data that other nodes rely on: the newest segment or its end, the file of a subject,
+    or the file that records what must be there. The node must not start again."""
     host = cluster.hosts[fault.node]
     if not host.alive or host.disk_lost or not cluster.can_spare(fault.node):
         return
@@ -311,29 +312,29 @@ def _failing_sync(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host.sync_fails = True
     host.sync_fails_once = rng.random() < 0.5
 
-    def mend() -> None:
+    def end() -> None:
         host.sync_fails = host.sync_fails_once = False
         if not host.alive:
             host.start()
 
-    cluster.time.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, end)
 
 
 def _full_disk(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     host = cluster.hosts[fault.node]
     host.disk.bytes_max = 0
 
-    def mend() -> None:
+    def end() -> None:
         host.disk.bytes_max = None
         if not host.alive:
             host.start()
 
-    cluster.time.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, end)
 
 
 def _bit_rot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Flip a bit in a file of the node's disk, and restart it; or leave it running, with one flipped in every snapshot
-    that it may give to others. Only as many nodes as the cluster can spare for good."""
+    """Flip a bit in a file of the node's disk and restart the node; or leave it running and flip a bit in every
+    snapshot that it may send. The cluster must be able to spare the node."""
     host = cluster.hosts[fault.node]
     files = [path for path in host.disk.files() if not path.endswith(("lock", ".temporary"))]
     if not files or not cluster.can_spare(fault.node):
@@ -351,7 +352,8 @@ def _bit_rot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _folder_lost(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node's folder is lost, and it comes back empty under its old name: the others must do without it."""
+    """Remove the node's data folder. The node starts again with an empty folder under its old name, and the other nodes
+    must do without its vote."""
     if cluster.can_spare(fault.node):
         cluster.hosts[fault.node].lose_folder()
         cluster.counts["folders lost"] += 1
@@ -359,8 +361,11 @@ def _folder_lost(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node is started with a cluster file that has one node more, or one less, or another in the place of one; but
-    not within the moment of the founding: what comes of that, an operator has to do away with (docs/operations.rst)."""
+    """Start the node with a wrong cluster file: it has a node more, a node less, or another node in place of one.
+
+    This does not happen while the cluster is being founded. An operator would have to repair that
+    (docs/operations.rst).
+    """
     host = cluster.hosts[fault.node]
     if any(known.voter is None for known in cluster.checker.nodes.values()):
         return
@@ -376,17 +381,18 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     host.configuration = attrs.evolve(cluster.configuration, members=members)
     host.start()
 
-    def mend() -> None:
+    def end() -> None:
         if host.alive:
             host.crash()
         host.configuration = cluster.configuration
         host.start()
 
-    cluster.time.after(fault.seconds, mend)
+    cluster.time.after(fault.seconds, end)
 
 
 def _snapshot_put_aside(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """The node's newest snapshot is found damaged and put aside. The one before it and the journal take its place."""
+    """Remove the node's newest snapshot, as if it were found damaged. The snapshot before it and the journal replace
+    it."""
     host = cluster.hosts[fault.node]
     if host.alive:
         host.crash()
@@ -399,7 +405,7 @@ def _snapshot_put_aside(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
 
 
 def _stranger(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    """Somebody speaks to the node in the name of its peers, from another address."""
+    """Send the node messages in the name of its peers, from another address."""
     codec = Codec(
         cluster.configuration.name,
         rng.choice([name for name in cluster.names if name != fault.node] or ["x"]),

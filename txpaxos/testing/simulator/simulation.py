@@ -1,4 +1,4 @@
-"""One seed, one run, one verdict: a cluster, a schedule of faults, a healed tail, and what came of it."""
+"""Run one seed: a cluster, a schedule of faults, a time without faults, and the result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from txpaxos.testing.simulator.schedule import Fault, draw, plan
 
 @attrs.frozen
 class SimulationResult:
-    """What came of a run.
+    """The result of a run.
 
     :ivar violation: the rule that was broken, or ``None``.
     :ivar events: how many events were simulated.
     :ivar simulated_seconds: how much time passed in the cluster.
-    :ivar real_seconds: how much passed here.
-    :ivar answered: commands and questions that got an answer.
-    :ivar diagram: the last events, as text; empty unless something was violated.
+    :ivar real_seconds: how much real time the run took.
+    :ivar answered: how many commands, reads and questions were answered.
+    :ivar counts: how often each kind of fault, snapshot and refusal happened.
+    :ivar diagram: the last events as text; empty unless a rule was broken.
     """
 
     seed: int
@@ -51,10 +52,10 @@ def simulate(
     """Run one seed.
 
     :param workload: makes the clients' commands.
-    :param query: makes the readers' queries, all of which the application must be able to answer. Without it they are
-        empty, and one that is refused proves nothing.
-    :param seconds: simulated time with faults; a tail without any follows, in which the cluster must become live and
-        quiet, and survive the loss of its leader.
+    :param query: makes the readers' queries. The application must be able to answer all of them. Without it queries are
+        empty, and an empty query that is refused counts as answered.
+    :param seconds: simulated time with faults. A time without faults follows, in which the cluster must answer every
+        client, become quiet, and survive the loss of its leader.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
@@ -86,14 +87,14 @@ def simulate(
 
 
 def shrink(
-    verdict: SimulationResult, run: Callable[[Sequence[Fault]], SimulationResult], runs_max: int = 200
+    result: SimulationResult, run: Callable[[Sequence[Fault]], SimulationResult], runs_max: int = 200
 ) -> SimulationResult:
-    """Find a smaller schedule that still breaks the same rule, by leaving out ever smaller parts (delta debugging).
+    """Find a smaller schedule that breaks the same rule, by leaving out ever smaller parts (delta debugging).
 
-    :param run: runs the seed of ``verdict`` with another schedule.
+    :param run: runs the seed of ``result`` with another schedule.
     """
-    assert verdict.violation is not None
-    best = verdict
+    assert result.violation is not None
+    best = result
     part = max(1, len(best.faults) // 2)
     runs = 0
     while runs < runs_max:
@@ -101,7 +102,7 @@ def shrink(
         for start in range(0, len(best.faults), part):
             runs += 1
             tried = run([*best.faults[:start], *best.faults[start + part :]])
-            if tried.violation is not None and tried.violation.rule == verdict.violation.rule:
+            if tried.violation is not None and tried.violation.rule == result.violation.rule:
                 smaller = tried
                 break
             if runs >= runs_max:

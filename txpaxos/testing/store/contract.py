@@ -1,7 +1,7 @@
-"""What every :class:`~txpaxos.storage.store.Store` must do, as tests to inherit.
+"""The contract of every :class:`~txpaxos.storage.store.Store`, as tests to inherit.
 
-Subclass :class:`StoreContract` in a test module, say how to make a store, how to open it again and how to break what is
-under it, and pytest runs the rest::
+Subclass :class:`StoreContract` in a test module, and implement the methods that make a store, open it again and break
+the medium under it. pytest runs the tests::
 
     class TestMemoryStore(StoreContract):
         def make_store(self, location):
@@ -20,7 +20,7 @@ under it, and pytest runs the rest::
             for path in [path for path in store.files.contents if path.endswith(".snapshot")]:
                 del store.files.contents[path]
 
-``tmp_path`` is the only fixture used: an empty folder.
+The only fixture is pytest's ``tmp_path``, an empty folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How the tests of :mod:`~txpaxos.testing.store.contract` get at a store, and what they put into it."""
+"""How the tests of :mod:`~txpaxos.testing.store.contract` make, open and break a store, and the records that they
+save."""
 
 from __future__ import annotations
 
@@ -25,36 +26,36 @@ def voted(slot: int, value: bytes = b"value") -> Voted:
 
 
 def subject(name: str, round: int) -> SubjectState:
-    """A state of the subject ``name``, unlike that of any other ``round``."""
+    """A state of the subject ``name``, different for each ``round``."""
     ballot = Ballot(round, "node-1")
     return SubjectState(name, DecreeState(ballot, Proposal(ballot, b"%d" % round), None))
 
 
 class StoreHarness:
-    """What a subclass says of its store, and what the tests do with it."""
+    """The methods that a subclass implements for its store, and the steps of the tests."""
 
     def make_store(self, location: Path) -> Store:
-        """A new store, for which ``location`` is an empty folder."""
+        """A new store. ``location`` is an empty folder that it may use."""
         raise NotImplementedError
 
     def reopen(self, store: Store, location: Path) -> Store:
-        """Another store on what ``store`` saved. ``store`` was closed, or else its process ends here and now."""
+        """Another store on what ``store`` has saved. ``store`` was closed, or its process is treated as ended."""
         raise NotImplementedError
 
     def break_store(self, store: Store) -> None:
-        """Have whatever is under ``store`` refuse from now on."""
+        """Make every further operation of the medium under ``store`` fail."""
         raise NotImplementedError
 
     def break_snapshot(self, store: Store) -> None:
-        """Have whatever is under ``store`` refuse what is written next of a snapshot. Nothing else suffers."""
+        """Make the next write of a snapshot of ``store`` fail. Other operations still work."""
         raise NotImplementedError
 
     def discard_snapshots(self, store: Store, location: Path) -> None:
-        """Put the snapshots of ``store`` aside, as somebody does who wants the state from the other nodes."""
+        """Move the snapshots of ``store`` away, as an operator does who wants the state from the other nodes."""
         raise NotImplementedError
 
     def wait(self, deferred: Deferred[T]) -> T:
-        """The result of ``deferred``, which has fired already unless this is overridden."""
+        """The result of ``deferred``. It must have fired already, unless a subclass overrides this method."""
         results: list[T | Failure] = []
         deferred.addBoth(results.append)
         assert results, "the Deferred has not fired"
@@ -63,7 +64,7 @@ class StoreHarness:
         return results[0]
 
     def refusal(self, deferred: Deferred[T]) -> str:
-        """The one clear line with which ``deferred`` fails."""
+        """The error of ``deferred``, which must be a single clear line."""
         line = ""
         try:
             self.wait(deferred)
@@ -78,13 +79,13 @@ class StoreHarness:
         fired.append(number)
 
     def loaded(self, location: Path) -> Store:
-        """A new store, ready to save."""
+        """A new store that has been loaded."""
         store = self.make_store(location)
         assert store.load() == []
         return store
 
     def assert_kept(self, store: Store, location: Path, records: Sequence[Record], *, close: bool = True) -> None:
-        """That ``records`` are what another store loads, and one after that."""
+        """Check that another store loads ``records``, and yet another one after it."""
         for _ in range(2):
             if close:
                 self.wait(store.close())
@@ -93,7 +94,7 @@ class StoreHarness:
         self.wait(store.close())
 
     def refused(self, call: Callable[..., object], *arguments: object) -> str:
-        """The one clear line with which ``call`` is refused."""
+        """The error of ``call``, which must be a single clear line."""
         try:
             call(*arguments)
         except StoreError as error:

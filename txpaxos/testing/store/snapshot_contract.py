@@ -1,4 +1,4 @@
-"""The part of :mod:`~txpaxos.testing.store.contract` that is about snapshots."""
+"""The part of :mod:`~txpaxos.testing.store.contract` about snapshots."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class SnapshotContract(StoreHarness):
         store.load()
         writer = store.receive_snapshot(8)
         assert writer.size_bytes == 0
-        self.wait(writer.write_raw(data[:1]))  # by then the other one is gone
+        self.wait(writer.write_raw(data[:1]))  # the other one has been removed by then
         store = self.reopen(store, tmp_path)
         store.load()
         assert store.receive_snapshot(7).size_bytes == 0
@@ -208,7 +208,7 @@ class SnapshotContract(StoreHarness):
         self.wait(store.close())
 
     def test_one_begun_later_takes_the_place_of_one_of_the_other_kind(self, tmp_path: Path) -> None:
-        """So a store never holds two that are not complete."""
+        """A store never holds two incomplete snapshots."""
         store = self.loaded(tmp_path)
         data = self.peer_file(7)
         taken = store.write_snapshot(6)
@@ -227,7 +227,7 @@ class SnapshotContract(StoreHarness):
         received = store.receive_snapshot(7)
         received.write_raw(self.peer_file(7))
         finished = received.finish()
-        if store.snapshot is None:  # The store takes its time.
+        if store.snapshot is None:  # The store finishes snapshots asynchronously.
             for begin in (store.write_snapshot, store.receive_snapshot):
                 assert "slot 7 is still being written" in self.refused(begin, 8)
         self.wait(finished)
