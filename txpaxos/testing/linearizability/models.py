@@ -230,6 +230,7 @@ def _no_input(input: Any, known: str) -> ValueError:
 
 
 MODELS: dict[str, Callable[[], Model]] = {"register": Register, "key-value": KeyValue, "counter": CounterModel}
+"""The shipped models, by name."""
 
 
 def model_named(name: str) -> Model:
