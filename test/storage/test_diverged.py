@@ -202,6 +202,6 @@ def test_a_verdict_that_cannot_be_saved_is_told() -> None:
     harness = alone(application=Ledger)
     harness.store.files.failing = True
     events = logged(lambda: harness.node._snapshots._diverged(Diverged("the state differs", "a")))
-    assert any(event["log_format"].startswith("see that nobody starts this node again as it is") for event in events)
+    assert any(event["log_format"].startswith("do not start this node again as it is") for event in events)
     (failure,) = harness.failures
     assert failure.check(Diverged)

@@ -374,7 +374,7 @@ class TestNewerOnes:
         harness.lose = lambda node, message: node in ("b", "c")
         assert harness.run(10.0, lambda: harness.received)
         assert harness.received[0].slot == 70
-        assert "begun anew" not in (harness.receiver.progress or "")
+        assert "started over" not in (harness.receiver.progress or "")
 
     def test_a_sender_that_always_has_another_one_is_not_followed_at_once(self) -> None:
         """Or it could have this node write and throw away as much as it likes."""

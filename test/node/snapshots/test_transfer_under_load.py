@@ -207,7 +207,7 @@ def test_it_is_not_begun_anew_where_the_next_one_is_about_to_be_taken() -> None:
 
     assert load.run(100.0, is_about_to)
     events = logged(lambda: load.check_return_under_load(2 * FULL_SECONDS), LogLevel.warn)
-    assert not [event for event in events if "begins anew" in event["log_format"]]
+    assert not [event for event in events if "starts over" in event["log_format"]]
 
 
 def test_it_arrives_where_the_log_grows_faster_than_a_sender_may_send() -> None:

@@ -1,4 +1,7 @@
-"""What keeps the log of one node short: its own snapshots, those it gives away and takes, and whether they agree."""
+"""Coordination of one node's snapshots, which keep its log short.
+
+A node takes snapshots of its own state, sends them to other nodes, fetches those of others, and compares state digests.
+"""
 
 from __future__ import annotations
 
@@ -44,46 +47,47 @@ from txpaxos.wire.peer_messages import (
 )
 
 TELL_SECONDS = 5.0
-"""So often a node that fetches a snapshot, or the log after it, says so to all."""
+"""The time between two notices of a node to all others that it fetches a snapshot, or the log after it."""
 LEVEL_SLOTS = Limits().ahead_slots
-"""A node that is no further behind takes part in what is chosen next, and needs nothing kept for it."""
+"""A node that is behind by no more than this has caught up: the other nodes need not keep a snapshot for it."""
 
 
 class NodePort(Protocol):
-    """What compaction asks of the node it works for."""
+    """What the coordinator needs of its node."""
 
     def checkpoint(self, slot: Slot) -> None:
-        """Save what must be remembered beyond a snapshot at ``slot``."""
+        """Save the records to keep beyond a snapshot at ``slot``."""
 
     def compact(self, through: Slot) -> None:
-        """Forget the chosen values up to ``through``."""
+        """Drop the chosen values up to ``through``."""
 
     def install(self, snapshot: Snapshot) -> None:
-        """Go on from ``snapshot``, which came from another node, if that is news."""
+        """Continue from ``snapshot``, which came from another node, unless this node is past it."""
 
     def heard_through(self) -> tuple[Slot, Slot]:
-        """How far this node knows what is chosen, and how far it has heard that something is."""
+        """The last slot through which this node has all chosen values, and the last that it knows to be chosen."""
 
     def send(self, to: Iterable[NodeId], message: SnapshotMessage) -> None:
-        """Send a message."""
+        """Send ``message`` to the nodes ``to``."""
 
     def snapshot_taken(self, digest: StateDigest) -> None:
-        """A snapshot of this node's own state is complete."""
+        """Note that a snapshot of this node's own state is complete."""
 
     def snapshot_restored(self, slot: Slot) -> None:
-        """The application is what it was at the snapshot at ``slot``."""
+        """Note that the application has the state of the snapshot at ``slot``."""
 
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
-        """Do no more, and say so when ``after`` has fired, if that is given."""
+        """Stop the node for good because of ``error``. If ``after`` is given, that is reported when it has fired."""
 
 
 @attrs.frozen
 class SnapshotStatus:
-    """For people.
+    """The snapshots of one node, for operators.
 
-    :ivar snapshot_slot: of the newest snapshot; 0 if there is none.
-    :ivar taking: the slot of the one that is being taken.
-    :ivar transfer: how far another node's snapshot is on its way to this one, or the log after it.
+    :ivar snapshot_slot: the slot of the newest snapshot; 0 if there is none.
+    :ivar taking: the slot of the snapshot that is being taken; ``None`` if none is.
+    :ivar transfer: the progress of a snapshot from another node, or of the log after it, in words; ``None`` if nothing
+        is under way.
     """
 
     snapshot_slot: Slot
@@ -92,9 +96,13 @@ class SnapshotStatus:
 
 
 class SnapshotCoordinator:
-    """All of it, put together.
+    """Composes the parts that take, send, fetch and compare the snapshots of one node.
 
-    :param application: whose state it is.
+    :param node: the node, as far as this class needs it.
+    :param application: the application whose state is in the snapshots.
+    :param applier: applies the log to the application, and has the sessions.
+    :param policy: when to take a snapshot.
+    :param limits: how fast snapshots are sent.
     """
 
     log = Logger()
@@ -136,32 +144,34 @@ class SnapshotCoordinator:
         self._receiver = SnapshotReceiver(clock, store, cluster_name, others, self._tell, steps, limits, rng)
         self._newest: Slot = 0
         self._own: StateDigest | None = None
-        # The slot of the snapshot that this node fetches, or from which it went on, until it is level with the others:
-        # how far it must apply the log for that, and since when it tries.
+        # The slot of the snapshot that this node fetches, or continued from, until it has caught up with the others;
+        # the slot to which it must apply the log for that; and when it began to fetch.
         self._fetched: Slot = 0
         self._level_at: Slot | None = None
         self._behind_since = 0.0
         self._told_at = -TELL_SECONDS
 
     def load(self) -> None:
-        """Make the application what it was at the newest snapshot. Until :meth:`loaded` is called none is taken: what
-        must be remembered beyond it would be the whole rest of the log that this node is about to apply again.
+        """Restore the application from the newest snapshot, if there is one.
+
+        No snapshot is taken before :meth:`loaded`. Its checkpoint would contain the whole rest of the log, which this
+        node is about to apply again.
         """
         self._taker.replaying = True
         if self._store.snapshot is not None:
             self.restore(self._store.snapshot)
 
     def loaded(self) -> None:
-        """All that was saved is applied."""
+        """Allow snapshots from now on: the saved log is applied."""
         self._taker.replaying = False
 
     def start(self) -> None:
-        """Messages can be sent from now on: what this node makes of its newest snapshot is told first."""
+        """Send the digest of the newest snapshot to the other nodes, now that messages can be sent."""
         if self._own is not None:
             self._digests.announce(self._own)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Make the application what it was at ``snapshot``."""
+        """Restore the application from ``snapshot``."""
         self._newest = snapshot.slot
         self._own = self._taker.restore(snapshot)
         self._digests.remember(self._own)
@@ -170,24 +180,24 @@ class SnapshotCoordinator:
         self._node.snapshot_restored(snapshot.slot)
 
     def state_hash(self) -> bytes:
-        """The hash that a snapshot taken now would have."""
+        """The state hash that a snapshot taken now would have."""
         return self._taker.state_hash()
 
     def applied(self, chosen: Chosen) -> None:
-        """A slot was applied."""
+        """Note that a slot was applied. A snapshot may be due, or the node may have caught up."""
         self._taker.applied(chosen)
         if self._level_at is not None:
             self._catch_up(chosen.slot, self._level_at)
 
     def fetch_from(self, peer: NodeId) -> None:
-        """Only a snapshot of ``peer`` can help this node."""
+        """Fetch the snapshot of ``peer``: the log that this node needs is compacted there."""
         if self._level_at is None and self._fetched <= self._node.heard_through()[0]:
-            self._fetched = 0  # The log has come instead.
+            self._fetched = 0  # The log has come instead of the snapshot.
         self._confirmation.check()
         self._receiver.fetch_from(peer)
 
     def receive(self, sender: NodeId, message: SnapshotMessage) -> None:
-        """Take a message of a peer."""
+        """Handle a message of a peer about snapshots."""
         match message:
             case FetchSnapshot():
                 self._sender.receive(sender, message)
@@ -203,7 +213,7 @@ class SnapshotCoordinator:
                 self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
 
     def status(self) -> SnapshotStatus:
-        """How it is going."""
+        """The current snapshots and transfers."""
         newest = self._store.snapshot
         transfer = self._receiver.progress
         if transfer is None and self._level_at is not None:
@@ -212,7 +222,7 @@ class SnapshotCoordinator:
         return SnapshotStatus(0 if newest is None else newest.slot, self._taker.taking, transfer)
 
     def stop(self) -> None:
-        """Do nothing more."""
+        """Stop everything that is under way."""
         self._taker.stop()
         self._sender.stop()
         self._receiver.stop()
@@ -222,14 +232,14 @@ class SnapshotCoordinator:
         return slot > self._node.heard_through()[0]
 
     def _reached(self, slot: Slot, log_hash: bytes) -> None:
-        """What the log has come to is told, whether or not a snapshot is taken here."""
+        """Send the log hash at ``slot`` to the others, with or without a snapshot there."""
         if self._taker.replaying:
             self._digests.remember(StateDigest(slot, log_hash, b""))
         else:
             self._digests.slot_reached(slot, log_hash)
 
     def _fetching(self, slot: Slot) -> None:
-        """This node takes the snapshot at ``slot`` from another: whoever has it is to keep it."""
+        """Tell the other nodes, now and then, to keep the snapshot at ``slot``, which this node fetches."""
         if not self._fetched:
             self._behind_since = self._clock.seconds()
         if slot != self._fetched or self._clock.seconds() >= self._told_at + TELL_SECONDS:
@@ -238,7 +248,7 @@ class SnapshotCoordinator:
             self._node.send(self._others, Fetching(slot))
 
     def _catch_up(self, slot: Slot, level_at: Slot) -> None:
-        """This node went on from another's snapshot and has applied ``slot``: is it level with the others?"""
+        """Find out whether this node, which continued from another's snapshot, has caught up by applying ``slot``."""
         if slot < level_at:
             self._fetching(self._fetched)
             return
@@ -247,24 +257,31 @@ class SnapshotCoordinator:
             self._level_at = heard_through
             return
         self._node.send(self._others, Fetching(0))
-        line = "level with the others at slot {slot}, {seconds} s after the snapshot at slot {base} was begun"
+        line = (
+            "caught up with the others at slot {slot}, {seconds} s after it began to fetch the snapshot at slot {base}"
+        )
         seconds = round(self._clock.seconds() - self._behind_since, 1)
         self.log.info(line, slot=slot, seconds=seconds, base=self._fetched)
         self._fetched, self._level_at = 0, None
 
     def _taken(self, digest: StateDigest) -> None:
-        """The log is kept as far back as the older of the two newest snapshots, so that not everybody who lags a bit
-        needs the newer one."""
+        """Compact the log up to the older of the two newest snapshots, and announce the digest of the newer one.
+
+        The log between the two is kept. So a node that is a little behind needs no snapshot.
+        """
         self._node.snapshot_taken(digest)
         self._node.compact(self._newest)
         self._newest = digest.slot
         self._digests.announce(digest)
 
     def _diverged(self, error: Diverged) -> None:
-        """Nobody may start this node again as it is: whoever does so by himself waits until the verdict is on disk."""
+        """Stop the node, and mark its data folder so that it is not started again as it is.
+
+        The node reports its failure only when the mark is on disk. A supervisor would restart it before that.
+        """
 
         def failed(failure: Failure) -> None:
-            line = "see that nobody starts this node again as it is: {reason}"
+            line = "do not start this node again as it is; it could not be marked as diverged: {reason}"
             self.log.critical(line, reason=failure.getErrorMessage())
 
         self._node.give_up(error, self._store.quarantine(error.finding).addErrback(failed))

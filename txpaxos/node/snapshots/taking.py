@@ -1,20 +1,21 @@
-"""Snapshots of what is applied: when to take one, what is in it, how it comes back, and whether the nodes agree.
+"""Snapshots of the applied state: when they are taken, what is in them, and how they are restored.
 
 A snapshot holds the application's state, the sessions, and a hash of the log that led there. The log is divided into
-intervals, at the same slots on every node, for these depend on the log alone. A snapshot is taken where an interval
-ends; of a big state not at every such end, but at every second, fourth, eighth one. So also two nodes of which one
-takes fewer meet at the same slots, and if their snapshots differ there they have diverged.
+intervals. They end at the same slots on every node, since they depend on the log alone. Snapshots are taken only where
+an interval ends. A big state is saved less often, at every second, fourth or eighth end. So a node that takes fewer
+snapshots than another still takes them at slots where the other one does. If the two differ there, the nodes have
+diverged.
 
-In the file, each chunk begins with a byte that says what it is:
+In the file, the first byte of each chunk is its kind:
 
-=====  ===============================================================
-byte   the rest
-=====  ===============================================================
+=====  ==================================================================
+byte   the rest of the chunk
+=====  ==================================================================
 1      MessagePack of :class:`SnapshotHead`; always the first chunk
 2      a part of the sessions
 3      MessagePack: an array of some of the application's chunks
-4      a piece of a long one, which goes on in what comes next
-=====  ===============================================================
+4      a piece of a long chunk, which continues in the next chunk
+=====  ==================================================================
 """
 
 from __future__ import annotations
@@ -44,19 +45,21 @@ from txpaxos.wire.peer_messages import StateDigest
 
 HASH_BYTES = 16
 SLOT_BYTES = 128
-"""What a slot counts for beside its value: the journal has a frame for it."""
+"""What each slot counts beside its value: the frame of its record in the journal."""
 PIECE_BYTES = 2**16
-"""The application is asked for so many bytes at a time; then the reactor has its turn. It depends on nothing else how
-chunks are put together: the files of all nodes at a slot are equal, so one that is fetched may come from several."""
+"""The bytes of state to write before the reactor gets its turn. Nothing else decides how chunks are grouped. So the
+files of all nodes at a slot are equal, and a node can fetch the parts of one snapshot from several nodes."""
 STATE_SHARE = 2
-"""While a snapshot is so many times as big as two intervals of the log, only at every second end of one it is taken;
-and so on. So the log between two is at least a quarter of a big state, and at most a half."""
+"""A snapshot is taken at every second end of an interval when it is this many times as big as two intervals, at every
+fourth end when it is as many times as big as four, and so on. So the log between two snapshots of a big state has
+between a quarter and half the size of the state."""
 FETCHED_SHARE = 2
-"""While somebody fetches a snapshot none is taken before the log has grown by so many times the newest snapshot."""
+"""While a node fetches a snapshot from here, none is taken before the log since the newest one is this many times as
+big as the snapshot."""
 HASHES_KEPT = 4096
-"""Of so many of the newest slots the hash of the log is remembered: others may ask for it."""
+"""The number of newest slots whose log hashes are kept, since other nodes may ask for them."""
 EMPTY_CHUNKS_MAX = 2**16
-"""So many empty chunks in a row are taken. A hook that yields more never ends, and the node would stand still."""
+"""Upper bound on empty chunks in a row. A hook that yields more probably never ends, and would block the node."""
 HEAD, SESSIONS, STATE, PIECE = b"\1", b"\2", b"\3", b"\4"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -66,7 +69,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Policy:
     """When to take a snapshot.
 
-    :ivar log_bytes: an interval of the log has so many bytes: values, and ``SLOT_BYTES`` for each slot.
+    :ivar log_bytes: the size of an interval of the log: the bytes of its values, and ``SLOT_BYTES`` for each slot.
     """
 
     log_bytes: int = 32 * 2**20
@@ -74,13 +77,13 @@ class Policy:
 
 @attrs.frozen
 class SnapshotHead:
-    """What a snapshot is of.
+    """The first chunk of a snapshot: what the snapshot is of.
 
-    :ivar cluster: the cluster's name.
-    :ivar members: the nodes that vote.
-    :ivar slot: everything up to this slot is in it.
-    :ivar log_hash: the end of the chain of hashes over the checksums of the values up to there.
-    :ivar intervals: how many intervals of the log end there or before.
+    :ivar cluster: the name of the cluster.
+    :ivar members: the nodes that voted when it was taken.
+    :ivar slot: the last slot that is in it, with all before.
+    :ivar log_hash: the last hash of the chain over the checksums of all values up to ``slot``.
+    :ivar intervals: how many intervals of the log end at ``slot`` or before.
     """
 
     cluster: str
@@ -91,17 +94,17 @@ class SnapshotHead:
 
 
 class SnapshotTaker:
-    """Takes snapshots of an application, and restores it from them.
+    """Takes snapshots of an application, and restores the application from them.
 
-    :param application: whose ``snapshot`` and ``restore`` are called. Without these, nothing is ever taken.
-    :param begun: called when one at a slot is begun: whatever must be remembered beyond it is to be saved now.
-    :param taken: called when one is complete and on disk.
-    :param reached: called with a slot and the hash of the log there, where an interval ends or :attr:`watched` says so.
-    :param is_fetched: whether somebody fetches the snapshots that are here: then none is begun for a while.
-    :param interrupted: called with the error after which the node must end: this process was interrupted while the
-        application was asked for its state.
-    :ivar replaying: while this is set, none is begun.
-    :ivar watched: slots to come that ``reached`` is to be told of.
+    :param application: its ``snapshot`` and ``restore`` are called. No snapshot is taken of one without these.
+    :param begun: called with the slot when a snapshot is begun. The records to keep beyond it must be saved then.
+    :param taken: called with the digest of a snapshot when it is complete and on disk.
+    :param reached: called with a slot and the hash of the log there, where an interval ends or the slot is watched.
+    :param is_fetched: whether a node fetches a snapshot from here. Then new ones are taken less often.
+    :param interrupted: called with an error when ``snapshot`` raised KeyboardInterrupt. The node must stop then.
+    :ivar enabled: whether the application has snapshots.
+    :ivar replaying: no snapshot is begun while this is set.
+    :ivar watched: coming slots for which ``reached`` is to be called.
     :ivar applied_bytes: bytes of the log that this node has applied since it started.
     """
 
@@ -141,7 +144,7 @@ class SnapshotTaker:
         self._log_hash = bytes(HASH_BYTES)
         self._hashes: deque[bytes] = deque(maxlen=HASHES_KEPT)
         self._hashes_through: Slot = 0
-        # Since the last interval ended, and since the newest snapshot.
+        # Bytes since the last interval ended; intervals so far; applied bytes at the newest snapshot.
         self._log_bytes = 0
         self._intervals = 0
         self._newest_at_bytes = 0
@@ -150,12 +153,13 @@ class SnapshotTaker:
 
     @property
     def taking(self) -> Slot | None:
-        """The slot of the snapshot that is being taken, if one is."""
+        """The slot of the snapshot that is being taken; ``None`` if none is."""
         return None if self._taking is None else self._taking.head.slot
 
     def applied(self, chosen: Chosen) -> None:
-        """A slot was applied. Begins a snapshot if it is time for one."""
-        # Checksums, since this finds faults, not forgers: to hash all that is chosen would take longer than to save it.
+        """Note that a slot was applied, and begin a snapshot if one is due."""
+        # Checksums are enough, since this finds faults and not forgeries. Hashing every value would cost more than
+        # saving it.
         checked = b"%d %d" % (len(chosen.value), zlib.crc32(chosen.value))
         self._log_hash = hashlib.blake2b(checked, digest_size=HASH_BYTES, key=self._log_hash).digest()
         self._hashes.append(self._log_hash)
@@ -174,7 +178,7 @@ class SnapshotTaker:
             self._reached(chosen.slot, self._log_hash)
 
     def _is_due(self) -> bool:
-        """Whether one is to be taken where this interval ends."""
+        """Whether a snapshot is due at the end of this interval."""
         newest = self._store.snapshot
         size_bytes = 0 if newest is None else newest.size_bytes
         log_bytes = self._policy.log_bytes
@@ -187,15 +191,15 @@ class SnapshotTaker:
         return since_bytes > FETCHED_SHARE * max(size_bytes, log_bytes) or not self._is_fetched()
 
     def log_hash(self, slot: Slot) -> bytes:
-        """The hash of the log at ``slot``; empty if that is not known any more, or not yet."""
+        """The hash of the log at ``slot``; empty bytes if it is no longer known, or not yet."""
         index = slot - self._hashes_through - 1
         return self._hashes[index] if -len(self._hashes) <= index < 0 else b""
 
     def restore(self, snapshot: Snapshot) -> StateDigest:
-        """Make application and applier what they were at ``snapshot``.
+        """Restore the application, and the sessions of the applier, from ``snapshot``.
 
-        :returns: what is in it.
-        :raises StoreError: if it is damaged, or not of this cluster.
+        :returns: the digest of its contents.
+        :raises StoreError: if it is damaged, is of another cluster, or the application's ``restore`` raises.
         """
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), self._cluster, snapshot.slot)
@@ -204,9 +208,9 @@ class SnapshotTaker:
         try:
             state = _state(chunks, sessions, hasher)
             returned = self._application.restore(state)  # type: ignore[func-returns-value]
-            if returned is not None:  # Its body may not have run yet, as that of a coroutine.
+            if returned is not None:  # The body of a coroutine, for one, has not run yet.
                 raise TypeError(f"restore returned a {type(returned).__name__}: it must do its work and return None")
-            for _ in state:  # What the application did not want to see is checked all the same.
+            for _ in state:  # Chunks that the application has not read are checked, too.
                 pass
         except StoreError:
             raise
@@ -227,20 +231,20 @@ class SnapshotTaker:
         return StateDigest(snapshot.slot, head.log_hash, hasher.digest())
 
     def state_hash(self) -> bytes:
-        """The hash of the present state, as that of a snapshot."""
+        """The state hash that a snapshot taken now would have."""
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         for _ in self._capture(0, hasher):
             pass
         return hasher.digest()
 
     def stop(self) -> None:
-        """Take none any more. One that is being taken is given up."""
+        """Take no more snapshots. One that is being taken is abandoned."""
         self._stopped = True
         if self._taking is not None:
             self._taking.writer.abandon().addErrback(lambda _: None)
             self._taking = None
 
-    # taking one
+    # taking a snapshot
 
     def _begin(self, slot: Slot) -> None:
         head = self._head_at(slot)
@@ -256,7 +260,7 @@ class SnapshotTaker:
         self._write_next(None, taking)
 
     def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
-        """The file's chunks. They tell the state as it is now, whenever they are asked for."""
+        """The chunks of the file. They describe the current state, even if they are read later."""
         state = _checked_state(self._application.snapshot())
         return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
 
@@ -264,7 +268,7 @@ class SnapshotTaker:
         return SnapshotHead(self._cluster, self._members, slot, self._log_hash, self._intervals)
 
     def _write_next(self, _: object, taking: _Taking) -> None:
-        """Write the next piece, and go on when it is written. The reactor has its turn in between."""
+        """Write the next piece. The one after it follows when the write is done and the reactor has had its turn."""
         if self._taking is not taking:
             return
         try:
@@ -291,11 +295,12 @@ class SnapshotTaker:
             self._taken(StateDigest(taking.head.slot, taking.head.log_hash, taking.hasher.digest()))
 
     def _failed(self, failure: Failure, slot: Slot) -> None:
-        """The log is kept for now, and the next snapshot is another try.
+        """Log that there is no snapshot at ``slot``. The log is kept, and the next snapshot is another try.
 
-        So it is with MemoryError, too. In ``apply`` that ends the node, since the state may be half changed; to tell
-        the state changes nothing, and all nodes would end at this slot. KeyboardInterrupt ends the node, as in
-        ``apply``."""
+        This includes MemoryError. In ``apply`` it stops the node, since the state may be half changed. But ``snapshot``
+        does not change the state, and all nodes would stop at the same slot. KeyboardInterrupt stops the node, as in
+        ``apply``.
+        """
         self._taking = None
         if self._stopped:
             return
@@ -325,7 +330,10 @@ class _Taking:
 
 
 def _checked_state(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
-    """The application's chunks. A hook that is a generator has copied nothing before it is asked for the first one."""
+    """The application's chunks, of which the first is read at once: a generator copies nothing before that.
+
+    :raises TypeError: if the application returned neither bytes nor an iterable.
+    """
     if isinstance(state, bytes):
         return [state]
     if isinstance(state, str) or not isinstance(state, Iterable):
@@ -351,7 +359,7 @@ def _pieces(
     state: Iterable[bytes],
     hasher: hashlib.blake2b,
 ) -> Iterator[bytes]:
-    """The file's chunks, of which all but the head go into ``hasher``."""
+    """The chunks of the file. All but the head are added to ``hasher``."""
     yield HEAD + _encode(head)
     for chunk in sessions:
         hasher.update(chunk)
@@ -377,9 +385,10 @@ def _pieces(
 
 
 def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
-    """The head of the snapshot at ``slot``. Its members are not looked at: one of them may have been replaced since.
+    """The head of the snapshot at ``slot``. Its members are not checked: one may have been replaced since.
 
-    :raises StoreError: if ``chunk`` is not that."""
+    :raises StoreError: if ``chunk`` is no head, or the head of another snapshot.
+    """
     try:
         if not chunk.startswith(HEAD):
             raise ValueError("it has no head")
@@ -395,8 +404,7 @@ def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
 
 
 def _state(chunks: Iterator[bytes], sessions: Sessions, hasher: hashlib.blake2b) -> Iterator[bytes]:
-    """The application's chunks; those of the sessions, which come before, go into ``sessions``, and all of them into
-    ``hasher``."""
+    """The application's chunks. The sessions before them are added to ``sessions``, and everything to ``hasher``."""
     pieces: list[bytes] = []
     for chunk in chunks:
         parts = _parts(chunk, hasher)
@@ -412,8 +420,12 @@ def _state(chunks: Iterator[bytes], sessions: Sessions, hasher: hashlib.blake2b)
 
 
 def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
-    """What is in a chunk that is not the head: one thing, or some of the application's chunks. Each goes into
-    ``hasher``, as when the snapshot was taken."""
+    """The parts of a chunk that is no head: one part, or some of the application's chunks.
+
+    Each part is added to ``hasher``, as when the snapshot was taken.
+
+    :raises CodecError: if the chunk is of an unknown kind, or empty.
+    """
     if chunk.startswith((SESSIONS, PIECE)):
         parts = [chunk[1:]]
     elif chunk.startswith(STATE):
@@ -428,8 +440,10 @@ def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
 
 
 class SnapshotInspection:
-    """What is in the snapshot of another node at ``slot``, found out before anything is made of it: hand each chunk to
-    :meth:`add_chunk`, in order."""
+    """Checks a snapshot of another node, and finds its digest, before the snapshot is used.
+
+    Call :meth:`add_chunk` with each chunk, in order.
+    """
 
     def __init__(self, cluster: str, slot: Slot) -> None:
         self._cluster = cluster
@@ -438,9 +452,10 @@ class SnapshotInspection:
         self._hasher = hashlib.blake2b(digest_size=HASH_BYTES)
 
     def add_chunk(self, chunk: bytes) -> None:
-        """The next chunk.
+        """Check the next chunk.
 
-        :raises StoreError: if the snapshot is not of this cluster and slot, or nothing that this program knows."""
+        :raises StoreError: if the snapshot is of another cluster or slot, or its format is unknown.
+        """
         if self._head is None:
             self._head = _head(chunk, self._cluster, self._slot)
             return
@@ -451,9 +466,10 @@ class SnapshotInspection:
 
     @property
     def digest(self) -> StateDigest:
-        """What it is, once all of it was seen.
+        """The digest of the snapshot, after its last chunk.
 
-        :raises StoreError: if there was no head."""
+        :raises StoreError: if there was no head.
+        """
         if self._head is None:
             raise StoreError(f"the snapshot at slot {self._slot} cannot be used: it is empty")
         return StateDigest(self._slot, self._head.log_hash, self._hasher.digest())

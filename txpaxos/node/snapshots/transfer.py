@@ -1,9 +1,10 @@
-"""Snapshots on their way from one node to another, for one whose log the others no longer have from where it ends.
+"""Transfer of a snapshot from one node to another, which needs log entries that the others have compacted.
 
-The node that is behind asks for part after part and writes each to its disk before it asks for the next: so it is never
-sent more than it can take, and goes on where it was after a crash of either side. Whoever sends does so no faster than
-its limit. While somebody fetches a snapshot, the nodes that have it take no newer one: the file stays, and the log
-after it. When the file is complete its checksums are checked, and the others are asked whether they have the same.
+The node that is behind requests one part after another, and writes each to its disk before it requests the next. So it
+is never sent more than it can take, and continues where it was after a crash of either node. The sender keeps to a
+limit of bytes per second. While a node fetches a snapshot, the nodes that have it take new ones less often, so that the
+file and the log after it are kept. When the file is complete, its checksums are checked, and the other nodes are asked
+whether they have the same snapshot.
 """
 
 from __future__ import annotations
@@ -29,30 +30,32 @@ from txpaxos.storage.store import Store
 from txpaxos.wire.peer_messages import PART_BYTES_MAX, FetchSnapshot, SnapshotPart, StateDigest
 
 PART_BYTES = 2**18
+"""The size of a part, unless the limit of bytes per second asks for smaller ones."""
 CHECK_SECONDS = 5.0
-"""A snapshot that is said to be damaged is not looked at again sooner."""
+"""The shortest time between two checks of a snapshot that a receiver reports as damaged."""
 FETCH_SILENCE_SECONDS = 60.0
-"""So long a node that fetches a snapshot may be silent, and it is kept for it."""
+"""How long a snapshot is kept for a node that fetches it and is silent."""
 MEASURE_SECONDS = 1.0
+"""The shortest time over which the growth of the log is measured."""
 BACK_OFF_SECONDS = (1.0, 60.0)
-"""After a failure a node waits for the first of these before it fetches again; that doubles up to the second."""
+"""The waiting time after a first failure, and the longest one. It doubles with each failure in a row."""
 RESTART_SECONDS = 5.0
-"""What has come of one snapshot is not thrown away for another sooner than so long after the last time."""
+"""The shortest time between two restarts of a transfer, each of which drops the parts received so far."""
 REFUSED_SECONDS = 60.0
-"""So long a node is not asked again for a snapshot that was not what the others had, if there is another node."""
+"""How long a node is avoided after it has sent a snapshot that the others contradicted, if there is another node."""
 OTHER_NODE_TRIES = 2
-"""So often a node is asked that may have what another has no more."""
+"""The number of requests to each node that may still have a snapshot after its sender has dropped it."""
 
 
 @attrs.frozen
 class TransferLimits:
-    """How fast snapshots travel.
+    """How fast and how big snapshots may be transferred.
 
-    :ivar bytes_per_second: that one node sends, to all who ask together. If the log grows faster, it sends as fast as
-        that to each who asks: else what it sends would be outdated before it has come.
-    :ivar silence_seconds: until a part that has not come is asked for again.
-    :ivar tries: so often, before another node may be asked.
-    :ivar snapshot_bytes_max: a bigger one is not taken.
+    :ivar bytes_per_second: how much one node sends, to all receivers together. If the log grows faster, the node sends
+        as fast as the log grows to each receiver. Otherwise the snapshot would be outdated before it has arrived.
+    :ivar silence_seconds: until a part that has not arrived is requested again.
+    :ivar tries: the number of requests before another node may be asked.
+    :ivar snapshot_bytes_max: the size of the biggest snapshot that is accepted.
     """
 
     bytes_per_second: float = 16 * 2**20
@@ -62,7 +65,7 @@ class TransferLimits:
 
 
 class ActiveFetches:
-    """Which nodes fetch a snapshot that is kept here, from this node or another."""
+    """The nodes that are fetching a snapshot that this node has, from this node or another one."""
 
     def __init__(self, store: Store, clock: IReactorTime) -> None:
         self._store = store
@@ -70,7 +73,7 @@ class ActiveFetches:
         self._heard_at: dict[NodeId, float] = {}
 
     def note(self, node: NodeId, slot: Slot) -> None:
-        """``node`` fetches the snapshot at ``slot``, or needs the log after it; 0: it needs nothing any more."""
+        """Note that ``node`` fetches the snapshot at ``slot``, or needs the log after it; at 0, neither any longer."""
         if slot and self._store.snapshot_at(slot) is not None:
             self._heard_at[node] = self._clock.seconds()
         else:
@@ -78,7 +81,7 @@ class ActiveFetches:
 
     @property
     def count(self) -> int:
-        """How many do."""
+        """The number of nodes that are fetching. Those that were silent for too long are not counted."""
         oldest = self._clock.seconds() - FETCH_SILENCE_SECONDS
         for node in [node for node, heard_at in self._heard_at.items() if heard_at < oldest]:
             del self._heard_at[node]
@@ -86,9 +89,9 @@ class ActiveFetches:
 
 
 class LogGrowth:
-    """How fast the log grows.
+    """Measures how fast the log grows.
 
-    :param log_bytes: how many bytes of it this node has applied since it started.
+    :param log_bytes: returns the bytes of the log that this node has applied since it started.
     """
 
     def __init__(self, log_bytes: Callable[[], int], clock: IReactorTime) -> None:
@@ -98,7 +101,7 @@ class LogGrowth:
         self._measured = clock.seconds(), 0
 
     def bytes_per_second(self) -> float:
-        """As measured between two calls, one second apart at least."""
+        """The growth between two calls that are at least :data:`MEASURE_SECONDS` apart."""
         now, log_bytes = self._clock.seconds(), self._log_bytes()
         measured_at, measured_bytes = self._measured
         if now - measured_at >= MEASURE_SECONDS:
@@ -108,9 +111,12 @@ class LogGrowth:
 
 
 class SnapshotSender:
-    """Answers nodes that ask for this node's snapshots.
+    """Sends parts of this node's snapshots to the nodes that request them.
 
-    :param damaged: called if one turns out to be damaged: this node's disk cannot be trusted.
+    :param send: sends a part to a node.
+    :param damaged: called with the error if a snapshot is found damaged. Then this node's disk cannot be trusted.
+    :param fetches: notes which nodes are fetching.
+    :param log_growth: how fast the log grows.
     """
 
     def __init__(
@@ -133,19 +139,19 @@ class SnapshotSender:
         self._limits = limits
         self._fetches = fetches
         self._log_growth = log_rate
-        # The question of each node that has not been answered yet, and when the next answer may go.
+        # The request of each node that is not answered yet, and when the next answer may be sent.
         self._asked: dict[NodeId, FetchSnapshot] = {}
         self._next_at = 0.0
         self._timer: IDelayedCall | None = None
 
     def receive(self, sender: NodeId, message: FetchSnapshot) -> None:
-        """``sender`` asks for a part. Of several questions of one node only the last is answered."""
+        """Handle a request for a part. Only the last request of each node is answered."""
         self._asked[sender] = message
         if self._timer is None:
             self._answer_later()
 
     def stop(self) -> None:
-        """Answer nobody any more."""
+        """Answer no more requests."""
         self._asked.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -155,7 +161,7 @@ class SnapshotSender:
         return max(self._limits.bytes_per_second, self._log_growth.bytes_per_second() * self._fetches.count)
 
     def _part_bytes(self) -> int:
-        """Short where the limit is low, so that several come within the time after which one is missed."""
+        """The size of a part: smaller if the limit is low, so that several arrive before a receiver asks again."""
         return max(1, min(PART_BYTES, int(self._bytes_per_second() * self._limits.silence_seconds / 8)))
 
     def _answer(self) -> None:
@@ -167,7 +173,7 @@ class SnapshotSender:
             self._fetches.note(node, part.slot)
             self._send(node, part)
             seconds = len(part.data) / self._bytes_per_second()
-            # What was not sent while nobody asked is made up for by one part, not more.
+            # Time without requests is made up for by one part at most.
             self._next_at = max(self._next_at, self._clock.seconds() - seconds) + seconds
         if self._asked:
             self._answer_later()
@@ -191,7 +197,7 @@ class SnapshotSender:
         return SnapshotPart(snapshot.slot, snapshot.size_bytes, offset, data)
 
     def _is_sound(self, snapshot: Snapshot) -> bool:
-        """Look at the whole file, which takes a while; so not often."""
+        """Whether all checksums of the file are right. That takes a while. So it is not checked often."""
         now = self._clock.seconds()
         if now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
@@ -206,13 +212,13 @@ class SnapshotSender:
 
 @attrs.frozen
 class ReceiverCallbacks:
-    """What the owner of a receiver has a say in.
+    """The decisions that a receiver leaves to its owner.
 
-    :ivar is_news: whether a snapshot at a slot would be news to this node.
-    :ivar began: called with the slot of the snapshot that this node fetches, again and again.
-    :ivar confirm: called with a node and what is in the snapshot that came from it. What it returns fires if that is
-        to be believed, or fails with a StoreError.
-    :ivar received: called with each snapshot that has come, is believed, and is on disk.
+    :ivar is_news: whether a snapshot at a slot would bring this node forward.
+    :ivar began: called with the slot of the snapshot that this node fetches, repeatedly.
+    :ivar confirm: called with a node and the digest of the snapshot that came from it. Returns a Deferred that fires if
+        the snapshot may be used, and otherwise fails with a StoreError.
+    :ivar received: called with each snapshot that is complete, confirmed, and on disk.
     """
 
     is_news: Callable[[Slot], bool]
@@ -222,11 +228,12 @@ class ReceiverCallbacks:
 
 
 class SnapshotReceiver:
-    """Takes another node's snapshot.
+    """Fetches a snapshot from another node.
 
-    :param cluster: the cluster's name.
+    :param cluster: the name of the cluster.
     :param others: the nodes that may be asked.
-    :param send: sends a question to a node.
+    :param send: sends a request to a node.
+    :param steps: the owner's part in it.
     """
 
     log = Logger()
@@ -259,29 +266,31 @@ class SnapshotReceiver:
         self._writing = False
         self._tries = 0
         self._timer: IDelayedCall | None = None
-        # The slot of a snapshot that came damaged, and what has come from whom that is not to be believed.
+        # The slot of a snapshot that arrived damaged; and for each node that sent a contradicted snapshot, its slot and
+        # until when the node is avoided.
         self._damaged: Slot = 0
         self._refused: dict[NodeId, tuple[Slot, float]] = {}
         self._reset_transfer()
-        # Nothing is fetched before this; after how many failures in a row, and why.
+        # The time before which nothing is fetched, the number of failures in a row, and the reason of the last one.
         self._not_before = 0.0
         self._failures = 0
         self._reason = ""
 
     def _reset_transfer(self) -> None:
-        """What concerns one snapshot, from the first question for it until it is there, by whatever ways."""
+        """Reset everything about one transfer, from the first request until the snapshot is complete."""
         self._begun_at: float | None = None
         self._begun_bytes = 0
         self._source: NodeId | None = None
         self._restarts = 0
         self._restarted_at = -inf
-        # Nodes that have not the snapshot of which a part is here; and who of them has another.
+        # The nodes that do not have the snapshot of which a part is here; and the one of them whose other snapshot is
+        # requested instead.
         self._lacking: dict[NodeId, None] = {}
         self._offers: NodeId | None = None
 
     @property
     def progress(self) -> str | None:
-        """How far it is, for people; ``None`` if nothing is on its way."""
+        """The progress of the transfer, in words; ``None`` if nothing is under way."""
         now = self._clock.seconds()
         if self._peer is None:
             if self._reason and now < self._not_before + BACK_OFF_SECONDS[1]:
@@ -292,14 +301,14 @@ class SnapshotReceiver:
         have, seconds = self._writer.size_bytes, now - self._begun_at
         rate = (have - self._begun_bytes) / seconds / 1e6 if seconds > 0 else 0.0
         told = f"snapshot {self._writer.slot} from {self._peer}: {have} of {self._size_bytes} bytes"
-        return f"{told}, for {seconds:.1f} s at {rate:.1f} MB/s{self._anew}"
+        return f"{told}, for {seconds:.1f} s at {rate:.1f} MB/s{self._restarts_told}"
 
     @property
-    def _anew(self) -> str:
-        return f", begun anew {self._restarts} times" if self._restarts else ""
+    def _restarts_told(self) -> str:
+        return f", started over {self._restarts} times" if self._restarts else ""
 
     def fetch_from(self, peer: NodeId) -> None:
-        """Take the snapshot of ``peer``, unless another is on its way. One whose sender has fallen silent is not."""
+        """Fetch the snapshot of ``peer``, unless a transfer from another node is under way and that node answers."""
         now = self._clock.seconds()
         if self._tries and self._peer not in (None, peer) and not self._lacking:
             self._leave_peer()
@@ -307,7 +316,10 @@ class SnapshotReceiver:
             self._start(peer, now)
 
     def receive(self, sender: NodeId, part: SnapshotPart) -> bool:
-        """A part has come. Whether it was what this node waits for."""
+        """Handle a part.
+
+        :returns: whether this node was waiting for it.
+        """
         if sender != self._peer or self._writing or not self._is_possible(part):
             return False
         slot, size_bytes = self._partial()
@@ -323,14 +335,14 @@ class SnapshotReceiver:
         return self._write(part)
 
     def stop(self) -> None:
-        """Take nothing more. What has come stays for the next life of this node."""
+        """Stop fetching. The parts received so far stay on disk, for the next start of this node."""
         self._peer = None
         self._stop_timer()
 
-    # which snapshot, and from whom
+    # which snapshot, and from which node
 
     def _partial(self) -> tuple[Slot, int]:
-        """The slot of the snapshot of which a part is here, and how much of it; (0, 0): there is none."""
+        """The slot of the snapshot of which a part is here, and the bytes of it; (0, 0) if there is none."""
         if self._writer is not None:
             return self._writer.slot, self._writer.size_bytes
         part = self._store.part
@@ -349,7 +361,7 @@ class SnapshotReceiver:
         self._ask()
 
     def _is_possible(self, part: SnapshotPart) -> bool:
-        """Whether this may be a part of a snapshot that helps, and contradicts nothing that is known of it."""
+        """Whether the part is of a snapshot that helps this node, and contradicts nothing known of that snapshot."""
         if self._writer is not None and part.slot == self._writer.slot and part.size_bytes != self._size_bytes:
             return False
         return (
@@ -361,7 +373,10 @@ class SnapshotReceiver:
         )
 
     def _ask_others(self, sender: NodeId) -> bool:
-        """``sender`` has another snapshot than that of which a part is here. Whether some other node may have it."""
+        """Ask another node for the rest of the snapshot of which a part is here: ``sender`` has another one.
+
+        :returns: whether there is another node to ask.
+        """
         self._lacking[sender] = None
         candidates = [other for other in self._others if other not in self._lacking and other not in self._refused]
         if candidates:
@@ -371,13 +386,16 @@ class SnapshotReceiver:
         return bool(candidates)
 
     def _begin(self, part: SnapshotPart) -> bool:
-        """The first part of a snapshot that this node does not write yet."""
+        """Begin to write the snapshot of ``part``, the first part of it.
+
+        :returns: whether it can be written.
+        """
         slot, size_bytes = self._partial()
         if slot != part.slot and size_bytes:
             self._restarts += 1
             self._restarted_at = self._clock.seconds()
             self.log.warn(
-                "begins anew with the snapshot at slot {slot}: no node that answers has that at slot {before} any more,"
+                "starts over with the snapshot at slot {slot}: no node that answers still has the one at slot {before},"
                 " of which {here} bytes had come",
                 slot=part.slot,
                 before=slot,
@@ -410,7 +428,7 @@ class SnapshotReceiver:
             )
         self._began(part.slot)
         if part.offset != self._writer.size_bytes:
-            if part.offset == 0:  # An earlier life of this node has written the beginning of this one, or all of it.
+            if part.offset == 0:  # It was written before this node was restarted, in part or completely.
                 self._written(None)
             return False
         self._tries = 0
@@ -434,7 +452,7 @@ class SnapshotReceiver:
             self._ask()
         elif self._lacking and self._offers is None:
             offers = next(iter(self._lacking))
-            if not self._ask_others(self._peer):  # Nobody has the rest.
+            if not self._ask_others(self._peer):  # No other node has the rest.
                 self._peer = self._offers = offers
                 self._tries = 0
                 self._ask()
@@ -442,8 +460,10 @@ class SnapshotReceiver:
             self._leave_peer()
 
     def _leave_peer(self) -> None:
-        """Wait for this peer no longer. What has come stays: the next node may have the same snapshot. It is the core's
-        to find that node."""
+        """Give up this peer. The parts received so far stay, since the next node may have the same snapshot.
+
+        The core finds that node.
+        """
         self.log.warn("node {peer} sends no snapshot", peer=self._peer)
         self._stop_timer()
         self._lacking.clear()
@@ -452,16 +472,16 @@ class SnapshotReceiver:
     # writing
 
     def _wait_for(self, writer: SnapshotWriter, done: Deferred[Any], then: Callable[[Any], None]) -> None:
-        """Go on with ``then`` or :meth:`_failed`, if ``writer`` is still wanted."""
+        """Call ``then`` or :meth:`_failed` when ``done`` fires, if ``writer`` is still wanted."""
 
-        def go_on(result: Any) -> None:
+        def proceed(result: Any) -> None:
             if writer is self._writer and self._peer is not None:
                 self._writing = False
                 (self._failed if isinstance(result, Failure) else then)(result)
 
         self._writing = True
         self._stop_timer()
-        done.addBoth(go_on)
+        done.addBoth(proceed)
 
     def _written(self, _: None) -> None:
         assert self._writer is not None
@@ -472,7 +492,7 @@ class SnapshotReceiver:
         self._wait_for(self._writer, self._writer.check(contents.add_chunk), lambda _: self._checked(contents))
 
     def _checked(self, contents: SnapshotInspection) -> None:
-        """Its checksums are right. Is it what the others have?"""
+        """Ask the other nodes about the snapshot, whose checksums are right."""
         assert self._writer is not None
         assert self._peer is not None
         try:
@@ -487,18 +507,18 @@ class SnapshotReceiver:
         if self._is_news(self._writer.slot):
             self._wait_for(self._writer, self._writer.finish(), self._finished)
         else:
-            self.log.info("the snapshot at slot {slot} is not needed any more", slot=self._writer.slot)
+            self.log.info("the snapshot at slot {slot} is no longer needed", slot=self._writer.slot)
             self._drop()
 
     def _finished(self, snapshot: Snapshot) -> None:
         assert self._begun_at is not None
         self.log.info(
-            "the snapshot at slot {slot} came from node {peer}: {size} bytes in {seconds} s{anew}",
+            "the snapshot at slot {slot} came from node {peer}: {size} bytes in {seconds} s{restarts}",
             slot=snapshot.slot,
             peer=self._peer,
             size=snapshot.size_bytes,
             seconds=round(self._clock.seconds() - self._begun_at, 1),
-            anew=self._anew,
+            restarts=self._restarts_told,
         )
         self._writer = self._peer = None
         self._damaged = self._failures = 0
@@ -508,7 +528,7 @@ class SnapshotReceiver:
         self._received(snapshot)
 
     def _drop(self) -> None:
-        """Have nothing more to do with what has come."""
+        """Drop the transfer, and what has been written unless the store keeps it."""
         if self._writer is not None and not self._writer.kept:
             self._writer.abandon().addErrback(lambda _: None)
         self._writer = self._peer = self._source = self._offers = None
@@ -516,8 +536,10 @@ class SnapshotReceiver:
         self._stop_timer()
 
     def _failed(self, failure: Failure) -> None:
-        """It cannot be written, is damaged, or is not what the others have: begin anew, but not at once, when the core
-        finds out that this node is still behind."""
+        """End the transfer: the snapshot cannot be written, is damaged, or is contradicted by other nodes.
+
+        Another transfer begins later, when the core finds that this node is still behind.
+        """
         if failure.check(SnapshotRefused):
             assert self._peer is not None
             assert self._writer is not None
@@ -526,7 +548,7 @@ class SnapshotReceiver:
             self._damaged = self._writer.slot
         reason = failure.getErrorMessage()
         if _kind(reason) != _kind(self._reason):
-            line = "no snapshot from node {peer}: {reason}; it is tried again, and later each time"
+            line = "no snapshot from node {peer}: {reason}; it is tried again, after a longer time with each failure"
             self.log.error(line, peer=self._peer, reason=reason)
         self._reason = reason
         shortest, longest = BACK_OFF_SECONDS
@@ -542,9 +564,9 @@ class SnapshotReceiver:
 
 
 class SnapshotRefused(StoreError):
-    """A snapshot that has come is not what the others have."""
+    """A snapshot that was fetched is not the one that the other nodes have."""
 
 
 def _kind(reason: str) -> str:
-    """The same for two reasons that differ in how many bytes there are or in which slot only."""
+    """The kind of a reason: equal for reasons that differ only in numbers, such as bytes or slots."""
     return re.sub(r"\d+", "", reason).partition(": ")[0]
