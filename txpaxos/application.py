@@ -1,4 +1,4 @@
-"""What an application reimplements: the hooks of a node."""
+"""The hooks of an application, which a node calls."""
 
 from __future__ import annotations
 
@@ -10,60 +10,64 @@ from txpaxos.fields import dump_fields, load_fields
 
 
 class Application:
-    """The hooks. All are called in the reactor thread; none needs ``super``.
+    """The hooks of an application. All are called in the reactor thread. None needs to call ``super``.
 
-    :cvar state_fields: the attributes that are the whole of the application's state, for the ``snapshot`` and
-        ``restore`` that stand here. Their values, and the keys of dictionaries in them, consist of what MessagePack
-        knows, of sets, and of attrs or dataclass objects if the class annotates the attribute. The order of a
-        dictionary is a part of the state.
+    :cvar state_fields: the names of the attributes that make up the application's state. The ``snapshot`` and
+        ``restore`` of this class save and restore them. The values of these attributes, and the keys of dictionaries in
+        them, may be anything that MessagePack knows, sets, and attrs or dataclass objects if the class annotates the
+        attribute. The order of a dictionary is a part of the state.
     """
 
     state_fields: ClassVar[tuple[str, ...]] = ()
 
     _node: Any = None
-    """The node that this application runs on. The one name that is not the application's own."""
+    """The node that this application runs on. It is the only name that an application must not use."""
 
     def apply(self, slot: Slot, command: bytes) -> object:
-        """Apply ``command``: on every node, in the same order, once. What it returns answers ``submit``.
+        """Apply ``command``. Every node applies every command once, in the same order.
 
-        It must depend on nothing but the command and what was applied before: no clock, no chance, no order of a set.
-        If it raises, the command counts as applied, on every node alike, and ``submit`` fails with
-        :class:`~txpaxos.errors.CommandFailed`. A node that restarts goes on from its last snapshot, or, without any,
-        applies the whole log again, to a new object.
+        The result must depend only on the command and on the commands applied before: not on a clock, a random number,
+        or the order of a set. If this raises, the command counts as applied on every node, and ``submit`` fails with
+        :class:`~txpaxos.errors.CommandFailed`. After a restart a new object gets the state of the last
+        snapshot, if there is one, and then the commands of the log after it.
+
+        :param slot: the slot of the log that ``command`` is in. Several commands may be in one slot.
+        :returns: the result, with which ``submit`` fires.
         """
 
     def query(self, query: bytes) -> object:
-        """Answer ``query`` from the state as it is, and change nothing. What it returns answers ``read``; it may be a
-        Deferred, which fires when there is something to tell.
+        """Answer ``query`` from the current state, without changing it.
 
-        If it raises, ``read`` fails with :class:`~txpaxos.errors.QueryFailed`.
+        If this raises, ``read`` fails with :class:`~txpaxos.errors.QueryFailed`.
+
+        :returns: the result, with which ``read`` fires, or a Deferred that fires with it.
         """
         raise NotImplementedError("this service answers no queries: it has no query hook")
 
     def snapshot(self) -> bytes | Iterable[bytes]:
-        """The whole state as it is now, at once or chunk by chunk (up to 1 MiB each is good).
+        """The whole current state, as bytes or in chunks. A chunk should have no more than 1 MiB.
 
-        Chunks are taken a few at a time while the node works on, so what they tell must not change by what is applied
-        meanwhile: copy first (``list(self.items.items())`` is quick), then make the chunks. The same state must give
-        the same bytes on every node: put what has no order into one.
+        The node reads a few chunks at a time and applies commands in between. These must not change the chunks: copy
+        the state first (``list(self.items.items())`` is quick), and make the chunks then. Equal states must give equal
+        bytes on every node: sort whatever has no order.
         """
         return dump_fields(self, self.state_fields)
 
     def restore(self, chunks: Iterator[bytes]) -> None:
-        """Take on the state that ``snapshot`` told, here or on another node, instead of the present one."""
+        """Replace the state by that of a snapshot, which ``snapshot`` returned on this node or another one."""
         load_fields(self, self.state_fields, b"".join(chunks))
 
     def value_chosen(self, subject: str, value: bytes) -> None:
-        """``subject`` was decided on ``value``. A node that restarts is told of all it knew, again."""
+        """Note that ``subject`` was decided on ``value``. After a restart this is called again for each subject."""
 
     def leadership_acquired(self) -> None:
-        """This node leads."""
+        """Note that this node has become the leader."""
 
     def leadership_lost(self) -> None:
-        """This node led, and does no longer."""
+        """Note that this node is no longer the leader."""
 
     def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
-        """The node that leads, as far as this one knows, was ``previous`` and is ``current``; ``None``: unknown."""
+        """Note that the leader known to this node has changed from ``previous`` to ``current``; ``None``: unknown."""
 
 
 def name_of(application: Application) -> str:
@@ -73,6 +77,6 @@ def name_of(application: Application) -> str:
 
 
 def has_snapshots(application: Application) -> bool:
-    """Whether the application can tell its state."""
+    """Whether the application has snapshots: its own ``snapshot``, or ``state_fields``."""
     kind: Any = type(application)
     return bool(kind.state_fields) or kind.snapshot is not Application.snapshot

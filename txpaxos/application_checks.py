@@ -1,7 +1,7 @@
-"""What can be wrong with an application, looked for before its node starts: one line each, that says what to do.
+"""Checks of an application before its node starts. Each error is one line, and says what to do.
 
-None of it would show at once otherwise. A service without ``restore`` runs until it is started again; one with a
-misspelt field, until its first snapshot.
+Without them the faults would show late. A service without ``restore`` would run until it is restarted, one with a
+misspelt field until its first snapshot.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ HOOKS = tuple(name for name, value in vars(Application).items() if inspect.isfun
 
 
 def check_class(kind: type[Application]) -> None:
-    """Look at the class of an application.
+    """Check the class of an application: its hooks, their signatures, and its snapshots.
 
-    :raises ConfigError: one line.
+    :raises ConfigError: with one line that says what to do.
     """
     name = kind.__name__
     for hook in HOOKS:
@@ -40,7 +40,7 @@ def check_class(kind: type[Application]) -> None:
         if inspect.isgeneratorfunction(function) and hook != "snapshot":
             raise ConfigError(f"{name}.{hook} has a yield in it, so that its body would never run: return the result")
         _check_signature(kind, hook)
-    # One of ours, and one that only watches subjects, want no commands on purpose.
+    # A class of this package, or one that only watches subjects, has no apply on purpose.
     wants_commands = kind.apply is not Application.apply or kind.value_chosen is not Application.value_chosen
     if not wants_commands and not _is_ours_class(kind):
         raise ConfigError(f"{name} has no apply: write def apply(self, slot, command), which is what a service does")
@@ -50,9 +50,9 @@ def check_class(kind: type[Application]) -> None:
 
 
 def check_object(application: Application) -> None:
-    """Look at an application before a node begins to use it.
+    """Check an application before a node uses it: it must be unused, and have all its state fields.
 
-    :raises ConfigError: one line.
+    :raises ConfigError: with one line that says what to do.
     """
     kind = type(application)
     if application._node is not None:
@@ -70,11 +70,11 @@ def check_object(application: Application) -> None:
         try:
             check_fields(application, kind.state_fields)
         except TypeError as error:
-            raise ConfigError(f"{kind.__name__}.state_fields: {error}; mend its value or its annotation") from None
+            raise ConfigError(f"{kind.__name__}.state_fields: {error}; correct its value or its annotation") from None
 
 
 def make_application(application: A | Callable[[], A]) -> A:
-    """The application: as it is, or made of its class.
+    """Return ``application`` itself, or make one if it is a class or function.
 
     :raises ConfigError: one line that says why it cannot be made, and where in its own source that is.
     """
@@ -103,25 +103,26 @@ def make_application(application: A | Callable[[], A]) -> A:
 
 
 def described(error: BaseException) -> str:
-    """An exception in one line, with the file and the line of the source that it came from, if it is not ours."""
+    """An exception in one line, with the file and line that raised it, unless that is in this package."""
     words = " ".join(in_words(error).split())
     if isinstance(error, SyntaxError):
-        return words  # Python has said where in it already.
+        return words  # Its text names the file and line already.
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     theirs = [(file, line) for file, line in frames if not _is_ours(file)]
     return f"{words} ({theirs[-1][0]}, line {theirs[-1][1]})" if theirs else words
 
 
 def _is_ours(file: str) -> bool:
-    """Whether the file is one of this package, or a part of Python that imports."""
+    """Whether the file is one of this package, or of Python's import system."""
     package = sys.modules[Application.__module__].__file__ or ""
     return file.startswith(("<frozen", os.path.dirname(package) + os.sep)) or "importlib" in file.split(os.sep)
 
 
 def _check_signature(kind: type[Application], hook: str) -> None:
-    """See that a hook can be called as a node calls it.
+    """Check that a hook accepts the arguments with which a node calls it.
 
-    :raises ConfigError: one line."""
+    :raises ConfigError: with one line that says what to do.
+    """
     wanted = list(inspect.signature(getattr(Application, hook)).parameters)
     has_self = not isinstance(inspect.getattr_static(kind, hook), staticmethod | classmethod)
     try:
@@ -151,5 +152,5 @@ def _check_snapshots(kind: type[Application]) -> None:
 
 
 def _is_ours_class(kind: type) -> bool:
-    """Whether a class is one of this package or of what it stands on, and not of the application's author."""
+    """Whether a class is one of this package, or of the libraries that it builds on."""
     return kind.__module__.partition(".")[0] in ("txpaxos", "twisted", "builtins", "zope")

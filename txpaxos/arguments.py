@@ -1,9 +1,9 @@
-"""What a caller gives to ``submit``, ``read`` and ``ask``, of a node and of a client alike.
+"""Checks of the arguments of ``submit``, ``read`` and ``ask``, for nodes and for clients.
 
-A wrong type is a mistake in the calling program, so it is raised at the call, where the traceback names the line: a
-Deferred that fails would hide it from a caller that drops the Deferred. What passes here is a plain ``bytes`` or
-``str``, which the wire and the disk can hold. A ``bytearray`` or ``memoryview`` is refused, not copied: it may change
-while the command is on its way, and its owner may believe that the change is sent, too.
+A wrong type is a mistake in the calling program. So it is raised at the call, where the traceback names the line. A
+failing Deferred would hide it from a caller that drops the Deferred. The checks return a plain ``bytes`` or ``str``,
+which the wire and the disk can hold. A ``bytearray`` or ``memoryview`` is refused and not copied: it may change while
+the command is on its way, and its owner may believe that the change is sent, too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from txpaxos.reading import Consistency
 
 
 def checked_bytes(value: object, what: str) -> bytes:
-    """``value``, which is ``what`` of a request, as plain bytes.
+    """``value`` as plain bytes.
 
-    :raises TypeError: if it is no bytes.
+    :param what: what the value is in the request, for the error text.
+    :raises TypeError: if it is not bytes.
     """
     if type(value) is bytes:
         return value
@@ -34,7 +35,7 @@ def checked_bytes(value: object, what: str) -> bytes:
 
 
 def checked_value(value: object) -> bytes | None:
-    """The value to propose for a subject, or ``None``.
+    """``value``, which is proposed for a subject, as plain bytes; ``None`` stays ``None``.
 
     :raises TypeError: if it is neither bytes nor ``None``.
     """
@@ -44,10 +45,10 @@ def checked_value(value: object) -> bytes | None:
 
 
 def checked_subject(subject: object) -> str:
-    """A subject's name as a plain str.
+    """The name of a subject as a plain str.
 
-    :raises TypeError: if it is no str.
-    :raises ValueError: if it has no UTF-8: then it cannot be sent.
+    :raises TypeError: if it is not a str.
+    :raises ValueError: if it cannot be encoded in UTF-8, and so cannot be sent.
     """
     if not isinstance(subject, str):
         raise TypeError(f"a subject must be a str, not {type(subject).__name__}")
@@ -60,9 +61,9 @@ def checked_subject(subject: object) -> str:
 
 
 def check_consistency(consistency: object) -> Consistency:
-    """How fresh the answer to a query must be.
+    """Check how fresh the answer to a query must be.
 
-    :raises TypeError: if it is no str.
+    :raises TypeError: if it is not a str.
     :raises ValueError: if there is no such consistency.
     """
     if not isinstance(consistency, str):
@@ -112,7 +113,7 @@ def checked_nodes(nodes: object) -> list[str]:
 
 
 def check_deadline(deadline_seconds: object) -> float | None:
-    """How long a request may take; ``None``: as long as it needs.
+    """Check how many seconds a request may take; ``None``: no limit.
 
     :raises TypeError: if it is neither a number nor ``None``.
     :raises ValueError: if it is not finite, or not above zero.

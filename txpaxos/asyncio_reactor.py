@@ -1,4 +1,4 @@
-"""Twisted's reactor on asyncio's own loop, for a program that starts with ``asyncio.run``."""
+"""Twisted's reactor on the asyncio event loop, for a program that starts with ``asyncio.run``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet import asyncioreactor
 
 @asynccontextmanager
 async def asyncio_reactor() -> AsyncIterator[Any]:
-    """Let Twisted run on the asyncio loop that runs now, until the block ends.
+    """Run Twisted's reactor on the running asyncio event loop until the block ends.
 
     .. code-block:: python
 

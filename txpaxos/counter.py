@@ -1,4 +1,4 @@
-"""The smallest service worth replicating: a number that commands add to. ``twistd paxos`` runs it by default."""
+"""A small example of a replicated service, which ``twistd paxos`` runs by default: a number that commands add to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from txpaxos.protocol import PaxosProtocol
 
 
 class Counter(PaxosProtocol):
-    """A replicated number. A command is a whole number in ASCII, as in ``+5``; its result is the new total, and any
-    query is answered with that."""
+    """A replicated number.
+
+    A command is a whole number in ASCII, such as ``+5``. Its result is the new total. Every query is answered with the
+    total, too.
+    """
 
     state_fields = ("total",)
     total: int
@@ -22,5 +25,5 @@ class Counter(PaxosProtocol):
         return self.total
 
     def query(self, query: bytes) -> int:
-        """The total."""
+        """The total, whatever the query is."""
         return self.total

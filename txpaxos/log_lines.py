@@ -1,8 +1,8 @@
-"""What comes in from outside, on its way into the log: escaped, cut, and not again and again.
+"""Text from outside in lines of the log: escaped, shortened, and limited in rate.
 
-A log is read by people on terminals, and by programs that take each line for an event. So no text of a client, a peer
-or an exception brings line breaks or control characters there, or megabytes; and what a client or a peer can cause
-again and again is counted, and written now and then.
+A log is read by people on terminals, and by programs that take each line for one event. So a text of a client, a peer
+or an exception must not contain line breaks or control characters there, or be megabytes long. Lines that a client or a
+peer can cause as often as it likes are counted, and written only now and then.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ INTERVAL_SECONDS = 60.0
 
 
 def printable(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
-    """``text`` in one line, with nothing in it that a terminal obeys, and no more than so many of its characters."""
+    """``text`` in one line, without control characters, and with no more than ``characters_max`` of its characters."""
     start = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:characters_max])
     return start if len(text) <= characters_max else f"{start}... ({len(text)} characters)"
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says. Some say nothing, and raise another when they are asked."""
+    """The text of an exception; empty if it has none, or if making it raises another exception."""
     try:
         return str(error)
     except KeyboardInterrupt:
@@ -45,12 +45,14 @@ def described(error: BaseException) -> str:
 
 
 class _LoggedError(Exception):
-    """Stands for an exception in the log, with what that says made printable."""
+    """Replaces an exception in the log. Its text is the printable text of that exception."""
 
 
 def for_log(failure: Failure | None = None) -> Failure:
-    """``failure``, or the exception that is handled just now, for the log: where it was raised, and what it says, made
-    printable."""
+    """A copy of ``failure`` for the log, with a printable text and a traceback of bounded length.
+
+    :param failure: the failure; the exception that is being handled if not given.
+    """
     failure = failure or Failure()
     assert failure.value is not None
     said = _LoggedError(printable(text_of(failure.value), REASON_CHARACTERS_MAX))
@@ -61,7 +63,7 @@ def for_log(failure: Failure | None = None) -> Failure:
 
 @attrs.define
 class _LineCount:
-    """Lines that are alike, since the first of them, ``begun_at``."""
+    """The number of lines of one kind, written and left out, since ``begun_at``, in monotonic seconds."""
 
     begun_at: float
     written: int = 0
@@ -69,9 +71,9 @@ class _LineCount:
 
 
 class LineLimiter:
-    """Of lines that are alike, lets the first :data:`LINES_MAX` in every :data:`INTERVAL_SECONDS` into the log.
+    """Limits the rate of similar lines: up to :data:`LINES_MAX` of a kind in every :data:`INTERVAL_SECONDS`.
 
-    :param monotonic: monotonic seconds.
+    :param monotonic: the clock, in monotonic seconds.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -79,8 +81,11 @@ class LineLimiter:
         self._alike: dict[str, _LineCount] = {}
 
     def admits(self, kind: str) -> str | None:
-        """Whether a line of this ``kind`` is to be written now. If so, what is to stand at its end: how many were left
-        out before it, or nothing if none were."""
+        """Whether a line of this ``kind`` may be written now.
+
+        :returns: ``None`` if it may not. Otherwise the text to append to the line: how many such lines were left out
+            before it, or an empty text if none were.
+        """
         now = self._monotonic()
         alike = self._alike.setdefault(kind, _LineCount(now))
         left_out = 0

@@ -1,4 +1,4 @@
-"""What you subclass: the hooks of your service, and what it may ask of the node that it runs on."""
+"""The base class of a replicated service: its hooks, and its calls to the node that it runs on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ T = TypeVar("T")
 
 
 class replaceable_property(Generic[T]):
-    """A property that an application may have an attribute in the place of, without harm to the node."""
+    """A read-only property that a subclass or an instance may replace by an attribute of its own.
+
+    The node does not use it. So an application may use the name for something else.
+    """
 
     def __init__(self, read: Callable[[Any], T]) -> None:
         self._read = read
@@ -48,38 +51,39 @@ class PaxosProtocol(Application, DatagramProtocol):
                 self.total += int(command)
                 return self.total
 
-    A subclass is a class like any other: it is made without a node, its ``__init__`` needs no ``super``, and
-    ``Counter().apply(1, b"+5")`` is a unit test. :class:`~txpaxos.server.service.PaxosService` runs it on a node. Every
-    name that is not documented here is yours, but for one: ``_node``.
+    A subclass is an ordinary class. It is made without a node, its ``__init__`` need not call ``super``, and
+    ``Counter().apply(1, b"+5")`` is a unit test. :class:`~txpaxos.server.service.PaxosService` runs it on a node. A
+    subclass may use every name that is not documented here, except ``_node``.
     """
 
     _node: Node | None = None
 
     def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
-        """Have ``command`` applied, on any node.
+        """Have ``command`` applied on all nodes. Any node may be called; it need not be the leader.
 
-        :param deadline_seconds: how long that may take, counted from the call; without end unless given.
-        :returns: fires with what ``apply`` returned on this node; fails with :class:`~txpaxos.errors.CommandFailed`,
-            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`, or, when this node stops
-            first or there is none, :class:`~txpaxos.errors.NodeStopped`; when the deadline is over, with
-            :class:`~txpaxos.errors.OutcomeUnknown`.
-        :raises TypeError: if ``command`` is no bytes.
+        :param deadline_seconds: how long that may take, from the call on; no limit if not given.
+        :returns: fires with the value that ``apply`` returned on this node. Fails with
+            :class:`~txpaxos.errors.CommandFailed` if ``apply`` raised, :class:`~txpaxos.errors.ValueTooLarge`,
+            :class:`~txpaxos.errors.Overloaded`, :class:`~txpaxos.errors.NodeStopped` if this node stops first or there
+            is none, or :class:`~txpaxos.errors.OutcomeUnknown` after the deadline.
+        :raises TypeError: if ``command`` is not bytes.
+        :raises ValueError: if ``deadline_seconds`` is not finite or not above zero.
         """
         return fail(_no_node(self)) if self._node is None else self._node.submit(command, deadline_seconds)
 
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
     ) -> Deferred[bytes | None]:
-        """Have ``subject`` decided, once and for ever, on ``value`` unless another value was first; ``None`` only
-        reads.
+        """Propose ``value`` for ``subject``, which is decided once and for ever, and get the decided value.
 
-        :param deadline_seconds: how long that may take, counted from the call; without end unless given.
-        :returns: fires with the decided value, or with ``None`` if nothing was proposed yet; waits as long as no
-            quorum answers (cancel it to stop asking). Fails with :class:`~txpaxos.errors.ValueTooLarge` or
-            :class:`~txpaxos.errors.NodeStopped`; when the deadline is over, with
-            :class:`~txpaxos.errors.OutcomeUnknown` if there was a value to propose, else with
-            :class:`~txpaxos.errors.NoQuorum`.
-        :raises TypeError: if ``subject`` is no str, or ``value`` neither bytes nor ``None``.
+        :param value: the value to propose; ``None`` to read the decided value without proposing one.
+        :param deadline_seconds: how long that may take, from the call on; no limit if not given.
+        :returns: fires with the decided value, or with ``None`` if no value was proposed yet. It waits while no quorum
+            answers; cancel it to stop that. Fails with :class:`~txpaxos.errors.ValueTooLarge`,
+            :class:`~txpaxos.errors.NodeStopped`, or, after the deadline, with :class:`~txpaxos.errors.OutcomeUnknown`
+            if a value was proposed and :class:`~txpaxos.errors.NoQuorum` otherwise.
+        :raises TypeError: if ``subject`` is not a str, or ``value`` is neither bytes nor ``None``.
+        :raises ValueError: if ``subject`` has no UTF-8, or ``deadline_seconds`` is not finite or not above zero.
         """
         return fail(_no_node(self)) if self._node is None else self._node.ask(subject, value, deadline_seconds)
 
@@ -88,19 +92,19 @@ class PaxosProtocol(Application, DatagramProtocol):
     ) -> Deferred[Reading]:
         """Have ``query`` answered by this node's application, through its ``query`` hook.
 
-        :param consistency: see :data:`~txpaxos.reading.Consistency`.
-        :param deadline_seconds: how long that may take, counted from the call; without end unless given.
-        :returns: fails with :class:`~txpaxos.errors.QueryFailed`, :class:`~txpaxos.errors.ValueTooLarge`,
-            :class:`~txpaxos.errors.Overloaded` or :class:`~txpaxos.errors.NodeStopped`; when the deadline is over,
-            with :class:`~txpaxos.errors.NoQuorum`. Without one it waits as long as no quorum answers (cancel it to
-            stop that).
-        :raises TypeError: if ``query`` is no bytes.
-        :raises ValueError: if there is no such consistency.
+        :param consistency: how fresh the answer must be, see :data:`~txpaxos.reading.Consistency`.
+        :param deadline_seconds: how long that may take, from the call on; no limit if not given.
+        :returns: fires with a :class:`~txpaxos.reading.Reading`. It waits while no quorum answers; cancel it to stop
+            that. Fails with :class:`~txpaxos.errors.QueryFailed` if ``query`` raised,
+            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`,
+            :class:`~txpaxos.errors.NodeStopped`, or :class:`~txpaxos.errors.NoQuorum` after the deadline.
+        :raises TypeError: if ``query`` is not bytes.
+        :raises ValueError: if there is no such consistency, or ``deadline_seconds`` is not finite or not above zero.
         """
         return fail(_no_node(self)) if self._node is None else self._node.read(query, consistency, deadline_seconds)
 
     def status(self) -> NodeStatus:
-        """A frozen copy of what is worth knowing of the node.
+        """The current status of the node. It does not change afterwards.
 
         :raises NodeStopped: if this service runs on no node.
         """
@@ -108,17 +112,17 @@ class PaxosProtocol(Application, DatagramProtocol):
 
     @replaceable_property
     def leader(self) -> NodeId | None:
-        """The node that leads, as far as this one knows."""
+        """The leader, as far as this node knows; ``None`` if it knows none, or if there is no node."""
         return None if self._node is None else self._node.leader
 
     @replaceable_property
     def applied_through(self) -> Slot:
-        """The last slot that this node has applied, with all before it; 0 if it has applied none."""
+        """The last slot that this node has applied; 0 if it has applied none, or if there is no node."""
         return 0 if self._node is None else self._node.applied_through
 
     @replaceable_property
     def clock(self) -> IReactorTime:
-        """Timers that keep the node's own time, which is monotonic, and simulated in a simulation: ``callLater``.
+        """Timers (``callLater``) in the node's time, which is monotonic, and simulated in a simulation.
 
         :raises NodeStopped: if this service runs on no node.
         """
@@ -132,31 +136,34 @@ class PaxosProtocol(Application, DatagramProtocol):
         _node_of(self).watch_leader(watcher)
 
     def stop(self) -> Deferred[None]:
-        """Take part no longer. Fires when everything that was begun is on disk, and the store is closed."""
+        """Stop the node, if there is one.
+
+        :returns: fires when all saves under way have finished and the store is closed.
+        """
         return succeed(None) if self._node is None else self._node.stop()
 
     # from Twisted
 
     def startProtocol(self) -> None:
-        """The socket is open: the node takes part from now on.
+        """Start the node, whose socket is open.
 
         :raises NodeStopped: if this service runs on no node.
         """
         _node_of(self).start(self.transport)
 
     def stopProtocol(self) -> None:
-        """The socket was closed. A node that was not stopped gives up."""
+        """Note that the socket was closed. A node that was not stopped gives up."""
         if self._node is not None:
             self._node.port_closed()
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        """Take one datagram."""
+        """Handle one datagram."""
         if self._node is not None:
             self._node.datagram_received(datagram, addr)
 
 
 def _node_of(service: PaxosProtocol) -> Node:
-    """The node of a service.
+    """The node that a service runs on.
 
     :raises NodeStopped: if it runs on none.
     """

@@ -1,4 +1,4 @@
-"""What the program of a node and its clients may ask of the node: submit, read, ask."""
+"""The calls that a program and clients make to a node: submit, read, ask."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 
 class Calls:
-    """Checks what a caller gives, and passes it on to what answers.
+    """Checks the arguments of each call, and passes the call on to the part that answers it.
 
     :param name: this node's id.
-    :param wanted: called when something was submitted: the node is to look at it soon.
+    :param limits: the bounds on commands, queries and values.
+    :param wanted: called when a command was submitted, so that the node proposes or forwards it soon.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Calls:
         self._is_closed = False
 
     def __len__(self) -> int:
-        """The commands without an outcome."""
+        """The number of commands without an outcome."""
         return len(self._submissions) + len(self._session)
 
     def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
@@ -112,7 +113,7 @@ class Calls:
         return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
 
     def close(self) -> None:
-        """Answer every caller that still waits: this node stops."""
+        """Fail every call that still waits, since this node stops."""
         self._is_closed = True
         error = NodeStopped(f"node {self._name} stopped before it had the outcome")
         self._session.close(error)
@@ -124,7 +125,7 @@ class Calls:
         return NodeStopped(f"node {self._name} is stopping; {hint}")
 
     def _within(self, seconds: float | None, answer: Deferred[T], error: PaxosError) -> Deferred[T]:
-        """``answer``, but ``error`` when the answer takes longer than ``seconds``."""
+        """``answer``, which fails with ``error`` if it takes longer than ``seconds``."""
         if seconds is None:
             return answer
         return answer.addTimeout(seconds, self._clock, lambda _, __: Failure(error))

@@ -12,14 +12,15 @@ from txpaxos.wire.commands import COMMAND_BYTES_MAX, RUNS_MAX
 class CommandLimits:
     """Limits of the queues that commands wait in on their way into the log.
 
-    :ivar command_bytes_max: bytes of one command.
-    :ivar batch_bytes: bytes of commands in one value, beyond the first run.
-    :ivar batch_commands: commands in one value, beyond the first run.
-    :ivar waiting_commands_max: commands that wait at one node, before it says Overloaded.
-    :ivar waiting_bytes_max: bytes of commands that wait at one node.
-    :ivar forward_seconds: until a forwarded command without an outcome is forwarded again; doubles with each attempt.
-    :ivar forward_seconds_max: the longest that ``forward_seconds`` becomes by doubling.
-    :ivar forward_bytes_per_second: a big command is given the time on top that it takes at this speed.
+    :ivar command_bytes_max: the bytes of one command.
+    :ivar batch_bytes: the bytes of commands in one value, not counting the first run.
+    :ivar batch_commands: the commands in one value, not counting the first run.
+    :ivar waiting_commands_max: the commands that may wait at one node. Beyond it callers get Overloaded.
+    :ivar waiting_bytes_max: the bytes of commands that may wait at one node. Beyond it callers get Overloaded.
+    :ivar forward_seconds: the time until a forwarded command without an outcome is forwarded again. It doubles with
+        each attempt.
+    :ivar forward_seconds_max: the longest time that doubling leads to.
+    :ivar forward_bytes_per_second: the speed at which a big command is assumed to travel. That time is added.
     """
 
     command_bytes_max: int = COMMAND_BYTES_MAX
@@ -32,5 +33,5 @@ class CommandLimits:
     forward_bytes_per_second: float = 20e6
 
     def allow_waiting(self, commands: int, size_bytes: int) -> bool:
-        """Whether so many commands, of so many bytes in all, may wait in one queue."""
+        """Whether ``commands`` commands, of ``size_bytes`` bytes in all, may wait in one queue."""
         return commands <= self.waiting_commands_max and size_bytes <= self.waiting_bytes_max

@@ -1,4 +1,4 @@
-"""A node's sockets for datagrams, as Twisted wants them."""
+"""The datagram sockets of a node, as Twisted protocols."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from txpaxos.node.node import Node
 
 
 class DatagramPort(DatagramProtocol):
-    """A socket of a node. That the first one is open starts the node; the node gives up if that one is closed.
+    """One datagram socket of a node. The node starts when the first one is open, and gives up when that is closed.
 
-    The application is a ``DatagramProtocol``, too, and could be listened with. This one leaves it all its names.
+    The application is a ``DatagramProtocol``, too, and could be used instead. With this class the node needs no names
+    of the application.
 
-    :param address: where a further socket listens; ``None`` for the first.
+    :param address: the address of a further socket; ``None`` for the first one.
     """
 
     noisy = False
@@ -28,13 +29,13 @@ class DatagramPort(DatagramProtocol):
         return f"node {self._node.name}, datagrams of peers:"
 
     def startProtocol(self) -> None:
-        """The socket is open."""
+        """Start the node, or let it use one more socket."""
         if self._address is None:
             self._node.start(self.transport)
         else:
             self._node.listen_also(self.transport, self._address)
 
     def stopProtocol(self) -> None:
-        """The socket was closed."""
+        """Tell the node that its first socket was closed."""
         if self._address is None:
             self._node.port_closed()

@@ -1,7 +1,7 @@
-"""What a node tells an observer: the steps that a checker, a recorder or a meter wants to see.
+"""The steps of a node as events, for an observer such as a checker, a recorder or a meter.
 
-An observer is a function that takes one event. It is called in the reactor thread, in the moment of the step, and must
-not raise or change anything. A node without an observer makes no events.
+An observer is a function that takes one event. It is called in the reactor thread, at the very step, and must not raise
+or change anything. A node without an observer makes no events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txpaxos.wire.peer_messages import PeerMessage
 
 @attrs.frozen
 class MessageReceived:
-    """A message of ``sender`` goes down to the core, or to what takes its kind, at ``now`` (monotonic seconds)."""
+    """A message of ``sender`` is about to be handled, at ``now`` in monotonic seconds."""
 
     sender: NodeId
     message: PeerMessage
@@ -29,14 +29,14 @@ class MessageReceived:
 
 @attrs.frozen
 class TimePassed:
-    """The node does what time asks for, at ``now`` (monotonic seconds)."""
+    """The node is about to do what is due, at ``now`` in monotonic seconds."""
 
     now: float
 
 
 @attrs.frozen
 class ReadyReleased:
-    """All that ``ready`` asked to save is on disk; its messages are about to be sent and its values applied.
+    """The records of ``ready`` are on disk. Its messages are about to be sent and its values applied.
 
     :ivar first_slot: the oldest slot whose value this node keeps in its log.
     """
@@ -47,21 +47,21 @@ class ReadyReleased:
 
 @attrs.frozen
 class RunSubmitted:
-    """The program of this node has submitted ``run``, in its own session."""
+    """The program that this node runs in has submitted ``run``, in the node's own session."""
 
     run: Run
 
 
 @attrs.frozen
 class ValueReached:
-    """What was chosen is about to be applied, or told to the application."""
+    """A chosen value is about to be applied, or a decided subject reported to the application."""
 
     chosen: Chosen | SubjectChosen
 
 
 @attrs.frozen
 class CommandReached:
-    """A command is about to be given to ``apply``."""
+    """``apply`` is about to be called with a command."""
 
     slot: Slot
     command: bytes
@@ -69,7 +69,7 @@ class CommandReached:
 
 @attrs.frozen
 class RunFinished:
-    """Every command of ``run`` has its outcome. Callers on this node are about to be told."""
+    """Every command of ``run`` has its outcome. The callers on this node are about to get it."""
 
     run: Run
     outcomes: Outcomes
@@ -77,7 +77,7 @@ class RunFinished:
 
 @attrs.frozen
 class SlotApplied:
-    """Every command of ``slot`` is applied, and callers were told."""
+    """Every command of ``slot`` is applied, and the callers have their outcomes."""
 
     slot: Slot
 
@@ -92,16 +92,16 @@ class SnapshotTaken:
 
 @attrs.frozen
 class SnapshotInstalled:
-    """The node has gone on from a snapshot of another node."""
+    """The node has continued from a snapshot of another node."""
 
     installed: Installed
 
 
 @attrs.frozen
 class SnapshotRestored:
-    """The application has taken on the state of a snapshot, when the node started or from another node.
+    """The application has the state of a snapshot, at the start of the node or from another node.
 
-    :ivar state_hash: makes the hash of the state as the application has it now.
+    :ivar state_hash: returns the hash of the application's state at the time of the call.
     """
 
     slot: Slot

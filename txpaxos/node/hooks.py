@@ -1,4 +1,4 @@
-"""Calling those hooks of an application whose exceptions concern nothing but the application."""
+"""Calls of those hooks whose exceptions concern only the application."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ log = Logger()
 
 
 class Hooks:
-    """Calls hooks and watchers. What they raise is logged, a few times a minute, and otherwise passed over.
+    """Calls hooks and watchers. Their exceptions are logged, a few times a minute, and otherwise ignored.
 
-    :param lines: admits a line of the log, or not.
+    :param lines: limits the rate of lines in the log.
     """
 
     def __init__(self, lines: LineLimiter) -> None:
         self._lines = lines
 
     def call(self, hook: Callable[..., None], *args: Any) -> None:
-        """Call ``hook``.
+        """Call ``hook`` with ``args``.
 
-        :raises KeyboardInterrupt: which is for the process, not for the application.
+        :raises KeyboardInterrupt: if the hook does, since that concerns the process and not the application.
         """
         try:
             hook(*args)

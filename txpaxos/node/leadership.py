@@ -1,4 +1,4 @@
-"""What a node's leadership means to its application, its callers and its log."""
+"""Notices of leadership: to the application, the callers and the log of a node."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from txpaxos.node.submissions import Submissions
 
 
 class LeadershipNews:
-    """Tells who leads: to the queues of commands, the hooks, the watchers and the log.
+    """Reports changes of the leader to the queues of commands, the hooks, the watchers and the log.
 
     :param name: this node's id.
+    :param lines: limits the rate of lines in the log.
     :ivar leads_since: when this node became the leader, in monotonic seconds; ``None`` while it does not lead.
     """
 
@@ -35,16 +36,16 @@ class LeadershipNews:
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` whenever another node leads, or this one begins or ends to send its clients away."""
+        """Call ``watcher`` when the leader has changed, or this node starts or stops to send its clients away."""
         self._watchers.append(watcher)
 
     def tell_watchers(self) -> None:
-        """Something has changed that watchers want to know."""
+        """Call all watchers."""
         for watcher in list(self._watchers):
             self._hooks.call(watcher)
 
     def tell(self, fact: LeadershipFact, now: float) -> None:
-        """Tell one fact, in the order in which the core found them."""
+        """Report one fact. Facts must come in the order in which the core found them."""
         match fact:
             case LeadershipAcquired():
                 self._log("leads", "node {node} leads with ballot {ballot}{more}", ballot=str(fact.ballot))
@@ -58,7 +59,7 @@ class LeadershipNews:
                 self._submissions.become_follower()
                 self._hooks.call(self._application.leadership_lost)
             case LeadershipChanged():
-                if fact.current != self._name:  # That this node leads has been logged.
+                if fact.current != self._name:  # It was logged already that this node leads.
                     said = "knows no leader" if fact.current is None else f"follows {printable(fact.current)}"
                     previous = printable(fact.previous or "none")
                     self._log("follows", "node {node} {said} (before: {previous}){more}", said=said, previous=previous)

@@ -1,4 +1,4 @@
-"""What can be set of a node."""
+"""The settings of a node."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from txpaxos.node.snapshots.transfer import TransferLimits
 
 @attrs.frozen
 class Settings:
-    """What can be set of a node. The defaults are good for a cluster in one building.
+    """The settings of a node. The defaults are good for a cluster in one building.
 
-    :ivar timing: how long things may take. The same on all nodes.
-    :ivar limits: how much of the log may be under way at once.
-    :ivar command_limits: how many commands, and how big ones, a node takes.
-    :ivar snapshot_policy: when a node takes a snapshot. The same on all nodes.
+    :ivar timing: heartbeats and timeouts. Must be equal on all nodes.
+    :ivar limits: how many slots of the log may be open at once, and related limits of the core.
+    :ivar command_limits: how many commands a node accepts, and how big they may be.
+    :ivar snapshot_policy: when a node takes a snapshot. Must be equal on all nodes.
     :ivar transfer_limits: how fast a snapshot is sent to another node.
-    :ivar sessions_max: how many sessions are remembered. The same on all nodes, or their states differ.
+    :ivar sessions_max: how many sessions are remembered. Must be equal on all nodes, or their states differ.
     """
 
     timing: Timing = attrs.field(factory=Timing)
