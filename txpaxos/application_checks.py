@@ -16,7 +16,7 @@ from typing import TypeVar
 from txpaxos.application import Application
 from txpaxos.errors import ConfigError
 from txpaxos.fields import check_fields
-from txpaxos.log_lines import described as in_words
+from txpaxos.log_lines import described
 
 A = TypeVar("A", bound=Application)
 
@@ -96,15 +96,15 @@ def make_application(application: A | Callable[[], A]) -> A:
     except ConfigError:
         raise
     except BaseException as error:  # Also SystemExit and KeyboardInterrupt: it is a line all the same.
-        raise ConfigError(f"{name} cannot be made: {described(error)}") from None
+        raise ConfigError(f"{name} cannot be made: {described_with_source(error)}") from None
     if not isinstance(made, Application):
         raise ConfigError(f"{name} makes a {type(made).__name__}, which is no subclass of txpaxos.PaxosProtocol")
     return made
 
 
-def described(error: BaseException) -> str:
+def described_with_source(error: BaseException) -> str:
     """An exception in one line, with the file and line that raised it, unless that is in this package."""
-    words = " ".join(in_words(error).split())
+    words = " ".join(described(error).split())
     if isinstance(error, SyntaxError):
         return words  # Its text names the file and line already.
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]

@@ -18,7 +18,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from txpaxos import __version__
-from txpaxos.application_checks import check_class, described
+from txpaxos.application_checks import check_class, described_with_source
 from txpaxos.cluster import ALONE, Cluster
 from txpaxos.core.config import Timing
 from txpaxos.errors import ConfigError
@@ -151,7 +151,7 @@ def load_attribute(name: str, option: str) -> Any:
         module = _load_file(source) if source.endswith(".py") else importlib.import_module(source)
         found = getattr(module, attribute, _NOTHING)
     except BaseException as error:  # Also SystemExit, and KeyboardInterrupt: it is a line all the same.
-        raise ConfigError(f"{option} {name}: {source} cannot be imported: {described(error)}") from None
+        raise ConfigError(f"{option} {name}: {source} cannot be imported: {described_with_source(error)}") from None
     if found is _NOTHING:
         raise ConfigError(f"{option} {name}: {source} has no {attribute}")
     return found

@@ -1,4 +1,4 @@
-"""What a node counts beside what its core drops: a table of all reasons, each with a name and a sentence for operators.
+"""The events that a node counts, beside the messages that its core drops. Each has a name and a sentence on it.
 
 All parts of a node count in one :data:`Counts`, which ``txpaxos status`` shows.
 """
@@ -14,7 +14,7 @@ from txpaxos.core.drops import Reason
 
 @unique
 class Count(Reason):
-    """What happened at one of the network's ends, or why a node did not take a message."""
+    """An event on the network, with peers or with clients, or the reason why a node did not accept a message."""
 
     # Datagrams.
     BAD_DATAGRAM = "A datagram was damaged, of another cluster or release, or no message at all."
@@ -87,9 +87,9 @@ class Count(Reason):
 
 
 class Labelled(NamedTuple):
-    """A reason that is counted by label as well.
+    """An event that is counted separately for each label.
 
-    :ivar label: of a message that may be forged, its kind.
+    :ivar label: for a message that may be forged, its kind.
     """
 
     reason: Count
@@ -97,9 +97,9 @@ class Labelled(NamedTuple):
 
     @property
     def metric_name(self) -> str:
-        """The name of the reason, a colon, and the label."""
+        """The name of the event, a colon, and the label."""
         return f"{self.reason.metric_name}:{self.label}"
 
 
 Counts: TypeAlias = Counter[Count | Labelled]
-"""How often each of these happened since the node started."""
+"""How often each event has happened since the node started."""

@@ -132,17 +132,18 @@ class StateDigests:
 
     def remember(self, digest: StateDigest) -> None:
         """Note the digest of this node's own snapshot. It is sent only to nodes that ask or differ."""
-        hashes = Hashes(digest.log_hash, digest.state_hash)
-        _keep_hashes(self._own, digest.slot, hashes)
+        _keep_hashes(self._own, digest.slot, Hashes(digest.log_hash, digest.state_hash))
 
     def announce(self, digest: StateDigest) -> None:
-        """Send the digest of a snapshot that this node has taken, or starts from, to all others, and compare it."""
-        self._announce(digest)
+        """Send a digest of this node's own state or log to all others, and compare it with theirs."""
+        self.remember(digest)
+        self._tell(self._others, digest)
+        self._compare(digest.slot)
 
     def slot_reached(self, slot: Slot, log_hash: bytes) -> None:
         """Send and compare the log hash of ``slot``, where an interval of the log ends or which is :attr:`watched`."""
         self.watched.discard(slot)
-        self._announce(StateDigest(slot, log_hash, b""))
+        self.announce(StateDigest(slot, log_hash, b""))
         for other in sorted(self._reported)[-1:]:
             self._report(other, self._known_hashes(other))  # An earlier report may have been lost.
 
@@ -226,11 +227,6 @@ class StateDigests:
                 del said[slot]
 
     # inside
-
-    def _announce(self, digest: StateDigest) -> None:
-        self.remember(digest)
-        self._tell(self._others, digest)
-        self._compare(digest.slot)
 
     def _is_sound(self, hashes: Hashes) -> bool:
         return max(map(len, hashes)) <= HASH_BYTES_MAX and (hashes == NO_HASHES or bool(hashes.log_hash))

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -148,7 +148,7 @@ class SnapshotTaker:
         self._log_bytes = 0
         self._intervals = 0
         self._newest_at_bytes = 0
-        self._taking: _Taking | None = None
+        self._taking: _SnapshotInProgress | None = None
         self._stopped = False
 
     @property
@@ -255,9 +255,9 @@ class SnapshotTaker:
         except BaseException:  # Also SystemExit, as in `apply`.
             self._failed(Failure(), slot)
             return
-        taking = self._taking = _Taking(head, writer, pieces, hasher, self.applied_bytes)
+        taking = self._taking = _SnapshotInProgress(head, writer, pieces, hasher, self.applied_bytes)
         self._begun(slot)
-        self._write_next(None, taking)
+        self._write_next(taking)
 
     def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
         """The chunks of the file. They describe the current state, even if they are read later."""
@@ -267,7 +267,7 @@ class SnapshotTaker:
     def _head_at(self, slot: Slot) -> SnapshotHead:
         return SnapshotHead(self._cluster, self._members, slot, self._log_hash, self._intervals)
 
-    def _write_next(self, _: object, taking: _Taking) -> None:
+    def _write_next(self, taking: _SnapshotInProgress) -> None:
         """Write the next piece. The one after it follows when the write is done and the reactor has had its turn."""
         if self._taking is not taking:
             return
@@ -285,10 +285,10 @@ class SnapshotTaker:
         written.addCallback(lambda _: self._write_next_later(taking))
         written.addErrback(self._failed, taking.head.slot)
 
-    def _write_next_later(self, taking: _Taking) -> None:
-        taking.next = self._clock.callLater(0, self._write_next, None, taking)
+    def _write_next_later(self, taking: _SnapshotInProgress) -> None:
+        self._clock.callLater(0, self._write_next, taking)
 
-    def _finished(self, _: Snapshot, taking: _Taking) -> None:
+    def _finished(self, _: Snapshot, taking: _SnapshotInProgress) -> None:
         if self._taking is taking:
             self._taking = None
             self._newest_at_bytes = taking.applied_bytes
@@ -318,15 +318,19 @@ class SnapshotTaker:
 
 
 @attrs.define(eq=False)
-class _Taking:
-    """A snapshot that is being taken."""
+class _SnapshotInProgress:
+    """A snapshot that is being taken.
+
+    :ivar pieces: the chunks that are still to be written.
+    :ivar hasher: has the hash of the chunks before them.
+    :ivar applied_bytes: the bytes of the log that this node had applied when the snapshot was begun.
+    """
 
     head: SnapshotHead
     writer: SnapshotWriter
     pieces: Iterator[bytes]
     hasher: hashlib.blake2b
     applied_bytes: int
-    next: IDelayedCall | None = None
 
 
 def _checked_state(state: bytes | Iterable[bytes]) -> Iterable[bytes]:
