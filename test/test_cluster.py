@@ -125,8 +125,8 @@ BAD = [
     (with_address("host:65536"), "the port is 65536, and must be one of 1 to 65535"),
     (with_address("host:" + "9" * 5000), "the port is 99999999999999999999, and must be one of 1 to 65535"),
     (with_address("host:" + "0" * 5000), "the port is 00000000000000000000, and must be"),
-    (with_address("[fe80::1%eth0]:4001"), "the zone %eth0 means something on one machine only"),
-    (with_address("[fe80::1]:4001"), "a link-local address means something only with a zone"),
+    (with_address("[fe80::1%eth0]:4001"), "the zone %eth0 is known to one machine only"),
+    (with_address("[fe80::1]:4001"), "a link-local address needs a zone"),
     (with_address("0.0.0.0:4001"), "0.0.0.0 is where a node listens, not where others reach it"),
     (with_address("0:4001"), "0.0.0.0 is where a node listens, not where others reach it"),
     (with_address("[::]:4001"), ":: is where a node listens, not where others reach it"),
@@ -143,7 +143,7 @@ BAD = [
     (with_address("host:1.5"), "not host:port"),
     (with_address("host:\u0663"), "not host:port"),
     (with_address("host: 1"), "not host:port"),
-    (with_address("::1:4001"), "an IPv6 address stands in brackets"),
+    (with_address("::1:4001"), "an IPv6 address needs brackets"),
     (with_address("[::1]"), "[nodes.a]"),
     (with_address("[]:4001"), "[nodes.a]"),
     (with_address("[host]:4001"), "[nodes.a]"),
@@ -288,7 +288,7 @@ def test_a_name_resolves_to_an_ip_address_and_is_remembered() -> None:
 
 @pytest.mark.parametrize("host", ["nowhere", "a..b", "a" * 70, "a\0b"])
 def test_a_name_that_is_not_known_gets_one_line(host: str, hosts: dict[str, list[str]]) -> None:
-    with pytest.raises(ConfigError, match=r"cannot resolve '.*use an IP address, or mend the name") as caught:
+    with pytest.raises(ConfigError, match=r"cannot resolve '.*use an IP address, or correct the name") as caught:
         Address(host, 5).resolve()
     assert "\n" not in str(caught.value)
 

@@ -1,9 +1,9 @@
 """Timers that keep monotonic time, whatever clock their reactor has.
 
-Twisted's reactor counts by the wall clock. When that is set back by an hour, every timer of the process waits an hour
-longer; when it is set forward, every timer is due at once. A program may not cure that by giving the reactor another
-clock: other services in the process date their logs by it. So nodes and clients take their timers from a
-:class:`MonotonicClock`, which lies on top of the reactor's.
+Twisted's reactor counts by the wall clock. When the wall clock is set back by an hour, every timer of the process waits
+an hour longer; when it is set forward, timers are due too early. Giving the reactor another clock would not do: other
+services in the process date their logs by it. So nodes and clients take their timers from a :class:`MonotonicClock`,
+which is built on the timers of the reactor.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides, implementer, providedBy
 
 WATCH_SECONDS = 0.1
-"""How often the two clocks are compared while a timer is set, so how late a timer may be when the wall clock steps."""
+"""The interval at which the two clocks are compared while a timer is set. After a step of the wall clock a timer may be
+late by as much."""
 
 STEP_SECONDS = 0.01
-"""The clocks may drift apart by so much before that counts as a step."""
+"""A difference between the clocks that has changed by more counts as a step."""
 
 IDLE_WATCHES_MAX = 50
-"""After so many in a row without a timer, the thread that compares the clocks ends."""
+"""After this number of comparisons in a row without a timer, the thread that compares the clocks ends."""
 
 REARM_SECONDS_MIN = 1e-6
-"""A timer that was woken too early waits at least so long, so that rounding cannot make it spin."""
-
+"""The least wait of a timer that was woken too early, so that rounding cannot make it spin."""
 
 STALE_MAX = 64
-"""So many entries, and four times as many as calls are to come, may stand in the queue before it is cleared of the
-others."""
+"""The queue is cleared of stale entries when it has more than this number, and four entries for each active call."""
 
 
 @implementer(IDelayedCall)
@@ -62,36 +61,36 @@ class TimedCall:
         self.kwargs = kwargs
 
     def active(self) -> bool:
-        """Whether it is still to come."""
+        """Whether the call is still to come."""
         return self._state is None
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
         self._end(AlreadyCancelled)
         self._clock.ended()
 
     def reset(self, secondsFromNow: float) -> None:
-        """Call so many seconds from now instead."""
+        """Have the call made ``secondsFromNow`` seconds from now instead."""
         self._check()
         self.when = self._clock.seconds() + secondsFromNow
         self._clock.schedule(self)
 
     def delay(self, secondsLater: float) -> None:
-        """Call so many seconds later."""
+        """Have the call made ``secondsLater`` seconds later."""
         self._check()
         self.when += secondsLater
         self._clock.schedule(self)
 
     def getTime(self) -> float:
-        """When it is due, on its own clock."""
+        """When the call is due, in seconds of its own clock."""
         return self.when
 
     def is_due_at(self, when: float) -> bool:
-        """Whether it is still to come, and at ``when``."""
+        """Whether the call is still to come, and is due at ``when``."""
         return self._state is None and self.when == when
 
     def run(self) -> None:
-        """Call."""
+        """Make the call."""
         self._end(AlreadyCalled)
         self._clock.ended()
         self.function(*self.args, **self.kwargs)
@@ -107,15 +106,15 @@ class TimedCall:
 
 @implementer(IReactorTime)
 class MonotonicClock:
-    """A clock with timers, on top of a reactor's.
+    """A clock with timers of its own, built on one timer of a reactor.
 
-    Of all timers the earliest is set with the reactor. What wakes it too early is passed over. What would wake it too
-    late, a step back of the wall clock, only another source of time can notice: for a real reactor a thread compares
-    the clocks while any timer is set. A reactor whose time is simulated says itself when its clock steps, with a method
-    ``watch_clock`` that takes a function to be called then.
+    The reactor's timer is set for the earliest call. If it fires too early, it is set again. It would fire too late
+    after the wall clock is set back, which only another source of time can notice. So, for a real reactor, a thread
+    compares the clocks while any timer is set. A reactor with simulated time reports a step by itself: its method
+    ``watch_clock`` takes a function to be called then.
 
     :param reactor: provides ``IReactorTime``.
-    :param monotonic: monotonic seconds.
+    :param monotonic: returns monotonic seconds.
     """
 
     def __init__(self, reactor: Any, monotonic: Callable[[], float]) -> None:
@@ -123,11 +122,11 @@ class MonotonicClock:
         self._reactor = reactor
         self._live = 0
         self._numbers = itertools.count()
-        # A heap. What is not due when its call is any more is passed over.
+        # A heap. An entry whose time is not that of its call any more is stale, and is skipped.
         self._queue: list[tuple[float, int, TimedCall]] = []
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
-        # Those that are due at once, each with its time, and the reactor's call for all of them. A call that cannot be
+        # Calls that are due at once, each with its time. One call of the reactor makes them all. A call that cannot be
         # cancelled is just a function.
         self._soon: deque[tuple[TimedCall | Callable[[], object], float]] = deque()
         self._soon_timer: IDelayedCall | None = None
@@ -138,7 +137,7 @@ class MonotonicClock:
             self._watcher = _StepWatcher(reactor, self)
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> TimedCall:
-        """As in Twisted."""
+        """See ``IReactorTime``."""
         call = TimedCall(self, self.seconds() + delay, callable, args, kw)
         self._live += 1
         if self._live == 1 and self._watcher is not None:
@@ -152,14 +151,14 @@ class MonotonicClock:
         return call
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call ``function`` in the reactor's next turn, as ``callLater(0, function)`` does, for less: there is no way
-        back."""
+        """Call ``function`` in the reactor's next iteration. This is cheaper than ``callLater(0, function)``, and the
+        call cannot be cancelled."""
         self._soon.append((function, 0.0))
         if self._soon_timer is None:
             self._soon_timer = self._reactor.callLater(0, self._run_soon)
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
-        """As in Twisted."""
+        """See ``IReactorTime``."""
         entries = [*self._soon, *((call, when) for when, _, call in self._queue)]
         calls = (call for call, when in entries if isinstance(call, TimedCall) and call.is_due_at(when))
         return list(dict.fromkeys(calls))
@@ -172,13 +171,13 @@ class MonotonicClock:
     # from a call
 
     def schedule(self, call: TimedCall) -> None:
-        """``call`` is due at a time that is new."""
+        """Note that ``call`` has a new time."""
         heapq.heappush(self._queue, (call.when, next(self._numbers), call))
         if self._timer is None or call.when < self._timer_at:
             self._set_timer(call.when)
 
     def ended(self) -> None:
-        """A call was made or cancelled."""
+        """Note that a call was made or cancelled."""
         self._live -= 1
         if not self._live:
             self._queue.clear()
@@ -192,7 +191,7 @@ class MonotonicClock:
     # from the reactor
 
     def check(self) -> None:
-        """The reactor's clock has stepped: its calls are not due when they should be."""
+        """Set the reactor's timers again, since its clock has stepped."""
         if self._timer is not None:
             self._set_timer(self._timer_at)
         if self._soon_timer is not None:
@@ -200,7 +199,7 @@ class MonotonicClock:
 
     def _run_soon(self) -> None:
         self._soon_timer = None
-        count = len(self._soon)  # What comes up meanwhile has the reactor's next turn.
+        count = len(self._soon)  # Calls that are added meanwhile wait for the reactor's next iteration.
         try:
             while count:
                 count -= 1
@@ -209,7 +208,7 @@ class MonotonicClock:
                     call()  # type: ignore[operator]
                 elif call.is_due_at(when):
                     call.run()
-        finally:  # If one raises, that is the reactor's to log, and the others are called all the same.
+        finally:  # If a call raises, the reactor logs that, and the remaining calls are made in its next iteration.
             if self._soon and self._soon_timer is None:
                 self._soon_timer = self._reactor.callLater(0, self._run_soon)
 
@@ -240,9 +239,9 @@ class MonotonicClock:
 
 
 class _StepWatcher:
-    """A thread that compares a reactor's clock with the monotonic one, while any timer is set.
+    """A thread that compares a reactor's clock with the monotonic clock while any timer is set.
 
-    It looks at two clocks and wakes nobody, unless one has stepped.
+    It does not wake the reactor unless the reactor's clock has stepped.
     """
 
     def __init__(self, reactor: Any, clock: MonotonicClock) -> None:
@@ -253,9 +252,9 @@ class _StepWatcher:
         self._offset = 0.0
 
     def watch(self) -> None:
-        """A timer is set."""
+        """Start the thread, unless it runs, since a timer is set."""
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # It does not survive a fork.
+            if self._thread is None or not self._thread.is_alive():  # A thread does not survive a fork.
                 self._offset = self._difference()
                 self._thread = threading.Thread(target=self._watch, name="txpaxos clock", daemon=True)
                 self._thread.start()
@@ -281,8 +280,9 @@ class _StepWatcher:
 
 
 class MonotonicReactor:
-    """A reactor whose time and timers are a :class:`MonotonicClock`'s, for a program that measures time with it. The
-    reactor itself, and what others do with it, stays as it is."""
+    """A reactor with the time and the timers of a :class:`MonotonicClock`, for a program that measures time with it.
+
+    The wrapped reactor is not changed."""
 
     def __init__(self, reactor: Any) -> None:
         self.clock = monotonic_clock(reactor)
@@ -299,15 +299,15 @@ _clocks: WeakKeyDictionary[Any, MonotonicClock] = WeakKeyDictionary()
 
 
 def is_real(reactor: Any) -> bool:
-    """Whether a reactor's time is that of the machine, and not one that a test moves."""
+    """Whether a reactor's time is that of the machine, and not moved by a test."""
     return hasattr(reactor, "callFromThread") and not isinstance(reactor, Clock)
 
 
 def monotonic_clock(reactor: Any, monotonic: Callable[[], float] | None = None) -> MonotonicClock:
-    """The clock of nodes and clients that run in ``reactor``.
+    """The clock for nodes and clients that run in ``reactor``. They share one clock in a real reactor.
 
-    :param monotonic: monotonic seconds. Unless given: the machine's, or, where a reactor's time is simulated, its
-        method ``monotonic``, or else its own time, which then does not step.
+    :param monotonic: returns monotonic seconds. By default, those of the machine; in a reactor with simulated time,
+        those of its method ``monotonic``, or of its ``seconds`` if it has none.
     """
     if isinstance(reactor, MonotonicReactor):
         return reactor.clock

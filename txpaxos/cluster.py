@@ -1,4 +1,4 @@
-"""The cluster file: who the nodes are and where they listen. Nodes and clients read the same one.
+"""The cluster file: the nodes of a cluster, and their addresses. Nodes and clients read the same file.
 
 .. code-block:: toml
 
@@ -8,7 +8,7 @@
     address = "127.0.0.1:4001"    # datagrams and streams between nodes
     client  = "127.0.0.1:5001"    # TCP for clients
 
-Where a node has another address than the one that others use (a container, NAT), it is told so:
+A node that listens at another address than the one that others use (in a container, behind NAT) needs two more keys:
 
 .. code-block:: toml
 
@@ -42,11 +42,13 @@ LOCALHOST = frozenset({"127.0.0.1", "::1"})
 
 @attrs.frozen
 class Address:
-    """A host (name or IP address) and a port.
+    """A host and a port. Two addresses are equal if hosts and ports are; ``name`` and ``family`` do not count.
 
-    :ivar name: the name that the host, an IP address, was looked up from, and may be looked up from again; empty if it
-        was not. Two addresses are equal whatever their names are.
-    :ivar family: which addresses of a name come first, ``"ipv4"`` or ``"ipv6"``.
+    :ivar host: a name or an IP address.
+    :ivar port: 1 to 65535.
+    :ivar name: the name that the IP address was looked up from, and may be looked up from again; empty if there is
+        none.
+    :ivar family: which addresses of a name are preferred, ``"ipv4"`` or ``"ipv6"``.
     """
 
     host: str
@@ -58,17 +60,17 @@ class Address:
     def parse(cls, text: str) -> Address:
         """Read ``host:port`` or ``[IPv6]:port``.
 
-        :raises ValueError: if it is neither.
+        :raises ValueError: if ``text`` is neither, or the port is out of range.
         """
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
             if "%" in host:
                 zone = host[host.index("%") :]
-                raise ValueError(f"the zone {zone} means something on one machine only: use an address without one")
+                raise ValueError(f"the zone {zone} is known to one machine only: use an address without a zone")
             IPv6Address(host)
         elif ":" in host:
-            raise ValueError("an IPv6 address stands in brackets, as in [::1]:4001")
+            raise ValueError("an IPv6 address needs brackets, as in [::1]:4001")
         if not (colon and host and port.isascii() and port.isdigit()):
             raise ValueError("not host:port")
         digits = port.lstrip("0")
@@ -78,26 +80,28 @@ class Address:
 
     @property
     def host_name(self) -> str:
-        """The name of the host, empty if only its IP address is known."""
+        """The name of the host, empty if only an IP address is known."""
         return self.name or ("" if is_ip_address(self.host) else self.host)
 
     def look_up(self) -> list[Address]:
-        """All addresses that the host's name has now; this one if it has no name. Blocks while a name is looked up.
+        """Look the host's name up, which blocks. Returns all addresses that it has now; an address without a name
+        returns itself.
 
-        :raises ConfigError: if the name is not known.
+        :raises ConfigError: if the name cannot be resolved.
         """
         name = self.host_name or self.host
         return [self.at(host) for host in look_up(name, self.family)]
 
     def resolve(self) -> Address:
-        """The same with an IP address for the host, in its canonical spelling. Blocks while a name is looked up.
+        """Look the host's name up, which blocks. Returns this address with the preferred IP address as host, in its
+        canonical spelling.
 
-        :raises ConfigError: if the name is not known.
+        :raises ConfigError: if the name cannot be resolved.
         """
         return self.look_up()[0]
 
     def at(self, host: str) -> Address:
-        """The same at one of the IP addresses of its name."""
+        """This address with the IP address ``host``, which is one of those of its name."""
         return attrs.evolve(self, host=host, name=self.host_name)
 
     def __str__(self) -> str:
@@ -106,10 +110,12 @@ class Address:
 
 @attrs.frozen
 class Member:
-    """One node: where its peers reach it, and where clients do.
+    """The addresses of one node.
 
-    :ivar listen: where the node listens for its peers, if that is not ``address``.
-    :ivar client_listen: where it listens for clients, if that is not ``client``.
+    :ivar address: where the other nodes reach it.
+    :ivar client: where clients reach it.
+    :ivar listen: where the node listens for other nodes, ``None`` if that is ``address``.
+    :ivar client_listen: where the node listens for clients, ``None`` if that is ``client``.
     """
 
     address: Address
@@ -119,7 +125,7 @@ class Member:
 
     @property
     def listens_at(self) -> Address:
-        """Where the node listens for its peers."""
+        """Where the node listens for other nodes."""
         return self.listen or self.address
 
     @property
@@ -129,7 +135,7 @@ class Member:
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
-        """The addresses that others use, each with its key in the cluster file."""
+        """The addresses that other nodes and clients use, each with its key in the cluster file."""
         return [("address", self.address), ("client", self.client)]
 
 
@@ -137,8 +143,8 @@ class Member:
 class Cluster:
     """All nodes of a cluster.
 
-    :ivar name: no message of a cluster with another name is ever taken.
-    :ivar members: node id to :class:`Member`, in the order of the file.
+    :ivar name: the cluster's name. Messages of a cluster with another name are refused.
+    :ivar members: the :class:`Member` of each node id, in the order of the file.
     """
 
     name: str
@@ -187,15 +193,15 @@ class Cluster:
         return cluster
 
     def check(self) -> None:
-        """Look for addresses that stand here twice, and for one that only its own machine knows.
+        """Check that no address is given twice, and that the nodes can reach each other's addresses.
 
-        :raises ConfigError: one line that says which.
+        :raises ConfigError: one line that names an address that is wrong.
         """
         for _, line in self.faults():
             raise ConfigError(line)
 
     def faults(self) -> Iterator[tuple[set[str], str]]:
-        """What :meth:`check` looks for: the nodes whose addresses cannot be, and a line that says why."""
+        """The faults that :meth:`check` looks for: the nodes whose addresses are wrong, and a line that says why."""
         seen: dict[tuple[str, int], tuple[str, str, Address]] = {}
         for node, member in self.members.items():
             for key, address in member.addresses:
@@ -209,10 +215,10 @@ class Cluster:
             yield from _loopback_faults({node: getattr(member, key) for node, member in self.members.items()}, key)
 
     def resolve(self) -> Cluster:
-        """The same cluster with every host name looked up, which blocks. A name that is not known now stays as it is:
-        nodes and clients look it up again when they need it.
+        """Look every host name up, which blocks. Returns the cluster with IP addresses. A name that cannot be resolved
+        now is kept; nodes and clients look it up again when they need it.
 
-        :raises ConfigError: if two addresses turn out to be the same.
+        :raises ConfigError: if two addresses turn out to be the same, or some cannot be reached by the other nodes.
         """
         found: dict[Address, Address] = {}
         for _, address in (one for member in self.members.values() for one in member.addresses):
@@ -229,7 +235,7 @@ class Cluster:
         return resolved
 
     def dumps(self) -> str:
-        """The text of a cluster file that says the same."""
+        """The text of a cluster file for this cluster."""
         head = f'cluster = "{self.name}"\n'
         if any(address.family != FAMILIES[0] for member in self.members.values() for _, address in member.addresses):
             head += f'family = "{FAMILIES[1]}"\n'
@@ -237,7 +243,7 @@ class Cluster:
 
 
 def is_loopback(address: Address) -> bool | None:
-    """Whether only its own machine can reach ``address``; ``None`` if only a look-up of its name will tell."""
+    """Whether only its own machine can reach ``address``; ``None`` if that depends on a look-up of its name."""
     host = canonical_host(address.host)
     if is_ip_address(host):
         return ip_address(host).is_loopback
@@ -245,16 +251,17 @@ def is_loopback(address: Address) -> bool | None:
 
 
 def loopback_line(key: str, inside: str, its: Address, outside: str, others: Address) -> str:
-    """What is wrong with a loopback address among others, and what to do."""
+    """The line for a loopback address among other addresses: what is wrong, and what to do."""
     return (
         f"{key} of node {inside} is {_both(its)}, which only its own machine can reach, while that of node {outside} is"
         f" {_both(others)}: give {inside} an address that the others can reach (if its name is in /etc/hosts as a"
-        " loopback address, mend that)"
+        " loopback address, correct that)"
     )
 
 
 def _loopback_faults(addresses: Mapping[str, Address], key: str) -> Iterator[tuple[set[str], str]]:
-    """Loopback addresses among others that are not: the nodes behind those could not reach them."""
+    """The faults of loopback addresses. They are wrong if another node has no loopback address, and so runs on another
+    machine."""
     kinds = {node: is_loopback(address) for node, address in addresses.items()}
     outside = next((node for node, kind in kinds.items() if kind is False), None)
     if outside is not None:
@@ -263,12 +270,12 @@ def _loopback_faults(addresses: Mapping[str, Address], key: str) -> Iterator[tup
 
 
 def _both(address: Address) -> str:
-    """An address, with the name it was looked up from."""
+    """An address as text, with the name that it was looked up from."""
     return f"{address.name}:{address.port} ({address})" if address.name else str(address)
 
 
 def _unlike(one: Address, other: Address) -> str:
-    """How ``one`` is written, if not as ``other``."""
+    """The text of ``one`` behind a comma, empty if it is that of ``other``."""
     return "" if _both(one) == _both(other) else f", {_both(one)}"
 
 
@@ -277,7 +284,7 @@ def _is_localhost(host: str) -> bool:
 
 
 def _spots(address: Address) -> Iterator[tuple[str, int]]:
-    """Every (host, port) that ``address`` is known to be."""
+    """Every (host, port) that ``address`` stands for, without a look-up."""
     host = canonical_host(address.host)
     hosts: Iterable[str] = LOCALHOST if _is_localhost(host) else (host,)
     return product(hosts, (address.port,))
@@ -307,7 +314,10 @@ def _member(node: str, table: Any, family: str) -> Member:
 
 
 def _check_host(host: str, listens: bool) -> None:
-    """:raises ValueError: if nobody can be reached there, or, where a node only ``listens``, it cannot listen there."""
+    """Check that ``host`` can be the host of an address.
+
+    :param listens: whether the address is only listened at, and need not be reachable.
+    :raises ValueError: if it cannot."""
     host = canonical_host(host)
     if not is_ip_address(host):
         return
@@ -321,9 +331,7 @@ def _check_host(host: str, listens: bool) -> None:
     if ip.is_multicast or host == "255.255.255.255":
         raise ValueError("this is no address of a single machine")
     if ip.version == 6 and ip.is_link_local:
-        raise ValueError(
-            "a link-local address means something only with a zone, which other machines do not share: use another"
-        )
+        raise ValueError("a link-local address needs a zone, and other machines do not know it: use another address")
 
 
 def _dump(node: str, member: Member) -> str:
@@ -336,7 +344,7 @@ def _dump(node: str, member: Member) -> str:
 
 
 def _shown(value: object) -> str:
-    """What stands in the file, in one short line."""
+    """A value of the cluster file, as one short line."""
     text = ascii(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
 
@@ -348,4 +356,4 @@ def _only(table: dict[str, Any], known: set[str], where: str) -> None:
 
 
 ALONE = Cluster("alone", {"a": Member(Address("127.0.0.1", 4010), Address("127.0.0.1", 5010))})
-"""One node on this machine: what runs, and what clients look for, when no cluster file is named."""
+"""A cluster of one node on this machine. Nodes and clients use it when no cluster file is given."""

@@ -1,8 +1,8 @@
-"""Names of hosts, and the IP addresses behind them: looked up when they are needed, and never in the reactor's thread.
+"""Host names and their IP addresses. A name is looked up when it is needed, and never in the reactor's thread.
 
-A name may have several addresses, and others tomorrow than today. So what is kept is the name; what is used is what it
-means now. A look-up blocks for as long as the system's resolver likes, half a minute if no server answers. It is done
-in a daemon thread, for which neither the reactor nor the end of the process waits.
+A name may have several addresses, and they may change. So nodes and clients keep the name, and use the addresses that
+it has now. A look-up blocks until the system's resolver answers, which takes half a minute if no server does. So it is
+done in a daemon thread: neither the reactor nor the end of the process waits for it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from txpaxos.errors import ConfigError
 
 FAMILIES = ("ipv4", "ipv6")
 ADDRESSES_MAX = 8
-"""Of a name with more addresses, the others are not used."""
+"""The most addresses of a name that are used."""
 
 LookUp: TypeAlias = "Callable[[str, str], Deferred[list[str]]]"
-"""From a name and the family that comes first to its IP addresses; fails with :class:`~txpaxos.errors.ConfigError`."""
+"""A function of a name and the preferred family. Its Deferred fires with the name's IP addresses, or fails with
+:class:`~txpaxos.errors.ConfigError`."""
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether ``host`` is an IP address, and not a name."""
+    """Whether ``host`` is an IP address and not a name."""
     try:
         ip_address(host)
     except ValueError:
@@ -44,7 +45,8 @@ def is_ip_address(host: str) -> bool:
 
 
 def canonical_host(host: str) -> str:
-    """One spelling of a host: IP addresses in their shortest form, names in small letters without a dot at the end."""
+    """The canonical spelling of a host: an IP address in its shortest form, a name in lower case without a dot at the
+    end."""
     try:
         ip = ip_address(host)
     except ValueError:
@@ -54,41 +56,43 @@ def canonical_host(host: str) -> str:
         return str(mapped or ip)
     if host and all(one in "0123456789abcdefxABCDEFX." for one in host) and host[0].isdigit():
         try:
-            return socket.inet_ntoa(socket.inet_aton(host))  # As the system reads 127.1 and 0x7f000001.
+            return socket.inet_ntoa(socket.inet_aton(host))  # The system accepts 127.1 and 0x7f000001, too.
         except OSError:
             pass
     return host.lower().rstrip(".")
 
 
 def look_up(name: str, family: str = FAMILIES[0]) -> list[str]:
-    """The IP addresses of ``name``, which may be one itself; those of ``family`` first. Blocks.
+    """Look up the IP addresses of ``name``, which may be an IP address itself. Blocks.
 
-    :raises ConfigError: one line, if it has none that can be used.
+    :param family: the preferred family, ``"ipv4"`` or ``"ipv6"``. Its addresses come first.
+    :raises ConfigError: one line, if the name has no address that can be used.
     """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:  # The latter if a label of the name is empty or too long.
-        raise ConfigError(f"cannot resolve {name!r}: {error}; use an IP address, or mend the name") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long.
+        raise ConfigError(f"cannot resolve {name!r}: {error}; use an IP address, or correct the name") from None
     hosts = dict.fromkeys(canonical_host(str(entry[4][0])) for entry in found if "%" not in str(entry[4][0]))
     usable = [host for host in hosts if _is_usable(host)]
     if not usable:
         raise ConfigError(
-            f"{name!r} has no address at which others could reach it; use an IP address, or mend the name"
+            f"{name!r} has no address at which others could reach it; use an IP address, or correct the name"
         )
-    usable.sort(key=lambda host: (":" in host) != (family == "ipv6"))  # Else in the order of the system.
+    usable.sort(key=lambda host: (":" in host) != (family == "ipv6"))  # Within a family the system's order is kept.
     return usable[:ADDRESSES_MAX]
 
 
 def _is_usable(host: str) -> bool:
-    """Whether others can be told of this address: it is of one machine, and needs no zone to mean something."""
+    """Whether other machines can use this address: it is the address of one machine, and needs no zone."""
     ip = ip_address(host)
     return not (ip.is_unspecified or ip.is_multicast or (ip.version == 6 and ip.is_link_local))
 
 
 def look_up_together(names: Iterable[tuple[str, str]], seconds: float) -> dict[tuple[str, str], list[str]]:
-    """Look up names, each with the family that comes first, all at once. Blocks, for ``seconds`` at most.
+    """Look up several names at once. Blocks, for ``seconds`` at most.
 
-    :returns: those that were known in time, with their addresses."""
+    :param names: the names, each with its preferred family.
+    :returns: the addresses of the names that were resolved in time."""
     found: dict[tuple[str, str], list[str]] = {}
 
     def run(name: str, family: str) -> None:
@@ -105,7 +109,11 @@ def look_up_together(names: Iterable[tuple[str, str]], seconds: float) -> dict[t
 
 
 def look_up_in_thread(reactor: Any, name: str, family: str = FAMILIES[0]) -> Deferred[list[str]]:
-    """The same without blocking. A simulated reactor knows its hosts by itself."""
+    """Look up the IP addresses of ``name`` without blocking. Fires with them, or fails with ConfigError.
+
+    A simulated reactor resolves names by its own method ``look_up``.
+
+    :param family: the preferred family, as of :func:`look_up`."""
     own = getattr(reactor, "look_up", None)
     if own is not None:
         known: Deferred[list[str]] = own(name)
@@ -127,7 +135,9 @@ def look_up_in_thread(reactor: Any, name: str, family: str = FAMILIES[0]) -> Def
 
 
 class Destination(Protocol):
-    """What :func:`connect` connects to: a :class:`txpaxos.cluster.Address`."""
+    """The address that :func:`connect` connects to, which is a :class:`txpaxos.cluster.Address`.
+
+    This module cannot import that class, since that module imports this one."""
 
     @property
     def host(self) -> str:
@@ -135,22 +145,27 @@ class Destination(Protocol):
 
     @property
     def port(self) -> int:
-        """The port."""
+        """The TCP port."""
 
     @property
     def family(self) -> str:
-        """Which addresses of a name come first."""
+        """The preferred family of addresses."""
 
     @property
     def host_name(self) -> str:
-        """The name, empty if there is none."""
+        """The name of the host, empty if there is none."""
 
 
 def connect(
     reactor: Any, place: Destination, factory: ClientFactory, timeout: float, look_up: LookUp | None = None
 ) -> IConnector:
-    """Connect to ``place``, as ``connectTCP`` does, whose ``factory`` is told in the same way. A name is looked up
-    anew, and all its addresses are tried; the one known from before, if that fails."""
+    """Connect to ``place`` as ``connectTCP`` does, with the same calls of ``factory``.
+
+    A host name is looked up again, and its addresses are tried one after the other. If the look-up fails, the IP
+    address from an earlier look-up is tried.
+
+    :param timeout: seconds for the look-up, and for each address.
+    :param look_up: looks names up; :func:`look_up_in_thread` unless given."""
     if not place.host_name:
         connector: IConnector = reactor.connectTCP(place.host, place.port, factory, timeout)
         return connector
@@ -161,7 +176,7 @@ def connect(
 
 
 class _NameConnector(ClientFactory):
-    """One attempt to connect to a name. Of the interface of a connector it has what an attempt needs."""
+    """Connects to a host by its name, once. It has the part of the interface of a connector that is needed for that."""
 
     noisy = False
 
@@ -177,14 +192,14 @@ class _NameConnector(ClientFactory):
         self._started = self._over = False
 
     def start(self, look_up: LookUp) -> Any:
-        """Look the name up, and try."""
+        """Look the name up, then connect."""
         self._late = monotonic_clock(self._reactor).callLater(self._timeout, self._looked_up, [])
         look_up(self._place.host_name, self._place.family).addCallbacks(self._looked_up, self._not_found)
         self._started = True
         return self
 
     def stopConnecting(self) -> None:
-        """Try no more. The factory is told, as by a connector of Twisted's."""
+        """Stop. The factory's ``clientConnectionFailed`` is called, as by Twisted's connectors."""
         self._hosts.clear()
         if self._connector is not None:
             self._connector.stopConnecting()
@@ -192,13 +207,13 @@ class _NameConnector(ClientFactory):
             self._fail(Failure(UserError()))
 
     def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:
-        """The connection stands."""
+        """Hand the connection, which is established, to the factory."""
         self._over = True
         protocol: Any = self._factory.buildProtocol(cast(Any, addr))
         return protocol if isinstance(protocol, TwistedProtocol) else None
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Not at this address; perhaps at another."""
+        """Try the next address, since this one failed."""
         self._connector = None
         self._reason = reason
         self._try_next()
@@ -208,10 +223,10 @@ class _NameConnector(ClientFactory):
         self._looked_up([])
 
     def _looked_up(self, hosts: list[str]) -> None:
-        """The name's addresses; none if it is not known, or that took too long."""
+        """Try the name's addresses. There are none if the look-up failed, or took too long."""
         late, self._late = self._late, None
         if late is None:
-            return  # It took too long.
+            return  # The look-up took too long.
         if late.active():
             late.cancel()
         before = [self._place.host] if is_ip_address(self._place.host) else []
@@ -229,7 +244,7 @@ class _NameConnector(ClientFactory):
     def _fail(self, reason: Failure) -> None:
         if self._over:
             return
-        if not self._started:  # Whoever wants the connection does not have this connector yet.
+        if not self._started:  # The caller of connect() does not have this connector yet.
             self._reactor.callLater(0, self._fail, reason)
             return
         self._over = True

@@ -253,7 +253,7 @@ def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None
         wait_until(lambda: logged(folder, "leads with ballot"))
         (folder / "a.log").rename(folder / "a.log.1")
         os.kill(pid, signal.SIGHUP)
-        wait_until(lambda: logged(folder, "SIGHUP: the log file was opened anew"))
+        wait_until(lambda: logged(folder, "SIGHUP: the log file was reopened"))
         assert not logged(folder, "SIGHUP", "a.log.1")
         os.kill(pid, 0)
     finally:
@@ -292,7 +292,7 @@ def in_foreground(folder: Path, *before: str) -> Iterator[subprocess.Popen[bytes
 def test_a_service_in_the_foreground_goes_on_when_it_is_hung_up_on(folder: Path) -> None:
     with in_foreground(folder) as process:
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: logged(folder, "SIGHUP: there is no log file to open anew"))
+        wait_until(lambda: logged(folder, "SIGHUP: there is no log file to reopen"))
         assert process.poll() is None
         process.terminate()
         assert process.wait(SECONDS) == -signal.SIGTERM

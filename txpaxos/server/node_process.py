@@ -1,8 +1,7 @@
-"""The process that ``twistd paxos`` is: what its terminal is told when it cannot start, with which status it ends, and
-what it does when it is hung up on.
+"""The process of ``twistd paxos``: what it prints when it cannot start, its exit status, and what it does on SIGHUP.
 
-A service says what is wrong by raising, and by a callback. All that is about the process stands here, so that a program
-that has a node in it decides for itself.
+A service reports a fault by an exception or a callback. All that concerns the process is in this module, so that a
+program with a node in it can decide for itself.
 """
 
 from __future__ import annotations
@@ -26,12 +25,13 @@ from txpaxos.errors import PaxosError
 from txpaxos.server.service import PaxosService
 
 FAILED = 1
+"""The exit status after the node could not run on."""
 HUNG_UP = 129
-"""The exit status of a process that ended since its terminal was closed, as shells have it."""
+"""The exit status after the terminal was closed: 128 and the number of SIGHUP, as in shells."""
 
 
 class CannotStart(PaxosError):
-    """The node cannot start. The terminal has been told why."""
+    """The node cannot start. The reason is printed already."""
 
 
 def is_daemon(options: Mapping[str, Any]) -> bool:
@@ -42,7 +42,8 @@ def is_daemon(options: Mapping[str, Any]) -> bool:
 class NodeProcess:
     """This process.
 
-    :param options: those of twistd, or of whatever else runs plugins of twistd; ``None`` if nothing does.
+    :param reactor: the reactor that it runs.
+    :param options: the options of twistd, or of another program that runs twistd's plugins; ``None`` if there is none.
     """
 
     log = Logger()
@@ -62,22 +63,23 @@ class NodeProcess:
         atexit.register(self._leave)
 
     def _keep_terminal(self) -> None:
-        """A daemon gives up its terminal before its node starts. twistd has a way to tell whoever started it that
-        something went wrong, which is cut off after 100 bytes and says to look at the log. What is said here is whole,
-        so of that report only the exit status is wanted."""
+        """Keep a daemon's terminal open until its node has started, so that a failure can be printed there in full.
+
+        twistd reports a failed start of a daemon, too. But that report is truncated after 100 bytes and refers to the
+        log. So only its exit status is used, and its text is dropped."""
         with contextlib.suppress(OSError):
             self._terminal = os.fdopen(os.dup(2), "w")
             if sys.__stderr__ is not None:
                 sys.__stderr__ = _WithoutReport(sys.__stderr__)  # type: ignore[misc, assignment]
 
     def started(self) -> None:
-        """The node runs. Nobody waits at the terminal any more."""
+        """Note that the node runs: close the terminal that was kept for errors, and handle SIGHUP."""
         self._close_terminal()
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             signal.signal(signal.SIGHUP, self._on_hang_up)
 
     def cannot_start(self, line: str) -> CannotStart:
-        """Tell the terminal and the log, and make what twistd shall be told."""
+        """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd."""
         if self._logs_elsewhere:
             self.log.critical("{line}", line=line)
         print(f"twistd paxos: {line}", file=self._terminal or sys.__stderr__ or sys.stderr, flush=True)
@@ -86,11 +88,11 @@ class NodeProcess:
         return CannotStart(line)
 
     def gave_up(self, failure: Failure) -> None:
-        """The node can do no more: end, with a status that says so. Twisted would end with 0."""
+        """End the process with status :data:`FAILED`, since the node cannot run on. Twisted would end with 0."""
         self._stop(FAILED)
 
     def stopped(self) -> None:
-        """The node was stopped by its own program, which ends with it."""
+        """End the process, since the application has stopped its node."""
         self._reactor.callLater(0, self._stop_reactor)
 
     def _close_terminal(self) -> None:
@@ -108,21 +110,22 @@ class NodeProcess:
             self._reactor.stop()
 
     def _leave(self) -> None:
-        """The last of all that is done at the end. It was registered before any application was loaded."""
+        """Exit with the right status. This runs after all other exit handlers, since it was registered before any
+        application was loaded."""
         if self._exit_status is not None:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(self._exit_status)
 
-    # being hung up on
+    # SIGHUP
 
     def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._hang_up)
 
     def _hang_up(self) -> None:
-        """SIGHUP: the terminal was closed, if there is one; else somebody has moved the log file, or expects that
-        something is read anew."""
+        """Handle SIGHUP. A process with a terminal ends, since the terminal was closed. For any other process the
+        signal is a request to reopen the log file, which was moved, or to read its configuration again."""
         if self._has_terminal:
             self.log.info("SIGHUP: the terminal was closed, so this node stops")
             self._stop(HUNG_UP)
@@ -132,19 +135,19 @@ class NodeProcess:
         ]
         for file in files:
             file.reopen()
-        done = "the log file was opened anew" if files else "there is no log file to open anew"
-        self.log.info("SIGHUP: {done}; the cluster file is read at a start, and then only", done=done)
+        done = "the log file was reopened" if files else "there is no log file to reopen"
+        self.log.info("SIGHUP: {done}; the cluster file is read only when a node starts", done=done)
 
 
 class NodeService(PaxosService):
-    """A node that is the process it runs in."""
+    """The service of a node in a process of its own."""
 
     process: NodeProcess
 
     def startService(self) -> None:
-        """Start; what is in the way of that is told in one line.
+        """Start the node. If it cannot start, print one line that says why.
 
-        :raises CannotStart: to twistd, which removes its pidfile, and has the process that started it end with 1.
+        :raises CannotStart: for twistd, which then removes its pidfile and ends the starting process with status 1.
         """
         try:
             super().startService()
@@ -157,7 +160,7 @@ class NodeService(PaxosService):
 
 
 class _WithoutReport:
-    """Standard error without twistd's report of a start that failed: it stands there already, in full."""
+    """Standard error without twistd's report of a failed start, which was printed already, in full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -179,7 +182,7 @@ def _without_traceback(hook: Any) -> Any:
 
 
 def _has_terminal() -> bool:
-    """Whether this process belongs to a terminal, as one that a service manager runs does not. To be asked before the
+    """Whether this process belongs to a terminal. A process that a service manager runs does not. Call this before the
     terminal is closed."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
@@ -196,6 +199,6 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _file_of(observer: object) -> BaseLogFile | None:
-    """The file that a log observer writes to, if it is one that can be opened anew."""
+    """The file to which a log observer writes, ``None`` if that is no file that can be reopened."""
     file = getattr(observer, "_outFile", None) if isinstance(observer, FileLogObserver) else None
     return file if isinstance(file, BaseLogFile) else None

@@ -1,7 +1,8 @@
-"""Where a node listens: at all addresses of its own name that its machine has, unless the cluster file says otherwise.
+"""The addresses at which a node listens: all addresses of its own name that its machine has, unless the cluster file
+gives others.
 
-Names of other nodes may be unknown, or lead to the wrong place: they are looked up again later. What is wrong with the
-node's own, or with both together, keeps it from starting.
+A name of another node may be unknown or wrong at the start, since it is looked up again later. A fault of the node's
+own addresses, or of its own together with another node's, keeps the node from starting.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ from txpaxos.errors import ConfigError
 from txpaxos.host_names import canonical_host, look_up_together
 
 LOOK_UP_SECONDS = 1.0
-"""How long a start waits for the names of peers to be looked up. It goes on without them, and they are looked up again;
-but what it learns here in time it can check."""
+"""How long a start waits for the names of peers to be looked up. Addresses that are known in time are checked. The
+node starts without the others, which are looked up again later."""
 
 Known: TypeAlias = dict[tuple[str, str], list[str]]
-"""Names, each with the family that comes first, and their addresses."""
+"""The IP addresses of names, by name and preferred family."""
 
 
 @attrs.frozen
 class OwnAddresses:
-    """What :func:`find_own_addresses` has found.
+    """The result of :func:`find_own_addresses`.
 
-    :ivar cluster: the cluster, with the addresses that its names have now, as far as they are known in time.
-    :ivar at: where the node listens for its peers.
-    :ivar clients_at: where it listens for clients.
-    :ivar warnings: what is wrong with the addresses of others.
+    :ivar cluster: the cluster, with the IP addresses of the names that were resolved in time.
+    :ivar peers_at: the addresses at which the node listens for its peers.
+    :ivar clients_at: the addresses at which it listens for clients.
+    :ivar warnings: the faults of other nodes' addresses, a line each.
     """
 
     cluster: Cluster
-    at: list[Address]
+    peers_at: list[Address]
     clients_at: list[Address]
     warnings: list[str]
 
     def check_free(self) -> None:
-        """Before anything is opened: are all ports free?
+        """Check that all ports are free. Call it before anything is opened.
 
-        :raises ConfigError: if one is not.
+        :raises ConfigError: if one is not free.
         """
-        for address in self.at:
+        for address in self.peers_at:
             _check_free(address, socket.SOCK_DGRAM)
             if len(self.cluster.members) > 1:
                 _check_free(address, socket.SOCK_STREAM)
@@ -54,10 +55,10 @@ class OwnAddresses:
 
 
 def find_own_addresses(cluster: Cluster, node: str) -> OwnAddresses:
-    """Look up where ``node`` listens, and where the others are.
+    """Find the addresses at which ``node`` listens, and look up those of the other nodes. Blocks for the look-ups.
 
-    :raises ConfigError: if there is no such node, a name that it listens at is not known, or one of its addresses
-        cannot work.
+    :raises ConfigError: if there is no such node, if a name at which it listens cannot be resolved, or if one of its
+        addresses is wrong.
     """
     if node not in cluster.members:
         raise ConfigError(f"there is no node {node}: its nodes are {', '.join(cluster.members)}")
@@ -66,39 +67,39 @@ def find_own_addresses(cluster: Cluster, node: str) -> OwnAddresses:
     members = {
         name: member if name == node and own.listen else _at(member, known) for name, member in cluster.members.items()
     }
-    at = _own_addresses("address", node, members, known)
+    peers_at = _own_addresses("address", node, members, known)
     clients_at = _own_addresses("client", node, members, known)
     if own.listen is None:
-        members[node] = attrs.evolve(members[node], address=at[0])
+        members[node] = attrs.evolve(members[node], address=peers_at[0])
     else:
-        members[node] = attrs.evolve(members[node], listen=at[0])
+        members[node] = attrs.evolve(members[node], listen=peers_at[0])
     found, warnings = attrs.evolve(cluster, members=members), []
     for culprits, line in found.faults():
         if node in culprits:
             raise ConfigError(line)
         warnings.append(line)
-    return OwnAddresses(found, at, clients_at, warnings)
+    return OwnAddresses(found, peers_at, clients_at, warnings)
 
 
 def _names(member: Member) -> Iterable[tuple[str, str]]:
-    """The names that a node's peers need to know, each with the family that comes first."""
+    """The names in a node's addresses, each with its preferred family."""
     for address in (member.address, member.client):
         if address.host_name:
             yield address.host_name, address.family
 
 
 def _at(member: Member, known: Known) -> Member:
-    """The same with an IP address for the name of its address, where it is known."""
+    """``member`` with the IP address of the name in its address, if that is known."""
     address = member.address
     hosts = known.get((address.host_name, address.family))
     return attrs.evolve(member, address=address.at(hosts[0])) if hosts else member
 
 
 def _own_addresses(key: str, node: str, members: dict[str, Member], known: Known) -> list[Address]:
-    """Where ``node`` listens: at all addresses of its name that this machine has.
+    """The addresses at which ``node`` listens: all addresses of its name that this machine has.
 
-    :param key: ``"address"`` or ``"client"``.
-    :raises ConfigError: if that is nowhere, or where the others cannot reach it.
+    :param key: ``"address"`` (for peers) or ``"client"`` (for clients).
+    :raises ConfigError: if there are none, or if other nodes cannot reach them.
     """
     listen: Address | None = getattr(members[node], "listen" if key == "address" else "client_listen")
     address: Address = listen or getattr(members[node], key)
@@ -113,8 +114,8 @@ def _own_addresses(key: str, node: str, members: dict[str, Member], known: Known
         other = "listen" if key == "address" else "client_listen"
         its = describe_address(address, [address.at(host) for host in hosts])
         raise ConfigError(
-            f"{key} of node {node} is {its}, which this machine does not have: correct it, or give {other} = "
-            '"..." beside it, an address that it has'
+            f"{key} of node {node} is {its}, which this machine does not have: correct it, or add {other} = "
+            '"..." with an address that the machine has'
         )
     return [address.at(host) for host in here]
 
@@ -122,7 +123,10 @@ def _own_addresses(key: str, node: str, members: dict[str, Member], known: Known
 def _reachable(
     key: str, node: str, address: Address, hosts: list[str], members: dict[str, Member], known: Known
 ) -> list[str]:
-    """Of its own ``hosts`` those that the others can reach: no loopback address, if any of theirs is none."""
+    """Those of the node's own ``hosts`` that other nodes can reach: if one of them runs on another machine, all but the
+    loopback addresses.
+
+    :raises ConfigError: if there are none."""
     others: dict[str, Address] = {}
     for name, member in members.items():
         other: Address = getattr(member, key)
@@ -138,7 +142,7 @@ def _reachable(
 
 
 def _is_ours(host: str) -> bool:
-    """Whether this machine has the address."""
+    """Whether this machine has the IP address ``host``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -149,9 +153,9 @@ def _is_ours(host: str) -> bool:
 
 
 def _check_free(address: Address, kind: socket.SocketKind) -> None:
-    """Before anything is opened: is this port free?
+    """Check that a port is free.
 
-    :raises ConfigError: if not.
+    :raises ConfigError: if it is not.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, kind) as probe:
@@ -160,13 +164,13 @@ def _check_free(address: Address, kind: socket.SocketKind) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            way = "TCP" if kind is socket.SOCK_STREAM else "UDP"
-            whose = "does this node run already, or another program there?"
-            raise ConfigError(f"Couldn't listen on {address} ({way}): {error.strerror}; {whose}") from None
+            protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+            advice = "does this node run already, or does another program use the port?"
+            raise ConfigError(f"Couldn't listen on {address} ({protocol}): {error.strerror}; {advice}") from None
 
 
 def describe_address(address: Address, at: list[Address]) -> str:
-    """``address`` as the cluster file has it, and in brackets the addresses that it stands for, where they differ."""
+    """``address`` as the cluster file has it, with the addresses ``at`` which it is in brackets, where they differ."""
     name = f"{address.host_name}:{address.port}" if address.host_name else str(address)
-    places = ", ".join(map(str, at))
-    return name if places == name else f"{name} ({places})"
+    addresses = ", ".join(map(str, at))
+    return name if addresses == name else f"{name} ({addresses})"

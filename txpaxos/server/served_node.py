@@ -1,4 +1,4 @@
-"""A node with all that it needs around it: store, sockets, the port where clients come in."""
+"""A node with the store, the sockets and the client port that it needs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ from txpaxos.storage.disk import Disk
 from txpaxos.storage.store import DiskStore
 
 DATAGRAM_BYTES_READ_MAX = 65536
-"""Twisted cuts a longer datagram silently; ours are shorter, and one that is cut fails its checksum."""
+"""The biggest datagram that is read. Twisted truncates a longer one silently. Nodes send shorter ones, and a truncated
+datagram fails its checksum."""
 
 STOP_SECONDS = 5.0
-"""How long a stopping node may wait for its disk."""
+"""How long a stopping node waits for its disk and ports."""
 
 BACKLOG = 1024
+"""How many connections of clients may wait to be accepted."""
 
 
 class ServedNode:
-    """One node: opens the store, listens, and closes all of it when it stops or can do no more.
+    """Runs one node: opens its store, listens for peers and clients, and closes all of it when the node ends.
 
     .. code-block:: python
 
@@ -45,21 +47,23 @@ class ServedNode:
         served.start()
         counter = await served.ready()
 
-    It never ends the process, and leaves the reactor's own clock as it is. When the reactor stops, it stops before.
+    It never ends the process, and never changes the reactor's own clock. When the reactor stops, the node is stopped
+    before.
 
-    :param application: the application, or what makes it: a subclass of :class:`~txpaxos.protocol.PaxosProtocol`.
-    :param node: its id in ``cluster``.
-    :param cluster: the cluster, or the path of a cluster file. Names are looked up at the start, and when they are
-        needed.
-    :param data_directory: the folder where it saves. It is made if it is not there.
-    :param settings: timing, limits, when to take snapshots; the defaults are good for a cluster in one building.
-    :param reactor: the one that is installed, unless given.
-    :param disk: the system calls it saves with; the real disk's unless given.
-    :param gave_up: called with the failure after which the node can do no more. It has said so in the log, and all is
-        closed; what becomes of the process is for its own program to say.
-    :param stopped: called when the node was stopped by :meth:`PaxosProtocol.stop
-        <txpaxos.protocol.PaxosProtocol.stop>`, which its application has called, and not by :meth:`stop`.
-    :raises ConfigError: if ``cluster`` is a path, and there is no good cluster file.
+    :param application: the application, or a function or class that makes it: usually a subclass of
+        :class:`~txpaxos.protocol.PaxosProtocol`.
+    :param node: the node's id in ``cluster``.
+    :param cluster: the cluster, or the path of a cluster file. Host names are looked up at the start, and again when
+        they are needed.
+    :param data_directory: the node's data folder. It is created if it is absent.
+    :param settings: timing, limits, when to take snapshots. The defaults suit a cluster in one building.
+    :param reactor: the reactor; by default the installed one.
+    :param disk: the system calls of the store; by default those of the real disk.
+    :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
+        The program decides what becomes of the process.
+    :param stopped: called when the application has stopped the node by :meth:`PaxosProtocol.stop
+        <txpaxos.protocol.PaxosProtocol.stop>`; not called after :meth:`stop`.
+    :raises ConfigError: if ``cluster`` is the path of a file that is no sound cluster file.
     """
 
     log = Logger()
@@ -98,7 +102,7 @@ class ServedNode:
     def node(self) -> Node:
         """The node.
 
-        :raises NodeStopped: if it was not started.
+        :raises NodeStopped: if the node was not started.
         """
         if self._node is None:
             raise NodeStopped(f"node {self.node_name} was not started")
@@ -108,15 +112,15 @@ class ServedNode:
     def application(self) -> Any:
         """The application that runs on the node.
 
-        :raises NodeStopped: if it was not started.
+        :raises NodeStopped: if the node was not started.
         """
         return self.node.application
 
     def start(self) -> None:
-        """Open the store, load what it holds, and listen.
+        """Open the store, load the node's state, and listen.
 
-        :raises PaxosError: one line that says what is in the way. Then nothing is kept open or locked (ports for as
-            long as the reactor needs for a turn).
+        :raises PaxosError: one line that says why the node cannot start. Nothing stays open or locked then, except that
+            the reactor needs an iteration to close ports.
         """
         self._is_running = True
         try:
@@ -128,10 +132,10 @@ class ServedNode:
             self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._reactor_stops)
 
     def ready(self) -> Deferred[Any]:
-        """Fires with the application when this node knows a leader: from then on commands are answered. Waits as long
-        as there is none; cancel it to stop waiting.
+        """Wait until this node knows a leader, so that commands are answered. Fires with the application.
 
-        Fails with :class:`~txpaxos.errors.NodeStopped` if the node is stopped or gives up first, or was not started.
+        The wait has no time limit; cancel the Deferred to end it. It fails with
+        :class:`~txpaxos.errors.NodeStopped` if the node ends first, or was not started.
         """
         if self._node is None or not self._is_running:
             return fail(NodeStopped(f"node {self.node_name} does not run"))
@@ -155,7 +159,7 @@ class ServedNode:
         return ready
 
     def stop(self) -> Deferred[None]:
-        """Close all; fires when that is done, or has had ``STOP_SECONDS`` to be."""
+        """Stop the node and close everything. Fires when that is done, after :data:`STOP_SECONDS` at the latest."""
         self._is_running = False
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
@@ -169,11 +173,11 @@ class ServedNode:
         return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._closed)
 
     def _reactor_stops(self) -> Deferred[None]:
-        self._trigger = None  # Twisted has taken it off.
+        self._trigger = None  # The reactor has removed it.
         return self.stop()
 
     def _closed(self, results: Any) -> None:
-        """Everything is closed, or took too long and was given up."""
+        """Log what could not be closed, or not in time."""
         if isinstance(results, Failure):
             self.log.warn("node {node} stops, but could not close its disk and ports in time", node=self.node_name)
             return
@@ -188,11 +192,11 @@ class ServedNode:
     # starting
 
     def _start(self) -> None:
-        places = find_own_addresses(self._cluster, self.node_name)
-        places.check_free()
-        for line in places.warnings:
+        addresses = find_own_addresses(self._cluster, self.node_name)
+        addresses.check_free()
+        for line in addresses.warnings:
             self.log.warn("{line}", line=line)
-        cluster = places.cluster
+        cluster = addresses.cluster
         store = DiskStore(self._data_directory, cluster.name, self.node_name, disk=self._disk, reactor=self._reactor)
         try:
             node = self._make_node(cluster, store)
@@ -204,20 +208,20 @@ class ServedNode:
         self._node = node
         self._client_port = ClientPort(node)
         self._check_files(self._client_port.connections_max)
-        self._listen(node, places.at, places.clients_at)
+        self._listen(node, addresses.peers_at, addresses.clients_at)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
             node=self.node_name,
             cluster=cluster.name,
-            address=describe_address(cluster.members[self.node_name].address, places.at),
-            client=describe_address(cluster.members[self.node_name].client, places.clients_at),
+            address=describe_address(cluster.members[self.node_name].address, addresses.peers_at),
+            client=describe_address(cluster.members[self.node_name].client, addresses.clients_at),
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
 
     def _make_node(self, cluster: Cluster, store: DiskStore) -> Node:
-        """Make the application and its node, which loads what is saved. If the folder was last started with another
-        application, say so first: the load may fail for that."""
+        """Make the application and its node, which loads the saved state. Log it if the data folder was last started
+        with another application. That comes first, since it may be the reason why the load fails."""
         application = make_application(self._application)
         before, name = store.last_application.read(), name_of(application)
         if before not in ("", name):
@@ -232,14 +236,14 @@ class ServedNode:
         if before != name:
             try:
                 store.last_application.write(name)
-            except (
-                StoreError
-            ) as error:  # There will be no warning at another start. That is no reason against this one.
+            except StoreError as error:  # Only the warning at a later start is lost, so this start continues.
                 self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
         return node
 
     def _check_files(self, clients_max: int) -> None:
-        """See that the system lets this process have the files that it needs."""
+        """Check that the system's limit on open files leaves some for clients, and log how many.
+
+        :raises ConfigError: if it leaves none."""
         files = files_max()
         if clients_max < 1:
             raise ConfigError(
@@ -250,16 +254,18 @@ class ServedNode:
         self.log.info(line, node=self.node_name, clients=clients_max, files=files)
 
     def _listen(self, node: Node, at: list[Address], clients_at: list[Address]) -> None:
-        """Open every port. The first socket is the node's own, and starts it."""
+        """Open every port. The first socket starts the node when it is opened.
+
+        :raises ConfigError: if a port cannot be opened."""
         sockets = [DatagramPort(node), *(DatagramPort(node, address) for address in at[1:])]
         try:
             for socket, address in zip(sockets, at, strict=True):
                 try:
                     port = self._reactor.listenUDP(address.port, socket, address.host, DATAGRAM_BYTES_READ_MAX)
                 except BaseException:
-                    # The socket may be open already: that it is heard from starts the node, and that may fail.
+                    # The socket may be open: opening the first one starts the node, and that may fail.
                     if socket.transport is not None:
-                        socket.numPorts = 1  # Twisted has not counted it yet, and looks at that when it closes it.
+                        socket.numPorts = 1  # Twisted has not counted the port yet, and needs the count to close it.
                         self._ports.append(socket.transport)  # type: ignore[arg-type]
                     raise
                 self._ports.append(port)
@@ -271,17 +277,17 @@ class ServedNode:
     # ending
 
     def _end(self) -> None:
-        """The node has ended by itself: close all that is around it."""
+        """Close everything, since the node has ended by itself. A subclass may add to this."""
         self.stop()
 
     def _node_failed(self, failure: Failure) -> None:
-        """The node can do no more, and has said so."""
+        """Close everything, since the node cannot run on. It has logged why."""
         self._end()
         if self._gave_up is not None:
             self._gave_up(failure)
 
     def _node_stopped(self, _: None) -> None:
-        """The node was stopped. If that was not done here, clients must hear of it."""
+        """Close everything, if the application stopped the node and not :meth:`stop`."""
         if self._is_running:
             self.log.info("node {node} was stopped by its own program", node=self.node_name)
             self._end()

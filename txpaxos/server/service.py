@@ -9,7 +9,8 @@ from txpaxos.server.served_node import ServedNode
 
 
 class PaxosService(ServedNode, Service):
-    """One node, for ``MultiService``, for application files, and for a program that calls :meth:`startService` itself.
+    """One node as a service: for ``MultiService``, for application files of twistd, and for a program that calls
+    :meth:`startService` itself.
 
     .. code-block:: python
 
@@ -17,14 +18,15 @@ class PaxosService(ServedNode, Service):
         service.startService()
         service.ready().addCallback(lambda counter: counter.submit(b"+5"))
 
-    It is made as a :class:`~txpaxos.server.served_node.ServedNode` is, which is the same without being a service.
+    It takes the arguments of :class:`~txpaxos.server.served_node.ServedNode`, which is the same without being a
+    service.
     """
 
     def startService(self) -> None:
-        """Open the store, load what it holds, and listen.
+        """Open the store, load the node's state, and listen.
 
-        :raises PaxosError: one line that says what is in the way. Then nothing is kept open or locked (ports for as
-            long as the reactor needs for a turn).
+        :raises PaxosError: one line that says why the node cannot start. Nothing stays open or locked then, except that
+            the reactor needs an iteration to close ports.
         """
         super().startService()
         try:
@@ -34,12 +36,12 @@ class PaxosService(ServedNode, Service):
             raise
 
     def stopService(self) -> Deferred[None]:
-        """Close all; fires when that is done, or has taken too long."""
+        """Stop the node and close everything. Fires when that is done, or has taken too long."""
         if self.running:
             super().stopService()
         return self.stop()
 
     def _end(self) -> None:
-        """The node has ended by itself, and so has this service."""
+        """End this service, since its node has ended by itself."""
         super().stopService()
         super()._end()
