@@ -45,7 +45,7 @@ def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == (
         b"txpaxos: ValueError: invalid literal for int() with base 10: b'five'; the command is in the log and counts as"
-        b" applied, so sending it again makes another one of it\n"
+        b" applied, so sending it again submits another command\n"
     )
 
 

@@ -1,5 +1,4 @@
-"""The ``txpaxos`` command. A module for each of its subcommands; what they share is in ``options``, ``running`` and
-``printing``."""
+"""The ``txpaxos`` command. Each subcommand has a module; they share ``options``, ``running`` and ``printing``."""
 
 from __future__ import annotations
 

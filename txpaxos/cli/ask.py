@@ -1,4 +1,4 @@
-"""``txpaxos ask``: have one subject decided, or read what it was decided on."""
+"""``txpaxos ask``: have the value of one register decided, or read it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from txpaxos.cli.running import request, run
 from txpaxos.cluster import Cluster
 
 UNDECIDED = 3
+"""The exit status if no value was decided."""
 
 
 def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str) -> str:
@@ -26,10 +27,10 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
 @cluster_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
 def command(subject: str, value: bytes | None, cluster: Cluster, timeout_seconds: float) -> None:
-    """Have SUBJECT decided, once and for ever, on VALUE unless somebody was first, and print the decided value.
+    """Have SUBJECT decided on VALUE, once and for ever, unless it is decided already. Print the decided value.
 
-    Without VALUE, only read it: if nothing was decided, print `undecided` and exit with status 3. A VALUE of `-` is
-    read from standard input, byte for byte. One that starts with a dash and is no number stands after `--`.
+    Without VALUE, only read the decided value: if there is none, print `undecided` and exit with status 3. A VALUE of
+    `-` is read from standard input, byte for byte. Put `--` before a VALUE that begins with a dash and is no number.
 
     \b
     txpaxos ask owner-of-shard-7 node-b

@@ -1,4 +1,4 @@
-"""``txpaxos check``: whether what clients were told can have come from one service that does one thing at a time."""
+"""``txpaxos check``: whether a history of clients' operations is linearizable."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from txpaxos.testing.linearizability.models import MODELS
 def command(history: str, model: str) -> None:
     """Check that a history is linearizable.
 
-    HISTORY is a file of JSON lines, as txpaxos.testing.linearizability.history writes them: what each client asked for
-    and was told, and when. If no order of the operations explains it all, prints the smallest part that cannot be
-    explained, with a diagram.
+    HISTORY is a file of JSON lines, as txpaxos.testing.linearizability.history writes them: the requests of each client
+    and their results, in the order of time. If no order of the operations explains all results, prints the smallest
+    part that cannot be explained, with a diagram.
 
-    Exits with 0 if it is linearizable, with 1 if it is not, with 2 if nothing is in it, with 3 if the search was given
-    up.
+    Exits with 0 if the history is linearizable, with 1 if it is not, with 2 if it is empty, with 3 if the search was
+    given up.
     """
     result = check_file(history, model)
     if not result.operations:

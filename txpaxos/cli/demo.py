@@ -24,21 +24,22 @@ CLIENTS = 4
 INCREMENTS = 200
 KILL_AFTER = INCREMENTS // 2
 PAUSE_SECONDS = 0.01
-"""Between an answer and the same client's next increment, so that plenty are still to come when the leader dies."""
+"""The pause of a client between a result and its next increment, so that many increments follow the leader's death."""
 
 COUNT_SECONDS_MAX = 15.0
+"""The limit on the time of all increments together."""
 STEP_SECONDS_MAX = 15.0
-"""For any other step."""
+"""The limit on the time of any other step."""
 
 
 @click.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the folder with the cluster file and every node's data and log.")
 def command(keep: bool) -> None:
-    """Watch three nodes count on while their leader is killed.
+    """Watch three nodes keep counting while their leader is killed.
 
     Starts three `twistd paxos` processes, has four clients send 200 increments, kills the leader with `kill -9` half
-    way, starts it again, and compares. Takes a few seconds and ends with 0 only if every increment was acknowledged and
-    counted once, and all three nodes have the same total.
+    way, starts it again, and compares the totals. This takes a few seconds. The exit status is 0 only if every
+    increment was acknowledged and counted once, and all three nodes have the same total.
     """
     folder = Path(tempfile.mkdtemp(prefix="txpaxos-demo-"))
     try:
@@ -51,7 +52,7 @@ def command(keep: bool) -> None:
 
 
 class _Demo:
-    """One performance."""
+    """One run of the demo in ``folder``."""
 
     def __init__(self, reactor: Any, folder: Path) -> None:
         self._reactor = reactor
@@ -64,9 +65,9 @@ class _Demo:
         self._fail_over_seconds: float | None = None
 
     async def play(self) -> None:
-        """The whole of it.
+        """Run the whole demo.
 
-        :raises CommandError: what did not go as it must.
+        :raises CommandError: if a step fails or takes too long.
         """
         try:
             self._say(f"Starting three nodes: {', '.join(NODES)}. Each is a `twistd paxos` process with a counter.")
@@ -79,7 +80,7 @@ class _Demo:
             await self._nodes.stop()
 
     async def _count(self) -> None:
-        """Every increment, and the kill among them."""
+        """Send every increment, and kill the leader half way."""
         self._say(f"{CLIENTS} clients send {INCREMENTS} increments: +1, +2, ... +{INCREMENTS}.")
         shares = [range(first, INCREMENTS + 1, CLIENTS) for first in range(1, CLIENTS + 1)]
         work = Deferred.fromCoroutine(together(self._kill_leader(), *map(self._increment, shares)))
@@ -93,7 +94,7 @@ class _Demo:
         self._say(f"All {INCREMENTS} increments are acknowledged.")
 
     async def _increment(self, amounts: Iterable[int]) -> None:
-        """One client: it sends each increment when the one before is acknowledged."""
+        """Be one client: send each increment when the one before is acknowledged."""
         client = Client(self._reactor, self._nodes.cluster)
         try:
             for amount in amounts:
@@ -125,7 +126,7 @@ class _Demo:
         self._say(f"{kill}: the leader {self._killed} is dead, with {len(self._acknowledged)} increments acknowledged.")
 
     async def _restart(self) -> None:
-        """Bring the killed node back."""
+        """Start the killed node again, and wait until it has caught up."""
         statuses = await self._nodes.wait_until(self._is_led, "an election", STEP_SECONDS_MAX)
         self._say(f"{leader_of(self._nodes.cluster, statuses)} leads now. Starting {self._killed} again.")
         self._nodes.start(self._killed)
@@ -133,7 +134,9 @@ class _Demo:
         self._say(f"{self._killed} has read its disk and caught up, through slot {chosen_through(statuses)}.")
 
     async def _compare(self) -> None:
-        """What each node has. ``+0`` is answered with the total of the very node that was asked."""
+        """Print and compare the totals of the nodes. The result of ``+0`` is the total of the node that was asked.
+
+        :raises CommandError: if an increment was lost or counted twice, or the totals differ."""
         cluster, totals = self._nodes.cluster, {}
         for node in NODES:
             totals[node] = await request(

@@ -1,4 +1,4 @@
-"""Whether what a counter's callers were told fits together: each increment counted, and counted once."""
+"""Checks the results of a counter's increments: each must be counted, and counted once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import attrs
 
 @attrs.frozen
 class AcknowledgedIncrement:
-    """An increment and its answer.
+    """An increment and its result.
 
-    :ivar amount: what was added; positive, and of no other increment.
-    :ivar total: the answer, the total after it.
-    :ivar sent_at: when it was sent, in seconds.
-    :ivar acknowledged_at: when the answer came.
+    :ivar amount: what was added: a positive number that no other increment has.
+    :ivar total: the result: the total after the increment.
+    :ivar sent_at: when the increment was sent, in seconds.
+    :ivar acknowledged_at: when its result came, in seconds.
     """
 
     amount: int
@@ -26,12 +26,13 @@ class AcknowledgedIncrement:
 def complaints(
     amounts: Iterable[int], acknowledged: Iterable[AcknowledgedIncrement], totals: Mapping[str, int]
 ) -> list[str]:
-    """What is wrong with a run in which nothing but ``amounts`` was added to a counter that began with 0.
+    """The faults of a run in which only ``amounts`` were added to a counter that began with 0, a line each.
 
-    In the order of their totals, each answer must be the one before plus its own amount: an increment that got lost,
-    or counted twice, or that anybody saw in another order, leaves a step that does not fit.
+    In the order of the totals, each total must be the one before plus its own amount. An increment that was lost,
+    counted twice, or seen in different orders leaves a step that does not fit.
 
-    :param totals: node to the total it has at the end.
+    :param acknowledged: the increments with their results, in any order.
+    :param totals: the total of each node at the end.
     """
     found = []
     by_total = sorted(acknowledged, key=lambda one: one.total)

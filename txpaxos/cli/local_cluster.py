@@ -1,4 +1,4 @@
-"""Nodes on this machine: a ``twistd paxos`` process each, on ports of their own, in one folder."""
+"""A cluster on this machine: each node is a ``twistd paxos`` process, on its own ports, with its data in one folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from txpaxos.cluster import Address, Cluster, Member
 
 HOST = "127.0.0.1"
 PORTS = range(10_000, 30_000)
-"""Below the ports that systems hand out to whoever connects: one of those could be taken while its node is down."""
+"""The ports of nodes. They are below the ports that systems give to outgoing connections: one of those could be taken
+while its node is down."""
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 PORT_TAKEN = "Couldn't listen on"
@@ -36,12 +37,12 @@ STOP_SECONDS = 3.0
 
 
 class ChildProcess(ProcessProtocol):
-    """One ``twistd paxos``. It stops by itself if this process ends: then its standard input does.
+    """A child process. A ``twistd paxos`` ends by itself if this process does, since its standard input ends.
 
     :param command: the program and its arguments.
-    :param log: the file to which all it says is added.
-    :ivar ended: whether it has.
-    :ivar exit_status: with what, if it has and no signal ended it.
+    :param log: the file to which its output is appended.
+    :ivar ended: whether the process has ended.
+    :ivar exit_status: its exit status; ``None`` while it runs, and if a signal ended it.
     """
 
     transport: Any  # Twisted's types know no process transport that has a pid.
@@ -57,7 +58,7 @@ class ChildProcess(ProcessProtocol):
         self.pid: int = self.transport.pid
 
     def processEnded(self, reason: Failure) -> None:
-        """It ended."""
+        """Note that the process ended."""
         self.ended = True
         self.exit_status = getattr(reason.value, "exitCode", None)
         waiting, self._waiting = self._waiting, []
@@ -65,13 +66,13 @@ class ChildProcess(ProcessProtocol):
             one.callback(None)
 
     def signal(self, name: str) -> None:
-        """Send it ``SIG<name>``, if it still runs."""
+        """Send ``SIG<name>`` to the process, if it still runs."""
         if not self.ended:
             with contextlib.suppress(ProcessExitedAlready):
                 self.transport.signalProcess(getattr(signal, f"SIG{name}"))
 
     async def stop(self) -> None:
-        """End it, by force if need be."""
+        """End the process: with SIGTERM, and after :data:`STOP_SECONDS` with SIGKILL."""
         self.signal("TERM")
         by_force = self._reactor.callLater(STOP_SECONDS, self.signal, "KILL")
         await self.wait()
@@ -79,7 +80,7 @@ class ChildProcess(ProcessProtocol):
             by_force.cancel()
 
     def wait(self) -> Deferred[None]:
-        """Fires when it has ended."""
+        """Fires when the process has ended."""
         if self.ended:
             return succeed(None)
         self._waiting.append(Deferred())
@@ -87,11 +88,13 @@ class ChildProcess(ProcessProtocol):
 
 
 class LocalCluster:
-    """The nodes of one cluster, to be started and killed.
+    """The nodes of one cluster, which can be started and killed.
 
-    :param folder: holds the cluster file, and each node's data and log.
-    :param options: more options of ``twistd paxos``.
-    :ivar cluster: where they listen.
+    :param name: the cluster's name.
+    :param nodes: the ids of the nodes.
+    :param folder: the folder for the cluster file, and for each node's data and log.
+    :param options: more options for ``twistd paxos``.
+    :ivar cluster: the cluster, with the nodes' addresses once they were started.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class LocalCluster:
         self._options = options
 
     async def start_all(self, seconds: float) -> str:
-        """Start all nodes on free ports, and wait for a leader that all follow.
+        """Start all nodes on free ports, and wait until all follow one leader.
 
         :returns: the leader.
         :raises CommandError: if that takes longer than ``seconds``, or a node does not start.
@@ -122,7 +125,7 @@ class LocalCluster:
                 break
             except CommandError:
                 await self.stop()
-                # Somebody else may have taken a port since it was found free.
+                # Another process may have taken a port since it was found free.
                 if attempt == STARTS_MAX or not any(PORT_TAKEN in self.last_line(node) for node in self._nodes):
                     raise
         leader = leader_of(self.cluster, statuses)
@@ -130,7 +133,7 @@ class LocalCluster:
         return leader
 
     def find_members(self) -> list[Member]:
-        """Where the nodes may listen."""
+        """Addresses that the nodes may use."""
         return free_members(len(self._nodes))
 
     def is_level(self, statuses: Statuses) -> bool:
@@ -150,17 +153,17 @@ class LocalCluster:
         self.processes[node] = ChildProcess(self._reactor, self.command(node), self.log(node))
 
     def command(self, node: str) -> list[str]:
-        """The program that is this node, and its arguments."""
+        """The program that runs a node, and its arguments."""
         twistd = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-"]
         paxos = ["paxos", "--stop-at-eof", "--cluster", str(self.file), "--node", node]
         return [*twistd, *paxos, "--data-dir", str(self.folder / node), *self._options]
 
     def log(self, node: str) -> Path:
-        """The file with all that a node said."""
+        """The file with a node's output."""
         return self.folder / f"{node}.log"
 
     async def kill(self, node: str) -> None:
-        """End a node with no warning, and wait until it is gone."""
+        """End a node with SIGKILL, and wait until its process is gone."""
         process = self.processes.pop(node)
         process.signal("KILL")
         await process.wait()
@@ -170,8 +173,10 @@ class LocalCluster:
         await together(*(process.stop() for process in self.processes.values()))
 
     async def wait_until(self, condition: Callable[[Statuses], bool], what: str, seconds: float) -> Statuses:
-        """Ask the nodes that run how they are until ``condition`` of it is true.
+        """Ask the running nodes for their status until ``condition`` is true of it.
 
+        :param what: what is waited for, for the error.
+        :returns: the statuses.
         :raises CommandError: if that takes longer than ``seconds``, or a node ends.
         """
         give_up_at = self._reactor.seconds() + seconds
@@ -187,19 +192,21 @@ class LocalCluster:
             await deferLater(self._reactor, POLL_SECONDS)
 
     def last_line(self, node: str) -> str:
-        """What a node said last."""
+        """The last line of a node's output."""
         lines = self.log(node).read_text(errors="replace").splitlines()
         return lines[-1] if lines else "it said nothing"
 
 
 def free_members(count: int) -> list[Member]:
-    """Addresses on which nobody listens."""
+    """Addresses for ``count`` nodes, on ports that are free."""
     ports = _free_ports()
     return [Member(Address(HOST, next(ports)), Address(HOST, next(ports))) for _ in range(count)]
 
 
 def _free_ports() -> Iterator[int]:
-    """Ports that are free for UDP and TCP, none of them twice."""
+    """Ports that are free for UDP and TCP, in random order, each once.
+
+    :raises CommandError: (the iterator) if there are no more."""
     for port in random.sample(PORTS, len(PORTS)):
         try:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):

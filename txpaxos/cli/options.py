@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class CommandWithNumbers(click.Command):
-    """A command whose arguments may be negative numbers, as in ``-5``, without ``--`` before them."""
+    """A command whose arguments may be negative numbers, as ``-5``, without ``--`` before them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
@@ -61,7 +61,7 @@ def _check_seconds(ctx: click.Context, parameter: click.Parameter, seconds: floa
 
 
 def timeout_option(default_seconds: float, text: str) -> Callable[[Decorated], Decorated]:
-    """``--timeout SECONDS``."""
+    """The option ``--timeout SECONDS``, with its default and its help ``text``."""
     return click.option(
         "--timeout",
         "timeout_seconds",

@@ -1,4 +1,4 @@
-"""Results and tables as text."""
+"""Prints results, and formats tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import msgspec
 
 
 def print_value(value: Any) -> None:
-    """Print a result: text and bytes as they are, anything else as JSON.
+    """Print a result: text and bytes as they are, any other type as JSON.
 
-    On a terminal, what is not printable is escaped: a value may be anybody's, and a terminal obeys what it is sent.
+    On a terminal, characters that are not printable are escaped: any client may have written the value, and a terminal
+    obeys control characters.
     """
     data = _as_bytes(value)
     if sys.stdout.isatty():
@@ -30,12 +31,13 @@ def _as_bytes(value: Any) -> bytes:
         return value.encode()
     try:
         return msgspec.json.encode(value)
-    except TypeError:  # MessagePack carries some things that JSON does not, such as keys that are lists.
+    except TypeError:  # MessagePack has some values that JSON has not, such as keys that are lists.
         return repr(value).encode()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns of text, each as wide as its widest cell, with two spaces between. Numbers stand to the right."""
+    """A table as text. A column is as wide as its widest cell, with two spaces between columns; numbers are aligned to
+    the right."""
     lines = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 

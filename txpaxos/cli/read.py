@@ -1,4 +1,4 @@
-"""``txpaxos read``: ask the application something."""
+"""``txpaxos read``: ask the application a query."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from txpaxos.cluster import Cluster
 from txpaxos.reading import Consistency
 
 
-@click.command("read", cls=CommandWithNumbers, short_help="Ask the application something; nothing is changed.")
+@click.command("read", cls=CommandWithNumbers, short_help="Ask the application a query; nothing is changed.")
 @click.argument("query", callback=read_bytes)
-@click.option("--local", is_flag=True, help="Ask one node alone, and take what it has, which may be old.")
+@click.option("--local", is_flag=True, help="Ask one node alone, whose state may be old.")
 @cluster_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
 def command(query: bytes, local: bool, cluster: Cluster, timeout_seconds: float) -> None:
     """Ask the application QUERY, and print its answer.
 
-    Every command that was acknowledged before is in the answer. With `--local` it may be older, and needs no quorum;
+    The answer contains every command that was acknowledged before. With `--local` it needs no quorum, but may be older;
     the slot that it reflects is then printed on standard error. A QUERY of `-` is read from standard input, byte for
-    byte. One that starts with a dash and is no number stands after `--`.
+    byte. Put `--` before a QUERY that begins with a dash and is no number.
 
     \b
     txpaxos read total

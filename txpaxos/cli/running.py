@@ -1,4 +1,4 @@
-"""How a command runs: the reactor inside click, clients with a deadline, and errors as one line."""
+"""Runs commands: a reactor inside click, requests with a deadline, and errors as one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 
 class CommandError(click.ClickException):
-    """Ends the command with one line on standard error and exit status 1."""
+    """An error that ends the command with one line on standard error and exit status 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
@@ -33,10 +33,10 @@ class CommandError(click.ClickException):
 
 
 def run(work: Callable[[Any], Work[T]]) -> T:
-    """Run ``work(reactor)`` to its end. A process can do this once: Twisted's reactor does not start twice.
+    """Run ``work(reactor)`` to its end. A process can do this once, since Twisted's reactor cannot be started twice.
 
-    :returns: what ``work`` returns; raises what it raises.
-    :raises SystemExit: if a signal came first. ``work`` was cancelled then and had the time it needed to tidy up.
+    :returns: the result of ``work``. An exception of ``work`` is raised.
+    :raises SystemExit: if a signal came first. ``work`` was cancelled then, and has finished its clean-up.
     """
     from twisted.internet import reactor as installed
 
@@ -54,7 +54,7 @@ def run(work: Callable[[Any], Work[T]]) -> T:
         nonlocal interrupted
         interrupted = not results
         if interrupted:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Once is enough; Twisted complains of a second.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Twisted would log an error at a second one.
         working.cancel()
         return done
 
@@ -76,7 +76,8 @@ def run(work: Callable[[Any], Work[T]]) -> T:
 
 
 async def together(*work: Work[T]) -> list[T]:
-    """Run all at once. Their results in order; the first failure ends the others and is raised."""
+    """Run several pieces of work at once, and return their results in order. The first failure cancels the others, and
+    is raised."""
     running = [Deferred.fromCoroutine(one) for one in work]
     try:
         return await gatherResults(running, consumeErrors=True)
@@ -98,10 +99,11 @@ async def request(
     """Send one request with a client of its own.
 
     :param seconds: how long the answer may take.
+    :param ask: sends the request with the client.
     :param nodes: the nodes to ask, as for :class:`~txpaxos.client.Client`.
-    :raises NoQuorum: if none came, and the request changed nothing.
-    :raises NotChosen: if none came, and the command was never sent.
-    :raises OutcomeUnknown: if none came, and the request may have had its effect or not.
+    :raises NoQuorum: if no answer came, and the request changed nothing.
+    :raises NotChosen: if no answer came, and the command was never sent.
+    :raises OutcomeUnknown: if no answer came, and the request may have had its effect or not.
     """
     client = Client(reactor, cluster, nodes)
     deadline = monotonic_clock(reactor).callLater(seconds, client.close)

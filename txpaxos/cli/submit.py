@@ -18,9 +18,8 @@ from txpaxos.errors import CommandFailed
 def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
     """Have COMMAND applied on every node, once, and print its result.
 
-    The nodes may be reached in any order and the leader may change: the command is sent again until there is a result.
-    A COMMAND of `-` is read from standard input, byte for byte. One that starts with a dash and is no number stands
-    after `--`.
+    The command is sent again until there is a result, also after the leader has changed. A COMMAND of `-` is read from
+    standard input, byte for byte. Put `--` before a COMMAND that begins with a dash and is no number.
 
     \b
     txpaxos submit +5
@@ -29,6 +28,6 @@ def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
     try:
         result = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.submit(command)))
     except CommandFailed as error:
-        counts = "the command is in the log and counts as applied, so sending it again makes another one of it"
+        counts = "the command is in the log and counts as applied, so sending it again submits another command"
         raise CommandError(f"{error}; {counts}") from None
     print_value(result)
