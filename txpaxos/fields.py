@@ -1,4 +1,4 @@
-"""An application's state as bytes, for applications whose state is a few attributes."""
+"""Converts attributes of an application to bytes and back, for an application whose state is a few attributes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ LEAVES = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def dump_fields(owner: object, names: Sequence[str]) -> bytes:
-    """The values of the attributes ``names``. Equal states give equal bytes on every node: a set is sorted, also within
-    the key of a dictionary. The order of a dictionary is a part of the state: a program that iterates over it sees it.
+    """The values of the attributes ``names`` of ``owner``, as bytes.
 
-    :raises TypeError: if one holds what MessagePack cannot carry (:exc:`OverflowError`: an integer that is too big), or
-        a key of a dictionary that :func:`load_fields` could not put back.
+    Equal states give equal bytes on every node, so sets are sorted, also in the keys of a dictionary. The order of a
+    dictionary is kept: it is part of the state, since a program that iterates over the dictionary sees it.
+
+    :raises TypeError: if a value cannot be encoded as MessagePack, or if a dictionary has a key that
+        :func:`load_fields` could not restore.
+    :raises OverflowError: if a value holds an integer of 2**64 or more.
     """
     odd_keys: list[Any] = []
     data = _encode([without_sets(getattr(owner, name), odd_keys) for name in names])
@@ -30,18 +33,20 @@ def dump_fields(owner: object, names: Sequence[str]) -> bytes:
 
 
 def load_fields(owner: object, names: Sequence[str], data: bytes) -> None:
-    """Set the attributes ``names`` to what :func:`dump_fields` told. Annotations of the class say of which types.
+    """Set the attributes ``names`` of ``owner`` to the values in ``data``, which :func:`dump_fields` returned.
 
-    :raises msgspec.MsgspecError: if ``data`` does not hold such values. Nothing is set then.
+    The annotations of the class give the types of the values.
+
+    :raises msgspec.MsgspecError: if ``data`` does not hold values of these types. No attribute is set then.
     """
     for name, value in zip(names, _loaded(owner, names, data), strict=True):
         setattr(owner, name, value)
 
 
 def check_fields(owner: object, names: Sequence[str]) -> None:
-    """See that the attributes ``names`` can be told and taken on again, as they are now.
+    """Check that the current values of the attributes ``names`` can be saved and loaded again.
 
-    :raises TypeError: one line that says which cannot, and why.
+    :raises TypeError: one line that names an attribute that cannot, and says why.
     """
     for name in names:
         try:
@@ -58,12 +63,12 @@ def check_fields(owner: object, names: Sequence[str]) -> None:
 
 
 def without_sets(value: Any, odd_keys: list[Any] | None = None) -> Any:
-    """``value``, with a sorted list for each set in it: MessagePack knows no sets, and their order differs from process
-    to process.
+    """``value`` with each set in it replaced by a sorted list: MessagePack has no sets, and the order of a set differs
+    from process to process.
 
-    :param odd_keys: gets the keys of dictionaries that are neither plain values nor tuples of such. Without the right
-        annotation such a key comes back as something else, or not at all.
-    :raises TypeError: if two keys of a dictionary are the same in MessagePack, as those of a tuple and of a set.
+    :param odd_keys: a list that gets the keys of dictionaries that are neither plain values nor tuples of plain values.
+        Without the right annotation such a key is loaded as another type, or not at all.
+    :raises TypeError: if two keys of a dictionary are the same in MessagePack, as a tuple and a set may be.
     """
     kind = type(value)
     if kind in LEAVES:
@@ -90,8 +95,8 @@ def without_sets(value: Any, odd_keys: list[Any] | None = None) -> Any:
 
 
 def _plain_map(value: dict[Any, Any], odd_keys: list[Any] | None) -> msgspec.Raw:
-    """A dictionary with keys that are made plain, too. A plain key may be a list, which no dictionary can have as a
-    key, so this one is encoded here."""
+    """A dictionary without sets in its keys and values, encoded. A key may become a list, which no dictionary of Python
+    can have as a key, so the dictionary is encoded here."""
     encoded: dict[bytes, bytes] = {}
     for key, one in value.items():
         if odd_keys is not None and not _is_plain_key(key):
@@ -103,19 +108,19 @@ def _plain_map(value: dict[Any, Any], odd_keys: list[Any] | None) -> msgspec.Raw
 
 
 def _is_plain_key(key: object) -> bool:
-    """Whether ``key`` comes back as it is, without an annotation."""
+    """Whether ``key`` is loaded again as it is, without an annotation."""
     return type(key) in LEAVES or (type(key) is tuple and all(map(_is_plain_key, key)))
 
 
 def _map_head(length: int) -> bytes:
-    """How MessagePack begins a map of so many entries."""
+    """The head of a MessagePack map with ``length`` entries."""
     if length < 16:
         return bytes([0x80 | length])
     return struct.pack(">BH", 0xDE, length) if length < 2**16 else struct.pack(">BI", 0xDF, length)
 
 
 def _loaded(owner: object, names: Sequence[str], data: bytes) -> Sequence[Any]:
-    """What :func:`dump_fields` told, as the annotations of the class of ``owner`` say."""
+    """The values in ``data``, which :func:`dump_fields` returned, with the types of the annotations of ``owner``."""
     hints: dict[str, Any] = get_type_hints(type(owner))
     types = tuple(hints.get(name, Any) for name in names)
     values: Sequence[Any] = msgspec.msgpack.decode(data, type=tuple[types])  # type: ignore[valid-type]
@@ -123,9 +128,9 @@ def _loaded(owner: object, names: Sequence[str], data: bytes) -> Sequence[Any]:
 
 
 def _check_keys(owner: object, names: Sequence[str], data: bytes) -> None:
-    """See that every dictionary in the attributes ``names`` gets back the keys that it has.
+    """Check that every dictionary in the attributes ``names`` would get its keys back from ``data``.
 
-    :raises TypeError: one line."""
+    :raises TypeError: one line that says what is wrong, and what to annotate."""
     hint = "annotate the attribute with the types of its keys, as in dict[frozenset[str], int]"
     try:
         loaded = _loaded(owner, names, data)
@@ -137,7 +142,7 @@ def _check_keys(owner: object, names: Sequence[str], data: bytes) -> None:
 
 
 def _has_same_keys(before: Any, after: Any) -> bool:
-    """Whether each dictionary in ``before`` has the keys of the one at its place in ``after``."""
+    """Whether each dictionary in ``before`` has the same keys as the dictionary at its place in ``after``."""
     if isinstance(before, dict):
         if not (isinstance(after, dict) and before.keys() == after.keys()):
             return False
@@ -146,7 +151,7 @@ def _has_same_keys(before: Any, after: Any) -> bool:
         return all(map(_has_same_keys, before, after))
     kind = type(before)
     if type(after) is not kind:
-        return True  # It has no annotation, and comes back as MessagePack carries it.
+        return True  # Without an annotation, the value is loaded with MessagePack's own type.
     return all(_has_same_keys(getattr(before, name), getattr(after, name)) for name in _names_of_fields(kind))
 
 

@@ -1,4 +1,4 @@
-"""``twistd paxos``: its options, and the service they make."""
+"""``twistd paxos``: its options, and the service that it runs."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _NOTHING = object()
 
 
 class Options(usage.Options):
-    """Command line of ``twistd paxos``."""
+    """The command line of ``twistd paxos``."""
 
     synopsis = "[options]"
-    parent: Any = None  # Those of twistd.
+    parent: Any = None  # The options of twistd.
     longdesc = (
         "Runs one node of a replicated service. Without options: a counter on a single node, in ./paxos-data, for"
-        " clients at 127.0.0.1:5010. twistd's own options (-n, --pidfile, --logfile) stand before 'paxos'."
+        " clients at 127.0.0.1:5010. Give twistd's own options (-n, --pidfile, --logfile) before 'paxos'."
     )
     optParameters: Sequence[Sequence[Any]] = [
         ["cluster", "c", None, "The cluster file (TOML): all nodes and their addresses."],
-        ["node", "i", None, "Which of the cluster's nodes this is. May be left out if there is only one."],
-        ["data-dir", "d", None, "Folder of this node alone. [default: paxos-data, or paxos-data-NODE with --cluster]"],
+        ["node", "i", None, "The node's id in the cluster. May be left out if there is only one."],
+        ["data-dir", "d", None, "The node's data folder. [default: paxos-data, or paxos-data-NODE with --cluster]"],
         ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
         ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
         ["liveness-window", None, "0.25,0.5", "Shortest and longest silence, in seconds, before a leader is replaced."],
-        ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot after so many bytes of the log."],
+        ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
-        ["stop-at-eof", None, "Stop when standard input ends: whoever holds a pipe to it takes this node along."],
+        ["stop-at-eof", None, "Stop when standard input ends, as when the process that holds its pipe ends."],
     ]
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Options(usage.Options):
         self.process: NodeProcess | None = None
 
     def parseOptions(self, options: Any = None) -> None:
-        """Parse the command line. What is wrong with it is told in one line, and not below twistd's own usage."""
+        """Parse the command line. A fault is one line, and not twistd's usage with the fault below."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -70,10 +70,12 @@ class Options(usage.Options):
             raise SystemExit(f"twistd paxos: {error} (twistd paxos --help lists the options)") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """:raises twisted.python.usage.UsageError: if there is any."""
+        """Refuse arguments, since there are only options.
+
+        :raises twisted.python.usage.UsageError: if there is any argument."""
         if arguments:
             stray = " ".join(map(ascii, arguments))
-            raise usage.UsageError(f"{stray}: there are options only; what else do you want to say?")
+            raise usage.UsageError(f"{stray}: there are options only; remove it, or write it as the value of an option")
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -81,9 +83,9 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Check everything that can be checked before anything is started.
+        """Check the options and load the application, before anything is started.
 
-        :raises twisted.python.usage.UsageError: one line.
+        :raises twisted.python.usage.UsageError: one line that says what is wrong.
         """
         try:
             if self.parent is not None:
@@ -92,7 +94,8 @@ class Options(usage.Options):
             self.node = self._node()
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
-            if self.parent is not None:  # Before the application is loaded: the first that is here is the last to end.
+            # This comes before the application is loaded: the exit handler that is registered first runs last.
+            if self.parent is not None:
                 self.process = NodeProcess(_reactor(), self.parent)
             self.application = load_application(self["app"])
         except ConfigError as error:
@@ -140,9 +143,10 @@ class Options(usage.Options):
 
 
 def load_attribute(name: str, option: str) -> Any:
-    """What ``name`` (``MODULE:ATTRIBUTE`` or ``FILE.py:ATTRIBUTE``), given with ``option``, stands for.
+    """The attribute that ``name`` (``MODULE:ATTRIBUTE`` or ``FILE.py:ATTRIBUTE``) stands for.
 
-    :raises ConfigError: one line that says why there is nothing.
+    :param option: the option that ``name`` is the value of, for the error.
+    :raises ConfigError: one line that says why it cannot be loaded.
     """
     source, colon, attribute = name.rpartition(":")
     if not colon or not source or not attribute:
@@ -158,8 +162,9 @@ def load_attribute(name: str, option: str) -> Any:
 
 
 def _load_file(path: str) -> ModuleType:
-    """The module that the file at ``path`` makes, under a name that no other module has. Its neighbours are found as
-    they are by ``python FILE.py``: its folder comes first in ``sys.path``."""
+    """Import the file at ``path`` as a module, under a name that no other module has.
+
+    It can import its neighbours as under ``python FILE.py``, since its folder is put first in ``sys.path``."""
     folder, name = os.path.split(os.path.abspath(path))
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -180,9 +185,9 @@ def _load_file(path: str) -> ModuleType:
 
 
 def load_application(name: str) -> type[PaxosProtocol]:
-    """The class that ``name`` stands for.
+    """The application class that ``name``, the value of ``--app``, stands for.
 
-    :raises ConfigError: one line that says why there is none.
+    :raises ConfigError: one line that says why it cannot be used.
     """
     found = load_attribute(name, "--app")
     if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
@@ -201,7 +206,10 @@ def _reactor() -> Any:
 
 
 def makeService(options: Options, reactor: Any = None, disk: Disk | None = None) -> PaxosService:
-    """The service of one node. ``disk``: as of :class:`~txpaxos.server.service.PaxosService`."""
+    """The service of one node. twistd calls this with the parsed options.
+
+    :param reactor: the reactor; by default the installed one.
+    :param disk: the system calls of the store; by default those of the real disk."""
     reactor = reactor or _reactor()
     process = options.process or NodeProcess(reactor, options.parent)
     if options["stop-at-eof"]:
@@ -222,12 +230,12 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
 
 
 class _StopAtEof(Protocol):
-    """Reads standard input, and stops the reactor at its end."""
+    """Stops the reactor when standard input ends."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Standard input ended."""
+        """Stop the reactor, since standard input ended."""
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()

@@ -136,7 +136,7 @@ def test_wrong_cluster_file_is_one_line(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("redirection", "complaint"),
     [
-        ("<&-", "standard input is closed, and - says to read from there"),
+        ("<&-", "standard input is closed, and the argument - means to read it: give the bytes instead"),
         ("0>/dev/null", "standard input cannot be read: Bad file descriptor"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_node_that_the_leader_does_not_hear() -> None:
     assert as_text(TRIO, statuses, "b").splitlines()[-3:] == [
         "cluster trio: b leads, 3 of 3 nodes answer",
         "b does not hear a: it came back with another data folder",
-        "b does not hear c, which runs: see whether UDP passes between the two, and their logs",
+        "b does not hear c, which runs: check that UDP passes between the two, and read their logs",
     ]
     assert unheard(statuses, None) == []
     assert unheard({**statuses, "c": None}, "b") == ["a"]  # It does not run; that is seen as it is.

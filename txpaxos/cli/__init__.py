@@ -27,7 +27,7 @@ class _Commands(click.Group):
             raise _command_error(error) from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line; ``--help``, too, writes to standard output."""
+        """Run the command line. An error of standard output becomes one line, also while ``--help`` is printed."""
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
@@ -36,14 +36,14 @@ class _Commands(click.Group):
 
 
 def _command_error(error: OSError) -> CommandError:
-    """The line that tells of ``error``. An error of a file names it; one of standard output does not.
+    """The one line for ``error``. The error of a file names the file; that of standard output names none.
 
-    :raises OSError: if standard output is not read any more. Then click ends quietly.
+    :raises OSError: if the reader of standard output is gone. click ends quietly then.
     """
     if error.errno == errno.EPIPE:
         raise error
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    if error.filename is None and frame.f_globals["__name__"].startswith("click."):  # It writes nowhere else.
+    if error.filename is None and frame.f_globals["__name__"].startswith("click."):  # click writes to nothing else.
         return CommandError(f"standard output cannot be written: {error.strerror}")
     return CommandError(str(error))
 

@@ -38,8 +38,8 @@ def command(keep: bool) -> None:
     """Watch three nodes keep counting while their leader is killed.
 
     Starts three `twistd paxos` processes, has four clients send 200 increments, kills the leader with `kill -9` half
-    way, starts it again, and compares the totals. This takes a few seconds. The exit status is 0 only if every
-    increment was acknowledged and counted once, and all three nodes have the same total.
+    way, starts it again, and compares the totals. This takes a few seconds. Exits with 0 only if every increment
+    was acknowledged and counted once, and all three nodes have the same total.
     """
     folder = Path(tempfile.mkdtemp(prefix="txpaxos-demo-"))
     try:

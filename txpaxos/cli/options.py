@@ -75,11 +75,13 @@ def timeout_option(default_seconds: float, text: str) -> Callable[[Decorated], D
 
 
 def read_bytes(ctx: click.Context, parameter: click.Parameter, text: str | None) -> bytes | None:
-    """For an argument of bytes: those of the argument itself, or standard input's if it is ``-``."""
+    """The bytes of an argument, or those of standard input if the argument is ``-``.
+
+    :raises CommandError: if standard input cannot be read."""
     if text == "-":
         if sys.stdin is None:
-            raise CommandError("standard input is closed, and - says to read from there")
-        try:  # No more than needed to see that it is too much.
+            raise CommandError("standard input is closed, and the argument - means to read it: give the bytes instead")
+        try:  # One byte more than allowed is enough for the error that it is too much.
             return sys.stdin.buffer.read(COMMAND_BYTES_MAX + 1)
         except OSError as error:
             raise CommandError(f"standard input cannot be read: {error.strerror}") from None

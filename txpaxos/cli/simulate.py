@@ -1,4 +1,4 @@
-"""``txpaxos simulate``: a whole cluster under simulated disasters, many seeds over."""
+"""``txpaxos simulate``: a whole cluster under simulated faults, for many seeds."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simul
 
 @click.command("simulate")
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many, one after the other.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many seeds, one by one.")
 @click.option(
     "--seconds",
     default=10.0,
     show_default=True,
     type=click.FloatRange(0.1, 1e6),
     callback=check_number,
-    help="Simulated, with faults.",
+    help="Simulated seconds with faults.",
 )
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 26), help="Nodes in the cluster.")
 @click.option(
     "--app", default="txpaxos.counter:Counter", show_default=True, help="Your service: MODULE:CLASS or FILE.py:CLASS."
 )
-@click.option("--workload", default=None, help="What makes its commands, as --app: a function of a random.Random.")
-@click.option("--query", default=None, help="What makes its queries, as --workload; they are empty unless given.")
-@click.option("--prints", is_flag=True, help="Let the service print; what it prints is held back unless asked for.")
+@click.option("--workload", default=None, help="A function of a random.Random that returns a command, as --app.")
+@click.option(
+    "--query", default=None, help="A function that returns a query, as --workload. Without it they are empty."
+)
+@click.option("--prints", is_flag=True, help="Show what the service prints, which is hidden by default.")
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
 def command(
     seed: int,
@@ -88,9 +90,11 @@ def command(
 
 
 def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
-    """The function that ``name``, given with ``option``, stands for: it makes commands or queries.
+    """The function that ``name`` stands for, which makes commands or queries.
 
-    :raises ConfigError: one line that says why there is none.
+    :param option: the option that ``name`` is the value of, for the error.
+    :raises ConfigError: one line, if it cannot be loaded.
+    :raises CommandError: one line, if it does not return bytes for a random.Random.
     """
     wanted = f"{option} {name}: it must be a function of a random.Random that returns bytes"
     found: Callable[[Random], bytes] = load_attribute(name, option)
@@ -106,7 +110,7 @@ def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
 
 
 def _silently(run: Callable[..., SimulationResult], *args: Any, **kwargs: Any) -> SimulationResult:
-    """``run``, with what is printed in it held back."""
+    """Call ``run`` without showing what is printed meanwhile."""
     with redirect_stdout(StringIO()):
         return run(*args, **kwargs)
 
@@ -116,7 +120,7 @@ def _rerun(run: Callable[..., SimulationResult], seed: int, faults: Sequence[Fau
 
 
 def _explain(result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult] | None) -> None:
-    """Print what happened, after making it as small as asked."""
+    """Print the violation, its faults and the last events. With ``rerun``, look for fewer faults first."""
     if rerun is not None:
         before = len(result.faults)
         result = shrink(result, rerun)

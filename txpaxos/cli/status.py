@@ -1,4 +1,4 @@
-"""``txpaxos status``: how every node is, by its own word."""
+"""``txpaxos status``: the status of every node, as the node reports it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
-"""Node to what it says of itself, ``None`` if it did not answer."""
+"""The status of each node, ``None`` if the node did not answer."""
 
 UNHEARD = 3
+"""The exit status when the leader does not hear a node that runs."""
 DIFFERENT = 4
 """The exit status when not all nodes run the same application."""
 UP_SECONDS_MIN = 3.0
-"""A node that has run for less may be heard any moment."""
+"""A node counts as unheard only if it has run for longer: the leader needs some time to hear a new one."""
 
 HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot", "application")
 
@@ -33,30 +34,32 @@ HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waitin
 @click.command("status")
 @cluster_option
 @timeout_option(1.0, "How long each node may take to answer; all are asked at once.")
-@click.option("--json", "wants_json", is_flag=True, help="All that the nodes say, as JSON.")
+@click.option("--json", "wants_json", is_flag=True, help="The whole status of the nodes, as JSON.")
 @click.option("--counts", "wants_counts", is_flag=True, help="Also what each node counted since its start, and why.")
 def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_counts: bool) -> None:
-    """Show how every node is.
+    """Show the status of every node.
 
     \b
-    role         leader, or follower of one; pre-candidate: it hears no leader, and
-                 asks whether it may stand for one; candidate: it stands;
-                 starting: it reads its disk; unreachable if it did not answer; or
+    role         leader; follower; pre-candidate: it hears no leader, and asks
+                 whether it may become a candidate; candidate: it asks for votes;
+                 starting: it reads its disk; unreachable: it did not answer;
                  newcomer: it does not vote yet, since its data folder is new; or
-                 for how long its disk has hung
-    ballot       of the leader that the node follows
+                 how long its disk has hung
+    ballot       the ballot of the leader that the node follows
     chosen       slots of the log that the node knows to be chosen, without a gap
     applied      slots that it has applied
-    lag          slots that it has yet to apply, of those that any node knows to be chosen
-    waiting      commands that it has taken and not yet seen applied
+    lag          slots that some node knows to be chosen and this one has not applied
+    waiting      commands that it has taken and not yet applied
     snapshot     slot of its newest snapshot, 0 if it has none
-    application  what it runs, MODULE:CLASS; it must be the same on every node
-    transfer     how far another node's snapshot is on its way to it; only if there is one
+    application  the application that it runs, MODULE:CLASS; the same on every node
+    transfer     how much of another node's snapshot it has received; only if it
+                 receives one
 
-    Below the table stands whether the nodes run different applications, and
-    who does not hear whom, and why. With --counts, what each node dropped or
-    refused stands below that. A few of most counts are normal. Titles in
-    quotes are those of docs/operations.rst.
+    Below the table there is a line if the nodes run different applications,
+    and one for each node that another node does not hear, with the reason.
+    With --counts, the messages that each node dropped or refused follow, by
+    reason. Small counts of most reasons are normal. Titles in quotes are those
+    of docs/operations.rst.
 
     Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 4 if so, but
     not all nodes run the same application; else with 3 if the leader does not hear a node that runs.
@@ -76,7 +79,7 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
 async def ask_nodes(
     reactor: Any, cluster: Cluster, timeout_seconds: float, nodes: Iterable[str] | None = None
 ) -> Statuses:
-    """Ask ``nodes``, or all, at once how they are."""
+    """Ask ``nodes``, by default all, for their status, all at once."""
 
     async def ask(node: str) -> dict[str, Any] | None:
         try:
@@ -89,7 +92,7 @@ async def ask_nodes(
 
 
 def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
-    """The leader that a quorum follows, if it is among those that answered."""
+    """The leader that a quorum of the nodes follows, if the leader and the quorum answered; else ``None``."""
     ballots = [status["ballot"] for status in statuses.values() if status is not None and status["role"] != "newcomer"]
     quorum = quorum_size(len(cluster.members))
     for node, status in statuses.items():
@@ -99,12 +102,12 @@ def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
 
 
 def chosen_through(statuses: Statuses) -> int:
-    """The last slot that any node knows to be chosen, with all before it."""
+    """The last slot up to which some node knows all slots to be chosen."""
     return max((status["chosen_through"] for status in statuses.values() if status is not None), default=0)
 
 
 def unheard(statuses: Statuses, leader: str | None) -> list[str]:
-    """The nodes that run, and that ``leader`` ought to hear and does not: they answer, or it refuses what they say."""
+    """The nodes that run and that ``leader`` does not hear: they answer, or the leader refuses their messages."""
     leading = (None if leader is None else statuses.get(leader)) or {}
     refused = leading.get("refuses") or {}
     return [
@@ -115,7 +118,7 @@ def unheard(statuses: Statuses, leader: str | None) -> list[str]:
 
 
 def applications(statuses: Statuses) -> dict[str, list[str]]:
-    """Each application that a node says it runs, and the nodes that do. A node of an older release does not say it."""
+    """The applications that the nodes run, each with its nodes. A node of an older release does not report its own."""
     found: dict[str, list[str]] = {}
     for node, status in statuses.items():
         name = (status or {}).get("application")
@@ -125,7 +128,8 @@ def applications(statuses: Statuses) -> dict[str, list[str]]:
 
 
 def notes(statuses: Statuses, leader: str | None) -> list[str]:
-    """Whether nodes run different applications, and who does not hear whom, and why: a line each."""
+    """The lines below the table: whether the nodes run different applications, which node does not hear which other,
+    and why."""
     lines = []
     running = applications(statuses)
     if len(running) > 1:
@@ -137,12 +141,12 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
     for node in unheard(statuses, leader):
         line = f"{leader} does not hear {node}"
         if not any(other.startswith(f"{line}: ") for other in lines):
-            lines.append(f"{line}, which runs: see whether UDP passes between the two, and their logs")
+            lines.append(f"{line}, which runs: check that UDP passes between the two, and read their logs")
     return lines
 
 
 def counts(statuses: Statuses) -> list[str]:
-    """What each node counted, the most frequent first: a line each, with the sentence of the reason."""
+    """The counts of each node, the highest first: a line each, with a sentence that explains the reason."""
     sentences = {reason.metric_name: reason.value for reason in (*Drop, *Count)}
     lines = []
     for node, status in statuses.items():
@@ -154,7 +158,7 @@ def counts(statuses: Statuses) -> list[str]:
 
 
 def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
-    """The table, and a line below it."""
+    """The table, and the lines below it."""
     chosen = chosen_through(statuses)
     transfers = {node: status.get("transfer") for node, status in statuses.items() if status is not None}
     head = (*HEAD, "transfer") if any(transfers.values()) else HEAD
@@ -172,13 +176,13 @@ def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
             row += [transfers[node] or "-"] * (len(head) - len(HEAD))
         rows.append(row)
     answered = sum(status is not None for status in statuses.values())
-    verdict = "no leader with a quorum" if leader is None else f"{leader} leads"
-    verdict = f"cluster {cluster.name}: {verdict}, {answered} of {len(rows)} nodes answer"
-    return "\n".join([table(head, rows), "", verdict, *notes(statuses, leader)])
+    summary = "no leader with a quorum" if leader is None else f"{leader} leads"
+    summary = f"cluster {cluster.name}: {summary}, {answered} of {len(rows)} nodes answer"
+    return "\n".join([table(head, rows), "", summary, *notes(statuses, leader)])
 
 
 def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
-    """All that the nodes said."""
+    """The whole status of all nodes, as JSON."""
     nodes = {
         node: {"address": str(cluster.members[node].client), "reachable": status is not None, **(status or {})}
         for node, status in statuses.items()

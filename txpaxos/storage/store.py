@@ -1,7 +1,7 @@
-"""What a store promises, and the one that keeps it on disk.
+"""The promises of a store, and the store on disk that keeps them.
 
-Nothing a node says may outrun its disk: :meth:`Store.save` first, then the messages that rest on it. The Deferred of a
-save is the only word that counts; until it fires, a crash may keep the save, or not.
+A node saves first, and then sends the messages that rest on the save. The Deferred of :meth:`Store.save` fires when the
+save is on disk. Until then, a crash may keep the save or lose it.
 """
 
 from __future__ import annotations
@@ -43,110 +43,116 @@ from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 T = TypeVar("T")
 
 DISCARDED = "snapshots.discarded"
-"""Rename the folder of the snapshots to this (and something after it), and the node does without: it takes the state
-from the others, and keeps what it promised."""
+"""An operator renames the folder of the snapshots to this name, with any ending, to have the node start without them.
+The node then gets the state from other nodes, and keeps its promises and votes."""
 
 REPLACED = "snapshots.replaced"
-"""What the store renames that to once the state is there again: a folder of this name has no meaning any more."""
+"""The store gives this name to a discarded folder when the node has its state again. The folder has no meaning then."""
 
 
 class Store(Protocol):
-    """Where a node keeps what it must not forget."""
+    """Where a node keeps the records and snapshots that it must not forget."""
 
     @property
     def incarnation(self) -> int:
-        """A random number, made once per store: a node that lost its store comes back with another one."""
+        """A random number, made once per store. By it, peers notice a node that lost its store and has a new one."""
         ...
 
     def load(self) -> list[Record]:
-        """All that was saved, once, before the first save: the log's records in the order in which they were saved,
-        then the last state of each subject, by the subject's name, then the last Voter, if there is one. Of the log's
-        records only those from the last :class:`~txpaxos.core.ready.Checkpoint` on that is not after :attr:`snapshot`,
-        if there is one: the snapshot stands for those before it.
+        """Load the saved records. Call it once, before the first save.
 
-        :raises StoreError: if anything that was acknowledged is missing or damaged, or if what was saved is
-            :meth:`quarantined <quarantine>` and there are still snapshots."""
+        :returns: the log's records in the order in which they were saved; then the last state of each register, in the
+            order of their names; then the last Voter, if there is one. Where there is a :attr:`snapshot`, the log's
+            records begin with the last :class:`~txpaxos.core.ready.Checkpoint` at its slot or before it, since the
+            snapshot replaces the records before that.
+        :raises StoreError: if an acknowledged record is missing or damaged, or if the store is :meth:`quarantined
+            <quarantine>` and still has snapshots."""
         ...
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
-        """Save ``records``. Fires when all of them are on disk, and everything saved before them.
+        """Save ``records``. Fires when they are on disk, with all records that were saved before.
 
-        Saves are done in the order of the calls; nobody has to wait for one before the next. If one fails with
-        :class:`~txpaxos.errors.StoreError`, so does every later one, and the node must stop. After a crash, a save
-        that had not fired is there or not: its log records all or none, each of its subjects by itself.
+        Saves are done in the order of the calls. A caller need not wait for one save before the next. If one fails with
+        :class:`~txpaxos.errors.StoreError`, so does every later one, and the node must stop. After a crash, a save that
+        had not fired may be on disk or not: its log records all or none, the state of each register by itself.
 
-        :raises TypeError: if one of them is a bare DecreeState. Nothing is saved then, and the store goes on."""
+        :raises TypeError: if a record is a bare DecreeState. Nothing is saved then, and the store remains usable."""
         ...
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The newest complete snapshot, once :meth:`load` was called. Two are kept, and the journal as far back as the
-        older one needs it."""
+        """The newest complete snapshot, ``None`` if there is none or :meth:`load` was not called.
+
+        Two snapshots are kept, with the records that a node needs beside the older one."""
         ...
 
     def snapshot_at(self, slot: int) -> Snapshot | None:
-        """The complete snapshot at ``slot``, if it is one of the two that are kept."""
+        """The complete snapshot at ``slot``, ``None`` if it is not one of the two that are kept."""
         ...
 
     @property
     def part(self) -> tuple[int, int] | None:
-        """What there is of a peer's snapshot that is not being written: its slot, and how many sound bytes. It is gone
-        on with if :meth:`receive_snapshot` is called with that slot."""
+        """The slot of an incomplete snapshot from a peer that is not being written, and the number of its sound bytes;
+        ``None`` if there is none. :meth:`receive_snapshot` with that slot resumes it."""
         ...
 
     def write_snapshot(self, slot: int) -> SnapshotWriter:
-        """Begin a snapshot of this node's own state after ``slot``. It counts once it is finished; until then a crash
-        leaves nothing of it. If it fails, the store goes on as if it had not been begun. The Checkpoint at ``slot`` may
-        be saved before or after that; until it is, :meth:`load` returns more than is needed.
+        """Begin a snapshot of this node's own state after ``slot``.
 
-        One is written at a time: it takes the place of what there is of a peer's.
+        The snapshot counts when it is finished. After a crash before that, or a failure, the store is as if the
+        snapshot had not been begun. The Checkpoint at ``slot`` may be saved before or after that; until it is saved,
+        :meth:`load` returns more records than needed. Only one snapshot is written at a time, so this one replaces an
+        incomplete one from a peer.
 
-        :raises StoreError: if there is a snapshot as new, or another one of this node's own is being written, or a
+        :raises StoreError: if there is a snapshot as new, if another one of this node's own is being written, or if a
             peer's is being finished."""
         ...
 
     def receive_snapshot(self, slot: int, size_bytes: int = 0) -> SnapshotWriter:
-        """Like :meth:`write_snapshot`, but for the bytes of a peer's snapshot at ``slot``; it takes the place of one of
-        this node's own that is being written. After a crash, and after a write that failed since the disk was full, it
-        is gone on with, from the writer's ``size_bytes`` on, unless another is begun.
+        """Begin to write, or resume, a snapshot at ``slot`` that comes from a peer.
 
-        :param size_bytes: how many bytes it will have, as far as that is known: is there room for them?"""
+        It replaces a snapshot of this node's own that is being written. After a crash, and after the disk was full, the
+        same call resumes it at the writer's ``size_bytes``, unless another snapshot was begun meanwhile.
+
+        :param size_bytes: the size that the snapshot will have, 0 if it is not known. The disk must have room for it.
+        :raises StoreError: as of :meth:`write_snapshot`, or if the disk has too little room."""
         ...
 
     def quarantine(self, finding: str) -> Deferred[None]:
-        """The state that the snapshots hold is wrong, as ``finding`` tells. Fires when that is on disk: from then on
-        what was saved is not loaded again before the snapshots were put aside (``snapshots.discarded``)."""
+        """Quarantine the store, since the state in its snapshots is wrong. Fires when that is on disk.
+
+        From then on :meth:`load` is refused until an operator has moved the snapshots away (``snapshots.discarded``).
+
+        :param finding: one line that says at which slot the states differ, and which nodes have which."""
         ...
 
     def close(self) -> Deferred[None]:
-        """Wait for the saves in flight, then let go of everything. Closing twice is harmless."""
+        """Wait for the saves in flight, then close everything. Fires when that is done. A second call does nothing."""
         ...
 
 
 class DiskStore:
-    """:class:`Store` in a folder: a journal for the log, an atomic file for each subject, a file for each snapshot.
+    """:class:`Store` in a folder: a journal for the log, an atomic file for each register, a file for each snapshot.
 
-    Opening it creates what is absent, takes an exclusive lock and checks whose folder it is.
+    Opening it creates the files that are absent, takes an exclusive lock and checks that the folder is this node's.
 
-    :param directory: the folder, created (mode 0700) if absent.
+    :param directory: the data folder. It is created (mode 0700) if it is absent.
     :param cluster: the cluster's name.
-    :param node: the node's name in it.
-    :param disk: the system calls.
-    :param reactor: whose thread to tell in; needed only with a thread, and the global one unless given.
-    :param sync_in_thread: whether to write and sync in a thread instead of the caller's. Unless given, that is
-        measured, now and at each save: while they take longer than
-        ``SLOW_SYNC_SECONDS`` (``executor.py``), they are done in a thread.
-    :param random_bytes: for the incarnation, when the store is made.
-    :param segment_bytes: the size of a file of the journal.
-    :param execute: does the saves, instead of the two above: a simulator's own.
-    :param execute_snapshots: writes the snapshots; ``execute`` unless given, and without either they have a thread of
-        their own, made when it is needed.
-    :param measure: how to measure the seconds of a sync.
-
-    ``sync_seconds`` is what was measured at first (``None`` if nothing was), ``last_application`` which application the
-    folder was last started with.
-
-    :raises StoreError: if the folder belongs to another node, is in use, damaged, or cannot be written, or if other
+    :param node: the node's id in the cluster.
+    :param disk: the system calls; by default those of the real disk.
+    :param reactor: the reactor in whose thread Deferreds fire; needed only with a thread. By default the installed one.
+    :param sync_in_thread: whether saves are done in a thread of their own. By default that is measured, now and at each
+        save: while saves take longer than ``SLOW_SYNC_SECONDS`` (``executor.py``), they are done in a thread.
+    :param random_bytes: returns that number of random bytes, for the incarnation of a new store.
+    :param segment_bytes: the size of a segment of the journal.
+    :param execute: the executor for saves, in place of ``sync_in_thread``. A simulator passes its own.
+    :param execute_snapshots: the executor that writes snapshots. By default ``execute``; without either, a thread that
+        is started when it is first needed.
+    :param measure: measures the seconds of a sync.
+    :ivar incarnation: see :attr:`Store.incarnation`.
+    :ivar sync_seconds: the seconds that a sync took at the start, ``None`` if that was not measured.
+    :ivar last_application: the application that the folder was last started with.
+    :raises StoreError: if the folder belongs to another node, is in use or damaged, or cannot be written, or if other
         users may write in it.
     """
 
@@ -210,7 +216,7 @@ class DiskStore:
         self._stage = "unreadable"
         snapshot = self._snapshots.load()
         self._quarantine_marker.enforce(has_snapshots=snapshot is not None)
-        saves: list[list[Record]] = []  # newest first
+        saves: list[list[Record]] = []  # The needed records of each save, the newest save first.
 
         def is_start(frame: Frame) -> bool:
             records = _decode(frame)
@@ -228,7 +234,7 @@ class DiskStore:
         subjects = self._subjects.read(acknowledged)
         self._begin_mark()
         if not self._journal.first_position:
-            self._rename_discarded()  # The journal tells all from the beginning.
+            self._rename_discarded()  # The journal has every record, so no snapshot is needed.
         self._check_discarded()
         self._stage = "loaded"
         voters = [] if self._identity.voter is None else [self._identity.voter]
@@ -271,7 +277,7 @@ class DiskStore:
     def quarantine(self, finding: str) -> Deferred[None]:
         """See :meth:`Store.quarantine`."""
         if self._stage != "loaded":
-            return fail(StoreError(f"{self._directory} takes a verdict between load() and close()"))
+            return fail(StoreError(f"{self._directory} can be quarantined only between load() and close()"))
         return self._execute(partial(self._quarantine_marker.write, finding))
 
     def close(self) -> Deferred[None]:
@@ -285,7 +291,7 @@ class DiskStore:
         return done
 
     def _open(self, cluster: str, node: str, random_bytes: Callable[[int], bytes], segment_bytes: int) -> Identity:
-        """Find out whose folder this is, and make what a new one needs."""
+        """Check that the folder belongs to ``node`` of ``cluster``. Create the files that a new folder needs."""
         file = self._identity_file = AtomicFile(self._disk, f"{self._directory}/identity", VERSION)
         found = read_identity(file)
         identity = new_identity(cluster, node, random_bytes) if found is None else found
@@ -307,13 +313,14 @@ class DiskStore:
                 self._acknowledged.create()
             identity = attrs.evolve(identity, complete=True)
             write_identity(file, identity)
-        # An identity that was put back from before there was a mark switches none off.
+        # An old identity file that was put back, of a version without the mark, must not disable an existing mark.
         self._is_marked = file.found_version in (0, VERSION) or self._acknowledged.exists()
         return identity
 
     def _begin_mark(self) -> None:
-        """All that there is was read. From now on, less than that is refused at a start; in a folder of an earlier
-        version, too, which is taken over with this."""
+        """Begin to keep the mark, since everything was read. From now on a start refuses a folder that has less.
+
+        A folder of an older version, which has no mark, gets one here, and the current version number."""
         journal = self._journal
         mark = Mark(journal.next_position, journal.newest_segment, journal.oldest_segment, *self._subjects.names)
         if self._is_marked:
@@ -324,19 +331,20 @@ class DiskStore:
             write_identity(self._identity_file, self._identity)
 
     def _find_discarded(self) -> list[str]:
-        """What snapshots somebody has put aside, to have the state from other nodes, and the state is not there yet."""
+        """The names of the folders of discarded snapshots: an operator moved them away, to have the state from other
+        nodes, and the state is not complete yet."""
         with os_errors("read", self._directory):
             return [name for name in self._disk.list_directory(self._directory) if name.startswith(DISCARDED)]
 
     def _check_discarded(self) -> None:
-        """If the state is there again, in a complete snapshot, with the Checkpoint from which on the journal goes on,
-        then what was put aside has done its work: it must not excuse what is lost later."""
+        """Rename the discarded snapshots if the node has its state again: a complete snapshot, and the Checkpoint from
+        which the journal continues. Snapshots that were discarded before must not excuse a later loss of data."""
         newest = self._snapshots.newest
         if self._discarded and newest is not None and self._checkpoints.reach_back_to(newest.slot):
             self._rename_discarded()
 
     def _rename_discarded(self) -> None:
-        with os_errors("rename what was put aside in", self._directory):
+        with os_errors("rename the discarded snapshots in", self._directory):
             taken = set(self._disk.list_directory(self._directory)) if self._discarded else set()
             for name in self._discarded:
                 target = REPLACED + name.removeprefix(DISCARDED)
@@ -349,7 +357,9 @@ class DiskStore:
         self._discarded = []
 
     def _refuse_leftover_data(self) -> None:
-        """Refuse to start anew on top of what somebody saved: the identity was lost, and who knows what with it."""
+        """Refuse to make a new store in a folder with leftover data: its identity file was lost, and more may be.
+
+        :raises StoreError: if there is such data."""
         with os_errors("read", self._directory):
             for name in ("journal", "subjects"):
                 ensure_directory(self._disk, f"{self._directory}/{name}")
@@ -358,12 +368,14 @@ class DiskStore:
             others = [name for name in names if name.startswith(("snapshots.", "diverged", "acknowledged"))]
             if self._journal.exists() or self._subjects.exist() or has_snapshots or others:
                 raise StoreError(
-                    f"{self._directory} holds what a node saved, but no identity file: put that file back, or keep the"
-                    f" folder aside and bring the machine back as a new node"
+                    f"{self._directory} holds what a node saved, but no identity file: put that file back, or move the"
+                    f" folder away and bring the machine back as a new node"
                 )
 
     def _refuse_missing_folders(self) -> None:
-        """Refuse to start without a folder that a complete store has."""
+        """Refuse a store that was complete and has lost a folder.
+
+        :raises StoreError: if one is missing."""
         with os_errors("read", self._directory):
             names = self._disk.list_directory(self._directory)
         for name in ("journal", "subjects"):
@@ -373,7 +385,7 @@ class DiskStore:
     def _write(
         self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState], voter: Voter | None
     ) -> None:
-        """Put one save on disk. Happens wherever ``execute`` has it happen."""
+        """Put one save on disk. The executor runs this."""
         if self._failed:
             raise StoreError(self._failed)
         try:
@@ -389,12 +401,14 @@ class DiskStore:
             if body:
                 self._acknowledged.saved(self._journal.next_position)
         except BaseException as error:
-            self._failed = f"{self._directory} takes no more after a failed save ({error}); start the node again"
+            self._failed = f"{self._directory} takes no more saves after a failed one ({error}); start the node again"
             raise
 
     def _forget_before(self, slot: int) -> None:
-        """There is a new snapshot. Drop what of the journal is not needed beside the one before it, at ``slot``; 0 if
-        there was none. As final as a save, if it fails."""
+        """Drop the frames of the journal that are not needed beside the snapshot at ``slot``, since there is a newer
+        one. A failure is as final as that of a save.
+
+        :param slot: the slot of the older of two snapshots, 0 if there is only one."""
         if self._failed:
             raise StoreError(self._failed)
         position = self._checkpoints.forget_before(slot)
@@ -402,7 +416,7 @@ class DiskStore:
             self._check_discarded()
             self._journal.drop_before(position)
         except BaseException as error:
-            self._failed = f"{self._directory} takes no more after a failed drop ({error}); start the node again"
+            self._failed = f"{self._directory} takes no more saves after a failed drop ({error}); start the node again"
             raise
 
     def _release(self, secure: bool) -> None:
@@ -418,20 +432,22 @@ class DiskStore:
                     self._disk.close(self._lock)
 
     def _stop(self, result: T) -> T:
-        """The thread has done the last work: end it."""
+        """End the thread, since it has done its last work."""
         assert self._thread is not None
         self._thread.stop()
         return result
 
 
 def _global_reactor() -> IReactorFromThreads:
-    from twisted.internet import reactor  # here, since importing it installs one
+    from twisted.internet import reactor  # The import is here since it installs a reactor.
 
     return IReactorFromThreads(reactor)
 
 
 def _decode(frame: Frame) -> list[Record]:
-    """The records in ``frame``."""
+    """The records in ``frame``.
+
+    :raises StoreError: if it holds no records."""
     try:
         return [*decode(frame.body)]
     except ValueError as error:
