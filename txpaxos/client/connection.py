@@ -25,7 +25,7 @@ CONNECT_SECONDS = 1.0
 """How long an attempt to connect may take."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What a connection calls: the route."""
 
     def opened(self, connection: ClientConnection) -> None:
@@ -65,7 +65,7 @@ class ClientConnection(TwistedProtocol):
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
-    def __init__(self, owner: Owner, codec: ClientCodec, node: str, address: Address) -> None:
+    def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address) -> None:
         self.node = node
         self.address = address
         self.is_open = False

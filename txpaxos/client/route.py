@@ -53,7 +53,7 @@ NO_GREETING = "does not answer (it takes connections: it stands still, or this i
 """What is found of a node that accepts a connection and sends no Welcome."""
 
 
-class Owner(Protocol):
+class RouteOwner(Protocol):
     """What a route calls: the dispatcher."""
 
     def connected(self, connection: ClientConnection) -> None:
@@ -91,7 +91,7 @@ class Route:
         follows_leader: bool,
         rng: Random,
         pending: PendingRequests,
-        owner: Owner,
+        owner: RouteOwner,
     ) -> None:
         self.current: ClientConnection | None = None
         self.is_ready = self.is_watching = False

@@ -44,7 +44,7 @@ BUFFERED_BYTES_ALL_MAX = 2**28
 disconnected."""
 
 
-class Connected(Protocol):
+class BudgetedConnection(Protocol):
     """A connection, as far as the budget knows it."""
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class Usage:
     :ivar has_ended: whether the connection is gone.
     """
 
-    connection: Connected
+    connection: BudgetedConnection
     requests: int = 0
     request_bytes: int = 0
     partial_bytes: int = 0
@@ -101,7 +101,7 @@ class Budget:
         """How many clients do not read at the moment."""
         return len(self._paused)
 
-    def open(self, connection: Connected) -> Usage:
+    def open(self, connection: BudgetedConnection) -> Usage:
         """Begin to count for ``connection``."""
         usage = Usage(connection)
         self._usages[usage] = None
@@ -169,7 +169,7 @@ class Budget:
         usage.is_paused = False
         self._paused.pop(usage, None)
 
-    def slowest(self) -> Connected | None:
+    def slowest(self) -> BudgetedConnection | None:
         """The connection to close because too much is buffered for all clients: that of the client that has not read
         for the longest time. ``None`` if there is room."""
         if self.buffered_bytes <= BUFFERED_BYTES_ALL_MAX:

@@ -25,7 +25,7 @@ LOOKS_MAX = 256
 """Upper bound on the connections that are looked at to find an idle one."""
 
 
-class Connected(Protocol):
+class ListedConnection(Protocol):
     """A connection, as far as the table knows it.
 
     :ivar host: the address from which it came.
@@ -58,23 +58,23 @@ class ClientTable:
     def __init__(self) -> None:
         self.seconds = 1
         # Every connection is in one of these, with the second in which it is looked at next.
-        self._due: dict[Connected, int] = {}
-        self._asked: dict[Connected, int] = {}  # Those that were asked for a sign of life.
-        self._hosts: dict[str, dict[Connected, None]] = {}
+        self._due: dict[ListedConnection, int] = {}
+        self._asked: dict[ListedConnection, int] = {}  # Those that were asked for a sign of life.
+        self._hosts: dict[str, dict[ListedConnection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._due) + len(self._asked)
 
-    def __iter__(self) -> Iterator[Connected]:
+    def __iter__(self) -> Iterator[ListedConnection]:
         return iter([*self._due, *self._asked])
 
-    def add(self, connection: Connected) -> None:
+    def add(self, connection: ListedConnection) -> None:
         """A client has connected."""
         connection.heard_at = self.seconds
         self._due[connection] = self.seconds + PING_SECONDS
         self._hosts.setdefault(connection.host, {})[connection] = None
 
-    def remove(self, connection: Connected) -> None:
+    def remove(self, connection: ListedConnection) -> None:
         """A connection is gone. One that is in the table no more is left alone."""
         self._due.pop(connection, None)
         self._asked.pop(connection, None)
@@ -87,7 +87,7 @@ class ClientTable:
         """Disconnect an idle client of the principal that has most connections. False if that one has no idle
         client."""
         most = max(self._hosts.values(), key=len, default={})
-        idle: Connected | None = None
+        idle: ListedConnection | None = None
         for _ in range(min(LOOKS_MAX, len(most))):
             connection = next(iter(most))
             del most[connection]  # If it stays, it is looked at last from now on.
@@ -120,14 +120,14 @@ class ClientTable:
                 connection.ping()
         return len(silent)
 
-    def _take_due(self, due: dict[Connected, int]) -> list[Connected]:
+    def _take_due(self, due: dict[ListedConnection, int]) -> list[ListedConnection]:
         """Take out of ``due`` those that are to be looked at now, up to :data:`ASKED_A_SECOND_MAX`."""
         taken = [one for one, at in itertools.islice(due.items(), ASKED_A_SECOND_MAX) if at <= self.seconds]
         for connection in taken:
             del due[connection]
         return taken
 
-    def _stays(self, connection: Connected) -> bool:
+    def _stays(self, connection: ListedConnection) -> bool:
         """Whether a client has sent something lately or waits for an answer. If so, it is looked at again later."""
         if not connection.is_waiting and self.seconds - connection.heard_at >= PING_SECONDS:
             return False

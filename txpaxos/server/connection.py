@@ -50,7 +50,7 @@ DEFERRED_AT_ONCE_MAX = 4
 """Deferred requests of one connection that are performed again at a time. More would fill the buffer at once again."""
 
 
-class Owner(Protocol):
+class ServerPort(Protocol):
     """What a connection calls of its client port."""
 
     codec: ClientCodec
@@ -100,7 +100,7 @@ class ServerConnection(TwistedProtocol):
     log = Logger()
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
-    def __init__(self, owner: Owner, host: str = "") -> None:
+    def __init__(self, owner: ServerPort, host: str = "") -> None:
         self.host = host
         self.heard_at = 0
         self._owner = owner
