@@ -301,6 +301,10 @@ class SnapshotFiles:
             return self._writer.slot, self._writer.size_bytes
         return self._part
 
+    def at(self, slot: int) -> Snapshot | None:
+        """The complete snapshot at ``slot``, ``None`` if it is not one of those that are kept."""
+        return next((one for one in self.kept if one.slot == slot), None)
+
     def path(self, slot: int) -> str:
         """The path of the complete snapshot at ``slot``."""
         return f"{self.directory}/{slot:012d}{_SUFFIX}"

@@ -247,7 +247,7 @@ class DiskStore:
 
     def snapshot_at(self, slot: int) -> Snapshot | None:
         """See :meth:`Store.snapshot_at`."""
-        return next((one for one in self._snapshots.kept if one.slot == slot), None)
+        return self._snapshots.at(slot)
 
     @property
     def part(self) -> tuple[int, int] | None:
