@@ -68,8 +68,8 @@ def test_what_others_may_write_is_refused(folder: Path, name: str, bits: int) ->
     mode = path.stat().st_mode & 0o777
     path.chmod(mode | bits)
     assert refusal(folder) == (
-        f"{path} may be written by other users (mode {mode | bits:04o}): if nobody else has changed anything in there,"
-        f" 'chmod -R go-w {folder}', then start the node again"
+        f"{path} may be written by other users (mode {mode | bits:04o}): if no other user has changed anything in"
+        f" there, 'chmod -R go-w {folder}', then start the node again"
     )
     path.chmod(mode)
     wait(open_store(folder).close())
@@ -96,7 +96,7 @@ def test_the_folder_of_another_user_is_refused(folder: Path) -> None:
     user = os.geteuid()
     assert str(refused.value) == (
         f"{folder} belongs to user {user}, and this process runs as user {user + 1}: run it as the owner of the data"
-        f" folder, or, if nobody else has changed anything in there, 'chown -R {user + 1} {folder}'"
+        f" folder, or, if no other user has changed anything in there, 'chown -R {user + 1} {folder}'"
     )
 
 

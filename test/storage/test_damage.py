@@ -276,7 +276,7 @@ def test_a_missing_segment_is_refused(journals: Journals) -> None:
         journals.read()
     journals.segment(0).unlink()
     journals.segment(1).unlink()
-    with pytest.raises(StoreError, match="it begins with frame 3, and no snapshot stands for"):
+    with pytest.raises(StoreError, match="it begins with frame 3, and no snapshot replaces"):
         journals.read()
     journals.segment(3).unlink()
     with pytest.raises(StoreError, match="there is no journal segment left"):

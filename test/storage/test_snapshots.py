@@ -226,7 +226,7 @@ def test_what_was_put_aside_excuses_nothing_once_the_state_is_there_again(
             wait(store.save([Checkpoint(20), Promised(BALLOT)]))
     assert aside(folder) == ["snapshots.replaced", "snapshots.replaced-1"]
     (folder.path / "snapshots").rename(folder.path / "lost")
-    with pytest.raises(StoreError, match=r"it begins with frame \d+, and no snapshot stands for those before it"):
+    with pytest.raises(StoreError, match=r"it begins with frame \d+, and no snapshot replaces the frames before it"):
         folder.open()
 
 
@@ -291,7 +291,7 @@ def test_a_crash_at_every_step_of_having_the_state_again(tmp_path: Path) -> None
         if excused:
             folder.open(inner=disk)
         else:
-            with pytest.raises(StoreError, match="no snapshot stands for those before it"):
+            with pytest.raises(StoreError, match="no snapshot replaces the frames before it"):
                 folder.open(inner=disk)
         if ended:
             break
@@ -435,8 +435,8 @@ def test_a_snapshot_that_cannot_be_written_is_as_if_never_begun(folder: Folder, 
     lines = []
     for done in (writer.write(b"x"), writer.finish()):
         done.addErrback(lambda failure: lines.append(failure.getErrorMessage()))
-    file, reason = folder.file(20, ".new"), os.strerror(number)
-    assert {*lines} == {f"cannot write the snapshot {file}: {reason}; nothing is lost, and the node goes on without it"}
+    cannot = f"cannot write the snapshot {folder.file(20, '.new')}: {os.strerror(number)}"
+    assert {*lines} == {f"{cannot}; nothing is lost, and the node continues without it"}
     assert folder.names() == [folder.file(10).name]
     assert store.snapshot is not None
     assert store.snapshot.slot == 10

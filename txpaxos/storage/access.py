@@ -56,10 +56,10 @@ def _check(disk: Disk, path: str, directory: str, status: FileStatus) -> None:
     if status.owner != user:
         raise StoreError(
             f"{path} belongs to user {status.owner}, and this process runs as user {user}: run it as the owner of the"
-            f" data folder, or, if nobody else has changed anything in there, 'chown -R {user} {directory}'"
+            f" data folder, or, if no other user has changed anything in there, 'chown -R {user} {directory}'"
         )
     if status.mode & _OTHERS_WRITE:
         raise StoreError(
-            f"{path} may be written by other users (mode {status.mode:04o}): if nobody else has changed anything in"
+            f"{path} may be written by other users (mode {status.mode:04o}): if no other user has changed anything in"
             f" there, 'chmod -R go-w {directory}', then start the node again"
         )

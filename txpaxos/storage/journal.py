@@ -265,7 +265,7 @@ class Journal:
             frames = self._read_full(header, after)
             start = _newest(frames, is_start)
         if whole and start < 0 < self.first_position:
-            what = f"it begins with frame {self.first_position}, and no snapshot stands for those before it"
+            what = f"it begins with frame {self.first_position}, and no snapshot replaces the frames before it"
             raise damaged(self._segment_path(self._segments[0].number), 0, what)
         parts.append(frames[max(0, start) :])
         self._repair_tail(data, last[-1:])

@@ -19,7 +19,7 @@ _ADVICE = {
 }
 
 
-_GOES_ON = "and the node goes on without it"
+_NOTHING_IS_LOST = "nothing is lost, and the node continues without it"
 
 
 def refused(doing: str, path: str, error: OSError) -> StoreError:
@@ -67,14 +67,14 @@ def damaged_part(path: str, offset: int, what: str) -> StoreError:
 def snapshot_refused(path: str, error: OSError) -> StoreError:
     """The error for a snapshot that cannot be written to ``path``. No acknowledgement rests on an unfinished snapshot,
     so the node keeps running."""
-    return StoreError(f"cannot write the snapshot {path}: {_reason(error)}; nothing is lost, {_GOES_ON}")
+    return StoreError(f"cannot write the snapshot {path}: {_reason(error)}; {_NOTHING_IS_LOST}")
 
 
 def no_room(path: str, needed_bytes: int, free_bytes: int) -> StoreError:
     """The error for a peer's snapshot, to be written to ``path``, that does not fit on the disk."""
     return StoreError(
-        f"cannot write the snapshot {path}: it needs {needed_bytes} bytes more and the disk has {free_bytes}; nothing"
-        f" is lost, {_GOES_ON}"
+        f"cannot write the snapshot {path}: it needs {needed_bytes} bytes more and the disk has {free_bytes};"
+        f" {_NOTHING_IS_LOST}"
     )
 
 

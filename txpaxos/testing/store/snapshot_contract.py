@@ -271,7 +271,7 @@ class SnapshotContract(StoreHarness):
         self.wait(writer.write(b"x"))
         self.break_snapshot(store)
         line = self.refusal(writer.write(b"y"))
-        assert "the node goes on without it" in line
+        assert "the node continues without it" in line
         assert self.refusal(writer.write(b"z")) == line
         assert self.refusal(writer.finish()) == line
         self.wait(writer.abandon())
@@ -325,7 +325,7 @@ class SnapshotContract(StoreHarness):
         assert list(self.wait(taken.finish()).chunks()) == []
         self.wait(store.close())
 
-    def test_a_condemned_store_is_not_loaded_before_its_snapshots_are_put_aside(self, tmp_path: Path) -> None:
+    def test_a_quarantined_store_is_not_loaded_before_its_snapshots_are_moved_away(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         records: list[Record] = [voted(1), Checkpoint(1), voted(2)]
         for record in records:
@@ -348,7 +348,7 @@ class SnapshotContract(StoreHarness):
         self.wait(store.save([Checkpoint(7), voted(8)]))
         self.assert_kept(store, tmp_path, [Checkpoint(7), voted(8)])
 
-    def test_a_store_may_be_condemned_again(self, tmp_path: Path) -> None:
+    def test_a_store_may_be_quarantined_again(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         for slot in (1, 2):
             self.take(store, slot)
