@@ -322,7 +322,7 @@ def test_a_failed_save_says_what_failed_and_later_ones_say_so_too(folder: Folder
         f"cannot write {folder.segment}: Input/output error;"
         " check the disk (the kernel log says more) before the node is started again"
     )
-    again = f"{folder.path} takes no more saves after a failed one ({first}); start the node again"
+    again = f"{folder.path} takes no more saves after a failed save ({first}); start the node again"
     assert lines == [first, again, again, again]
 
 

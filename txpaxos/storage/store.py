@@ -401,7 +401,7 @@ class DiskStore:
             if body:
                 self._acknowledged.saved(self._journal.next_position)
         except BaseException as error:
-            self._failed = f"{self._directory} takes no more saves after a failed one ({error}); start the node again"
+            self._failed = f"{self._directory} takes no more saves after a failed save ({error}); start the node again"
             raise
 
     def _forget_before(self, slot: int) -> None:
