@@ -16,16 +16,15 @@ from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IUDPTransport
-from twisted.python.failure import Failure
 
-from txpaxos.cluster import Address, Cluster, is_loopback, loopback_line
+from txpaxos.cluster import Address, Cluster
 from txpaxos.core.messages import ChosenValues, Fetch, NodeId, Truncated
 from txpaxos.errors import CodecError
 from txpaxos.host_names import canonical_host, look_up_in_thread
-from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.peer_addresses import Endpoint, PeerAddresses
+from txpaxos.node.peer_reports import PeerReports
 from txpaxos.node.peer_streams import PeerStreams
 from txpaxos.node.refusals import Refusals
 from txpaxos.wire.codec import Codec, Received, Way
@@ -108,12 +107,13 @@ class Peers:
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}
         self.refusals = Refusals(peers)
+        self._reports = PeerReports(node, cluster, self.refusals)
         self._addresses = PeerAddresses(
             peers,
             partial(look_up_in_thread, reactor),
             self._update_routes,
             self._peer_moved,
-            self._name_unknown,
+            self._reports.log_name_unknown,
         )
         self._heard, self._known = self._addresses.heard, self._addresses.known
         self._routes: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {peer: [] for peer in peers}
@@ -196,11 +196,7 @@ class Peers:
         self._unmet.add(peer)
 
     def _refuse_unmet(self, peer: NodeId) -> None:
-        place = self._addresses.addresses[peer]
-        line = (
-            f"node {self._node} does not hear node {peer}: it does not reach it by TCP at {place}, or is not reached by"
-            " it: see whether TCP passes between the two, in both directions"
-        )
+        line = self._reports.no_tcp(peer, self._addresses.addresses[peer])
         self.refuse(peer, "no TCP between the two", line)
 
     def keep_open(self, peer: NodeId | None) -> None:
@@ -248,21 +244,21 @@ class Peers:
             received = self._codec.decode(data)
         except CodecError as error:
             self._counters[Count.BAD_DATAGRAM] += 1
-            self._report_undecodable(error, address[:2])
+            self._refuse_datagram(error, address[:2])
             return
         sender, endpoint = received.sender, address[:2]
         if endpoint not in self._known.get(sender, ()):
             endpoint = canonical_host(address[0]), address[1]  # IPv4 on an IPv6 socket.
             if endpoint not in self._known.get(sender, ()):
                 self._counters[Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS] += 1
-                self._report_unknown_sender(sender, endpoint)
+                self._refuse_sender(sender, endpoint)
                 if self._known_peers.has_met(sender, received.incarnation):
                     self._addresses.try_endpoint(sender, endpoint)
                 return
         if type(received.message) is Challenge:
             self._streams.send_proof(sender, received.message.token)
         elif type(received.message) is Refusal:
-            self._refused_by(sender, received.message.reason)
+            self._reports.log_refused_by(sender, received.message.reason)
         else:  # Neither a Challenge nor a Refusal shows that the messages of the sender are accepted.
             self._heard[sender] = endpoint
             self._deliver(received)
@@ -276,98 +272,36 @@ class Peers:
                 routes.append((self._senders[version], (host, port)))
         self._routes[peer][:] = routes
 
-    # what is logged about other nodes
+    # peers that have moved, and refused senders
 
     def _peer_moved(
         self, peer: NodeId, before: tuple[Endpoint, ...], after: tuple[Endpoint, ...], was_unknown: bool
     ) -> None:
-        """Log that the name of ``peer`` leads to other addresses now, and drop the stream to the old ones."""
-        own, name = self._cluster.members[self._node], self._cluster.members[peer].address.host_name
-        if before or was_unknown:
-            at = ", ".join(str(Address(*endpoint)) for endpoint in after)
-            was = ", ".join(str(Address(*endpoint)) for endpoint in before) or "nowhere"
-            line = "node {peer} ({name}) is at {at} (before: {was})"
-            self.refusals.log.info(line, peer=peer, name=name, at=at, was=was)
+        """Drop the stream to the old addresses of ``peer``, whose name leads to others now."""
+        self._reports.log_moved(peer, before, after, was_unknown)
         if before:
             self._streams.drop_stream(peer)
-        kind = None if own.listen else is_loopback(own.address)
-        there = all(is_loopback(Address(*endpoint)) for endpoint in after)
-        if kind is not None and kind != there:
-            place = Address(after[0][0], after[0][1], name)
-            two = [(peer, place), (self._node, own.address)]
-            line = loopback_line("address", *(two[0] if there else two[1]), *(two[1] if there else two[0]))
-            self.refusals.log_once(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
 
     def _peer_confirmed(self, peer: NodeId) -> None:
         """Note that ``peer`` has shown, over a stream, that it receives what is sent to it."""
-        guest = self._addresses.confirm_endpoint(peer)
-        if guest is not None:
-            self.refusals.log.info(
-                "node {peer} is at {at}, though its name, {name}, does not lead there from here yet",
-                peer=peer,
-                at=str(Address(*guest)),
-                name=self._cluster.members[peer].address.host_name,
-            )
+        endpoint = self._addresses.confirm_endpoint(peer)
+        if endpoint is not None:
+            self._reports.log_confirmed(peer, endpoint)
 
-    def _name_unknown(self, peer: NodeId, reason: Failure) -> None:
-        line = "node {node} cannot find the address of node {peer}, and keeps trying: {reason}"
-        self.refusals.log.warn(line, node=self._node, peer=peer, reason=reason.getErrorMessage())
-
-    def _report_unknown_sender(self, sender: NodeId, endpoint: Endpoint) -> None:
-        """Report a message that names ``sender`` but does not come from one of its addresses."""
-        here, place = self._node, Address(*endpoint)
-        member = self._cluster.members.get(sender)
-        if member is None:
-            line = (
-                f"node {here} does not hear the node at {place}: it claims to be '{printable(sender)}' of this cluster,"
-                f" and {here}'s cluster file has {', '.join(self._cluster.members)}: compare the cluster files"
-            )
-            self.refusals.log_once(str(place), "no member", line)
+    def _refuse_sender(self, sender: NodeId, endpoint: Endpoint) -> None:
+        """Refuse a message that names ``sender`` but does not come from one of its addresses."""
+        if sender not in self._routes:
+            self._reports.log_no_peer(sender, endpoint)
             return
-        if sender == here:
-            line = (
-                f"node {here} does not hear the node at {place}, which claims to be {here}, too: start each node once,"
-                " on one machine, and compare what they are told with --node"
-            )
-            self.refusals.log_once(str(place), "twice", line)
-            return
-        known = ", ".join(str(Address(*one)) for one in sorted(self._known[sender])) or "not known yet"
-        name = member.address.host_name
-        asked = f"{name}, looked up again now: {known}" if name else known
-        remedy = "if it has moved, see to its name" if name else "give it a name there that others can look up"
-        line = (
-            f"node {here} does not hear node {sender} at {place}: its cluster file has another address for {sender}"
-            f" ({asked}); compare the cluster files, look for address translation between the two; {remedy}"
-        )
         self._addresses.look_up_soon(sender)
-        self.refuse(sender, f"it comes from {place}", line)
+        line = self._reports.other_address(sender, endpoint, self._known[sender])
+        self.refuse(sender, f"it comes from {Address(*endpoint)}", line)
 
-    def _report_undecodable(self, error: CodecError, endpoint: Endpoint) -> None:
-        """Report a datagram that is no message of this cluster."""
+    def _refuse_datagram(self, error: CodecError, endpoint: Endpoint) -> None:
+        """Refuse a datagram that is no message of this cluster."""
         endpoint = canonical_host(endpoint[0]), endpoint[1]
-        here, place, why = self._node, Address(*endpoint), printable(str(error))
         peer = next((peer for peer, known in self._known.items() if endpoint in known), None)
-        if peer is None:
-            line = (
-                f"node {self._node} does not take what comes from {place}, which is no node of its cluster file: {why}"
-            )
-            self.refusals.log_once(str(place), why, line)
-        else:
-            line = (
-                f"node {here} of cluster {self._cluster.name} does not take what comes from {place}, the address of"
-                f" node {peer} in its cluster file: {why}"
-            )
-            self.refusals.refuse(peer, why, line)  # That node could not decode a Refusal either.
-
-    def _refused_by(self, peer: NodeId, reason: str) -> None:
-        """Report that ``peer`` refuses the messages of this node."""
-        reason = printable(reason)
-        self.refusals.refused_by[peer] = reason
-        self.refusals.log_once(
-            peer,
-            f"refused by: {reason}",
-            f"node {peer} does not hear this node, {self._node}: {reason}; its own log says more",
-        )
+        self._reports.log_undecodable(error, endpoint, peer)
 
 
 def _senders(transport: Any) -> dict[int, SendDatagram]:

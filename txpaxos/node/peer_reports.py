@@ -1,0 +1,127 @@
+"""The lines of the log in which a node reports on other nodes: who is refused, who refuses it, and who has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from twisted.python.failure import Failure
+
+from txpaxos.cluster import Address, Cluster, is_loopback, loopback_line
+from txpaxos.core.messages import NodeId
+from txpaxos.errors import CodecError
+from txpaxos.log_lines import printable
+from txpaxos.node.peer_addresses import Endpoint
+from txpaxos.node.refusals import Refusals
+
+
+class PeerReports:
+    """Writes the lines of one node about other nodes.
+
+    Each line names both nodes and says what an operator can do, since the other node may be the one to correct.
+
+    :param node: this node's id.
+    :param refusals: limits how many lines are logged.
+    """
+
+    def __init__(self, node: NodeId, cluster: Cluster, refusals: Refusals) -> None:
+        self._node = node
+        self._cluster = cluster
+        self._refusals = refusals
+
+    # addresses
+
+    def log_name_unknown(self, peer: NodeId, reason: Failure) -> None:
+        """Report that the name of ``peer`` cannot be looked up."""
+        line = "node {node} cannot find the address of node {peer}, and keeps trying: {reason}"
+        self._refusals.log.warn(line, node=self._node, peer=peer, reason=reason.getErrorMessage())
+
+    def log_moved(
+        self, peer: NodeId, before: tuple[Endpoint, ...], after: tuple[Endpoint, ...], was_unknown: bool
+    ) -> None:
+        """Report that the name of ``peer`` leads to other endpoints now, and if the two cannot reach each other there.
+
+        :param was_unknown: whether it was reported before that the name cannot be looked up.
+        """
+        own, name = self._cluster.members[self._node], self._cluster.members[peer].address.host_name
+        if before or was_unknown:
+            line = "node {peer} ({name}) is at {at} (before: {was})"
+            self._refusals.log.info(line, peer=peer, name=name, at=_listed(after), was=_listed(before) or "nowhere")
+        kind = None if own.listen else is_loopback(own.address)
+        there = all(is_loopback(Address(*endpoint)) for endpoint in after)
+        if kind is not None and kind != there:
+            place = Address(after[0][0], after[0][1], name)
+            two = [(peer, place), (self._node, own.address)]
+            line = loopback_line("address", *(two[0] if there else two[1]), *(two[1] if there else two[0]))
+            self._refusals.log_once(peer, "loopback", f"nodes {self._node} and {peer} cannot reach each other: {line}")
+
+    def log_confirmed(self, peer: NodeId, endpoint: Endpoint) -> None:
+        """Report that ``peer`` is at ``endpoint``, to which its name does not lead."""
+        self._refusals.log.info(
+            "node {peer} is at {at}, though its name, {name}, does not lead there from here yet",
+            peer=peer,
+            at=str(Address(*endpoint)),
+            name=self._cluster.members[peer].address.host_name,
+        )
+
+    # refused senders
+
+    def log_no_peer(self, sender: NodeId, endpoint: Endpoint) -> None:
+        """Report a message from ``endpoint`` whose ``sender`` is no member of the cluster, or this node itself."""
+        here, place = self._node, Address(*endpoint)
+        if sender == here:
+            line = (
+                f"node {here} does not hear the node at {place}, which claims to be {here}, too: start each node once,"
+                " on one machine, and compare what they are told with --node"
+            )
+            self._refusals.log_once(str(place), "twice", line)
+            return
+        line = (
+            f"node {here} does not hear the node at {place}: it claims to be '{printable(sender)}' of this cluster,"
+            f" and {here}'s cluster file has {', '.join(self._cluster.members)}: compare the cluster files"
+        )
+        self._refusals.log_once(str(place), "no member", line)
+
+    def log_undecodable(self, error: CodecError, endpoint: Endpoint, peer: NodeId | None) -> None:
+        """Report a datagram that is no message of this cluster.
+
+        :param peer: the peer at whose address the datagram came from; ``None`` if there is none.
+        """
+        here, place, why = self._node, Address(*endpoint), printable(str(error))
+        if peer is None:
+            line = f"node {here} does not take what comes from {place}, which is no node of its cluster file: {why}"
+            self._refusals.log_once(str(place), why, line)
+            return
+        line = (
+            f"node {here} of cluster {self._cluster.name} does not take what comes from {place}, the address of node"
+            f" {peer} in its cluster file: {why}"
+        )
+        self._refusals.refuse(peer, why, line)  # That node could not decode a Refusal either.
+
+    def log_refused_by(self, peer: NodeId, reason: str) -> None:
+        """Report that ``peer`` refuses the messages of this node."""
+        reason = printable(reason)
+        self._refusals.refused_by[peer] = reason
+        line = f"node {peer} does not hear this node, {self._node}: {reason}; its own log says more"
+        self._refusals.log_once(peer, f"refused by: {reason}", line)
+
+    def other_address(self, peer: NodeId, endpoint: Endpoint, known: Collection[Endpoint]) -> str:
+        """The line about messages of ``peer`` that come from ``endpoint``, and not from one of its ``known`` ones."""
+        here, name = self._node, self._cluster.members[peer].address.host_name
+        at = _listed(sorted(known)) or "not known yet"
+        asked = f"{name}, looked up again now: {at}" if name else at
+        remedy = "if it has moved, see to its name" if name else "give it a name there that others can look up"
+        return (
+            f"node {here} does not hear node {peer} at {Address(*endpoint)}: its cluster file has another address for"
+            f" {peer} ({asked}); compare the cluster files, look for address translation between the two; {remedy}"
+        )
+
+    def no_tcp(self, peer: NodeId, address: Address) -> str:
+        """The line about a peer that sends datagrams from ``address``, while no stream between the two nodes opens."""
+        return (
+            f"node {self._node} does not hear node {peer}: it does not reach it by TCP at {address}, or is not reached"
+            " by it: see whether TCP passes between the two, in both directions"
+        )
+
+
+def _listed(endpoints: Collection[Endpoint]) -> str:
+    return ", ".join(str(Address(*endpoint)) for endpoint in endpoints)
