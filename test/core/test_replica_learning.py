@@ -259,11 +259,11 @@ class TestFetching:
 def test_after_a_hint_its_source_is_asked_and_not_often() -> None:
     """Whoever gave it may not be that node at all."""
     replica = make()
-    ready = replica.take_hint("c", 1.0)
+    ready = replica.receive_hint("c", 1.0)
     assert (ready.send, ready.save) == ((Envelope(("c",), Fetch(1)),), ())
-    assert replica.take_hint("c", 1.04).send == ()
-    assert replica.take_hint("a", 1.04).send == (Envelope(("a",), Fetch(1)),)
-    assert replica.take_hint("c", 1.06).send == (Envelope(("c",), Fetch(1)),)
+    assert replica.receive_hint("c", 1.04).send == ()
+    assert replica.receive_hint("a", 1.04).send == (Envelope(("a",), Fetch(1)),)
+    assert replica.receive_hint("c", 1.06).send == (Envelope(("c",), Fetch(1)),)
 
 
 def test_strangers_and_strange_messages_are_dropped_and_counted() -> None:

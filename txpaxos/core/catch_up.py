@@ -46,7 +46,7 @@ class CatchUp:
             self._attempts = 0
             self.wake_at = now + self._timing.retry_seconds / 2
 
-    def take_hint(self, work: Work, source: NodeId, now: float) -> None:
+    def receive_hint(self, work: Work, source: NodeId, now: float) -> None:
         """``source`` may have what is missing. A hint can be forged, so nothing is believed but the answer, and
         ``source`` is not asked often."""
         if now >= self._hinted_at.get(source, -inf) + self._timing.retry_seconds:

@@ -302,10 +302,10 @@ class Replica:
         self.election.observe_end(node, now)
         return self._ready(Work())
 
-    def take_hint(self, source: NodeId, now: float) -> Ready:
+    def receive_hint(self, source: NodeId, now: float) -> Ready:
         """A message that claims to be from ``source`` says that it has what this node misses: ask it, now and then."""
         work = Work()
-        self._catch_up.take_hint(work, source, now)
+        self._catch_up.receive_hint(work, source, now)
         return self._ready(work)
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:

@@ -38,7 +38,7 @@ class BatchQueue:
         self._queue: dict[tuple[bytes, int], QueuedRun] = {}
 
     def has_room(self, commands: int, size_bytes: int) -> bool:
-        """Whether so many more commands, of so many bytes, may wait."""
+        """Whether this many more commands, of this many bytes, may wait."""
         return self._limits.allow_waiting(self.commands + commands, self.size_bytes + size_bytes)
 
     def add(self, new: QueuedRun) -> None:

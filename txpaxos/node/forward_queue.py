@@ -22,7 +22,7 @@ _DOUBLINGS_MAX = 16
 class _Due(NamedTuple):
     """When to forward a run. Of two runs that are due at the same time the one with the lower number goes first.
 
-    :ivar attempts: how often the run has been forwarded to the present leader.
+    :ivar attempts: how often the run has been forwarded to the current leader.
     """
 
     at: float

@@ -505,7 +505,7 @@ class Node:
                 if self.is_folder_lost and not was_folder_lost:
                     self._news.tell_watchers()
             case ChosenValues() | Truncated():
-                self._enqueue(self._replica.take_hint(sender, now))
+                self._enqueue(self._replica.receive_hint(sender, now))
             case StateDigest() | StateDigestsHeard() if now >= self._digest_asked_at.get(sender, -inf) + HINT_SECONDS:
                 self._digest_asked_at[sender] = now
                 self._peers.send((sender,), AskStateDigest(message.slot))
