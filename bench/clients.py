@@ -102,7 +102,7 @@ def resident_bytes(nodes: LocalCluster) -> int:
 
 
 def allow_files(count: int) -> None:
-    """Let this process and its children open so many files, if they may not already.
+    """Let this process and its children open ``count`` files, if they may not already.
 
     :raises CommandError: if the system does not let them.
     """

@@ -115,7 +115,7 @@ def conclude(reports: list[Report], machine: dict[str, Any], json_file: Path | N
 @options(pairs=3, seconds=5.0)
 @click.option("--outstanding", multiple=True, type=int, default=network_loads.OUTSTANDING)
 def closed(outstanding: tuple[int, ...], **common: Any) -> None:
-    """Closed loop: so many puts of 100 bytes under way, over 16 connections of one client process."""
+    """Closed loop: a fixed number of puts of 100 bytes under way, over 16 connections of one client process."""
     perform([functools.partial(network_loads.closed, outstanding=outstanding)], **common)
 
 
@@ -227,8 +227,8 @@ def all_(is_long: bool, pairs: int, **common: Any) -> None:
 
 
 def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
-    """What ``all`` makes. The first three, which the most important targets are about, so often as told, the others
-    once."""
+    """The experiments of ``all``. The first three, which the most important targets are about, run as often as
+    requested, the others once."""
 
     def once(experiment: Experiment) -> Experiment:
         return experiment if is_long else lambda setting: experiment(attrs.evolve(setting, pairs=1))

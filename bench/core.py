@@ -2,8 +2,8 @@
 
     python -m bench.core [--operations 100000] [--nodes 3] [--value-bytes 100] [--json]
 
-Told are values chosen per second, and, in a run of its own, what each kind of message costs whoever takes it. What the
-core wants saved counts as saved.
+It prints values chosen per second and, from a run of its own, what each kind of message costs its receiver. Records
+that the core wants saved count as saved.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from txpaxos.core.ready import Ready
 from txpaxos.core.replica import Replica
 
 COMPACT_SLOTS = 10_000
-"""So often the log is cut off, as a node with snapshots does."""
+"""How often the log is truncated, as a node with snapshots does."""
 
 
 @attrs.define
@@ -56,7 +56,7 @@ class Core:
         self.costs.clear()
 
     def choose(self, operations: int, value: bytes) -> float:
-        """Have so many values chosen, as many under way as the window holds. How many seconds that takes."""
+        """Have ``operations`` values chosen, with a full window under way. Returns how many seconds that takes."""
         first = self.leader.log.chosen_through
         compacted = first
         began = time.perf_counter()

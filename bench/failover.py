@@ -43,7 +43,7 @@ class FailOver:
 
 
 async def measure(reactor: Any, folder: Path, kills: int) -> list[FailOver]:
-    """Kill the leader so often."""
+    """Kill the leader ``kills`` times."""
     nodes = LocalCluster(reactor, "bench", NODES, folder)
     measured: list[FailOver] = []
     try:

@@ -22,7 +22,7 @@ KEYS_BYTES_MAX = 2**22
 """All values together: a bigger value has fewer keys. What is measured is the log, not snapshots of a big state."""
 
 TURN_SECONDS = 0.001
-"""An open loop sends what is due so often."""
+"""How often an open loop sends the operations that are due."""
 
 SETTLE_SECONDS_MAX = 30.0
 LATENCIES_MAX = 2_000_000

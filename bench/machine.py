@@ -40,7 +40,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def datagrams_sent() -> int:
-    """UDP datagrams that this machine has sent so far, whoever did."""
+    """UDP datagrams that all processes of this machine have sent so far."""
     head, values = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Udp:")
     return int(values[head.index("OutDatagrams")])
 

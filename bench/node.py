@@ -35,7 +35,7 @@ from txpaxos.tap import Options, makeService
 
 
 class SlowDisk(Disk):
-    """A disk whose every sync takes so much longer. Whoever syncs waits, as for a slow disk.
+    """A disk whose every sync takes ``sync_seconds`` longer. The thread that syncs waits, as for a slow disk.
 
     :ivar syncs: how many there were, by kind.
     """
@@ -123,7 +123,7 @@ class Asked(LineOnlyReceiver):
             case "end":
                 self._silences.end()
                 return {"silences": self._silences.longest, "syncs": self._disk.syncs}
-        raise ValueError(f"nobody here knows about {question.about}")
+        raise ValueError(f"this node knows nothing about {question.about}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Standard input ended."""

@@ -43,7 +43,7 @@ class Setting:
         return missing is None
 
     def say(self, line: str) -> None:
-        """Tell whoever waits how far it is."""
+        """Print how far the run is."""
         click.echo(line, err=True)
 
     def new_folder(self, name: str) -> Path:

@@ -185,7 +185,7 @@ def transfer(megabytes: int, rounds: int) -> None:
     """Commits with and without a node beside them that takes a snapshot from another."""
 
     async def rate(reactor: Any, client: Client, until: Deferred[Any]) -> float:
-        """Commands a second, with so many under way, until then."""
+        """Commands a second, with a fixed number under way, until ``until`` fires."""
         count, begun = 0, time.perf_counter()
 
         async def work() -> None:

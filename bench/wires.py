@@ -85,11 +85,11 @@ class Wires:
         return ["setpriv", "--pdeathsig", "KILL", shutil.which("ip") or "ip", "netns", "exec", node]
 
     def cut(self, node: str) -> None:
-        """Drop all that comes from ``node`` or goes to it: its cable ends nowhere, and still carries a signal."""
+        """Drop all packets from and to ``node``: its cable leads nowhere, and still carries a signal."""
         _run("ip", "link", "set", f"to-{node}", "nomaster")
 
-    def mend(self, node: str) -> None:
-        """Drop it no more."""
+    def reconnect(self, node: str) -> None:
+        """Connect the cable of ``node`` again."""
         _run("ip", "link", "set", f"to-{node}", "master", "bridge")
 
 

@@ -3,7 +3,7 @@
     python examples/asyncio_node.py cluster.toml a +5 -2 +10
 
 It starts node ``a`` of the cluster, waits until a leader is known, adds the numbers all at once, prints each total, and
-stops. What the node knows is in ``paxos-data-a``; run it again, and it goes on from there. With three nodes in the
+stops. The node's data is in ``paxos-data-a``; run it again, and it continues from there. With three nodes in the
 cluster file, run it for another one at the same time: no total is told before a majority has it on disk.
 """
 

@@ -1,17 +1,17 @@
-"""Paxos for one value, to be read: two proposers, three acceptors and a learner, each in a process of its own.
+"""Paxos for one value, to read: two proposers, three acceptors and a learner, each in a process of its own.
 
     python examples/essential_roles.py
 
-The roles are those of ``txpaxos.core.essential``, which is Paxos as the paper has it. They talk over UDP on 127.0.0.1
-in the messages of ``txpaxos.wire.codec``, and each says what it gets, what it concludes and what it sends.
+The roles are those of ``txpaxos.core.essential``, which is Paxos as in the paper. They send the messages of
+``txpaxos.wire.codec`` over UDP on 127.0.0.1, and each prints what it receives, what it concludes and what it sends.
 
 Proposer p wants red. A little later proposer q wants blue. UDP may lose a datagram, but hardly ever does so here, so
-the list LOST below names some that are thrown away as they arrive. Paxos survives that: whatever is lost, a value that
-may have been chosen is found by whoever asks a majority, and a proposer that hears no outcome asks again in a higher
-ballot. The list leaves p's value with one acceptor of three, too few to be chosen; see what becomes of red and of blue.
+the list LOST below names some that are dropped as they arrive. Paxos survives that. A proposer that asks a majority
+finds every value that may have been chosen, and one that hears no outcome asks again in a higher ballot. The list
+leaves p's value with one acceptor of three, too few to be chosen; see what becomes of red and of blue.
 
-Nobody is restarted here, so nobody saves anything: a real acceptor puts its promise and its vote on disk before it
-answers (``txpaxos.core.practical`` says what). Needs no arguments and ends by itself.
+No process is restarted here, so none saves anything. A real acceptor saves its promise and its vote before it answers
+(see ``txpaxos.core.practical``). Needs no arguments and ends by itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LOST = [
 
 
 def show(message: OneDecreeMessage) -> str:
-    """A message in words."""
+    """A message as text."""
     match message:
         case Prepare(ballot):
             return f"Prepare {ballot}"
@@ -62,7 +62,7 @@ def show(message: OneDecreeMessage) -> str:
 
 
 class Process:
-    """What all roles share: a socket, the codec, and a voice.
+    """The parts that all roles share: a socket, the codec, and printing.
 
     Every line is printed before the message that it announces is sent, so no answer is printed before its question.
     """
@@ -78,7 +78,7 @@ class Process:
         self._lost = [one for one in LOST if one[1] == node]
 
     def say(self, text: str) -> None:
-        """Print one line, in one piece."""
+        """Print one line at once."""
         line = f"{(time.monotonic() - self._began) * 1000:4.0f} ms  {self._role:<10}  {text}\n"
         os.write(sys.stdout.fileno(), line.encode())
 
@@ -89,13 +89,13 @@ class Process:
             self._socket.sendto(self._codec.encode(message), self._addresses[node])
 
     def receive(self, seconds: float | None = None) -> tuple[str, OneDecreeMessage] | None:
-        """The next message that arrives and its sender; ``None`` if none does for so many seconds."""
+        """The next message that arrives and its sender; ``None`` if none does within ``seconds``."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
             readable, _, _ = select.select([self._socket.fileno(), self._parent], [], [], left)
             if self._parent in readable:
-                sys.exit()  # Whoever started this process is gone, or wants it to end.
+                sys.exit()  # The parent process is gone, or wants this one to end.
             if not readable:
                 return None
             received = self._codec.decode(self._socket.recv(65536))
@@ -108,7 +108,7 @@ class Process:
             self.say(f"  (lost on its way from {sender}: {show(message)})")
 
     def messages(self) -> Iterator[tuple[str, OneDecreeMessage]]:
-        """All that arrives, for ever."""
+        """All messages that arrive, for ever."""
         while True:
             received = self.receive()
             assert received is not None
@@ -184,9 +184,9 @@ def learn(process: Process) -> None:
 
 
 def run(node: str, sockets: Mapping[str, socket.socket], began: float, parent: tuple[int, int], outcome: int) -> None:
-    """One process, from its beginning to its end."""
+    """Run one process, from its beginning to its end."""
     ended, end = parent
-    os.close(end)  # Else this process would wait for itself.
+    os.close(end)  # Otherwise this process would wait for itself.
     if node in ACCEPTORS:
         accept(Process(node, f"acceptor {node}", sockets, began, ended))
     elif node in LEARNERS:
@@ -199,7 +199,7 @@ def run(node: str, sockets: Mapping[str, socket.socket], began: float, parent: t
 
 
 def main() -> None:
-    """Start everybody, and wait until both proposers know the outcome."""
+    """Start all processes, and wait until both proposers know the outcome."""
     nodes = (*ACCEPTORS, *LEARNERS, *PROPOSERS)
     sockets = {node: socket.socket(type=socket.SOCK_DGRAM) for node in nodes}
     for one in sockets.values():

@@ -1,4 +1,4 @@
-"""Leaders killed: how long nobody is served, ours and etcd's, and what clients see of it under load."""
+"""Leaders killed: how long no client is served, ours and etcd's, and what clients see of it under load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from txpaxos.client import Client
 KILLS = 20
 RATIO_TARGET = 0.25
 ASK_SECONDS = 0.005
-"""A put is sent to each of etcd's survivors so often, until one is answered."""
+"""How often a put is sent to each of etcd's survivors, until one is answered."""
 
 PUT = put_command("key", b"v")
 KILL_OUTSTANDING = 64
@@ -38,8 +38,8 @@ KILL_SECONDS = 10.0
 
 
 async def fail_overs(setting: Setting, kills: int = KILLS) -> Report:
-    """Kill the leader, ours and etcd's in turn, so often: seconds until the next put that was sent after that is
-    acknowledged."""
+    """Kill the leader ``kills`` times, ours and etcd's in turn. Measured are the seconds until the next put that was
+    sent after that is acknowledged."""
     seconds: dict[str, list[float]] = {}
     ours = Ours(setting.reactor, Nodes(setting.reactor, setting.new_folder("ours")))
     etcd = Etcd(setting.reactor, setting.new_folder("etcd"))

@@ -23,7 +23,7 @@ COMMANDS_FIRST = 10_000
 COMMANDS = 5_000_000
 GROWTH_TARGET = 0.1
 ENDS = 3
-"""So many windows at each end are compared: by their medians."""
+"""How many windows at each end are compared, by their medians."""
 
 SAMPLE_SECONDS = 5.0
 STATUS_SECONDS = 5.0
@@ -43,8 +43,8 @@ class Window:
 
 
 async def growth(setting: Setting, commands: int = COMMANDS) -> Report:
-    """Windows of load, one after the other, until so many commands were applied. What the first ones cost is held
-    against what the last ones do."""
+    """Windows of load, one after the other, until ``commands`` commands were applied. The cost of the first ones is
+    compared with that of the last ones."""
     if not setting.has(Ours.name):
         return Report("growth", "not measured", [], {})
     windows: list[Window] = []

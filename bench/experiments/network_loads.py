@@ -41,7 +41,7 @@ def systems_of(setting: Setting, node_count: int = 3, *, counts_syncs: bool = Fa
 
 
 async def closed(setting: Setting, outstanding: Sequence[int] = OUTSTANDING) -> Report:
-    """So many puts of 100 bytes under way at any time, over 16 connections of one client process."""
+    """A fixed number of puts of 100 bytes under way at any time, over 16 connections of one client process."""
     systems = systems_of(setting)
     async with running(systems):
         points = await alternate(setting, systems, {f"{one}": Load(one, setting.seconds) for one in outstanding})

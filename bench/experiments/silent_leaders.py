@@ -1,4 +1,4 @@
-"""Leaders that fall silent: frozen (SIGSTOP), or cut off by dropped packets. How long clients wait, ours and etcd's."""
+"""Silent leaders: frozen (SIGSTOP), or cut off by dropped packets. How long clients wait, ours and etcd's."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ REQUIRED_WAYS = {"frozen": "SIGSTOP", "cut": "all packets dropped"}
 
 
 async def silent(setting: Setting, times: int = TIMES) -> Report:
-    """Silence the leader so often, ours and etcd's in turn, in each way: seconds until the next put that was sent after
-    that is acknowledged."""
+    """Silence the leader ``times`` times, ours and etcd's in turn, in each way. Measured are the seconds until the next
+    put that was sent after that is acknowledged."""
     wires = {name: Wires([f"{name}-{node}" for node in "abc"], first) for name, first in (("ours", 1), ("etcd", 11))}
     ways = list(REQUIRED_WAYS) if is_entered() else ["frozen"]
     if is_entered():
@@ -92,7 +92,7 @@ class _Ours:
         if way == "frozen":
             nodes.processes[leader].signal("CONT")
         else:
-            self._wires.mend(f"ours-{leader}")
+            self._wires.reconnect(f"ours-{leader}")
         statuses = await nodes.wait_until(nodes.is_level, f"{leader}'s catch-up", START_SECONDS_MAX)
         self.system.leader = leader_of(nodes.cluster, statuses) or ""
         return seconds
@@ -136,6 +136,6 @@ class _Etcd:
         if way == "frozen":
             process.signal("CONT")
         else:
-            self._wires.mend(f"etcd-{leader}")
+            self._wires.reconnect(f"etcd-{leader}")
         await etcd.find_leader()
         return seconds

@@ -229,7 +229,7 @@ class Cluster(Generic[Running]):
                 self.now = deadline
                 return False
             acts_at_once = acts_at_once + 1 if self._events[0][0] == self.now else 0
-            assert acts_at_once < 10_000, "time stands still: somebody wakes again and again for nothing"
+            assert acts_at_once < 10_000, "time stands still: a node wakes again and again for nothing"
             self.now, _, act = heapq.heappop(self._events)
             act()
         return True
@@ -431,7 +431,7 @@ class ManualNetwork:
 
     def campaign(self, node: NodeId) -> None:
         """Let ``node`` start a ballot, with the support of all who do not lead."""
-        self.now += 1.0  # by now everybody has lost patience
+        self.now += 1.0  # by now every election timer is due
         self.tick(node)
         self.deliver(PreVote, node)
         for sender, to, message in self.post[:]:

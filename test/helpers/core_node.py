@@ -33,9 +33,9 @@ def settle(replica: Replica, ready: Ready, now: float) -> list[Ready]:
 
 
 def campaign(replica: Replica, now: float) -> Ready:
-    """Let ``replica`` lose patience and have the support of all others.
+    """Let the election timer of ``replica`` fire, and let all other members grant its pre-vote.
 
-    :returns: what it says when it starts its ballot.
+    :returns: the Ready with which it starts its ballot.
     """
     ready = replica.tick(max(now, replica.election.wake_at))
     for member in replica.others:

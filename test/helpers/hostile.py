@@ -182,7 +182,7 @@ def decodes(value: bytes) -> bool:
 
 
 class CheckedStore(RecordingStore):
-    """Checks what it is told to save, and keeps no diary of it."""
+    """Checks the records that it saves, and does not keep its events."""
 
     def __init__(
         self, events: Any, saved: Iterable[Record], allowed: Allowed, known_through: Callable[[], int]
@@ -310,7 +310,7 @@ class NodeAmongLiars(NodeHarness):
         self.open_streams()
         self.reactor.turn(3)
         match self.rng.randrange(5):
-            case 0:  # a newcomer, or a follower that has heard of nobody
+            case 0:  # a newcomer, or a follower that has heard no leader
                 return
             case 1:  # a leader
                 self._elect()
@@ -339,7 +339,7 @@ class NodeAmongLiars(NodeHarness):
                 return
 
     def call(self) -> None:
-        """Somebody at this node wants something."""
+        """The application at this node submits, asks, reads or looks at the status."""
         match self.rng.randrange(4):
             case 0:
                 self.node.submit(b"x" * self.rng.choice((1, 2000))).addErrback(lambda _: None)

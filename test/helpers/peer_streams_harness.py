@@ -48,13 +48,13 @@ class PeerStreamsHarness:
         )
 
     def accept(self, host: str | None = None) -> tuple[PeerStream, StreamTransport]:
-        """Somebody connects."""
+        """A node connects."""
         stream = self.streams.buildProtocol(None if host is None else IPv4Address("TCP", host, 50000))
         assert stream is not None
         return self._connect(stream)
 
     def established(self, node: str) -> tuple[PeerStream, StreamTransport]:
-        """Somebody connects, says to be ``node``, and shows it."""
+        """A node connects, claims to be ``node``, and proves it."""
         stream, transport = self.accept()
         stream.dataReceived(framed(said_by(node)))
         stream.dataReceived(framed(said_by(node, self.proof())))

@@ -86,7 +86,7 @@ class SnapshotCluster(CoreCluster):
             self._transfer(node, ready.snapshot_source)
 
     def take(self, node: NodeId, ready: Ready) -> None:
-        """What is known to be chosen is not proposed any more: whoever has it in a snapshot would never vote for it."""
+        """Known chosen slots are not proposed any more: a node with the slot in a snapshot would never vote for it."""
         replica = self.nodes.get(node)
         if replica is not None and replica._leader is not None:
             assert all(slot > replica.log.chosen_through for slot in replica._leader.window.slots), replica.status()

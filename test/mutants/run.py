@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m test.mutants.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these mutants; all unless given")
-    parser.add_argument("--jobs", type=int, default=2, help="so many at a time (default: 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
     parser.add_argument("--cpu-seconds", type=float, default=60.0, help="of the simulator for each (default: 60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as JSON, too")
     parser.add_argument("--rst", type=Path, metavar="FILE", help="write the table into that document, too")

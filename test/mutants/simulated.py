@@ -35,8 +35,11 @@ ENTRY_BYTES = 2048
 
 
 class TouchyLedger(Counter):
-    """A total, and the last entry of each of some accounts. Its snapshot is told entry by entry, and is big enough to
-    travel in several parts. The hooks that tell it something raise: that concerns nobody else."""
+    """A total, and the last entry of each of some accounts.
+
+    Its snapshot is produced entry by entry, and is big enough to be sent in several parts. Its notification hooks
+    raise, which must concern no other part.
+    """
 
     def __init__(self) -> None:
         super().__init__()

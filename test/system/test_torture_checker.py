@@ -1,4 +1,4 @@
-"""What the torture holds together: the diaries of nodes, the log that they make, disks, and clients' histories."""
+"""What the torture compares: the apply logs of nodes, the log that they make, disks, and clients' histories."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_every_key_comes_up() -> None:
     assert {draw_key(rng) for _ in range(2_000)} == set(VALUE_BYTES)
 
 
-# --------------------------------------------------------------------- diaries
+# ------------------------------------------------------------------ apply logs
 
 
 class Node:
-    """A node of its own cluster on a disk, in one life after the other, each with a diary."""
+    """A node of its own cluster on a disk, one incarnation after the other, each with an apply log."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.apply_logs = folder / "apply_logs"
@@ -133,7 +133,7 @@ def state_of(entries: Iterable[Applied]) -> State:
     return state
 
 
-def test_diary_of_each_life(node: Node) -> None:
+def test_apply_log_of_each_incarnation(node: Node) -> None:
     """A hundred changes, which makes two snapshots or more, a kill, and two more changes."""
     for number in range(1, 101):
         assert node.submit(("put", "huge-0", f"{number}")) == number
@@ -155,7 +155,7 @@ def test_diary_of_each_life(node: Node) -> None:
     assert rest.begin == first.told[-1]
     assert [one.input for one in rest.applied[-2:]] == [("cas", "huge-0", "100", "101"), ("delete", A)]
     log = AppliedLog.of(read_incarnations(node.apply_logs))
-    assert log.found == [difference for life in (first, second) for difference in log.differences(life)] == []
+    assert log.found == [difference for one in (first, second) for difference in log.differences(one)] == []
     assert log.end.items == {"huge-0": ("101", 101)}
 
 
@@ -164,8 +164,8 @@ def test_line_that_a_kill_cut_off_is_not_read(node: Node) -> None:
     whole = apply_log_file(node.apply_logs, "a", 1).read_bytes()
     for size in range(len(whole)):
         apply_log_file(node.apply_logs, "a", 1).write_bytes(whole[:size])
-        (life,) = read_incarnations(node.apply_logs)
-        assert life.sequences == [AppliedSequence(NOTHING)]
+        (incarnation,) = read_incarnations(node.apply_logs)
+        assert incarnation.sequences == [AppliedSequence(NOTHING)]
 
 
 def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
     node.stop()
     disk = read_disk(tmp_path / "a", "test", "a")
     assert disk.snapshot_slot > 0
-    (life,) = read_incarnations(node.apply_logs)
-    assert disk.state.mark() == state_of(life.sequences[0].applied).mark()
+    (incarnation,) = read_incarnations(node.apply_logs)
+    assert disk.state.mark() == state_of(incarnation.sequences[0].applied).mark()
     assert disk.state.revision == 11
     assert len(disk.sessions) == 1
 
@@ -183,19 +183,23 @@ def test_what_is_on_a_disk(node: Node, tmp_path: Path) -> None:
 # --------------------------------------------------------- what was applied
 
 
-def life(applied: list[Applied], begin: StateDigest = NOTHING, told: Iterable[StateDigest] = ()) -> Incarnation:
+def incarnation(applied: list[Applied], begin: StateDigest = NOTHING, told: Iterable[StateDigest] = ()) -> Incarnation:
     sequences = [AppliedSequence(NOTHING)] if begin != NOTHING else []
     return Incarnation("a-1", [*sequences, AppliedSequence(begin, applied)], list(told))
 
 
-def test_the_log_is_put_together_from_all_lives() -> None:
+def test_the_log_is_put_together_from_all_incarnations() -> None:
     """None of them has all of it, and one was killed between two commands of a slot."""
-    lives = [life(LOG[:2]), life(LOG[1:4], state_of(LOG[:1]).mark()), life(LOG[4:], state_of(LOG[:4]).mark())]
-    log = AppliedLog.of(lives)
+    incarnations = [
+        incarnation(LOG[:2]),
+        incarnation(LOG[1:4], state_of(LOG[:1]).mark()),
+        incarnation(LOG[4:], state_of(LOG[:4]).mark()),
+    ]
+    log = AppliedLog.of(incarnations)
     assert log.entries == LOG
     assert log.revisions == [0, 1, 2, 2, 3, 4]
     assert log.end.items == {B: ("four", 4)}
-    assert [difference for one in lives for difference in log.differences(one)] == []
+    assert [difference for one in incarnations for difference in log.differences(one)] == []
 
 
 @pytest.mark.parametrize(
@@ -212,16 +216,16 @@ def test_the_log_is_put_together_from_all_lives() -> None:
 )
 def test_a_life_that_did_otherwise(applied: list[Applied], begin: int, found: str) -> None:
     log = AppliedLog(LOG)
-    (difference,) = log.differences(life(applied, log.marks[begin]))
+    (difference,) = log.differences(incarnation(applied, log.marks[begin]))
     assert found in difference
 
 
 def test_states_that_never_were() -> None:
     log = AppliedLog(LOG)
     other = state_of(LOG[1:]).mark()
-    (begun,) = log.differences(life([], other))
+    (begun,) = log.differences(incarnation([], other))
     assert begun == f"a-1 took on a state that never was, of revision {other.revision}"
-    (told,) = log.differences(life([], told=[log.marks[2], StateDigest(9, log.marks[2].digest)]))
+    (told,) = log.differences(incarnation([], told=[log.marks[2], StateDigest(9, log.marks[2].digest)]))
     assert told == "a-1 told a snapshot of a state that never was, of revision 9"
 
 
@@ -288,8 +292,8 @@ def test_nothing_wrong(run: Run) -> None:
     outcome = run.check_run()
     assert outcome.found == []
     assert str(outcome) == (
-        "5 commands acknowledged, none lost, none doubled; of 2 never answered 1 were applied and 1 were not; 1 lives"
-        " of nodes applied the same log, and all nodes end at revision 5"
+        "5 commands acknowledged, none lost, none doubled; of 2 never answered 1 were applied and 1 were not;"
+        " 1 incarnations of nodes applied the same log, and all nodes end at revision 5"
     )
 
 

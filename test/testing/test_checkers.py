@@ -1,4 +1,4 @@
-"""The rules that simulated clusters are held to: what they forbid, and what they must not."""
+"""The rules for simulated clusters: what they forbid, and what they must allow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def voted(ballot: Ballot, value: bytes) -> SubjectState:
 
 
 class TestProposalAgainstWhatMayBeChosen:
-    """Of five nodes one has voted in the lower ballot. It takes three that have promised more to go against it."""
+    """One of five nodes has voted in the lower ballot. A proposal against that vote needs three nodes with higher
+    promises."""
 
     RULE = "no proposal against what may be chosen"
 
@@ -63,14 +64,14 @@ class TestProposalAgainstWhatMayBeChosen:
         cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
 
     def test_promise_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
-        """Whoever lost it never votes again, so what it promised not to vote for it does not vote for."""
+        """A node that lost its folder never votes again, so it keeps its promise."""
         cluster.save("cd", Promised(HIGHER))
         cluster.checker.folder_lost("d")
         cluster.checker.folder_lost("d")
         cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
 
     def test_vote_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
-        """It may be on its way to the one that counts it."""
+        """The vote may still be on its way to the node that counts it."""
         cluster.save("d", Voted(LOWER, 1, b"red", 0))
         cluster.save("c", Promised(HIGHER))
         cluster.checker.folder_lost("d")

@@ -1,4 +1,4 @@
-"""What a person is told: reports of verdicts, and errors about files that are no history of the model."""
+"""Reports of results, and errors about files that are not a history of the model."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_giving_up() -> None:
 
 
 def test_giving_up_on_one_part_does_not_hide_what_is_wrong_with_another() -> None:
-    """The first key would take more configurations than allowed; the second makes no sense at once."""
+    """The first key would take more configurations than allowed. The second is not linearizable at first sight."""
     hard = [line for number in range(9) for line in (f'a: ["put", "x", {number}]', "a = null")]
     lines = [*hard, 'b: ["get", "y"]', "b = 1"]
     for order in (lines, lines[-2:] + lines[:-2]):
@@ -110,7 +110,7 @@ def test_check_file(tmp_path: Path) -> None:
 
 
 class OwnModel(Register):
-    """A model that its dotted name finds."""
+    """A model that is found by its dotted name."""
 
 
 @pytest.mark.parametrize(

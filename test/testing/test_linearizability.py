@@ -334,7 +334,7 @@ def test_long_history_of_a_model_that_tells_nothing() -> None:
 
 @pytest.mark.parametrize("count", [1, 30, 31, 32, 33, 60, 100])
 def test_long_window(count: int) -> None:
-    """What went wrong shows only after many operations that do not matter."""
+    """The error shows only after many operations that do not matter."""
     lines = [*WRITE_2, *WRITE_1, *swaps_that_fail(count), 'a: ["read"]', "a = 2"]
     result = check(recorded(*lines).operations(), Register())
     assert result.window is not None

@@ -1,6 +1,6 @@
-"""The model finds nothing in the core, finds every fault put into it, and what keeps it small leaves nothing out.
+"""The model finds nothing in the core, finds every fault that is put into it, and its reductions leave nothing out.
 
-``TXPAXOS_MODEL_STATES`` says at how many states each instance is given up here; ``make model`` looks at far more.
+``TXPAXOS_MODEL_STATES`` sets after how many states each instance is given up here; ``make model`` visits far more.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def count_votes_of_all_ballots(self: essential.Learner, sender: NodeId, accepted
 
 
 def save_too_late(self: practical.Node, work: Work) -> Ready:
-    """The answer leaves with this Ready, and what it rests on is saved with the next."""
+    """The answer leaves with this Ready, and the records that it depends on are saved with the next."""
     ready = shipped_ready(self, work)
     late, self.__dict__["late"] = self.__dict__.get("late", ()), ready.save
     return attrs.evolve(ready, save=late)
@@ -178,8 +178,8 @@ def log_with_heartbeats() -> ClusterSpace:
 
 @attrs.frozen
 class Fault:
-    """``what`` of ``where`` is replaced by ``by``. ``says`` is what begins what is then found in ``space``, and the
-    shortest trace has so many ``steps``."""
+    """``what`` of ``where`` is replaced by ``by``. ``says`` is the beginning of the violation that is found in
+    ``space``. The shortest trace has ``steps`` steps."""
 
     where: Any
     what: str
@@ -288,13 +288,13 @@ ALL_OFF = {"forget_counts": False, "bury_dead": False, "give_at_once": False, "c
 
 
 class Projection:
-    """States as what they hold that counts: the same, whatever made them few."""
+    """States reduced to what counts in them, whichever reductions are on."""
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
 
     def reached(self, space: ClusterSpace, states_max: int) -> tuple[Found[Any], set[object]]:
-        """All states of ``space``, up to so many; nodes that are alike may have changed places."""
+        """All states of ``space``, up to a limit. Interchangeable nodes may have swapped places."""
         search: StateSearch[Any] = StateSearch(space, states_max)
         found = search.run()
         tables = [[self._number(node.part, local) for local in node.locals] for node in space.nodes]
@@ -362,7 +362,7 @@ def test_nothing_is_left_out(space: Callable[..., ClusterSpace], off: dict[str, 
 
 @pytest.mark.parametrize("space", [essential_for, practical_for, functional_for, log_for, log_refused_for])
 def test_nothing_is_left_out_of_what_all_together_keep_small(space: Callable[..., ClusterSpace]) -> None:
-    """With all of it off there are too many: of those looked at none is missing."""
+    """With all reductions off there are too many states. None of those visited is missing."""
     projection = Projection()
     found, reached = projection.reached(space(), 100_000)
     off = {**ALL_OFF, "interchangeable": ()} if space is essential_for else ALL_OFF

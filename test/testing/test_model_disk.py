@@ -1,6 +1,7 @@
-"""The model of one node's disk finds nothing in the store, finds every fault put into it, and its disk is one.
+"""The model of one node's disk finds nothing in the store, finds every fault that is put into it, and behaves as a
+disk.
 
-``make model`` exhausts the instances whose first states are looked at here (:mod:`test.testing.test_model`).
+``make model`` exhausts the instances whose first states are visited here (:mod:`test.testing.test_model`).
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ def read_nothing(self: Acknowledged) -> Any:
 
 
 def sync_nothing(self: PlatterDisk, which: Any) -> None:
-    """A store that does not sync a folder, or a file, is one whose disk does nothing then."""
+    """A store that does not sync a folder or a file, imitated by a disk whose sync does nothing."""
 
 
 @attrs.frozen
 class Fault:
-    """Of each of ``what``, an attribute of a class is replaced. ``says`` is a part of what is then found in ``space``,
-    and the shortest trace has so many ``steps``."""
+    """An attribute of a class is replaced for each of ``what``. ``says`` is a part of the violation that is found in
+    ``space``. The shortest trace has ``steps`` steps."""
 
     what: Sequence[tuple[type[Any], str, Any]]
     space: Callable[[], Any]
@@ -124,7 +125,7 @@ def test_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("slow", [0, 1])
 def test_states_that_stand_for_others_leave_nothing_out(slow: int) -> None:
-    """What a node may hold is the same if every state is looked at, whatever was spent on the way there."""
+    """The reachable contents of a node are the same if every state is visited, whatever was spent on the way there."""
 
     def holds(dominate: bool) -> tuple[int, set[object]]:
         space = one_slot(budget=FaultBudget(1, 1, 1), owed_max=slow, dominate=dominate)
@@ -145,7 +146,7 @@ NAMES = ("/x", "/y", "/in/x", "/in/y")
 
 
 def test_a_loss_of_power_leaves_what_the_simulated_disk_may_keep() -> None:
-    """The same calls on both; whatever the one keeps, by chance, is among all that the other says it may."""
+    """The same calls on both disks. What the simulated disk keeps is among the outcomes that the other one lists."""
     for seed in range(300):
         rng = Random(seed)
         simulated, platter = SimulatedDisk(rng), PlatterDisk()
@@ -158,10 +159,10 @@ def test_a_loss_of_power_leaves_what_the_simulated_disk_may_keep() -> None:
 
 
 class Calls:
-    """Calls by chance, on several disks alike.
+    """Random calls, the same on several disks.
 
     As in the store, a file has its size before it is written to. A write has two bytes, so that it can be torn in one
-    way only. Before a file is written again it is synced, since the model loses no write but the last.
+    way only. A file is synced before it is written again, since the model loses only the last write.
     """
 
     def __init__(self, rng: Random, disks: Sequence[Disk]) -> None:

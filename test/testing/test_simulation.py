@@ -1,4 +1,4 @@
-"""The whole cluster under simulated disasters. ``TXPAXOS_SEEDS`` says how many; the same seed is the same run."""
+"""The whole cluster under simulated faults. ``TXPAXOS_SEEDS`` sets how many seeds; the same seed gives the same run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PARTS = 10
 
 @pytest.fixture(autouse=True)
 def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
-    """Applications that raise, and nodes that die of broken disks, say so in the log; here that is daily life."""
+    """Applications that raise and nodes that stop because of broken disks log errors, which are expected here."""
     yield
     gc.collect()
     while logged_errors:
-        logged_errors.clear()  # What it held may leave more to say, when it goes.
+        logged_errors.clear()  # Objects that the log kept alive may log more when they are collected.
         gc.collect()
 
 
@@ -47,8 +47,8 @@ def test_no_rule_is_broken(part: int) -> None:
 
 @pytest.mark.parametrize("kind", ["pause", "silence", "hung disk"])
 def test_a_silent_leader_costs_its_clients_little(kind: str) -> None:
-    """Commands, reads and questions, of clients that follow the leader and of those that keep to a node: all of them
-    have an answer within 0.6 s, in the median of 20 clusters."""
+    """Commands, reads and questions, of clients that follow the leader and of those that use one node: all are answered
+    within 0.6 s, in the median of 20 clusters."""
     gaps = []
     for seed in range(20):
         cluster = SimulatedCluster(seed, nodes_of(seed))
@@ -68,12 +68,12 @@ def test_seeds_meet_what_should_not_go_untested() -> None:
     counts: Counter[str] = Counter()
     for seed in range(18):
         counts.update(simulate(seed, 4.0, nodes_of(seed)).counts)
-    for what in ("snapshots taken", "snapshots installed", "snapshots put aside", "answered SessionExpired"):
+    for what in ("snapshots taken", "snapshots installed", "snapshots removed", "answered SessionExpired"):
         assert counts[what] > 2, (what, counts)
 
 
 def test_a_big_state_has_the_time_that_it_takes() -> None:
-    """Snapshots of 60 KB, of which 1,000 bytes a second may be sent."""
+    """Snapshots of 60 KB, at a limit of 1,000 bytes a second."""
     for seed in (27, 30):
         result = simulate(seed, 6.0, 3, TouchyLedger)
         assert result.violation is None
@@ -101,10 +101,11 @@ def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
 
 
 class TestBugsFound:
-    """What the simulator has found, each with the seed that did, and the shortest way there since."""
+    """Bugs that the simulator has found, each with its seed, and the shortest test for it."""
 
     def test_slow_save_does_not_make_a_follower_spin(self) -> None:
-        """Seed 4: commands due to be forwarded had the timer fire at once, again and again, until the save was done."""
+        """Seed 4: commands due to be forwarded made the timer fire at once, again and again, until the save was
+        done."""
         cluster = SimulatedCluster(4)
         for host in cluster.hosts.values():
             host.save_seconds = 0.05
@@ -112,8 +113,8 @@ class TestBugsFound:
         assert cluster.time.events < 30_000
 
     def test_leader_that_was_told_what_is_chosen_was_deposed(self) -> None:
-        """Seed 21: a leader that fell behind a later one, and learned from others what that had chosen, went on to
-        propose at slots that were chosen."""
+        """Seed 21: a leader fell behind a later one and learned its chosen values from others. It still proposed at
+        those slots."""
         result = simulate(21, 5.0, 5)
         assert result.violation is None
 
@@ -123,25 +124,26 @@ class TestBugsFound:
         assert result.violation is None
 
     def test_a_node_that_asks_two_dead_ones_for_a_snapshot_has_the_time(self) -> None:
-        """Seed 284: nothing was wrong but the rule. A node had a part of a snapshot that only the two nodes that were
-        lost might have had, and asked them first."""
+        """Seed 284: only the rule was wrong. A node had a part of a snapshot that only the two lost nodes might have
+        had, and asked them first."""
         result = simulate(284, 6.0, 5)
         assert result.violation is None
 
     @pytest.mark.parametrize(("seed", "seconds"), [(40504, 4.0), (40533, 4.0), (300200, 2.0)])
     def test_a_patient_client_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
-        """A client that had become patient stayed for seconds with a deposed leader that nobody heard any more. Another
-        asked one node again and again that disconnected it, and took the first silence of its own for a long way."""
+        """A client with a long timeout stayed for seconds with a deposed leader that no node heard any more. Another
+        client asked one node again and again that disconnected it, and took its own first silence for a slow network.
+        """
         result = simulate(seed, seconds, 5)
         assert result.violation is None
 
 
 class TestViolations:
-    """What breaks a rule is found, told, and made small."""
+    """Broken rules are found, reported, and shrunk."""
 
     @pytest.fixture
     def broken(self, monkeypatch: pytest.MonkeyPatch) -> SimulationResult:
-        """Saves that never reach the platter, so that a crash loses what was promised."""
+        """Saves that never reach the platter, so that a crash loses promises."""
         from txpaxos.testing.simulator.disk import SimulatedDisk
 
         def sync_data(disk: SimulatedDisk, handle: int) -> None:
@@ -163,7 +165,7 @@ class TestViolations:
         assert small.violation is not None
 
 
-def test_healthy_cluster_answers_everybody() -> None:
+def test_healthy_cluster_answers_every_client() -> None:
     cluster = SimulatedCluster(7, nodes=5)
     plan(cluster, [])
     cluster.run(3.0)

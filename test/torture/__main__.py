@@ -48,7 +48,7 @@ def main(nodes: tuple[int, ...], seed: int | None, wants_json: bool, **limits: A
 def options_for(
     nodes: int, clusters: int, seed: int, minutes: float, faults_max: int, operations_max: int, keep: bool
 ) -> Options:
-    """What one of so many clusters is to go through."""
+    """The options of one of ``clusters`` clusters."""
     share = max(1, faults_max // clusters), max(1, operations_max // clusters)
     return Options(nodes, seed, minutes * 60 / clusters, *share, keep)
 

@@ -1,7 +1,7 @@
-"""The log as it was applied, put together from the diaries of all lives of all nodes, and done once more.
+"""The applied log, put together from the apply logs of all incarnations of all nodes, and applied once more.
 
-Every command is in some diary: if not in that of the node which was asked, then in that of the one whose snapshot took
-its place. What stands where is then held against each diary, and against the clients' histories (:mod:`.checker`).
+Every command is in some apply log: in that of the node that was asked, or in that of the node whose snapshot replaced
+it. The log is then compared with each apply log, and with the clients' histories (:mod:`.checker`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from txpaxos.core.messages import Slot
 
 
 class State(Application):
-    """The key-value store again, as its docstring says it is, with texts for values."""
+    """A second implementation of the key-value store of ``examples/kv.py``, with texts for values."""
 
     def __init__(self) -> None:
         self.items: dict[str, tuple[str | None, int]] = {}
         self.revision = 0
 
     def perform(self, input: Input) -> Any:
-        """What ``input`` changes, and its result."""
+        """Apply ``input``. Returns its result."""
         match input:
             case ("put", key, text):
                 return self._change(key, text)
@@ -37,15 +37,15 @@ class State(Application):
                 return self.items.get(key, (None, 0))[0] == old and self._change(key, new) > 0
 
     def mark(self) -> StateDigest:
-        """Of this state."""
+        """The digest of this state."""
         return StateDigest.of(self.revision, self.items)
 
     def apply(self, slot: Slot, command: bytes) -> Any:
-        """As a node does."""
+        """Apply a command, as a node does."""
         return self.perform(input_of(command))
 
     def restore(self, chunks: Iterator[bytes]) -> None:
-        """As a node does."""
+        """Restore a snapshot, as a node does."""
         self.items = {}
         for chunk in chunks:
             self.revision, items = msgspec.msgpack.decode(chunk)
@@ -61,12 +61,12 @@ class State(Application):
 
 
 class AppliedLog:
-    """All that was applied.
+    """All commands that were applied.
 
-    :ivar entries: in order.
-    :ivar marks: of the states that they lead through, by revision.
-    :ivar revisions: of the state before each entry, and of the last one.
-    :ivar found: where the results are not those that they should be.
+    :ivar entries: the commands, in order.
+    :ivar marks: the digests of the states between them, by revision.
+    :ivar revisions: the revision before each entry, and after the last one.
+    :ivar found: results that differ from those of the second implementation.
     """
 
     def __init__(self, entries: Iterable[Applied]) -> None:
@@ -85,29 +85,34 @@ class AppliedLog:
         self.end = state
 
     @classmethod
-    def of(cls, lives: Iterable[Incarnation]) -> AppliedLog:
-        """Put together what ``lives`` applied. Of each slot the life that saw most of it tells: others were ended in
-        the middle. Where they differ, :meth:`differences` says so."""
+    def of(cls, incarnations: Iterable[Incarnation]) -> AppliedLog:
+        """Put together what ``incarnations`` applied.
+
+        For each slot the incarnation counts that applied most of it, since others ended in the middle. Where they
+        differ, :meth:`differences` says so.
+        """
         slots: dict[Slot, list[Applied]] = {}
-        for life in lives:
-            for sequence in life.sequences:
+        for incarnation in incarnations:
+            for sequence in incarnation.sequences:
                 for slot, group in groupby(sequence.applied, lambda entry: entry.slot):
                     entries = list(group)
                     if len(entries) > len(slots.get(slot, ())):
                         slots[slot] = entries
         return cls(entry for slot in sorted(slots) for entry in slots[slot])
 
-    def differences(self, life: Incarnation) -> Iterator[str]:
-        """What ``life`` did otherwise: it must begin nowhere but with a state that the log leads through, leave nothing
-        out from there on, and apply nothing twice."""
-        for sequence in life.sequences:
-            yield from self._difference(life.name, sequence)
-        for mark in life.told:
+    def differences(self, incarnation: Incarnation) -> Iterator[str]:
+        """What ``incarnation`` did differently.
+
+        It must begin with a state of the log, leave nothing out from there on, and apply nothing twice.
+        """
+        for sequence in incarnation.sequences:
+            yield from self._difference(incarnation.name, sequence)
+        for mark in incarnation.told:
             if not self.has(mark):
-                yield f"{life.name} told a snapshot of a state that never was, of revision {mark.revision}"
+                yield f"{incarnation.name} told a snapshot of a state that never was, of revision {mark.revision}"
 
     def has(self, mark: StateDigest) -> bool:
-        """Whether the log leads through that state."""
+        """Whether the log has that state."""
         return mark.revision < len(self.marks) and self.marks[mark.revision] == mark
 
     def _difference(self, name: str, sequence: AppliedSequence) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""The application of the nodes: examples/kv.py, and a diary of what it is given to apply, to tell and to take on.
+"""The application of the nodes: examples/kv.py, and a log of the commands it applies and the snapshots it takes and
+restores.
 
-Each life of a node has a diary of its own, written line by line before anybody is answered. What is in them is what was
-applied, whatever the disks say.
+Each incarnation of a node writes an apply log of its own, line by line, before any client is answered. So it shows what
+was applied, whatever the disks hold.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from txpaxos.tap import load_application
 from txpaxos.testing.linearizability.history import freeze
 
 APPLY_LOG = "TXPAXOS_TORTURE_APPLY_LOG"
-"""The environment variable that says in which file."""
+"""The environment variable with the name of the file."""
 
 Items = Mapping[str, tuple[str | None, int]]
 """Key to the text of its value, and its revision."""
 
 
 class ApplyLogger(PaxosProtocol):
-    """What is added to the application."""
+    """The part that writes the apply log. It is mixed into the application."""
 
     items: dict[str, tuple[bytes, int]]
     revision: int
@@ -67,9 +68,9 @@ KeyValue = type("KeyValue", (ApplyLogger, load_application(f"{APP}:KeyValue")), 
 
 
 class Applied(NamedTuple):
-    """A command that was given to the application.
+    """A command that was applied.
 
-    :ivar result: what came of it.
+    :ivar result: its result.
     """
 
     slot: Slot
@@ -85,7 +86,7 @@ class StateDigest(NamedTuple):
 
     @classmethod
     def of(cls, revision: int, items: Items) -> StateDigest:
-        """The mark of a state."""
+        """The digest of a state."""
         return cls(revision, hashlib.blake2b(msgspec.json.encode(sorted(items.items())), digest_size=16).hexdigest())
 
 
@@ -94,7 +95,7 @@ NOTHING = StateDigest.of(0, {})
 
 @attrs.frozen
 class AppliedSequence:
-    """What a life applied, one after the other, and the state in which it began that."""
+    """Commands that an incarnation applied one after another, and the state before them."""
 
     begin: StateDigest
     applied: list[Applied] = attrs.field(factory=list)
@@ -102,11 +103,11 @@ class AppliedSequence:
 
 @attrs.frozen
 class Incarnation:
-    """One life of a node.
+    """One run of a node's process.
 
-    :ivar name: the node, and which of its lives.
+    :ivar name: the node, and the number of this incarnation.
     :ivar sequences: the first begins with nothing, each other with a snapshot.
-    :ivar told: the snapshots that it has told to the end.
+    :ivar told: the snapshots that it has produced to the end.
     """
 
     name: str
@@ -114,27 +115,28 @@ class Incarnation:
     told: list[StateDigest]
 
 
-def apply_log_file(folder: Path, node: str, life: int) -> Path:
-    """Where the diary of a life is."""
-    return folder / f"{node}-{life}.applylog"
+def apply_log_file(folder: Path, node: str, number: int) -> Path:
+    """The apply log of an incarnation."""
+    return folder / f"{node}-{number}.applylog"
 
 
 def read_incarnation(file: Path) -> Incarnation:
-    """What a diary says. The end of a line, and all after it, is missing if the node was killed meanwhile."""
-    life = Incarnation(file.stem, [AppliedSequence(NOTHING)], [])
+    """Read an apply log. The end of a line, and all lines after it, are missing if the node was killed while it
+    wrote."""
+    incarnation = Incarnation(file.stem, [AppliedSequence(NOTHING)], [])
     for line in file.read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):
             break
         match msgspec.json.decode(line):
             case ["applied", slot, input, result]:
-                life.sequences[-1].applied.append(Applied(slot, freeze(input), result))
+                incarnation.sequences[-1].applied.append(Applied(slot, freeze(input), result))
             case ["restored", revision, digest]:
-                life.sequences.append(AppliedSequence(StateDigest(revision, digest)))
+                incarnation.sequences.append(AppliedSequence(StateDigest(revision, digest)))
             case ["told", revision, digest]:  # pragma: no branch
-                life.told.append(StateDigest(revision, digest))
-    return life
+                incarnation.told.append(StateDigest(revision, digest))
+    return incarnation
 
 
 def read_incarnations(folder: Path) -> Iterator[Incarnation]:
-    """What all diaries in a folder say, one after the other."""
+    """Read all apply logs in a folder, one after the other."""
     return map(read_incarnation, sorted(folder.glob("*.applylog")))

@@ -1,4 +1,4 @@
-"""Holds together what the clients were told, what the nodes applied, and what they have at the end."""
+"""Compares what the clients were told, what the nodes applied, and what the nodes hold at the end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from txpaxos.wire.commands import Run
 
 @attrs.frozen
 class ObservedRead:
-    """What a client was told of a key.
+    """The answer to a read of a key.
 
-    :ivar slot: of which the answer says that it is the state.
-    :ivar line: how long the history was when the answer came.
+    :ivar slot: the slot whose state it is, according to the answer.
+    :ivar line: how many lines the history had when the answer came.
     """
 
     key: str
@@ -32,10 +32,10 @@ class ObservedRead:
 
 @attrs.frozen
 class FinalStates:
-    """What the nodes have at the end.
+    """The states of the nodes at the end.
 
-    :ivar told: node to key to what it tells of that.
-    :ivar disks: node to what is on its disk.
+    :ivar told: for each node and key, the node's own answer.
+    :ivar disks: for each node, the content of its disk.
     """
 
     told: Mapping[str, Mapping[str, Item]]
@@ -47,11 +47,11 @@ class RunCheck:
     """What became of the commands.
 
     :ivar acknowledged: how many were answered.
-    :ivar unanswered_in: those never answered that were applied all the same.
-    :ivar unanswered_out: those that were not.
+    :ivar unanswered_in: how many were never answered and were applied.
+    :ivar unanswered_out: how many were never answered and were not applied.
     :ivar revision: how many changes there were.
-    :ivar lives: how many lives the nodes had.
-    :ivar snapshots: how many snapshots they told to the end.
+    :ivar incarnations: how many incarnations the nodes had.
+    :ivar snapshots: how many snapshots they produced to the end.
     :ivar found: what is wrong; empty if nothing is.
     """
 
@@ -59,7 +59,7 @@ class RunCheck:
     unanswered_in: int = 0
     unanswered_out: int = 0
     revision: int = 0
-    lives: int = 0
+    incarnations: int = 0
     snapshots: int = 0
     found: list[str] = attrs.field(factory=list)
 
@@ -69,8 +69,8 @@ class RunCheck:
         return (
             f"{self.acknowledged} commands acknowledged, none lost, none doubled; of"
             f" {self.unanswered_in + self.unanswered_out} never answered {self.unanswered_in} were applied and"
-            f" {self.unanswered_out} were not; {self.lives} lives of nodes applied the same log, and all nodes end at"
-            f" revision {self.revision}"
+            f" {self.unanswered_out} were not; {self.incarnations} incarnations of nodes applied the same log, and all"
+            f" nodes end at revision {self.revision}"
         )
 
 
@@ -81,18 +81,18 @@ def check_run(
     acknowledged: Iterable[tuple[bytes, int]],
     ends: FinalStates,
 ) -> RunCheck:
-    """Judge one run.
+    """Check one run.
 
     :param operations: the clients' whole history.
-    :param observed_reads: of all reads whose answer is the state at a slot.
+    :param observed_reads: all reads whose answer is the state at a slot.
     :param acknowledged: session and sequence of every command that was answered.
     """
     log = AppliedLog.of(read_incarnations(apply_logs))
     outcome = RunCheck(revision=log.end.revision, found=log.found)
-    for life in read_incarnations(apply_logs):
-        outcome.lives += 1
-        outcome.snapshots += len(life.told)
-        outcome.found += log.differences(life)
+    for incarnation in read_incarnations(apply_logs):
+        outcome.incarnations += 1
+        outcome.snapshots += len(incarnation.told)
+        outcome.found += log.differences(incarnation)
     changes = [one for one in operations if one.input[0] != "get"]
     _check_commands(log, changes, outcome)
     outcome.found += _misled(log, changes, observed_reads)
@@ -102,8 +102,8 @@ def check_run(
 
 
 def _check_commands(log: AppliedLog, changes: Iterable[Operation], outcome: RunCheck) -> None:
-    """Every command that was answered was applied as often as it was sent: those that put or set a value, once. (Two
-    clients may delete the same key.) Of the others none was applied more often than it was sent."""
+    """Every answered command was applied as often as it was sent. A put or compare-and-set is sent once; two clients
+    may delete the same key. No other command was applied more often than it was sent."""
     answered = Counter((one.input, one.output) for one in changes if one.outcome == "ok")
     unknown = Counter(one.input for one in changes if one.outcome == "unknown")
     applied = Counter((entry.input, entry.result) for entry in log.entries)
@@ -124,10 +124,10 @@ def _check_commands(log: AppliedLog, changes: Iterable[Operation], outcome: RunC
 
 
 def _misled(log: AppliedLog, changes: Iterable[Operation], observed_reads: Iterable[ObservedRead]) -> Iterator[str]:
-    """Every sighting is of the state at its slot, and of nothing that was sent after it."""
+    """Every read returned the state at its slot, and nothing that was sent after it."""
     sent: dict[Input, int] = {}
     for one in changes:
-        if one.input[0] != "delete":  # There is no telling which of several it was.
+        if one.input[0] != "delete":  # Several deletes of a key cannot be told apart.
             sent[one.input] = one.invoked
     state = State()
     last_sent = 0
@@ -145,7 +145,7 @@ def _misled(log: AppliedLog, changes: Iterable[Operation], observed_reads: Itera
 
 
 def _unequal(end: State, ends: FinalStates) -> Iterator[str]:
-    """All nodes end with what the log comes to, by their own word and on their disks."""
+    """All nodes end with the state of the log, by their own answers and on their disks."""
     for node, told in ends.told.items():
         for key, item in told.items():
             if item != end.items.get(key):
@@ -156,7 +156,7 @@ def _unequal(end: State, ends: FinalStates) -> Iterator[str]:
 
 
 def _forgotten(disks: Mapping[str, Disk], acknowledged: Sequence[tuple[bytes, int]]) -> Iterator[str]:
-    """Every node knows of every command that was answered that it was applied: so it never will be again."""
+    """Every node knows that each answered command was applied, so it will not apply it again."""
     for node, disk in disks.items():
         known = [None not in disk.sessions.outcomes(Run(*one, 0, (b"",))) for one in acknowledged]
         if not all(known):

@@ -1,7 +1,7 @@
-"""What clients ask of the key-value store: as histories and diaries record it, and as it travels.
+"""What clients ask of the key-value store, as histories and apply logs record it, and as bytes.
 
-Each value is a text that nobody else ever puts. At some keys it is filled up with dots, so that some commands do not
-fit a datagram, and a snapshot has several parts. Records have the text alone.
+Each value is a text that is put only once. At some keys it is padded with dots, so that some commands do not fit a
+datagram, and a snapshot has several parts. Records have the text alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 APP = Path(__file__).parents[2] / "examples" / "kv.py"
 
 VALUE_BYTES = {f"short-{number}": 0 for number in range(8)} | {"long": 2_000} | {f"huge-{n}": 40_000 for n in range(3)}
-"""Key to how long a value is made there. Few keys, so that clients meet."""
+"""The length of the values at each key. There are few keys, so that clients compete."""
 
 _WEIGHTS = {0: 20, 2_000: 10, 40_000: 1}
 
@@ -29,7 +29,7 @@ _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 def draw_key(rng: Random) -> str:
-    """One of the keys. Those with long values come less often."""
+    """Draw one of the keys. Keys with long values are drawn less often."""
     return rng.choices(list(VALUE_BYTES), [_WEIGHTS[size] for size in VALUE_BYTES.values()])[0]
 
 
@@ -39,7 +39,7 @@ def value_of(key: str, text: str | None) -> bytes | None:
 
 
 def text_of(key: str, value: bytes | None) -> str | None:
-    """The text that ``value`` stands for at ``key``; another one, if it is not filled up as it should be."""
+    """The text that ``value`` stands for at ``key``; another text, if it is not padded as it should be."""
     if value is None:
         return None
     text = value.rstrip(b".").decode(errors="backslashreplace")
@@ -53,13 +53,13 @@ def command_of(input: Input) -> bytes:
 
 
 def input_of(command: bytes) -> Input:
-    """What ``command`` asks for."""
+    """The input that ``command`` stands for."""
     kind, key, *values = _decode(command)
     return (kind, key, *(text_of(key, value) for value in values))
 
 
 def item_of(key: str, answer: Any) -> Item:
-    """What a query's answer says of ``key``."""
+    """The item in a query's answer about ``key``."""
     return None if answer is None else (text_of(key, answer[0]), answer[1])
 
 

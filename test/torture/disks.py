@@ -1,4 +1,4 @@
-"""What is on a node's disk when it does not run: its snapshot, and the log since, applied once more."""
+"""The content of a node's disk while the node is down: its snapshot, and the log since, applied once more."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from txpaxos.storage.store import DiskStore
 
 @attrs.frozen
 class Disk:
-    """What comes of it.
+    """The state on a node's disk.
 
-    :ivar snapshot_slot: of the newest snapshot, 0 if there is none.
+    :ivar snapshot_slot: the slot of the newest snapshot, 0 if there is none.
     """
 
     state: State

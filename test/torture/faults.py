@@ -16,14 +16,15 @@ from test.torture.workload import Workload
 from txpaxos.cli.running import together
 
 PROGRESS = 10
-"""So many answers after a round show that the cluster goes on."""
+"""This many answers after a round show that the cluster works."""
 
 PROGRESS_SECONDS_MAX = 60.0
 WATCH_SECONDS = 3.0
-"""So long is it watched whether that leader stays."""
+"""For how long the run watches whether that leader stays."""
 
 OUTLASTED = 2
-"""So many snapshots are taken without a node: then the others no longer have the log from where its own ends."""
+"""How many snapshots are taken while a node is down. After that the other nodes have truncated the log that it
+misses."""
 
 OUTLASTING_SECONDS_MAX = 20.0
 SAMPLE_SECONDS = 0.05
@@ -33,9 +34,9 @@ ATTEMPTS_MAX = 5
 class FaultInjector:
     """Does to a cluster what a plan says.
 
-    :ivar silences: what the clients noticed, a round each.
-    :ivar stabilities: how the scenarios went.
-    :ivar faults: all that was done.
+    :ivar silences: what the clients noticed, for each round.
+    :ivar stabilities: the results of the scenarios.
+    :ivar faults: all faults so far.
     """
 
     def __init__(
@@ -58,9 +59,9 @@ class FaultInjector:
         self._quorum_times: list[float] = []
 
     async def play(self, planned: Round) -> None:
-        """One round: the faults, the way back to health, and the pause.
+        """One round: the faults, the recovery, and the pause.
 
-        :raises CommandError: if the cluster does not come back, or a node ended by itself.
+        :raises CommandError: if the cluster does not recover, or a node ended by itself.
         """
         current = planned.aimed(await self._nodes.leader())
         if current.faults[0].kind in SCENARIOS:
@@ -74,14 +75,15 @@ class FaultInjector:
         await self._sleep(current.pause_seconds)
 
     def _note_silence(self, current: Round) -> None:
-        """Only the time counts in which there was a quorum: from the first of ``_quorum_times`` to the second, ..."""
+        """Only time with a quorum counts: from the first of ``_quorum_times`` to the second, from the third to the
+        fourth, ..."""
         times = [*self._quorum_times, self._reactor.seconds()]
         seconds = max(self._workload.longest_silence(begin, end) for begin, end in zip(*[iter(times)] * 2, strict=True))
         kinds = tuple(fault.kind for fault in current.faults)
         self.silences.append(Silence(kinds, len(times) == 2, seconds))
 
     async def _perform(self, fault: Fault) -> None:
-        """Do it, and note whether that takes the quorum away, or gives it back."""
+        """Perform the fault, and note whether it takes the quorum away or gives it back."""
         self.faults.append(fault.kind)
         self._active.append(fault)
         self._note_quorum()
@@ -147,7 +149,7 @@ class FaultInjector:
         await self._namespaces.unblock(rules)
 
     async def _play_scenario(self, fault: Fault) -> None:
-        """Cut what the scenario cuts, again if it proves nothing."""
+        """Cut the scenario's links, and repeat it if it proves nothing."""
         for _ in range(ATTEMPTS_MAX):
             leader = await self._nodes.health()
             order = (leader, *(node for node in fault.order if node != leader))
@@ -162,7 +164,7 @@ class FaultInjector:
                 break
 
     async def _watch(self, kind: Kind) -> Stability:
-        """See who leads, from the cut until the watch ends."""
+        """Record which node leads, from the cut until the watch ends."""
         cut_at = self._reactor.seconds()
         leaders: list[tuple[float, str | None]] = []
         while self._reactor.seconds() < cut_at + STABLE_SECONDS_MAX + WATCH_SECONDS:

@@ -1,8 +1,8 @@
-"""A place of its own for one run: a network that nobody else is on, and a disk that may be filled.
+"""Network namespaces for one run: a network without other users, and a disk that may be filled.
 
-The whole run lives in a network namespace and a mount namespace made for it (``unshare``), the clients among them; each
-node has a network namespace more. All of it is visible in there only and belongs to the processes in there: when the
-run ends, however it ends, the kernel kills the nodes (``setpriv --pdeathsig``) and takes everything back.
+The whole run lives in a network namespace and a mount namespace of its own (``unshare``), the clients among them. Each
+node has another network namespace. All of it is visible only there and belongs to the processes there. When the run
+ends, in any way, the kernel kills the nodes (``setpriv --pdeathsig``) and removes everything.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TOOLS = {"ip": "iproute2", "iptables-restore": "iptables", "mount": "mount", "un
 TOOLS |= {"umount": "mount", "setpriv": "util-linux"}
 INSIDE = "TXPAXOS_TORTURE_INSIDE"
 NETWORK = "192.0.2.{}"
-"""For documentation only (RFC 5737): there is no such address outside, and none of ours can be seen there."""
+"""Addresses for documentation (RFC 5737). They exist nowhere outside, and ours cannot be seen there."""
 
 CLIENTS = NETWORK.format(254)
 COMMAND_SECONDS = 20
 
 
 def missing() -> str:
-    """Why there can be no such place here; empty if there can."""
+    """Why there can be no such namespaces here; empty if there can."""
     if not sys.platform.startswith("linux"):
         return "it needs Linux"
     if os.geteuid() != 0:
@@ -53,7 +53,7 @@ def missing() -> str:
 
 
 def is_entered() -> bool:
-    """Whether :func:`enter` was called, and this is what came of it."""
+    """Whether this process was started by :func:`enter`."""
     return INSIDE in os.environ
 
 
@@ -68,7 +68,7 @@ def enter(command: Sequence[str]) -> NoReturn:
 class NetworkNamespaces:
     """The network of ``nodes``, after :func:`enter`.
 
-    :ivar members: where the nodes listen.
+    :ivar members: the addresses at which the nodes listen.
     """
 
     def __init__(self, reactor: Any, nodes: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class NetworkNamespaces:
         self.members = {node: Member(Address(host, 4001), Address(host, 5001)) for node, host in self._hosts.items()}
 
     def build(self) -> None:
-        """A bridge with the clients at it, and a cable to each node."""
+        """Make a bridge with the clients on it, and a cable to each node."""
         _run("mount", "-t", "tmpfs", "torture", "/run")  # ip keeps the names of network namespaces in there.
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "bridge", "type", "bridge")
@@ -93,7 +93,7 @@ class NetworkNamespaces:
                 _run("ip", "-n", node, "link", "set", device, "up")
 
     def demolish(self) -> None:
-        """Make room for another. What is left when the run ends goes by itself."""
+        """Remove the network, so that another can be built. What is left when the run ends is removed by the kernel."""
         for node in self._hosts:
             subprocess.run(["ip", "netns", "delete", node], capture_output=True, timeout=COMMAND_SECONDS)
         subprocess.run(["ip", "link", "delete", "bridge"], capture_output=True, timeout=COMMAND_SECONDS)
@@ -108,15 +108,15 @@ class NetworkNamespaces:
         self._small_disk = folder
 
     def at(self, node: str) -> list[str]:
-        """What stands before a command so that it runs at ``node``, and dies when this process does."""
+        """The words before a command that make it run at ``node`` and die with this process."""
         return ["setpriv", "--pdeathsig", "KILL", *_at(node)]
 
     async def block(self, rules: Iterable[Rule]) -> None:
-        """Drop what ``rules`` say from now on."""
+        """Drop packets by ``rules`` from now on."""
         await self._filter("-A", rules)
 
     async def unblock(self, rules: Iterable[Rule]) -> None:
-        """Drop it no more."""
+        """Remove ``rules``."""
         await self._filter("-D", rules)
 
     def of_links(self, links: Iterable[Link]) -> list[Rule]:
@@ -128,7 +128,7 @@ class NetworkNamespaces:
         return [(node, f"-s {CLIENTS} -j DROP")]
 
     def of_loss(self, probability: float) -> list[Rule]:
-        """The rules that lose that share of all packets to nodes."""
+        """The rules that lose this share of all packets to nodes."""
         return [(node, _loss(probability)) for node in self._hosts]
 
     async def _filter(self, action: Literal["-A", "-D"], rules: Iterable[Rule]) -> None:

@@ -34,20 +34,20 @@ HEALTH_SECONDS_MAX = 60.0
 FULL_SECONDS_MAX = 30.0
 FULL = "No space left on device; free some space on that disk, then start the node again"
 BAD_SIGNS = ("Traceback", "Unhandled", "gives up")
-"""What no node says, except of a full disk."""
+"""Words that no node may log, except about a full disk."""
 
 TRANSFERRED = "continues from a snapshot at slot"
-"""What a node says that has taken another's snapshot."""
+"""What a node logs when it has installed another node's snapshot."""
 
 OPTIONS = ("--app", "test.torture.apply_log:KeyValue", "--snapshot-log-bytes", "16384")
-"""So many snapshots are taken that who was away for a second needs another's."""
+"""Snapshots are frequent, so that a node that was down for a second needs another node's snapshot."""
 
 
 class NamespacedCluster(LocalCluster):
-    """The nodes of one run. The last one's disk is small.
+    """The nodes of one run. The last node's disk is small.
 
     :ivar hash_seeds: every PYTHONHASHSEED that a node was started with.
-    :ivar diaries: the folder with a diary of every life of a node.
+    :ivar apply_logs: the folder with the apply log of every incarnation of a node.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class NamespacedCluster(LocalCluster):
         namespaces.mount_small_disk(folder / self.small, SMALL_DISK_BYTES)
 
     def command(self, node: str) -> list[str]:
-        """The program that is this node, and its arguments."""
+        """The program of this node, with its arguments."""
         seed = self._rng.randrange(2**32)
         self.hash_seeds.add(seed)
         self._incarnations[node] += 1
-        diary = f"{APPLY_LOG}={apply_log_file(self.apply_logs, node, self._incarnations[node])}"
-        environment = [f"PYTHONHASHSEED={seed}", diary, *self._clock.environment(node)]
+        apply_log = f"{APPLY_LOG}={apply_log_file(self.apply_logs, node, self._incarnations[node])}"
+        environment = [f"PYTHONHASHSEED={seed}", apply_log, *self._clock.environment(node)]
         return [*self._namespaces.at(node), "env", *environment, *super().command(node)]
 
     async def start_all(self, seconds: float) -> str:
@@ -90,12 +90,14 @@ class NamespacedCluster(LocalCluster):
         return leader_of(self.cluster, statuses) or ""
 
     async def leader(self) -> str | None:
-        """Who leads now, with a quorum that follows."""
+        """The node that leads now, with a quorum that follows it."""
         return leader_of(self.cluster, await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
 
     async def outlast(self, snapshots: int, seconds: float) -> None:
-        """Wait until each node that runs has so many new snapshots, all of which hold what is chosen now; but not for
-        longer than ``seconds``, if the clients change too little for that."""
+        """Wait until each running node has this many new snapshots, all of which hold what is chosen now.
+
+        It waits no longer than ``seconds``, in case the clients change too little for that.
+        """
         chosen = chosen_through(await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
         taken: dict[str, set[int]] = {node: set() for node in self.processes}
         give_up_at = self._reactor.seconds() + seconds
@@ -109,33 +111,33 @@ class NamespacedCluster(LocalCluster):
         await self.wait_until(is_enough, "snapshots", HEALTH_SECONDS_MAX)
 
     async def tell_all(self) -> dict[str, dict[str, Item]]:
-        """Node to key to what the node itself tells of that, once nothing is under way."""
+        """The items of each node, by node and key, once no command is under way. Each node answers for itself."""
         await rest(self)
         return dict(zip(self._nodes, await together(*map(self._tell, self._nodes)), strict=True))
 
     def read_disks(self) -> dict[str, Disk]:
-        """What is on each node's disk. They do not run."""
+        """The content of each node's disk. The nodes must be down."""
         return {node: read_disk(self.folder / node, self.cluster.name, node) for node in self._nodes}
 
     async def hit_full_disk(self) -> None:
-        """Fill the small disk. Its node must end and say why, and not start as long as the disk is full."""
+        """Fill the small disk. Its node must end and say why, and must not start while the disk is full."""
         filler = self.folder / self.small / "filler"
         try:
             self._fill(filler)
-            await self._ends_for_want_of_space("with a full disk")
+            await self._ends_with_full_disk("with a full disk")
             self.start(self.small)
-            await self._ends_for_want_of_space("started on a full disk")
+            await self._ends_with_full_disk("started on a full disk")
         finally:
             filler.unlink()
 
     def resume(self, node: str) -> None:
-        """Let a node go on that was stopped, if it is still there."""
+        """Continue a stopped node, if it still runs."""
         process = self.processes.get(node)
         if process is not None and not process.ended:
-            os.kill(process.pid, signal.SIGCONT)  # Twisted knows no name for it.
+            os.kill(process.pid, signal.SIGCONT)  # Twisted has no name for this signal.
 
     def complaints(self) -> list[str]:
-        """What the nodes' logs have that they should not."""
+        """Lines in the nodes' logs that must not be there."""
         return [
             f"node {node} said: {line}"
             for node in self._nodes
@@ -144,11 +146,11 @@ class NamespacedCluster(LocalCluster):
         ]
 
     def transfers(self) -> int:
-        """How often a node has taken another's snapshot."""
+        """How often a node has installed another node's snapshot."""
         return sum(self.log(node).read_text(errors="replace").count(TRANSFERRED) for node in self._nodes)
 
     def keep(self) -> None:
-        """Move what is on the small disk to where it outlives this run."""
+        """Copy the content of the small disk to a place that outlives this run."""
         folder = self.folder / self.small
         copy = folder.with_suffix(".copy")
         shutil.copytree(folder, copy)
@@ -186,7 +188,7 @@ class NamespacedCluster(LocalCluster):
         finally:
             os.close(file)
 
-    async def _ends_for_want_of_space(self, when: str) -> None:
+    async def _ends_with_full_disk(self, when: str) -> None:
         process = self.processes[self.small]
         await process.wait().addTimeout(FULL_SECONDS_MAX, self._reactor)
         del self.processes[self.small]

@@ -1,8 +1,9 @@
-"""``python -m test.torture.pauses``: stop the leader for longer than the others wait for it, again and again, and read.
+"""``python -m test.torture.pauses``: pause the leader for longer than the other nodes wait for it, again and again, and
+read.
 
-Three real nodes of the key-value store on this machine. A paused leader that comes back still believes that it leads:
-it must not answer a read with what was true before. So some clients get a key at each node, also at the one that was
-paused, before, while and after another puts it elsewhere; what they were told is judged. Needs no root.
+It runs three real nodes of the key-value store on this machine. A leader that resumes still believes that it leads, and
+must not answer a read with a stale value. So some clients get a key at each node, also at the paused one, before, while
+and after another client changes the key elsewhere. Their answers are checked. It needs no root.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ NODES = ("a", "b", "c")
 OPTIONS = ("--app", f"{APP}:KeyValue")
 KEY = "short-0"
 PAUSE_SECONDS = (0.65, 0.9)
-"""Longer than the longest liveness window, so that somebody else leads meanwhile."""
+"""Longer than the longest liveness window, so that another node leads meanwhile."""
 REST_SECONDS = (0.05, 0.4)
 THINK_SECONDS = 0.004
 PATIENCE_SECONDS = 5.0
@@ -45,7 +46,7 @@ STEP_SECONDS_MAX = 30.0
 
 @attrs.define
 class Counts:
-    """What came of it."""
+    """What happened in the run."""
 
     pauses: int = 0
     replaced: int = 0
@@ -54,7 +55,7 @@ class Counts:
 
 
 class Clients:
-    """One client that puts, wherever the leader is, and one for each node that gets there and nowhere else."""
+    """One client that puts, at whichever node leads, and one client for each node that gets from this node alone."""
 
     def __init__(self, reactor: Any, cluster: Cluster, file: Path, counts: Counts) -> None:
         self.recorder = HistoryRecorder(reactor, str(file))
@@ -67,7 +68,7 @@ class Clients:
         self._working = [Deferred.fromCoroutine(work) for work in works]
 
     async def stop(self) -> None:
-        """Wait for what is under way."""
+        """Wait for operations under way."""
         self._stopping = True
         await together(*map(_wait, self._working))
         for client in self._clients:
@@ -115,7 +116,7 @@ async def _wait(working: Deferred[None]) -> None:
 
 
 async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> tuple[Counts, HistoryRecorder]:
-    """Have clients at work, and pause the leader so often."""
+    """Run clients, and pause the leader ``pauses`` times."""
     nodes = LocalCluster(reactor, "pauses", NODES, folder, OPTIONS)
     counts = Counts()
     try:
@@ -146,7 +147,7 @@ async def pause_often(reactor: Any, folder: Path, pauses: int, rng: Random) -> t
 @click.option("--pauses", default=1000, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def main(pauses: int, seed: int) -> None:
-    """See the module. Exits with 1 if a read was stale, or anything else cannot be explained."""
+    """See the module. Exits with 1 if a read was stale, or another result cannot be explained."""
     with tempfile.TemporaryDirectory(prefix="txpaxos-pauses-") as folder:
         counts, recorder = run(lambda reactor: pause_often(reactor, Path(folder), pauses, Random(seed)))
         result = check(recorder.operations(), KeyValue())

@@ -1,4 +1,4 @@
-"""Which faults come when: drawn from a seed, before anything runs. Pure."""
+"""The schedule of faults: drawn from a seed, before anything runs. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Link: TypeAlias = tuple[str, str]
 
 
 class Kind(Enum):
-    """What is done. The first node of the fault's order is the one it is done to."""
+    """The kinds of faults. The first node of a fault's order is the one that it affects."""
 
     KILL = "kill"
     KILL_AT_START = "kill, and kill at start"
@@ -41,17 +41,18 @@ class Kind(Enum):
 
 
 SCENARIOS = {Kind.QUORUM_LOSS: 5, Kind.CONSTRAINED_ELECTION: 5, Kind.CHAINED: 3}
-"""The three of the OmniPaxos article (Ng, Haridi and Carbone, EuroSys 2023, section 2), and for how many nodes."""
+"""The three scenarios of the OmniPaxos article (Ng, Haridi and Carbone, EuroSys 2023, section 2), and for how many
+nodes."""
 
 ALONE = frozenset({Kind.KILL_ALL, Kind.OUTLAST, Kind.FILL_DISK, *SCENARIOS})
-"""What nothing else is done beside."""
+"""Kinds that are not combined with another fault."""
 
 WEIGHTS = {kind: 1 if kind in ALONE else 3 for kind in Kind}
 WEIGHTS |= {Kind.KILL_AT_START: 1, Kind.OUTLAST: 2, Kind.STEP_CLOCK: 2}
 """How often each is in a bag. A new bag is begun when one is empty, so none is rare by chance."""
 
 TOGETHER = 0.3
-"""The share of rounds in which a second fault comes along, where it may."""
+"""The share of rounds with a second fault, where one is possible."""
 
 SECONDS = (0.2, 2.5)
 """How long a fault lasts."""
@@ -63,9 +64,9 @@ STEP_SECONDS_MAX = 86_400.0
 
 @attrs.frozen
 class Fault:
-    """One thing to do.
+    """One fault.
 
-    :ivar order: all nodes; what each is to the fault is its place.
+    :ivar order: all nodes. A node's place decides what it is to the fault.
     :ivar aims_at_leader: whether the leader is to take the first place.
     :ivar seconds: how long it lasts.
     :ivar cuts: the links that are cut, by places.
@@ -81,7 +82,7 @@ class Fault:
 
     @property
     def node(self) -> str:
-        """The one it is done to."""
+        """The node that it affects."""
         return self.order[0]
 
     @property
@@ -106,7 +107,7 @@ class Round:
     pause_seconds: float
 
     def aimed(self, leader: str | None) -> Round:
-        """The round with ``leader`` where it belongs, and no node hit twice."""
+        """The round with ``leader`` where it belongs, and no node affected twice."""
         hit: set[str] = set()
         faults = []
         for fault in self.faults:
@@ -121,7 +122,7 @@ class Round:
 
 
 def leaves_quorum(nodes: Sequence[str], faults: Collection[Fault]) -> bool:
-    """Whether a node runs that a quorum (itself included) hears and is heard by: then one of those should lead."""
+    """Whether a node runs that a quorum (itself included) hears and is heard by: then such a node should lead."""
     down = {node for fault in faults for node in fault.down}
     cut = {link for fault in faults for link in fault.links}
 
@@ -134,12 +135,12 @@ def leaves_quorum(nodes: Sequence[str], faults: Collection[Fault]) -> bool:
 
 
 def kinds_for(nodes: int, without: Collection[Kind] = ()) -> list[Kind]:
-    """The kinds that make sense for so many nodes, but for those in ``without``."""
+    """The kinds that make sense for this many nodes, except those in ``without``."""
     return [kind for kind in Kind if kind not in without and SCENARIOS.get(kind, nodes) == nodes]
 
 
 def rounds(rng: Random, nodes: Sequence[str], kinds: Sequence[Kind]) -> Iterator[Round]:
-    """What to do, without end. The disk that is filled is the last node's."""
+    """Rounds without end. The disk that is filled is the last node's."""
     while True:
         bag = [kind for kind in kinds for _ in range(WEIGHTS[kind])]
         rng.shuffle(bag)
@@ -184,7 +185,7 @@ def _cuts(rng: Random, kind: Kind, count: int) -> frozenset[tuple[int, int]]:
             return frozenset(link for link in everything if (link[0] < size) != (link[1] < size))
         case Kind.PARTIAL_PARTITION:
             return _both_ways(rng.sample(pairs, rng.randrange(2, len(pairs))))
-        case Kind.QUORUM_LOSS:  # All see the second node and nobody else: the first one led, and has no quorum now.
+        case Kind.QUORUM_LOSS:  # All nodes see the second one and no other: the first one led, and has no quorum now.
             return _both_ways([pair for pair in pairs if 1 not in pair])
         case Kind.CONSTRAINED_ELECTION:  # The same, and the first one is gone: only the second can win.
             return _both_ways([pair for pair in pairs if 1 not in pair or 0 in pair])

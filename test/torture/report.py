@@ -1,4 +1,4 @@
-"""What came of a run, for people and as JSON."""
+"""The result of a run, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from txpaxos.cli.printing import table
 from txpaxos.core.config import Timing
 
 STABLE_SECONDS_MAX = 4 * Timing().liveness_window_seconds[1]
-"""So soon must a scenario have a leader that stays; and nobody may wait longer for an answer."""
+"""By then a scenario must have a leader that stays. No client may wait longer for an answer."""
 
 STALL_SECONDS = 0.2
-"""If the run itself had to wait for a processor for so long, a late scenario proves nothing."""
+"""If the run itself waited this long for a processor, a late scenario proves nothing."""
 
 CHECKED = ("key-value store", "subjects")
 SEVERAL = "two at once"
@@ -28,9 +28,9 @@ SILENCE_NOTE = "(seconds without an answer to anybody, while there was a quorum;
 class Silence:
     """What the clients noticed of one round.
 
-    :ivar kinds: of its faults.
-    :ivar kept_quorum: whether there was a quorum all the time, so that ``seconds`` has all of it.
-    :ivar seconds: the longest time without an answer to anybody, while there was a quorum.
+    :ivar kinds: the kinds of its faults.
+    :ivar kept_quorum: whether there was a quorum all the time, so that ``seconds`` covers the whole round.
+    :ivar seconds: the longest time without an answer to any client, while there was a quorum.
     """
 
     kinds: tuple[Kind, ...]
@@ -39,17 +39,17 @@ class Silence:
 
     @property
     def name(self) -> str:
-        """Of its row."""
+        """The name of its row."""
         return self.kinds[0].value if len(self.kinds) == 1 else SEVERAL
 
 
 @attrs.frozen
 class Stability:
-    """How a scenario went.
+    """The result of a scenario.
 
-    :ivar leader_seconds: from the cut until the leader led that stayed; ``None`` if there was none at the end.
-    :ivar silence_seconds: the longest time without an answer to anybody.
-    :ivar lag_seconds: how long the run itself had to wait for a processor at most.
+    :ivar leader_seconds: from the cut until a leader led that stayed; ``None`` if there was none at the end.
+    :ivar silence_seconds: the longest time without an answer to any client.
+    :ivar lag_seconds: the longest time that the run itself waited for a processor.
     """
 
     kind: Kind
@@ -64,7 +64,7 @@ class Stability:
 
     @property
     def is_void(self) -> bool:
-        """Whether it was late, and the machine too slow to blame it on the nodes."""
+        """Whether it was late while the machine was too slow to blame the nodes."""
         return not self.is_in_time and self.lag_seconds >= STALL_SECONDS
 
     def __str__(self) -> str:
@@ -74,16 +74,16 @@ class Stability:
 
 @attrs.frozen
 class Report:
-    """What came of one cluster.
+    """The result for one cluster.
 
-    :ivar operations: on the store, without local reads.
-    :ivar unknown: those of them whose outcome no client learned.
+    :ivar operations: how many operations on the store, without local reads.
+    :ivar unknown: how many of them have an outcome that no client learned.
     :ivar answers: how many of each kind were answered.
-    :ivar asks: about subjects.
-    :ivar snapshots: that nodes have taken.
-    :ivar transfers: how often a node has taken another's.
+    :ivar asks: how many questions about subjects.
+    :ivar snapshots: how many snapshots the nodes have taken.
+    :ivar transfers: how often a node has installed another node's snapshot.
     :ivar verdict: what became of the commands, in one line.
-    :ivar linearizable: what the checker says of the histories of the store and of the subjects.
+    :ivar linearizable: the checker's results for the histories of the store and of the subjects.
     :ivar violations: what is wrong; empty if nothing is.
     :ivar without: kinds that were left out, and why.
     :ivar kept: the folder with histories, logs and data, if it was kept.
@@ -110,7 +110,7 @@ class Report:
     kept: str = ""
 
     def as_text(self) -> str:
-        """For people."""
+        """The report as text."""
         rate = self.operations / self.seconds if self.seconds else 0
         lines = [
             f"{self.nodes} nodes, seed {self.seed}: {self.seconds:.0f} s, {self.faults.total()} faults,"
@@ -133,11 +133,11 @@ class Report:
 
     @property
     def untried(self) -> list[str]:
-        """What a run is to be about, and did not happen."""
+        """What a run is meant to test, and what did not happen."""
         return [what for what, count in self._tried().items() if not count]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The report as JSON."""
         report = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in ("silences", "faults"))
         silences = {
             name: {"kept_quorum": _times(kept), "after_no_quorum": _times(lost)}
@@ -162,7 +162,7 @@ class Report:
         return {**counts, "snapshots": self.snapshots, "transfers of a snapshot": self.transfers}
 
     def _by_name(self) -> dict[str, tuple[list[float], list[float]]]:
-        """Row to its seconds: of rounds that kept a quorum, and of those that did not."""
+        """For each row, the seconds of rounds that kept a quorum, and of those that did not."""
         rows: dict[str, tuple[list[float], list[float]]] = {}
         order = [kind.value for kind in Kind]
         for one in sorted(self.silences, key=lambda one: order.index(one.name) if one.name in order else len(order)):
@@ -197,7 +197,8 @@ class Report:
 
 
 def stable_after(leaders: Sequence[tuple[float, str | None]]) -> float | None:
-    """When the leader that is the last of ``leaders`` (seconds and name) had come to stay, ``None`` if it is none."""
+    """When the last leader of ``leaders`` (seconds and name) had begun to lead for good; ``None`` if the last is
+    none."""
     last = leaders[-1][1]
     if last is None:
         return None

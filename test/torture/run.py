@@ -1,4 +1,4 @@
-"""The life of one cluster: built, tormented, brought to rest, and judged."""
+"""The run of one cluster: build it, inject faults, wait for rest, and check it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ OWNED = re.compile(rf"{PREFIX}(\d+)-")
 PAUSE_SECONDS_MIN = 0.01
 START_SECONDS_MAX = 60.0
 FOUND_MAX = 20
-"""So many mistakes in what was applied are told. One shifts all revisions after it."""
+"""How many mistakes in what was applied are reported. One mistake shifts all revisions after it."""
 
 
 @attrs.frozen
 class Options:
-    """What a run is to be.
+    """The options of a run.
 
     :ivar seconds: how long faults are begun.
-    :ivar faults_max: how many at most.
-    :ivar operations_max: how many operations on the store at most, roughly: the pauses are as long as it takes.
+    :ivar faults_max: how many faults at most.
+    :ivar operations_max: roughly how many operations on the store at most. It decides how long the pauses are.
     """
 
     nodes: int
@@ -56,12 +56,12 @@ class Options:
 
     @property
     def pause_seconds(self) -> float:
-        """Of each user, after each operation."""
+        """The pause of each user after each operation."""
         return max(PAUSE_SECONDS_MIN, USERS * self.seconds / self.operations_max)
 
 
 def work_folder() -> Path:
-    """A new folder for one cluster. Those of runs that were killed are removed."""
+    """A new folder for one cluster. Folders of runs that were killed are removed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         owner = OWNED.match(folder.name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
@@ -70,9 +70,9 @@ def work_folder() -> Path:
 
 
 async def torture(reactor: Any, options: Options, say: Callable[[str], None]) -> Report:
-    """Torture one cluster. It is gone afterwards, but for what is kept: everything, if anything is wrong.
+    """Torture one cluster. Afterwards only what is kept is left: everything, if anything is wrong.
 
-    :param say: is told now and then how far it is.
+    :param say: called with progress messages.
     """
     folder = work_folder()
     namespaces = NetworkNamespaces(reactor, node_names(options.nodes))
@@ -108,7 +108,7 @@ class _Run:
         self._workload: Workload | None = None
 
     async def play(self) -> Report:
-        """Everything, in order. What goes wrong is in the report."""
+        """The whole run, in order. Errors are in the report."""
         violations: list[str] = []
         told: dict[str, dict[str, Item]] = {}
         pause, rng = self._options.pause_seconds, Random(self._rng.random())
@@ -129,7 +129,7 @@ class _Run:
         return self._check(workload, injector, told, violations, (begin, end))
 
     async def end(self) -> None:
-        """Stop clients and nodes, in whatever state they are."""
+        """Stop clients and nodes, in any state."""
         if self._workload is not None:
             self._workload.close()
         for node in self.nodes.processes:
@@ -155,7 +155,7 @@ class _Run:
         violations: list[str],
         times: tuple[float, float],
     ) -> Report:
-        """Hold what the clients were told against what is on the disks, and against itself."""
+        """Compare what the clients were told with what is on the disks, and check it for linearizability."""
         self._say("judging")
         violations += [f"late: {one}" for one in injector.stabilities if not (one.is_in_time or one.is_void)]
         violations += self.nodes.complaints()
@@ -190,13 +190,11 @@ class _Run:
     def _check_applied(
         self, workload: Workload, operations: list[Operation], told: dict[str, dict[str, Item]]
     ) -> RunCheck:
-        """What became of the commands."""
+        """Check what became of the commands."""
         try:
-            ends = FinalStates(
-                told, self.nodes.read_disks() if told else {}
-            )  # There is no end if they did not come to rest.
+            ends = FinalStates(told, self.nodes.read_disks() if told else {})  # Without rest there is no final state.
             return check_run(self.nodes.apply_logs, operations, workload.observed_reads, workload.acknowledged, ends)
-        except Exception as error:  # What stands on a disk may be anything now.
+        except Exception as error:  # A disk may hold anything now.
             return RunCheck(found=[f"what is on the disks cannot be: {self._words(error)}"])
 
     def _words(self, error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Steps of the wall clock, for one process at a time and under its feet: by ``wall_clock.c``, preloaded.
+"""Steps of the wall clock of one running process at a time: by ``wall_clock.c``, preloaded.
 
-A time namespace would not do: it moves the monotonic clocks, and leaves this one alone.
+A time namespace would not do, since it moves the monotonic clocks only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRIAL_SECONDS = -1_000_000.0
 class WallClock:
     """The clocks of processes.
 
-    :param folder: where the library and the offsets go.
+    :param folder: where the library and the offsets are written.
     :ivar missing: why no clock can be moved here; empty if it can.
     """
 
@@ -31,7 +31,7 @@ class WallClock:
         self.missing = self._build() or self._try()
 
     def environment(self, name: str) -> list[str]:
-        """What to put into the environment of process ``name`` so that its clock can be moved: ``VARIABLE=value``."""
+        """The environment that process ``name`` needs so that its clock can be moved, as ``VARIABLE=value``."""
         if self.missing:
             return []
         if not self._offset(name).exists():
@@ -39,7 +39,7 @@ class WallClock:
         return [f"LD_PRELOAD={self._library}", f"{OFFSET_VARIABLE}={self._offset(name)}"]
 
     def move(self, name: str, seconds: float) -> None:
-        """Set the clock of ``name`` to so many seconds after the true one, at once."""
+        """Set the clock of ``name`` to ``seconds`` after the true time, at once."""
         offset = round(seconds * 1e9).to_bytes(8, sys.byteorder, signed=True)
         file = os.open(self._offset(name), os.O_WRONLY | os.O_CREAT, 0o600)
         os.pwrite(file, offset, 0)
@@ -59,7 +59,7 @@ class WallClock:
         return f"{SOURCE.name} cannot be compiled: {done.stderr.strip()}" if done.returncode else ""
 
     def _try(self) -> str:
-        """Ask a process whose clock was moved for the time."""
+        """Read the time in a process whose clock was moved."""
         self.missing = ""
         self.move("trial", TRIAL_SECONDS)
         ask = [sys.executable, "-c", "import time; print(time.time())"]

@@ -1,7 +1,7 @@
-"""Clients that use the key-value store, and ask, as long as they are let, and remember everything they were told.
+"""Clients that use the key-value store, and ask about subjects, until they are stopped, and remember every answer.
 
-Each has one operation under way, and a pause after it. One that had no answer for as long as it has patience gives up:
-what became of its command nobody knows then. In its place may come a new client, which may know one node only.
+Each client has one operation under way, and pauses after it. A client without an answer gives up after a while. Then
+the outcome of its command is unknown. A new client, which may know one node only, may replace it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from txpaxos.testing.linearizability.models import Model
 USERS = 6
 ASKERS = 2
 WEIGHTS = {"get": 24, "local": 8, "watch": 1, "put": 16, "cas": 24, "delete": 4}
-"""How often a user does what. ``local`` gets what may be old, ``watch`` waits for a change, though not for long."""
+"""How often a user does what. A ``local`` get may return an old value. A ``watch`` waits a short time for a change."""
 
 STAYS = 0.5
-"""The share of operations that are about the same key as the one before."""
+"""The share of operations on the same key as the one before."""
 
 ASK_PAUSE_SECONDS = 0.25
 ASKS_PER_SUBJECT = 3
@@ -47,17 +47,17 @@ PATIENCE_SECONDS = (30.0, 30.0, 3.0, 0.5)
 PATIENCE_WITH_ONE_NODE_SECONDS = 2.0
 HURRY = 1 / 300
 HURRY_SECONDS = 0.01
-"""In that share of operations the client gives up after so short a time at most, though nothing may be wrong."""
+"""In the given share of operations the client gives up after at most this time, though nothing may be wrong."""
 
 GOES_ON = 0.3
-"""The share of clients that go on after giving up on a command. The others are closed, and new ones come."""
+"""The share of clients that continue after giving up on a command. The others are closed and replaced."""
 
 TICK_SECONDS = 0.05
 SETTLING_SECONDS_MAX = 30.0
 
 
 class Decision(Model):
-    """A subject, which is decided on the value that was asked for first. Input: ``["ask", subject, value]``."""
+    """A subject. The value that is asked for first is chosen. Input: ``["ask", subject, value]``."""
 
     def partition(self, input: Any) -> Any:
         """The subject."""
@@ -70,9 +70,9 @@ class Decision(Model):
 
 
 class User:
-    """What a user of the store knows, whichever client it has.
+    """What a user of the store knows, with any client.
 
-    :ivar seen: key to what was there last, as far as this user knows.
+    :ivar seen: the last known value of each key.
     """
 
     def __init__(self, name: str, rng: Random) -> None:
@@ -83,7 +83,7 @@ class User:
         self._texts = 0
 
     def next(self) -> tuple[str, Input]:
-        """What to do next: one of :data:`WEIGHTS`, and what to say of it in the history."""
+        """The next operation: one of :data:`WEIGHTS`, and its input for the history."""
         if self._rng.random() >= STAYS:
             self._key = draw_key(self._rng)
         (kind,) = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
@@ -98,12 +98,12 @@ class User:
         return kind, ("get", self._key)
 
     def told(self, input: Input, result: Any) -> None:
-        """What came of a command."""
+        """A command was answered."""
         match input:
             case ("put", key, text):
                 self.seen[key] = text, result
             case ("cas", key, _, text) if result:
-                self.seen[key] = text, 0  # Nobody said at which revision.
+                self.seen[key] = text, 0  # The revision is not known.
             case ("delete", key):
                 self.seen[key] = None
 
@@ -115,13 +115,13 @@ class User:
 class Workload:
     """All clients.
 
-    :param folder: where the histories go.
-    :param pause_seconds: of a user, after each operation.
-    :ivar history: of the key-value store, but for local reads.
+    :param folder: where the histories are written.
+    :param pause_seconds: how long a user pauses after each operation.
+    :ivar history: the history of the key-value store, without local reads.
     :ivar locals: the history of local reads.
     :ivar asks: the history of the subjects.
     :ivar acknowledged: session and sequence of every command that was answered.
-    :ivar observed_reads: what reads were told, but for watches: those may tell of a later slot than they say.
+    :ivar observed_reads: the answers to reads, without watches, which may return the state of a later slot.
     :ivar answers: how many operations of each kind were answered.
     """
 
@@ -149,9 +149,9 @@ class Workload:
         self._working += [self._start(f"ask-{number}", self._ask) for number in range(ASKERS)]
 
     async def more(self, count: int, seconds: float) -> None:
-        """Wait until ``count`` more operations of the store are answered, local reads not counted.
+        """Wait until ``count`` more operations of the store are answered, without local reads.
 
-        :raises CommandError: if that takes longer than ``seconds``, or a client was told what it must not be.
+        :raises CommandError: if that takes longer than ``seconds``, or a client got an answer that it must not get.
         """
         there: Deferred[None] = Deferred()
         self._waiting.append((len(self._answered_at) + count, there))
@@ -165,17 +165,17 @@ class Workload:
             self._failure.raiseException()
 
     def longest_silence(self, begin: float, end: float) -> float:
-        """The longest time without an answer to anybody between two times, in seconds."""
+        """The longest time without an answer to any client between two times, in seconds."""
         answered = self._answered_at[bisect_left(self._answered_at, begin) : bisect_right(self._answered_at, end)]
         times = [begin, *answered, end]
         return max(later - earlier for earlier, later in pairwise(times))
 
     def lag_seconds(self, begin: float, end: float) -> float:
-        """How late this very process was at most between two times, for want of a processor."""
+        """How late this process was at most between two times, because it waited for a processor."""
         return max((lag for at, lag in self._lags if begin <= at <= end), default=0.0)
 
     async def stop(self) -> None:
-        """Begin nothing more, wait for what is under way, and settle it."""
+        """Start no operation any more, wait for those under way, and submit a last command."""
         self._stopping = True
         await together(*map(_wait, self._working))
         if self._failure is not None:
@@ -185,7 +185,7 @@ class Workload:
         self.close()
 
     def close(self) -> None:
-        """Away with the clients, whatever they wait for."""
+        """Close all clients, whatever they wait for."""
         self._stopping = True
         if self._ticker.running:
             self._ticker.stop()
@@ -198,8 +198,8 @@ class Workload:
         self.asks.close()
 
     async def _settle(self, node: str) -> None:
-        """One command more by way of ``node``, which changes nothing: the votes for it say on each disk that what was
-        before is chosen."""
+        """Submit one more command through ``node``, which changes nothing. Its votes record on each disk that
+        everything before is chosen."""
         key = next(iter(VALUE_BYTES))
         client, input = Client(self._reactor, self._cluster, [node]), ("cas", key, "nobody", f"settled by {node}")
         self._clients.add(client)
@@ -275,9 +275,9 @@ class Workload:
         begin: Callable[[], Deferred[Any] | Coroutine[Deferred[Any], Any, Any]],
         output: Callable[[Any], Any] = lambda result: result,
     ) -> bool:
-        """One operation, recorded. Whether it was answered.
+        """Perform and record one operation. Returns whether it was answered.
 
-        :raises SessionExpired: that must not be; no node has forgotten a session so soon.
+        :raises SessionExpired: an error here, since no node forgets a session so soon.
         """
         try:
             await recorder.record(name, input, begin, output)
@@ -288,7 +288,7 @@ class Workload:
             return False
 
     def _client(self) -> tuple[Client, float]:
-        """A new client, and its patience in seconds."""
+        """A new client, and how long it waits for answers, in seconds."""
         if self._rng.random() < KNOWS_ONE_NODE:
             node = self._rng.choice(list(self._cluster.members))
             client, patience = Client(self._reactor, self._cluster, [node]), PATIENCE_WITH_ONE_NODE_SECONDS
@@ -298,7 +298,7 @@ class Workload:
         return client, patience
 
     def _client_after(self, client: Client, patience: float) -> tuple[Client, float]:
-        """The one to go on with when ``client`` gave up: itself, or a new one."""
+        """The client that continues after ``client`` gave up: the same, or a new one."""
         if self._rng.random() < GOES_ON:
             return client, patience
         self._clients.discard(client)
@@ -310,7 +310,7 @@ class Workload:
 
     def _answered(self, kind: str) -> None:
         self.answers[kind] += 1
-        if kind == "local":  # It needs no quorum.
+        if kind == "local":  # A local read needs no quorum.
             return
         self._answered_at.append(self._reactor.seconds())
         for target, there in list(self._waiting):

@@ -1,4 +1,4 @@
-"""Whether a service behaved as if it did one thing after the other.
+"""Whether a service behaved as if it did one operation after another.
 
 A history is linearizable if its operations can be put into an order in which a model
 (:class:`~txpaxos.testing.linearizability.models.Model`) gives the same answers, and in which no operation comes before
@@ -9,7 +9,8 @@ one that had ended when it was invoked::
     ...
     print(check_file("history.jsonl", "register").report())
 
-What failed is left out; what has an unknown outcome may have been applied at any time since, or not at all.
+Operations that failed are left out. An operation with an unknown outcome may have been applied at any time since its
+invocation, or not at all.
 """
 
 from __future__ import annotations
@@ -26,26 +27,27 @@ from txpaxos.testing.linearizability.search import LinearizationSearch
 from txpaxos.testing.linearizability.window import OperationWindow, Windows
 
 CONFIGURATIONS_PER_OPERATION_MAX = 30
-"""The search gives up on a part of the history after so many, but not before ``CONFIGURATIONS_MIN``."""
+"""The search gives up on a part of the history after this many configurations per operation, but not before
+``CONFIGURATIONS_MIN``."""
 
 CONFIGURATIONS_MIN = 1_000_000
 
 PATIENCE = 10_000
-"""So many configurations without progress, and it is time to look for a short proof that there can be none."""
+"""After this many configurations without progress, look for a short proof that there is no order."""
 
 STATES_SHOWN_MAX = 5
 
 
 @attrs.frozen
 class LinearizabilityResult:
-    """What a check came to.
+    """The result of a check.
 
     :ivar linearizable: ``None`` if the search was given up.
-    :ivar operations: how many were checked, with those that failed.
-    :ivar parts: how many independent parts they fell into.
-    :ivar configurations: how many the search looked at, a measure of its work.
-    :ivar part: the part that makes no sense, or that the search gave up on.
-    :ivar window: where it makes no sense, unless it is ``linearizable`` or given up.
+    :ivar operations: how many operations were checked, with those that failed.
+    :ivar parts: how many independent parts they form.
+    :ivar configurations: how many configurations the search visited, a measure of its work.
+    :ivar part: the part that is not linearizable, or that the search gave up on.
+    :ivar window: the operations that prove it, if it is not linearizable.
     """
 
     linearizable: bool | None
@@ -56,7 +58,7 @@ class LinearizabilityResult:
     window: OperationWindow | None = None
 
     def report(self) -> str:
-        """The result for a person to read: one line; if there is a window, that with a diagram."""
+        """The result as text: one line; if there is a window, also that with a diagram."""
         checked = f"{self.operations} operations in {self.parts} {'part' if self.parts == 1 else 'parts'}"
         if self.linearizable:
             return f"linearizable: {checked}"
@@ -93,11 +95,11 @@ def _is_plain(state: Hashable) -> bool:
 def check(
     operations: Iterable[Operation], model: Model, *, configurations_max: int | None = None
 ) -> LinearizabilityResult:
-    """Check a history against ``model``, part by part. Ends with the first part that is not linearizable.
+    """Check a history against ``model``, part by part. It ends with the first part that is not linearizable.
 
-    :param configurations_max: after so many in one part the search gives up on it; 30 per operation unless given, but
-        at least a million. (One takes about 400 bytes.)
-    :raises HistoryError: if the model knows no such input or output.
+    :param configurations_max: give up on a part after this many configurations; 30 per operation unless given, but at
+        least a million. (One takes about 400 bytes.)
+    :raises HistoryError: if the model does not know an input or output.
     """
     parts: dict[Hashable, list[Operation]] = {}
     for operation in operations:
@@ -120,10 +122,10 @@ def check(
 def check_file(path: str, model: str | Model, *, configurations_max: int | None = None) -> LinearizabilityResult:
     """Check the history in a file.
 
-    :param model: one, or the name of one: see :func:`~txpaxos.testing.linearizability.models.model_named`.
+    :param model: a model, or its name: see :func:`~txpaxos.testing.linearizability.models.model_named`.
     :param configurations_max: as for :func:`check`.
-    :raises HistoryError: if the file is no history of the model.
-    :raises ConfigError: if there is no model of that name.
+    :raises HistoryError: if the file is not a history of the model.
+    :raises ConfigError: if there is no model with that name.
     """
     known = model_named(model) if isinstance(model, str) else model
     try:

@@ -42,7 +42,7 @@ NOT_APPLIED = (ValueTooLarge, Overloaded, NotChosen)
 
 
 class HistoryError(PaxosError):
-    """A history cannot be written or read, or its events do not fit together. Nothing was decided about it."""
+    """A history cannot be written or read, or its events contradict each other. It was not checked."""
 
 
 class Unknown(Enum):
@@ -52,13 +52,13 @@ class Unknown(Enum):
 
 
 UNKNOWN: Final = Unknown.UNKNOWN
-"""The output of an operation that nobody knows the output of."""
+"""The output of an operation whose output is not known."""
 
 
 @attrs.frozen
 class HistoryEvent:
-    """One line. ``time`` is in seconds; ``operation`` counts the operations of ``client``; of ``input`` (JSON),
-    ``output`` (JSON) and ``error`` only what the ``type`` has is looked at."""
+    """One line of a history. ``time`` is in seconds. ``operation`` numbers the operations of ``client``. ``input``,
+    ``output`` (JSON) and ``error`` are only read where the ``type`` has them."""
 
     time: float
     client: str
@@ -96,7 +96,7 @@ class Operation:
 
 
 class FrozenDict(dict[Any, Any]):
-    """A JSON object that can be part of a state, since it can be hashed. Nobody changes it."""
+    """A JSON object that can be hashed, so that it can be part of a state. It must not be changed."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -188,7 +188,7 @@ class HistoryRecorder:
         self._add(client, number, "ok", output=output)
 
     def fail(self, client: str, number: int, error: str = "") -> None:
-        """The operation surely was not applied and never will be."""
+        """The operation was certainly not applied, and never will be."""
         self._add(client, number, "fail", error=error)
 
     def unknown(self, client: str, number: int, error: str = "") -> None:
@@ -200,7 +200,7 @@ class HistoryRecorder:
         return pair(self.events)
 
     def close(self) -> None:
-        """Close the file. What has not ended stays open for ever."""
+        """Close the file. An operation that has not ended stays open for ever."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -249,10 +249,10 @@ def read_history(path: str) -> list[HistoryEvent]:
 
 
 def pair(events: Iterable[HistoryEvent]) -> list[Operation]:
-    """The operations that ``events`` tell of, in the order of their invocations.
+    """The operations of ``events``, in the order of their invocations.
 
-    :raises HistoryError: if an operation is invoked twice, ends twice, or ends and was not invoked; or if its input or
-        output is nested too deeply.
+    :raises HistoryError: if an operation is invoked twice, ends twice, or ends without an invocation; or if its input
+        or output is nested too deeply.
     """
     invocations: dict[tuple[str, int], tuple[int, HistoryEvent]] = {}
     ended: dict[tuple[str, int], tuple[int, HistoryEvent]] = {}

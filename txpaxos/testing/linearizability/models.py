@@ -1,6 +1,6 @@
-"""What a service ought to do, one operation after the other: what a history is checked against.
+"""The correct behaviour of services, one operation after another: histories are checked against it.
 
-A model of your own is a subclass of :class:`Model` with :meth:`~Model.step`; the rest makes the check faster.
+A model of your own is a subclass of :class:`Model` with :meth:`~Model.step`. Its other methods make the check faster.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Other:
 
 @attrs.frozen
 class Effect:
-    """What an operation with that output proves about the state before it, and what it leaves.
+    """What an operation with that output proves about the state before it, and the state that it leaves.
 
     :ivar needs: where :meth:`Model.step` accepts it: in one state, in every state ``Other`` than one, or in ``ANY``. If
         the output is :data:`~txpaxos.testing.linearizability.history.UNKNOWN`: where it changes anything.
-    :ivar leaves: the state after it, wherever it is accepted; or ``SAME``, it never changes the state.
+    :ivar leaves: the state after it, wherever it is accepted; or ``SAME`` if it never changes the state.
     """
 
     needs: Hashable
@@ -48,18 +48,19 @@ class Effect:
 
 
 class Model:
-    """A service. States are hashable values that nobody changes; inputs and outputs are frozen JSON, with tuples for
+    """A service. States are hashable values that never change. Inputs and outputs are frozen JSON, with tuples for
     lists (:func:`~txpaxos.testing.linearizability.history.freeze`)."""
 
     def partition(self, input: Any) -> Hashable:
-        """Which independent part of the service ``input`` is about. Each is checked alone, with a state of its own.
+        """The independent part of the service that ``input`` is about. Each part is checked alone, with a state of its
+        own.
 
         :raises ValueError: if there is no such input.
         """
         return None
 
     def initial(self) -> Hashable:
-        """The state of a part before anything happened to it."""
+        """The state of a part before its first operation."""
         return None
 
     def step(self, state: Any, input: Any, output: Any) -> tuple[bool, Hashable]:
@@ -70,14 +71,14 @@ class Model:
         raise NotImplementedError
 
     def effect(self, input: Any, output: Any) -> Effect | None:
-        """What is known of an operation without a state; ``None`` if that is nothing. It has to agree with ``step``.
+        """What is known of an operation in any state; ``None`` if nothing is. It has to agree with ``step``.
 
         :raises ValueError: if there is no such output.
         """
         return None
 
     def may_lead(self, state: Any, target: Any, inputs: Mapping[Any, int]) -> bool:
-        """Whether some of the ``inputs``, each at most so many times, might lead from ``state`` to ``target``."""
+        """Whether some of the ``inputs``, each at most as often as given, might lead from ``state`` to ``target``."""
         return True
 
 
@@ -97,7 +98,7 @@ class Register(Model):
         self._initial = initial
 
     def initial(self) -> Hashable:
-        """The value that nobody wrote."""
+        """The value before the first write."""
         return self._initial
 
     def step(self, state: Any, input: Any, output: Any) -> tuple[bool, Hashable]:

@@ -1,8 +1,8 @@
-"""One part of a history made ready for the search: operations with what is known of them, and a level for each end.
+"""One part of a history prepared for the search: operations with what is known of them, and a level for each end.
 
-Operations that ended hold a *slot*, one bit, from invocation to end; then the next may have it. So sets of them are
-small ints, however long the history is. Those with an unknown outcome never end and are numbered through; those among
-them that do the same are one *kind*, used up in the order of their invocations: it makes no difference which is meant.
+Operations that ended hold a *slot*, one bit, from invocation to end; then another operation may have it. So sets of
+them are small ints, however long the history is. Operations with an unknown outcome never end and are numbered. Those
+with the same effect are one *kind*, used up in the order of their invocations, since they cannot be told apart.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class _Rejected(Enum):
 
 
 REJECTED: Final = _Rejected.REJECTED
-"""Instead of the state after an operation: it is not accepted in the state before it."""
+"""Returned instead of a state: the operation is not accepted in the state before it."""
 
 _NAMELESS = object()
-"""Instead of an input: any that leaves a state that nobody names."""
+"""The key of all inputs that leave a state which no operation names."""
 
 
 class Candidate:
@@ -66,7 +66,7 @@ class Candidate:
 
 
 class Kind:
-    """Operations of unknown outcome that do the same, or of which nobody can tell that they do not.
+    """Operations of unknown outcome that have the same effect, or whose effects cannot be distinguished.
 
     :ivar candidate: one of them.
     :ivar mask: all of them, as a set.
@@ -101,7 +101,7 @@ class Level:
     """The end of an operation: by then it must have been applied.
 
     :ivar ending: the operation.
-    :ivar arrivals: the operations invoked since the end before, as a set.
+    :ivar arrivals: the operations invoked since the previous end, as a set.
     :ivar pending: the operations invoked and not ended, with ``ending``.
     :ivar opened: how many operations of unknown outcome were invoked.
     """
@@ -129,10 +129,10 @@ class Level:
         return cls(ending, arrivals, pending, opened, blind, quiet_in, tuple(ask))
 
     def settle(self, state: Hashable, required: int) -> int:
-        """``required`` without those that are accepted in ``state`` and leave it as it is.
+        """``required`` without the operations that are accepted in ``state`` and leave it as it is.
 
-        They can be applied here and now, whatever else happens; so nothing is required of them any more. (If they can
-        change the state elsewhere, they may still be applied there instead.)
+        They can be applied here, whatever else happens. So nothing is required of them any more. (If they can change
+        the state elsewhere, they may still be applied there instead.)
         """
         required &= ~self._quiet_in.get(state, 0)
         for candidate in self._ask:
@@ -141,9 +141,9 @@ class Level:
         return required
 
     def absorb(self, candidate: Candidate, required: int) -> int:
-        """``required`` without those of which nobody sees a trace if they are applied directly before ``candidate``.
+        """``required`` without the operations that leave no trace if they are applied directly before ``candidate``.
 
-        They too may still be applied elsewhere instead.
+        They may still be applied elsewhere instead.
         """
         if candidate.blind:
             return required & ~self._blind
@@ -163,7 +163,7 @@ class Problem:
     :ivar kinds: those of unknown outcome (without those that change nothing).
     :ivar leaving: a state, and the kinds that leave it.
     :ivar named: the states that an operation names in its effect; ``None`` if there are operations without an effect.
-        (What only operations of unknown outcome leave is not there: nobody can tell it from other states not named.)
+        (States that only operations of unknown outcome leave are not there: they cannot be told from states not named.)
     :ivar has_opaque_kinds: whether there are kinds of which nothing is known.
     :ivar unknown: the operations that ``kinds`` stands for.
     :raises HistoryError: if the model knows no such input or output.

@@ -28,9 +28,9 @@ TICK_SECONDS = 0.001
 
 @attrs.frozen
 class Service:
-    """A service in one process: no sooner asked than done.
+    """A service in one process, which applies operations at once.
 
-    :ivar ask: makes an input out of a random source and a number that was never given before.
+    :ivar ask: makes an input from a random source and a number that was never used before.
     :ivar apply: answers an input, given the state, a dictionary that it changes.
     """
 

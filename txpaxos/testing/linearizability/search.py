@@ -53,10 +53,10 @@ class LinearizationSearch:
             self._enter(0, state, 0, 0, 0)
 
     def run(self, configurations_max: int, patience: int) -> bool | None:
-        """Go on searching.
+        """Continue the search.
 
-        :param configurations_max: pause when so many configurations were looked at in all,
-        :param patience: or so many since a new level was reached.
+        :param configurations_max: pause when this many configurations were visited in all,
+        :param patience: or this many since a new level was reached.
         :returns: whether there is an order; ``None`` for a pause.
         """
         stack = self._stack
@@ -152,7 +152,7 @@ class LinearizationSearch:
 
 
 class Purpose:
-    """What it would be good for to apply one more operation in a configuration, before the ending one."""
+    """Which operations it may help to apply in a configuration, before the ending one."""
 
     def __init__(self, problem: Problem, level: Level, state: Hashable, required: int, spent: int) -> None:
         self._problem = problem

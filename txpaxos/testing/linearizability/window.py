@@ -1,8 +1,9 @@
-"""The shortest stretch of a history that makes no sense.
+"""The shortest part of a history that is not linearizable.
 
-A window begins with the end of one operation and ends with that of another. What was invoked before it may have been
-applied before it, too, so nothing is required of that; and the search in it starts with nothing spent, so it may use
-more than the history had left. If even so there is no order, the window proves that the history is not linearizable.
+A window begins with the end of one operation and ends with the end of another. Operations invoked before it may have
+been applied before it, so nothing is required of them. The search in the window starts with nothing spent, so it may
+use more than the history had left. If there is no order even so, the window proves that the history is not
+linearizable.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from txpaxos.testing.linearizability.problem import Problem
 from txpaxos.testing.linearizability.search import LinearizationSearch
 
 LEVELS_ONE_BY_ONE = 32
-"""Up to so many levels every length is tried; beyond, lengths grow by half."""
+"""Up to this many levels every length is tried. Beyond that, lengths grow by half."""
 
 LEVELS_MAX = 2000
-"""Of a window that proves the case in whatever state it starts."""
+"""The maximal length of a window that proves the case in every state in which it may start."""
 
 CONFIGURATIONS_MAX = 20_000
-"""How long the search may take in one window. If that does not do, the window counts as one that makes sense."""
+"""How many configurations the search visits in one window. If they do not decide it, the window counts as
+linearizable."""
 
 STATES_MAX = 1000
-"""In so many states does the search start in a window, if there is no other way to know of all."""
+"""In how many states the search starts in a window, if all possible states are not known."""
 
 THINNED_MAX = 200
-"""Of so many operations each is tried whether it is needed."""
+"""Up to this many operations, each is tried whether it is needed."""
 
 
 @attrs.frozen
 class OperationWindow:
-    """A stretch of a history.
+    """A part of a history.
 
     :ivar operations: operations of which there is no order, in the order of their invocations.
     :ivar ending: the last of them to end.
-    :ivar states: those that are possible at the start; ``None`` if it makes no difference what the state is.
+    :ivar states: the possible states at the start; ``None`` if the window has no order from any state.
     :ivar beside: the other operations that may have been applied meanwhile, which does not help.
     """
 
@@ -51,8 +53,7 @@ class OperationWindow:
 
 
 States: TypeAlias = Callable[[int, Problem], list[Hashable] | None]
-"""Gives the states in which a search in the window from that level on, with that problem, is to start; ``None`` if
-there is no telling."""
+"""Returns the states in which a search in the window from that level on is to start; ``None`` if they are not known."""
 
 
 class Windows:

@@ -17,11 +17,11 @@ NAMES = [instance.name for instance in INSTANCES]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME]...")
-@click.option("--states-max", default=500_000, show_default=True, help="Give up an instance after so many states.")
+@click.option("--states-max", default=500_000, show_default=True, help="Give up an instance after this many states.")
 def main(names: Sequence[str], states_max: int) -> None:
-    """Step the shipped core through every state of small clusters: those named, or all there are.
+    """Run the shipped core through every state of small clusters: the named instances, or all.
 
-    Exits with 0 if nothing is violated, whether or not all was exhausted; with 1 and a shortest trace if anything is.
+    Exits with 0 if no rule is broken, whether or not all states were visited; with 1 and a shortest trace otherwise.
     """
     click.echo(row([*(name for name, _ in COLUMNS), "seconds"]))
     violated = []
@@ -46,7 +46,7 @@ def figures(name: str, found: Found[Any]) -> str:
 
 
 def row(cells: Sequence[str]) -> str:
-    """A line with these cells: the first to the left, the others to the right, the last as long as it is."""
+    """A line with these cells: the first is left-aligned, the others are right-aligned."""
     widths = [*(width for _, width in COLUMNS), 7]
     padded = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
     return "  ".join([cells[0].ljust(widths[0]), *padded])

@@ -1,4 +1,4 @@
-"""What is chosen in the model: what the disks say, and not what some node believes."""
+"""The chosen values in the model, as the disks prove them, whatever a node believes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from txpaxos.testing.model.disk import Belief
 
 
 class AgreementChecker:
-    """Agreement, and whether what nodes take for chosen is chosen.
+    """Checks agreement, and that values which nodes take for chosen are chosen.
 
-    A value is chosen when a quorum of voters has voted for it in one ballot, at any time: the paper's definition. (How
-    many make a quorum is not asked of the core here.)
+    A value is chosen when a quorum of voters has voted for it in one ballot, at any time. That is the paper's
+    definition. The size of a quorum is computed here, independently of the core.
 
     :ivar voters: the places of the nodes that vote. ``offered``: the values that may be chosen.
     """
@@ -46,8 +46,8 @@ class AgreementChecker:
         return known
 
     def of(self, votes: Sequence[int], believes: int) -> str:
-        """What is wrong with these ``votes``, one set for each voter, and with what is believed on the strength of
-        them; or nothing."""
+        """What is wrong with these ``votes``, one set for each voter, and with the beliefs that depend on them; or
+        nothing."""
         cast = agreed = 0
         for some in combinations(votes, self._quorum):
             common = -1
@@ -66,17 +66,17 @@ class AgreementChecker:
         return wrong or self._proposed[cast]
 
     def _judge_proposals(self, cast: int) -> str:
-        """In one ballot there is only one value at a slot, and only what was offered."""
+        """In one ballot there is one value at each slot, and it was offered."""
         values: dict[tuple[Slot, Ballot], bytes] = {}
         for vote, bit in self._vote_bits.items():
             if cast & bit and vote.value not in self._offered:
-                return f"a vote for {vote.value!r} at slot {vote.slot}, and nobody offered it"
+                return f"a vote for {vote.value!r} at slot {vote.slot}, which was never offered"
             if cast & bit and values.setdefault((vote.slot, vote.ballot), vote.value) != vote.value:
                 return f"votes for two values at slot {vote.slot} in {vote.ballot}"
         return ""
 
     def _judge_choice(self, agreed: int) -> tuple[int, str]:
-        """At one slot there is only one value chosen."""
+        """At each slot at most one value is chosen."""
         values: dict[Slot, bytes] = {}
         for vote, bit in self._vote_bits.items():
             if agreed & bit and values.setdefault(vote.slot, vote.value) != vote.value:

@@ -1,17 +1,20 @@
-"""The whole cluster of the model: every node's local state, and the network.
+"""The state space of a model's cluster: every node's local state, and the network.
 
-The network is the set of all that was ever sent. Each message in it may arrive at any time, any number of times, or
-never: so there is no step for losing, doubling, delaying or reordering one, and none is left out. A node that is down
-is one that does nothing; its crash shows when it restarts, so the two are one step, possible at any time. What a node
-sent to itself is gone with the crash.
+The network is the set of all messages that were ever sent. Each of them may arrive at any time, any number of times, or
+never. So no step is needed for losing, duplicating, delaying or reordering a message, and no such case is left out. A
+node that is down does nothing, and its crash shows when it restarts. So crash and restart are one step, which is
+possible at any time. Messages that a node sent to itself are lost with the crash.
 
 A state is one whole number: 20 bits for each node's local state, and above them one bit for each message.
 
-Five things keep the states few and leave nothing out; each can be switched off, to see that. Counting up to a quorum is
-one step (:meth:`Part.forget_counts`); messages that can do nothing any more are removed (:meth:`Part.dead`), which is
-tried out on the node, and again after each of its changes; what a node may send without changing it sends at once
-(:meth:`ClusterSpace._give`); disks that make the same log are the same (``Disk.compacted``); nodes that are alike may
-change places (:class:`InterchangeableNodes`).
+Five reductions keep the states few without leaving out behaviour. Each can be switched off, and the tests do so:
+
+* Counting up to a quorum is one step (:meth:`Part.forget_counts`).
+* Messages that can have no effect any more are removed (:meth:`Part.dead`). That they have none is tried out on the
+  node, and again after each of its changes.
+* A node sends at once what it may send without changing (:meth:`ClusterSpace._give`).
+* Disks with the same log are the same (``ModelDisk.compacted``).
+* Interchangeable nodes may swap places (:class:`InterchangeableNodes`).
 """
 
 from __future__ import annotations
@@ -35,15 +38,15 @@ LOCAL_MASK = (1 << LOCAL_BITS) - 1
 
 @attrs.frozen
 class Bounds:
-    """What keeps the model finite, and what keeps it small.
+    """The bounds that make the model finite, and the reductions that keep it small.
 
-    :ivar ballots: how many ballots each node may start (one that is not named: none).
-    :ivar slots_max: what is proposed at a higher slot never arrives.
-    :ivar lost: the kinds of message that never arrive.
+    :ivar ballots: how many ballots each node may start; 0 for a node that is not named.
+    :ivar slots_max: proposals at a higher slot never arrive.
+    :ivar lost: the kinds of messages that never arrive.
     :ivar owed_max: with slow disks, how many Readys may wait for a save at a node; 0 if disks are fast.
-    :ivar own_at_once: what a node asks itself it takes before anything else.
-    :ivar interchangeable: nodes that differ in nothing but their names.
-    :ivar forget_counts: and ``bury_dead``, ``give_at_once``, ``compact``: whether to keep it small, each in its way.
+    :ivar own_at_once: whether a node takes its messages to itself before any other.
+    :ivar interchangeable: nodes that differ only in their names.
+    :ivar forget_counts: whether this reduction is on. The same for ``bury_dead``, ``give_at_once`` and ``compact``.
     """
 
     ballots: Mapping[str, int]
@@ -60,8 +63,8 @@ class Bounds:
 
 @attrs.frozen
 class Change:
-    """What an outcome means for the cluster: ``sends`` and ``believes`` as bits, ``ballot``: one it asks promises for,
-    ``votes``: whether it casts any."""
+    """The effect of an outcome on the cluster: ``sends`` and ``believes`` as bits; ``ballot``, if the node asks for
+    promises for one; ``votes``, whether the node votes."""
 
     local: int
     sends: int
@@ -74,9 +77,9 @@ class Change:
 
 
 class ClusterSpace:
-    """The cluster.
+    """The states of the cluster, and the steps between them.
 
-    :param parts: its nodes. ``offered``: the values they may propose.
+    :param parts: the nodes. ``offered``: the values that they may propose.
     """
 
     def __init__(self, parts: Sequence[Part[Any]], offered: Collection[bytes], bounds: Bounds) -> None:
@@ -108,7 +111,7 @@ class ClusterSpace:
         self._given: list[dict[tuple[int, int], tuple[int, tuple[Change, ...]]]] = [{} for _ in parts]
 
     def initial(self) -> int:
-        """Every node as it starts for the first time, and nothing sent but what can be from the start."""
+        """The state in which every node starts for the first time. Only what can be sent at the start has been sent."""
         nodes = sum(node.initial() << LOCAL_BITS * index for index, node in enumerate(self.nodes))
         net, _, _ = self._give(nodes, 0, (1 << len(self.nodes)) - 1)
         return net << self._net_shift | nodes
@@ -122,7 +125,7 @@ class ClusterSpace:
         return state >> self._net_shift
 
     def successors(self, state: int) -> Iterator[tuple[int, tuple[ModelEvent, ...], str]]:
-        """Where one step leads: the state after it, what happened, and what it violates (or nothing)."""
+        """The steps from ``state``: the state after each, the events, and the violation, which may be empty."""
         net = state >> self._net_shift
         for index in self._everyone:
             shift = LOCAL_BITS * index
@@ -137,7 +140,7 @@ class ClusterSpace:
                         yield after, change.events + given, violation
 
     def fold(self, state: int) -> int:
-        """The state in which the nodes that are alike stand in order."""
+        """The state with its interchangeable nodes in order."""
         interchangeable = self._interchangeable
         if not interchangeable.nodes:
             return state
@@ -150,10 +153,10 @@ class ClusterSpace:
             net_folded |= interchangeable.posted(place, mailbox)
         return net_folded << self._net_shift | folded
 
-    # what may happen
+    # possible changes
 
     def _happens(self, index: int, local: int, net: int, change: Change) -> bool:
-        """Whether there is anything new in it, and it stays within bounds."""
+        """Whether the change has any effect and stays within the bounds."""
         if change.local == local and (self.bounds.give_at_once or not change.sends & ~net):
             return False
         if change.ballot is None:
@@ -179,7 +182,7 @@ class ClusterSpace:
         return known
 
     def _received(self, index: int, local: int, bit: int) -> tuple[Change, ...]:
-        """What comes of a message; nothing if it changes nothing."""
+        """The changes that a message causes; none if it has no effect."""
         known = self._changes[index].get((local, bit))
         if known is None:
             sender, _, message = self.messages.of(bit)
@@ -191,8 +194,11 @@ class ClusterSpace:
         return known
 
     def _gather(self, index: int, local: int, counted: int) -> tuple[Change, ...]:
-        """What may come of taking some of the ``counted`` messages, in any order, up to the first with an effect beyond
-        the count. If what is left after that is still a mere count, it is forgotten."""
+        """The changes that some of the ``counted`` messages cause, in any order, up to the first with an effect beyond
+        the count.
+
+        Counts that are left after that are forgotten.
+        """
         known = self._gathered[index].get((local, counted))
         if known is not None:
             return known
@@ -213,13 +219,13 @@ class ClusterSpace:
         known = self._gathered[index][local, counted] = tuple(found.values())
         return known
 
-    # what comes of it
+    # effects of a change
 
     def _after(
         self, index: int, local: int, nodes: int, net: int, change: Change
     ) -> tuple[int, tuple[ModelEvent, ...], str]:
-        """The state after ``change`` of ``local``, which made the local states ``nodes``; what was given then; what is
-        violated."""
+        """The state after ``change`` of ``local``, which led to the local states ``nodes``; the events of what nodes
+        sent then; and the violation, which may be empty."""
         self._alarm = ""
         self._require_still_dead(index, local, change)
         if change.restarted:
@@ -236,11 +242,12 @@ class ClusterSpace:
         return net << self._net_shift | nodes, given, self._alarm or violation
 
     def _give(self, nodes: int, net: int, touched: int) -> tuple[int, tuple[ModelEvent, ...], int]:
-        """Whatever any node may send, of its own accord or as an answer, and be the same as before, it does send. Only
-        the nodes that were ``touched`` can have anything to send that they have not sent yet.
+        """Let every node send what it may send without changing, by itself or as an answer.
 
-        In a state with more messages in the network everything can happen that could in one with fewer, for those that
-        have arrived nowhere have done nothing: so the states with fewer need not be looked at."""
+        Only the nodes in ``touched`` can have anything new to send. A state with more messages in the network allows
+        everything that the same state with fewer allows, since a message that has not arrived has had no effect. So the
+        states with fewer messages need not be visited.
+        """
         events: tuple[ModelEvent, ...] = ()
         believes = 0
         while touched:
@@ -258,7 +265,7 @@ class ClusterSpace:
         return net, events, believes
 
     def _free(self, index: int, local: int, waiting: int) -> tuple[int, tuple[Change, ...]]:
-        """What node ``index`` can send without changing, and how."""
+        """What node ``index`` can send without changing, and the changes that send it."""
         known = self._given[index].get((local, waiting))
         if known is None:
             changes = list(self._spontaneous(index, local))
@@ -274,7 +281,7 @@ class ClusterSpace:
         return known
 
     def _living(self, nodes: int, sends: int) -> int:
-        """``sends``, but for what is dead on arrival."""
+        """``sends`` without the messages that can have no effect at their receivers."""
         if sends and self.bounds.bury_dead:
             for index, inbox in enumerate(self.messages.inbox):
                 if arriving := sends & inbox:
@@ -282,7 +289,7 @@ class ClusterSpace:
         return sends
 
     def _receivers(self, messages: int) -> int:
-        """To whom these are addressed, a bit for each node."""
+        """The receivers of ``messages``, a bit for each node."""
         return sum(1 << index for index, inbox in enumerate(self.messages.inbox) if messages & inbox)
 
     def _dead_bits(self, index: int, local: int, bits: int) -> int:
@@ -290,8 +297,8 @@ class ClusterSpace:
         return self.dead(index, local, bits) if self.bounds.bury_dead else 0
 
     def dead(self, index: int, local: int, bits: int) -> int:
-        """Those of ``bits`` that can do nothing any more at node ``index``. The part says which; that they do nothing
-        to the node is tried out."""
+        """Those of ``bits`` that can have no effect any more at node ``index``. The part names them, and each is tried
+        out on the node."""
         unknown = bits & ~self._judged[index][local]
         if unknown:
             self._judged[index][local] |= unknown
@@ -309,7 +316,7 @@ class ClusterSpace:
         return bits & self._dead[index][local]
 
     def _require_still_dead(self, index: int, local: int, change: Change) -> None:
-        """What could do nothing before the change can do nothing after it: so it need not be kept."""
+        """Messages that could have no effect before the change must have none after it: so they need not be kept."""
         were_dead = self._dead[index].get(local, 0)
         if change.restarted:
             were_dead &= ~self.messages.own[index]

@@ -1,4 +1,4 @@
-"""Copies of the core's objects, as ``copy.deepcopy`` makes them but faster, and what tells two of them apart."""
+"""Copies of the core's objects, as ``copy.deepcopy`` makes them but faster, and keys to compare them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ SHARED = frozenset({"_rng", "_timing", "_limits", "_admits", "part", "replica", 
 """Attributes of the core's classes, and of the model's own, that are the same in all copies."""
 
 CONSTANT = SHARED | {"_log"}
-"""Those that never change once they are made, or are looked at elsewhere, too."""
+"""Attributes that never change after they were set, or that are compared elsewhere."""
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 
 UNCHANGING = (frozenset, enum.Enum, type, BuiltinFunctionType, MappingProxyType)
-"""What is of one of these classes never changes."""
+"""Objects of these classes never change."""
 
 
 _PLAIN: set[type[Any]] = set(ATOMS)
-"""The classes found so far of things that need no copy: they never change."""
+"""The classes found so far whose objects need no copy, since they never change."""
 
 
 def clone(thing: Any, clones: dict[int, Any] | None = None) -> Any:
-    """A copy that shares nothing with ``thing`` that could change.
+    """A copy that shares with ``thing`` only what cannot change.
 
-    :param clones: those made so far, by the ``id`` of their originals: what was one object stays one.
+    :param clones: the copies made so far, by the ``id`` of their originals, so that an object which is referenced twice
+        is copied once.
     """
     kind: Any = type(thing)
     if kind in _PLAIN:
@@ -68,7 +69,7 @@ def clone(thing: Any, clones: dict[int, Any] | None = None) -> Any:
 
 
 def freeze(thing: Any) -> object:
-    """The same for two objects exactly if they hold the same; hashable."""
+    """A hashable key that is equal for two objects exactly if they hold the same."""
     kind: Any = type(thing)
     if kind in ATOMS or isinstance(thing, enum.Enum):
         return thing
@@ -84,7 +85,7 @@ def freeze(thing: Any) -> object:
 
 @cache
 def _is_frozen(kind: type[Any]) -> bool:
-    """Whether what is of that class never changes. (attrs gives no hash to what does.)"""
+    """Whether objects of that class never change. (attrs makes no mutable class hashable.)"""
     frozen_attrs = attrs.has(kind) and kind.__hash__ is not None
     frozen_tuple = issubclass(kind, tuple) and kind is not tuple
     says_so = getattr(kind, "NEVER_CHANGES", False)
@@ -101,7 +102,7 @@ def _clone_function(function: FunctionType, clones: dict[int, Any]) -> FunctionT
 
 @cache
 def _names(kind: type[Any]) -> tuple[str, ...]:
-    """The fields of a class of attrs, the slots of one that has them; of any other, none."""
+    """The fields of an attrs class, or the slots of a class that has them; nothing for other classes."""
     if attrs.has(kind):
         return tuple(field.name for field in attrs.fields(kind))
     return tuple(getattr(kind, "__slots__", ()))

@@ -1,4 +1,4 @@
-"""A trace of the model as text that can be read."""
+"""A trace of the model as readable text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from txpaxos.testing.model.node import ModelEvent
 
 
 def format_counterexample(trace: Iterable[tuple[ModelEvent, ...]], violation: str) -> str:
-    """What happened, one event after the other, and what was wrong in the end."""
+    """The events, one after another, and the violation at the end."""
     lines = []
     for number, event in enumerate(relevant_events(trace), 1):
         what = event.what
@@ -25,7 +25,7 @@ def format_counterexample(trace: Iterable[tuple[ModelEvent, ...]], violation: st
 
 
 def relevant_events(trace: Iterable[tuple[ModelEvent, ...]]) -> list[ModelEvent]:
-    """All events but those that only sent what never arrives in this trace, or was sent before."""
+    """All events, except those that only sent messages which never arrive in this trace or were sent before."""
     events = [event for step in trace for event in step]
     sent: set[MessageInFlight] = set()
     news: list[set[MessageInFlight]] = []

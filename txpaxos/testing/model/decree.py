@@ -1,4 +1,4 @@
-"""The parts of the core that know one decree, as the model drives them: ``essential`` up to ``functional``."""
+"""The parts of the core for a single decree, as the model runs them: ``essential`` up to ``functional``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from txpaxos.core.messages import (
     Vote,
 )
 from txpaxos.core.ready import Chosen, DecreeState, Ready, Work
-from txpaxos.testing.model.disk import Disk
+from txpaxos.testing.model.disk import ModelDisk
 from txpaxos.testing.model.parts import (
     NOW,
     STILL,
@@ -38,8 +38,8 @@ from txpaxos.testing.model.parts import (
 )
 
 
-def decree_state(disk: Disk) -> DecreeState:
-    """What a node of one decree saved last."""
+def decree_state(disk: ModelDisk) -> DecreeState:
+    """The last saved state of a node of one decree."""
     state = disk.records[0] if disk.records else DecreeState()
     assert isinstance(state, DecreeState)
     return state
@@ -50,21 +50,23 @@ def decree_state(disk: Disk) -> DecreeState:
 
 @attrs.define
 class Asking:
-    """A proposer, and whether it has asked for promises since it started. Before that it must not listen: the promises
-    that still arrive are for a ballot of which it no longer knows what it proposed in it."""
+    """A proposer, and whether it has asked for promises since it started.
+
+    Before that it must ignore promises: they are for a ballot in which it no longer knows what it proposed.
+    """
 
     proposer: essential.Proposer
     asked: bool = False
 
 
 class EssentialProposer(Part[Asking]):
-    """Proposes ``value``. On its disk is the ballot that it used last, in the place of a promise."""
+    """Proposes ``value``. Its disk holds the ballot that it used last, in place of a promise."""
 
     def __init__(self, node: NodeId, voters: Sequence[NodeId], value: bytes) -> None:
         super().__init__(node, voters)
         self.value = value
 
-    def start(self, disk: Disk) -> Asking:
+    def start(self, disk: ModelDisk) -> Asking:
         proposer = essential.Proposer(self.node, essential.quorum_size(len(self.voters)))
         proposer.propose(self.value)
         proposer.ballot = disk.promised
@@ -93,7 +95,7 @@ class EssentialProposer(Part[Asking]):
     def counts(self, message: Message) -> bool:
         return True
 
-    def dead(self, running: Asking, disk: Disk, message: Message) -> bool:
+    def dead(self, running: Asking, disk: ModelDisk, message: Message) -> bool:
         ballot = cast(Promise, message).ballot
         return not running.asked or running.proposer.has_quorum or running.proposer.ballot != ballot
 
@@ -107,7 +109,7 @@ class EssentialAcceptor(Part[essential.Acceptor]):
         super().__init__(node, voters)
         self.learners = tuple(learners)
 
-    def start(self, disk: Disk) -> essential.Acceptor:
+    def start(self, disk: ModelDisk) -> essential.Acceptor:
         acceptor, state = essential.Acceptor(), decree_state(disk)
         acceptor.promised, acceptor.accepted = state.promised, state.accepted
         return acceptor
@@ -130,7 +132,7 @@ class EssentialAcceptor(Part[essential.Acceptor]):
     def remembered(self, running: essential.Acceptor, first_slot: Slot) -> object:
         return running.promised, running.accepted
 
-    def dead(self, running: essential.Acceptor, disk: Disk, message: Message) -> bool:
+    def dead(self, running: essential.Acceptor, disk: ModelDisk, message: Message) -> bool:
         assert isinstance(message, Prepare | Accept)
         if isinstance(message, Accept) and message.ballot == disk.promised:
             return Vote(0, message.ballot, message.value) in disk.votes
@@ -138,11 +140,11 @@ class EssentialAcceptor(Part[essential.Acceptor]):
 
 
 class EssentialLearner(Part[essential.Learner]):
-    """Remembers nothing across a restart."""
+    """A learner, which remembers nothing across a restart."""
 
     starts_ballots = False
 
-    def start(self, disk: Disk) -> essential.Learner:
+    def start(self, disk: ModelDisk) -> essential.Learner:
         return essential.Learner(essential.quorum_size(len(self.voters)))
 
     def receive(self, running: essential.Learner, sender: NodeId, message: Message) -> Ready:
@@ -196,7 +198,7 @@ class DecreePart(Part[Running]):
     def counts(self, message: Message) -> bool:
         return isinstance(message, Promise | Accepted)
 
-    def dead(self, running: Running, disk: Disk, message: Message) -> bool:
+    def dead(self, running: Running, disk: ModelDisk, message: Message) -> bool:
         proposer = self.decree(running).proposer
         match message:
             case Promise(ballot):
@@ -211,7 +213,7 @@ class DecreePart(Part[Running]):
 class PracticalPart(DecreePart[practical.Node]):
     """A node of ``practical``."""
 
-    def start(self, disk: Disk) -> practical.Node:
+    def start(self, disk: ModelDisk) -> practical.Node:
         node = practical.Node(self.node, self.voters, decree_state(disk))
         if self.value is not None:
             node.propose(self.value)
@@ -230,9 +232,9 @@ class PracticalPart(DecreePart[practical.Node]):
 
 
 class FunctionalPart(DecreePart[functional.Node]):
-    """A node of ``functional``. One without a ``value`` never loses patience."""
+    """A node of ``functional``. Without a ``value`` its election timer never fires."""
 
-    def start(self, disk: Disk) -> functional.Node:
+    def start(self, disk: ModelDisk) -> functional.Node:
         node = functional.Node(self.node, self.voters, STILL, NOW, decree_state(disk))
         if self.value is not None:
             node.propose(self.value)
@@ -247,10 +249,10 @@ class FunctionalPart(DecreePart[functional.Node]):
     def receive(self, running: functional.Node, sender: NodeId, message: Message) -> Ready:
         return running.receive(sender, cast(Any, message), NOW)
 
-    def dead(self, running: functional.Node, disk: Disk, message: Message) -> bool:
+    def dead(self, running: functional.Node, disk: ModelDisk, message: Message) -> bool:
         if isinstance(message, Promise):
-            # Also with a quorum it counts: one who campaigns when the outcome is known starts no ballot, and leads on
-            # in the old one at the next promise.
+            # Promises count after a quorum, too: a node that campaigns when the outcome is known starts no ballot, and
+            # leads in the old one at the next promise.
             return running.decree.proposer.ballot != message.ballot or running.decree.proposer.given_up
         return super().dead(running, disk, message)
 

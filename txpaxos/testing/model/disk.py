@@ -1,8 +1,8 @@
-"""What one node's disk holds in the model, and what it allows the node to say.
+"""The content of one node's disk in the model, and what it allows the node to send.
 
-Everything is judged at the moment it happens: a record when it is written, a message when it leaves. What cannot be
-judged here, because it speaks of other disks ("this value is chosen"), comes back as a :data:`Belief`, for
-:mod:`txpaxos.testing.model.chosen_values` to hold against all disks together.
+Each record is checked when it is written, and each message when it leaves. A claim about other disks ("this value is
+chosen") cannot be checked here. It is returned as a :data:`Belief`, which :mod:`txpaxos.testing.model.chosen_values`
+checks against all disks together.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, Record
 from txpaxos.testing.model.formatting import show
 
 Belief: TypeAlias = tuple[Slot, bytes | None]
-"""That a slot is chosen, and with which value; ``None`` stands for any."""
+"""The claim that a value is chosen at a slot. ``None`` stands for any value."""
 
 
 class ModelViolation(Exception):
-    """Something that must hold does not. The text says what."""
+    """A rule is broken. The text says which."""
 
 
 def require(holds: bool, *what: object) -> None:
-    """Raise :class:`ModelViolation`, saying ``what``, unless it ``holds``."""
+    """Raise :class:`ModelViolation` with the text of ``what``, unless ``holds``."""
     if not holds:
         raise ModelViolation(" ".join(part if isinstance(part, str) else show(part) for part in what))
 
 
 def values_at(first_slot: Slot, values: Iterable[bytes]) -> set[Belief]:
-    """That ``values`` are chosen at ``first_slot``, ``first_slot + 1``, ..."""
+    """The claims that ``values`` are chosen at ``first_slot``, ``first_slot + 1``, ..."""
     return set(enumerate(values, first_slot))
 
 
 @attrs.frozen(cache_hash=True)
-class Disk:
+class ModelDisk:
     """All that a node ever saved.
 
     :ivar owner: whose disk it is; no name if the node starts no ballots.
-    :ivar first_slot: 1 in a log; the one decree of a node that has only one calls itself slot 0.
-    :ivar records: what the node starts from. For a log, in one order for all histories that differ in nothing that
-        counts: by ballot, then slot, what was learned last. ``Log.recover`` makes the same of it as of the order of
-        writing, for it only takes highest ballots, the last vote at each slot, and the union of what was learned.
-    :ivar promised: the highest ballot promised.
+    :ivar first_slot: 1 in a log, 0 for a node of a single decree.
+    :ivar records: the records that the node starts from. For a log they are sorted, so that histories with the same
+        effect are equal: by ballot and slot, with learned values last. ``Log.recover`` does not depend on their order,
+        since it takes only highest ballots, the last vote at each slot, and the union of learned values.
+    :ivar promised: the highest promised ballot.
     :ivar votes: every vote ever cast, also those that a later one replaced.
-    :ivar begun: every ballot of its own.
+    :ivar begun: every ballot that the node has begun.
     """
 
     owner: NodeId
@@ -80,10 +80,11 @@ class Disk:
 
     # what is written
 
-    def write(self, record: Record) -> tuple[Disk, set[Belief]]:
+    def write(self, record: Record) -> tuple[ModelDisk, set[Belief]]:
         """The disk with ``record`` on it, and what the record takes for chosen.
 
-        :raises ModelViolation: if it takes back a promise or a vote."""
+        :raises ModelViolation: if the record takes back a promise or a vote.
+        """
         match record:
             case DecreeState(promised, accepted, chosen):
                 last = self.records[0] if self.records else DecreeState()
@@ -103,9 +104,9 @@ class Disk:
                 return self._add(record), values_at(first_slot, values)
         raise ModelViolation(f"{show(record)} is no record of this node")
 
-    def compacted(self) -> Disk:
-        """The disk with as few records as make the same log. Whatever is added to them, it stays the same: what was
-        chosen is there, and of every other slot, the last vote and what was learned."""
+    def compacted(self) -> ModelDisk:
+        """The disk with the fewest records that make the same log: the chosen values, and for every other slot the last
+        vote and the learned value. Later records have the same effect on both."""
         if not self.first_slot:
             return self
         log = Log.recover(cast(tuple[LogRecord, ...], self.records))
@@ -117,15 +118,15 @@ class Disk:
             records.append(Promised(log.promised))
         return attrs.evolve(self, records=tuple(sorted(records, key=_place)))
 
-    def _add(self, record: Record) -> Disk:
+    def _add(self, record: Record) -> ModelDisk:
         return attrs.evolve(self, records=tuple(sorted({*self.records, record}, key=_place)))
 
-    def _promise(self, ballot: Ballot, record: Record) -> Disk:
+    def _promise(self, ballot: Ballot, record: Record) -> ModelDisk:
         require(ballot >= self.promised, record, "takes back the promise", self.promised)
         begun = self.begun | {ballot} if ballot.node == self.owner else self.begun
         return attrs.evolve(self, promised=ballot, begun=begun)
 
-    def _vote(self, vote: Vote, record: Record) -> Disk:
+    def _vote(self, vote: Vote, record: Record) -> ModelDisk:
         require(vote.ballot <= self.promised, record, "votes above the promise", self.promised)
         last = self._last_votes().get(vote.slot)
         require(last is None or vote.ballot >= last.ballot, record, "takes back", last)
@@ -133,12 +134,13 @@ class Disk:
         require(same, record, "votes for another value than", last)
         return attrs.evolve(self, votes=self.votes | {vote})
 
-    # what it allows to be said
+    # what it allows the node to send
 
     def vouch_for(self, sender: NodeId, message: Message, cause: Message | None) -> set[Belief]:
         """What ``message``, sent in answer to ``cause``, takes for chosen.
 
-        :raises ModelViolation: if it rests on a promise or a vote that is not here."""
+        :raises ModelViolation: if the message depends on a promise or a vote that is not on disk.
+        """
         match message:
             case Prepare() | PrepareLog() | Accept() | AcceptSlot() | Heartbeat():
                 require(message.ballot.node == sender, message, "is of another's ballot")
@@ -150,7 +152,7 @@ class Disk:
                 require(Vote(self.first_slot, ballot, value) in self.votes, message, "leaves, and is not on disk")
             case AcceptedSlot(ballot, slot):
                 if not any((vote.slot, vote.ballot) == (slot, ballot) for vote in self.votes):
-                    # Then it says so only because the value is known to be chosen.
+                    # Then the message is only sent because the value is known to be chosen.
                     assert isinstance(cause, AcceptSlot)
                     return {(slot, cause.value)}
             case Nack(ballot, promised):
@@ -171,7 +173,7 @@ class Disk:
         return set()
 
     def _through(self, chosen_through: Slot) -> set[Belief]:
-        """That every slot up to ``chosen_through`` is chosen. (A single decree says 1 for yes.)"""
+        """The claims that every slot up to ``chosen_through`` is chosen. (For a single decree, 1 means yes.)"""
         return {(slot, None) for slot in range(self.first_slot, self.first_slot + chosen_through)}
 
     def _last_votes(self) -> dict[Slot, Vote]:
@@ -182,7 +184,7 @@ class Disk:
         require(self.promised >= ballot, message, "leaves, and the disk has promised only", self.promised)
 
     def _require_votes_told(self, message: Promise | PromiseLog) -> None:
-        """All votes there are above what is told to be chosen, and no others."""
+        """A promise must report all votes above the values that it reports as chosen, and no others."""
         last_votes = self._last_votes()
         if isinstance(message, Promise):
             vote = last_votes.get(self.first_slot)

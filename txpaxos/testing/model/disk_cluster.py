@@ -1,11 +1,11 @@
-"""Three nodes, of which one has a disk that all may happen to, and two never fail.
+"""Three nodes: one with a disk to which anything may happen, and two that never fail.
 
-Here a message and its answer are one step. What a node would send in a state, it may send in that state at any time, to
-one node: so there is no network to be kept beside the nodes. A message that waits while its sender goes on is one that
-comes too late; for those there are the other models. The answer may be lost.
+A message and its answer are one step here. A node may send to one node, at any time, whatever it would send in its
+present state. So no network is kept beside the nodes. A message that is delayed until its sender has changed is left to
+the other models. The answer may be lost.
 
-What must hold is what all of it is for: at a slot one value is chosen, as the votes say that were ever cast, and what a
-node takes for chosen is chosen.
+The rule is Paxos's own: at each slot one value is chosen, judged by all votes that were ever cast, and what a node
+takes for chosen is chosen.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ OFFERED = {"a": b"A", "b": b"B", NODE: b"C"}
 BEGIN = "is backed, and starts a ballot"
 WAITED = "has waited too long for promises"
 TOO_LONG = frozenset({WAITED, "has not heard a quorum for too long"})
-"""Moves that are not made: others can do what follows all the same."""
+"""Moves that are not made, since other moves lead to the same effects."""
 
 
 @attrs.frozen
 class Reign:
-    """What has happened before all begins: ``leader`` won a ballot with the promise of ``follower``, and proposed at
-    every slot up to ``proposed_through``. What it proposed up to ``chosen_through`` the follower has accepted.
+    """The history before the model begins: ``leader`` won a ballot with the promise of ``follower``, and proposed at
+    every slot up to ``proposed_through``. The follower has accepted the proposals up to ``chosen_through``.
 
-    :ivar taken: whether the node that has a disk has heard what is chosen then, and taken a snapshot.
+    :ivar taken: whether the node with a disk then learned what is chosen, and took a snapshot.
     """
 
     leader: NodeId
@@ -55,13 +55,13 @@ class Reign:
 
 @attrs.frozen
 class ClusterBounds:
-    """What keeps it finite, and what keeps it small.
+    """The bounds that make the model finite and keep it small.
 
-    :ivar ballots: how many each node may start, beside those of the ``reigns`` before all begins.
+    :ivar ballots: how many each node may start, besides those of the ``reigns`` before the model begins.
     :ivar apart: two nodes that do not hear each other, if any.
-    :ivar slots: up to which slot is proposed.
-    :ivar segment_saves: so many saves fill a segment of the journal.
-    :ivar anywhere: whether power is lost at each system call, or only when nothing is under way.
+    :ivar slots: the last slot at which values are proposed.
+    :ivar segment_saves: how many saves fill a segment of the journal.
+    :ivar anywhere: whether power may fail at each system call, or only while nothing is being saved.
     """
 
     ballots: Mapping[NodeId, int]
@@ -74,10 +74,10 @@ class ClusterBounds:
 
 
 @attrs.frozen(cache_hash=True)
-class Place:
-    """One of the nodes.
+class NodePlace:
+    """The state of one node.
 
-    :ivar number: of its replica; of the node that has a disk, the number of the node, or of the platter.
+    :ivar number: the number of its replica; for the node with a disk, the number of the node or of the platter.
     :ivar cast: all votes that it ever cast. ``begun``: how many ballots it has started.
     """
 
@@ -87,38 +87,39 @@ class Place:
     begun: int = 0
 
 
-Places = tuple[Place, Place, Place]
+Places = tuple[NodePlace, NodePlace, NodePlace]
 
 
 @attrs.frozen
 class Done:
-    """What comes of something that a node does: what it is then, what it sends, what a loss of power may leave."""
+    """The effect of a node's step: its state afterwards, the messages it sends, and the platters that a power cut may
+    leave."""
 
-    place: Place
+    place: NodePlace
     sends: tuple[Sent, ...]
     left: Left = ()
     wrong: str = ""
 
 
 class Reliable:
-    """A node that never fails: all it says is on its disk."""
+    """A node that never fails: everything that it sends is on its disk."""
 
     def __init__(self, part: ReplicaPart) -> None:
         self.part = part
         self._replicas = Replicas(part)
 
-    def initial(self) -> Place:
-        """As it starts for the first time."""
-        return Place(
+    def initial(self) -> NodePlace:
+        """The node at its first start."""
+        return NodePlace(
             self._replicas.number(self._replicas.one(Replica(self.part.node, MEMBERS, STILL, NOW, (), TIMING)))
         )
 
-    def replica(self, place: Place) -> Replica:
-        """What runs there."""
+    def replica(self, place: NodePlace) -> Replica:
+        """The running replica."""
         return self._replicas.of(place.number)
 
-    def do(self, place: Place, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
-        """Do it, and take what it asks itself."""
+    def do(self, place: NodePlace, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
+        """Do ``act``, and take the messages that the node sends to itself."""
         replica, sends, votes = self.replica(place), [], set(place.cast)
         todo: list[tuple[Any, ...]] = [(act, *arguments)]
         for one in todo:
@@ -135,29 +136,29 @@ class Reliable:
 
 
 class Stored:
-    """The node that has a disk."""
+    """The node with a disk."""
 
     def __init__(self, part: ReplicaPart, bounds: ClusterBounds) -> None:
         self.part = part
         self.model = StoredModel(NODE, MEMBERS, bounds.slots, bounds.segment_saves, part=part, sure="acknowledged")
         self._anywhere = bounds.anywhere
 
-    def initial(self) -> Place:
+    def initial(self) -> NodePlace:
         """An empty folder."""
-        return Place(self.model.platter(EMPTY), runs=False)
+        return NodePlace(self.model.platter(EMPTY), runs=False)
 
-    def replica(self, place: Place) -> Replica:
-        """What runs there."""
+    def replica(self, place: NodePlace) -> Replica:
+        """The running replica."""
         return self.model.running(place.number).replica
 
-    def do(self, place: Place, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
-        """Do it, and take what it asks itself."""
+    def do(self, place: NodePlace, name: Hashable, act: Callable[..., Ready], *arguments: Hashable) -> Done | None:
+        """Do ``act``, and take the messages that the node sends to itself."""
         return self.move(place, name, partial(StoredNode.do_all, act=act, arguments=arguments))
 
     def move(
-        self, place: Place, name: Hashable, act: Callable[[StoredNode], None], begins: bool = False
+        self, place: NodePlace, name: Hashable, act: Callable[[StoredNode], None], begins: bool = False
     ) -> Done | None:
-        """Do it; nothing, if the store does not want that now."""
+        """Do ``act``. Nothing happens if the store refuses it now."""
         moved = self.model.move(place.number, name, act, begins)
         if moved is None:
             return None
@@ -167,7 +168,7 @@ class Stored:
 
 
 class DiskClusterSpace:
-    """All states of the three nodes."""
+    """The states of the three nodes, and the steps between them."""
 
     def __init__(self, bounds: ClusterBounds) -> None:
         self.bounds = bounds
@@ -182,7 +183,7 @@ class DiskClusterSpace:
     # the space
 
     def initial(self) -> int:
-        """All of them as they are for the first time, but for what the reigns have left."""
+        """All nodes at their first start, with the effects of the history before."""
         places = cast(Places, tuple(node.initial() for node in self._nodes))
         started = self._stored.model.start(places[2].number)
         assert not isinstance(started, str), started
@@ -208,7 +209,7 @@ class DiskClusterSpace:
         return self._taken(places, leader) if reign.taken else places
 
     def _taken(self, places: Places, leader: int) -> Places:
-        """The node that has a disk hears from ``leader``, and takes a snapshot."""
+        """The node with a disk hears from ``leader``, and takes a snapshot."""
         replica = self._nodes[leader].replica(places[leader])
         places = self._exchanged(
             places, leader, 2, Heartbeat(replica.election.own_ballot, replica.log.chosen_through, 0)
@@ -222,13 +223,13 @@ class DiskClusterSpace:
         return _with(places, 2, place)
 
     def _does(self, places: Places, index: int, name: str) -> tuple[Places, tuple[Sent, ...]]:
-        """A move, of which nothing gets lost."""
+        """A move of which nothing is lost."""
         done = self._nodes[index].do(places[index], name, _lead, self._nodes[index].part, name)
         assert done is not None, name
         return _with(places, index, done.place), done.sends
 
     def _exchanged(self, places: Places, sender: int, receiver: int, message: Message) -> Places:
-        """A message arrives, and what it is answered."""
+        """A message arrives, and its answer, too."""
         done = self._receive(places, receiver, MEMBERS[sender], message)
         assert done is not None, message
         places = _with(places, receiver, done.place)
@@ -239,11 +240,11 @@ class DiskClusterSpace:
         return places
 
     def fold(self, state: int) -> int:
-        """Nothing here has only another name."""
+        """The state itself: no nodes here are interchangeable."""
         return state
 
     def successors(self, state: int) -> Iterator[Step]:
-        """Where one step leads."""
+        """The steps from ``state``."""
         holds, spent = cast(tuple[Places, Spent], self._states.of(state))
         for index, place in enumerate(holds):
             if place.runs:
@@ -265,8 +266,8 @@ class DiskClusterSpace:
             if places[MEMBERS.index(to)].runs and not self.bounds.apart >= {to, MEMBERS[index]}:
                 yield from self._delivered(places, spent, index, MEMBERS.index(to), message)
 
-    def _may(self, index: int, place: Place) -> tuple[list[tuple[str, bool]], list[Sent]]:
-        """What a node may do of itself that changes it; and what it may send, as it is."""
+    def _may(self, index: int, place: NodePlace) -> tuple[list[tuple[str, bool]], list[Sent]]:
+        """The moves of a node that change it, and the messages that it may send without a change."""
         node = self._nodes[index]
         replica = node.replica(place)
         key = index, place.number
@@ -285,7 +286,7 @@ class DiskClusterSpace:
         return known
 
     def _delivered(self, places: Places, spent: Spent, sender: int, receiver: int, message: Message) -> Iterator[Step]:
-        """A message arrives; and the answer does, or does not."""
+        """A message arrives. Its answer arrives or is lost."""
         name = MEMBERS[sender]
         done = self._receive(places, receiver, name, message)
         if done is None:
@@ -341,7 +342,7 @@ class DiskClusterSpace:
                 yield from self._after(places, after, 2, done, event(what))
 
     def _lose_power(self, places: Places, spent: Spent, platter: int, events: tuple[ModelEvent, ...]) -> Iterator[Step]:
-        """The node that has a disk is down, if something may happen to that; else it starts at once."""
+        """The node with a disk is down, if something may happen to its disk. Otherwise it restarts at once."""
         places = _with(places, 2, attrs.evolve(places[2], number=platter, runs=False))
         if any(True for _ in self._stored.model.harms(platter, spent, self.bounds.budget)):
             yield self._step(places, spent, events)
@@ -364,7 +365,7 @@ class DiskClusterSpace:
     def _after(
         self, places: Places, spent: Spent, index: int, done: Done, events: tuple[ModelEvent, ...]
     ) -> Iterator[Step]:
-        """The states after what a node did, and those in which it lost power on the way."""
+        """The states after a node's step, and those after a power cut within it."""
         if done.wrong:
             yield self.initial(), events, done.wrong
             return
@@ -386,13 +387,13 @@ class DiskClusterSpace:
 
 
 def leader_state(replica: Replica) -> LeaderState:
-    """What a node has that leads."""
+    """The state that a node has while it leads."""
     assert replica._leader is not None
     return replica._leader
 
 
 def _lead(replica: Replica, part: ReplicaPart, name: str) -> Ready:
-    """Make the move of that name."""
+    """Make the move with that name."""
     return next(move for move in part.moves(replica) if move.name == name).act(replica)
 
 
@@ -400,6 +401,6 @@ def _sent(ready: Ready) -> Iterable[Sent]:
     return [(to, envelope.message) for envelope in ready.send for to in envelope.to]
 
 
-def _with(places: Places, index: int, place: Place) -> Places:
-    changed: Sequence[Place] = [*places[:index], place, *places[index + 1 :]]
+def _with(places: Places, index: int, place: NodePlace) -> Places:
+    changed: Sequence[NodePlace] = [*places[:index], place, *places[index + 1 :]]
     return cast(Places, tuple(changed))

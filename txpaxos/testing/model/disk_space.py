@@ -1,10 +1,11 @@
-"""One node, its store and its disk, in the middle of a cluster that goes on without it.
+"""One node with its store and its disk, in a cluster whose other nodes continue without it.
 
-Of the others only what they may send is here, all of it at any time. They have chosen a value at every slot, in the
-ballot :data:`LATER`, and need no vote of this node. Before that somebody proposed another value, in :data:`EARLIER`,
-which was chosen nowhere: so this node may have voted for it, and must never take that vote for what was chosen.
+Of the other nodes only the messages exist that they may send, all of them at any time. They have chosen a value at
+every slot in the ballot :data:`LATER`, and do not need this node's vote. Before that another value was proposed in the
+ballot :data:`EARLIER`, and not chosen. So this node may have voted for that value, and must never take its vote for the
+chosen value.
 
-A state is a node that runs, or a platter from which it may start, and beside it the node's :class:`Past`.
+A state is a running node, or a platter from which the node may start, and beside it the node's :class:`Past`.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ EARLIER, LATER, HIGHEST = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "a")
 STALE, CHOSEN = b"stale", b"chosen"
 
 Step: TypeAlias = tuple[int, tuple[ModelEvent, ...], str]
-"""The state after it, what happened, and what is wrong, if anything is."""
+"""The state afterwards, the events, and the violation, which may be empty."""
 
 
 @attrs.frozen
 class DiskBounds:
-    """What keeps it finite, and what keeps it small.
+    """The bounds that make the model finite and keep it small.
 
-    :ivar slots: at so many slots values are chosen.
-    :ivar stale: at these slots another value was proposed.
-    :ivar segment_saves: so many saves fill a segment of the journal.
-    :ivar owed_max: with a slow disk, messages are taken while so many saves wait at most; 0 if it is fast.
-    :ivar promises: whether there is a candidate that asks for a promise and is not heard of again.
+    :ivar slots: how many slots have a chosen value.
+    :ivar stale: the slots at which another value was proposed.
+    :ivar segment_saves: how many saves fill a segment of the journal.
+    :ivar owed_max: with a slow disk, the number of waiting saves up to which messages are taken; 0 if the disk is fast.
+    :ivar promises: whether a candidate asks for a promise and is not heard again.
     :ivar dominate: see :class:`States`.
     """
 
@@ -67,12 +68,12 @@ class DiskBounds:
 
 @attrs.frozen(cache_hash=True)
 class Past:
-    """What the node has told others.
+    """What the node has told other nodes.
 
-    :ivar promised: the highest ballot it promised.
-    :ivar votes: the last vote at each slot that it told of.
-    :ivar excused: votes that it need not have on disk: they were told before its snapshots were put aside. But it may
-        promise nothing about their slots.
+    :ivar promised: the highest ballot that it promised.
+    :ivar votes: the last vote at each slot that it reported.
+    :ivar excused: votes that need not be on its disk, since they were reported before its snapshots were discarded. The
+        node must promise nothing about their slots.
     """
 
     promised: Ballot = LOWEST
@@ -80,16 +81,17 @@ class Past:
     excused: frozenset[Vote] = frozenset()
 
     def told(self, votes: Iterable[Vote], ballots: Iterable[Ballot]) -> Past:
-        """And these votes were told, and these ballots promised."""
+        """This past, with these votes reported and these ballots promised."""
         last = {vote.slot: vote for vote in self.votes}
         for vote in votes:
             last[vote.slot] = max(vote, last.get(vote.slot, vote))
         return attrs.evolve(self, promised=max([self.promised, *ballots]), votes=tuple(sorted(last.values())))
 
     def judge_start(self, known: Known) -> None:
-        """Hold what a node knows that has just started against it.
+        """Compare it with the state of a node that has just started.
 
-        :raises ModelViolation: if something is missing."""
+        :raises ModelViolation: if the node has forgotten something.
+        """
         require(known.promised >= self.promised, "it promised", self.promised, "and starts with", known.promised)
         for vote in self.votes:
             now = known.votes.get(vote.slot)
@@ -98,9 +100,10 @@ class Past:
             require(remembers or is_chosen or vote in self.excused, "it told of", vote, "and starts without it")
 
     def judge_promise(self, promise: PromiseLog) -> None:
-        """Hold a promise against it.
+        """Compare it with a promise.
 
-        :raises ModelViolation: if it says nothing of a vote."""
+        :raises ModelViolation: if the promise leaves out a vote.
+        """
         through = promise.first_slot + len(promise.values) - 1
         told = {vote.slot: vote.ballot for vote in promise.votes}
         for vote in self.votes:
@@ -109,7 +112,7 @@ class Past:
 
 
 class DiskSpace:
-    """All states of that node."""
+    """The states of that node, and the steps between them."""
 
     def __init__(self, bounds: DiskBounds) -> None:
         self.bounds = bounds
@@ -123,11 +126,11 @@ class DiskSpace:
         return self._state(False, self.model.platter(EMPTY), Past(), Spent())
 
     def fold(self, state: int) -> int:
-        """Nothing here has only another name."""
+        """The state itself: there is only one node."""
         return state
 
     def successors(self, state: int) -> Iterator[Step]:
-        """Where one step leads."""
+        """The steps from ``state``."""
         holds, spent = self._states.of(state)
         runs, number, past = cast(tuple[bool, int, Past], holds)
         steps = self._from_running if runs else self._from_platter
@@ -176,7 +179,7 @@ class DiskSpace:
                 yield self._moved(moved, past, after, what)
 
     def _acts(self, number: int, spent: Spent) -> Iterator[tuple[str, Act, bool]]:
-        """What it may do: the name, how, whether a snapshot is begun."""
+        """The possible actions: the name, the function, and whether it begins a snapshot."""
         may_begin = spent.snapshots < self.bounds.budget.snapshots
         yield from self.model.acts(number, may_begin)
         node, known = self.model.running(number), self.model.known(number)
@@ -188,7 +191,7 @@ class DiskSpace:
                 yield f"takes {show(message)}", partial(StoredNode.receive, sender=sender, message=message), False
 
     def _messages(self, known: Known) -> Iterator[tuple[NodeId, Message]]:
-        """What may arrive, but for what would do nothing. What a leader proposes arrives in order, or does not."""
+        """The messages that may arrive and have an effect. A leader's proposals arrive in order or not at all."""
         slots_max = self.bounds.slots
         if self.bounds.promises and known.promised < HIGHEST:
             yield HIGHEST.node, PrepareLog(HIGHEST, slots_max + 1)
@@ -224,5 +227,5 @@ class DiskSpace:
 
 
 def event(what: str, **more: Any) -> tuple[ModelEvent, ...]:
-    """Something that happened to the node."""
+    """An event at the node."""
     return (ModelEvent(NODE, what.replace(f"{FOLDER}/", ""), **more),)

@@ -1,4 +1,4 @@
-"""Messages and records in words."""
+"""Messages and records as text."""
 
 from __future__ import annotations
 

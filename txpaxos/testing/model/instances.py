@@ -1,4 +1,4 @@
-"""What is checked: which nodes, how many ballots and slots, and what is left out to keep it finite."""
+"""The instances that are checked: which nodes, how many ballots and slots, and what is left out to keep them finite."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from txpaxos.testing.model.stored_model import FaultBudget
 
 VOTERS = ("a", "b", "c")
 VALUES = {"a": b"A", "b": b"B", "c": None}
-"""What each proposes. One that proposes nothing starts no ballots."""
+"""The value that each node proposes. A node without one starts no ballots."""
 
 
 @attrs.frozen
 class Instance:
-    """Something to check. ``what``: in words. ``space`` makes it anew; its argument can change the bounds."""
+    """An instance to check. ``what`` describes it. ``space`` makes its space; its argument may change the bounds."""
 
     name: str
     what: str
@@ -38,12 +38,12 @@ class Instance:
     bounds: Mapping[str, Any]
 
     def space(self, **changes: Any) -> Any:
-        """It, with some bounds changed."""
+        """Make the space, with some bounds changed."""
         return self.make(**{**self.bounds, **changes})
 
 
 def essential_space(ballots: Sequence[int], **bounds: Any) -> ClusterSpace:
-    """Two proposers, three acceptors that are alike, one learner. ``ballots``: how many each proposer may start."""
+    """Two proposers, three interchangeable acceptors, one learner. ``ballots``: how many each proposer may start."""
     bounds.setdefault("interchangeable", VOTERS)
     learners = ("learner",)
     parts: list[Part[Any]] = [
@@ -61,33 +61,33 @@ def practical_space(ballots: Sequence[int], **bounds: Any) -> ClusterSpace:
 
 
 def functional_space(ballots: Sequence[int], **bounds: Any) -> ClusterSpace:
-    """The same, with leadership."""
+    """The same as :func:`practical_space`, with elections."""
     parts = [FunctionalPart(node, VOTERS, value) for node, value in VALUES.items()]
     return ClusterSpace(parts, (b"A", b"B"), Bounds(ballots=dict(zip("ab", ballots, strict=True)), **bounds))
 
 
 def log_space(ballots: Sequence[int], slots_max: Slot, lost: tuple[type[Any], ...] = (), **bounds: Any) -> ClusterSpace:
-    """Three nodes of the log, of which ``a`` and ``b`` lead. What is ``lost`` never arrives."""
+    """Three nodes of the log, of which ``a`` and ``b`` lead. Messages of the kinds in ``lost`` never arrive."""
     parts = [ReplicaPart(node, VOTERS, value, slots_max, Nack not in lost) for node, value in VALUES.items()]
     limits = Bounds(ballots=dict(zip("ab", ballots, strict=True)), slots_max=slots_max, lost=lost, **bounds)
     return ClusterSpace(parts, (b"A", b"B", NO_OP), limits)
 
 
 def disk_space(**bounds: Any) -> DiskSpace:
-    """One node, its store and its disk, in the middle of a cluster that goes on without it."""
+    """One node with its store and its disk, in a cluster whose other nodes continue without it."""
     return DiskSpace(DiskBounds(**bounds))
 
 
 def cluster_aside_space(**bounds: Any) -> DiskClusterSpace:
-    """``a`` has had all slots chosen with ``c``, whose snapshots may be put aside; then ``b`` has only ``c`` to ask."""
+    """``a`` has had all slots chosen with ``c``, whose snapshots may be discarded; then ``b`` has only ``c`` to ask."""
     reigns = (Reign("a", "c", 2, 2, taken=True), Reign("a", "c", 3, 3))
     limits = {"ballots": {"b": 1}, "slots": 3, "budget": FaultBudget(1, 1, 0), "apart": frozenset("ab"), **bounds}
     return DiskClusterSpace(ClusterBounds(reigns=reigns, **limits))
 
 
 def cluster_loss_space(**bounds: Any) -> DiskClusterSpace:
-    """``c`` has proposed, and voted, and nobody heard it; ``b`` has had others chosen at the same slots with ``a``, and
-    ``c`` is brought back by a snapshot, which it may lose."""
+    """``c`` has proposed and voted, and no other node heard it. ``b`` has had other values chosen at the same slots
+    with ``a``. A snapshot brings ``c`` up to date, and ``c`` may lose it."""
     reigns = (Reign("c", "a", 2), Reign("b", "a", 2, 2))
     limits = {"ballots": {}, "slots": 3, "budget": FaultBudget(1, 0, 1), "apart": frozenset("ac"), **bounds}
     return DiskClusterSpace(ClusterBounds(reigns=reigns, **limits))
@@ -135,13 +135,13 @@ INSTANCES = (
     ),
     Instance(
         "disk",
-        "1 slot; 2 snapshots, put aside once, one file lost",
+        "1 slot; 2 snapshots, discarded once, one file lost",
         disk_space,
         {"slots": 1, "stale": (1,), "budget": FaultBudget(2, 1, 1), "promises": True},
     ),
     Instance(
         "disk-aside",
-        "2 slots; 2 snapshots, put aside once",
+        "2 slots; 2 snapshots, discarded once",
         disk_space,
         {"slots": 2, "stale": (1,), "budget": FaultBudget(2, 1, 0)},
     ),
@@ -153,10 +153,10 @@ INSTANCES = (
     ),
     Instance(
         "disk-both",
-        "2 slots; 2 snapshots, put aside once, one file lost",
+        "2 slots; 2 snapshots, discarded once, one file lost",
         disk_space,
         {"slots": 2, "stale": (1,), "budget": FaultBudget(2, 1, 1)},
     ),
-    Instance("cluster-aside", "3 slots; the snapshots of one node put aside", cluster_aside_space, {}),
+    Instance("cluster-aside", "3 slots; the snapshots of one node discarded", cluster_aside_space, {}),
     Instance("cluster-loss", "3 slots; one node loses a file", cluster_loss_space, {}),
 )

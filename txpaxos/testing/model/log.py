@@ -1,4 +1,4 @@
-"""The log, as the model drives it: :class:`~txpaxos.core.replica.Replica`."""
+"""The log, as the model runs it: :class:`~txpaxos.core.replica.Replica`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from txpaxos.core.messages import (
 from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.ready import LogRecord, Ready
 from txpaxos.core.replica import Replica
-from txpaxos.testing.model.disk import Disk
+from txpaxos.testing.model.disk import ModelDisk
 from txpaxos.testing.model.parts import (
     NEVER,
     NOW,
@@ -42,15 +42,15 @@ from txpaxos.testing.model.parts import (
 )
 
 TIMING = Timing(commit_notification_seconds=0.0)
-"""Time stands still here: what would be told a little later is told at once, or with a heartbeat."""
+"""There is no time here: delayed messages are sent at once, or with a heartbeat."""
 
 
 class ReplicaPart(Part[Replica]):
-    """A node of the log. As leader it proposes its ``value``, up to ``slots_max``. One without a value never loses
-    patience.
+    """A node of the log. As leader it proposes its ``value``, up to ``slots_max``. Without a value its election timer
+    never fires.
 
-    What a node misses need not be remembered: it may ask anybody at any time for what comes after all it knows, whether
-    or not it has heard that there is more.
+    The slots that a node misses need not be remembered: it may ask any node at any time for what follows the slots that
+    it knows, whether or not it has heard that there are more.
 
     :param refusals: whether a Nack ever arrives.
     """
@@ -65,9 +65,9 @@ class ReplicaPart(Part[Replica]):
         self.slots_max = slots_max
         self.refusals = refusals
         self.starts_ballots = value is not None
-        self._recovered: dict[Disk, Slot] = {}
+        self._recovered: dict[ModelDisk, Slot] = {}
 
-    def start(self, disk: Disk) -> Replica:
+    def start(self, disk: ModelDisk) -> Replica:
         return Replica(self.node, self.voters, STILL, NOW, cast(tuple[LogRecord, ...], disk.records), TIMING)
 
     def moves(self, running: Replica) -> Iterable[Move[Replica]]:
@@ -121,11 +121,11 @@ class ReplicaPart(Part[Replica]):
         # A heartbeat with a sequence is answered, and the answer is dead.
         return attrs.evolve(message, sequence=1) if isinstance(message, Heartbeat) else message
 
-    def dead(self, running: Replica, disk: Disk, message: Message) -> bool:
+    def dead(self, running: Replica, disk: ModelDisk, message: Message) -> bool:
         role, ballot, leader = running.election.role, running.election.own_ballot, running._leader
         match message:
             case HeartbeatAck():
-                return True  # It tells a leader that it is heard, and people how far a follower is.
+                return True  # It shows a leader that it is heard, and reports how far a follower is.
             case PromiseLog():
                 return role is not Role.CANDIDATE or message.ballot != ballot
             case AcceptedSlot():
@@ -139,12 +139,14 @@ class ReplicaPart(Part[Replica]):
                 return self._question_is_dead(running, disk, message)
         return False
 
-    def _question_is_dead(self, running: Replica, disk: Disk, message: PrepareLog | AcceptSlot | Heartbeat) -> bool:
+    def _question_is_dead(
+        self, running: Replica, disk: ModelDisk, message: PrepareLog | AcceptSlot | Heartbeat
+    ) -> bool:
         own = message.ballot.node == self.node
         idle = running.election.role is Role.FOLLOWER
         left = own and (idle or running.election.own_ballot != message.ballot)
         if self.refusals and not left:
-            return False  # It may bring a refusal, if not now, then later.
+            return False  # It may cause a refusal, now or later.
         if message.ballot != disk.promised:
             return message.ballot < disk.promised
         match message:
@@ -155,8 +157,8 @@ class ReplicaPart(Part[Replica]):
                 return voted and (own or idle) and chosen_through <= self._recovers(disk)
         return idle and message.chosen_through <= self._recovers(disk)
 
-    def _recovers(self, disk: Disk) -> Slot:
-        """How far a node that starts from ``disk`` knows what is chosen."""
+    def _recovers(self, disk: ModelDisk) -> Slot:
+        """The last slot of the chosen prefix that a node knows which starts from ``disk``."""
         known = self._recovered.get(disk)
         if known is None:
             known = self._recovered[disk] = self.start(disk).log.chosen_through
@@ -170,19 +172,19 @@ def _hold(node: Replica) -> None:
 
 
 def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:
-    """Only leadership's timer is due."""
+    """Only the election timer is due."""
     _hold(node)
     return act(node)
 
 
 def _send_again(node: Replica) -> Ready:
-    """Only the timers of the open slots are due. (All of them: were fewer due, fewer messages would be sent.)"""
+    """Only the timers of the open slots are due. All of them are, since fewer would only send fewer messages."""
     set_timers(node.election, NEVER)
     return node.tick(NOW)
 
 
 def _ask(other: NodeId, node: Replica) -> Ready:
-    """Only the timer of what is missing is due, and chance says to ask ``other``."""
+    """Only the timer for missing slots is due, and the node asks ``other``."""
     _hold(node)
     set_timers(node.election, NEVER)
     missing = node._catch_up

@@ -1,4 +1,4 @@
-"""The messages of the model, each a bit in a whole number, so that a set of them is one number too."""
+"""The messages of the model. Each is one bit of a whole number, so that a set of messages is one number."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ MessageInFlight: TypeAlias = tuple[NodeId, NodeId, Message]
 
 
 class MessagesInFlight:
-    """All messages that were ever sent, in any state. (Canvassing is one step with what it is for, and sends nothing.)
+    """All messages that were ever sent, in any state. Pre-votes are not among them: a pre-vote and its ballot are one
+    step.
 
-    :param lost: the kinds that never arrive; nor does what is proposed above ``slots_max``.
-    :ivar inbox: by node, the messages to it. ``own``: those from itself. ``counted``: those it only counts.
+    :param lost: the kinds that never arrive. Proposals above ``slots_max`` never arrive either.
+    :ivar inbox: for each node, the messages to it. ``own``: those from itself. ``counted``: those that it only counts.
     """
 
     def __init__(self, parts: Sequence[Part[Any]], lost: tuple[type[Any], ...], slots_max: Slot) -> None:
@@ -38,7 +39,7 @@ class MessagesInFlight:
         return self._messages[bit.bit_length() - 1]
 
     def bit(self, sender: NodeId, to: NodeId, message: Message) -> int:
-        """The bit of that message; none if it never arrives."""
+        """The bit of the message; 0 if the message never arrives."""
         if isinstance(message, self._lost) or (isinstance(message, AcceptSlot) and message.slot > self._slots_max):
             return 0
         sent = sender, to, message
@@ -56,34 +57,34 @@ class MessagesInFlight:
 
 
 class InterchangeableNodes:
-    """Nodes that differ in nothing but their names, so that states in which they have changed places are the same.
+    """Nodes that differ only in their names, so that states in which they have swapped places are the same.
 
-    It is so if no other node tells them apart: their names stand in no message and in no local state, and every message
-    is to or from one of them at most.
+    That is so if no other node tells them apart: no message and no local state holds their names, and no message is
+    from one of them to another.
 
-    :param nodes: the places of those that are alike; maybe none.
+    :param nodes: the places of the interchangeable nodes; may be empty.
     """
 
     def __init__(self, messages: MessagesInFlight, nodes: Sequence[int], parts: Sequence[Part[Any]]) -> None:
         self.nodes = tuple(nodes)
         self._messages = messages
         self._names = [parts[index].node for index in nodes]
-        # Of each node: what is to or from it.
+        # For each node, the messages to and from it.
         self._mine = [0] * len(self._names)
         self._sorted_through = 0
         self._renamed: dict[tuple[int, int, int], int] = {}
 
     def mailboxes(self, net: int) -> list[int]:
-        """The messages to and from each of the nodes, as if each were the first."""
+        """The messages to and from each of the nodes, renamed as if each were the first."""
         self._sort_new()
         return [self._rename(net & mine, place, 0) for place, mine in enumerate(self._mine)]
 
     def posted(self, place: int, mailbox: int) -> int:
-        """The messages of ``mailbox`` if it is that of the node in that ``place``."""
+        """The messages of ``mailbox``, renamed to the node in ``place``."""
         return self._rename(mailbox, 0, place)
 
     def others(self, net: int) -> int:
-        """The messages to and from nobody of them."""
+        """The messages that are neither to nor from these nodes."""
         self._sort_new()
         for mine in self._mine:
             net &= ~mine
@@ -111,7 +112,7 @@ class InterchangeableNodes:
 
 
 def bits_of(bits: int) -> Iterator[int]:
-    """Each bit of a set of them."""
+    """The single bits of ``bits``."""
     while bits:
         bit = bits & -bits
         bits ^= bit

@@ -1,13 +1,13 @@
-"""One node of the model: the shipped code, stepped once for each state it can be in and each thing that can happen.
+"""One node of the model: the shipped code, run once for each state of the node and each event.
 
-A *local state* is what the node's memory holds, what its disk holds, and the Readys that it has yet to perform. Each
-has a number. The core does nothing but compute, so what happens in a local state is computed once and looked up from
-then on: however many states the whole cluster has, the shipped code runs only for those of one node.
+A *local state* is the content of the node's memory, the content of its disk, and the Readys that it has yet to perform.
+Each local state has a number. The core only computes, so the effect of an event in a local state is computed once and
+looked up from then on. However many states the cluster has, the shipped code runs only for those of one node.
 
-Saving. A Ready is performed as it comes: written, sent, handed out, in one step. If the disk is *slow* its save is a
-step of its own: until that is made the node takes in more, and forgets it in a crash. Either way a crash may leave any
-number of a Ready's records on disk. That it comes after the save and before the messages have left needs no step: they
-never arrive.
+Saving. A Ready is performed as it comes: written, sent and handed out in one step. If the disk is *slow*, its save is a
+step of its own. Until then the node takes more messages, and a crash loses the Ready. In both cases a crash may leave
+any number of a Ready's records on disk. A crash after the save and before the messages have left needs no step: those
+messages never arrive.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import attrs
 from txpaxos.core.messages import Message, NodeId, Prepare, PrepareLog
 from txpaxos.core.ready import Chosen, Ready, Record
 from txpaxos.testing.model.copies import clone, freeze
-from txpaxos.testing.model.disk import Belief, Disk, ModelViolation, require, values_at
+from txpaxos.testing.model.disk import Belief, ModelDisk, ModelViolation, require, values_at
 from txpaxos.testing.model.parts import Move, Part
 
 Sent: TypeAlias = tuple[NodeId, Message]
-"""To whom, and what."""
+"""The receiver, and the message."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -38,25 +38,25 @@ class Owed:
 
 @attrs.frozen
 class Local:
-    """A local state. ``handed_out``: how many values the application has. ``running`` is never changed, only copied."""
+    """A local state. ``handed_out``: how many values the application has. ``running`` is copied before each change."""
 
     running: Any
-    disk: Disk
+    disk: ModelDisk
     owed: tuple[Owed, ...]
     handed_out: int
 
     @property
     def running_key(self) -> object:
-        """The same for two local states exactly if memory holds the same."""
+        """Equal for two local states exactly if their memories hold the same."""
         return freeze(self.running)
 
 
 @attrs.frozen
 class ModelEvent:
-    """Something that happened at a node, for people, with what came of it at once.
+    """An event at a node, with its direct effects, for counterexamples.
 
-    :ivar message: what it took, and from whom; if that is what happened.
-    :ivar gift: it changed nothing at the node, which only sent something. ``restarts``: it crashed.
+    :ivar message: the message that the node took, and ``sender`` its sender, if the event is a message.
+    :ivar gift: whether the node only sent something and did not change. ``restarts``: whether it crashed.
     """
 
     node: NodeId
@@ -72,13 +72,13 @@ class ModelEvent:
 
 @attrs.frozen
 class Outcome:
-    """What comes of something that happens in a local state.
+    """The effect of an event in a local state.
 
-    :ivar local: the number of the local state after it.
-    :ivar sends: what leaves. ``beliefs``: what has to be chosen for all of it to be true.
-    :ivar events: what happened, one after the other.
-    :ivar violation: what is wrong with it, or nothing.
-    :ivar restarted: there was a crash.
+    :ivar local: the number of the local state afterwards.
+    :ivar sends: the messages that leave. ``beliefs``: what must be chosen for the node's claims to be true.
+    :ivar events: the events, one after another.
+    :ivar violation: the rule that is broken, or nothing.
+    :ivar restarted: whether there was a crash.
     """
 
     local: int
@@ -89,7 +89,7 @@ class Outcome:
     restarted: bool = False
 
     def then(self, other: Outcome) -> Outcome:
-        """This, and then ``other``."""
+        """This outcome, followed by ``other``."""
         return attrs.evolve(
             other,
             sends=self.sends + other.sends,
@@ -99,12 +99,12 @@ class Outcome:
 
 
 class NodeModel:
-    """All local states of one node that were ever reached, and what comes of each.
+    """All local states of one node that were reached, and the outcomes in each.
 
-    :param owed_max: with a slow disk, how many Readys may wait; 0 if it is fast.
-    :param own_at_once: what the node asks itself it takes at once, before anything else.
-    :param compact: disks that make the same log are the same, see :meth:`Disk.compacted`.
-    :param like: a node that differs from this one only in its name: they share their local states.
+    :param owed_max: with a slow disk, how many Readys may wait; 0 if the disk is fast.
+    :param own_at_once: whether the node takes its messages to itself at once, before any other.
+    :param compact: whether disks with the same log are the same, see :meth:`ModelDisk.compacted`.
+    :param like: a node that differs from this one only in its name. They share their local states.
     """
 
     def __init__(
@@ -126,17 +126,17 @@ class NodeModel:
 
     def initial(self) -> int:
         """The node as it starts for the first time."""
-        return self._restarted(Disk(self.part.node if self.part.starts_ballots else "", self.part.first_slot))
+        return self._restarted(ModelDisk(self.part.node if self.part.starts_ballots else "", self.part.first_slot))
 
-    # what may happen
+    # possible steps
 
     def receive(self, number: int, sender: NodeId, message: Message) -> list[Outcome]:
-        """A message arrives. (Nothing comes of it while as many Readys wait as may.)"""
+        """A message arrives. Without effect while the maximum of Readys waits."""
         event = ModelEvent(self.part.node, "takes", sender, message)
         return self._happen(number, event, lambda running: self.part.receive(running, sender, message))
 
     def spontaneous(self, number: int) -> list[Outcome]:
-        """Whatever it may do without a message: act, finish a save, crash and restart."""
+        """All steps without a message: a move, the end of a save, a crash with a restart."""
         local = self.locals[number]
         moves: Iterable[Move[Any]] = self.part.moves(clone(local.running))
         outcomes = []
@@ -151,7 +151,7 @@ class NodeModel:
         return [outcome for outcome in outcomes if outcome.local != number or outcome.sends]
 
     def is_deaf(self, number: int, sender: NodeId, message: Message) -> bool:
-        """Whether a message changes nothing in memory but counts, and nothing on disk."""
+        """Whether a message changes nothing but counts in memory, and nothing on disk."""
         before = self.locals[self.settled(number)]
         for outcome in self.receive(number, sender, message):
             if outcome.violation:
@@ -162,7 +162,7 @@ class NodeModel:
         return True
 
     def settled(self, number: int) -> int:
-        """The local state in which it is the same, but for counts below a quorum."""
+        """The same local state without counts below a quorum."""
         if number not in self._settled:
             local = self.locals[number]
             running = clone(local.running)
@@ -170,7 +170,7 @@ class NodeModel:
             self._settled[number] = self._number(attrs.evolve(local, running=running))
         return self._settled[number]
 
-    # how it happens
+    # effects of a step
 
     def _happen(self, number: int, event: ModelEvent, act: Callable[[Any], Ready]) -> list[Outcome]:
         local = self.locals[number]
@@ -196,7 +196,7 @@ class NodeModel:
         return [complete for outcome in outcomes for complete in self._take_own(outcome)]
 
     def _guard(self, event: ModelEvent, happen: Callable[[ModelEvent], Iterable[Outcome]]) -> list[Outcome]:
-        """What comes of it; if that is an exception, that is the violation."""
+        """The outcome of a step. An exception is a violation."""
         try:
             return list(happen(event))
         except ModelViolation as violation:
@@ -226,7 +226,7 @@ class NodeModel:
         return Outcome(self._number(after), sends, frozenset(beliefs), (event,))
 
     def _put_off(self, before: Local, after: Local, owed: Owed, event: ModelEvent) -> Outcome:
-        """It waits for its save. What the node takes for chosen by now must be chosen all the same."""
+        """Let the Ready wait for its save. What the node takes for chosen by now must be chosen nevertheless."""
         if owed.ready.save or owed.ready.send or owed.ready.chosen:
             after = attrs.evolve(after, owed=(*after.owed, owed))
         self._require_remembered(after)
@@ -236,7 +236,7 @@ class NodeModel:
         return Outcome(self._number(after), (), frozenset(beliefs), (event,))
 
     def _finish_save(self, local: Local, event: ModelEvent) -> Iterator[Outcome]:
-        """The oldest Ready that waits is saved and performed, and so are those after it that save nothing."""
+        """Save and perform the oldest Ready that waits, and those after it that save nothing."""
         yield from self._crash_within(local.disk, local.owed[0].ready.save)
         outcome = Outcome(self._number(local))
         performed = 0
@@ -246,8 +246,8 @@ class NodeModel:
             local, performed = self.locals[outcome.local], performed + 1
         yield outcome
 
-    def _crash_within(self, disk: Disk, records: tuple[Record, ...]) -> Iterator[Outcome]:
-        """The crash comes when some of the records are on disk, but not all."""
+    def _crash_within(self, disk: ModelDisk, records: tuple[Record, ...]) -> Iterator[Outcome]:
+        """Crash when some of the records are on disk, but not all."""
         for count in range(1, len(records)):
             written, beliefs = _write(disk, records[:count])
             event = ModelEvent(
@@ -255,18 +255,19 @@ class NodeModel:
             )
             yield Outcome(self._restarted(written), (), frozenset(beliefs), (event,), restarted=True)
 
-    def _restart(self, disk: Disk) -> Outcome:
+    def _restart(self, disk: ModelDisk) -> Outcome:
         event = ModelEvent(self.part.node, "crashes, and restarts", restarts=True)
         return Outcome(self._restarted(disk), events=(event,), restarted=True)
 
-    def _restarted(self, disk: Disk) -> int:
+    def _restarted(self, disk: ModelDisk) -> int:
         running = self.part.start(disk)
         self.part.settle(running)
         self.part.forget_counts(running)
         return self._number(Local(running, disk, (), len(self.part.known(running))))
 
     def _take_own(self, outcome: Outcome) -> Iterator[Outcome]:
-        """It takes what it asks itself (not what it only counts), unless it crashes before it has."""
+        """Take the messages that the node sent to itself, except those that it only counts. It may crash before it
+        has."""
         node = self.part.node
         own = [message for to, message in outcome.sends if to == node and not self.part.counts(message)]
         if outcome.violation or outcome.restarted or not own:
@@ -282,7 +283,7 @@ class NodeModel:
         yield from begun
 
     def _require_remembered(self, local: Local) -> None:
-        """Were all that is owed on disk and the node started anew, its acceptor would be the same."""
+        """If all waiting Readys were saved and the node restarted, its acceptor would be the same."""
         disk = local.disk
         for owed in local.owed:
             disk, _ = _write(disk, owed.ready.save)
@@ -300,7 +301,8 @@ class NodeModel:
 
 
 def _begin(local: Local, act: Callable[[Any], Ready], running: Any) -> Ready:
-    """Start a ballot: never one that was started before. (That old answers can do nothing rests on it.)"""
+    """Start a ballot, which must not have been started before. The argument that old answers have no effect depends on
+    it."""
     ready = act(running)
     owed = [envelope for each in local.owed for envelope in each.ready.send]
     asked = local.disk.begun | {one.message.ballot for one in owed if isinstance(one.message, Prepare | PrepareLog)}
@@ -310,7 +312,7 @@ def _begin(local: Local, act: Callable[[Any], Ready], running: Any) -> Ready:
     return ready
 
 
-def _write(disk: Disk, records: Iterable[Record]) -> tuple[Disk, set[Belief]]:
+def _write(disk: ModelDisk, records: Iterable[Record]) -> tuple[ModelDisk, set[Belief]]:
     beliefs: set[Belief] = set()
     for record in records:
         disk, more = disk.write(record)

@@ -1,14 +1,15 @@
-"""What the model asks of a part of the core, and how it does without a clock.
+"""What the model needs from a part of the core, and how the model does without a clock.
 
-A :class:`Part` says how one node of that kind starts, what it may do of its own accord, and what of it can be
-forgotten. The parts themselves are in :mod:`~txpaxos.testing.model.decree` and :mod:`~txpaxos.testing.model.log`.
+A :class:`Part` starts one node of its kind, lists the moves that the node may make by itself, and knows what of the
+node's memory can be forgotten. The parts are in :mod:`~txpaxos.testing.model.decree` and
+:mod:`~txpaxos.testing.model.log`.
 
-Time. The core's timers decide only *when* a node acts, and ``now`` goes nowhere else. So the model has no clock: each
-timer is a :class:`Move` that may be made in any state where the timer is running, which is what happens when clocks run
-as they please. For such a move exactly one timer is put at the present, and the others at the end of time: a tick at
-which several are due does the same as one tick for each, in a row. Afterwards all go back to zero. With them goes what
-is only counted for a timer's sake or for people: failures, attempts, when whom was heard, what was told, dropped, lag.
-A leader that looks whether it hears a quorum may find either, and a node that canvasses is always backed.
+Time. The core's timers decide only *when* a node acts, and ``now`` has no other use. So the model has no clock: each
+timer is a :class:`Move`, which may be made in any state in which the timer is running. That covers all speeds of all
+clocks. For such a move exactly one timer is due, and the others are set to the end of time. A tick at which several
+timers are due does the same as one tick for each, one after another. After the move all times are reset to zero. With
+them everything is reset that only timers or reports use: failures, attempts, when a peer was heard, what was reported,
+dropped, lag. A leader that checks whether it hears a quorum may find either, and every pre-vote is granted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from txpaxos.core import essential, practical
 from txpaxos.core.election import Election, Role
 from txpaxos.core.messages import LOWEST, Message, NodeId, PreVoteGranted, Slot
 from txpaxos.core.ready import Ready
-from txpaxos.testing.model.disk import Disk
+from txpaxos.testing.model.disk import ModelDisk
 
 Running = TypeVar("Running")
 NOW = 0.0
@@ -32,7 +33,7 @@ NEVER = math.inf
 
 
 class StillRandom(Random):
-    """No chance: always the shortest time, and ``chosen_one`` where somebody has to be chosen."""
+    """No randomness: always the shortest time, and ``chosen_one`` where a node must be chosen."""
 
     chosen_one: Any = None
 
@@ -51,7 +52,8 @@ STILL = StillRandom(0)
 
 @attrs.frozen
 class Move(Generic[Running]):
-    """What a node may do of its own accord: its name, and what carries it out. ``begins``: a ballot, if it does it."""
+    """A step that a node may take by itself: its name, and the function that performs it. ``begins``: the ballot that
+    it begins, if any."""
 
     name: str
     act: Callable[[Running], Ready]
@@ -62,8 +64,8 @@ class Part(Generic[Running]):
     """One node's part of the core.
 
     :param node: its id. ``voters``: the ids of all acceptors.
-    :cvar first_slot: the slot its first value is chosen at.
-    :cvar starts_ballots: whether it ever does.
+    :cvar first_slot: the slot at which its first value is chosen.
+    :cvar starts_ballots: whether it ever starts a ballot.
     """
 
     first_slot: Slot = 0
@@ -73,12 +75,12 @@ class Part(Generic[Running]):
         self.node = node
         self.voters = tuple(voters)
 
-    def start(self, disk: Disk) -> Running:
+    def start(self, disk: ModelDisk) -> Running:
         """The node as it starts with what its disk holds."""
         raise NotImplementedError
 
     def moves(self, running: Running) -> Iterable[Move[Running]]:
-        """What it may do of its own accord."""
+        """The moves that the node may make by itself."""
         return ()
 
     def receive(self, running: Running, sender: NodeId, message: Message) -> Ready:
@@ -86,31 +88,34 @@ class Part(Generic[Running]):
         raise NotImplementedError
 
     def known(self, running: Running) -> tuple[bytes, ...]:
-        """The values it knows to be chosen, from the first slot on."""
+        """The values that the node knows to be chosen, from the first slot on."""
         return ()
 
     def remembered(self, running: Running, first_slot: Slot) -> object:
-        """What a restart must not change: the acceptor, as far as ``first_slot`` and above are concerned."""
+        """The state that a restart must not change: the acceptor's, for ``first_slot`` and above."""
         return None
 
     def settle(self, running: Running) -> None:
-        """Reset what cannot matter."""
+        """Reset the fields that cannot influence anything."""
 
     def forget_counts(self, running: Running) -> None:
-        """Forget promises and votes that are fewer than a quorum. Until they are one they change nothing but a set of
-        names, and the messages are still there: so all of a quorum may as well be taken in one step, at the last."""
+        """Forget promises and votes that are fewer than a quorum.
+
+        Below a quorum they change nothing but a set of names, and the messages are still in the network. So all
+        messages of a quorum may be taken in one step.
+        """
 
     def counts(self, message: Message) -> bool:
         """Whether the node only counts such messages until there is a quorum of them."""
         return False
 
     def plain(self, message: Message) -> Message:
-        """The message that stands for all that differ from it only in what nobody reads."""
+        """The message that represents all messages which differ from it only in fields that no receiver reads."""
         return message
 
-    def dead(self, running: Running, disk: Disk, message: Message) -> bool:
-        """Whether ``message`` can do nothing here, now or ever after: nothing but what was done already, or send what
-        is dead where it goes."""
+    def dead(self, running: Running, disk: ModelDisk, message: Message) -> bool:
+        """Whether ``message`` can have no effect here, now or later: it changes nothing, and causes at most messages
+        that were sent before or have no effect themselves."""
         return False
 
 
@@ -118,7 +123,7 @@ class Part(Generic[Running]):
 
 
 class Led(Protocol):
-    """A node that has a :class:`Election`."""
+    """A node that has an :class:`Election`."""
 
     election: Election[Any]
 
@@ -128,7 +133,7 @@ class Led(Protocol):
 
 
 def leadership_moves(election: Election[Any]) -> list[Move[Any]]:
-    """What a node's role lets it do when leadership's timer, and no other, is due."""
+    """The moves of a node's role when the election timer, and no other, is due."""
     if election.role is Role.CANDIDATE:
         return [
             Move("asks again for promises", lambda node: _due(node, give_up_at=NEVER)),
@@ -144,7 +149,7 @@ def leadership_moves(election: Election[Any]) -> list[Move[Any]]:
 
 
 def set_timers(election: Election[Any], when: float) -> None:
-    """Have leadership's timer, whatever the role, go off then."""
+    """Set the election timer to ``when``, in any role."""
     election._silent_at = election._act_at = when
 
 
@@ -158,7 +163,8 @@ def _due(node: Led, *, give_up_at: float = NEVER, heard_at: float = NOW) -> Read
 
 
 def _campaign(node: Led) -> Ready:
-    """A node canvasses, and all others back it: one step with starting the ballot. (Backing promises nothing.)"""
+    """A node starts a pre-vote, and all others grant it. That and the start of the ballot are one step, since a granted
+    pre-vote promises nothing."""
     ready = _due(node)
     for follower in node.election._followers:
         if node.election.role is not Role.CANDIDATE:
@@ -167,7 +173,7 @@ def _campaign(node: Led) -> Ready:
 
 
 def settle_leadership(election: Election[Any]) -> None:
-    """Forget time, and what only time or people ask for."""
+    """Reset times, and fields that only timers or reports use."""
     election.sequence = election.pre_vote_number = election._failures = 0
     election._granted_by = set()
     election._heard_leader_at = -NEVER
@@ -175,10 +181,10 @@ def settle_leadership(election: Election[Any]) -> None:
     if election.candidacy is not None:
         election.candidacy.heard_at, election.candidacy.give_up_at = {}, NOW
     set_timers(election, NOW)
-    # Whoever starts a ballot starts one above all candidates it knew, and only hears of higher ones from then on.
+    # A ballot is started above all known candidates, and only higher ones have an effect from then on.
     election._awaited_ballot = LOWEST
     if election.role is Role.FOLLOWER:
-        # It tells people whom it follows, and overlooks the older of two leaders: that would only renew its patience.
+        # Reports name the leader, and the older of two leaders is ignored: it would only reset the election timer.
         election.leader_ballot = LOWEST
 
 
@@ -186,20 +192,20 @@ def settle_leadership(election: Election[Any]) -> None:
 
 
 def forget_ballot(proposer: practical.Proposer) -> None:
-    """Of a ballot that was given up nothing counts but its number, which the next must be above."""
+    """Forget a ballot that was given up, except for its number, which the next ballot must exceed."""
     proposer.observe(proposer.ballot)
     proposer.ballot, proposer.given_up = LOWEST, True
     proposer.promises, proposer.refusals, proposer.highest_accepted = set(), set(), None
 
 
 def forget_own_promises(election: Election[Any]) -> None:
-    """The same for a candidate: with a quorum of promises it leads, and they are gone."""
+    """Forget a candidate's promises: with a quorum of them it leads, and they are no longer needed."""
     if election.candidacy is not None:
         election.candidacy.promises = {}
 
 
 def forget_promises(proposer: essential.Proposer, voters: Sequence[NodeId]) -> None:
-    """Below a quorum all is forgotten; of a quorum, who was in it: only its size is ever looked at again."""
+    """Forget all promises below a quorum. Of a quorum forget which nodes are in it, since only its size is used."""
     if proposer.has_quorum:
         proposer.promises = set(voters[: proposer.quorum])
     else:

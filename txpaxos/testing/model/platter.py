@@ -1,8 +1,8 @@
-"""A disk in memory that tells, after each system call, everything that a loss of power there may leave of it.
+"""A disk in memory that knows, after each system call, everything that a power cut may leave of it.
 
-The simulator's disk (:mod:`txpaxos.testing.simulator.disk`) draws one of these by chance; here they are all of them,
-but for this: of several writes that were not synced the last may be torn, in its middle, and those before it are
-there; and of a file under a temporary name nothing is kept, since a start removes it unread.
+The simulator's disk (:mod:`txpaxos.testing.simulator.disk`) draws one of these outcomes at random. Here they are all of
+them, with two exceptions. Of several writes that were not synced only the last may be torn, in its middle, and those
+before it are complete. A file with a temporary name is never kept, since a start removes it unread.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from txpaxos.storage.disk import Disk, FileStatus
 
 _OF_CONTENT = ("allocate", "truncate", "write", "sync of")
 USER = 1
-"""The number of the user to whom everything belongs."""
+"""The id of the user who owns everything."""
 
 Platter: TypeAlias = tuple[tuple[str, bytes | None], ...]
-"""What a start finds: the path of every folder (with ``None``) and file (with its bytes), in order."""
+"""The content of a disk at a start: the path of every folder (with ``None``) and file (with its bytes), in order."""
 
 
 @attrs.frozen
 class File:
-    """A file: as processes see it, as it was synced last, and what the last write since then made of it in part."""
+    """A file: as processes see it, as it was last synced, and with the last write since then in part."""
 
     seen: bytes = b""
     durable: bytes = b""
     torn: bytes | None = None
 
     def outcomes(self, name: str, sure: str = "") -> tuple[bytes, ...]:
-        """What a loss of power may leave of it. What was written to the file called ``sure`` stays."""
+        """The contents that a power cut may leave. Writes to the file called ``sure`` are kept."""
         if name == sure:
             return (self.seen,)
         if name.endswith(TEMPORARY):
@@ -51,7 +51,7 @@ Names: TypeAlias = Mapping[str, File | None]
 
 class Folder:
     """A folder: its names as processes see them, and as they were at each change since its last sync. ``None`` is a
-    folder in it. Never changed, only replaced."""
+    folder in it. A Folder is never changed, only replaced."""
 
     __slots__ = ("_outcomes", "past", "path", "seen")
     NEVER_CHANGES = True
@@ -63,7 +63,7 @@ class Folder:
         self._outcomes: list[tuple[Names, Platter]] = []
 
     def outcomes(self, sure: str) -> list[tuple[Names, Platter]]:
-        """What a loss of power may leave of it and the files in it."""
+        """The contents of the folder and its files that a power cut may leave."""
         if not self._outcomes:
             known = [self.seen]
             known += [names for names in self.past if names not in known]
@@ -75,7 +75,7 @@ class Folder:
         self._outcomes = []
 
     def platter(self, names: Names, contents: Iterable[bytes]) -> Platter:
-        """It and the files in it, with these contents."""
+        """The folder and its files, with these contents."""
         above = self.path.rstrip("/")
         paths = [f"{above}/{name}" for name in sorted(names) if names[name]]
         return ((self.path, None), *zip(paths, contents, strict=True))
@@ -89,11 +89,11 @@ class Folder:
 class PlatterDisk(Disk):
     """The system calls of :class:`~txpaxos.storage.disk.Disk`, in memory.
 
-    Nothing in it is changed but its dictionaries' entries, so that a copy of those is a copy of the disk.
+    Only the entries of its dictionaries change, so that a copy of those is a copy of the disk.
 
-    :param platter: what is there when the process starts.
-    :param sure: the name of a file that is taken to be synced with each write.
-    :ivar calls: while this is a dictionary, every platter that a loss of power may leave is put there, with the first
+    :param platter: the content when the process starts.
+    :param sure: the name of a file that counts as synced after each write.
+    :ivar calls: while this is a dictionary, every platter that a power cut may leave is added to it, with the first
         system call after which it may.
     """
 
@@ -113,7 +113,7 @@ class PlatterDisk(Disk):
                 self._folders[above] = Folder(above, {**self._folders[above].seen, name: entry})
 
     def platters(self) -> list[Platter]:
-        """Everything that a loss of power may leave now."""
+        """Every platter that a power cut may leave now."""
         folders = [self._folders[path] for path in sorted(self._folders)]
         found = []
         changed = any(folder.past for folder in folders)
@@ -127,12 +127,12 @@ class PlatterDisk(Disk):
         return found
 
     def rest(self) -> None:
-        """Nothing will happen to it for a while: what is easily found out again is forgotten."""
+        """Forget what can be computed again: the disk will not be used for a while."""
         for folder in self._folders.values():
             folder.forget()
 
     def seen(self) -> Platter:
-        """What processes see now."""
+        """The content that processes see now."""
         folders = [self._folders[path] for path in sorted(self._folders)]
         files = [[file.seen for _, file in sorted(folder.seen.items()) if file] for folder in folders]
         parts = [folder.platter(folder.seen, contents) for folder, contents in zip(folders, files, strict=True)]
@@ -173,7 +173,7 @@ class PlatterDisk(Disk):
         above, name = _split(path)
         folder = self._folder(above)
         if name not in folder.seen:
-            # No content and nobody looks for it: as good as there from the beginning.
+            # An empty file that is never looked up: it may as well have been there from the beginning.
             past = tuple({**names, name: File()} for names in folder.past)
             self._folders[above] = Folder(above, {**folder.seen, name: File()}, past)
         handle = self._handle(path)
@@ -236,7 +236,7 @@ class PlatterDisk(Disk):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
         seen[new] = seen.pop(old)
         if source in self._folders:
-            folder = self._folders[source]  # It stays, in case the new name is lost.
+            folder = self._folders[source]  # The old name is kept, in case the new name is lost.
             self._folders[target] = Folder(target, folder.seen, folder.past)
         self._handles = {handle: target if path == source else path for handle, path in self._handles.items()}
         self._change(above, seen)
@@ -275,7 +275,7 @@ class PlatterDisk(Disk):
         return file
 
     def _put(self, handle: int, file: File) -> None:
-        """Change a file's bytes, under every name that a loss of power may give it."""
+        """Change a file's bytes, under every name that a power cut may give it."""
         file = File(_same(file.seen), _same(file.durable), file.torn and _same(file.torn))
         above, name = _split(self._handles[handle])
         folder = self._folders[above]
@@ -292,7 +292,7 @@ class PlatterDisk(Disk):
 
 
 def _stands(path: str, folders: Mapping[str, Names]) -> bool:
-    """Whether a folder, and those above it, have their names."""
+    """Whether a folder and those above it have their names."""
     above, name = _split(path)
     return not name or (name in folders.get(above, {}) and _stands(above, folders))
 
@@ -307,7 +307,7 @@ _KNOWN: dict[bytes, bytes] = {}
 
 
 def _same(data: bytes) -> bytes:
-    """One object for all equal bytes: there are far more disks than contents of files."""
+    """One object for all equal bytes: there are far more disks than different contents of files."""
     return _KNOWN.setdefault(data, data)
 
 

@@ -1,7 +1,7 @@
-"""Breadth-first search through the states of anything that can say where it starts and where it may go from there.
+"""Breadth-first search through a space of states.
 
-Every state is looked at once and none is forgotten, so "exhausted" means: there are no others. Breadth first, so the
-way to the first violation is a shortest one.
+Every state is visited once and none is forgotten. So "exhausted" means that there are no other states. Since the search
+is breadth-first, the path to the first violation is a shortest one.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ Step_co = TypeVar("Step_co", covariant=True)
 
 
 class Space(Protocol[Step_co]):
-    """What is searched. A state is one whole number; what it stands for is the space's own affair."""
+    """A space to search. A state is a whole number, whose meaning only the space knows."""
 
     def initial(self) -> int:
-        """The state in which everything begins."""
+        """The initial state."""
 
     def successors(self, state: int) -> Iterable[tuple[int, Step_co, str]]:
-        """Where one step leads from ``state``: the state after it, the step, and what it violates (or nothing)."""
+        """The steps from ``state``: the state after each, the step, and the violation, which may be empty."""
 
     def fold(self, state: int) -> int:
-        """The state that stands for ``state`` and for all that differ from it only in names."""
+        """The representative of all states that differ from ``state`` only in names."""
 
 
 @attrs.frozen
 class Found(Generic[Step]):
-    """What a search came to.
+    """The result of a search.
 
-    :ivar states: how many different ones it looked at. ``transitions``: steps between them.
-    :ivar depth: steps from the initial state to the farthest.
-    :ivar exhausted: whether there are no other states; else the search was given up, or ended by a violation.
-    :ivar violation: what is wrong, or nothing; ``trace``: a shortest way there.
+    :ivar states: how many states were visited. ``transitions``: how many steps between them.
+    :ivar depth: the steps from the initial state to the farthest state.
+    :ivar exhausted: whether all states were visited. Otherwise the search gave up, or found a violation.
+    :ivar violation: the rule that is broken, or nothing. ``trace``: a shortest path to it.
     """
 
     states: int
@@ -53,19 +53,19 @@ class Found(Generic[Step]):
 class StateSearch(Generic[Step]):
     """One search.
 
-    :param states_max: give up after so many states.
-    :ivar states: all that were found, in that order.
+    :param states_max: give up after this many states.
+    :ivar states: all states found, in that order.
     """
 
     def __init__(self, space: Space[Step], states_max: int) -> None:
         self._space = space
         self._states_max = states_max
         self.states: list[int] = []
-        # Of each state, the number of the one it was found from.
+        # For each state, the number of the state that it was found from.
         self._parents = array("Q")
 
     def run(self) -> Found[Step]:
-        """StateSearch until nothing is left, something is violated, or it is enough."""
+        """Search until there are no more states, a rule is broken, or ``states_max`` is reached."""
         began = time.process_time()
         states, parents, fold, successors = self.states, self._parents, self._space.fold, self._space.successors
         states.append(fold(self._space.initial()))
@@ -92,8 +92,11 @@ class StateSearch(Generic[Step]):
         return Found(len(states), transitions, depth, exhausted, time.process_time() - began)
 
     def _trace(self, number: int, violation: str) -> tuple[Step, ...]:
-        """A shortest way to the state of ``number`` and on to the violation. The steps were not kept: they are found
-        once more, from states that are not folded, so that whoever is named in one step has that name in the next."""
+        """A shortest path to the state of ``number`` and on to the violation.
+
+        The steps were not kept. They are found again, from states that are not folded, so that a node has the same name
+        in every step.
+        """
         path = [number]
         while path[-1]:
             path.append(self._parents[path[-1]])
@@ -106,5 +109,5 @@ class StateSearch(Generic[Step]):
             )
             steps.append(step)
         wrongs = [(wrong != violation, step) for _, step, wrong in self._space.successors(state) if wrong]
-        steps.append(min(wrongs, key=itemgetter(0))[1])  # Unfolded, it may have another name in it.
+        steps.append(min(wrongs, key=itemgetter(0))[1])  # The unfolded step may name another node.
         return tuple(steps)

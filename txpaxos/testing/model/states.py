@@ -1,4 +1,4 @@
-"""Numbers of states, of which one may stand for others that can do less."""
+"""Numbers for states. A state may stand for others that allow less."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Hashable
 from typing import TypeAlias
 
 Spent: TypeAlias = tuple[int, ...]
-"""How often something was done that may be done only so often in all."""
+"""How often each limited action was done."""
 
 
 class States:
-    """All states found so far. Each is what it holds, and what was spent on the way there.
+    """All states found so far. A state is its content, and what was spent on the way to it.
 
-    :param dominate: whether one that holds the same as another, and on whose way no less was spent of anything, is that
-        other one: it can do nothing that the other cannot.
+    :param dominate: whether a state with the same content as a known one, for which no less of anything was spent, is
+        replaced by the known one. It allows nothing that the known one does not.
     """
 
     def __init__(self, dominate: bool = True) -> None:
@@ -22,11 +22,11 @@ class States:
         self._known: dict[Hashable, list[tuple[Spent, int]]] = {}
 
     def of(self, number: int) -> tuple[Hashable, Spent]:
-        """What the state of that number holds, and what was spent."""
+        """The content of the state with that number, and what was spent."""
         return self._states[number]
 
     def number(self, holds: Hashable, spent: Spent) -> int:
-        """The number of that state."""
+        """The number of the state."""
         others = self._known.setdefault(holds, [])
         for less, number in others:
             if less == spent or (self._dominate and all(map(int.__le__, less, spent))):

@@ -1,9 +1,10 @@
-"""One node and its store, stepped: the shipped replica, on the shipped store, on a disk that may lose power anywhere.
+"""One node and its store, run step by step: the shipped replica, on the shipped store, on a disk that may lose power at
+any system call.
 
-What is stepped here is a :class:`~txpaxos.core.replica.Replica` and a :class:`~txpaxos.storage.store.DiskStore`; what
-the protocol does between them (a Ready's save, then its release; a Checkpoint when a snapshot is begun, an install when
-one has come) is done here in the same few lines, step by step. The store's two threads, one for saves and one for
-snapshots, are two queues: what stands in one is done in its order, and in any order with what stands in the other.
+The replica is a :class:`~txpaxos.core.replica.Replica`, the store a :class:`~txpaxos.storage.store.DiskStore`. The node
+does more between them: the save of a Ready and then its release, a Checkpoint when a snapshot begins, an install when
+one has been received. A few lines here do the same, step by step. The store's two threads, for saves and for snapshots,
+are two queues. Work in one queue is done in its order, and in any order with work in the other.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ EMPTY: Platter = (("/", None),)
 
 
 class Replicas:
-    """All replicas that a node ever was, each once. They are never changed: what comes of something that one does is
-    another one, and computed once.
+    """All replicas that a node ever was, each once. They are never changed: the effect of an action on one is another
+    replica, which is computed once.
 
-    :param part: tells what of a replica cannot matter.
+    :param part: knows what in a replica cannot influence anything.
     """
 
     def __init__(self, part: ReplicaPart) -> None:
@@ -48,7 +49,7 @@ class Replicas:
         self._done: dict[Hashable, tuple[Any, Replica]] = {}
 
     def one(self, replica: Replica) -> Replica:
-        """The one that is the same as ``replica``."""
+        """The known replica that is equal to ``replica``."""
         self._part.settle(replica)
         known = self._known.setdefault(freeze(replica), replica)
         if id(known) not in self._numbers:
@@ -57,15 +58,15 @@ class Replicas:
         return known
 
     def of(self, number: int) -> Replica:
-        """The one of that number."""
+        """The replica of that number."""
         return self._all[number]
 
     def number(self, replica: Replica) -> int:
-        """The number of one of them."""
+        """The number of a known replica."""
         return self._numbers[id(replica)]
 
     def do(self, replica: Replica, act: Callable[..., Any], *arguments: Hashable) -> tuple[Any, Replica]:
-        """What ``replica`` returns for that, and what it is afterwards."""
+        """The Ready that ``act`` returns, and the replica afterwards."""
         key = self.number(replica), act, arguments
         known = self._done.get(key)
         if known is None:
@@ -76,19 +77,19 @@ class Replicas:
 
 
 class StoreThread:
-    """What one of the store's threads was given and has not done yet."""
+    """The work that one of the store's threads was given and has not done yet."""
 
     def __init__(self) -> None:
         self.given: list[tuple[Work, Deferred[None]]] = []
 
     def __call__(self, work: Work) -> Deferred[None]:
-        """Do ``work`` after all that was given before."""
+        """Do ``work`` after all earlier work."""
         done: Deferred[None] = Deferred()
         self.given.append((work, done))
         return done
 
     def step(self) -> None:
-        """Do what was given first, and tell."""
+        """Do the oldest work, and fire its Deferred."""
         work, done = self.given.pop(0)
         try:
             work()
@@ -101,15 +102,15 @@ class StoreThread:
 class StoredNode:
     """One node while it runs.
 
-    :param replicas: where its replica comes from, and goes.
-    :param platter: what the disk holds.
-    :param segment_saves: so many saves fill a segment of the journal, as if they were big.
+    :param replicas: knows its replicas.
+    :param platter: the content of the disk.
+    :param segment_saves: how many saves fill a segment of the journal, as if they were large.
     :param sure: see :class:`PlatterDisk`.
-    :ivar owed: Readys that wait for their save, or for one before it.
+    :ivar owed: Readys that wait for their save, or for an earlier one.
     :ivar applied_through: the last slot that the application has.
-    :ivar sent: what was released, and taken by nobody yet.
+    :ivar sent: the messages that were released, and not yet taken.
     :ivar voted: the votes whose save was released, likewise.
-    :ivar handed_out: what the application got, likewise.
+    :ivar handed_out: the values that the application got, likewise.
 
     :raises StoreError: if the store refuses to start from that disk.
     """
@@ -155,7 +156,7 @@ class StoredNode:
         self.add(self._do(Replica.receive, sender, message, NOW))
 
     def do_all(self, act: Callable[..., Ready], arguments: tuple[Hashable, ...]) -> None:
-        """Have the replica do something, save what it asks for, and let it take what it asks itself."""
+        """Have the replica do something, save what it asks for, and take the messages that it sends to itself."""
         taken = len(self.sent)
         self.add(self._do(act, *arguments))
         while self.owed or self.saves.given:
@@ -179,13 +180,13 @@ class StoredNode:
         writer.finish().addCallback(self._received).addErrback(_refused)
 
     def write(self) -> None:
-        """The thread that writes snapshots does all that it was given."""
+        """The snapshot thread does all of its work."""
         while self.writes.given:
             self.writes.step()
 
     def save(self) -> None:
-        """The thread that saves does what comes next: it drops segments, or does the save of one Ready, which is then
-        released with those behind it that save nothing."""
+        """The save thread does its next work: it drops segments, or does the save of one Ready. That Ready is then
+        released, with those behind it that save nothing."""
         if self.saves.given:
             self.saves.step()
             return
@@ -203,7 +204,7 @@ class StoredNode:
             self._release(ready)
 
     def add(self, ready: Ready) -> None:
-        """Queue what the core wants done; what rests on nothing is done at once."""
+        """Queue a Ready of the core. One that needs no earlier save is performed at once."""
         if ready.may_bypass(self.owed):
             self._release(ready)
         elif not ready.is_empty:
@@ -236,7 +237,7 @@ class StoredNode:
         self.add(self._do(Replica.install, snapshot.slot, NOW))
 
     def _fill_segment(self) -> None:
-        """Go on in a new segment if the newest has as many saves as it may."""
+        """Continue in a new segment if the newest has reached its number of saves."""
         journal = self.store._journal
         newest = journal._segments[-1]
         if journal.next_position - newest.first_position >= self.segment_saves:
@@ -244,7 +245,7 @@ class StoredNode:
 
 
 def _refused(failure: Failure) -> None:
-    """A snapshot that is given up, or takes the place of another, may be refused; nothing else may happen to it."""
+    """Only a snapshot that is abandoned or replaced by another may be refused."""
     failure.trap(StoreError)
 
 

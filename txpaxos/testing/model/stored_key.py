@@ -1,7 +1,7 @@
-"""What tells two states of a stored node apart: all that can matter, and no names or numbers that cannot.
+"""Keys to compare states of a stored node: all that can influence anything, without names and numbers that cannot.
 
-A frame's position in the whole journal, and a segment's number, matter only beside those of the others: they are
-counted from the oldest segment that is there, and whether that is the first of all is looked at.
+A frame's position in the whole journal and a segment's number matter only relative to the others. They are counted from
+the oldest segment that exists, and the key says whether that is the first of all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEGMENT = ".segment"
 
 @cache
 def platter_key(platter: Platter) -> object:
-    """The same for two platters exactly if a start finds the same on them."""
+    """Equal for two platters exactly if a start finds the same on them."""
     first = min((_segment(data)[0] for path, data in platter if path.endswith(SEGMENT) and data), default=None)
     parts: list[object] = []
     for path, data in platter:
@@ -38,15 +38,15 @@ def platter_key(platter: Platter) -> object:
 
 @cache
 def _segment(data: bytes) -> tuple[tuple[int, int], tuple[bytes, ...]]:
-    """Its number, the position of its first frame; and its frames' bodies."""
+    """The segment's number and the position of its first frame; and the bodies of its frames."""
     header = SegmentHeader.unpack(data, "")
     return (header.number, header.first_position), tuple(frame.body for frame in Frames(data, header, ""))
 
 
 @cache
 def _mark(data: bytes, number: int, position: int) -> object:
-    """The mark that a start reads, counted from that segment and position on. (What is written next goes to a slot that
-    does not count, and whatever becomes of it, the one that counts stays.)"""
+    """The mark that a start reads, relative to that segment and position. The next write goes to the slot that does not
+    count, and even if it is torn, the slot that counts is kept."""
     marks = Acknowledged(PlatterDisk(), "", IDENTITY)
     slots = [marks._unpack(data, at) for at in range(0, len(data), SLOT_BYTES)]
     _, mark = max((slot for slot in slots if slot), key=itemgetter(0), default=(0, None))
@@ -54,12 +54,12 @@ def _mark(data: bytes, number: int, position: int) -> object:
 
 
 def disk_key(disk: PlatterDisk) -> object:
-    """What is on it, and what may be left of that."""
+    """The content of the disk, and what a power cut may leave of it."""
     return frozenset(map(platter_key, disk.platters())), platter_key(disk.seen())
 
 
 def running_key(node: StoredNode) -> object:
-    """The same for two running nodes exactly if they hold the same and will do the same."""
+    """Equal for two running nodes exactly if they hold the same and will do the same."""
     store: Any = node.store
     first_position = store._journal.first_position
     checkpoints = tuple((slot, position - first_position) for slot, position in store._checkpoints._found)

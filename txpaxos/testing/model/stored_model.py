@@ -1,7 +1,7 @@
-"""All that one node with its store can do: each thing done once, by the shipped code, and looked up from then on.
+"""All that one node with its store can do. Each action is done once, by the shipped code, and looked up from then on.
 
-Running nodes and platters have numbers. What a node does is a function of what it holds, so whatever else differs
-between two states of a model in which the same node stands, what may happen to it there is the same.
+Running nodes and platters have numbers. The effect of an action depends only on the node's state. So if two states of a
+model contain the same node, the same actions with the same effects are possible there.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from txpaxos.testing.model.stored_key import platter_key, running_key
 SNAPSHOTS = f"{FOLDER}/snapshots"
 Act: TypeAlias = Callable[[StoredNode], None]
 Left: TypeAlias = tuple[tuple[int, str], ...]
-"""The platters that a loss of power may leave, each with the system call after which it may."""
+"""The platters that a power cut may leave, each with the system call after which it may."""
 
 
 class Spent(NamedTuple):
-    """How often it was done: a snapshot begun, taken or received; snapshots put aside; a file lost."""
+    """How often a snapshot was begun, taken or received; how often snapshots were discarded; how often a file was
+    lost."""
 
     snapshots: int = 0
     discards: int = 0
@@ -41,11 +42,11 @@ class Spent(NamedTuple):
 
 @attrs.frozen
 class FaultBudget:
-    """How often it may be done, in all lives of the node together.
+    """How often each of these may happen, over all restarts of the node.
 
-    :ivar snapshots: that one is begun, taken or received.
-    :ivar discards: that they are put aside.
-    :ivar losses: that a file is lost, whose name ends in one of ``losable``.
+    :ivar snapshots: a snapshot is begun, taken or received.
+    :ivar discards: the snapshots are discarded.
+    :ivar losses: a file is lost whose name ends in one of ``losable``.
     """
 
     snapshots: int
@@ -56,7 +57,7 @@ class FaultBudget:
 
 @attrs.frozen
 class Harm:
-    """What may happen to a disk while its node does not run: what is on it then, and what that has cost."""
+    """What may happen to a disk while its node is down: the platter afterwards, and what was spent."""
 
     what: str
     platter: int
@@ -66,12 +67,13 @@ class Harm:
 
 @attrs.frozen
 class Moved:
-    """What comes of something that a node does.
+    """The effect of a node's action.
 
-    :ivar after: the node after it; -1 if it is not a node that runs any more.
-    :ivar left: what a loss of power in the middle of it may leave, before anything of it was told.
-    :ivar sends: what it sent. ``voted``: the votes that were saved and told. ``handed_out``: what was applied.
-    :ivar wrong: what is wrong with it, or nothing.
+    :ivar after: the node afterwards; -1 if it no longer runs.
+    :ivar left: the platters that a power cut within the action may leave, before any of it was reported.
+    :ivar sends: the messages sent. ``voted``: the votes that were saved and reported. ``handed_out``: the values
+        applied.
+    :ivar wrong: the rule that is broken, or nothing.
     """
 
     after: int
@@ -84,11 +86,11 @@ class Moved:
 
 @attrs.frozen
 class Known:
-    """What a running node knows, for its judges.
+    """The knowledge of a running node, for the rules.
 
-    :ivar chosen: what it takes for chosen, by slot. ``votes``: the last one that it knows of, by slot.
+    :ivar chosen: what it takes for chosen, by slot. ``votes``: the last vote that it knows of, by slot.
     :ivar promises: what it would promise if it were asked, from each slot on.
-    :ivar left: what a loss of power may leave now.
+    :ivar left: the platters that a power cut may leave now.
     """
 
     promised: Ballot
@@ -103,9 +105,9 @@ class StoredModel:
     """One node and its store.
 
     :param slots_max: promises are tried out from each slot up to the one after this.
-    :param segment_saves: so many saves fill a segment of the journal.
-    :param slow: whether saves wait until the disk gets to them.
-    :param part: what the node may do of itself; nothing unless given.
+    :param segment_saves: how many saves fill a segment of the journal.
+    :param slow: whether saves wait for a slow disk.
+    :param part: the moves that the node may make by itself; none unless given.
     :param sure: see :class:`~txpaxos.testing.model.platter.PlatterDisk`.
     """
 
@@ -140,7 +142,7 @@ class StoredModel:
         return len(self._nodes)
 
     def running(self, number: int) -> StoredNode:
-        """The node of that number, which nobody may change."""
+        """The node of that number, which must not be changed."""
         return self._nodes[number]
 
     def platter(self, platter: Platter) -> int:
@@ -151,17 +153,16 @@ class StoredModel:
         return number
 
     def start(self, platter: int) -> Moved | str:
-        """The node as it starts from that platter, or why it does not."""
+        """The node that starts from that platter, or why it does not start."""
         known = self._starts.get(platter)
         if known is None:
             known = self._starts[platter] = self._start(self.platters[platter])
         return known
 
     def move(self, number: int, name: Hashable, act: Act, begins: bool = False) -> Moved | None:
-        """What comes of it if node ``number`` does ``act``, which has that ``name``; ``None`` if the store wants not
-        that now.
+        """The effect if node ``number`` does ``act``, which is called ``name``; ``None`` if the store refuses it now.
 
-        :param begins: it begins a snapshot: then the Checkpoint may wait for that, also if the disk is fast.
+        :param begins: whether it begins a snapshot. Then the Checkpoint may wait for that, even if the disk is fast.
         """
         key = number, name
         if key not in self._moves:
@@ -169,7 +170,7 @@ class StoredModel:
         return self._moves[key]
 
     def known(self, number: int) -> Known:
-        """What node ``number`` knows."""
+        """The knowledge of node ``number``."""
         known = self._known.get(number)
         if known is None:
             known = self._known[number] = self._look(self._nodes[number])
@@ -177,7 +178,7 @@ class StoredModel:
         return known
 
     def acts(self, number: int, may_begin: bool) -> Iterator[tuple[str, Act, bool]]:
-        """What node ``number`` may do with its disk: the name, how, and whether it begins a snapshot."""
+        """The actions of node ``number`` with its disk: the name, the function, and whether it begins a snapshot."""
         node = self._nodes[number]
         if node.writes.given:
             yield "writes its snapshot", StoredNode.write, False
@@ -187,7 +188,7 @@ class StoredModel:
             yield f"takes a snapshot at {node.applied_through}", StoredNode.take_snapshot, True
 
     def harms(self, number: int, spent: Spent, budget: FaultBudget) -> Iterator[Harm]:
-        """What may happen to a disk while the node does not run, if there is something left to be spent."""
+        """What may happen to a disk while the node is down, within the budget."""
         platter = self.platters[number]
         if spent.losses < budget.losses:
             more = spent._replace(losses=spent.losses + 1)
@@ -196,7 +197,7 @@ class StoredModel:
                     yield Harm(f"loses {path}", self.platter(_without(platter, path)), more)
         if spent.discards < budget.discards and any(path == SNAPSHOTS for path, _ in platter):
             more = spent._replace(discards=spent.discards + 1)
-            yield Harm("its snapshots are put aside", self.platter(_discarded(platter)), more, discards=True)
+            yield Harm("its snapshots are discarded", self.platter(_discarded(platter)), more, discards=True)
 
     # inside
 
@@ -249,7 +250,7 @@ class StoredModel:
         return Known(log.promised, log.chosen_through, chosen, votes, self._promises[number], left)
 
     def _ask(self, replica: Replica) -> tuple[PromiseLog, ...]:
-        """What it answers to a candidate that asks from each slot on."""
+        """Its answer to a candidate that asks from each slot on."""
         promises: list[PromiseLog] = []
         for first_slot in range(1, self._slots_max + 2):
             ballot = Ballot(replica.log.promised.round + 1, self._asker)
@@ -259,10 +260,10 @@ class StoredModel:
 
 
 def _without(platter: Platter, lost: str) -> Platter:
-    """What is left when that file, or folder, is gone."""
+    """The platter without that file or folder."""
     return tuple((path, data) for path, data in platter if path != lost and not path.startswith(f"{lost}/"))
 
 
 def _discarded(platter: Platter) -> Platter:
-    """The folder of the snapshots has another name, and nobody looks into it."""
+    """The platter after the folder of snapshots was renamed, so that the store does not read it."""
     return tuple(sorted((*_without(platter, SNAPSHOTS), (f"{FOLDER}/{DISCARDED}", None))))

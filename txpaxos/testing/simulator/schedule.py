@@ -390,7 +390,7 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     cluster.time.after(fault.seconds, end)
 
 
-def _snapshot_put_aside(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
+def _remove_snapshot(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Remove the node's newest snapshot, as if it were found damaged. The snapshot before it and the journal replace
     it."""
     host = cluster.hosts[fault.node]
@@ -400,7 +400,7 @@ def _snapshot_put_aside(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     if len(snapshots) > 1 and snapshots[-1] > host.removed_snapshot and not host.disk_lost:
         host.removed_snapshot = snapshots[-1]
         host.disk.remove(host.removed_snapshot)
-        cluster.counts["snapshots put aside"] += 1
+        cluster.counts["snapshots removed"] += 1
     cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
@@ -454,7 +454,7 @@ KINDS: dict[str, Callable[[SimulatedCluster, Fault, Random], Any]] = {
     "bit rot": _bit_rot,
     "folder lost": _folder_lost,
     "other cluster file": _other_cluster_file,
-    "snapshot put aside": _snapshot_put_aside,
+    "snapshot removed": _remove_snapshot,
     "stranger": _stranger,
 }
 """Every kind of fault, by name."""

@@ -122,7 +122,7 @@ class StoreContract(SnapshotContract):
             self.wait(store.save([record]))
         self.assert_kept(store, tmp_path, records)
 
-    def test_saving_goes_on_after_each_reopening(self, tmp_path: Path) -> None:
+    def test_saving_continues_after_each_reopening(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         records: list[Record] = []
         for slot in range(1, 10):

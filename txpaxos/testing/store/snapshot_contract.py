@@ -131,7 +131,7 @@ class SnapshotContract(StoreHarness):
         assert snapshot.read(0, 1 << 20) == self.peer_file(8, chunks)
         self.wait(store.close())
 
-    def test_a_peer_s_snapshot_is_gone_on_with_after_a_crash(self, tmp_path: Path) -> None:
+    def test_a_peer_s_snapshot_is_resumed_after_a_crash(self, tmp_path: Path) -> None:
         data = self.peer_file(7, CHUNKS)
         ends = [0, 24, 124, 224, 324, 344]  # of the header, of three frames, and of the end frame
         store = self.loaded(tmp_path)
@@ -360,7 +360,7 @@ class SnapshotContract(StoreHarness):
             store.load()
         self.wait(store.close())
 
-    def test_a_verdict_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
+    def test_a_quarantine_marker_that_cannot_be_written_is_an_error(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         self.refusal(store.quarantine("too early"))
         store.load()

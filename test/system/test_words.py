@@ -1,0 +1,78 @@
+"""Names, docstrings, comments and pages use the field's words, and say who or what does something."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CLEAN = ("txpaxos/testing", "test/testing", "test/torture", "test/helpers", "test/mutants", "examples", "bench")
+"""The folders and files that must not use the words below."""
+
+WORDS = """
+whoever, whomever, nobody, somebody, anybody, everybody
+as a rule, so many, so often, so-manieth, mend, mends, mended, for want of, the present
+canvass, canvasses, canvasser, ailing, tally, robbed, rotten, diary, diaries, tormentor, workshop
+befall, befalls, befell, condemn, condemned, put aside, hang up, hangs up, lose patience, loses patience
+fall silent, falls silent, fell silent
+"""
+"""Say instead: a noun (the caller, no peer, any value); usually, up to N, fix, for lack of, current; pre-vote,
+faulty, counts, removed, bit rot, apply log, fault injector, test kit; happens to, quarantine, moved away, close,
+election timeout, stops sending. Lamport's words stay: ballot, decree, slot, chosen, learned, acceptor, proposer,
+learner, nack, quorum.
+"""
+
+ALLOWED: dict[tuple[str, str], str] = {}
+"""(File, word): why the word stays there."""
+
+ANY_WORD = "|".join(re.split(r",\s|\n", WORDS.strip())).replace(" ", r"\s+")
+PATTERN = re.compile(rf"\b({ANY_WORD})\b", re.IGNORECASE)
+
+
+def words_of(name: str) -> str:
+    """The words of an identifier: ``ReadIndexClient`` and ``read_index_client`` alike."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name)
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The prose of a file: a page as a whole; names, comments and docstrings of a module."""
+    source = path.read_text()
+    if path.suffix != ".py":
+        yield source
+        return
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    yield "\n".join(sorted({words_of(token.string) for token in tokens if token.type == tokenize.NAME}))
+    yield "\n".join(token.string for token in tokens if token.type == tokenize.COMMENT).replace("\n# ", "\n")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def found_in(path: Path) -> list[str]:
+    """The words of the list that ``path`` uses, but for those allowed there."""
+    name = path.relative_to(ROOT).as_posix()
+    words = {re.sub(r"\s+", " ", match).lower() for text in texts(path) for match in PATTERN.findall(text)}
+    return sorted(word for word in words if (name, word) not in ALLOWED)
+
+
+@pytest.mark.parametrize("place", CLEAN)
+def test_words(place: str) -> None:
+    path = ROOT / place
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in (".py", ".rst"))
+    assert files
+    found = {one.relative_to(ROOT).as_posix(): words for one in files if (words := found_in(one))}
+    assert found == {}
+
+
+def test_a_word_is_found_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test.system.test_words.ROOT", tmp_path)
+    module = tmp_path / "module.py"
+    module.write_text('"""As a\nrule."""\n\n\nclass RobbedNode:\n    keeps_tally = "nobody"  # Whoever\n')
+    assert found_in(module) == ["as a rule", "robbed", "tally", "whoever"]
