@@ -142,7 +142,7 @@ class Acknowledged:
             try:
                 data = self._disk.read(self._path)
             except FileNotFoundError:
-                raise damaged(self._path, 0, "the file is missing that tells how far this store has come") from None
+                raise damaged(self._path, 0, "the file is missing, which says how far this store has come") from None
         if len(data) != _FILE_BYTES:
             raise damaged(self._path, min(len(data), _FILE_BYTES), f"it has {len(data)} bytes instead of {_FILE_BYTES}")
         secured, self._secure_at = self._newest(data, _SECURED_AT)

@@ -20,6 +20,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.access import refuse_foreign_access
 from txpaxos.storage.acknowledged import UNKNOWN, Acknowledged, Mark
 from txpaxos.storage.atomic_file import AtomicFile
+from txpaxos.storage.discarded import DiscardedSnapshots
 from txpaxos.storage.disk import Disk, ensure_directory
 from txpaxos.storage.executor import AdaptiveExecutor, Executor, ThreadExecutor, execute_now, measure_sync
 from txpaxos.storage.identity import (
@@ -41,13 +42,6 @@ from txpaxos.storage.segment import Frame
 from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
 T = TypeVar("T")
-
-DISCARDED = "snapshots.discarded"
-"""An operator renames the folder of the snapshots to this name, with any ending, to have the node start without them.
-The node then gets the state from other nodes, and keeps its promises and votes."""
-
-REPLACED = "snapshots.replaced"
-"""The store gives this name to a discarded folder when the node has its state again. The folder has no meaning then."""
 
 
 class Store(Protocol):
@@ -197,6 +191,7 @@ class DiskStore:
         self._checkpoints = Checkpoints()
         self._quarantine_marker = QuarantineMarker(disk, self._directory)
         self.last_application = LastApplication(disk, self._directory)
+        self._discarded = DiscardedSnapshots(disk, self._directory)
         self._snapshots = SnapshotFiles(
             disk,
             f"{self._directory}/snapshots",
@@ -225,16 +220,16 @@ class DiskStore:
             return index is not None
 
         acknowledged = self._acknowledged.read() if self._is_marked else None
-        self._discarded = self._find_discarded()
+        self._discarded.find()
         frames = self._journal.read(
-            is_start, whole=not self._discarded, acknowledged=UNKNOWN if acknowledged is None else acknowledged
+            is_start, whole=not self._discarded.exist, acknowledged=UNKNOWN if acknowledged is None else acknowledged
         )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
         subjects = self._subjects.read(acknowledged)
         self._begin_mark()
         if not self._journal.first_position:
-            self._rename_discarded()  # The journal has every record, so no snapshot is needed.
+            self._discarded.rename()  # The journal has every record, so no snapshot is needed.
         self._check_discarded()
         self._stage = "loaded"
         voters = [] if self._identity.voter is None else [self._identity.voter]
@@ -330,31 +325,12 @@ class DiskStore:
         if self._identity_file.found_version not in (0, VERSION):
             write_identity(self._identity_file, self._identity)
 
-    def _find_discarded(self) -> list[str]:
-        """The names of the folders of discarded snapshots: an operator moved them away, to have the state from other
-        nodes, and the state is not complete yet."""
-        with os_errors("read", self._directory):
-            return [name for name in self._disk.list_directory(self._directory) if name.startswith(DISCARDED)]
-
     def _check_discarded(self) -> None:
         """Rename the discarded snapshots if the node has its state again: a complete snapshot, and the Checkpoint from
         which the journal continues. Snapshots that were discarded before must not excuse a later loss of data."""
         newest = self._snapshots.newest
-        if self._discarded and newest is not None and self._checkpoints.reach_back_to(newest.slot):
-            self._rename_discarded()
-
-    def _rename_discarded(self) -> None:
-        with os_errors("rename the discarded snapshots in", self._directory):
-            taken = set(self._disk.list_directory(self._directory)) if self._discarded else set()
-            for name in self._discarded:
-                target = REPLACED + name.removeprefix(DISCARDED)
-                while target in taken:
-                    target += "+"
-                taken.add(target)
-                self._disk.replace(f"{self._directory}/{name}", f"{self._directory}/{target}")
-            if self._discarded:
-                self._disk.sync_directory(self._directory)
-        self._discarded = []
+        if self._discarded.exist and newest is not None and self._checkpoints.reach_back_to(newest.slot):
+            self._discarded.rename()
 
     def _refuse_leftover_data(self) -> None:
         """Refuse to make a new store in a folder with leftover data: its identity file was lost, and more may be.
@@ -391,8 +367,7 @@ class DiskStore:
         try:
             if body:
                 self._checkpoints.note(log, self._journal.append(body))
-                if self._discarded:
-                    self._check_discarded()
+                self._check_discarded()
             for state in subjects:
                 self._subjects.write(state)
             if voter is not None:

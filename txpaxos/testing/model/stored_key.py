@@ -75,7 +75,7 @@ def running_key(node: StoredNode) -> object:
         checkpoints,
         (newest, tuple(snapshots._slots), snapshots._part, writing),
         given,
-        bool(store._discarded),
+        store._discarded.exist,
         node.replicas.number(node.replica),
         tuple(node.owed),
         node.applied_through,

@@ -15,7 +15,7 @@ from txpaxos.core.messages import Ballot, NodeId, PrepareLog, PromiseLog, Slot, 
 from txpaxos.core.ready import Chosen
 from txpaxos.core.replica import Replica
 from txpaxos.errors import StoreError
-from txpaxos.storage.store import DISCARDED
+from txpaxos.storage.discarded import DISCARDED
 from txpaxos.testing.model.copies import clone
 from txpaxos.testing.model.disk import ModelViolation
 from txpaxos.testing.model.log import ReplicaPart

@@ -17,9 +17,10 @@ from txpaxos.errors import StoreError
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.server.client_port import ClientPort
+from txpaxos.storage.discarded import DISCARDED
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
-from txpaxos.storage.store import DISCARDED, DiskStore
+from txpaxos.storage.store import DiskStore
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
 from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
