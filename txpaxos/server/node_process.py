@@ -76,7 +76,7 @@ class NodeProcess:
         """Note that the node runs: close the terminal that was kept for errors, and handle SIGHUP."""
         self._close_terminal()
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            signal.signal(signal.SIGHUP, self._on_hang_up)
+            signal.signal(signal.SIGHUP, self._on_sighup)
 
     def cannot_start(self, line: str) -> CannotStart:
         """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd."""
@@ -120,10 +120,10 @@ class NodeProcess:
 
     # SIGHUP
 
-    def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self._hang_up)
+    def _on_sighup(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._handle_sighup)
 
-    def _hang_up(self) -> None:
+    def _handle_sighup(self) -> None:
         """Handle SIGHUP. A process with a terminal ends, since the terminal was closed. For any other process the
         signal is a request to reopen the log file, which was moved, or to read its configuration again."""
         if self._has_terminal:

@@ -1,4 +1,4 @@
-"""One file of the journal: its bytes, and how to tell a torn tail from rot. This module touches no file.
+"""One file of the journal: its bytes, and how to tell a torn tail from bit rot. This module touches no file.
 
 A segment is a header of one sector, then frames. It is created with its full size, and all bytes after the last frame
 are zeros.
@@ -29,12 +29,12 @@ frame at       bytes  what
 32                    the body, zeros up to the next alignment less four, and the end mark
 =============  =====  ====================================================================
 
-**Torn or rotten?** A frame is written only when the frame before it is synced. So a frame that cannot be read, with a
-later frame behind it, was acknowledged and has rotted. The last frame may instead be *torn*: a crash interrupted its
-write, the save was never acknowledged, and the frame may be removed. A disk writes whole sectors, or a sector from its
-beginning. So a torn write leaves zeros where its bytes never arrived: at the end of the frame (the end mark is missing)
-or in more whole sectors than the header says. A frame that has its end mark and every sector, but a wrong checksum, was
-complete once: that is rot, too.
+**A torn tail, or bit rot?** A frame is written only when the frame before it is synced. So a frame that cannot be
+read, with a later frame behind it, was acknowledged and is damaged by bit rot. The last frame may instead be *torn*: a
+crash interrupted its write, the save was never acknowledged, and the frame may be removed. A disk writes whole sectors,
+or a sector from its beginning. So a torn write leaves zeros where its bytes never arrived: at the end of the frame (the
+end mark is missing) or in more whole sectors than the header says. A frame that has its end mark and every sector, but
+a wrong checksum, was complete once: that is bit rot, too.
 
 All numbers are little-endian.
 """

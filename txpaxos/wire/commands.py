@@ -34,7 +34,7 @@ PAYLOADS_MAX = 4096
 RUNS_MAX = 2048
 """The most runs in a batch or a message."""
 BATCH_COMMANDS_MAX = 2 * PAYLOADS_MAX
-"""The most commands in a batch or a message. Without a limit, few bytes could hold so many commands that decoding them
+"""The most commands in a batch or a message. Without a limit, few bytes could hold a number of commands whose decoding
 takes long, and many times the memory of the bytes."""
 
 _BYTES_UNCOUNTED = 2**20
