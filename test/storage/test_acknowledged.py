@@ -155,7 +155,7 @@ def test_the_newest_segments_removed_are_missed(lab: Lab) -> None:
         )
 
 
-def test_the_oldest_segment_removed_is_missed_also_when_the_snapshots_were_put_aside(lab: Lab) -> None:
+def test_the_oldest_segment_removed_is_missed_also_when_the_snapshots_were_moved_away(lab: Lab) -> None:
     folder = lab.copy()
     (folder / "snapshots").rename(folder / "snapshots.discarded")
     oldest = min((folder / "journal").iterdir())
@@ -278,9 +278,9 @@ def test_a_flipped_bit_of_the_mark_loses_nothing(lab: Lab) -> None:
     data = (lab.good / "acknowledged").read_bytes()
     folder = lab.copy()
     for slot, byte in itertools.product(range(4), range(89)):
-        rotten = bytearray(data)
-        rotten[slot * SLOT_BYTES + byte] ^= 1 << byte % 8
-        (folder / "acknowledged").write_bytes(rotten)
+        damaged = bytearray(data)
+        damaged[slot * SLOT_BYTES + byte] ^= 1 << byte % 8
+        (folder / "acknowledged").write_bytes(damaged)
         assert lab.load(folder) == (lab.records, "")
 
 
@@ -368,9 +368,9 @@ def test_a_synced_mark_that_is_torn_leaves_the_one_before(tmp_path: Path) -> Non
         after = path.read_bytes()
         (torn,) = {at // SLOT_BYTES for at in range(len(after)) if after[at] != before[at]}
         assert torn < 2
-        rotten = bytearray(after[: 2 * SLOT_BYTES] + bytes(2 * SLOT_BYTES))
-        rotten[torn * SLOT_BYTES : (torn + 1) * SLOT_BYTES] = bytes(SLOT_BYTES)
-        (tmp_path / "copy").write_bytes(rotten)
+        damaged = bytearray(after[: 2 * SLOT_BYTES] + bytes(2 * SLOT_BYTES))
+        damaged[torn * SLOT_BYTES : (torn + 1) * SLOT_BYTES] = bytes(SLOT_BYTES)
+        (tmp_path / "copy").write_bytes(damaged)
         assert Acknowledged(Disk(), f"{tmp_path}/copy", 5).read() == Mark(0, segment - 1)
     mark.close()
 

@@ -137,9 +137,9 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
     file = written(path, b"payload")
     data = path.read_bytes()
     for bit in range(len(data) * 8):
-        rotten = bytearray(data)
-        rotten[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(rotten)
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
         with pytest.raises(StoreError, match=str(path)):
             file.read()
     path.write_bytes(data)
@@ -149,11 +149,11 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "state"
     written(path, b"payload")
-    rotten = path.read_bytes()[:-1] + b"!"
-    path.write_bytes(rotten)
+    damaged = path.read_bytes()[:-1] + b"!"
+    path.write_bytes(damaged)
     with pytest.raises(StoreError, match="checksum"):
         AtomicFile(Disk(), str(path)).write(b"new")
-    assert path.read_bytes() == rotten
+    assert path.read_bytes() == damaged
 
 
 def test_another_format_version_is_named(tmp_path: Path) -> None:

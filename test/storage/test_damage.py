@@ -46,9 +46,9 @@ def warnings() -> Iterator[list[str]]:
 
 def flipped(data: bytes, bit: int) -> bytes:
     """``data`` with one bit turned over."""
-    rotten = bytearray(data)
-    rotten[bit // 8] ^= 1 << bit % 8
-    return bytes(rotten)
+    damaged = bytearray(data)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
 
 
 # --------------------------------------------------------------- a torn tail
@@ -112,7 +112,7 @@ def test_the_last_frame_without_any_of_its_sectors_is_cut_off(
 
 
 def torn_after(length: int) -> Callable[..., Any]:
-    """A fault: the process ends when so many bytes of a write are done."""
+    """A fault: the process ends when this number of bytes of a write are done."""
 
     def fault(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         if name == "write_at":

@@ -26,7 +26,7 @@ from txpaxos.testing.simulator.host import DATA, Host
 SEGMENT_BYTES = 16384
 LOG_BYTES = 25_000
 INTERVALS = 2
-"""So many are between two snapshots of a state that is that big."""
+"""How many bytes of log are between two snapshots of a state of that size."""
 STATE_BYTES = 150_000
 SNAPSHOTS_TAKEN = 60
 """At least, so that a few kept too many are noticed."""

@@ -1,4 +1,4 @@
-"""Nodes that make something else of the log than a majority: they stop, and stay down until somebody has seen to it."""
+"""Nodes that make another state of the log than a majority: they stop, and stay down until an operator acts."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_diverged_node_does_not_start_again_as_it_is(monkeypatch: pytest.Monke
         assert failure.value.finding.endswith(": a against b, c")
         assert "\n" not in line
     fill(connected, 60)
-    monkeypatch.setattr(Moody, "wrong", "nobody")
+    monkeypatch.setattr(Moody, "wrong", "none")
     discard_snapshots(connected, "a")
     again = start_again(connected, "a")
     assert not any(path.endswith("diverged") for path in connected.stores["a"].files.contents)
@@ -183,7 +183,7 @@ def test_where_all_have_stopped_the_one_that_is_believed_goes_on_as_it_is(monkey
 
 
 def test_the_verdict_is_on_disk_before_the_node_has_stopped() -> None:
-    """Whoever starts it again at once must find it. But the node falls silent before that."""
+    """A program that starts the node again at once must find the marker. But the node stops sending before that."""
     harness = alone(application=Ledger, snapshot_policy=POLICY)
     for number in range(15):
         submit(harness, b"%d" % number)

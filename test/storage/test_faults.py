@@ -216,7 +216,7 @@ def test_the_power_goes_at_every_call(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_was_loaded_after_a_crash_survives_the_loss_of_power(seed: int) -> None:
-    """A node acts on what it loaded; so it must be on disk, though nobody saved it since."""
+    """A node acts on what it loaded; so it must be on disk, though no save followed."""
     for disk, progress in volatile(seed):
         loaded = load(disk, "/data")
         check(loaded, progress)

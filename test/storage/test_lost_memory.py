@@ -1,7 +1,7 @@
 """Nodes that have lost a part of their memory: they wait for it, and say nothing about it before.
 
-Each test runs whole clusters under the simulator's rules: nothing acknowledged is lost, nothing is chosen that nobody
-proposed, and all is live in the end. ``TXPAXOS_LOST_MEMORY_SEEDS`` says how many seeds each one tries.
+Each test runs whole clusters under the simulator's rules: nothing acknowledged is lost, nothing is chosen that no
+client proposed, and all is live in the end. ``TXPAXOS_LOST_MEMORY_SEEDS`` says how many seeds each one tries.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def submit_in_vain(host: Host) -> None:
 
 
 def die_when_it_stands(host: Host) -> list[str]:
-    """Have ``host`` die when it has a snapshot under its name, before anybody is told. Returns a list for its path."""
+    """Have ``host`` die when it has a complete snapshot, before any other node is told. Returns a list for its path."""
     died: list[str] = []
 
     def finished(snapshot: Snapshot) -> Snapshot:

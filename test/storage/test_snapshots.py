@@ -189,8 +189,8 @@ def test_a_journal_that_no_snapshot_stands_before_is_refused(folder: Folder) -> 
         folder.open()
 
 
-def test_snapshots_that_were_put_aside_are_done_without(folder: Folder) -> None:
-    """Whoever does that wants the state from the other nodes. What was promised and voted since is still there."""
+def test_snapshots_that_were_moved_away_are_not_needed(folder: Folder) -> None:
+    """An operator moves them away to have the state from the other nodes. Later promises and votes are still there."""
     store = folder.open()
     for slot in (5, 10, 15):
         take(store, slot)
@@ -204,12 +204,12 @@ def test_snapshots_that_were_put_aside_are_done_without(folder: Folder) -> None:
 
 
 def aside(folder: Folder) -> list[str]:
-    """The names of what was put aside."""
+    """The names of the folders that were moved away."""
     return sorted(path.name for path in folder.path.iterdir() if path.name.startswith("snapshots."))
 
 
 @pytest.mark.parametrize("checkpoint_first", [True, False])
-def test_what_was_put_aside_excuses_nothing_once_the_state_is_there_again(
+def test_what_was_moved_away_excuses_nothing_once_the_state_is_there_again(
     folder: Folder, checkpoint_first: bool
 ) -> None:
     store = folder.open()
@@ -239,7 +239,7 @@ def finish(folder: Folder, store: DiskStore, slot: int) -> None:
     wait(writer.finish())
 
 
-def test_what_was_put_aside_excuses_nothing_where_the_journal_tells_all(folder: Folder) -> None:
+def test_what_was_moved_away_excuses_nothing_where_the_journal_tells_all(folder: Folder) -> None:
     store = folder.open(segment_bytes=1 << 20)
     for slot in (5, 10):
         take(store, slot)
@@ -265,7 +265,7 @@ def test_a_snapshot_older_than_what_the_journal_goes_on_from_is_not_the_state(fo
 
 
 def test_a_crash_at_every_step_of_having_the_state_again(tmp_path: Path) -> None:
-    """Whatever step is the last: what was put aside excuses its loss until there is a state, and not once there is."""
+    """Whatever step is the last: moved away snapshots excuse their loss until there is a state, and not after that."""
     for at, fault in itertools.product(range(200), (crash_before, crash_after)):
         disk = VolatileDisk(random.Random(at))
         folder = Folder(Path("/data"))

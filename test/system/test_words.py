@@ -17,7 +17,7 @@ CLEAN = (
     *("txpaxos/storage", "txpaxos/wire", "txpaxos/client", "txpaxos/server", "txpaxos/cli", "txpaxos/testing"),
     *("txpaxos/packing.py", "txpaxos/fields.py", "txpaxos/cluster.py", "txpaxos/host_names.py", "txpaxos/clock.py"),
     *("txpaxos/eager_writer.py", "txpaxos/errors.py", "txpaxos/tap.py", "txpaxos/__init__.py"),
-    *("test/testing", "test/torture", "test/helpers", "test/mutants", "examples", "bench"),
+    *("test/storage", "test/wire", "test/testing", "test/torture", "test/helpers", "test/mutants", "examples", "bench"),
 )
 """The folders and files that must not use the words below."""
 

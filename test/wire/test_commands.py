@@ -124,7 +124,7 @@ def test_every_session_was_made_at_some_slot(session: bytes) -> None:
 
 @pytest.mark.parametrize("first", [2**64 - 2, 2**64 - 1])
 def test_no_message_counts_beyond_the_last_sequence(first: int) -> None:
-    """Whoever made it: here it is not made, and from elsewhere not taken."""
+    """Such a run is neither made here nor taken from elsewhere."""
     run = Run(b"session1", first, 0, (b"x", b"y", b"z"))
     makes: list[tuple[Any, Callable[[], Any]]] = [
         (CODEC, lambda: Forward((GOOD, run))),

@@ -32,7 +32,7 @@ TINY_VOTE = msgspec.msgpack.encode(Vote(1, BALLOT, b""))
 
 
 def array(item: bytes, count: int) -> bytes:
-    """MessagePack of so many times the same."""
+    """The MessagePack array of ``count`` times the same item."""
     return b"\xdd" + count.to_bytes(4, "big") + item * count
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_encoded_that_no_node_takes() -> None:
         lambda: CommandLimits(batch_commands=RUNS_MAX),
     ],
 )
-def test_limits_that_nobody_would_take(make: Callable[[], object]) -> None:
+def test_limits_that_no_receiver_would_take(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="must be <="):
         make()
 
