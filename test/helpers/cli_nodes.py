@@ -40,13 +40,14 @@ class Nodes:
             )
 
     def kill(self, node: str) -> None:
-        """End a node with no warning."""
+        """Kill a node without warning."""
         process = self.processes.pop(node)
         process.kill()
         process.communicate()
 
     def wait_for_leader(self) -> None:
-        """Ask until a quorum follows a leader. Each question takes as long as nodes that do not answer are given."""
+        """Ask for the status until a quorum follows a leader. Each question takes as long as the timeout for nodes that
+        do not answer."""
         give_up_at = time.monotonic() + START_SECONDS_MAX
         while (asked := txpaxos("status", folder=self.folder)).returncode != 0:
             logs = "".join(log.read_text() for log in self.folder.glob("*.log"))

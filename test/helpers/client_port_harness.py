@@ -1,4 +1,4 @@
-"""A node and its client port, and fake clients that say what the test has them say."""
+"""A node with its client port, and fake clients that send what the test tells them to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODEC = ClientCodec("test")
 
 
 class UnencodableResults(Recorder):
-    """Its results and errors are hard to send."""
+    """An application whose results and errors cannot be encoded, or hardly."""
 
     def apply(self, slot: int, command: bytes) -> object:
         super().apply(slot, command)
@@ -45,14 +45,14 @@ class UnencodableResults(Recorder):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One of its fields is not set."""
+    """A dataclass with a field that is not set."""
 
     first: int
     second: int = dataclasses.field(init=False, hash=False)
 
 
 class Lying(dict[str, int]):
-    """Has no items though it says that it has."""
+    """A dictionary that raises when its items are read."""
 
     def items(self) -> Any:
         raise KeyError("a")
@@ -64,7 +64,7 @@ class Leaving(dict[str, int]):
 
 
 class Asked(Recorder):
-    """Answers queries."""
+    """An application that answers queries."""
 
     def query(self, query: bytes) -> object:
         if query == b"!":
@@ -74,7 +74,7 @@ class Asked(Recorder):
 
 
 class FakeClient:
-    """A client whose connection the test works by hand."""
+    """A client whose connection the test operates by hand."""
 
     def __init__(self, port: ClientPort, host: str = "10.1.1.1") -> None:
         self.transport = StreamTransport()
@@ -91,7 +91,7 @@ class FakeClient:
         return [CODEC.decode(message) for message in self.transport.messages()]
 
     def disconnect(self) -> None:
-        """Have the node hear that the connection is gone, which it hears once."""
+        """Tell the node that the connection is lost. That happens once."""
         if not self._is_gone:
             self._is_gone = True
             self.connection.connectionLost(Failure(ConnectionDone()))
@@ -112,7 +112,7 @@ class ClientPortHarness:
         return client
 
     def ask(self, *messages: FromClient) -> list[FromClient | FromNode]:
-        """What a new client is answered to ``messages``."""
+        """The answers to ``messages`` of a new client."""
         client = self.client()
         client.say(*messages)
         self.node_harness.reactor.idle()

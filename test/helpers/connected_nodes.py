@@ -1,4 +1,4 @@
-"""Nodes in one reactor that also have streams to each other."""
+"""Nodes in one reactor, with streams between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_SECONDS = 0.0005
 
 
 class Wire:
-    """One end of a stream. What is written comes out at the other end, or breaks the stream where the line is cut."""
+    """One end of a stream. Bytes written here arrive at the other end, or break the stream where the link is cut."""
 
     def __init__(self, connected: ConnectedNodes, here: NodeId, there: NodeId) -> None:
         self.protocol: Any = None
@@ -68,7 +68,7 @@ class Wire:
 class ConnectedNodes(NodesInOneReactor):
     """:class:`~test.helpers.fakes.NodesInOneReactor` with streams.
 
-    :ivar streamed: bytes by (from, to).
+    :ivar streamed: the bytes sent on streams, by (from, to).
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -1,8 +1,8 @@
-"""The bare core on an in-memory network: no adapter, no codec, no disk but a list. Replays from a seed.
+"""The bare core on an in-memory network: no adapter, no codec, and a list for a disk. It replays from a seed.
 
 * :class:`Cluster` runs any part of the core under :class:`Faults`; :class:`CoreCluster` runs replicas of the log.
-* Its :class:`Ledger` sees each record saved and each message sent, and fails at once when one could not be right.
-* :class:`ManualNetwork` is a network where the test says which message comes next.
+* Its :class:`Ledger` sees each record saved and each message sent, and fails at once when one cannot be right.
+* :class:`ManualNetwork` is a network where the test delivers each message.
 * :func:`settle`, :func:`campaign`, :func:`elect` and :func:`sent` drive a single replica by hand.
 """
 
@@ -44,10 +44,10 @@ from txpaxos.core.replica import Replica
 
 
 class Ledger:
-    """What all disks together prove, and what therefore may be said.
+    """What all disks together prove, and therefore what nodes may send.
 
-    A value counts as chosen here from the moment a quorum of disks holds a vote for it in one ballot: the definition
-    of the paper, and not what some node believes.
+    A value counts as chosen from the moment a quorum of disks holds a vote for it in one ballot. That is the paper's
+    definition, whatever a node believes.
     """
 
     def __init__(self, quorum: int) -> None:
@@ -76,7 +76,7 @@ class Ledger:
                 self._check_chosen(record.first_slot, record.values)
 
     def send(self, node: NodeId, message: LogMessage) -> None:
-        """``node`` sends ``message``: everything it rests on must be on a disk by now."""
+        """``node`` sends ``message``. Everything that it depends on must be on a disk by now."""
         promised, votes = self.promised.get(node, LOWEST), self.votes.get(node, {})
         match message:
             case PrepareLog(ballot):
@@ -129,12 +129,12 @@ class Ledger:
 
 @attrs.frozen
 class Faults:
-    """What goes wrong, as chances between 0 and 1, and how long things take.
+    """The faults, as probabilities, and how long things take.
 
-    :ivar loss: a message is lost. ``doubled``: it comes twice. Delays that differ reorder.
-    :ivar crash: at a save that is done, the node stops before it sends anything that rests on it.
-    :ivar save_seconds: how long a save takes; Readys wait for those before them.
-    :ivar down_seconds: how long a node that crashed stays away.
+    :ivar loss: a message is lost. ``doubled``: it arrives twice. Different delays reorder messages.
+    :ivar crash: after a save the node stops before it sends anything that depends on it.
+    :ivar save_seconds: how long a save takes. Readys wait for those before them.
+    :ivar down_seconds: how long a node that crashed stays down.
     """
 
     loss: float = 0.0
@@ -146,7 +146,7 @@ class Faults:
 
 
 class Part(Protocol):
-    """What a cluster runs on each node."""
+    """The part of the core that a cluster runs on each node."""
 
     def tick(self, now: float) -> Ready: ...
 
@@ -157,10 +157,10 @@ Running = TypeVar("Running", bound=Part)
 
 
 class Cluster(Generic[Running]):
-    """Nodes, a clock, their disks, and a network. A subclass says what runs on a node and what must hold of it.
+    """Nodes, a clock, their disks, and a network. A subclass decides what runs on a node, and what must hold.
 
-    :ivar disks: what each node has saved, in order.
-    :ivar watch: called after every message a node took: ``watch(to, sender, message, ready)``.
+    :ivar disks: the records that each node has saved, in order.
+    :ivar watch: called after every message that a node took: ``watch(to, sender, message, ready)``.
     :ivar told: called for every leadership fact: ``told(node, fact)``.
     """
 
@@ -192,15 +192,15 @@ class Cluster(Generic[Running]):
         """``record`` is on the disk of ``node``."""
 
     def sending(self, node: NodeId, message: Any) -> None:
-        """``node`` sends ``message``: everything it rests on must be on a disk by now."""
+        """``node`` sends ``message``. Everything that it depends on must be on a disk by now."""
 
     def hand_out(self, node: NodeId, ready: Ready) -> None:
-        """What ``ready`` has for the application of ``node``."""
+        """Hand the chosen values of ``ready`` to the application of ``node``."""
 
     # from the test
 
     def start(self, *nodes: NodeId) -> None:
-        """Start nodes, or start them again, from what their disks hold; all that are down if none is named."""
+        """Start nodes from their disks; all nodes that are down if none is named."""
         for node in nodes or self.members:
             if node not in self.nodes:
                 self._owed[node] = deque()
@@ -209,20 +209,20 @@ class Cluster(Generic[Running]):
                 self.take(node, self.nodes[node].tick(self.now))
 
     def stop(self, node: NodeId) -> None:
-        """Stop ``node`` at once: its memory is gone. Of the saves under way, the first few may be on its disk."""
+        """Stop ``node`` at once, which loses its memory. Of the saves under way, the first few may be on its disk."""
         under_way = [record for ready in self._owed[node] for record in ready.save]
         for record in under_way[: self.rng.randint(0, len(under_way))]:
             self._write(node, record)
         del self.nodes[node]
 
     def cut_off(self, node: NodeId, *, hears: bool = False, speaks: bool = False) -> None:
-        """Cut the lines of ``node`` to all others: both ways, or all but what it ``hears`` or ``speaks``."""
+        """Cut the links of ``node`` to all others: both ways, or all but what it ``hears`` or ``speaks``."""
         for other in self.members:
             if other != node:
                 self.cut |= {(node, other)} if hears else {(other, node)} if speaks else {(node, other), (other, node)}
 
     def run(self, seconds: float, until: Callable[[], object] | None = None) -> bool:
-        """Let ``seconds`` pass, or fewer if ``until`` comes true; whether it did."""
+        """Let ``seconds`` pass, or fewer if ``until`` comes true. Returns whether it did."""
         deadline, acts_at_once = self.now + seconds, 0
         while not (until and until()):
             if not self._events or self._events[0][0] > deadline:
@@ -235,13 +235,13 @@ class Cluster(Generic[Running]):
         return True
 
     def heal(self) -> None:
-        """No faults from here on, and every node up."""
+        """End all faults, and start every node."""
         self.faults = Faults()
         self.cut.clear()
         self.start()
 
     def take(self, node: NodeId, ready: Ready) -> None:
-        """Do what ``ready`` says. The timer is set now; the rest waits for the save, and for the saves before it."""
+        """Perform ``ready``. The timer is set now; the rest waits for the save, and for the saves before it."""
         running, wake_at = self.nodes[node], ready.wake_at
         if wake_at is not None and wake_at != self._wakes.get(node):
             self._wakes[node] = wake_at
@@ -266,7 +266,7 @@ class Cluster(Generic[Running]):
         self._at(self.now + seconds, lambda: self._perform(node, running))
 
     def _perform(self, node: NodeId, running: Running) -> None:
-        """The save of the oldest Ready is done: do what it says, in its order."""
+        """The save of the oldest Ready is done: perform the rest of it, in its order."""
         if self.nodes.get(node) is not running:
             return
         ready = self._owed[node].popleft()
@@ -304,7 +304,8 @@ class Cluster(Generic[Running]):
                 self._at(when, lambda: self._deliver(sender, to, message, self.nodes.get(to)))
 
     def _deliver(self, sender: NodeId, to: NodeId, message: Any, running: Running | None) -> None:
-        """A message to oneself dies with the memory it lives in; others may reach a node that has restarted since."""
+        """Deliver a message. A message of a node to itself is lost when that node stops; other messages may reach a
+        node that has restarted."""
         if running is not None and self.nodes.get(to) is running and (sender, to) not in self.cut:
             ready = running.receive(sender, message, self.now)
             self.watch(to, sender, message, ready)
@@ -325,7 +326,7 @@ class Cluster(Generic[Running]):
 class CoreCluster(Cluster[Replica]):
     """Replicas of the log, all started.
 
-    :ivar chosen: what each running node handed out since it started, from slot 1 on.
+    :ivar chosen: the values that each running node has handed out since it started, from slot 1 on.
     """
 
     def __init__(
@@ -364,7 +365,7 @@ class CoreCluster(Cluster[Replica]):
             self.chosen[node].append(item)
 
     def propose(self, value: bytes, node: NodeId | None = None) -> bool:
-        """Propose at ``node``, or at the first that has room; whether one had."""
+        """Propose at ``node``, or at the first node with a free slot. Returns whether there was one."""
         for name in (node,) if node else self.members:
             if name in self.nodes and self.nodes[name].has_room:
                 self.take(name, self.nodes[name].propose(value, self.now))
@@ -377,16 +378,16 @@ class CoreCluster(Cluster[Replica]):
         return max(leading)[1] if leading else None
 
     def values(self, node: NodeId) -> list[bytes]:
-        """What ``node`` handed out since it started."""
+        """The values that ``node`` has handed out since it started."""
         return [item.value for item in self.chosen[node]]
 
     def settled(self) -> bool:
-        """Whether all nodes handed out the same, and all that was ever chosen."""
+        """Whether all nodes have handed out the same values, and all that were ever chosen."""
         return all(len(self.chosen[node]) == len(self.ledger.chosen) for node in self.members)
 
 
 class ManualNetwork:
-    """Replicas whose every message lies here until the test delivers or drops it."""
+    """Replicas whose messages wait until the test delivers or drops them."""
 
     def __init__(self, nodes: int = 3, limits: Limits | None = None) -> None:
         self.members: tuple[NodeId, ...] = tuple("abcdefghi"[:nodes])
@@ -400,7 +401,7 @@ class ManualNetwork:
         self.now = 0.0
 
     def take(self, node: NodeId, ready: Ready) -> Ready:
-        """Save, put what is sent into the post, and check both."""
+        """Save the records, queue the messages, and check both."""
         for record in ready.save:
             self.ledger.save(node, cast(LogRecord, record))
         for envelope in ready.send:
@@ -413,7 +414,7 @@ class ManualNetwork:
         return ready
 
     def tick(self, node: NodeId) -> Ready:
-        """Let the election or heartbeat timer of ``node`` go off."""
+        """Let the election or heartbeat timer of ``node`` fire."""
         self.now = max(self.now, self.nodes[node].election.wake_at)
         return self.take(node, self.nodes[node].tick(self.now))
 
@@ -422,7 +423,7 @@ class ManualNetwork:
         return self.take(node, self.nodes[node].propose(value, self.now))
 
     def deliver(self, kind: type[LogMessage], sender: NodeId, *to: NodeId) -> None:
-        """Deliver every message of that kind that lies here from ``sender`` to each of ``to`` (default: to anyone)."""
+        """Deliver every waiting message of that kind from ``sender`` to each of ``to`` (default: to all)."""
         due = [one for one in self.post if isinstance(one[2], kind) and one[0] == sender and (not to or one[1] in to)]
         assert due, (kind, sender, to, self.post)
         for one in due:
@@ -430,7 +431,7 @@ class ManualNetwork:
             self.take(one[1], self.nodes[one[1]].receive(sender, one[2], self.now))
 
     def campaign(self, node: NodeId) -> None:
-        """Let ``node`` start a ballot, with the support of all who do not lead."""
+        """Let ``node`` start a ballot, with the pre-votes of all nodes that do not lead."""
         self.now += 1.0  # by now every election timer is due
         self.tick(node)
         self.deliver(PreVote, node)
@@ -439,7 +440,7 @@ class ManualNetwork:
                 self.deliver(PreVoteGranted, sender, to)
 
     def lead(self, node: NodeId, *quorum: NodeId) -> Ballot:
-        """Let ``node`` win a ballot with the promises of ``quorum``. What it proposes then stays here."""
+        """Let ``node`` win a ballot with the promises of ``quorum``. Its first proposals wait in the network."""
         self.campaign(node)
         self.deliver(PrepareLog, node, *quorum)
         for member in quorum:
@@ -448,7 +449,7 @@ class ManualNetwork:
         return self.nodes[node].election.own_ballot
 
     def choose(self, node: NodeId, *quorum: NodeId) -> None:
-        """Have all that ``node`` has proposed to ``quorum`` accepted there, and the votes counted."""
+        """Have all proposals of ``node`` to ``quorum`` accepted there, and the votes counted."""
         self.deliver(AcceptSlot, node, *quorum)
         for member in quorum:
             self.deliver(AcceptedSlot, member, node)

@@ -19,9 +19,9 @@ def sent(ready: Ready, kind: type[Kind]) -> list[Kind]:
 
 
 def settle(replica: Replica, ready: Ready, now: float) -> list[Ready]:
-    """Give ``replica`` what it sends to itself until nothing is left.
+    """Deliver the messages of ``replica`` to itself until none is left.
 
-    :returns: ``ready`` and what came after it.
+    :returns: ``ready``, and the Readys after it.
     """
     readys = [ready]
     for one in readys:  # grows as it goes
@@ -46,8 +46,8 @@ def campaign(replica: Replica, now: float) -> Ready:
 
 
 def elect(replica: Replica, now: float, *reports: PromiseLog) -> list[Ready]:
-    """Make ``replica`` lead: its campaign, its own promise, and one of each other node of ``reports`` (their ballot is
-    filled in), by default just one that has nothing to tell.
+    """Make ``replica`` the leader: its campaign, its own promise, and the promises in ``reports``, whose ballots are
+    filled in. The default is one promise without votes.
 
     :returns: the Readys from the quorum on.
     """

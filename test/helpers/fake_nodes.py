@@ -1,4 +1,4 @@
-"""The nodes of a cluster as a client sees them: the test is each of them."""
+"""The nodes of a cluster as a client sees them. The test plays the nodes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NODES = {member.client.host: node for node, member in THREE.members.items()}
 
 
 class FakeConnection:
-    """One connection of the client, seen from the node ``node``."""
+    """One connection of the client, as node ``node`` sees it."""
 
     def __init__(self, node: str, dial: ClientFactory, reactor: Reactor) -> None:
         self.node = node
@@ -54,12 +54,12 @@ class FakeConnection:
         self.say(Welcome(self.node, leader, address, applied_through, LIVENESS_SECONDS))
 
     def said(self) -> list[FromClient | FromNode]:
-        """What the client has said since the last time, its present turn over."""
+        """The messages of the client since the last call. The client's present reactor iteration ends first."""
         self.reactor.turn()
         return [CODEC.decode(message) for message in self.transport.messages()]
 
     def submitted(self) -> list[tuple[bytes, int, bytes]]:
-        """The session, sequence and bytes of the commands in that."""
+        """The session, sequence and bytes of the commands in those messages."""
         return [
             (one.session, sequence, command)
             for one in self.runs()
@@ -67,14 +67,14 @@ class FakeConnection:
         ]
 
     def runs(self) -> list[Submit]:
-        """The runs of commands in that."""
+        """The runs of commands in those messages."""
         return [one for one in self.said() if isinstance(one, Submit)]
 
     def say(self, *messages: FromNode | FromClient) -> None:
         self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
 
     def answer(self, number: int, *results: object) -> None:
-        """Answer the commands from ``number`` on, all of which the client has sent by then."""
+        """Answer the commands from ``number`` on. The client must have sent them by then."""
         self.reactor.turn()
         self.say(Answer(number, tuple(map(msgspec.msgpack.encode, results))))
 
@@ -83,7 +83,7 @@ class FakeConnection:
 
 
 class ManualNodes:
-    """All nodes a client may call. The test is each of them."""
+    """All nodes that a client may connect to. The test plays each of them."""
 
     def __init__(
         self, nodes: list[str] | None = None, seed: int = 1, sending: Callable[[Run], None] | None = None
@@ -94,23 +94,23 @@ class ManualNodes:
 
     @property
     def calls(self) -> list[str]:
-        """The nodes called so far."""
+        """The nodes that the client has tried to connect to so far."""
         return [NODES[host] for host, *_ in self.reactor.tcpClients]
 
     def pick_up(self) -> FakeConnection:
-        """The node called last takes the call, and says nothing yet."""
+        """The last node accepts the connection, and sends nothing yet."""
         assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
         self._answered += 1
         return FakeConnection(self.calls[-1], self.reactor.tcpClients[-1][2], self.reactor)
 
     def accept(self) -> FakeConnection:
-        """The node called last takes the call, and says that it leads."""
+        """The last node accepts the connection, and sends a welcome as the leader."""
         fake_connection = self.pick_up()
         fake_connection.welcome(fake_connection.node)
         return fake_connection
 
     def refuse(self) -> str:
-        """The node called last is not there."""
+        """The last node refuses the connection."""
         assert len(self.calls) == self._answered + 1, (self.calls, self._answered)
         self._answered += 1
         dial, connector = self.reactor.tcpClients[-1][2], self.reactor.connectors[-1]
@@ -126,17 +126,17 @@ def other_than(*nodes: str) -> str:
 
 
 class AutomaticNodes:
-    """A client, and the nodes of a cluster that do by themselves what nodes do: greet, say who leads, answer.
+    """A client, and nodes that act by themselves: they send a welcome, name the leader, and answer.
 
-    :ivar leader: whom those that can speak take for the leader.
-    :ivar frozen: they take connections, and say nothing.
-    :ivar unplugged: they do not even do that.
-    :ivar gone: they refuse connections.
-    :ivar isolated: they are cut off from the other nodes, which they do not know yet: they speak, and answer nothing
-        that needs a quorum.
+    :ivar leader: the node that all nodes which can speak take for the leader.
+    :ivar frozen: nodes that accept connections, and send nothing.
+    :ivar unplugged: nodes that do not even accept connections.
+    :ivar gone: nodes that refuse connections.
+    :ivar isolated: nodes that are cut off from the others, and do not know it yet. They speak, and answer nothing that
+        needs a quorum.
     :ivar answer_seconds: how long an answer takes.
-    :ivar knows_ping: whether they are of a release that does.
-    :ivar heard: what nodes were sent, in order, with the time and the node.
+    :ivar knows_ping: whether the nodes are of a release that answers a Ping.
+    :ivar heard: the messages that nodes received, in order, with the time and the node.
     """
 
     STEP_SECONDS = 0.005
@@ -163,7 +163,7 @@ class AutomaticNodes:
         return self.reactor.seconds()
 
     def spend(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
-        """Let time pass. The nodes have their turn every few milliseconds."""
+        """Let time pass. The nodes act every few milliseconds."""
         end = self.now + seconds
         while not until():
             if self.now >= end:
@@ -180,7 +180,7 @@ class AutomaticNodes:
         return self.now - began
 
     def elect(self, leader: str | None) -> None:
-        """The nodes that can speak to each other have another leader, and tell their clients."""
+        """Give the nodes that can speak to each other another leader. They tell their clients."""
         self.leader = leader
         for fake_connection in self.lines:
             if (
@@ -191,7 +191,8 @@ class AutomaticNodes:
                 self.welcome(fake_connection)
 
     def step_down(self, node: str, leader: str | None = None) -> None:
-        """An isolated node finds out: it knows no leader, or hears the others, though they do not hear it."""
+        """An isolated node notices that it is: it knows no leader, or hears the other nodes, though they do not hear
+        it."""
         for fake_connection in self.lines:
             if fake_connection.node == node:
                 fake_connection.say(Welcome(node, leader, None, 0, LIVENESS_SECONDS))
@@ -206,13 +207,13 @@ class AutomaticNodes:
         )
 
     def sent(self, kind: type[Any], *nodes: str) -> int:
-        """How many messages of a kind nodes were sent."""
+        """How many messages of a kind the nodes received."""
         return sum(
             isinstance(message, kind) and node in (nodes or self.cluster.members) for _, node, message in self.heard
         )
 
     def serve(self) -> None:
-        """The nodes do what is theirs to do."""
+        """Let the nodes accept connections and answer."""
         while len(self.calls) < len(self.reactor.tcpClients):
             host, _, dial, _, _ = self.reactor.tcpClients[len(self.calls)]
             node = self._names[host]
@@ -254,7 +255,7 @@ class AutomaticNodes:
                 self.reactor.callLater(self.answer_seconds, self._answer, fake_connection, message)
 
     def needs_leader(self, message: FromClient | FromNode) -> bool:
-        """Whether it waits for one that can speak."""
+        """Whether the message waits for a leader that can speak."""
         absent = self.leader is None or not self.can_speak(self.leader) or self.leader in self.isolated
         return absent and not isinstance(message, Ask)
 

@@ -1,4 +1,4 @@
-"""Doubles for the tests of the adapter: they record what is done, and do their part when the test says so."""
+"""Doubles for the tests of the adapter. They record what happens, and act when the test says so."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SESSION = new_session(b"a session of its", 0)
 
 STORE_INCARNATION = 7
 INCARNATION = 3
-"""Of the data folders of a bench's peers."""
+"""The incarnation of the data folders of a harness's peers."""
 
 
 def cluster_of(names: str, name: str = "test") -> Cluster:
@@ -56,11 +56,11 @@ ONE, THREE = cluster_of("a"), cluster_of("abc")
 
 
 TURN_SECONDS = 1e-6
-"""What a turn takes, so that a timer which is early by a rounding error comes round again."""
+"""How long a reactor iteration takes, so that a timer which is early by a rounding error fires in the next one."""
 
 
 class Reactor(MemoryReactorClock):
-    """A reactor whose turns the test makes, and whose clock may step as a wall clock does."""
+    """A reactor whose iterations the test makes, and whose clock may step as a wall clock does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class Reactor(MemoryReactorClock):
         return self.seconds() - self._stepped
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock; timers that are set keep their time on it, as Twisted's do. Who watches the clock hears
-        of it soon."""
+        """Step the wall clock. Timers that are set keep their time on it, as Twisted's do. Watchers of the clock are
+        called soon."""
         self.rightNow += seconds
         self._stepped += seconds
         for watcher in self._watchers:
@@ -84,7 +84,8 @@ class Reactor(MemoryReactorClock):
         self._watchers.append(watcher)
 
     def turn(self, turns: int = 1) -> None:
-        """Make turns: what is due happens, but what comes up meanwhile waits for the next one."""
+        """Make reactor iterations: due calls are made, and calls that become due meanwhile wait for the next
+        iteration."""
         for _ in range(turns):
             for call in [call for call in self.calls if call.getTime() <= self.seconds()]:
                 if call in self.calls:
@@ -93,7 +94,7 @@ class Reactor(MemoryReactorClock):
                     call.func(*call.args, **call.kw)
 
     def spend(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
-        """Let ``seconds`` pass, or fewer if ``until`` comes true; whether it did."""
+        """Let ``seconds`` pass, or fewer if ``until`` comes true. Returns whether it did."""
         end = self.seconds() + seconds
         while not until():
             self._sortCalls()  # A call that was reset may stand anywhere.
@@ -106,13 +107,13 @@ class Reactor(MemoryReactorClock):
         return True
 
     def idle(self) -> None:
-        """Make turns until nothing is due."""
+        """Make iterations until nothing is due."""
         while any(call.getTime() <= self.seconds() for call in self.calls):
             self.turn()
 
 
 class RecordingStore(MemoryStore):
-    """A store in memory that tells ``events`` of each save. While it is ``slow``, a save ends at :meth:`finish`."""
+    """A store in memory that records each save in ``events``. While it is ``slow``, a save ends at :meth:`finish`."""
 
     def __init__(
         self, events: Events | None = None, saved: Iterable[Record] = (), files: MemoryFiles | None = None
@@ -125,7 +126,7 @@ class RecordingStore(MemoryStore):
 
     @property
     def saves(self) -> list[tuple[Record, ...]]:
-        """What it was told to save, call by call."""
+        """The saved records, save by save."""
         return [records for name, records in self.events if name == "save"]
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
@@ -150,7 +151,7 @@ class RecordingStore(MemoryStore):
 
 
 class RecordingTransport(FakeDatagramTransport):
-    """Tells ``events`` of each datagram, and ``carry``, if given, takes it on."""
+    """Records each datagram in ``events``, and passes it to ``carry``, if given."""
 
     def __init__(self, events: Events | None = None, carry: Callable[[bytes, Endpoint], None] | None = None) -> None:
         super().__init__()
@@ -167,7 +168,7 @@ class RecordingTransport(FakeDatagramTransport):
 
 
 class StreamTransport(StringTransport):
-    """A stream whose other side is the test, or another one of these (:func:`connect`)."""
+    """A stream whose other side is the test, or another such transport (:func:`connect`)."""
 
     def __init__(self) -> None:
         super().__init__(lenient=True)
@@ -181,18 +182,18 @@ class StreamTransport(StringTransport):
         self.keep_alive = enabled
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes written since the last call."""
         data: bytes = self.value()
         self.clear()
         return data
 
     def messages(self) -> list[bytes]:
-        """The messages that were written since the last time."""
+        """The messages written since the last call."""
         return list(self._splitter.feed(self.take()))
 
 
 class Recorder(PaxosProtocol):
-    """An application that remembers what it is told, and raises at commands that begin with ``!``."""
+    """An application that records its calls, and raises at commands that begin with ``!``."""
 
     def __init__(self) -> None:
         self.applied: list[tuple[Slot, bytes]] = []
@@ -227,16 +228,15 @@ def node_of(
     observe: Observer | None = None,
     **settings: Any,
 ) -> Node:
-    """A node that has been made, and not started."""
+    """A node that is made and not started."""
     options: dict[str, Any] = {"rng": rng, "monotonic": reactor.monotonic, "observe": observe}
     return Node(application, reactor, name, cluster, store, Settings(**settings), **options)
 
 
 class NodeHarness:
-    """One node, all by itself: the test is its peers, its disk and its time. Unless told otherwise, it has met them and
-    is a voter.
+    """One node. The test plays its peers, its disk and its clock. By default it has met its peers and is a voter.
 
-    :ivar events: its saves and its datagrams, in the order in which they happened.
+    :ivar events: its saves and its datagrams, in order.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class NodeHarness:
         return RecordingStore(self.events, saved)
 
     def hear(self, sender: NodeId, *messages: PeerMessage, incarnation: int = INCARNATION) -> None:
-        """Datagrams come from a peer. Nothing is done about them before the next turn."""
+        """Datagrams arrive from a peer. They are processed in the next reactor iteration."""
         address = self.cluster.members[sender].address
         for message in messages:
             data = Codec(self.cluster.name, sender, incarnation, self.cluster.members).encode(message)
@@ -308,7 +308,7 @@ def alone(**options: Any) -> NodeHarness:
 
 
 def submit(harness: NodeHarness, *commands: bytes) -> list[Any]:
-    """What the node answers to each."""
+    """The node's answer to each command."""
     outcomes = [outcome_of(harness.node.submit(command)) for command in commands]
     harness.reactor.idle()
     return [answer for (answer,) in outcomes]
@@ -320,7 +320,7 @@ def restarted(harness: NodeHarness, **options: Any) -> NodeHarness:
 
 
 class NodesInOneReactor:
-    """Nodes on one network of datagrams, all in one reactor. What is ``cut`` (from, to) is lost.
+    """Nodes on one network of datagrams, all in one reactor. Datagrams between pairs in ``cut`` (from, to) are lost.
 
     :param absent: nodes that are not started.
     :param votes: whether all are voters from the start.
@@ -350,17 +350,17 @@ class NodesInOneReactor:
                 self.start(node)
 
     def _met(self, node: NodeId) -> list[PeerMet]:
-        """Nodes that have no streams cannot meet here."""
+        """The peers that a node has met: nodes without streams cannot meet here."""
         return [PeerMet(peer, STORE_INCARNATION) for peer in self.cluster.members if peer != node]
 
     def _known(self, node: NodeId, votes: bool) -> list[Record]:
         return [*self._met(node), *([Voter(tuple(self.cluster.members))] if votes else [])]
 
     def _prepare(self) -> None:
-        """Before the first node starts."""
+        """Called before the first node starts."""
 
     def start(self, node: NodeId) -> None:
-        """Start a node, with what its store holds."""
+        """Start a node from its store."""
         rng = Random(self._rng.random())
         self.nodes[node] = node_of(
             self._application(), self.reactor, node, self.cluster, self.stores[node], rng=rng, **self._options
@@ -376,11 +376,11 @@ class NodesInOneReactor:
         return self.nodes[node]
 
     def kill(self, node: NodeId) -> None:
-        """Stop a node. Nothing comes of what it was to answer."""
+        """Stop a node. Its unanswered calls stay unanswered."""
         self.nodes.pop(node).stop()
 
     def lead(self) -> Any:
-        """Let time pass until every node follows one leader; that leader."""
+        """Let time pass until every node follows one leader. Returns that leader."""
         nodes = self.nodes
 
         def agreed() -> bool:
@@ -392,7 +392,7 @@ class NodesInOneReactor:
         return nodes[next(iter(nodes.values())).leader]
 
     def lead_of_the_rest(self, away: Any) -> Any:
-        """Let time pass until every node but ``away`` follows one leader among them; that leader."""
+        """Let time pass until every node but ``away`` follows one leader among them. Returns that leader."""
         rest = [node for node in self.nodes.values() if node is not away]
 
         def agreed() -> bool:
@@ -403,15 +403,15 @@ class NodesInOneReactor:
         return self.nodes[rest[0].leader]
 
     def followers(self) -> list[Any]:
-        """The nodes that follow another."""
+        """The nodes that do not lead."""
         return [node for node in self.nodes.values() if node.leader != node.name]
 
     def cut_off(self, node: NodeId) -> None:
-        """Nothing comes from ``node`` or to it."""
+        """Cut all links from and to ``node``."""
         self.cut |= {pair for other in self.cluster.members for pair in ((node, other), (other, node))}
 
     def wait(self, deferred: Deferred[T], seconds: float = 10.0) -> T:
-        """What ``deferred`` fires with, within ``seconds``. Raises what it fails with."""
+        """The result of ``deferred``, within ``seconds``. Raises its failure."""
         outcome = outcome_of(deferred)
         assert self.reactor.spend(seconds, lambda: outcome), "no answer came"
         return unpack(outcome)
@@ -430,7 +430,7 @@ class NodesInOneReactor:
 
 
 def outcome_of(deferred: Deferred[T]) -> list[T | Failure]:
-    """A list that gets what ``deferred`` fires with, or fails with."""
+    """A list that receives the result or the failure of ``deferred``."""
     outcome: list[T | Failure] = []
     deferred.addBoth(outcome.append)
     return outcome
@@ -445,7 +445,7 @@ def unpack(outcome: list[T | Failure]) -> T:
 
 
 def error_of(deferred: Deferred[Any]) -> BaseException:
-    """What ``deferred`` has failed with."""
+    """The error of ``deferred``, which has failed."""
     (result,) = outcome_of(deferred)
     assert isinstance(result, Failure), result
     assert result.value is not None
@@ -453,7 +453,7 @@ def error_of(deferred: Deferred[Any]) -> BaseException:
 
 
 def logged(act: Callable[[], object], level: Any = LogLevel.critical) -> list[dict[str, Any]]:
-    """What is logged at ``level`` while ``act`` runs."""
+    """The log events at ``level`` while ``act`` runs."""
     events: list[dict[str, Any]] = []
 
     @provider(ILogObserver)
@@ -470,12 +470,12 @@ def logged(act: Callable[[], object], level: Any = LogLevel.critical) -> list[di
 
 
 def framed(*messages: bytes) -> bytes:
-    """Messages as they go on a stream."""
+    """Messages as bytes of a stream."""
     return b"".join(map(frame, messages))
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now, for datagrams and for streams."""
+    """Ports of the loopback interface that are free now, for datagrams and for streams."""
     return list(_free_ports(count))
 
 

@@ -14,7 +14,7 @@ KEPT_BYTES_MAX = 100_000
 
 @contextmanager
 def nothing_kept() -> Iterator[None]:
-    """Memory allocated in here must be free again at the end, but for some caches of the language itself."""
+    """Memory allocated within the block must be freed at its end, apart from some caches of the language."""
     tracemalloc.start()
     try:
         yield

@@ -1,7 +1,7 @@
-"""A node all of whose peers lie: well-formed messages with wrong content, in every way in which they can come.
+"""A node whose peers all lie: they send well-formed messages with wrong content, on every path.
 
-What may still be saved then is said by :class:`Allowed`, record by record. It is what *some* history of correct peers
-could have caused, as far as one node can tell: it cannot tell a value that was never proposed from one that was.
+:class:`Allowed` says, record by record, what the node may still save. It is what *some* history of correct peers could
+    have caused, as far as one node can know: it cannot tell a value that was never proposed from one that was.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class Allowed:
         self.subject_rounds: dict[str, int] = {}
 
     def check(self, records: Iterable[Record], known_through: int) -> None:
-        """These are saved together, by a node that knows every slot up to ``known_through``.
+        """The node saves ``records`` together, and knows every slot up to ``known_through``.
 
-        :raises NotAllowed: naming the first that may not be.
+        :raises NotAllowed: naming the first record that is not allowed.
         """
         for record in records:
             if not self._may_be(record, known_through):
@@ -199,7 +199,7 @@ class CheckedStore(RecordingStore):
 
 
 class Ledger(Recorder):
-    """Keeps little, in snapshots, too."""
+    """An application with a small state and small snapshots."""
 
     state_fields = ("count",)
     count: int
@@ -224,9 +224,9 @@ def codec(sender: str) -> Codec:
 
 
 class NodeAmongLiars(NodeHarness):
-    """Node ``b``, whose peers are the test, with streams in both directions.
+    """Node ``b``, whose peers the test plays, with streams in both directions.
 
-    :param new: it has not met them.
+    :param new: whether it has not met them.
     """
 
     def __init__(self, seed: int, new: bool = False) -> None:
@@ -244,13 +244,13 @@ class NodeAmongLiars(NodeHarness):
 
     @property
     def ended(self) -> bool:
-        """Whether the node has given up."""
+        """Whether the node has stopped."""
         return bool(self.failures) or bool(self.node._stopping)
 
     # the ways in
 
     def open_streams(self) -> None:
-        """See that there is one in each direction to each peer, as far as the node takes part in it."""
+        """Open a stream in each direction to each peer, if the node takes part in it."""
         for streams in (self.own, self.theirs):
             for peer, (stream, transport) in list(streams.items()):
                 if transport.disconnected:
@@ -285,7 +285,7 @@ class NodeAmongLiars(NodeHarness):
         transport.clear()
 
     def lie(self, sender: str, message: PeerMessage) -> None:
-        """``message`` comes in one of the ways there are."""
+        """``message`` arrives on one of the possible paths."""
         allowed = self.store.allowed  # type: ignore[attr-defined]
         allowed.round = max(allowed.round, self.node._replica.election.highest_seen.round)
         if isinstance(message, AboutSubject) and message.subject in self.node._subjects._subjects:
@@ -306,7 +306,7 @@ class NodeAmongLiars(NodeHarness):
     # what a node can be
 
     def begin(self) -> None:
-        """Bring the node into one of the states there are, as correct peers would."""
+        """Bring the node into one of several states, as correct peers would."""
         self.open_streams()
         self.reactor.turn(3)
         match self.rng.randrange(5):
@@ -353,7 +353,7 @@ class NodeAmongLiars(NodeHarness):
 
 
 class Liar:
-    """Makes messages that are well-formed and wrong, near to what the node would take for true."""
+    """Makes well-formed messages with wrong content, close to what the node would believe."""
 
     def __init__(self, rng: Random, node: Any) -> None:
         self.rng = rng
@@ -371,7 +371,7 @@ class Liar:
         ]
 
     def message(self) -> PeerMessage:
-        """The next one."""
+        """The next message."""
         return self.rng.choice(self._makers)()
 
     # parts

@@ -1,4 +1,4 @@
-"""Linearizability by its definition: try every order. What the real checker is held against, on small histories."""
+"""Linearizability by its definition: try every order. The real checker is compared with it on small histories."""
 
 from __future__ import annotations
 

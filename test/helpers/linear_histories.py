@@ -13,8 +13,8 @@ from txpaxos.testing.linearizability.models import SAME, Effect, Model, Other, R
 
 
 def recorded(*lines: str) -> HistoryRecorder:
-    """What was recorded when clients did what ``lines`` say: ``a: ["read"]`` asks, ``a = 5`` is answered, ``a !`` fails
-    and ``a ?`` is of unknown outcome."""
+    """The recorded history of ``lines``: ``a: ["read"]`` asks, ``a = 5`` is answered, ``a !`` fails, and ``a ?`` has an
+    unknown outcome."""
     recorder = HistoryRecorder(Clock())
     numbers: dict[str, int] = {}
     for line in lines:
@@ -39,7 +39,7 @@ def swaps_that_fail(count: int) -> list[str]:
 
 
 def opaque(model: type[Model], *functions: str) -> Model:
-    """``model``, but telling nothing of the effects of these functions; of none if there is no name."""
+    """``model`` without the effects of these functions; without any effect if no function is given."""
 
     def effect(self: Model, input: Any, output: Any) -> Effect | None:
         return None if not functions or input[0] in functions else model.effect(self, input, output)
@@ -49,7 +49,7 @@ def opaque(model: type[Model], *functions: str) -> Model:
 
 
 class Queue(Model):
-    """First in, first out. As a user may write it: nothing but ``step``."""
+    """First in, first out, as a user may write it: with ``step`` alone."""
 
     def initial(self) -> Hashable:
         return ()
@@ -78,7 +78,7 @@ class Unless(Register):
 
 
 class Increments(Register):
-    """A register that can be incremented, of which nothing is known, and of no operation with an unknown outcome."""
+    """A register that can be incremented. It has no effects for increments and for unknown outcomes."""
 
     def step(self, state: Any, input: Any, output: Any) -> tuple[bool, Hashable]:
         if input[0] == "increment":
@@ -90,7 +90,7 @@ class Increments(Register):
 
 
 class SomeUnknown(Register):
-    """A register that tells nothing of operations with an unknown outcome."""
+    """A register without effects for operations with an unknown outcome."""
 
     def effect(self, input: Any, output: Any) -> Effect | None:
         return None if output is UNKNOWN else super().effect(input, output)

@@ -1,4 +1,4 @@
-"""One node's streams, and a test at the other end of each."""
+"""One node's streams. The test plays the other end of each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from txpaxos.wire.peer_messages import Challenge, Hello, PeerMessage, Proof
 
 
 def said_by(node: str, message: PeerMessage | None = None, cluster: str = "test", incarnation: int = 0) -> bytes:
-    """A message of ``node``; its greeting, unless given."""
+    """A message of ``node``; by default its Hello."""
     return Codec(cluster, node, incarnation).encode(Hello() if message is None else message)
 
 
 class PeerStreamsHarness:
-    """All streams of node ``a``. The test is the other side of each."""
+    """All streams of node ``a``. The test plays the other end of each."""
 
     def __init__(self) -> None:
         self.reactor = Reactor()
@@ -62,14 +62,14 @@ class PeerStreamsHarness:
         return stream, transport
 
     def proof(self) -> Proof:
-        """The answer to the number that was sent last."""
+        """The answer to the last challenge."""
         peer, data = self.challenges[-1]
         message = Codec("test", peer).decode(data).message
         assert isinstance(message, Challenge)
         return Proof(message.token)
 
     def answer_dial(self) -> tuple[PeerStream, StreamTransport]:
-        """The connection that was asked for last is made."""
+        """The last requested connection is made."""
         stream = self.dial().buildProtocol(None)
         assert isinstance(stream, PeerStream)
         return self._connect(stream)
@@ -92,5 +92,5 @@ def disconnect(stream: PeerStream) -> None:
 
 
 def fail_dial(harness: PeerStreamsHarness, error: Exception) -> None:
-    """The connection that was asked for last is not made."""
+    """The last requested connection fails."""
     harness.dial().clientConnectionFailed(harness.reactor.connectors[-1], Failure(error))

@@ -1,4 +1,4 @@
-"""What the tests with real nodes share: clients that count under way, and the proof afterwards that it all adds up."""
+"""The shared parts of tests with real nodes: clients that count, and the check afterwards that the count is right."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from txpaxos.wire.commands import decode_batch
 NODES = ("a", "b", "c")
 CLIENTS = 4
 STEP_SECONDS_MAX = 30.0
-"""For anything that is waited for. Nothing takes nearly so long unless it is broken."""
+"""The timeout of every wait. Waits take far less unless something is broken."""
 
 
 @asynccontextmanager
 async def running(nodes: LocalCluster) -> AsyncIterator[None]:
-    """Nodes that have a leader, as long as the block lasts. What they said is shown if it fails."""
+    """Nodes with a leader, for the duration of the block. Their logs are shown if it fails."""
     try:
         await nodes.start_all(STEP_SECONDS_MAX)
         yield
@@ -48,9 +48,9 @@ async def running(nodes: LocalCluster) -> AsyncIterator[None]:
 class Increment:
     """One increment, as its client saw it.
 
-    :ivar session: in which it was sent, empty before its end is known, and if it never was.
-    :ivar total: the answer, ``None`` as long as there is none.
-    :ivar sent: whether any node may have seen it.
+    :ivar session: the session in which it was sent; empty until its end is known, and if it was never sent.
+    :ivar total: the answer; ``None`` until there is one.
+    :ivar sent: whether a node may have received it.
     """
 
     session: bytes
@@ -61,10 +61,10 @@ class Increment:
 
 
 class Counting:
-    """Clients that count, each with one increment under way, until told to stop.
+    """Clients that count, each with one increment under way, until they are stopped.
 
-    :param command_bytes: each command is at least so long.
-    :ivar increments: all that they sent.
+    :param command_bytes: the minimum size of each command.
+    :ivar increments: all increments that they sent.
     :ivar acknowledged: how many of them were answered.
     """
 
@@ -88,20 +88,20 @@ class Counting:
         await there.addTimeout(STEP_SECONDS_MAX, self._reactor)
 
     def abandon(self) -> None:
-        """The client that has been here longest goes without its answer. Another comes in its place."""
+        """Close the oldest client, which goes without its answer, and replace it."""
         client, _ = self._clients.popleft()
         client.close()
         self._start_client()
 
     async def stop(self) -> None:
-        """No increment is sent any more; those under way are waited for."""
+        """Send no more increments, and wait for those under way."""
         self._stopping = True
         for client, counting in self._clients:
             await counting.addTimeout(STEP_SECONDS_MAX, self._reactor)
             client.close()
 
     def close(self) -> None:
-        """Away with the clients, whatever they wait for."""
+        """Close the clients, whatever they wait for."""
         self._stopping = True
         for client, _ in self._clients:
             client.close()
@@ -130,11 +130,11 @@ class Counting:
 
 @attrs.frozen
 class CountCheck:
-    """What became of a count.
+    """The result of a count.
 
     :ivar acknowledged: how many increments were answered.
-    :ivar unanswered_in: those never answered that were counted all the same.
-    :ivar unanswered_out: those that were not.
+    :ivar unanswered_in: how many were never answered and were counted.
+    :ivar unanswered_out: how many were never answered and were not counted.
     :ivar total: the count at the end, on every node.
     :ivar found: what is wrong; empty if nothing is.
     """
@@ -156,14 +156,14 @@ class CountCheck:
 
 
 def has_caught_up(statuses: Statuses, node: str) -> bool:
-    """Whether ``node`` follows a leader and knows all but what is under way right now."""
+    """Whether ``node`` follows a leader and knows all slots except those under way."""
     status = statuses.get(node)
     others = [other["chosen_through"] for name, other in statuses.items() if other is not None and name != node]
     return status is not None and status["leader"] is not None and status["applied_through"] >= min(others)
 
 
 async def rest(nodes: LocalCluster) -> None:
-    """Wait until nothing is under way."""
+    """Wait until no command is under way."""
 
     def at_rest(statuses: Statuses) -> bool:
         return nodes.is_level(statuses) and not any(status and status["waiting"] for status in statuses.values())
@@ -172,7 +172,8 @@ async def rest(nodes: LocalCluster) -> None:
 
 
 async def totals_at_rest(reactor: Any, nodes: LocalCluster) -> dict[str, int]:
-    """Node to its total, once nothing is under way. ``+0`` is answered with the total of the very node asked."""
+    """The total of each node, once no command is under way. The command ``+0`` is answered with the total of the node
+    asked."""
 
     await rest(nodes)
     totals = {}
@@ -184,9 +185,9 @@ async def totals_at_rest(reactor: Any, nodes: LocalCluster) -> dict[str, int]:
 
 
 def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: LocalCluster) -> CountCheck:
-    """Replay what is on each node's disk, and hold it against what the clients were told. The nodes do not run.
+    """Replay what is on each node's disk, and compare it with the clients' answers. The nodes must be down.
 
-    :param totals: as the nodes themselves told them, at the end.
+    :param totals: the nodes' own answers at the end.
     """
     found: list[str] = []
     replays = {node: replay(nodes.folder / node, nodes.cluster.name, node) for node in totals}
@@ -208,7 +209,7 @@ def verify(increments: Sequence[Increment], totals: Mapping[str, int], nodes: Lo
 
 
 def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int]:
-    """Count again from what a node saved: (session, sequence) of each increment to the total after it."""
+    """Count again from what a node saved: the total after each increment, by (session, sequence)."""
     store = DiskStore(folder, cluster, node, sync_in_thread=False)
     log = Log.recover(record for record in store.load() if isinstance(record, LogRecord))
     store.close()
@@ -228,5 +229,5 @@ def replay(folder: Path, cluster: str, node: str) -> dict[tuple[bytes, int], int
 
 
 async def kill_all(nodes: LocalCluster) -> None:
-    """``kill -9`` for all that run, at once."""
+    """``kill -9`` for all running nodes at once."""
     await together(*(nodes.kill(node) for node in list(nodes.processes)))

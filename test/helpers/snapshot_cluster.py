@@ -1,4 +1,5 @@
-"""Replicas that take snapshots, forget what is in them, give them to those behind, and ask for read indexes."""
+"""Replicas that take snapshots, truncate their logs, send snapshots to nodes that are behind, and ask for read
+indexes."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from txpaxos.storage.records import checkpoint_index
 
 
 class SnapshotLedger(Ledger):
-    """A checkpoint says again what was said before."""
+    """A ledger that allows a checkpoint to repeat records."""
 
     def save(self, node: NodeId, record: LogRecord) -> None:
         match record:
@@ -25,11 +26,12 @@ class SnapshotLedger(Ledger):
 
 
 class SnapshotCluster(CoreCluster):
-    """What a snapshot at a slot stands for, the ledger knows. A save is done as a whole or not at all.
+    """A cluster whose snapshots are slots: the ledger knows the values before them. A save is done as a whole or not at
+    all.
 
     :ivar snapshots: the slots of the complete snapshots on the disk of each node, two at most.
     :ivar installed: how many came from another node.
-    :ivar damaged: how many newest ones were taken away, so that the older one had to do.
+    :ivar damaged: how many newest snapshots were removed, so that the older one was used.
     :ivar answered: how many read indexes were handed out.
     """
 
@@ -93,7 +95,8 @@ class SnapshotCluster(CoreCluster):
         super().take(node, ready)
 
     def request_read_index(self, node: NodeId) -> None:
-        """Ask, if ``node`` runs and has no other question. What was handed out anywhere by now, the answer covers."""
+        """Ask for a read index, if ``node`` runs and has no other request. The answer must cover all that was handed
+        out by now."""
         if node in self.nodes and node not in self.asked:
             number, ready = self.nodes[node].request_read_index(self.now)
             assert (node, number) not in self.numbers
@@ -120,14 +123,14 @@ class SnapshotCluster(CoreCluster):
         return max(self.snapshots[node], default=0)
 
     def _complete(self, node: NodeId, slot: Slot) -> None:
-        """The store keeps two, and the journal from the checkpoint of the older one on."""
+        """The store keeps two snapshots, and the journal from the checkpoint of the older one on."""
         self.snapshots[node] = [*self.snapshots[node], slot][-2:]
         index = checkpoint_index(self.disks[node], self.snapshots[node][0])
         if len(self.snapshots[node]) == 2 and index is not None:
             del self.disks[node][:index]
 
     def _transfer(self, node: NodeId, peer: NodeId) -> None:
-        """The newest snapshot of ``peer`` comes, if both run until then and nothing is cut."""
+        """The newest snapshot of ``peer`` arrives, if both nodes run until then and the link is not cut."""
         replica = self.nodes[node]
 
         def finish() -> None:

@@ -1,4 +1,5 @@
-"""Reads what ``strace`` saw of one node, and finds every message that left before what it rests on was on disk."""
+"""Reads an ``strace`` of one node, and finds every message that left before the records that it depends on were on
+disk."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def strace(trace: Path | str, *command: str) -> list[str]:
 
 
 def why_not() -> str | None:
-    """Why ``strace`` is of no use here, or ``None``."""
+    """Why ``strace`` cannot be used here, or ``None``."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     with tempfile.NamedTemporaryFile() as trace:
@@ -146,7 +147,8 @@ def _unhex(text: str) -> bytes:
 class OnDisk:
     """What a node had on disk, and from which line of its trace on.
 
-    A write is on disk when a sync has ended that began after it; a file that was renamed, when its folder's has.
+    A write is on disk when a sync that began after it has ended. A renamed file is on disk when a sync of its folder
+    has.
     """
 
     def __init__(self, calls: Sequence[Call], folder: Path) -> None:
@@ -263,7 +265,7 @@ class Said:
 
 
 def messages(calls: Iterable[Call], name: str, codec: Codec) -> Iterator[Said]:
-    """All that a node said to its peers (``name`` is ``sendto``) or heard from them (``recvfrom``)."""
+    """All messages that a node sent to its peers (``name`` is ``sendto``) or received from them (``recvfrom``)."""
     streams: defaultdict[str, list[Call]] = defaultdict(list)
     for call in calls:
         if call.is_socket and call.name not in ("sendto", "recvfrom"):
@@ -307,10 +309,10 @@ class Findings:
 
 
 def examine(lines: Iterable[str], folder: Path, codec: Codec) -> Findings:
-    """Hold all that a node said against what it had saved when it did.
+    """Compare all messages that a node sent with what it had saved before.
 
-    :param lines: of the traces of all its processes, one after the other, the first with an empty folder.
-    :param folder: the node's data folder, now that it has ended.
+    :param lines: the traces of all its processes, one after the other, the first with an empty folder.
+    :param folder: the node's data folder, after it has ended.
     """
     calls = read_calls(lines)
     on_disk = OnDisk(calls, folder)
@@ -332,7 +334,8 @@ def examine(lines: Iterable[str], folder: Path, codec: Codec) -> Findings:
 
 
 def _missing(said: Said, on_disk: OnDisk, known: Sequence[tuple[int, Slot]]) -> str | None:
-    """What ``said`` rests on and was not on disk. Empty if nothing is missing, ``None`` if it rests on nothing."""
+    """The records that ``said`` depends on and that were not on disk. Empty if none is missing, ``None`` if it depends
+    on none."""
     line, promised = said.line, on_disk.promised(said.line)
     match said.message:
         case PrepareLog(ballot) if promised < ballot:

@@ -1,4 +1,4 @@
-"""Submissions, and a log of which the test is the leader."""
+"""Submissions, with a log whose leader is the test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(sequence: int, *payloads: bytes, session: bytes = SESSION, acknowledged:
 
 
 class SubmissionsHarness:
-    """Submissions, and a log of which the test is the leader."""
+    """Submissions, with a log whose leader is the test."""
 
     def __init__(self, leading: bool, **limits: Any) -> None:
         self.applier = Applier(self._apply)

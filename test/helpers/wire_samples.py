@@ -211,13 +211,13 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
 
 
 def reseal(data: bytes) -> bytes:
-    """``data`` with the checksum that belongs to it, so that a spoiled message gets past it."""
+    """``data`` with its correct checksum, so that a spoiled message passes that check."""
     checksum = crc32(data[8:], crc32(data[:4]))
     return data[:4] + checksum.to_bytes(4, "big") + data[8:]
 
 
 def spoil(rng: Random, data: bytes) -> bytes:
-    """``data`` with a few bytes changed, taken out, doubled or put in, or an end missing."""
+    """``data`` with a few bytes changed, removed, doubled or inserted, or without its end."""
     spoiled = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(spoiled) + 1)
