@@ -14,10 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 CLEAN = (
-    *("txpaxos/storage", "txpaxos/wire", "txpaxos/client", "txpaxos/server", "txpaxos/cli", "txpaxos/testing"),
-    *("txpaxos/packing.py", "txpaxos/fields.py", "txpaxos/cluster.py", "txpaxos/host_names.py", "txpaxos/clock.py"),
-    *("txpaxos/eager_writer.py", "txpaxos/errors.py", "txpaxos/tap.py", "txpaxos/__init__.py"),
-    *("test/storage", "test/wire", "test/testing", "test/torture", "test/helpers", "test/mutants", "examples", "bench"),
+    *("txpaxos", "docs", "README.rst", "CHANGELOG.rst", "SECURITY.rst", "examples", "bench"),
+    *("test/helpers", "test/mutants", "test/storage", "test/testing", "test/torture", "test/wire"),
 )
 """The folders and files that must not use the words below."""
 
@@ -25,16 +23,23 @@ WORDS = """
 whoever, whomever, nobody, somebody, anybody, everybody
 as a rule, so many, so often, so-manieth, mend, mends, mended, for want of, the present
 canvass, canvasses, canvasser, ailing, tally, robbed, rotten, diary, diaries, tormentor, workshop
-befall, befalls, befell, condemn, condemned, put aside, hang up, hangs up, lose patience, loses patience
+befall, befalls, befell, condemn, condemned, put aside, lose patience, loses patience
 fall silent, falls silent, fell silent
 """
 """Say instead: a noun (the caller, no peer, any value); usually, up to N, fix, for lack of, current; pre-vote,
-faulty, counts, removed, bit rot, apply log, fault injector, test kit; happens to, quarantine, moved away, close,
+faulty, counts, removed, bit rot, apply log, fault injector, test kit; happens to, quarantine, moved away,
 election timeout, stops sending. Lamport's words stay: ballot, decree, slot, chosen, learned, acceptor, proposer,
 learner, nack, quorum.
 """
 
-ALLOWED: dict[tuple[str, str], str] = {}
+ALLOWED = {
+    ("txpaxos/core/functional.py", "so many"): "so many that: a comparison",
+    ("txpaxos/core/practical.py", "so many"): "so many that: a comparison",
+    ("docs/operations.rst", "so many"): "the text of an option's help",
+    ("docs/mutants.rst", "mended"): "the name of a mutant",
+    ("docs/mutants.rst", "whoever"): "the name of a mutant",
+    ("CHANGELOG.rst", "canvasser"): "the old name, which the new one replaces",
+}
 """(File, word): why the word stays there."""
 
 ANY_WORD = "|".join(re.split(r",\s|\n", WORDS.strip())).replace(" ", r"\s+")

@@ -92,7 +92,7 @@ class Drop(Reason):
         'This node, which does not vote yet, was asked about a subject. See "A new cluster, and an empty folder".'
     )
 
-    # No correct node says so: a bug in a node, or somebody who forges messages.
+    # No correct node says so: a bug in a node, or an attacker who forges messages.
     NOT_FROM_A_MEMBER = "The sender is not in the cluster file: a bug, or forged."
     NOT_ABOUT_THE_LOG = "The message is none that a replica of the log takes: a bug, or forged."
     REFUSAL_OF_NO_OWN_BALLOT = "A ballot was refused that is not this node's, or with no higher one: a bug, or forged."
