@@ -180,7 +180,7 @@ def test_what_is_more_than_bytes_or_str_is_made_plain() -> None:
 
 
 def test_sizes_are_an_outcome_not_a_mistake() -> None:
-    """What may depend on the input of somebody else fails as an answer does."""
+    """An error that may depend on the input of another caller is a failed answer."""
     assert isinstance(error_of(ManualNodes().client.ask("")), ValueTooLarge)
     assert isinstance(error_of(alone().node.ask("")), ValueTooLarge)
 
@@ -194,7 +194,7 @@ def test_the_deadline_of_a_client_is_kept() -> None:
 
 
 def test_the_deadlines_of_a_node_are_kept() -> None:
-    """With the error that says what may have become of it; a late outcome is nobody's."""
+    """With the error that says what may have become of it. A late outcome is ignored."""
     harness = NodeHarness("b")
     waiting = {
         OutcomeUnknown: [harness.node.submit(b"x", 1), harness.node.ask("king", b"Arthur", 1)],

@@ -30,7 +30,7 @@ def test_submit_prints_the_result(nodes: Nodes) -> None:
     assert txpaxos("submit", "-", folder=nodes.folder, stdin=b"+1").stdout == b"%d\n" % before
 
 
-def test_a_name_that_is_not_known_keeps_nobody_from_the_others(nodes: Nodes) -> None:
+def test_an_unknown_name_does_not_keep_the_other_nodes_out(nodes: Nodes) -> None:
     file = nodes.folder / "names.toml"
     file.write_text(nodes.cluster.dumps().replace(str(nodes.cluster.members["c"].client), "no-such-host.invalid:1004"))
     for _ in range(3):

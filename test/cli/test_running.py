@@ -36,7 +36,7 @@ def submit(client: Client) -> Deferred[Any]:
 
 
 class TestRequest:
-    def test_nobody_there(self) -> None:
+    def test_no_node_there(self) -> None:
         reactor = MemoryReactorClock()
         answer = begin(reactor, submit, 0.5)
         reactor.advance(0.499)
@@ -49,7 +49,7 @@ class TestRequest:
         )
         assert reactor.getDelayedCalls() == []
 
-    def test_somebody_there_but_silent(self) -> None:
+    def test_a_node_there_but_silent(self) -> None:
         reactor = MemoryReactorClock()
         answer = begin(reactor, submit)
         protocol: Any = reactor.tcpClients[0][2].buildProtocol(None)

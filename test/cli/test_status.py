@@ -138,7 +138,7 @@ def test_counts_are_shown_with_what_they_mean() -> None:
     assert counts({"b": LEADER, "c": None}) == ["nothing was counted"]
 
 
-def test_table_when_nobody_answers() -> None:
+def test_table_when_no_node_answers() -> None:
     text = as_text(TRIO, dict.fromkeys("abc"), None)
     assert text.count("unreachable") == 3
     assert text.endswith("cluster trio: no leader with a quorum, 0 of 3 nodes answer")

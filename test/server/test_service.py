@@ -363,7 +363,7 @@ def test_its_own_name_may_not(tmp_path: Path, hosts: dict[str, list[str]]) -> No
 
 
 async def test_it_listens_at_all_addresses_of_its_name_that_it_has(tmp_path: Path, hosts: dict[str, list[str]]) -> None:
-    hosts["na.test"] = ["127.0.0.2", "127.0.0.1", "192.0.2.1", "2001:db8::1"]  # The last two are nobody's.
+    hosts["na.test"] = ["127.0.0.2", "127.0.0.1", "192.0.2.1", "2001:db8::1"]  # The last two belong to no machine.
     ports = iter(free_ports(2))
     found = await started(Cluster("test", {"a": at("na.test", "na.test", ports)}), tmp_path)
     both = ["127.0.0.2", "127.0.0.1"]

@@ -246,7 +246,7 @@ def test_essential_roles(tmp_path: Path) -> None:
 
 
 def check_votes(story: str, chosen: str) -> None:
-    """Paxos, as told: a quorum voted for the chosen value in some ballot, and from there on nobody for another."""
+    """Paxos, as told: a quorum voted for the chosen value in some ballot, and later no acceptor for another."""
     votes: dict[tuple[int, str], set[str]] = {}
     values: dict[tuple[int, str], str] = {}
     for voter, number, node, value in re.findall(

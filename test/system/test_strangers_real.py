@@ -40,7 +40,7 @@ def heard(nodes: Nodes, node: str, *said: bytes) -> bytes:
 
 
 def as_member(nodes: Nodes, sender: str, *messages: PeerMessage) -> list[bytes]:
-    """Frames of somebody who knows all of a member but its incarnation."""
+    """Frames of a stranger that knows all of a member but its incarnation."""
     codec = Codec(nodes.cluster.name, sender, 12345, nodes.cluster.members)
     return [frame(codec.encode(message)) for message in messages]
 
@@ -70,7 +70,7 @@ def test_datagrams_of_strangers_change_nothing(nodes: Nodes) -> None:
     assert int(txpaxos("submit", "+1", folder=nodes.folder).stdout) == before + 1
 
 
-def test_silent_strangers_at_both_ports_keep_nobody_out(nodes: Nodes) -> None:
+def test_silent_strangers_at_both_ports_keep_no_peer_and_no_client_out(nodes: Nodes) -> None:
     crowd = []
     try:
         for node in "abc":

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 CLEAN = (
     *("txpaxos", "docs", "README.rst", "CHANGELOG.rst", "SECURITY.rst", "examples", "bench"),
-    *("test/helpers", "test/mutants", "test/storage", "test/testing", "test/torture", "test/wire"),
+    *("test/cli", "test/helpers", "test/mutants", "test/storage", "test/testing", "test/torture", "test/wire"),
 )
 """The folders and files that must not use the words below."""
 
