@@ -298,6 +298,7 @@ class DiskStore:
         self._journal = Journal(self._disk, journal, incarnation, segment_bytes, *told)
         self._subjects = RegisterFiles(self._disk, f"{self._directory}/subjects", mark.register_created)
         if found is None:
+            self._create_folders()
             self._refuse_leftover_data()
             write_identity(file, identity)
         if identity.complete:
@@ -332,13 +333,17 @@ class DiskStore:
         if self._discarded.exist and newest is not None and self._checkpoints.reach_back_to(newest.slot):
             self._discarded.rename()
 
+    def _create_folders(self) -> None:
+        """Create the folders that every store has."""
+        for name in ("journal", "subjects"):
+            with os_errors("create", f"{self._directory}/{name}"):
+                ensure_directory(self._disk, f"{self._directory}/{name}")
+
     def _refuse_leftover_data(self) -> None:
         """Refuse to make a new store in a folder with leftover data: its identity file was lost, and more may be.
 
         :raises StoreError: if there is such data."""
         with os_errors("read", self._directory):
-            for name in ("journal", "subjects"):
-                ensure_directory(self._disk, f"{self._directory}/{name}")
             names = self._disk.list_directory(self._directory)
             has_snapshots = "snapshots" in names and self._disk.list_directory(f"{self._directory}/snapshots")
             others = [name for name in names if name.startswith(("snapshots.", "diverged", "acknowledged"))]
