@@ -159,7 +159,7 @@ class ServedNode:
         return ready
 
     def stop(self) -> Deferred[None]:
-        """Stop the node and close everything. Fires when that is done, after :data:`STOP_SECONDS` at the latest."""
+        """Stop the node and close everything. Fires when that is done, after ``STOP_SECONDS`` at the latest."""
         self._is_running = False
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
