@@ -270,29 +270,23 @@ from twisted.internet import base, reactor
 base.seconds = time.time
 type(reactor).seconds = staticmethod(lambda: time.time())
 from twisted.internet.task import react
-from txpaxos.client import Client
-from txpaxos.server.client_port import ClientPort
-from txpaxos.cluster import Cluster
+from txpaxos import Client, Cluster, NotChosen, ServedNode
 from txpaxos.counter import Counter
-from txpaxos.errors import NotChosen
-from txpaxos.storage.store import DiskStore
 
 async def main(reactor):
-    cluster = Cluster.load("cluster.toml").resolve()
+    cluster = Cluster.load("cluster.toml")
     client = Client(reactor, cluster)
     try:
         await client.submit(b"+1", deadline_seconds=1.5)
     except NotChosen:
         print("deadline", time.monotonic() - began < 30, flush=True)
     waiting = client.submit(b"+5")
-    member = cluster.members["a"]
-    node = Counter(reactor, "a", cluster, DiskStore("data", cluster.name, "a", reactor=reactor))
-    reactor.listenUDP(member.address.port, node, member.address.host)
-    reactor.listenTCP(member.client.port, ClientPort(node), interface=member.client.host)
+    served = ServedNode(Counter, "a", cluster, "data", reactor=reactor)
+    served.start()
     print("answer", await waiting, flush=True)
     print("clock", abs(reactor.seconds() - time.time()) < 1, flush=True)
     client.close()
-    await node.stop()
+    await served.stop()
 
 react(main)
 """
