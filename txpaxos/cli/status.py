@@ -42,9 +42,8 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
     \b
     role         leader; follower; pre-candidate: it hears no leader, and asks
                  whether it may become a candidate; candidate: it asks for votes;
-                 starting: it reads its disk; unreachable: it did not answer;
-                 newcomer: it does not vote yet, since its data folder is new; or
-                 how long its disk has hung
+                 newcomer: it does not vote yet, since its data folder is new;
+                 unreachable: it did not answer; or how long its disk has hung
     ballot       the ballot of the leader that the node follows
     chosen       slots of the log that the node knows to be chosen, without a gap
     applied      slots that it has applied

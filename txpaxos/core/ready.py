@@ -232,11 +232,6 @@ class Status:
     lag_slots: dict[NodeId, int]
     dropped: dict[str, int]
 
-    @classmethod
-    def of_starting(cls, node: NodeId) -> Status:
-        """The status of a node that does not know yet what it saved."""
-        return cls(node, "starting", LOWEST, None, LOWEST, 0, 0, {}, {})
-
 
 @attrs.define
 class Work:
