@@ -21,25 +21,22 @@ async def asyncio_reactor() -> AsyncIterator[Any]:
             async with asyncio_reactor() as reactor:
                 served = ServedNode(Counter, "a", "cluster.toml", "data-a", reactor=reactor)
                 served.start()
-                counter = await served.ready().asFuture(loop)
+                counter = await served.ready().asFuture(asyncio.get_running_loop())
 
         asyncio.run(main())
 
     ``asFuture`` makes a Future of a Deferred. Enter this once in a process: Twisted has one reactor, for one loop.
 
-    :raises RuntimeError: if another reactor is installed, or this one has run on another loop.
+    :raises RuntimeError: if Twisted has a reactor already.
     """
-    loop = asyncio.get_running_loop()
-    if "twisted.internet.reactor" not in sys.modules:
-        asyncioreactor.install(loop)
+    if "twisted.internet.reactor" in sys.modules:
+        raise RuntimeError(
+            "Twisted has its reactor already: enter asyncio_reactor() once, before any module imports"
+            " twisted.internet.reactor"
+        )
+    asyncioreactor.install(asyncio.get_running_loop())
     from twisted.internet import reactor
 
-    on_loop = getattr(reactor, "_asyncioEventloop", None) is loop
-    if not on_loop or getattr(reactor, "_startedBefore", False):
-        raise RuntimeError(
-            f"Twisted has its reactor already ({type(reactor).__name__}): enter asyncio_reactor() once, before anything"
-            " imports twisted.internet.reactor"
-        )
     running: Any = reactor
     running.startRunning(installSignalHandlers=False)
     try:

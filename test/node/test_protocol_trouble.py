@@ -294,6 +294,27 @@ def test_a_watcher_of_the_leader_that_raises_stops_nothing(
     logged_errors.clear()
 
 
+@pytest.mark.parametrize("part", ["_timer", "_performer", "_peers", "_snapshots", "_session", "_reads"])
+def test_a_node_that_cannot_stop_in_order_gives_up_all_the_same(
+    part: str, monkeypatch: pytest.MonkeyPatch, logged_errors: list[dict[str, Any]]
+) -> None:
+    """No process stays behind that says it gave up and runs on."""
+    harness = alone()
+    waiting = outcome_of(harness.node.ask("other", None)) if part != "_session" else []
+
+    def fail(*_: object) -> None:
+        raise KeyError("a part that cannot stop")
+
+    name = {"_timer": "cancel", "_session": "close", "_reads": "close"}.get(part, "stop")
+    monkeypatch.setattr(getattr(harness.node, part), name, fail)
+    harness.node.port_closed()
+    assert len(harness.failures) == 1
+    assert harness.store.closes == 1
+    assert waiting != [[]]
+    assert any("cannot stop a part" in event["log_format"] for event in logged_errors)
+    logged_errors.clear()
+
+
 @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
 def test_a_process_that_cannot_apply_stops_and_applies_again_when_it_starts(error: BaseException) -> None:
     class Fails(Recorder):

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from test.helpers.fakes import error_of, free_ports, outcome_of
 from test.helpers.fakes import logged as logged_while
-from txpaxos import Cluster, ConfigError, NodeStopped, ServedNode, Settings, StoreError, Timing
+from txpaxos import Cluster, ConfigError, NodeStopped, PaxosService, ServedNode, Settings, StoreError, Timing
 from txpaxos.cluster import Address, Member
 from txpaxos.counter import Counter
 
@@ -99,6 +99,71 @@ async def test_an_object_is_started_once(tmp_path: Path) -> None:
     again = ServedNode(Counter, "a", cluster, tmp_path)  # Nothing is locked, and no port is open.
     again.start()
     await answered(again.stop())
+
+
+async def test_a_second_start_leaves_the_node_alone(tmp_path: Path) -> None:
+    service = PaxosService(Counter, "a", cluster_of("a"), tmp_path)
+    service.startService()
+    with pytest.raises(ConfigError, match="node a runs already: stop it before you start it again"):
+        service.startService()
+    assert service.running
+    assert await answered((await answered(service.ready())).submit(b"+5", SECONDS)) == 5
+    await answered(service.stopService())
+
+
+class Leaver(Counter):
+    """Stops its node at each command."""
+
+    def apply(self, slot: int, command: bytes) -> int:
+        self.stop()
+        return super().apply(slot, command)
+
+
+async def test_an_application_that_stops_its_node_while_the_log_is_applied_again(tmp_path: Path) -> None:
+    cluster, told = cluster_of("a"), []
+    for app in (Counter, Leaver):
+        service = PaxosService(app, "a", cluster, tmp_path, stopped=lambda: told.append("stopped"))
+        service.startService()
+        if app is Counter:
+            counter = await answered(service.ready())
+            for _ in range(3):
+                await answered(counter.submit(b"+5", SECONDS))
+            await answered(service.stopService())
+    assert told == ["stopped"]
+    assert not service.running
+    await deferLater(reactor, 0.05)
+    again = PaxosService(Counter, "a", cluster, tmp_path)  # Its ports and its folder are free.
+    again.startService()
+    assert (await answered((await answered(again.ready())).read(b"", deadline_seconds=SECONDS))).result == 15
+    await answered(again.stopService())
+
+
+async def test_a_wait_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    served = ServedNode(Counter, "a", cluster_of("abc"), tmp_path)
+    served.start()
+    for _ in range(3):
+        waiting = served.ready()
+        waiting.addErrback(lambda _: None)
+        waiting.cancel()
+    assert served._waiting == []
+    await answered(served.stop())
+
+
+def test_a_reactor_that_is_there_already(tmp_path: Path) -> None:
+    program = """
+import asyncio
+from twisted.internet import reactor
+from txpaxos.asyncio_reactor import asyncio_reactor
+
+async def main():
+    async with asyncio_reactor():
+        pass
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("RuntimeError: Twisted has its reactor already: enter asyncio_")
 
 
 def test_a_cluster_file_that_is_not_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -112,14 +113,17 @@ class Calls:
         answer = self._reads.read(query, consistency)
         return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
 
-    def close(self) -> None:
-        """Fail every call that still waits, since this node stops."""
+    def closers(self) -> tuple[Callable[[], None], ...]:
+        """What answers the callers that still wait, since this node stops: one function for each part that has some.
+        From this call on no other caller is accepted."""
         self._is_closed = True
         error = NodeStopped(f"node {self._name} stopped before it had the outcome")
-        self._session.close(error)
-        self._submissions.close(error)
-        self._asks.close(error)
-        self._reads.close(error)
+        return tuple(partial(part.close, error) for part in (self._session, self._submissions, self._asks, self._reads))
+
+    def close(self) -> None:
+        """Answer all callers that still wait, since this node stops."""
+        for close in self.closers():
+            close()
 
     def _stopped(self, hint: str) -> NodeStopped:
         return NodeStopped(f"node {self._name} is stopping; {hint}")

@@ -319,6 +319,8 @@ class Node:
 
         :param transport: a socket for datagrams (``IUDPTransport``) at this node's own address.
         """
+        if self._stopping:
+            return  # The application has stopped it while the saved log was applied.
         now = self._started_at = self._monotonic()
         self._is_listening = True
         self._peers.start(transport, now)
@@ -342,17 +344,24 @@ class Node:
         """
         if not self._stopping:
             self._stopping = True
-            self._timer.cancel()
-            self._performer.stop()
-            self._peers.stop()
-            self._snapshots.stop()
-            self._calls.close()
+            parts = (
+                self._timer.cancel,
+                self._performer.stop,
+                self._peers.stop,
+                self._snapshots.stop,
+                *self._calls.closers(),
+            )
+            for stop_part in parts:
+                try:
+                    stop_part()
+                except Exception:  # The others stop all the same: no process may stay behind half stopped.
+                    self.log.failure("node {node} cannot stop a part of itself", for_log(), node=self.name)
             if not self._gives_up:
                 self.stopped.callback(None)
         return self._closed(maybeDeferred(self._store.close))
 
     def _closed(self, closed: Deferred[None]) -> Deferred[None]:
-        """Wait for ``closed``, but no longer than :data:`CLOSE_SECONDS`: a disk that hangs may never answer.
+        """Wait for ``closed``, but no longer than ``CLOSE_SECONDS``: a disk that hangs may never answer.
 
         A save under way is not cancelled. No caller was told that it is on disk.
         """

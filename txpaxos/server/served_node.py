@@ -96,6 +96,8 @@ class ServedNode:
         self._client_port: ClientPort | None = None
         self._node: Node | None = None
         self._trigger: Any = None
+        # The Deferreds that ready() has returned and that have not fired.
+        self._waiting: list[Deferred[Any]] = []
         self._is_running = False
 
     @property
@@ -122,13 +124,17 @@ class ServedNode:
         :raises PaxosError: one line that says why the node cannot start. Nothing stays open or locked then, except that
             the reactor needs an iteration to close ports.
         """
+        if self._is_running:
+            raise ConfigError(f"node {self.node_name} runs already: stop it before you start it again")
         self._is_running = True
         try:
             self._start()
         except BaseException:
             self.stop()
             raise
-        if hasattr(self._reactor, "addSystemEventTrigger"):
+        if not self._is_running:
+            self.stop()  # The application has stopped its node meanwhile: close the ports opened since.
+        elif hasattr(self._reactor, "addSystemEventTrigger"):
             self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._reactor_stops)
 
     def ready(self) -> Deferred[Any]:
@@ -139,24 +145,16 @@ class ServedNode:
         """
         if self._node is None or not self._is_running:
             return fail(NodeStopped(f"node {self.node_name} does not run"))
-        node = self._node
-        if node.leader is not None:
-            return succeed(node.application)
-        ready: Deferred[Any] = Deferred()
+        if self._node.leader is not None:
+            return succeed(self._node.application)
+        waiting: Deferred[Any] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
 
-        def look() -> None:
-            if not ready.called and node.leader is not None:
-                ready.callback(node.application)
-
-        def end(result: Any) -> Any:
-            if not ready.called:
-                ready.errback(NodeStopped(f"node {self.node_name} stopped before it knew a leader"))
-            return result
-
-        node.watch_leader(look)
-        node.stopped.addBoth(end)
-        node.failed.addBoth(end)
-        return ready
+    def _leader_changed(self) -> None:
+        """Tell those who wait in :meth:`ready`, if a leader is known."""
+        while self._waiting and self.node.leader is not None:
+            self._waiting.pop(0).callback(self.application)
 
     def stop(self) -> Deferred[None]:
         """Stop the node and close everything. Fires when that is done, after ``STOP_SECONDS`` at the latest."""
@@ -164,6 +162,8 @@ class ServedNode:
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
             self._reactor.removeSystemEventTrigger(trigger)
+        while self._waiting:
+            self._waiting.pop(0).errback(NodeStopped(f"node {self.node_name} stopped before it knew a leader"))
         if self._client_port is not None:
             self._client_port.stop()
         closing: list[Deferred[Any]] = [] if self._node is None else [self._node.stop()]
@@ -206,6 +206,7 @@ class ServedNode:
         node.failed.addErrback(self._node_failed)
         node.stopped.addCallback(self._node_stopped)
         self._node = node
+        node.watch_leader(self._leader_changed)
         self._client_port = ClientPort(node)
         self._check_files(self._client_port.connections_max)
         self._listen(node, addresses.peers_at, addresses.clients_at)

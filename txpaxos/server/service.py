@@ -28,12 +28,9 @@ class PaxosService(ServedNode, Service):
         :raises PaxosError: one line that says why the node cannot start. Nothing stays open or locked then, except that
             the reactor needs an iteration to close ports.
         """
-        super().startService()
-        try:
-            self.start()
-        except BaseException:
-            super().stopService()
-            raise
+        self.start()
+        if self._is_running:
+            super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Stop the node and close everything. Fires when that is done, or has taken too long."""
