@@ -102,6 +102,18 @@ FOREGROUND = ("-n", "--pidfile=a.pid")
 # ------------------------------------------------------------- cannot start
 
 
+def test_the_pidfile_is_gone_before_the_start_is_said_to_have_failed(folder: Path) -> None:
+    """twistd removes it only after that: here it never does."""
+    unremoved = "from twisted.scripts._twistd_unix import UnixApplicationRunner as Runner; Runner.removePID = print; "
+    program = [sys.executable, "-c", unremoved + TWISTD, *DAEMON, "paxos", "--data-dir", "file/x"]
+    done = subprocess.run(
+        program, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 1
+    assert "cannot create" in done.stderr
+    assert not (folder / "a.pid").exists()
+
+
 @pytest.mark.parametrize("twistd", [DAEMON, FOREGROUND, (*FOREGROUND, "--logfile=a.log")])
 def test_a_folder_that_cannot_be_used(folder: Path, twistd: tuple[str, ...]) -> None:
     done = run(folder, "--data-dir", "file/x", twistd=twistd)

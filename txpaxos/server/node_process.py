@@ -51,7 +51,7 @@ class NodeProcess:
     def __init__(self, reactor: Any, options: Any) -> None:
         self._reactor = reactor
         self._exit_status: int | None = None
-        options = options or {}
+        self._options = options = options or {}
         self._is_daemon = is_daemon(options)
         self._logs_elsewhere = bool(self._is_daemon or options.get("logger") or options.get("syslog")) or (
             options.get("logfile") not in (None, "", "-")
@@ -80,12 +80,22 @@ class NodeProcess:
 
     def cannot_start(self, line: str) -> CannotStart:
         """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd."""
+        self._remove_pidfile()
         if self._logs_elsewhere:
             self.log.critical("{line}", line=line)
         print(f"twistd paxos: {line}", file=self._terminal or sys.__stderr__ or sys.stderr, flush=True)
         self._close_terminal()
         sys.excepthook = _without_traceback(sys.excepthook)
         return CannotStart(line)
+
+    def _remove_pidfile(self) -> None:
+        """Remove the pidfile of a daemon that cannot start. twistd does that only after it has told the program that
+        started the daemon, which would still find the file."""
+        pidfile = self._options.get("pidfile")
+        if self._is_daemon and pidfile:
+            with contextlib.suppress(OSError):
+                os.unlink(pidfile)
+                self._options["pidfile"] = ""  # Otherwise twistd logs that the file is missing.
 
     def gave_up(self, failure: Failure) -> None:
         """End the process with status :data:`FAILED`, since the node cannot run on. Twisted would end with 0."""
