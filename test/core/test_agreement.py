@@ -20,7 +20,7 @@ FAULTS = Faults(loss=0.2, doubled=0.1, delay_seconds=(0.001, 0.1))
 
 
 def load(cluster: CoreCluster, turns: int, trouble: Callable[[CoreCluster], None] = lambda cluster: None) -> set[bytes]:
-    """Propose at whoever believes to lead, ten turns a second, with ``trouble`` in between; what was proposed."""
+    """Propose at every node, ten turns a second, with ``trouble`` in between; what was taken."""
     proposed = set()
     for turn in range(turns):
         cluster.run(0.1)
@@ -34,7 +34,7 @@ def load(cluster: CoreCluster, turns: int, trouble: Callable[[CoreCluster], None
 
 
 def check_progress(cluster: CoreCluster, proposed: set[bytes]) -> None:
-    """With the faults gone, new values are chosen soon, everybody hands out the same, and nothing nobody proposed."""
+    """With the faults gone, new values are chosen soon, and all nodes hand out the same: only what was proposed."""
     cluster.heal()
     later = set()
     for turn in range(40):  # the first of these may fall to a leader that is about to be one no longer
@@ -95,7 +95,7 @@ def test_partitions_and_small_limits() -> None:
 @pytest.mark.parametrize("nodes", [3, 5])
 @pytest.mark.parametrize("way", [{}, {"hears": True}, {"speaks": True}], ids=["neither", "hears", "speaks"])
 @pytest.mark.parametrize("who", ["leader", "follower"])
-def test_one_node_that_cannot_hear_or_speak_stops_nobody(nodes: int, way: dict[str, bool], who: str) -> None:
+def test_one_node_that_cannot_hear_or_speak_stops_no_other(nodes: int, way: dict[str, bool], who: str) -> None:
     """Trap 20: one-way partitions. The others are a quorum and go on."""
     for seed in range(10):
         cluster = CoreCluster(seed, nodes)
@@ -120,7 +120,7 @@ def test_one_node_that_cannot_hear_or_speak_stops_nobody(nodes: int, way: dict[s
 @pytest.mark.parametrize("down", [0, 1])
 def test_one_link_cut_does_not_keep_the_lead_moving(down: int) -> None:
     """Trap 20, partial connectivity: the old leader and the new one cannot hear each other, and all the rest hear both.
-    With five nodes of which one is down, neither is refused by so many that it could not go on, either."""
+    With five nodes of which one is down, too few refuse either of them to stop it."""
     for seed in range(10):
         cluster = CoreCluster(seed, 3 + 2 * down)
         assert cluster.run(5.0, cluster.leader)
@@ -142,7 +142,7 @@ def test_one_link_cut_does_not_keep_the_lead_moving(down: int) -> None:
 
 
 def test_who_promised_a_ballot_that_came_to_nothing_is_not_left_behind() -> None:
-    """It refuses all that the leader says, who has a quorum without it; and nobody else has lost the leader."""
+    """It refuses all that the leader says, which has a quorum without it. No other node has lost the leader."""
     for seed in range(10):
         cluster = CoreCluster(seed, 5)
         assert cluster.run(5.0, cluster.leader)

@@ -1,4 +1,4 @@
-"""Elections, many of them: how many ballots it takes until somebody leads."""
+"""Elections, many of them: how many ballots it takes until a node leads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def led(seed: int, nodes: int) -> tuple[SimulatedCluster, Host]:
 
 
 def crash(cluster: SimulatedCluster, leader: Host) -> None:
-    """Its process dies: its system says so to whoever asks."""
+    """Its process dies: its system says so to every node that asks."""
     leader.crash()
 
 
@@ -32,7 +32,7 @@ def cut_off(cluster: SimulatedCluster, leader: Host) -> None:
 
 
 def ballots_without(lose: Callable[[SimulatedCluster, Host], None], seed: int, nodes: int) -> int:
-    """How many ballots are begun after a leader is lost, until somebody else has led for a while."""
+    """How many ballots are begun after a leader is lost, until another node has led for a while."""
     cluster, leader = led(seed, nodes)
     won, used = cluster.checker.ballots_won, cluster.checker.ballots_used
     lose(cluster, leader)

@@ -99,7 +99,7 @@ class TestProposer:
         assert not self.proposer.has_quorum
 
     def test_promise_of_another_ballot_does_not_count(self) -> None:
-        """Trap 8: neither an older one of our own nor somebody else's."""
+        """Trap 8: neither an older one of our own nor another node's."""
         self.proposer.propose(b"mine")
         old = self.proposer.prepare().ballot
         self.promise("a")
@@ -243,7 +243,7 @@ class TestLearner:
         assert self.vote("c", 1, b"w") == b"v"
 
     def test_a_chosen_value_stays_whatever_comes(self) -> None:
-        """A second one cannot be, unless somebody lies. Nothing is learned from lies."""
+        """A second one cannot be, unless a node lies. Nothing is learned from lies."""
         self.vote("a")
         self.vote("b")
         self.vote("a", 2, b"w")

@@ -1,4 +1,4 @@
-"""Messages of somebody who is no member, but can send from any address, and knows all that members tell each other."""
+"""Messages of a forger: no member, but able to send from any address, and aware of all that members tell each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
 )
 
-FORGED = encode_batch([Run(new_session(b"nobody signed it", 0), 1, 0, (b"forged",))])
+FORGED = encode_batch([Run(new_session(b"it is not signed", 0), 1, 0, (b"forged",))])
 
 MEMBERS = tuple(THREE.members)
 
@@ -67,7 +67,7 @@ def forge(
 
 
 def dial(connected: ConnectedNodes, to: NodeId) -> tuple[Any, StreamTransport]:
-    """Somebody connects."""
+    """A forger connects."""
     host = connected.cluster.members[to].address.host
     listening = [server[1] for server in connected.reactor.tcpServers if server[3] == host][-1]
     stream: Any = listening.buildProtocol(None)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def dial(connected: ConnectedNodes, to: NodeId) -> tuple[Any, StreamTransport]:
 
 
 def speak(connected: ConnectedNodes, to: NodeId, sender: NodeId, *messages: PeerMessage) -> StreamTransport:
-    """Somebody connects, and says all that a member would say."""
+    """A forger connects, and says all that a member would say."""
     stream, transport = dial(connected, to)
     codec = Codec("test", sender, STORE_INCARNATION, MEMBERS)
     for message in messages:
@@ -129,8 +129,8 @@ def test_no_stream_of_a_stranger_does_either(connected: ConnectedNodes) -> None:
     for node in "abc":
         for sender in set("abc") - {node}:
             for attack in attacks(connected, slot)[:10]:
-                for greeting in ([Hello()], [], [Hello(), Proof(1)], [Hello(), Hello()]):
-                    transport = speak(connected, node, sender, *greeting, attack)
+                for handshake in ([Hello()], [], [Hello(), Proof(1)], [Hello(), Hello()]):
+                    transport = speak(connected, node, sender, *handshake, attack)
                     assert transport.take() == b""  # Nothing is told.
     connected.reactor.spend(20.0)
     still_agree(connected)
@@ -158,7 +158,7 @@ def test_what_a_hint_tells_of_is_asked_for_on_the_own_stream_and_seldom(connecte
 
 
 def test_a_question_of_a_datagram_is_not_answered(connected: ConnectedNodes) -> None:
-    """Forty bytes must not make a megabyte, to whomever."""
+    """Forty bytes must not make a megabyte, wherever it goes."""
     connected.reactor.spend(1.0)
     connected.sent.clear()
     for node in "abc":

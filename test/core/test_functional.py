@@ -97,7 +97,7 @@ class TestElection:
             windows.add(round(self.election.wake_at - now, 6))
         assert len(windows) == 10
 
-    def test_alone_there_is_nobody_to_wait_for(self) -> None:
+    def test_alone_there_is_no_other_node_to_wait_for(self) -> None:
         assert self.make(1).tick(100.0) is TimerAction.START_CAMPAIGN, "nor to ask"
         self.win(100.0)
         assert self.election.tick(200.0) is TimerAction.SEND_HEARTBEAT, "and a quorum of one always hears itself"
@@ -142,8 +142,8 @@ class TestElection:
         self.election.observe_end("b", 102.01)
         assert self.election.role is Role.CANDIDATE
 
-    def test_campaign_needs_the_support_of_a_quorum(self) -> None:
-        """Its own counts; that of one node counts once, and only for the canvass it answers."""
+    def test_campaign_needs_the_pre_votes_of_a_quorum(self) -> None:
+        """Its own counts; that of one node counts once, and only in the round that it answers."""
         self.make(5).tick(101.0)
         assert self.election.role is Role.PRE_CANDIDATE
         assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
@@ -151,14 +151,14 @@ class TestElection:
         assert not self.election.observe_pre_vote_granted("c", self.election.pre_vote_number - 1)
         assert self.election.observe_pre_vote_granted("d", self.election.pre_vote_number)
 
-    def test_canvass_goes_on_until_it_is_answered(self) -> None:
-        """Trap 20: a lost PreVote; and late support for an earlier one counts, since it is still the same one."""
+    def test_pre_vote_is_repeated_until_it_is_answered(self) -> None:
+        """Trap 20: a lost PreVote; and a late answer to an earlier one counts, since the round is still the same."""
         self.election.tick(101.0)
         assert self.election.tick(101.05) is TimerAction.NOTHING
         assert self.election.tick(101.1) is TimerAction.REQUEST_PRE_VOTES
         assert self.election.observe_pre_vote_granted("b", 1)
 
-    def test_support_for_who_does_not_ask_is_nothing(self) -> None:
+    def test_pre_vote_granted_to_a_node_that_does_not_ask_is_nothing(self) -> None:
         assert not self.election.observe_pre_vote_granted("b", self.election.pre_vote_number)
         self.election.tick(101.0)
         self.election.observe_leader(Ballot(1, "c"), 101.0)
@@ -173,7 +173,7 @@ class TestElection:
         assert self.election.tick(101.1) is TimerAction.RESEND_PREPARE
         assert self.election.tick(101.2) is TimerAction.RESEND_PREPARE
         assert self.election.tick(101.0 + LONGEST) is TimerAction.NOTHING
-        assert self.election.role is Role.FOLLOWER, "and then it waits, and canvasses anew"
+        assert self.election.role is Role.FOLLOWER, "and then it waits, and asks for pre-votes anew"
         assert self.election.tick(self.election.wake_at) is TimerAction.REQUEST_PRE_VOTES
         assert self.election.pre_vote_number == 2
 
@@ -198,7 +198,7 @@ class TestElection:
         assert self.election.leader_ballot == LOWEST
 
     def test_leader_counts_itself_once(self) -> None:
-        """Trap 8: its votes for itself are no sign of life from anybody."""
+        """Trap 8: its votes for itself are no sign of life from any other node."""
         self.win(101.0)
         self.election.observe_follower("a", 102.0)
         assert self.election.tick(102.0) is TimerAction.NOTHING
@@ -224,7 +224,7 @@ class TestElection:
         assert self.election.is_leader
 
     def test_belief_does_not_go_back_to_an_older_leader(self) -> None:
-        """A follower may still vote for a lower ballot it never promised away; that makes it nobody's follower."""
+        """A follower may still vote for a lower ballot it never promised away; that node is not its leader then."""
         self.election.observe_leader(Ballot(3, "c"), 101.0)
         self.election.observe_leader(Ballot(2, "b"), 101.1)
         assert self.election.leader_ballot == Ballot(3, "c")
@@ -406,9 +406,9 @@ class TestNode(test_practical.TestNode):
         return ready
 
     def prepare(self, node: Any) -> Ready:
-        """The node loses patience, and "b" supports it."""
-        (canvass,) = sent(self.wake(node), PreVote)
-        return self.receive(node, "b", PreVoteGranted(canvass.sequence))
+        """The election timeout of the node is over, and "b" grants it a pre-vote."""
+        (pre_vote,) = sent(self.wake(node), PreVote)
+        return self.receive(node, "b", PreVoteGranted(pre_vote.sequence))
 
     def receive(self, node: Any, sender: NodeId, message: Any) -> Ready:
         ready: Ready = node.receive(sender, message, self.now)
@@ -420,19 +420,19 @@ class TestNode(test_practical.TestNode):
         assert (ready.save, ready.send) == ((), ())
         assert ready.wake_at == node.election.wake_at > self.now
 
-    def test_lost_canvass_and_prepare_are_sent_again(self) -> None:
+    def test_lost_pre_vote_and_prepare_are_sent_again(self) -> None:
         """Trap 20."""
         node = self.make()
         assert self.wake(node).send == self.wake(node).send == (Envelope(("b", "c"), PreVote(1)),)
         ready = self.receive(node, "b", PreVoteGranted(1))
         assert ready.send == self.wake(node).send == (Envelope(ABC, Prepare(Ballot(1, "a"))),)
 
-    def test_support_that_comes_late_is_nothing(self) -> None:
+    def test_pre_vote_granted_late_is_nothing(self) -> None:
         node = self.make()
         assert self.receive(node, "b", PreVoteGranted(0)).send == ()
 
-    def test_supports_who_canvasses_unless_it_hears_a_leader(self) -> None:
-        """So a node that alone has lost the leader disturbs nobody."""
+    def test_grants_a_pre_vote_unless_it_hears_a_leader(self) -> None:
+        """So a node that alone has lost the leader disturbs no other."""
         node = self.make()
         assert self.receive(node, "b", PreVote(7)).send == (Envelope(("b",), PreVoteGranted(7)),), (
             "who starts knows of none"
@@ -446,20 +446,20 @@ class TestNode(test_practical.TestNode):
         self.now += 0.02
         assert self.receive(node, "b", PreVote(8)).send == (Envelope(("b",), PreVoteGranted(8)),)
 
-    def test_strangers_neither_lead_nor_support_nor_refuse(self) -> None:
+    def test_strangers_neither_lead_nor_grant_nor_refuse(self) -> None:
         """Trap 8."""
         node = self.make()
         ready = self.receive(node, "x", Heartbeat(Ballot(9, "x")))
         assert (ready.send, ready.leadership) == ((), ())
         assert self.receive(node, "x", PreVote(1)).send == ()
-        (canvass,) = sent(self.wake(node), PreVote)
-        assert self.receive(node, "x", PreVoteGranted(canvass.sequence)).send == ()
+        (pre_vote,) = sent(self.wake(node), PreVote)
+        assert self.receive(node, "x", PreVoteGranted(pre_vote.sequence)).send == ()
         ballot, _ = self.lead(node)
         for stranger in ("x", "y"):
             self.receive(node, stranger, Nack(ballot, Ballot(9, "x")))
         assert node.election.is_leader
 
-    def test_leader_supports_nobody_else(self) -> None:
+    def test_leader_grants_no_pre_vote(self) -> None:
         node = self.make()
         self.lead(node)
         assert self.receive(node, "c", PreVote(1)).send == ()
@@ -485,14 +485,14 @@ class TestNode(test_practical.TestNode):
         self.now += LONGEST + 1
         assert LeadershipLost(ballot) in self.wake(node).leadership
 
-    def test_leader_refused_by_some_canvasses_and_runs_again(self) -> None:
+    def test_leader_refused_by_some_asks_for_pre_votes_and_runs_again(self) -> None:
         node = self.make()
         ballot, _ = self.lead(node)
         self.receive(node, "c", Nack(ballot, Ballot(4, "c")))
         ready = self.wake(node)
         assert sent(ready, Heartbeat) == [Heartbeat(ballot, 0, 1)]
-        (canvass,) = sent(ready, PreVote)
-        assert sent(self.receive(node, "b", PreVoteGranted(canvass.sequence)), Prepare) == [Prepare(Ballot(5, "a"))]
+        (pre_vote,) = sent(ready, PreVote)
+        assert sent(self.receive(node, "b", PreVoteGranted(pre_vote.sequence)), Prepare) == [Prepare(Ballot(5, "a"))]
 
     def test_follower_answers_a_heartbeat(self) -> None:
         node = self.make()

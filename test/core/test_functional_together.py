@@ -58,7 +58,7 @@ def test_quiet_network_decides_in_one_window() -> None:
 
 
 def test_alone() -> None:
-    """One node is a quorum, and has nobody to ask."""
+    """One node is a quorum, and has no other to ask."""
     cluster = DecreeCluster(1, nodes=1)
     cluster.run(0.0)
     assert cluster.chosen == {"a": b"a"}

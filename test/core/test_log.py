@@ -109,7 +109,7 @@ class TestLearner:
         with pytest.raises(AssertionError):
             log.learn(1, b"w")
 
-    def test_vouched_only_in_the_ballot_of_the_vote(self) -> None:
+    def test_marked_chosen_only_in_the_ballot_of_the_vote(self) -> None:
         """Design rule 6: a vote of another ballot may be for a value that was never chosen."""
         log = Log()
         log.accept(ONE, 1, b"never chosen")
@@ -120,7 +120,7 @@ class TestLearner:
         log.mark_chosen_by_ballot(TWO, 2)
         assert log.advance() == [Chosen(1, b"w"), Chosen(2, b"v")]
 
-    def test_vouching_goes_no_further_than_was_said(self) -> None:
+    def test_marking_chosen_goes_no_further_than_was_said(self) -> None:
         log = Log()
         for slot in (1, 2, 3):
             log.accept(ONE, slot, b"%d" % slot)
@@ -129,7 +129,7 @@ class TestLearner:
         log.mark_chosen_by_ballot(ONE, 1)
         assert log.advance() == []
 
-    def test_vouching_passes_over_what_was_learned_otherwise(self) -> None:
+    def test_marking_chosen_passes_over_what_was_learned_otherwise(self) -> None:
         log = Log()
         log.learn(2, b"told")
         log.accept(ONE, 1, b"1")
@@ -142,7 +142,7 @@ class TestLearner:
         assert log.values_from(1) == [b"aa", b"bb", b"cc", b"dd"]
         assert log.values_from(2, count_max=2) == [b"bb", b"cc"]
         assert log.values_from(1, bytes_max=5) == [b"aa", b"bb"]
-        assert log.values_from(1, bytes_max=1) == [b"aa"], "one at least, or nobody would ever catch up"
+        assert log.values_from(1, bytes_max=1) == [b"aa"], "one at least, or no node would ever catch up"
         assert log.values_from(5, bytes_max=1) == []
 
 
@@ -364,7 +364,7 @@ def test_any_part_of_the_disk_that_a_crash_leaves_recovers() -> None:
         assert chosen_through > 50
 
 
-def test_a_log_whose_snapshot_was_put_aside_remembers_what_came_after() -> None:
+def test_a_log_whose_snapshot_was_moved_away_remembers_what_came_after() -> None:
     """The slots that only the snapshot knew are asked for; promise and votes stand."""
     records: list[LogRecord] = [Checkpoint(10), Promised(TWO), Learned(11, (b"k",)), Voted(TWO, 12, b"l", 11)]
     log = Log.recover(records)

@@ -80,7 +80,7 @@ class TestSection21TheProblem:
         assert decree.phase_two(decree.phase_one(proposer("a", b"v"), "a", "b"), "a", "b") == b"v"
         assert decree.phase_two(decree.phase_one(proposer("b", b"w"), "b", "c"), "b", "c") == b"v"
 
-    def test_nobody_learns_what_is_not_chosen(self) -> None:
+    def test_no_node_learns_what_is_not_chosen(self) -> None:
         """2.1, safety, third: one vote of three is no decision."""
         decree = Decree()
         assert decree.phase_two(decree.phase_one(proposer("a", b"v"), "a", "b"), "a") is None
@@ -124,8 +124,8 @@ class TestSection22Choosing:
 
     @pytest.mark.parametrize("quorum", list(itertools.combinations(ABC, 2)))
     def test_p2_higher_chosen_proposals_have_the_chosen_value(self, quorum: tuple[NodeId, NodeId]) -> None:
-        """2.2, P2, P2a and P2b: once v is chosen, every higher proposal that is chosen, accepted by anybody, or issued
-        by any proposer, has the value v."""
+        """2.2, P2, P2a and P2b: once v is chosen, every higher proposal that is chosen, accepted by any acceptor, or
+        issued by any proposer, has the value v."""
         decree = Decree()
         decree.phase_two(decree.phase_one(proposer("a", b"v"), "a", "b"), "a", "b")
         for round in range(1, 4):
@@ -236,7 +236,7 @@ class TestSection23Learning:
         assert [(e.to, e.message) for e in ready.send] == [(ABC, Accepted(Ballot(1, "b"), b"v"))]
 
     def test_a_distinguished_learner_may_tell_the_others(self) -> None:
-        """2.3: fewer messages: the acceptors of the log answer the leader, who tells everybody."""
+        """2.3: fewer messages: the acceptors of the log answer the leader, who tells all."""
         network = ManualNetwork()
         network.lead("a", *ABC)
         network.choose("a", "a", "b")
@@ -244,7 +244,7 @@ class TestSection23Learning:
         network.deliver(Heartbeat, "a", "b")
         assert network.chosen["b"] == [NO_OP]
 
-    def test_a_value_may_be_chosen_and_nobody_know(self) -> None:
+    def test_a_value_may_be_chosen_and_no_node_know(self) -> None:
         """2.3: when the votes are lost. A new proposal brings it out again, and it cannot come out otherwise."""
         decree = Decree()
         for name in ("a", "b"):

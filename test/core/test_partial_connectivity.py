@@ -16,7 +16,7 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 
 SEEDS = int(os.environ.get("TXPAXOS_CONNECTIVITY_SEEDS", "3"))
 WINDOW_SECONDS = Timing().liveness_window_seconds[1]
-PATIENCE_SECONDS = 4 * WINDOW_SECONDS
+RECOVERY_SECONDS = 4 * WINDOW_SECONDS
 WATCH_SECONDS = 4.0
 
 
@@ -28,7 +28,7 @@ def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
 
 
 def leader_of(cluster: SimulatedCluster) -> str | None:
-    """Who leads with the highest ballot, if anybody does."""
+    """Which node leads with the highest ballot; ``None`` if none leads."""
     statuses = [host.node.status().replica for host in cluster.hosts.values() if host.node is not None]
     leading = [(status.ballot, status.node) for status in statuses if status.role == "leader"]
     return max(leading)[1] if leading else None
@@ -45,7 +45,7 @@ def cut(scenario: str, cluster: SimulatedCluster, leader: str, hub: str) -> None
     """``hub`` keeps sight of a majority; what else there is depends on the scenario."""
     others = [name for name in cluster.names if name not in (leader, hub)]
     links = {
-        # Everybody sees the hub and nobody else: the leader has lost its quorum, and one follower still hears it.
+        # All see the hub and no other node: the leader has lost its quorum, and one follower still hears it.
         "quorum loss": [(hub, leader), *((hub, name) for name in others)],
         # The leader is gone; only the hub can win, though it may not be the first to try.
         "constrained election": [(hub, name) for name in others],
@@ -66,7 +66,7 @@ def test_one_leader_that_stays(scenario: str, nodes: int) -> None:
         assert first is not None, seed
         followers = [name for name in cluster.names if name != first]
         cut(scenario, cluster, first, followers[seed % len(followers)])
-        cluster.run(PATIENCE_SECONDS)
+        cluster.run(RECOVERY_SECONDS)
         leader = leader_of(cluster)
         answered = [client.answered for client in cluster.clients]
         leaders = set()

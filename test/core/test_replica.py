@@ -85,7 +85,7 @@ def told(ready: Ready) -> list[tuple[Slot, bytes]]:
 
 
 class TestCampaign:
-    def test_begins_with_a_canvass(self) -> None:
+    def test_begins_with_a_pre_vote(self) -> None:
         """Nothing is saved for it, and no ballot raised, until a quorum has lost its leader, too."""
         replica = make("a")
         ready = replica.tick(1.0)
@@ -94,7 +94,7 @@ class TestCampaign:
         assert replica.receive("c", PreVoteGranted(0), 1.0).send == ()
         assert sent(replica.receive("c", PreVoteGranted(1), 1.0), PrepareLog)
 
-    def test_supports_who_canvasses_unless_it_hears_a_leader(self) -> None:
+    def test_grants_a_pre_vote_unless_it_hears_a_leader(self) -> None:
         replica = make()
         assert replica.receive("a", PreVote(4), 0.0).send == (Envelope(("a",), PreVoteGranted(4)),)
         replica.receive("c", Heartbeat(THREE), 1.0)
@@ -383,7 +383,7 @@ class TestCounting:
 
 
 class TestWindow:
-    def test_so_many_slots_at_once(self) -> None:
+    def test_slots_at_once_are_limited(self) -> None:
         replica = leader(limits=Limits(window_slots=3))
         for value in (b"x", b"y"):
             assert replica.has_room
@@ -396,7 +396,7 @@ class TestWindow:
         vote(replica, 1, "b")
         assert replica.has_room
 
-    def test_so_many_bytes_at_once(self) -> None:
+    def test_bytes_at_once_are_limited(self) -> None:
         replica = leader(limits=Limits(window_bytes=10))
         settle(replica, replica.propose(b"0123456789", 1.0), 1.0)
         assert not replica.has_room

@@ -124,7 +124,7 @@ class TestValues:
         assert replica.dropped[Drop.VALUE_THAT_CANNOT_BE_APPLIED] == 2
         assert sent(replica.receive("c", AcceptSlot(THREE, 1, b"v", 0), 1.0), AcceptedSlot)
 
-    def test_a_vouched_slot_keeps_what_is_known(self) -> None:
+    def test_a_slot_marked_chosen_keeps_what_is_known(self) -> None:
         replica = make(saved=[Learned(2, (b"2",)), Voted(THREE, 2, b"w", 0), Voted(THREE, 1, b"1", 0)])
         assert told(replica.receive("c", Heartbeat(THREE, 2), 1.0)) == [(1, b"1"), (2, b"2")]
 

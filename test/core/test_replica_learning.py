@@ -62,9 +62,9 @@ class TestLosingLeadership:
         replica.receive("c", Nack(Ballot(1, "a"), THREE), 1.05)
         ready = replica.tick(1.1)
         assert sent(ready, Heartbeat)
-        (canvass,) = sent(ready, PreVote)
+        (pre_vote,) = sent(ready, PreVote)
         assert replica.election.is_leader
-        ready = replica.receive("b", PreVoteGranted(canvass.sequence), 1.1)
+        ready = replica.receive("b", PreVoteGranted(pre_vote.sequence), 1.1)
         assert sent(ready, PrepareLog) == [PrepareLog(Ballot(4, "a"), 1)]
         assert LeadershipLost(Ballot(1, "a")) in ready.leadership
         assert replica.status().open_slots == 0, "they come back with the promises"
@@ -74,7 +74,7 @@ class TestLosingLeadership:
         replica = leader()
         ready = replica.receive("b", message, 1.1)
         assert ready.leadership == (LeadershipLost(Ballot(1, "a")), LeadershipChanged("a", "b"))
-        assert vote(replica, 1, "c").chosen == (), "late votes for what it proposed are nobody's business"
+        assert vote(replica, 1, "c").chosen == (), "late votes for what it proposed count no longer"
 
     def test_silence_of_a_quorum(self) -> None:
         replica = leader()
@@ -96,7 +96,7 @@ class TestLosingLeadership:
         assert replica.dropped[Drop.ACKNOWLEDGEMENT_OF_ANOTHER_BALLOT] == 1
         assert LeadershipLost(Ballot(1, "a")) in replica.tick(1.1 + LONGEST).leadership
 
-    def test_deposed_leader_vouches_for_nothing(self) -> None:
+    def test_deposed_leader_says_of_nothing_that_it_is_chosen(self) -> None:
         """What a later ballot chose may reach a leader that is one no longer and does not know it. In its own ballot it
         must not say that this is chosen: others voted for something else there, in that very ballot."""
         network = stale_leader()
@@ -211,7 +211,7 @@ class TestFetching:
         assert ready.send == (Envelope(("a",), Fetch(3)),), "the next page at once"
         assert told(replica.receive("a", ChosenValues(3, (b"z",), 3), due)) == [(3, b"z")]
 
-    def test_asks_somebody_else_when_nobody_answers(self) -> None:
+    def test_asks_another_node_when_none_answers(self) -> None:
         """With back-off; and not the same one for ever."""
         replica, now = behind()
         asked: list[NodeId] = []
@@ -257,7 +257,7 @@ class TestFetching:
 
 
 def test_after_a_hint_its_source_is_asked_and_not_often() -> None:
-    """Whoever gave it may not be that node at all."""
+    """The sender may not be that node at all."""
     replica = make()
     ready = replica.receive_hint("c", 1.0)
     assert (ready.send, ready.save) == ((Envelope(("c",), Fetch(1)),), ())

@@ -63,7 +63,7 @@ class TestLeader:
         assert answers(ack(replica, "b", 1)) == []
 
     def test_an_answer_to_an_earlier_heartbeat_says_nothing(self) -> None:
-        """Whoever sent it may have promised another ballot since."""
+        """The node that sent it may have promised another ballot since."""
         replica = leading()
         assert beats(replica.tick(1.2)) == [1]
         assert beats(ask(replica, "b", 7, 1.2)) == [2]
@@ -98,7 +98,7 @@ class TestLeader:
         assert beats(ask(replica, "b", 8, 1.2)) == [3], "and nothing is in the way of the next"
 
     def test_of_one_asker_the_newest_question_counts(self) -> None:
-        """Its number is from another life of the asker, or its earlier answer was lost."""
+        """Its number is from an earlier start of the asker, or its earlier answer was lost."""
         replica = leading()
         ask(replica, "b", 7)
         ask(replica, "b", 8)
@@ -131,7 +131,7 @@ class TestLeader:
         vote(replica, 1, "a", "b")
         assert beats(ask(replica, "b", 7)) == [1]
 
-    def test_whoever_does_not_lead_says_nothing(self) -> None:
+    def test_a_node_that_does_not_lead_says_nothing(self) -> None:
         replica = make()
         replica.receive("a", Heartbeat(ONE), 0.0)
         assert ask(replica, "c", 7).send == ()
@@ -237,7 +237,7 @@ class TestAsker:
             replica.request_read_index(0.0)
 
     @pytest.mark.parametrize("origin", [0.0, -4096.0, 2.0**20])
-    def test_asks_whoever_leads_as_soon_as_it_is_known(self, origin: float) -> None:
+    def test_asks_the_leader_as_soon_as_it_is_known(self, origin: float) -> None:
         replica = Replica("b", tuple("abc"), Random(1), origin)
         number, ready = replica.request_read_index(origin)
         assert ready.send == ()
@@ -251,7 +251,7 @@ class TestAsker:
         ready = replica.receive("c", Heartbeat(THREE), origin)
         assert replica.tick(origin).send == (Envelope(("c",), ReadIndexRequest(number)),)
 
-    def test_asks_in_vain_while_nobody_leads(self) -> None:
+    def test_asks_in_vain_while_no_node_leads(self) -> None:
         replica = make()
         replica.request_read_index(0.0)
         for turn in range(1, 20):
@@ -265,7 +265,7 @@ class TestAsker:
         readys = settle(replica, ack(replica, "c", 1), 1.0)
         assert readys[-1].answers == (ReadIndexConfirmed(number, 1),)
 
-    def test_numbers_are_unlike_those_of_an_earlier_life(self) -> None:
+    def test_numbers_are_unlike_those_of_an_earlier_start(self) -> None:
         """An answer to one of those may still be on its way."""
         numbers = {ReadIndexClient(Timing(), Random(seed)).begin(0.0) for seed in range(100)}
         assert len(numbers) == 100
@@ -273,7 +273,7 @@ class TestAsker:
         assert sum(number > 2**32 for number in numbers) > 90
 
 
-def test_whoever_waits_for_a_slot_gets_it_though_more_is_open() -> None:
+def test_a_reader_that_waits_for_a_slot_gets_it_though_more_is_open() -> None:
     """A notice, which asks for no answer, does not count as the round."""
     replica = leading()
     ask(replica, "b", 7)

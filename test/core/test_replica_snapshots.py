@@ -51,7 +51,7 @@ def compacted() -> Replica:
 
 
 class TestCompacted:
-    def test_whoever_asks_for_what_is_gone_is_told(self) -> None:
+    def test_a_node_that_asks_for_what_is_gone_is_told(self) -> None:
         replica = compacted()
         for first_slot in (1, 3):
             assert replica.receive("c", Fetch(first_slot), 0.0).send == (Envelope(("c",), Truncated(4)),)
@@ -125,7 +125,7 @@ class TestBehind:
         assert replica.dropped[Drop.SNAPSHOT_NOT_NEEDED] == 2
 
     def test_it_asks_until_it_has_got_it(self) -> None:
-        """Whoever is asked next may have the values, or another snapshot."""
+        """The node asked next may have the values, or another snapshot."""
         replica = make(saved=FIVE)
         ready = replica.receive("c", Truncated(90), 0.0)
         asked, behind = set(), 0
@@ -244,7 +244,7 @@ class TestInstall:
         assert replica._leader.next_slot == 9
 
     def test_what_a_leader_knew_from_before_its_ballot_is_not_left_open(self) -> None:
-        """Whoever has it in a snapshot votes for it no more, and it would be proposed for ever."""
+        """A node that has it in a snapshot votes for it no more, and it would be proposed for ever."""
         replica = leader(PromiseLog(LOWEST, 1, (), (Vote(2, Ballot(0, "c"), b"2"),)))
         vote(replica, 2, "b")
         replica.receive("b", Nack(ONE, Ballot(4, "b")), 1.1)

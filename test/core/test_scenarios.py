@@ -1,18 +1,18 @@
-"""Stories: each file in ``scenarios/`` holds commands and, below ``----``, exactly what they print.
+"""Scenarios: each file in ``scenarios/`` holds commands and, below ``----``, exactly what they print.
 
 ``TXPAXOS_REWRITE=1 python -m pytest test/core/test_scenarios.py`` writes the printouts anew. Keep a change only if you
 know why it came. The commands:
 
 =============================  =======================================================================================
 ``start a b c``                the members; all start at 0 s. Comes first
-``run 0.5``                    let so many seconds pass
-``run until leader``           until one leads, or ``run until settled``: until everybody has every chosen value
+``run 0.5``                    let that many seconds pass
+``run until leader``           until one leads, or ``run until settled``: until all have every chosen value
 ``propose x``                  at the leader, or ``propose x at b``
 ``drop a->b``                  lose what a sends to b from here on; ``a<->b`` both ways, ``a<->*`` all lines of a
 ``allow a->b``                 end that
 ``crash a``, ``restart a``     stop a node; start it from its disk
-``wake a``                     a takes its leader for dead, now
-``show``                       how things stand
+``wake a``                     a reaches its election timeout, now
+``show``                       role, promise and values of each
 =============================  =======================================================================================
 
 Messages to oneself are not printed, nor are heartbeats that bring nothing new, nor their acknowledgements.
@@ -116,7 +116,7 @@ class ScenarioCluster(CoreCluster):
             case LeadershipLost(ballot):
                 self.say(f"{node} leads with {ballot} no longer")
             case LeadershipChanged(_, current) if current != node:
-                self.say(f"{node} follows {current or 'nobody'}")
+                self.say(f"{node} follows {current or 'none'}")
 
     def hand_out(self, node: NodeId, ready: Ready) -> None:
         super().hand_out(node, ready)
@@ -164,7 +164,7 @@ class ScenarioCluster(CoreCluster):
             return f"{node}  down"
         status = self.nodes[node].status()
         known = " ".join(name(value) for value in self.values(node)) or "nothing"
-        return f"{node}  {status.role:<9}  of {status.leader or 'nobody'}  promised {status.promised}  knows {known}"
+        return f"{node}  {status.role:<9}  of {status.leader or 'none'}  promised {status.promised}  knows {known}"
 
 
 def blocks(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""Decisions by subject: whoever is asked runs a ballot, nobody leads."""
+"""Decisions by subject: the node that is asked runs a ballot; there is no leader."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_late_promise_does_not_answer_twice() -> None:
     assert answers == [(), (AskAnswered(1, None),), ()]
 
 
-def test_nobody_asking_means_no_timer() -> None:
+def test_no_ask_under_way_means_no_timer() -> None:
     node = make()
     assert node.tick(0.0).wake_at is None
     assert node.ask(1, "colour", None, 0.0).wake_at is not None
@@ -343,7 +343,7 @@ def test_strangers_are_not_heard() -> None:
 # ---------------------------------------------------------------- reading
 
 
-def test_reading_what_nobody_has_accepted_leaves_nothing_behind() -> None:
+def test_reading_what_no_node_has_accepted_leaves_nothing_behind() -> None:
     cluster = SubjectCluster(1)
     for number in range(20):
         assert cluster.answer("b", f"subject {number}", None) is None
@@ -351,7 +351,7 @@ def test_reading_what_nobody_has_accepted_leaves_nothing_behind() -> None:
     assert all(not node._subjects and not node._asking for node in cluster.nodes.values())
 
 
-def test_a_read_takes_the_word_of_whoever_knows_the_outcome() -> None:
+def test_a_read_takes_the_outcome_from_a_node_that_knows_it() -> None:
     node = make()
     number = inquiry(node.ask(1, "colour", None, 0.0))
     node.receive("b", about(Finding(number)), 0.0)
@@ -404,7 +404,7 @@ def test_an_unanswered_inquiry_is_sent_again_and_given_up_with_its_question() ->
     assert node._subjects == {}
 
 
-def test_whoever_asks_with_a_value_beside_a_read_starts_a_ballot() -> None:
+def test_an_ask_with_a_value_beside_a_read_starts_a_ballot() -> None:
     node = make()
     number = inquiry(node.ask(1, "colour", None, 0.0))
     node.ask(2, "colour", None, 0.0)

@@ -15,9 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 CLEAN = (
     *("txpaxos", "docs", "README.rst", "CHANGELOG.rst", "SECURITY.rst", "examples", "bench"),
-    *("test/cli", "test/helpers", "test/mutants", "test/storage", "test/testing", "test/torture", "test/wire"),
+    *("test/cli", "test/core", "test/helpers", "test/mutants", "test/scenarios", "test/storage", "test/testing"),
+    *("test/torture", "test/wire"),
 )
 """The folders and files that must not use the words below."""
+
+SUFFIXES = (".py", ".rst", ".txt")
 
 WORDS = """
 whoever, whomever, nobody, somebody, anybody, everybody
@@ -75,7 +78,7 @@ def found_in(path: Path) -> list[str]:
 @pytest.mark.parametrize("place", CLEAN)
 def test_words(place: str) -> None:
     path = ROOT / place
-    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in (".py", ".rst"))
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES)
     assert files
     found = {one.relative_to(ROOT).as_posix(): words for one in files if (words := found_in(one))}
     assert found == {}
