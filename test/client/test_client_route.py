@@ -297,7 +297,7 @@ def test_a_node_that_was_left_is_asked_last(seed: int) -> None:
     assert left not in auto_nodes.calls[before:]
 
 
-def test_a_node_that_greeted_late_is_not_far_away_for_ever() -> None:
+def test_a_node_with_a_late_handshake_is_not_far_away_for_ever() -> None:
     """It stood still when the client came. Its answer to a Ping shows how long the way to it takes."""
     auto_nodes = AutomaticNodes(["a", "b"])
     auto_nodes.frozen = set("ab")

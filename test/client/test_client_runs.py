@@ -376,7 +376,7 @@ def test_who_submits_when_an_answer_comes_waits_for_the_end_of_the_turn(nodes: M
     assert connection.said() == [Submit(3, session_of(nodes), 3, 2, (b"z", b"w"))]
 
 
-def test_a_node_that_does_not_greet_is_left_though_nobody_waited_when_it_took_the_call(nodes: ManualNodes) -> None:
+def test_a_node_without_a_handshake_is_left_though_no_caller_waited_when_it_accepted(nodes: ManualNodes) -> None:
     gave_up = nodes.client.submit(b"x").addErrback(lambda _: None)
     gave_up.cancel()
     connection = nodes.pick_up()

@@ -56,7 +56,7 @@ KINDS = {
         "server/test_open_files",
         "node/test_peer_streams",
         "wire/test_items",
-        "node/test_guests",
+        "node/test_candidate_addresses",
     ),
     "process": (
         "system/test_processes",

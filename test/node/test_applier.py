@@ -151,7 +151,7 @@ def test_what_would_end_a_process_is_an_outcome(
 
 
 @pytest.mark.parametrize(("payload", "name"), [(b"memory", "MemoryError"), (b"interrupt", "KeyboardInterrupt")])
-def test_what_befalls_this_process_alone_is_no_outcome(journal: Journal, payload: bytes, name: str) -> None:
+def test_what_happens_to_this_process_alone_is_no_outcome(journal: Journal, payload: bytes, name: str) -> None:
     """Another node may have applied the command well. This one must not record that it failed."""
     with pytest.raises(ApplicationLost, match=f"^{name} while slot 1 was applied"):
         journal.choose(1, command(1, payload))

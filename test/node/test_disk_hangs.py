@@ -160,7 +160,7 @@ def test_it_goes_on_in_order_when_the_disk_comes_back(cluster: SimulatedCluster,
     assert leader.node.leader != leader.name
 
 
-def test_a_follower_whose_disk_hangs_disturbs_nobody(cluster: SimulatedCluster) -> None:
+def test_a_follower_whose_disk_hangs_disturbs_no_other(cluster: SimulatedCluster) -> None:
     leader = led(cluster)
     follower = next(host for host in cluster.hosts.values() if host is not leader)
     writer, reader = Caller(cluster, "writer"), Caller(cluster, "reader")
@@ -293,7 +293,7 @@ def test_a_node_that_stops_does_not_wait_for_ever(tmp_path: Path, logged: list[s
     ]
     disk.released.set()
     again: list[Callable[[], object]] = []
-    while len(again) < 2:  # What comes later is nobody's any more.
+    while len(again) < 2:  # What comes later belongs to no test.
         again.append(thread.calls.get(timeout=30))
         again[-1]()
     assert stopped == [None]

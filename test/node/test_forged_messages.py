@@ -78,7 +78,7 @@ def ballots(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:
                 yield message
     yield HeartbeatAck(ballot, slot, HIGHEST)
     yield PromiseLog(ballot, 1, (), (Vote(HIGHEST, ballot, b""),))
-    yield AboutSubject("a subject that nobody knows", Decided(b"a lie"))
+    yield AboutSubject("a subject that no node knows", Decided(b"a lie"))
 
 
 def values(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:

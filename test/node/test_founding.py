@@ -41,7 +41,7 @@ def stay_off(self: Host) -> None:
 
 
 class FoundingCluster(SimulatedCluster):
-    """Machines of which none runs yet, and nobody submits anything but the test."""
+    """Machines of which none runs yet; only the test submits anything."""
 
     def __init__(self, nodes: int = 3, seed: int = 1, members: str = "") -> None:
         start, Host.start = Host.start, stay_off  # type: ignore[method-assign]
@@ -49,10 +49,10 @@ class FoundingCluster(SimulatedCluster):
             super().__init__(seed, nodes, clients=0, askers=0, callers=0, readers=0)
         finally:
             Host.start = start  # type: ignore[method-assign]
-        if members:  # As the rules are for so many.
-            everybody = self.checker.nodes
+        if members:  # The rules for that many members.
+            nodes_checked = self.checker.nodes
             self.checker = Checker(members, self.snapshot_policy, self.sessions_max)
-            self.checker.nodes = everybody
+            self.checker.nodes = nodes_checked
 
     def start(self, *names: str, members: str = "") -> None:
         """Start nodes, with the cluster file they had or one with other ``members``."""
@@ -141,7 +141,7 @@ def test_the_founders_are_enough() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "some"), [(3, "bc"), (3, "ac"), (5, "abde"), (5, "bcde"), (4, "acd"), (2, "b")])
-def test_without_a_founder_nobody_votes_until_it_comes(nodes: int, some: str) -> None:
+def test_without_a_founder_no_node_votes_until_it_comes(nodes: int, some: str) -> None:
     cluster = FoundingCluster(nodes)
     cluster.start(*some)
     assert cluster.submit(some[0], 1, 5.0) is None
@@ -170,7 +170,7 @@ def test_a_crash_at_any_step_of_the_founding(name: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_everybody_crashes_in_the_founding_and_comes_back_in_any_order(seed: int) -> None:
+def test_all_crash_in_the_founding_and_restart_in_any_order(seed: int) -> None:
     cluster, rng = FoundingCluster(5, seed), Random(seed)
     for _ in range(8):
         for name in cluster.names:
@@ -276,11 +276,11 @@ def test_a_lost_folder_never_votes_and_is_told_so(nodes: int, index: int) -> Non
     assert all(name in reason for reason in reasons.values()), reasons
 
 
-@pytest.mark.parametrize(("seconds", "patience"), [(0.0, 1.0), (1.0, 0.1), (6.0, 0.1), (60.0, 0.1)])
+@pytest.mark.parametrize(("seconds", "wait_seconds"), [(0.0, 1.0), (1.0, 0.1), (6.0, 0.1), (60.0, 0.1)])
 @pytest.mark.parametrize("stays", [True, False])
-def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, patience: float, stays: bool) -> None:
-    """Nobody answers that node, so it sends its clients to the others. One that has become patient in the trouble
-    before would wait there for seconds."""
+def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, wait_seconds: float, stays: bool) -> None:
+    """No peer answers that node, so it sends its clients to the others. A client whose timeouts have grown in the
+    trouble before would wait there for seconds."""
     cluster = FoundingCluster()
     cluster.start("a", "b", "c")
     assert cluster.submit("c", 10) == 10
@@ -300,14 +300,14 @@ def test_a_client_does_not_wait_at_a_node_with_a_lost_folder(seconds: float, pat
         client = Client(reactor, cluster.configuration, ["c", "a", "b"], Random(1))
     cluster.run(seconds)
     ask("second")
-    cluster.run(patience)
+    cluster.run(wait_seconds)
     assert answers == [b"red", b"red"]
 
 
 @pytest.mark.parametrize("lost", ["ab", "ac", "bc"])
 @pytest.mark.parametrize("kept_first", [True, False])
 def test_the_loss_of_two_of_three_makes_no_history_beside_the_third(lost: str, kept_first: bool) -> None:
-    """Unless all founders are gone, and nobody is there who remembers."""
+    """Unless all founders are gone, and no node is there that remembers."""
     (kept,) = set("abc") - set(lost)
     cluster = FoundingCluster()
     cluster.start("a", "b", "c")
@@ -427,7 +427,7 @@ def test_a_subject_outlives_the_node_whose_ballot_it_was_accepted_in(seed: int) 
     asked = cluster.node("c")
     for value in (b"red", b"blue"):
         cluster.checker.asking("colour", value)
-    cluster.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and nobody learns of it.
+    cluster.network.cut |= {("c", "b"), ("b", "c")}  # a alone accepts, and no other learns of it.
     reactor = cluster.hosts["c"].reactor
     assert reactor is not None
     reactor.run(asked.ask, "colour", b"red")

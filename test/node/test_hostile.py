@@ -14,36 +14,36 @@ from test.helpers.hostile import PEERS, Liar, NodeAmongLiars
 from txpaxos.node.counts import Count
 from txpaxos.node.node import READYS_WAITING_MAX
 
-LIVES = 17 if "TXPAXOS_FUZZ" in os.environ else 2
-"""So many times the inputs of any other such test."""
+INPUTS_FACTOR = 17 if "TXPAXOS_FUZZ" in os.environ else 2
+"""How often this test tries the inputs of any other such test."""
 
-LIFE_MESSAGES = 1500
+MESSAGES_PER_NODE = 1500
 RSS_BYTES_MAX = 200 * 2**20
 
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("seed", range(10))
 def test_lies(seed: int, logged_errors: list[dict[str, Any]]) -> None:
-    """Each node lives through so many of them, then comes another, in another state."""
+    """Each node gets ``MESSAGES_PER_NODE`` lies. Then comes another node, in another state."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    left = LIVES * INPUTS // 10
-    life = 0
+    left = INPUTS_FACTOR * INPUTS // 10
+    node = 0
     while left > 0:
-        left -= live(1_000_000 * seed + life)
-        life += 1
+        left -= lie_to_one_node(1_000_000 * seed + node)
+        node += 1
         logged_errors.clear()  # What ``apply`` raises.
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < RSS_BYTES_MAX
 
 
-def live(seed: int) -> int:
+def lie_to_one_node(seed: int) -> int:
     """How many messages one node got, all of which it survived."""
     rng = Random(seed)
     harness = NodeAmongLiars(seed, new=rng.random() < 0.1)
     harness.begin()
     liar = Liar(rng, harness.node)
     count = 0
-    while count < LIFE_MESSAGES:
+    while count < MESSAGES_PER_NODE:
         for _ in range(rng.choice((1, 5, 20, 50))):
             sender, message = rng.choice(PEERS), liar.message()
             harness.lie(sender, message)

@@ -50,10 +50,10 @@ class MovingNodes:
         (folder / "cluster.toml").write_text(self.cluster.dumps())
 
     def know(self, **hosts: str) -> None:
-        """What everybody who starts from now on, and everybody who runs, has in /etc/hosts."""
+        """Set /etc/hosts of the processes that run, and of those that start from now on."""
         self.hosts.update(hosts)
         lines = ["127.0.0.1 localhost", *(f"{host} n{node}.test" for node, host in self.hosts.items())]
-        (self.folder / "hosts").write_text("\n".join([*lines, ""]))  # In place, or nobody who runs would see it.
+        (self.folder / "hosts").write_text("\n".join([*lines, ""]))  # In place, or no running process would see it.
 
     def with_hosts(self, *command: str, hosts: str = "hosts") -> list[str]:
         before = ["unshare", "-m", "--propagation", "private", "sh", "-c", OWN_HOSTS]
@@ -95,7 +95,7 @@ def nodes(tmp_path: Path) -> Iterator[MovingNodes]:
         nodes.kill(node)
 
 
-def test_a_name_that_is_not_known_stops_nobody_else(nodes: MovingNodes) -> None:
+def test_a_name_that_is_not_known_stops_no_other_node(nodes: MovingNodes) -> None:
     nodes.know(a="127.0.0.11", b="127.0.0.12")
     nodes.start("a")
     nodes.start("b")

@@ -49,7 +49,7 @@ class Greedy(Counter):
 
 
 def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
-    """What stands in the place of every method."""
+    """What takes the place of every method."""
     raise AssertionError("the machinery called a method of the application that is not a hook")
 
 

@@ -1,4 +1,4 @@
-"""Streams between nodes: one in each direction, nothing told to strangers, and no memory for them."""
+"""Streams between nodes: one in each direction; unauthenticated peers are told nothing, and take no memory."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_listens_where_it_is_told(harness: PeerStreamsHarness) -> None:
     assert factory is harness.streams
 
 
-def test_nobody_is_dialled_before_there_is_something_to_send(harness: PeerStreamsHarness) -> None:
+def test_no_peer_is_dialled_before_there_is_something_to_send(harness: PeerStreamsHarness) -> None:
     harness.reactor.spend(100.0)
     assert harness.reactor.tcpClients == []
 
 
-def test_a_peer_is_dialled_once_and_greeted_first(harness: PeerStreamsHarness) -> None:
+def test_a_peer_is_dialled_once_and_gets_a_hello_first(harness: PeerStreamsHarness) -> None:
     harness.streams.send("b", b"one")
     harness.streams.send("b", b"two")
     ((host, port, _, timeout, _),) = harness.reactor.tcpClients
@@ -79,7 +79,7 @@ def test_each_peer_has_a_stream_of_its_own(harness: PeerStreamsHarness) -> None:
 
 
 def test_both_directions_over_one_connection(harness: PeerStreamsHarness) -> None:
-    """A peer that dialled is answered on the stream that stands."""
+    """A peer that dialled is answered on the stream that it opened."""
     stream, transport = harness.established("b")
     stream.dataReceived(framed(said_by("b", Fetch(7))))
     assert harness.messages() == [("b", Fetch(7))]
@@ -147,7 +147,7 @@ def test_two_that_dial_each_other_at_once(harness: PeerStreamsHarness) -> None:
 
 
 def test_a_peer_that_connects_again_has_lost_its_first_stream(harness: PeerStreamsHarness) -> None:
-    """Its machine lost power, say. The old stream takes what we write for minutes, and nobody reads it."""
+    """Its machine lost power, say. The old stream takes what we write for minutes, and no process reads it."""
     old, old_transport = harness.established("b")
     _, new_transport = harness.established("b")
     harness.streams.send("b", b"hello")
@@ -166,7 +166,7 @@ def test_a_peer_that_connects_again_has_lost_its_first_stream(harness: PeerStrea
 @pytest.mark.parametrize(
     "first",
     [
-        said_by("b", Fetch(1)),  # no greeting
+        said_by("b", Fetch(1)),  # no Hello
         said_by("b", cluster="other"),
         said_by("stranger"),
         said_by("a"),  # ourselves
@@ -175,7 +175,7 @@ def test_a_peer_that_connects_again_has_lost_its_first_stream(harness: PeerStrea
         said_by("b")[:-1],
     ],
 )
-def test_a_bad_greeting_ends_the_connection(harness: PeerStreamsHarness, first: bytes) -> None:
+def test_a_bad_hello_ends_the_connection(harness: PeerStreamsHarness, first: bytes) -> None:
     stream, transport = harness.accept()
     stream.dataReceived(framed(first, said_by("b", Fetch(1))))
     assert transport.disconnected
@@ -186,7 +186,7 @@ def test_a_bad_greeting_ends_the_connection(harness: PeerStreamsHarness, first: 
     assert len(harness.reactor.tcpClients) == 1  # it is not taken for b's
 
 
-def test_somebody_else_where_a_peer_was_dialled(harness: PeerStreamsHarness) -> None:
+def test_another_node_where_a_peer_was_dialled(harness: PeerStreamsHarness) -> None:
     harness.streams.send("b", b"x")
     stream, transport = harness.answer_dial()
     stream.dataReceived(framed(said_by("c")))
@@ -196,7 +196,7 @@ def test_somebody_else_where_a_peer_was_dialled(harness: PeerStreamsHarness) -> 
 
 @pytest.mark.parametrize("sender", ["c", "a", "stranger"])
 def test_a_peer_speaks_only_for_itself(harness: PeerStreamsHarness, sender: str) -> None:
-    """Who greets as one node and then speaks as others would make up a quorum alone."""
+    """A peer whose Hello names one node, and which then speaks as others, would make up a quorum alone."""
     stream, transport = harness.established("b")
     stream.dataReceived(framed(said_by(sender, Fetch(1))))
     assert transport.disconnected
@@ -204,7 +204,7 @@ def test_a_peer_speaks_only_for_itself(harness: PeerStreamsHarness, sender: str)
     assert harness.counters == {BAD: 1}
 
 
-def test_a_second_greeting_is_no_harm(harness: PeerStreamsHarness) -> None:
+def test_a_second_hello_is_no_harm(harness: PeerStreamsHarness) -> None:
     stream, transport = harness.established("b")
     stream.dataReceived(framed(said_by("b"), said_by("b", Fetch(1))))
     assert not transport.disconnected
@@ -238,7 +238,7 @@ def test_a_peer_may_claim_no_more_than_the_kind_of_its_message_needs(harness: Pe
     assert harness.counters == {BAD: 1}
 
 
-def test_frames_behind_the_greeting_may_be_big(harness: PeerStreamsHarness) -> None:
+def test_frames_behind_the_handshake_may_be_big(harness: PeerStreamsHarness) -> None:
     stream, _ = harness.accept()
     stream.dataReceived(framed(said_by("b")))
     many = framed(said_by("b", harness.proof()), *[said_by("b", Fetch(1))] * 100)
@@ -247,16 +247,16 @@ def test_frames_behind_the_greeting_may_be_big(harness: PeerStreamsHarness) -> N
     assert harness.messages() == [("b", Fetch(1))] * 100
 
 
-def test_who_does_not_greet_in_time_is_cut_off(harness: PeerStreamsHarness) -> None:
+def test_a_connection_without_a_handshake_in_time_is_closed(harness: PeerStreamsHarness) -> None:
     stream, transport = harness.accept()
-    greets, greeting = harness.accept()
+    other, other_transport = harness.accept()
     harness.reactor.spend(HANDSHAKE_SECONDS - 0.1)
     assert not transport.disconnected
-    greets.dataReceived(framed(said_by("b")))
-    greets.dataReceived(framed(said_by("b", harness.proof())))
+    other.dataReceived(framed(said_by("b")))
+    other.dataReceived(framed(said_by("b", harness.proof())))
     harness.reactor.spend(100.0)
     assert transport.disconnected
-    assert not greeting.disconnected
+    assert not other_transport.disconnected
     disconnect(stream)
     assert harness.reactor.getDelayedCalls() == []
 
@@ -400,7 +400,7 @@ def test_a_number_is_said_back_on_the_stream_that_was_opened(harness: PeerStream
     harness.streams.send_proof("b", 78)
     assert transport.messages() == [said_by("a"), said_by("a", Proof(78))]
     stream.dataReceived(framed(said_by("b")))
-    harness.streams.send_proof("b", 79)  # It is greeted already.
+    harness.streams.send_proof("b", 79)  # Its handshake is complete.
     assert transport.messages() == []
 
 
@@ -426,7 +426,7 @@ def test_an_answer_has_no_other_way(harness: PeerStreamsHarness) -> None:
 
 
 def test_who_does_not_read_answers_gets_few(harness: PeerStreamsHarness) -> None:
-    """A peer, or somebody in its name, that asks and asks."""
+    """A peer, or a forger in its name, that asks and asks."""
     stream, _ = harness.established("b")
     stream.pauseProducing()
     answer = bytes(ANSWER_BYTES_WAITING_MAX // 4)

@@ -101,7 +101,7 @@ class Way:
         return self
 
     def refuse_streams(self) -> None:
-        """Nobody listens at any address that is connected to."""
+        """No process listens at any address that is connected to."""
         for (*_, dial, _, _), connector in zip(self.reactor.tcpClients, self.reactor.connectors, strict=True):
             dial.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
         self.reactor.tcpClients.clear()
@@ -129,7 +129,7 @@ def way() -> Way:
 
 
 def established(way: Way, number: int) -> tuple[Any, StreamTransport]:
-    """The stream that was dialled so manieth stands, to ``b`` or ``c``."""
+    """Complete the handshake of the stream that was dialled as number ``number``, to ``b`` or ``c``."""
     ((host, _, dial, *_),) = way.reactor.tcpClients[number : number + 1]
     transport = StreamTransport()
     stream: Any = dial.buildProtocol(None)
@@ -140,7 +140,7 @@ def established(way: Way, number: int) -> tuple[Any, StreamTransport]:
 
 
 def came(way: Way, peer: str) -> tuple[Any, StreamTransport]:
-    """A stream that ``peer`` has opened stands."""
+    """Complete the handshake of a stream that ``peer`` opens."""
     ((_, factory, _, _),) = way.reactor.tcpServers
     stream: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
     transport = StreamTransport()
@@ -155,7 +155,7 @@ def read(transport: StreamTransport) -> list[Received]:
 
 
 def filled(data_bytes: int) -> AcceptSlot:
-    """A message that is so many bytes long on the wire, from ``a``."""
+    """A message from ``a`` that is ``data_bytes`` long on the wire."""
     size = data_bytes
     while len(Codec("test", "a", 7).encode(AcceptSlot(BALLOT, 1, bytes(size)))) > data_bytes:
         size -= 1
@@ -170,9 +170,9 @@ def test_a_message_goes_to_each_as_one_datagram(way: Way) -> None:
     assert way.sent == [(data, B_ADDRESS), (data, C_ADDRESS)]
 
 
-def test_nothing_goes_to_oneself_or_to_nobody(way: Way) -> None:
+def test_nothing_goes_to_oneself_or_to_an_unknown_node(way: Way) -> None:
     for message in (PreVote(5), Fetch(5), Truncated(5)):
-        way.network.send(("a", "nobody"), message)
+        way.network.send(("a", "unknown"), message)
     assert way.sent == []
     assert len(way.reactor.tcpClients) == 2
 
@@ -236,7 +236,7 @@ def test_a_number_is_said_back_where_it_is_asked_for(way: Way) -> None:
     assert stream is not None
     stream.makeConnection(transport)
     way.network.datagram_received(Codec("test", "b").encode(Challenge(77)), B_ADDRESS)
-    way.network.datagram_received(Codec("test", "b").encode(Challenge(78)), C_ADDRESS)  # From somebody else.
+    way.network.datagram_received(Codec("test", "b").encode(Challenge(78)), C_ADDRESS)  # From another node.
     assert [one.message for one in read(transport)] == [Hello(), Proof(77)]
     assert way.received == []
 
@@ -348,12 +348,12 @@ NAMES = Cluster(
 )
 
 
-def canvass(node: str = "b", cluster: str = "test") -> bytes:
+def pre_vote(node: str = "b", cluster: str = "test") -> bytes:
     return Codec(cluster, node).encode(PreVote(5))
 
 
 def test_names_are_looked_up_when_the_node_starts() -> None:
-    """One that is not known is in nobody's way."""
+    """One that is not known is in no other's way."""
     way = Way(NAMES)
     way.resolver.names["nb.test"] = ["10.0.0.2"]
     lines = lines_of(way.start, LogLevel.warn)
@@ -361,7 +361,7 @@ def test_names_are_looked_up_when_the_node_starts() -> None:
     assert lines == ["node a cannot find the address of node c, and keeps trying: cannot resolve 'nc.test'"]
     way.network.send(("b", "c"), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
-    way.network.datagram_received(canvass(), B_ADDRESS)
+    way.network.datagram_received(pre_vote(), B_ADDRESS)
     assert way.received == [("b", PreVote(5))]
 
 
@@ -382,7 +382,7 @@ def test_a_peer_that_is_heard_is_not_looked_up() -> None:
     way.start()
     way.resolver.asked.clear()
     for _ in range(50):
-        way.network.datagram_received(canvass(), B_ADDRESS)
+        way.network.datagram_received(pre_vote(), B_ADDRESS)
         way.tick(0.1)
     assert set(way.resolver.asked) == {"nc.test"}
     assert 1 < len(way.resolver.asked) < 6
@@ -390,19 +390,19 @@ def test_a_peer_that_is_heard_is_not_looked_up() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_peer_that_is_silent_may_have_moved(known: bool) -> None:
-    """Where its address was known from the start, too, since whoever made the cluster had looked the name up."""
+    """Where its address was known from the start, too, since the maker of the cluster had looked the name up."""
     way = Way(named(a="10.0.0.1", b="10.0.0.2", c="10.0.0.3") if known else NAMES)
     way.resolver.names = {"nb.test": ["10.0.0.2"]}
     way.start()
-    way.network.datagram_received(canvass(), B_ADDRESS)
+    way.network.datagram_received(pre_vote(), B_ADDRESS)
     way.tick(0.5)
     way.resolver.names["nb.test"] = ["10.0.0.99"]
     way.tick(3.0)
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [("10.0.0.99", 4000)]
-    way.network.datagram_received(canvass(), ("10.0.0.99", 4000))
+    way.network.datagram_received(pre_vote(), ("10.0.0.99", 4000))
     assert len(way.received) == 2
-    way.network.datagram_received(canvass(), B_ADDRESS)  # Whoever is there now.
+    way.network.datagram_received(pre_vote(), B_ADDRESS)  # Another machine may have that address now.
     assert len(way.received) == 2
     assert way.counters[STRANGER] == 1
     way.refuse_streams()
@@ -418,7 +418,7 @@ def test_a_peer_that_speaks_from_elsewhere_is_looked_up_soon() -> None:
     way.tick(20.0)
     way.resolver.names["nb.test"] = ["10.0.0.99"]
     for _ in range(12):
-        way.network.datagram_received(canvass(), ("10.0.0.99", 4000))
+        way.network.datagram_received(pre_vote(), ("10.0.0.99", 4000))
         way.tick(0.1)
     assert way.received != []
 
@@ -430,7 +430,7 @@ def test_one_that_says_to_be_a_peer_all_the_time_causes_no_flood_of_look_ups() -
     way.resolver.asked.clear()
     for _ in range(100):
         for _ in range(10):
-            way.network.datagram_received(canvass(), ("10.6.6.6", 4000))
+            way.network.datagram_received(pre_vote(), ("10.6.6.6", 4000))
         way.tick(0.1)
     assert way.resolver.asked.count("nb.test") <= 10
     assert way.received == []
@@ -442,7 +442,7 @@ def test_all_addresses_of_a_name_are_tried_and_any_is_taken() -> None:
     way.start()
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS, ("fd00::2", 4000)]
-    way.network.datagram_received(canvass(), ("fd00::2", 4000))
+    way.network.datagram_received(pre_vote(), ("fd00::2", 4000))
     assert way.received == [("b", PreVote(5))]
     way.tick(0.1)
     way.events.clear()
@@ -526,7 +526,7 @@ class _Socket:
 def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
     def come() -> None:
         for _ in range(50):
-            way.network.datagram_received(canvass(), ("10.9.9.9", 4000))
+            way.network.datagram_received(pre_vote(), ("10.9.9.9", 4000))
 
     (line,) = lines_of(come, LogLevel.warn)
     assert line.startswith(
@@ -534,14 +534,14 @@ def test_a_stranger_is_told_of_once_and_told_why(way: Way) -> None:
     )
     assert way.network.refusals.reasons == {"b": "it comes from 10.9.9.9:4000"}
     assert way.network.silence_seconds(1.0) == {"b": None, "c": None}
-    assert way.sent == []  # Nothing to an address that anybody may have forged.
+    assert way.sent == []  # Nothing to an address that may be forged.
     for _ in range(25):
         way.tick(0.1)
         come()
     refusal = Codec("test", "a", 7).encode(Refusal("it comes from 10.9.9.9:4000"))
     assert set(way.sent) == {(refusal, B_ADDRESS)}
     assert len(way.sent) == 2  # From time to time: a datagram may be lost.
-    way.network.datagram_received(canvass(), B_ADDRESS)
+    way.network.datagram_received(pre_vote(), B_ADDRESS)
     way.tick(0.5)
     assert way.network.refusals.reasons == {}
     heard = way.network.silence_seconds(way.reactor.seconds() + 2.0)
@@ -593,12 +593,12 @@ def test_strangers_do_not_fill_the_disk(way: Way) -> None:
     def come() -> None:
         for number in range(1000):
             way.network.datagram_received(b"noise", (f"10.9.{number // 250}.{number % 250}", 4000))
-            way.network.datagram_received(canvass(f"node-{number}"), ("10.9.9.9", number))
+            way.network.datagram_received(pre_vote(f"node-{number}"), ("10.9.9.9", number))
 
     assert len(lines_of(come, LogLevel.warn)) == UNKNOWN_SENDER_LINES_MAX
     assert (
         "does not take"
-        in lines_of(lambda: way.network.datagram_received(canvass(cluster="other"), B_ADDRESS), LogLevel.warn)[0]
+        in lines_of(lambda: way.network.datagram_received(pre_vote(cluster="other"), B_ADDRESS), LogLevel.warn)[0]
     )  # Of peers there is room to tell.
 
 
@@ -631,7 +631,7 @@ def test_a_peer_that_tcp_does_not_reach_is_told_of(way: Way) -> None:
 
 
 def test_what_has_not_come_up_for_long_is_no_reason_any_more(way: Way) -> None:
-    way.network.datagram_received(canvass(cluster="other"), B_ADDRESS)
+    way.network.datagram_received(pre_vote(cluster="other"), B_ADDRESS)
     way.tick(5.0)
     assert list(way.network.refusals.reasons) == ["b"]
     way.tick(REASON_SECONDS + 1.0)

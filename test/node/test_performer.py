@@ -114,7 +114,7 @@ def test_nothing_is_released_before_the_save_has_ended(harness: PerformerHarness
     assert harness.performer.waiting == 0
 
 
-def test_a_save_nobody_is_in_a_hurry_for_lets_the_reactor_look_at_its_sockets_first(harness: PerformerHarness) -> None:
+def test_a_save_that_may_wait_lets_the_reactor_look_at_its_sockets_first(harness: PerformerHarness) -> None:
     harness.add(plain(1), may_defer(2))
     harness.reactor.turn()
     assert harness.done == ["release 1"]
@@ -129,7 +129,7 @@ def test_a_save_nobody_is_in_a_hurry_for_lets_the_reactor_look_at_its_sockets_fi
     assert harness.done[4:] == ["save 4 5", "release 4", "release 5"]
 
 
-def test_a_save_somebody_waits_for_takes_the_others_along(harness: PerformerHarness) -> None:
+def test_a_save_that_must_not_wait_takes_the_others_along(harness: PerformerHarness) -> None:
     harness.add(may_defer(1), saving(2))
     harness.reactor.turn()
     assert harness.done == ["save 1 2", "release 1", "release 2"]
@@ -453,10 +453,10 @@ def test_datagrams_of_one_turn_share_a_save(node_harness: NodeHarness) -> None:
 
 def test_a_candidate_saves_its_ballot_before_it_asks(node_harness: NodeHarness) -> None:
     node_harness.reactor.spend(5.0, lambda: node_harness.events)
-    _, canvass = node_harness.said()[-1]
-    assert isinstance(canvass, PreVote)
+    _, pre_vote = node_harness.said()[-1]
+    assert isinstance(pre_vote, PreVote)
     node_harness.forget()
-    node_harness.hear("a", PreVoteGranted(canvass.sequence))
+    node_harness.hear("a", PreVoteGranted(pre_vote.sequence))
     node_harness.reactor.spend(5.0)
     assert node_harness.story() == ["save(Promised)"]
     node_harness.store.finish()

@@ -18,7 +18,7 @@ def harness() -> PerformerHarness:
     return PerformerHarness()
 
 
-def test_what_rests_on_nothing_waits_for_nobody(harness: PerformerHarness) -> None:
+def test_what_needs_no_prior_save_waits_for_none(harness: PerformerHarness) -> None:
     """While a save is under way, and before what came earlier in the same turn."""
     proposals = [resting_on_nothing(8), resting_on_nothing(9)]
     harness.refill = lambda: harness.add(proposals.pop()) if proposals else None

@@ -1,4 +1,4 @@
-"""One node: its whole life, what it promises its application, and what it does with all that goes wrong."""
+"""One node from start to stop: what it promises its application, and what it does with all that goes wrong."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from txpaxos.wire.commands import Run, decode_batch
 LOW = Ballot(1, "a")
 
 
-# ------------------------------------------------------------------ a life
+# ------------------------------------------------------- from start to stop
 
 
-def test_the_life_of_a_node_alone() -> None:
+def test_a_node_alone_from_start_to_stop() -> None:
     harness = NodeHarness("a", ONE)
     assert harness.node.leader is None
     harness.reactor.idle()
@@ -152,7 +152,7 @@ def test_what_is_submitted_in_one_turn_is_limited_too() -> None:
     """Though none of it is in a run yet."""
     harness = NodeHarness(
         "b", command_limits=CommandLimits(waiting_commands_max=3, waiting_bytes_max=100)
-    )  # nobody leads
+    )  # no node leads
     other = outcome_of(harness.node.submit_run(Run(SESSION, 1, 0, (b"x",))))
     waiting = [harness.node.submit(bytes(50)) for _ in range(2)]
     assert isinstance(error_of(waiting[1]), Overloaded)
@@ -335,7 +335,7 @@ def test_too_large() -> None:
 
 
 def test_overloaded() -> None:
-    harness = NodeHarness("b", command_limits=CommandLimits(waiting_commands_max=2))  # nobody leads
+    harness = NodeHarness("b", command_limits=CommandLimits(waiting_commands_max=2))  # no node leads
     waiting = [harness.node.submit(b"x") for _ in range(2)]
     assert isinstance(error_of(harness.node.submit(b"x")), Overloaded)
     assert harness.node.status().waiting == 2
@@ -343,7 +343,7 @@ def test_overloaded() -> None:
     assert all(isinstance(error_of(one), OutcomeUnknown) for one in waiting)
 
 
-def test_stop_leaves_nobody_waiting() -> None:
+def test_stop_leaves_no_caller_waiting() -> None:
     harness = NodeHarness("b")
     waiting = [harness.node.submit(b"x"), harness.node.ask("king", b"Arthur"), harness.node.ask("king")]
     harness.reactor.idle()

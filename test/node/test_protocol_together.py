@@ -43,7 +43,7 @@ def test_the_leader_answers_its_own_callers(cluster: NodesInOneReactor) -> None:
 
 
 def test_a_follower_forwards_and_answers_itself(cluster: NodesInOneReactor) -> None:
-    """The result is that of its own ``apply``, so whoever has the answer reads it on that node, too."""
+    """The result is that of its own ``apply``, so a caller that has the answer reads its effect on that node."""
     leader, follower = cluster.lead(), cluster.followers()[0]
     outcome = outcome_of(follower.submit(b"x"))
     cluster.reactor.spend(10.0, lambda: outcome)
@@ -133,7 +133,7 @@ def test_a_leader_that_lost_its_office_forwards_what_it_had() -> None:
     cluster = ConnectedNodes(command_limits=CommandLimits(forward_seconds=60.0, forward_seconds_max=60.0))
     leader = cluster.lead()
     cluster.cut_off(leader.name)
-    outcome = outcome_of(leader.submit(b"x"))  # proposed, but nobody hears
+    outcome = outcome_of(leader.submit(b"x"))  # proposed, but no peer hears
     cluster.reactor.spend(5.0)
     assert outcome == []
     assert leader.leader is None

@@ -117,7 +117,7 @@ def test_a_failed_disk_is_told_once_and_in_one_line() -> None:
     waiting = [outcome_of(harness.node.submit(b"x")), outcome_of(harness.node.ask("king", b"Arthur"))]
     (event,) = logged(harness.reactor.idle)
     assert event["reason"] == "this store was told to fail; start the node again"
-    assert event.get("log_failure") is None  # no traceback: what to do about it stands in the line
+    assert event.get("log_failure") is None  # no traceback: the line says what to do about it
     (failure,) = harness.failures
     assert failure.check(StoreError)
     assert all(outcome[0].check(OutcomeUnknown) for outcome in waiting)
@@ -188,7 +188,7 @@ def test_an_address_that_is_taken_stops_the_start(monkeypatch: pytest.MonkeyPatc
 
 
 def not_started() -> Any:
-    """A node that nobody has given a port yet."""
+    """A node that has no port yet."""
     reactor = Reactor()
     return node_of(Recorder(), reactor, "a", ONE, RecordingStore(), rng=Random(1)), reactor
 

@@ -103,7 +103,7 @@ def test_who_comes_later_shares_the_next_question(harness: ReadsHarness) -> None
     assert later == [[], [], []]
     assert harness.questions == 2
     harness.point(6)
-    assert harness.questions == 2, "nobody is left to ask for"
+    assert harness.questions == 2, "no read is left to ask for"
     harness.apply(6)
     assert later == [[Reading("2", 6)], [Reading("3", 6)], [Reading("4", 6)]]
 
@@ -265,7 +265,7 @@ class TestBytes:
 
 class TestCancel:
     @pytest.mark.parametrize("when", ["asked", "next", "pointed"])
-    def test_whoever_waits_may_cancel(self, harness: ReadsHarness, when: str) -> None:
+    def test_a_caller_that_waits_may_cancel(self, harness: ReadsHarness, when: str) -> None:
         if when == "next":
             other = harness.read(b"other")
         waiting = harness.reads.read(b"q", "linearizable")
@@ -320,7 +320,7 @@ class TestCancel:
         assert len(node_harness.node._reads) == 0
         logged_errors.clear()
 
-    def test_whoever_hears_an_answer_may_cancel_another_that_is_due_too(self, harness: ReadsHarness) -> None:
+    def test_a_callback_may_cancel_another_read_that_is_due_too(self, harness: ReadsHarness) -> None:
         harness.read(b"1")
         both = [harness.reads.read(b"%d" % number, "linearizable") for number in (2, 3)]
         both[0].addCallback(lambda _: both[1].cancel())
@@ -333,7 +333,7 @@ class TestCancel:
 
 
 class TestClose:
-    def test_nobody_is_left_waiting(self) -> None:
+    def test_no_caller_is_left_waiting(self) -> None:
         cancelled: list[object] = []
         later: Deferred[str] = Deferred(cancelled.append)
         harness = ReadsHarness(lambda query: later)
@@ -359,14 +359,14 @@ class TestClose:
         assert len(logged_errors) == 2
         logged_errors.clear()
 
-    def test_whoever_hears_of_it_may_cancel_another(self, harness: ReadsHarness) -> None:
+    def test_an_errback_may_cancel_another_read(self, harness: ReadsHarness) -> None:
         both = [harness.reads.read(b"q", "linearizable") for _ in range(2)]
         both[0].addErrback(lambda _: both[1].cancel())
         both[1].addErrback(lambda _: both[0].cancel())
         harness.reads.close(NodeStopped("over"))
         assert all(one.called for one in both)
 
-    def test_whoever_hears_an_answer_may_close(self, harness: ReadsHarness) -> None:
+    def test_a_callback_may_close(self, harness: ReadsHarness) -> None:
         """An application that stops its node at what it reads."""
         harness.read()
         both = [harness.reads.read(b"q", "linearizable") for _ in range(2)]

@@ -40,7 +40,7 @@ def command(sequence: int, acknowledged: int = 0, session: bytes = named(1)) -> 
 
 
 def run(sequence: int, count: int, acknowledged: int = 0, session: bytes = named(1)) -> Run:
-    """So many commands from ``sequence`` on. The payload of each is its sequence."""
+    """``count`` commands from ``sequence`` on. The payload of each is its sequence."""
     return Run(session, sequence, acknowledged, tuple(b"%d" % one for one in range(sequence, sequence + count)))
 
 
@@ -273,7 +273,7 @@ def test_the_horizon_is_the_last_use_of_the_newest_forgotten() -> None:
 
 
 def test_a_command_of_a_forgotten_session_is_refused() -> None:
-    """It may be the one that was applied before: nobody knows any more."""
+    """It may be the one that was applied before: no node knows any more."""
     sessions = Sessions(sessions_max=2)
     for number in (1, 2, 3):
         record(sessions, command(1, session=named(number)), slot=number * 10)
@@ -372,7 +372,7 @@ def test_results_of_one_session_alone_are_bounded() -> None:
     assert all(is_applied(sessions, command(sequence)) for sequence in range(1, 100))
 
 
-def test_who_has_many_results_costs_nobody_theirs() -> None:
+def test_a_session_with_many_results_costs_no_other_its_results() -> None:
     """Sixteen of sixteen megabytes, say."""
     sessions = Sessions(kept_bytes_max=10_000)
     for number in range(1, 6):
@@ -389,8 +389,8 @@ def test_who_has_many_results_costs_nobody_theirs() -> None:
     assert list(sessions.dump()) == list(loaded.dump())
 
 
-def test_acknowledging_far_ahead_takes_no_time_and_is_not_heeded() -> None:
-    """Whoever has found out the name of a session must not make its owner's commands count as applied before."""
+def test_acknowledging_far_ahead_takes_no_time_and_is_ignored() -> None:
+    """A client that has found out the name of a session must not make its owner's commands count as applied before."""
     sessions = Sessions()
     record(sessions, command(1), command(2), command(2**64 - 1, acknowledged=2**64 - 2))
     record(sessions, command(2**64 - 1, acknowledged=2**64 - 2), command(2**63, acknowledged=2**63 - 1), slot=7)

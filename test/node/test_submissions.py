@@ -95,7 +95,7 @@ def test_forwarded_bytes_over_the_limit_are_left_out() -> None:
 # ------------------------------------------------------------- the callers
 
 
-def test_the_outcome_reaches_whoever_waits() -> None:
+def test_the_outcome_reaches_the_caller_that_waits() -> None:
     harness = SubmissionsHarness(leading=True)
     (waiting,) = harness.take(command(1, b"hello"))
     outcome = outcome_of(waiting)
@@ -169,7 +169,7 @@ def test_too_many_bytes_wait() -> None:
     assert not two.called
 
 
-def test_close_leaves_nobody_waiting() -> None:
+def test_close_leaves_no_caller_waiting() -> None:
     harness = SubmissionsHarness(leading=True)
     waiting = harness.take(command(1), command(1), command(2))
     harness.submissions.close(OutcomeUnknown("stopped"))

@@ -1,4 +1,4 @@
-"""Runs on their way into the log: whoever sends the same commands in whichever cut is told of each, and each once."""
+"""Runs on their way into the log: a caller hears of each command once, however its commands are cut into runs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_run_that_comes_apart_in_the_log() -> None:
     assert len(harness.submissions) == 0
 
 
-def test_a_run_in_the_log_that_nobody_here_waits_for() -> None:
+def test_a_run_in_the_log_that_no_caller_here_waits_for() -> None:
     harness = SubmissionsHarness(leading=True)
     (waiting,) = harness.take(run(5, b"x"))
     harness.apply(run(1, b"a", b"b"), run(1, b"a", session=OTHER), run(6, b"y"))

@@ -94,8 +94,8 @@ def test_what_a_majority_contradicts_is_refused() -> None:
     assert one.counters[Count.CONTRADICTED_SNAPSHOT] == 1
 
 
-def test_what_anybody_contradicts_is_refused_where_no_majority_has_it() -> None:
-    """Nobody can say who is right, so this node does not decide it by taking a side."""
+def test_what_one_node_contradicts_is_refused_where_no_majority_has_it() -> None:
+    """No node can tell which is right, so this node does not decide it by taking a side."""
     one = Asker()
     one.ask()
     one.hear(b=SAME, c=OTHER)
@@ -109,7 +109,7 @@ def test_another_log_is_a_contradiction_though_the_state_is_not_known() -> None:
     assert one.refusal
 
 
-def test_a_single_living_node_is_believed_after_a_while_and_the_log_says_so() -> None:
+def test_a_single_running_node_is_believed_after_a_while_and_the_log_says_so() -> None:
     one = Asker()
     one.ask()
     one.hear(b=SAME)
@@ -124,7 +124,7 @@ def test_a_single_living_node_is_believed_after_a_while_and_the_log_says_so() ->
     assert not one.clock.getDelayedCalls()
 
 
-def test_a_single_living_node_that_nobody_can_contradict_though_it_says_nothing() -> None:
+def test_a_single_running_node_that_none_can_contradict_though_it_says_nothing() -> None:
     """It was restarted, and has forgotten what its older snapshot comes to."""
     one = Asker()
     one.ask()

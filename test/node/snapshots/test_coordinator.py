@@ -60,7 +60,7 @@ class Ledger(PaxosProtocol):
 
 
 def fill(cluster: NodesInOneReactor, count: int, through: Callable[[], Any] | None = None) -> None:
-    """So many commands are applied, one after the other."""
+    """Apply ``count`` commands, one after the other."""
     for _ in range(count):
         node = through() if through else cluster.lead()
         cluster.wait(node.submit(b"%d" % len(node.application.lines)))
@@ -72,7 +72,7 @@ def agreed(cluster: NodesInOneReactor) -> bool:
 
 
 def away(cluster: NodesInOneReactor, count: int) -> Any:
-    """A follower that has missed so many commands, and hears the others again from now on."""
+    """A follower that has missed ``count`` commands, and hears the others again from now on."""
     cluster.lead()
     node = cluster.followers()[0]
     cluster.wait(cluster.lead().submit(b"0"))
@@ -163,7 +163,7 @@ class TestAlone:
         assert cluster.wait(again.submit_run(run)) == first
         assert again.application.lines.count(b"once") == 1
 
-    def test_the_present_state_has_the_hash_that_a_snapshot_of_it_would_have(self) -> None:
+    def test_the_current_state_has_the_hash_that_a_snapshot_of_it_would_have(self) -> None:
         harness = alone(application=Ledger, snapshot_policy=POLICY)
         hashes: dict[Slot, bytes] = {}
         for number in range(30):
@@ -242,24 +242,24 @@ class OnDisk:
         return sorted(path.name for path in (self.folder / "snapshots").iterdir())
 
 
-def test_a_node_on_a_disk_lives_long(tmp_path: Path) -> None:
-    """Started again and again, also after its newest snapshot was put aside: the older one and the journal do."""
-    life = OnDisk(tmp_path)
+def test_a_node_on_a_disk_is_started_again_and_again(tmp_path: Path) -> None:
+    """Started again and again, also after its newest snapshot was moved away: the older one and the journal suffice."""
+    disk_node = OnDisk(tmp_path)
     sizes = []
     for turn in range(6):
-        life.submit(60)
-        assert len(life.files()) == 2
-        slot = life.node.status().compaction.snapshot_slot
-        life.node.stop()
+        disk_node.submit(60)
+        assert len(disk_node.files()) == 2
+        slot = disk_node.node.status().compaction.snapshot_slot
+        disk_node.node.stop()
         sizes.append(sum(path.stat().st_size for path in tmp_path.glob("**/*") if "snapshots" not in path.parts))
         if turn % 2:
-            (tmp_path / "snapshots" / life.files()[-1]).rename(tmp_path / f"aside.{turn}")
-        life.start()
-        assert [int(line) for line in life.application.lines] == list(range(60 * (turn + 1)))
-        assert len(life.application.applied) < 30
-        assert (life.application.applied[0] == slot + 1) is not bool(turn % 2)
+            (tmp_path / "snapshots" / disk_node.files()[-1]).rename(tmp_path / f"aside.{turn}")
+        disk_node.start()
+        assert [int(line) for line in disk_node.application.lines] == list(range(60 * (turn + 1)))
+        assert len(disk_node.application.applied) < 30
+        assert (disk_node.application.applied[0] == slot + 1) is not bool(turn % 2)
     assert max(sizes[1:]) < 1.5 * sizes[0], "the journal does not grow"
-    life.node.stop()
+    disk_node.node.stop()
 
 
 # ------------------------------------------------------------- among several

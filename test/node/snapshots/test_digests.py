@@ -98,8 +98,8 @@ def test_two_that_differ_wait_for_the_third() -> None:
 
 
 @pytest.mark.parametrize(("members", "states"), [("abc", "xyz"), ("ab", "xy"), ("abcd", "xxyy"), ("abcde", "xxyyz")])
-def test_where_nobody_can_have_a_majority_any_more_all_stop(members: str, states: str) -> None:
-    """Nobody knows who is right; the disks are as they were."""
+def test_where_no_state_can_have_a_majority_any_more_all_stop(members: str, states: str) -> None:
+    """No node can tell which is right; the disks are as they were."""
     one = Inspector(members)
     one.digests.announce(digest(state=states[0].encode()))
     said = [(node, digest(state=state.encode())) for node, state in zip(members, states, strict=True)]
@@ -133,7 +133,7 @@ def test_slots_are_apart() -> None:
     assert one.diverged == []
 
 
-def test_whoever_comes_late_is_told_again_what_may_have_been_lost() -> None:
+def test_a_late_digest_is_answered_again_since_the_first_may_have_been_lost() -> None:
     one = Inspector()
     one.digests.announce(digest())
     one.hear(("c", digest()))
@@ -257,7 +257,7 @@ class TestLogs:
         assert one.diverged[0].startswith("the log differs at slot 7: a against b, c; ")
         assert one.digests.watched == set()
 
-    def test_a_state_that_this_node_does_not_know_condemns_nobody(self) -> None:
+    def test_a_state_that_this_node_does_not_know_stops_no_node(self) -> None:
         one = Inspector()
         one.logs[7] = b"log"
         (event,) = one.hear(("b", digest(7)), ("c", digest(7, b"other")))

@@ -101,7 +101,7 @@ class SnapshotsHarness:
         )
 
     def choose(self, count: int, *, idle: bool = True) -> None:
-        """So many slots, of 100 bytes of value each, are chosen and applied; then, or never, time is given."""
+        """Choose and apply ``count`` slots, of 100 bytes of value each; then, if ``idle``, give time for the rest."""
         for _ in range(count):
             slot = self.applier.applied_through + 1
             head = len(encode_batch([Run(SESSION, slot, 0, (b"",))]))
@@ -132,7 +132,7 @@ def slots(harness: SnapshotsHarness) -> list[Slot]:
 
 
 class TestWhen:
-    def test_after_so_many_bytes_of_log(self) -> None:
+    def test_after_an_interval_of_log_bytes(self) -> None:
         harness = SnapshotsHarness()
         harness.choose(9)
         assert (harness.begun, harness.taken, harness.store.snapshot) == ([], [], None)
@@ -216,7 +216,7 @@ class TestWhen:
         assert harness.snapshots.log_hash(6)
         assert harness.snapshots.log_hash(HASHES_KEPT + 5)
 
-    def test_none_while_somebody_fetches_one_but_not_for_ever(self) -> None:
+    def test_none_while_a_peer_fetches_one_but_not_for_ever(self) -> None:
         harness = SnapshotsHarness()
         harness.choose(10)
         harness.is_fetched = True
@@ -481,7 +481,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("when", ["hook", "first chunk", "later chunk"])
     def test_one_that_is_interrupted_ends_the_node(self, when: str) -> None:
-        """Whoever interrupts a process wants it to end."""
+        """An interrupt is meant to end the process."""
 
         class Interrupted(Log):
             def snapshot(self) -> bytes | Iterable[bytes]:

@@ -252,7 +252,7 @@ def test_a_node_that_sends_nothing_is_given_up_after_some_tries() -> None:
     assert min(question.offset for to, question in harness.asked if to == "b") >= 3 * PART_BYTES
 
 
-def test_a_node_that_fell_silent_is_left_for_one_that_speaks() -> None:
+def test_a_node_that_stops_answering_is_left_for_one_that_answers() -> None:
     """The core asks others meanwhile, and finds out that they have a snapshot, too."""
     harness = TransferHarness(senders="ab")
     harness.receiver.fetch_from("a")

@@ -1,4 +1,4 @@
-"""A peer whose name lags behind its address is believed elsewhere, but only where it shows to be; a forger is not."""
+"""A peer whose name lags behind its address: a candidate address is believed once the peer shows to be there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from txpaxos.wire.peer_messages import Hello, Proof
 Codec = partial(codec.Codec, members="abc")
 
 
-def canvass_of(incarnation: int) -> bytes:
+def pre_vote_of(incarnation: int) -> bytes:
     return Codec("test", "b", incarnation).encode(PreVote(5))
 
 
@@ -37,7 +37,7 @@ def away(cluster: Cluster = NAMES) -> Way:
 
 
 def prove(way: Way) -> None:
-    """b opens a stream, and says back on it what was sent to wherever it is."""
+    """b opens a stream, and sends back on it the number that was sent to its candidate address."""
     factory = way.reactor.tcpServers[0][1]
     stream: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
     stream.makeConnection(StreamTransport())
@@ -47,11 +47,11 @@ def prove(way: Way) -> None:
 
 def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> None:
     way = away()
-    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
     assert way.received == []
     prove(way)
     assert {address for _, address in way.sent} == {B_ADDRESS, ELSEWHERE}  # The number, to both.
-    lines = lines_of(lambda: way.network.datagram_received(canvass_of(3), ELSEWHERE), LogLevel.info)
+    lines = lines_of(lambda: way.network.datagram_received(pre_vote_of(3), ELSEWHERE), LogLevel.info)
     assert [sender for sender, _ in way.received] == ["b"]
     assert lines == []
     way.tick(0.1)
@@ -59,7 +59,7 @@ def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> Non
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [ELSEWHERE]
     for _ in range(100):
-        way.network.datagram_received(canvass_of(3), ELSEWHERE)
+        way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
         way.tick(0.1)
     assert len(way.received) == 101
 
@@ -67,7 +67,7 @@ def test_a_peer_whose_name_lags_behind_is_believed_where_it_shows_to_be() -> Non
 @pytest.mark.parametrize("incarnation", [0, 4])
 def test_one_that_does_not_know_its_incarnation_is_not(incarnation: int) -> None:
     way = away()
-    way.network.datagram_received(canvass_of(incarnation), ELSEWHERE)
+    way.network.datagram_received(pre_vote_of(incarnation), ELSEWHERE)
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
@@ -75,30 +75,30 @@ def test_one_that_does_not_know_its_incarnation_is_not(incarnation: int) -> None
 def test_nor_is_one_that_does_not_show_that_it_receives_what_is_sent_there() -> None:
     way = away()
     for _ in range(50):
-        way.network.datagram_received(canvass_of(3), ELSEWHERE)
+        way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
         way.tick(0.1)
     assert way.received == []
 
 
 def test_nor_one_that_says_to_be_a_peer_which_is_heard() -> None:
     way = away()
-    way.network.datagram_received(canvass_of(3), B_ADDRESS)
+    way.network.datagram_received(pre_vote_of(3), B_ADDRESS)
     way.tick(0.1)
-    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
 def test_nor_one_whose_address_is_no_name() -> None:
     way = away(THREE)
-    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
-def test_a_guest_is_one_no_longer_when_the_name_leads_elsewhere() -> None:
+def test_a_candidate_address_is_given_up_when_the_name_leads_elsewhere() -> None:
     way = away()
-    way.network.datagram_received(canvass_of(3), ELSEWHERE)
+    way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
     way.resolver.names["nb.test"] = ["10.0.0.50"]
     way.tick(10.0)
     way.events.clear()
