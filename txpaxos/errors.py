@@ -32,7 +32,15 @@ class UnknownVersion(CodecError):
 class StoreError(PaxosError):
     """The data folder cannot be used: it belongs to another node, or is damaged, locked, read-only or full.
 
-    The error of a failed save is final. The node must stop, since what the disk holds is no longer known."""
+    The error of a failed save is final. The node must stop, since what the disk holds is no longer known.
+
+    :ivar path: the damaged file, if a file is damaged; else empty.
+    :ivar offset: where in that file the damage was found, in bytes."""
+
+    def __init__(self, line: str, path: str = "", offset: int = 0) -> None:
+        super().__init__(line)
+        self.path = path
+        self.offset = offset
 
 
 class ApplicationLost(PaxosError):

@@ -52,6 +52,7 @@ def test_help_names_every_command() -> None:
         "ask",
         "check",
         "demo",
+        "doctor",
         "read",
         "simulate",
         "status",
@@ -59,7 +60,7 @@ def test_help_names_every_command() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "read", "status", "submit"])
+@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "status", "submit"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

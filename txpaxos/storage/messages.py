@@ -45,7 +45,9 @@ def damaged(path: str, offset: int, what: str) -> StoreError:
     """The error for a file at ``path`` that does not hold what was written: ``what`` is wrong at ``offset`` bytes."""
     return StoreError(
         f"{path} is damaged at offset {offset}: {what}; what this node acknowledged may be lost, so it must not vote"
-        f" with this folder: move the folder away, check the disk, and bring the machine back as a new node"
+        f" with this folder: move the folder away, check the disk, and bring the machine back as a new node",
+        path,
+        offset,
     )
 
 
@@ -55,7 +57,9 @@ def damaged_snapshot(path: str, offset: int, what: str) -> StoreError:
     Nothing is lost by it: another copy of the file will do, and so will the older snapshot with the journal."""
     return StoreError(
         f"{path} is damaged at offset {offset}: {what}; put the file back, or move it away: the snapshot before it and"
-        f" the journal, which reaches back that far, take its place"
+        f" the journal, which reaches back that far, take its place",
+        path,
+        offset,
     )
 
 

@@ -92,6 +92,15 @@ class SnapshotHead:
     log_hash: bytes
     intervals: int = 0
 
+    @classmethod
+    def unpack(cls, chunk: bytes) -> SnapshotHead:
+        """The head in ``chunk``, which is the first of a snapshot.
+
+        :raises ValueError: if it is no head."""
+        if not chunk.startswith(HEAD):
+            raise ValueError("it has no head")
+        return msgspec.msgpack.decode(memoryview(chunk)[1:], type=cls)
+
 
 class SnapshotTaker:
     """Takes snapshots of an application, and restores the application from them.
@@ -394,9 +403,7 @@ def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
     :raises StoreError: if ``chunk`` is no head, or the head of another snapshot.
     """
     try:
-        if not chunk.startswith(HEAD):
-            raise ValueError("it has no head")
-        head = msgspec.msgpack.decode(memoryview(chunk)[1:], type=SnapshotHead)
+        head = SnapshotHead.unpack(chunk)
         if head.slot != slot:
             raise ValueError(f"it says it is of slot {head.slot}")
     except ValueError as error:
