@@ -35,6 +35,7 @@ from txpaxos.core.messages import (
     Proposal,
     ReadIndexReply,
     Slot,
+    TakeOver,
     Truncated,
 )
 from txpaxos.core.ready import Checkpoint, Chosen, LeadershipFact, LogRecord, Promised, Ready, Voted
@@ -96,7 +97,7 @@ class Ledger:
                 assert voted or self.chosen.get(slot) == self.proposed[slot, ballot], (node, votes, message)
             case Nack():
                 assert message.ballot < message.promised <= promised, (promised, message)
-            case Heartbeat(ballot, chosen_through):
+            case Heartbeat(ballot, chosen_through) | TakeOver(ballot, chosen_through):
                 assert ballot.node == node, message
                 assert self.through(chosen_through), message
             case ChosenValues(first_slot, values):

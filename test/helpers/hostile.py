@@ -51,6 +51,7 @@ from txpaxos.core.messages import (
     Proposal,
     ReadIndexReply,
     ReadIndexRequest,
+    TakeOver,
     Truncated,
     Vote,
 )
@@ -361,7 +362,14 @@ class Liar:
         self._makers = [
             *(self._make_heartbeat, self._make_acknowledgement, self._make_pre_vote, self._make_pre_vote_granted),
             *(self._make_prepare, self._make_promise, self._make_accept, self._make_accepted, self._make_nack),
-            *(self._make_values, self._make_truncated, self._make_fetch, self._make_read, self._make_subject),
+            *(
+                self._make_values,
+                self._make_truncated,
+                self._make_take_over,
+                self._make_fetch,
+                self._make_read,
+                self._make_subject,
+            ),
             *(self._make_forward, self._make_snapshot, self._make_digest, self._make_stream),
         ]
         self._values = [
@@ -420,7 +428,7 @@ class Liar:
         return Heartbeat(self._ballot(), self._slot(0), self._count())
 
     def _make_acknowledgement(self) -> PeerMessage:
-        return HeartbeatAck(self._ballot(), self._slot(0), self._count())
+        return HeartbeatAck(self._ballot(), self._slot(0), self._count(), self.rng.random() < 0.1)
 
     def _make_pre_vote(self) -> PeerMessage:
         return PreVote(self._count())
@@ -448,6 +456,9 @@ class Liar:
 
     def _make_values(self) -> PeerMessage:
         return ChosenValues(self._slot(), self._some_values(), self._slot(0))
+
+    def _make_take_over(self) -> PeerMessage:
+        return TakeOver(self._ballot(), self._slot(0))
 
     def _make_truncated(self) -> PeerMessage:
         return Truncated(self._slot())

@@ -33,6 +33,7 @@ from txpaxos.core.messages import (
     Proposal,
     ReadIndexReply,
     ReadIndexRequest,
+    TakeOver,
     Truncated,
     Vote,
 )
@@ -105,7 +106,7 @@ OF_SUBJECTS: dict[type[Any], st.SearchStrategy[Any]] = {
 PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     **ONE_DECREE,
     Heartbeat: st.builds(Heartbeat, BALLOTS, COUNTS, COUNTS),
-    HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS),
+    HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS, st.booleans()),
     PreVote: st.builds(PreVote, COUNTS),
     PreVoteGranted: st.builds(PreVoteGranted, COUNTS),
     AboutSubject: st.builds(AboutSubject, st.text(min_size=1, max_size=128), st.one_of(*OF_SUBJECTS.values())),
@@ -116,6 +117,7 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     Fetch: st.builds(Fetch, SLOTS),
     ChosenValues: st.builds(ChosenValues, SLOTS, tuples(VALUES), COUNTS),
     Truncated: st.builds(Truncated, SLOTS),
+    TakeOver: st.builds(TakeOver, BALLOTS, COUNTS),
     ReadIndexRequest: st.builds(ReadIndexRequest, COUNTS),
     ReadIndexReply: st.builds(ReadIndexReply, COUNTS, COUNTS),
     FetchSnapshot: st.builds(FetchSnapshot, COUNTS, COUNTS, COUNTS),
@@ -176,6 +178,7 @@ PEER_SAMPLES: tuple[Any, ...] = (
     PreVote(5),
     PreVoteGranted(5),
     Truncated(43),
+    TakeOver(BALLOT, 41),
     ReadIndexRequest(2**62),
     ReadIndexReply(2**62, 44),
     FetchSnapshot(40, 2**20, 38),

@@ -24,6 +24,7 @@ from txpaxos.core.messages import (
     Prepare,
     PrepareLog,
     PromiseLog,
+    TakeOver,
     Vote,
 )
 from txpaxos.node.snapshots.taking import Policy
@@ -87,6 +88,7 @@ def values(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:
         yield AcceptSlot(ballot, slot, value, slot - 1)
         yield AcceptSlot(ballot, slot + 3, value, slot - 1)
     yield AcceptSlot(ballot, slot - 1, b"rubbish", slot - 1)
+    yield TakeOver(ballot, slot - 1)
 
 
 @pytest.mark.parametrize("kind", [ballots, values])

@@ -64,6 +64,12 @@ class Drop(Reason):
         "The decision about a subject came that this node did not ask for: from before its restart, or forged."
     )
 
+    TAKE_OVER_TOO_LATE = (
+        "A leader told this node to take over, but that hand-over had ended, or this node followed no leader or another"
+        " one."
+    )
+    TAKE_OVER_WHILE_LEAVING = "A leader told this node to take over while it was about to stop. It told the leader so."
+
     # A node has to catch up, or asked the wrong node: it does so by itself.
     ACCEPT_TOO_FAR_AHEAD = "A value came for a slot far beyond what this node knows. The node catches up first."
     CANDIDATE_TOO_FAR_BEHIND = "A node wanted to lead that has to catch up first. It was sent what it misses."

@@ -101,6 +101,8 @@ class Election(Generic[AnyPromise]):
     :ivar sequence: the number of the heartbeat sent last.
     :ivar pre_vote_number: the number of the round of pre-votes begun last.
     :ivar is_suspended: whether this node cannot do its part just now, so that another node must lead.
+    :ivar quiet_until: until when this node asks for no pre-votes, because it has handed over the lead or is about to
+        stop.
     """
 
     def __init__(
@@ -123,6 +125,8 @@ class Election(Generic[AnyPromise]):
         self.sequence = 0
         self.pre_vote_number = 0
         self.is_suspended = False
+        self.quiet_until = -inf
+        self._is_quiet = False  # Whether quiet_until was still to come when a leader last looked.
         self._members = tuple(members)
         self._refusals_max = len(members) - self.quorum
         self._followers = [member for member in members if member != node]
@@ -149,7 +153,9 @@ class Election(Generic[AnyPromise]):
     @property
     def is_refused(self) -> bool:
         """Whether this node leads, and some nodes refuse its ballot: it asks for pre-votes with every heartbeat."""
-        return self.role is Role.LEADER and self.candidacy is not None and bool(self.candidacy.refused_by)
+        if self.role is not Role.LEADER or self._is_quiet:
+            return False
+        return self.candidacy is not None and bool(self.candidacy.refused_by)
 
     @property
     def leader_node(self) -> NodeId | None:
@@ -231,6 +237,9 @@ class Election(Generic[AnyPromise]):
             return TimerAction.NOTHING
         candidacy = self.candidacy
         if candidacy is None:
+            if now < self.quiet_until:
+                self.become_follower(LOWEST, now + self._liveness_window())
+                return TimerAction.NOTHING
             return self._keep_asking(now)
         return self._keep_leading(candidacy, now) if self.is_leader else self._keep_campaigning(candidacy, now)
 
@@ -252,7 +261,8 @@ class Election(Generic[AnyPromise]):
         if not self._hears_quorum(candidacy, now):
             self.step_down(now)
             return TimerAction.NOTHING
-        if candidacy.refused_by:
+        self._is_quiet = now < self.quiet_until
+        if candidacy.refused_by and not self._is_quiet:
             self._begin_pre_vote()
         self._act_at = now + self._timing.heartbeat_seconds
         self.next_sequence()
@@ -359,6 +369,16 @@ class Election(Generic[AnyPromise]):
         """Be a follower without a leader, and try again after a back-off, unless another node leads by then."""
         self._failures += 1
         self.become_follower(LOWEST, now + self._back_off())
+
+    def heard_since(self, follower: NodeId, when: float) -> bool:
+        """Whether ``follower`` has answered a message of the ballot that this node leads with, at ``when`` or later."""
+        candidacy = self.candidacy
+        return candidacy is not None and candidacy.heard_at.get(follower, -inf) >= when
+
+    def stay_quiet(self, until: float) -> None:
+        """Ask for no pre-votes before ``until``. This node still votes, promises and grants pre-votes."""
+        self.quiet_until = until
+        self._is_quiet = until > -inf
 
     def suspend(self, now: float) -> None:
         """This node cannot do its part: until :meth:`resume` it neither leads nor campaigns, and grants no pre-vote."""

@@ -136,11 +136,13 @@ class Heartbeat:
 class HeartbeatAck:
     """A follower to the leader: I follow ``ballot`` and have learned every slot up to ``chosen_through``.
 
-    A leader that no longer hears a quorum steps down, so that it does not stand in the way of one who would."""
+    A leader that no longer hears a quorum steps down, so that it does not stand in the way of one who would. If
+    ``leaving``, the follower is about to stop: no leader hands over to it."""
 
     ballot: Ballot
     chosen_through: Slot = attrs.field(default=0, validator=ge(0))
     sequence: int = attrs.field(default=0, validator=ge(0))
+    leaving: bool = False
 
 
 @attrs.frozen
@@ -217,6 +219,18 @@ class AcceptedSlot:
 
 
 @attrs.frozen
+class TakeOver:
+    """The leader to the node that is to lead next: learn every slot up to ``chosen_through``, and campaign at once. I
+    lead with ``ballot``, I propose nothing more, and no slot above ``chosen_through`` is open.
+
+    Sent again with each heartbeat, until another node leads or the leader gives up. The receiver obeys only the leader
+    that it follows."""
+
+    ballot: Ballot
+    chosen_through: Slot = attrs.field(default=0, validator=ge(0))
+
+
+@attrs.frozen
 class Fetch:
     """A node that misses chosen values, to one that may have them: send me those from ``first_slot`` on."""
 
@@ -266,6 +280,7 @@ LogMessage: TypeAlias = (
     | AcceptedSlot
     | Nack
     | LeadershipMessage
+    | TakeOver
     | Fetch
     | ChosenValues
     | Truncated

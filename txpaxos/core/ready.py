@@ -155,6 +155,15 @@ class AskAnswered:
 
 
 @attrs.frozen
+class HandOverEnded:
+    """The hand-over to ``target`` that this node began as the leader has ended. If ``reason`` is empty, the target
+    leads, and has had an entry of its own ballot chosen; else the hand-over has failed for this reason."""
+
+    target: NodeId
+    reason: str = ""
+
+
+@attrs.frozen
 class LeadershipAcquired:
     """This node won ``ballot``: a quorum promised it."""
 
@@ -177,6 +186,7 @@ class LeadershipChanged:
 
 
 LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChanged
+AnswerFact: TypeAlias = AskAnswered | ReadIndexConfirmed | HandOverEnded | PeerMet | Voter
 
 
 @attrs.frozen
@@ -195,7 +205,7 @@ class Ready:
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
     chosen: tuple[Chosen | SubjectChosen | Installed, ...] = ()
-    answers: tuple[AskAnswered | ReadIndexConfirmed | PeerMet | Voter, ...] = ()
+    answers: tuple[AnswerFact, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     snapshot_source: NodeId | None = None
     may_defer: bool = False
@@ -240,7 +250,7 @@ class Work:
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
     chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
-    answers: list[AskAnswered | ReadIndexConfirmed | PeerMet | Voter] = attrs.field(factory=list)
+    answers: list[AnswerFact] = attrs.field(factory=list)
     snapshot_source: NodeId | None = None
     may_defer: bool = False
     needs_no_prior_save: bool = False

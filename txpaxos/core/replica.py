@@ -9,6 +9,7 @@ value costs one phase 2. A :class:`Replica` is put together from parts that have
 :mod:`~txpaxos.core.leader`            the open slots, and all else that exists only while this node leads
 :mod:`~txpaxos.core.catch_up`          asking for chosen values that this node misses
 :mod:`~txpaxos.core.read_index`        reading without a slot of the log
+:mod:`~txpaxos.core.hand_over`         handing over the lead to another node
 =====================================  ==============================================================================
 
 Laws:
@@ -32,6 +33,7 @@ from txpaxos.core.config import Limits, Timing
 from txpaxos.core.drops import Drop, by_name
 from txpaxos.core.election import Election, Role, TimerAction
 from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
+from txpaxos.core.hand_over import HandOvers
 from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
 from txpaxos.core.messages import (
@@ -58,6 +60,7 @@ from txpaxos.core.messages import (
     ReadIndexReply,
     ReadIndexRequest,
     Slot,
+    TakeOver,
     Truncated,
 )
 from txpaxos.core.read_index import ReadIndexClient
@@ -120,6 +123,7 @@ class Replica:
         )
         # While this node leads, and only then.
         self._leader: LeaderState | None = None
+        self._hand_over = HandOvers(node, self.members, self.election, self.log, self._timing, self._limits)
         self._read_index = ReadIndexClient(self._timing, rng)
         self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
         self._base = base
@@ -152,8 +156,14 @@ class Replica:
 
     @property
     def has_room(self) -> bool:
-        """Whether :meth:`propose` may be called: this node leads, and its window has a slot free."""
-        return self._leader is not None and self._leader.has_room
+        """Whether :meth:`propose` may be called: this node leads, its window has a slot free, and it does not hand over
+        the lead."""
+        return self._leader is not None and self._leader.has_room and self._hand_over.current is None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node is about to stop, so that it does not campaign."""
+        return self._hand_over.is_leaving
 
     @property
     def heard_through(self) -> Slot:
@@ -164,6 +174,8 @@ class Replica:
     def wake_at(self) -> float:
         """When :meth:`tick` is next due, as every Ready says."""
         wake_at = min(self.election.wake_at, self._catch_up.wake_at, self._read_index.wake_at(self.leader_node))
+        if self._hand_over.current is not None:
+            wake_at = min(wake_at, self._hand_over.wake_at)
         return wake_at if self._leader is None else min(wake_at, self._leader.wake_at)
 
     def status(self) -> Status:
@@ -210,12 +222,44 @@ class Replica:
         :param urgent: followers are to learn at once that it is chosen; else with the next value, or soon.
         """
         leader = self._leader
-        if leader is None or not leader.has_room:
+        if leader is None or not self.has_room:
             raise BrokenInvariant(self.status())
         # To lead with a ballot, its round had to be on disk. This node's own vote is still to come, and is saved.
         work = Work(needs_no_prior_save=True)
         leader.propose(work, value, now, urgent)
         return self._ready(work)
+
+    def hand_over(self, target: NodeId | None, now: float) -> tuple[str, Ready]:
+        """Begin to hand over the lead to ``target``; ``None`` for the node that is best for it.
+        :class:`~txpaxos.core.ready.HandOverEnded` says later how the hand-over has ended.
+
+        :returns: why that cannot be, in a few words, and what to do. The words are empty if the hand-over has begun.
+        """
+        leader, hand_over, work = self._leader, self._hand_over, Work()
+        if leader is None:
+            return f"{self.node} does not lead", self._ready(work)
+        if hand_over.current is not None:
+            return f"{self.node} hands over to {hand_over.current.target} already", self._ready(work)
+        chosen = hand_over.default_target(leader, now) if target is None else target
+        if chosen is None:
+            return "no other node can take over", self._ready(work)
+        if objection := hand_over.objection(leader, chosen, now):
+            return f"{chosen} {objection}", self._ready(work)
+        hand_over.begin(leader, chosen, now)
+        return "", self._ready(work)
+
+    def leave(self, now: float) -> Ready:
+        """This node is about to stop: it does not campaign any more, and tells its leader not to hand over to it."""
+        work = Work()
+        self._hand_over.leave()
+        self._say_leaving(work)
+        return self._ready(work)
+
+    def _say_leaving(self, work: Work) -> None:
+        leader_node = self.leader_node
+        if self.votes and leader_node is not None and leader_node != self.node:
+            ballot = self.election.leader_ballot
+            work.send_to(leader_node, HeartbeatAck(ballot, self.log.chosen_through, leaving=True))
 
     def request_read_index(self, now: float) -> tuple[int, Ready]:
         """Find out how far the log must be applied to see all that is acknowledged by now. One request at a time.
@@ -279,6 +323,10 @@ class Replica:
             leader.resend_unanswered(work, now)
             if now >= leader.notify_at:
                 leader.send_heartbeat(work)
+        if self._hand_over.current is not None:
+            self._hand_over.tick(
+                work, leader if self.election.is_leader else None, action is TimerAction.SEND_HEARTBEAT, now
+            )
         self._catch_up.tick(work, now)
         self._ask_for_read_index(work, now)
         return self._ready(work)
@@ -337,6 +385,8 @@ class Replica:
                 self._receive_promise(work, sender, message, now)
             case Nack():
                 self._receive_nack(sender, message, now)
+            case TakeOver():
+                self._receive_take_over(work, sender, message, now)
             case Fetch():
                 self._receive_fetch(work, sender, message)
             case ChosenValues():
@@ -462,6 +512,27 @@ class Replica:
             return
         self.election.observe_nack(sender, message, now)
 
+    def _receive_take_over(self, work: Work, sender: NodeId, message: TakeOver, now: float) -> None:
+        """The leader hands over to this node, which campaigns as soon as it has learned what the leader tells."""
+        if not self._is_believed(sender, message.ballot):
+            return
+        hand_over = self._hand_over
+        hand_over.awaited = None
+        if hand_over.is_leaving:
+            self.dropped[Drop.TAKE_OVER_WHILE_LEAVING] += 1
+            self._say_leaving(work)
+            return
+        if hand_over.may_obey(message):
+            self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
+            if message.chosen_through > self.log.chosen_through:
+                hand_over.awaited = message
+                self._catch_up.request_next(work, sender, message.chosen_through, now)
+                return
+            self.election.become_pre_candidate(now)
+            self._start_campaign(work, now)
+            return
+        self.dropped[Drop.TAKE_OVER_TOO_LATE] += 1
+
     # phase 2
 
     def _receive_accept(self, work: Work, sender: NodeId, message: AcceptSlot, now: float) -> None:
@@ -531,7 +602,8 @@ class Replica:
         self.election.observe_leader(message.ballot, now)
         self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
         if message.sequence and self.votes:
-            work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence))
+            leaving = self._hand_over.is_leaving
+            work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence, leaving))
 
     def _receive_heartbeat_ack(self, work: Work, sender: NodeId, message: HeartbeatAck, now: float) -> None:
         leader = self._leader
@@ -543,6 +615,7 @@ class Replica:
             return
         self.election.observe_follower(sender, now)
         leader.follower_chosen[sender] = message.chosen_through
+        self._hand_over.observe_ack(work, leader, sender, message.leaving, now)
         settled, ask_again = leader.read_index.observe_answer(sender, message.sequence, self.election.sequence)
         for pending in settled:
             work.send_to(pending.client, ReadIndexReply(pending.number, pending.read_index))
@@ -576,6 +649,8 @@ class Replica:
             self.dropped[Drop.VALUES_KNOWN_OR_ABOVE_A_GAP] += 1
             return
         self._catch_up.request_next(work, sender, message.chosen_through, now)
+        if (awaited := self._hand_over.awaited) is not None and self.log.chosen_through >= awaited.chosen_through:
+            self._receive_take_over(work, awaited.ballot.node, awaited, now)
 
     def _receive_truncated(self, work: Work, sender: NodeId, message: Truncated, now: float) -> None:
         if message.first_slot <= self.log.chosen_through + 1:
@@ -653,4 +728,6 @@ class Replica:
         """Close every call. What belongs to a lead that this call has lost is dropped here, and only here."""
         if not self.election.is_leader:
             self._leader = None
+        if self._hand_over.current is not None:
+            self._hand_over.follow(work, self._leader)
         return work.ready(self.election.changes(), self.wake_at)

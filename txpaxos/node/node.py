@@ -27,8 +27,10 @@ from txpaxos.cluster import Address, Cluster
 from txpaxos.core.drops import by_name
 from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
 from txpaxos.core.ready import (
+    AnswerFact,
     AskAnswered,
     Chosen,
+    HandOverEnded,
     Installed,
     LogRecord,
     PeerMet,
@@ -650,7 +652,7 @@ class Node:
         for fact in ready.leadership:
             self._news.tell(fact, self._monotonic())
 
-    def _answer(self, answer: AskAnswered | ReadIndexConfirmed | PeerMet | Voter) -> None:
+    def _answer(self, answer: AnswerFact) -> None:
         match answer:
             case ReadIndexConfirmed():
                 self._reads.read_from(answer.number, answer.slot)
@@ -662,8 +664,10 @@ class Node:
                 self._founding.peer_saved(answer, now)
                 self._schedule_founding()
                 self._admission.step(now)
-            case Voter():  # pragma: no branch
+            case Voter():
                 self._start_voting(answer)
+            case HandOverEnded():  # pragma: no branch
+                pass
 
     def _save_voter(self, voter: Voter, is_new: bool) -> None:
         """Save that this node is a voter. If that ``is_new``, the node begins to vote when the record is on disk."""

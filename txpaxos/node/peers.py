@@ -1,10 +1,10 @@
 """Messages to peers and from peers, by datagram where they fit and by stream where they do not.
 
 Some messages are critical, since a forged one would do harm: chosen values, the notice that values were dropped, parts
-of snapshots, state digests, introductions. A receiver believes these only on the stream that it has opened to their
-sender itself. The requests for them take the same stream. So an attacker who does not receive what is sent to the
-sender's address cannot forge them. If the receiver has opened no stream, it gets the message as a datagram, which it
-takes for a hint that there is something to ask for.
+of snapshots, state digests, introductions, the call to take over the lead. A receiver believes these only on the stream
+that it has opened to their sender itself. The requests for them take the same stream. So an attacker who does not
+receive what is sent to the sender's address cannot forge them. If the receiver has opened no stream, it gets the
+message as a datagram, which it takes for a hint that there is something to ask for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from twisted.internet.interfaces import IUDPTransport
 
 from txpaxos.cluster import Address, Cluster
-from txpaxos.core.messages import ChosenValues, Fetch, NodeId, Truncated
+from txpaxos.core.messages import ChosenValues, Fetch, NodeId, TakeOver, Truncated
 from txpaxos.errors import CodecError
 from txpaxos.host_names import canonical_host, look_up_in_thread
 from txpaxos.node.counts import Count, Counts
@@ -48,6 +48,7 @@ REQUIRED_WAYS: dict[type[Any], Way] = {
     AskStateDigest: Way.THEIR_STREAM,
     ChosenValues: Way.OWN_STREAM,
     Truncated: Way.OWN_STREAM,
+    TakeOver: Way.OWN_STREAM,
     SnapshotPart: Way.OWN_STREAM,
     StateDigest: Way.OWN_STREAM,
     Introduction: Way.OWN_STREAM,

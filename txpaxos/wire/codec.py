@@ -48,6 +48,7 @@ from txpaxos.core.messages import (
     ReadIndexReply,
     ReadIndexRequest,
     SubjectMessage,
+    TakeOver,
     Truncated,
 )
 from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
@@ -114,6 +115,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     32: Refusal,
     34: StateDigestsHeard,
     35: Fetching,
+    38: TakeOver,
 }
 _of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 

@@ -36,6 +36,7 @@ from txpaxos.core.messages import (
     ReadIndexReply,
     ReadIndexRequest,
     Slot,
+    TakeOver,
 )
 from txpaxos.core.ready import (
     Checkpoint,
@@ -140,6 +141,9 @@ class Checker:
         # The number of each node's last pre-vote, and the nodes that granted each pre-vote.
         self._pre_vote: dict[NodeId, int] = {}
         self._granted_by: dict[tuple[NodeId, int], set[NodeId]] = {}
+        # The ballot in which each node was last told to take over, and the highest that it has followed.
+        self._told_to_take_over: dict[NodeId, Ballot] = {}
+        self._followed: dict[NodeId, Ballot] = {}
         self._acquired: set[Ballot] = set()
         # The first violation. It is kept here, since the code under test may catch the exception.
         self.violation: Violation | None = None
@@ -495,7 +499,11 @@ class Checker:
             case Heartbeat(ballot, _, sequence) if sequence:
                 self._reads.note_heartbeat(ballot, sequence)
             case HeartbeatAck(ballot, _, sequence):
+                self._followed[node] = max(ballot, self._followed.get(node, LOWEST))
                 self._reads.note_heartbeat_answer(node, ballot, sequence)
+            case TakeOver(ballot):
+                for target in envelope.to:
+                    self._told_to_take_over[target] = ballot
             case ReadIndexRequest(number):
                 self._require(
                     self._reads.ask(node, self.nodes[node].start_number, number, len(self.chosen)), node, envelope
@@ -553,10 +561,13 @@ class Checker:
                     self._broken("save before send", f"{node}: {message}, on disk: {state}")
 
     def _campaigning(self, node: NodeId, ballot: Ballot) -> None:
-        """A node may begin a ballot only if a quorum has granted its pre-vote. So no node disturbs a leader that a
-        quorum hears."""
+        """A node may begin a ballot only if a quorum has granted its pre-vote, or its leader has told it to take over.
+        So no node disturbs a leader that a quorum hears. A leader's call is good for one ballot."""
         granted = {node} | self._granted_by.get((node, self._pre_vote.get(node, 0)), set())
-        if ballot not in self._ballot_starts and len(granted) < self.quorum:
+        if ballot in self._ballot_starts or len(granted) >= self.quorum:
+            return
+        told = self._told_to_take_over.pop(node, None)
+        if told is None or told < self._followed.get(node, LOWEST):
             self._broken("no ballot without a pre-vote", f"{node} begins {ballot}, granted by {sorted(granted)}")
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:

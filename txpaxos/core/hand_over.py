@@ -1,0 +1,215 @@
+"""The hand-over of the lead from a leader to a follower that it picks.
+
+.. code-block:: text
+
+    leader                                          target
+    proposes nothing more, until its open slots
+    are chosen
+    TakeOver(ballot, chosen_through)          ->    learns every slot up to chosen_through
+                                                    campaigns at once, without pre-votes
+    promises, follows                         <-    leads
+    the hand-over is done                     <-    has an entry of its own ballot chosen
+
+It is easier than in Raft (Ongaro's thesis, 2014, section 3.10): any node may win, since promises tell what a candidate
+misses, and a node answers PrepareLog although it hears a leader. Only the pre-votes have to be skipped. Safety does not
+depend on any of this: a hand-over is an election that the leader asks for.
+
+* **Nothing is lost.** Commands wait at the old leader, which forwards them to the new one.
+* **A hand-over ends.** After the longest liveness window the old leader leads on, unless the target leads by then. It
+  has a no-op chosen then. So a TakeOver that is still under way tells less than its target knows, and is dropped.
+* **The old leader does not win back.** It asks for no pre-votes for two of the longest liveness windows.
+* **A node that is about to stop** says so in each HeartbeatAck. No leader hands over to it, and it does not campaign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any
+
+import attrs
+
+from txpaxos.core.config import Limits, Timing
+from txpaxos.core.election import Election, Role
+from txpaxos.core.leader import LeaderState
+from txpaxos.core.log import Log
+from txpaxos.core.messages import NO_OP, Ballot, NodeId, Slot, TakeOver
+from txpaxos.core.ready import HandOverEnded, Work
+
+QUIET_WINDOWS = 2
+"""For how many of the longest liveness windows, from the begin of a hand-over on, the old leader does not campaign."""
+
+
+@attrs.define
+class HandOver:
+    """A hand-over under way, at the old leader.
+
+    :ivar ballot: the ballot that the old leader leads with.
+    :ivar target: the node that is to lead next.
+    :ivar give_up_at: when the old leader leads on.
+    :ivar told_through: the last slot that was chosen when the target was told to take over; ``None`` before that.
+    """
+
+    ballot: Ballot
+    target: NodeId
+    give_up_at: float
+    told_through: Slot | None = None
+
+
+class HandOvers:
+    """What one node knows about hand-overs: its own, as a leader, and what its peers say.
+
+    :param node: this node's id.
+    :param voters: the ids of all nodes that may lead, this one included.
+    :ivar current: the hand-over that this node began as the leader and that has not ended. While there is one, this
+        node proposes nothing.
+    :ivar is_leaving: whether this node is about to stop.
+    :ivar leaving: the peers that are about to stop.
+    :ivar priorities: how much each node is preferred as a target. A node that is missing has priority 1. A node with
+        priority 0 is never a target.
+    :ivar awaited: the TakeOver that this node will obey when it has learned what it misses.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        voters: Sequence[NodeId],
+        election: Election[Any],
+        log: Log,
+        timing: Timing,
+        limits: Limits,
+        priorities: Mapping[NodeId, int] | None = None,
+    ) -> None:
+        self.current: HandOver | None = None
+        self.is_leaving = False
+        self.leaving: set[NodeId] = set()
+        self.priorities = dict(priorities or {})
+        self.awaited: TakeOver | None = None
+        self._node = node
+        self._voters = voters
+        self._election = election
+        self._log = log
+        self._timing = timing
+        self._limits = limits
+
+    # the old leader
+
+    @property
+    def wake_at(self) -> float:
+        """When :meth:`tick` is next due; infinite for never."""
+        return inf if self.current is None else self.current.give_up_at
+
+    def default_target(self, leader: LeaderState, now: float) -> NodeId | None:
+        """The best target, ``None`` if no node can be one: the node that has learned most of the log, then the one with
+        the highest priority, then the first by name."""
+        able = [node for node in sorted(self._voters) if not self.objection(leader, node, now)]
+        return max(able, key=lambda node: (leader.follower_chosen[node], self._priority(node)), default=None)
+
+    def objection(self, leader: LeaderState, target: NodeId, now: float) -> str:
+        """Why ``target`` cannot take over now, in a few words whose subject is the target; empty if it can."""
+        if target == self._node or target not in self._voters:
+            return "is no other voter of this cluster"
+        if not self._priority(target):
+            return "has priority 0, so it never leads"
+        if target in self.leaving:
+            return "is about to stop"
+        if not self._election.heard_since(target, now - self._timing.liveness_window_seconds[0]):
+            return "was not heard lately"
+        lag_slots = self._log.chosen_through - leader.follower_chosen.get(target, -inf)
+        if lag_slots > self._limits.window_slots:
+            return "is too far behind"
+        return ""
+
+    def begin(self, leader: LeaderState, target: NodeId, now: float) -> None:
+        """Begin to hand over to ``target``, to which there is no objection. :meth:`follow` tells the target."""
+        longest = self._timing.liveness_window_seconds[1]
+        self.current = HandOver(leader.ballot, target, now + longest)
+        self._stay_quiet(now + QUIET_WINDOWS * longest)
+
+    def follow(self, work: Work, leader: LeaderState | None) -> None:
+        """Something may have changed during a hand-over. Tell the target when all open slots are chosen, and notice
+        when the hand-over is over.
+
+        :param leader: the state of this node's lead; ``None`` if it leads no longer.
+        """
+        current = self.current
+        assert current is not None
+        if leader is not None:
+            if current.told_through is None and not leader.window.slots:
+                current.told_through = self._log.chosen_through
+                leader.send_heartbeat(work)
+                self._tell(work, current, current.told_through)
+        elif self._election.leader_node == current.target:
+            if self._log.chosen_through > (current.told_through or 0):
+                self._end(work, "")
+        elif self._election.leader_node is not None:
+            self._end(work, f"{self._election.leader_node} leads now")
+
+    def tick(self, work: Work, leader: LeaderState | None, beats: bool, now: float) -> None:
+        """Tell the target again, or give up, if it is time.
+
+        :param beats: whether this node sends a heartbeat now.
+        """
+        current = self.current
+        assert current is not None
+        if now >= current.give_up_at:
+            self.abort(work, leader, f"{current.target} did not take over in time", now)
+        elif leader is not None and beats and current.told_through is not None:
+            self._tell(work, current, current.told_through)
+
+    def abort(self, work: Work, leader: LeaderState | None, reason: str, now: float) -> None:
+        """Give up the hand-over. If this node still leads, it leads on."""
+        current = self.current
+        assert current is not None
+        if leader is not None:
+            self._stay_quiet(-inf)
+            if current.told_through is not None and leader.has_room:
+                leader.propose(work, NO_OP, now)
+        self._end(work, reason)
+
+    def leave(self) -> None:
+        """This node is about to stop: it does not campaign any more, and obeys no TakeOver."""
+        self.is_leaving = True
+        self._stay_quiet(inf)
+
+    def _stay_quiet(self, until: float) -> None:
+        self._election.stay_quiet(inf if self.is_leaving else until)
+
+    def _tell(self, work: Work, current: HandOver, told_through: Slot) -> None:
+        work.send_to(current.target, TakeOver(current.ballot, told_through))
+
+    def _end(self, work: Work, reason: str) -> None:
+        assert self.current is not None
+        work.answers.append(HandOverEnded(self.current.target, reason))
+        self.current = None
+
+    def _priority(self, node: NodeId) -> int:
+        return self.priorities.get(node, 1)
+
+    # what peers say
+
+    def observe_ack(self, work: Work, leader: LeaderState, sender: NodeId, is_leaving: bool, now: float) -> None:
+        """A follower has answered a heartbeat. It says whether it is about to stop."""
+        if is_leaving:
+            self.leaving.add(sender)
+            if self.current is not None and self.current.target == sender:
+                self.abort(work, leader, f"{sender} is about to stop", now)
+        else:
+            self.leaving.discard(sender)
+
+    # the target
+
+    def may_obey(self, message: TakeOver) -> bool:
+        """Whether this node may take over, perhaps after it has learned what it misses. A TakeOver of another ballot
+        than that of its leader is too late, and one that tells less than this node knows is so, too: during a hand-over
+        nothing is proposed."""
+        election = self._election
+        return (
+            election.role is Role.FOLLOWER
+            and message.ballot == election.leader_ballot
+            and message.ballot >= self._log.promised
+            and message.chosen_through >= self._log.chosen_through
+            and election.is_voter
+            and not election.is_suspended
+            and not self._log.lost_through
+        )
