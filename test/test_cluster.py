@@ -317,7 +317,7 @@ def test_a_family_comes_first(hosts: dict[str, list[str]]) -> None:
 
 
 def test_a_cluster_resolves_what_it_can(hosts: dict[str, list[str]]) -> None:
-    """A name that is not known today does not keep anybody from the others."""
+    """A name that is not known today does not keep the others from being found."""
     hosts.update({"na": ["10.0.0.1"], "nb": ["10.0.0.2"]})
     cluster = Cluster.parse(pair("na:1", "nc:1", "nb:2", "[fd00:0::2]:2"))
     resolved = cluster.resolve()

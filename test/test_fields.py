@@ -84,7 +84,7 @@ def test_what_was_dumped_is_loaded() -> None:
 
 
 def test_a_dictionary_keeps_its_order() -> None:
-    """Whoever looks at the order sees the same one after a restore."""
+    """An application that depends on the order finds the same one after a restore."""
     state, again = full(), State()
     load_fields(again, NAMES, dump_fields(state, NAMES))
     assert [*again.by_key] == [b"\xff", b""]

@@ -44,7 +44,7 @@ LEADER, FOLLOWER = says("leader"), says("follower")
         ({"a": says("leader", "1.a"), "b": LEADER, "c": FOLLOWER}, "b"),
         ({"a": says("leader", "1.a"), "b": LEADER, "c": says("follower", "1.a")}, "a"),
     ],
-    ids=["all", "quorum", "alone", "leader-silent", "nobody", "no-followers", "one-deposed", "one-not-yet-followed"],
+    ids=["all", "quorum", "alone", "leader-silent", "no-answer", "no-followers", "one-deposed", "one-not-yet-followed"],
 )
 def test_leader_is_one_that_a_quorum_follows(statuses: dict[str, Any], leader: str | None) -> None:
     assert leader_of(TRIO, statuses) == leader

@@ -59,7 +59,7 @@ def fake_nodes() -> ManualNodes:
 # --------------------------------------------------------------- one request
 
 
-def test_nobody_is_called_before_there_is_something_to_say(fake_nodes: ManualNodes) -> None:
+def test_no_node_is_called_before_there_is_something_to_say(fake_nodes: ManualNodes) -> None:
     fake_nodes.reactor.spend(10.0)
     assert fake_nodes.calls == []
 
@@ -408,7 +408,7 @@ def test_a_status_that_cannot_be_decoded(fake_nodes: ManualNodes, data: bytes) -
 @pytest.mark.parametrize(
     "data", [framed(b"HTTP/1.1 400"), framed(ClientCodec("other").encode(Welcome("a", None, None)))]
 )
-def test_somebody_else_at_the_port(fake_nodes: ManualNodes, data: bytes) -> None:
+def test_another_service_at_the_port(fake_nodes: ManualNodes, data: bytes) -> None:
     outcome = outcome_of(fake_nodes.client.submit(b"x"))
     line = fake_nodes.accept()
     line.connection.dataReceived(data)
@@ -511,7 +511,7 @@ def test_close_while_it_waits_to_try_again(fake_nodes: ManualNodes) -> None:
     assert fake_nodes.reactor.getDelayedCalls() == []
 
 
-def test_a_node_that_asks_for_a_sign_of_life_gets_one(fake_nodes: ManualNodes) -> None:
+def test_a_keep_alive_is_answered(fake_nodes: ManualNodes) -> None:
     fake_nodes.client.status()
     line = fake_nodes.accept()
     line.said()

@@ -21,7 +21,7 @@ from txpaxos.wire.peer_messages import Hello
 Kind = Callable[[Client], "Deferred[Any]"]
 
 GAP_SECONDS = 0.6
-"""From the moment in which a leader falls silent to the next answer, if another is elected meanwhile."""
+"""From the moment in which a leader stops sending to the next answer, if another is elected meanwhile."""
 
 ELECTED_SECONDS = 0.35
 TICK_SECONDS = LIVENESS_SECONDS / TICKS
@@ -35,7 +35,7 @@ KINDS: dict[str, Kind] = {
 
 
 def settled(nodes: list[str] | None = None, seed: int = 1, **options: Any) -> AutomaticNodes:
-    """A auto_nodes whose client has had an answer, so that it is where it wants to be."""
+    """Nodes whose client has had an answer, so that it has found the node that it wants."""
     auto_nodes = AutomaticNodes(nodes, seed, **options)
     auto_nodes.gap(auto_nodes.client.submit(b"first"))
     auto_nodes.spend(0.01)
@@ -49,16 +49,16 @@ def silence(auto_nodes: AutomaticNodes, how: str, node: str) -> None:
 
 @pytest.fixture(params=["frozen", "unplugged"])
 def how(request: pytest.FixtureRequest) -> str:
-    """How a leader falls silent."""
+    """How a leader stops sending."""
     return str(request.param)
 
 
-# ------------------------------------------------------------------ a leader that falls silent
+# ------------------------------------------------------------------ a leader that stops sending
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_leader_falls_silent(kind: str, how: str, seed: int) -> None:
+def test_a_leader_stops_sending(kind: str, how: str, seed: int) -> None:
     auto_nodes = settled(seed=seed)
     silence(auto_nodes, how, "a")
     auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
@@ -99,7 +99,7 @@ def test_one_that_connects_just_then(how: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_one_that_was_idle(how: str, seed: int) -> None:
-    """The leader has been silent for long; the others have another. Nobody has told the client, who was silent, too."""
+    """The leader has been silent for long; the others have another. No node has told the client, which was idle."""
     auto_nodes = settled(seed=seed)
     silence(auto_nodes, how, "a")
     auto_nodes.leader = "b"
@@ -118,7 +118,7 @@ def test_two_nodes_are_silent(kind: str, how: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_two_leaders_in_a_row_fall_silent(how: str, seed: int) -> None:
+def test_two_leaders_in_a_row_stop_sending(how: str, seed: int) -> None:
     auto_nodes = settled(seed=seed, cluster=cluster_of("abcde"))
     for leader, following in ("ab", "bc"):
         silence(auto_nodes, how, leader)
@@ -128,23 +128,23 @@ def test_two_leaders_in_a_row_fall_silent(how: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_second_leader_is_silent_when_it_is_named(how: str, seed: int) -> None:
-    """The word of it comes; it never greets; the others elect a third."""
+    """The client hears of it, but gets no Welcome from it. The others elect a third."""
     auto_nodes = settled(seed=seed, cluster=cluster_of("abcde"))
     silence(auto_nodes, how, "a")
 
-    def elect_one_that_falls_silent() -> None:
+    def elect_one_that_stops_sending() -> None:
         silence(auto_nodes, how, "b")
         auto_nodes.elect("b")
 
-    auto_nodes.reactor.callLater(0.3, elect_one_that_falls_silent)
+    auto_nodes.reactor.callLater(0.3, elect_one_that_stops_sending)
     auto_nodes.reactor.callLater(0.3 + ELECTED_SECONDS, auto_nodes.elect, "d")
     assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < 0.3 + GAP_SECONDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_answers_still_come(kind: str) -> None:
-    """The leader is cut off from the other nodes, and does not know: it answers whoever asks, but for what needs a
-    quorum."""
+    """The leader is cut off from the other nodes, and does not know: it answers every client, except where a
+    quorum is needed."""
     auto_nodes = settled()
     auto_nodes.isolated.add("a")
     auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
@@ -168,8 +168,8 @@ def test_an_isolated_node_that_knows_it_has_no_leader(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["command", "linearizable read", "question"])
 def test_a_leader_that_the_others_do_not_hear(kind: str) -> None:
-    """It hears that another is elected, and says so, and answers nothing. However patient it has become, a client that
-    keeps to the nodes it was told leaves it."""
+    """It hears that another is elected, and says so, and answers nothing. However long its timeouts have become, a
+    client that keeps to the nodes it was told leaves it."""
     auto_nodes = settled(["a", "b"])
     if auto_nodes.calls[-1] != "a":
         auto_nodes = settled(["a", "b"], seed=2)
@@ -182,7 +182,7 @@ def test_a_leader_that_the_others_do_not_hear(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_follower_falls_silent(kind: str, how: str) -> None:
+def test_a_follower_stops_sending(kind: str, how: str) -> None:
     """To clients that keep to it unless there is a reason not to."""
     auto_nodes = settled(["b", "c"])
     silence(auto_nodes, how, auto_nodes.calls[-1])
@@ -224,7 +224,7 @@ def test_no_ping_while_answers_flow() -> None:
     assert len(auto_nodes.calls) == len(set(auto_nodes.calls)) <= 2
 
 
-def test_nobody_is_asked_for_nothing() -> None:
+def test_no_node_is_asked_for_nothing() -> None:
     auto_nodes = settled()
     auto_nodes.spend(60.0)
     assert auto_nodes.heard == []
@@ -246,7 +246,7 @@ def test_a_cluster_that_answers_late(answer_seconds: float, outstanding: int) ->
 
 
 def test_nodes_whose_every_word_is_late() -> None:
-    """Even a Pong: they have no time to read. The client is more patient each time, so what it sends is bounded."""
+    """Even a Pong: they have no time to read. The client waits longer each time, so what it sends is bounded."""
     auto_nodes = settled()
     for _ in range(10):
         auto_nodes.frozen = set("abc")
@@ -337,7 +337,7 @@ def test_a_second_connection_is_closed_when_there_is_no_reason_for_it() -> None:
     assert auto_nodes.reactor.getDelayedCalls() == []
 
 
-def test_a_client_that_stood_still_itself_blames_nobody() -> None:
+def test_a_client_that_stood_still_itself_blames_no_node() -> None:
     """Its timers are late together; what came meanwhile waits to be read."""
     auto_nodes = settled()
     waiting = auto_nodes.client.submit(b"x")
@@ -372,7 +372,7 @@ def test_a_big_command_is_given_its_time() -> None:
 
 
 def test_without_a_leader_all_nodes_are_listened_to() -> None:
-    """None is better than another, so nothing is sent again; whoever hears of a leader first tells."""
+    """None is better than another, so nothing is sent again; the node that hears of a leader first tells the client."""
     auto_nodes = settled()
     auto_nodes.elect(None)
     waiting = auto_nodes.client.submit(b"x")
@@ -441,7 +441,7 @@ def test_a_node_that_was_not_asked() -> None:
         (framed(b"HTTP/1.1 400"), "are no message"),
     ],
 )
-def test_somebody_else_at_the_port(data: bytes, says: str) -> None:
+def test_another_service_at_the_port(data: bytes, says: str) -> None:
     """To send the command again will not help; the line says what is wrong."""
     fake_nodes = ManualNodes(["a"])
     error: list[Any] = []

@@ -337,7 +337,7 @@ def test_the_client_is_closed_before_the_turn_is_over(nodes: ManualNodes) -> Non
     nodes.client.close()
     assert connection.said() == []
     assert isinstance(error_of(sent), OutcomeUnknown)
-    assert all(isinstance(error_of(one), NotChosen) for one in waiting)  # nobody can have seen them
+    assert all(isinstance(error_of(one), NotChosen) for one in waiting)  # no node can have seen them
     assert nodes.reactor.getDelayedCalls() == []
 
 

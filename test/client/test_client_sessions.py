@@ -1,4 +1,4 @@
-"""A client's session, its deadlines, its reads, and how long it is patient with whom."""
+"""A client's session, its deadlines, its reads, and how long it waits for which node."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_welcome_of_long_ago_is_asked_for_anew(nodes: ManualNodes) -> None:
     assert len(nodes.calls) == 2
 
 
-def test_whoever_looks_on_is_told_of_each_command_once() -> None:
+def test_an_observer_is_told_of_each_command_once() -> None:
     told: list[Run] = []
     nodes = ManualNodes(sending=told.append)
     nodes.client.submit(b"x")

@@ -172,7 +172,7 @@ def test_another_leads_soon_after_the_leader_died() -> None:
 
 
 def test_a_steady_leader_is_not_disturbed() -> None:
-    """Trap 20: no false alarm in a minute of heartbeats that take up to 50 ms, one of a hundred lost."""
+    """Trap 20: no leader is replaced in a minute of heartbeats that take up to 50 ms, one of a hundred lost."""
     for seed in range(5):
         cluster = CoreCluster(seed, 5, Faults(0.01, 0.0, (0.001, 0.05)))
         assert cluster.run(10.0, cluster.leader)

@@ -522,7 +522,7 @@ class TestNode(test_practical.TestNode):
         self.now += HEARTBEAT_SECONDS
         assert LeadershipLost(ballot) in self.wake(node).leadership
 
-    def test_accept_makes_a_follower_and_prepare_a_patient_one(self) -> None:
+    def test_accept_makes_a_follower_and_prepare_one_that_waits(self) -> None:
         node = self.make()
         assert self.receive(node, "b", Accept(Ballot(1, "b"), b"v")).leadership == (LeadershipChanged(None, "b"),)
         self.now = node.election.wake_at

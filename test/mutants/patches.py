@@ -135,7 +135,9 @@ def changed(mutant: Mutant, tree: Path) -> dict[str, str]:
         for hunk in hunks:
             at = _find(lines, hunk, drift)
             if at is None:
-                raise PatchError(f"{mutant.name}: {name} has no such lines as about line {hunk.line}; mend the patch")
+                raise PatchError(
+                    f"{mutant.name}: {name} has no such lines as about line {hunk.line}; correct the patch"
+                )
             lines[at : at + len(hunk.old)] = hunk.new
             drift = at - (hunk.line - 1) + len(hunk.new) - len(hunk.old)
         texts[name] = "\n".join(lines)

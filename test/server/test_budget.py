@@ -49,7 +49,7 @@ def test_requests_that_do_not_fit_are_not_counted(budget: Budget, monkeypatch: p
     budget.check()
 
 
-def test_one_connection_may_have_so_many_requests(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_of_one_connection_are_limited(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_MAX", 3)
     usage = budget.open(FakeConnection())
     assert budget.take_requests(usage, 2, 0)

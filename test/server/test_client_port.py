@@ -88,7 +88,7 @@ def test_a_client_hears_of_every_leader() -> None:
     assert gone.heard() == [Welcome("b", None, None, 0, 0.25)]
 
 
-def test_a_client_that_asks_whether_anybody_is_there() -> None:
+def test_a_ping_is_answered() -> None:
     """It is told at once, whatever is in work, and without a leader, too."""
     node_harness = NodeHarness("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
     harness = ClientPortHarness(node_harness)
@@ -390,8 +390,8 @@ class Caller(Protocol):
 
 
 async def call(harness: ClientPortHarness, data: bytes, messages: int | None = None, reads: bool = True) -> Caller:
-    """Connect to the port and say ``data``; fires when the port closes the connection, or has said so many
-    ``messages``. A caller that does not read begins to when the port buffers as much as it may."""
+    """Connect to the port and say ``data``; fires when the port closes the connection, or has said
+    ``messages`` of them. A caller that does not read begins to when the port buffers as much as it may."""
     port = reactor.listenTCP(0, harness.port, interface="127.0.0.1")
     caller = Caller(data, reads)
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), caller)

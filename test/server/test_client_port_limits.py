@@ -36,7 +36,7 @@ def harness() -> Iterator[ClientPortHarness]:
 
 
 def test_requests_of_one_connection_are_limited() -> None:
-    harness = ClientPortHarness(NodeHarness("b"))  # nobody leads: nothing gets an answer
+    harness = ClientPortHarness(NodeHarness("b"))  # no node leads: nothing gets an answer
     client = harness.client()
     client.say(*[submit(number, b"x", number) for number in range(REQUESTS_MAX + 2)])
     refused = client.heard()
@@ -69,7 +69,7 @@ def test_connections_are_limited(harness: ClientPortHarness, monkeypatch: pytest
 
 def test_who_waits_for_an_answer_does_not_go_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.client_port, "CONNECTIONS_MAX", 2)
-    harness = ClientPortHarness(NodeHarness("b"))  # Nobody leads.
+    harness = ClientPortHarness(NodeHarness("b"))  # No node leads.
     clients = [harness.client(), harness.client()]
     for client in clients:
         client.say(submit(1, b"x", session=new_session(bytes([len(clients)] * 16), 0)))
@@ -81,7 +81,7 @@ def test_who_waits_for_an_answer_does_not_go_for_another(monkeypatch: pytest.Mon
         client.disconnect()
 
 
-def test_a_silent_client_is_asked_for_a_sign_of_life_and_disconnected(harness: ClientPortHarness) -> None:
+def test_a_silent_client_gets_a_keep_alive_and_is_disconnected(harness: ClientPortHarness) -> None:
     """Its machine may have lost power. One that answers stays, for as long as it likes."""
     alive, dead, busy = [harness.client() for _ in range(3)]
     for second in range(200):
@@ -113,9 +113,7 @@ def test_ten_thousand_silent_clients_are_gone_soon_and_asked_a_few_at_a_time(har
     assert len(harness.port.connections) == 0
 
 
-def test_one_address_may_begin_only_so_many_sessions(
-    harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sessions_begun_by_one_address_are_limited(harness: ClientPortHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or else it has those of all others forgotten."""
     monkeypatch.setattr(txpaxos.server.session_rate, "SESSIONS_BURST", 3)
     many, other = harness.client(), harness.client("10.2.2.2")

@@ -89,7 +89,7 @@ def test_a_run_of_a_forgotten_session(harness: ClientPortHarness) -> None:
 
 def test_requests_of_one_connection_are_counted_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_MAX", 5)
-    client = ClientPortHarness(NodeHarness("b")).client()  # nobody leads: nothing gets an answer
+    client = ClientPortHarness(NodeHarness("b")).client()  # no node leads: nothing gets an answer
     client.say(submit_run(1, (b"x",) * 4), submit_run(5, (b"y",) * 2, 5), submit(7, b"z", 7), submit(8, b"w", 8))
     assert [(one.request, one.error, one.count) for one in client.heard() if isinstance(one, Refused)] == [
         (5, "Overloaded", 2),

@@ -1,4 +1,4 @@
-"""``twistd paxos`` as a process, in the foreground and as a daemon: it cannot start, gives up, or is hung up on."""
+"""``twistd paxos`` as a process, in the foreground and as a daemon: it cannot start, gives up, or gets SIGHUP."""
 
 from __future__ import annotations
 

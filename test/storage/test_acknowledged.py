@@ -516,7 +516,7 @@ def test_what_was_missed_once_is_missed_after_a_loss_of_power(tmp_path: Path) ->
         for slot in range(1, 5):
             wait(store.save([voted(slot)]))
         disk.handles.clear()
-        disk.locked.clear()  # The process is gone, and the machine lives.
+        disk.locked.clear()  # The process is gone, and the machine runs on.
         path = max(path for path in disk.names if path.endswith(".segment"))
         handle = disk.open(path)
         disk.write_at(handle, bytes(SEGMENT_BYTES - 512), 512)

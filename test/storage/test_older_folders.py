@@ -28,15 +28,15 @@ def test_a_node_resumes_from_an_older_folder(archive: Path, tmp_path: Path) -> N
         folders.extractall(tmp_path, filter="data")
     folder = tmp_path / "a"
     folder.chmod(0o700)
-    for life in range(2):
+    for start in range(2):
         store = DiskStore(folder, "test", "a", sync_in_thread=False, execute=execute_now, segment_bytes=4096)
         reactor, counter = Reactor(), Counter()
-        node = node_of(counter, reactor, "a", cluster_of("a"), store, rng=Random(life), snapshot_policy=Policy(2000))
-        assert 0 < counter.total <= 5050 + life  # That the last of it is chosen is found out again by the next leader.
+        node = node_of(counter, reactor, "a", cluster_of("a"), store, rng=Random(start), snapshot_policy=Policy(2000))
+        assert 0 < counter.total <= 5050 + start  # That the last of it is chosen is found out again by the next leader.
         node.start(RecordingTransport())
         asked, added = outcome_of(node.ask("king", b"Mordred")), outcome_of(node.submit(b"1"))
         reactor.spend(5.0)
-        assert (asked, added) == ([b"Arthur"], [5050 + life + 1])
+        assert (asked, added) == ([b"Arthur"], [5050 + start + 1])
         node.stop()
 
 

@@ -396,7 +396,7 @@ def test_a_slow_disk_gets_a_thread(folder: Folder, seconds: float, thread: bool)
 
 def test_the_choice_can_be_made_for_it(folder: Folder) -> None:
     def measure(disk: Disk, directory: str) -> float:
-        raise AssertionError("nobody asked")
+        raise AssertionError("not asked for")
 
     for thread in (False, True):
         reactor = ReactorThread()

@@ -182,7 +182,7 @@ def test_a_patch_that_does_not_fit_ends_the_run_before_it_begins(
     monkeypatch.setattr(run, "run", None)
     assert run.main([]) == 1
     assert capsys.readouterr().out == (
-        "made-here: txpaxos/node/timer.py has no such lines as about line 4; mend the patch\n"
+        "made-here: txpaxos/node/timer.py has no such lines as about line 4; correct the patch\n"
     )
 
 

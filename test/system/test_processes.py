@@ -49,7 +49,7 @@ from txpaxos.wire.frames import DATAGRAM_BYTES_MAX, frame
 KILLS = int(os.environ.get("TXPAXOS_KILLS", "3"))
 CLUSTER_KILLS = int(os.environ.get("TXPAXOS_CLUSTER_KILLS", "1"))
 ENOUGH = 20
-"""So many increments show that the cluster goes on."""
+"""This many increments show that the cluster works."""
 
 MEBIBYTE = 2**20
 
@@ -220,14 +220,14 @@ from txpaxos.counter import Counter
 
 class Moody(Counter):
     def apply(self, slot, command):
-        if self.status().replica.node == "c" and not Path(__file__).with_name("mended").exists():
+        if self.status().replica.node == "c" and not Path(__file__).with_name("corrected").exists():
             self.total += 1
         return super().apply(slot, command)
 """
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_a_diverged_node_stays_down_until_its_snapshots_are_put_aside(reactor: Any, tmp_path: Path) -> None:
+async def test_a_diverged_node_stays_down_until_its_snapshots_are_moved_away(reactor: Any, tmp_path: Path) -> None:
     """Whatever starts it again by itself, it ends with the same line; then it takes the state from the others."""
     application = tmp_path / "moody.py"
     application.write_text(MOODY)
@@ -245,7 +245,7 @@ async def test_a_diverged_node_stays_down_until_its_snapshots_are_put_aside(reac
                 nodes.log("c").unlink()
                 nodes.start("c")
             await nodes.processes["c"].wait()
-            application.with_name("mended").touch()
+            application.with_name("corrected").touch()
             (tmp_path / "c" / "snapshots").rename(tmp_path / "c" / "snapshots.discarded")
             nodes.start("c")
             await nodes.wait_until(partial(has_caught_up, node="c"), "c's catch-up", STEP_SECONDS_MAX)
@@ -294,7 +294,7 @@ def test_port_in_use(tmp_path: Path, key: str, kind: socket.SocketKind) -> None:
     assert "Address already in use" in said
 
 
-def test_data_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_data_folder_of_another_process(tmp_path: Path) -> None:
     nodes, folder = configure(tmp_path), tmp_path / "a"
     store = DiskStore(folder, "test", "a", sync_in_thread=False)
     assert refusal(nodes.command("a")) == (
@@ -395,7 +395,7 @@ async def test_disk_that_is_full_later(reactor: Any, tmp_path: Path) -> None:
 
 DATAGRAMS = 10_000
 DATAGRAMS_AT_ONCE = 100
-"""So many fit the smallest receive buffer that a kernel gives."""
+"""This many fit the smallest receive buffer that a kernel gives."""
 
 FRAMES = 5_000
 """At each of the two ports."""

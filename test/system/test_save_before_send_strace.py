@@ -46,11 +46,11 @@ def start_of(message: PeerMessage) -> str:
 # ------------------------------------------------------------------- real nodes
 
 COMMAND_BYTES = DATAGRAM_BYTES_MAX
-"""So long that a promise which tells of a vote for one goes over a stream."""
+"""A promise that tells of a vote for a command of this length goes over a stream."""
 
 PROMISE_ON_A_STREAM = re.compile(r"sendto\(\d+<TCP.*" + re.escape(start_of(PromiseLog(Ballot(1, "a"), 1))))
 CLUSTER_KILLS_MAX = 8
-"""After each there is an election, mostly one in which somebody promises so."""
+"""After each there is an election, mostly one in which a node sends such a promise."""
 
 EVERY_WAY = {
     ("PrepareLog", "datagram"),

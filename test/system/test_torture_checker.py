@@ -214,7 +214,7 @@ def test_the_log_is_put_together_from_all_incarnations() -> None:
         ([LOG[0]._replace(result=2)], 0, "has its place"),
     ],
 )
-def test_a_life_that_did_otherwise(applied: list[Applied], begin: int, found: str) -> None:
+def test_an_incarnation_that_did_otherwise(applied: list[Applied], begin: int, found: str) -> None:
     log = AppliedLog(LOG)
     (difference,) = log.differences(incarnation(applied, log.marks[begin]))
     assert found in difference

@@ -78,7 +78,7 @@ GOOD: list[tuple[str, Model, tuple[str, ...]]] = [
             *('g: ["cas", 2, 2]', "f = false", "g = false", "e = 0"),
         ),
     ),
-    ("a state that nobody names", Register(5), tuple(swaps_that_fail(3))),
+    ("a state that no operation names", Register(5), tuple(swaps_that_fail(3))),
     (
         "deleted",
         KeyValue(),

@@ -119,7 +119,7 @@ def start_rounds_anew(self: practical.Proposer, node: NodeId, members: int, high
     shipped_proposer(self, node, members)
 
 
-def vouch_whatever_the_ballot(self: Log, ballot: Ballot, through: Slot) -> None:
+def mark_chosen_whatever_the_ballot(self: Log, ballot: Ballot, through: Slot) -> None:
     for slot in range(self.chosen_through + 1, through + 1):
         vote = self._votes.get(slot)
         if vote is None:
@@ -217,8 +217,8 @@ FAULTS = {
     "ballot reused after restart, log": Fault(
         Election, "__init__", start_log_rounds_anew, log_small, STARTED_BEFORE, 2
     ),
-    "vouch whatever the ballot": Fault(
-        Log, "mark_chosen_by_ballot", vouch_whatever_the_ballot, log_with_heartbeats, NOT_CHOSEN, 13
+    "mark chosen whatever the ballot": Fault(
+        Log, "mark_chosen_by_ballot", mark_chosen_whatever_the_ballot, log_with_heartbeats, NOT_CHOSEN, 13
     ),
     "vote does not promise": Fault(Log, "accept", vote_without_promising, log_small, HOLDS, 4),
     "votes not recovered": Fault(Log, "recover", recover_no_votes, log_small, HOLDS, 3),

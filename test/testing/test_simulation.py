@@ -130,7 +130,7 @@ class TestBugsFound:
         assert result.violation is None
 
     @pytest.mark.parametrize(("seed", "seconds"), [(40504, 4.0), (40533, 4.0), (300200, 2.0)])
-    def test_a_patient_client_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
+    def test_a_client_with_long_timeouts_finds_the_nodes_that_are_well(self, seed: int, seconds: float) -> None:
         """A client with a long timeout stayed for seconds with a deposed leader that no node heard any more. Another
         client asked one node again and again that disconnected it, and took its own first silence for a slow network.
         """

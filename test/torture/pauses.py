@@ -40,7 +40,7 @@ PAUSE_SECONDS = (0.65, 0.9)
 """Longer than the longest liveness window, so that another node leads meanwhile."""
 REST_SECONDS = (0.05, 0.4)
 THINK_SECONDS = 0.004
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 STEP_SECONDS_MAX = 30.0
 
 
@@ -80,13 +80,13 @@ class Clients:
             if self._stopping:
                 return
             input = "put", KEY, f"value {number}"
-            begin = partial(client.submit, command_of(input), PATIENCE_SECONDS)
+            begin = partial(client.submit, command_of(input), TIMEOUT_SECONDS)
             if await self._is_answered("putter", input, begin):
                 self._counts.puts += 1
             await deferLater(self._reactor, THINK_SECONDS)
 
     async def _get(self, node: str, client: Client) -> None:
-        begin = partial(client.read, query_of("get", KEY), deadline_seconds=PATIENCE_SECONDS)
+        begin = partial(client.read, query_of("get", KEY), deadline_seconds=TIMEOUT_SECONDS)
         while not self._stopping:
             if await self._is_answered(f"getter at {node}", ("get", KEY), begin, _text):
                 self._counts.reads += 1

@@ -21,7 +21,7 @@ STALL_SECONDS = 0.2
 
 CHECKED = ("key-value store", "subjects")
 SEVERAL = "two at once"
-SILENCE_NOTE = "(seconds without an answer to anybody, while there was a quorum; in rounds with nothing else)"
+SILENCE_NOTE = "(seconds without an answer to any client, while there was a quorum; in rounds with nothing else)"
 
 
 @attrs.frozen
@@ -122,7 +122,7 @@ class Report:
             "",
             *self._silence_lines(),
             *self._stability_lines(),
-            f"the run itself was late by {self.lag_seconds:.2f} s at most, for want of a processor",
+            f"the run itself was late by {self.lag_seconds:.2f} s at most, for lack of a processor",
             "",
             self.verdict,
             *(f"{name}: {line.splitlines()[0]}" for name, line in zip(CHECKED, self.linearizable, strict=True)),

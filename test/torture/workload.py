@@ -41,10 +41,10 @@ ASKS_PER_SUBJECT = 3
 KNOWS_ONE_NODE = 0.3
 """The share of clients that know one node only."""
 
-PATIENCE_SECONDS = (30.0, 30.0, 3.0, 0.5)
+TIMEOUT_SECONDS = (30.0, 30.0, 3.0, 0.5)
 """How long a client waits for an answer, in seconds: one of these."""
 
-PATIENCE_WITH_ONE_NODE_SECONDS = 2.0
+TIMEOUT_WITH_ONE_NODE_SECONDS = 2.0
 HURRY = 1 / 300
 HURRY_SECONDS = 0.01
 """In the given share of operations the client gives up after at most this time, though nothing may be wrong."""
@@ -201,7 +201,7 @@ class Workload:
         """Submit one more command through ``node``, which changes nothing. Its votes record on each disk that
         everything before is chosen."""
         key = next(iter(VALUE_BYTES))
-        client, input = Client(self._reactor, self._cluster, [node]), ("cas", key, "nobody", f"settled by {node}")
+        client, input = Client(self._reactor, self._cluster, [node]), ("cas", key, "absent", f"settled by {node}")
         self._clients.add(client)
         begin = partial(client.submit, command_of(input), SETTLING_SECONDS_MAX)
         if not await self._operation(self.history, f"settler-{node}", input, begin):
@@ -216,17 +216,19 @@ class Workload:
 
     async def _use(self, name: str) -> None:
         user = User(name, self._rng)
-        client, patience = self._client()
+        client, timeout_seconds = self._client()
         while not self._stopping:
             kind, input = user.next()
-            if await self._use_once(name, user, client, kind, input, patience):
+            if await self._use_once(name, user, client, kind, input, timeout_seconds):
                 self._answered(kind)
             else:
-                client, patience = self._client_after(client, patience)
+                client, timeout_seconds = self._client_after(client, timeout_seconds)
             await self._pause(self._pause_seconds)
 
-    async def _use_once(self, name: str, user: User, client: Client, kind: str, input: Input, patience: float) -> bool:
-        seconds = self._rng.uniform(0.0, HURRY_SECONDS) if self._rng.random() < HURRY else patience
+    async def _use_once(
+        self, name: str, user: User, client: Client, kind: str, input: Input, timeout_seconds: float
+    ) -> bool:
+        seconds = self._rng.uniform(0.0, HURRY_SECONDS) if self._rng.random() < HURRY else timeout_seconds
         if input[0] != "get":
             return await self._operation(self.history, name, input, partial(self._submit, client, user, input, seconds))
         begin = partial(self._read, client, user, kind, input[1], seconds)
@@ -234,18 +236,18 @@ class Workload:
             return await self._operation(self.locals, name, input, begin)
         return await self._operation(self.history, name, input, begin, lambda item: item and item[0])
 
-    async def _submit(self, client: Client, user: User, input: Input, patience: float) -> Any:
+    async def _submit(self, client: Client, user: User, input: Input, timeout_seconds: float) -> Any:
         sequence = client.next_sequence
-        result = await client.submit(command_of(input), patience)
+        result = await client.submit(command_of(input), timeout_seconds)
         assert client.session is not None
         self.acknowledged.append((client.session, sequence))
         user.told(input, result)
         return result
 
-    async def _read(self, client: Client, user: User, kind: str, key: str, patience: float) -> Item:
+    async def _read(self, client: Client, user: User, kind: str, key: str, timeout_seconds: float) -> Item:
         known = user.seen.get(key)
         query = query_of("watch", key, known[1] if known else 0) if kind == "watch" else query_of("get", key)
-        reading = await client.read(query, "local" if kind == "local" else "linearizable", patience)
+        reading = await client.read(query, "local" if kind == "local" else "linearizable", timeout_seconds)
         item = item_of(key, reading.result)
         if kind != "watch":
             self.observed_reads.append(ObservedRead(key, item, reading.slot, len(self.history.events)))
@@ -254,18 +256,18 @@ class Workload:
         return item
 
     async def _ask(self, name: str) -> None:
-        client, patience = self._client()
+        client, timeout_seconds = self._client()
         asked = 0
         while not self._stopping:
             subject, value = f"subject-{asked // ASKS_PER_SUBJECT}", f"{name}-{asked}"
-            begin = partial(self._begin_ask, client, subject, value, patience)
+            begin = partial(self._begin_ask, client, subject, value, timeout_seconds)
             asked += 1
             if not await self._operation(self.asks, name, ["ask", subject, value], begin, bytes.decode):
-                client, patience = self._client_after(client, patience)
+                client, timeout_seconds = self._client_after(client, timeout_seconds)
             await self._pause(ASK_PAUSE_SECONDS)
 
-    def _begin_ask(self, client: Client, subject: str, value: str, patience: float) -> Deferred[Any]:
-        return client.ask(subject, value.encode()).addTimeout(patience, self._reactor)
+    def _begin_ask(self, client: Client, subject: str, value: str, timeout_seconds: float) -> Deferred[Any]:
+        return client.ask(subject, value.encode()).addTimeout(timeout_seconds, self._reactor)
 
     async def _operation(
         self,
@@ -291,16 +293,16 @@ class Workload:
         """A new client, and how long it waits for answers, in seconds."""
         if self._rng.random() < KNOWS_ONE_NODE:
             node = self._rng.choice(list(self._cluster.members))
-            client, patience = Client(self._reactor, self._cluster, [node]), PATIENCE_WITH_ONE_NODE_SECONDS
+            client, timeout_seconds = Client(self._reactor, self._cluster, [node]), TIMEOUT_WITH_ONE_NODE_SECONDS
         else:
-            client, patience = Client(self._reactor, self._cluster), self._rng.choice(PATIENCE_SECONDS)
+            client, timeout_seconds = Client(self._reactor, self._cluster), self._rng.choice(TIMEOUT_SECONDS)
         self._clients.add(client)
-        return client, patience
+        return client, timeout_seconds
 
-    def _client_after(self, client: Client, patience: float) -> tuple[Client, float]:
+    def _client_after(self, client: Client, timeout_seconds: float) -> tuple[Client, float]:
         """The client that continues after ``client`` gave up: the same, or a new one."""
         if self._rng.random() < GOES_ON:
-            return client, patience
+            return client, timeout_seconds
         self._clients.discard(client)
         client.close()
         return self._client()

@@ -71,7 +71,7 @@ def test_too_long_is_refused_at_its_length_and_what_came_before_is_not_lost() ->
         next(messages)
 
 
-def test_limit_raised_by_the_greeting_holds_for_what_came_with_it() -> None:
+def test_limit_raised_by_the_handshake_holds_for_what_came_with_it() -> None:
     splitter, got = FrameSplitter(), []
     for message in splitter.feed(frame(b"hello") + frame(b"x" * 5000)):
         got.append(message)

@@ -49,7 +49,7 @@ RETRY_SECONDS_MAX = 0.5
 RETRY_DOUBLINGS_MAX = 8
 """How often the pause is doubled before its upper bound is taken for good."""
 
-NO_GREETING = "does not answer (it takes connections: it stands still, or this is not its client port)"
+NO_WELCOME = "does not answer (it takes connections: it stands still, or this is not its client port)"
 """What is found of a node that accepts a connection and sends no Welcome."""
 
 
@@ -154,7 +154,7 @@ class Route:
 
     def opened(self, connection: ClientConnection) -> None:
         """A node has accepted a connection. Its Welcome is still to come."""
-        self._findings[connection.node] = NO_GREETING
+        self._findings[connection.node] = NO_WELCOME
 
     def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
         """A node has sent a message."""
