@@ -145,10 +145,19 @@ class Cluster:
 
     :ivar name: the cluster's name. Messages of a cluster with another name are refused.
     :ivar members: the :class:`Member` of each node id, in the order of the file.
+    :ivar founding: the ids of the members that founded the cluster, in the order of the cluster file then; empty if
+        that is this file.
     """
 
     name: str
     members: Mapping[str, Member]
+    founding: tuple[str, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def founding_members(self) -> tuple[str, ...]:
+        """The ids of the members that founded the cluster. They stay the same when members join and leave, and nodes
+        with other founding members refuse each other."""
+        return self.founding or tuple(self.members)
 
     @classmethod
     def load(cls, path: str | Path) -> Cluster:

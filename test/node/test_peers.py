@@ -263,9 +263,10 @@ def test_nothing_is_sent_before_the_start_or_after_the_end() -> None:
     assert len(way.reactor.tcpClients) == 2  # Those of the start.
 
 
-def test_a_node_alone_listens_for_no_streams() -> None:
-    assert Way(ONE).start().reactor.tcpServers == []
-    assert [server[0] for server in Way(THREE).start().reactor.tcpServers] == [4000]
+@pytest.mark.parametrize("cluster", [ONE, THREE])
+def test_a_node_listens_for_streams_also_when_it_is_alone(cluster: Cluster) -> None:
+    """It may have peers later."""
+    assert [server[0] for server in Way(cluster).start().reactor.tcpServers] == [4000]
 
 
 def test_the_receive_buffer_is_asked_for(way: Way) -> None:

@@ -26,6 +26,9 @@ class Count(Reason):
         "A datagram came before the two nodes had a stream. A few are normal at the first start; if there are more,"
         " that node cannot be reached by TCP at its address."
     )
+    MESSAGE_OF_A_FORMER_PEER = (
+        "A message came on the stream of a node that has just been removed from the cluster. It was dropped."
+    )
     POSSIBLY_FORGED = (
         "A message that decides much came by a way on which it can be forged: not over a stream that this node opened,"
         " or, of a question, not over one that the asker opened. A few are normal while streams are made; if there are"

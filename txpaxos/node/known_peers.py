@@ -23,6 +23,8 @@ class KnownPeers:
     No message of a peer counts before the incarnation of that peer is on this node's disk. Otherwise the peer could
     vote, lose its data folder, and vote again as if it were new.
 
+    The log says of a member that joined which incarnation it has (:meth:`expect`). Nothing is saved for such a peer.
+
     :param save: saves the record of a new peer. Its caller calls :meth:`peer_saved` when the record is on disk.
     :param counters: counts the messages of peers that have another data folder.
     """
@@ -34,6 +36,7 @@ class KnownPeers:
         self._counters = counters
         self._incarnations: dict[NodeId, int] = {}
         self._unsaved: set[NodeId] = set()
+        self._expected: set[NodeId] = set()
 
     def __contains__(self, peer: NodeId) -> bool:
         """Whether the incarnation of ``peer`` is known and on disk."""
@@ -46,6 +49,22 @@ class KnownPeers:
     def recover(self, peer: NodeId, incarnation: int) -> None:
         """Add a peer that was saved before this node was restarted."""
         self._incarnations[peer] = incarnation
+
+    def expect(self, peer: NodeId, incarnation: int) -> None:
+        """Note that ``peer`` has this incarnation, as the log says. No other one is admitted from now on.
+
+        :param incarnation: 0 if the log does not say it, as of a founder. Such a peer has to show itself, as before.
+        """
+        if incarnation:
+            self._incarnations[peer] = incarnation
+            self._unsaved.discard(peer)
+            self._expected.add(peer)
+
+    def forget(self, peer: NodeId) -> None:
+        """Drop a peer that was removed from the cluster. Its id is never used again."""
+        self._incarnations.pop(peer, None)
+        self._unsaved.discard(peer)
+        self._expected.discard(peer)
 
     def admits(self, peer: NodeId, incarnation: int) -> bool:
         """Whether no other incarnation of ``peer`` is known. A contradiction is counted, and logged the first time."""
@@ -72,5 +91,7 @@ class KnownPeers:
         self._unsaved.discard(met.peer)
 
     def records(self) -> list[PeerMet]:
-        """All records to keep, for a checkpoint."""
-        return [PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items()]
+        """All records to keep, for a checkpoint: those of peers whose incarnation is not in the log."""
+        return [
+            PeerMet(peer, incarnation) for peer, incarnation in self._incarnations.items() if peer not in self._expected
+        ]

@@ -9,6 +9,9 @@ A name server may lag behind. So a silent peer is tried at one more address, if 
 incarnation of the peer's data folder. That address is only a candidate. It becomes one of the peer's own when the peer
 has shown over a stream that it receives what is sent there.
 
+Peers come, go and move while the node runs. A peer that is moved to another address may still run at the one before. So
+it is heard, and spoken to, at both until it is heard at the new one.
+
 Nothing here blocks: names are looked up in a thread, and the number of look-ups for each peer is bounded.
 """
 
@@ -33,12 +36,17 @@ LOOK_UP_SECONDS_MAX = 8.0
 """The longest time between two look-ups for a silent peer; the first ones come sooner. A message that claims to be from
 the peer, and comes from another address, brings the next look-up forward."""
 
+PREVIOUS_ENDPOINTS_MAX = 16
+"""Endpoints at which a peer that was moved is still tried."""
+
 
 @attrs.define(eq=False)
 class _PeerState:
     """What is known of the address of one peer. Times are in monotonic seconds.
 
-    :ivar address: the address in the cluster file.
+    :ivar address: the address that the membership has for it.
+    :ivar previous: the endpoints at which the peer may still be, since it was moved and was not heard at ``address``
+        yet; for each, the address to connect to.
     :ivar endpoints: all its endpoints, by the last look-up of its name.
     :ivar heard_from: the endpoint that the peer was heard from last; ``None`` while the peer is silent.
     :ivar candidate: another endpoint, from which a message came with the peer's incarnation.
@@ -51,6 +59,7 @@ class _PeerState:
     address: Address
     endpoints: tuple[Endpoint, ...]
     heard_at: float
+    previous: dict[Endpoint, Address] = attrs.field(factory=dict)
     was_heard: bool = False
     heard_from: Endpoint | None = None
     looking_up: bool = False
@@ -61,15 +70,26 @@ class _PeerState:
     candidate: Endpoint | None = None
     candidate_confirmed: bool = False
 
+    @property
+    def known(self) -> frozenset[Endpoint]:
+        """The endpoints from which messages of the peer may come."""
+        confirmed = (self.candidate,) if self.candidate is not None and self.candidate_confirmed else ()
+        return frozenset((*self.endpoints, *self.previous, *confirmed))
+
+    def address_at(self, endpoint: Endpoint) -> Address:
+        """The address to connect to while the peer is at ``endpoint``."""
+        return self.previous.get(endpoint) or self.address.at(endpoint[0])
+
 
 class PeerAddresses:
     """The addresses of the peers of one node.
 
-    :param peers: for each peer, its address in the cluster file.
+    :param peers: for each peer at the start, its address in the cluster file.
     :param look_up: looks up the addresses of a name, without blocking.
     :param changed: called with a peer when its :meth:`send_endpoints` have changed.
     :param moved: called when the name of a peer leads to other endpoints: with the peer, the old endpoints, the new
         ones, and whether ``unknown`` was called for the peer before.
+    :param arrived: called with a peer that was moved (:meth:`move_peer`), when it is at the new address.
     :param unknown: called with a peer, and the failure, when its name cannot be looked up. It is called once, and again
         only after a look-up has succeeded.
     :ivar addresses: for each peer, the address to connect to. It stays one mapping, which is kept up to date.
@@ -84,6 +104,7 @@ class PeerAddresses:
         look_up: LookUp,
         changed: Callable[[NodeId], None],
         moved: Callable[[NodeId, tuple[Endpoint, ...], tuple[Endpoint, ...], bool], None],
+        arrived: Callable[[NodeId], None],
         unknown: Callable[[NodeId, Failure], None],
     ) -> None:
         self.addresses = dict(peers)
@@ -91,22 +112,62 @@ class PeerAddresses:
         self._look_up = look_up
         self._changed = changed
         self._moved = moved
+        self._arrived = arrived
         self._unknown = unknown
         self.heard: dict[NodeId, Endpoint] = {}
         self._look_ups_wanted: set[NodeId] = set()
-        self._states = {peer: _PeerState(address, _known(address), 0.0) for peer, address in peers.items()}
-        for peer, state in self._states.items():
-            self.known[peer] = frozenset(state.endpoints)
+        self._states: dict[NodeId, _PeerState] = {}
+        self._now = 0.0
+        for peer, address in peers.items():
+            self.add_peer(peer, address)
+
+    # who the peers are
+
+    def add_peer(self, peer: NodeId, address: Address) -> None:
+        """Add a peer, which is none yet. Its name, if it has one, is looked up at the next tick."""
+        state = self._states[peer] = _PeerState(address, _known(address), self._now)
+        self.addresses[peer] = address
+        self.known[peer] = state.known
+
+    def remove_peer(self, peer: NodeId) -> None:
+        """Remove a peer. A look-up of its name that is under way changes nothing any more."""
+        del self._states[peer], self.addresses[peer], self.known[peer]
+        self.heard.pop(peer, None)
+        self._look_ups_wanted.discard(peer)
+
+    def move_peer(self, peer: NodeId, address: Address) -> bool:
+        """Use another address for a peer from now on; the one before, too, until the peer is heard at the new one.
+
+        :returns: whether it is another one.
+        """
+        before = self._states[peer]
+        if _identity(before.address) == _identity(address):
+            return False
+        state = _PeerState(address, _known(address), before.heard_at, was_heard=before.was_heard)
+        state.heard_from = before.heard_from
+        if before.heard_from not in state.endpoints:
+            at = {endpoint: before.address_at(endpoint) for endpoint in before.known if endpoint not in state.endpoints}
+            state.previous = dict([*before.previous.items(), *at.items()][-PREVIOUS_ENDPOINTS_MAX:])
+        self._states[peer] = state
+        self.known[peer] = state.known
+        if state.heard_from is None or not state.previous:
+            self.addresses[peer] = address
+        self._changed(peer)
+        return True
+
+    # where they are
 
     def send_endpoints(self, peer: NodeId) -> tuple[Endpoint, ...]:
         """The endpoints to which a datagram to ``peer`` is sent."""
         state = self._states[peer]
         if state.heard_from is not None:
             return (state.heard_from,)
-        return state.endpoints if state.candidate is None else (*state.endpoints, state.candidate)
+        candidates = () if state.candidate is None else (state.candidate,)
+        return tuple(dict.fromkeys((*state.endpoints, *state.previous, *candidates)))
 
     def start(self, now: float) -> None:
         """Start to look up names. The silence of each peer counts from ``now``, in monotonic seconds."""
+        self._now = now
         for state in self._states.values():
             state.heard_at = now
             state.look_up_at = now + SILENT_SECONDS if state.endpoints else now
@@ -138,7 +199,7 @@ class PeerAddresses:
         if state.candidate is None or state.candidate_confirmed:
             return None
         state.candidate_confirmed = True
-        self.known[peer] |= {state.candidate}
+        self.known[peer] = state.known
         return state.candidate
 
     def silence_seconds(self, peer: NodeId, now: float) -> float | None:
@@ -150,18 +211,23 @@ class PeerAddresses:
 
     def tick(self, now: float) -> None:
         """Note when the peers in :attr:`heard` were heard, and look up the names of silent peers, where that is due."""
+        self._now = now
         for peer, endpoint in self.heard.items():
             state = self._states[peer]
-            state.heard_at, state.was_heard, state.wait_seconds = now, True, SILENT_SECONDS
-            state.look_up_at = now + SILENT_SECONDS
+            state.heard_at, state.was_heard = now, True
+            if state.endpoints:  # Otherwise it is at its previous address, and the name of its new one is not known.
+                state.wait_seconds, state.look_up_at = SILENT_SECONDS, now + SILENT_SECONDS
             if state.heard_from != endpoint:
                 self._use_endpoint(peer, state, endpoint)
         self.heard.clear()
         for peer, state in self._states.items():
-            if now - state.heard_at < SILENT_SECONDS and state.endpoints:
+            is_heard = now - state.heard_at < SILENT_SECONDS
+            if is_heard and state.endpoints:
                 continue
-            if state.heard_from is not None:
+            if state.heard_from is not None and not is_heard:
                 state.heard_from = None
+                if state.previous:
+                    self.addresses[peer] = state.address  # It may be on its way there.
                 self._changed(peer)
             if peer in self._look_ups_wanted:
                 state.look_up_at = min(state.look_up_at, state.looked_up_at + SILENT_SECONDS)
@@ -171,7 +237,11 @@ class PeerAddresses:
 
     def _use_endpoint(self, peer: NodeId, state: _PeerState, endpoint: Endpoint) -> None:
         state.heard_from = endpoint
-        self.addresses[peer] = state.address.at(endpoint[0])
+        self.addresses[peer] = state.address_at(endpoint)
+        if state.previous and endpoint not in state.previous:
+            state.previous.clear()
+            self.known[peer] = state.known
+            self._arrived(peer)
         self._changed(peer)
 
     def _start_look_up(self, peer: NodeId, state: _PeerState, now: float) -> None:
@@ -180,10 +250,11 @@ class PeerAddresses:
         state.look_up_at = now + state.wait_seconds
         state.wait_seconds = min(2 * state.wait_seconds, LOOK_UP_SECONDS_MAX)
         found = self._look_up(state.address.host_name, state.address.family)
-        found.addCallbacks(self._found, self._not_found, (peer,), errbackArgs=(peer,))
+        found.addCallbacks(self._found, self._not_found, (peer, state), errbackArgs=(peer, state))
 
-    def _found(self, hosts: list[str], peer: NodeId) -> None:
-        state = self._states[peer]
+    def _found(self, hosts: list[str], peer: NodeId, state: _PeerState) -> None:
+        if self._states.get(peer) is not state:
+            return  # It was removed or moved meanwhile.
         state.looking_up = False
         was_unknown, state.unknown = state.unknown, False
         before = state.endpoints
@@ -191,7 +262,9 @@ class PeerAddresses:
         if set(before) == set(state.endpoints) and state.candidate is not None:
             return
         state.candidate, state.candidate_confirmed = None, False
-        self.known[peer] = frozenset(state.endpoints)
+        for endpoint in state.endpoints:
+            state.previous.pop(endpoint, None)
+        self.known[peer] = state.known
         # A connection is tried at one address only. So each look-up takes the next one.
         hosts = [host for host, _ in state.endpoints]
         last = canonical_host(self.addresses[peer].host)
@@ -202,10 +275,9 @@ class PeerAddresses:
             self._changed(peer)
             self._moved(peer, before, state.endpoints, was_unknown)
 
-    def _not_found(self, reason: Failure, peer: NodeId) -> None:
-        state = self._states[peer]
+    def _not_found(self, reason: Failure, peer: NodeId, state: _PeerState) -> None:
         state.looking_up = False
-        if not state.unknown:
+        if not state.unknown and self._states.get(peer) is state:
             state.unknown = True
             self._unknown(peer, reason)
 
@@ -214,3 +286,8 @@ def _known(address: Address) -> tuple[Endpoint, ...]:
     """The endpoints of an address that are known without a look-up: none if the address is a name."""
     host = canonical_host(address.host)
     return ((host, address.port),) if is_ip_address(host) else ()
+
+
+def _identity(address: Address) -> tuple[str, int]:
+    """What tells two addresses apart: the name, or the IP address if there is no name; and the port."""
+    return canonical_host(address.host_name or address.host), address.port

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from twisted.python.failure import Failure
 
-from txpaxos.cluster import Address, Cluster, is_loopback, loopback_line
+from txpaxos.cluster import Address, Member, is_loopback, loopback_line
 from txpaxos.core.messages import NodeId
 from txpaxos.errors import CodecError
 from txpaxos.log_lines import printable
@@ -20,12 +20,19 @@ class PeerReports:
     Each line names both nodes and says what an operator can do, since the other node may be the one to correct.
 
     :param node: this node's id.
+    :param cluster: the cluster's name.
+    :param own: this node's addresses.
+    :param peers: for each peer, the address that the membership has for it. It may change.
     :param refusals: limits how many lines are logged.
     """
 
-    def __init__(self, node: NodeId, cluster: Cluster, refusals: Refusals) -> None:
+    def __init__(
+        self, node: NodeId, cluster: str, own: Member, peers: Mapping[NodeId, Address], refusals: Refusals
+    ) -> None:
         self._node = node
         self._cluster = cluster
+        self._own = own
+        self._peers = peers
         self._refusals = refusals
 
     # addresses
@@ -42,7 +49,7 @@ class PeerReports:
 
         :param was_unknown: whether it was reported before that the name cannot be looked up.
         """
-        own, name = self._cluster.members[self._node], self._cluster.members[peer].address.host_name
+        own, name = self._own, self._peers[peer].host_name
         if before or was_unknown:
             line = "node {peer} ({name}) is at {at} (before: {was})"
             self._refusals.log.info(line, peer=peer, name=name, at=_listed(after), was=_listed(before) or "nowhere")
@@ -60,8 +67,12 @@ class PeerReports:
             "node {peer} is at {at}, though its name, {name}, does not lead there from here yet",
             peer=peer,
             at=str(Address(*endpoint)),
-            name=self._cluster.members[peer].address.host_name,
+            name=self._peers[peer].host_name,
         )
+
+    def log_arrived(self, peer: NodeId) -> None:
+        """Report that ``peer``, which was moved to another address, is there."""
+        self._refusals.log.info("node {peer} is at its new address, {at}", peer=peer, at=str(self._peers[peer]))
 
     # refused senders
 
@@ -77,9 +88,18 @@ class PeerReports:
             return
         line = (
             f"node {here} does not hear the node at {place}: it claims to be '{printable(sender)}' of this cluster,"
-            f" and {here}'s cluster file has {', '.join(self._cluster.members)}: compare the cluster files"
+            f" and {here} knows {', '.join(sorted((here, *self._peers)))}: compare the cluster files"
         )
         self._refusals.log_once(str(place), "no member", line)
+
+    def log_former_peer(self, sender: NodeId, endpoint: Endpoint) -> None:
+        """Report a message from ``endpoint`` whose ``sender`` was removed from the cluster."""
+        place = Address(*endpoint)
+        line = (
+            f"node {self._node} does not hear node {sender} at {place}: it was removed from the cluster; stop it, or"
+            " let it join as a new node, with an empty data folder"
+        )
+        self._refusals.log_once(str(place), "removed", line)
 
     def log_undecodable(self, error: CodecError, endpoint: Endpoint, peer: NodeId | None) -> None:
         """Report a datagram that is no message of this cluster.
@@ -92,7 +112,7 @@ class PeerReports:
             self._refusals.log_once(str(place), why, line)
             return
         line = (
-            f"node {here} of cluster {self._cluster.name} does not take what comes from {place}, the address of node"
+            f"node {here} of cluster {self._cluster} does not take what comes from {place}, the address of node"
             f" {peer} in its cluster file: {why}"
         )
         self._refusals.refuse(peer, why, line)  # That node could not decode a Refusal either.
@@ -106,7 +126,7 @@ class PeerReports:
 
     def other_address(self, peer: NodeId, endpoint: Endpoint, known: Collection[Endpoint]) -> str:
         """The line about messages of ``peer`` that come from ``endpoint``, and not from one of its ``known`` ones."""
-        here, name = self._node, self._cluster.members[peer].address.host_name
+        here, name = self._node, self._peers[peer].host_name
         at = _listed(sorted(known)) or "not known yet"
         asked = f"{name}, looked up again now: {at}" if name else at
         remedy = "if it has moved, see to its name" if name else "give it a name there that others can look up"

@@ -69,6 +69,9 @@ HANDSHAKE_SECONDS = 5.0
 CHALLENGE_SECONDS = 0.2
 """The time until the random number of the handshake is sent again."""
 
+GOODBYE_SECONDS = 5.0
+"""How long a peer that was removed has to read what waits for it. Then its streams are closed all the same."""
+
 
 @implementer(IPushProducer)
 class PeerStream(Protocol):
@@ -78,6 +81,7 @@ class PeerStream(Protocol):
     :param host: the address that an incoming connection came from.
     :param token: the random number that the other side of an incoming connection has to send back.
     :ivar is_established: whether the handshake is complete.
+    :ivar address: the address to which this node opened the connection; ``None`` for an incoming connection.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
@@ -89,6 +93,7 @@ class PeerStream(Protocol):
         self.dialled = peer is not None
         self._way = Way.OWN_STREAM if self.dialled else Way.THEIR_STREAM
         self.is_established = False
+        self.address: Address | None = None
         self._streams = streams
         self._splitter = FrameSplitter(kinds=FRAME_BYTES_MAX_OF_KIND)
         self._writer: EagerWriter
@@ -178,6 +183,12 @@ class PeerStream(Protocol):
             self.transport.unregisterProducer()  # TLS does not close a connection that has a producer.
             (self.transport.loseConnection if self.is_established else self.transport.abortConnection)()
 
+    def dismiss(self) -> None:
+        """Close the connection, since the peer was removed: after the messages that wait, but soon."""
+        self._stop_timers()
+        self._deadline = self._streams.clock.callLater(GOODBYE_SECONDS, self.abort)
+        self.end()
+
     def _write(self, data: bytes) -> None:
         self._writer.write(frame(data))
 
@@ -190,6 +201,7 @@ class PeerStream(Protocol):
             self._receive_hello(received)
         elif isinstance(received.message, Proof) and received[:2] == (self.peer, self._incarnation):
             if received.message.token == self.token:
+                self._streams.check_hello(*received[:2])  # The peer may have been removed meanwhile.
                 self._write(self._streams.codec.encode(Hello()))
                 self._establish()
         else:
@@ -263,7 +275,6 @@ class PeerStreams(ClientFactory):
         self.reactor = reactor
         self.clock = monotonic_clock(reactor)
         self._addresses = addresses
-        self._hosts = {address.host for address in addresses.values()}
         self._known_peers = known_peers
         self._new_token = new_token
         self._send_datagram = send_datagram
@@ -314,13 +325,13 @@ class PeerStreams(ClientFactory):
 
     def open_stream(self, peer: str) -> None:
         """Open a stream to ``peer``, if this node has opened none."""
-        if peer not in self._own and not self._stopped:
+        if peer not in self._own and peer in self._addresses and not self._stopped:
             self._connect(peer)
 
     def drop_stream(self, peer: str) -> None:
-        """Close the stream that this node opened to ``peer``, whose address has changed."""
+        """Close the stream that this node opened to ``peer``, if the peer has another address now."""
         own = self._own.get(peer)
-        if own is not None:
+        if own is not None and own.address != self._addresses[peer]:
             own.abort()
 
     def send_proof(self, peer: str, token: int) -> None:
@@ -353,6 +364,37 @@ class PeerStreams(ClientFactory):
         for stream in list(self._open):
             stream.end()
 
+    # who the peers are
+
+    def add_peer(self, peer: str) -> None:
+        """Keep a stream open to ``peer``, too, which has an address now."""
+        if self._ports:
+            self.open_stream(peer)
+
+    def remove_peer(self, peer: str) -> None:
+        """Close the streams of ``peer``, which has no address any more, and open none again."""
+        if peer == self._kept_open:
+            self._kept_open = None
+        self._failures.pop(peer, None)
+        reconnect = self._reconnects.pop(peer, None)
+        if reconnect is not None and reconnect.active():
+            reconnect.cancel()
+        self._own.pop(peer, None)
+        self._theirs.pop(peer, None)
+        self._stop_dials(peer)
+        for stream in list(self._open):
+            if stream.peer == peer:
+                stream.dismiss()
+
+    def move_peer(self, peer: str) -> None:
+        """Try the new address of ``peer`` at once, unless a stream to the old one works."""
+        self._failures.pop(peer, None)
+        self._stop_dials(peer)
+        own = self._own.get(peer)
+        if own is not None and not own.is_established:
+            self.drop_stream(peer)
+        self.add_peer(peer)
+
     # from Twisted
 
     def logPrefix(self) -> str:
@@ -376,7 +418,8 @@ class PeerStreams(ClientFactory):
 
         Connections from the addresses of members are spared if there are others.
         """
-        others = [stream for stream in unauthenticated if stream.host not in self._hosts] or unauthenticated
+        members = {address.host for address in self._addresses.values()}
+        others = [stream for stream in unauthenticated if stream.host not in members] or unauthenticated
         hosts = Counter(stream.host for stream in others)
         host, _ = hosts.most_common(1)[0]
         return next(stream for stream in others if stream.host == host)
@@ -419,8 +462,11 @@ class PeerStreams(ClientFactory):
             self.open_stream(peer)  # It runs, so it can be reached now.
 
     def received(self, received: Received) -> None:
-        """Deliver a message that came over an established stream."""
-        self._deliver(received)
+        """Deliver a message that came over an established stream, unless its sender was removed meanwhile."""
+        if received.sender in self._addresses:
+            self._deliver(received)
+        else:
+            self.counters[Count.MESSAGE_OF_A_FORMER_PEER] += 1
 
     def closed(self, stream: PeerStream) -> None:
         """Forget a connection that is closed or could not be opened. It is opened again later."""
@@ -428,12 +474,13 @@ class PeerStreams(ClientFactory):
         peer = stream.peer
         if peer is None:
             return
+        was_own = self._own.get(peer) is stream
         for streams in (self._own, self._theirs):
             if streams.get(peer) is stream:
                 del streams[peer]
         if peer == self._kept_open and stream.transport is not None:
             self._ensure_kept_open()
-        if stream.dialled:
+        if was_own:
             self._reconnect_later(peer)
 
     def dial_failed(self, peer: str | None, reason: Failure) -> None:
@@ -454,7 +501,7 @@ class PeerStreams(ClientFactory):
         :returns: whether the connection is still wanted.
         """
         self._dials.pop(dial, None)
-        return not self._stopped
+        return not self._stopped and dial.peer in self._addresses
 
     # inside
 
@@ -484,12 +531,17 @@ class PeerStreams(ClientFactory):
         self._failures[peer] += 1
         self._reconnects[peer] = self.clock.callLater(seconds, self.open_stream, peer)
 
+    def _stop_dials(self, peer: str) -> None:
+        for dial, connector in list(self._dials.items()):
+            if dial.peer == peer:
+                connector.stopConnecting()
+
     def _connect(self, peer: str) -> PeerStream:
         reconnect = self._reconnects.pop(peer, None)
         if reconnect is not None and reconnect.active():
             reconnect.cancel()
         stream = self._own[peer] = PeerStream(self, peer)
-        address = self._addresses[peer]
+        address = stream.address = self._addresses[peer]
         dial = _Dial(self, stream)
         if is_ip_address(address.host):  # The peer's name was looked up lately.
             connector = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
@@ -500,13 +552,17 @@ class PeerStreams(ClientFactory):
 
 
 class _Dial(ClientFactory):
-    """One attempt to connect."""
+    """One attempt to connect.
+
+    :ivar peer: the peer to which.
+    """
 
     noisy = False
 
     def __init__(self, streams: PeerStreams, stream: PeerStream) -> None:
         self._streams = streams
         self._stream = stream
+        self.peer = stream.peer
 
     def buildProtocol(self, addr: IAddress | None) -> PeerStream | None:
         """Use the stream that waits for this connection."""

@@ -69,6 +69,9 @@ it has in this node's cluster file."""
 UNMET_SECONDS = 5 * REFUSAL_SECONDS
 """When datagrams come from a peer for this long, and neither node reaches the other by TCP, that is logged."""
 
+FORMER_PEERS_MAX = 64
+"""The most former peers that are told that they are out."""
+
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 """The receive buffer that the kernel is asked for. Datagrams wait in it while the reactor is busy. The kernel's default
 holds 166 small ones."""
@@ -101,25 +104,30 @@ class Peers:
         counters: Counts,
     ) -> None:
         self._node = node
-        self._cluster = cluster
-        self._codec = Codec(cluster.name, node, incarnation, cluster.members)
+        self._own = cluster.members[node]
+        self._codec = Codec(cluster.name, node, incarnation, cluster.founding_members)
         self._deliver = deliver
         self._known_peers = known_peers
         self._counters = counters
         peers = {name: member.address for name, member in cluster.members.items() if name != node}
+        self._listed = dict(peers)  # The addresses that the membership has for them.
         self.refusals = Refusals(peers)
-        self._reports = PeerReports(node, cluster, self.refusals)
+        self._reports = PeerReports(node, cluster.name, self._own, self._listed, self.refusals)
         self._addresses = PeerAddresses(
             peers,
             partial(look_up_in_thread, reactor),
             self._update_routes,
-            self._peer_moved,
+            self._name_moved,
+            self._peer_arrived,
             self._reports.log_name_unknown,
         )
         self._heard, self._known = self._addresses.heard, self._addresses.known
         self._routes: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {peer: [] for peer in peers}
         self._senders: dict[int, SendDatagram] = {}
         self._refused_lately: set[NodeId] = set()
+        # The routes to former peers, and those of them that sent something lately: they are told that they are out.
+        self._former: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {}
+        self._former_heard: set[NodeId] = set()
         self._unmet: set[NodeId] = set()
         self._unmet_seconds: dict[NodeId, float] = {}
         self._check_at = self._tell_refusals_at = 0.0
@@ -134,7 +142,7 @@ class Peers:
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
-        self.add_socket(transport, self._cluster.members[self._node].listens_at)
+        self.add_socket(transport, self._own.listens_at)
         self._addresses.start(now)
         self._tell_refusals_at = now + REFUSAL_SECONDS
 
@@ -149,15 +157,59 @@ class Peers:
             self._senders.setdefault(version, send)
         for peer in self._routes:
             self._update_routes(peer)
-        if self._routes:
-            self._streams.listen(address)
+        self._streams.listen(address)  # Also without peers: there may be some later.
 
     def stop(self) -> None:
         """Send nothing more, and close the streams."""
-        for routes in self._routes.values():
+        for routes in (*self._routes.values(), *self._former.values()):
             routes.clear()
         self._senders.clear()
         self._streams.stop()
+
+    # who the peers are
+
+    def add_peer(self, peer: NodeId, address: Address) -> None:
+        """Send to ``peer`` from now on, and receive from it. One that is a peer already is moved to ``address``."""
+        if peer == self._node:
+            return
+        if peer in self._routes:
+            self.move_peer(peer, address)
+            return
+        self._former.pop(peer, None)
+        self._listed[peer] = address
+        self._routes[peer] = []
+        self.refusals.add_peer(peer)
+        self._addresses.add_peer(peer, address)
+        self._update_routes(peer)
+        self._streams.add_peer(peer)
+
+    def remove_peer(self, peer: NodeId) -> None:
+        """Send nothing to ``peer`` from now on, and receive nothing. What waits on its streams is still sent.
+
+        It is told from time to time that it is out, while messages in its name come.
+        """
+        if peer not in self._routes:
+            return
+        self._former[peer] = self._routes.pop(peer)
+        while len(self._former) > FORMER_PEERS_MAX:
+            del self._former[next(iter(self._former))]
+        self._refused_lately.discard(peer)
+        self._unmet.discard(peer)
+        self._unmet_seconds.pop(peer, None)
+        self._addresses.remove_peer(peer)
+        self._streams.remove_peer(peer)
+        self.refusals.remove_peer(peer)
+        self._known_peers.forget(peer)
+        del self._listed[peer]
+
+    def move_peer(self, peer: NodeId, address: Address) -> None:
+        """Use another address for ``peer`` from now on. It is heard at the one before, too, until it is at the new one.
+
+        A node that is no peer is left out.
+        """
+        if peer in self._routes and self._addresses.move_peer(peer, address):
+            self._listed[peer] = address
+            self._streams.move_peer(peer)
 
     def tick(self, now: float) -> None:
         """Check for silent and refused peers. To be called at least every half second; more often costs little."""
@@ -178,6 +230,9 @@ class Peers:
                 if (reason := self.refusals.reasons.get(peer)) is not None:
                     self.send((peer,), Refusal(reason))
             self._refused_lately.clear()
+            for peer in self._former_heard & self._former.keys():
+                self._send_datagram(peer, self._codec.encode(Refusal("it was removed from the cluster")))
+            self._former_heard.clear()
         self.refusals.tick(now)
         self._addresses.tick(now)
 
@@ -233,7 +288,7 @@ class Peers:
             self._send_datagram(peer, self._codec.encode(message))
 
     def _send_datagram(self, peer: NodeId, data: bytes) -> None:
-        for send, endpoint in self._routes[peer]:
+        for send, endpoint in self._routes.get(peer) or self._former.get(peer) or ():
             try:
                 send(data, endpoint)
             except OSError:  # A full buffer, a network that is down.
@@ -253,7 +308,7 @@ class Peers:
             if endpoint not in self._known.get(sender, ()):
                 self._counters[Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS] += 1
                 self._refuse_sender(sender, endpoint)
-                if self._known_peers.has_met(sender, received.incarnation):
+                if sender in self._routes and self._known_peers.has_met(sender, received.incarnation):
                     self._addresses.try_endpoint(sender, endpoint)
                 return
         if type(received.message) is Challenge:
@@ -275,13 +330,18 @@ class Peers:
 
     # peers that have moved, and refused senders
 
-    def _peer_moved(
+    def _name_moved(
         self, peer: NodeId, before: tuple[Endpoint, ...], after: tuple[Endpoint, ...], was_unknown: bool
     ) -> None:
         """Drop the stream to the old addresses of ``peer``, whose name leads to others now."""
         self._reports.log_moved(peer, before, after, was_unknown)
         if before:
             self._streams.drop_stream(peer)
+
+    def _peer_arrived(self, peer: NodeId) -> None:
+        """Note that ``peer`` was heard at the address to which it was moved. No stream leads to the old one now."""
+        self._reports.log_arrived(peer)
+        self._streams.drop_stream(peer)
 
     def _peer_confirmed(self, peer: NodeId) -> None:
         """Note that ``peer`` has shown, over a stream, that it receives what is sent to it."""
@@ -291,6 +351,10 @@ class Peers:
 
     def _refuse_sender(self, sender: NodeId, endpoint: Endpoint) -> None:
         """Refuse a message that names ``sender`` but does not come from one of its addresses."""
+        if sender in self._former:
+            self._reports.log_former_peer(sender, endpoint)
+            self._former_heard.add(sender)
+            return
         if sender not in self._routes:
             self._reports.log_no_peer(sender, endpoint)
             return

@@ -40,6 +40,16 @@ class Refusals:
         self._logged: dict[NodeId, set[str]] = {peer: set() for peer in peers}
         self._unknown_senders: set[str] = set()
 
+    def add_peer(self, peer: NodeId) -> None:
+        """Leave room for lines about one more peer."""
+        self._logged.setdefault(peer, set())
+
+    def remove_peer(self, peer: NodeId) -> None:
+        """Drop all that is noted of a node that is no peer any more."""
+        for noted in (self._logged, self.reasons, self.refused_by, self._refused_at):
+            noted.pop(peer, None)
+        self._refused.discard(peer)
+
     def log_once(self, who: str, kind: str, line: str) -> None:
         """Log ``line``, unless a line of this ``kind`` about ``who`` was logged before, or too many lines were.
 

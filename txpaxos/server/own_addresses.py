@@ -48,8 +48,7 @@ class OwnAddresses:
         """
         for address in self.peers_at:
             _check_free(address, socket.SOCK_DGRAM)
-            if len(self.cluster.members) > 1:
-                _check_free(address, socket.SOCK_STREAM)
+            _check_free(address, socket.SOCK_STREAM)
         for address in self.clients_at:
             _check_free(address, socket.SOCK_STREAM)
 

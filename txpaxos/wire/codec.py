@@ -193,7 +193,8 @@ class Codec:
     :param cluster: the cluster's name. Messages of another cluster are refused.
     :param sender: this node's name, 1 to 255 bytes of UTF-8.
     :param incarnation: the incarnation of this node's data folder, 0 to 2**64 - 1.
-    :param members: the ids of all nodes, in any order. Messages of a node with other members are refused.
+    :param members: the ids of the members that founded the cluster, in any order. Messages of a node with others are
+        refused.
     :raises ConfigError: if a name is empty, too long or not UTF-8.
     """
 

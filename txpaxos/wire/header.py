@@ -17,8 +17,9 @@ offset  size  field (integers big-endian)
 
 The cluster id at the client port is the name digest: BLAKE2b, 8 bytes long, of the cluster's name in UTF-8. At the peer
 port it is the first 4 bytes of the name digest, then BLAKE2b, 4 bytes long and keyed with the name digest, of the names
-of all members in sorted order, each as one byte with its length and then the name in UTF-8. So nodes with different
-members refuse each other, since they would count different quorums; a client does not need to know all members.
+of all founding members in sorted order, each as one byte with its length and then the name in UTF-8. So nodes whose
+cluster files differ do not found a cluster together, since they would count different quorums. The founding members
+stay the same when members join and leave. A client does not need to know them.
 
 The checksum detects damage. It does not protect against forgery.
 """
@@ -51,7 +52,8 @@ class Header:
     :param cluster: the cluster's name. Messages of another cluster are refused.
     :param sender: the sender's name, at most 255 bytes of UTF-8; empty at the client port.
     :param incarnation: the incarnation of the sender's data folder, 0 to 2**64 - 1.
-    :param members: at the peer port the ids of all nodes, in any order; ``None`` at the client port.
+    :param members: at the peer port the ids of the members that founded the cluster, in any order; ``None`` at the
+        client port.
     :raises ConfigError: if a name is too long or not UTF-8.
     """
 
@@ -79,7 +81,7 @@ class Header:
         :returns: the kind, the sender, the incarnation, and a view of the body.
         :raises CodecError: if the message is damaged or truncated, or is not for this port of this cluster. No other
             error is raised.
-        :raises OtherMembers: a CodecError: if the sender's cluster has the same name and other members.
+        :raises OtherMembers: a CodecError: if the sender's cluster has the same name and other founding members.
         """
         if len(data) < _WHOLE.size:
             raise CodecError(f"{len(data)} bytes are no message")
