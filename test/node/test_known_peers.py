@@ -67,3 +67,10 @@ def test_a_peer_that_was_removed_is_forgotten(harness: Harness) -> None:
     assert harness.known.records() == []
     assert "b" not in harness.known
     assert not harness.known.has_met("d", 5)
+
+
+def test_the_incarnation_of_a_peer_is_told_when_it_is_on_disk(harness: Harness) -> None:
+    harness.known.recover("b", 3)
+    harness.known.expect("d", 5)
+    harness.known.remember("e", 6)
+    assert [harness.known.incarnation(peer) for peer in "bdef"] == [3, 5, 0, 0]

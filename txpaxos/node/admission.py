@@ -21,7 +21,7 @@ from txpaxos.node.founding import Founding, has_voted
 class Admission:
     """Makes one node a voter as soon as it may be one.
 
-    :param members: the ids of all nodes, in the order of the cluster file.
+    :param members: the ids of the founding members, in the order of the cluster file.
     :param save: called with the record to save, and with ``True`` if the node becomes a voter by it.
     :param catch_up: returns a Deferred, which fires when this node has applied every command that was acknowledged
         before the call.
@@ -91,6 +91,14 @@ class Admission:
             founding.catches_up = True
             # The leader answers when a quorum has confirmed that it leads. This node is not part of that quorum.
             self._catch_up().addCallbacks(lambda _: self._save_once(Voter(self._members)), lambda _: None)
+
+    def named_in_log(self) -> None:
+        """Note that the log names this node as a voter, with the incarnation of its own data folder.
+
+        No other node ever had that id and that incarnation. So this node has no promises to remember that are not in
+        its folder, and becomes a voter if it is none yet.
+        """
+        self._save_once(Voter(self._members))
 
     def _save_once(self, voter: Voter) -> None:
         if not self._founding.is_over:

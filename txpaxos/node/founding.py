@@ -16,6 +16,10 @@ folder is no voter. There are two ways to become one. Both rest on records on th
   else is needed. Otherwise the newcomer may have replaced a node that voted under another name. Then it first catches
   up with a leader. That leader has asked a majority, without this newcomer, which values may have been chosen.
 
+All of this is for the members that the cluster file has at the founding. When members change, the log says which
+incarnation each member has. A node that joins then is admitted by the log alone
+(:meth:`~txpaxos.node.admission.Admission.named_in_log`), and introduces itself to no other node.
+
 A node that is no voter asks all others whether they know it, until they do and vote. The others answer. A voter sends
 an introduction unasked in two cases only: when it meets a peer for the first time, and when a node comes under a name
 that the voter knows with another data folder.
@@ -23,7 +27,7 @@ that the voter knows with another data folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from random import Random
 
@@ -71,7 +75,7 @@ class Founding:
 
     It decides when this node may vote. :class:`~txpaxos.node.admission.Admission` acts on that.
 
-    :param members: the ids of all nodes, this one included, in the order of the cluster file.
+    :param members: the ids of the founding members, in the order of the cluster file. Without ``node`` if it joins.
     :param incarnation: the incarnation of this node's data folder.
     :param send: called with a peer and the introduction to send to it.
     :ivar voter: the record that makes this node a voter; ``None`` until it is on disk.
@@ -97,8 +101,9 @@ class Founding:
         self._node = node
         self._members = tuple(members)
         self._peers = tuple(member for member in members if member != node)
-        self._quorum = quorum_size(len(members))
-        self._founders = tuple(sorted(members[: self._quorum]))
+        self._voters: tuple[NodeId, ...] = self._members
+        self._founders = tuple(sorted(members[: quorum_size(len(members))]))
+        self._is_changed = False
         self._incarnation = incarnation
         self._timing = timing or Timing()
         self._rng = rng
@@ -120,8 +125,8 @@ class Founding:
         """Start with the records on disk. A node that is no voter begins to introduce itself."""
         self.voter = voter
         self.is_over = voter is not None
-        self._met = {one.peer: one.incarnation for one in met if one.peer in self._peers}
-        if voter is None and self._peers:
+        self._met = {one.peer: one.incarnation for one in met if one.peer in self._peers} | self._met
+        if voter is None and self._peers and not self._joins:
             others = ", ".join(peer for peer in self._peers if peer in self._founders)
             self.log.info(
                 "node {node} does not vote yet, because its data folder is new: it waits for {others} to {what}",
@@ -132,6 +137,19 @@ class Founding:
             self.wake_at = now
             self._objections_until = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
             self.tick(now)
+
+    def follow_members(self, voters: Iterable[NodeId], incarnations: Mapping[NodeId, int]) -> None:
+        """Follow a change of members. From now on the members are not those of the founding.
+
+        :param voters: the voters after the change.
+        :param incarnations: for each member, the incarnation that the log says it has; 0 if it does not.
+        """
+        self._is_changed = True
+        self._voters = tuple(voters)
+        self._peers = tuple(peer for peer in incarnations if peer != self._node)
+        known = {peer: incarnations[peer] or self._met.get(peer, 0) for peer in self._peers}
+        self._met = {peer: incarnation for peer, incarnation in known.items() if incarnation}
+        self._heard = {peer: heard for peer, heard in self._heard.items() if peer in incarnations}
 
     def start_voting(self, voter: Voter, now: float) -> None:
         """Tell each peer once that this node votes: ``voter`` is on disk. A peer that is no voter may wait for that."""
@@ -203,7 +221,10 @@ class Founding:
         unchanged cluster. In a cluster of two nodes a quorum is both of them. So a new node there only has to meet the
         other one, which has every value that was ever chosen.
         """
-        if sum(self._knows_me(peer) and heard.unchanged for peer, heard in self._heard.items()) >= self._quorum:
+        if self._is_changed or self._joins:
+            return None
+        quorum = quorum_size(len(self._members))
+        if sum(self._knows_me(peer) and heard.unchanged for peer, heard in self._heard.items()) >= quorum:
             return Voter(self._members)  # No objection can be true then.
         if any(not self._knows_me(peer) for peer in self._founders if peer != self._node):
             return None
@@ -219,18 +240,24 @@ class Founding:
         return Voter(self._members, tuple(founders))
 
     def is_known_to_quorum(self) -> bool:
-        """Whether a majority of the members, not counting this node, vote and have this node on their disks."""
-        return sum(self._knows_me(peer) and self._heard[peer].votes for peer in self._peers) >= self._quorum
+        """Whether a majority of the voters, not counting this node, vote and have this node on their disks."""
+        knowing = sum(self._is_voter_that_knows_me(peer) for peer in self._voters if peer != self._node)
+        return not self._joins and knowing >= quorum_size(len(self._voters))
 
     def waits_for(self) -> tuple[NodeId, ...]:
         """While this node is no voter, the peers that have not confirmed that they vote and know it."""
         return (
             ()
-            if self.voter is not None
+            if self.voter is not None or self._joins
             else tuple(peer for peer in self._peers if not self._is_voter_that_knows_me(peer))
         )
 
     # inside
+
+    @property
+    def _joins(self) -> bool:
+        """Whether this node was no member at the founding."""
+        return self._node not in self._members
 
     def _knows_me(self, peer: NodeId) -> bool:
         return peer in self._heard and self._heard[peer].met == self._incarnation
@@ -253,7 +280,7 @@ class Founding:
         message = Introduction(
             votes=self.voter is not None,
             met=met,
-            unchanged=self.voter is not None and bool(self.voter.founders),
+            unchanged=self.voter is not None and bool(self.voter.founders) and not self._is_changed,
             together=self.voter is not None and PeerMet(peer, met) in self.voter.founders,
             founders=() if self.voter is not None else self._founders,
             asks=asks or (self.voter is None and not self._knows_me(peer)),

@@ -46,6 +46,10 @@ class KnownPeers:
         """Whether ``peer`` is known with this incarnation, on disk or not."""
         return self._incarnations.get(peer) == incarnation
 
+    def incarnation(self, peer: NodeId) -> int:
+        """The incarnation of ``peer``, 0 if it is not known, or not on disk yet."""
+        return self._incarnations[peer] if peer in self else 0
+
     def recover(self, peer: NodeId, incarnation: int) -> None:
         """Add a peer that was saved before this node was restarted."""
         self._incarnations[peer] = incarnation

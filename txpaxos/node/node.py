@@ -243,7 +243,7 @@ class Node:
 
     def _compose_admission(self) -> None:
         """Make the parts that decide whether this node takes part: whether it may vote, and whether its disk works."""
-        members, timing = [*self.cluster.members], self.settings.timing
+        members, timing = self.cluster.founding_members, self.settings.timing
         self._founding = Founding(
             self.name, members, self._store.incarnation, timing, self._rng, lambda peer, say: self.send((peer,), say)
         )
