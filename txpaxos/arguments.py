@@ -44,6 +44,17 @@ def checked_value(value: object) -> bytes | None:
     raise TypeError(f"a value must be bytes or None, not {type(value).__name__}")
 
 
+def checked_node(node: object) -> str:
+    """The id of a node as a plain str.
+
+    :raises TypeError: if it is not a str.
+    :raises ValueError: if it cannot be encoded in UTF-8, and so cannot be sent.
+    """
+    if not isinstance(node, str):
+        raise TypeError(f"a node's id must be a str, not {type(node).__name__}")
+    return _with_utf_8(node, "a node's id")
+
+
 def checked_subject(subject: object) -> str:
     """The name of a subject as a plain str.
 
@@ -52,12 +63,7 @@ def checked_subject(subject: object) -> str:
     """
     if not isinstance(subject, str):
         raise TypeError(f"a subject must be a str, not {type(subject).__name__}")
-    plain = str.__str__(subject)
-    try:
-        plain.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"a subject must have UTF-8: {error}") from None
-    return plain
+    return _with_utf_8(subject, "a subject")
 
 
 def check_consistency(consistency: object) -> Consistency:
@@ -130,3 +136,12 @@ def check_deadline(deadline_seconds: object) -> float | None:
         shown = repr(deadline_seconds) if seconds < math.inf else "it is too long"
         raise ValueError(f"deadline_seconds must be finite and above zero, or None for no limit: {shown}")
     return seconds
+
+
+def _with_utf_8(text: str, what: str) -> str:
+    plain = str.__str__(text)
+    try:
+        plain.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} must have UTF-8: {error}") from None
+    return plain

@@ -85,6 +85,11 @@ class SessionExpired(OutcomeUnknown):
     itself, so later commands are not affected."""
 
 
+class NotHandedOver(PaxosError):
+    """The lead was not handed over, for the reason that the error gives. No command is lost by that: the leader leads
+    on, or the cluster has elected another one. Try again, or name another node."""
+
+
 class CommandFailed(PaxosError):
     """``apply`` raised an exception for this command, on every node in the same way. The command counts as applied. If
     it is sent again, that is a new command."""

@@ -135,12 +135,25 @@ class PaxosProtocol(Application, DatagramProtocol):
         """
         _node_of(self).watch_leader(watcher)
 
+    def hand_over(self, to: NodeId | None = None) -> Deferred[NodeId]:
+        """Hand over the lead to another node. Commands wait meanwhile, and none of them fails.
+
+        :param to: the node that is to lead; by default the one that has learned most of the log.
+        :returns: fires with the new leader when that node leads and has had an entry of its own chosen; at once if
+            ``to`` leads already. Fails with :class:`~txpaxos.errors.NotHandedOver` if this node does not lead, if
+            ``to`` cannot take over, or if it did not in time: after the longest liveness window, by default half a
+            second.
+        :raises TypeError: if ``to`` is neither a str nor ``None``.
+        """
+        return fail(_no_node(self)) if self._node is None else self._node.hand_over(to)
+
     def stop(self) -> Deferred[None]:
-        """Stop the node, if there is one.
+        """Stop the node, if there is one. A leader hands over first. Both together take a few seconds at most.
 
         :returns: fires when all saves under way have finished and the store is closed.
         """
-        return succeed(None) if self._node is None else self._node.stop()
+        node = self._node
+        return succeed(None) if node is None else node.leave().addCallback(lambda _: node.stop())
 
     # from Twisted
 

@@ -81,6 +81,20 @@ class TestLeader:
         assert sent(replica.tick(1.05), TakeOver) == []
         assert sent(replica.tick(1.11), TakeOver) == [TakeOver(ONE, 1)]
 
+    def test_tells_the_target_again_after_what_it_asks_for(self) -> None:
+        replica, _ = handing_over()
+        ready = replica.receive("b", Fetch(1), 1.0)
+        assert [type(envelope.message) for envelope in ready.send] == [ChosenValues, TakeOver]
+        assert sent(replica.receive("b", Fetch(2), 1.0), TakeOver), "it may only have doubted the last one"
+        assert not sent(replica.receive("c", Fetch(1), 1.0), TakeOver)
+        assert not sent(leading().receive("b", Fetch(1), 1.0), TakeOver)
+
+    def test_gives_up_at_once_when_the_target_does_not_run_any_more(self) -> None:
+        replica, _ = handing_over()
+        assert ended(replica.observe_end("c", 1.0)) == []
+        assert ended(replica.observe_end("b", 1.0)) == [HandOverEnded("b", "b does not run any more")]
+        assert replica.has_room
+
     def test_gives_up_after_the_longest_liveness_window_and_leads_on(self) -> None:
         replica, _ = handing_over()
         for now in (1.1, 1.2, 1.3, 1.4):
@@ -222,9 +236,9 @@ class TestTarget:
         assert ready.send == (Envelope(("a",), Fetch(2)),)
         ready = replica.receive("a", ChosenValues(2, (b"v2",), 3), 1.0)
         assert ready.send == (Envelope(("a",), Fetch(3)),)
-        ready = replica.receive("a", ChosenValues(3, (b"v3",), 3), 1.0)
+        replica.receive("a", ChosenValues(3, (b"v3",), 3), 1.0)
+        ready = replica.receive("a", TakeOver(ONE, 3), 1.0)
         assert sent(ready, PrepareLog) == [PrepareLog(Ballot(2, "b"), 4)]
-        assert sent(replica.receive("a", ChosenValues(3, (b"v3",), 3), 1.0), PrepareLog) == []
 
     def test_needs_no_fetch_for_what_it_voted_for(self) -> None:
         replica = self.follower()

@@ -14,6 +14,7 @@ from txpaxos.arguments import (
     check_deadline,
     check_reactor,
     checked_bytes,
+    checked_node,
     checked_nodes,
     checked_subject,
     checked_value,
@@ -22,7 +23,7 @@ from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.cluster import Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
-from txpaxos.wire.client_messages import Ask, ClientCodec, Read, StatusRequest
+from txpaxos.wire.client_messages import Ask, ClientCodec, HandOver, Read, StatusRequest
 from txpaxos.wire.codec import SUBJECT_BYTES_MAX
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
 
@@ -180,6 +181,26 @@ class Client:
         :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
         """
         return self._dispatcher.ask_node(StatusRequest, 0, check_deadline(deadline_seconds))
+
+    def hand_over(self, to: str, deadline_seconds: float | None = None) -> Deferred[str]:
+        """Have the leader hand over the lead to another node. Commands wait meanwhile, and none of them fails.
+
+        :param to: the id of the node that is to lead.
+        :param deadline_seconds: how long to wait for that; ``None`` for as long as it takes.
+        :returns: fires with ``to`` when that node leads; at once if it does already. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.NotHandedOver`: the node cannot take over, or did not in time. The error says why.
+            * :class:`~txpaxos.errors.OutcomeUnknown`: the deadline was over, or the client was closed, after the
+              request was sent. The lead may have been handed over.
+            * :class:`~txpaxos.errors.NoQuorum`: the same, but the request was not sent.
+            * :class:`~txpaxos.errors.Overloaded`: the client or the node has too many requests.
+        :raises TypeError: if ``to`` is not a str, or ``deadline_seconds`` not a number.
+        :raises ValueError: if ``to`` has no UTF-8, or ``deadline_seconds`` is not finite, or not above zero.
+        """
+        node = checked_node(to)
+        return self._dispatcher.ask_node(
+            lambda number: HandOver(number, node), len(node), check_deadline(deadline_seconds)
+        )
 
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over; so do requests that

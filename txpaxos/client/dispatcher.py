@@ -48,6 +48,8 @@ from txpaxos.wire.client_messages import (
     AskAnswer,
     ClientCodec,
     FromNode,
+    HandedOver,
+    HandOver,
     Read,
     ReadAnswer,
     Refused,
@@ -116,7 +118,7 @@ class Dispatcher:
 
     def ask_node(
         self,
-        make_message: Callable[[int], Ask | Read | StatusRequest],
+        make_message: Callable[[int], Ask | Read | StatusRequest | HandOver],
         size_bytes: int,
         deadline_seconds: float | None,
     ) -> Deferred[Any]:
@@ -172,6 +174,8 @@ class Dispatcher:
                 self._finish(number, value)
             case ReadAnswer(number, slot, result):
                 self._decode(number, lambda data: Reading(_unpack(data), slot), result)
+            case HandedOver(number, leader):
+                self._finish(number, leader)
             case StatusAnswer(number, status):
                 self._decode(number, json.loads, status)
             case Refused(first, error, reason, count):

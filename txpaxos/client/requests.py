@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, PaxosError
-from txpaxos.wire.client_messages import Ask, Read, StatusRequest
+from txpaxos.wire.client_messages import Ask, HandOver, Read, StatusRequest
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
 
 @attrs.define(eq=False)
 class Request:
-    """A query, a question for a subject, or a question for a node's status.
+    """A query, a question for a subject or for a node's status, or the wish that a node lead.
 
     :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.
@@ -31,7 +31,7 @@ class Request:
     """
 
     number: int
-    message: Ask | Read | StatusRequest | None
+    message: Ask | Read | StatusRequest | HandOver | None
     answer: Deferred[Any]
     size_bytes: int
     sendings: int = 0
@@ -41,7 +41,9 @@ class Request:
     @property
     def needs_leader(self) -> bool:
         """Whether a node that knows no leader cannot answer the request."""
-        return self.message is None or (isinstance(self.message, Read) and not self.message.local)
+        if isinstance(self.message, Read):
+            return not self.message.local
+        return self.message is None or isinstance(self.message, HandOver)
 
     @property
     def needs_quorum(self) -> bool:
@@ -55,6 +57,8 @@ class Request:
         """
         if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
             return OutcomeUnknown(f"no answer came; the subject may be decided or not ({findings})")
+        if self.sendings and isinstance(self.message, HandOver):
+            return OutcomeUnknown(f"no answer came; the lead may have been handed over or not ({findings})")
         return NoQuorum(f"no answer came ({findings})")
 
 

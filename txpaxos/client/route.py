@@ -7,6 +7,9 @@ second connection, a *probe*, to another node. Nodes tell every client when the 
 once whom the others have elected, and the client goes there. Only if no node names a new leader does the client leave a
 silent node by itself (:mod:`~txpaxos.client.suspicion` says when).
 
+A node that is about to stop says so in a Welcome. The client leaves it before it stops: for the new leader, or, if the
+node does not lead, for any other node.
+
 Nothing is sent twice until then: an overloaded cluster that answers late costs each client one more connection, and a
 Ping now and then.
 """
@@ -246,7 +249,10 @@ class Route:
         if connection is current:
             self._failures = 0
             self._suspicion.welcomed()
-            if not self._follow(connection) and first:
+            followed = self._follow(connection)
+            if not followed and welcome.leaving and welcome.leader != connection.node:
+                followed = self._leave_in_time(connection)
+            if not followed and first:
                 if self._probes_kept <= 0:
                     self._drop_probes()
                 self._begin(connection)
@@ -282,6 +288,16 @@ class Route:
         else:
             self._keep(left)  # If that leader is gone, the node that was left may soon name another.
             self._switch_to(self._connect_to(leader))
+        return True
+
+    def _leave_in_time(self, connection: ClientConnection) -> bool:
+        """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is another."""
+        other = self._other_than(connection.node)
+        if other == connection.node:
+            return False
+        self._unreachable = connection.node
+        self._keep(connection)
+        self._switch_to(self._connect_to(other))
         return True
 
     def _keep(self, left: ClientConnection) -> None:

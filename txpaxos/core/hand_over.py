@@ -5,8 +5,8 @@
     leader                                          target
     proposes nothing more, until its open slots
     are chosen
-    TakeOver(ballot, chosen_through)          ->    learns every slot up to chosen_through
-                                                    campaigns at once, without pre-votes
+    TakeOver(ballot, chosen_through)          ->    asks for what it misses up to chosen_through
+    what was asked for, TakeOver again        ->    campaigns at once, without pre-votes
     promises, follows                         <-    leads
     the hand-over is done                     <-    has an entry of its own ballot chosen
 
@@ -67,7 +67,6 @@ class HandOvers:
     :ivar leaving: the peers that are about to stop.
     :ivar priorities: how much each node is preferred as a target. A node that is missing has priority 1. A node with
         priority 0 is never a target.
-    :ivar awaited: the TakeOver that this node will obey when it has learned what it misses.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class HandOvers:
         self.is_leaving = False
         self.leaving: set[NodeId] = set()
         self.priorities = dict(priorities or {})
-        self.awaited: TakeOver | None = None
         self._node = node
         self._voters = voters
         self._election = election
@@ -157,6 +155,13 @@ class HandOvers:
         elif leader is not None and beats and current.told_through is not None:
             self._tell(work, current, current.told_through)
 
+    def asked(self, work: Work, sender: NodeId) -> None:
+        """``sender`` has asked for chosen values, which are sent before. If it is the target, tell it again: it missed
+        those values, or did not believe the last TakeOver, and has opened a stream since on which it believes one."""
+        current = self.current
+        if current is not None and current.target == sender and current.told_through is not None:
+            self._tell(work, current, current.told_through)
+
     def abort(self, work: Work, leader: LeaderState | None, reason: str, now: float) -> None:
         """Give up the hand-over. If this node still leads, it leads on."""
         current = self.current
@@ -187,6 +192,11 @@ class HandOvers:
         return self.priorities.get(node, 1)
 
     # what peers say
+
+    def observe_end(self, work: Work, leader: LeaderState | None, node: NodeId, now: float) -> None:
+        """There is a sign that ``node`` does not run any more."""
+        if self.current is not None and self.current.target == node and leader is not None:
+            self.abort(work, leader, f"{node} does not run any more", now)
 
     def observe_ack(self, work: Work, leader: LeaderState, sender: NodeId, is_leaving: bool, now: float) -> None:
         """A follower has answered a heartbeat. It says whether it is about to stop."""

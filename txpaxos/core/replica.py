@@ -161,6 +161,11 @@ class Replica:
         return self._leader is not None and self._leader.has_room and self._hand_over.current is None
 
     @property
+    def hand_over_target(self) -> NodeId | None:
+        """The node to which this one is handing over the lead; ``None`` if it is not."""
+        return None if self._hand_over.current is None else self._hand_over.current.target
+
+    @property
     def is_leaving(self) -> bool:
         """Whether this node is about to stop, so that it does not campaign."""
         return self._hand_over.is_leaving
@@ -346,9 +351,12 @@ class Replica:
     # from the network
 
     def observe_end(self, node: NodeId, now: float) -> Ready:
-        """There is a sign that ``node`` does not run any more. If it leads, this node waits for it no longer."""
+        """There is a sign that ``node`` does not run any more. If it leads, or is to take over, this node waits for it
+        no longer."""
+        work = Work()
         self.election.observe_end(node, now)
-        return self._ready(Work())
+        self._hand_over.observe_end(work, self._leader, node, now)
+        return self._ready(work)
 
     def receive_hint(self, source: NodeId, now: float) -> Ready:
         """A message that claims to be from ``source`` says that it has what this node misses: ask it, now and then."""
@@ -389,6 +397,7 @@ class Replica:
                 self._receive_take_over(work, sender, message, now)
             case Fetch():
                 self._receive_fetch(work, sender, message)
+                self._hand_over.asked(work, sender)
             case ChosenValues():
                 self._receive_chosen_values(work, sender, message, now)
             case Truncated():
@@ -517,7 +526,6 @@ class Replica:
         if not self._is_believed(sender, message.ballot):
             return
         hand_over = self._hand_over
-        hand_over.awaited = None
         if hand_over.is_leaving:
             self.dropped[Drop.TAKE_OVER_WHILE_LEAVING] += 1
             self._say_leaving(work)
@@ -525,7 +533,6 @@ class Replica:
         if hand_over.may_obey(message):
             self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
             if message.chosen_through > self.log.chosen_through:
-                hand_over.awaited = message
                 self._catch_up.request_next(work, sender, message.chosen_through, now)
                 return
             self.election.become_pre_candidate(now)
@@ -649,8 +656,6 @@ class Replica:
             self.dropped[Drop.VALUES_KNOWN_OR_ABOVE_A_GAP] += 1
             return
         self._catch_up.request_next(work, sender, message.chosen_through, now)
-        if (awaited := self._hand_over.awaited) is not None and self.log.chosen_through >= awaited.chosen_through:
-            self._receive_take_over(work, awaited.ballot.node, awaited, now)
 
     def _receive_truncated(self, work: Work, sender: NodeId, message: Truncated, now: float) -> None:
         if message.first_slot <= self.log.chosen_through + 1:

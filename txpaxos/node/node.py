@@ -22,10 +22,11 @@ from twisted.python.failure import Failure
 
 from txpaxos.application import Application, name_of
 from txpaxos.application_checks import check_class, check_object
+from txpaxos.arguments import checked_node
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
 from txpaxos.core.drops import by_name
-from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, Truncated
+from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, TakeOver, Truncated
 from txpaxos.core.ready import (
     AnswerFact,
     AskAnswered,
@@ -43,7 +44,7 @@ from txpaxos.core.ready import (
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import PaxosError, StoreError
+from txpaxos.errors import NotHandedOver, PaxosError, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, printable
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
@@ -66,6 +67,7 @@ from txpaxos.node.events import (
     ValueReached,
 )
 from txpaxos.node.founding import Founding
+from txpaxos.node.hand_over import HandOvers
 from txpaxos.node.hooks import Hooks
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.leadership import LeadershipNews
@@ -223,6 +225,7 @@ class Node:
             self._reads,
             self._performer.schedule,
         )
+        self._hand_overs = HandOvers(self.name, lambda: self.cluster.members, self.clock, self, lambda: len(calls))
         # The calls of programs and clients, which Calls implements.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
         self._snapshots = SnapshotCoordinator(
@@ -346,11 +349,12 @@ class Node:
         """
         if not self._stopping:
             self._stopping = True
-            parts = (
+            parts: tuple[Callable[[], object], ...] = (
                 self._timer.cancel,
                 self._performer.stop,
                 self._peers.stop,
                 self._snapshots.stop,
+                partial(self._hand_overs.close, NotHandedOver(f"node {self.name} has stopped")),
                 *self._calls.closers(),
             )
             for stop_part in parts:
@@ -417,6 +421,25 @@ class Node:
         """The leader, as far as this node knows; ``None`` if it knows none."""
         return self._replica.leader_node
 
+    def hand_over(self, to: NodeId | None = None) -> Deferred[NodeId]:
+        """Hand over the lead. See :meth:`PaxosProtocol.hand_over <txpaxos.protocol.PaxosProtocol.hand_over>`."""
+        return self._hand_overs.hand_over(None if to is None else checked_node(to))
+
+    def leave(self) -> Deferred[None]:
+        """Prepare to stop: hand over the lead, if this node leads, and wait for the outcomes of its callers' commands.
+        Call :meth:`stop` then.
+
+        :returns: fires when that is done, or has taken too long: after about two seconds.
+        """
+        departure = self._hand_overs.leave()
+        self._news.tell_watchers()
+        return departure
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node is about to stop, so that clients should use another one."""
+        return self._hand_overs.is_leaving
+
     @property
     def applied_through(self) -> Slot:
         """The last slot that this node has applied; 0 if it has applied none."""
@@ -428,7 +451,7 @@ class Node:
         return self.settings.timing.liveness_window_seconds
 
     def watch_leader(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` whenever :attr:`leader` or :attr:`sends_clients_away` has changed."""
+        """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away` or :attr:`is_leaving` has changed."""
         self._news.watch(watcher)
 
     def knows_session(self, session: bytes) -> bool:
@@ -515,7 +538,7 @@ class Node:
                 self._schedule_founding()
                 if self.is_folder_lost and not was_folder_lost:
                     self._news.tell_watchers()
-            case ChosenValues() | Truncated():
+            case ChosenValues() | Truncated() | TakeOver():
                 self._enqueue(self._replica.receive_hint(sender, now))
             case StateDigest() | StateDigestsHeard() if now >= self._digest_asked_at.get(sender, -inf) + HINT_SECONDS:
                 self._digest_asked_at[sender] = now
@@ -667,7 +690,8 @@ class Node:
             case Voter():
                 self._start_voting(answer)
             case HandOverEnded():  # pragma: no branch
-                pass
+                self._peers.keep_open(self.leader)
+                self._hand_overs.ended(answer)
 
     def _save_voter(self, voter: Voter, is_new: bool) -> None:
         """Save that this node is a voter. If that ``is_new``, the node begins to vote when the record is on disk."""
@@ -765,6 +789,24 @@ class Node:
 
     def _ask(self, question: int, subject: str, value: bytes | None) -> None:
         self._enqueue(self._subjects.ask(question, subject, value, self._monotonic()))
+
+    def begin_hand_over(self, to: NodeId | None) -> str:
+        """Begin to hand over the lead to a node; ``None`` for the best one.
+
+        :returns: why that cannot be, in a few words; empty if the hand-over has begun.
+        """
+        refusal, ready = self._replica.hand_over(to, self._monotonic())
+        target = self._replica.hand_over_target
+        if not refusal and target is not None:
+            self._peers.keep_open(target)  # To learn at once if its process ends.
+            self._hand_overs.begun(target)
+        self._enqueue(ready)
+        return refusal
+
+    def say_leaving(self) -> None:
+        """Tell the leader that this node is about to stop, and do not campaign any more."""
+        if self._is_listening:
+            self._enqueue(self._replica.leave(self._monotonic()))
 
     def _request_read_index(self) -> int:
         number, ready = self._replica.request_read_index(self._monotonic())

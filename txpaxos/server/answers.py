@@ -17,6 +17,7 @@ from txpaxos.wire.client_messages import (
     Answer,
     AskAnswer,
     FromNode,
+    HandedOver,
     Read,
     ReadAnswer,
     Refused,
@@ -33,8 +34,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
     """What to send to the client that made ``requests`` requests, numbered from ``number`` on.
 
     :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
-        :class:`~txpaxos.reading.Reading`, a status (a dict), the value of a subject (bytes or ``None``), or a Failure
-        that concerns all of the requests.
+        :class:`~txpaxos.reading.Reading`, a status (a dict), the new leader (a str), the value of a subject (bytes or
+        ``None``), or a Failure that concerns all of the requests.
     """
     match result:
         case list():
@@ -45,6 +46,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (_read_answer(number, result),)
         case dict():
             return (StatusAnswer(number, json.dumps(result).encode()),)
+        case str():
+            return (HandedOver(number, result),)
         case _:
             return (AskAnswer(number, result),)
 

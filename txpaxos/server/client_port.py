@@ -22,7 +22,7 @@ from txpaxos.server.connection import ServerConnection
 from txpaxos.server.open_files import connections_max
 from txpaxos.server.session_rate import SessionRate
 from txpaxos.server.tasks import needs_others
-from txpaxos.wire.client_messages import Ask, ClientCodec, Read, Request, StatusRequest, Submit, Welcome
+from txpaxos.wire.client_messages import Ask, ClientCodec, HandOver, Read, Request, StatusRequest, Submit, Welcome
 from txpaxos.wire.commands import Run
 from txpaxos.wire.frames import frame
 
@@ -107,7 +107,8 @@ class ClientPort(ServerFactory):
         leader = self.node.leader
         address = None if leader is None else str(self.node.cluster.members[leader].client)
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
-        return frame(self.codec.encode(Welcome(self.node.name, leader, address, applied, window)))
+        welcome = Welcome(self.node.name, leader, address, applied, window, self.node.is_leaving)
+        return frame(self.codec.encode(welcome))
 
     def sends_away(self, request: Request) -> bool:
         """Whether this node might keep the client waiting for ever: ``request`` needs the node's disk or other nodes,
@@ -139,6 +140,8 @@ class ClientPort(ServerFactory):
                 return self.node.read(query, "local" if local else "linearizable")
             case StatusRequest():
                 return succeed(self.status())
+            case HandOver(_, to):
+                return self.node.hand_over(to)
 
     def disconnect_slow_clients(self) -> None:
         """While too much is buffered for all clients, disconnect the one that has not read for the longest time."""

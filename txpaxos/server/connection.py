@@ -30,6 +30,7 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    HandOver,
     KeepAlive,
     KeepAliveReply,
     Ping,
@@ -202,7 +203,7 @@ class ServerConnection(TwistedProtocol):
 
     def _receive(self, message: FromClient | FromNode) -> None:
         match message:
-            case Submit() | Ask() | Read() | StatusRequest():
+            case Submit() | Ask() | Read() | StatusRequest() | HandOver():
                 self._receive_request(message)
             case Ping():
                 self._send(Pong())

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FileLogObserver, Logger, globalLogPublisher
 from twisted.python.failure import Failure
@@ -101,6 +102,18 @@ class NodeProcess:
         """End the process with status :data:`FAILED`, since the node cannot run on. Twisted would end with 0."""
         self._stop(FAILED)
 
+    def stopping(self, stop_at_once: Callable[[], object]) -> None:
+        """Note that the node prepares to stop: a second Ctrl-C, or SIGTERM, ends that. Twisted would log an error."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def skip(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(stop_at_once)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, skip)
+
     def stopped(self) -> None:
         """End the process, since the application has stopped its node."""
         self._reactor.callLater(0, self._stop_reactor)
@@ -167,6 +180,12 @@ class NodeService(PaxosService):
             line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
         self.process.started()
+
+    def stop(self) -> Deferred[None]:
+        """Hand over the lead, stop the node and close everything. A second signal skips what can be skipped."""
+        if self._is_running:
+            self.process.stopping(self.stop_at_once)
+        return super().stop()
 
 
 class _WithoutReport:

@@ -93,12 +93,16 @@ class ServedNode:
         self._gave_up = gave_up
         self._stopped = stopped
         self._ports: list[IListeningPort] = []
+        self._client_listeners: list[IListeningPort] = []
+        self._closing: list[Deferred[Any]] = []  # Of ports that were closed ahead of the others.
         self._client_port: ClientPort | None = None
         self._node: Node | None = None
         self._trigger: Any = None
         # The Deferreds that ready() has returned and that have not fired.
         self._waiting: list[Deferred[Any]] = []
         self._is_running = False
+        # The Deferreds that stop() has returned while the node prepares to stop.
+        self._stoppers: list[Deferred[None]] = []
 
     @property
     def node(self) -> Node:
@@ -157,16 +161,57 @@ class ServedNode:
             self._waiting.pop(0).callback(self.application)
 
     def stop(self) -> Deferred[None]:
-        """Stop the node and close everything. Fires when that is done, after ``STOP_SECONDS`` at the latest."""
+        """Stop the node and close everything.
+
+        No client may connect any more, and those that are connected are told to use another node. A leader hands over
+        the lead, and the commands of callers get their outcomes. That takes two seconds at most. Then all is closed.
+
+        :returns: fires when all is closed, after ``STOP_SECONDS`` more at the latest.
+        """
+        self._prepare_to_stop()
+        if self._node is None:
+            return self._close()
+        stopped: Deferred[None] = Deferred()
+        self._stoppers.append(stopped)
+        if len(self._stoppers) == 1:
+            self._node.leave().addBoth(lambda _: self.stop_at_once() if self._stoppers else None)
+        return stopped
+
+    def stop_at_once(self) -> Deferred[None]:
+        """Stop the node and close everything, without handing over first. It may be called while :meth:`stop` waits for
+        that.
+
+        :returns: fires when all is closed, after ``STOP_SECONDS`` at the latest.
+        """
+        self._prepare_to_stop()
+        stoppers, self._stoppers = self._stoppers, []
+        closed = self._close()
+
+        def tell(_: None) -> None:
+            for stopper in stoppers:
+                stopper.callback(None)
+
+        return closed.addCallback(tell)
+
+    def _prepare_to_stop(self) -> None:
+        """Accept no client any more, and end all that only a running node has."""
         self._is_running = False
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
             self._reactor.removeSystemEventTrigger(trigger)
         while self._waiting:
             self._waiting.pop(0).errback(NodeStopped(f"node {self.node_name} stopped before it knew a leader"))
+        while self._client_listeners:
+            port = self._client_listeners.pop()
+            self._ports.remove(port)
+            self._closing.append(maybeDeferred(port.stopListening))
+
+    def _close(self) -> Deferred[None]:
         if self._client_port is not None:
             self._client_port.stop()
         closing: list[Deferred[Any]] = [] if self._node is None else [self._node.stop()]
+        closing += self._closing
+        self._closing = []
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
         self._ports.clear()
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
@@ -271,7 +316,9 @@ class ServedNode:
                     raise
                 self._ports.append(port)
             for address in clients_at:
-                self._ports.append(self._reactor.listenTCP(address.port, self._client_port, BACKLOG, address.host))
+                port = self._reactor.listenTCP(address.port, self._client_port, BACKLOG, address.host)
+                self._ports.append(port)
+                self._client_listeners.append(port)
         except CannotListenError as error:
             raise ConfigError(str(error)) from None
 

@@ -33,7 +33,7 @@ class PaxosService(ServedNode, Service):
             super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop the node and close everything. Fires when that is done, or has taken too long."""
+        """Hand over the lead, stop the node and close everything. Fires when that is done, or has taken too long."""
         if self.running:
             super().stopService()
         return self.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from txpaxos.wire.client_messages import Ask, Read, Request, StatusRequest, Submit
+from txpaxos.wire.client_messages import Ask, HandOver, Read, Request, StatusRequest, Submit
 
 
 class Task(NamedTuple):
@@ -32,6 +32,8 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.query))
             case StatusRequest():
                 return cls(request, 1, 0)
+            case HandOver():
+                return cls(request, 1, len(request.to))
 
 
 def needs_others(request: Request) -> bool:

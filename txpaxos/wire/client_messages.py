@@ -70,6 +70,15 @@ class StatusRequest:
 
 
 @attrs.frozen
+class HandOver:
+    """Hand over the lead to the node ``to``. The answer is :class:`HandedOver` when that node leads, or
+    :class:`Refused`."""
+
+    request: Count
+    to: str
+
+
+@attrs.frozen
 class KeepAliveReply:
     """The answer to :class:`KeepAlive`. It has no answer."""
 
@@ -85,7 +94,7 @@ class Ping:
 
 @attrs.frozen
 class Welcome:
-    """The first message on a connection. It is sent again when the leader changes.
+    """The first message on a connection. It is sent again when the leader changes, and when the node is about to stop.
 
     :ivar node: the name of the node that sends it.
     :ivar leader: the node that it believes to lead, ``None`` if it knows none.
@@ -93,6 +102,8 @@ class Welcome:
     :ivar applied_through: the last slot that the node has applied. Sessions that are created now have this slot.
     :ivar liveness_window_seconds: the shortest silence after which a follower replaces its leader. A client should wait
         about as long for a sign of a node. 0 from a node that does not know Ping.
+    :ivar leaving: whether the node is about to stop. If it does not lead, clients should use another node from now on;
+        if it leads, they wait for the Welcome that names the next leader.
     """
 
     node: str
@@ -100,6 +111,7 @@ class Welcome:
     leader_address: str | None
     applied_through: Count = 0
     liveness_window_seconds: float = 0.0
+    leaving: bool = False
 
 
 @attrs.frozen
@@ -141,6 +153,14 @@ class StatusAnswer:
 
 
 @attrs.frozen
+class HandedOver:
+    """The node ``leader`` leads."""
+
+    request: Count
+    leader: str
+
+
+@attrs.frozen
 class Refused:
     """``count`` requests from ``request`` on failed.
 
@@ -160,9 +180,9 @@ class KeepAlive:
     disconnects a client that does not answer."""
 
 
-Request: TypeAlias = Submit | Ask | Read | StatusRequest
+Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver
 FromClient: TypeAlias = Request | Ping | KeepAliveReply
-FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | Refused | KeepAlive
+FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | Refused | KeepAlive
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -173,6 +193,7 @@ _packing = Packing[FromClient | FromNode](
         4: Read,
         5: Ping,
         6: KeepAliveReply,
+        7: HandOver,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -181,6 +202,7 @@ _packing = Packing[FromClient | FromNode](
         134: ReadAnswer,
         135: KeepAlive,
         136: Pong,
+        137: HandedOver,
     }
 )
 
