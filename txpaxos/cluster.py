@@ -35,6 +35,9 @@ from txpaxos.errors import ConfigError
 from txpaxos.host_names import FAMILIES, canonical_host, is_ip_address, look_up
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
+NONCE_CHARACTERS = 16
+_CLUSTER_NAME = re.compile(rf"{NAME.pattern[:-2]}(~[0-9a-f]{{{NONCE_CHARACTERS}}})?\Z")
+"""The name of a cluster. A nonce stands behind it once the cluster was recovered or restored."""
 NAME_RULE = 'letters, digits, "_", "-" and ".", a letter or digit first, at most 32'
 
 LOCALHOST = frozenset({"127.0.0.1", "::1"})
@@ -189,7 +192,7 @@ class Cluster:
         name = data.get("cluster")
         if not isinstance(name, str):
             raise ConfigError('needs cluster = "NAME" at the top')
-        if not NAME.match(name):
+        if not _CLUSTER_NAME.match(name):
             raise ConfigError(f"cluster = {_shown(name)} at the top cannot be a name: {NAME_RULE}")
         family = data.get("family", FAMILIES[0])
         if family not in FAMILIES:

@@ -15,6 +15,13 @@ class CodecError(PaxosError):
     """Bytes that are no message of this cluster. Decoding raises no other error, whatever the bytes are."""
 
 
+class OtherCluster(CodecError):
+    """A message of a cluster with another name."""
+
+    def __init__(self) -> None:
+        super().__init__("message of another cluster: compare the cluster names")
+
+
 class OtherMembers(CodecError):
     """A message from a node whose cluster file has the same cluster name and other nodes.
 

@@ -53,14 +53,16 @@ def test_help_names_every_command() -> None:
         "check",
         "demo",
         "doctor",
+        "lead",
         "read",
+        "recover",
         "simulate",
         "status",
         "submit",
     ]
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "status", "submit"])
+@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "recover", "status", "submit"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

@@ -30,9 +30,9 @@ class Nodes:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "cluster.toml").write_text(self.cluster.dumps())
 
-    def start(self, node: str) -> None:
-        """Start a node."""
-        options = ["--cluster", "cluster.toml", "--node", node, "--data-dir", node, "--stop-at-eof"]
+    def start(self, node: str, file: str = "cluster.toml") -> None:
+        """Start a node with the cluster file that has the name ``file``."""
+        options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof"]
         command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", *options]
         with (self.folder / f"{node}.log").open("ab") as log:
             self.processes[node] = subprocess.Popen(

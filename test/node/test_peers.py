@@ -24,7 +24,7 @@ from txpaxos.core.messages import AcceptSlot, Ballot, ChosenValues, Fetch, PreVo
 from txpaxos.errors import ConfigError
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import KnownPeers
-from txpaxos.node.peers import RECEIVE_BUFFER_BYTES, Peers
+from txpaxos.node.peers import OTHERS_ANSWERED_MAX, RECEIVE_BUFFER_BYTES, Peers
 from txpaxos.node.refusals import REASON_SECONDS, UNKNOWN_SENDER_LINES_MAX
 from txpaxos.wire import codec
 from txpaxos.wire.codec import Received
@@ -588,6 +588,46 @@ def test_what_is_not_taken_is_told_once(
     assert told.isprintable()
     assert len(told) < 700
     assert way.received == []
+
+
+def other_cluster(sender: str = "c", message: PeerMessage | None = None) -> bytes:
+    return Codec("test~0123456789abcdef", sender).encode(message or PreVote(5))
+
+
+def test_a_node_of_another_cluster_is_answered_so_that_it_finds_out(way: Way) -> None:
+    for _ in range(50):
+        way.network.datagram_received(other_cluster(), C_ADDRESS)
+    answer = Codec("test", "a", 7).encode(Refusal(""))
+    assert way.sent == [(answer, C_ADDRESS)]
+    way.tick(1.5)
+    way.network.datagram_received(other_cluster(), C_ADDRESS)
+    assert way.sent[1:] == [(answer, C_ADDRESS)]
+    returned = Way().start()
+    line = (
+        "node a of cluster test does not take what comes from 10.0.0.3:4000, the address of node c in its cluster file"
+    )
+    (told,) = lines_of(
+        lambda: returned.network.datagram_received(other_cluster("c", Refusal("")), C_ADDRESS), LogLevel.warn
+    )
+    assert told.startswith(f"{line}: message of another cluster")
+    assert returned.sent == []  # An answer is not answered, or two clusters would answer each other for ever.
+
+
+def test_nodes_of_other_clusters_cause_no_flood_of_answers(way: Way) -> None:
+    for number in range(1000):
+        way.network.datagram_received(other_cluster(), ("10.9.9.9", number))
+    assert len(way.sent) == OTHERS_ANSWERED_MAX
+    way.network.datagram_received(b"noise", C_ADDRESS)
+    assert len(way.sent) == OTHERS_ANSWERED_MAX
+
+
+def test_an_answer_that_cannot_be_sent_is_counted(way: Way) -> None:
+    way.transport.error = OSError(errno.EPERM, "no")
+    way.network.datagram_received(other_cluster(), C_ADDRESS)
+    assert way.counters == {BAD: 1, Count.DATAGRAM_NOT_SENT: 1}
+    way.network.stop()
+    way.network.datagram_received(other_cluster(), B_ADDRESS)
+    assert way.counters == {BAD: 2, Count.DATAGRAM_NOT_SENT: 1}
 
 
 def test_strangers_do_not_fill_the_disk(way: Way) -> None:

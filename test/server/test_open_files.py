@@ -48,11 +48,11 @@ class FewFiles(Nodes):
 
     files = FEW
 
-    def start(self, node: str) -> None:
+    def start(self, node: str, file: str = "cluster.toml") -> None:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, before[1]))
         try:
-            super().start(node)
+            super().start(node, file)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -59,12 +59,14 @@ LAYERS = (
     Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields", "txpaxos.log_lines"}),
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
+    Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
     Layer(("txpaxos.client",), WIRE),
     Layer(("txpaxos.server",), PROTOCOL),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
-        ("txpaxos.cli", "txpaxos.__main__"), ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.tap", "txpaxos.testing"}
+        ("txpaxos.cli", "txpaxos.__main__"),
+        ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.tap", "txpaxos.testing", "txpaxos.recovery"},
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.

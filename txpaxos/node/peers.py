@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IUDPTransport
 
 from txpaxos.cluster import Address, Cluster
 from txpaxos.core.messages import ChosenValues, Fetch, NodeId, TakeOver, Truncated
-from txpaxos.errors import CodecError
+from txpaxos.errors import CodecError, OtherCluster
 from txpaxos.host_names import canonical_host, look_up_in_thread
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import KnownPeers
@@ -27,8 +27,9 @@ from txpaxos.node.peer_addresses import Endpoint, PeerAddresses
 from txpaxos.node.peer_reports import PeerReports
 from txpaxos.node.peer_streams import PeerStreams
 from txpaxos.node.refusals import Refusals
-from txpaxos.wire.codec import Codec, Received, Way
+from txpaxos.wire.codec import REFUSAL_KIND, Codec, Received, Way
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
+from txpaxos.wire.header import KIND_AT
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
@@ -71,6 +72,10 @@ UNMET_SECONDS = 5 * REFUSAL_SECONDS
 
 FORMER_PEERS_MAX = 64
 """The most former peers that are told that they are out."""
+
+OTHERS_ANSWERED_MAX = 8
+"""Nodes of other clusters that are told so in :data:`REFUSAL_SECONDS`. Each gets one short datagram.
+The limit is low since addresses may be forged."""
 
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 """The receive buffer that the kernel is asked for. Datagrams wait in it while the reactor is busy. The kernel's default
@@ -128,6 +133,7 @@ class Peers:
         # The routes to former peers, and those of them that sent something lately: they are told that they are out.
         self._former: dict[NodeId, list[tuple[SendDatagram, Endpoint]]] = {}
         self._former_heard: set[NodeId] = set()
+        self._others_answered: set[Endpoint] = set()
         self._unmet: set[NodeId] = set()
         self._unmet_seconds: dict[NodeId, float] = {}
         self._check_at = self._tell_refusals_at = 0.0
@@ -221,6 +227,7 @@ class Peers:
             self._unmet_seconds.pop(peer, None)
         if now >= self._tell_refusals_at:
             self._tell_refusals_at = now + REFUSAL_SECONDS
+            self._others_answered.clear()
             for peer in self._unmet:
                 self._unmet_seconds[peer] = seconds = self._unmet_seconds.get(peer, 0.0) + REFUSAL_SECONDS
                 if seconds >= UNMET_SECONDS:
@@ -301,6 +308,8 @@ class Peers:
         except CodecError as error:
             self._counters[Count.BAD_DATAGRAM] += 1
             self._refuse_datagram(error, address[:2])
+            if isinstance(error, OtherCluster):
+                self._answer_other_cluster(data, address[:2])
             return
         sender, endpoint = received.sender, address[:2]
         if endpoint not in self._known.get(sender, ()):
@@ -367,6 +376,27 @@ class Peers:
         endpoint = canonical_host(endpoint[0]), endpoint[1]
         peer = next((peer for peer, known in self._known.items() if endpoint in known), None)
         self._reports.log_undecodable(error, endpoint, peer)
+
+    def _answer_other_cluster(self, data: bytes, endpoint: Endpoint) -> None:
+        """Answer a datagram of another cluster, so that its sender finds out: it may be a node that was given up when
+        this cluster was recovered, and that no member would send anything to.
+
+        The sender cannot decode the answer. But it logs from which of its peers something of another cluster comes. An
+        answer is not answered in turn."""
+        answered = self._others_answered
+        send = self._senders.get(6 if ":" in endpoint[0] else 4)
+        if (
+            send is None
+            or data[KIND_AT] == REFUSAL_KIND
+            or endpoint in answered
+            or len(answered) >= OTHERS_ANSWERED_MAX
+        ):
+            return
+        answered.add(endpoint)
+        try:
+            send(self._codec.encode(Refusal("")), endpoint)
+        except OSError:
+            self._counters[Count.DATAGRAM_NOT_SENT] += 1
 
 
 def _senders(transport: Any) -> dict[int, SendDatagram]:

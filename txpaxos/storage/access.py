@@ -10,8 +10,11 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk, FileStatus
 from txpaxos.storage.messages import os_errors
 
-_STORE_NAMES = frozenset(
-    ("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "snapshots", "subjects")
+STORE_NAMES = frozenset(
+    (
+        *("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "removed", "snapshots"),
+        "subjects",
+    )
 )
 """The names that a store uses. Other names in the folder, like ``lost+found``, are not checked."""
 
@@ -33,7 +36,7 @@ def refuse_foreign_access(disk: Disk, directory: str) -> None:
             return  # The next step of the start fails, with a clear error.
         _check(disk, directory, directory, top)
         for name in sorted(disk.list_directory(directory)):
-            if name.removesuffix(".new") in _STORE_NAMES:
+            if name.removesuffix(".new") in STORE_NAMES:
                 _check_all(disk, f"{directory}/{name}", directory)
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from txpaxos.storage.discarded import DISCARDED
 from txpaxos.storage.inspection import FolderReport
+from txpaxos.storage.replacement import MARKER
 
 _REPLACE = "replace the node (docs/operations.rst, Replacing a node), and keep this folder until then"
 _KEEP = "do not remove, edit or copy anything in the folder while it is in use"
@@ -75,6 +76,9 @@ def _without_store(report: FolderReport) -> Diagnosis:
 
 
 def _of_store(report: FolderReport) -> Diagnosis:
+    if MARKER in report.marker:
+        summary = f"{report.marker[MARKER]}: the next start of its node, or the same recovery again, completes it"
+        return Diagnosis(Verdict.REFUSED, summary, ("run txpaxos recover again, as before",))
     if "removed" in report.marker:
         summary = f"the node was removed from its cluster: {report.marker['removed']}"
         return Diagnosis(Verdict.REMOVED, summary, ("the folder may be removed: no node needs it again",))

@@ -29,6 +29,7 @@ from txpaxos.storage.last_application import LastApplication
 from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.read_only_disk import ReadOnlyDisk, process_using
 from txpaxos.storage.records import decode
+from txpaxos.storage.replacement import MARKER
 from txpaxos.storage.segment import SECTOR_BYTES, Frames, SegmentHeader, torn_bytes
 from txpaxos.storage.snapshot_file import SnapshotReader
 from txpaxos.storage.snapshots import PART
@@ -45,7 +46,7 @@ ATTEMPTS = 3
 OTHER_NAMES_MAX = 5
 """The number of names that are reported of a folder which is no data folder."""
 
-_OWN_NAMES = ("identity", "acknowledged", "journal", "snapshots", "subjects", "diverged", "removed")
+_OWN_NAMES = ("identity", "acknowledged", "journal", "snapshots", "subjects", "diverged", "removed", MARKER)
 _HARMLESS_NAMES = frozenset(("lock", "probe", "lost+found", "application"))
 _SEGMENT, _SNAPSHOT = ".segment", ".snapshot"
 
@@ -216,7 +217,10 @@ class _Inspection:
                 self._note_segment(self._segment(path))
             self._check_row_of_segments()
             self._find_snapshots()
-        self._start()
+        if MARKER in names:
+            report.marker[MARKER] = "a recovery of this folder was interrupted"
+        else:
+            self._start()
 
     def _read_small_files(self, names: Iterable[str]) -> None:
         report, directory = self._report, self._directory

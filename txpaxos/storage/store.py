@@ -38,6 +38,7 @@ from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.quarantine import QuarantineMarker
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
 from txpaxos.storage.register_files import RegisterFiles
+from txpaxos.storage.replacement import finish_replacement
 from txpaxos.storage.segment import Frame
 from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
@@ -174,6 +175,8 @@ class DiskStore:
         refuse_foreign_access(disk, self._directory)
         self._lock = lock_folder(disk, self._directory)
         try:
+            if finish_replacement(disk, self._directory):
+                refuse_foreign_access(disk, self._directory)
             self._identity = self._open(cluster, node, random_bytes, segment_bytes)
             self.sync_seconds: float | None = None
             if execute is None and sync_in_thread is None:

@@ -87,6 +87,7 @@ _ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
     6: Decided,
 }
 _ABOUT_SUBJECT = 9
+REFUSAL_KIND = 32
 _OF_SUBJECTS: dict[int, type[SubjectMessage]] = {**_ONE_DECREE, 36: Inquiry, 37: Finding}
 _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     **_ONE_DECREE,
@@ -112,7 +113,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     27: Proof,
     28: AskStateDigest,
     29: Introduction,
-    32: Refusal,
+    REFUSAL_KIND: Refusal,
     34: StateDigestsHeard,
     35: Fetching,
     38: TakeOver,

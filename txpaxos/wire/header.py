@@ -31,7 +31,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from txpaxos.errors import CodecError, ConfigError, OtherMembers
+from txpaxos.errors import CodecError, ConfigError, OtherCluster, OtherMembers
 
 VERSION = 1
 VERSION_WITH_MEMBERS = 2
@@ -97,7 +97,7 @@ class Header:
             raise CodecError("checksum wrong: damaged or cut off on the way")
         is_ours = cluster_id == self._cluster_id
         if not is_ours and cluster_id[:_NAME_DIGEST_BYTES] != self._cluster_id[:_NAME_DIGEST_BYTES]:
-            raise CodecError("message of another cluster: compare the cluster names")
+            raise OtherCluster
         if key != _NO_KEY:
             raise CodecError(f"message authenticated with key {key}: this node has no keys")
         body_at = _WHOLE.size + name_bytes
