@@ -19,6 +19,7 @@ from txpaxos.testing.model.decree import (
 from txpaxos.testing.model.disk_cluster import ClusterBounds, DiskClusterSpace, Reign
 from txpaxos.testing.model.disk_space import DiskBounds, DiskSpace
 from txpaxos.testing.model.log import ReplicaPart
+from txpaxos.testing.model.membership import MembershipBounds, MembershipSpace
 from txpaxos.testing.model.parts import Part
 from txpaxos.testing.model.search import Space
 from txpaxos.testing.model.stored_model import FaultBudget
@@ -93,6 +94,11 @@ def cluster_loss_space(**bounds: Any) -> DiskClusterSpace:
     return DiskClusterSpace(ClusterBounds(reigns=reigns, **limits))
 
 
+def membership_space(**bounds: Any) -> MembershipSpace:
+    """A change of members, as an argument: none of the shipped code is run."""
+    return MembershipSpace(MembershipBounds(**bounds))
+
+
 INSTANCES = (
     Instance("essential", "2 ballots of each proposer", essential_space, {"ballots": (2, 2)}),
     Instance(
@@ -159,4 +165,11 @@ INSTANCES = (
     ),
     Instance("cluster-aside", "3 slots; the snapshots of one node discarded", cluster_aside_space, {}),
     Instance("cluster-loss", "3 slots; one node loses a file", cluster_loss_space, {}),
+    Instance("members-two", "c joins a and b", membership_space, {"founding": "ab", "wanted": "abc"}),
+    Instance("members-swap", "c replaces b of two", membership_space, {"founding": "ab", "wanted": "ac", "ends": True}),
+    Instance("members-add", "d joins a, b and c", membership_space, {"founding": "abc", "wanted": "abcd"}),
+    Instance("members-replace", "d replaces c of three", membership_space, {"founding": "abc", "wanted": "abd"}),
+    Instance(
+        "members-remove", "c of three leaves", membership_space, {"founding": "abc", "wanted": "ab", "ends": True}
+    ),
 )
