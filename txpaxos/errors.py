@@ -69,6 +69,16 @@ class NotChosen(PaxosError):
     closed. It had no effect. It is safe to send it again, as a new command."""
 
 
+class RemovedFromCluster(PaxosError):
+    """This node was removed from the cluster, so it stops, and its data folder is not started again. Nothing is lost: a
+    majority of the members has on disk all that was chosen."""
+
+
+class MembersRefused(PaxosError):
+    """The members were not changed: the change is none that can be made now, or would cost the quorum. The text says
+    why, and what to do."""
+
+
 class NoQuorum(PaxosError):
     """No majority of the nodes answered in time. The request changes nothing, so it is safe to send again. First check
     that enough nodes run and reach each other."""

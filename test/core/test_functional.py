@@ -14,6 +14,7 @@ from txpaxos.core import functional, practical
 from txpaxos.core.config import Timing
 from txpaxos.core.election import BACK_OFF_DOUBLINGS_MAX, Election, Role, TimerAction
 from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -58,7 +59,9 @@ class TestElection:
         self.make(3)
 
     def make(self, members: int, seed: int = 1) -> Election[Promise]:
-        self.election: Election[Promise] = Election("a", "abcde"[:members], Timing(), Random(seed), 100.0)
+        self.election: Election[Promise] = Election(
+            "a", Membership.fixed("a", "abcde"[:members]), Timing(), Random(seed), 100.0
+        )
         return self.election
 
     def campaign(self, now: float) -> Ballot:
@@ -77,7 +80,10 @@ class TestElection:
 
     def win(self, now: float = 101.0) -> Ballot:
         ballot = self.campaign(now)
-        won = [self.promise(sender, ballot, now) for sender in "abcde"[: self.election.quorum]]
+        won = [
+            self.promise(sender, ballot, now)
+            for sender in self.election.membership.voters[: self.election.membership.newest.quorum]
+        ]
         assert won == [False] * (len(won) - 1) + [True]
         return ballot
 
@@ -332,9 +338,9 @@ class TestElection:
 
     def test_what_belongs_to_a_ballot_is_gone_with_it(self) -> None:
         ballot = self.campaign(101.0)
-        assert self.election.silent_members() == ["a", "b", "c"]
+        assert self.election.silent_voters() == ["a", "b", "c"]
         self.promise("b", ballot, 101.0)
-        assert self.election.silent_members() == ["a", "c"]
+        assert self.election.silent_voters() == ["a", "c"]
         self.nack("c", 101.0)
         self.promise("a", ballot, 101.0)
         assert self.election.is_refused

@@ -278,9 +278,13 @@ def test_strangers_and_strange_messages_are_dropped_and_counted() -> None:
     assert attrs.asdict(replica.status()) == before | {"dropped": {"not_from_a_member": 3, "not_about_the_log": 1}}
 
 
-def test_a_stranger_cannot_be_a_replica() -> None:
-    with pytest.raises(AssertionError):
-        make("x")
+def test_a_node_that_is_no_member_learns_and_starts_nothing() -> None:
+    replica = make("x")
+    assert not replica.votes
+    assert replica.tick(100.0).send == ()
+    ready = replica.receive("a", PrepareLog(Ballot(1, "a"), 1), 100.0)
+    assert (ready.save, ready.send) == ((), ())
+    assert replica.receive("a", ChosenValues(1, (b"x",), 1), 100.0).chosen == (Chosen(1, b"x"),)
 
 
 def test_status() -> None:

@@ -11,6 +11,7 @@ from test.helpers.core_cluster import ManualNetwork
 from test.helpers.core_node import elect, sent, settle
 from txpaxos.core.config import Timing
 from txpaxos.core.drops import Drop
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import (
     LOWEST,
     AcceptSlot,
@@ -285,7 +286,7 @@ def test_a_reader_that_waits_for_a_slot_gets_it_though_more_is_open() -> None:
 
 
 def test_read_index_of_two_nodes_alone() -> None:
-    server = ReadIndexServer(2)
+    server = ReadIndexServer(Membership.fixed("a", "ab"))
     assert server.request("a", 1, 5, 0)
     settled, again = server.observe_answer("b", 1, 1)
     assert [(one.client, one.number, one.read_index) for one in settled] == [("a", 1, 5)]

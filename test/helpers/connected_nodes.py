@@ -28,7 +28,7 @@ class Wire:
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
 
     def write(self, data: bytes) -> None:
-        codec = Codec(self._joined.cluster.name, self._line[1], members=self._joined.cluster.members)
+        codec = Codec(self._joined.cluster.name, self._line[1], members=self._joined.cluster.founding_members)
         self._joined.sent += [(*self._line, codec.decode(message).message) for message in self._splitter.feed(data)]
         self._joined.streamed[self._line] = self._joined.streamed.get(self._line, 0) + len(data)
         self._joined.reactor.callLater(LINE_SECONDS, self._carry, data)
@@ -83,7 +83,7 @@ class ConnectedNodes(NodesInOneReactor):
         reactor.connectTCP = self._connect
 
     def _connect(self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None) -> object:
-        there = self._names[host, port]
+        there = self._names.get((host, port), "")
         (here,) = (name for name, node in self.nodes.items() if node._peers._streams is factory._streams)
         self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory)
         return _Connector()

@@ -38,7 +38,7 @@ from txpaxos.core.messages import (
     TakeOver,
     Truncated,
 )
-from txpaxos.core.ready import Checkpoint, Chosen, LeadershipFact, LogRecord, Promised, Ready, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, LeadershipFact, LearnedThrough, LogRecord, Promised, Ready, Voted
 from txpaxos.core.replica import Replica
 
 # ------------------------------------------------------------- what must hold
@@ -71,7 +71,7 @@ class Ledger:
                 self.promised[node] = ballot
                 self.votes.setdefault(node, {})[slot] = Proposal(ballot, value)
                 self._vote(node, slot, ballot, value)
-            case Checkpoint(slot):
+            case Checkpoint(slot) | LearnedThrough(slot):
                 assert self.through(slot), (node, record)
             case _:
                 self._check_chosen(record.first_slot, record.values)
@@ -111,6 +111,10 @@ class Ledger:
         """Whether every slot up to ``slot`` is chosen."""
         return slot == 0 or slot in self.chosen
 
+    def is_quorum(self, slot: Slot, voters: set[NodeId]) -> bool:
+        """Whether votes of ``voters`` make a value chosen at ``slot``."""
+        return len(voters) >= self.quorum
+
     def _check_chosen(self, first_slot: Slot, values: tuple[bytes, ...]) -> None:
         for slot, value in enumerate(values, first_slot):
             assert self.chosen.get(slot) == value, (slot, value, self.chosen.get(slot))
@@ -119,7 +123,7 @@ class Ledger:
         assert self.proposed[slot, ballot] == value, (node, slot, ballot)
         voters = self.voters.setdefault((slot, ballot), set())
         voters.add(node)
-        if len(voters) >= self.quorum:
+        if self.is_quorum(slot, voters):
             assert self.chosen.setdefault(slot, value) == value, (
                 f"two values at {slot}: {self.chosen[slot]!r} {value!r}"
             )

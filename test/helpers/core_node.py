@@ -38,7 +38,7 @@ def campaign(replica: Replica, now: float) -> Ready:
     :returns: the Ready with which it starts its ballot.
     """
     ready = replica.tick(max(now, replica.election.wake_at))
-    for member in replica.others:
+    for member in replica.membership.others:
         if sent(ready, PrepareLog):
             break
         ready = replica.receive(member, PreVoteGranted(replica.election.pre_vote_number), now)
@@ -53,7 +53,7 @@ def elect(replica: Replica, now: float, *reports: PromiseLog) -> list[Ready]:
     """
     settle(replica, campaign(replica, now), now)
     readys: list[Ready] = []
-    for member, report in zip(replica.others, reports or (PromiseLog(LOWEST, 1),), strict=False):
+    for member, report in zip(replica.membership.others, reports or (PromiseLog(LOWEST, 1),), strict=False):
         promise = attrs.evolve(report, ballot=replica.election.own_ballot)
         readys += settle(replica, replica.receive(member, promise, now), now)
     assert replica.is_leader

@@ -363,9 +363,16 @@ class NodesInOneReactor:
         """Start a node from its store."""
         rng = Random(self._rng.random())
         self.nodes[node] = node_of(
-            self._application(), self.reactor, node, self.cluster, self.stores[node], rng=rng, **self._options
+            *(self._application(), self.reactor, node, self.cluster_of(node), self.stores[node]),
+            rng=rng,
+            **self._options,
         )
-        self.nodes[node].start(RecordingTransport(carry=lambda data, to: self._carry(node, self._names[to], data)))
+        names = self._names
+        self.nodes[node].start(RecordingTransport(carry=lambda data, to: self._carry(node, names.get(to, ""), data)))
+
+    def cluster_of(self, node: NodeId) -> Cluster:
+        """The cluster file of ``node``."""
+        return self.cluster
 
     def restart(self, node: NodeId) -> Any:
         """Stop a node, as a kill does, and start a new one on what it saved."""
@@ -417,9 +424,9 @@ class NodesInOneReactor:
         return unpack(outcome)
 
     def _carry(self, sender: NodeId, to: NodeId, data: bytes) -> None:
-        if (sender, to) in self.cut:
+        if (sender, to) in self.cut or not to:
             return
-        codec = Codec(self.cluster.name, to, members=self.cluster.members)
+        codec = Codec(self.cluster.name, to, members=self.cluster.founding_members)
         self.sent.append((sender, to, codec.decode(data).message))
         address = self.cluster.members[sender].address
         self.reactor.callLater(0.0005, self._deliver, to, data, (address.host, address.port))

@@ -53,6 +53,8 @@ LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
     Layer(("txpaxos.core",), CORE, PURE | {"attrs", "random"}),
     Layer(("txpaxos.packing",), CORE, PURE | {"attrs", "msgspec"}),
+    # What the log says about members has their names and addresses, as a cluster file has them.
+    Layer(("txpaxos.wire.members",), PACKING | {"txpaxos.cluster"}, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.wire",), PACKING, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -144,8 +144,9 @@ def tell_no_votes(self: Log, first_slot: Slot) -> tuple[Vote, ...]:
     return ()
 
 
-def propose_gaps_only(self: Replica, work: Work, promises: Sequence[PromiseLog], now: float) -> None:
-    shipped_start_leading(self, work, [attrs.evolve(promise, votes=()) for promise in promises], now)
+def propose_gaps_only(self: Replica, work: Work, promises: Mapping[str, PromiseLog], now: float) -> None:
+    silent = {node: attrs.evolve(promise, votes=()) for node, promise in promises.items()}
+    shipped_start_leading(self, work, silent, now)
 
 
 def start_log_rounds_anew(self: Election[PromiseLog], *arguments: Any, **named: Any) -> None:

@@ -8,9 +8,11 @@ import attrs
 from twisted.internet.task import Clock
 
 from test.torture.applied import State
+from txpaxos.cluster import ALONE
 from txpaxos.core.log import Log
 from txpaxos.core.ready import Chosen, LogRecord
 from txpaxos.node.applier import Applier
+from txpaxos.node.members import Members
 from txpaxos.node.sessions import Sessions
 from txpaxos.node.snapshots.taking import Policy, SnapshotTaker
 from txpaxos.storage.store import DiskStore
@@ -41,7 +43,9 @@ def read_disk(folder: Path, cluster: str, node: str) -> Disk:
         if store.snapshot is not None:
             base = store.snapshot.slot
             ignore = (lambda slot: None, lambda taken: None)
-            SnapshotTaker(Clock(), store, state, applier, cluster, (), Policy(), *ignore).restore(store.snapshot)
+            SnapshotTaker(Clock(), store, state, applier, cluster, Members(node, ALONE), Policy(), *ignore).restore(
+                store.snapshot
+            )
         log = Log.recover((record for record in records if isinstance(record, LogRecord)), base)
         for slot, value in enumerate(log.values_from(base + 1), base + 1):
             for _ in applier.apply(Chosen(slot, value)):

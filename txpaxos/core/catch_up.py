@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 from random import Random
 
 from txpaxos.core.config import Timing
 from txpaxos.core.log import Log
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import Fetch, NodeId, Slot
 from txpaxos.core.ready import Work
 
@@ -15,14 +15,14 @@ from txpaxos.core.ready import Work
 class CatchUp:
     """What another node knows to be chosen and is not in ``log``: up to which slot, which node said so, when to ask.
 
-    :param others: the nodes that may be asked.
+    :param membership: the members, of which all but this node may be asked.
     :ivar wake_at: when :meth:`tick` is next due; infinite for never.
     """
 
-    def __init__(self, log: Log, others: Sequence[NodeId], timing: Timing, rng: Random) -> None:
+    def __init__(self, log: Log, membership: Membership, timing: Timing, rng: Random) -> None:
         self.wake_at = inf
         self._log = log
-        self._others = others
+        self._membership = membership
         self._timing = timing
         self._rng = rng
         self._through: Slot = 0
@@ -74,8 +74,8 @@ class CatchUp:
         if self._through <= self._log.chosen_through:
             self.wake_at = inf
             return
-        if self._attempts % 2:
-            self._source = self._rng.choice(self._others)
+        if self._attempts % 2 and self._membership.others:
+            self._source = self._rng.choice(self._membership.others)
         work.send_to(self._source, Fetch(self._log.chosen_through + 1))
         self.wake_at = now + self._timing.retry_after(self._attempts, self._rng)
         self._attempts += 1

@@ -28,7 +28,6 @@ log).
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from math import inf
 from random import Random
 from typing import Generic, TypeVar
@@ -36,8 +35,8 @@ from typing import Generic, TypeVar
 import attrs
 
 from txpaxos.core.config import Timing
-from txpaxos.core.essential import quorum_size
 from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import LOWEST, Ballot, Nack, NodeId, Promise, PromiseLog
 from txpaxos.core.ready import LeadershipAcquired, LeadershipChanged, LeadershipFact, LeadershipLost
 
@@ -89,11 +88,12 @@ class Election(Generic[AnyPromise]):
     """Who leads, as one node sees it, and when that is due to change.
 
     :param node: this node's id.
-    :param members: the ids of all nodes, this one included.
+    :param membership: who the members are. It may change.
     :param rng: the only source of chance.
     :param now: the current time, in monotonic seconds.
     :param highest_seen: the highest ballot on this node's disk.
-    :param is_voter: whether this node is a voter. A node that is none follows each leader, and starts nothing itself.
+    :param is_admitted: whether this node may vote if it is a voter: it has not lost what it promised. A node that is no
+        voter, or is not admitted, follows each leader, and starts nothing itself.
     :ivar role: what this node is. Only the four methods ``become_...`` change it.
     :ivar leader_ballot: the ballot of the leader that this node believes in; ``LOWEST`` if there is none.
     :ivar highest_seen: the highest ballot known to be in use. A ballot of this node's own will be above it.
@@ -108,16 +108,16 @@ class Election(Generic[AnyPromise]):
     def __init__(
         self,
         node: NodeId,
-        members: Sequence[NodeId],
+        membership: Membership,
         timing: Timing,
         rng: Random,
         now: float,
         highest_seen: Ballot = LOWEST,
-        is_voter: bool = True,
+        is_admitted: bool = True,
     ) -> None:
         self.node = node
-        self.quorum = quorum_size(len(members))
-        self.is_voter = is_voter
+        self.membership = membership
+        self.is_admitted = is_admitted
         self.role = Role.FOLLOWER
         self.leader_ballot = LOWEST
         self.highest_seen = highest_seen
@@ -127,9 +127,6 @@ class Election(Generic[AnyPromise]):
         self.is_suspended = False
         self.quiet_until = -inf
         self._is_quiet = False  # Whether quiet_until was still to come when a leader last looked.
-        self._members = tuple(members)
-        self._refusals_max = len(members) - self.quorum
-        self._followers = [member for member in members if member != node]
         self._timing = timing
         self._rng = rng
         self._failures = 0
@@ -141,9 +138,19 @@ class Election(Generic[AnyPromise]):
         self._reported_ballot = LOWEST
         self._reported_own = False
         # When a follower stops waiting for its leader. A node that is alone has no other to wait for.
-        self._silent_at = now + self._liveness_window() if self._followers else now
+        self._silent_at = now if self._is_alone else now + self._liveness_window()
         # When a node of any other role is to send something again.
         self._act_at = now
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node votes, promises and grants pre-votes."""
+        return self.is_admitted and self.membership.is_voter
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether this node is a quorum by itself: it has no other to wait for."""
+        return self.membership.is_quorum((self.node,))
 
     @property
     def is_leader(self) -> bool:
@@ -176,10 +183,10 @@ class Election(Generic[AnyPromise]):
         """A ballot of this node's own, above all that are known to be in use."""
         return Ballot(self.highest_seen.round + 1, self.node)
 
-    def silent_members(self) -> list[NodeId]:
-        """The members that have not promised this candidate's ballot."""
+    def silent_voters(self) -> list[NodeId]:
+        """The voters that have not promised this candidate's ballot."""
         promised_by = () if self.candidacy is None else self.candidacy.promises
-        return [member for member in self._members if member not in promised_by]
+        return [voter for voter in self.membership.voters if voter not in promised_by]
 
     # transitions
 
@@ -218,7 +225,7 @@ class Election(Generic[AnyPromise]):
         self.role = Role.LEADER
         self.leader_ballot = candidacy.ballot
         candidacy.promises = {}
-        candidacy.heard_at = dict.fromkeys(self._followers, now)
+        candidacy.heard_at = dict.fromkeys(self.membership.others, now)
         self._failures = 0
         self._act_at = now + self._timing.heartbeat_seconds
 
@@ -231,7 +238,7 @@ class Election(Generic[AnyPromise]):
         """What is due at ``now``. The owner carries it out; a campaign begins with :meth:`become_candidate`."""
         if now < self.wake_at:
             return TimerAction.NOTHING
-        if self.is_suspended or not self.is_voter:
+        if self.is_suspended or not self.is_admitted or not self.membership.may_lead:
             self.leader_ballot = LOWEST
             self._silent_at = now + self._liveness_window()
             return TimerAction.NOTHING
@@ -248,7 +255,7 @@ class Election(Generic[AnyPromise]):
         if self.role is Role.FOLLOWER:
             self.become_pre_candidate(now)
         self._act_at = now + self._timing.heartbeat_seconds
-        return TimerAction.REQUEST_PRE_VOTES if self._followers else TimerAction.START_CAMPAIGN
+        return TimerAction.START_CAMPAIGN if self._is_alone else TimerAction.REQUEST_PRE_VOTES
 
     def _keep_campaigning(self, candidacy: Candidacy[AnyPromise], now: float) -> TimerAction:
         if now >= candidacy.give_up_at:
@@ -258,7 +265,7 @@ class Election(Generic[AnyPromise]):
         return TimerAction.RESEND_PREPARE
 
     def _keep_leading(self, candidacy: Candidacy[AnyPromise], now: float) -> TimerAction:
-        if not self._hears_quorum(candidacy, now):
+        if not self._hears_quorum(now):
             self.step_down(now)
             return TimerAction.NOTHING
         self._is_quiet = now < self.quiet_until
@@ -291,22 +298,22 @@ class Election(Generic[AnyPromise]):
         if not is_asking or number != self.pre_vote_number:
             return False
         self._granted_by.add(sender)
-        return len(self._granted_by) >= self.quorum
+        return self.membership.is_quorum(self._granted_by)
 
-    def observe_promise(self, sender: NodeId, promise: AnyPromise, now: float) -> tuple[AnyPromise, ...]:
+    def observe_promise(self, sender: NodeId, promise: AnyPromise, now: float) -> dict[NodeId, AnyPromise]:
         """``sender`` has promised a ballot. Promises of a ballot that this node does not campaign with count for
         nothing.
 
-        :returns: the promises of a quorum, once it is complete: this node leads now, and the owner sends a heartbeat at
-            once. Empty before that, and after it.
+        :returns: the promises of a quorum, by node, once it is complete: this node leads now, and the owner sends a
+            heartbeat at once. Empty before that, and after it.
         """
         candidacy = self.candidacy
         if candidacy is None or self.is_leader or promise.ballot != candidacy.ballot:
-            return ()
+            return {}
         candidacy.promises[sender] = promise
-        if len(candidacy.promises) < self.quorum:
-            return ()
-        promises = tuple(candidacy.promises.values())
+        if not self.membership.is_quorum(candidacy.promises):
+            return {}
+        promises = candidacy.promises
         self.become_leader(now)
         return promises
 
@@ -317,7 +324,9 @@ class Election(Generic[AnyPromise]):
         candidacy = self.candidacy
         if candidacy is not None and nack.ballot == candidacy.ballot:
             candidacy.refused_by.add(sender)
-            if len(candidacy.refused_by) > self._refusals_max:
+            if not self.membership.is_quorum(
+                [one for one in self.membership.voters if one not in candidacy.refused_by]
+            ):
                 self.step_down(now)
 
     def observe_ballot(self, ballot: Ballot) -> None:
@@ -345,8 +354,14 @@ class Election(Generic[AnyPromise]):
     def observe_follower(self, sender: NodeId, now: float) -> None:
         """``sender`` has answered a message of the ballot that this node leads with."""
         candidacy = self.candidacy
-        if candidacy is not None and sender in candidacy.heard_at:
+        if candidacy is not None and sender != self.node:
             candidacy.heard_at[sender] = now
+
+    def heard_nodes(self, now: float) -> set[NodeId]:
+        """The nodes that this leader has heard within the longest time that they would wait for it."""
+        heard_at = {} if self.candidacy is None else self.candidacy.heard_at
+        oldest = now - self._timing.liveness_window_seconds[1]
+        return {node for node, at in heard_at.items() if at >= oldest}
 
     def observe_end(self, node: NodeId, now: float) -> None:
         """There is a sign that ``node`` does not run any more. If it leads, this node stops waiting for it.
@@ -361,8 +376,8 @@ class Election(Generic[AnyPromise]):
 
     def start_voting(self, now: float) -> None:
         """This node is a voter from now on. A node that is alone has no other to wait for."""
-        self.is_voter = True
-        if not self._followers:
+        self.is_admitted = True
+        if self._is_alone:
             self._silent_at = now
 
     def step_down(self, now: float) -> None:
@@ -414,10 +429,9 @@ class Election(Generic[AnyPromise]):
             facts.append(LeadershipChanged(previous, current))
         return tuple(facts)
 
-    def _hears_quorum(self, candidacy: Candidacy[AnyPromise], now: float) -> bool:
+    def _hears_quorum(self, now: float) -> bool:
         """Whether enough followers were heard within the longest time that they would wait for this leader."""
-        oldest = now - self._timing.liveness_window_seconds[1]
-        return 1 + sum(heard_at >= oldest for heard_at in candidacy.heard_at.values()) >= self.quorum
+        return self.membership.is_quorum(self.heard_nodes(now) | {self.node})
 
     def _liveness_window(self) -> float:
         return self._rng.uniform(*self._timing.liveness_window_seconds)

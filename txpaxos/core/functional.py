@@ -27,6 +27,7 @@ import attrs
 from txpaxos.core import practical
 from txpaxos.core.config import Timing
 from txpaxos.core.election import Election, TimerAction
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import (
     Accept,
     Decided,
@@ -65,7 +66,12 @@ class Node:
     ) -> None:
         self.decree = practical.Node(node, members, saved)
         self.election: Election[Promise] = Election(
-            node, members, timing or Timing(), rng, now, highest_seen=self.decree.acceptor.promised
+            node,
+            Membership.fixed(node, members),
+            timing or Timing(),
+            rng,
+            now,
+            highest_seen=self.decree.acceptor.promised,
         )
         self._others = tuple(member for member in members if member != node)
 

@@ -23,7 +23,7 @@ depend on any of this: a hand-over is an election that the leader asks for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -33,6 +33,7 @@ from txpaxos.core.config import Limits, Timing
 from txpaxos.core.election import Election, Role
 from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
+from txpaxos.core.membership import Membership
 from txpaxos.core.messages import NO_OP, Ballot, NodeId, Slot, TakeOver
 from txpaxos.core.ready import HandOverEnded, Work
 
@@ -60,7 +61,7 @@ class HandOvers:
     """What one node knows about hand-overs: its own, as a leader, and what its peers say.
 
     :param node: this node's id.
-    :param voters: the ids of all nodes that may lead, this one included.
+    :param membership: who the members are. It may change.
     :ivar current: the hand-over that this node began as the leader and that has not ended. While there is one, this
         node proposes nothing.
     :ivar is_leaving: whether this node is about to stop.
@@ -72,7 +73,7 @@ class HandOvers:
     def __init__(
         self,
         node: NodeId,
-        voters: Sequence[NodeId],
+        membership: Membership,
         election: Election[Any],
         log: Log,
         timing: Timing,
@@ -84,7 +85,7 @@ class HandOvers:
         self.leaving: set[NodeId] = set()
         self.priorities = dict(priorities or {})
         self._node = node
-        self._voters = voters
+        self._membership = membership
         self._election = election
         self._log = log
         self._timing = timing
@@ -100,12 +101,12 @@ class HandOvers:
     def default_target(self, leader: LeaderState, now: float) -> NodeId | None:
         """The best target, ``None`` if no node can be one: the node that has learned most of the log, then the one with
         the highest priority, then the first by name."""
-        able = [node for node in sorted(self._voters) if not self.objection(leader, node, now)]
-        return max(able, key=lambda node: (leader.follower_chosen[node], self._priority(node)), default=None)
+        able = [node for node in sorted(self._membership.newest.voters) if not self.objection(leader, node, now)]
+        return max(able, key=lambda node: (leader.progress.chosen_through[node], self._priority(node)), default=None)
 
     def objection(self, leader: LeaderState, target: NodeId, now: float) -> str:
         """Why ``target`` cannot take over now, in a few words whose subject is the target; empty if it can."""
-        if target == self._node or target not in self._voters:
+        if target == self._node or target not in self._membership.newest.voter_set:
             return "is no other voter of this cluster"
         if not self._priority(target):
             return "has priority 0, so it never leads"
@@ -113,7 +114,7 @@ class HandOvers:
             return "is about to stop"
         if not self._election.heard_since(target, now - self._timing.liveness_window_seconds[0]):
             return "was not heard lately"
-        lag_slots = self._log.chosen_through - leader.follower_chosen.get(target, -inf)
+        lag_slots = self._log.chosen_through - leader.progress.chosen_through.get(target, -inf)
         if lag_slots > self._limits.window_slots:
             return "is too far behind"
         return ""
@@ -189,7 +190,7 @@ class HandOvers:
         self.current = None
 
     def _priority(self, node: NodeId) -> int:
-        return self.priorities.get(node, 1)
+        return 0 if node in self._membership.newest.passive else self.priorities.get(node, 1)
 
     # what peers say
 

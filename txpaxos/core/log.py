@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from txpaxos.core.guards import BrokenInvariant, TwoValues
 from txpaxos.core.messages import LOWEST, Ballot, Proposal, Slot, Vote
-from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Learned, LearnedThrough, LogRecord, Promised, Voted
 
 
 class Log:
@@ -26,12 +26,14 @@ class Log:
     :param base: every slot up to this one is in a snapshot.
     :ivar chosen_through: every slot up to this one is chosen.
     :ivar first_slot: the first slot whose chosen value is kept here.
+    :ivar learned_through: this node has on disk that it has learned every slot up to this one; 0 if it never said so.
     """
 
     def __init__(self, base: Slot = 0) -> None:
         self.promised = LOWEST
         self.chosen_through = base
         self.first_slot = base + 1
+        self.learned_through = base
         self._values: list[bytes] = []
         self._votes: dict[Slot, Proposal] = {}
         # Chosen, but above a slot that is still unknown.
@@ -58,6 +60,9 @@ class Log:
                 case Learned():
                     known = enumerate(record.values, record.first_slot)
                     log._learned.update((slot, value) for slot, value in known if slot > base)
+                case LearnedThrough():
+                    believed = log._adopt_votes(believed, record.slot)
+                    log.learned_through = max(log.learned_through, record.slot)
                 case Checkpoint():  # pragma: no branch
                     if not record.installed:
                         believed = log._adopt_votes(believed, record.slot)
@@ -178,6 +183,13 @@ class Log:
                 self._learned[slot] = vote.value
             slot += 1
 
+    def reach(self, slot: Slot) -> LearnedThrough:
+        """Note for the disk that every slot up to ``slot`` is learned."""
+        if slot > self.chosen_through:
+            raise BrokenInvariant(slot, self.chosen_through)
+        self.learned_through = max(self.learned_through, slot)
+        return LearnedThrough(slot)
+
     def advance(self) -> list[Chosen]:
         """Move ``chosen_through`` over all that is known without a gap, and hand that out."""
         chosen: list[Chosen] = []
@@ -242,7 +254,8 @@ class Log:
         if slot <= self.chosen_through:
             raise BrokenInvariant(slot, self.chosen_through)
         self._values.clear()
-        self.chosen_through, self.first_slot = slot, slot + 1
+        self.chosen_through = self.learned_through = slot
+        self.first_slot = slot + 1
         for known in (self._votes, self._learned):
             for old in [one for one in known if one <= slot]:
                 del known[old]

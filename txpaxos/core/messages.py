@@ -35,6 +35,10 @@ NO_OP = b""
 """The value that a new leader proposes at a slot that no node of its quorum had voted at. Applications never see it."""
 
 
+MEMBERS_BYTE = b"\x4d"
+"""The first byte of a value that says who the members are. To the core every other value is opaque."""
+
+
 class Proposal(NamedTuple):
     """A ballot and the value proposed in it. What an acceptor accepts."""
 

@@ -17,6 +17,7 @@ import attrs
 
 from txpaxos.core.config import Timing
 from txpaxos.core.guards import BrokenInvariant
+from txpaxos.core.membership import Configuration, Membership
 from txpaxos.core.messages import NodeId, Slot
 
 
@@ -40,11 +41,11 @@ class ReadIndexServer:
     """The leader's part, for as long as it leads with one ballot: which nodes wait for a read index, and which
     heartbeats a quorum has answered.
 
-    :param quorum: how many nodes make a quorum.
+    :param membership: who the members are. It may change.
     """
 
-    def __init__(self, quorum: int) -> None:
-        self._quorum = quorum
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
         self._answered: dict[NodeId, int] = {}
         self._pending: dict[NodeId, PendingRead] = {}
         # The number of the heartbeat that was sent last for the sake of a request.
@@ -81,9 +82,14 @@ class ReadIndexServer:
         return True
 
     def _confirmed(self) -> int:
-        """The last heartbeat that a quorum has answered, this node included."""
-        answered = sorted(self._answered.values(), reverse=True)
-        return answered[self._quorum - 2] if len(answered) >= self._quorum - 1 > 0 else 0
+        """The last heartbeat that a quorum has answered; this node, if it is a voter, has answered them all."""
+        return min(map(self._confirmed_by, self._membership.configurations))
+
+    def _confirmed_by(self, configuration: Configuration) -> int:
+        answered, own = self._answered, self._membership.node
+        sequences = sorted((answered.get(voter, 0) for voter in configuration.voters if voter != own), reverse=True)
+        missing = configuration.quorum - (own in configuration.voter_set)
+        return sequences[missing - 1] if missing else self._sequence
 
 
 class ReadIndexClient:

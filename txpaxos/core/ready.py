@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import attrs
 
+from txpaxos.core.membership import Configuration
 from txpaxos.core.messages import LOWEST, Ballot, Message, NodeId, Proposal, Slot
 
 # ------------------------------------------------------ records: what is saved
@@ -60,6 +61,14 @@ class Checkpoint:
 
 
 @attrs.frozen
+class LearnedThrough:
+    """The node has learned every slot up to ``slot``, so its votes below are the chosen values. Saved when the members
+    before a change are not needed any more, so that what they knew is on the disks of those who come after them."""
+
+    slot: Slot
+
+
+@attrs.frozen
 class PeerMet:
     """The node has met ``peer``, whose data folder had this ``incarnation``. If that peer ever comes back with another,
     it has lost what it promised, and must not be heard."""
@@ -97,7 +106,7 @@ class SubjectState:
     state: DecreeState
 
 
-LogRecord: TypeAlias = Promised | Voted | Learned | Checkpoint
+LogRecord: TypeAlias = Promised | Voted | Learned | Checkpoint | LearnedThrough
 JournalRecord: TypeAlias = LogRecord | PeerMet
 Record: TypeAlias = JournalRecord | DecreeState | SubjectState | Voter
 """What a Ready may hold. A store meets a DecreeState only inside a SubjectState."""
@@ -119,6 +128,24 @@ class Chosen:
 
     slot: Slot
     value: bytes
+
+
+@attrs.frozen
+class Configured:
+    """``value`` is chosen, says who the members are, and counts: ``configuration`` governs from alpha slots after its
+    own on. Handed out just before the value itself, so that a snapshot which holds that slot holds its members."""
+
+    configuration: Configuration
+    value: bytes
+
+
+@attrs.frozen
+class ChangeCompleted:
+    """A majority of the voters of the configuration that was chosen at ``slot`` has on disk all that was chosen before
+    it began to govern. Members that left with it are not needed any more, nor are their disks. Only a leader says so,
+    once; after a change of leader it is said again."""
+
+    slot: Slot
 
 
 @attrs.frozen
@@ -186,7 +213,7 @@ class LeadershipChanged:
 
 
 LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChanged
-AnswerFact: TypeAlias = AskAnswered | ReadIndexConfirmed | HandOverEnded | PeerMet | Voter
+AnswerFact: TypeAlias = AskAnswered | ReadIndexConfirmed | HandOverEnded | PeerMet | Voter | ChangeCompleted
 
 
 @attrs.frozen
@@ -204,7 +231,7 @@ class Ready:
 
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
-    chosen: tuple[Chosen | SubjectChosen | Installed, ...] = ()
+    chosen: tuple[Chosen | Configured | SubjectChosen | Installed, ...] = ()
     answers: tuple[AnswerFact, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     snapshot_source: NodeId | None = None
@@ -249,7 +276,7 @@ class Work:
 
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
-    chosen: list[Chosen | SubjectChosen | Installed] = attrs.field(factory=list)
+    chosen: list[Chosen | Configured | SubjectChosen | Installed] = attrs.field(factory=list)
     answers: list[AnswerFact] = attrs.field(factory=list)
     snapshot_source: NodeId | None = None
     may_defer: bool = False

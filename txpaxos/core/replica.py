@@ -5,6 +5,7 @@ value costs one phase 2. A :class:`Replica` is put together from parts that have
 
 =====================================  ==============================================================================
 :class:`~txpaxos.core.log.Log`         what this node has promised, accepted and learned: acceptor and learner
+:mod:`~txpaxos.core.membership`        who the members are, and what makes a quorum
 :mod:`~txpaxos.core.election`          who leads, and when this node campaigns
 :mod:`~txpaxos.core.leader`            the open slots, and all else that exists only while this node leads
 :mod:`~txpaxos.core.catch_up`          asking for chosen values that this node misses
@@ -24,19 +25,23 @@ Laws:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from random import Random
 from typing import assert_never
 
 from txpaxos.core.catch_up import CatchUp
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.drops import Drop, by_name
-from txpaxos.core.election import Election, Role, TimerAction
+from txpaxos.core.election import Election, TimerAction
 from txpaxos.core.guards import BrokenInvariant, TwoValues, is_within_reason, refusal_ballot
 from txpaxos.core.hand_over import HandOvers
 from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
+from txpaxos.core.membership import Change, Configuration, Membership
 from txpaxos.core.messages import (
+    LOWEST,
+    MEMBERS_BYTE,
     AboutSubject,
     Accept,
     Accepted,
@@ -65,8 +70,10 @@ from txpaxos.core.messages import (
 )
 from txpaxos.core.read_index import ReadIndexClient
 from txpaxos.core.ready import (
+    ChangeCompleted,
     Checkpoint,
     Chosen,
+    Configured,
     Installed,
     Learned,
     LogRecord,
@@ -83,16 +90,20 @@ NEWCOMER = "newcomer"
 class Replica:
     """One node's part of the log.
 
-    :param node: this node's id.
-    :param members: the ids of all nodes, this one included.
+    :param node: this node's id. A node that is no member yet may learn, too.
+    :param members: the ids of the nodes that founded the cluster: the voters until the log says otherwise.
     :param rng: the only source of chance.
     :param now: the current time, in monotonic seconds, as in every call below.
     :param saved: all log records that this node ever saved, in order; of slots up to ``base``, some may be missing.
     :param base: every slot up to this one is in a snapshot.
-    :param votes: whether this node is a voter. A newcomer is none yet: it learns what is chosen, and says nothing that
-        other nodes would count.
+    :param votes: whether this node may vote where it is a voter. A newcomer may not yet: it learns what is chosen, and
+        says nothing that other nodes would count.
     :param admits: whether a value that a peer proposes, or (True) says to be chosen, is one that can be applied. A
         value that it refuses is neither voted for nor saved. All values are taken unless it is given.
+    :param change_of: what a value that begins with ``MEMBERS_BYTE`` says about members; ``None`` for nothing. No value
+        says anything unless it is given.
+    :param configurations: the configurations of the snapshot at ``base``, oldest first. Those of the founders unless
+        given.
     """
 
     def __init__(
@@ -107,36 +118,42 @@ class Replica:
         base: Slot = 0,
         votes: bool = True,
         admits: Callable[[bytes, bool], bool] | None = None,
+        change_of: Callable[[bytes], Change | None] | None = None,
+        configurations: Sequence[Configuration] = (),
     ) -> None:
-        if node not in members:
-            raise BrokenInvariant(node, members)
         self.node = node
-        self.members = tuple(members)
-        self.others = tuple(member for member in members if member != node)
-        self.log = Log.recover(saved, base)
-        self.dropped: Counter[Drop] = Counter()
-        self._rng = rng
         self._timing = timing or Timing()
         self._limits = limits or Limits()
+        self.log = Log.recover(saved, base)
+        self.membership = Membership(
+            node, configurations or [Configuration(0, tuple(members))], self._limits.window_slots, base
+        )
+        self._change_of = change_of or (lambda value: None)
+        self._recover_configurations()
+        # The last slot before the newest configuration governs, until this node has learned and saved all up to it.
+        self._reached_slot = self._next_reached_slot()
+        self._completed_slot = 0
+        self.dropped: Counter[Drop] = Counter()
+        self._rng = rng
         self.election: Election[PromiseLog] = Election(
-            node, members, self._timing, rng, now, highest_seen=self.log.promised, is_voter=votes
+            node, self.membership, self._timing, rng, now, highest_seen=self.log.promised, is_admitted=votes
         )
         # While this node leads, and only then.
         self._leader: LeaderState | None = None
-        self._hand_over = HandOvers(node, self.members, self.election, self.log, self._timing, self._limits)
+        self._hand_over = HandOvers(node, self.membership, self.election, self.log, self._timing, self._limits)
         self._read_index = ReadIndexClient(self._timing, rng)
-        self._catch_up = CatchUp(self.log, self.others, self._timing, rng)
+        self._catch_up = CatchUp(self.log, self.membership, self._timing, rng)
         self._base = base
         self._admits = admits or (lambda value, chosen: True)
-        if self.log.lost_through and self.others:
+        if self.log.lost_through and self.membership.others:
             # Some other node knows what is chosen there. No leader may be needed to get it.
-            self._catch_up.note_missing(rng.choice(self.others), self.log.lost_through, now)
+            self._catch_up.note_missing(rng.choice(self.membership.others), self.log.lost_through, now)
 
     # what others may see
 
     @property
     def votes(self) -> bool:
-        """Whether this node is a voter."""
+        """Whether this node is a voter that may vote."""
         return self.election.is_voter
 
     @property
@@ -171,6 +188,21 @@ class Replica:
         return self._hand_over.is_leaving
 
     @property
+    def may_change_members(self) -> bool:
+        """Whether a change of members may be proposed: this node leads, has had an entry of its own chosen, and no
+        change is under way."""
+        leader = self._leader
+        return leader is not None and leader.knows_what_was_chosen and not self.membership.is_changing
+
+    def level_nodes(self, now: float) -> set[NodeId]:
+        """While this node leads: itself, and the nodes that it hears and that have learned what was chosen a moment
+        ago. Empty if it does not lead."""
+        leader = self._leader
+        if leader is None:
+            return set()
+        return {self.node} | {node for node in self.election.heard_nodes(now) if leader.progress.is_level(node)}
+
+    @property
     def heard_through(self) -> Slot:
         """The last slot up to which any node has said that all slots are chosen."""
         return max(self.log.chosen_through, self._catch_up.heard_through)
@@ -200,11 +232,16 @@ class Replica:
 
     # from the application
 
-    def recovered(self) -> tuple[Chosen, ...]:
-        """The chosen values that were on disk when this node started, for an application that starts anew. Ask before
-        the first call of anything else."""
+    def recovered(self) -> tuple[Chosen | Configured, ...]:
+        """What was chosen and on disk when this node started, for an application that starts anew. Ask before the
+        first call of anything else."""
+        recovered: list[Chosen | Configured] = []
         first_slot = self.log.first_slot
-        return tuple(Chosen(slot, value) for slot, value in enumerate(self.log.values_from(first_slot), first_slot))
+        for slot, value in enumerate(self.log.values_from(first_slot), first_slot):
+            if slot in self._configured_at:
+                recovered.append(Configured(self._configured_at[slot], value))
+            recovered.append(Chosen(slot, value))
+        return tuple(recovered)
 
     def missing_checkpoint(self) -> tuple[LogRecord, ...]:
         """What to save before anything else, if a crash came between the snapshot this node starts from and the
@@ -217,7 +254,7 @@ class Replica:
         return (Checkpoint(self._base, installed=True), *self.log.checkpoint(self._base))
 
     def start_voting(self, now: float) -> Ready:
-        """This node is a voter from now on. That is on its disk."""
+        """This node may vote from now on where it is a voter. That is on its disk."""
         self.election.start_voting(now)
         return self._ready(Work())
 
@@ -289,16 +326,23 @@ class Replica:
         vote or chosen slot does. A node that asks for one of those values later is told to take a snapshot."""
         self.log.compact(through)
 
-    def install(self, slot: Slot, now: float) -> Ready:
+    def install(self, slot: Slot, now: float, configurations: Sequence[Configuration] = ()) -> Ready:
         """Go on from a snapshot at ``slot`` that came from another node and is on disk. It changes nothing if all those
-        slots are known."""
+        slots are known.
+
+        :param configurations: those that the snapshot holds, oldest first; those known here stay if there are none.
+        """
         work = Work()
         if slot > self.log.chosen_through:
             if self.election.is_leader:
                 self.election.step_down(now)
             self.log.install(slot)
             work.save.extend((Checkpoint(slot, installed=True), *self.log.checkpoint(slot)))
-            work.chosen += [Installed(slot), *self.log.advance()]
+            work.chosen.append(Installed(slot))
+            if configurations:
+                self.membership.replace(configurations, slot)
+                self._reached_slot = self._next_reached_slot()
+            self._advance(work, now)
             self._catch_up.ask_at_once(work, now)  # Other nodes will not keep the later slots for long.
         return self._ready(work)
 
@@ -312,19 +356,21 @@ class Replica:
             case TimerAction.REQUEST_PRE_VOTES if (
                 not self.log.lost_through
             ):  # Else it could not promise its own ballot.
-                work.send_to(self.others, PreVote(self.election.pre_vote_number))
+                work.send_to(self._other_voters(), PreVote(self.election.pre_vote_number))
             case TimerAction.START_CAMPAIGN:
                 self._start_campaign(work, now)
             case TimerAction.RESEND_PREPARE:
                 work.send_to(
-                    self.election.silent_members(), PrepareLog(self.election.own_ballot, self.log.chosen_through + 1)
+                    self.election.silent_voters(), PrepareLog(self.election.own_ballot, self.log.chosen_through + 1)
                 )
         leader = self._leader
         if leader is not None and self.election.is_leader:
             if action is TimerAction.SEND_HEARTBEAT:
                 leader.send_heartbeat(work, self.election.sequence)
+                leader.progress.heartbeat_sent(self.log.chosen_through, now)
+                leader.ask_for_promises(work)
                 if self.election.is_refused:
-                    work.send_to(self.others, PreVote(self.election.pre_vote_number))
+                    work.send_to(self._other_voters(), PreVote(self.election.pre_vote_number))
             leader.resend_unanswered(work, now)
             if now >= leader.notify_at:
                 leader.send_heartbeat(work)
@@ -367,7 +413,7 @@ class Replica:
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
         """Take one message. The commonest kinds come first: each message passes all cases before its own."""
         work = Work()
-        if sender not in self.members:
+        if sender not in self.membership.senders:
             self.dropped[Drop.NOT_FROM_A_MEMBER] += 1
             return self._ready(work)
         match message:
@@ -420,6 +466,9 @@ class Replica:
             return False
         return True
 
+    def _other_voters(self) -> list[NodeId]:
+        return [voter for voter in self.membership.voters if voter != self.node]
+
     # pre-votes and phase 1
 
     def _receive_pre_vote(self, work: Work, sender: NodeId, message: PreVote, now: float) -> None:
@@ -437,7 +486,7 @@ class Replica:
         ballot = self.election.next_ballot()
         self.election.become_candidate(ballot, now)
         work.save_record(self.log.promise(ballot))
-        work.send_to(self.members, PrepareLog(ballot, self.log.chosen_through + 1))
+        work.send_to(self.membership.voters, PrepareLog(ballot, self.log.chosen_through + 1))
 
     def _receive_prepare(self, work: Work, sender: NodeId, message: PrepareLog, now: float) -> None:
         if not self.votes:
@@ -471,7 +520,9 @@ class Replica:
         work.send_to(sender, PromiseLog(message.ballot, message.first_slot, values, votes))
 
     def _receive_promise(self, work: Work, sender: NodeId, message: PromiseLog, now: float) -> None:
-        if message.ballot != self.election.own_ballot or self.election.role is not Role.CANDIDATE:
+        leader = self._leader
+        is_late = leader is not None and not leader.awaits_promise(sender)
+        if message.ballot != self.election.own_ballot or message.ballot == LOWEST or is_late:
             self.dropped[Drop.PROMISE_OF_ANOTHER_BALLOT] += 1
             return
         if not self._is_plausible(message):
@@ -480,9 +531,21 @@ class Replica:
         if not self._are_admitted(message.first_slot, message.values):
             return
         self._learn(work, message.first_slot, message.values, now)
+        if leader is not None:
+            self._receive_later_promise(work, leader, sender, message, now)
+            return
         promises = self.election.observe_promise(sender, message, now)
         if promises:
             self._start_leading(work, promises, now)
+
+    def _receive_later_promise(
+        self, work: Work, leader: LeaderState, sender: NodeId, message: PromiseLog, now: float
+    ) -> None:
+        """Take the promise of a voter of a new configuration, for which this leader waits."""
+        if not self.election.is_leader:  # What it told was chosen showed that this leader was deposed.
+            return
+        self.election.observe_follower(sender, now)
+        leader.receive_promise(work, sender, message, now)
 
     def _is_plausible(self, promise: PromiseLog) -> bool:
         """Whether a promise leaves no slot out of what was asked, and tells of votes that can have been cast."""
@@ -498,22 +561,23 @@ class Replica:
         reach = 2 * self._limits.ahead_slots
         return promise.first_slot <= self.log.chosen_through + 1 and last <= known_through + reach
 
-    def _start_leading(self, work: Work, promises: Sequence[PromiseLog], now: float) -> None:
-        """Phase 1 is complete for every slot: a quorum has made ``promises``."""
-        leader = LeaderState(self.election.own_ballot, self.members, self.log, self._timing, self._limits, self._rng)
-        self._leader = leader
-        leader.complete_earlier_slots(work, promises, now)
+    def _start_leading(self, work: Work, promises: Mapping[NodeId, PromiseLog], now: float) -> None:
+        """Phase 1 is complete for every slot that may be open: a quorum has made ``promises``."""
+        leader = self._leader = LeaderState(
+            self.election.own_ballot, self.membership, self.log, self._timing, self._limits, self._rng, promises
+        )
+        leader.propose_required(work, now)
         leader.send_heartbeat(work)
 
     def _refuse(self, work: Work, sender: NodeId, ballot: Ballot) -> None:
         """Tell ``sender`` that its ``ballot`` is below what this node has promised."""
-        work.send_to(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.members)))
+        work.send_to(sender, Nack(ballot, refusal_ballot(self.log.promised, self.node, self.membership.senders)))
 
     def _receive_nack(self, sender: NodeId, message: Nack, now: float) -> None:
         if message.ballot.node != self.node or message.promised <= message.ballot:
             self.dropped[Drop.REFUSAL_OF_NO_OWN_BALLOT] += 1
             return
-        if message.promised.node not in self.members:
+        if message.promised.node not in self.membership.senders:
             self.dropped[Drop.BALLOT_OF_NO_MEMBER] += 1
             return
         if not is_within_reason(message.promised, self.election.highest_seen):
@@ -574,7 +638,7 @@ class Replica:
             self.dropped[Drop.TWO_VALUES_IN_ONE_BALLOT] += 1
             return
         # A leader's own vote may wait: its followers may be a quorum before that vote is on disk.
-        work.may_defer = sender == self.node and len(self.others) >= self.election.quorum
+        work.may_defer = sender == self.node and not self.membership.needs_own_vote
         work.send_to(sender, AcceptedSlot(message.ballot, message.slot))
 
     def _receive_accepted(self, work: Work, sender: NodeId, message: AcceptedSlot, now: float) -> None:
@@ -587,16 +651,80 @@ class Replica:
         if chosen is None:
             return
         work.save_record(self.log.learn(message.slot, chosen.value))
-        self._advance(work)
+        self._advance(work, now)
         work.needs_no_prior_save = not work.save  # The votes are on their voters' disks.
         leader.notify_soon(work, now, chosen.urgent)
 
-    def _advance(self, work: Work) -> None:
-        """Hand out what is known to be chosen without a gap. A leader has no such slot open any more, even one that was
-        chosen before its ballot."""
-        work.chosen.extend(self.log.advance())
+    def _advance(self, work: Work, now: float) -> None:
+        """Hand out what is known to be chosen without a gap, and go by the configurations among it. A leader has no
+        such slot open any more, even one that was chosen before its ballot."""
+        for chosen in self.log.advance():
+            if chosen.value[:1] == MEMBERS_BYTE:
+                self._note_change(work, chosen)
+            work.chosen.append(chosen)
+        if self.membership.is_changing:
+            self._follow_change(work, now)
+        leader = self._leader
+        if leader is not None:
+            leader.window.close_through(self.log.chosen_through)
+            if leader.next_slot <= leader.required_through:
+                leader.propose_required(work, now)
+
+    # members
+
+    def _recover_configurations(self) -> None:
+        """Go by the configurations among what was chosen and on disk when this node started."""
+        self._configured_at: dict[Slot, Configuration] = {}
+        first_slot = self.log.first_slot
+        for slot, value in enumerate(self.log.values_from(first_slot), first_slot):
+            self.membership.advance(slot)
+            change = self._change_of(value) if value[:1] == MEMBERS_BYTE else None
+            if change is not None and (configuration := self.membership.note(slot, change)) is not None:
+                self._configured_at[slot] = configuration
+        self.membership.advance(self.log.chosen_through)
+
+    def _note_change(self, work: Work, chosen: Chosen) -> None:
+        """A value about members is chosen, and all values before it: if it counts, it governs from alpha slots on."""
+        change = self._change_of(chosen.value)
+        self.membership.advance(chosen.slot)
+        configuration = None if change is None else self.membership.note(chosen.slot, change)
+        if configuration is None:
+            return
+        work.chosen.append(Configured(configuration, chosen.value))
+        self._reached_slot = self._next_reached_slot()
         if self._leader is not None:
-            self._leader.window.close_through(self.log.chosen_through)
+            self._leader.begin_configuration(work, configuration)
+
+    def _next_reached_slot(self) -> float:
+        """The last slot before the newest configuration governs, if its end is not on disk yet; else infinite."""
+        newest = self.membership.newest
+        reached = self.membership.governs_from(newest) - 1
+        return reached if newest.slot and reached > self.log.learned_through else inf
+
+    def _follow_change(self, work: Work, now: float) -> None:
+        """More slots are chosen while two configurations are in force: when the newer one governs all that follow, note
+        on disk that this node has learned all before. From then on the old members are not needed for that."""
+        chosen_through = self.log.chosen_through
+        if chosen_through >= self._reached_slot:
+            work.save_record(self.log.reach(int(self._reached_slot)))
+            self._reached_slot = inf
+        self.membership.advance(chosen_through)
+        if not self.membership.is_voter and self.election.candidacy is not None:
+            if self._leader is not None:
+                self._leader.send_heartbeat(work)  # The others need not ask for what was chosen last.
+            self.election.step_down(now)
+        self._complete_change(work)
+
+    def _complete_change(self, work: Work) -> None:
+        """Say so, once, when a majority of the newest voters has durably learned all slots before theirs."""
+        newest, leader = self.membership.newest, self._leader
+        if leader is None or newest.slot == self._completed_slot or self.membership.is_changing:
+            return
+        reached = self.membership.governs_from(newest) - 1
+        level = [node for node, slot in leader.progress.chosen_through.items() if slot >= reached and node != self.node]
+        if newest.is_majority([self.node, *level]):
+            self._completed_slot = newest.slot
+            work.answers.append(ChangeCompleted(newest.slot))
 
     # learning
 
@@ -608,7 +736,7 @@ class Replica:
             return
         self.election.observe_leader(message.ballot, now)
         self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
-        if message.sequence and self.votes:
+        if message.sequence and (self.votes or self.membership.is_learner):
             leaving = self._hand_over.is_leaving
             work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence, leaving))
 
@@ -621,8 +749,10 @@ class Replica:
             self.dropped[Drop.ACKNOWLEDGEMENT_OF_AN_UNSENT_HEARTBEAT] += 1
             return
         self.election.observe_follower(sender, now)
-        leader.follower_chosen[sender] = message.chosen_through
+        leader.progress.acknowledged(sender, message.chosen_through)
         self._hand_over.observe_ack(work, leader, sender, message.leaving, now)
+        if self.membership.newest.slot != self._completed_slot:
+            self._complete_change(work)
         settled, ask_again = leader.read_index.observe_answer(sender, message.sequence, self.election.sequence)
         for pending in settled:
             work.send_to(pending.client, ReadIndexReply(pending.number, pending.read_index))
@@ -635,7 +765,7 @@ class Replica:
         """The leader of ``ballot`` says that every slot up to ``chosen_through`` is chosen."""
         if chosen_through > self.log.chosen_through:
             self.log.mark_chosen_by_ballot(ballot, chosen_through)
-            work.chosen.extend(self.log.advance())
+            self._advance(work, now)
             self._catch_up.note_missing(sender, chosen_through, now)
 
     # reconciliation
@@ -695,7 +825,7 @@ class Replica:
             if not proposed_here and not known and self.election.is_leader:
                 self.election.step_down(now)
         work.save_record(Learned(first_slot, values))
-        self._advance(work)
+        self._advance(work, now)
         return True
 
     # reading
@@ -712,11 +842,10 @@ class Replica:
             self.dropped[Drop.READ_INDEX_REQUEST_AT_A_FOLLOWER] += 1
             return
         read_index = self.log.chosen_through
-        if read_index < leader.first_own_slot:
-            # Not all that earlier leaders had chosen is known here before an entry of this ballot is chosen.
+        if not leader.knows_what_was_chosen:
             self.dropped[Drop.READ_INDEX_REQUEST_TOO_EARLY] += 1
             return
-        if not self.others:
+        if self.membership.is_quorum((self.node,)):
             work.send_to(sender, ReadIndexReply(message.number, read_index))
         elif leader.read_index.request(sender, message.number, read_index, self.election.sequence):
             leader.send_heartbeat(work, self.election.next_sequence())

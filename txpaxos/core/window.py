@@ -8,6 +8,7 @@ from random import Random
 import attrs
 
 from txpaxos.core.config import Timing
+from txpaxos.core.membership import Configuration
 from txpaxos.core.messages import NodeId, Slot
 
 
@@ -15,12 +16,14 @@ from txpaxos.core.messages import NodeId, Slot
 class OpenSlot:
     """A slot that its leader has proposed a value for and does not yet know to be chosen.
 
+    :ivar configuration: the members that govern it.
     :ivar resend_at: when its Accept counts as lost.
     :ivar urgent: whether followers wait to hear that it is chosen.
     :ivar attempts: how often its Accept was sent again.
-    :ivar voters: the nodes that have voted for it.
+    :ivar voters: the nodes that have voted for it, of those that its configuration counts.
     """
 
+    configuration: Configuration
     value: bytes
     resend_at: float
     urgent: bool
@@ -43,10 +46,10 @@ class Window:
         self._timing = timing
         self._rng = rng
 
-    def open(self, slot: Slot, value: bytes, now: float, urgent: bool) -> None:
-        """Note that ``value`` is proposed at ``slot``."""
+    def open(self, slot: Slot, configuration: Configuration, value: bytes, now: float, urgent: bool) -> None:
+        """Note that ``value`` is proposed at ``slot``, which ``configuration`` governs."""
         resend_at = now + self._timing.retry_after(0, self._rng, len(value))
-        self.slots[slot] = OpenSlot(value, resend_at, urgent)
+        self.slots[slot] = OpenSlot(configuration, value, resend_at, urgent)
         self.size_bytes += len(value)
         self.resend_at = min(self.resend_at, resend_at)
 

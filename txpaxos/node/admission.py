@@ -43,12 +43,14 @@ class Admission:
         self._save = save
         self._catch_up = catch_up
 
-    def recover(self, records: Iterable[Record]) -> Voter | None:
+    def recover(self, records: Iterable[Record], has_changed: bool = False) -> Voter | None:
         """The record that makes this node a voter, or ``None`` if it is no voter yet.
 
         The record is one of ``records``. It is made anew if ``records`` are from a release that had no such record and
         show that this node has voted.
 
+        :param has_changed: whether the members were changed since the cluster was founded. Then the cluster file names
+            nodes that may answer, and no more.
         :raises StoreError: if the node has voted in a cluster of another size. Two quorums might not intersect then.
         """
         records = list(records)
@@ -56,11 +58,13 @@ class Admission:
         if voter is None and not has_voted(records):
             return None
         known = Voter(self._members) if voter is None else voter
+        if has_changed:
+            return known
         if len(known.members) != len(self._members):
             raise StoreError(
                 f"node {self._name} has voted among {len(known.members)} nodes ({', '.join(known.members)}), and the"
-                f" cluster file has {len(self._members)} ({', '.join(self._members)}): the number of voters cannot"
-                " be changed yet; put the old cluster file back"
+                f" cluster file has {len(self._members)} ({', '.join(self._members)}): the members are"
+                ' changed with "txpaxos members" and not in the file; put the old cluster file back'
             )
         if set(known.members) != set(self._members):
             self.log.warn(

@@ -9,12 +9,13 @@ from types import FrameType
 from twisted.logger import Logger
 
 from txpaxos.core.guards import BrokenInvariant
-from txpaxos.core.messages import NO_OP, Slot
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import LineLimiter, for_log, text_of
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.wire.commands import Run, decode_batch
+from txpaxos.wire.members import decode_members
 
 DECODED_MAX = 64
 """Upper bound on the decoded values that are kept. It is higher than the number of slots that are open at a time."""
@@ -67,6 +68,9 @@ class Applier:
         if value == NO_OP:
             return True
         try:
+            if value[:1] == MEMBERS_BYTE:
+                decode_members(value)
+                return True
             runs = decode_batch(value)
         except UnknownVersion as error:
             if (more := self._lines.admits("version")) is not None:
@@ -110,6 +114,8 @@ class Applier:
         value, runs = self._decoded.pop(id(chosen.value), (b"", ()))
         if value is chosen.value:
             return runs
+        if chosen.value[:1] == MEMBERS_BYTE:
+            return ()  # The node goes by it.
         try:
             return decode_batch(chosen.value)
         except UnknownVersion:

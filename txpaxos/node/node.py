@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from math import inf
 from random import Random, SystemRandom
 from typing import Any, cast
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -26,13 +27,27 @@ from txpaxos.arguments import checked_node
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
 from txpaxos.core.drops import by_name
-from txpaxos.core.messages import AboutSubject, ChosenValues, Message, NodeId, Slot, TakeOver, Truncated
+from txpaxos.core.messages import (
+    MEMBERS_BYTE,
+    AboutSubject,
+    ChosenValues,
+    Fetch,
+    Message,
+    NodeId,
+    Slot,
+    TakeOver,
+    Truncated,
+)
 from txpaxos.core.ready import (
     AnswerFact,
     AskAnswered,
+    ChangeCompleted,
     Chosen,
+    Configured,
     HandOverEnded,
     Installed,
+    LeadershipLost,
+    Learned,
     LogRecord,
     PeerMet,
     ReadIndexConfirmed,
@@ -40,11 +55,12 @@ from txpaxos.core.ready import (
     Record,
     SubjectChosen,
     SubjectState,
+    Voted,
     Voter,
 )
 from txpaxos.core.replica import Replica
 from txpaxos.core.subjects import Subjects
-from txpaxos.errors import NotHandedOver, PaxosError, StoreError
+from txpaxos.errors import NodeStopped, NotHandedOver, PaxosError, RemovedFromCluster, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, printable
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
@@ -72,12 +88,15 @@ from txpaxos.node.hooks import Hooks
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.leadership import LeadershipNews
 from txpaxos.node.local_session import LocalSession
+from txpaxos.node.member_changes import MemberChanges
+from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.coordinator import SnapshotCoordinator
+from txpaxos.node.snapshots.taking import head_of
 from txpaxos.node.status import NodeStatus
 from txpaxos.node.submissions import Submissions
 from txpaxos.node.timer import Timer
@@ -85,6 +104,7 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import Run
+from txpaxos.wire.members import MembersEntry, MembersRequest
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
@@ -96,6 +116,7 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    Removed,
     SnapshotMessage,
     SnapshotPart,
     StateDigest,
@@ -113,6 +134,9 @@ READYS_WAITING_MAX = 4096
 
 HINT_SECONDS = 0.05
 """The shortest time between two requests to a peer that follow hints, since hints may be forged."""
+
+REMOVED_SECONDS = 0.5
+"""The shortest time between two messages that tell a former member that it is out."""
 
 SNAPSHOT_MESSAGES = (FetchSnapshot, SnapshotPart, StateDigest, StateDigestsHeard, AskStateDigest, Fetching)
 HANDSHAKE_MESSAGES = (Hello, Challenge, Proof, Refusal)
@@ -159,6 +183,7 @@ class Node:
         check_class(type(application))
         check_object(application)
         self.application, self.name, self.cluster = application, name, cluster
+        self.members = Members(name, cluster)
         self.settings = settings or Settings()
         self.counters: Counts = Counter()
         self.failed: Deferred[None] = Deferred()
@@ -172,6 +197,8 @@ class Node:
         self._started_at = 0.0
         self._received: dict[Slot, Snapshot] = {}
         self._digest_asked_at: dict[NodeId, float] = {}
+        self._removed_told_at: dict[NodeId, float] = {}
+        self._removed_asked_at = -inf
         self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
         self._timer = Timer(self.clock, self._tick)
         self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
@@ -232,7 +259,8 @@ class Node:
             self.clock,
             self,
             self.name,
-            self.cluster,
+            self.cluster.name,
+            self.members,
             self._store,
             application,
             self._applier,
@@ -243,6 +271,10 @@ class Node:
         )
         self._news = LeadershipNews(self.name, application, self._submissions, self._hooks, lines)
         self._news.watch(lambda: self._peers.keep_open(self.leader))
+        self.members.watch(self._follow_members)
+        self._member_changes = MemberChanges(
+            self.members, lambda: self._replica, self._monotonic, self._performer.schedule
+        )
 
     def _compose_admission(self) -> None:
         """Make the parts that decide whether this node takes part: whether it may vote, and whether its disk works."""
@@ -274,10 +306,12 @@ class Node:
         for record in records:
             if isinstance(record, PeerMet):
                 self._known_peers.recover(record.peer, record.incarnation)
-        self._voter = self._admission.recover(records)
+        if self._store.snapshot is not None:
+            self.members.restore(head_of(self._store.snapshot, self.cluster.name).chosen_members)
+        self._voter = self._admission.recover(records, self._have_members_changed(records))
         subjects = self._load_core(records)
         self._snapshots.load()
-        known: list[Chosen | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
+        known: list[Chosen | Configured | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
         for chosen in known:
             self._deliver(chosen)
         self._snapshots.loaded()
@@ -289,19 +323,29 @@ class Node:
             subjects=subjects,
         )
 
+    def _have_members_changed(self, records: Iterable[Record]) -> bool:
+        """Whether a snapshot or the log says who the members are, instead of the cluster file."""
+        values = (value for record in records if isinstance(record, Learned) for value in record.values)
+        voted = (record.value for record in records if isinstance(record, Voted))
+        return bool(self.members.slot) or any(value[:1] == MEMBERS_BYTE for value in chain(values, voted))
+
     def _load_core(self, records: list[Record]) -> int:
         """Make the core from the saved records.
 
         :returns: the number of subjects among them.
         """
-        members, settings, votes = tuple(self.cluster.members), self.settings, self._voter is not None
+        settings, votes = self.settings, self._voter is not None
+        members = tuple(self.cluster.members) if self._voter is None else self._voter.members
         log = [record for record in records if isinstance(record, LogRecord)]
         subjects = [record for record in records if isinstance(record, SubjectState)]
         base = 0 if self._store.snapshot is None else self._store.snapshot.slot
         now, timing = self._monotonic(), settings.timing
         self._replica = Replica(
-            self.name, members, self._rng, now, log, timing, settings.limits, base, votes, self._applier.admits
+            *(self.name, members, self._rng, now, log, timing, settings.limits, base, votes, self._applier.admits),
+            change_of=self.members.change_of,
+            configurations=self.members.configurations,
         )
+        self._replica.membership.admit_contacts(self.cluster.members)
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._known_peers.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
@@ -356,6 +400,7 @@ class Node:
                 self._snapshots.stop,
                 partial(self._hand_overs.close, NotHandedOver(f"node {self.name} has stopped")),
                 *self._calls.closers(),
+                partial(self._member_changes.close, NodeStopped(f"node {self.name} stopped on the way")),
             )
             for stop_part in parts:
                 try:
@@ -450,6 +495,19 @@ class Node:
         """The shortest and the longest silence after which a follower considers its leader dead, in seconds."""
         return self.settings.timing.liveness_window_seconds
 
+    def change_members(self, request: MembersRequest) -> Deferred[ChosenMembers]:
+        """Change the members. See :meth:`MemberChanges.change <txpaxos.node.member_changes.MemberChanges.change>`."""
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.name} is stopping; ask another"))
+        return self._member_changes.change(request)
+
+    def preview_members(self, request: MembersRequest) -> MembersEntry:
+        """What :meth:`change_members` would make of the members now, which it does not.
+
+        :raises MembersRefused: if the request cannot be met now.
+        """
+        return self._member_changes.preview(request)
+
     def watch_leader(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away` or :attr:`is_leaving` has changed."""
         self._news.watch(watcher)
@@ -461,7 +519,7 @@ class Node:
     @property
     def disk_hangs(self) -> bool:
         """Whether a save takes so long that this node neither leads nor votes; false in a cluster of one node."""
-        return self._disk.hung_since is not None and len(self.cluster.members) > 1
+        return self._disk.hung_since is not None and len(self.members.entry.members) > 1
 
     @property
     def is_folder_lost(self) -> bool:
@@ -512,6 +570,8 @@ class Node:
     def _receive_from_peer(self, received: Received) -> None:
         """Handle a message of a peer: only if the peer is known, and only as a hint if the message may be forged."""
         sender, incarnation, message, way = received
+        if sender not in self.members and self._is_former(sender):
+            return
         if sender not in self._known_peers:
             self.counters[Count.MESSAGE_OF_A_PEER_NOT_MET] += 1
             self._peers.open_stream(sender)
@@ -525,6 +585,26 @@ class Node:
             self._receive(sender, message)
         else:
             self._receive_hint(sender, message)
+
+    def _is_former(self, sender: NodeId) -> bool:
+        """Whether ``sender`` was removed, and is not needed any more. Then it is told so, now and then."""
+        if sender not in self.members.entry.retired or self._replica.membership.is_changing:
+            return False
+        now = self._monotonic()
+        if now >= self._removed_told_at.get(sender, -inf) + REMOVED_SECONDS:
+            self._removed_told_at[sender] = now
+            self.send((sender,), Removed(self.members.slot))
+        return True
+
+    def _ask_whether_removed(self, now: float) -> None:
+        """Ask a member now and then, if the log that this node has says that it is a member no more. The answer says
+        whether it is needed any longer."""
+        if not self.members.slot or self.members.own is not None or self._replica.membership.is_changing:
+            return
+        if now >= self._removed_asked_at + REMOVED_SECONDS and self.members.others:
+            self._removed_asked_at = now
+            self.send((self._rng.choice(self.members.others),), Fetch(self._replica.log.chosen_through + 1))
+            self._timer.schedule_no_later_than(now + REMOVED_SECONDS)
 
     def _receive_hint(self, sender: NodeId, message: PeerMessage) -> None:
         """Handle a message that may be forged. It shows at most that there is something to ask the peer for."""
@@ -540,6 +620,8 @@ class Node:
                     self._news.tell_watchers()
             case ChosenValues() | Truncated() | TakeOver():
                 self._enqueue(self._replica.receive_hint(sender, now))
+            case Removed():
+                self._peers.open_stream(sender)
             case StateDigest() | StateDigestsHeard() if now >= self._digest_asked_at.get(sender, -inf) + HINT_SECONDS:
                 self._digest_asked_at[sender] = now
                 self._peers.send((sender,), AskStateDigest(message.slot))
@@ -592,6 +674,13 @@ class Node:
         else:
             self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
 
+    def _handle_removed(self, sender: NodeId, message: Removed, now: float) -> None:
+        """Stop, and never start again: this node is a member no more."""
+        if self.members.own is not None and self.members.slot >= message.slot:
+            return  # It was removed once, as another member says, and this node knows better: that is a lie.
+        line = f"node {self.name} was removed from the cluster at slot {message.slot}, as {sender} says"
+        self._give_up(Failure(RemovedFromCluster(line)), self._store.mark_removed(line))
+
     def _ignore(self, sender: NodeId, message: PeerMessage, now: float) -> None:
         """Do nothing: the streams have handled this message."""
 
@@ -600,6 +689,7 @@ class Node:
         Forward: _handle_forwarded,
         AboutSubject: _handle_about_subject,
         Introduction: _handle_introduction,
+        Removed: _handle_removed,
         **dict.fromkeys(SNAPSHOT_MESSAGES, _handle_snapshot_message),
         **dict.fromkeys(HANDSHAKE_MESSAGES, _ignore),
     }
@@ -612,6 +702,8 @@ class Node:
             self._observe(TimePassed(now))
         try:
             self._peers.tick(now)
+            self._member_changes.tick()
+            self._ask_whether_removed(now)
             if self._disk.is_hung(now):
                 return
             if (look_at := self._disk.look_at) is not None:
@@ -630,7 +722,7 @@ class Node:
         self._forward_later(now)
 
     def _disk_hangs(self, now: float) -> None:
-        if len(self.cluster.members) > 1:
+        if len(self.members.entry.members) > 1:
             self._enqueue(self._replica.suspend(now))
         self._news.tell_watchers()
 
@@ -649,6 +741,8 @@ class Node:
         now = self._monotonic()
         self._session.flush()
         if self._submissions.is_leader:
+            if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
+                self._enqueue(self._replica.propose(entry, now, urgent=True))
             while self._replica.has_room and (value := self._submissions.next_value()) is not None:
                 self._enqueue(self._replica.propose(value[0], now, urgent=value[1]))
         elif (leader := self._replica.leader_node) is not None and leader != self.name:
@@ -674,6 +768,8 @@ class Node:
             self._snapshots.fetch_from(ready.snapshot_source)
         for fact in ready.leadership:
             self._news.tell(fact, self._monotonic())
+            if isinstance(fact, LeadershipLost):
+                self._member_changes.lead_lost()
 
     def _answer(self, answer: AnswerFact) -> None:
         match answer:
@@ -689,6 +785,9 @@ class Node:
                 self._admission.step(now)
             case Voter():
                 self._start_voting(answer)
+            case ChangeCompleted():
+                self._member_changes.completed(answer.slot)
+                self.send(self.members.former, Removed(answer.slot))
             case HandOverEnded():  # pragma: no branch
                 self._peers.keep_open(self.leader)
                 self._hand_overs.ended(answer)
@@ -710,7 +809,7 @@ class Node:
 
     # to the application
 
-    def _deliver(self, chosen: Chosen | SubjectChosen | Installed) -> None:
+    def _deliver(self, chosen: Chosen | Configured | SubjectChosen | Installed) -> None:
         observe = self._observe
         match chosen:
             case Chosen():
@@ -724,18 +823,39 @@ class Node:
                 self._reads.applied()
                 if observe is not None:
                     observe(SlotApplied(chosen.slot))
+            case Configured():
+                self.members.configure(chosen.configuration.slot, chosen.value)
+                self._member_changes.configured(chosen.configuration.slot)
             case SubjectChosen():
                 if observe is not None:
                     observe(ValueReached(chosen))
                 self._hooks.call(self.application.value_chosen, chosen.subject, chosen.value)
             case Installed():  # pragma: no branch
-                self._snapshots.restore(self._received.pop(chosen.slot))
+                snapshot = self._received.pop(chosen.slot)
+                self.members.restore(head_of(snapshot, self.cluster.name).chosen_members)
+                self._snapshots.restore(snapshot)
                 self.log.info("node {node} continues from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
                 if not self._submissions.is_leader:
                     self._submissions.become_follower()  # The snapshot may have the outcomes of its callers.
                 self._reads.applied()
                 if observe is not None:
                     observe(SnapshotInstalled(chosen))
+
+    # members
+
+    def _follow_members(self) -> None:
+        """Talk to the members that the log names, at the addresses that it gives."""
+        entry, addresses = self.members.entry, self.members.addresses
+        for peer, one in addresses.items():
+            self._peers.add_peer(peer, Address.parse(one.address))
+            self._known_peers.expect(peer, one.incarnation)
+        for peer in self._peers.peers:
+            if peer not in addresses and peer not in self.members.former:
+                self._peers.remove_peer(peer)
+        self._founding.follow_members(entry.voters, {node: one.incarnation for node, one in entry.members.items()})
+        own = self.members.own
+        if own is not None and own.role == "voter" and own.incarnation == self._store.incarnation:
+            self._admission.named_in_log()
 
     # from the snapshots
 
@@ -749,7 +869,9 @@ class Node:
 
     def install(self, snapshot: Snapshot) -> None:
         """Continue from ``snapshot``, which has come from another node, unless this node is past it."""
-        ready = self._replica.install(snapshot.slot, self._monotonic())
+        chosen_members = head_of(snapshot, self.cluster.name).chosen_members
+        configurations = [entry.configuration(slot) for slot, entry in chosen_members]
+        ready = self._replica.install(snapshot.slot, self._monotonic(), configurations)
         if ready.save:
             self._received[snapshot.slot] = snapshot
             ready = attrs.evolve(ready, save=(*ready.save, *self._known_peers.records()))

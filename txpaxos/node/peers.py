@@ -38,6 +38,7 @@ from txpaxos.wire.peer_messages import (
     Introduction,
     PeerMessage,
     Refusal,
+    Removed,
     SnapshotPart,
     StateDigest,
     StateDigestsHeard,
@@ -55,6 +56,7 @@ REQUIRED_WAYS: dict[type[Any], Way] = {
     Introduction: Way.OWN_STREAM,
     StateDigestsHeard: Way.OWN_STREAM,
     Fetching: Way.THEIR_STREAM,
+    Removed: Way.OWN_STREAM,
 }
 """How each kind of critical message must come to be believed, from the receiver's view. All others may come any way."""
 
@@ -173,6 +175,11 @@ class Peers:
         self._streams.stop()
 
     # who the peers are
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """All peers of now."""
+        return tuple(self._routes)
 
     def add_peer(self, peer: NodeId, address: Address) -> None:
         """Send to ``peer`` from now on, and receive from it. One that is a peer already is moved to ``address``."""

@@ -13,7 +13,7 @@ from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import Executor, execute_now
-from txpaxos.storage.quarantine import QuarantineMarker
+from txpaxos.storage.quarantine import markers
 from txpaxos.storage.records import checkpoint_index, divide
 from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
@@ -43,7 +43,7 @@ class MemoryStore:
         self._log, self._subjects, self._voter = divide(saved)
         self._loaded = False
         self._closed = False
-        self._quarantine_marker = QuarantineMarker(self.files, "")
+        self._quarantine_marker, self._removed_marker = markers(self.files, "")
         self._snapshots = SnapshotFiles(
             self.files,
             "",
@@ -69,6 +69,7 @@ class MemoryStore:
         if self._loaded or self._closed:
             raise StoreError("a store is loaded once, while it is open: call reopen() for another one with its records")
         self._loaded = True
+        self._removed_marker.enforce()
         self._quarantine_marker.enforce(has_snapshots=self._snapshots.load() is not None)
         return self.saved
 
@@ -101,6 +102,12 @@ class MemoryStore:
         if self._closed or not self._loaded:
             return fail(StoreError("a store can be quarantined only between load() and close()"))
         return self._execute(partial(self._quarantine_marker.write, finding))
+
+    def mark_removed(self, finding: str) -> Deferred[None]:
+        """See :meth:`txpaxos.storage.store.Store.mark_removed`."""
+        if self._closed or not self._loaded:
+            return fail(StoreError("a store can be marked only between load() and close()"))
+        return self._execute(partial(self._removed_marker.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`txpaxos.storage.store.Store.close`."""

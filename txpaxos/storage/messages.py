@@ -82,6 +82,14 @@ def no_room(path: str, needed_bytes: int, free_bytes: int) -> StoreError:
     )
 
 
+def removed(directory: str, finding: str) -> StoreError:
+    """The error for the data folder of a node that was removed. ``finding`` is what the file ``removed`` says."""
+    return StoreError(
+        f"{directory}/removed says: {finding}; this folder is not needed any more: to join again, start with an empty"
+        " one and --join"
+    )
+
+
 def diverged(directory: str, finding: str) -> StoreError:
     """The error for a quarantined data folder: the state in its snapshots is wrong. ``finding`` is what the file
     ``diverged`` says."""

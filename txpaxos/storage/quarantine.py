@@ -1,10 +1,10 @@
-"""The quarantine marker: a file that keeps a node whose state is wrong from starting with that state again."""
+"""Markers: files that keep a node from starting again whose state is wrong, or that is a member no more."""
 
 from __future__ import annotations
 
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.disk import Disk, remove_if_there
-from txpaxos.storage.messages import diverged, os_errors
+from txpaxos.storage.messages import diverged, os_errors, removed
 
 
 class QuarantineMarker:
@@ -38,3 +38,31 @@ class QuarantineMarker:
         with os_errors("remove", self._file.path):
             remove_if_there(self._disk, self._file.path)
             self._disk.sync_directory(self._directory)
+
+
+class RemovedMarker:
+    """The file ``removed`` in ``directory``, which is a data folder of a node that is a member no more."""
+
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._directory = directory
+        self._file = AtomicFile(disk, f"{directory}/removed")
+
+    def write(self, finding: str) -> None:
+        """Put the marker on disk.
+
+        :param finding: one line for the operator: which node was removed, and at which slot.
+        :raises StoreError: if the marker cannot be written."""
+        self._file.write(finding.encode())
+
+    def enforce(self) -> None:
+        """Refuse a folder with the marker.
+
+        :raises StoreError: if there is one; the error says what to do."""
+        finding = self._file.read()
+        if finding is not None:
+            raise removed(self._directory, finding.decode(errors="replace"))
+
+
+def markers(disk: Disk, directory: str) -> tuple[QuarantineMarker, RemovedMarker]:
+    """Both markers of the data folder ``directory``."""
+    return QuarantineMarker(disk, directory), RemovedMarker(disk, directory)

@@ -10,6 +10,7 @@ from txpaxos.core.ready import (
     DecreeState,
     JournalRecord,
     Learned,
+    LearnedThrough,
     PeerMet,
     Promised,
     Record,
@@ -20,7 +21,7 @@ from txpaxos.core.ready import (
 from txpaxos.packing import Packing
 
 _PACKING: Packing[JournalRecord | SubjectState] = Packing(
-    {1: Promised, 2: Voted, 3: Learned, 4: SubjectState, 5: PeerMet, 6: Checkpoint}
+    {1: Promised, 2: Voted, 3: Learned, 4: SubjectState, 5: PeerMet, 6: Checkpoint, 7: LearnedThrough}
 )
 _HEADER = struct.Struct("<IB")  # bytes of the fields, kind
 

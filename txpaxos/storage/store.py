@@ -35,7 +35,7 @@ from txpaxos.storage.identity import (
 from txpaxos.storage.journal import SEGMENT_BYTES, Journal
 from txpaxos.storage.last_application import LastApplication
 from txpaxos.storage.messages import damaged, os_errors
-from txpaxos.storage.quarantine import QuarantineMarker
+from txpaxos.storage.quarantine import markers
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
 from txpaxos.storage.register_files import RegisterFiles
 from txpaxos.storage.replacement import finish_replacement
@@ -121,6 +121,13 @@ class Store(Protocol):
         :param finding: one line that says at which slot the states differ, and which nodes have which."""
         ...
 
+    def mark_removed(self, finding: str) -> Deferred[None]:
+        """Mark the store as that of a node which was removed from the cluster. Fires when that is on disk. From then on
+        :meth:`load` is refused.
+
+        :param finding: one line that says which node was removed, and at which slot."""
+        ...
+
     def close(self) -> Deferred[None]:
         """Wait for the saves in flight, then close everything. Fires when that is done. A second call does nothing."""
         ...
@@ -192,7 +199,7 @@ class DiskStore:
             self._thread = ThreadExecutor(reactor or _global_reactor())
         self._execute: Executor = execute or self._thread or execute_now
         self._checkpoints = Checkpoints()
-        self._quarantine_marker = QuarantineMarker(disk, self._directory)
+        self._quarantine_marker, self._removed_marker = markers(disk, self._directory)
         self.last_application = LastApplication(disk, self._directory)
         self._discarded = DiscardedSnapshots(disk, self._directory)
         self._snapshots = SnapshotFiles(
@@ -213,6 +220,7 @@ class DiskStore:
             raise StoreError(f"{self._directory} is loaded once, while it is open: close it and open it again")
         self._stage = "unreadable"
         snapshot = self._snapshots.load()
+        self._removed_marker.enforce()
         self._quarantine_marker.enforce(has_snapshots=snapshot is not None)
         saves: list[list[Record]] = []  # The needed records of each save, the newest save first.
 
@@ -277,6 +285,12 @@ class DiskStore:
         if self._stage != "loaded":
             return fail(StoreError(f"{self._directory} can be quarantined only between load() and close()"))
         return self._execute(partial(self._quarantine_marker.write, finding))
+
+    def mark_removed(self, finding: str) -> Deferred[None]:
+        """See :meth:`Store.mark_removed`."""
+        if self._stage != "loaded":
+            return fail(StoreError(f"{self._directory} can be marked only between load() and close()"))
+        return self._execute(partial(self._removed_marker.write, finding))
 
     def close(self) -> Deferred[None]:
         """See :meth:`Store.close`."""

@@ -68,6 +68,7 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    Removed,
     SnapshotPart,
     StateDigest,
     StateDigestsHeard,
@@ -117,6 +118,7 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     34: StateDigestsHeard,
     35: Fetching,
     38: TakeOver,
+    39: Removed,
 }
 _of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 

@@ -53,6 +53,14 @@ class Refusal:
 
 
 @attrs.frozen
+class Removed:
+    """From a member to a former one: you are a member no more, as the entry says that was chosen at ``slot``. What was
+    chosen up to where that entry governs is on the disks of a majority of the members, who do without you."""
+
+    slot: Slot = attrs.field(validator=ge(1))
+
+
+@attrs.frozen
 class Introduction:
     """From a node that does not vote yet to every other node: this is my data folder, do you know it? It is also the
     answer to that. The peers that the sender has met, and that it votes, are on its disk first.
@@ -161,4 +169,5 @@ class Fetching:
 
 
 SnapshotMessage: TypeAlias = FetchSnapshot | SnapshotPart | StateDigest | StateDigestsHeard | AskStateDigest | Fetching
-PeerMessage: TypeAlias = Message | Hello | Challenge | Proof | Refusal | Introduction | Forward | SnapshotMessage
+HandshakeMessage: TypeAlias = Hello | Challenge | Proof | Refusal
+PeerMessage: TypeAlias = Message | HandshakeMessage | Removed | Introduction | Forward | SnapshotMessage

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from test.helpers.fakes import logged
+from test.helpers.fixed_voters import FixedVoters
 from txpaxos.core.messages import NodeId
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.confirmation import CONFIRM_SECONDS, Confirmation
@@ -35,8 +36,7 @@ class Asker:
         self.counters: Counts = Counter()
         self.digests = StateDigests(
             "a",
-            tuple(members[1:]),
-            len(members) // 2 + 1,
+            FixedVoters(tuple(members[1:]), len(members) // 2 + 1),
             lambda to, message: self.told.append((to, message)),
             lambda error: None,
         )

@@ -11,6 +11,7 @@ import pytest
 from twisted.logger import LogLevel
 
 from test.helpers.fakes import logged
+from test.helpers.fixed_voters import FixedVoters
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.node.snapshots.digests import REPEATS_MAX, SLOTS_KEPT, Comparison, Diverged, StateDigests
 from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigestsHeard
@@ -32,8 +33,7 @@ class Inspector:
         self.diverged: list[str] = []
         self.digests = StateDigests(
             name,
-            tuple(member for member in members if member != name),
-            len(members) // 2 + 1,
+            FixedVoters(tuple(member for member in members if member != name), len(members) // 2 + 1),
             lambda to, message: self.told.append((to, message)),
             lambda error: self.diverged.append(str(error)),
             lambda slot: self.logs.get(slot, b""),

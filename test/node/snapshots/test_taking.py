@@ -15,10 +15,12 @@ from twisted.logger import LogLevel
 import txpaxos.node.snapshots.taking
 from test.helpers.fakes import SESSION, Reactor, logged
 from txpaxos.application import Application
+from txpaxos.cluster import Cluster
 from txpaxos.core.messages import Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, PaxosError, StoreError
 from txpaxos.node.applier import Applier
+from txpaxos.node.members import Members
 from txpaxos.node.sessions import value_of
 from txpaxos.node.snapshots.taking import (
     EMPTY_CHUNKS_MAX,
@@ -64,6 +66,12 @@ class Log(Application):
         self.lines = [line for chunk in chunks for line in msgspec.msgpack.decode(chunk, type=list[bytes])]
 
 
+THREE = 'cluster = "test"\n' + "".join(
+    f'[nodes.{node}]\naddress = "127.0.0.1:{port}"\nclient = "127.0.0.1:{port + 1000}"\n'
+    for port, node in enumerate("abc", 4001)
+)
+
+
 class SnapshotsHarness:
     """One node's application and its snapshots; the test chooses what is in the log."""
 
@@ -91,7 +99,7 @@ class SnapshotsHarness:
             self.application,
             self.applier,
             cluster,
-            ("a", "b", "c"),
+            Members("a", Cluster.parse(THREE)),
             Policy(log_bytes),
             self.begun.append,
             self.taken.append,

@@ -128,7 +128,7 @@ class TransferHarness:
         )
         others = tuple(self.stores)
         return SnapshotReceiver(
-            self.clock, self.store, "test", others, self.carry_question, steps, self.limits, Random(1)
+            self.clock, self.store, "test", lambda: others, self.carry_question, steps, self.limits, Random(1)
         )
 
     def confirm(self, peer: NodeId, taken: StateDigest) -> Deferred[None]:

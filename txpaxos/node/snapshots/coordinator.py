@@ -16,13 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.application import Application
-from txpaxos.cluster import Cluster
 from txpaxos.core.config import Limits
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import PaxosError
 from txpaxos.node.applier import Applier
 from txpaxos.node.counts import Count, Counts
+from txpaxos.node.members import Members
 from txpaxos.node.snapshots.confirmation import Confirmation
 from txpaxos.node.snapshots.digests import Diverged, StateDigests
 from txpaxos.node.snapshots.taking import Policy, SnapshotTaker
@@ -100,6 +100,8 @@ class SnapshotCoordinator:
 
     :param node: the node, as far as this class needs it.
     :param application: the application whose state is in the snapshots.
+    :param cluster: the name of the cluster.
+    :param members: who the members are. Snapshots hold that.
     :param applier: applies the log to the application, and has the sessions.
     :param policy: when to take a snapshot.
     :param limits: how fast snapshots are sent.
@@ -112,7 +114,8 @@ class SnapshotCoordinator:
         clock: IReactorTime,
         node: NodePort,
         name: NodeId,
-        cluster: Cluster,
+        cluster: str,
+        members: Members,
         store: Store,
         application: Application,
         applier: Applier,
@@ -121,27 +124,26 @@ class SnapshotCoordinator:
         counters: Counts,
         rng: Random,
     ) -> None:
-        members = tuple(cluster.members)
-        self._others = others = tuple(member for member in members if member != name)
+        self._members = members
         self._node = node
         self._store = store
         self._counters = counters
         self._clock = clock
         self._fetches = fetches = ActiveFetches(store, clock)
         taken, reached, held = self._taken, self._reached, lambda: fetches.count > 0
-        begun, cluster_name = node.checkpoint, cluster.name
+        begun = node.checkpoint
         self._taker = snapshots = SnapshotTaker(
-            *(clock, store, application, applier, cluster_name, members, policy, begun, taken, reached, held),
+            *(clock, store, application, applier, cluster, members, policy, begun, taken, reached, held),
             node.give_up,
         )
-        quorum, log_hash, watched = len(members) // 2 + 1, snapshots.log_hash, snapshots.watched
-        self._digests = StateDigests(name, others, quorum, node.send, self._diverged, log_hash, watched)
+        log_hash, watched = snapshots.log_hash, snapshots.watched
+        self._digests = StateDigests(name, members, node.send, self._diverged, log_hash, watched)
         self._confirmation = Confirmation(clock, self._digests, counters)
         self._digests.heard = lambda slot: self._confirmation.check()
         rate = LogGrowth(lambda: snapshots.applied_bytes, clock)
         self._sender = SnapshotSender(clock, store, self._tell, counters, limits, node.give_up, fetches, rate)
         steps = ReceiverCallbacks(self._is_news, self._fetching, self._confirmation.confirm, node.install)
-        self._receiver = SnapshotReceiver(clock, store, cluster_name, others, self._tell, steps, limits, rng)
+        self._receiver = SnapshotReceiver(clock, store, cluster, lambda: members.others, self._tell, steps, limits, rng)
         self._newest: Slot = 0
         self._own: StateDigest | None = None
         # The slot of the snapshot that this node fetches, or continued from, until it has caught up with the others;
@@ -245,7 +247,7 @@ class SnapshotCoordinator:
         if slot != self._fetched or self._clock.seconds() >= self._told_at + TELL_SECONDS:
             self._fetched = slot
             self._told_at = self._clock.seconds()
-            self._node.send(self._others, Fetching(slot))
+            self._node.send(self._members.others, Fetching(slot))
 
     def _catch_up(self, slot: Slot, level_at: Slot) -> None:
         """Find out whether this node, which continued from another's snapshot, has caught up by applying ``slot``."""
@@ -256,7 +258,7 @@ class SnapshotCoordinator:
         if heard_through > slot + LEVEL_SLOTS:
             self._level_at = heard_through
             return
-        self._node.send(self._others, Fetching(0))
+        self._node.send(self._members.others, Fetching(0))
         line = (
             "caught up with the others at slot {slot}, {seconds} s after it began to fetch the snapshot at slot {base}"
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from twisted.logger import Logger
 
@@ -80,12 +80,23 @@ class Diverged(PaxosError):
         self.finding = finding
 
 
+class Voters(Protocol):
+    """The voters of the cluster, as far as this module needs them."""
+
+    @property
+    def other_voters(self) -> tuple[NodeId, ...]:
+        """All voters but this node."""
+
+    @property
+    def quorum(self) -> int:
+        """How many voters are a majority."""
+
+
 class StateDigests:
     """The digests of all nodes, of their states and logs at the slots of snapshots, and their comparison.
 
     :param node: this node's id.
-    :param others: the ids of all other nodes.
-    :param quorum: how many nodes are a majority.
+    :param voters: the voters. Only their digests are compared: a majority of them says what is right.
     :param tell: sends a message to some nodes.
     :param diverged: called once, with a :class:`Diverged`, if this node differs from a majority.
     :param log_hash: returns the hash of this node's log at a slot; empty bytes if it is not known, or not yet.
@@ -99,25 +110,23 @@ class StateDigests:
     def __init__(
         self,
         node: NodeId,
-        others: tuple[NodeId, ...],
-        quorum: int,
+        voters: Voters,
         tell: Callable[[tuple[NodeId, ...], StateDigest | StateDigestsHeard | AskStateDigest], None],
         diverged: Callable[[Diverged], None],
         log_hash: Callable[[Slot], bytes] = lambda slot: b"",
         watched: set[Slot] | None = None,
     ) -> None:
         self._node = node
-        self._others = others
-        self._quorum = quorum
+        self._voters = voters
         self._tell = tell
         self._diverged = diverged
         self._log_hash = log_hash
         self.watched = set() if watched is None else watched
         self.heard: Callable[[Slot], None] = lambda slot: None
         self._own: dict[Slot, Hashes] = {}
-        self._sent_by: dict[NodeId, dict[Slot, Hashes]] = {other: {} for other in others}
+        self._sent_by: dict[NodeId, dict[Slot, Hashes]] = {}
         # For each node, the digests of others that it has passed on.
-        self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Hashes]]] = {other: {} for other in others}
+        self._passed_on: dict[NodeId, dict[Slot, dict[NodeId, Hashes]]] = {}
         # The last slot at which each peer was answered: one for digests with a log hash alone, one for those that have
         # a state hash. A digest of a peer may be forgotten and come again. It must not be answered again, or two nodes
         # would answer each other's answers for ever.
@@ -137,7 +146,7 @@ class StateDigests:
     def announce(self, digest: StateDigest) -> None:
         """Send a digest of this node's own state or log to all others, and compare it with theirs."""
         self.remember(digest)
-        self._tell(self._others, digest)
+        self._tell(self._voters.other_voters, digest)
         self._compare(digest.slot)
 
     def slot_reached(self, slot: Slot, log_hash: bytes) -> None:
@@ -152,10 +161,11 @@ class StateDigests:
     def receive(self, sender: NodeId, digest: StateDigest) -> None:
         """Compare the digest of ``sender``."""
         slot, hashes = digest.slot, Hashes(digest.log_hash, digest.state_hash)
-        if not self._is_sound(hashes):
+        if not self._is_sound(hashes) or not self._is_voter(sender):
             return
-        before = self._sent_by[sender].get(slot)
-        known = _keep_hashes(self._sent_by[sender], slot, hashes)
+        said = self._sent_by.setdefault(sender, {})
+        before = said.get(slot)
+        known = _keep_hashes(said, slot, hashes)
         if known != NO_HASHES and self._find_own(slot):
             if before is None or bool(known.state_hash) > bool(before.state_hash):
                 self._answer_once(sender, slot, bool(known.state_hash))
@@ -167,10 +177,10 @@ class StateDigests:
         """Compare the digests of other nodes that ``sender`` passes on."""
         slot = message.slot
         known = {node: Hashes(log_hash, state_hash) for node, log_hash, state_hash in message.audits}
-        told = {node: hashes for node, hashes in known.items() if node in self._others and node != sender}
-        if not all(map(self._is_sound, told.values())):
+        told = {node: hashes for node, hashes in known.items() if node in self._voters.other_voters and node != sender}
+        if not all(map(self._is_sound, told.values())) or not self._is_voter(sender):
             return
-        _keep(self._passed_on[sender], slot, told)
+        _keep(self._passed_on.setdefault(sender, {}), slot, told)
         if self._find_own(slot):
             self._compare(slot)
         self._watch()
@@ -187,7 +197,7 @@ class StateDigests:
 
     def ask_others(self, slot: Slot) -> None:
         """Ask all other nodes for their digests of ``slot``."""
-        self._tell(self._others, AskStateDigest(slot))
+        self._tell(self._voters.other_voters, AskStateDigest(slot))
 
     def compare(self, digest: StateDigest) -> tuple[Comparison, tuple[NodeId, ...]]:
         """Compare ``digest`` with those that the other nodes have sent themselves.
@@ -198,11 +208,11 @@ class StateDigests:
         known = {node: said[digest.slot] for node, said in self._sent_by.items() if digest.slot in said}
         against = self._against(digest)
         same = tuple(sorted(node for node, one in known.items() if one == hashes))
-        if len(same) >= self._quorum:
+        if len(same) >= self._voters.quorum:
             return Comparison.CONFIRMED, same
-        if any(sum(not one.contradicts(other) for other in against) >= self._quorum for one in against):
+        if any(sum(not one.contradicts(other) for other in against) >= self._voters.quorum for one in against):
             return Comparison.CONTRADICTED, same
-        if len(known) < len(self._others):
+        if len(known) < len(self._voters.other_voters):
             return Comparison.UNDECIDED, same
         return (Comparison.CONTRADICTED if against else Comparison.UNKNOWN), same
 
@@ -227,6 +237,14 @@ class StateDigests:
                 del said[slot]
 
     # inside
+
+    def _is_voter(self, sender: NodeId) -> bool:
+        """Whether ``sender`` is a voter. What former voters have said is forgotten here."""
+        voters = self._voters.other_voters
+        for known in (self._sent_by, self._passed_on):
+            for former in known.keys() - set(voters):
+                del known[former]
+        return sender in voters
 
     def _is_sound(self, hashes: Hashes) -> bool:
         return max(map(len, hashes)) <= HASH_BYTES_MAX and (hashes == NO_HASHES or bool(hashes.log_hash))
@@ -291,11 +309,13 @@ class StateDigests:
         groups = [[node for node, one in compared.items() if one == kind] for kind in set(compared.values())]
         told = " against ".join(sorted(", ".join(sorted(group)) for group in groups))
         line = f"the {what} differs at slot {slot}: {told}"
-        silent = 1 + len(self._others) - len(compared)
+        silent = 1 + len(self._voters.other_voters) - len(compared)
         largest = max(groups, key=len)
-        if len(largest) >= self._quorum and self._node in largest:
+        if len(largest) >= self._voters.quorum and self._node in largest:
             self._log_finding("{line}; this node, {node}, is with the majority", slot, line)
-        elif len(largest) + silent < self._quorum or (len(largest) >= self._quorum and self._node in compared):
+        elif len(largest) + silent < self._voters.quorum or (
+            len(largest) >= self._voters.quorum and self._node in compared
+        ):
             self._log_finding("{line}; this node, {node}, is not with a majority", slot, line)
             if not self._is_diverged:
                 self._is_diverged = True
@@ -320,8 +340,8 @@ class StateDigests:
         if len(self._reported) > SLOTS_KEPT:
             del self._reported[min(self._reported)]
         if count < REPEATS_MAX and slot in self._reported:
-            self._tell(self._others, self._digest(slot))
-            self._tell(self._others, self._digests_heard(slot, known))
+            self._tell(self._voters.other_voters, self._digest(slot))
+            self._tell(self._voters.other_voters, self._digests_heard(slot, known))
 
     def _log_finding(self, text: str, slot: Slot, line: str) -> None:
         if (slot, line + text) not in self._logged:

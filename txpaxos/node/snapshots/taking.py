@@ -38,6 +38,7 @@ from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, PaxosError, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, for_log, printable, text_of
 from txpaxos.node.applier import Applier
+from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.sessions import Sessions
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
@@ -84,6 +85,8 @@ class SnapshotHead:
     :ivar slot: the last slot that is in it, with all before.
     :ivar log_hash: the last hash of the chain over the checksums of all values up to ``slot``.
     :ivar intervals: how many intervals of the log end at ``slot`` or before.
+    :ivar chosen_members: the entries of members that govern slots after ``slot``, each with its own slot, oldest first.
+        Empty while the members are the founders.
     """
 
     cluster: str
@@ -91,6 +94,7 @@ class SnapshotHead:
     slot: Slot
     log_hash: bytes
     intervals: int = 0
+    chosen_members: tuple[ChosenMembers, ...] = ()
 
     @classmethod
     def unpack(cls, chunk: bytes) -> SnapshotHead:
@@ -126,7 +130,7 @@ class SnapshotTaker:
         application: Application,
         applier: Applier,
         cluster: str,
-        members: tuple[str, ...],
+        members: Members,
         policy: Policy,
         begun: Callable[[Slot], None],
         taken: Callable[[StateDigest], None],
@@ -274,7 +278,9 @@ class SnapshotTaker:
         return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
 
     def _head_at(self, slot: Slot) -> SnapshotHead:
-        return SnapshotHead(self._cluster, self._members, slot, self._log_hash, self._intervals)
+        members, chosen = self._members.entry.members, tuple(self._members.chosen)
+        voters = tuple(node for node, one in members.items() if one.role == "voter")
+        return SnapshotHead(self._cluster, voters, slot, self._log_hash, self._intervals, chosen)
 
     def _write_next(self, taking: _SnapshotInProgress) -> None:
         """Write the next piece. The one after it follows when the write is done and the reactor has had its turn."""
@@ -373,7 +379,7 @@ def _pieces(
     hasher: hashlib.blake2b,
 ) -> Iterator[bytes]:
     """The chunks of the file. All but the head are added to ``hasher``."""
-    yield HEAD + _encode(head)
+    yield HEAD + _encode(_fields(head))
     for chunk in sessions:
         hasher.update(chunk)
         yield SESSIONS + chunk
@@ -395,6 +401,22 @@ def _pieces(
             group, size = [], 0
     if group:
         yield STATE + _encode(group)
+
+
+def _fields(head: SnapshotHead) -> dict[str, object]:
+    """The fields of the head in its file. Without a change of members they are what they were before there was any."""
+    fields = attrs.asdict(head, recurse=False)
+    if not head.chosen_members:
+        del fields["chosen_members"]
+    return fields
+
+
+def head_of(snapshot: Snapshot, cluster: str) -> SnapshotHead:
+    """The head of ``snapshot``.
+
+    :raises StoreError: if it has none, or is of another cluster.
+    """
+    return _head(next(snapshot.chunks(), b""), cluster, snapshot.slot)
 
 
 def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:

@@ -10,7 +10,7 @@ whether they have the same snapshot.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from random import Random
 from typing import Any
@@ -231,7 +231,7 @@ class SnapshotReceiver:
     """Fetches a snapshot from another node.
 
     :param cluster: the name of the cluster.
-    :param others: the nodes that may be asked.
+    :param others: returns the nodes that may be asked.
     :param send: sends a request to a node.
     :param steps: the owner's part in it.
     """
@@ -243,7 +243,7 @@ class SnapshotReceiver:
         clock: IReactorTime,
         store: Store,
         cluster: str,
-        others: tuple[NodeId, ...],
+        others: Callable[[], Iterable[NodeId]],
         send: Callable[[NodeId, FetchSnapshot], None],
         steps: ReceiverCallbacks,
         limits: TransferLimits,
@@ -351,7 +351,7 @@ class SnapshotReceiver:
     def _start(self, peer: NodeId, now: float) -> None:
         self._refused = {node: (slot, until) for node, (slot, until) in self._refused.items() if now < until}
         if peer in self._refused:
-            trusted = [other for other in self._others if other not in self._refused]
+            trusted = [other for other in self._others() if other not in self._refused]
             peer = self._rng.choice(trusted) if trusted else peer
         if self._begun_at is None:
             self._begun_at = now
@@ -378,7 +378,7 @@ class SnapshotReceiver:
         :returns: whether there is another node to ask.
         """
         self._lacking[sender] = None
-        candidates = [other for other in self._others if other not in self._lacking and other not in self._refused]
+        candidates = [other for other in self._others() if other not in self._lacking and other not in self._refused]
         if candidates:
             self._peer = self._rng.choice(candidates)
             self._tries = 0

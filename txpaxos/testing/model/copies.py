@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
-SHARED = frozenset({"_rng", "_timing", "_limits", "_admits", "part", "replica", "replicas"})
+SHARED = frozenset({"_rng", "_timing", "_limits", "_admits", "_change_of", "part", "replica", "replicas"})
 """Attributes of the core's classes, and of the model's own, that are the same in all copies."""
 
-CONSTANT = SHARED | {"_log"}
+CONSTANT = SHARED | {"_log", "_membership"}
 """Attributes that never change after they were set, or that are compared elsewhere."""
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})

@@ -25,6 +25,7 @@ from txpaxos.core.messages import (
     Slot,
     Vote,
 )
+from txpaxos.core.progress import Progress
 from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.ready import LogRecord, Ready
 from txpaxos.core.replica import Replica
@@ -79,7 +80,7 @@ class ReplicaPart(Part[Replica]):
                 yield Move("sends again", _send_again)
             if leader is not None and leader.has_room and leader.next_slot <= self.slots_max:
                 yield Move(f"proposes {self.value!r}", self._propose)
-        for other in running.others:
+        for other in running.membership.others:
             yield Move(f"asks {other} for what comes next", partial(_ask, other))
 
     def _propose(self, running: Replica) -> Ready:
@@ -102,7 +103,10 @@ class ReplicaPart(Part[Replica]):
         missing.wake_at, missing._through, missing._source, missing._attempts = inf, 0, "", 0
         leader = running._leader
         if leader is not None:
-            leader.follower_chosen, leader.read_index = {}, ReadIndexServer(leader.quorum)
+            leader.progress, leader.read_index = Progress(0.0), ReadIndexServer(running.membership)
+            leader._promised_by.clear()  # Only a change of members would ask for them.
+            if leader.required_through < leader.next_slot:
+                leader.required_through = 0
             window = leader.window
             window.resend_at = NOW if window.slots else inf
             for open_slot in window.slots.values():

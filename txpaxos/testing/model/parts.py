@@ -158,7 +158,7 @@ def _due(node: Led, *, give_up_at: float = NEVER, heard_at: float = NOW) -> Read
     set_timers(election, NOW)
     if election.candidacy is not None:
         election.candidacy.give_up_at = give_up_at
-        election.candidacy.heard_at = dict.fromkeys(election._followers, heard_at)
+        election.candidacy.heard_at = dict.fromkeys(election.membership.others, heard_at)
     return node.tick(NOW)
 
 
@@ -166,7 +166,7 @@ def _campaign(node: Led) -> Ready:
     """A node starts a pre-vote, and all others grant it. That and the start of the ballot are one step, since a granted
     pre-vote promises nothing."""
     ready = _due(node)
-    for follower in node.election._followers:
+    for follower in node.election.membership.others:
         if node.election.role is not Role.CANDIDATE:
             ready = node.receive(follower, PreVoteGranted(node.election.pre_vote_number), NOW)
     return ready

@@ -144,7 +144,7 @@ class StoredNode:
         self.compact_through = base = 0 if snapshot is None else snapshot.slot
         replica = Replica(part.node, part.voters, STILL, NOW, records, TIMING, base=base)
         missing = Ready(save=replica.missing_checkpoint())
-        self.handed_out += replica.recovered()
+        self.handed_out += [one for one in replica.recovered() if isinstance(one, Chosen)]
         self.replica = replicas.one(replica)
         self.add(missing)
         self.applied_through = base + len(self.handed_out)

@@ -318,6 +318,10 @@ class _WatchedStore:
         """See Store."""
         return self._store.quarantine(finding)
 
+    def mark_removed(self, finding: str) -> Deferred[None]:
+        """See Store."""
+        return self._store.mark_removed(finding)
+
     def close(self) -> Deferred[None]:
         """See Store."""
         return self._store.close()

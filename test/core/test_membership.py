@@ -1,0 +1,207 @@
+"""Members come and go: what makes a quorum slot by slot, and agreement through any series of changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from test.helpers.changing_cluster import ALPHA, ChangingCluster
+from test.helpers.core_cluster import Faults
+from txpaxos.core.membership import Change, Configuration, Membership
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP
+
+THREE = Configuration(0, ("a", "b", "c"))
+FAULTS = Faults(loss=0.1, doubled=0.1, delay_seconds=(0.001, 0.05))
+
+
+class TestMembership:
+    def test_a_configuration_governs_from_alpha_slots_on(self) -> None:
+        membership = Membership("a", [THREE], ALPHA, 20)
+        four = membership.note(21, Change(0, ("a", "b", "c", "d")))
+        assert four is not None
+        assert [membership.governing(slot) for slot in (22, 28, 29, 40)] == [THREE, THREE, four, four]
+
+    def test_a_quorum_holds_a_majority_of_both_until_the_newer_governs_alone(self) -> None:
+        membership = Membership("a", [THREE], ALPHA, 20)
+        membership.note(21, Change(0, ("a", "d", "e")))
+        assert not membership.is_quorum({"a", "b"})
+        assert not membership.is_quorum({"a", "d"})
+        assert membership.is_quorum({"a", "b", "d"})
+        membership.advance(27)
+        assert membership.is_changing
+        membership.advance(28)
+        assert not membership.is_changing
+        assert membership.is_quorum({"a", "d"})
+        assert membership.others == ("d", "e")
+
+    def test_learners_are_sent_to_and_never_counted(self) -> None:
+        membership = Membership("a", [Configuration(0, ("a", "b", "c"), ("d", "e"))], ALPHA)
+        assert membership.others == ("b", "c", "d", "e")
+        assert not membership.is_quorum({"a", "d", "e"})
+        assert Membership("d", [Configuration(0, ("a",), ("d",))], ALPHA).is_learner
+
+    @pytest.mark.parametrize(
+        ("slot", "change"),
+        [
+            (30, Change(0, ("a", "b"))),  # Made for the founders; another was chosen since.
+            (24, Change(20, ("a", "b"))),  # Too soon.
+            (30, Change(20, ())),
+        ],
+    )
+    def test_a_change_that_does_not_count_changes_nothing(self, slot: int, change: Change) -> None:
+        membership = Membership("a", [Configuration(20, ("a", "b", "c"))], ALPHA, 22)
+        assert membership.note(slot, change) is None
+        assert membership.configurations == [Configuration(20, ("a", "b", "c"))]
+
+    def test_a_voter_that_never_campaigns(self) -> None:
+        membership = Membership("a", [Configuration(0, ("a", "b"), (), ("a",))], ALPHA)
+        assert membership.is_voter
+        assert not membership.may_lead
+
+    def test_whether_the_others_are_a_quorum_without_this_node(self) -> None:
+        assert not Membership("a", [THREE], ALPHA).needs_own_vote
+        assert Membership("a", [Configuration(0, ("a", "b"))], ALPHA).needs_own_vote
+
+
+def run_until(cluster: ChangingCluster, what: str, seconds: float = 10.0) -> None:
+    """Run until ``what`` holds, an expression over the cluster; fail if it does not."""
+    done = cluster.run(seconds, lambda: eval(what, {"cluster": cluster}))
+    assert done, (what, [replica.status() for replica in cluster.nodes.values()])
+
+
+def change(cluster: ChangingCluster, voters: str, learners: str = "") -> None:
+    """Have the members changed, and wait until the change is complete."""
+    for _ in range(100):
+        if cluster.newest().voters == tuple(voters) and cluster.newest().learners == tuple(learners):
+            break
+        cluster.change(voters, learners)
+        cluster.run(0.1)
+    slot = cluster.newest().slot
+    assert cluster.newest().voters == tuple(voters)
+    assert cluster.run(5.0, lambda: slot in cluster.completed), [one.status() for one in cluster.nodes.values()]
+
+
+def choose(cluster: ChangingCluster, value: bytes) -> None:
+    """Have ``value`` chosen."""
+    for _ in range(100):
+        if value in cluster.ledger.chosen.values():
+            return
+        cluster.propose(value)
+        cluster.run(0.1)
+    raise AssertionError([one.status() for one in cluster.nodes.values()])
+
+
+def test_three_become_five_and_three_others() -> None:
+    """All founders are destroyed as soon as the changes without them are complete; nothing is lost."""
+    cluster = ChangingCluster(1)
+    choose(cluster, b"first")
+    change(cluster, "abc", "de")
+    change(cluster, "abcd", "e")
+    change(cluster, "abcde", "f")
+    choose(cluster, b"of five")
+    change(cluster, "bcde", "f")
+    cluster.destroy("a")
+    change(cluster, "cdef")
+    cluster.destroy("b")
+    change(cluster, "def")
+    cluster.destroy("c")
+    choose(cluster, b"of others")
+    run_until(cluster, "all(len(cluster.chosen[node]) == len(cluster.ledger.chosen) for node in 'def')")
+    for node in "def":
+        values = [value for value in cluster.values(node) if value != NO_OP and value[:1] != MEMBERS_BYTE]
+        assert list(dict.fromkeys(values)) == [b"first", b"of five", b"of others"]
+
+
+def test_a_leader_that_is_removed_steps_down_and_another_leads() -> None:
+    for seed in range(20):
+        cluster = ChangingCluster(seed)
+        choose(cluster, b"first")
+        leader = cluster.leader()
+        assert leader is not None
+        rest = [node for node in "abc" if node != leader]
+        change(cluster, "".join(rest))
+        assert cluster.run(5.0, lambda: cluster.leader() in rest)  # noqa: B023
+        assert not cluster.nodes[leader].is_leader
+        ballot = max(cluster.nodes[node].log.promised for node in rest)
+        cluster.run(5.0)
+        assert max(cluster.nodes[node].log.promised for node in rest) == ballot, "the removed node disturbs no other"
+
+
+def test_one_alone_becomes_three_and_one_again() -> None:
+    cluster = ChangingCluster(3)
+    choose(cluster, b"first")
+    change(cluster, "ab")
+    change(cluster, "a")
+    choose(cluster, b"alone")
+    cluster.destroy("b")
+    cluster.destroy("c")
+    choose(cluster, b"still")
+    change(cluster, "ad")
+    change(cluster, "ade")
+    choose(cluster, b"three")
+
+
+@pytest.mark.parametrize("crash", [0.0, 0.01])
+def test_changes_under_loss_partitions_and_crashes(crash: float) -> None:
+    """Random changes one after the other while values are proposed. A member that was removed is destroyed, with its
+    disk, once the change is complete. What the ledger holds all along: no slot has two values."""
+    for seed in range(40):
+        cluster = ChangingCluster(seed, Faults(0.1, 0.1, (0.001, 0.05), crash, (0.0, 0.01)))
+        run_changes(cluster)
+        cluster.heal()
+        members = cluster.newest().voters
+        assert cluster.run(20.0, lambda: cluster.leader() in members), seed  # noqa: B023
+        choose(cluster, b"at the end")
+        assert cluster.run(
+            20.0,
+            lambda: all(len(cluster.chosen[node]) == len(cluster.ledger.chosen) for node in cluster.newest().voters),  # noqa: B023
+        ), (seed, [one.status() for one in cluster.nodes.values()])
+        histories = {tuple(cluster.configured[node]) for node in cluster.newest().voters}
+        assert len(histories) == 1, "all members know the same history of configurations"
+
+
+def run_changes(cluster: ChangingCluster) -> None:
+    """Six seconds of proposals, cuts and changes of members."""
+    rng = cluster.rng
+    for turn in range(60):
+        cluster.run(0.1)
+        for node in cluster.members:
+            cluster.propose(f"{node}{turn}".encode(), node)
+        newest = cluster.newest()
+        if rng.random() < 0.1:
+            cluster.cut.clear()
+            if rng.random() < 0.5:
+                cluster.cut_off(rng.choice(newest.voters))
+        if newest.slot in cluster.completed:
+            for node in cluster.retired() - cluster.destroyed:
+                if rng.random() < 0.2:
+                    cluster.destroy(node)
+        fresh = [node for node in cluster.members if node not in cluster.retired()]
+        if rng.random() < 0.3 and (not newest.slot or newest.slot in cluster.completed):
+            voters = set(newest.voters)
+            others = [node for node in fresh if node not in voters]
+            if others and (len(voters) < 4 or rng.random() < 0.3):
+                voters.add(rng.choice(others))
+            if len(voters) > 3 or (len(voters) > 2 and rng.random() < 0.3):
+                voters.discard(rng.choice(sorted(voters)))
+            if voters != set(newest.voters):
+                cluster.change(sorted(voters), [node for node in fresh if node not in voters][:2])
+
+
+def test_no_slot_beyond_alpha_is_proposed_or_reproposed() -> None:
+    """A leader proposes no slot before it knows that all up to alpha below are chosen, whatever was reported to it."""
+    for seed in range(20):
+        cluster = ChangingCluster(seed, FAULTS)
+        sent: list[int] = []
+        sending = cluster.sending
+
+        def check(node: str, message: object, sending=sending, sent=sent) -> None:  # type: ignore[no-untyped-def]
+            sending(node, message)
+            slot = getattr(message, "slot", None)
+            through = getattr(message, "chosen_through", None)
+            if slot is not None and through is not None:
+                sent.append(slot - through)
+
+        cluster.sending = check  # type: ignore[method-assign]
+        run_changes(cluster)
+        assert sent
+        assert max(sent) <= ALPHA

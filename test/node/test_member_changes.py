@@ -1,0 +1,211 @@
+"""Members join, leave and move while their nodes run: what the nodes, their streams and their stores do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.defer import Deferred
+
+from test.helpers.connected_nodes import ConnectedNodes
+from test.helpers.fakes import RecordingStore, error_of, outcome_of, unpack
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import Voter
+from txpaxos.errors import MembersRefused, RemovedFromCluster, StoreError
+from txpaxos.wire.members import AddMember, MoveMember, PromoteMember, RemoveMember, ReplaceMember, SetPriority
+
+FIVE = Cluster(
+    "test",
+    {
+        node: Member(Address(f"127.0.0.{number}", 4001), Address(f"127.0.0.{number}", 5001))
+        for number, node in enumerate("abcde", 1)
+    },
+    founding=("a", "b", "c"),
+)
+
+
+class ChangingNodes(ConnectedNodes):
+    """Nodes a, b and c, which found the cluster, and d and e, which may join it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(FIVE, absent="de", **options)
+
+    def _known(self, node: NodeId, votes: bool) -> list[Any]:
+        return [Voter(("a", "b", "c"))] if node in "abc" else []
+
+    def cluster_of(self, node: NodeId) -> Cluster:
+        nodes = [*"abc", *([node] if node in "de" else [])]
+        return attrs.evolve(FIVE, members={one: FIVE.members[one] for one in nodes})
+
+    def leader_now(self) -> Any:
+        """The node that leads now, after any election."""
+        assert self.reactor.spend(10.0, lambda: any(node._replica.is_leader for node in self.nodes.values()))
+        return next(node for node in self.nodes.values() if node._replica.is_leader)
+
+    def add(self, node: NodeId, **fields: Any) -> Deferred[Any]:
+        """Start ``node`` with an empty store, and ask the leader to add it."""
+        self.start(node)
+        one = FIVE.members[node]
+        request = AddMember(node, str(one.address), str(one.client), self.stores[node].incarnation, **fields)
+        answer: Deferred[Any] = self.leader_now().change_members(request)
+        return answer
+
+    def agreed(self, *nodes: NodeId, seconds: float = 10.0) -> bool:
+        """Whether all running ``nodes`` come to know the same members."""
+        running = [self.nodes[node] for node in nodes]
+        return self.reactor.spend(seconds, lambda: len({repr(node.members.entry) for node in running}) == 1)
+
+
+@pytest.fixture
+def nodes() -> ChangingNodes:
+    nodes = ChangingNodes()
+    nodes.lead()
+    return nodes
+
+
+def submit(nodes: ChangingNodes, command: bytes) -> None:
+    """Have ``command`` applied, by whatever node leads."""
+    nodes.wait(nodes.leader_now().submit(command))
+
+
+def test_a_node_joins_and_is_made_a_voter_when_it_has_caught_up(nodes: ChangingNodes) -> None:
+    submit(nodes, b"before")
+    slot, entry = nodes.wait(nodes.add("d"))
+    assert slot
+    assert entry.members["d"].role == "joining"
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"].members.entry.voters == ("a", "b", "c", "d"))
+    assert nodes.agreed("a", "b", "c", "d")
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"]._replica.votes)
+    submit(nodes, b"after")
+    assert nodes.reactor.spend(10.0, lambda: len(nodes.nodes["d"].application.applied) == 2)
+    assert nodes.nodes["d"].application.applied == nodes.nodes["a"].application.applied
+
+
+def test_its_vote_counts(nodes: ChangingNodes) -> None:
+    nodes.add("d")
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"]._replica.votes)
+    leader = nodes.leader_now().name
+    gone = next(node for node in "abc" if node != leader)
+    nodes.kill(gone)
+    submit(nodes, b"three of four")
+    nodes.kill(leader)
+    assert not nodes.reactor.spend(3.0, lambda: any(node._replica.is_leader for node in nodes.nodes.values()))
+
+
+def test_a_learner_never_votes(nodes: ChangingNodes) -> None:
+    nodes.wait(nodes.add("d", role="learner"))
+    assert not nodes.reactor.spend(3.0, lambda: nodes.nodes["d"]._replica.votes)
+    nodes.wait(nodes.leader_now().change_members(PromoteMember("d")))
+    assert nodes.reactor.spend(3.0, lambda: nodes.nodes["d"]._replica.votes)
+
+
+def test_a_removed_node_stops_and_is_not_started_again(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    gone = next(node for node in "abc" if node != leader.name)
+    node = nodes.nodes[gone]
+    failed = outcome_of(node.failed)
+    nodes.wait(leader.change_members(RemoveMember(gone)))
+    assert nodes.reactor.spend(10.0, lambda: failed)
+    with pytest.raises(RemovedFromCluster, match=f"node {gone} was removed from the cluster at slot"):
+        unpack(failed)
+    store = nodes.stores[gone]
+    with pytest.raises(StoreError, match="this folder is not needed any more"):
+        RecordingStore(saved=store.saved, files=store.files).load()
+
+
+def test_a_node_that_was_down_when_it_was_removed_learns_it_when_it_comes_back(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    gone = next(node for node in "abc" if node != leader.name)
+    nodes.kill(gone)
+    nodes.wait(leader.change_members(RemoveMember(gone)))
+    ballot = leader._replica.log.promised
+    nodes.stores[gone] = RecordingStore(saved=nodes.stores[gone].saved, files=nodes.stores[gone].files)
+    nodes.start(gone)
+    failed = outcome_of(nodes.nodes[gone].failed)
+    assert nodes.reactor.spend(10.0, lambda: failed)
+    with pytest.raises(RemovedFromCluster):
+        unpack(failed)
+    assert nodes.leader_now() is leader
+    assert leader._replica.log.promised == ballot
+
+
+def test_a_dead_node_is_replaced_in_one_step(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    gone = next(node for node in "abc" if node != leader.name)
+    nodes.kill(gone)
+    nodes.add("d", replaces=gone)
+    voters = tuple(sorted({*"abcd"} - {gone}))
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"].members.entry.voters == voters)
+    assert leader.members.entry.retired == (gone,)
+    submit(nodes, b"after")
+
+
+def test_members_survive_a_restart_and_the_cluster_file_does_not_matter_any_more(nodes: ChangingNodes) -> None:
+    nodes.add("d")
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"]._replica.votes)
+    assert nodes.agreed("a", "b", "c", "d")
+    for node in "abcd":
+        nodes.restart(node)
+    submit(nodes, b"after")
+    assert nodes.agreed("a", "b", "c", "d")
+    assert nodes.leader_now().members.entry.voters == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (RemoveMember("x"), "there is no member 'x'"),
+        (PromoteMember("a"), None),
+        (ReplaceMember("a", "b"), "b is a voter already"),
+        (SetPriority("x", 3), "there is no member"),
+        (MoveMember("a", "127.0.0.2:4001", "127.0.0.9:1"), "is an address of b"),
+        (AddMember("a", "127.0.0.9:1", "127.0.0.9:2", 99), "a is a member, with another data folder"),
+        (AddMember("x y", "127.0.0.9:1", "127.0.0.9:2", 99), "no name of a node"),
+        (AddMember("x", "nowhere", "127.0.0.9:2", 99), "is no address"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_reason(nodes: ChangingNodes, request_: Any, reason: str | None) -> None:
+    answer = nodes.leader_now().change_members(request_)
+    if reason is None:
+        nodes.wait(answer)
+    else:
+        error = error_of(answer)
+        assert isinstance(error, MembersRefused)
+        assert reason in str(error)
+
+
+def test_a_change_that_would_cost_the_quorum_is_refused(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    dead, alive = [node for node in "abc" if node != leader.name]
+    nodes.kill(dead)
+    nodes.reactor.spend(2.0)
+    with pytest.raises(MembersRefused, match="no majority would be up and level"):
+        nodes.wait(leader.change_members(RemoveMember(alive)))
+    nodes.wait(leader.change_members(RemoveMember(dead)))
+
+
+def test_only_the_leader_changes_members(nodes: ChangingNodes) -> None:
+    follower = nodes.followers()[0]
+    assert "does not lead" in str(error_of(follower.change_members(RemoveMember("a"))))
+
+
+def test_a_leader_removes_itself_by_stepping_down_when_that_governs(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    failed = outcome_of(leader.failed)
+    leader.change_members(RemoveMember(leader.name)).addErrback(lambda _: None)
+    assert nodes.reactor.spend(10.0, lambda: failed)
+    del nodes.nodes[leader.name]
+    submit(nodes, b"after")
+    assert leader.name not in nodes.leader_now().members.entry.voters
+
+
+def test_a_mistyped_address_costs_no_quorum(nodes: ChangingNodes) -> None:
+    """The node is never heard, so it stays what it is: a member that learns."""
+    leader = nodes.leader_now()
+    nodes.wait(leader.change_members(AddMember("x", "127.0.0.99:1", "127.0.0.99:2", 5)))
+    nodes.reactor.spend(5.0)
+    assert leader.members.entry.members["x"].role == "joining"
+    submit(nodes, b"two of three")
+    nodes.wait(leader.change_members(RemoveMember("x")))

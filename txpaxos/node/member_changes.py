@@ -1,0 +1,243 @@
+"""Changes of members, one at a time: checked and proposed by the leader, and waited for until they are complete.
+
+A change is complete when a majority of the new voters has on disk all that was chosen before they began to govern. Only
+then are members that left not needed any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+
+from txpaxos.core.messages import NodeId, Slot
+from txpaxos.errors import MembersRefused, NodeStopped, OutcomeUnknown, PaxosError
+from txpaxos.node.changed_members import changed_members
+from txpaxos.node.members import ChosenMembers, Members
+from txpaxos.wire.members import MembersEntry, MembersRequest, PromoteMember, encode_members
+
+WAITING_MAX = 16
+"""The most changes that wait for their turn."""
+
+LEVEL_SECONDS = 1.0
+"""How long a change waits for members that it needs and that are not level yet, before it is refused."""
+
+
+class Log(Protocol):
+    """The log of the node, as far as this module needs it."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    @property
+    def may_change_members(self) -> bool:
+        """Whether a change may be proposed now."""
+
+    def level_nodes(self, now: float) -> Collection[NodeId]:
+        """The nodes that the leader hears, and that have learned what was chosen a moment ago, itself included."""
+
+
+@attrs.define(eq=False)
+class _Change:
+    """A change under way.
+
+    :ivar entry: the entry that was asked for.
+    :ivar slot: where it was chosen; 0 before that.
+    """
+
+    entry: MembersEntry
+    answer: Deferred[ChosenMembers]
+    is_proposed: bool = False
+    slot: Slot = 0
+
+
+@attrs.frozen
+class _Waiting:
+    """A request that waits for its turn, and until when it waits for members that are not level."""
+
+    request: MembersRequest
+    answer: Deferred[ChosenMembers]
+    patient_until: float
+
+
+class _NotLevel(MembersRefused):
+    """Too few of the voters to be are up and level, or one of the new ones is not."""
+
+
+class MemberChanges:
+    """The changes of members of one node, while it leads.
+
+    :param members: the members.
+    :param log: the log. It may change with each call.
+    :param now: the clock, in monotonic seconds.
+    :param wanted: called when a value waits to be proposed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, members: Members, log: Callable[[], Log], now: Callable[[], float], wanted: Callable[[], None]
+    ) -> None:
+        self._members = members
+        self._log = log
+        self._now = now
+        self._wanted = wanted
+        self._change: _Change | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._completed_slot: Slot = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a change waits for its end."""
+        return self._change is not None
+
+    def change(self, request: MembersRequest) -> Deferred[ChosenMembers]:
+        """Change the members.
+
+        :returns: fires with the new entry and its slot when the change is complete. Fails with
+            :class:`~txpaxos.errors.MembersRefused` if nothing was changed, and with
+            :class:`~txpaxos.errors.OutcomeUnknown` if the lead was lost on the way; to ask again is safe.
+        """
+        if not self._log().is_leader:
+            return fail(MembersRefused("this node does not lead: ask the leader"))
+        if len(self._waiting) >= WAITING_MAX:
+            return fail(MembersRefused(f"{WAITING_MAX} changes of members wait already: wait for their end"))
+        try:
+            changed_members(self._members.entry, self._members.slot, request)
+        except MembersRefused as error:
+            return fail(error)
+        answer: Deferred[ChosenMembers] = Deferred()
+        self._waiting.append(_Waiting(request, answer, self._now() + LEVEL_SECONDS))
+        self._begin_next()
+        return answer
+
+    def preview(self, request: MembersRequest) -> MembersEntry:
+        """The entry that ``request`` would make, now. Nothing is changed.
+
+        :raises MembersRefused: if the request cannot be met now.
+        """
+        if not self._log().is_leader:
+            raise MembersRefused("this node does not lead: ask the leader")
+        return self._checked(request)
+
+    def tick(self) -> None:
+        """Begin the next change, if there is one and it is its turn: a request, or a joining member that has caught up
+        and is to be made a voter."""
+        if not self._is_free:
+            return
+        self._begin_next()
+        if self._change is not None or not self._members.slot:
+            return
+        log = self._log()
+        joining = [node for node, one in self._members.entry.members.items() if one.role == "joining"]
+        level = log.level_nodes(self._now()) if joining else ()
+        for node in joining:
+            if node in level:
+                self.log.info("{node} has caught up, and is made a voter", node=node)
+                self.change(PromoteMember(node)).addErrback(self._log_refusal, node)
+                return
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a change can begin: this node leads, and the last one is complete."""
+        is_complete = self._members.slot in (0, self._completed_slot)
+        return self._change is None and is_complete and self._log().may_change_members
+
+    def _begin_next(self) -> None:
+        """Begin the change that waits longest, if it is its turn. One that cannot be made now is refused."""
+        while self._waiting and self._is_free:
+            waiting = self._waiting[0]
+            try:
+                entry = self._checked(waiting.request)
+            except MembersRefused as error:
+                if isinstance(error, _NotLevel) and self._now() < waiting.patient_until:
+                    return  # The leader may be new, or a member about to be level.
+                self._waiting.popleft().answer.errback(error)
+                continue
+            self._waiting.popleft()
+            if entry is self._members.entry:
+                waiting.answer.callback((self._members.slot, entry))
+                continue
+            self._change = _Change(entry, waiting.answer)
+            self._wanted()
+
+    # from the node
+
+    def next_value(self) -> bytes | None:
+        """The value to propose now, ahead of commands; ``None`` if there is none."""
+        change = self._change
+        if change is None or change.is_proposed or not self._log().may_change_members:
+            return None
+        change.is_proposed = True
+        return encode_members(change.entry)
+
+    def configured(self, slot: Slot) -> None:
+        """The members changed: an entry was chosen at ``slot``."""
+        change = self._change
+        if change is None or change.slot:
+            return
+        if self._members.entry == change.entry:
+            change.slot = slot
+        else:
+            self._change = None
+            error = MembersRefused("the members were changed otherwise meanwhile: look at them, and ask again")
+            change.answer.errback(error)
+
+    def completed(self, slot: Slot) -> None:
+        """The change that was chosen at ``slot`` is complete."""
+        self._completed_slot = slot
+        change = self._change
+        if change is not None and change.slot == slot:
+            self._change = None
+            change.answer.callback((slot, change.entry))
+        self._begin_next()
+
+    def lead_lost(self) -> None:
+        """This node leads no more. The next leader completes a change that was chosen; whether it was is not known."""
+        self._completed_slot = 0
+        self._end(OutcomeUnknown("the leader changed on the way: look at the members, and ask again"))
+
+    def close(self, error: NodeStopped) -> None:
+        """The node stops: a caller that still waits fails with ``error``."""
+        self._end(error)
+
+    # inside
+
+    def _checked(self, request: MembersRequest) -> MembersEntry:
+        """The entry that ``request`` makes.
+
+        :raises MembersRefused: if it cannot be made now.
+        """
+        entry = changed_members(self._members.entry, self._members.slot, request)
+        if entry is not self._members.entry:
+            self._check_quorum(entry, self._log())
+        return entry
+
+    def _check_quorum(self, entry: MembersEntry, log: Log) -> None:
+        """Check that a majority of the voters of ``entry`` is up and has caught up, the new ones among them."""
+        before, level = self._members.entry.voters, log.level_nodes(self._now())
+        if set(entry.voters) == set(before):
+            return
+        behind = [voter for voter in entry.voters if voter not in level]
+        if fresh := [voter for voter in behind if voter not in before]:
+            raise _NotLevel(f"{', '.join(fresh)} has not caught up yet, or is not heard: wait until it has")
+        if len(entry.voters) - len(behind) < len(entry.voters) // 2 + 1:
+            raise _NotLevel(
+                f"of the voters {', '.join(entry.voters)} no majority would be up and level, without"
+                f" {', '.join(behind)}: start these first, or remove them first"
+            )
+
+    def _end(self, error: PaxosError) -> None:
+        change, self._change = self._change, None
+        waiting = [one.answer for one in self._waiting]
+        self._waiting.clear()
+        for answer in waiting if change is None else [change.answer, *waiting]:
+            answer.errback(error)
+
+    def _log_refusal(self, failure: object, node: NodeId) -> None:
+        self.log.info("{node} is no voter yet: {reason}", node=node, reason=str(getattr(failure, "value", failure)))
