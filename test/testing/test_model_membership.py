@@ -208,10 +208,10 @@ LOST = "what was chosen is lost to "
 FAULTS = (
     Fault(StopSign, TWO_CHOSEN, 12, MembershipBounds("abc", "abd", ballots=3, slots=2, entry_slots=())),
     Fault(OldQuorum, NOT_CHOSEN, 8),
-    Fault(NoCut, NOT_CHOSEN, 11),
+    Fault(NoCut, NOT_CHOSEN, 11, MembershipBounds("ab", "ac")),
     Fault(ReportsDropped, TWO_CHOSEN, 9, MembershipBounds("a", "b")),
     Fault(NotGrown, TWO_CHOSEN, 9, MembershipBounds("a", "b")),
-    Fault(VoteBelieved, NOT_CHOSEN, 11),
+    Fault(VoteBelieved, NOT_CHOSEN, 9, MembershipBounds("a", "b")),
     Fault(Union, NOT_CHOSEN, 7, MembershipBounds("ab", "abc")),
     Fault(CompleteAtChosen, LOST, 5, MembershipBounds("abc", "abd", ends=True)),
     Fault(NotSaved, LOST, 11, MembershipBounds("ab", "ac", ends=True)),
@@ -224,3 +224,56 @@ def test_rule_is_needed(fault: Fault) -> None:
     found: Found[Any] = StateSearch(fault.space(fault.bounds), 500_000).run()
     story = format_counterexample(found.trace, found.violation)
     assert (fault.says in found.violation, len(found.trace)) == (True, fault.steps), story
+
+
+# ----------------------------------------------------------- what keeps it small
+
+
+class VotesAtAnyTime(MembershipSpace):
+    """Each vote is a step of its own, and no nodes swap places."""
+
+    def __init__(self, bounds: MembershipBounds) -> None:
+        super().__init__(bounds)
+        self._swaps = []
+
+    def steps(self, state: State, chosen: Sequence[Value]) -> Iterator[tuple[State, str, str]]:
+        yield from super().steps(state, chosen)
+        for ballot in self.ballots:
+            able = state.promised[ballot]
+            for higher in self.ballots[ballot + 1 :]:
+                able &= ~state.promised[higher]
+            for slot in self.slots:
+                place = self.at(ballot, slot)
+                able_here = able & ~state.votes[place] & self.counts_by(state, chosen, ballot, slot)
+                for node, name in enumerate(self.names):
+                    if state.proposals[place] and able_here >> node & 1 and self.takes_part(state, chosen, node):
+                        votes = put(state.votes, place, state.votes[place] | 1 << node)
+                        yield state._replace(votes=votes), name, "votes"
+
+
+class OneFreshEntryAtAnyTime(OneFreshEntry, VotesAtAnyTime):
+    """Both."""
+
+
+class NotGrownAtAnyTime(NotGrown, VotesAtAnyTime):
+    """Both."""
+
+
+@pytest.mark.parametrize(
+    ("space", "says", "bounds"),
+    [
+        (VotesAtAnyTime, "", MembershipBounds("a", "b")),
+        (VotesAtAnyTime, "", MembershipBounds("a", "ab")),
+        (VotesAtAnyTime, "", MembershipBounds("ab", "abc", slots=2)),
+        (NotGrownAtAnyTime, "two values chosen at slot 3", MembershipBounds("a", "b")),
+        (
+            OneFreshEntryAtAnyTime,
+            "leader 2 serves a read at slot 2; slot 3 was acknowledged",
+            MembershipBounds("a", "b"),
+        ),
+    ],
+)
+def test_the_same_is_found_without(space: type[MembershipSpace], says: str, bounds: MembershipBounds) -> None:
+    found: Found[Any] = StateSearch(space(bounds), 100_000).run()
+    assert found.violation == says
+    assert found.exhausted or says

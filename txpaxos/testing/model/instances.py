@@ -21,6 +21,7 @@ from txpaxos.testing.model.disk_space import DiskBounds, DiskSpace
 from txpaxos.testing.model.log import ReplicaPart
 from txpaxos.testing.model.membership import MembershipBounds, MembershipSpace
 from txpaxos.testing.model.parts import Part
+from txpaxos.testing.model.sealing import SealingSpace
 from txpaxos.testing.model.search import Space
 from txpaxos.testing.model.stored_model import FaultBudget
 
@@ -172,4 +173,5 @@ INSTANCES = (
     Instance(
         "members-remove", "c of three leaves", membership_space, {"founding": "abc", "wanted": "ab", "ends": True}
     ),
+    Instance("registers", "3 ballots; a register is sealed", SealingSpace, {"voters": "abc", "ballots": 3}),
 )
