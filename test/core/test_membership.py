@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from test.helpers.changing_cluster import ALPHA, ChangingCluster
+from test.helpers.changing_cluster import ALPHA, ChangingCluster, change_of, value_of
 from test.helpers.core_cluster import Faults
 from txpaxos.core.membership import Change, Configuration, Membership
-from txpaxos.core.messages import MEMBERS_BYTE, NO_OP
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, ChosenValues
+from txpaxos.core.replica import Replica
 
 THREE = Configuration(0, ("a", "b", "c"))
 FAULTS = Faults(loss=0.1, doubled=0.1, delay_seconds=(0.001, 0.05))
@@ -205,3 +208,39 @@ def test_no_slot_beyond_alpha_is_proposed_or_reproposed() -> None:
         run_changes(cluster)
         assert sent
         assert max(sent) <= ALPHA
+
+
+def test_a_member_that_was_away_during_several_changes_finds_those_that_lead_now() -> None:
+    """Of the members that it knows only a follower is left, which sends nothing by itself."""
+    cluster = ChangingCluster(5)
+    choose(cluster, b"first")
+    away = next(node for node in "abc" if node != cluster.leader())
+    cluster.stop(away)
+    gone, stays = [node for node in "abc" if node != away]
+    change(cluster, f"{stays}{away}{gone}d")
+    change(cluster, f"{stays}{away}de")
+    while cluster.leader() == stays:
+        cluster.cut_off(stays)
+        cluster.run(2.0)
+        cluster.cut.clear()
+        cluster.run(1.0)
+    cluster.destroy(gone)
+    known, cluster.members = cluster.members, tuple("abc")  # It has heard of no other node.
+    cluster.start(away)
+    cluster.members = known
+    choose(cluster, b"later")
+    assert cluster.run(10.0, lambda: b"later" in cluster.values(away))
+
+
+def test_a_pre_candidate_that_is_no_voter_any_more_waits_for_a_leader() -> None:
+    replica = Replica("c", "abc", Random(1), 0.0, change_of=change_of)
+    replica.membership.admit_contacts("d")
+    replica.tick(1.0)
+    assert replica.status().role == "pre-candidate"
+    values = (value_of(0, "ab"), *[NO_OP] * ALPHA)
+    replica.receive("a", ChosenValues(1, values, len(values)), 1.0)
+    assert not replica.votes
+    ready = replica.tick(replica.wake_at)
+    assert ready.send == ()
+    assert replica.wake_at > 1.0
+    assert replica.tick(replica.wake_at - 0.001).send == ()

@@ -100,6 +100,7 @@ class Election(Generic[AnyPromise]):
     :ivar candidacy: this node's own ballot, while it is a candidate or leads; else ``None``.
     :ivar sequence: the number of the heartbeat sent last.
     :ivar pre_vote_number: the number of the round of pre-votes begun last.
+    :ivar asked_in_vain: how often this pre-candidate has asked for pre-votes without a quorum.
     :ivar is_suspended: whether this node cannot do its part just now, so that another node must lead.
     :ivar quiet_until: until when this node asks for no pre-votes, because it has handed over the lead or is about to
         stop.
@@ -124,6 +125,7 @@ class Election(Generic[AnyPromise]):
         self.candidacy: Candidacy[AnyPromise] | None = None
         self.sequence = 0
         self.pre_vote_number = 0
+        self.asked_in_vain = 0
         self.is_suspended = False
         self.quiet_until = -inf
         self._is_quiet = False  # Whether quiet_until was still to come when a leader last looked.
@@ -204,6 +206,7 @@ class Election(Generic[AnyPromise]):
             raise self._illegal(Role.PRE_CANDIDATE)
         self.role = Role.PRE_CANDIDATE
         self.leader_ballot = LOWEST
+        self.asked_in_vain = 0
         self._begin_pre_vote()
         self._act_at = now + self._timing.heartbeat_seconds
 
@@ -239,8 +242,7 @@ class Election(Generic[AnyPromise]):
         if now < self.wake_at:
             return TimerAction.NOTHING
         if self.is_suspended or not self.is_admitted or not self.membership.may_lead:
-            self.leader_ballot = LOWEST
-            self._silent_at = now + self._liveness_window()
+            self.become_follower(LOWEST, now + self._liveness_window())  # It may have been a candidate before.
             return TimerAction.NOTHING
         candidacy = self.candidacy
         if candidacy is None:
@@ -255,6 +257,7 @@ class Election(Generic[AnyPromise]):
         if self.role is Role.FOLLOWER:
             self.become_pre_candidate(now)
         self._act_at = now + self._timing.heartbeat_seconds
+        self.asked_in_vain += 1
         return TimerAction.START_CAMPAIGN if self._is_alone else TimerAction.REQUEST_PRE_VOTES
 
     def _keep_campaigning(self, candidacy: Candidacy[AnyPromise], now: float) -> TimerAction:

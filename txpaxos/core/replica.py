@@ -83,6 +83,10 @@ from txpaxos.core.ready import (
     Work,
 )
 
+ASKS_IN_VAIN = 20
+"""A node that has asked for pre-votes this many times in vain, which takes as many heartbeats, asks another node what
+was chosen. The members may have changed while it was away, and those that lead now not be known to it."""
+
 NEWCOMER = "newcomer"
 """The role of a node that is no voter yet."""
 
@@ -357,6 +361,8 @@ class Replica:
                 not self.log.lost_through
             ):  # Else it could not promise its own ballot.
                 work.send_to(self._other_voters(), PreVote(self.election.pre_vote_number))
+                if self.election.asked_in_vain % ASKS_IN_VAIN == 0:
+                    self._catch_up.ask_any(work)
             case TimerAction.START_CAMPAIGN:
                 self._start_campaign(work, now)
             case TimerAction.RESEND_PREPARE:
