@@ -79,6 +79,11 @@ class MembersRefused(PaxosError):
     why, and what to do."""
 
 
+class NotTheLeader(MembersRefused):
+    """The members were not changed, since the node that was asked does not lead, or has handed over the lead for this
+    change. It is safe to ask the leader."""
+
+
 class NoQuorum(PaxosError):
     """No majority of the nodes answered in time. The request changes nothing, so it is safe to send again. First check
     that enough nodes run and reach each other."""

@@ -13,7 +13,7 @@ from test.helpers.fakes import RecordingStore, error_of, outcome_of, unpack
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Voter
-from txpaxos.errors import MembersRefused, RemovedFromCluster, StoreError
+from txpaxos.errors import MembersRefused, NotTheLeader, RemovedFromCluster, StoreError
 from txpaxos.wire.members import AddMember, MoveMember, PromoteMember, RemoveMember, ReplaceMember, SetPriority
 
 FIVE = Cluster(
@@ -191,14 +191,26 @@ def test_only_the_leader_changes_members(nodes: ChangingNodes) -> None:
     assert "does not lead" in str(error_of(follower.change_members(RemoveMember("a"))))
 
 
-def test_a_leader_removes_itself_by_stepping_down_when_that_governs(nodes: ChangingNodes) -> None:
+@pytest.mark.parametrize("change", [RemoveMember, lambda node: SetPriority(node, 0)])
+def test_a_leader_that_may_not_lead_then_hands_over_first(nodes: ChangingNodes, change: Any) -> None:
+    submit(nodes, b"before")
     leader = nodes.leader_now()
-    failed = outcome_of(leader.failed)
-    leader.change_members(RemoveMember(leader.name)).addErrback(lambda _: None)
-    assert nodes.reactor.spend(10.0, lambda: failed)
-    del nodes.nodes[leader.name]
+    leader.failed.addErrback(lambda _: None)
+    request = change(leader.name)
+    with pytest.raises(NotTheLeader, match="has handed over the lead to"):
+        nodes.wait(leader.change_members(request))
+    assert nodes.leader_now() is not leader
+    nodes.wait(nodes.leader_now().change_members(request))
     submit(nodes, b"after")
-    assert leader.name not in nodes.leader_now().members.entry.voters
+    assert nodes.leader_now() is not leader
+
+
+def test_a_leader_that_no_other_can_follow_is_not_removed(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    for node in leader.members.others:
+        nodes.wait(leader.change_members(SetPriority(node, 0)))
+    with pytest.raises(MembersRefused, match="no voter would be left that may lead"):
+        nodes.wait(leader.change_members(RemoveMember(leader.name)))
 
 
 def test_a_mistyped_address_costs_no_quorum(nodes: ChangingNodes) -> None:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
+from math import inf
 from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txpaxos.core.messages import NodeId, Slot
-from txpaxos.errors import MembersRefused, NodeStopped, OutcomeUnknown, PaxosError
+from txpaxos.errors import MembersRefused, NodeStopped, NotTheLeader, OutcomeUnknown, PaxosError
 from txpaxos.node.changed_members import changed_members
 from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.wire.members import MembersEntry, MembersRequest, PromoteMember, encode_members
 
 WAITING_MAX = 16
 """The most changes that wait for their turn."""
+
+PROMOTE_SECONDS = 1.0
+"""How long a joining member waits that could not be made a voter, until that is tried again."""
 
 LEVEL_SECONDS = 1.0
 """How long a change waits for members that it needs and that are not level yet, before it is refused."""
@@ -76,20 +81,28 @@ class MemberChanges:
     :param log: the log. It may change with each call.
     :param now: the clock, in monotonic seconds.
     :param wanted: called when a value waits to be proposed.
+    :param hand_over: hands over the lead. A leader that is removed does so first, and the next leader removes it.
     """
 
     log = Logger()
 
     def __init__(
-        self, members: Members, log: Callable[[], Log], now: Callable[[], float], wanted: Callable[[], None]
+        self,
+        members: Members,
+        log: Callable[[], Log],
+        now: Callable[[], float],
+        wanted: Callable[[], None],
+        hand_over: Callable[[], Deferred[NodeId]],
     ) -> None:
         self._members = members
         self._log = log
         self._now = now
         self._wanted = wanted
+        self._hand_over = hand_over
         self._change: _Change | None = None
         self._waiting: deque[_Waiting] = deque()
         self._completed_slot: Slot = 0
+        self._promote_at = -inf  # When joining members are looked at again.
 
     @property
     def is_under_way(self) -> bool:
@@ -104,7 +117,7 @@ class MemberChanges:
             :class:`~txpaxos.errors.OutcomeUnknown` if the lead was lost on the way; to ask again is safe.
         """
         if not self._log().is_leader:
-            return fail(MembersRefused("this node does not lead: ask the leader"))
+            return fail(NotTheLeader("this node does not lead: ask the leader"))
         if len(self._waiting) >= WAITING_MAX:
             return fail(MembersRefused(f"{WAITING_MAX} changes of members wait already: wait for their end"))
         try:
@@ -122,7 +135,7 @@ class MemberChanges:
         :raises MembersRefused: if the request cannot be met now.
         """
         if not self._log().is_leader:
-            raise MembersRefused("this node does not lead: ask the leader")
+            raise NotTheLeader("this node does not lead: ask the leader")
         return self._checked(request)
 
     def tick(self) -> None:
@@ -131,7 +144,7 @@ class MemberChanges:
         if not self._is_free:
             return
         self._begin_next()
-        if self._change is not None or not self._members.slot:
+        if self._change is not None or self._waiting or self._now() < self._promote_at:
             return
         log = self._log()
         joining = [node for node, one in self._members.entry.members.items() if one.role == "joining"]
@@ -163,8 +176,29 @@ class MemberChanges:
             if entry is self._members.entry:
                 waiting.answer.callback((self._members.slot, entry))
                 continue
+            if self._is_to_lead(self._members.entry) and not self._is_to_lead(entry):
+                self._hand_over().addBoth(self._lead_handed_over, waiting)
+                return
             self._change = _Change(entry, waiting.answer)
             self._wanted()
+
+    def _is_to_lead(self, entry: MembersEntry) -> bool:
+        """Whether this node may lead, as ``entry`` says."""
+        own = entry.members.get(self._members.name)
+        return own is not None and own.role == "voter" and own.priority > 0
+
+    def _lead_handed_over(self, result: NodeId | Failure, waiting: _Waiting) -> None:
+        """The lead was handed over, or not, for a change after which this node may not lead."""
+        answer = waiting.answer
+        if isinstance(result, Failure) and self._log().is_leader and self._now() < waiting.patient_until:
+            self._waiting.appendleft(waiting)  # The others may be able to take over in a moment.
+        elif isinstance(result, Failure):
+            reason = f"this node leads, and cannot hand over the lead first: {result.getErrorMessage()}"
+            answer.errback(MembersRefused(reason))
+        else:
+            answer.errback(
+                NotTheLeader(f"this node has handed over the lead to {result} for this change: ask {result}")
+            )
 
     # from the node
 
@@ -240,4 +274,5 @@ class MemberChanges:
             answer.errback(error)
 
     def _log_refusal(self, failure: object, node: NodeId) -> None:
+        self._promote_at = self._now() + PROMOTE_SECONDS
         self.log.info("{node} is no voter yet: {reason}", node=node, reason=str(getattr(failure, "value", failure)))

@@ -26,6 +26,7 @@ class Members:
 
     :param name: this node's id.
     :param cluster: the cluster file: the founders, until the log says otherwise.
+    :ivar name: this node's id.
     :ivar slot: the slot of the newest entry; 0 while the founders are the members.
     :ivar entry: the newest entry.
     """
@@ -35,7 +36,7 @@ class Members:
     def __init__(self, name: NodeId, cluster: Cluster) -> None:
         self.slot: Slot = 0
         self.entry = founding_entry(cluster)
-        self._name = name
+        self.name = name
         self._cluster_name = cluster.name
         # The entries that may still govern open slots, oldest first.
         self._chosen: list[ChosenMembers] = [(0, _names_only(self.entry))]
@@ -48,13 +49,13 @@ class Members:
     @property
     def others(self) -> tuple[NodeId, ...]:
         """All members but this node."""
-        return tuple(node for node in self.entry.members if node != self._name)
+        return tuple(node for node in self.entry.members if node != self.name)
 
     @property
     def addresses(self) -> dict[NodeId, MemberEntry]:
         """The other members, and those of the entry before, which are needed until a change is complete."""
         nodes = {node: one for _, entry in self._chosen for node, one in entry.members.items() if one.address}
-        return {node: one for node, one in {**nodes, **self.entry.members}.items() if node != self._name}
+        return {node: one for node, one in {**nodes, **self.entry.members}.items() if node != self.name}
 
     @property
     def former(self) -> tuple[NodeId, ...]:
@@ -65,12 +66,12 @@ class Members:
     @property
     def own(self) -> MemberEntry | None:
         """This node's own entry; ``None`` if it is no member."""
-        return self.entry.members.get(self._name)
+        return self.entry.members.get(self.name)
 
     @property
     def other_voters(self) -> tuple[NodeId, ...]:
         """All voters but this node."""
-        return tuple(node for node in self.entry.voters if node != self._name)
+        return tuple(node for node in self.entry.voters if node != self.name)
 
     @property
     def quorum(self) -> int:

@@ -252,7 +252,9 @@ class Node:
             self._reads,
             self._performer.schedule,
         )
-        self._hand_overs = HandOvers(self.name, lambda: self.cluster.members, self.clock, self, lambda: len(calls))
+        self._hand_overs = HandOvers(
+            self.name, lambda: self.members.entry.members, self.clock, self, lambda: len(calls)
+        )
         # The calls of programs and clients, which Calls implements.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
         self._snapshots = SnapshotCoordinator(
@@ -273,7 +275,7 @@ class Node:
         self._news.watch(lambda: self._peers.keep_open(self.leader))
         self.members.watch(self._follow_members)
         self._member_changes = MemberChanges(
-            self.members, lambda: self._replica, self._monotonic, self._performer.schedule
+            self.members, lambda: self._replica, self._monotonic, self._performer.schedule, self.hand_over
         )
 
     def _compose_admission(self) -> None:
@@ -318,7 +320,7 @@ class Node:
         self.log.info(
             "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
             node=self.name,
-            members=len(self.cluster.members),
+            members=len(self.members.entry.voters),
             slots=self._applier.applied_through,
             subjects=subjects,
         )
@@ -359,7 +361,7 @@ class Node:
         """
         if not slot:
             return
-        if len(self.cluster.members) == 1:
+        if len(self.members.entry.members) == 1:
             raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")
         self.log.warn("this node has lost the state up to slot {slot}: the other nodes are asked for it", slot=slot)
 
