@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from txpaxos.errors import (
         CommandFailed,
         ConfigError,
+        MembersRefused,
         NodeStopped,
         NoQuorum,
         NotChosen,
@@ -40,6 +41,7 @@ _MODULES = {
     "txpaxos.cluster": ("Cluster",),
     "txpaxos.core.config": ("Timing",),
     "txpaxos.errors": (
+        "MembersRefused",
         "CommandFailed",
         "ConfigError",
         "NoQuorum",
@@ -69,6 +71,7 @@ __all__ = [
     "CommandFailed",
     "ConfigError",
     "Consistency",
+    "MembersRefused",
     "NoQuorum",
     "NodeStopped",
     "NotChosen",

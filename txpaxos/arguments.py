@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from txpaxos.cluster import Cluster
 from txpaxos.reading import Consistency
+
+CHANGE_ACTIONS = ("promote", "remove", "replace", "move", "priority")
+"""The changes of members that there are."""
+
+CHANGE_TEXT_CHARACTERS_MAX = 300
+"""The longest name or address in a change of members."""
 
 
 def checked_bytes(value: object, what: str) -> bytes:
@@ -101,6 +107,42 @@ def check_cluster(cluster: object) -> None:
     if not isinstance(cluster, Cluster):
         hint = f": load it, Cluster.load({str(cluster)!r})" if isinstance(cluster, str | os.PathLike) else ""
         raise TypeError(f"cluster must be a Cluster, not {type(cluster).__name__}{hint}")
+
+
+def check_cluster_or_seeds(cluster: object) -> None:
+    """See that ``cluster`` is one, or a list of addresses.
+
+    :raises TypeError: if it is neither.
+    """
+    if isinstance(cluster, list | tuple) and all(isinstance(one, str) for one in cluster):
+        return
+    if isinstance(cluster, str) and ":" in cluster and "/" not in cluster:
+        raise TypeError(f"cluster must be a Cluster or a list of addresses, not str: write [{cluster!r}]")
+    check_cluster(cluster)
+
+
+def check_change(action: object, texts: Mapping[str, object], priority: object) -> None:
+    """Check the arguments of a change of members.
+
+    :param texts: the names and addresses, by the names of their parameters.
+    :raises TypeError: if one is of a wrong type.
+    :raises ValueError: if there is no such action, a text is too long or has no UTF-8, or the priority is negative.
+    """
+    if action not in CHANGE_ACTIONS:
+        raise ValueError(f"action {action!r}: there are {', '.join(map(repr, CHANGE_ACTIONS))}")
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a str, not {type(text).__name__}")
+        if len(text) > CHANGE_TEXT_CHARACTERS_MAX:
+            raise ValueError(f"{name} has {len(text)} characters, and may have {CHANGE_TEXT_CHARACTERS_MAX}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} must have UTF-8: {error}") from None
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority must be an int, not {type(priority).__name__}")
+    if not 0 <= priority < 2**32:
+        raise ValueError(f"priority {priority}: it is 0 or more")
 
 
 def checked_nodes(nodes: object) -> list[str]:

@@ -318,14 +318,14 @@ def _member(node: str, table: Any, family: str) -> Member:
             raise ConfigError(f'needs {key} = "host:port" {where}')
         try:
             address = attrs.evolve(Address.parse(text), family=family)
-            _check_host(address.host, listens=key.endswith("listen"))
+            check_host(address.host, listens=key.endswith("listen"))
         except ValueError as error:
             raise ConfigError(f"{key} = {_shown(text)} {where}: {error}") from None
         addresses[key] = address
     return Member(**addresses)
 
 
-def _check_host(host: str, listens: bool) -> None:
+def check_host(host: str, listens: bool) -> None:
     """Check that ``host`` can be the host of an address.
 
     :param listens: whether the address is only listened at, and need not be reachable.

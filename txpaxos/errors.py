@@ -18,8 +18,8 @@ class CodecError(PaxosError):
 class OtherCluster(CodecError):
     """A message of a cluster with another name."""
 
-    def __init__(self) -> None:
-        super().__init__("message of another cluster: compare the cluster names")
+    def __init__(self, line: str = "message of another cluster: compare the cluster names") -> None:
+        super().__init__(line)
 
 
 class OtherMembers(CodecError):

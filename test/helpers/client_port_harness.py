@@ -16,6 +16,7 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Members,
     Refused,
     Submit,
 )
@@ -74,9 +75,13 @@ class Asked(Recorder):
 
 
 class FakeClient:
-    """A client whose connection the test operates by hand."""
+    """A client whose connection the test operates by hand.
+
+    :ivar members: what the node has told of the members, as far as it was heard.
+    """
 
     def __init__(self, port: ClientPort, host: str = "10.1.1.1") -> None:
+        self.members: list[Members] = []
         self.transport = StreamTransport()
         connection = port.buildProtocol(IPv4Address("TCP", host, 50000))
         assert connection is not None
@@ -88,7 +93,10 @@ class FakeClient:
         self.connection.dataReceived(framed(*map(CODEC.encode, messages)))
 
     def heard(self) -> list[FromClient | FromNode]:
-        return [CODEC.decode(message) for message in self.transport.messages()]
+        """The node's messages since the last call, but for those about the members."""
+        messages = [CODEC.decode(message) for message in self.transport.messages()]
+        self.members += [one for one in messages if isinstance(one, Members)]
+        return [one for one in messages if not isinstance(one, Members)]
 
     def disconnect(self) -> None:
         """Tell the node that the connection is lost. That happens once."""

@@ -21,8 +21,10 @@ from txpaxos.wire.client_messages import (
     Ask,
     AskAnswer,
     ClientCodec,
+    Contact,
     FromClient,
     FromNode,
+    Members,
     Ping,
     Pong,
     Read,
@@ -135,13 +137,20 @@ class AutomaticNodes:
     :ivar isolated: nodes that are cut off from the others, and do not know it yet. They speak, and answer nothing that
         needs a quorum.
     :ivar answer_seconds: how long an answer takes.
+    :ivar told: what the nodes tell of the members: nothing, as older nodes, or the same each, or what they differ in.
     :ivar knows_ping: whether the nodes are of a release that answers a Ping.
     :ivar heard: the messages that nodes received, in order, with the time and the node.
     """
 
     STEP_SECONDS = 0.005
 
-    def __init__(self, nodes: list[str] | None = None, seed: int = 1, cluster: Cluster = THREE) -> None:
+    def __init__(
+        self,
+        nodes: list[str] | None = None,
+        seed: int = 1,
+        cluster: Cluster = THREE,
+        seeds: Cluster | list[str] | None = None,
+    ) -> None:
         self.reactor = Reactor()
         self.cluster = cluster
         self.leader: str | None = "a"
@@ -151,12 +160,13 @@ class AutomaticNodes:
         self.isolated: set[str] = set()
         self.answer_seconds = 0.001
         self.knows_ping = True
+        self.told: dict[str, Members] = {}
         self.heard: list[tuple[float, str, FromClient | FromNode]] = []
         self.lines: list[FakeConnection] = []
         self.calls: list[str] = []
         self._names = {member.client.host: node for node, member in cluster.members.items()}
         self._held: list[tuple[FakeConnection, FromClient | FromNode]] = []
-        self.client = Client(self.reactor, cluster, nodes, Random(seed))
+        self.client = Client(self.reactor, cluster if seeds is None else seeds, nodes, Random(seed))
 
     @property
     def now(self) -> float:
@@ -190,6 +200,28 @@ class AutomaticNodes:
             ):
                 self.welcome(fake_connection)
 
+    def change(self, slot: int, voters: str, learners: str = "", tell: str = "") -> None:
+        """Have other members, of which the nodes that can speak tell their clients; only those in ``tell`` if any."""
+        roles = {**dict.fromkeys(voters, "voter"), **dict.fromkeys(learners, "learner")}
+        contacts = [Contact(node, str(self.cluster.members[node].client), role) for node, role in roles.items()]
+        for node in tell or self.cluster.members:
+            self.told[node] = Members(slot, tuple(contacts))
+        for fake_connection in self.lines:
+            if (
+                fake_connection.node in (tell or self.cluster.members)
+                and self.can_speak(fake_connection.node)
+                and fake_connection.transport.connected
+            ):
+                fake_connection.say(self.told[fake_connection.node])
+
+    def kill(self, *nodes: str) -> None:
+        """End nodes: their connections break, and they refuse others."""
+        self.gone.update(nodes)
+        for fake_connection in self.lines:
+            if fake_connection.node in nodes and fake_connection.transport.connected:
+                fake_connection.transport.connected = False
+                fake_connection.break_off()
+
     def step_down(self, node: str, leader: str | None = None) -> None:
         """An isolated node notices that it is: it knows no leader, or hears the other nodes, though they do not hear
         it."""
@@ -216,14 +248,16 @@ class AutomaticNodes:
         """Let the nodes accept connections and answer."""
         while len(self.calls) < len(self.reactor.tcpClients):
             host, _, dial, _, _ = self.reactor.tcpClients[len(self.calls)]
-            node = self._names[host]
+            node = self._names.get(host, host)
             self.calls.append(node)
-            if node in self.gone:
+            if node in self.gone or node not in self.cluster.members:
                 dial.clientConnectionFailed(self.reactor.connectors[-1], Failure(ConnectionRefusedError()))
             elif node not in self.unplugged:
                 self.lines.append(FakeConnection(node, dial, self.reactor))
                 if self.can_speak(node):
                     self.welcome(self.lines[-1])
+                    if node in self.told:
+                        self.lines[-1].say(self.told[node])
                 else:
                     self._held.append((self.lines[-1], StatusRequest(0)))
         for fake_connection in self.lines:

@@ -41,11 +41,18 @@ from txpaxos.wire.client_messages import (
     Answer,
     Ask,
     AskAnswer,
+    ChangeAnswer,
+    ChangeMembers,
+    ChangeProgress,
     ClientCodec,
+    Contact,
     HandedOver,
     HandOver,
     KeepAlive,
     KeepAliveReply,
+    Members,
+    MembersAnswer,
+    MembersRequest,
     Ping,
     Pong,
     Read,
@@ -77,6 +84,7 @@ COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
 BOOLEANS = st.booleans()
 NAMES = st.text(min_size=1, max_size=60)
+TEXTS = st.text(max_size=300)
 VALUES = st.binary(max_size=300)
 HASHES = st.binary(max_size=64)
 BALLOTS = st.builds(Ballot, COUNTS, NAMES | st.just(""))
@@ -152,6 +160,14 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
     HandedOver: st.builds(HandedOver, COUNTS, NAMES),
     Refused: st.builds(Refused, COUNTS, st.text(), st.text(), COUNTS),
+    MembersRequest: st.builds(MembersRequest, COUNTS),
+    ChangeMembers: st.builds(
+        ChangeMembers, COUNTS, st.sampled_from(["move", "remove"]), TEXTS, TEXTS, TEXTS, TEXTS, COUNTS
+    ),
+    Members: st.builds(Members, COUNTS, tuples(st.builds(Contact, TEXTS, TEXTS, TEXTS))),
+    MembersAnswer: st.builds(MembersAnswer, COUNTS, VALUES),
+    ChangeProgress: st.builds(ChangeProgress, COUNTS, st.text()),
+    ChangeAnswer: st.builds(ChangeAnswer, COUNTS, st.text()),
 }
 
 CODEC = Codec("orders", "node-a", 0x0123456789ABCDEF)
@@ -216,6 +232,12 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
     KeepAliveReply(),
     KeepAlive(),
+    MembersRequest(5),
+    ChangeMembers(6, "replace", "node-b", "node-d"),
+    Members(42, (Contact("node-a", "[::1]:7002", "voter"), Contact("node-d", "d.example.org:7002", "learner"))),
+    MembersAnswer(5, b"{}"),
+    ChangeProgress(6, "node-d has 40 of 44 slots"),
+    ChangeAnswer(6, "node-d votes in place of node-b"),
 )
 
 

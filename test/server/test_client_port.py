@@ -37,6 +37,7 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromClient,
     FromNode,
+    Members,
     Ping,
     Pong,
     Read,
@@ -416,22 +417,22 @@ async def call(harness: ClientPortHarness, data: bytes, messages: int | None = N
 async def test_a_client_on_a_real_connection(harness: ClientPortHarness) -> None:
     requests: list[FromClient] = [submit(1, b"x"), Ask(2, "king", bytes(2**20)), StatusRequest(3)]
     data = framed(*[CODEC.encode(request) for request in requests])
-    caller = await call(harness, data, messages=4)
-    assert {type(message) for message in caller.heard} == {Welcome, Answer, AskAnswer, StatusAnswer}
+    caller = await call(harness, data, messages=5)
+    assert {type(message) for message in caller.heard} == {Welcome, Members, Answer, AskAnswer, StatusAnswer}
     assert AskAnswer(2, bytes(2**20)) in caller.heard
     assert harness.node.counters == {}
 
 
 async def test_a_stranger_on_a_real_connection(harness: ClientPortHarness) -> None:
     caller = await call(harness, b"GET / HTTP/1.1\r\n\r\n")
-    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
+    assert [type(message) for message in caller.heard] == [Welcome, Members]
     assert harness.node.counters == {BAD: 1}
 
 
 async def test_who_reads_late_on_a_real_connection(harness: ClientPortHarness) -> None:
     """More is asked for than is held, and all of it comes, whole, when the client begins to read."""
     questions = [CODEC.encode(Ask(number, "king", bytes(2**20))) for number in range(40)]
-    caller = await call(harness, framed(*questions), messages=41, reads=False)
+    caller = await call(harness, framed(*questions), messages=42, reads=False)
     assert sorted(one.request for one in caller.heard if isinstance(one, AskAnswer)) == list(range(40))
     assert harness.node.counters == {}
     assert (harness.port.budget.buffered_bytes, harness.port.budget.partial_bytes) == (0, 0)

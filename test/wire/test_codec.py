@@ -241,3 +241,15 @@ def test_longest_subject() -> None:
 def test_integer_that_does_not_fit() -> None:
     with pytest.raises(OverflowError):
         CODEC.encode(AcceptSlot(Ballot(2**64, "node-a"), 1))
+
+
+def test_a_client_that_does_not_know_the_cluster_takes_that_of_the_first_message() -> None:
+    """Bytes that are no message decide nothing."""
+    codec, first = ClientCodec(None), StatusRequest(1)
+    for data in (b"", bytes(10), bytes(40), ClientCodec("test").encode(first)[:-1]):
+        with pytest.raises(CodecError):
+            codec.decode(data)
+    assert codec.decode(ClientCodec("test").encode(first)) == first
+    assert codec.encode(first) == ClientCodec("test").encode(first)
+    with pytest.raises(CodecError, match="another cluster"):
+        codec.decode(ClientCodec("other").encode(first))

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import (
-    check_cluster,
+    check_change,
+    check_cluster_or_seeds,
     check_consistency,
     check_deadline,
     check_reactor,
@@ -20,16 +21,30 @@ from txpaxos.arguments import (
     checked_value,
 )
 from txpaxos.client.dispatcher import Dispatcher
-from txpaxos.cluster import Cluster
+from txpaxos.client.known_nodes import KnownNodes
+from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
-from txpaxos.wire.client_messages import Ask, ClientCodec, HandOver, Read, StatusRequest
+from txpaxos.wire.client_messages import (
+    Action,
+    Ask,
+    ChangeMembers,
+    ClientCodec,
+    HandOver,
+    MembersRequest,
+    Read,
+    StatusRequest,
+)
 from txpaxos.wire.codec import SUBJECT_BYTES_MAX
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
 
 
 class Client:
     """A client of a cluster. It finds a node that answers, follows the leader, and sends again what got no answer.
+
+    The client needs to know one node at the start, its *seed*. Nodes tell it who the members are, then and whenever
+    they change, and it goes on with these members when its seeds are gone. While none of the members can be reached it
+    tries its seeds again. It follows the voters, and at most 64 members.
 
     There is one connection that requests are sent on, made when the first request needs it. Any number of requests may
     be made at a time; up to 4,096 requests of 128 MiB together may be without an answer, and one that comes on top
@@ -41,35 +56,39 @@ class Client:
     the request. A wrong argument raises TypeError or ValueError at the call; nothing was sent then.
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
-    :param cluster: the cluster. Host names in it are looked up at each attempt to connect.
-    :param nodes: the ids of the nodes to talk to; all nodes of the cluster unless given. Given only one, the client
-        stays with that node, whichever node leads.
+    :param cluster: the cluster, whose nodes are the seeds; or only the addresses of the client ports of one or more
+        nodes, ``["host:port"]``: then the first node that answers decides which cluster it is. Host names are looked up
+        at each attempt to connect.
+    :param nodes: the ids of the nodes to talk to; whichever are members unless given. Given only one, the client stays
+        with that node, whichever node leads.
     :param rng: the source of chance, for which node to try first, for pauses and for the names of sessions; the
         system's unless given.
     :param sending: called with every run of commands when it is sent for the first time.
     :raises TypeError: if one of these is of a wrong type.
-    :raises ConfigError: if ``nodes`` is empty, or one of them is not in the cluster.
+    :raises ConfigError: if ``nodes`` is empty, or one of them is not in the cluster; or if there is no address, or one
+        of them is none.
     """
 
     def __init__(
         self,
         reactor: Any,
-        cluster: Cluster,
+        cluster: Cluster | Iterable[str],
         nodes: Iterable[str] | None = None,
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
     ) -> None:
         check_reactor(reactor)
-        check_cluster(cluster)
-        members = cluster.members
-        chosen = list(members) if nodes is None else checked_nodes(nodes)
-        if not chosen or not set(chosen) <= set(members):
+        check_cluster_or_seeds(cluster)
+        name = cluster.name if isinstance(cluster, Cluster) else None
+        seeds = _seeds_of(cluster)
+        chosen = list(seeds) if nodes is None else checked_nodes(nodes)
+        if not chosen or not set(chosen) <= set(seeds):
             raise ConfigError(
-                f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(members)}"
+                f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(seeds)}"
             )
-        addresses = {node: members[node].client for node in chosen}
+        self._known = KnownNodes({node: seeds[node] for node in chosen}, is_fixed=nodes is not None)
         self._dispatcher = Dispatcher(
-            reactor, ClientCodec(cluster.name), addresses, nodes is None, rng or SystemRandom(), sending
+            reactor, ClientCodec(name), self._known, nodes is None, rng or SystemRandom(), sending
         )
 
     @property
@@ -202,6 +221,69 @@ class Client:
             lambda number: HandOver(number, node), len(node), check_deadline(deadline_seconds)
         )
 
+    @property
+    def known_members(self) -> tuple[int, dict[str, str]] | None:
+        """The members that nodes have told this client of: the slot of the log at which they were chosen, and the
+        address of the client port of each, ``host:port``, by its id. ``None`` before a node has told any."""
+        known = self._known
+        if known.slot < 0:
+            return None
+        return known.slot, {node: str(address) for node, address in known.members.items()}
+
+    def members(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
+        """Ask the node that this client talks to who the members are.
+
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with what ``txpaxos members --json`` shows, as far as a node knows it by itself: the cluster's
+            name, the slot at which the members were chosen, the leader, the members with their addresses, role,
+            incarnation and priority, and the ids of former members. Otherwise it fails as :meth:`status` does.
+        :raises TypeError: if ``deadline_seconds`` is not a number.
+        :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
+        """
+        return self._dispatcher.ask_node(MembersRequest, 0, check_deadline(deadline_seconds))
+
+    def change_members(
+        self,
+        action: Action,
+        node: str,
+        *,
+        other: str = "",
+        address: str = "",
+        client: str = "",
+        priority: int = 0,
+        progress: Callable[[str], None] | None = None,
+        deadline_seconds: float | None = None,
+    ) -> Deferred[str]:
+        """Change the members of the cluster, as ``txpaxos members`` does. The leader makes the change. It is made once,
+        also if the leader changes meanwhile.
+
+        :param action: ``"promote"``: make the learner ``node`` a voter. ``"remove"``: make ``node`` no member any more.
+            ``"replace"``: make the learner ``other`` a voter in place of ``node``. ``"move"``: give ``node`` the
+            addresses ``address`` and ``client``. ``"priority"``: give ``node`` the priority ``priority``.
+        :param node: the id of the member.
+        :param progress: called with each new line that says how far the change has come.
+        :param deadline_seconds: how long to wait until the change is complete; ``None`` for as long as it takes.
+        :returns: fires, when the change is complete, with one line that says what has become of it. A node that has
+            left may be switched off then, and not before. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.MembersRefused`: the change cannot be made as things are. Nothing was changed.
+            * :class:`~txpaxos.errors.OutcomeUnknown`: the deadline was over, or the client was closed, after the
+              request was sent. Asking again is safe.
+            * :class:`~txpaxos.errors.NoQuorum`: the same, but no request was sent.
+            * :class:`~txpaxos.errors.Overloaded`: the client or the node has too many requests.
+        :raises TypeError: if an argument is of a wrong type.
+        :raises ValueError: if there is no such action, a name or an address is too long, or ``deadline_seconds`` is not
+            finite, or not above zero.
+        """
+        texts = {"node": node, "other": other, "address": address, "client": client}
+        check_change(action, texts, priority)
+        return self._dispatcher.ask_node(
+            lambda number: ChangeMembers(number, action, node, other, address, client, priority),
+            0,
+            check_deadline(deadline_seconds),
+            progress,
+        )
+
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over; so do requests that
         are made later."""
@@ -211,3 +293,19 @@ class Client:
         """What each node was last found to be like, in one line: that it refuses connections, does not answer, knows no
         leader, and so on. Errors that say that no answer came quote this line."""
         return self._dispatcher.findings()
+
+
+def _seeds_of(cluster: Cluster | Iterable[str]) -> dict[str, Address]:
+    """The nodes that a client is started with. One of which only the address is known has that for an id.
+
+    :raises ConfigError: if there is none, or an address is none.
+    """
+    if isinstance(cluster, Cluster):
+        return {node: member.client for node, member in cluster.members.items()}
+    seeds = {}
+    for text in cluster:
+        try:
+            seeds[text] = Address.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{text!a} is no address of a node's client port: {error}") from None
+    return seeds

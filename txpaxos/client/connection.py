@@ -18,7 +18,16 @@ from txpaxos.cluster import Address
 from txpaxos.eager_writer import EagerWriter
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect
-from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, KeepAlive, KeepAliveReply, Ping, Welcome
+from txpaxos.wire.client_messages import (
+    ClientCodec,
+    FromClient,
+    FromNode,
+    KeepAlive,
+    KeepAliveReply,
+    Members,
+    Ping,
+    Welcome,
+)
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 
 CONNECT_SECONDS = 1.0
@@ -48,9 +57,11 @@ class ClientConnection(TwistedProtocol):
     """One connection to one node, and what the route counts of it.
 
     The route counts time in ticks, and writes :attr:`heard`, :attr:`silent`, :attr:`age`, :attr:`round_trip_ticks`,
-    :attr:`deposed`, :attr:`welcome` and :attr:`welcomed_at`.
+    :attr:`deposed`, :attr:`welcome`, :attr:`welcomed_at`, :attr:`members` and :attr:`is_failed`.
 
-    :ivar node: the id of the node that should be there.
+    :ivar target: the node that the connection was made to reach, as :class:`~txpaxos.client.known_nodes.KnownNodes`
+        calls it.
+    :ivar node: the id of the node that should be there; if only its address was known, the one that it says.
     :ivar address: the address of its client port.
     :ivar is_open: whether the node has accepted the connection, and it has not ended.
     :ivar heard: whether anything came since the last tick.
@@ -60,13 +71,15 @@ class ClientConnection(TwistedProtocol):
         or fewer if a Pong came sooner.
     :ivar welcome: the last Welcome; ``None`` before the first.
     :ivar welcomed_at: when it came, in seconds of the monotonic clock.
+    :ivar members: who the members are, as the node has told; ``None`` before.
+    :ivar is_failed: whether the route has counted the connection as failed.
     :ivar deposed: whether the node has said that it leads and then that it does not, and has answered nothing since.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
     def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address) -> None:
-        self.node = node
+        self.target = self.node = node
         self.address = address
         self.is_open = False
         self.heard = False
@@ -74,6 +87,8 @@ class ClientConnection(TwistedProtocol):
         self.age = self.round_trip_ticks = 0
         self.welcome: Welcome | None = None
         self.welcomed_at = 0.0
+        self.members: Members | None = None
+        self.is_failed = False
         self.deposed = False
         self._pinged: deque[int] = deque()  # For each Ping without an answer, the age at which it was sent.
         self._owner = owner

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
@@ -22,12 +22,12 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos import errors
 from txpaxos.client.connection import ClientConnection
+from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.outbox import Outbox
 from txpaxos.client.pending import REQUESTS_MAX, PendingRequests
-from txpaxos.client.requests import CommandRequest, Request, grouped
+from txpaxos.client.requests import CommandRequest, Message, Request, grouped
 from txpaxos.client.route import Route
 from txpaxos.clock import monotonic_clock
-from txpaxos.cluster import Address
 from txpaxos.errors import (
     CodecError,
     CommandFailed,
@@ -44,17 +44,16 @@ from txpaxos.log_lines import text_of
 from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import (
     Answer,
-    Ask,
     AskAnswer,
+    ChangeAnswer,
+    ChangeProgress,
     ClientCodec,
     FromNode,
     HandedOver,
-    HandOver,
-    Read,
+    MembersAnswer,
     ReadAnswer,
     Refused,
     StatusAnswer,
-    StatusRequest,
     Submit,
 )
 from txpaxos.wire.commands import Run, new_session
@@ -69,7 +68,7 @@ class Dispatcher:
 
     :param reactor: provides ``IReactorTCP`` and ``IReactorTime``.
     :param codec: encodes and decodes the messages of the cluster.
-    :param addresses: the nodes to talk to, and where their client ports are.
+    :param known: the nodes to talk to, and where their client ports are.
     :param follows_leader: whether to talk to the leader when a node says which it is.
     :param rng: the source of chance.
     :param sending: called with every run of commands that is sent for the first time.
@@ -83,7 +82,7 @@ class Dispatcher:
         self,
         reactor: Any,
         codec: ClientCodec,
-        addresses: Mapping[str, Address],
+        known: KnownNodes,
         follows_leader: bool,
         rng: Random,
         sending: Callable[[Run], None] | None = None,
@@ -95,7 +94,7 @@ class Dispatcher:
         self._rng = rng
         self._sending = sending
         self._numbers = itertools.count(1)
-        self._route = Route(reactor, self._clock, codec, addresses, follows_leader, rng, self.pending, self)
+        self._route = Route(reactor, self._clock, codec, known, follows_leader, rng, self.pending, self)
         self._outbox = Outbox(self._clock, self._flush)
         self._is_closed = False
 
@@ -118,13 +117,15 @@ class Dispatcher:
 
     def ask_node(
         self,
-        make_message: Callable[[int], Ask | Read | StatusRequest | HandOver],
+        make_message: Callable[[int], Message],
         size_bytes: int,
         deadline_seconds: float | None,
+        progress: Callable[[str], None] | None = None,
     ) -> Deferred[Any]:
         """Make a request that is no command.
 
         :param make_message: makes the message, given the number of the request.
+        :param progress: called with each new line that says how far the request has come.
         """
         if self._is_closed:
             return fail(NoQuorum("this client is closed"))
@@ -133,7 +134,8 @@ class Dispatcher:
             return fail(refusal)
         number = next(self._numbers)
         answer: Deferred[Any] = Deferred(partial(self._cancelled, number))
-        return self._start(Request(number, make_message(number), answer, size_bytes), deadline_seconds)
+        request = Request(number, make_message(number), answer, size_bytes, progress=progress)
+        return self._start(request, deadline_seconds)
 
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over."""
@@ -176,8 +178,12 @@ class Dispatcher:
                 self._decode(number, lambda data: Reading(_unpack(data), slot), result)
             case HandedOver(number, leader):
                 self._finish(number, leader)
-            case StatusAnswer(number, status):
-                self._decode(number, json.loads, status)
+            case StatusAnswer(number, report) | MembersAnswer(number, report):
+                self._decode(number, json.loads, report)
+            case ChangeProgress(number, line):
+                self._note_progress(number, line)
+            case ChangeAnswer(number, line):
+                self._finish(number, line)
             case Refused(first, error, reason, count):
                 # A node that the client has left may say that it stops or is overloaded. Another has the request now.
                 if connection is self._route.current or error in (CommandFailed.__name__, QueryFailed.__name__):
@@ -215,6 +221,15 @@ class Dispatcher:
         request = self._end(number)
         if request is not None:
             request.answer.errback(request.error_without_answer(self._route.findings()))
+
+    def _note_progress(self, number: int, line: str) -> None:
+        """A node is at work on a request."""
+        request = self.pending.get(number)
+        if request is not None:
+            self.pending.quorum_answers += 1
+            if request.progress is not None and line != request.line:
+                request.line = line
+                request.progress(line)
 
     def _finish(self, number: int, result: Any) -> None:
         """A node has done what a request asks for."""

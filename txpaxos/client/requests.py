@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, PaxosError
-from txpaxos.wire.client_messages import Ask, HandOver, Read, StatusRequest
+from txpaxos.wire.client_messages import Ask, ChangeMembers, HandOver, MembersRequest, Read, StatusRequest
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
+
+Message: TypeAlias = Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers
+"""What a request that is no command sends."""
 
 
 @attrs.define(eq=False)
 class Request:
-    """A query, a question for a subject or for a node's status, or the wish that a node lead.
+    """A query, a question for a subject, for a node's status or for the members, a change of the members, or the wish
+    that a node lead.
 
     :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.
@@ -28,22 +32,26 @@ class Request:
     :ivar sendings: how often the request was sent: whether any node may have seen it, and whether more than one.
     :ivar deadline: the timer after which the request is given up, if it has one.
     :ivar is_pending: whether the request has no answer yet, and was not given up.
+    :ivar progress: called with each new line that says how far the request has come, if the caller wants that.
+    :ivar line: the last of these lines.
     """
 
     number: int
-    message: Ask | Read | StatusRequest | HandOver | None
+    message: Message | None
     answer: Deferred[Any]
     size_bytes: int
     sendings: int = 0
     deadline: IDelayedCall | None = None
     is_pending: bool = True
+    progress: Callable[[str], None] | None = None
+    line: str = ""
 
     @property
     def needs_leader(self) -> bool:
         """Whether a node that knows no leader cannot answer the request."""
         if isinstance(self.message, Read):
             return not self.message.local
-        return self.message is None or isinstance(self.message, HandOver)
+        return self.message is None or isinstance(self.message, HandOver | ChangeMembers)
 
     @property
     def needs_quorum(self) -> bool:
@@ -59,6 +67,8 @@ class Request:
             return OutcomeUnknown(f"no answer came; the subject may be decided or not ({findings})")
         if self.sendings and isinstance(self.message, HandOver):
             return OutcomeUnknown(f"no answer came; the lead may have been handed over or not ({findings})")
+        if self.sendings and isinstance(self.message, ChangeMembers):
+            return OutcomeUnknown(f"no answer came; the members may have changed or may yet ({findings})")
         return NoQuorum(f"no answer came ({findings})")
 
 

@@ -10,23 +10,25 @@ silent node by itself (:mod:`~txpaxos.client.suspicion` says when).
 A node that is about to stop says so in a Welcome. The client leaves it before it stops: for the new leader, or, if the
 node does not lead, for any other node.
 
+Nodes tell each client who the members are, so the client comes to know the nodes that were added, and leaves one that
+was removed (:mod:`~txpaxos.client.known_nodes`).
+
 Nothing is sent twice until then: an overloaded cluster that answers late costs each client one more connection, and a
 Ping now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from random import Random
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txpaxos.client.connection import ClientConnection
+from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.pending import PendingRequests
 from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, knows_leader
-from txpaxos.cluster import Address
-from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Pong, Welcome
+from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Members, Pong, Welcome
 
 CALM_TICKS = 2
 """Ticks between two looks at a node that answers, or has nothing to answer."""
@@ -37,11 +39,20 @@ FIRST_ROUND_TRIP_TICKS_MAX = 4 * TICKS
 PROBE_KEPT_TICKS = 100
 """How long a probe is kept after there was a reason for it."""
 
+REMOVED_KEPT_TICKS = 20
+"""How long a connection to a node that is no member any more is kept for the answers that are on their way."""
+
 PROBE_TICKS_MAX = 10
 """Longest time between two attempts to find a node that knows more."""
 
+FAILED_TICKS = 10
+"""Time without the first Welcome after which the attempt to reach a node counts as failed, though it goes on."""
+
 PROBE_DOUBLINGS_MAX = 4
 """How often that time is doubled."""
+
+SEED_ROUNDS = 2
+"""After this number of rounds of probes that found no leader, the seeds are tried, too."""
 
 RETRY_SECONDS = 0.02
 """Pause after the first attempt to connect that failed. It doubles with each further one."""
@@ -51,6 +62,12 @@ RETRY_SECONDS_MAX = 0.5
 
 RETRY_DOUBLINGS_MAX = 8
 """How often the pause is doubled before its upper bound is taken for good."""
+
+UNREACHED = (
+    "; none of the nodes that this client was started with answers: start one of them, or start the client with the"
+    " address of a node that runs"
+)
+"""What a client adds when no node has ever answered."""
 
 NO_WELCOME = "does not answer (it takes connections: it stands still, or this is not its client port)"
 """What is found of a node that accepts a connection and sends no Welcome."""
@@ -77,7 +94,7 @@ class Route:
     """The connections of one client.
 
     :param clock: the monotonic clock.
-    :param addresses: the nodes to talk to, and where their client ports are.
+    :param known: the nodes to talk to, and where their client ports are.
     :param follows_leader: whether to talk to the leader when a node says which it is.
     :param pending: the requests without an answer.
     :ivar current: the connection that requests go to; it may not be made yet.
@@ -90,7 +107,7 @@ class Route:
         reactor: Any,
         clock: IReactorTime,
         codec: ClientCodec,
-        addresses: Mapping[str, Address],
+        known: KnownNodes,
         follows_leader: bool,
         rng: Random,
         pending: PendingRequests,
@@ -101,15 +118,16 @@ class Route:
         self._reactor = reactor
         self._clock = clock
         self._codec = codec
-        self._addresses = addresses
+        self._known = known
         self._follows_leader = follows_leader
         self._rng = rng
         self._pending = pending
         self._owner = owner
-        self._suspicion = Suspicion(pending, follows_leader, len(addresses))
+        self._suspicion = Suspicion(pending, follows_leader, known)
         self._findings: dict[str, str] = {}
+        self._failed_once: set[str] = set()
         # Where to go.
-        self._next_node = rng.choice(list(addresses))
+        self._next_node = rng.choice(known.candidates)
         self._unreachable = ""  # The node that was left last, or broke its connection.
         self._retry_call: IDelayedCall | None = None
         self._failures = 0
@@ -135,7 +153,7 @@ class Route:
     def reconnect(self, connection: ClientConnection) -> None:
         """Make a connection to the same node again, which brings a new Welcome."""
         connection.close()
-        self._switch_to(self._connect_to(connection.node))
+        self._switch_to(self._connect_to(connection.target))
 
     def close(self) -> None:
         """Close all connections, for good."""
@@ -151,19 +169,25 @@ class Route:
 
     def findings(self) -> str:
         """What each node was last found to be like, in a few words each."""
-        return ", ".join(f"{node} at {address} {self._finding(node)}" for node, address in self._addresses.items())
+        known = self._known
+        places = {node: known.address_of(node) for node in known.candidates}
+        lines = (f"{_place(node, str(address))} {self._finding(node)}" for node, address in places.items())
+        return ", ".join(lines) + ("" if known.was_reached or not self._were_all_tried() else UNREACHED)
 
     # from connections
 
     def opened(self, connection: ClientConnection) -> None:
         """A node has accepted a connection. Its Welcome is still to come."""
-        self._findings[connection.node] = NO_WELCOME
+        self._findings[connection.target] = NO_WELCOME
 
     def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
         """A node has sent a message."""
         match message:
             case Welcome():
                 self._welcomed(connection, message)
+            case Members():
+                connection.members = message
+                self._take_members(connection, message)
             case Pong():
                 connection.ponged()
             case _:
@@ -171,7 +195,8 @@ class Route:
 
     def lost(self, connection: ClientConnection, reason: str) -> None:
         """A connection has ended, or could not be made."""
-        self._findings[connection.node] = reason
+        self._findings[connection.target] = reason
+        self._note_failure(connection)
         if connection is not self.current:
             if connection in self._probes:
                 self._probes.remove(connection)
@@ -182,7 +207,7 @@ class Route:
         self._unreachable = connection.node
         if self._is_closed:
             return
-        usable = next((probe for probe in self._probes if probe.welcome is not None), None)
+        usable = next((one for one in self._probes if one.welcome and not self._known.is_gone(one.node)), None)
         if usable is not None:
             self._promote(usable)
             return
@@ -199,7 +224,7 @@ class Route:
         self._switch_to(self._connect_to(self._next_node))
 
     def _connect_to(self, node: str) -> ClientConnection:
-        connection = ClientConnection(self, self._codec, node, self._addresses[node])
+        connection = ClientConnection(self, self._codec, node, self._known.address_of(node))
         self._findings.setdefault(node, "does not answer")
         connection.connect(self._reactor)
         return connection
@@ -242,10 +267,23 @@ class Route:
             connection.round_trip_ticks = min(connection.age, FIRST_ROUND_TRIP_TICKS_MAX)
         connection.welcomed_at = self._clock.seconds()
         connection.silent = 0
+        connection.is_failed = False
         if welcome.liveness_window_seconds > 0:
             self._suspicion.set_liveness_window(welcome.liveness_window_seconds)
-        self._findings[connection.node] = _role(welcome)
-        current = self.current
+        self._findings[connection.target] = _role(welcome)
+        leads_on = welcome.leader is not None
+        connection.node = self._known.reached(connection.target, connection.address, welcome.node, leads_on)
+        self._go_to_welcomed(connection, first)
+        if not first and connection.members is not None:  # A node that knows a leader now may be believed now.
+            self._take_members(connection, connection.members)
+
+    def _go_to_welcomed(self, connection: ClientConnection, first: bool) -> None:
+        """See whether what a node says of the leader changes where requests go.
+
+        :param first: whether this is the first Welcome on the connection.
+        """
+        current, welcome = self.current, connection.welcome
+        assert welcome is not None
         if connection is current:
             self._failures = 0
             self._suspicion.welcomed()
@@ -272,7 +310,7 @@ class Route:
         just left that leader. Whether the client goes."""
         assert connection.welcome is not None
         leader = connection.welcome.leader
-        if not self._follows_leader or leader not in self._addresses or leader is None:
+        if not self._follows_leader or leader not in self._known or leader is None:
             return False
         assert self.current is not None
         if leader == self.current.node or (leader == self._unreachable and leader != connection.node):
@@ -293,7 +331,7 @@ class Route:
     def _leave_in_time(self, connection: ClientConnection) -> bool:
         """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is another."""
         other = self._other_than(connection.node)
-        if other == connection.node:
+        if other in (connection.node, connection.target):
             return False
         self._unreachable = connection.node
         self._keep(connection)
@@ -308,7 +346,39 @@ class Route:
             left.close()
 
     def _other_than(self, node: str) -> str:
-        return self._rng.choice([one for one in self._addresses if one != node] or list(self._addresses))
+        candidates = self._known.candidates
+        return self._rng.choice(self._known.fresh(one for one in candidates if one != node) or candidates)
+
+    # inside: who the members are
+
+    def _take_members(self, connection: ClientConnection, members: Members) -> None:
+        """A node tells who the members are. Leave those that are none any more, in order: what was sent to such a node
+        may be answered yet, and is sent again to the next."""
+        if not self._known.tell(members, connection.node, knows_leader(connection)):
+            return
+        current = self.current
+        if self._next_node not in self._known:
+            self._next_node = self._other_than(self._next_node)
+        if current is None or (current.welcome is not None and self._follow(current)):
+            return
+        if self._known.is_gone(current.node):
+            better = self._better()
+            self._keep(current)
+            self._probes_kept = max(self._probes_kept, REMOVED_KEPT_TICKS)
+            if better is not None:
+                self._promote(better)
+            else:
+                self._switch_to(self._connect_to(self._next_node))
+
+    def _note_failure(self, connection: ClientConnection) -> None:
+        """The attempt to reach a node has failed, as far as can be seen by now."""
+        if not connection.is_failed:
+            connection.is_failed = True
+            self._failed_once.add(connection.target)
+            self._known.failed(connection.target, connection.welcome is not None)
+
+    def _were_all_tried(self) -> bool:
+        return self._failed_once.issuperset(self._known.candidates)
 
     # inside: the ticks
 
@@ -345,6 +415,8 @@ class Route:
             connection.age += self._ticks
             connection.silent = 0 if connection.heard or not waits else connection.silent + self._ticks
             connection.heard = False
+            if connection.welcome is None and connection.age >= FAILED_TICKS:
+                self._note_failure(connection)
         if waits and self.current is not None:
             self._look_at(self.current)
         self._tidy(waits)
@@ -384,12 +456,16 @@ class Route:
 
     def _better(self) -> ClientConnection | None:
         """A probe whose node sends something: one that knows a leader and was not just left itself, if there is one."""
-        speaking = [one for one in self._probes if one.welcome is not None and one.silent < PROBE_TICKS]
+        speaking = [
+            one
+            for one in self._probes
+            if one.welcome is not None and one.silent < PROBE_TICKS and not self._known.is_gone(one.node)
+        ]
         return max(speaking, key=lambda one: (knows_leader(one), one.node != self._unreachable), default=None)
 
     def _leave(self, current: ClientConnection) -> None:
         """Go to another node, or make a new connection to the same one if there is no other."""
-        self._findings[current.node] = "does not answer" if current.silent else self._finding(current.node)
+        self._findings[current.target] = "does not answer" if current.silent else self._finding(current.target)
         self._unreachable = current.node
         if current.welcome is not None:
             self._suspicion.node_left()
@@ -399,7 +475,7 @@ class Route:
             self._keep(current)
         else:
             self._keep(current)
-            self._switch_to(self._connect_to(current.node))
+            self._switch_to(self._connect_to(current.target))
 
     def _probe(self) -> None:
         """Make one more probe, unless there is one whose node knows a leader."""
@@ -407,15 +483,17 @@ class Route:
         self._probe_in -= self._ticks
         if (better is not None and knows_leader(better)) or self._probe_in > 0:
             return
-        known = {connection.node for connection in self._connections()}
-        others = [node for node in self._addresses if node not in known]
+        rounds = self._probes_made // len(self._known)
+        tried = {node for connection in self._connections() for node in (connection.target, connection.node)}
+        if rounds >= SEED_ROUNDS or tried.issuperset(self._known.candidates):
+            self._known.try_seeds()
+        others = [node for node in self._known.candidates if node not in tried]
         if others:
-            rounds = self._probes_made // len(self._addresses)
             self._probe_in = min(WELCOME_TICKS * 2 ** min(rounds, PROBE_DOUBLINGS_MAX), PROBE_TICKS_MAX)
             self._probes_made += 1
             # A node that was left, or closed its connection, is asked again only when there is no other.
             fresh = [node for node in others if node != self._unreachable]
-            self._probes.append(self._connect_to(self._rng.choice(fresh or others)))
+            self._probes.append(self._connect_to(self._rng.choice(self._known.fresh(fresh or others))))
 
     def _drop_probes(self) -> None:
         probes, self._probes = self._probes, []
@@ -425,6 +503,11 @@ class Route:
 
     def _finding(self, node: str) -> str:
         return self._findings.get(node, "was not asked")
+
+
+def _place(node: str, address: str) -> str:
+    """A node and its address, once if the address is all that is known of it."""
+    return address if node == address else f"{node} at {address}"
 
 
 def _role(welcome: Welcome) -> str:

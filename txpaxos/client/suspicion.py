@@ -6,6 +6,8 @@ client which was itself suspended has seen one tick pass, and blames no node for
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from txpaxos.client.connection import ClientConnection
 from txpaxos.client.pending import PendingRequests
 
@@ -62,12 +64,12 @@ class Suspicion:
 
     :param pending: the requests without an answer.
     :param follows_leader: whether the client talks to the leader when it knows which node that is.
-    :param nodes: how many nodes the client may talk to.
+    :param nodes: the nodes that the client may talk to.
     :ivar tick_seconds: how long a tick is.
     :ivar backoff: the factor by which times are lengthened.
     """
 
-    def __init__(self, pending: PendingRequests, follows_leader: bool, nodes: int) -> None:
+    def __init__(self, pending: PendingRequests, follows_leader: bool, nodes: Sized) -> None:
         self.tick_seconds = LIVENESS_SECONDS / TICKS
         self.backoff = 1
         self._backoff_age = 0
@@ -140,7 +142,7 @@ class Suspicion:
         """
         extra = self._extra_ticks(current)
         if better is None:  # A new connection helps if the node was away, and has forgotten this one.
-            is_only = self._nodes == 1 and current.welcome is not None
+            is_only = len(self._nodes) == 1 and current.welcome is not None
             return is_only and current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra
         assert better.welcome is not None
         if current.welcome is None:

@@ -13,11 +13,16 @@ from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed
 from txpaxos.log_lines import described, text_of
 from txpaxos.node.sessions import ERROR_CHARACTERS_MAX, Failed, Outcome, encode_result
 from txpaxos.reading import Reading
+from txpaxos.server.member_changes import ChangeDone
+from txpaxos.server.members_report import MembersReport
 from txpaxos.wire.client_messages import (
     Answer,
     AskAnswer,
+    ChangeAnswer,
     FromNode,
     HandedOver,
+    MembersAnswer,
+    MembersRequest,
     Read,
     ReadAnswer,
     Refused,
@@ -35,7 +40,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
 
     :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
         :class:`~txpaxos.reading.Reading`, a status (a dict), the new leader (a str), the value of a subject (bytes or
-        ``None``), or a Failure that concerns all of the requests.
+        ``None``), a report of the members, the end of a change of members, or a Failure that concerns all of the
+        requests.
     """
     match result:
         case list():
@@ -48,6 +54,10 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (StatusAnswer(number, json.dumps(result).encode()),)
         case str():
             return (HandedOver(number, result),)
+        case MembersReport(members):
+            return (MembersAnswer(number, json.dumps(members).encode()),)
+        case ChangeDone(line):
+            return (ChangeAnswer(number, line),)
         case _:
             return (AskAnswer(number, result),)
 
@@ -62,7 +72,7 @@ def refusal(number: int, error: BaseException | None, count: int = 1) -> Refused
 def no_answer(request: Request, count: int, error: Exception) -> Refused:
     """What tells a client that its ``count`` requests, of which ``request`` is the message, were performed, and that no
     answer can be made of the result."""
-    kind = QueryFailed if isinstance(request, Read | StatusRequest) else OutcomeUnknown
+    kind = QueryFailed if isinstance(request, Read | StatusRequest | MembersRequest) else OutcomeUnknown
     return refusal(request.request, kind(f"the node could not make an answer: {described(error)}"), count)
 
 

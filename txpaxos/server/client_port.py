@@ -19,10 +19,23 @@ from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
+from txpaxos.server.member_changes import Changer, MemberChanges, NodeChanger, Tell
+from txpaxos.server.members_report import MemberSource, NodeMembers, contacts_of, report_of
 from txpaxos.server.open_files import connections_max
 from txpaxos.server.session_rate import SessionRate
 from txpaxos.server.tasks import needs_others
-from txpaxos.wire.client_messages import Ask, ClientCodec, HandOver, Read, Request, StatusRequest, Submit, Welcome
+from txpaxos.wire.client_messages import (
+    Ask,
+    ChangeMembers,
+    ClientCodec,
+    HandOver,
+    MembersRequest,
+    Read,
+    Request,
+    StatusRequest,
+    Submit,
+    Welcome,
+)
 from txpaxos.wire.commands import Run
 from txpaxos.wire.frames import frame
 
@@ -36,6 +49,8 @@ SWEEP_SECONDS = 1.0
 class ClientPort(ServerFactory):
     """The client port of ``node``.
 
+    :param members: who the members are; as the node knows them if not given.
+    :param changer: changes them; the node if not given.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
@@ -44,15 +59,19 @@ class ClientPort(ServerFactory):
 
     noisy = False
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, members: MemberSource | None = None, changer: Changer | None = None) -> None:
         self.node = node
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget()
         self.connections = ClientTable()
         self.lines = LineLimiter()
         self._session_rate = SessionRate()
-        self._files_max = connections_max(len(node.cluster.members) - 1)
         self._clock = node.clock
+        self._members = NodeMembers(node.members, node.cluster) if members is None else members
+        self._members_frame = self._encode_members()
+        self._files_max = connections_max(len(self._members.entries) - 1)
+        self._changes = MemberChanges(node.clock, changer or NodeChanger(node))
+        self._members.watch(self._members_changed)
         self._sweeping: IDelayedCall | None = None
         node.watch_leader(self._leader_changed)
 
@@ -84,6 +103,7 @@ class ClientPort(ServerFactory):
             self._sweeping = None
         for connection in self.connections:
             connection.close()
+        self._changes.stop()
 
     # from a connection
 
@@ -105,10 +125,15 @@ class ClientPort(ServerFactory):
     def welcome(self) -> bytes:
         """The frame that tells a client which node this is and who leads."""
         leader = self.node.leader
-        address = None if leader is None else str(self.node.cluster.members[leader].client)
+        entry = None if leader is None else self._members.entries.get(leader)
+        address = None if entry is None else entry.client
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
         welcome = Welcome(self.node.name, leader, address, applied, window, self.node.is_leaving)
         return frame(self.codec.encode(welcome))
+
+    def members(self) -> bytes:
+        """The frame that tells a client who the members are."""
+        return self._members_frame
 
     def sends_away(self, request: Request) -> bool:
         """Whether this node might keep the client waiting for ever: ``request`` needs the node's disk or other nodes,
@@ -142,6 +167,18 @@ class ClientPort(ServerFactory):
                 return succeed(self.status())
             case HandOver(_, to):
                 return self.node.hand_over(to)
+            case MembersRequest():
+                return succeed(report_of(self.node.cluster.name, self.node.leader, self._members))
+            case ChangeMembers():
+                return self.change_members(request, lambda _: None)
+
+    def change_members(self, request: ChangeMembers, tell: Tell) -> Deferred[Any]:
+        """Have the node change the members, when it leads.
+
+        :param tell: called with how far that has come, in one line, again and again.
+        :returns: fires with what :func:`~txpaxos.server.answers.answers_to` takes.
+        """
+        return self._changes.request(request, tell)
 
     def disconnect_slow_clients(self) -> None:
         """While too much is buffered for all clients, disconnect the one that has not read for the longest time."""
@@ -169,10 +206,20 @@ class ClientPort(ServerFactory):
             self.counters[Count.IDLE_CLIENT_DISCONNECTED] += dropped
         self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep) if self.connections else None
 
+    def _encode_members(self) -> bytes:
+        return frame(self.codec.encode(contacts_of(self._members)))
+
+    def _members_changed(self) -> None:
+        self._members_frame = self._encode_members()
+        self._files_max = connections_max(len(self._members.entries) - 1) + len(self.connections)
+        for connection in self.connections:
+            connection.tell_members(self._members_frame)
+
     def _leader_changed(self) -> None:
         if self.node.sends_clients_away:  # What the clients wait for may take for ever here.
             self.stop()
             return
+        self._changes.leader_changed()
         data = self.welcome()  # Once for all: there may be thousands.
         for connection in self.connections:
             connection.welcome(data)

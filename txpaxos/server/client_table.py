@@ -42,6 +42,9 @@ class ListedConnection(Protocol):
     def welcome(self, data: bytes) -> None:
         """Tell the client who leads."""
 
+    def tell_members(self, data: bytes) -> None:
+        """Tell the client who the members are."""
+
     def ping(self) -> None:
         """Ask the client for a sign of life."""
 

@@ -24,15 +24,19 @@ from txpaxos.node.counts import Count, Counts
 from txpaxos.server.answers import answers_to, no_answer, refusal
 from txpaxos.server.budget import Budget, Usage
 from txpaxos.server.client_table import ClientTable
+from txpaxos.server.member_changes import Tell
 from txpaxos.server.tasks import Task, single_commands
 from txpaxos.wire.client_messages import (
     Ask,
+    ChangeMembers,
+    ChangeProgress,
     ClientCodec,
     FromClient,
     FromNode,
     HandOver,
     KeepAlive,
     KeepAliveReply,
+    MembersRequest,
     Ping,
     Pong,
     Read,
@@ -72,6 +76,9 @@ class ServerPort(Protocol):
     def welcome(self) -> bytes:
         """The frame that tells a client which node this is and who leads."""
 
+    def members(self) -> bytes:
+        """The frame that tells a client who the members are."""
+
     def sends_away(self, request: Request) -> bool:
         """Whether the client had better go to another node with ``request``."""
 
@@ -80,6 +87,9 @@ class ServerPort(Protocol):
 
     def perform(self, request: Request) -> Deferred[Any]:
         """Have the node do what ``request`` asks for."""
+
+    def change_members(self, request: ChangeMembers, tell: Tell) -> Deferred[Any]:
+        """Have the node change the members, and ``tell`` how far that has come."""
 
     def disconnect_slow_clients(self) -> None:
         """See that no more is buffered for all clients than may be."""
@@ -115,20 +125,20 @@ class ServerConnection(TwistedProtocol):
         self._performed: dict[Deferred[Any], None] = {}
         self._deferred: deque[Task] = deque()
         self._is_open = False
-        self._is_welcome_pending = False
+        self._is_welcome_pending = self._are_members_pending = False
         self._is_retrying = False
 
     # from Twisted
 
     def connectionMade(self) -> None:
-        """Tell the client which node this is and who leads."""
+        """Tell the client which node this is, who leads and who the members are."""
         self._is_open = True
         self._usage = self._budget.open(self)
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
         self._owner.opened(self)
-        self._write(self._owner.welcome())
+        self._write(self._owner.welcome() + self._owner.members())
 
     def dataReceived(self, data: bytes) -> None:
         """Take the requests that are complete with ``data``. Bytes that are no request end the connection."""
@@ -167,6 +177,9 @@ class ServerConnection(TwistedProtocol):
         if self._is_welcome_pending:
             self._is_welcome_pending = False
             self.welcome(self._owner.welcome())
+        if self._are_members_pending:
+            self._are_members_pending = False
+            self.tell_members(self._owner.members())
         self._retry_deferred()
 
     def stopProducing(self) -> None:
@@ -189,6 +202,16 @@ class ServerConnection(TwistedProtocol):
         elif self._is_open:
             self._write(data)
 
+    def tell_members(self, data: bytes) -> None:
+        """Tell the client that the members have changed.
+
+        :param data: the frame that says so. A client that does not read gets a newer one when it reads again.
+        """
+        if self._usage.is_paused:
+            self._are_members_pending = True
+        elif self._is_open:
+            self._write(data)
+
     def ping(self) -> None:
         """Ask the client for a sign of life."""
         self._send(KeepAlive())
@@ -203,7 +226,7 @@ class ServerConnection(TwistedProtocol):
 
     def _receive(self, message: FromClient | FromNode) -> None:
         match message:
-            case Submit() | Ask() | Read() | StatusRequest() | HandOver():
+            case Submit() | Ask() | Read() | StatusRequest() | HandOver() | MembersRequest() | ChangeMembers():
                 self._receive_request(message)
             case Ping():
                 self._send(Pong())
@@ -239,7 +262,12 @@ class ServerConnection(TwistedProtocol):
 
     def _perform(self, task: Task) -> None:
         """Have the node do what ``task`` asks for, and answer it then."""
-        result = self._owner.perform(task.message)
+        request = task.message
+        if isinstance(request, ChangeMembers):
+            number = request.request
+            result = self._owner.change_members(request, lambda line: self._send(ChangeProgress(number, line)))
+        else:
+            result = self._owner.perform(request)
         self._performed[result] = None
         result.addBoth(self._done, task, result)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from txpaxos.wire.client_messages import Ask, HandOver, Read, Request, StatusRequest, Submit
+from txpaxos.wire.client_messages import (
+    Ask,
+    ChangeMembers,
+    HandOver,
+    MembersRequest,
+    Read,
+    Request,
+    StatusRequest,
+    Submit,
+)
 
 
 class Task(NamedTuple):
@@ -30,7 +39,7 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.value or b"") + len(request.subject))
             case Read():
                 return cls(request, 1, len(request.query))
-            case StatusRequest():
+            case StatusRequest() | MembersRequest() | ChangeMembers():
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))
@@ -38,7 +47,8 @@ class Task(NamedTuple):
 
 def needs_others(request: Request) -> bool:
     """Whether a request has to wait for this node's disk, or for other nodes."""
-    return not (isinstance(request, StatusRequest) or (isinstance(request, Read) and request.local))
+    is_about_this_node = isinstance(request, StatusRequest | MembersRequest)
+    return not (is_about_this_node or (isinstance(request, Read) and request.local))
 
 
 def single_commands(request: Request) -> Iterator[Submit]:

@@ -8,7 +8,7 @@ is :class:`Welcome`; the client may send requests before that.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 import msgspec
@@ -16,9 +16,34 @@ import msgspec
 from txpaxos.errors import CodecError
 from txpaxos.packing import Packing
 from txpaxos.wire.commands import PAYLOADS_MAX, Count, Payloads, Session, check_count
-from txpaxos.wire.header import Header
+from txpaxos.wire.header import CLUSTER_ID_AT, Header
 
 CLIENT_MAGIC = b"\x97C"
+
+CONTACTS_MAX = 64
+"""The most members that a node tells a client of, and that a client takes."""
+
+CHANGE_TEXT_CHARACTERS_MAX = 300
+"""The longest name or address in :class:`ChangeMembers`."""
+
+Action: TypeAlias = Literal["promote", "remove", "replace", "move", "priority"]
+ChangeText: TypeAlias = Annotated[str, msgspec.Meta(max_length=CHANGE_TEXT_CHARACTERS_MAX)]
+
+
+class Contact(NamedTuple):
+    """A member of the cluster, as far as a client has to know it.
+
+    :ivar node: the member's id.
+    :ivar client: where clients reach it, ``host:port``.
+    :ivar role: ``"voter"`` or ``"learner"``.
+    """
+
+    node: ChangeText
+    client: ChangeText
+    role: ChangeText
+
+
+Contacts: TypeAlias = Annotated[tuple[Contact, ...], msgspec.Meta(max_length=CONTACTS_MAX)]
 
 # -------------------------------------------------------------- from a client
 
@@ -79,6 +104,38 @@ class HandOver:
 
 
 @attrs.frozen
+class MembersRequest:
+    """Report who the members are. The answer is :class:`MembersAnswer`."""
+
+    request: Count
+
+
+@attrs.frozen
+class ChangeMembers:
+    """Change the members of the cluster. The answer is :class:`ChangeAnswer` or :class:`Refused`, after any number of
+    :class:`ChangeProgress`. Only the leader answers; another node waits until it leads, so the client goes to the
+    leader. A request that is made again is answered as if it was made once: what is already so is left as it is.
+
+    :ivar action: ``"promote"``: make the learner ``node`` a voter. ``"remove"``: make ``node`` no member any more.
+        ``"replace"``: make the learner ``other`` a voter in place of ``node``. ``"move"``: give ``node`` other
+        addresses. ``"priority"``: give ``node`` another priority. (A node is added when it joins, by itself.)
+    :ivar node: the id of a member.
+    :ivar other: the id of the member that takes the place of ``node``.
+    :ivar address: where the other nodes reach ``node``, ``host:port``.
+    :ivar client: where clients reach it, ``host:port``.
+    :ivar priority: the higher, the rather the node is to lead.
+    """
+
+    request: Count
+    action: Action
+    node: ChangeText
+    other: ChangeText = ""
+    address: ChangeText = ""
+    client: ChangeText = ""
+    priority: Count = 0
+
+
+@attrs.frozen
 class KeepAliveReply:
     """The answer to :class:`KeepAlive`. It has no answer."""
 
@@ -112,6 +169,18 @@ class Welcome:
     applied_through: Count = 0
     liveness_window_seconds: float = 0.0
     leaving: bool = False
+
+
+@attrs.frozen
+class Members:
+    """Who the members are. It follows the first Welcome, and is sent again, once, when they change.
+
+    :ivar slot: the slot of the log at which these members were chosen; 0 for those that founded the cluster. Of two
+        such messages, the one with the higher slot is the newer.
+    """
+
+    slot: Count
+    members: Contacts
 
 
 @attrs.frozen
@@ -161,6 +230,30 @@ class HandedOver:
 
 
 @attrs.frozen
+class MembersAnswer:
+    """The members, as this node knows them: a JSON object in UTF-8."""
+
+    request: Count
+    members: bytes
+
+
+@attrs.frozen
+class ChangeProgress:
+    """How far a change of members has come, in one line. It is repeated while nothing new happens."""
+
+    request: Count
+    line: str
+
+
+@attrs.frozen
+class ChangeAnswer:
+    """A change of members is complete. ``line`` says what has become of it."""
+
+    request: Count
+    line: str
+
+
+@attrs.frozen
 class Refused:
     """``count`` requests from ``request`` on failed.
 
@@ -180,9 +273,11 @@ class KeepAlive:
     disconnects a client that does not answer."""
 
 
-Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver
+Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers
 FromClient: TypeAlias = Request | Ping | KeepAliveReply
-FromNode: TypeAlias = Welcome | Pong | Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | Refused | KeepAlive
+ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | Refused
+OfMembers: TypeAlias = Members | MembersAnswer | ChangeProgress | ChangeAnswer
+FromNode: TypeAlias = Welcome | Pong | KeepAlive | ToRequest | OfMembers
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -194,6 +289,8 @@ _packing = Packing[FromClient | FromNode](
         5: Ping,
         6: KeepAliveReply,
         7: HandOver,
+        8: MembersRequest,
+        9: ChangeMembers,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -203,6 +300,10 @@ _packing = Packing[FromClient | FromNode](
         135: KeepAlive,
         136: Pong,
         137: HandedOver,
+        138: Members,
+        139: MembersAnswer,
+        140: ChangeProgress,
+        141: ChangeAnswer,
     }
 )
 
@@ -210,18 +311,20 @@ _packing = Packing[FromClient | FromNode](
 class ClientCodec:
     """Encodes and decodes the messages at the client port, on either side.
 
-    :param cluster: the cluster's name. Messages of another cluster are refused.
+    :param cluster: the cluster's name. Messages of another cluster are refused. A client that was only told an address
+        does not know the name: with ``None`` the first message that comes decides which cluster this is.
     :raises ConfigError: if the name is not UTF-8.
     """
 
-    def __init__(self, cluster: str) -> None:
-        self._header = Header(CLIENT_MAGIC, cluster, "", 0)
+    def __init__(self, cluster: str | None) -> None:
+        self._header = None if cluster is None else Header(CLIENT_MAGIC, cluster, "", 0)
 
     def encode(self, message: FromClient | FromNode) -> bytes:
         """The bytes of a message.
 
         :raises OverflowError: if the message holds an integer of 2**64 or more.
         """
+        assert self._header is not None, "nothing has come yet, so the cluster is not known"
         return self._header.wrap(*_packing.pack(message))
 
     def decode(self, data: bytes) -> FromClient | FromNode:
@@ -229,8 +332,11 @@ class ClientCodec:
 
         :raises CodecError: if ``data`` is no such message. No other error is raised, whatever the bytes are.
         """
-        kind, _, _, body = self._header.unwrap(data)
+        header = self._header or Header(CLIENT_MAGIC, bytes(data[CLUSTER_ID_AT]), "", 0)
+        kind, _, _, body = header.unwrap(data)
         try:
-            return _packing.unpack(kind, body)
+            message = _packing.unpack(kind, body)
         except ValueError as error:
             raise CodecError(str(error)) from None
+        self._header = header
+        return message

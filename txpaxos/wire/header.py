@@ -37,6 +37,7 @@ VERSION = 1
 VERSION_WITH_MEMBERS = 2
 NAME_BYTES_MAX = 255
 KIND_AT = 3
+CLUSTER_ID_AT = slice(8, 16)
 
 _BEFORE_CHECKSUM = struct.Struct(">2sBB")
 _AFTER_CHECKSUM = struct.Struct(">8sQBB")
@@ -49,7 +50,7 @@ class Header:
     """Puts the header of one sender before message bodies, and checks the headers of received messages.
 
     :param magic: two bytes, which name the port.
-    :param cluster: the cluster's name. Messages of another cluster are refused.
+    :param cluster: the cluster's name, or the 8 bytes of a cluster id. Messages of another cluster are refused.
     :param sender: the sender's name, at most 255 bytes of UTF-8; empty at the client port.
     :param incarnation: the incarnation of the sender's data folder, 0 to 2**64 - 1.
     :param members: at the peer port the ids of the members that founded the cluster, in any order; ``None`` at the
@@ -58,12 +59,12 @@ class Header:
     """
 
     def __init__(
-        self, magic: bytes, cluster: str, sender: str, incarnation: int, members: Iterable[str] | None = None
+        self, magic: bytes, cluster: str | bytes, sender: str, incarnation: int, members: Iterable[str] | None = None
     ) -> None:
         name = _node_name(sender)
         self._magic = magic
         self._version = VERSION if members is None else VERSION_WITH_MEMBERS
-        self._cluster_id = _cluster_id(cluster, members)
+        self._cluster_id = cluster if isinstance(cluster, bytes) else _cluster_id(cluster, members)
         self._tail = _AFTER_CHECKSUM.pack(self._cluster_id, incarnation, _NO_KEY, len(name)) + name
         # The header of a kind differs only in its checksum. So the checksum of the header's own bytes is kept, too.
         self._heads = [_BEFORE_CHECKSUM.pack(magic, self._version, kind) for kind in range(256)]
