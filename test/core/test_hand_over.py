@@ -177,13 +177,23 @@ class TestTargets:
 
     def test_must_be_level(self) -> None:
         replica = leading()
-        for slot in range(2, 11):
+        for slot in range(2, 35):
             replica.propose(b"v", 1.0)
             vote(replica, slot, "a", "b")
-        ack(replica, "b", 10)
+        assert replica._hand_over.objection(replica._leader, "c", 1.0) == "", "all that was chosen since its last word"  # type: ignore[arg-type]
+        ack(replica, "b", 34)
+        ack(replica, "c", 1)
         assert replica.hand_over("c", 1.0)[0] == "c is too far behind"
         assert replica.hand_over(None, 1.0)[0] == ""
         assert replica.hand_over("b", 1.0)[0] == "a hands over to b already"
+
+    def test_may_not_have_said_yet_how_far_they_are(self) -> None:
+        """A leader that has just been elected waits for that."""
+        replica = leader()
+        vote(replica, 1, "a", "b")
+        refusal, ready = replica.hand_over("b", 1.0)
+        assert (refusal, ready.send) == ("", ())
+        assert sent(ack(replica, "b", 0), TakeOver) == [TakeOver(ONE, 1)]
 
     def test_must_not_be_about_to_stop(self) -> None:
         replica = leading()

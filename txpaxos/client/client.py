@@ -30,7 +30,6 @@ from txpaxos.wire.client_messages import (
     Ask,
     ChangeMembers,
     ClientCodec,
-    HandOver,
     MembersRequest,
     Read,
     StatusRequest,
@@ -216,10 +215,7 @@ class Client:
         :raises TypeError: if ``to`` is not a str, or ``deadline_seconds`` not a number.
         :raises ValueError: if ``to`` has no UTF-8, or ``deadline_seconds`` is not finite, or not above zero.
         """
-        node = checked_node(to)
-        return self._dispatcher.ask_node(
-            lambda number: HandOver(number, node), len(node), check_deadline(deadline_seconds)
-        )
+        return self._dispatcher.hand_over(checked_node(to), check_deadline(deadline_seconds))
 
     @property
     def known_members(self) -> tuple[int, dict[str, str]] | None:

@@ -50,6 +50,7 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     FromNode,
     HandedOver,
+    HandOver,
     MembersAnswer,
     ReadAnswer,
     Refused,
@@ -136,6 +137,12 @@ class Dispatcher:
         answer: Deferred[Any] = Deferred(partial(self._cancelled, number))
         request = Request(number, make_message(number), answer, size_bytes, progress=progress)
         return self._start(request, deadline_seconds)
+
+    def hand_over(self, node: str, deadline_seconds: float | None) -> Deferred[str]:
+        """Make a request that ``node`` lead. Only the leader can answer it."""
+        if not self._is_closed:
+            self._route.seek_leader()
+        return self.ask_node(lambda number: HandOver(number, node), len(node), deadline_seconds)
 
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over."""

@@ -150,6 +150,14 @@ class Route:
         if self._tick_call is None:
             self._start_ticks()
 
+    def seek_leader(self) -> None:
+        """A request will be made that only the leader can answer. Go to the leader that the current node names, though
+        it was left a while ago."""
+        current = self.current
+        if current is not None and current.welcome is not None:
+            self._unreachable = ""
+            self._follow(current)
+
     def reconnect(self, connection: ClientConnection) -> None:
         """Make a connection to the same node again, which brings a new Welcome."""
         connection.close()
@@ -318,7 +326,7 @@ class Route:
                 self._unreachable = ""
             return False
         left = self.current
-        if connection is not left:
+        if connection is not left and (left.welcome is not None or left.age):
             self._unreachable = left.node  # It has not named that leader itself, so it is cut off or silent.
         if leader == connection.node:
             self._promote(connection)

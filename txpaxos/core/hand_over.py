@@ -102,10 +102,13 @@ class HandOvers:
         """The best target, ``None`` if no node can be one: the node that has learned most of the log, then the one with
         the highest priority, then the first by name."""
         able = [node for node in sorted(self._membership.newest.voters) if not self.objection(leader, node, now)]
-        return max(able, key=lambda node: (leader.progress.chosen_through[node], self._priority(node)), default=None)
+        return max(
+            able, key=lambda node: (leader.progress.chosen_through.get(node, -1), self._priority(node)), default=None
+        )
 
     def objection(self, leader: LeaderState, target: NodeId, now: float) -> str:
-        """Why ``target`` cannot take over now, in a few words whose subject is the target; empty if it can."""
+        """Why ``target`` cannot take over now, in a few words whose subject is the target; empty if it can. A leader
+        that has just been elected does not know yet how far its followers are, and will wait for their word."""
         if target == self._node or target not in self._membership.newest.voter_set:
             return "is no other voter of this cluster"
         if not self._priority(target):
@@ -114,8 +117,7 @@ class HandOvers:
             return "is about to stop"
         if not self._election.heard_since(target, now - self._timing.liveness_window_seconds[0]):
             return "was not heard lately"
-        lag_slots = self._log.chosen_through - leader.progress.chosen_through.get(target, -inf)
-        if lag_slots > self._limits.window_slots:
+        if leader.progress.lag_slots.get(target, 0) > self._limits.ahead_slots:
             return "is too far behind"
         return ""
 
@@ -134,7 +136,8 @@ class HandOvers:
         current = self.current
         assert current is not None
         if leader is not None:
-            if current.told_through is None and not leader.window.slots:
+            is_known = current.target in leader.progress.chosen_through
+            if current.told_through is None and is_known and not leader.window.slots:
                 current.told_through = self._log.chosen_through
                 leader.send_heartbeat(work)
                 self._tell(work, current, current.told_through)
@@ -200,7 +203,8 @@ class HandOvers:
             self.abort(work, leader, f"{node} does not run any more", now)
 
     def observe_ack(self, work: Work, leader: LeaderState, sender: NodeId, is_leaving: bool, now: float) -> None:
-        """A follower has answered a heartbeat. It says whether it is about to stop."""
+        """A follower has answered a heartbeat. It says how far it is, and whether it is about to stop."""
+        leader.progress.lag_slots[sender] = self._log.chosen_through - leader.progress.chosen_through[sender]
         if is_leaving:
             self.leaving.add(sender)
             if self.current is not None and self.current.target == sender:

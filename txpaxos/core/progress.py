@@ -16,10 +16,13 @@ class Progress:
 
     :param window_seconds: the longest liveness window.
     :ivar chosen_through: how far each follower had learned the log when it was last heard.
+    :ivar lag_slots: how many chosen slots each follower had not learned when it was last heard. Those that were chosen
+        while its answer was under way are counted, too.
     """
 
     def __init__(self, window_seconds: float) -> None:
         self.chosen_through: dict[NodeId, Slot] = {}
+        self.lag_slots: dict[NodeId, int] = {}
         self._window_seconds = window_seconds
         # What was chosen when each heartbeat of the last window was sent.
         self._sent: list[tuple[float, Slot]] = []
