@@ -104,6 +104,11 @@ class ReadIndexClient:
         self._asked: NodeId | None = None
         self._attempts = 0
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request waits for its answer. Else nothing is ever due."""
+        return self._ask_at != inf
+
     def begin(self, now: float) -> int:
         """Begin a new request, to be sent at once.
 

@@ -214,7 +214,9 @@ class Replica:
     @property
     def wake_at(self) -> float:
         """When :meth:`tick` is next due, as every Ready says."""
-        wake_at = min(self.election.wake_at, self._catch_up.wake_at, self._read_index.wake_at(self.leader_node))
+        wake_at = min(self.election.wake_at, self._catch_up.wake_at)
+        if self._read_index.is_asking:
+            wake_at = min(wake_at, self._read_index.wake_at(self.election.leader_node))
         if self._hand_over.current is not None:
             wake_at = min(wake_at, self._hand_over.wake_at)
         return wake_at if self._leader is None else min(wake_at, self._leader.wake_at)
