@@ -17,6 +17,7 @@ from test.helpers.core_node import elect
 from txpaxos.core import essential, practical
 from txpaxos.core.election import Election
 from txpaxos.core.log import Log
+from txpaxos.core.membership import Configuration, Membership
 from txpaxos.core.messages import (
     LOWEST,
     Accept,
@@ -43,6 +44,7 @@ from txpaxos.testing.model.instances import (
     INSTANCES,
     VOTERS,
     Instance,
+    change_space,
     essential_space,
     functional_space,
     log_space,
@@ -226,6 +228,19 @@ FAULTS = {
     "votes not told": Fault(Log, "votes_from", tell_no_votes, log_small, " the votes on disk are ", 5),
     "nothing re-proposed": Fault(Replica, "_start_leading", propose_gaps_only, log_small, TWO_CHOSEN, 10),
 }
+
+
+def govern_by_the_oldest(self: Membership, slot: Slot) -> Configuration:
+    return self.configurations[0]
+
+
+def log_that_changes() -> ClusterSpace:
+    return change_space("a", "b", {"a": 1}, slots_max=4, lost=(Heartbeat,))
+
+
+FAULTS["votes counted by the old members"] = Fault(
+    Membership, "governing", govern_by_the_oldest, log_that_changes, NOT_CHOSEN, 10
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from txpaxos.core.messages import Ballot, Slot, Vote
@@ -92,3 +92,58 @@ class AgreementChecker:
             for slot, value in sorted(beliefs, key=str)
             if value is not None or slot not in named
         )
+
+
+class ChangingAgreementChecker(AgreementChecker):
+    """The same where the voters change: a value is chosen by a quorum of the configuration that governs its slot.
+
+    :param nodes: the places of all nodes. ``founders``: the places of the voters in the beginning.
+    :param entries: for each value that changes the members, the places of its voters. The first that is chosen counts.
+    :param alpha: how many slots later it governs.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[int],
+        offered: Iterable[bytes],
+        founders: frozenset[int],
+        entries: Mapping[bytes, frozenset[int]],
+        alpha: int,
+    ) -> None:
+        super().__init__(nodes, offered)
+        self._founders = founders
+        self._entries = entries
+        self._alpha = alpha
+        self._of: dict[tuple[int, ...], tuple[int, str]] = {}
+
+    def of(self, votes: Sequence[int], believes: int) -> str:
+        key = tuple(votes)
+        if key not in self._of:
+            self._of[key] = self._judge_votes(key)
+        chosen, wrong = self._of[key]
+        if not wrong and believes & ~chosen:
+            wrong = f"taken for chosen: {self._show(believes & ~chosen)}; chosen is: {self._show(chosen) or 'nothing'}"
+        return wrong
+
+    def _judge_votes(self, votes: tuple[int, ...]) -> tuple[int, str]:
+        cast = 0
+        for one in votes:
+            cast |= one
+        chosen: dict[Slot, bytes] = {}
+        for vote, bit in sorted(self._vote_bits.items()):
+            if not cast & bit:
+                continue
+            if any(below not in chosen for below in range(1, vote.slot - self._alpha + 1)):
+                return 0, f"a vote at slot {vote.slot}, before it is chosen who governs that slot"
+            governing = self._governing(chosen, vote.slot)
+            voters = sum(bool(votes[self.voters.index(place)] & bit) for place in governing)
+            if 2 * voters > len(governing) and chosen.setdefault(vote.slot, vote.value) != vote.value:
+                return 0, f"two values chosen at slot {vote.slot}: {chosen[vote.slot]!r} and {vote.value!r}"
+        beliefs = {belief for slot, value in chosen.items() for belief in ((slot, value), (slot, None))}
+        return self.believed(beliefs), self._judge_proposals(cast)
+
+    def _governing(self, chosen: Mapping[Slot, bytes], slot: Slot) -> frozenset[int]:
+        for below in range(1, slot - self._alpha + 1):
+            if chosen[below] in self._entries:
+                return self._entries[chosen[below]]
+        return self._founders

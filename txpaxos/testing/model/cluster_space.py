@@ -80,9 +80,16 @@ class ClusterSpace:
     """The states of the cluster, and the steps between them.
 
     :param parts: the nodes. ``offered``: the values that they may propose.
+    :param agreement: says what is chosen; by the voters of the parts unless it is given.
     """
 
-    def __init__(self, parts: Sequence[Part[Any]], offered: Collection[bytes], bounds: Bounds) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part[Any]],
+        offered: Collection[bytes],
+        bounds: Bounds,
+        agreement: AgreementChecker | None = None,
+    ) -> None:
         assert not (bounds.own_at_once and bounds.owed_max), "a slow disk keeps own messages waiting, too"
         assert bounds.forget_counts or not bounds.interchangeable, "who was counted tells nodes apart"
         self.bounds = bounds
@@ -96,7 +103,7 @@ class ClusterSpace:
             model = NodeModel(part, owed_max=owed_max, own_at_once=own_at_once, compact=compact, like=like)
             self.nodes.append(model)
         names = [part.node for part in parts]
-        self._agreement = AgreementChecker(map(names.index, parts[0].voters), offered)
+        self._agreement = agreement or AgreementChecker(map(names.index, parts[0].voters), offered)
         self._everyone = range(len(parts))
         self._net_shift = LOCAL_BITS * len(parts)
         self._low = (1 << self._net_shift) - 1

@@ -35,7 +35,7 @@ from txpaxos.core.messages import (
     Slot,
     Vote,
 )
-from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, Record, Voted
+from txpaxos.core.ready import DecreeState, Learned, LearnedThrough, LogRecord, Promised, Record, Voted
 from txpaxos.testing.model.formatting import show
 
 Belief: TypeAlias = tuple[Slot, bytes | None]
@@ -102,6 +102,8 @@ class ModelDisk:
                 return disk, self._through(chosen_through)
             case Learned(first_slot, values):
                 return self._add(record), values_at(first_slot, values)
+            case LearnedThrough(slot):
+                return self._add(record), self._through(slot)
         raise ModelViolation(f"{show(record)} is no record of this node")
 
     def compacted(self) -> ModelDisk:
@@ -114,6 +116,8 @@ class ModelDisk:
         learned = {**dict(enumerate(log.values_from(1), 1)), **log._learned}
         records: list[Record] = [Voted(vote.ballot, vote.slot, vote.value, 0) for vote in votes]
         records += [Learned(slot, (value,)) for slot, value in learned.items()]
+        if log.learned_through:
+            records.append(LearnedThrough(log.learned_through))
         if log.promised > max((vote.ballot for vote in votes), default=LOWEST):
             records.append(Promised(log.promised))
         return attrs.evolve(self, records=tuple(sorted(records, key=_place)))
@@ -204,4 +208,6 @@ def _place(record: Record) -> tuple[int, Ballot, Slot, tuple[bytes, ...]]:
             return 0, ballot, slot, ()
         case Learned(first_slot, values):
             return 1, LOWEST, first_slot, values
+        case LearnedThrough(slot):
+            return 2, LOWEST, slot, ()
     raise ModelViolation(f"{show(record)} is no record of a log")

@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 
+from txpaxos.core.membership import Change
 from txpaxos.core.messages import NO_OP, Fetch, Heartbeat, Nack, Slot
+from txpaxos.testing.model.chosen_values import ChangingAgreementChecker
 from txpaxos.testing.model.cluster_space import Bounds, ClusterSpace
 from txpaxos.testing.model.decree import (
     EssentialAcceptor,
@@ -18,7 +20,7 @@ from txpaxos.testing.model.decree import (
 )
 from txpaxos.testing.model.disk_cluster import ClusterBounds, DiskClusterSpace, Reign
 from txpaxos.testing.model.disk_space import DiskBounds, DiskSpace
-from txpaxos.testing.model.log import ReplicaPart
+from txpaxos.testing.model.log import ALPHA, MEMBERS, ReplicaPart
 from txpaxos.testing.model.membership import MembershipBounds, MembershipSpace
 from txpaxos.testing.model.parts import Part
 from txpaxos.testing.model.sealing import SealingSpace
@@ -73,6 +75,30 @@ def log_space(ballots: Sequence[int], slots_max: Slot, lost: tuple[type[Any], ..
     parts = [ReplicaPart(node, VOTERS, value, slots_max, Nack not in lost) for node, value in VALUES.items()]
     limits = Bounds(ballots=dict(zip("ab", ballots, strict=True)), slots_max=slots_max, lost=lost, **bounds)
     return ClusterSpace(parts, (b"A", b"B", NO_OP), limits)
+
+
+def change_space(
+    founders: str,
+    wanted: str,
+    ballots: Mapping[str, int],
+    slots_max: Slot,
+    lost: tuple[type[Any], ...] = (),
+    **bounds: Any,
+) -> ClusterSpace:
+    """Nodes of the log that change their voters from ``founders`` to ``wanted``, a letter each."""
+    names = sorted({*founders, *wanted})
+    change = Change(0, tuple(wanted))
+    parts = [
+        ReplicaPart(
+            name, tuple(founders), name.upper().encode() if ballots.get(name) else None, slots_max, False, change
+        )
+        for name in names
+    ]
+    offered = (*(part.value for part in parts if part.value), NO_OP, MEMBERS)
+    places = {value: frozenset(map(names.index, voters)) for value, voters in ((NO_OP, founders), (MEMBERS, wanted))}
+    agreement = ChangingAgreementChecker(range(len(names)), offered, places[NO_OP], {MEMBERS: places[MEMBERS]}, ALPHA)
+    limits = Bounds(ballots=ballots, slots_max=slots_max, lost=(Nack, *lost), own_at_once=True, **bounds)
+    return ClusterSpace(parts, offered, limits, agreement)
 
 
 def disk_space(**bounds: Any) -> DiskSpace:
@@ -172,6 +198,18 @@ INSTANCES = (
     Instance("members-replace", "d replaces c of three", membership_space, {"founding": "abc", "wanted": "abd"}),
     Instance(
         "members-remove", "c of three leaves", membership_space, {"founding": "abc", "wanted": "ab", "ends": True}
+    ),
+    Instance(
+        "change-one",
+        "the shipped log changes its only voter from a to b; 1 ballot of a, 4 slots; no heartbeats, no refusals",
+        change_space,
+        {"founders": "a", "wanted": "b", "ballots": {"a": 1}, "slots_max": 4, "lost": (Heartbeat,)},
+    ),
+    Instance(
+        "change-two",
+        "b joins the only voter of the shipped log; 1 ballot of each, 4 slots; no heartbeats, no refusals",
+        change_space,
+        {"founders": "a", "wanted": "ab", "ballots": {"a": 1, "b": 1}, "slots_max": 4, "lost": (Heartbeat,)},
     ),
     Instance("registers", "3 ballots; a register is sealed", SealingSpace, {"voters": "abc", "ballots": 3}),
 )

@@ -9,9 +9,11 @@ from typing import cast
 
 import attrs
 
-from txpaxos.core.config import Timing
+from txpaxos.core.config import Limits, Timing
 from txpaxos.core.election import Role
+from txpaxos.core.membership import Change
 from txpaxos.core.messages import (
+    MEMBERS_BYTE,
     AcceptedSlot,
     AcceptSlot,
     ChosenValues,
@@ -45,6 +47,12 @@ from txpaxos.testing.model.parts import (
 TIMING = Timing(commit_notification_seconds=0.0)
 """There is no time here: delayed messages are sent at once, or with a heartbeat."""
 
+ALPHA = 2
+"""The window of the nodes whose members change, and so how many slots later a change governs."""
+
+MEMBERS = MEMBERS_BYTE
+"""The value that changes the members."""
+
 
 class ReplicaPart(Part[Replica]):
     """A node of the log. As leader it proposes its ``value``, up to ``slots_max``. Without a value its election timer
@@ -54,22 +62,37 @@ class ReplicaPart(Part[Replica]):
     it knows, whether or not it has heard that there are more.
 
     :param refusals: whether a Nack ever arrives.
+    :param change: what the value ``MEMBERS`` says about members. A node with a value of its own proposes it first.
     """
 
     first_slot = 1
 
     def __init__(
-        self, node: NodeId, voters: Sequence[NodeId], value: bytes | None, slots_max: Slot, refusals: bool = True
+        self,
+        node: NodeId,
+        voters: Sequence[NodeId],
+        value: bytes | None,
+        slots_max: Slot,
+        refusals: bool = True,
+        change: Change | None = None,
     ) -> None:
         super().__init__(node, voters)
         self.value = value
         self.slots_max = slots_max
         self.refusals = refusals
         self.starts_ballots = value is not None
+        self.change = change
         self._recovered: dict[ModelDisk, Slot] = {}
 
     def start(self, disk: ModelDisk) -> Replica:
-        return Replica(self.node, self.voters, STILL, NOW, cast(tuple[LogRecord, ...], disk.records), TIMING)
+        records = cast(tuple[LogRecord, ...], disk.records)
+        if self.change is None:
+            return Replica(self.node, self.voters, STILL, NOW, records, TIMING)
+        limits = Limits(window_slots=ALPHA)
+        return Replica(self.node, self.voters, STILL, NOW, records, TIMING, limits, change_of=self._change_of)
+
+    def _change_of(self, value: bytes) -> Change | None:
+        return self.change if value == MEMBERS else None
 
     def moves(self, running: Replica) -> Iterable[Move[Replica]]:
         if self.value is not None:
@@ -78,8 +101,11 @@ class ReplicaPart(Part[Replica]):
             leader = running._leader
             if leader is not None and leader.window.slots:
                 yield Move("sends again", _send_again)
-            if leader is not None and leader.has_room and leader.next_slot <= self.slots_max:
-                yield Move(f"proposes {self.value!r}", self._propose)
+            if leader is not None and running.has_room and leader.next_slot <= self.slots_max:
+                if self.change is None or running.membership.newest.slot:
+                    yield Move(f"proposes {self.value!r}", self._propose)
+                elif running.may_change_members:
+                    yield Move("proposes a change of members", _propose_change)
         for other in running.membership.others:
             yield Move(f"asks {other} for what comes next", partial(_ask, other))
 
@@ -104,7 +130,9 @@ class ReplicaPart(Part[Replica]):
         leader = running._leader
         if leader is not None:
             leader.progress, leader.read_index = Progress(0.0), ReadIndexServer(running.membership)
-            leader._promised_by.clear()  # Only a change of members would ask for them.
+            if self.change is None:
+                leader._promised_by.clear()  # Only a change of members would ask for them.
+            running._completed_slot = 0  # Only what is answered for depends on it.
             if leader.required_through < leader.next_slot:
                 leader.required_through = 0
             window = leader.window
@@ -131,7 +159,8 @@ class ReplicaPart(Part[Replica]):
             case HeartbeatAck():
                 return True  # It shows a leader that it is heard, and reports how far a follower is.
             case PromiseLog():
-                return role is not Role.CANDIDATE or message.ballot != ballot
+                awaited = role is Role.CANDIDATE or (role is Role.LEADER and self.change is not None)
+                return not awaited or message.ballot != ballot
             case AcceptedSlot():
                 return leader is None or message.ballot != ballot or message.slot not in leader.window.slots
             case Nack():
@@ -173,6 +202,10 @@ def _hold(node: Replica) -> None:
     """Hold all timers of open slots."""
     if node._leader is not None:
         node._leader.window.resend_at = NEVER
+
+
+def _propose_change(node: Replica) -> Ready:
+    return node.propose(MEMBERS, NOW)
 
 
 def _alone(act: Callable[[Replica], Ready], node: Replica) -> Ready:

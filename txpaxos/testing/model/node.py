@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from txpaxos.core.messages import Message, NodeId, Prepare, PrepareLog
-from txpaxos.core.ready import Chosen, Ready, Record
+from txpaxos.core.ready import Chosen, Configured, Ready, Record
 from txpaxos.testing.model.copies import clone, freeze
 from txpaxos.testing.model.disk import Belief, ModelDisk, ModelViolation, require, values_at
 from txpaxos.testing.model.parts import Move, Part
@@ -208,7 +208,7 @@ class NodeModel:
     def _perform(self, before: Local, after: Local, owed: Owed, event: ModelEvent) -> Outcome:
         """Write, then send and hand out."""
         disk, beliefs = _write(after.disk, owed.ready.save)
-        chosen: tuple[Any, ...] = owed.ready.chosen
+        chosen: tuple[Any, ...] = tuple(item for item in owed.ready.chosen if not isinstance(item, Configured))
         for slot, item in enumerate(chosen, self.part.first_slot + after.handed_out):
             require(isinstance(item, Chosen) and item.slot == slot, item, "is handed out in the place of slot", slot)
             beliefs.add((item.slot, item.value))
