@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
-from txpaxos.cli.running import request, run
+from txpaxos.cli.running import Seeds, request, run
 from txpaxos.cluster import Cluster
 
 UNDECIDED = 3
@@ -25,8 +25,9 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
 @click.argument("subject", callback=_check_subject)
 @click.argument("value", required=False, callback=read_bytes)
 @cluster_option
+@node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
-def command(subject: str, value: bytes | None, cluster: Cluster, timeout_seconds: float) -> None:
+def command(subject: str, value: bytes | None, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
     """Have SUBJECT decided on VALUE, once and for ever, unless it is decided already. Print the decided value.
 
     Without VALUE, only read the decided value: if there is none, print `undecided` and exit with status 3. A VALUE of

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 import click
 
-from txpaxos.cli.running import CommandError
-from txpaxos.cluster import ALONE, Cluster
+from txpaxos.cli.running import CommandError, Seeds
+from txpaxos.cluster import ALONE, Address, Cluster
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
 CLUSTER_FILE = "cluster.toml"
 SECONDS_MAX = 3600.0
+SEEDS = "txpaxos.cli.options.seeds"
+"""The name under which click keeps the addresses of ``--node``."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -31,9 +33,17 @@ class CommandWithNumbers(click.Command):
         return super().parse_args(ctx, args)
 
 
-def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster:
+def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster | Seeds:
     if path == "":
         raise click.BadParameter("it is empty: name a cluster file, or leave the option out.")
+    seeds: tuple[str, ...] = ctx.meta.get(SEEDS, ())
+    if seeds:
+        if path is not None:
+            raise click.UsageError("--cluster and --node exclude each other: the cluster is that of the node.")
+        return Seeds(seeds)
+    above = None if ctx.parent is None else ctx.parent.params.get("cluster")
+    if path is None and above is not None:  # The option was given before the subcommand.
+        return above  # type: ignore[no-any-return]
     if path is None and not Path(CLUSTER_FILE).exists():
         return ALONE
     return Cluster.load(CLUSTER_FILE if path is None else path)
@@ -44,6 +54,28 @@ cluster_option = click.option(
     metavar="FILE",
     callback=_load_cluster,
     help=f"The cluster file (TOML). [default: ./{CLUSTER_FILE} if there is one, else a single node on this machine]",
+)
+
+
+def _note_seeds(ctx: click.Context, parameter: click.Parameter, seeds: tuple[str, ...]) -> None:
+    for text in seeds:
+        try:
+            Address.parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r}: {error}.") from None
+    if seeds:
+        ctx.meta[SEEDS] = seeds
+
+
+node_option = click.option(
+    "--node",
+    "seeds",
+    metavar="HOST:PORT",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note_seeds,
+    help="The client port of a node, in place of a cluster file; the node tells the others. May be given more often.",
 )
 
 

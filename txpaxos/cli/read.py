@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
-from txpaxos.cli.running import request, run
+from txpaxos.cli.running import Seeds, request, run
 from txpaxos.cluster import Cluster
 from txpaxos.reading import Consistency
 
@@ -15,8 +15,9 @@ from txpaxos.reading import Consistency
 @click.argument("query", callback=read_bytes)
 @click.option("--local", is_flag=True, help="Ask one node alone, whose state may be old.")
 @cluster_option
+@node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
-def command(query: bytes, local: bool, cluster: Cluster, timeout_seconds: float) -> None:
+def command(query: bytes, local: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
     """Ask the application QUERY, and print its answer.
 
     The answer contains every command that was acknowledged before. With `--local` it needs no quorum, but may be older;

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import IO, Any, TypeAlias, TypeVar
 
+import attrs
 import click
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.error import ReactorNotRunning
@@ -22,6 +23,21 @@ Work: TypeAlias = Coroutine[Deferred[Any], Any, T]
 
 INTERRUPTED = 130
 """The exit status that shells use for Ctrl-C."""
+
+
+@attrs.frozen
+class Seeds:
+    """A cluster of which only the addresses of some client ports are known.
+
+    :ivar addresses: ``host:port`` of each.
+    """
+
+    addresses: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the cluster is called in a line for the user."""
+        return f"at {', '.join(self.addresses)}"
 
 
 class CommandError(click.ClickException):
@@ -91,7 +107,7 @@ async def together(*work: Work[T]) -> list[T]:
 
 async def request(
     reactor: Any,
-    cluster: Cluster,
+    cluster: Cluster | Seeds,
     seconds: float,
     ask: Callable[[Client], Deferred[T]],
     nodes: list[str] | None = None,
@@ -105,7 +121,7 @@ async def request(
     :raises NotChosen: if no answer came, and the command was never sent.
     :raises OutcomeUnknown: if no answer came, and the request may have had its effect or not.
     """
-    client = Client(reactor, cluster, nodes)
+    client = Client(reactor, cluster.addresses if isinstance(cluster, Seeds) else cluster, nodes)
     deadline = monotonic_clock(reactor).callLater(seconds, client.close)
     try:
         return await ask(client)

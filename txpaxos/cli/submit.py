@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
-from txpaxos.cli.running import CommandError, request, run
+from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.cluster import Cluster
 from txpaxos.errors import CommandFailed
 
@@ -14,8 +14,9 @@ from txpaxos.errors import CommandFailed
 @click.command("submit", cls=CommandWithNumbers, short_help="Have a command applied on every node, once.")
 @click.argument("command", callback=read_bytes)
 @cluster_option
+@node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
-def command(command: bytes, cluster: Cluster, timeout_seconds: float) -> None:
+def command(command: bytes, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
     """Have COMMAND applied on every node, once, and print its result.
 
     The command is sent again until there is a result, also after the leader has changed. A COMMAND of `-` is read from
