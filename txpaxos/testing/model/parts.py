@@ -175,6 +175,7 @@ def _campaign(node: Led) -> Ready:
 def settle_leadership(election: Election[Any]) -> None:
     """Reset times, and fields that only timers or reports use."""
     election.sequence = election.pre_vote_number = election._failures = 0
+    election.asked_in_vain = 0  # After some of these the node asks for chosen values, as it may at any time here.
     election._granted_by = set()
     election._heard_leader_at = -NEVER
     election._reported_ballot, election._reported_own = LOWEST, False
