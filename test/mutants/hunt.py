@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -109,6 +109,7 @@ class Catch:
     :ivar what: the rule that was broken, or the test that failed.
     :ivar seed: the simulator's.
     :ivar seconds: how long that took, from the beginning of the hunt.
+    :ivar again: whether it is what caught the mutant last, so that nothing else had to be tried.
     """
 
     mutant: str
@@ -116,6 +117,11 @@ class Catch:
     what: str
     seed: int | None
     seconds: float
+    again: bool = False
+
+
+Find: TypeAlias = tuple[str, str, int | None]
+"""The kind, the rule or test, and the seed of a :class:`Catch`."""
 
 
 @contextmanager
@@ -141,19 +147,32 @@ class Hunter:
     clean: Path
     cpu_seconds: float = 60.0
     tests: bool = True
+    _well: set[int | str] = attrs.field(factory=set, init=False)
+    """The seeds and tests that go well in the clean tree, as far as that is known: many mutants share one."""
 
-    def hunt(self, mutant: Mutant) -> Catch:
-        """Look for what catches ``mutant``."""
+    def hunt(self, mutant: Mutant, last: Catch | None = None) -> Catch:
+        """Look for what catches ``mutant``.
+
+        :param last: what caught the mutant in an earlier run. It is tried first: one seed, or one test, takes seconds
+            where a hunt takes minutes.
+        """
         began = time.monotonic()
         with copy_of(self.clean, mutant) as place:
-            found = self._simulate(place) if mutant.simulated else None
-            if found is not None:
-                return Catch(mutant.name, "simulator", found["rule"], found["seed"], time.monotonic() - began)
-            for file in self._files(mutant) if self.tests else ():
-                failed = self._test(place, file)
-                if failed is not None:
-                    return Catch(mutant.name, kind_of(failed), failed, None, time.monotonic() - began)
-        return Catch(mutant.name, "", "", None, time.monotonic() - began)
+            again = None if last is None else self._try_again(place, last)
+            kind, what, seed = again or self._search(place, mutant) or ("", "", None)
+        return Catch(mutant.name, kind, what, seed, time.monotonic() - began, again is not None)
+
+    def _try_again(self, place: Path, last: Catch) -> Find | None:
+        """What goes wrong at ``place`` with the seed of ``last``, or with its test."""
+        if last.seed is not None:
+            return self._simulate(place, 0.0, last.seed)
+        return self._test(place, last.what) if last.what else None
+
+    def _search(self, place: Path, mutant: Mutant) -> Find | None:
+        """What goes wrong at ``place``, with any seed or in any test."""
+        found = self._simulate(place, self.cpu_seconds) if mutant.simulated else None
+        files = self._files(mutant) if found is None and self.tests else []
+        return found or next(filter(None, (self._test(place, file) for file in files)), None)
 
     def _files(self, mutant: Mutant) -> list[str]:
         """The test files to try, in order."""
@@ -161,28 +180,41 @@ class Hunter:
         tries = mutant.tries or tuple(f"test/{name}.py" for name in TRIES[folder])
         return [name for name in tries if (self.clean / name.partition("::")[0]).exists()]
 
-    def _simulate(self, place: Path) -> dict[str, Any] | None:
-        """The first seed that goes wrong at ``place`` and well in the clean tree."""
-        seed, cpu_seconds = 0, self.cpu_seconds
+    def _simulate(self, place: Path, cpu_seconds: float, seed: int = 0) -> Find | None:
+        """The first seed from ``seed`` on that goes wrong at ``place`` and well in the clean tree."""
         while True:
             found = simulate(place, cpu_seconds, seed)
-            if found["rule"] is None or simulate(self.clean, 0.0, found["seed"])["rule"] is None:
-                return None if found["rule"] is None else found
+            if found["rule"] is None:
+                return None
+            if self._goes_well(found["seed"]):
+                return "simulator", found["rule"], found["seed"]
             print(f"seed {found['seed']} goes wrong without any fault, too", file=sys.stderr)
             seed = found["seed"] + 1
             cpu_seconds /= 2
 
-    def _test(self, place: Path, file: str) -> str | None:
-        """The first test of ``file`` that fails at ``place`` and passes in the clean tree."""
+    def _test(self, place: Path, what: str) -> Find | None:
+        """The first test of ``what`` (a file, or one test) that fails at ``place`` and passes in the clean tree."""
         broken: list[str] = []
         while True:
-            failed = first_failure(place, file, broken)
+            failed = first_failure(place, what, broken)
             if failed is None or failed in broken:
                 return None
-            if first_failure(self.clean, failed, ()) is None:
-                return failed
+            if self._goes_well(failed):
+                return kind_of(failed), failed, None
             print(f"{failed} fails without any fault, too", file=sys.stderr)
             broken.append(failed)
+
+    def _goes_well(self, what: int | str) -> bool:
+        """Whether that seed, or that test, goes well in the clean tree."""
+        if what not in self._well:
+            if isinstance(what, int):
+                failed = simulate(self.clean, 0.0, what)["rule"]
+            else:
+                failed = first_failure(self.clean, what, ())
+            if failed is not None:
+                return False
+            self._well.add(what)
+        return True
 
 
 def kind_of(failed: str) -> str:

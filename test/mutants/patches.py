@@ -85,7 +85,7 @@ def load() -> list[Mutant]:
 
     :raises PatchError: naming the file that is not one.
     """
-    return [read(path) for path in sorted(FOLDER.glob("*.patch"))]
+    return [read(path) for path in sorted(FOLDER.glob("*.patch"), key=lambda path: path.stem)]
 
 
 def read(path: Path) -> Mutant:

@@ -2,6 +2,9 @@
 
 Prints a table: mutant, what kind of test caught it, which rule or test, the simulator's seed, seconds. Exits with 0
 only if all were caught and the tree without any fault was not.
+
+A run over all mutants takes hours. With ``--again`` it takes minutes: what the table says caught a mutant last is tried
+first. Files are written after each mutant, so a run that is stopped loses nothing of what it found.
 """
 
 from __future__ import annotations
@@ -11,65 +14,54 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import attrs
 
 from test.mutants.hunt import ROOT, Catch, Hunter, copy_of, simulate
-from test.mutants.patches import TRAPS, Mutant, PatchError, changed, load
+from test.mutants.patches import Mutant, PatchError, changed, load
+from test.mutants.table import read_from, summary, table, write_into
 
 NICENESS = 10
-BEGINS = ".. The runner's table begins here."
-ENDS = ".. The runner's table ends here."
+PAGE = ROOT / "docs" / "mutants.rst"
+"""The page with the table, unless another is given."""
 
 
-def run(hunter: Hunter, mutants: Sequence[Mutant], jobs: int) -> list[Catch]:
-    """Hunt all ``mutants``, ``jobs`` at a time. One line is printed for each on standard error as it ends."""
+def run(
+    hunter: Hunter,
+    mutants: Sequence[Mutant],
+    jobs: int,
+    last: Mapping[str, Catch] | None = None,
+    after_each: Callable[[Sequence[Catch]], None] = lambda catches: None,
+) -> list[Catch]:
+    """Hunt all ``mutants``, ``jobs`` at a time. One line is printed for each on standard error as it ends.
+
+    :param last: what caught each mutant in an earlier run, where that is to be tried first.
+    :param after_each: is called as each hunt ends, with what was found until then.
+    """
+    last = last or {}
+    catches: list[Catch] = []
     with ThreadPoolExecutor(jobs) as pool:
-        hunts = [pool.submit(hunter.hunt, mutant) for mutant in mutants]
-        for number, hunt in enumerate(as_completed(hunts), 1):
+        hunts = [pool.submit(hunter.hunt, mutant, last.get(mutant.name)) for mutant in mutants]
+        for hunt in as_completed(hunts):
             catch = hunt.result()
+            catches.append(catch)
             what = f"{catch.kind}: {catch.what}" if catch.kind else "SURVIVES"
-            print(f"{number:3}/{len(mutants)}  {catch.mutant}  {what}  {catch.seconds:.0f} s", file=sys.stderr)
+            anew = "  hunted anew" if catch.mutant in last and not catch.again else ""
+            place = f"{len(catches):3}/{len(mutants)}"
+            print(f"{place}  {catch.mutant}  {what}  {catch.seconds:.0f} s{anew}", file=sys.stderr)
+            after_each(catches)
     return [hunt.result() for hunt in hunts]
 
 
-def table(catches: Sequence[Catch], mutants: Sequence[Mutant]) -> str:
-    """What caught which mutant, as text that is reStructuredText, too."""
-    traps = {mutant.name: "" if mutant.trap is None else str(mutant.trap) for mutant in mutants}
-    rows = [("mutant", "trap", "caught by", "rule or test", "seed", "seconds")]
-    for one in catches:
-        seed = "" if one.seed is None else str(one.seed)
-        what = one.what.removeprefix("test/")
-        rows.append((one.mutant, traps[one.mutant], one.kind or "NOTHING", what, seed, f"{one.seconds:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    border = "  ".join("=" * width for width in widths)
-    return "\n".join([border, lines[0], border, *lines[1:], border])
-
-
-def summary(catches: Sequence[Catch], mutants: Sequence[Mutant], seconds: float) -> str:
-    """The same in a few lines."""
-    kinds = Counter(catch.kind for catch in catches if catch.kind)
-    by_kind = ", ".join(f"{count} by {kind}" for kind, count in kinds.items())
-    traps = sorted({mutant.trap for mutant in mutants if mutant.trap is not None})
-    missing = [f"{number} ({TRAPS[number]})" for number in TRAPS if number not in traps]
-    return (
-        f"{sum(kinds.values())} of {len(catches)} mutants caught in {seconds:.0f} s: {by_kind or 'none'}.\n"
-        f"Traps put back in: {', '.join(map(str, traps)) or 'none'}; not: {', '.join(missing) or 'none'}."
-    )
-
-
-def write_into(page: Path, text: str) -> None:
-    """Put ``text`` between the marks in the document ``page``, in place of what stands there."""
-    head, begins, rest = page.read_text().partition(BEGINS)
-    _, ends, tail = rest.partition(ENDS)
-    if not begins or not ends:
-        raise SystemExit(f"{page} has no place for the table: it needs the lines {BEGINS!r} and {ENDS!r}")
-    page.write_text(f"{head}{BEGINS}\n\n{text}\n\n{ENDS}{tail}")
+def hunted_anew(catches: Sequence[Catch], last: Mapping[str, Catch]) -> str:
+    """Which mutants were not caught by what caught them last, in one line."""
+    names = [catch.mutant for catch in catches if not catch.again]
+    count = f"{len(catches) - len(names)} of {len(catches)} caught by what caught them last"
+    told = ", ".join(name if name in last else f"{name} (not in the table)" for name in names)
+    return f"{count}; hunted anew: {told or 'none'}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,35 +70,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these mutants; all unless given")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
     parser.add_argument("--cpu-seconds", type=float, default=60.0, help="of the simulator for each (default: 60)")
+    parser.add_argument("--again", action="store_true", help="try first what the table says caught each mutant last")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as JSON, too")
-    parser.add_argument("--rst", type=Path, metavar="FILE", help="write the table into that document, too")
+    parser.add_argument("--rst", type=Path, metavar="FILE", help="write the rows into the table in that document, too")
     options = parser.parse_args(arguments)
-    mutants = load()
-    unknown = sorted(set(options.names) - {mutant.name for mutant in mutants})
+    all_mutants = load()
+    unknown = sorted(set(options.names) - {mutant.name for mutant in all_mutants})
     if unknown:
         parser.error(f"no such mutant: {', '.join(unknown)}")
-    if options.names:
-        mutants = [mutant for mutant in mutants if mutant.name in options.names]
+    mutants = [mutant for mutant in all_mutants if not options.names or mutant.name in options.names]
+    last = read_from(options.rst or PAGE) if options.again else {}
+
+    def write(catches: Sequence[Catch]) -> None:
+        if options.rst is not None:
+            write_into(options.rst, catches, all_mutants)
+        if options.json is not None:
+            options.json.write_text(json.dumps([attrs.asdict(catch) for catch in catches], indent=1) + "\n")
+
     began = time.monotonic()
     with copy_of(ROOT) as clean:
-        try:
-            for mutant in mutants:
-                changed(mutant, clean)
-        except PatchError as error:
-            print(error)
+        trouble = trouble_of(clean, mutants, options.cpu_seconds)
+        if trouble is not None:
+            print(trouble)
             return 1
-        control = simulate(clean, options.cpu_seconds)
-        if control["rule"] is not None:
-            print(f"without any fault, seed {control['seed']} breaks {control['rule']}: {control['detail']}")
-            return 1
-        catches = run(Hunter(clean, options.cpu_seconds), mutants, options.jobs)
-    printed = table(catches, mutants) + "\n\n" + summary(catches, mutants, time.monotonic() - began)
-    print(printed)
-    if options.rst is not None:
-        write_into(options.rst, printed)
-    if options.json is not None:
-        options.json.write_text(json.dumps([attrs.asdict(catch) for catch in catches], indent=1) + "\n")
+        catches = run(Hunter(clean, options.cpu_seconds), mutants, options.jobs, last, write)
+    print(table(catches, mutants), summary(catches, mutants), sep="\n\n")
+    print(f"That took {time.monotonic() - began:.0f} s.")
+    if options.again:
+        print(hunted_anew(catches, last))
     return 0 if all(catch.kind for catch in catches) else 1
+
+
+def trouble_of(clean: Path, mutants: Sequence[Mutant], cpu_seconds: float) -> str | None:
+    """Why ``mutants`` of the tree ``clean`` cannot be hunted, if so: a patch does not fit, or the tree has a fault."""
+    try:
+        for mutant in mutants:
+            changed(mutant, clean)
+    except PatchError as error:
+        return str(error)
+    control = simulate(clean, cpu_seconds)
+    if control["rule"] is None:
+        return None
+    return f"without any fault, seed {control['seed']} breaks {control['rule']}: {control['detail']}"
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ All of them are let loose by ``make mutants``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from test.mutants import run
+from test.mutants import hunt, run, table
 from test.mutants.hunt import KINDS, ROOT, Catch, Hunter, copy_of, first_failure, kind_of, simulate
 from test.mutants.patches import TRAPS, Hunk, Mutant, PatchError, apply, changed, load, read
 
@@ -115,6 +117,122 @@ def test_only_what_the_fault_breaks_counts(small_tree: Path, old: str, new: str,
     assert (small_tree / "txpaxos" / "answer.py").read_text() == "ANSWER = 42\nUNUSED = 1\n", "the tree stays clean"
 
 
+ANSWER_IS_TESTED = "test/test_answer.py::test_answer"
+
+
+@pytest.fixture
+def wrong_answer(small_tree: Path) -> Mutant:
+    """A fault in the small tree. What catches it is in no file that a hunt tries first."""
+    mutant = mutant_of("txpaxos/answer.py", ["ANSWER = 42"], ["ANSWER = 43"], simulated=False)
+    (small_tree / "test" / "test_slow.py").write_text("def test_slow():\n    pass\n")
+    return attrs.evolve(mutant, tries=("test/test_slow.py", "test/test_answer.py"))
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files and tests that are run on trees with a fault, in order."""
+    tried = []
+
+    def noted(place: Path, what: str, deselected: Sequence[str]) -> str | None:
+        if "txpaxos-mutant-" in str(place) and not deselected:
+            tried.append(what)
+        return first_failure(place, what, deselected)
+
+    monkeypatch.setattr(hunt, "first_failure", noted)
+    return tried
+
+
+def test_the_test_that_caught_a_mutant_last_is_tried_first(
+    small_tree: Path, wrong_answer: Mutant, tried: list[str]
+) -> None:
+    last = Catch("made-here", "unit", ANSWER_IS_TESTED, None, 60.0)
+    catch = Hunter(small_tree).hunt(wrong_answer, last)
+    assert (catch.kind, catch.what, catch.again) == ("unit", ANSWER_IS_TESTED, True)
+    assert tried == [ANSWER_IS_TESTED]
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["test/test_slow.py::test_slow", "test/test_answer.py::test_absent", "test/test_answer.py::test_broken_anyway"],
+)
+def test_a_mutant_that_gets_past_it_is_hunted_anew(
+    small_tree: Path, wrong_answer: Mutant, tried: list[str], last: str
+) -> None:
+    """Its test passes now, or is gone, or fails without the fault, too."""
+    catch = Hunter(small_tree).hunt(wrong_answer, Catch("made-here", "unit", last, None, 60.0))
+    assert (catch.kind, catch.what, catch.again) == ("unit", ANSWER_IS_TESTED, False)
+    assert tried == [last, "test/test_slow.py", "test/test_answer.py"]
+
+
+def test_a_mutant_that_nothing_caught_last_is_hunted_anew(
+    small_tree: Path, wrong_answer: Mutant, tried: list[str]
+) -> None:
+    catch = Hunter(small_tree).hunt(wrong_answer, Catch("made-here", "", "", None, 60.0))
+    assert (catch.what, catch.again) == (ANSWER_IS_TESTED, False)
+    assert tried == ["test/test_slow.py", "test/test_answer.py"]
+
+
+def simulator(
+    monkeypatch: pytest.MonkeyPatch, faulty: Collection[int], clean: Collection[int] = ()
+) -> list[tuple[int, float]]:
+    """A simulator of which those seeds go wrong: with a fault, and without any.
+
+    :returns: the first seed and the processor time of each search in a tree with a fault.
+    """
+    searches: list[tuple[int, float]] = []
+
+    def search(place: Path, cpu_seconds: float, first_seed: int = 0) -> dict[str, Any]:
+        has_fault = "txpaxos-mutant-" in str(place)
+        if has_fault:
+            searches.append((first_seed, cpu_seconds))
+        seeds = range(first_seed, first_seed + (10 if cpu_seconds else 1))
+        seed = next((seed for seed in seeds if seed in (faulty if has_fault else clean)), None)
+        return {"seed": seeds[-1] if seed is None else seed, "rule": None if seed is None else "a rule", "detail": ""}
+
+    monkeypatch.setattr(hunt, "simulate", search)
+    return searches
+
+
+LAST_SEED = Catch("made-here", "simulator", "a rule", 7, 60.0)
+
+
+def test_the_seed_that_caught_a_mutant_last_is_tried_first(
+    small_tree: Path, wrong_answer: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = simulator(monkeypatch, faulty={3, 7})
+    catch = Hunter(small_tree, cpu_seconds=20.0).hunt(attrs.evolve(wrong_answer, simulated=True), LAST_SEED)
+    assert (catch.kind, catch.what, catch.seed, catch.again) == ("simulator", "a rule", 7, True)
+    assert searches == [(7, 0.0)]
+
+
+@pytest.mark.parametrize("clean", [set(), {7}])
+def test_a_mutant_that_gets_past_that_seed_is_hunted_anew(
+    small_tree: Path, wrong_answer: Mutant, monkeypatch: pytest.MonkeyPatch, clean: set[int]
+) -> None:
+    """The seed goes well now, or goes wrong without the fault, too."""
+    searches = simulator(monkeypatch, faulty={3} | clean, clean=clean)
+    catch = Hunter(small_tree, cpu_seconds=20.0).hunt(attrs.evolve(wrong_answer, simulated=True), LAST_SEED)
+    assert (catch.kind, catch.seed, catch.again) == ("simulator", 3, False)
+    assert searches[0] == (7, 0.0)
+    assert searches[-1] == (0, 20.0)
+
+
+def test_the_clean_tree_is_asked_once_about_each_test(
+    small_tree: Path, wrong_answer: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[Path, str]] = []
+
+    def noted(place: Path, what: str, deselected: Sequence[str]) -> str | None:
+        runs.append((place, what))
+        return first_failure(place, what, deselected)
+
+    monkeypatch.setattr(hunt, "first_failure", noted)
+    hunter, last = Hunter(small_tree), Catch("made-here", "unit", ANSWER_IS_TESTED, None, 60.0)
+    assert hunter.hunt(wrong_answer, last).again
+    assert hunter.hunt(wrong_answer, last).again
+    assert [what for place, what in runs if place == small_tree] == [ANSWER_IS_TESTED]
+
+
 def test_a_file_that_cannot_be_collected_fails(small_tree: Path) -> None:
     (small_tree / "test" / "test_answer.py").write_text("import txpaxos.no_such_module\n")
     assert first_failure(small_tree, "test/test_answer.py", ()) == "test/test_answer.py"
@@ -188,32 +306,125 @@ def test_a_patch_that_does_not_fit_ends_the_run_before_it_begins(
 
 # ------------------------------------------------------------- the report
 
+SIMULATED = Catch("lead-taken-for-a-lock", "simulator", "chosen by a quorum", 3, 1.2)
+SURVIVED = Catch("slot-used-twice", "", "", None, 60.0)
+TESTED = Catch("vote-not-saved", "unit", "test/test_x.py::test_y[two  spaces]", None, 2.0)
+REPORTED = [MUTANTS[catch.mutant] for catch in (SIMULATED, SURVIVED, TESTED)]
+
 
 def test_table_and_summary() -> None:
-    mutants = [MUTANTS["lead-taken-for-a-lock"], MUTANTS["slot-used-twice"]]
-    catches = [
-        Catch("lead-taken-for-a-lock", "simulator", "chosen by a quorum", 3, 1.25),
-        Catch("slot-used-twice", "", "", None, 60.0),
-    ]
-    assert run.table(catches, mutants).splitlines()[1:-1] == [
+    catches = [SIMULATED, SURVIVED]
+    assert table.table(catches, REPORTED).splitlines()[1:-1] == [
         "mutant                 trap  caught by  rule or test        seed  seconds",
         "=====================  ====  =========  ==================  ====  =======",
         "lead-taken-for-a-lock  12    simulator  chosen by a quorum  3     1.2",
         "slot-used-twice              NOTHING                              60.0",
     ]
-    printed = run.summary(catches, mutants, 61.0)
-    assert "1 of 2 mutants caught in 61 s: 1 by simulator." in printed
+    printed = table.summary(catches, REPORTED[:2])
+    assert "1 of 2 mutants caught: 1 by simulator." in printed
     assert "Traps put back in: 12; not: 1 (duplicate answered early), 2 " in printed
 
 
-def test_table_goes_between_its_marks(tmp_path: Path) -> None:
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A document with an empty table."""
     page = tmp_path / "page.rst"
-    page.write_text(f"above\n\n{run.BEGINS}\n\nold\n\n{run.ENDS}\n\nbelow\n")
-    run.write_into(page, "new")
-    assert page.read_text() == f"above\n\n{run.BEGINS}\n\nnew\n\n{run.ENDS}\n\nbelow\n"
+    page.write_text(f"above\n\n{table.BEGINS}\n\nold\n\n{table.ENDS}\n\nbelow\n")
+    return page
+
+
+def test_table_goes_between_its_marks(page: Path) -> None:
+    table.write_into(page, [SIMULATED], REPORTED)
+    text = f"{table.table([SIMULATED], REPORTED)}\n\n{table.summary([SIMULATED], REPORTED)}"
+    assert page.read_text() == f"above\n\n{table.BEGINS}\n\n{text}\n\n{table.ENDS}\n\nbelow\n"
     page.write_text("no marks\n")
     with pytest.raises(SystemExit, match="has no place for the table"):
-        run.write_into(page, "new")
+        table.write_into(page, [], REPORTED)
+    with pytest.raises(SystemExit, match="has no place for the table"):
+        table.read_from(page)
+
+
+def test_a_table_is_read_back(page: Path) -> None:
+    assert table.read_from(page) == {}
+    table.write_into(page, [TESTED, SIMULATED, SURVIVED], REPORTED)
+    assert list(table.read_from(page).values()) == [SIMULATED, SURVIVED, TESTED]
+
+
+def test_rows_of_other_mutants_stay_unless_there_is_no_such_mutant(page: Path) -> None:
+    table.write_into(page, [SIMULATED, SURVIVED, TESTED], REPORTED)
+    caught = attrs.evolve(SURVIVED, kind="unit", what="test/test_x.py::test_z")
+    table.write_into(page, [caught], REPORTED)
+    assert list(table.read_from(page).values()) == [SIMULATED, caught, TESTED]
+    table.write_into(page, [], REPORTED[1:])
+    assert list(table.read_from(page).values()) == [caught, TESTED]
+    assert "2 of 2 mutants caught: 2 by unit." in page.read_text()
+
+
+def test_the_table_of_the_documentation_is_read() -> None:
+    rows = table.read_from(run.PAGE)
+    assert len(rows) >= 40
+    assert {row.kind for row in rows.values()} <= {"simulator", "unit", *KINDS}
+    assert all((row.seed is None) is (row.kind != "simulator") for row in rows.values())
+
+
+class RecordedHunter:
+    """Catches what ``catches`` says, and keeps what it was told."""
+
+    def __init__(self, *catches: Catch) -> None:
+        self.told: list[tuple[str, Catch | None]] = []
+        self._catches = {catch.mutant: catch for catch in catches}
+
+    def hunt(self, mutant: Mutant, last: Catch | None) -> Catch:
+        self.told.append((mutant.name, last))
+        return self._catches[mutant.name]
+
+
+@pytest.fixture
+def hunter(monkeypatch: pytest.MonkeyPatch) -> RecordedHunter:
+    """Stands in for the hunter of the command line."""
+    hunter = RecordedHunter(attrs.evolve(SIMULATED, again=True), attrs.evolve(SURVIVED, kind="unit", what="x"), TESTED)
+    monkeypatch.setattr(run, "load", lambda: REPORTED)
+    monkeypatch.setattr(run, "simulate", lambda place, cpu_seconds: {"rule": None})
+    monkeypatch.setattr(run, "Hunter", lambda clean, cpu_seconds: hunter)
+    return hunter
+
+
+def test_again(hunter: RecordedHunter, page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the table says is tried first. The run says which mutants had to be hunted anew, and corrects their rows."""
+    table.write_into(page, [SIMULATED, SURVIVED], REPORTED)
+    assert run.main(["--again", "--jobs", "1", "--rst", f"{page}"]) == 0
+    last: list[Catch | None] = [SIMULATED, SURVIVED, None]
+    assert hunter.told == [(mutant.name, catch) for mutant, catch in zip(REPORTED, last, strict=True)]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == (
+        "1 of 3 caught by what caught them last; hunted anew: slot-used-twice, vote-not-saved (not in the table)."
+    )
+    assert [line.endswith("  hunted anew") for line in printed.err.splitlines()] == [False, True, False]
+    assert [row.kind for row in table.read_from(page).values()] == ["simulator", "unit", "unit"]
+
+
+def test_without_again_everything_is_hunted_anew(hunter: RecordedHunter, page: Path) -> None:
+    table.write_into(page, [SIMULATED, SURVIVED], REPORTED)
+    assert run.main(["--jobs", "1", "--rst", f"{page}"]) == 0
+    assert hunter.told == [(mutant.name, None) for mutant in REPORTED]
+
+
+def test_files_are_written_after_each_mutant(
+    hunter: RecordedHunter, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a run that is stopped loses nothing."""
+
+    def stopped(mutant: Mutant, last: Catch | None) -> Catch:
+        if mutant.name == TESTED.mutant:
+            raise KeyboardInterrupt
+        return RecordedHunter.hunt(hunter, mutant, last)
+
+    monkeypatch.setattr(hunter, "hunt", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["--jobs", "1", "--rst", f"{page}", "--json", f"{tmp_path / 'rows'}"])
+    found = [SIMULATED.mutant, SURVIVED.mutant]
+    assert list(table.read_from(page)) == found
+    assert [row["mutant"] for row in json.loads((tmp_path / "rows").read_text())] == found
 
 
 def test_unknown_mutant(capsys: pytest.CaptureFixture[str]) -> None:
