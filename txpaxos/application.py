@@ -70,9 +70,9 @@ class Application:
         """Note that the leader known to this node has changed from ``previous`` to ``current``; ``None``: unknown."""
 
 
-def name_of(application: Application) -> str:
+def name_of(application: Application | type[Application]) -> str:
     """The name of an application, ``module:class``: what people compare to see that all nodes run the same."""
-    kind = type(application)
+    kind = application if isinstance(application, type) else type(application)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 

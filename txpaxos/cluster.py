@@ -86,6 +86,11 @@ class Address:
         """The name of the host, empty if only an IP address is known."""
         return self.name or ("" if is_ip_address(self.host) else self.host)
 
+    @property
+    def written(self) -> str:
+        """The address as text, with the name of the host if it has one, so that others look it up themselves."""
+        return str(attrs.evolve(self, host=self.host_name or self.host))
+
     def look_up(self) -> list[Address]:
         """Look the host's name up, which blocks. Returns all addresses that it has now; an address without a name
         returns itself.
@@ -148,19 +153,25 @@ class Cluster:
 
     :ivar name: the cluster's name. Messages of a cluster with another name are refused.
     :ivar members: the :class:`Member` of each node id, in the order of the file.
-    :ivar founding: the ids of the members that founded the cluster, in the order of the cluster file then; empty if
-        that is this file.
+    :ivar founding: the members that founded the cluster, in the order of the cluster file then; empty if these are
+        :attr:`members`.
+    :ivar slot: the slot of the log at which :attr:`members` were chosen; 0 for those that founded the cluster.
     """
 
     name: str
     members: Mapping[str, Member]
-    founding: tuple[str, ...] = attrs.field(default=(), repr=False)
+    founding: Mapping[str, Member] = attrs.field(factory=dict, repr=False)
+    slot: int = 0
 
     @property
     def founding_members(self) -> tuple[str, ...]:
         """The ids of the members that founded the cluster. They stay the same when members join and leave, and nodes
         with other founding members refuse each other."""
-        return self.founding or tuple(self.members)
+        return tuple(self.founding or self.members)
+
+    def at_founding(self) -> Cluster:
+        """The cluster as it was founded."""
+        return Cluster(self.name, self.founding) if self.founding else self
 
     @classmethod
     def load(cls, path: str | Path) -> Cluster:

@@ -18,20 +18,25 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from txpaxos import __version__
+from txpaxos.application import name_of
 from txpaxos.application_checks import check_class, described_with_source
-from txpaxos.cluster import ALONE, Cluster
+from txpaxos.cluster import ALONE, NAME, NAME_RULE, Address, Cluster, Member, check_host
 from txpaxos.core.config import Timing
-from txpaxos.errors import ConfigError
+from txpaxos.errors import ConfigError, PaxosError
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.server.joining import Wish
+from txpaxos.server.membership import cluster_of
 from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
 from txpaxos.server.service import PaxosService
 from txpaxos.server.twistd_options import check_options
 from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import joined_folder
 
 LOG_BYTES_MIN = 4096
 _NOTHING = object()
+_JOIN_ONLY = ("address", "client", "listen", "client-listen", "cluster-name", "replace")
 
 
 class Options(usage.Options):
@@ -50,9 +55,17 @@ class Options(usage.Options):
         ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
         ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
         ["liveness-window", None, "0.25,0.5", "Shortest and longest silence, in seconds, before a leader is replaced."],
+        ["join", None, None, "Join a cluster, with an empty data folder: HOST:PORT, where clients reach any member."],
+        ["address", None, None, "With --join: HOST:PORT, where the other nodes reach this one."],
+        ["client", None, None, "With --join: HOST:PORT, where clients reach this node."],
+        ["listen", None, None, "With --join: HOST:PORT to listen at for other nodes. [default: the address]"],
+        ["client-listen", None, None, "With --join: HOST:PORT to listen at for clients. [default: the client address]"],
+        ["cluster-name", None, None, "With --join: the cluster's name. A cluster of another name is not joined."],
+        ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
+        ["learner", None, "With --join: learn what is chosen, and never vote."],
         ["stop-at-eof", None, "Stop when standard input ends, as when the process that holds its pipe ends."],
     ]
 
@@ -90,20 +103,75 @@ class Options(usage.Options):
         try:
             if self.parent is not None:
                 check_options(self.parent, is_daemon(self.parent))
-            self.cluster = ALONE if self["cluster"] is None else Cluster.load(self["cluster"])
-            self.node = self._node()
+            if self["data-dir"] == "":
+                raise ConfigError("--data-dir is empty: name a folder, or leave the option out")
+            self._find_node()
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
             # This comes before the application is loaded: the exit handler that is registered first runs last.
             if self.parent is not None:
                 self.process = NodeProcess(_reactor(), self.parent)
             self.application = load_application(self["app"])
-        except ConfigError as error:
+        except PaxosError as error:
             raise usage.UsageError(str(error)) from None
-        if self["data-dir"] == "":
-            raise usage.UsageError("--data-dir is empty: name a folder, or leave the option out")
+
+    def _find_node(self) -> None:
+        """Find out which node this is, of which cluster, with which folder: by a cluster file, by ``--join``, or by
+        what the folder of a node that has joined says.
+
+        :raises PaxosError: one line that says what is wrong.
+        """
+        self.member: Member | None = None
+        if self["join"] is not None:
+            self._find_joining_node()
+            return
+        for option in (*_JOIN_ONLY, "learner"):
+            if self[option]:
+                raise ConfigError(f"--{option} is for a node that joins: give --join, too, or leave it out")
+        named = "paxos-data" if self["node"] is None else f"paxos-data-{self['node']}"
+        if self["cluster"] is None:
+            joined = joined_folder(Disk(), os.path.abspath(self["data-dir"] or named))
+            if joined is not None:
+                self.cluster, self.node = cluster_of(joined), joined.node
+                self.data_directory = os.path.abspath(self["data-dir"] or named)
+                return
+        self.cluster = ALONE if self["cluster"] is None else Cluster.load(self["cluster"])
+        self.node = self._node()
         default = "paxos-data" if self["cluster"] is None else f"paxos-data-{self.node}"
         self.data_directory = os.path.abspath(self["data-dir"] or default)
+
+    def _find_joining_node(self) -> None:
+        """Take the options of a node that joins a cluster."""
+        if self["cluster"] is not None:
+            raise ConfigError("--join and --cluster: a node that joins learns the cluster from --join; leave one out")
+        for option in ("node", "address", "client"):
+            if not self[option]:
+                raise ConfigError(f"--join needs --{option}, too")
+        if not NAME.match(self["node"]):
+            raise ConfigError(f"--node {self['node']} cannot be a node: {NAME_RULE}")
+        self.join_at = self._address("join")
+        optional = [self._address(option) if self[option] else None for option in ("listen", "client-listen")]
+        self.member = Member(self._address("address"), self._address("client"), *optional)
+        self.node = self["node"]
+        self.cluster = Cluster("joining", {self.node: self.member})
+        self.cluster.check()
+        self.data_directory = os.path.abspath(self["data-dir"] or f"paxos-data-{self.node}")
+
+    def _address(self, option: str) -> Address:
+        try:
+            address = Address.parse(self[option])
+            check_host(address.host, listens=option.endswith("listen"))
+        except ValueError as error:
+            raise ConfigError(f"--{option} {ascii(self[option])[:100]}: {error}") from None
+        return address
+
+    def wish(self) -> Wish | None:
+        """What the node wants when it joins; ``None`` if it does not."""
+        if self.member is None:
+            return None
+        name, application = self["cluster-name"], name_of(self.application)
+        votes, replaces = not self["learner"], self["replace"] or ""
+        return Wish(self.join_at, self.node, self.member, application, name, votes, replaces)
 
     def _node(self) -> str:
         nodes = list(self.cluster.members)
@@ -226,6 +294,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         stopped=process.stopped,
     )
     service.process = process
+    service.wish = options.wish()
     return service
 
 

@@ -48,6 +48,8 @@ from txpaxos.wire.client_messages import (
     Contact,
     HandedOver,
     HandOver,
+    Join,
+    JoinAnswer,
     KeepAlive,
     KeepAliveReply,
     Members,
@@ -87,6 +89,8 @@ NAMES = st.text(min_size=1, max_size=60)
 TEXTS = st.text(max_size=300)
 VALUES = st.binary(max_size=300)
 HASHES = st.binary(max_size=64)
+TOKENS = st.binary(min_size=16, max_size=16)
+PLACES = st.dictionaries(NAMES, st.tuples(NAMES, NAMES), max_size=5)
 BALLOTS = st.builds(Ballot, COUNTS, NAMES | st.just(""))
 PROPOSALS = st.builds(Proposal, BALLOTS, VALUES)
 VOTES = st.builds(Vote, COUNTS, BALLOTS, VALUES)
@@ -148,6 +152,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     HandOver: st.builds(HandOver, COUNTS, NAMES),
+    Join: st.builds(Join, COUNTS, NAMES, NAMES, NAMES, SLOTS, TOKENS, NAMES, st.booleans(), NAMES),
     KeepAliveReply: st.builds(KeepAliveReply),
     KeepAlive: st.builds(KeepAlive),
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
@@ -159,6 +164,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     ReadAnswer: st.builds(ReadAnswer, COUNTS, COUNTS, VALUES),
     StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
     HandedOver: st.builds(HandedOver, COUNTS, NAMES),
+    JoinAnswer: st.builds(JoinAnswer, COUNTS, NAMES, NAMES, PLACES, COUNTS, PLACES),
     Refused: st.builds(Refused, COUNTS, st.text(), st.text(), COUNTS),
     MembersRequest: st.builds(MembersRequest, COUNTS),
     ChangeMembers: st.builds(
@@ -220,6 +226,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     Ask(2, "größe", b"value"),
     StatusRequest(3),
     HandOver(5, "node-b"),
+    Join(6, "node-d", "10.0.0.4:4001", "10.0.0.4:5001", 2**63, b"sixteen bytes of", "counter:Counter", True, "node-b"),
     Read(4, b"get", True),
     Ping(),
     Welcome("node-a", "node-b", "[::1]:7002", 42, 0.25),
@@ -229,6 +236,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
     HandedOver(5, "node-b"),
+    JoinAnswer(6, "orders", "node-d", {"node-a": ("a:1", "a:2")}, 42, {"node-d": ("d:1", "d:2")}),
     Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
     KeepAliveReply(),
     KeepAlive(),

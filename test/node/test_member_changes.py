@@ -22,8 +22,10 @@ FIVE = Cluster(
         node: Member(Address(f"127.0.0.{number}", 4001), Address(f"127.0.0.{number}", 5001))
         for number, node in enumerate("abcde", 1)
     },
-    founding=("a", "b", "c"),
 )
+
+
+FIVE = attrs.evolve(FIVE, founding={node: FIVE.members[node] for node in "abc"})
 
 
 class ChangingNodes(ConnectedNodes):

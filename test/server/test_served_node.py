@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, formatEvent
 
 from test.helpers.fakes import error_of, free_ports, outcome_of
 from test.helpers.fakes import logged as logged_while
+from test.storage.test_membership import JOINED
 from txpaxos import Cluster, ConfigError, NodeStopped, PaxosService, ServedNode, Settings, StoreError, Timing
 from txpaxos.cluster import Address, Member
 from txpaxos.counter import Counter
+from txpaxos.server.membership import FolderMembership, addresses_of
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import MembershipFile, joined_folder
+from txpaxos.wire.members import AddMember, RemoveMember
 
 SECONDS = 20.0
 
@@ -99,6 +105,50 @@ async def test_an_object_is_started_once(tmp_path: Path) -> None:
     again = ServedNode(Counter, "a", cluster, tmp_path)  # Nothing is locked, and no port is open.
     again.start()
     await answered(again.stop())
+
+
+async def test_the_folder_says_who_founded_the_cluster_once_members_have_changed(tmp_path: Path) -> None:
+    """The cluster file may be edited then. It says only where the node listens."""
+    cluster = cluster_of("a")
+    served = ServedNode(Counter, "a", cluster, tmp_path)
+    served.start()
+    incarnation = served.node._store.incarnation
+    await answered(served.stop())
+    members = addresses_of(cluster.members)
+    FolderMembership(Disk(), str(tmp_path)).note_members("a", incarnation, cluster, members, 7)
+    edited = Cluster("own", {**cluster.members, **{f"{name}2": one for name, one in cluster_of("a").members.items()}})
+    served = ServedNode(Counter, "a", edited, tmp_path)
+    (event,) = [
+        one for one in logged_while(served.start, LogLevel.info) if "as the data folder says" in str(one["log_format"])
+    ]
+    assert formatEvent(event) == "the cluster file has the nodes a, a2; the members are a, as the data folder says"
+    assert served.node.cluster.founding_members == ("a",)
+    assert await answered((await answered(served.ready())).submit(b"+5", SECONDS)) == 5
+    await answered(served.stop())
+
+
+async def test_members_that_change_are_noted_in_the_folder(tmp_path: Path) -> None:
+    cluster = cluster_of("a")
+    served = ServedNode(Counter, "a", cluster, tmp_path)
+    served.start()
+    await answered(served.ready())
+    assert joined_folder(Disk(), str(tmp_path)) is None
+    add = AddMember("d", "127.0.0.1:1", "127.0.0.1:2", 5, "learner")
+    slot, _ = await answered(served.node.change_members(add))
+    saved = joined_folder(Disk(), str(tmp_path))
+    assert saved is not None
+    assert (saved.slot, list(saved.members), list(saved.founding)) == (slot, ["a", "d"], ["a"])
+    (tmp_path / "membership").unlink()
+    (tmp_path / "membership").mkdir()
+    await answered(served.node.change_members(RemoveMember("d")))  # That it cannot be noted ends no node.
+    assert await answered(served.application.submit(b"+5", SECONDS)) == 5
+    await answered(served.stop())
+
+
+async def test_a_folder_of_another_node_that_has_joined(tmp_path: Path) -> None:
+    MembershipFile(Disk(), str(tmp_path)).write(JOINED)
+    with pytest.raises(StoreError, match="belongs to node 'd~2' of cluster 'town', not to node 'a' of cluster 'own'"):
+        ServedNode(Counter, "a", cluster_of("a"), tmp_path).start()
 
 
 async def test_a_second_start_leaves_the_node_alone(tmp_path: Path) -> None:

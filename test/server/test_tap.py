@@ -15,12 +15,17 @@ from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 
 from test.helpers.fakes import THREE, Reactor, cluster_of
-from txpaxos.cluster import ALONE
+from test.storage.test_membership import JOINED
+from txpaxos.cluster import ALONE, Address, Member
 from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.server.joining import Wish
+from txpaxos.server.membership import cluster_of as cluster_of_folder
 from txpaxos.server.service import PaxosService
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import Joining, MembershipFile
 from txpaxos.tap import Options, load_application, makeService
 
 APPLICATION = """\
@@ -237,3 +242,63 @@ def test_twistd_says_what_is_wrong(folder: Path, runner: list[str], line: str, r
     assert reason in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not os.path.exists("paxos-data")
+
+
+# --------------------------------------------------------------- a node that joins
+
+JOIN = ["--join", "10.0.0.1:5000", "--node", "d", "--address", "nd.test:4001", "--client", "nd.test:5001"]
+
+
+def test_a_node_that_joins(folder: Path) -> None:
+    options = parse(
+        *[*JOIN, "--listen", "0.0.0.0:4001", "--client-listen", "0.0.0.0:5001", "--cluster-name", "town"],
+        *["--replace", "c", "--learner"],
+    )
+    listen, client_listen = Address("0.0.0.0", 4001), Address("0.0.0.0", 5001)
+    member = Member(Address("nd.test", 4001), Address("nd.test", 5001), listen, client_listen)
+    assert options.wish() == Wish(
+        Address("10.0.0.1", 5000), "d", member, "txpaxos.counter:Counter", "town", votes=False, replaces="c"
+    )
+    assert options.data_directory == str(folder / "paxos-data-d")
+    assert parse(*JOIN).wish() == Wish(
+        Address("10.0.0.1", 5000),
+        *("d", Member(Address("nd.test", 4001), Address("nd.test", 5001)), "txpaxos.counter:Counter"),
+    )
+    assert parse().wish() is None
+    assert makeService(parse(*JOIN), Reactor()).wish == parse(*JOIN).wish()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--join", "10.0.0.1:5000", "--node", "d", "--address", "d:1"], "--join needs --client, too"),
+        ([*JOIN, "--cluster", "three.toml"], "--join and --cluster: a node that joins learns the cluster from --join"),
+        ([*JOIN, "--node", "d e"], "--node d e cannot be a node: letters, digits"),
+        ([*JOIN, "--join", "10.0.0.1"], "--join '10.0.0.1': not host:port"),
+        ([*JOIN, "--address", "0.0.0.0:4001"], "--address '0.0.0.0:4001': 0.0.0.0 is where a node listens"),
+        ([*JOIN, "--client", "nd.test:4001"], "client of node d is nd.test:4001, which is also the address of node d"),
+        (["--address", "d:1"], "--address is for a node that joins: give --join, too, or leave it out"),
+        (["--learner"], "--learner is for a node that joins"),
+    ],
+)
+def test_options_of_a_node_that_joins(folder: Path, arguments: list[str], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    assert str(caught.value).startswith(line)
+
+
+def test_a_node_that_has_joined_needs_no_cluster_file(folder: Path) -> None:
+    (folder / "paxos-data-d").mkdir()
+    MembershipFile(Disk(), str(folder / "paxos-data-d")).write(JOINED)
+    for arguments in (["--node", "d"], ["--data-dir", "paxos-data-d"]):
+        options = parse(*arguments)
+        assert (options.cluster, options.node) == (cluster_of_folder(JOINED), "d~2")
+        assert options.data_directory == str(folder / "paxos-data-d")
+        assert options.wish() is None
+
+
+def test_one_that_was_stopped_while_it_joined(folder: Path) -> None:
+    (folder / "paxos-data-d").mkdir()
+    MembershipFile(Disk(), str(folder / "paxos-data-d")).write(Joining("d", 5))
+    with pytest.raises(UsageError, match="node d was stopped while it joined a cluster"):
+        parse("--node", "d")

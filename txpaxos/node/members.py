@@ -25,7 +25,7 @@ class Members:
     """The members of one node's cluster.
 
     :param name: this node's id.
-    :param cluster: the cluster file: the founders, until the log says otherwise.
+    :param cluster: the cluster. Those who founded it are the members, until the log says otherwise.
     :ivar name: this node's id.
     :ivar slot: the slot of the newest entry; 0 while the founders are the members.
     :ivar entry: the newest entry.
@@ -35,7 +35,7 @@ class Members:
 
     def __init__(self, name: NodeId, cluster: Cluster) -> None:
         self.slot: Slot = 0
-        self.entry = founding_entry(cluster)
+        self.entry = founding_entry(cluster.at_founding())
         self.name = name
         self._cluster_name = cluster.name
         # The entries that may still govern open slots, oldest first.

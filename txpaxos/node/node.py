@@ -337,7 +337,7 @@ class Node:
         :returns: the number of subjects among them.
         """
         settings, votes = self.settings, self._voter is not None
-        members = tuple(self.cluster.members) if self._voter is None else self._voter.members
+        members = self.cluster.founding_members if self._voter is None else self._voter.members
         log = [record for record in records if isinstance(record, LogRecord)]
         subjects = [record for record in records if isinstance(record, SubjectState)]
         base = 0 if self._store.snapshot is None else self._store.snapshot.slot
@@ -846,7 +846,10 @@ class Node:
     # members
 
     def _follow_members(self) -> None:
-        """Talk to the members that the log names, at the addresses that it gives."""
+        """Talk to the members that the log names, at the addresses that it gives. A node that joins, or was away, knows
+        newer members than those that it finds first in the log."""
+        if self.members.slot < self.cluster.slot:
+            return
         entry, addresses = self.members.entry, self.members.addresses
         for peer, one in addresses.items():
             self._peers.add_peer(peer, Address.parse(one.address))

@@ -21,6 +21,7 @@ from txpaxos.wire.client_messages import (
     ChangeAnswer,
     FromNode,
     HandedOver,
+    JoinAnswer,
     MembersAnswer,
     MembersRequest,
     Read,
@@ -40,8 +41,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
 
     :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
         :class:`~txpaxos.reading.Reading`, a status (a dict), the new leader (a str), the value of a subject (bytes or
-        ``None``), a report of the members, the end of a change of members, or a Failure that concerns all of the
-        requests.
+        ``None``), a report of the members, the end of a change of members, the answer to a node that joins, or a
+        Failure that concerns all of the requests.
     """
     match result:
         case list():
@@ -58,6 +59,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (MembersAnswer(number, json.dumps(members).encode()),)
         case ChangeDone(line):
             return (ChangeAnswer(number, line),)
+        case JoinAnswer():
+            return (result,)
         case _:
             return (AskAnswer(number, result),)
 

@@ -19,6 +19,7 @@ from txpaxos.node.node import Node
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
+from txpaxos.server.joins import Joins, NoJoins
 from txpaxos.server.member_changes import Changer, MemberChanges, NodeChanger, Tell
 from txpaxos.server.members_report import MemberSource, NodeMembers, contacts_of, report_of
 from txpaxos.server.open_files import connections_max
@@ -29,6 +30,7 @@ from txpaxos.wire.client_messages import (
     ChangeMembers,
     ClientCodec,
     HandOver,
+    Join,
     MembersRequest,
     Read,
     Request,
@@ -51,6 +53,7 @@ class ClientPort(ServerFactory):
 
     :param members: who the members are; as the node knows them if not given.
     :param changer: changes them; the node if not given.
+    :param joins: lets nodes join the cluster. None can if it is not given.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
@@ -59,8 +62,15 @@ class ClientPort(ServerFactory):
 
     noisy = False
 
-    def __init__(self, node: Node, members: MemberSource | None = None, changer: Changer | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        members: MemberSource | None = None,
+        changer: Changer | None = None,
+        joins: Joins | None = None,
+    ) -> None:
         self.node = node
+        self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget()
         self.connections = ClientTable()
@@ -167,6 +177,8 @@ class ClientPort(ServerFactory):
                 return succeed(self.status())
             case HandOver(_, to):
                 return self.node.hand_over(to)
+            case Join():
+                return self._joins.join(request)
             case MembersRequest():
                 return succeed(report_of(self.node.cluster.name, self.node.leader, self._members))
             case ChangeMembers():

@@ -34,6 +34,7 @@ from txpaxos.wire.client_messages import (
     FromClient,
     FromNode,
     HandOver,
+    Join,
     KeepAlive,
     KeepAliveReply,
     MembersRequest,
@@ -226,7 +227,7 @@ class ServerConnection(TwistedProtocol):
 
     def _receive(self, message: FromClient | FromNode) -> None:
         match message:
-            case Submit() | Ask() | Read() | StatusRequest() | HandOver() | MembersRequest() | ChangeMembers():
+            case Submit() | Ask() | Read() | StatusRequest() | HandOver() | Join() | MembersRequest() | ChangeMembers():
                 self._receive_request(message)
             case Ping():
                 self._send(Pong())

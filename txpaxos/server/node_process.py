@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import BaseLogFile
 
 from txpaxos.errors import PaxosError
+from txpaxos.server.joining import Wish, join_cluster
+from txpaxos.server.membership import cluster_of
 from txpaxos.server.service import PaxosService
 
 FAILED = 1
@@ -166,6 +168,8 @@ class NodeService(PaxosService):
     """The service of a node in a process of its own."""
 
     process: NodeProcess
+    wish: Wish | None = None
+    """What the node wants when it joins a cluster; ``None`` if it is a member already."""
 
     def startService(self) -> None:
         """Start the node. If it cannot start, print one line that says why.
@@ -173,6 +177,8 @@ class NodeService(PaxosService):
         :raises CannotStart: for twistd, which then removes its pidfile and ends the starting process with status 1.
         """
         try:
+            if self.wish is not None:
+                self._join(self.wish)
             super().startService()
         except PaxosError as error:
             raise self.process.cannot_start(f"node {self.node_name} cannot start: {error}") from None
@@ -180,6 +186,13 @@ class NodeService(PaxosService):
             line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
         self.process.started()
+
+    def _join(self, wish: Wish) -> None:
+        """Join the cluster, unless the data folder says that this was done.
+
+        :raises PaxosError: one line that says why it cannot be done."""
+        joined = join_cluster(wish, self._data_directory, self._disk)
+        self.node_name, self._cluster = joined.node, cluster_of(joined)
 
     def stop(self) -> Deferred[None]:
         """Hand over the lead, stop the node and close everything. A second signal skips what can be skipped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
@@ -22,9 +23,12 @@ from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.server.client_port import ClientPort
+from txpaxos.server.joins import LeaderJoins, MemberNode
+from txpaxos.server.membership import FolderMembership
 from txpaxos.server.open_files import files_max
 from txpaxos.server.own_addresses import describe_address, find_own_addresses
 from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import Joined
 from txpaxos.storage.store import DiskStore
 
 DATAGRAM_BYTES_READ_MAX = 65536
@@ -237,13 +241,23 @@ class ServedNode:
     # starting
 
     def _start(self) -> None:
-        addresses = find_own_addresses(self._cluster, self.node_name)
+        membership = FolderMembership(self._disk or Disk(), self._data_directory)
+        if membership.saved is not None:
+            self._check_folder(membership.saved)
+        addresses = find_own_addresses(membership.cluster(self._cluster), self.node_name)
         addresses.check_free()
         for line in addresses.warnings:
             self.log.warn("{line}", line=line)
         cluster = addresses.cluster
-        store = DiskStore(self._data_directory, cluster.name, self.node_name, disk=self._disk, reactor=self._reactor)
+        random_bytes = os.urandom if membership.saved is None else membership.random_bytes
+        store = DiskStore(
+            *(self._data_directory, cluster.name, self.node_name),
+            disk=self._disk,
+            reactor=self._reactor,
+            random_bytes=random_bytes,
+        )
         try:
+            membership.store_opened()
             node = self._make_node(cluster, store)
         except BaseException:
             store.close()
@@ -252,7 +266,9 @@ class ServedNode:
         node.stopped.addCallback(self._node_stopped)
         self._node = node
         node.watch_leader(self._leader_changed)
-        self._client_port = ClientPort(node)
+        node.members.watch(partial(self._note_members, node, store, membership))
+        self._note_members(node, store, membership)
+        self._client_port = ClientPort(node, joins=LeaderJoins(self._reactor, MemberNode(node)))
         self._check_files(self._client_port.connections_max)
         self._listen(node, addresses.peers_at, addresses.clients_at)
         self.log.info(
@@ -264,6 +280,35 @@ class ServedNode:
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
+
+    def _check_folder(self, saved: Joined) -> None:
+        """Check that the folder is that of this node. Log it if its cluster file names other members.
+
+        :raises StoreError: if it is that of another one."""
+        if (saved.node, saved.cluster) != (self.node_name, self._cluster.name):
+            raise StoreError(
+                f"{self._data_directory} belongs to node {saved.node!r} of cluster {saved.cluster!r}, not to node"
+                f" {self.node_name!r} of cluster {self._cluster.name!r}: give each node a folder of its own, or correct"
+                " the name; nothing was changed"
+            )
+        listed, members = set(self._cluster.members), set(saved.members)
+        if not self._cluster.founding and listed != members:
+            self.log.info(
+                "the cluster file has the nodes {listed}; the members are {members}, as the data folder says",
+                listed=", ".join(sorted(listed)),
+                members=", ".join(sorted(members)),
+            )
+
+    def _note_members(self, node: Node, store: DiskStore, membership: FolderMembership) -> None:
+        """Note in the data folder who the members are, if they have changed, so that the next start finds them."""
+        known, members = 0 if membership.saved is None else membership.saved.slot, node.members
+        if members.slot <= known or members.own is None:
+            return
+        addresses = {name: (one.address, one.client) for name, one in members.entry.members.items()}
+        try:
+            membership.note_members(node.name, store.incarnation, node.cluster, addresses, members.slot)
+        except StoreError as error:  # The log says it, too. What is in the folder is older.
+            self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
 
     def _make_node(self, cluster: Cluster, store: DiskStore) -> Node:
         """Make the application and its node, which loads the saved state. Log it if the data folder was last started

@@ -9,6 +9,7 @@ from txpaxos.wire.client_messages import (
     Ask,
     ChangeMembers,
     HandOver,
+    Join,
     MembersRequest,
     Read,
     Request,
@@ -39,7 +40,7 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.value or b"") + len(request.subject))
             case Read():
                 return cls(request, 1, len(request.query))
-            case StatusRequest() | MembersRequest() | ChangeMembers():
+            case StatusRequest() | Join() | MembersRequest() | ChangeMembers():
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))

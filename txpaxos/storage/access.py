@@ -12,8 +12,8 @@ from txpaxos.storage.messages import os_errors
 
 STORE_NAMES = frozenset(
     (
-        *("acknowledged", "application", "diverged", "identity", "journal", "lock", "probe", "removed", "snapshots"),
-        "subjects",
+        *("acknowledged", "application", "diverged", "identity", "journal", "lock", "membership"),
+        *("probe", "removed", "snapshots", "subjects"),
     )
 )
 """The names that a store uses. Other names in the folder, like ``lost+found``, are not checked."""

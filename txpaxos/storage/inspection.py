@@ -47,7 +47,7 @@ OTHER_NAMES_MAX = 5
 """The number of names that are reported of a folder which is no data folder."""
 
 _OWN_NAMES = ("identity", "acknowledged", "journal", "snapshots", "subjects", "diverged", "removed", MARKER)
-_HARMLESS_NAMES = frozenset(("lock", "probe", "lost+found", "application"))
+_HARMLESS_NAMES = frozenset(("lock", "probe", "lost+found", "application", "membership"))
 _SEGMENT, _SNAPSHOT = ".segment", ".snapshot"
 
 

@@ -20,6 +20,13 @@ from txpaxos.wire.header import CLUSTER_ID_AT, Header
 
 CLIENT_MAGIC = b"\x97C"
 
+TOKEN_BYTES = 16
+JOIN_TEXT_CHARACTERS_MAX = 300
+"""The longest name or address in :class:`Join` and :class:`JoinAnswer`."""
+
+JoinText: TypeAlias = Annotated[str, msgspec.Meta(max_length=JOIN_TEXT_CHARACTERS_MAX)]
+JoinAddresses: TypeAlias = Annotated[dict[JoinText, tuple[JoinText, JoinText]], msgspec.Meta(max_length=64)]
+
 CONTACTS_MAX = 64
 """The most members that a node tells a client of, and that a client takes."""
 
@@ -133,6 +140,35 @@ class ChangeMembers:
     address: ChangeText = ""
     client: ChangeText = ""
     priority: Count = 0
+
+
+@attrs.frozen
+class Join:
+    """Add a node with an empty data folder to the members. The answer is :class:`JoinAnswer` or :class:`Refused`.
+
+    Only the leader answers. A request that is made again, with the same name and incarnation, is answered as if it was
+    made once.
+
+    :ivar name: what its owner calls the node. Its id has a number beside that if the name was used before.
+    :ivar address: where the other nodes reach it, ``host:port``.
+    :ivar client: where clients reach it, ``host:port``.
+    :ivar incarnation: of its data folder, not 0.
+    :ivar token: what a process that is reached at these addresses sends first. By it the leader sees that it is the
+        node that asks.
+    :ivar application: the name of its application.
+    :ivar votes: whether it is to vote when it has caught up.
+    :ivar replaces: the id of the member that leaves then; empty for none.
+    """
+
+    request: Count
+    name: JoinText
+    address: JoinText
+    client: JoinText
+    incarnation: Annotated[int, msgspec.Meta(ge=1)]
+    token: Annotated[bytes, msgspec.Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+    application: JoinText
+    votes: bool = True
+    replaces: JoinText = ""
 
 
 @attrs.frozen
@@ -254,6 +290,26 @@ class ChangeAnswer:
 
 
 @attrs.frozen
+class JoinAnswer:
+    """The node is a member now, and may start.
+
+    :ivar cluster: the cluster's name.
+    :ivar node: the id of the new member.
+    :ivar founding: the members that founded the cluster, in the order of their cluster file: for each its address for
+        other nodes, and its address for clients.
+    :ivar slot: the slot at which the current members were chosen.
+    :ivar members: the current members, the new one included.
+    """
+
+    request: Count
+    cluster: JoinText
+    node: JoinText
+    founding: JoinAddresses
+    slot: Count
+    members: JoinAddresses
+
+
+@attrs.frozen
 class Refused:
     """``count`` requests from ``request`` on failed.
 
@@ -273,9 +329,9 @@ class KeepAlive:
     disconnects a client that does not answer."""
 
 
-Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers
+Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers
 FromClient: TypeAlias = Request | Ping | KeepAliveReply
-ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | Refused
+ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | Refused
 OfMembers: TypeAlias = Members | MembersAnswer | ChangeProgress | ChangeAnswer
 FromNode: TypeAlias = Welcome | Pong | KeepAlive | ToRequest | OfMembers
 
@@ -291,6 +347,7 @@ _packing = Packing[FromClient | FromNode](
         7: HandOver,
         8: MembersRequest,
         9: ChangeMembers,
+        16: Join,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -304,6 +361,7 @@ _packing = Packing[FromClient | FromNode](
         139: MembersAnswer,
         140: ChangeProgress,
         141: ChangeAnswer,
+        160: JoinAnswer,
     }
 )
 

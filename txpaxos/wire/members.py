@@ -161,7 +161,7 @@ MembersRequest: TypeAlias = AddMember | PromoteMember | RemoveMember | ReplaceMe
 def founding_entry(cluster: Cluster) -> MembersEntry:
     """The entry that stands for a cluster file: its nodes are the founders, and all of them are voters."""
     return MembersEntry(
-        0, {node: MemberEntry(str(one.address), str(one.client)) for node, one in cluster.members.items()}
+        0, {node: MemberEntry(one.address.written, one.client.written) for node, one in cluster.members.items()}
     )
 
 

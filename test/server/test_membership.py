@@ -1,0 +1,111 @@
+"""What a data folder says of the cluster that its node belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from test.helpers.fakes import THREE
+from test.storage.test_membership import JOINED
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.errors import ConfigError, StoreError
+from txpaxos.server.membership import FolderMembership, cluster_of
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import Joined, MembershipFile
+from txpaxos.storage.store import DiskStore
+
+LISTENING = attrs.evolve(JOINED, listen="0.0.0.0:7", client_listen="0.0.0.0:8")
+
+
+def joined(folder: Path, membership: Joined = JOINED) -> FolderMembership:
+    MembershipFile(Disk(), str(folder)).write(membership)
+    return FolderMembership(Disk(), str(folder))
+
+
+def test_without_a_file_the_cluster_file_counts(tmp_path: Path) -> None:
+    membership = FolderMembership(Disk(), str(tmp_path))
+    membership.store_opened()
+    assert membership.cluster(THREE) is THREE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cluster_of_a_node_that_has_joined(tmp_path: Path) -> None:
+    a, d = Member(Address("a", 1), Address("a", 2)), Member(Address("d", 1), Address("d", 2))
+    expected = Cluster("town", {"a": a, "d~2": d}, {"a": a}, 40)
+    cluster = joined(tmp_path).cluster(THREE)
+    assert cluster == expected == cluster_of(JOINED)
+    assert cluster.founding_members == ("a",)
+    assert cluster.at_founding() == Cluster("town", {"a": a})
+
+
+def test_where_it_listens_is_said_by_the_folder_or_by_the_cluster_file() -> None:
+    own = cluster_of(LISTENING).members["d~2"]
+    assert (own.listens_at, own.listens_for_clients_at) == (Address("0.0.0.0", 7), Address("0.0.0.0", 8))
+    listed = Member(Address("d", 1), Address("d", 2), listen=Address("::", 9))
+    own = cluster_of(LISTENING, Cluster("town", {"d~2": listed})).members["d~2"]
+    assert (own.listens_at, own.listens_for_clients_at) == (Address("::", 9), Address("d", 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"members": {"a": ("a:1", "a:2")}}, "node d~2 is no member of cluster town any more"),
+        ({"founding": {"a": ("a", "a:2")}}, "the membership of node d~2 has an address that is none: not host:port"),
+    ],
+)
+def test_a_membership_that_cannot_be_used(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        cluster_of(attrs.evolve(JOINED, **changes))
+
+
+def test_the_store_of_a_node_that_has_joined_has_its_incarnation(tmp_path: Path) -> None:
+    membership = joined(tmp_path)
+    store = DiskStore(tmp_path, "town", "d~2", random_bytes=membership.random_bytes)
+    assert store.incarnation == 5
+    membership.store_opened()
+    store.close()
+    again = FolderMembership(Disk(), str(tmp_path))
+    assert again.saved == attrs.evolve(JOINED, has_started=True)
+    again.store_opened()
+
+
+def test_a_store_that_was_lost_is_not_made_again(tmp_path: Path) -> None:
+    joined(tmp_path).store_opened()
+    with pytest.raises(
+        StoreError, match=r"has lost the records of node d~2: put them back, or let the node join again"
+    ):
+        FolderMembership(Disk(), str(tmp_path))
+
+
+def test_members_that_have_changed_are_noted(tmp_path: Path) -> None:
+    """Also by a founder: its cluster file may be edited later."""
+    three = attrs.evolve(
+        THREE,
+        members={
+            **THREE.members,
+            "b": Member(Address("10.0.0.2", 4000, "nb"), Address("nb", 5000), Address("::", 1), Address("::", 2)),
+        },
+    )
+    members = {"b": ("nb:4000", "nb:5000"), "d": ("d:1", "d:2")}
+    membership = FolderMembership(Disk(), str(tmp_path))
+    membership.note_members("b", 3, three, members, 17)
+    (tmp_path / "identity").touch()
+    saved = FolderMembership(Disk(), str(tmp_path)).saved
+    assert saved == membership.saved
+    assert saved is not None
+    assert (saved.name, saved.node, saved.incarnation, saved.members, saved.slot) == ("b", "b", 3, members, 17)
+    assert list(saved.founding.items()) == [
+        ("a", ("10.0.0.1:4000", "10.0.0.1:5000")),
+        ("b", ("nb:4000", "nb:5000")),
+        ("c", ("10.0.0.3:4000", "10.0.0.3:5000")),
+    ]
+    assert (saved.listen, saved.client_listen) == ("[::]:1", "[::]:2")
+
+
+def test_the_name_of_a_node_that_has_joined_stays(tmp_path: Path) -> None:
+    membership = joined(tmp_path)
+    membership.note_members("d~2", 5, membership.cluster(THREE), {"d~2": ("d:1", "d:2")}, 50)
+    assert membership.saved == attrs.evolve(JOINED, members={"d~2": ("d:1", "d:2")}, slot=50, has_started=True)

@@ -1,0 +1,120 @@
+"""Real nodes: a node joins a running cluster by one address, votes, and starts again without being told anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test.helpers.cli_nodes import Nodes, txpaxos
+from test.helpers.cli_nodes import running as running_nodes
+from txpaxos.cli.local_cluster import TWISTD, free_members
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import joined_folder
+
+SECONDS = 60.0
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Joining:
+    """A cluster of nodes a, b and c, and nodes that join it."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
+        self.folder = nodes.folder
+        (self.member,) = free_members(1)
+        self.at = str(nodes.cluster.members["b"].client)
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", "--stop-at-eof", *options]
+
+    def options(self, name: str = "d", at: str = "", **others: str) -> list[str]:
+        given = {
+            "join": at or self.at,
+            "node": name,
+            "address": str(self.member.address),
+            "client": str(self.member.client),
+            **others,
+        }
+        return [part for option, value in given.items() for part in (f"--{option.replace('_', '-')}", value)]
+
+    def start(self, name: str, *options: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.nodes.processes[name] = subprocess.Popen(
+                self.command(*options), cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
+
+    def refusal(self, *options: str) -> str:
+        """What a node says that is refused. It ends."""
+        ended = subprocess.run(self.command(*options), cwd=self.folder, input=b"", capture_output=True, timeout=SECONDS)
+        assert ended.returncode == 1
+        assert b"Traceback" not in ended.stderr
+        return ended.stderr.decode()
+
+    def logged(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end, {node: self.logged(node)[-3000:] for node in self.nodes.processes}
+            threading.Event().wait(0.2)  # Until the log is written, which nothing else tells.
+
+    def submit(self, command: str) -> str:
+        return txpaxos("submit", "--timeout", "30", command, folder=self.folder).stdout.decode().strip()
+
+    def status(self) -> dict[str, Any]:
+        known: dict[str, Any] = json.loads(txpaxos("status", "--json", folder=self.folder).stdout)
+        return known
+
+
+@pytest.fixture
+def joining(tmp_path: Path) -> Iterator[Joining]:
+    with running_nodes(tmp_path, "a", "b", "c") as nodes:
+        yield Joining(nodes)
+
+
+def test_a_node_joins_votes_and_starts_again(joining: Joining) -> None:
+    assert joining.submit("+1") == "1"
+    joining.start("d", *joining.options(cluster_name="test"))
+    joining.wait_until(lambda: "node d is a voter now" in joining.logged("d"))
+    assert joining.submit("+2") == "3"
+    joining.wait_until(lambda: joined_folder(Disk(), str(joining.folder / "a")))  # The founders know it, too.
+    for number, options in enumerate((["--node", "d"], joining.options()), 2):
+        joining.nodes.kill("d")
+        joining.start("d", *options)  # The same command line as before does no harm.
+        joining.wait_until(lambda number=number: joining.logged("d").count(" applied slots and ") == number)  # type: ignore[misc]
+    joining.nodes.kill("a")
+    assert joining.submit("+1") == "4"  # With a gone, d is needed for a majority of four.
+
+
+def test_what_is_refused_is_one_line(joining: Joining) -> None:
+    (joining.folder / "other.py").write_text("from txpaxos.counter import Counter\nclass Other(Counter):\n    pass\n")
+    assert "run txpaxos.counter:Counter, and the new one other:Other: start it with the same --app" in joining.refusal(
+        *joining.options(), "--app", "other.py:Other"
+    )
+    peers = str(joining.nodes.cluster.members["b"].address)
+    assert "not the one for other nodes" in joining.refusal(*joining.options(at=peers))
+    assert "a is a member, with another data folder" in joining.refusal(*joining.options("a"))
+    assert "no node of the cluster village is there" in joining.refusal(*joining.options(cluster_name="village"))
+    (joining.folder / "paxos-data-e").mkdir(mode=0o700)
+    (joining.folder / "paxos-data-e" / "identity").touch()
+    assert "paxos-data-e is not empty (identity)" in joining.refusal(*joining.options("e"))
+    assert joining.submit("+1") == "1"
+
+
+def test_a_node_whose_disk_was_lost_comes_back_under_its_name(joining: Joining) -> None:
+    assert joining.submit("+1") == "1"
+    joining.nodes.kill("c")
+    joining.start("c2", *joining.options("c", replace="c", data_dir="new-c"))
+    joining.wait_until(lambda: "node c~2 is a voter now" in joining.logged("c2"))
+    joining.nodes.kill("a")
+    assert joining.submit("+1") == "2"  # By b and c~2: c is no member any more.

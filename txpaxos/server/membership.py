@@ -1,0 +1,117 @@
+"""What a data folder says of the cluster that its node belongs to, beside the log.
+
+A node that joined has no cluster file. A founder has one, but who founded the cluster must not depend on a file that
+people edit. So the folder says it, as soon as members have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.errors import ConfigError, StoreError
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import Addresses, Joined, MembershipFile, joined_folder
+
+
+class FolderMembership:
+    """The membership of the node of one data folder.
+
+    :ivar saved: what the folder says; ``None`` if the cluster file counts.
+    :raises StoreError: if the folder has lost what the node promised, or cannot be read.
+    """
+
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._file = MembershipFile(disk, directory)
+        self.saved = joined_folder(disk, directory)
+        if self.saved is not None and self.saved.has_started and not _exists(disk, f"{directory}/identity"):
+            raise StoreError(
+                f"{directory} has lost the records of node {self.saved.node}: put them back, or let the node join again"
+                " with an empty folder, in place of the lost one"
+            )
+
+    def cluster(self, cluster: Cluster) -> Cluster:
+        """The cluster of the node.
+
+        :param cluster: the cluster as its cluster file, or its owner, says.
+        :raises ConfigError: if an address in the folder is none.
+        """
+        return cluster if self.saved is None else cluster_of(self.saved, cluster)
+
+    def random_bytes(self, count: int) -> bytes:
+        """The incarnation for a new store: the one with which the node has joined."""
+        assert self.saved is not None
+        return self.saved.incarnation.to_bytes(count, "little")
+
+    def store_opened(self) -> None:
+        """Note that the folder has a store. If it has none later, it was lost.
+
+        :raises StoreError: if that cannot be written."""
+        if self.saved is not None and not self.saved.has_started:
+            self._save(attrs.evolve(self.saved, has_started=True))
+
+    def note_members(self, node: str, incarnation: int, cluster: Cluster, members: Addresses, slot: int) -> None:
+        """Note who the members are, so that the node finds them when it starts again.
+
+        :param cluster: the cluster as the node has known it so far.
+        :raises StoreError: if that cannot be written."""
+        own, saved = cluster.members[node], self.saved
+        self._save(
+            Joined(
+                node if saved is None else saved.name,
+                incarnation,
+                cluster.name,
+                node,
+                addresses_of(cluster.at_founding().members),
+                members,
+                slot,
+                "" if own.listen is None else own.listen.written,
+                "" if own.client_listen is None else own.client_listen.written,
+                has_started=True,
+            )
+        )
+
+    def _save(self, membership: Joined) -> None:
+        self._file.write(membership)
+        self.saved = membership
+
+
+def _exists(disk: Disk, path: str) -> bool:
+    try:
+        disk.inspect(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def addresses_of(members: Mapping[str, Member]) -> Addresses:
+    """The addresses of ``members``, in their order."""
+    return {node: (one.address.written, one.client.written) for node, one in members.items()}
+
+
+def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
+    """The cluster as the folder of a member says.
+
+    :param known: the cluster as its cluster file says: it may say where the node listens.
+    :raises ConfigError: if the node is no member any more, or an address in the folder is none.
+    """
+    if joined.node not in joined.members:
+        raise ConfigError(f"node {joined.node} is no member of cluster {joined.cluster} any more")
+    try:
+        members = _members(joined.members.items())
+        listen, client_listen = (
+            Address.parse(text) if text else None for text in (joined.listen, joined.client_listen)
+        )
+        own = None if known is None else known.members.get(joined.node)
+        if own is not None:
+            listen, client_listen = own.listen, own.client_listen
+        members[joined.node] = attrs.evolve(members[joined.node], listen=listen, client_listen=client_listen)
+        return Cluster(joined.cluster, members, _members(joined.founding.items()), joined.slot)
+    except ValueError as error:
+        raise ConfigError(f"the membership of node {joined.node} has an address that is none: {error}") from None
+
+
+def _members(addresses: Iterable[tuple[str, tuple[str, str]]]) -> dict[str, Member]:
+    return {node: Member(Address.parse(address), Address.parse(client)) for node, (address, client) in addresses}
