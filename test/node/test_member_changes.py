@@ -223,3 +223,15 @@ def test_a_mistyped_address_costs_no_quorum(nodes: ChangingNodes) -> None:
     assert leader.members.entry.members["x"].role == "joining"
     submit(nodes, b"two of three")
     nodes.wait(leader.change_members(RemoveMember("x")))
+
+
+def test_the_first_change_names_the_folders_of_the_founders_that_vote(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    down = next(node for node in "abc" if node != leader.name)
+    nodes.reactor.spend(1.0)
+    nodes.kill(down)
+    nodes.reactor.spend(2.0)
+    _, entry = nodes.wait(leader.change_members(SetPriority(leader.name, 5)))
+    known = {node: one.incarnation for node, one in entry.members.items()}
+    assert known.pop(down) == 0
+    assert set(known.values()) == {nodes.stores["a"].incarnation}

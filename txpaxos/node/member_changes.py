@@ -81,6 +81,7 @@ class MemberChanges:
     :param log: the log. It may change with each call.
     :param now: the clock, in monotonic seconds.
     :param wanted: called when a value waits to be proposed.
+    :param incarnation_of: the incarnation of a node's folder; 0 if this node has not met it.
     :param hand_over: hands over the lead. A leader that is removed does so first, and the next leader removes it.
     """
 
@@ -92,12 +93,14 @@ class MemberChanges:
         log: Callable[[], Log],
         now: Callable[[], float],
         wanted: Callable[[], None],
+        incarnation_of: Callable[[NodeId], int],
         hand_over: Callable[[], Deferred[NodeId]],
     ) -> None:
         self._members = members
         self._log = log
         self._now = now
         self._wanted = wanted
+        self._incarnation_of = incarnation_of
         self._hand_over = hand_over
         self._change: _Change | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -248,9 +251,23 @@ class MemberChanges:
         :raises MembersRefused: if it cannot be made now.
         """
         entry = changed_members(self._members.entry, self._members.slot, request)
-        if entry is not self._members.entry:
-            self._check_quorum(entry, self._log())
-        return entry
+        if entry is self._members.entry:
+            return entry
+        self._check_quorum(entry, self._log())
+        return self._with_incarnations(entry)
+
+    def _with_incarnations(self, entry: MembersEntry) -> MembersEntry:
+        """``entry`` with the incarnations of the founders that vote and are level, so that from then on no other folder
+        can vote in their names. Of founders that are down it is not known whether the folder that this node has met is
+        the one that votes."""
+        level = self._log().level_nodes(self._now())
+        members = {
+            node: attrs.evolve(one, incarnation=self._incarnation_of(node))
+            if one.role == "voter" and not one.incarnation and node in level
+            else one
+            for node, one in entry.members.items()
+        }
+        return attrs.evolve(entry, members=members)
 
     def _check_quorum(self, entry: MembersEntry, log: Log) -> None:
         """Check that a majority of the voters of ``entry`` is up and has caught up, the new ones among them."""

@@ -275,7 +275,12 @@ class Node:
         self._news.watch(lambda: self._peers.keep_open(self.leader))
         self.members.watch(self._follow_members)
         self._member_changes = MemberChanges(
-            self.members, lambda: self._replica, self._monotonic, self._performer.schedule, self.hand_over
+            self.members,
+            lambda: self._replica,
+            self._monotonic,
+            self._performer.schedule,
+            lambda node: self._store.incarnation if node == self.name else self._known_peers.incarnation(node),
+            self.hand_over,
         )
 
     def _compose_admission(self) -> None:
