@@ -163,4 +163,6 @@ def test_members_are_changed(tmp_path: Path) -> None:
         assert (status, sorted(json.loads(shown)["members"])) == (0, sorted({a, b}))
         assert json.loads(shown)["retired"] == [leader]
         assert txpaxos("submit", "+1", folder=tmp_path).returncode == 0
+        shown = txpaxos("status", folder=tmp_path).stdout.decode()
+        assert shown.splitlines()[-1].endswith("2 of 2 nodes answer"), shown
         assert txpaxos("submit", "+1", "--node", place, folder=tmp_path).returncode == 0

@@ -107,7 +107,7 @@ def test_nodes_that_run_different_applications(
     last = as_text(TRIO, statuses, leader).splitlines()[-1]
     words = f"the nodes run different applications, so their states become different {line}"
     assert last == words if line else last.startswith("cluster trio: b leads")
-    monkeypatch.setattr(txpaxos.cli.status, "run", lambda work: statuses)
+    monkeypatch.setattr(txpaxos.cli.status, "run", lambda work: (TRIO, TRIO, statuses))
     (tmp_path / "trio.toml").write_text(TRIO.dumps())
     result = CliRunner().invoke(main, ["status", "--cluster", str(tmp_path / "trio.toml")])
     assert result.exit_code == (1 if leader is None else 4 if line else 0)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from txpaxos.cli.options import cluster_option, node_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import CommandError, Seeds, request, run
-from txpaxos.cli.status import Statuses, ask_nodes, chosen_through
-from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.cli.status import Report, Statuses, ask_nodes, chosen_through, cluster_of
+from txpaxos.cluster import Address, Cluster
 from txpaxos.core.essential import quorum_size
 from txpaxos.errors import MembersRefused
 from txpaxos.log_lines import printable
-
-Report: TypeAlias = Mapping[str, Any]
-"""What a node reports of the members: see :meth:`Client.members <txpaxos.client.client.Client.members>`."""
 
 HEAD = ("node", "role", "address", "client", "incarnation", "priority", "leads", "lag", "heard")
 STATUS_SECONDS = 1.0
@@ -158,15 +155,6 @@ async def look(reactor: Any, cluster: Cluster | Seeds, seconds: float) -> tuple[
     report = await request(reactor, cluster, seconds, lambda client: client.members())
     members = cluster_of(report)
     return report, await ask_nodes(reactor, members, min(seconds, STATUS_SECONDS))
-
-
-def cluster_of(report: Report) -> Cluster:
-    """The members of ``report`` as a cluster, whose nodes can be asked."""
-    members = {
-        node: Member(Address.parse(one["address"]), Address.parse(one["client"]))
-        for node, one in report["members"].items()
-    }
-    return Cluster(report["cluster"], members)
 
 
 def as_text(report: Report, statuses: Statuses) -> str:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+import attrs
 import click
 
 from txpaxos.cli.options import cluster_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import request, run, together
-from txpaxos.cluster import Cluster
+from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.drops import Drop
 from txpaxos.core.essential import quorum_size
 from txpaxos.errors import PaxosError
@@ -20,6 +21,9 @@ from txpaxos.node.counts import Count
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """The status of each node, ``None`` if the node did not answer."""
+
+Report: TypeAlias = Mapping[str, Any]
+"""What a node reports of the members: see :meth:`Client.members <txpaxos.client.client.Client.members>`."""
 
 UNHEARD = 3
 """The exit status when the leader does not hear a node that runs."""
@@ -60,11 +64,13 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
     reason. Small counts of most reasons are normal. Titles in quotes are those
     of docs/operations.rst.
 
+    The nodes are the members, once a node of the cluster file has told them; see `txpaxos members`.
+
     Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 4 if so, but
     not all nodes run the same application; else with 3 if the leader does not hear a node that runs.
     """
-    statuses = run(lambda reactor: ask_nodes(reactor, cluster, timeout_seconds))
-    leader = leader_of(cluster, statuses)
+    cluster, voters, statuses = run(lambda reactor: ask_members(reactor, cluster, timeout_seconds))
+    leader = leader_of(voters, {node: statuses.get(node) for node in voters.members})
     click.echo(as_json(cluster, statuses, leader) if wants_json else as_text(cluster, statuses, leader))
     if wants_counts and not wants_json:
         click.echo("\n".join(["", *counts(statuses)]))
@@ -88,6 +94,39 @@ async def ask_nodes(
 
     asked = list(cluster.members if nodes is None else nodes)
     return dict(zip(asked, await together(*map(ask, asked)), strict=True))
+
+
+async def ask_members(reactor: Any, cluster: Cluster, timeout_seconds: float) -> tuple[Cluster, Cluster, Statuses]:
+    """Ask all members for their status. A node of the cluster file tells which these are; if none answers, they are
+    taken to be the nodes of the file.
+
+    :returns: the members, the voters among them, and what each member answered.
+    """
+    statuses = await ask_nodes(reactor, cluster, timeout_seconds)
+    answered = [node for node, status in statuses.items() if status is not None]
+    if not answered:
+        return cluster, cluster, statuses
+    newest = max(answered, key=lambda node: chosen_through({node: statuses[node]}))
+    try:
+        report = await request(reactor, cluster, timeout_seconds, lambda client: client.members(), [newest])
+    except PaxosError:
+        return cluster, cluster, statuses
+    told = cluster_of(report)
+    members = {node: cluster.members[node] if node in answered else one for node, one in told.members.items()}
+    others = [node for node, one in members.items() if node not in answered and cluster.members.get(node) != one]
+    found = await ask_nodes(reactor, told, timeout_seconds, others)
+    voters = {node: one for node, one in members.items() if report["members"][node]["role"] == "voter"}
+    all_statuses = {node: found.get(node) or statuses.get(node) for node in members}
+    return attrs.evolve(cluster, members=members), attrs.evolve(cluster, members=voters), all_statuses
+
+
+def cluster_of(report: Report) -> Cluster:
+    """The members of ``report`` as a cluster, whose nodes can be asked."""
+    members = {
+        node: Member(Address.parse(one["address"]), Address.parse(one["client"]))
+        for node, one in report["members"].items()
+    }
+    return Cluster(report["cluster"], members)
 
 
 def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
