@@ -107,6 +107,11 @@ class SessionExpired(OutcomeUnknown):
     itself, so later commands are not affected."""
 
 
+class BackupOutdated(PaxosError):
+    """The node no longer has what a backup needs: it has taken newer snapshots meanwhile. Nothing was changed. Begin
+    the backup anew."""
+
+
 class NotHandedOver(PaxosError):
     """The lead was not handed over, for the reason that the error gives. No command is lost by that: the leader leads
     on, or the cluster has elected another one. Try again, or name another node."""

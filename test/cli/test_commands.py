@@ -50,12 +50,14 @@ def test_help_names_every_command() -> None:
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.output.split("Commands:\n")[1].splitlines()] == [
         "ask",
+        "backup",
         "check",
         "demo",
         "doctor",
         "lead",
         "read",
         "recover",
+        "restore",
         "simulate",
         "status",
         "submit",

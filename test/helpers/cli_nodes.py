@@ -22,17 +22,21 @@ def txpaxos(*arguments: str, folder: Path, stdin: bytes = b"") -> subprocess.Com
 
 
 class Nodes:
-    """The nodes of one cluster. Its file is ``cluster.toml`` in ``folder``."""
+    """The nodes of one cluster. Its file is ``cluster.toml`` in ``folder``.
 
-    def __init__(self, folder: Path, *names: str) -> None:
+    :param options: more options for ``twistd paxos``.
+    """
+
+    def __init__(self, folder: Path, *names: str, cluster: str = "test", options: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self.cluster = Cluster("test", dict(zip(names, free_members(len(names)), strict=True)))
+        self.options = options
+        self.cluster = Cluster(cluster, dict(zip(names, free_members(len(names)), strict=True)))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "cluster.toml").write_text(self.cluster.dumps())
 
     def start(self, node: str, file: str = "cluster.toml") -> None:
         """Start a node with the cluster file that has the name ``file``."""
-        options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof"]
+        options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof", *self.options]
         command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", *options]
         with (self.folder / f"{node}.log").open("ab") as log:
             self.processes[node] = subprocess.Popen(

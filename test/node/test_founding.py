@@ -20,6 +20,7 @@ from test.helpers.fakes import logged
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
 from txpaxos.errors import StoreError
+from txpaxos.node.founding import Founding
 from txpaxos.testing.checkers.checker import Checker
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.disk import Crash
@@ -221,6 +222,52 @@ def test_founders_that_others_do_not_agree_on() -> None:
     cluster.start("b", members="abc")
     cluster.run(1.0)
     assert cluster.voters == "ab"
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The backup that each node was restored from, as the test says."""
+    backups: dict[str, str] = {}
+
+    def founding(name: str, *arguments: Any) -> Founding:
+        made: Any = Founding
+        return made(name, *arguments[:-1], backups.get(name, ""))  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("txpaxos.node.node.Founding", founding)
+    return backups
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5])
+def test_founders_that_were_restored_from_one_backup_found_the_cluster(restored: dict[str, str], nodes: int) -> None:
+    names = "abcde"[:nodes]
+    restored.update(dict.fromkeys(names[: nodes // 2 + 1], "5f9c"))
+    cluster = FoundingCluster(nodes)
+    cluster.start(*names)
+    assert cluster.submit("a", 1) == 1
+    assert cluster.voters == names
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5])
+@pytest.mark.parametrize("other", ["", "another"])
+def test_founders_with_different_states_found_no_cluster(restored: dict[str, str], nodes: int, other: str) -> None:
+    """It would be left to chance which of the states the cluster has."""
+    names = "abcde"[:nodes]
+    restored.update(dict.fromkeys(names[: nodes // 2 + 1], "5f9c"))
+    restored["b"] = other
+    cluster = FoundingCluster(nodes)
+    cluster.start(*names)
+    lines = [formatEvent(event) for event in logged(lambda: cluster.run(3.0))]
+    assert cluster.voters == ""
+    ours = "a, b, backup 5f9c" if nodes < 5 else "a, b, backup 5f9c, c"
+    theirs = ours.replace("backup 5f9c", f"backup {other}") if other else ours.replace(", backup 5f9c", "")
+    assert (
+        f"node b would found the cluster with {theirs}, node a with {ours}: restore all founders from the same backup,"
+        " or none"
+    ) in lines
+    cluster.kill("b")
+    restored["b"] = "5f9c"
+    cluster.start("b")
+    assert cluster.submit("a", 1) == 1
 
 
 def test_the_order_of_the_nodes_does_not_matter_later() -> None:

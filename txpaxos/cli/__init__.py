@@ -9,7 +9,21 @@ from typing import Any
 import click
 
 from txpaxos import __version__
-from txpaxos.cli import ask, check, demo, doctor, lead, members, read, recover, simulate, status, submit
+from txpaxos.cli import (
+    ask,
+    backup,
+    check,
+    demo,
+    doctor,
+    lead,
+    members,
+    read,
+    recover,
+    restore,
+    simulate,
+    status,
+    submit,
+)
 from txpaxos.cli.running import CommandError
 from txpaxos.errors import PaxosError
 
@@ -58,5 +72,5 @@ def main() -> None:
     """
 
 
-for module in (submit, read, ask, status, members, lead, doctor, recover, demo, simulate, check):
+for module in (submit, read, ask, status, members, lead, doctor, backup, restore, recover, demo, simulate, check):
     main.add_command(module.command)

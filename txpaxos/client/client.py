@@ -28,6 +28,7 @@ from txpaxos.reading import Consistency, Reading
 from txpaxos.wire.client_messages import (
     Action,
     Ask,
+    BackupRequest,
     ChangeMembers,
     ClientCodec,
     MembersRequest,
@@ -278,6 +279,26 @@ class Client:
             0,
             check_deadline(deadline_seconds),
             progress,
+        )
+
+    def backup_part(
+        self, snapshot_slot: int = 0, position: int = 0, deadline_seconds: float | None = None
+    ) -> Deferred[bytes]:
+        """Ask for a part of a backup, for ``txpaxos backup``. A client for this talks to one node only.
+
+        :param snapshot_slot: the slot of the snapshot of which a part is asked for; 0 for something else.
+        :param position: of a snapshot, where the part begins, in bytes. Otherwise the slot from which on chosen values
+            are asked for; 0 for the head of the backup.
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with the body of a :class:`~txpaxos.wire.client_messages.BackupAnswer`. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.BackupOutdated`: the node does not have that part any more.
+            * :class:`~txpaxos.errors.NoQuorum`: the deadline was over, or the client was closed, before an answer came.
+            * :class:`~txpaxos.errors.StoreError`: the node cannot read the snapshot.
+            * :class:`~txpaxos.errors.Overloaded`: the client or the node has too many requests.
+        """
+        return self._dispatcher.ask_node(
+            lambda number: BackupRequest(number, snapshot_slot, position), 0, deadline_seconds
         )
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import (
     Answer,
     AskAnswer,
+    BackupAnswer,
     ChangeAnswer,
     ChangeProgress,
     ClientCodec,
@@ -183,6 +184,8 @@ class Dispatcher:
                 self._finish(number, value)
             case ReadAnswer(number, slot, result):
                 self._decode(number, lambda data: Reading(_unpack(data), slot), result)
+            case BackupAnswer(number, body):
+                self._finish(number, body)
             case HandedOver(number, leader):
                 self._finish(number, leader)
             case StatusAnswer(number, report) | MembersAnswer(number, report):

@@ -13,10 +13,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, PaxosError
-from txpaxos.wire.client_messages import Ask, ChangeMembers, HandOver, MembersRequest, Read, StatusRequest
+from txpaxos.wire.client_messages import (
+    Ask,
+    BackupRequest,
+    ChangeMembers,
+    HandOver,
+    MembersRequest,
+    Read,
+    StatusRequest,
+)
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
-Message: TypeAlias = Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers
+Message: TypeAlias = Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers | BackupRequest
 """What a request that is no command sends."""
 
 

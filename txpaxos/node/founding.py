@@ -8,6 +8,8 @@ folder is no voter. There are two ways to become one. Both rest on records on th
   object that the cluster exists already. At the founding each founder has the incarnations of the other founders on its
   disk. So none of them can found the cluster again with a founder that came back with an empty folder. A cluster can be
   founded twice only if all founders lose their folders, and these are a majority.
+  A founder may have been restored from a backup. Then all founders must have been restored from the same one: with any
+  other state it would be left to chance which state the cluster has.
 * **Joining.** Every other node with an empty folder is a newcomer. It becomes a voter when a majority of all members,
   not counting itself, have told it that they vote and that they have this incarnation of it on their disks. Whatever
   node had its name before, these members never met that node. Each voter was met by a majority of voters, or by all
@@ -78,6 +80,7 @@ class Founding:
     :param members: the ids of the founding members, in the order of the cluster file. Without ``node`` if it joins.
     :param incarnation: the incarnation of this node's data folder.
     :param send: called with a peer and the introduction to send to it.
+    :param restored_from: the backup that this node was restored from; empty if it was not.
     :ivar voter: the record that makes this node a voter; ``None`` until it is on disk.
     :ivar is_over: whether the node votes or is about to. The owner sets it.
     :ivar catches_up: whether the node is catching up with a leader before it votes. The owner sets it.
@@ -94,6 +97,7 @@ class Founding:
         timing: Timing | None,
         rng: Random,
         send: Callable[[NodeId, Introduction], None],
+        restored_from: str = "",
     ) -> None:
         self.voter: Voter | None = None
         self.is_over = self.catches_up = False
@@ -103,6 +107,9 @@ class Founding:
         self._peers = tuple(member for member in members if member != node)
         self._voters: tuple[NodeId, ...] = self._members
         self._founders = tuple(sorted(members[: quorum_size(len(members))]))
+        # What the founders must agree on: who they are, and which backup they were restored from, if any.
+        terms = [f"backup {restored_from}"] if restored_from else []
+        self._terms = tuple(sorted([*self._founders, *terms]))
         self._is_changed = False
         self._incarnation = incarnation
         self._timing = timing or Timing()
@@ -230,6 +237,8 @@ class Founding:
             return None
         if len(self._members) > 2 and (self._node not in self._founders or self._is_founded_without_me()):
             return None
+        if any(not heard.votes and self._has_other_terms(peer) for peer, heard in self._heard.items()):
+            return None
         founders = [PeerMet(peer, self._met[peer]) for peer in self._founders if peer in self._met]
         if len(founders) < len(self._founders) - (self._node in self._founders):
             return None
@@ -267,12 +276,11 @@ class Founding:
 
     def _is_founded_without_me(self) -> bool:
         """Whether a peer votes that did not found the cluster with this node, or a founder lists other founders."""
-        for peer, heard in self._heard.items():
-            if heard.votes and not (heard.together and self._knows_me(peer)):
-                return True
-            if not heard.votes and peer in self._founders and tuple(sorted(heard.founders)) != self._founders:
-                return True
-        return False
+        return any(heard.votes and not (heard.together and self._knows_me(peer)) for peer, heard in self._heard.items())
+
+    def _has_other_terms(self, peer: NodeId) -> bool:
+        """Whether ``peer`` is a founder that would found the cluster with other founders, or with another state."""
+        return peer in self._founders and tuple(sorted(self._heard[peer].founders)) != self._terms
 
     def _introduce(self, peer: NodeId, now: float, asks: bool = False) -> None:
         """Send an introduction to ``peer``. The same one is not repeated at once: forged requests may ask for it."""
@@ -282,7 +290,7 @@ class Founding:
             met=met,
             unchanged=self.voter is not None and bool(self.voter.founders) and not self._is_changed,
             together=self.voter is not None and PeerMet(peer, met) in self.voter.founders,
-            founders=() if self.voter is not None else self._founders,
+            founders=() if self.voter is not None else self._terms,
             asks=asks or (self.voter is None and not self._knows_me(peer)),
         )
         told = self._told.get(peer)
@@ -302,13 +310,16 @@ class Founding:
 
     def _compare_founders(self, peer: NodeId, message: Introduction) -> None:
         theirs = tuple(sorted(message.founders))
-        if not message.votes and theirs != self._founders and peer not in self._reported:
+        if not message.votes and theirs != self._terms and peer not in self._reported:
             self._reported.add(peer)
+            remedy = "list the nodes in the same order in all cluster files"
+            if set(theirs) & set(self._founders) == set(self._founders):
+                remedy = "restore all founders from the same backup, or none"
             self.log.critical(
-                "node {peer} would found the cluster with {theirs}, node {node} with {ours}: list the nodes in the same"
-                " order in all cluster files",
+                "node {peer} would found the cluster with {theirs}, node {node} with {ours}: {remedy}",
                 peer=peer,
                 theirs=printable(", ".join(theirs)),
                 node=self._node,
-                ours=", ".join(self._founders),
+                ours=", ".join(self._terms),
+                remedy=remedy,
             )

@@ -65,6 +65,7 @@ from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, print
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
 from txpaxos.node.asks import PendingAsks
+from txpaxos.node.backups import BackupPart, Backups
 from txpaxos.node.calls import Calls
 from txpaxos.node.counts import Count, Counts, Labelled
 from txpaxos.node.disk_watch import DiskWatch
@@ -156,6 +157,8 @@ class Node:
     :param settings: limits and times; the defaults if not given.
     :param rng: the source of randomness; one seeded by the system if not given.
     :param monotonic: the clock, in monotonic seconds. The reactor's own clock may be the wall clock, which can jump.
+    :param restored_from: the checksum of the backup that the store was restored from; empty if it was not. It founds a
+        cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
     :ivar clock: timers that follow ``monotonic``.
     :ivar counters: how often each event of :class:`~txpaxos.node.counts.Count` has happened.
@@ -179,6 +182,7 @@ class Node:
         rng: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         observe: Observer | None = None,
+        restored_from: str = "",
     ) -> None:
         check_class(type(application))
         check_object(application)
@@ -189,9 +193,8 @@ class Node:
         self.failed: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.clock = monotonic_clock(reactor, monotonic)
-        self._monotonic = monotonic
-        self._store = store
-        self._observe = observe
+        self._monotonic, self._observe = monotonic, observe
+        self._store, self._restored_from = store, restored_from
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = False
         self._started_at = 0.0
@@ -287,9 +290,14 @@ class Node:
         """Make the parts that decide whether this node takes part: whether it may vote, and whether its disk works."""
         members, timing = self.cluster.founding_members, self.settings.timing
         self._founding = Founding(
-            self.name, members, self._store.incarnation, timing, self._rng, lambda peer, say: self.send((peer,), say)
+            *(self.name, members, self._store.incarnation, timing, self._rng),
+            *(lambda peer, say: self.send((peer,), say), self._restored_from),
         )
         self._admission = Admission(self.name, members, self._founding, self._save_voter, self._reads.catch_up)
+        self._backups = Backups(
+            *(self.name, self.members.cluster, name_of(self.application), self._store, lambda: self._replica.log),
+            *(self._applier, self._snapshots.note_backup),
+        )
         self._disk = DiskWatch(
             self.name, self._performer, timing.liveness_window_seconds[1], self._disk_hangs, self._disk_works
         )
@@ -540,6 +548,10 @@ class Node:
     def sends_clients_away(self) -> bool:
         """Whether clients should use another node: requests that need the disk or other nodes may never finish here."""
         return self.disk_hangs or self.is_folder_lost
+
+    def backup_part(self, snapshot_slot: Slot, position: int) -> BackupPart:
+        """A part of a backup. See :meth:`Backups.part <txpaxos.node.backups.Backups.part>`."""
+        return self._backups.part(snapshot_slot, position)
 
     def status(self) -> NodeStatus:
         """The current status of this node. It does not change afterwards."""

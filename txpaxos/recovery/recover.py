@@ -236,10 +236,10 @@ def _prepare(
             store.last_application.write(one.application)
         _write_snapshot(store, recovery, progress)
         for records in _records(recovery, one.node, incarnations):
-            _wait(store.save(records))
+            wait(store.save(records))
             progress(sum(len(value) for record in records if isinstance(record, Learned) for value in record.values))
     finally:
-        _wait(store.close())
+        wait(store.close())
     made = read_survivor(path)
     if (made.chosen_through, made.snapshot_slot) != (recovery.union.through, _base(recovery.union)):
         raise StoreError(f"{path} does not hold what was written to it: check the disk; nothing was changed")
@@ -266,11 +266,11 @@ def _write_snapshot(store: DiskStore, recovery: Recovery, progress: Progress) ->
         raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {error}") from None
     new = attrs.evolve(head, cluster=recovery.cluster.name, members=recovery.keep)
     writer = store.write_snapshot(snapshot.slot)
-    _wait(writer.write(HEAD + msgspec.msgpack.encode(new)))
+    wait(writer.write(HEAD + msgspec.msgpack.encode(new)))
     for chunk in chunks:
-        _wait(writer.write(chunk))
+        wait(writer.write(chunk))
         progress(len(chunk))
-    _wait(writer.finish())
+    wait(writer.finish())
 
 
 def _records(recovery: Recovery, node: NodeId, incarnations: Mapping[NodeId, int]) -> Iterator[list[Record]]:
@@ -296,7 +296,7 @@ def _records(recovery: Recovery, node: NodeId, incarnations: Mapping[NodeId, int
         yield [Learned(first_slot, tuple(values))]
 
 
-def _wait(deferred: Deferred[Any]) -> object:
+def wait(deferred: Deferred[Any]) -> object:
     """The result of a Deferred that has fired: here all is done at once.
 
     :raises StoreError: its error."""

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed
 from txpaxos.log_lines import described, text_of
+from txpaxos.node.backups import BackupPart
 from txpaxos.node.sessions import ERROR_CHARACTERS_MAX, Failed, Outcome, encode_result
 from txpaxos.reading import Reading
 from txpaxos.server.member_changes import ChangeDone
@@ -18,6 +19,7 @@ from txpaxos.server.members_report import MembersReport
 from txpaxos.wire.client_messages import (
     Answer,
     AskAnswer,
+    BackupAnswer,
     ChangeAnswer,
     FromNode,
     HandedOver,
@@ -53,6 +55,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (_read_answer(number, result),)
         case dict():
             return (StatusAnswer(number, json.dumps(result).encode()),)
+        case BackupPart(body):
+            return (BackupAnswer(number, body),)
         case str():
             return (HandedOver(number, result),)
         case MembersReport(members):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
@@ -27,6 +27,7 @@ from txpaxos.server.session_rate import SessionRate
 from txpaxos.server.tasks import needs_others
 from txpaxos.wire.client_messages import (
     Ask,
+    BackupRequest,
     ChangeMembers,
     ClientCodec,
     HandOver,
@@ -175,6 +176,8 @@ class ClientPort(ServerFactory):
                 return self.node.read(query, "local" if local else "linearizable")
             case StatusRequest():
                 return succeed(self.status())
+            case BackupRequest(_, snapshot_slot, position):
+                return maybeDeferred(self.node.backup_part, snapshot_slot, position)
             case HandOver(_, to):
                 return self.node.hand_over(to)
             case Join():

@@ -28,6 +28,7 @@ from txpaxos.server.member_changes import Tell
 from txpaxos.server.tasks import Task, single_commands
 from txpaxos.wire.client_messages import (
     Ask,
+    BackupRequest,
     ChangeMembers,
     ChangeProgress,
     ClientCodec,
@@ -227,7 +228,17 @@ class ServerConnection(TwistedProtocol):
 
     def _receive(self, message: FromClient | FromNode) -> None:
         match message:
-            case Submit() | Ask() | Read() | StatusRequest() | HandOver() | Join() | MembersRequest() | ChangeMembers():
+            case (
+                Submit()
+                | Ask()
+                | Read()
+                | StatusRequest()
+                | HandOver()
+                | Join()
+                | MembersRequest()
+                | ChangeMembers()
+                | BackupRequest()
+            ):
                 self._receive_request(message)
             case Ping():
                 self._send(Pong())

@@ -323,7 +323,10 @@ class ServedNode:
                 before=printable(before),
                 name=printable(name),
             )
-        node = Node(application, self._reactor, self.node_name, cluster, store, self._settings)
+        node = Node(
+            *(application, self._reactor, self.node_name, cluster, store, self._settings),
+            restored_from=store.restored_from.read(),
+        )
         if before != name:
             try:
                 store.last_application.write(name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from txpaxos.node.backups import PART_BYTES
 from txpaxos.wire.client_messages import (
     Ask,
+    BackupRequest,
     ChangeMembers,
     HandOver,
     Join,
@@ -44,6 +46,8 @@ class Task(NamedTuple):
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))
+            case BackupRequest():
+                return cls(request, 1, PART_BYTES)
 
 
 def needs_others(request: Request) -> bool:

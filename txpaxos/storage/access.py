@@ -13,7 +13,7 @@ from txpaxos.storage.messages import os_errors
 STORE_NAMES = frozenset(
     (
         *("acknowledged", "application", "diverged", "identity", "journal", "lock", "membership"),
-        *("probe", "removed", "snapshots", "subjects"),
+        *("probe", "removed", "restored", "snapshots", "subjects"),
     )
 )
 """The names that a store uses. Other names in the folder, like ``lost+found``, are not checked."""

@@ -29,7 +29,7 @@ from txpaxos.storage.last_application import LastApplication
 from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.read_only_disk import ReadOnlyDisk, process_using
 from txpaxos.storage.records import decode
-from txpaxos.storage.replacement import MARKER
+from txpaxos.storage.replacement import MARKER, PREPARED
 from txpaxos.storage.segment import SECTOR_BYTES, Frames, SegmentHeader, torn_bytes
 from txpaxos.storage.snapshot_file import SnapshotReader
 from txpaxos.storage.snapshots import PART
@@ -46,7 +46,7 @@ ATTEMPTS = 3
 OTHER_NAMES_MAX = 5
 """The number of names that are reported of a folder which is no data folder."""
 
-_OWN_NAMES = ("identity", "acknowledged", "journal", "snapshots", "subjects", "diverged", "removed", MARKER)
+_OWN_NAMES = ("identity", "acknowledged", "journal", "snapshots", "subjects", "diverged", "removed", PREPARED, MARKER)
 _HARMLESS_NAMES = frozenset(("lock", "probe", "lost+found", "application", "membership"))
 _SEGMENT, _SNAPSHOT = ".segment", ".snapshot"
 

@@ -38,7 +38,8 @@ from txpaxos.storage.messages import damaged, os_errors
 from txpaxos.storage.quarantine import markers
 from txpaxos.storage.records import Checkpoints, checkpoint_index, decode, divide, encode
 from txpaxos.storage.register_files import RegisterFiles
-from txpaxos.storage.replacement import finish_replacement
+from txpaxos.storage.replacement import PREPARED, finish_replacement
+from txpaxos.storage.restored_from import RestoredFrom
 from txpaxos.storage.segment import Frame
 from txpaxos.storage.snapshots import Snapshot, SnapshotFiles, SnapshotWriter
 
@@ -154,6 +155,7 @@ class DiskStore:
     :ivar incarnation: see :attr:`Store.incarnation`.
     :ivar sync_seconds: the seconds that a sync took at the start, ``None`` if that was not measured.
     :ivar last_application: the application that the folder was last started with.
+    :ivar restored_from: the backup that the folder was restored from.
     :raises StoreError: if the folder belongs to another node, is in use or damaged, or cannot be written, or if other
         users may write in it.
     """
@@ -182,8 +184,6 @@ class DiskStore:
         refuse_foreign_access(disk, self._directory)
         self._lock = lock_folder(disk, self._directory)
         try:
-            if finish_replacement(disk, self._directory):
-                refuse_foreign_access(disk, self._directory)
             self._identity = self._open(cluster, node, random_bytes, segment_bytes)
             self.sync_seconds: float | None = None
             if execute is None and sync_in_thread is None:
@@ -201,6 +201,7 @@ class DiskStore:
         self._checkpoints = Checkpoints()
         self._quarantine_marker, self._removed_marker = markers(disk, self._directory)
         self.last_application = LastApplication(disk, self._directory)
+        self.restored_from = RestoredFrom(disk, self._directory)
         self._discarded = DiscardedSnapshots(disk, self._directory)
         self._snapshots = SnapshotFiles(
             disk,
@@ -304,6 +305,8 @@ class DiskStore:
 
     def _open(self, cluster: str, node: str, random_bytes: Callable[[int], bytes], segment_bytes: int) -> Identity:
         """Check that the folder belongs to ``node`` of ``cluster``. Create the files that a new folder needs."""
+        if finish_replacement(self._disk, self._directory):
+            refuse_foreign_access(self._disk, self._directory)
         file = self._identity_file = AtomicFile(self._disk, f"{self._directory}/identity", VERSION)
         found = read_identity(file)
         identity = new_identity(cluster, node, random_bytes) if found is None else found
@@ -315,6 +318,7 @@ class DiskStore:
         self._journal = Journal(self._disk, journal, incarnation, segment_bytes, *told)
         self._subjects = RegisterFiles(self._disk, f"{self._directory}/subjects", mark.register_created)
         if found is None:
+            self._refuse_unfinished_restore()
             self._create_folders()
             self._refuse_leftover_data()
             write_identity(file, identity)
@@ -355,6 +359,16 @@ class DiskStore:
         for name in ("journal", "subjects"):
             with os_errors("create", f"{self._directory}/{name}"):
                 ensure_directory(self._disk, f"{self._directory}/{name}")
+
+    def _refuse_unfinished_restore(self) -> None:
+        """Refuse to make a new store where a restore was interrupted: the operator wants a node with a state.
+
+        :raises StoreError: if that is so."""
+        with os_errors("read", self._directory):
+            if PREPARED in self._disk.list_directory(self._directory):
+                raise StoreError(
+                    f"{self._directory} holds an unfinished restore: give 'txpaxos restore' again, or empty the folder"
+                )
 
     def _refuse_leftover_data(self) -> None:
         """Refuse to make a new store in a folder with leftover data: its identity file was lost, and more may be.

@@ -172,6 +172,21 @@ class Join:
 
 
 @attrs.frozen
+class BackupRequest:
+    """Send a part of a backup. The answer is :class:`BackupAnswer` or :class:`Refused`. One part at a time is asked
+    for, so neither side holds more than that.
+
+    :ivar snapshot_slot: the slot of the snapshot of which a part is asked for; 0 for something else.
+    :ivar position: of a snapshot, where the part begins, in bytes. Otherwise the slot from which on chosen values are
+        asked for; 0 to ask for the :class:`BackupHead`.
+    """
+
+    request: Count
+    snapshot_slot: Count = 0
+    position: Count = 0
+
+
+@attrs.frozen
 class KeepAliveReply:
     """The answer to :class:`KeepAlive`. It has no answer."""
 
@@ -310,6 +325,37 @@ class JoinAnswer:
 
 
 @attrs.frozen
+class BackupAnswer:
+    """A part of a backup: bytes of a snapshot's file, chosen values as an array in MessagePack, or a
+    :class:`BackupHead` in MessagePack."""
+
+    request: Count
+    body: bytes
+
+
+@attrs.frozen
+class BackupHead:
+    """What a backup is of. It is the body of the first :class:`BackupAnswer`, and the beginning of a backup file.
+
+    :ivar cluster: the name of the cluster.
+    :ivar node: the node that made it.
+    :ivar application: the name of the application, ``MODULE:CLASS``.
+    :ivar members: by id, where other nodes and where clients reach each member.
+    :ivar snapshot_slot: the slot of the snapshot in it; 0 if there is none.
+    :ivar snapshot_bytes: the size of the snapshot's file.
+    :ivar through: the last slot in it. The values of the slots behind the snapshot are in it one by one.
+    """
+
+    cluster: str
+    node: str
+    application: str
+    members: dict[str, tuple[str, str]]
+    snapshot_slot: Count
+    snapshot_bytes: Count
+    through: Count
+
+
+@attrs.frozen
 class Refused:
     """``count`` requests from ``request`` on failed.
 
@@ -329,9 +375,11 @@ class KeepAlive:
     disconnects a client that does not answer."""
 
 
-Request: TypeAlias = Submit | Ask | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers
+Request: TypeAlias = (
+    Submit | Ask | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers | BackupRequest
+)
 FromClient: TypeAlias = Request | Ping | KeepAliveReply
-ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | Refused
+ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
 OfMembers: TypeAlias = Members | MembersAnswer | ChangeProgress | ChangeAnswer
 FromNode: TypeAlias = Welcome | Pong | KeepAlive | ToRequest | OfMembers
 
@@ -348,6 +396,7 @@ _packing = Packing[FromClient | FromNode](
         8: MembersRequest,
         9: ChangeMembers,
         16: Join,
+        10: BackupRequest,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -362,6 +411,7 @@ _packing = Packing[FromClient | FromNode](
         140: ChangeProgress,
         141: ChangeAnswer,
         160: JoinAnswer,
+        142: BackupAnswer,
     }
 )
 

@@ -214,6 +214,10 @@ class SnapshotCoordinator:
             case SnapshotPart() if not self._receiver.receive(sender, message):
                 self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
 
+    def note_backup(self, slot: Slot) -> None:
+        """Note that a client fetches the snapshot at ``slot`` for a backup. Newer ones are taken less often then."""
+        self._fetches.note("(backup)", slot)
+
     def status(self) -> SnapshotStatus:
         """The current snapshots and transfers."""
         newest = self._store.snapshot
