@@ -495,3 +495,18 @@ def test_arguments_that_are_wrong(arguments: dict[str, Any], error: type[Excepti
 def test_actions_and_lengths_are_those_of_the_wire() -> None:
     assert get_args(Action) == checks.CHANGE_ACTIONS
     assert CHANGE_TEXT_CHARACTERS_MAX == checks.CHANGE_TEXT_CHARACTERS_MAX
+
+
+def test_members_of_before_are_no_news() -> None:
+    """A node that lags tells them. They count only while no member helps, from a node that is none and has a leader."""
+    known = KnownNodes({"a": Address("10.0.0.1", 5000)}, is_fixed=False)
+    before, newer = told(3, a="10.0.0.1:5000", b="10.0.0.2:5000"), told(9, b="10.0.0.2:5000", c="10.0.0.3:5000")
+    assert known.tell(newer, "b", True)
+    assert not known.tell(before, "c", True)
+    assert not known.tell(newer, "b", True)
+    known.try_seeds()
+    assert set(known.candidates) == {"a", "b", "c"}
+    assert not known.tell(before, "c", True)
+    assert not known.tell(before, "a", False)
+    assert known.tell(before, "a", True)
+    assert (known.slot, known.candidates) == (3, ("a", "b"))

@@ -70,7 +70,8 @@ def add(node: str, address: str | None, client_address: str | None) -> None:
     """
     raise CommandError(
         f"a node joins by itself, since it is bound to its data folder: on its machine, start {printable(node)} with an"
-        " empty folder and `twistd paxos --join HOST:PORT`, the address of any member, and look here when it has joined"
+        " empty folder and `twistd paxos --join HOST:PORT` (the client port of any member) `--address HOST:PORT"
+        " --client HOST:PORT` (its own), and look at `txpaxos members` then"
     )
 
 
