@@ -2,8 +2,8 @@
 
     python examples/one_value.py
 
-A *subject* is a name that is decided once and for ever, without a leader. Every caller that asks offers a value, one
-of the offers is chosen, and every later caller gets that one. The nodes run in this process, on free ports of
+A *subject* is a name that is decided once. Every caller that asks offers a value, the first of the offers is decided,
+and every later caller gets that one. The nodes run in this process, on free ports of
 127.0.0.1, and save in a temporary folder that is removed at the end. Needs no arguments and ends by itself.
 """
 

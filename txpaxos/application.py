@@ -58,7 +58,10 @@ class Application:
         load_fields(self, self.state_fields, b"".join(chunks))
 
     def value_chosen(self, subject: str, value: bytes) -> None:
-        """Note that ``subject`` was decided on ``value``. After a restart this is called again for each subject."""
+        """Note that ``subject`` was decided on ``value``.
+
+        After a restart this is called again for each subject. It is also called again for a subject that was forgotten
+        and is decided anew."""
 
     def leadership_acquired(self) -> None:
         """Note that this node has become the leader."""
@@ -77,6 +80,8 @@ def name_of(application: Application | type[Application]) -> str:
 
 
 def has_snapshots(application: Application) -> bool:
-    """Whether the application has snapshots: its own ``snapshot``, or ``state_fields``."""
+    """Whether the application has snapshots: its own ``snapshot``, ``state_fields``, or no state since it has no
+    ``apply``."""
     kind: Any = type(application)
-    return bool(kind.state_fields) or kind.snapshot is not Application.snapshot
+    has_no_state = kind.apply is Application.apply
+    return bool(kind.state_fields) or kind.snapshot is not Application.snapshot or has_no_state

@@ -74,18 +74,35 @@ class PaxosProtocol(Application, DatagramProtocol):
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
     ) -> Deferred[bytes | None]:
-        """Propose ``value`` for ``subject``, which is decided once and for ever, and get the decided value.
+        """Propose ``value`` for ``subject``, which is decided once, and get the decided value.
 
         :param value: the value to propose; ``None`` to read the decided value without proposing one.
         :param deadline_seconds: how long that may take, from the call on; no limit if not given.
         :returns: fires with the decided value, or with ``None`` if no value was proposed yet. It waits while no quorum
             answers; cancel it to stop that. Fails with :class:`~txpaxos.errors.ValueTooLarge`,
-            :class:`~txpaxos.errors.NodeStopped`, or, after the deadline, with :class:`~txpaxos.errors.OutcomeUnknown`
-            if a value was proposed and :class:`~txpaxos.errors.NoQuorum` otherwise.
+            :class:`~txpaxos.errors.Overloaded`, :class:`~txpaxos.errors.NodeStopped`, or, after the deadline, with
+            :class:`~txpaxos.errors.OutcomeUnknown` if a value was proposed and :class:`~txpaxos.errors.NoQuorum`
+            otherwise.
         :raises TypeError: if ``subject`` is not a str, or ``value`` is neither bytes nor ``None``.
         :raises ValueError: if ``subject`` has no UTF-8, or ``deadline_seconds`` is not finite or not above zero.
         """
         return fail(_no_node(self)) if self._node is None else self._node.ask(subject, value, deadline_seconds)
+
+    def forget(self, subject: str, deadline_seconds: float | None = None) -> Deferred[bytes | None]:
+        """Make ``subject`` undecided, so that it can be decided anew, perhaps on another value.
+
+        Callers that were told the value are not told that it is forgotten. An ``ask`` that is under way at the same
+        time may decide the subject anew. Forget a subject when nothing acts on it any more.
+
+        :param deadline_seconds: how long that may take, from the call on; no limit if not given.
+        :returns: fires with the value that is forgotten, or with ``None`` if nothing was decided. Fails with
+            :class:`~txpaxos.errors.ValueTooLarge`, :class:`~txpaxos.errors.Overloaded`,
+            :class:`~txpaxos.errors.SessionExpired`, :class:`~txpaxos.errors.NodeStopped`, or, after the deadline, with
+            :class:`~txpaxos.errors.OutcomeUnknown`.
+        :raises TypeError: if ``subject`` is not a str.
+        :raises ValueError: if ``subject`` has no UTF-8, or ``deadline_seconds`` is not finite or not above zero.
+        """
+        return fail(_no_node(self)) if self._node is None else self._node.forget(subject, deadline_seconds)
 
     def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None

@@ -16,8 +16,10 @@ from txpaxos.cli.progress import Progress, size_text
 from txpaxos.core.ready import Checkpoint, PeerMet, Voter
 from txpaxos.node.snapshots.taking import HEAD, SnapshotHead, _encode
 from txpaxos.storage.discarded import REPLACED
+from txpaxos.storage.disk import Disk
 from txpaxos.storage.snapshot_file import SnapshotPacker
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.older_registers import add_registers, voted_state
+from txpaxos.testing.store.harness import voted
 
 HEALTHY, ATTENTION = 0, 1
 
@@ -31,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a snapshot whose head says what it is of."""
     store = open_store(tmp_path / "data")
     store.load()
-    store.save([Voter(("a", "b", "c")), subject("s", 1)])
+    store.save([Voter(("a", "b", "c"))])
     store.save([voted(1), voted(2)])
     for slot in (1, 2):
         writer = store.write_snapshot(slot)
@@ -40,6 +42,7 @@ def folder(tmp_path: Path) -> Path:
     store.save([Checkpoint(2), PeerMet("b", 7), *(voted(slot) for slot in range(3, 20))])
     store.last_application.write("counter:Counter")
     store.close()
+    add_registers(Disk(), str(tmp_path / "data"), [voted_state("s", 1)])
     return tmp_path / "data"
 
 

@@ -11,12 +11,13 @@ from twisted.internet.task import Clock
 from test.storage.test_disk import UnsyncedDisk
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.messages import Ballot, NodeId, Slot
-from txpaxos.core.ready import Checkpoint, Learned, Promised, Record, Voted, Voter
+from txpaxos.core.ready import Checkpoint, Learned, Promised, Record, SubjectState, Voted, Voter
 from txpaxos.counter import Counter
 from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import HASH_BYTES, HEAD, STATE, SnapshotHead, _encode
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
+from txpaxos.testing.older_registers import add_registers
 from txpaxos.wire.commands import Run, encode_batch, new_session
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -64,9 +65,11 @@ def write_folder(
         writer.write(STATE + _encode([state]))
         writer.finish()
         records = [Checkpoint(slot), *records]
-    store.save(records)
+    store.save([record for record in records if not isinstance(record, SubjectState)])
     store.last_application.write("txpaxos.counter:Counter")
     store.close()
+    if registers := [record for record in records if isinstance(record, SubjectState)]:
+        add_registers(UnsyncedDisk(), str(path), registers)
     return path
 
 

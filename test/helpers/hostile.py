@@ -28,40 +28,32 @@ from txpaxos.core.config import Limits
 from txpaxos.core.guards import ROUND_MAX, ROUNDS_AHEAD_MAX
 from txpaxos.core.messages import (
     LOWEST,
-    AboutSubject,
-    Accept,
-    Accepted,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
     ChosenValues,
-    Decided,
     Fetch,
-    Finding,
     Heartbeat,
     HeartbeatAck,
-    Inquiry,
     Nack,
-    Prepare,
     PrepareLog,
     PreVote,
     PreVoteGranted,
-    Promise,
     PromiseLog,
-    Proposal,
     ReadIndexReply,
     ReadIndexRequest,
     TakeOver,
     Truncated,
     Vote,
 )
-from txpaxos.core.ready import Checkpoint, DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voted, Voter
+from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Record, Voted, Voter
 from txpaxos.node.snapshots.taking import Policy
-from txpaxos.wire.codec import SUBJECT_BYTES_MAX, Codec
+from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
+    CollectRegisters,
     Fetching,
     FetchSnapshot,
     Forward,
@@ -70,6 +62,8 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    RegisterVote,
+    RegisterVotes,
     SnapshotPart,
     StateDigest,
     StateDigestsHeard,
@@ -97,8 +91,6 @@ class Allowed:
       than the window, unless all in between came with it.
     * A checkpoint is at a slot that the node has applied, or that a snapshot which it asked for stands for.
     * The incarnation of a peer is the one that it really has. A voter is one of the cluster's own members.
-    * A subject has a name of 1 to 512 bytes; its promise never becomes lower, covers what it has accepted, and what is
-      chosen never changes.
     """
 
     def __init__(self, incarnations: dict[str, int]) -> None:
@@ -108,9 +100,6 @@ class Allowed:
         self._incarnations = incarnations
         self._votes: dict[tuple[int, Ballot], bytes] = {}
         self._learned: dict[int, bytes] = {}
-        self._subjects: dict[str, DecreeState] = {}
-        # The highest round that the node has believed about each subject, saved or not.
-        self.subject_rounds: dict[str, int] = {}
 
     def check(self, records: Iterable[Record], known_through: int) -> None:
         """The node saves ``records`` together, and knows every slot up to ``known_through``.
@@ -143,8 +132,6 @@ class Allowed:
                 return members == MEMBERS and known
             case PeerMet(peer, incarnation):
                 return self._incarnations.get(peer) == incarnation
-            case SubjectState(subject, state):
-                return self._is_subject(subject, state)
         return False
 
     def _is_promise(self, ballot: Ballot) -> bool:
@@ -156,21 +143,6 @@ class Allowed:
     def _is_ballot(self, ballot: Ballot) -> bool:
         known = ballot.node in MEMBERS or ballot == LOWEST
         return known and 0 <= ballot.round <= min(ROUND_MAX, self.round + ROUNDS_AHEAD_MAX)
-
-    def _is_subject(self, subject: str, state: DecreeState) -> bool:
-        before = self._subjects.get(subject)
-        self._subjects[subject] = state
-        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
-            return False
-        base = max(self.subject_rounds.get(subject, 0), 0 if before is None else before.promised.round)
-        fits = state.promised.node in MEMBERS or state.promised == LOWEST
-        fits &= state.promised.round <= min(ROUND_MAX, base + ROUNDS_AHEAD_MAX)
-        fits &= state.accepted is None or (
-            state.accepted.ballot <= state.promised and state.accepted.ballot.node in MEMBERS
-        )
-        if before is not None:
-            fits &= state.promised >= before.promised and before.chosen in (None, state.chosen)
-        return fits
 
 
 def decodes(value: bytes) -> bool:
@@ -289,9 +261,6 @@ class NodeAmongLiars(NodeHarness):
         """``message`` arrives on one of the possible paths."""
         allowed = self.store.allowed  # type: ignore[attr-defined]
         allowed.round = max(allowed.round, self.node._replica.election.highest_seen.round)
-        if isinstance(message, AboutSubject) and message.subject in self.node._subjects._subjects:
-            known = self.node._subjects._subjects[message.subject]
-            allowed.subject_rounds[message.subject] = known.decree.proposer.highest_seen.round
         way = self.rng.randrange(4)
         # Two members that lie of their states on the streams to them, or one that lies of another's, stop a third: that
         # is what these messages are for.
@@ -476,21 +445,17 @@ class Liar:
         )
 
     def _make_subject(self) -> PeerMessage:
-        ballot, value = self._subject_ballot(), self._value()
-        inner = self.rng.choice(
-            (
-                Prepare(ballot),
-                Promise(ballot, self.rng.choice((None, Proposal(self._subject_ballot(), value)))),
-                Accept(ballot, value),
-                Accepted(ballot, value),
-                Nack(ballot, self._subject_ballot()),
-                Decided(value),
-                Inquiry(self._count()),
-                Finding(self._count(), self.rng.choice((None, Proposal(self._subject_ballot(), value)))),
-            )
+        sealing = self.node._sealing
+        number = self.rng.choice((sealing._number, sealing._number, self._count()))
+        names = (*SUBJECTS, "x" * 512, "\x1b")
+        after = self.rng.choice(("", "", *sealing._told_through.values(), *names))
+        if self.rng.random() < 0.3:
+            return CollectRegisters(number, after)
+        votes = tuple(
+            RegisterVote(self.rng.choice(names), self._subject_ballot(), self._value(), self.rng.random() < 0.3)
+            for _ in range(self.rng.choice((0, 1, 3)))
         )
-        name = self.rng.choice(SUBJECTS) if self.rng.random() < 0.95 else self.rng.choice(("x" * 512, "\x1b"))
-        return AboutSubject(name, inner)
+        return RegisterVotes(number, after, votes, self.rng.random() < 0.5)
 
     def _subject_ballot(self) -> Ballot:
         round = self.rng.choice((0, 1, 1, 2, 2, 3, 4, 5, *BIG)) if self.rng.random() < 0.5 else self.rng.randint(1, 6)

@@ -17,24 +17,16 @@ import attrs
 
 from txpaxos.core.messages import (
     LOWEST,
-    AboutSubject,
-    Accepted,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Decided,
     Heartbeat,
     Nack,
-    Prepare,
     PrepareLog,
-    Promise,
     PromiseLog,
     Slot,
-    SubjectMessage,
 )
-from txpaxos.core.ready import DecreeState, Learned, LogRecord, Promised, SubjectState, Voted
-from txpaxos.storage.atomic_file import AtomicFile
-from txpaxos.storage.disk import Disk
+from txpaxos.core.ready import Learned, LogRecord, Promised, Voted
 from txpaxos.storage.records import decode
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.wire.codec import PEER_MAGIC, Codec
@@ -156,7 +148,6 @@ class OnDisk:
         self.votes: dict[tuple[Slot, Ballot], tuple[int, bytes]] = {}
         self.learned: dict[Slot, int] = {}
         self.chosen_through: list[tuple[int, Slot]] = []
-        self.subjects: defaultdict[str, list[tuple[int, DecreeState]]] = defaultdict(list)
         self._folder = str(folder.resolve())
         self._journal = frames_of(folder.resolve())
         self._synced_frames: set[tuple[str, int]] = set()
@@ -178,10 +169,6 @@ class OnDisk:
     def promised(self, line: int) -> Ballot:
         """The highest ballot whose promise was on disk before ``line``."""
         return max((ballot for at, ballot in self.promises if at < line), default=LOWEST)
-
-    def subject(self, name: str, line: int) -> DecreeState:
-        """The state of a subject that was on disk before ``line``."""
-        return next((state for at, state in reversed(self.subjects[name]) if at < line), DecreeState())
 
     def _begin(self, call: Call) -> None:
         if call.name in ("fsync", "fdatasync"):
@@ -211,8 +198,6 @@ class OnDisk:
 
     def _take(self, path: str, pieces: Sequence[tuple[int, bytes]], line: int) -> None:
         """``pieces`` of the file at ``path`` are on disk from ``line`` on."""
-        if pieces and path.startswith(f"{self._folder}/subjects/"):
-            self._take_subject(pieces, line)
         for offset, data in pieces:
             written, records = self._journal.get((path, offset), (None, ()))
             if written == data:
@@ -231,14 +216,6 @@ class OnDisk:
             case Learned(first_slot, values):
                 for slot in range(first_slot, first_slot + len(values)):
                     self.learned.setdefault(slot, line)
-
-    def _take_subject(self, pieces: Iterable[tuple[int, bytes]], line: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "state")
-            path.write_bytes(b"".join(data for _, data in pieces))
-            (record,) = decode(AtomicFile(Disk(), str(path)).read() or b"")
-        assert isinstance(record, SubjectState)
-        self.subjects[record.subject].append((line, record.state))
 
 
 def frames_of(folder: Path) -> dict[tuple[str, int], tuple[bytes, list[LogRecord]]]:
@@ -324,10 +301,9 @@ def examine(lines: Iterable[str], folder: Path, codec: Codec) -> Findings:
     ]
     findings = Findings(frames_missed=on_disk.missed())
     for said in sent:
-        inner = said.message.message if isinstance(said.message, AboutSubject) else said.message
         missing = _missing(said, on_disk, known)
         if missing is not None:
-            findings.checked[type(inner).__name__, said.way] += 1
+            findings.checked[type(said.message).__name__, said.way] += 1
         if missing:
             findings.early.append(f"line {said.line}: {said.message} left, and {missing} was not on disk")
     return findings
@@ -351,8 +327,6 @@ def _missing(said: Said, on_disk: OnDisk, known: Sequence[tuple[int, Slot]]) -> 
             if promised < ballot:
                 return "the promise in it"
             return "" if _has_voted(on_disk, known, slot, ballot, line) else "the vote"
-        case AboutSubject(name, message):
-            return _missing_of_subject(message, on_disk.subject(name, line))
         case PrepareLog() | Nack():
             return ""
     return None
@@ -367,24 +341,3 @@ def _has_voted(on_disk: OnDisk, known: Sequence[tuple[int, Slot]], slot: Slot, b
         return True
     older = any(one == slot and voted < ballot and at < line for (one, voted), (at, _) in on_disk.votes.items())
     return older and any(at < line and through >= slot for at, through in known)
-
-
-def _missing_of_subject(message: SubjectMessage, state: DecreeState) -> str | None:
-    match message:
-        case Prepare(ballot) | Promise(ballot) if state.promised < ballot:
-            return "the promise"
-        case Promise(_, accepted) if accepted is not None and _accepted(state) < accepted.ballot:
-            return "the vote that it tells of"
-        case Accepted(ballot) if _accepted(state) < ballot:
-            return "the vote"
-        case Nack(_, higher) if state.promised < higher:
-            return "the promise that it tells of"
-        case Decided(value) if state.chosen != value:
-            return "the decision"
-        case Prepare() | Promise() | Accepted() | Nack() | Decided():
-            return ""
-    return None
-
-
-def _accepted(state: DecreeState) -> Ballot:
-    return LOWEST if state.accepted is None else state.accepted.ballot

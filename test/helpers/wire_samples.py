@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from txpaxos.core.messages import (
     NO_OP,
-    AboutSubject,
     Accept,
     Accepted,
     AcceptedSlot,
@@ -19,10 +18,8 @@ from txpaxos.core.messages import (
     ChosenValues,
     Decided,
     Fetch,
-    Finding,
     Heartbeat,
     HeartbeatAck,
-    Inquiry,
     Nack,
     Prepare,
     PrepareLog,
@@ -48,6 +45,7 @@ from txpaxos.wire.client_messages import (
     ChangeProgress,
     ClientCodec,
     Contact,
+    Forget,
     HandedOver,
     HandOver,
     Join,
@@ -72,6 +70,7 @@ from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
+    CollectRegisters,
     Fetching,
     FetchSnapshot,
     Forward,
@@ -79,6 +78,8 @@ from txpaxos.wire.peer_messages import (
     Introduction,
     Proof,
     Refusal,
+    RegisterVote,
+    RegisterVotes,
     SnapshotPart,
     StateDigest,
     StateDigestsHeard,
@@ -101,6 +102,8 @@ PAYLOADS = st.lists(VALUES, min_size=1, max_size=6).map(tuple)
 FIRSTS = st.integers(0, 2**64 - 6)
 RUNS = st.builds(Run, SESSIONS, FIRSTS, COUNTS, PAYLOADS)
 
+REGISTER_VOTES = st.builds(RegisterVote, NAMES, BALLOTS, VALUES, BOOLEANS)
+
 
 def tuples(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(strategy, max_size=6).map(tuple)
@@ -114,18 +117,12 @@ ONE_DECREE: dict[type[Any], st.SearchStrategy[Any]] = {
     Nack: st.builds(Nack, BALLOTS, BALLOTS),
     Decided: st.builds(Decided, VALUES),
 }
-OF_SUBJECTS: dict[type[Any], st.SearchStrategy[Any]] = {
-    **ONE_DECREE,
-    Inquiry: st.builds(Inquiry, COUNTS),
-    Finding: st.builds(Finding, COUNTS, st.none() | PROPOSALS),
-}
 PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     **ONE_DECREE,
     Heartbeat: st.builds(Heartbeat, BALLOTS, COUNTS, COUNTS),
     HeartbeatAck: st.builds(HeartbeatAck, BALLOTS, COUNTS, COUNTS, st.booleans()),
     PreVote: st.builds(PreVote, COUNTS),
     PreVoteGranted: st.builds(PreVoteGranted, COUNTS),
-    AboutSubject: st.builds(AboutSubject, st.text(min_size=1, max_size=128), st.one_of(*OF_SUBJECTS.values())),
     PrepareLog: st.builds(PrepareLog, BALLOTS, SLOTS),
     PromiseLog: st.builds(PromiseLog, BALLOTS, SLOTS, tuples(VALUES), tuples(VOTES)),
     AcceptSlot: st.builds(AcceptSlot, BALLOTS, SLOTS, VALUES, COUNTS),
@@ -148,10 +145,13 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     Refusal: st.builds(Refusal, st.text()),
     Introduction: st.builds(Introduction, BOOLEANS, COUNTS, BOOLEANS, BOOLEANS, tuples(NAMES), BOOLEANS),
     Forward: st.builds(Forward, tuples(RUNS)),
+    CollectRegisters: st.builds(CollectRegisters, COUNTS, st.text(max_size=60)),
+    RegisterVotes: st.builds(RegisterVotes, COUNTS, st.text(max_size=60), tuples(REGISTER_VOTES), BOOLEANS),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
+    Forget: st.builds(Forget, COUNTS, st.binary(min_size=24, max_size=24), COUNTS, st.text()),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     HandOver: st.builds(HandOver, COUNTS, NAMES),
     Join: st.builds(Join, COUNTS, NAMES, NAMES, NAMES, SLOTS, TOKENS, NAMES, st.booleans(), NAMES),
@@ -195,7 +195,6 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Decided(b"value"),
     Heartbeat(BALLOT, 41, 1000),
     HeartbeatAck(BALLOT, 40, 1000),
-    AboutSubject("größe", Accept(BALLOT, b"value")),
     PrepareLog(BALLOT, 42),
     PromiseLog(HIGHER, 41, (b"value",), (Vote(42, BALLOT, b"value"), Vote(44, BALLOT, NO_OP))),
     AcceptSlot(BALLOT, 42, b"value", 41),
@@ -220,14 +219,13 @@ PEER_SAMPLES: tuple[Any, ...] = (
     StateDigestsHeard(40, (("node-b", b"log", b"state"), ("node-c", b"log", b""))),
     Fetching(40),
     Introduction(True, 2**63, True, True, ("node-a", "node-b"), True),
-)
-SUBJECT_SAMPLES = (
-    AboutSubject("größe", Inquiry(2**62)),
-    AboutSubject("größe", Finding(2**62, Proposal(BALLOT, b"value"))),
+    CollectRegisters(2**62, "größe"),
+    RegisterVotes(2**62, "größe", (RegisterVote("länge", BALLOT, b"value", True),), True),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),
     Ask(2, "größe", b"value"),
+    Forget(5, bytes(24), 1, "größe"),
     StatusRequest(3),
     HandOver(5, "node-b"),
     Join(6, "node-d", "10.0.0.4:4001", "10.0.0.4:5001", 2**63, b"sixteen bytes of", "counter:Counter", True, "node-b"),

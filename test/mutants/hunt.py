@@ -27,7 +27,7 @@ KINDS = {
         "core/test_agreement",
         "core/test_agreement_snapshots",
         "core/test_refinement",
-        "core/test_subjects.py::test_one_value_whatever_happens",
+        "node/test_sealing.py::test_what_was_decided_stays_decided",
     ),
     "fault": (
         "node/snapshots/test_coordinator",
@@ -75,7 +75,6 @@ TRIES = {
         "core/test_refinement",
         "core/test_replica",
         "core/test_replica_learning",
-        "core/test_subjects",
         "core/test_practical",
     ),
     "txpaxos/storage/": (

@@ -11,6 +11,7 @@ from txpaxos.core.messages import NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, CommandFailed, OutcomeUnknown, SessionExpired
 from txpaxos.node.applier import Applier
+from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import TEXTS_MAX, Failed, Outcome, Sessions, encode_result, value_of
 from txpaxos.wire.commands import Run, encode_batch, new_session
 
@@ -286,7 +287,7 @@ def test_a_result_is_what_it_was_when_it_was_returned() -> None:
 def test_it_goes_on_from_a_snapshot(journal: Journal) -> None:
     sessions = Sessions()
     sessions.apply_once(7, command(1), lambda *_: result("before"))
-    journal.applier.install(7, sessions)
+    journal.applier.install(7, sessions, Registers())
     assert journal.applier.applied_through == 7
     assert journal.choose(8, command(1), command(2)) == [result("before"), result(1)]
     assert journal.applied == [(8, b"x")]

@@ -11,17 +11,12 @@ from typing import Any
 import pytest
 
 from txpaxos.core.messages import (
-    AboutSubject,
-    Accept,
-    Accepted,
     AcceptSlot,
     Ballot,
-    Decided,
     Heartbeat,
     HeartbeatAck,
     Nack,
     NodeId,
-    Prepare,
     PrepareLog,
     PromiseLog,
     TakeOver,
@@ -31,7 +26,7 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import PEER_PORT
 from txpaxos.testing.simulator.host import Host
-from txpaxos.wire.peer_messages import PeerMessage
+from txpaxos.wire.peer_messages import PeerMessage, RegisterVote, RegisterVotes
 
 HIGHEST = 2**64 - 1
 
@@ -66,9 +61,7 @@ def ballots(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:
         yield AcceptSlot(high, slot, b"", slot - 1)
         yield Heartbeat(high, slot - 1, 1)
         yield Nack(ballot, high)
-        yield AboutSubject("subject 0", Prepare(high))
-        yield AboutSubject("subject 0", Accept(high, b"v"))
-        yield AboutSubject("subject 0", Accepted(high, b"v"))
+        yield RegisterVotes(number, "", (RegisterVote("subject 0", high, b"v", True),), is_last=True)
     for name in ("x", "a\x1b[2J\n", leader):
         for message in (
             PrepareLog(Ballot(9, name), slot),
@@ -79,7 +72,7 @@ def ballots(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:
                 yield message
     yield HeartbeatAck(ballot, slot, HIGHEST)
     yield PromiseLog(ballot, 1, (), (Vote(HIGHEST, ballot, b""),))
-    yield AboutSubject("a subject that no node knows", Decided(b"a lie"))
+    yield RegisterVotes(0, "", (RegisterVote("a subject that no node knows", ballot, b"a lie", True),), is_last=True)
 
 
 def values(leader: NodeId, ballot: Ballot, slot: int) -> Iterator[PeerMessage]:

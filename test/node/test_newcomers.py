@@ -8,19 +8,13 @@ import pytest
 
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import (
-    AboutSubject,
-    Accept,
-    Accepted,
     AcceptSlot,
     Ballot,
     ChosenValues,
-    Decided,
     Fetch,
     Heartbeat,
     HeartbeatAck,
     LogMessage,
-    OneDecreeMessage,
-    Prepare,
     PrepareLog,
     PreVote,
     PreVoteGranted,
@@ -29,17 +23,14 @@ from txpaxos.core.messages import (
     ReadIndexRequest,
 )
 from txpaxos.core.ready import (
-    AskAnswered,
     Chosen,
     Envelope,
     Learned,
     Promised,
     ReadIndexConfirmed,
     Ready,
-    SubjectChosen,
 )
 from txpaxos.core.replica import Replica
-from txpaxos.core.subjects import Subjects
 
 LEADS = Ballot(4, "a")
 HIGHER = Ballot(5, "b")
@@ -124,41 +115,3 @@ def test_alone_it_leads_as_soon_as_it_may() -> None:
     assert replica.tick(5.0).save == ()
     replica.start_voting(5.0)
     assert replica.tick(5.0).save == (Promised(Ballot(1, "c")),)
-
-
-class TestSubjects:
-    def newcomer(self) -> Subjects:
-        return Subjects("c", tuple("abc"), Random(1), votes=False)
-
-    def hear(self, subjects: Subjects, sender: str, message: OneDecreeMessage) -> Ready:
-        return subjects.receive(sender, AboutSubject("colour", message), 1.0)
-
-    @pytest.mark.parametrize("message", [Prepare(LEADS), Accept(LEADS, b"red")])
-    def test_it_promises_and_accepts_nothing(self, message: OneDecreeMessage) -> None:
-        ready = self.hear(self.newcomer(), "a", message)
-        assert (ready.save, ready.send) == ((), ())
-
-    def test_it_learns_and_tells_what_is_decided(self) -> None:
-        subjects = self.newcomer()
-        assert self.hear(subjects, "a", Accepted(LEADS, b"red")).chosen == ()
-        assert self.hear(subjects, "b", Accepted(LEADS, b"red")).chosen == (SubjectChosen("colour", b"red"),)
-        answer = AboutSubject("colour", Decided(b"red"))
-        assert messages(self.hear(subjects, "b", Prepare(HIGHER))) == [answer]
-        assert subjects.ask(1, "colour", b"blue", 1.0).answers == (AskAnswered(1, b"red"),)
-
-    def test_questions_wait_until_it_votes(self) -> None:
-        subjects = self.newcomer()
-        for question, value in ((1, None), (2, b"blue")):
-            ready = subjects.ask(question, "colour", value, 1.0)
-            assert (ready.save, ready.send, ready.wake_at) == ((), (), None)
-        assert subjects.tick(9.0).send == ()
-        ready = subjects.start_voting(9.0)
-        assert messages(ready) == [AboutSubject("colour", Prepare(Ballot(1, "c")))]
-        assert ready.wake_at is not None
-        assert len(ready.save) == 1
-
-    def test_a_question_that_waits_hears_of_the_decision(self) -> None:
-        subjects = self.newcomer()
-        subjects.ask(1, "colour", b"blue", 1.0)
-        assert self.hear(subjects, "a", Decided(b"red")).answers == (AskAnswered(1, b"red"),)
-        assert subjects.start_voting(9.0).send == ()

@@ -13,11 +13,9 @@ from test.helpers.fakes import Events, NodeHarness, Reactor, RecordingStore
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import (
-    AboutSubject,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Prepare,
     PrepareLog,
     PreVote,
     PreVoteGranted,
@@ -395,15 +393,6 @@ def test_a_repeated_accept_is_not_answered_before_its_save(node_harness: NodeHar
     assert node_harness.story() == ["save(Voted)"]
     node_harness.store.finish()
     assert node_harness.story() == ["save(Voted)", "AcceptedSlot>a", "AcceptedSlot>a", "AcceptedSlot>a"]
-
-
-def test_a_repeated_prepare_about_a_subject_is_not_answered_before_its_save(node_harness: NodeHarness) -> None:
-    for _ in range(2):
-        node_harness.hear("a", AboutSubject("king", Prepare(LOW)))
-        node_harness.reactor.turn()
-    assert node_harness.story() == ["save(SubjectState)"]
-    node_harness.store.finish()
-    assert node_harness.story() == ["save(SubjectState)", "AboutSubject>a", "AboutSubject>a"]
 
 
 def test_a_finished_save_answers_only_what_it_covered(node_harness: NodeHarness) -> None:

@@ -9,8 +9,8 @@ import pytest
 from test.helpers.fakes import NodeHarness, NodesInOneReactor, Reactor
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
 from txpaxos.core.config import Timing
-from txpaxos.core.messages import AboutSubject
 from txpaxos.node.timer import Timer
+from txpaxos.wire.peer_messages import CollectRegisters
 
 HOUR = 3600.0
 approx = partial(pytest.approx, abs=1e-4)
@@ -87,15 +87,14 @@ def test_a_node_goes_on_after_a_step(step: float) -> None:
     harness.node.stop()
 
 
-def test_a_node_that_asks_after_a_step_goes_on() -> None:
+def test_a_node_that_seals_after_a_step_goes_on() -> None:
     harness = NodeHarness("b", timing=Timing(retry_seconds=1.0))
-    answer = harness.node.ask("king", b"x")
+    answer = harness.node._sealing.seal()
     harness.reactor.spend(0.6)
     harness.reactor.step(-HOUR)
     harness.forget()
     harness.reactor.spend(0.7)
-    asked = [message.subject for _, message in harness.said() if isinstance(message, AboutSubject)]
-    assert asked.count("king") == 2  # the question is asked again, of both peers
+    assert [type(message) for _, message in harness.said()].count(CollectRegisters) == 2  # asked again, of both peers
     answer.addErrback(lambda _: None)
     harness.node.stop()
 

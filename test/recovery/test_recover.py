@@ -35,6 +35,8 @@ from txpaxos.storage.diagnosis import Verdict, diagnose
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.inspection import inspect_folder
 from txpaxos.storage.replacement import SET_ASIDE, replace_contents
+from txpaxos.wire.commands import decode_batch
+from txpaxos.wire.registers import ImportRegisters, decode_command
 
 SEGMENT_BYTES = 8192
 KEEP, LOSE = ("a", "b"), ("c", "d", "e")
@@ -81,11 +83,13 @@ def test_the_kept_nodes_have_the_same_state_in_a_cluster_of_their_own(tmp_path: 
     survivors = {node: read_survivor(str(tmp_path / node)) for node in KEEP}
     for node, one in survivors.items():
         assert (one.cluster, one.node, set(one.voters)) == (recovery.cluster.name, node, set(KEEP))
-        assert (one.chosen_through, one.snapshot_slot, one.votes) == (10, 5, {})
+        assert (one.chosen_through, one.snapshot_slot, one.votes) == (11, 5, {})
+        ((run,),) = [decode_batch(one.chosen.pop(11))]
+        assert decode_command(*run.payloads) == ImportRegisters((("owner", b"node-1"),))
         assert one.chosen == {6: value(6), 7: value(7), 8: value(8), 9: NO_OP, 10: value(100)}
         assert one.promised > Ballot(3, "c")
         assert one.application == "txpaxos.counter:Counter"
-        assert one.registers["owner"].chosen == b"node-1"
+        assert one.registers == {}
         assert total_of(tmp_path / node, node, recovery.cluster) == TOTAL
         report = inspect_folder(str(tmp_path / node))
         assert diagnose(report).verdict is Verdict.HEALTHY

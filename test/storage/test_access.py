@@ -14,8 +14,9 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import FileStatus
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
+from txpaxos.testing.older_registers import add_registers, voted_state
 from txpaxos.testing.simulator.disk import USER, SimulatedDisk
-from txpaxos.testing.store.harness import StoreHarness, subject, voted
+from txpaxos.testing.store.harness import StoreHarness, voted
 
 wait = StoreHarness().wait
 FOLDERS = ["", "journal", "snapshots", "subjects", "subjects/??"]
@@ -34,11 +35,12 @@ def folder(tmp_path: Path) -> Path:
     """A data folder with one of everything."""
     store = open_store(tmp_path / "data")
     store.load()
-    wait(store.save([voted(1), subject("s", 1)]))
+    wait(store.save([voted(1)]))
     writer = store.write_snapshot(1)
     wait(writer.write(b"state"))
     wait(writer.finish())
     wait(store.close())
+    add_registers(UnsyncedDisk(), str(tmp_path / "data"), [voted_state("s", 1)])
     return tmp_path / "data"
 
 
@@ -131,7 +133,7 @@ def test_whatever_the_umask_a_new_folder_is_private(tmp_path: Path, umask: int) 
         for _ in range(2):
             store = open_store(tmp_path / "above" / "data")
             store.load()
-            wait(store.save([voted(1), subject("s", 1)]))
+            wait(store.save([voted(1)]))
             wait(store.close())
     finally:
         os.umask(before)

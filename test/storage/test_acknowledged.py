@@ -23,7 +23,8 @@ from txpaxos.storage.executor import execute_now
 from txpaxos.storage.identity import read_identity, write_identity
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import StoreHarness, subject, voted
+from txpaxos.testing.older_registers import add_registers, voted_state
+from txpaxos.testing.store.harness import StoreHarness, voted
 
 wait = StoreHarness().wait
 SEGMENT_BYTES = 2048
@@ -50,13 +51,21 @@ def take(store: DiskStore, slot: int) -> None:
 
 
 def fill(store: DiskStore, rounds: range = range(1, 9)) -> None:
-    """Votes, promises, subjects and snapshots, in several segments."""
+    """Votes, promises and snapshots, in several segments."""
     store.load()
     for slot in rounds:
         wait(store.save([Promised(Ballot(slot, "node-1")), voted(slot, b"value" * (60 * (slot % 4)))]))
-        wait(store.save([subject(f"subject {slot % 5}", slot), voted(slot, b"again")]))
+        wait(store.save([voted(slot, b"again")]))
         if slot % 3 == 0:
             take(store, slot)
+
+
+def add_registers_first(folder: str) -> None:
+    """Make a folder with registers of an earlier release in it."""
+    store = open_store(UnsyncedDisk(), folder)
+    store.load()
+    wait(store.close())
+    add_registers(UnsyncedDisk(), folder, [voted_state(f"subject {number}", number + 1) for number in range(5)])
 
 
 class Lab:
@@ -68,8 +77,9 @@ class Lab:
         self._count = itertools.count()
 
     def fill(self, *, killed: bool) -> None:
-        """Fill the folder, and close it in order, or not."""
+        """Fill the folder, with registers of an earlier release, and close it in order, or not."""
         disk = FaultyDisk(UnsyncedDisk())
+        add_registers_first(str(self.good))
         store = open_store(disk, str(self.good))
         fill(store)
         if killed:
@@ -215,10 +225,9 @@ def test_a_folder_of_subjects_removed_is_missed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_a_subject_s_file_in_place_of_another_s_is_missed(others: int, lab: Lab, tmp_path: Path) -> None:
-    other = open_store(UnsyncedDisk(), str(tmp_path / "other"))
-    other.load()
-    wait(other.save([subject(f"another {number}", 1) for number in range(others)]))
-    wait(other.close())
+    wait(open_store(UnsyncedDisk(), str(tmp_path / "other")).close())
+    states = [voted_state(f"another {number}", 1) for number in range(others)]
+    add_registers(UnsyncedDisk(), str(tmp_path / "other"), states)
     folder = lab.copy()
     next((folder / "subjects").glob("*/*")).unlink()
     for source in (tmp_path / "other/subjects").glob("*/*"):
@@ -246,7 +255,7 @@ def test_what_is_left_of_a_folder_is_no_new_one(left: str, lab: Lab) -> None:
         open_store(Disk(), str(folder)).load()
 
 
-@pytest.mark.parametrize("what", ["a subject", "a snapshot", "many saves"])
+@pytest.mark.parametrize("what", ["a snapshot", "many saves"])
 def test_a_folder_that_is_removed_under_a_store_is_missed(what: str, tmp_path: Path) -> None:
     """What it saves from then on is in files that have no name. It makes no new folder in the place of the old one."""
     folder = tmp_path / "data"
@@ -262,9 +271,7 @@ def test_a_folder_that_is_removed_under_a_store_is_missed(what: str, tmp_path: P
 
 def go_on(store: DiskStore, what: str) -> None:
     """Save what makes a file of its own, and then votes, until a mark is due."""
-    if what == "a subject":
-        wait(store.save([subject("another", 1)]))
-    elif what == "a snapshot":
+    if what == "a snapshot":
         take(store, 2)
     for slot in range(3, 3 + SECURED_SAVES):
         wait(store.save([voted(slot, b"")]))
@@ -346,15 +353,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert Acknowledged(Disk(), f"{tmp_path}/copy", 5).read() == Mark(position)
     mark.segment_created(7)
     mark.segments_dropped(5)
-    mark.register_created(2**256 - 1)
-    mark.register_created(2**255)
     again = Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5)
-    assert again.read() == Mark(4, 7, 5, 2, 2**255 - 1)
-    again.begin(Mark(9, 8, 6, 3, 1))
+    assert again.read() == Mark(4, 7, 5)
+    again.begin(Mark(9, 8, 6, 3, 2**256 - 1))
+    assert Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5).read() == Mark(9, 8, 6, 3, 2**256 - 1)
+    again.registers_removed()
     mark.close()
     mark.close()
     again.close()
-    assert Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5).read() == Mark(9, 8, 6, 3, 1)
+    assert Acknowledged(Disk(), f"{tmp_path}/acknowledged", 5).read() == Mark(9, 8, 6)
 
 
 def test_a_synced_mark_that_is_torn_leaves_the_one_before(tmp_path: Path) -> None:
@@ -424,7 +431,7 @@ def test_after_a_loss_of_power_what_was_synced_of_the_mark_counts() -> None:
 def as_before(folder: Path) -> None:
     """Make the folder what the version before had."""
     os.unlink(folder / "acknowledged")
-    new = AtomicFile(Disk(), f"{folder}/identity", 2)
+    new = AtomicFile(Disk(), f"{folder}/identity", 3)
     payload = new.read()
     assert payload is not None
     old = AtomicFile(Disk(), f"{folder}/identity")
@@ -435,7 +442,7 @@ def as_before(folder: Path) -> None:
 def put_back_identity(folder: Path, version: int, *, complete: bool) -> None:
     """Put an identity back as it was long ago."""
     (folder / "identity").rename(folder / "found")
-    found = read_identity(AtomicFile(Disk(), f"{folder}/found", 2))
+    found = read_identity(AtomicFile(Disk(), f"{folder}/found", 3))
     assert found is not None
     (folder / "found").unlink()
     file = AtomicFile(Disk(), f"{folder}/identity", version)
@@ -443,7 +450,7 @@ def put_back_identity(folder: Path, version: int, *, complete: bool) -> None:
     write_identity(file, attrs.evolve(found, complete=complete, voter=None))
 
 
-@pytest.mark.parametrize(("version", "complete"), [(1, True), (1, False), (2, False), (2, True)])
+@pytest.mark.parametrize(("version", "complete"), [(1, True), (1, False), (2, False), (2, True), (3, True)])
 def test_an_identity_from_long_ago_switches_no_mark_off(lab: Lab, version: int, complete: bool) -> None:
     """A backup of the identity alone; the rest of the folder is of today, but for its end, which is gone."""
     *_, last, end = lab.frames()
@@ -457,7 +464,7 @@ def test_an_identity_from_long_ago_switches_no_mark_off(lab: Lab, version: int, 
     put_back_identity(folder, version, complete=complete)
     for _ in range(2):
         assert lab.load(folder) == (lab.records, "")
-    with pytest.raises(StoreError, match="identity has format version 2, this program knows version 1"):
+    with pytest.raises(StoreError, match="identity has format version 3, this program knows version 1"):
         AtomicFile(Disk(), f"{folder}/identity").read()
     (folder / "acknowledged").unlink()
     lab.assert_missed(folder, "acknowledged")
@@ -503,7 +510,7 @@ def test_a_crash_at_every_step_of_taking_over_leaves_what_can_be_taken_over(tmp_
 
 
 def test_an_older_program_refuses_the_folder(lab: Lab) -> None:
-    with pytest.raises(StoreError, match="identity has format version 2, this program knows version 1"):
+    with pytest.raises(StoreError, match="identity has format version 3, this program knows version 1"):
         AtomicFile(Disk(), f"{lab.good}/identity").read()
 
 

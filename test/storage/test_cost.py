@@ -18,7 +18,7 @@ from txpaxos.core.ready import Record
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import measure_sync
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.store.harness import voted
 
 ROUNDS = 300
 VALUE = b"x" * 100
@@ -65,7 +65,6 @@ def test_a_save_on_the_reactor_s_thread(tmp_path: Path) -> None:
     store.load()
     report("one vote", timed(ROUNDS, lambda number: store.save([voted(number, VALUE)])))
     report("16 votes in one save", timed(ROUNDS, lambda number: store.save(group(number))))
-    report("one subject", timed(ROUNDS // 10, lambda number: store.save([subject("s", number)])))
     begun = time.perf_counter()
     store._journal._next_segment(0)
     report("a new segment", [time.perf_counter() - begun])
@@ -109,14 +108,12 @@ def test_opening(tmp_path: Path) -> None:
         ([], []),
         ([voted(1)], ["write_at", "sync_data", "write_at"]),
         ([voted(slot) for slot in range(16)], ["write_at", "sync_data", "write_at"]),
-        ([subject("s", 1)], ["create", "write_at", "sync", "close", "replace", "sync_directory"]),
     ],
 )
 def test_the_system_calls_of_a_save(tmp_path: Path, records: list[Record], calls: list[str]) -> None:
     disk = FaultyDisk(Disk())
     store = DiskStore(tmp_path / "data", "cluster", "node-1", disk=disk, sync_in_thread=False)
     store.load()
-    store.save([subject("s", 0)])  # makes the folder
     disk.calls.clear()
     store.save(records)
     assert disk.calls == calls

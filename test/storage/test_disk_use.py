@@ -71,7 +71,7 @@ class Meter:
 
     def saving(self, records: Sequence[Record]) -> None:
         """The node saves ``records``."""
-        log, _, _ = divide(records)
+        log, _ = divide(records)
         if log:
             slots = [record.slot for record in log if isinstance(record, Checkpoint)]
             self._saves.append((frame_bytes(len(encode(log))), min(slots, default=None)))

@@ -33,7 +33,7 @@ from txpaxos.errors import StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.records import divide
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.store.harness import voted
 
 VOTER = Voter(("node-1", "node-2"), (PeerMet("node-2", 5),))
 SAVES: list[list[Record]] = [
@@ -41,12 +41,10 @@ SAVES: list[list[Record]] = [
     [VOTER],
     [Promised(Ballot(1, "node-1"))],
     [voted(1, b"x" * 100)],
-    [voted(2), subject("s", 1), voted(3, bytes(600))],
+    [voted(2), voted(3, bytes(600))],
     [],
     [voted(4, b"long" * 350)],  # begins a new segment
-    [subject("s", 2), subject("t", 1)],
     [voted(slot) for slot in range(5, 9)],
-    [subject("t", 2)],
     [voted(9, b"longer" * 600)],  # and one of its own size
     [voted(10)],
 ]
@@ -105,31 +103,28 @@ def run(disk: Disk, folder: str) -> Progress:
 
 def check(loaded: Sequence[Record], progress: Progress) -> None:
     """That ``loaded`` is what the script had saved at some moment between its last fired save and its end."""
-    log, subjects, voter = divide(loaded)
+    log, voter = divide(loaded)
     possible = [
         divide(itertools.chain.from_iterable(SAVES[:done])) for done in range(progress.fired, progress.tried + 1)
     ]
-    assert log in [some_log for some_log, _, _ in possible]
-    assert voter in [some_voter for _, _, some_voter in possible]
+    assert log in [some_log for some_log, _ in possible]
+    assert voter in [some_voter for _, some_voter in possible]
     assert voter is not None or not any(isinstance(record, Promised) for record in log)
-    for name in ("s", "t"):
-        assert subjects.get(name) in [some.get(name) for _, some, _ in possible]
 
 
-def check_it_goes_on(disk: Disk, folder: str, loaded: list[Record], names: str = "stu") -> None:
+def check_it_goes_on(disk: Disk, folder: str, loaded: list[Record]) -> None:
     """That what was loaded once stays, and that the store takes more and keeps it."""
     store = open_store(disk, folder)
     assert store.load() == loaded
-    more = [subject(name, 99) for name in names]
     outcomes: list[None] = []
-    store.save([voted(99), *more]).addCallback(outcomes.append)
+    store.save([voted(99)]).addCallback(outcomes.append)
     assert outcomes == [None]
     store.close()
     if isinstance(disk, VolatileDisk):
         disk.lose_power()
-    log, subjects, voter = divide([*loaded, voted(99), *more])
+    log, voter = divide([*loaded, voted(99)])
     voters = [] if voter is None else [voter]
-    assert load(disk, folder) == [*log, *(subjects[name] for name in sorted(subjects)), *voters]
+    assert load(disk, folder) == [*log, *voters]
 
 
 def calls_of_the_script() -> int:
@@ -230,7 +225,7 @@ def test_what_was_saved_after_a_crash_survives_the_loss_of_power(seed: int) -> N
     for disk, progress in volatile(seed):
         loaded = load(disk, "/data")
         check(loaded, progress)
-        check_it_goes_on(disk, "/data", loaded, "st"[seed % 2])
+        check_it_goes_on(disk, "/data", loaded)
 
 
 @pytest.mark.parametrize("seed", range(8))

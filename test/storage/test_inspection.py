@@ -27,7 +27,8 @@ from txpaxos.storage.read_only_disk import ReadOnlyDisk, process_using
 from txpaxos.storage.segment import Frames, SegmentHeader, pack_frame
 from txpaxos.storage.snapshot_file import SnapshotPacker
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.older_registers import add_registers, voted_state
+from txpaxos.testing.store.harness import voted
 
 SEGMENT_BYTES = 8192
 SLOTS = 140
@@ -47,18 +48,18 @@ def take(store: DiskStore, slot: int) -> None:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with several segments, two snapshots and two registers."""
+    """A folder with several segments, two snapshots and two registers of an earlier release."""
     path = tmp_path_factory.mktemp("inspection") / "data"
     store = open_store(path)
     store.load()
     store.save([Voter(("a", "b", "c")), PeerMet("b", 7)])
-    store.save([subject("s", 1), subject("t", 2)])
     for slot in range(1, SLOTS + 1):
         store.save([voted(slot, b"%d" % slot * 40)])
         if slot in SNAPSHOTS:
             store.save([Checkpoint(slot), voted(slot + 1, b"%d" % (slot + 1) * 40)])
             take(store, slot)
     store.close()
+    add_registers(Disk(), str(path), [voted_state("s", 1), voted_state("t", 2)])
     return path
 
 

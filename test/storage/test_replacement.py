@@ -28,12 +28,12 @@ from txpaxos.storage.replacement import (
     replace_contents,
 )
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.store.harness import voted
 
 FOLDER = "/data"
 NONCE = "5f"
-OLD: list[Record] = [voted(1, b"old"), voted(2, b"old"), subject("s", 1)]
-NEW: list[Record] = [voted(7, b"new"), subject("t", 2)]
+OLD: list[Record] = [voted(1, b"old"), voted(2, b"old")]
+NEW: list[Record] = [voted(7, b"new")]
 SEEDS = range(2)
 
 

@@ -25,7 +25,9 @@ from txpaxos.storage.executor import SLOW_SYNC_SECONDS, Work, execute_now
 from txpaxos.storage.identity import VERSION, Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
 from txpaxos.storage.store import DiskStore
-from txpaxos.testing.store.harness import subject, voted
+from txpaxos.testing.older_registers import add_registers
+from txpaxos.testing.older_registers import voted_state as subject
+from txpaxos.testing.store.harness import voted
 
 
 class Folder:
@@ -42,12 +44,13 @@ class Folder:
         return store
 
     def filled(self) -> None:
-        """Fill it: two votes and a subject."""
+        """Fill it: two votes, and a register of an earlier release."""
         store = self.open()
         store.load()
-        for records in ([voted(1)], [voted(2)], [subject("s", 1)]):
+        for records in ([voted(1)], [voted(2)]):
             assert store.save(records).called
         store.close()
+        add_registers(UnsyncedDisk(), str(self.path), [subject("s", 1)])
 
     @property
     def segment(self) -> Path:
@@ -91,9 +94,9 @@ def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytes
     store = DiskStore("data", "cluster", "node-1", sync_in_thread=False)
     monkeypatch.chdir("/")
     assert store.load() == []
-    store.save([subject("s", 1)])
+    store.save([voted(1)])
     store.close()
-    assert len(list((tmp_path / "data/subjects").iterdir())) == 1
+    assert len(list((tmp_path / "data/journal").iterdir())) == 1
 
 
 def test_the_incarnation_is_random_and_never_0(folder: Folder, tmp_path: Path) -> None:
@@ -271,42 +274,6 @@ def test_other_names_among_the_subjects_are_left_alone(folder: Folder) -> None:
     assert folder.open().load() == [voted(1), voted(2), subject("s", 1)]
 
 
-# ------------------------------------------------------------ subjects' files
-
-
-def test_subjects_go_on_after_a_restart(folder: Folder) -> None:
-    folder.filled()
-    for round in (2, 3):
-        store = folder.open()
-        store.load()
-        store.save([subject("s", round), subject("t", round)])
-        store.close()
-    store = folder.open()
-    assert store.load()[2:] == [subject("s", 3), subject("t", 3)]
-
-
-def test_a_folder_for_a_subject_that_cannot_be_made_is_refused(folder: Folder) -> None:
-    disk = FaultyDisk(UnsyncedDisk())
-    store = folder.open(disk=disk)
-    store.load()
-    disk.at, disk.fault = len(disk.calls), failing(errno.ENOSPC)
-    failures: list[Any] = []
-    store.save([subject("s", 1)]).addErrback(failures.append)
-    assert "cannot create" in failures[0].getErrorMessage()
-    assert "free some space" in failures[0].getErrorMessage()
-
-
-def test_subjects_share_a_folder(tmp_path: Path) -> None:
-    disk = FaultyDisk(UnsyncedDisk())
-    store = DiskStore(f"{tmp_path}/data", "cluster", "node-1", disk=disk, sync_in_thread=False)
-    store.load()
-    disk.calls.clear()
-    store.save([subject(str(number), 1) for number in range(600)])
-    assert disk.calls.count("make_directory") == len(list((tmp_path / "data/subjects").iterdir())) <= 256
-    assert disk.calls.count("replace") == 600
-    store.close()
-
-
 # ------------------------------------------------------------------- failing
 
 
@@ -316,7 +283,7 @@ def test_a_failed_save_says_what_failed_and_later_ones_say_so_too(folder: Folder
     store.load()
     disk.at, disk.fault = len(disk.calls) + 1, failing(errno.EIO)
     lines: list[str] = []
-    for records in ([voted(1)], [voted(2)], [subject("s", 1)], []):
+    for records in ([voted(1)], [voted(2)], [voted(3)], []):
         store.save(records).addErrback(lambda failure: lines.append(failure.getErrorMessage()))
     first = (
         f"cannot write {folder.segment}: Input/output error;"
@@ -324,18 +291,6 @@ def test_a_failed_save_says_what_failed_and_later_ones_say_so_too(folder: Folder
     )
     again = f"{folder.path} takes no more saves after a failed save ({first}); start the node again"
     assert lines == [first, again, again, again]
-
-
-def test_a_failed_subject_stops_the_log_too(folder: Folder) -> None:
-    disk = FaultyDisk(UnsyncedDisk())
-    store = folder.open(disk=disk)
-    store.load()
-    disk.at, disk.fault = len(disk.calls) + 4, failing(errno.EIO)
-    lines: list[str] = []
-    for records in ([subject("s", 1)], [voted(1)]):
-        store.save(records).addErrback(lambda failure: lines.append(failure.getErrorMessage()))
-    assert len(lines) == 2
-    assert no_frames(folder)
 
 
 def no_frames(folder: Folder) -> bool:
@@ -484,6 +439,6 @@ def test_what_cannot_be_encoded_changes_nothing(folder: Folder) -> None:
 def test_the_default_is_the_real_disk(tmp_path: Path) -> None:
     store = DiskStore(f"{tmp_path}/data", "cluster", "node-1", sync_in_thread=False)
     store.load()
-    assert store.save([SubjectState("s", subject("s", 1).state)]).called
+    assert store.save([voted(1)]).called
     store.close()
     assert os.path.getsize(f"{tmp_path}/data/journal/00000000.segment") == 64 << 20

@@ -241,8 +241,8 @@ def test_a_file_that_cannot_be_collected_fails(small_tree: Path) -> None:
 def test_kinds() -> None:
     assert kind_of("test/core/test_agreement.py") == "model"
     assert kind_of("test/core/test_replica.py") == "unit"
-    assert kind_of("test/core/test_subjects.py::test_one_value_whatever_happens[3]") == "model"
-    assert kind_of("test/core/test_subjects.py::test_first_one_wins") == "unit"
+    assert kind_of("test/node/test_sealing.py::test_what_was_decided_stays_decided[3]") == "model"
+    assert kind_of("test/node/test_sealing.py::test_a_minority_is_not_enough") == "unit"
     known = [name.partition("::") for names in KINDS.values() for name in names]
     assert all(is_there(f"test/{file.removesuffix('.py')}.py{mark}{test}") for file, mark, test in known)
 

@@ -9,7 +9,7 @@ import pytest
 
 from test.system.test_imports import ROOT
 
-CORE = ("test_log", "test_essential", "test_practical", "test_subjects", "test_replica_beliefs")
+CORE = ("test_log", "test_essential", "test_practical", "test_replica_beliefs")
 FILES = (*(f"core/{name}" for name in CORE), "node/test_applier")
 
 

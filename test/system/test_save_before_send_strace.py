@@ -16,11 +16,8 @@ from test.helpers.strace import examine, frames_of, strace, why_not
 from txpaxos.cli.local_cluster import POLL_SECONDS, LocalCluster
 from txpaxos.cli.status import Statuses, leader_of
 from txpaxos.client import Client
-from txpaxos.core.messages import AboutSubject, Accepted, AcceptedSlot, Ballot, Heartbeat, PromiseLog, Proposal, Vote
-from txpaxos.core.ready import DecreeState, Promised, Record, SubjectState, Voted
-from txpaxos.storage.atomic_file import AtomicFile
-from txpaxos.storage.disk import Disk
-from txpaxos.storage.records import encode
+from txpaxos.core.messages import AcceptedSlot, Ballot, Heartbeat, PromiseLog, Vote
+from txpaxos.core.ready import Promised, Record, Voted
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX, frame
@@ -292,31 +289,6 @@ def test_vote_at_a_slot_that_is_chosen(tmp_path: Path) -> None:
     assert len(examine([*two, vote], tmp_path, CODEC).early) == 1
     assert examine([*two, heard, vote], tmp_path, CODEC).early == []
     assert examine([*two, writes[2], sync, vote], tmp_path, CODEC).early == []
-
-
-@pytest.mark.parametrize(
-    ("order", "is_early"),
-    [
-        ("write sync rename folder vote", False),
-        ("write sync rename vote folder", True),
-        ("write rename folder vote", True),
-    ],
-)
-def test_vote_about_a_subject(tmp_path: Path, order: str, is_early: bool) -> None:
-    saved(tmp_path)
-    path = tmp_path / "state"
-    AtomicFile(Disk(), str(path)).write(encode([SubjectState("s", DecreeState(BALLOT, Proposal(BALLOT, VALUE)))]))
-    target = tmp_path / "subjects" / "aa" / "bb"
-    new = target.with_name("bb.new")
-    lines = {
-        "write": written(new, path.read_bytes()),
-        "sync": synced(new),
-        "rename": renamed(target),
-        "folder": synced(target.parent),
-        "vote": sent(AboutSubject("s", Accepted(BALLOT, VALUE))),
-    }
-    early = examine([lines[word] for word in order.split()], tmp_path, CODEC).early
-    assert len(early) == is_early
 
 
 def test_frame_that_the_trace_does_not_show(tmp_path: Path) -> None:

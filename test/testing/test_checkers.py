@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from txpaxos.core.config import Limits
-from txpaxos.core.messages import AboutSubject, Accept, AcceptSlot, Ballot, Message, NodeId, Proposal
-from txpaxos.core.ready import DecreeState, Envelope, Promised, Ready, Record, SubjectState, Voted, Voter
+from txpaxos.core.messages import AcceptSlot, Ballot, Message, NodeId
+from txpaxos.core.ready import Envelope, Promised, Ready, Record, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -29,14 +29,6 @@ class Cluster:
     def send(self, node: NodeId, message: Message) -> None:
         """``node`` sends ``message`` to all."""
         self.checker.performed(node, Ready(send=(Envelope(NAMES, message),)), Limits())
-
-
-def promised(ballot: Ballot) -> SubjectState:
-    return SubjectState("colour", DecreeState(promised=ballot))
-
-
-def voted(ballot: Ballot, value: bytes) -> SubjectState:
-    return SubjectState("colour", DecreeState(ballot, Proposal(ballot, value)))
 
 
 class TestProposalAgainstWhatMayBeChosen:
@@ -83,28 +75,3 @@ class TestProposalAgainstWhatMayBeChosen:
         cluster.checker.folder_lost("d")
         with pytest.raises(Violation, match=self.RULE):
             cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
-
-
-class TestSubjectProposalAgainstWhatMayBeChosen:
-    """The same for a subject."""
-
-    @pytest.fixture
-    def cluster(self) -> Cluster:
-        cluster = Cluster()
-        cluster.save("abcde", promised(LOWER))
-        cluster.send("a", AboutSubject("colour", Accept(LOWER, b"red")))
-        cluster.save("a", voted(LOWER, b"red"))
-        cluster.save("b", promised(HIGHER))
-        return cluster
-
-    def test_promise_stands_when_the_folder_with_it_is_lost(self, cluster: Cluster) -> None:
-        cluster.save("cd", promised(HIGHER))
-        cluster.checker.folder_lost("d")
-        cluster.checker.folder_lost("d")
-        cluster.send("b", AboutSubject("colour", Accept(HIGHER, b"blue")))
-
-    def test_needs_a_quorum_s_promises(self, cluster: Cluster) -> None:
-        cluster.save("c", promised(HIGHER))
-        cluster.checker.folder_lost("d")
-        with pytest.raises(Violation, match="a proposal has a quorum's promises"):
-            cluster.send("b", AboutSubject("colour", Accept(HIGHER, b"blue")))

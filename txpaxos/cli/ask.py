@@ -1,12 +1,14 @@
-"""``txpaxos ask``: have the value of one register decided, or read it."""
+"""``txpaxos ask``: have the value of one register decided, read it, or have it forgotten."""
 
 from __future__ import annotations
 
 import click
+from twisted.internet.defer import Deferred
 
 from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import Seeds, request, run
+from txpaxos.client import Client
 from txpaxos.cluster import Cluster
 
 UNDECIDED = 3
@@ -24,11 +26,12 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
 @click.command("ask", cls=CommandWithNumbers, short_help="Have a subject decided, or read what it was decided on.")
 @click.argument("subject", callback=_check_subject)
 @click.argument("value", required=False, callback=read_bytes)
+@click.option("--forget", is_flag=True, help="Make SUBJECT undecided, and print the value that is forgotten.")
 @cluster_option
 @node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
-def command(subject: str, value: bytes | None, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
-    """Have SUBJECT decided on VALUE, once and for ever, unless it is decided already. Print the decided value.
+def command(subject: str, value: bytes | None, forget: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+    """Have SUBJECT decided on VALUE, once, unless it is decided already. Print the decided value.
 
     Without VALUE, only read the decided value: if there is none, print `undecided` and exit with status 3. A VALUE of
     `-` is read from standard input, byte for byte. Put `--` before a VALUE that begins with a dash and is no number.
@@ -36,8 +39,18 @@ def command(subject: str, value: bytes | None, cluster: Cluster | Seeds, timeout
     \b
     txpaxos ask owner-of-shard-7 node-b
     txpaxos ask owner-of-shard-7
+    txpaxos ask --forget owner-of-shard-7
+
+    With --forget, SUBJECT is undecided from then on, and may be decided on another VALUE. No program that was told the
+    old value is told so: forget a SUBJECT when nothing acts on it any more.
     """
-    decided = run(lambda reactor: request(reactor, cluster, timeout_seconds, lambda client: client.ask(subject, value)))
+    if forget and value is not None:
+        raise click.UsageError("--forget takes no VALUE: ask again, with the VALUE, when SUBJECT is forgotten.")
+
+    def call(client: Client) -> Deferred[bytes | None]:
+        return client.forget(subject) if forget else client.ask(subject, value)
+
+    decided = run(lambda reactor: request(reactor, cluster, timeout_seconds, call))
     if decided is None:
         click.echo("undecided")
         raise SystemExit(UNDECIDED)

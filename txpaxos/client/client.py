@@ -31,12 +31,13 @@ from txpaxos.wire.client_messages import (
     BackupRequest,
     ChangeMembers,
     ClientCodec,
+    Forget,
     MembersRequest,
     Read,
     StatusRequest,
 )
-from txpaxos.wire.codec import SUBJECT_BYTES_MAX
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
+from txpaxos.wire.registers import SUBJECT_BYTES_MAX
 
 
 class Client:
@@ -186,6 +187,32 @@ class Client:
         if size_bytes > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the value has {size_bytes} bytes and may have {COMMAND_BYTES_MAX}"))
         return self._dispatcher.ask_node(lambda number: Ask(number, subject, value), size_bytes, deadline_seconds)
+
+    def forget(self, subject: str, deadline_seconds: float | None = None) -> Deferred[bytes | None]:
+        """Make ``subject`` undecided, so that it can be decided anew, perhaps on another value.
+
+        A decision holds only until it is forgotten: callers that were told the value are not told that it is forgotten,
+        and may act on it after another one is decided. A client that still waits for an answer to its
+        ``ask`` may send it again, and so decide the subject anew. Forget a subject when nothing acts on it any more.
+
+        :param subject: the register's name, 1 to 512 bytes in UTF-8.
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with the value that is forgotten; with ``None`` if nothing was decided. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.OutcomeUnknown`: the deadline was over, or the client was closed, after this was
+              sent. The subject may be forgotten, or may yet be.
+            * :class:`~txpaxos.errors.NoQuorum`: the same, but nothing was sent.
+            * :class:`~txpaxos.errors.SessionExpired`: the nodes have forgotten whether they have done this before.
+            * :class:`~txpaxos.errors.Overloaded`: the client or a node has too many requests.
+            * :class:`~txpaxos.errors.ValueTooLarge`: the name is empty or too long. Nothing was sent.
+        :raises TypeError: if ``subject`` is not a str, or ``deadline_seconds`` not a number.
+        :raises ValueError: if ``subject`` has no UTF-8, or ``deadline_seconds`` is not finite, or not above zero.
+        """
+        subject, deadline_seconds = checked_subject(subject), check_deadline(deadline_seconds)
+        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
+            return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
+        # The session is made when this is sent for the first time: its name holds a slot that the node has told.
+        return self._dispatcher.ask_node(lambda number: Forget(number, b"", 1, subject), 0, deadline_seconds)
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """Ask the node that this client talks to how it is.

@@ -17,6 +17,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred, fail
 
@@ -49,6 +50,7 @@ from txpaxos.wire.client_messages import (
     ChangeAnswer,
     ChangeProgress,
     ClientCodec,
+    Forget,
     FromNode,
     HandedOver,
     HandOver,
@@ -247,7 +249,7 @@ class Dispatcher:
         if request is not None:
             if request.message is None:
                 self._outbox.command_ended()
-            elif request.needs_quorum:  # Commands were counted together.
+            elif request.needs_leader:  # Commands were counted together.
                 self.pending.quorum_answers += 1
             request.answer.callback(result)
 
@@ -288,7 +290,7 @@ class Dispatcher:
         self.pending.quorum_answers += 1
         if error is SessionExpired and isinstance(request, CommandRequest):
             self._session_expired(request.session, reason)
-        elif error is Overloaded and request.sendings > 1 and isinstance(request, CommandRequest):
+        elif error is Overloaded and request.sendings > 1 and request.changes_state:
             self._end(number)
             request.answer.errback(OutcomeUnknown(f"sent before, it may have been applied; now: {reason}"))
         else:
@@ -313,10 +315,16 @@ class Dispatcher:
         requests = self._outbox.take()
         for request in requests:
             if isinstance(request, CommandRequest) and not request.session:
-                session = self.session or self._begin_session(connection)
+                if self.session is None:
+                    self.session = self._new_session(connection)
+                if self.session is None:
+                    return
+                request.session = self.session
+            elif isinstance(request.message, Forget) and not request.message.session:
+                session = self._new_session(connection)
                 if session is None:
                     return
-                request.session = session
+                request.message = attrs.evolve(request.message, session=session)
         for group in grouped(requests):
             if isinstance(group, list):
                 self._send_run(connection, group)
@@ -324,16 +332,15 @@ class Dispatcher:
                 group.sendings += 1
                 connection.send(group.message)
 
-    def _begin_session(self, connection: ClientConnection) -> bytes | None:
-        """Make the session for this command and later ones. ``None`` if the node's last Welcome is too old for that:
+    def _new_session(self, connection: ClientConnection) -> bytes | None:
+        """The name of a new session. ``None`` if the node's last Welcome is too old for that:
         then the connection is made again, which brings a newer Welcome."""
         assert connection.welcome is not None
         if self._clock.seconds() - connection.welcomed_at > WELCOME_SECONDS_MAX:
             self._route.reconnect(connection)
             return None
         random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
-        self.session = new_session(random_bytes, connection.welcome.applied_through)
-        return self.session
+        return new_session(random_bytes, connection.welcome.applied_through)
 
     def _send_run(self, connection: ClientConnection, commands: list[CommandRequest]) -> None:
         first = commands[0]

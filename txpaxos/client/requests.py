@@ -17,6 +17,7 @@ from txpaxos.wire.client_messages import (
     Ask,
     BackupRequest,
     ChangeMembers,
+    Forget,
     HandOver,
     MembersRequest,
     Read,
@@ -24,14 +25,14 @@ from txpaxos.wire.client_messages import (
 )
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
-Message: TypeAlias = Ask | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers | BackupRequest
+Message: TypeAlias = Ask | Forget | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers | BackupRequest
 """What a request that is no command sends."""
 
 
 @attrs.define(eq=False)
 class Request:
-    """A query, a question for a subject, for a node's status or for the members, a change of the members, or the wish
-    that a node lead.
+    """A query, a question for a subject, for a node's status or for the members, a call to forget a subject, a change
+    of the members, or the wish that a node lead.
 
     :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.
@@ -59,24 +60,28 @@ class Request:
         """Whether a node that knows no leader cannot answer the request."""
         if isinstance(self.message, Read):
             return not self.message.local
-        return self.message is None or isinstance(self.message, HandOver | ChangeMembers)
+        return not isinstance(self.message, StatusRequest | MembersRequest)
 
     @property
-    def needs_quorum(self) -> bool:
-        """Whether a node that is cut off from the others cannot answer the request."""
-        return self.needs_leader or isinstance(self.message, Ask)
+    def changes_state(self) -> bool:
+        """Whether the request may have had its effect once it was sent, though no answer came."""
+        message = self.message
+        return (
+            message is None or isinstance(message, Forget) or (isinstance(message, Ask) and message.value is not None)
+        )
 
     def error_without_answer(self, findings: str) -> PaxosError:
         """The error with which the request fails when it is given up.
 
         :param findings: what each node was last found to be like.
         """
-        if self.sendings and isinstance(self.message, Ask) and self.message.value is not None:
-            return OutcomeUnknown(f"no answer came; the subject may be decided or not ({findings})")
         if self.sendings and isinstance(self.message, HandOver):
             return OutcomeUnknown(f"no answer came; the lead may have been handed over or not ({findings})")
         if self.sendings and isinstance(self.message, ChangeMembers):
             return OutcomeUnknown(f"no answer came; the members may have changed or may yet ({findings})")
+        if self.sendings and self.changes_state:
+            done = "forgotten" if isinstance(self.message, Forget) else "decided"
+            return OutcomeUnknown(f"no answer came; the subject may be {done} or not ({findings})")
         return NoQuorum(f"no answer came ({findings})")
 
 

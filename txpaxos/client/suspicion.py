@@ -164,7 +164,7 @@ class Suspicion:
         return self._stalled >= stalled_ticks * self.backoff + extra
 
     def _needs_quorum(self) -> bool:
-        return any(request.needs_quorum for request in self._pending)
+        return any(request.needs_leader for request in self._pending)
 
     def _extra_ticks(self, current: ClientConnection) -> float:
         """The time that the round trip takes, and that big requests take to be sent."""

@@ -43,7 +43,7 @@ def by_name(counts: Mapping[N, int]) -> dict[str, int]:
 
 @unique
 class Drop(Reason):
-    """Why a message about the log or about a subject was dropped."""
+    """Why a message about the log was dropped."""
 
     # Late: nothing is to be done.
     PROMISE_OF_ANOTHER_BALLOT = "A promise came late: the election is over."
@@ -58,11 +58,6 @@ class Drop(Reason):
     VALUES_KNOWN_OR_ABOVE_A_GAP = "Chosen values came that this node knew, or for slots beyond a gap: a second answer."
     SNAPSHOT_NOT_NEEDED = "This node was told late to fetch a snapshot: it knows those slots by now."
     READ_INDEX_REPLY_NOT_AWAITED = "An answer to a request for a read index came a second time."
-    ANSWER_ABOUT_AN_UNKNOWN_SUBJECT = "An answer about a subject came from before this node's restart."
-    FINDING_NOT_AWAITED = "An answer came to a read of a subject that has its result already."
-    DECISION_NOT_AWAITED = (
-        "The decision about a subject came that this node did not ask for: from before its restart, or forged."
-    )
 
     TAKE_OVER_TOO_LATE = (
         "A leader told this node to take over, but that hand-over had ended, or this node followed no leader or another"
@@ -94,16 +89,12 @@ class Drop(Reason):
     ACCEPT_AT_A_NEWCOMER = (
         'A leader asked for a vote of this node, which does not vote yet. See "A new cluster, and an empty folder".'
     )
-    ASK_AT_A_NEWCOMER = (
-        'This node, which does not vote yet, was asked about a subject. See "A new cluster, and an empty folder".'
-    )
 
     # No correct node says so: a bug in a node, or an attacker who forges messages.
     NOT_FROM_A_MEMBER = "The sender is not in the cluster file: a bug, or forged."
     NOT_ABOUT_THE_LOG = "The message is none that a replica of the log takes: a bug, or forged."
     REFUSAL_OF_NO_OWN_BALLOT = "A ballot was refused that is not this node's, or with no higher one: a bug, or forged."
     IMPLAUSIBLE_PROMISE = "A promise leaves out slots, or tells of votes that no node can have cast: a bug, or forged."
-    CONTRADICTING_DECISION = "Two decisions about one subject differ: a bug, or forged."
     ACKNOWLEDGEMENT_OF_AN_UNSENT_HEARTBEAT = "A heartbeat was acknowledged that was not sent: a bug, or forged."
     BALLOT_OF_ANOTHER_NODE = "A ballot is not that of the node that sent it: a bug, or forged."
     BALLOT_OF_NO_MEMBER = "A ballot is of a node that is not in the cluster file: a bug, or forged."

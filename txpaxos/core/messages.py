@@ -108,23 +108,6 @@ class Decided:
 
 
 @attrs.frozen
-class Inquiry:
-    """A node that only reads a subject, to every acceptor: what have you accepted? It asks for no promise, so it leaves
-    nothing behind. ``number`` is never used again, also not after a restart."""
-
-    number: int = attrs.field(validator=ge(0))
-
-
-@attrs.frozen
-class Finding:
-    """An acceptor to a node that inquired with ``number``: the highest proposal I have accepted, if any. That is on
-    disk first. A node that knows the outcome answers with Decided instead."""
-
-    number: int = attrs.field(validator=ge(0))
-    accepted: Proposal | None = None
-
-
-@attrs.frozen
 class Heartbeat:
     """The leader to everyone: I am alive, and every slot up to ``chosen_through`` is chosen (0 where there is no log).
 
@@ -168,16 +151,7 @@ class PreVoteGranted:
     sequence: int = attrs.field(validator=ge(0))
 
 
-@attrs.frozen
-class AboutSubject:
-    """Any message of one decree (but no heartbeat: subjects have no leader), about the subject of that name."""
-
-    subject: str
-    message: SubjectMessage
-
-
 OneDecreeMessage: TypeAlias = Prepare | Promise | Accept | Accepted | Nack | Decided
-SubjectMessage: TypeAlias = OneDecreeMessage | Inquiry | Finding
 
 # ------------------------------------------------------------------- the log
 
@@ -291,4 +265,4 @@ LogMessage: TypeAlias = (
     | ReadIndexRequest
     | ReadIndexReply
 )
-Message: TypeAlias = OneDecreeMessage | LogMessage | AboutSubject
+Message: TypeAlias = OneDecreeMessage | LogMessage

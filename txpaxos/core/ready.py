@@ -100,7 +100,9 @@ class DecreeState:
 
 @attrs.frozen
 class SubjectState:
-    """The whole state of one subject; replaces what was saved for it before."""
+    """The whole state of one register, from an earlier release, which ran ballots for registers.
+
+    A store loads it, and saves none."""
 
     subject: str
     state: DecreeState
@@ -149,14 +151,6 @@ class ChangeCompleted:
 
 
 @attrs.frozen
-class SubjectChosen:
-    """``value`` is chosen for ``subject``. Handed out once."""
-
-    subject: str
-    value: bytes
-
-
-@attrs.frozen
 class Installed:
     """The application is to be restored from the snapshot at ``slot``, which stands for every slot up to it. Handed out
     in order with what is chosen."""
@@ -171,14 +165,6 @@ class ReadIndexConfirmed:
 
     number: int
     slot: Slot
-
-
-@attrs.frozen
-class AskAnswered:
-    """The question ``question`` about a subject has its answer: the chosen value, or ``None`` if nothing is chosen."""
-
-    question: int
-    value: bytes | None
 
 
 @attrs.frozen
@@ -213,7 +199,7 @@ class LeadershipChanged:
 
 
 LeadershipFact: TypeAlias = LeadershipAcquired | LeadershipLost | LeadershipChanged
-AnswerFact: TypeAlias = AskAnswered | ReadIndexConfirmed | HandOverEnded | PeerMet | Voter | ChangeCompleted
+AnswerFact: TypeAlias = ReadIndexConfirmed | HandOverEnded | PeerMet | Voter | ChangeCompleted
 
 
 @attrs.frozen
@@ -231,7 +217,7 @@ class Ready:
 
     save: tuple[Record, ...] = ()
     send: tuple[Envelope, ...] = ()
-    chosen: tuple[Chosen | Configured | SubjectChosen | Installed, ...] = ()
+    chosen: tuple[Chosen | Configured | Installed, ...] = ()
     answers: tuple[AnswerFact, ...] = ()
     leadership: tuple[LeadershipFact, ...] = ()
     snapshot_source: NodeId | None = None
@@ -276,7 +262,7 @@ class Work:
 
     save: list[Record] = attrs.field(factory=list)
     send: list[Envelope] = attrs.field(factory=list)
-    chosen: list[Chosen | Configured | SubjectChosen | Installed] = attrs.field(factory=list)
+    chosen: list[Chosen | Configured | Installed] = attrs.field(factory=list)
     answers: list[AnswerFact] = attrs.field(factory=list)
     snapshot_source: NodeId | None = None
     may_defer: bool = False

@@ -42,7 +42,6 @@ from txpaxos.core.membership import Change, Configuration, Membership
 from txpaxos.core.messages import (
     LOWEST,
     MEMBERS_BYTE,
-    AboutSubject,
     Accept,
     Accepted,
     AcceptedSlot,
@@ -456,7 +455,7 @@ class Replica:
                 self._receive_chosen_values(work, sender, message, now)
             case Truncated():
                 self._receive_truncated(work, sender, message, now)
-            case Prepare() | Promise() | Accept() | Accepted() | Decided() | AboutSubject():
+            case Prepare() | Promise() | Accept() | Accepted() | Decided():
                 self.dropped[Drop.NOT_ABOUT_THE_LOG] += 1
             case _:
                 assert_never(message)

@@ -13,8 +13,9 @@ from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import LineLimiter, for_log, text_of
+from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
-from txpaxos.wire.commands import Run, decode_batch
+from txpaxos.wire.commands import REGISTERS_MARK, REGISTERS_MARK_AT, Run, decode_batch
 from txpaxos.wire.members import decode_members
 
 DECODED_MAX = 64
@@ -37,8 +38,11 @@ class Applier:
     A value that holds no commands is applied as nothing, on every node alike. A value of another release is not: a node
     of that release would apply it.
 
+    The commands of the registers go to the table of the registers, and not to the application.
+
     :param apply: the application's ``apply(slot, command)``.
     :param sessions_max: how many sessions are remembered.
+    :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar applied_through: every slot up to this one is applied.
     """
 
@@ -47,6 +51,7 @@ class Applier:
     def __init__(self, apply: Callable[[Slot, bytes], object], sessions_max: int = SESSIONS_MAX) -> None:
         self._sessions_max = sessions_max
         self.sessions = self.new_sessions()
+        self.registers = Registers()
         self.applied_through: Slot = 0
         self._apply = apply
         self._depth = sys.getrecursionlimit()
@@ -103,8 +108,10 @@ class Applier:
             for run in self._runs(chosen):
                 before = sys.getrecursionlimit()
                 sys.setrecursionlimit(limit)
+                is_for_registers = run.session[REGISTERS_MARK_AT:] == REGISTERS_MARK
+                apply = self.registers.apply if is_for_registers else self._outcome
                 try:
-                    outcomes = self.sessions.apply_once(chosen.slot, run, self._outcome)
+                    outcomes = self.sessions.apply_once(chosen.slot, run, apply)
                 finally:
                     sys.setrecursionlimit(before)
                 yield run, outcomes
@@ -124,10 +131,12 @@ class Applier:
             self.log.error("slot {slot} is applied as nothing: {reason}", slot=chosen.slot, reason=str(error))
             return ()
 
-    def install(self, slot: Slot, sessions: Sessions) -> None:
-        """Continue from a snapshot at ``slot`` that holds ``sessions``."""
+    def install(self, slot: Slot, sessions: Sessions, registers: Registers) -> None:
+        """Continue from a snapshot at ``slot`` that holds ``sessions`` and ``registers``."""
         self.applied_through = slot
         self.sessions = sessions
+        registers.replaces(self.registers)
+        self.registers = registers
 
     def _outcome(self, slot: Slot, command: bytes) -> Outcome:
         try:

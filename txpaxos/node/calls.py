@@ -13,17 +13,20 @@ from txpaxos.arguments import check_consistency, check_deadline, checked_bytes, 
 from txpaxos.clock import MonotonicClock
 from txpaxos.core.messages import NodeId
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, ValueTooLarge
-from txpaxos.node.asks import PendingAsks
+from txpaxos.node.asks import Asks
 from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.reads import Reads
+from txpaxos.node.sealing import Sealing
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.submissions import Submissions
 from txpaxos.reading import Consistency, Reading
-from txpaxos.wire.codec import SUBJECT_BYTES_MAX
 from txpaxos.wire.commands import Run, check_run
+from txpaxos.wire.registers import SUBJECT_BYTES_MAX
 
 T = TypeVar("T")
+
+WRONG_SUBJECT = f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"
 
 
 class Calls:
@@ -41,8 +44,9 @@ class Calls:
         limits: CommandLimits,
         session: LocalSession,
         submissions: Submissions,
-        asks: PendingAsks,
+        asks: Asks,
         reads: Reads,
+        sealing: Sealing,
         wanted: Callable[[], None],
     ) -> None:
         self._name = name
@@ -52,6 +56,7 @@ class Calls:
         self._submissions = submissions
         self._asks = asks
         self._reads = reads
+        self._sealing = sealing
         self._wanted = wanted
         self._is_closed = False
 
@@ -90,7 +95,7 @@ class Calls:
         if self._is_closed:
             return fail(self._stopped("ask another"))
         if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
-            return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
+            return fail(ValueTooLarge(WRONG_SUBJECT))
         size = len(value or b"")
         if size > self._bytes_max:
             return fail(ValueTooLarge(f"the value has {size} bytes and may have {self._bytes_max}"))
@@ -98,6 +103,26 @@ class Calls:
         if value is not None:
             error = OutcomeUnknown("no quorum answered in time; the subject may be decided or not")
         return self._within(deadline_seconds, self._asks.ask(subject, value), error)
+
+    def forget(
+        self,
+        subject: str,
+        deadline_seconds: float | None = None,
+        session: bytes | None = None,
+        sequence: int = 1,
+    ) -> Deferred[bytes | None]:
+        """Make ``subject`` undecided. See :meth:`PaxosProtocol.forget <txpaxos.protocol.PaxosProtocol.forget>`.
+
+        :param session: the session of a client, so that a call that is sent again forgets once.
+        :param sequence: the number of the call in that session.
+        """
+        subject, deadline_seconds = checked_subject(subject), check_deadline(deadline_seconds)
+        if self._is_closed:
+            return fail(self._stopped("ask another"))
+        if not 0 < len(subject.encode()) <= SUBJECT_BYTES_MAX:
+            return fail(ValueTooLarge(WRONG_SUBJECT))
+        error = OutcomeUnknown("no quorum answered in time; the subject may be forgotten or not")
+        return self._within(deadline_seconds, self._asks.forget(subject, session, sequence), error)
 
     def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
@@ -118,7 +143,8 @@ class Calls:
         From this call on no other caller is accepted."""
         self._is_closed = True
         error = NodeStopped(f"node {self._name} stopped before it had the outcome")
-        return tuple(partial(part.close, error) for part in (self._session, self._submissions, self._asks, self._reads))
+        parts = (self._session, self._submissions, self._asks, self._reads, self._sealing)
+        return tuple(partial(part.close, error) for part in parts)
 
     def close(self) -> None:
         """Answer all callers that still wait, since this node stops."""

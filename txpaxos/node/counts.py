@@ -55,6 +55,10 @@ class Count(Reason):
     DROPPED_WHILE_DISK_HUNG = (
         'A peer\'s message was dropped while the disk hung. The peer sends it again. See "A disk that hangs".'
     )
+    REGISTERS_ASKED_OF_A_NEWCOMER = (
+        "A node that seals the registers asked this node, which does not vote yet and so has decided none."
+    )
+    REGISTERS_NOT_AWAITED = "An answer came late, or a second time, to a node that seals the registers."
 
     # Snapshots.
     NO_SNAPSHOT_TO_SEND = "A node that is behind asked for a snapshot, and this node has none."

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import attrs
 
 from txpaxos.core.messages import NodeId, Slot
-from txpaxos.core.ready import Chosen, Installed, Ready, SubjectChosen
+from txpaxos.core.ready import Chosen, Installed, Ready
+from txpaxos.node.registers import RegisterDecided
 from txpaxos.node.sessions import Outcomes
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import PeerMessage
@@ -54,9 +55,20 @@ class RunSubmitted:
 
 @attrs.frozen
 class ValueReached:
-    """A chosen value is about to be applied, or a decided subject reported to the application."""
+    """A chosen value is about to be applied."""
 
-    chosen: Chosen | SubjectChosen
+    chosen: Chosen
+
+
+@attrs.frozen
+class RegisterReached:
+    """The decision of a register is about to be reported to the application.
+
+    :ivar slot: the slot that is being applied, or the slot of the snapshot that the decision came in.
+    """
+
+    slot: Slot
+    decided: RegisterDecided
 
 
 @attrs.frozen
@@ -114,6 +126,7 @@ Event: TypeAlias = (
     | ReadyReleased
     | RunSubmitted
     | ValueReached
+    | RegisterReached
     | CommandReached
     | RunFinished
     | SlotApplied

@@ -29,6 +29,7 @@ class LocalSession:
     :param submit_run: has a run applied.
     :param refusal: why no more commands can be taken; see :meth:`txpaxos.node.submissions.Submissions.refusal`.
     :param applied_through: the last slot that this node has applied.
+    :param mark: the end of the session's name, which says what its commands are for; the application if empty.
     :ivar name: the session's name; ``None`` before the first command.
     """
 
@@ -38,11 +39,13 @@ class LocalSession:
         submit_run: Callable[[Run], Deferred[Outcomes]],
         refusal: Callable[[int, int, int], PaxosError | None],
         applied_through: Callable[[], int],
+        mark: bytes = b"",
     ) -> None:
         self._rng = rng
         self._submit_run = submit_run
         self._refusal = refusal
         self._applied_through = applied_through
+        self._mark = mark
         self.name: bytes | None = None
         self._waiting_bytes = 0
         self._waiting: list[_Submitted] = []
@@ -69,6 +72,8 @@ class LocalSession:
 
     def flush(self) -> None:
         """Submit the commands that wait, in as few runs as possible."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         part: list[_Submitted] = []
@@ -90,7 +95,8 @@ class LocalSession:
 
     def _submit(self, part: list[_Submitted]) -> None:
         if self.name is None:
-            self.name = new_session(self._rng.getrandbits(128).to_bytes(16, "big"), self._applied_through())
+            random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
+            self.name = new_session(random_bytes, self._applied_through()) + self._mark
         acknowledged = next(iter(self._unanswered), self._next_sequence) - 1
         run = Run(self.name, self._next_sequence, acknowledged, tuple(one.payload for one in part))
         self._next_sequence += len(part)

@@ -29,7 +29,6 @@ from txpaxos.cluster import Address, Cluster
 from txpaxos.core.drops import by_name
 from txpaxos.core.messages import (
     MEMBERS_BYTE,
-    AboutSubject,
     ChosenValues,
     Fetch,
     Message,
@@ -40,7 +39,6 @@ from txpaxos.core.messages import (
 )
 from txpaxos.core.ready import (
     AnswerFact,
-    AskAnswered,
     ChangeCompleted,
     Chosen,
     Configured,
@@ -53,18 +51,16 @@ from txpaxos.core.ready import (
     ReadIndexConfirmed,
     Ready,
     Record,
-    SubjectChosen,
     SubjectState,
     Voted,
     Voter,
 )
 from txpaxos.core.replica import Replica
-from txpaxos.core.subjects import Subjects
 from txpaxos.errors import NodeStopped, NotHandedOver, PaxosError, RemovedFromCluster, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, printable
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
-from txpaxos.node.asks import PendingAsks
+from txpaxos.node.asks import Asks
 from txpaxos.node.backups import BackupPart, Backups
 from txpaxos.node.calls import Calls
 from txpaxos.node.counts import Count, Counts, Labelled
@@ -74,6 +70,7 @@ from txpaxos.node.events import (
     MessageReceived,
     Observer,
     ReadyReleased,
+    RegisterReached,
     RunFinished,
     RunSubmitted,
     SlotApplied,
@@ -94,6 +91,7 @@ from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
+from txpaxos.node.sealing import Sealing
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.coordinator import SnapshotCoordinator
@@ -104,11 +102,12 @@ from txpaxos.node.timer import Timer
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
-from txpaxos.wire.commands import Run
+from txpaxos.wire.commands import REGISTERS_MARK, Run
 from txpaxos.wire.members import MembersEntry, MembersRequest
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
+    CollectRegisters,
     Fetching,
     FetchSnapshot,
     Forward,
@@ -117,6 +116,8 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    RegisterMessage,
+    RegisterVotes,
     Removed,
     SnapshotMessage,
     SnapshotPart,
@@ -243,8 +244,8 @@ class Node:
         self._session = LocalSession(
             self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
-        self._asks = PendingAsks(self._ask, lambda question: self._subjects.forget(question))
         self._reads = Reads(self._applier, application.query, self._request_read_index)
+        self._compose_registers()
         calls = self._calls = Calls(
             self.name,
             self.clock,
@@ -253,6 +254,7 @@ class Node:
             self._submissions,
             self._asks,
             self._reads,
+            self._sealing,
             self._performer.schedule,
         )
         self._hand_overs = HandOvers(
@@ -260,6 +262,7 @@ class Node:
         )
         # The calls of programs and clients, which Calls implements.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
+        self.forget = calls.forget
         self._snapshots = SnapshotCoordinator(
             self.clock,
             self,
@@ -284,6 +287,37 @@ class Node:
             self._performer.schedule,
             lambda node: self._store.incarnation if node == self.name else self._known_peers.incarnation(node),
             self.hand_over,
+        )
+
+    def _compose_registers(self) -> None:
+        """Make the parts that answer calls about registers."""
+        submissions = self._submissions
+        session = LocalSession(
+            self._rng,
+            self._submit_own_run,
+            submissions.refusal_for_registers,
+            lambda: self._applier.applied_through,
+            REGISTERS_MARK,
+        )
+        self._asks = Asks(
+            self._applier,
+            session,
+            self._submit_own_run,
+            self._reads,
+            lambda: self._sealing.seal(),
+            self._performer.schedule,
+        )
+        self._sealing = Sealing(
+            self.name,
+            tuple(self.cluster.founding_members),
+            self._applier,
+            lambda peer, message: self.send((peer,), message),
+            self._asks.submit,
+            self._monotonic,
+            self._wake_by,
+            self.settings.timing,
+            self._rng,
+            self.counters,
         )
 
     def _compose_admission(self) -> None:
@@ -324,18 +358,22 @@ class Node:
         if self._store.snapshot is not None:
             self.members.restore(head_of(self._store.snapshot, self.cluster.name).chosen_members)
         self._voter = self._admission.recover(records, self._have_members_changed(records))
-        subjects = self._load_core(records)
+        self._load_core(records)
+        self._sealing.recover(record for record in records if isinstance(record, SubjectState))
+        self._sealing.is_voter = self._voter is not None
         self._snapshots.load()
-        known: list[Chosen | Configured | SubjectChosen] = [*self._replica.recovered(), *self._subjects.decided()]
-        for chosen in known:
+        self._report_decided(self._applier.applied_through)
+        for chosen in self._replica.recovered():
             self._deliver(chosen)
         self._snapshots.loaded()
+        if self._applier.registers.sealed_at:
+            self._forget_older_registers()
         self.log.info(
-            "node {node} of {members} starts with {slots} applied slots and {subjects} subjects",
+            "node {node} of {members} starts with {slots} applied slots and {registers} registers",
             node=self.name,
             members=len(self.members.entry.voters),
             slots=self._applier.applied_through,
-            subjects=subjects,
+            registers=len(self._applier.registers),
         )
 
     def _have_members_changed(self, records: Iterable[Record]) -> bool:
@@ -344,15 +382,11 @@ class Node:
         voted = (record.value for record in records if isinstance(record, Voted))
         return bool(self.members.slot) or any(value[:1] == MEMBERS_BYTE for value in chain(values, voted))
 
-    def _load_core(self, records: list[Record]) -> int:
-        """Make the core from the saved records.
-
-        :returns: the number of subjects among them.
-        """
+    def _load_core(self, records: list[Record]) -> None:
+        """Make the core from the saved records."""
         settings, votes = self.settings, self._voter is not None
         members = self.cluster.founding_members if self._voter is None else self._voter.members
         log = [record for record in records if isinstance(record, LogRecord)]
-        subjects = [record for record in records if isinstance(record, SubjectState)]
         base = 0 if self._store.snapshot is None else self._store.snapshot.slot
         now, timing = self._monotonic(), settings.timing
         self._replica = Replica(
@@ -364,8 +398,6 @@ class Node:
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._known_peers.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
-        self._subjects = Subjects(self.name, members, self._rng, subjects, timing, votes, self._replica.dropped)
-        return len(subjects)
 
     def _refuse_lost_state(self, slot: Slot) -> None:
         """Report that the snapshot at ``slot`` is lost and its log is compacted: only other nodes have that state.
@@ -389,7 +421,6 @@ class Node:
         self._is_listening = True
         self._peers.start(transport, now)
         self._reads.start()
-        self._asks.start()
         self._snapshots.start()
         self._admission.start(self._voter, self._known_peers.records(), now)
         self._schedule_founding()
@@ -514,7 +545,9 @@ class Node:
         """Change the members. See :meth:`MemberChanges.change <txpaxos.node.member_changes.MemberChanges.change>`."""
         if self._stopping:
             return fail(NodeStopped(f"node {self.name} is stopping; ask another"))
-        return self._member_changes.change(request)
+        if self._applier.registers.sealed_at or not self._replica.is_leader:
+            return self._member_changes.change(request)
+        return self._sealing.seal().addCallback(lambda _: self._member_changes.change(request))
 
     def preview_members(self, request: MembersRequest) -> MembersEntry:
         """What :meth:`change_members` would make of the members now, which it does not.
@@ -675,8 +708,8 @@ class Node:
         except Exception:
             self._give_up(Failure())
 
-    def _handle_about_subject(self, sender: NodeId, message: AboutSubject, now: float) -> None:
-        self._enqueue(self._subjects.receive(sender, message, now))
+    def _handle_register_message(self, sender: NodeId, message: RegisterMessage, now: float) -> None:
+        self._sealing.receive(sender, message)
 
     def _handle_snapshot_message(self, sender: NodeId, message: SnapshotMessage, now: float) -> None:
         self._snapshots.receive(sender, message)
@@ -706,7 +739,8 @@ class Node:
     # The handler of each kind of message that is not about the log. The replica handles all others.
     _HANDLERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
         Forward: _handle_forwarded,
-        AboutSubject: _handle_about_subject,
+        CollectRegisters: _handle_register_message,
+        RegisterVotes: _handle_register_message,
         Introduction: _handle_introduction,
         Removed: _handle_removed,
         **dict.fromkeys(SNAPSHOT_MESSAGES, _handle_snapshot_message),
@@ -731,8 +765,8 @@ class Node:
                 self._enqueue(self._replica.tick(now))
             else:  # Its timer was put off.
                 self._timer.schedule_no_later_than(self._replica.wake_at)
-            if self._subjects.in_work:
-                self._enqueue(self._subjects.tick(now))
+            if self._sealing.is_needed:
+                self._sealing.tick(now)
             self._founding.tick(now)
             self._schedule_founding()
             self._admission.step(now)
@@ -759,6 +793,7 @@ class Node:
             return  # Commands submitted before the start wait for it.
         now = self._monotonic()
         self._session.flush()
+        self._asks.flush()
         if self._submissions.is_leader:
             if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
                 self._enqueue(self._replica.propose(entry, now, urgent=True))
@@ -794,8 +829,6 @@ class Node:
         match answer:
             case ReadIndexConfirmed():
                 self._reads.read_from(answer.number, answer.slot)
-            case AskAnswered():
-                self._asks.answer(answer)
             case PeerMet():
                 now = self._monotonic()
                 self._known_peers.peer_saved(answer)
@@ -819,7 +852,7 @@ class Node:
         """Begin to vote: ``voter`` is on disk."""
         now = self._monotonic()
         self._enqueue(self._replica.start_voting(now))
-        self._enqueue(self._subjects.start_voting(now))
+        self._sealing.is_voter = True
         self._admission.voter_saved(voter, now)
 
     def _schedule_founding(self) -> None:
@@ -828,27 +861,27 @@ class Node:
 
     # to the application
 
-    def _deliver(self, chosen: Chosen | Configured | SubjectChosen | Installed) -> None:
+    def _deliver(self, chosen: Chosen | Configured | Installed) -> None:
         observe = self._observe
         match chosen:
             case Chosen():
                 if observe is not None:
                     observe(ValueReached(chosen))
                 for run, outcomes in self._applier.apply(chosen):
+                    if self._applier.registers.news:
+                        self._report_decided(chosen.slot)
                     if observe is not None:
                         observe(RunFinished(run, outcomes))
                     self._submissions.complete(run, outcomes)
                 self._snapshots.applied(chosen)
                 self._reads.applied()
+                if self._sealing.is_needed:
+                    self._sealing.applied()
                 if observe is not None:
                     observe(SlotApplied(chosen.slot))
             case Configured():
                 self.members.configure(chosen.configuration.slot, chosen.value)
                 self._member_changes.configured(chosen.configuration.slot)
-            case SubjectChosen():
-                if observe is not None:
-                    observe(ValueReached(chosen))
-                self._hooks.call(self.application.value_chosen, chosen.subject, chosen.value)
             case Installed():  # pragma: no branch
                 snapshot = self._received.pop(chosen.slot)
                 self.members.restore(head_of(snapshot, self.cluster.name).chosen_members)
@@ -856,9 +889,24 @@ class Node:
                 self.log.info("node {node} continues from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
                 if not self._submissions.is_leader:
                     self._submissions.become_follower()  # The snapshot may have the outcomes of its callers.
+                self._report_decided(chosen.slot)
                 self._reads.applied()
+                if self._sealing.is_needed:
+                    self._sealing.applied()
                 if observe is not None:
                     observe(SnapshotInstalled(chosen))
+
+    def _report_decided(self, slot: Slot) -> None:
+        """Report to the application which registers are decided at ``slot`` that were not, or otherwise, before."""
+        for decided in self._applier.registers.take_news():
+            if self._observe is not None:
+                self._observe(RegisterReached(slot, decided))
+            self._hooks.call(self.application.value_chosen, decided.subject, decided.value)
+
+    def _forget_older_registers(self) -> None:
+        """Remove what earlier releases have saved about registers: it is in the log, and in this node's own state."""
+        self._sealing.forget()
+        self._store.forget_registers().addErrback(self._give_up)
 
     # members
 
@@ -909,11 +957,15 @@ class Node:
 
     def snapshot_taken(self, digest: StateDigest) -> None:
         """Tell the observer that a snapshot of this node's own state is complete."""
+        if 0 < self._applier.registers.sealed_at <= digest.slot:
+            self._forget_older_registers()
         if self._observe is not None:
             self._observe(SnapshotTaken(digest.slot, digest.state_hash))
 
     def snapshot_restored(self, slot: Slot) -> None:
         """Tell the observer that the application has the state of the snapshot at ``slot``."""
+        if self._applier.registers.sealed_at:
+            self._forget_older_registers()
         if self._observe is not None:
             self._observe(SnapshotRestored(slot, self._snapshots.state_hash))
 
@@ -930,9 +982,6 @@ class Node:
         if self._observe is not None:
             self._observe(RunSubmitted(run))
         return self._submissions.submit_run(run)
-
-    def _ask(self, question: int, subject: str, value: bytes | None) -> None:
-        self._enqueue(self._subjects.ask(question, subject, value, self._monotonic()))
 
     def begin_hand_over(self, to: NodeId | None) -> str:
         """Begin to hand over the lead to a node; ``None`` for the best one.
@@ -963,6 +1012,10 @@ class Node:
             self._performer.add(ready)
         if ready.wake_at is not None and not self._stopping:
             self._timer.schedule_no_later_than(ready.wake_at)
+
+    def _wake_by(self, time: float) -> None:
+        if self._is_listening and not self._stopping:
+            self._timer.schedule_no_later_than(time)
 
     def _forward_later(self, now: float) -> None:
         """Set the timer for the next time that commands are forwarded. If that is now, the performer does it next."""

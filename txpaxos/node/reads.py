@@ -88,6 +88,16 @@ class Reads:
             self._ask()
         return one.answer
 
+    def wait(self) -> Deferred[Any]:
+        """Fires when this node has applied all that was acknowledged before now: for an answer that is not of the
+        application.
+
+        :returns: fails with :class:`~txpaxos.errors.Overloaded`.
+        """
+        if len(self) >= WAITING_MAX:
+            return fail(Overloaded(f"{len(self)} queries wait already; try again later"))
+        return self.catch_up()
+
     def start(self) -> None:
         """The node has loaded its state: answer the queries that came before."""
         self._started = True

@@ -20,7 +20,8 @@ from txpaxos.node.command_limits import CommandLimits
 from txpaxos.node.forward_queue import ForwardQueue
 from txpaxos.node.pending_runs import PendingRun, PendingRuns, without_missing
 from txpaxos.node.sessions import Outcomes, expired
-from txpaxos.wire.commands import Run, encode_batch
+from txpaxos.wire.commands import Run, encode_batch, is_for_registers
+from txpaxos.wire.registers import HEAD_BYTES_MAX
 
 
 class NextValue(NamedTuple):
@@ -62,6 +63,8 @@ class Submissions:
         """
         size = run.size_bytes
         refusal = self.refusal(len(run.payloads), size, max(map(len, run.payloads)))
+        if isinstance(refusal, ValueTooLarge) and is_for_registers(run.session):
+            refusal = self.refusal_for_registers(len(run.payloads), size, max(map(len, run.payloads)))
         if isinstance(refusal, ValueTooLarge):
             return fail(refusal)
         sessions = self._applier.sessions
@@ -93,6 +96,12 @@ class Submissions:
         if not self._limits.allow_waiting(count, self._pending.size_bytes + size_bytes):
             return Overloaded(f"{count} commands would wait, which is too much; try later")
         return None
+
+    def refusal_for_registers(
+        self, count: int, size_bytes: int, longest_bytes: int
+    ) -> ValueTooLarge | Overloaded | None:
+        """The same for commands of the registers, which have a few bytes beside the value of a register."""
+        return self.refusal(count, size_bytes, longest_bytes - HEAD_BYTES_MAX)
 
     # from followers
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.cluster import NONCE_CHARACTERS, Cluster
 from txpaxos.core.messages import Ballot, NodeId
-from txpaxos.core.ready import Checkpoint, DecreeState, Learned, PeerMet, Promised, Record, SubjectState, Voter
+from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Record, Voter
 from txpaxos.errors import StoreError
 from txpaxos.node.snapshots.taking import HEAD, SnapshotHead
 from txpaxos.recovery.survivors import Survivor, Union, check_survivors, read_survivor, unite
@@ -38,6 +39,8 @@ from txpaxos.storage.replacement import (
     replace_contents,
 )
 from txpaxos.storage.store import DiskStore
+from txpaxos.wire.commands import REGISTERS_MARK, Run, encode_batch, new_session
+from txpaxos.wire.registers import encode_command, import_commands
 
 SAVE_BYTES = 4 << 20
 """A save of the new log holds values of about this size, so that no frame is much longer."""
@@ -241,7 +244,8 @@ def _prepare(
     finally:
         wait(store.close())
     made = read_survivor(path)
-    if (made.chosen_through, made.snapshot_slot) != (recovery.union.through, _base(recovery.union)):
+    through = recovery.union.through + len(_imports(recovery))
+    if (made.chosen_through, made.snapshot_slot) != (through, _base(recovery.union)):
         raise StoreError(f"{path} does not hold what was written to it: check the disk; nothing was changed")
 
 
@@ -280,12 +284,10 @@ def _records(recovery: Recovery, node: NodeId, incarnations: Mapping[NodeId, int
     if union.snapshot is not None:
         first.insert(0, Checkpoint(union.snapshot.slot, installed=True))
     first += [PeerMet(peer, incarnation) for peer, incarnation in incarnations.items() if peer != node]
-    ballot = Ballot(union.promised.round + 1, keep[0])
-    states = [SubjectState(name, DecreeState(ballot, None, value)) for name, value in union.registers.items()]
-    yield [*first, *states, Voter(keep)]
+    yield [*first, Voter(keep)]
     values: list[bytes] = []
     first_slot, size_bytes = _base(union) + 1, 0
-    for value in union.values.values():
+    for value in chain(union.values.values(), _imports(recovery)):
         values.append(value)
         size_bytes += len(value)
         if size_bytes >= SAVE_BYTES:
@@ -294,6 +296,15 @@ def _records(recovery: Recovery, node: NodeId, incarnations: Mapping[NodeId, int
             values.clear()
     if values:
         yield [Learned(first_slot, tuple(values))]
+
+
+def _imports(recovery: Recovery) -> list[bytes]:
+    """The values that come after those of the union: they import the registers of an earlier release into the log. Each
+    kept node gets the same ones. They change nothing if the log has those registers already."""
+    union = recovery.union
+    session = new_session(nonce_of(recovery.cluster).encode().ljust(16)[:16], union.through) + REGISTERS_MARK
+    payloads = [encode_command(command) for command in import_commands(union.registers)]
+    return [encode_batch([Run(session, number, 0, (payload,))]) for number, payload in enumerate(payloads, 1)]
 
 
 def wait(deferred: Deferred[Any]) -> object:

@@ -30,6 +30,7 @@ from txpaxos.wire.client_messages import (
     BackupRequest,
     ChangeMembers,
     ClientCodec,
+    Forget,
     HandOver,
     Join,
     MembersRequest,
@@ -172,6 +173,8 @@ class ClientPort(ServerFactory):
                 return self.node.submit_run(Run(session, sequence, acknowledged, commands))
             case Ask(_, subject, value):
                 return self.node.ask(subject, value)
+            case Forget(_, session, sequence, subject):
+                return self.node.forget(subject, None, session, sequence)
             case Read(_, query, local):
                 return self.node.read(query, "local" if local else "linearizable")
             case StatusRequest():

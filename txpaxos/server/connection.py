@@ -32,6 +32,7 @@ from txpaxos.wire.client_messages import (
     ChangeMembers,
     ChangeProgress,
     ClientCodec,
+    Forget,
     FromClient,
     FromNode,
     HandOver,
@@ -47,7 +48,7 @@ from txpaxos.wire.client_messages import (
     StatusRequest,
     Submit,
 )
-from txpaxos.wire.commands import COMMAND_BYTES_MAX
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, REGISTERS_MARK
 from txpaxos.wire.frames import FrameSplitter, frame
 
 REQUEST_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
@@ -231,6 +232,7 @@ class ServerConnection(TwistedProtocol):
             case (
                 Submit()
                 | Ask()
+                | Forget()
                 | Read()
                 | StatusRequest()
                 | HandOver()
@@ -265,11 +267,17 @@ class ServerConnection(TwistedProtocol):
 
     def _admits_session(self, request: Request) -> bool:
         """Whether ``request`` has no session, or one that is known already or may be begun."""
-        if not isinstance(request, Submit) or request.session == self._session:
-            return True
-        if not self._owner.admits_session(self.host, request.session):
-            return False
-        self._session = request.session
+        match request:
+            case Submit():
+                session = request.session
+            case Forget():
+                session = request.session + REGISTERS_MARK
+            case _:
+                return True
+        if session != self._session:
+            if not self._owner.admits_session(self.host, session):
+                return False
+            self._session = session
         return True
 
     def _perform(self, task: Task) -> None:

@@ -10,6 +10,7 @@ from txpaxos.wire.client_messages import (
     Ask,
     BackupRequest,
     ChangeMembers,
+    Forget,
     HandOver,
     Join,
     MembersRequest,
@@ -40,6 +41,8 @@ class Task(NamedTuple):
                 return cls(request, len(request.commands), sum(map(len, request.commands)))
             case Ask():
                 return cls(request, 1, len(request.value or b"") + len(request.subject))
+            case Forget():
+                return cls(request, 1, len(request.subject))
             case Read():
                 return cls(request, 1, len(request.query))
             case StatusRequest() | Join() | MembersRequest() | ChangeMembers():

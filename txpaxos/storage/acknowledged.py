@@ -1,10 +1,10 @@
 """The mark: a file of its own says how far a store has come, so that a start notices when other files lost something.
 
 The other files cannot tell by themselves. A journal whose last frames were zeroed looks like a shorter journal. A
-journal whose newest segment was removed looks as if that segment had never been created. A register whose file is gone
-looks like a register that was never used. So the file ``acknowledged`` holds a :class:`Mark`: the position of the next
-frame, the numbers of the newest and of the oldest segment, and how many registers have a file, and which. A start that
-finds less is refused.
+journal whose newest segment was removed looks as if that segment had never been created. A register of an earlier
+release whose file is gone looks like a register that was never used. So the file ``acknowledged`` holds a
+:class:`Mark`: the position of the next frame, the numbers of the newest and of the oldest segment, and how many
+registers have a file, and which. A start that finds less is refused.
 
 The mark never claims more than is on disk: it is written after the sync that it tells of. It must not cost a second
 sync per save, either. So there are four slots, each in a block of its own:
@@ -13,8 +13,8 @@ sync per save, either. So there are four slots, each in a block of its own:
   The kernel has the write, so these slots survive any end of the process, and they are exact. A loss of power usually
   destroys them.
 * Two are *secured*: one write and one sync, in turn. That happens when a segment is created, before its first frame;
-  before segments are removed; when a register gets its file, before that save is acknowledged; when the store was
-  loaded; when it is closed; and once in :data:`SECURED_SAVES` saves.
+  before segments are removed; when the files of the registers are removed; when the store was loaded; when it is
+  closed; and once in :data:`SECURED_SAVES` saves.
 
 A torn write damages one slot and leaves the other of its pair. The slot with the highest serial counts.
 
@@ -190,13 +190,11 @@ class Acknowledged:
         self._oldest = oldest
         self.secure()
 
-    def register_created(self, name: int) -> None:
-        """Note that one more register has a file. Call this before its save is acknowledged.
+    def registers_removed(self) -> None:
+        """Note that no register needs a file any more.
 
-        :param name: the SHA-256 of the register's name, as a number.
         :raises StoreError: as of :meth:`secure`."""
-        self._subjects += 1
-        self._names ^= name
+        self._subjects = self._names = 0
         self.secure()
 
     def secure(self) -> None:

@@ -23,6 +23,8 @@ class Identity:
     :ivar incarnation: a random number, not 0, made once: a folder that was wiped and made again has another one.
     :ivar complete: whether the folder has everything that it needs. A file that is missing after that was lost.
     :ivar voter: the record that the node votes; ``None`` until it does.
+    :ivar has_registers: whether the folder has the folder ``subjects``, in which earlier releases kept a file for each
+        register.
     """
 
     cluster: str
@@ -30,6 +32,7 @@ class Identity:
     incarnation: int
     complete: bool
     voter: Voter | None = None
+    has_registers: bool = False
 
 
 @attrs.frozen
@@ -42,11 +45,28 @@ class _IdentityVersion1:
     complete: bool
 
 
-VERSION = 2
-"""The version of the identity file, and of the data folder. From version 2 on, the file ``acknowledged`` says which
-records must be in the folder."""
+@attrs.frozen
+class _IdentityVersion2:
+    """What version 2 of the identity file held. Every folder had files of registers, or might get some."""
 
-_PACKING: Packing[Identity | _IdentityVersion1] = Packing({1: _IdentityVersion1, 2: Identity})
+    cluster: str
+    node: str
+    incarnation: int
+    complete: bool
+    voter: Voter | None = None
+
+
+VERSION = 3
+"""The version of the identity file, and of the data folder. From version 2 on, the file ``acknowledged`` says which
+records must be in the folder. In version 3 registers are in the log. An earlier release, which would vote for registers
+with the old files, does not open the folder."""
+
+FIRST_MARKED_VERSION = 2
+"""The first version with the file ``acknowledged``."""
+
+_PACKING: Packing[Identity | _IdentityVersion1 | _IdentityVersion2] = Packing(
+    {1: _IdentityVersion1, 2: _IdentityVersion2, 3: Identity}
+)
 
 
 def new_identity(cluster: str, node: str, random_bytes: Callable[[int], bytes]) -> Identity:
@@ -67,7 +87,9 @@ def read_identity(file: AtomicFile) -> Identity | None:
         identity = _PACKING.unpack(payload[0], payload[1:])
     except (ValueError, IndexError) as error:
         raise damaged(file.path, 0, f"this is no identity ({error})") from None
-    return identity if isinstance(identity, Identity) else Identity(**attrs.asdict(identity))
+    if isinstance(identity, Identity):
+        return identity
+    return Identity(**attrs.asdict(identity, recurse=False), has_registers=True)
 
 
 def write_identity(file: AtomicFile, identity: Identity) -> None:

@@ -40,7 +40,9 @@ class MemoryStore:
         self.failing = False
         self.files = MemoryFiles({} if files is None else files.contents)
         self._execute = execute
-        self._log, self._subjects, self._voter = divide(saved)
+        saved = list(saved)
+        self._registers = [record for record in saved if isinstance(record, SubjectState)]
+        self._log, self._voter = divide(record for record in saved if not isinstance(record, SubjectState))
         self._loaded = False
         self._closed = False
         self._quarantine_marker, self._removed_marker = markers(self.files, "")
@@ -54,10 +56,10 @@ class MemoryStore:
     @property
     def saved(self) -> list[Record]:
         """The records that a store opened now on the same data would load."""
-        subjects = [self._subjects[subject] for subject in sorted(self._subjects)]
+        registers = sorted(self._registers, key=lambda state: state.subject)
         snapshot = self._snapshots.newest
         start = None if snapshot is None else checkpoint_index(self._log, snapshot.slot)
-        return [*self._log[start:], *subjects, *self._voters()]
+        return [*self._log[start:], *registers, *self._voters()]
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -77,8 +79,14 @@ class MemoryStore:
         """See :meth:`txpaxos.storage.store.Store.save`."""
         if self._closed or not self._loaded:
             return fail(StoreError("a store takes records between load() and close()"))
-        log, subjects, voter = divide(records)
-        return self._execute(lambda: self._write(log, subjects, voter))
+        log, voter = divide(records)
+        return self._execute(lambda: self._write(log, voter))
+
+    def forget_registers(self) -> Deferred[None]:
+        """See :meth:`txpaxos.storage.store.Store.forget_registers`."""
+        if self._closed or not self._loaded:
+            return fail(StoreError("a store forgets registers between load() and close()"))
+        return self._execute(self._forget_registers) if self._registers else succeed(None)
 
     def snapshot_at(self, slot: int) -> Snapshot | None:
         """See :meth:`txpaxos.storage.store.Store.snapshot_at`."""
@@ -119,7 +127,7 @@ class MemoryStore:
     def reopen(self) -> MemoryStore:
         """A new store with all that this store has saved, as after a restart of the node. This store is closed."""
         self._closed = True
-        saved = [*self._log, *self._subjects.values(), *self._voters()]
+        saved = [*self._log, *self._registers, *self._voters()]
         return MemoryStore(saved, self.incarnation, self._execute, self.files)
 
     def _new_snapshot(self, slot: int, *, received: bool, size_bytes: int = 0) -> SnapshotWriter:
@@ -130,11 +138,14 @@ class MemoryStore:
     def _voters(self) -> list[Voter]:
         return [] if self._voter is None else [self._voter]
 
-    def _write(self, log: list[JournalRecord], subjects: dict[str, SubjectState], voter: Voter | None) -> None:
+    def _write(self, log: list[JournalRecord], voter: Voter | None) -> None:
         self._refuse_if_failing()
         self._log += log
-        self._subjects |= subjects
         self._voter = voter or self._voter
+
+    def _forget_registers(self) -> None:
+        self._refuse_if_failing()
+        self._registers = []
 
     def _forget_before(self, slot: int) -> None:
         self._refuse_if_failing()

@@ -26,26 +26,22 @@ _PACKING: Packing[JournalRecord | SubjectState] = Packing(
 _HEADER = struct.Struct("<IB")  # bytes of the fields, kind
 
 
-def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], dict[str, SubjectState], Voter | None]:
+def divide(records: Iterable[Record]) -> tuple[list[JournalRecord], Voter | None]:
     """Sort records by where a store keeps them.
 
-    :returns: the log's records in their order; the last state of each register, by its name; and the last Voter, if
-        there is one.
-    :raises TypeError: if a record is a bare DecreeState, which does not name its register.
+    :returns: the log's records in their order; and the last Voter, if there is one.
+    :raises TypeError: if a record is the state of a single decree, which no release saves any more.
     """
     log: list[JournalRecord] = []
-    subjects: dict[str, SubjectState] = {}
     voter: Voter | None = None
     for record in records:
-        if isinstance(record, SubjectState):
-            subjects[record.subject] = record
-        elif isinstance(record, Voter):
+        if isinstance(record, Voter):
             voter = record
-        elif isinstance(record, DecreeState):
-            raise TypeError(f"{record} can be saved only inside a SubjectState, which names its subject")
+        elif isinstance(record, SubjectState | DecreeState):
+            raise TypeError(f"{record} is not saved any more: registers are in the log")
         else:
             log.append(record)
-    return log, subjects, voter
+    return log, voter
 
 
 def checkpoint_index(records: Sequence[Record], slot: int) -> int | None:

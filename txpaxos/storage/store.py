@@ -7,7 +7,7 @@ save is on disk. Until then, a crash may keep the save or lose it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -15,7 +15,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
-from txpaxos.core.ready import JournalRecord, Record, SubjectState, Voter
+from txpaxos.core.ready import JournalRecord, Record, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage.access import refuse_foreign_access
 from txpaxos.storage.acknowledged import UNKNOWN, Acknowledged, Mark
@@ -24,6 +24,7 @@ from txpaxos.storage.discarded import DiscardedSnapshots
 from txpaxos.storage.disk import Disk, ensure_directory
 from txpaxos.storage.executor import AdaptiveExecutor, Executor, ThreadExecutor, execute_now, measure_sync
 from txpaxos.storage.identity import (
+    FIRST_MARKED_VERSION,
     VERSION,
     Identity,
     check_identity,
@@ -57,8 +58,9 @@ class Store(Protocol):
     def load(self) -> list[Record]:
         """Load the saved records. Call it once, before the first save.
 
-        :returns: the log's records in the order in which they were saved; then the last state of each register, in the
-            order of their names; then the last Voter, if there is one. Where there is a :attr:`snapshot`, the log's
+        :returns: the log's records in the order in which they were saved; then the state of each register of an earlier
+            release, in the order of their names, until :meth:`forget_registers`; then the last Voter, if there is one.
+            Where there is a :attr:`snapshot`, the log's
             records begin with the last :class:`~txpaxos.core.ready.Checkpoint` at its slot or before it, since the
             snapshot replaces the records before that.
         :raises StoreError: if an acknowledged record is missing or damaged, or if the store is :meth:`quarantined
@@ -70,9 +72,15 @@ class Store(Protocol):
 
         Saves are done in the order of the calls. A caller need not wait for one save before the next. If one fails with
         :class:`~txpaxos.errors.StoreError`, so does every later one, and the node must stop. After a crash, a save that
-        had not fired may be on disk or not: its log records all or none, the state of each register by itself.
+        had not fired may be on disk or not: its log records all or none.
 
-        :raises TypeError: if a record is a bare DecreeState. Nothing is saved then, and the store remains usable."""
+        :raises TypeError: if a record is a DecreeState or a SubjectState, which only earlier releases have saved.
+            Nothing is saved then, and the store remains usable."""
+        ...
+
+    def forget_registers(self) -> Deferred[None]:
+        """Forget the states of registers that an earlier release has saved: they are in the log. Fires when that is
+        done. Where there are none, this does nothing."""
         ...
 
     @property
@@ -135,7 +143,7 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """:class:`Store` in a folder: a journal for the log, an atomic file for each register, a file for each snapshot.
+    """:class:`Store` in a folder: a journal for the log, and a file for each snapshot.
 
     Opening it creates the files that are absent, takes an exclusive lock and checks that the folder is this node's.
 
@@ -238,14 +246,21 @@ class DiskStore:
         )
         for frame, records in zip(frames, reversed(saves), strict=True):
             self._checkpoints.note(records, frame.position)
-        subjects = self._subjects.read(acknowledged)
+        registers = self._read_registers(acknowledged)
         self._begin_mark()
         if not self._journal.first_position:
             self._discarded.rename()  # The journal has every record, so no snapshot is needed.
         self._check_discarded()
         self._stage = "loaded"
         voters = [] if self._identity.voter is None else [self._identity.voter]
-        return [*(record for records in reversed(saves) for record in records), *subjects, *voters]
+        return [*(record for records in reversed(saves) for record in records), *registers, *voters]
+
+    def _read_registers(self, acknowledged: Mark | None) -> Sequence[Record]:
+        """The states of the registers of earlier releases. Files that a crash has left are removed."""
+        if self._identity.has_registers:
+            return self._registers.read(acknowledged)
+        self._registers.remove()
+        return ()
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -278,8 +293,16 @@ class DiskStore:
         """See :meth:`Store.save`."""
         if self._stage != "loaded":
             return fail(StoreError(f"{self._directory} takes records between load() and close()"))
-        log, subjects, voter = divide(records)
-        return self._execute(partial(self._write, log, encode(log), subjects.values(), voter))
+        log, voter = divide(records)
+        return self._execute(partial(self._write, log, encode(log), voter))
+
+    def forget_registers(self) -> Deferred[None]:
+        """See :meth:`Store.forget_registers`."""
+        if self._stage != "loaded":
+            return fail(StoreError(f"{self._directory} forgets registers between load() and close()"))
+        if not self._identity.has_registers:
+            return succeed(None)
+        return self._execute(self._forget_registers)
 
     def quarantine(self, finding: str) -> Deferred[None]:
         """See :meth:`Store.quarantine`."""
@@ -316,14 +339,15 @@ class DiskStore:
         journal = f"{self._directory}/journal"
         told = mark.segment_created, mark.segments_dropped
         self._journal = Journal(self._disk, journal, incarnation, segment_bytes, *told)
-        self._subjects = RegisterFiles(self._disk, f"{self._directory}/subjects", mark.register_created)
+        self._registers = RegisterFiles(self._disk, f"{self._directory}/subjects")
         if found is None:
             self._refuse_unfinished_restore()
-            self._create_folders()
+            with os_errors("create", journal):
+                ensure_directory(self._disk, journal)
             self._refuse_leftover_data()
             write_identity(file, identity)
         if identity.complete:
-            self._refuse_missing_folders()
+            self._refuse_missing_folders(("journal", "subjects") if identity.has_registers else ("journal",))
         else:
             self._journal.create()
             if not self._acknowledged.exists():
@@ -331,7 +355,8 @@ class DiskStore:
             identity = attrs.evolve(identity, complete=True)
             write_identity(file, identity)
         # An old identity file that was put back, of a version without the mark, must not disable an existing mark.
-        self._is_marked = file.found_version in (0, VERSION) or self._acknowledged.exists()
+        found_version = file.found_version
+        self._is_marked = not 0 < found_version < FIRST_MARKED_VERSION or self._acknowledged.exists()
         return identity
 
     def _begin_mark(self) -> None:
@@ -339,7 +364,7 @@ class DiskStore:
 
         A folder of an older version, which has no mark, gets one here, and the current version number."""
         journal = self._journal
-        mark = Mark(journal.next_position, journal.newest_segment, journal.oldest_segment, *self._subjects.names)
+        mark = Mark(journal.next_position, journal.newest_segment, journal.oldest_segment, *self._registers.names)
         if self._is_marked:
             self._acknowledged.begin(mark)
         else:
@@ -353,12 +378,6 @@ class DiskStore:
         newest = self._snapshots.newest
         if self._discarded.exist and newest is not None and self._checkpoints.reach_back_to(newest.slot):
             self._discarded.rename()
-
-    def _create_folders(self) -> None:
-        """Create the folders that every store has."""
-        for name in ("journal", "subjects"):
-            with os_errors("create", f"{self._directory}/{name}"):
-                ensure_directory(self._disk, f"{self._directory}/{name}")
 
     def _refuse_unfinished_restore(self) -> None:
         """Refuse to make a new store where a restore was interrupted: the operator wants a node with a state.
@@ -378,25 +397,23 @@ class DiskStore:
             names = self._disk.list_directory(self._directory)
             has_snapshots = "snapshots" in names and self._disk.list_directory(f"{self._directory}/snapshots")
             others = [name for name in names if name.startswith(("snapshots.", "diverged", "acknowledged"))]
-            if self._journal.exists() or self._subjects.exist() or has_snapshots or others:
+            if self._journal.exists() or self._registers.exist() or has_snapshots or others:
                 raise StoreError(
                     f"{self._directory} holds what a node saved, but no identity file: put that file back, or move the"
                     f" folder away and bring the machine back as a new node"
                 )
 
-    def _refuse_missing_folders(self) -> None:
-        """Refuse a store that was complete and has lost a folder.
+    def _refuse_missing_folders(self, folders: Sequence[str]) -> None:
+        """Refuse a store that was complete and has lost one of its ``folders``.
 
         :raises StoreError: if one is missing."""
         with os_errors("read", self._directory):
             names = self._disk.list_directory(self._directory)
-        for name in ("journal", "subjects"):
+        for name in folders:
             if name not in names:
                 raise damaged(f"{self._directory}/{name}", 0, "the folder is missing")
 
-    def _write(
-        self, log: Sequence[JournalRecord], body: bytes, subjects: Collection[SubjectState], voter: Voter | None
-    ) -> None:
+    def _write(self, log: Sequence[JournalRecord], body: bytes, voter: Voter | None) -> None:
         """Put one save on disk. The executor runs this."""
         if self._failed:
             raise StoreError(self._failed)
@@ -404,13 +421,27 @@ class DiskStore:
             if body:
                 self._checkpoints.note(log, self._journal.append(body))
                 self._check_discarded()
-            for state in subjects:
-                self._subjects.write(state)
             if voter is not None:
                 self._identity = attrs.evolve(self._identity, voter=voter)
                 write_identity(self._identity_file, self._identity)
             if body:
                 self._acknowledged.saved(self._journal.next_position)
+        except BaseException as error:
+            self._failed = f"{self._directory} takes no more saves after a failed save ({error}); start the node again"
+            raise
+
+    def _forget_registers(self) -> None:
+        """Remove the files of registers. A crash in the middle leaves files that the next start removes. A failure is
+        as final as that of a save."""
+        if self._failed:
+            raise StoreError(self._failed)
+        try:
+            if self._identity.has_registers:
+                identity = attrs.evolve(self._identity, has_registers=False)
+                write_identity(self._identity_file, identity)
+                self._identity = identity
+                self._acknowledged.registers_removed()
+                self._registers.remove()
         except BaseException as error:
             self._failed = f"{self._directory} takes no more saves after a failed save ({error}); start the node again"
             raise

@@ -15,7 +15,15 @@ import msgspec
 
 from txpaxos.errors import CodecError
 from txpaxos.packing import Packing
-from txpaxos.wire.commands import PAYLOADS_MAX, Count, Payloads, Session, check_count
+from txpaxos.wire.commands import (
+    PAYLOADS_MAX,
+    REGISTERS_MARK_AT,
+    Count,
+    Payloads,
+    Session,
+    check_count,
+    is_for_registers,
+)
 from txpaxos.wire.header import CLUSTER_ID_AT, Header
 
 CLIENT_MAGIC = b"\x97C"
@@ -71,16 +79,34 @@ class Submit:
     @commands.validator
     def _check(self, _: Any, commands: Payloads) -> None:
         check_count(max(self.request, self.sequence), len(commands))
+        if is_for_registers(self.session):
+            raise ValueError("commands of the registers are made by nodes")
 
 
 @attrs.frozen
 class Ask:
-    """Have ``value`` chosen for the register ``subject``, unless a value is chosen already. With ``None``, only read
-    which value is chosen. The answer is :class:`AskAnswer` or :class:`Refused`."""
+    """Have the register ``subject`` decided on ``value``, unless it is decided already. With ``None``, only read which
+    value it is decided on. The answer is :class:`AskAnswer` or :class:`Refused`."""
 
     request: Count
     subject: str
     value: bytes | None
+
+
+@attrs.frozen
+class Forget:
+    """Make the register ``subject`` undecided, so that it can be decided anew. The answer is :class:`AskAnswer` with
+    the value that is forgotten, or :class:`Refused`.
+
+    :ivar session: the client's session for this. A node appends its own mark to it.
+    :ivar sequence: the number of the request in that session. A request that is sent again has the same one, and
+        forgets once.
+    """
+
+    request: Count
+    session: Annotated[bytes, msgspec.Meta(min_length=REGISTERS_MARK_AT, max_length=REGISTERS_MARK_AT)]
+    sequence: Count
+    subject: str
 
 
 @attrs.frozen
@@ -258,7 +284,7 @@ class ReadAnswer:
 
 @attrs.frozen
 class AskAnswer:
-    """The value that is chosen for the register, ``None`` if there is none."""
+    """The value that the register is decided on, or was before :class:`Forget`; ``None`` if there is none."""
 
     request: Count
     value: bytes | None
@@ -376,7 +402,7 @@ class KeepAlive:
 
 
 Request: TypeAlias = (
-    Submit | Ask | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers | BackupRequest
+    Submit | Ask | Forget | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers | BackupRequest
 )
 FromClient: TypeAlias = Request | Ping | KeepAliveReply
 ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
@@ -395,6 +421,7 @@ _packing = Packing[FromClient | FromNode](
         7: HandOver,
         8: MembersRequest,
         9: ChangeMembers,
+        20: Forget,
         16: Join,
         10: BackupRequest,
         129: Welcome,

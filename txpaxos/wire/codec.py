@@ -1,13 +1,7 @@
 """Messages between nodes, to bytes and back.
 
-A message is a header (:mod:`txpaxos.wire.header`) and a body:
-
-============  ================================================================================================
-kind          body
-============  ================================================================================================
-AboutSubject  u16 length of the subject's name, the name in UTF-8, the kind and the body of the inner message
-all others    MessagePack: a map from field names to values; ballots, proposals, votes and commands are arrays
-============  ================================================================================================
+A message is a header (:mod:`txpaxos.wire.header`) and a body. The body is MessagePack: a map from field names to
+values. Ballots, proposals, votes and commands are arrays.
 
 Decoding is strict about types, missing fields, bytes left over, and the length of arrays. An unknown kind is refused.
 An unknown field of a map is ignored, so that a newer release may add a field that has a default. (msgspec offers no
@@ -25,7 +19,6 @@ import msgspec
 
 from txpaxos.core.config import VALUES_MAX, VOTES_MAX
 from txpaxos.core.messages import (
-    AboutSubject,
     Accept,
     Accepted,
     AcceptedSlot,
@@ -33,10 +26,8 @@ from txpaxos.core.messages import (
     ChosenValues,
     Decided,
     Fetch,
-    Finding,
     Heartbeat,
     HeartbeatAck,
-    Inquiry,
     Nack,
     OneDecreeMessage,
     Prepare,
@@ -47,11 +38,10 @@ from txpaxos.core.messages import (
     PromiseLog,
     ReadIndexReply,
     ReadIndexRequest,
-    SubjectMessage,
     TakeOver,
     Truncated,
 )
-from txpaxos.errors import CodecError, ConfigError, ValueTooLarge
+from txpaxos.errors import CodecError, ConfigError
 from txpaxos.packing import Packing, limited
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, check_command_count
 from txpaxos.wire.frames import FRAME_BYTES_MAX
@@ -60,6 +50,7 @@ from txpaxos.wire.peer_messages import (
     PART_BYTES_MAX,
     AskStateDigest,
     Challenge,
+    CollectRegisters,
     Fetching,
     FetchSnapshot,
     Forward,
@@ -68,6 +59,7 @@ from txpaxos.wire.peer_messages import (
     PeerMessage,
     Proof,
     Refusal,
+    RegisterVotes,
     Removed,
     SnapshotPart,
     StateDigest,
@@ -75,10 +67,9 @@ from txpaxos.wire.peer_messages import (
 )
 
 PEER_MAGIC = b"\x97P"
-SUBJECT_BYTES_MAX = 512
 FORWARD_BYTES_UNCOUNTED = 2**20
 
-# Kind numbers are never used again for something else.
+# Kind numbers are never used again for something else. Earlier releases used 9, 36 and 37 for registers.
 _ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
     1: Prepare,
     2: Promise,
@@ -87,10 +78,8 @@ _ONE_DECREE: dict[int, type[OneDecreeMessage]] = {
     5: Nack,
     6: Decided,
 }
-_ABOUT_SUBJECT = 9
 REFUSAL_KIND = 32
-_OF_SUBJECTS: dict[int, type[SubjectMessage]] = {**_ONE_DECREE, 36: Inquiry, 37: Finding}
-_ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
+_KINDS: dict[int, type[PeerMessage]] = {
     **_ONE_DECREE,
     7: Heartbeat,
     8: HeartbeatAck,
@@ -119,8 +108,9 @@ _ALL_BUT_ABOUT_SUBJECT: dict[int, type[PeerMessage]] = {
     35: Fetching,
     38: TakeOver,
     39: Removed,
+    40: CollectRegisters,
+    41: RegisterVotes,
 }
-_of_subjects = Packing[SubjectMessage](_OF_SUBJECTS)
 
 
 @attrs.frozen
@@ -143,8 +133,8 @@ def _decode_forward(body: bytes | memoryview) -> Forward:
     return _decode_all_of_forward(body)
 
 
-_all_but_about_subject = Packing[PeerMessage](
-    _ALL_BUT_ABOUT_SUBJECT,
+_packing = Packing[PeerMessage](
+    _KINDS,
     {
         PromiseLog: limited(PromiseLog, values=VALUES_MAX, votes=VOTES_MAX),
         ChosenValues: limited(ChosenValues, values=VALUES_MAX),
@@ -154,12 +144,12 @@ _all_but_about_subject = Packing[PeerMessage](
 
 
 FRAME_BYTES_MAX_OF_KIND: dict[int, int] = {
-    _ABOUT_SUBJECT: COMMAND_BYTES_MAX + 2**17,
     11: FRAME_BYTES_MAX,
     12: 2 * COMMAND_BYTES_MAX,
     15: 2 * COMMAND_BYTES_MAX,
     17: 2 * COMMAND_BYTES_MAX,
     24: PART_BYTES_MAX + 2**10,
+    41: COMMAND_BYTES_MAX + 2**21,
 }
 """The biggest frame by kind number. A frame of another kind has at most ``FRAME_BYTES_MAX_DEFAULT`` bytes."""
 
@@ -209,12 +199,9 @@ class Codec:
     def encode(self, message: PeerMessage) -> bytes:
         """The bytes of a message from this node.
 
-        :raises ValueTooLarge: if the message is about a register whose name is empty, or has more than 512 bytes.
         :raises OverflowError: if the message holds an integer of 2**64 or more.
         """
-        if isinstance(message, AboutSubject):
-            return self._header.wrap(_ABOUT_SUBJECT, _pack_about_subject(message))
-        return self._header.wrap(*_all_but_about_subject.pack(message))
+        return self._header.wrap(*_packing.pack(message))
 
     def decode(self, data: bytes, way: Way = Way.DATAGRAM) -> Received:
         """The message that :meth:`encode` was given on a node of the cluster.
@@ -226,29 +213,6 @@ class Codec:
         if not sender:
             raise CodecError("message without a sender")
         try:
-            if kind == _ABOUT_SUBJECT:
-                return Received(sender, incarnation, _unpack_about_subject(body), way)
-            return Received(sender, incarnation, _all_but_about_subject.unpack(kind, body), way)
+            return Received(sender, incarnation, _packing.unpack(kind, body), way)
         except ValueError as error:
             raise CodecError(str(error)) from None
-
-
-def _pack_about_subject(message: AboutSubject) -> bytes:
-    subject = message.subject.encode()
-    if not 0 < len(subject) <= SUBJECT_BYTES_MAX:
-        raise ValueTooLarge(f"subject name of {len(subject)} bytes: choose one of 1 to {SUBJECT_BYTES_MAX}")
-    kind, body = _of_subjects.pack(message.message)
-    return b"".join((len(subject).to_bytes(2, "big"), subject, bytes((kind,)), body))
-
-
-def _unpack_about_subject(body: memoryview) -> AboutSubject:
-    """The message in ``body``.
-
-    :raises ValueError: if there is none; UnicodeDecodeError is such an error."""
-    size = int.from_bytes(body[:2], "big")
-    kind_at = 2 + size
-    if len(body) <= kind_at:
-        raise ValueError("cut off in the name of its subject")
-    if not 0 < size <= SUBJECT_BYTES_MAX:
-        raise ValueError(f"the name of its subject has {size} bytes, and may have 1 to {SUBJECT_BYTES_MAX}")
-    return AboutSubject(str(body[2:kind_at], "utf-8"), _of_subjects.unpack(body[kind_at], body[kind_at + 1 :]))

@@ -7,6 +7,10 @@ applied and answered as a whole, and names its session once.
 A batch is one byte of format version (2) and a MessagePack array of ``[session, sequence, acknowledged, [payload,
 ...]]``. The leader that proposes a batch encodes it once, and all nodes copy the bytes. The empty batch is ``b""``,
 which is also the no-op of the log.
+
+The commands of the registers (:mod:`txpaxos.wire.registers`) travel in runs of their own. The session of such a run
+ends in ``REGISTERS_MARK``. A batch with such a run begins with another byte (``R``), so that a node of an earlier
+release refuses the batch: it would take those commands for commands of its application.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import msgspec
 from txpaxos.errors import CodecError, UnknownVersion
 
 BATCH_VERSION = 2
+REGISTERS_BATCH_VERSION = ord("R")
+"""The first byte of a batch in which a run is for the registers."""
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
 COMMAND_BYTES_MAX = 16 * 2**20
@@ -42,6 +48,10 @@ _BYTES_UNCOUNTED = 2**20
 
 _CREATED_AT_BYTES = 8
 _RANDOM_BYTES = 16
+REGISTERS_MARK = b"register"
+"""The end of the name of a session whose commands are for the registers."""
+REGISTERS_MARK_AT = _CREATED_AT_BYTES + _RANDOM_BYTES
+"""Where that end begins. The name of any other session that nodes and clients make ends there."""
 _COUNT_MAX = 2**64 - 1
 _ONLY_BYTES = {bytes}
 
@@ -89,6 +99,11 @@ def new_session(random_bytes: bytes, created_at_slot: int) -> bytes:
     return created_at_slot.to_bytes(_CREATED_AT_BYTES, "big") + random_bytes
 
 
+def is_for_registers(session: bytes) -> bool:
+    """Whether the commands of ``session`` are for the registers, and not for the application."""
+    return session[REGISTERS_MARK_AT:] == REGISTERS_MARK
+
+
 def session_created_at_slot(session: bytes) -> int:
     """The slot at which the session was created, from its name."""
     return int.from_bytes(session[:_CREATED_AT_BYTES], "big")
@@ -111,6 +126,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Runs).decode
 _decode_no_payloads = msgspec.msgpack.Decoder(_UndecodedRuns).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
+_REGISTERS_VERSION_BYTE = bytes([REGISTERS_BATCH_VERSION])
 
 
 def encode_batch(runs: Sequence[Run]) -> bytes:
@@ -119,12 +135,17 @@ def encode_batch(runs: Sequence[Run]) -> bytes:
     :raises ValueError: if there are too many, or one is not sound. A value that no node can decode must not be chosen.
     """
     check_runs(runs)
-    count = sum(len(run.payloads) for run in runs)
+    count, has_registers = 0, False
+    for run in runs:
+        count += len(run.payloads)
+        has_registers |= run.session[REGISTERS_MARK_AT:] == REGISTERS_MARK
     if len(runs) > RUNS_MAX or count > BATCH_COMMANDS_MAX:
         raise ValueError(
             f"{count} commands in {len(runs)} runs: at most {BATCH_COMMANDS_MAX} in {RUNS_MAX} are one value"
         )
-    return _VERSION_BYTE + _encode(runs) if runs else b""
+    if not runs:
+        return b""
+    return (_REGISTERS_VERSION_BYTE if has_registers else _VERSION_BYTE) + _encode(runs)
 
 
 def decode_batch(value: bytes) -> tuple[Run, ...]:
@@ -135,7 +156,7 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
     """
     if not value:
         return ()
-    if value[0] != BATCH_VERSION:
+    if value[0] != BATCH_VERSION and value[0] != REGISTERS_BATCH_VERSION:
         raise UnknownVersion(
             f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere"
         )

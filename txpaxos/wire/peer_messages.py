@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import attrs
 import msgspec
 from attrs.validators import ge
 
-from txpaxos.core.messages import Message, NodeId, Slot
+from txpaxos.core.messages import Ballot, Message, NodeId, Slot
 from txpaxos.wire.commands import Runs, check_count
+from txpaxos.wire.registers import check_subject
 
 PART_BYTES_MAX = 2**20
 """The longest part of a snapshot that is taken, in bytes."""
+REGISTER_VOTES_MAX = 4096
+"""The most registers in one :class:`RegisterVotes`."""
+REGISTER_VOTES_BYTES = 2**19
+"""Bytes of registers in one :class:`RegisterVotes`, not counting the first register."""
 HEARD_MAX = 255
 """The most state digests of other nodes in one :class:`StateDigestsHeard`."""
 
@@ -95,6 +100,55 @@ class Forward:
 
 
 @attrs.frozen
+class CollectRegisters:
+    """From a node that seals the registers to every other: which values have you voted for, under an earlier release?
+
+    :ivar number: never used again, and not to be guessed. The answer repeats it.
+    :ivar after: only registers whose names come after this one; all of them if it is empty.
+    """
+
+    number: int = attrs.field(validator=ge(0))
+    after: str = ""
+
+
+class RegisterVote(NamedTuple):
+    """What a voter knows of one register that an earlier release has decided, or was about to.
+
+    :ivar subject: the name of the register.
+    :ivar ballot: the highest ballot in which the voter has voted.
+    :ivar value: the value that it voted for, or that it knows to be chosen.
+    :ivar is_chosen: whether it knows that the value is chosen.
+    """
+
+    subject: str
+    ballot: Ballot
+    value: bytes
+    is_chosen: bool
+
+
+@attrs.frozen
+class RegisterVotes:
+    """The answer of a voter to :class:`CollectRegisters`. The votes are on its disk first. They are final: a node of
+    this release votes for no register, and no earlier release opens its data folder any more.
+
+    :ivar number: the number of the question.
+    :ivar after: repeats the question.
+    :ivar votes: the registers after that, in the order of their names, as many as fit.
+    :ivar is_last: whether there is none after those.
+    """
+
+    number: int = attrs.field(validator=ge(0))
+    after: str
+    votes: Annotated[tuple[RegisterVote, ...], msgspec.Meta(max_length=REGISTER_VOTES_MAX)] = attrs.field()
+    is_last: bool = False
+
+    @votes.validator
+    def _check(self, _: Any, votes: tuple[RegisterVote, ...]) -> None:
+        for vote in votes:
+            check_subject(vote.subject)
+
+
+@attrs.frozen
 class FetchSnapshot:
     """From a node that is too far behind to a node with a snapshot: send me a part of it.
 
@@ -169,5 +223,8 @@ class Fetching:
 
 
 SnapshotMessage: TypeAlias = FetchSnapshot | SnapshotPart | StateDigest | StateDigestsHeard | AskStateDigest | Fetching
+RegisterMessage: TypeAlias = CollectRegisters | RegisterVotes
 HandshakeMessage: TypeAlias = Hello | Challenge | Proof | Refusal
-PeerMessage: TypeAlias = Message | HandshakeMessage | Removed | Introduction | Forward | SnapshotMessage
+PeerMessage: TypeAlias = (
+    Message | HandshakeMessage | Removed | Introduction | Forward | SnapshotMessage | RegisterMessage
+)

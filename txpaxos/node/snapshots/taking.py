@@ -1,10 +1,10 @@
 """Snapshots of the applied state: when they are taken, what is in them, and how they are restored.
 
-A snapshot holds the application's state, the sessions, and a hash of the log that led there. The log is divided into
-intervals. They end at the same slots on every node, since they depend on the log alone. Snapshots are taken only where
-an interval ends. A big state is saved less often, at every second, fourth or eighth end. So a node that takes fewer
-snapshots than another still takes them at slots where the other one does. If the two differ there, the nodes have
-diverged.
+A snapshot holds the application's state, the sessions, the registers, and a hash of the log that led there. The log is
+divided into intervals. They end at the same slots on every node, since they depend on the log alone. Snapshots are
+taken only where an interval ends. A big state is saved less often, at every second, fourth or eighth end. So a node
+that takes fewer snapshots than another still takes them at slots where the other one does. If the two differ there, the
+nodes have diverged.
 
 In the file, the first byte of each chunk is its kind:
 
@@ -15,6 +15,7 @@ byte   the rest of the chunk
 2      a part of the sessions
 3      MessagePack: an array of some of the application's chunks
 4      a piece of a long chunk, which continues in the next chunk
+5      a part of the registers; none if there never was a register
 =====  ==================================================================
 """
 
@@ -39,6 +40,7 @@ from txpaxos.errors import ApplicationLost, CodecError, PaxosError, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, for_log, printable, text_of
 from txpaxos.node.applier import Applier
 from txpaxos.node.members import ChosenMembers, Members
+from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import Sessions
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
@@ -61,7 +63,7 @@ HASHES_KEPT = 4096
 """The number of newest slots whose log hashes are kept, since other nodes may ask for them."""
 EMPTY_CHUNKS_MAX = 2**16
 """Upper bound on empty chunks in a row. A hook that yields more probably never ends, and would block the node."""
-HEAD, SESSIONS, STATE, PIECE = b"\1", b"\2", b"\3", b"\4"
+HEAD, SESSIONS, STATE, PIECE, REGISTERS = b"\1", b"\2", b"\3", b"\4", b"\5"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -209,17 +211,17 @@ class SnapshotTaker:
         return self._hashes[index] if -len(self._hashes) <= index < 0 else b""
 
     def restore(self, snapshot: Snapshot) -> StateDigest:
-        """Restore the application, and the sessions of the applier, from ``snapshot``.
+        """Restore the application, and the sessions and registers of the applier, from ``snapshot``.
 
         :returns: the digest of its contents.
         :raises StoreError: if it is damaged, is of another cluster, or the application's ``restore`` raises.
         """
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), self._cluster, snapshot.slot)
-        sessions = self._applier.new_sessions()
+        sessions, registers = self._applier.new_sessions(), Registers()
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
-            state = _state(chunks, sessions, hasher)
+            state = _state(chunks, sessions, registers, hasher)
             returned = self._application.restore(state)  # type: ignore[func-returns-value]
             if returned is not None:  # The body of a coroutine, for one, has not run yet.
                 raise TypeError(f"restore returned a {type(returned).__name__}: it must do its work and return None")
@@ -233,7 +235,7 @@ class SnapshotTaker:
             self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
             reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
-        self._applier.install(snapshot.slot, sessions)
+        self._applier.install(snapshot.slot, sessions, registers)
         self._log_hash = head.log_hash
         self._hashes.clear()
         self._hashes.append(head.log_hash)
@@ -275,7 +277,8 @@ class SnapshotTaker:
     def _capture(self, slot: Slot, hasher: hashlib.blake2b) -> Iterator[bytes]:
         """The chunks of the file. They describe the current state, even if they are read later."""
         state = _checked_state(self._application.snapshot())
-        return _pieces(self._head_at(slot), self._applier.sessions.dump(), state, hasher)
+        applier = self._applier
+        return _pieces(self._head_at(slot), applier.sessions.dump(), applier.registers.dump(), state, hasher)
 
     def _head_at(self, slot: Slot) -> SnapshotHead:
         members, chosen = self._members.entry.members, tuple(self._members.chosen)
@@ -375,6 +378,7 @@ def _checked(state: Iterable[bytes]) -> Iterator[bytes]:
 def _pieces(
     head: SnapshotHead,
     sessions: Iterable[bytes],
+    registers: Iterable[bytes],
     state: Iterable[bytes],
     hasher: hashlib.blake2b,
 ) -> Iterator[bytes]:
@@ -383,6 +387,9 @@ def _pieces(
     for chunk in sessions:
         hasher.update(chunk)
         yield SESSIONS + chunk
+    for chunk in registers:
+        hasher.update(chunk)
+        yield REGISTERS + chunk
     group: list[bytes] = []
     size = 0
     for chunk in state:
@@ -436,13 +443,18 @@ def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
     return head
 
 
-def _state(chunks: Iterator[bytes], sessions: Sessions, hasher: hashlib.blake2b) -> Iterator[bytes]:
-    """The application's chunks. The sessions before them are added to ``sessions``, and everything to ``hasher``."""
+def _state(
+    chunks: Iterator[bytes], sessions: Sessions, registers: Registers, hasher: hashlib.blake2b
+) -> Iterator[bytes]:
+    """The application's chunks. What is before them is added to ``sessions`` and ``registers``, and everything to
+    ``hasher``."""
     pieces: list[bytes] = []
     for chunk in chunks:
         parts = _parts(chunk, hasher)
         if chunk.startswith(SESSIONS):
             sessions.add(parts[0])
+        elif chunk.startswith(REGISTERS):
+            registers.add(parts[0])
         elif chunk.startswith(PIECE):
             pieces += parts
         else:
@@ -459,7 +471,7 @@ def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
 
     :raises CodecError: if the chunk is of an unknown kind, or empty.
     """
-    if chunk.startswith((SESSIONS, PIECE)):
+    if chunk.startswith((SESSIONS, PIECE, REGISTERS)):
         parts = [chunk[1:]]
     elif chunk.startswith(STATE):
         parts = msgspec.msgpack.decode(memoryview(chunk)[1:], type=list[bytes])

@@ -8,7 +8,7 @@ from txpaxos.core.messages import Ballot, NodeId
 
 
 class ObservedBallots:
-    """The ballots of one decree: a slot of the log, or a subject.
+    """The ballots of one slot of the log.
 
     :param quorum: the size of a quorum.
     """

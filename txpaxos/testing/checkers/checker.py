@@ -9,29 +9,23 @@ rule's name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from txpaxos.core.config import Limits
 from txpaxos.core.essential import quorum_size
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
-    AboutSubject,
-    Accept,
-    Accepted,
     AcceptedSlot,
     AcceptSlot,
     Ballot,
-    Decided,
     Heartbeat,
     HeartbeatAck,
     Message,
     NodeId,
-    Prepare,
     PrepareLog,
     PreVote,
     PreVoteGranted,
-    Promise,
     PromiseLog,
     ReadIndexReply,
     ReadIndexRequest,
@@ -41,7 +35,6 @@ from txpaxos.core.messages import (
 from txpaxos.core.ready import (
     Checkpoint,
     Chosen,
-    DecreeState,
     Envelope,
     LeadershipAcquired,
     LeadershipLost,
@@ -50,22 +43,21 @@ from txpaxos.core.ready import (
     Promised,
     Ready,
     Record,
-    SubjectChosen,
     SubjectState,
     Voted,
     Voter,
 )
 from txpaxos.errors import CommandFailed
+from txpaxos.node.registers import RegisterDecided
 from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, Outcomes, value_of
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.testing.checkers.ballots import ObservedBallots
 from txpaxos.testing.checkers.commands import ExpectedCommands
 from txpaxos.testing.checkers.node import ObservedNode
 from txpaxos.testing.checkers.reads import ObservedReads
+from txpaxos.testing.checkers.registers import ObservedRegisters
 from txpaxos.testing.checkers.snapshots import ObservedSnapshots
-from txpaxos.wire.commands import Run, decode_batch
-
-Key = TypeVar("Key", Slot, str)
+from txpaxos.wire.commands import Run, decode_batch, is_for_registers
 
 SLOTS_WATCHED = 64
 """How far below the newest chosen slot votes and proposals are still remembered."""
@@ -87,18 +79,15 @@ whose timeouts have grown during earlier faults.
 
 
 VOTERS_ONLY = (
-    *(Prepare, Promise, Accept, Accepted),
-    *(
-        PrepareLog,
-        PromiseLog,
-        AcceptSlot,
-        AcceptedSlot,
-        Heartbeat,
-        HeartbeatAck,
-        PreVote,
-        PreVoteGranted,
-        ReadIndexReply,
-    ),
+    PrepareLog,
+    PromiseLog,
+    AcceptSlot,
+    AcceptedSlot,
+    Heartbeat,
+    HeartbeatAck,
+    PreVote,
+    PreVoteGranted,
+    ReadIndexReply,
 )
 
 
@@ -129,14 +118,11 @@ class Checker:
         self.chosen: dict[Slot, bytes] = {}
         self.outcomes: dict[tuple[bytes, int], Outcome] = {}
         self.submitted: dict[tuple[bytes, int], bytes] = {}
-        self.subjects: dict[str, bytes] = {}
-        self.subject_proposals: dict[str, set[bytes]] = {}
+        self.registers = ObservedRegisters()
         self._expected = ExpectedCommands(sessions_max)
         self._snapshots = ObservedSnapshots(policy or Policy())
         self._reads = ObservedReads(self.quorum)
         self._slot_ballots: dict[Slot, ObservedBallots] = {}
-        self._subject_ballots: dict[str, ObservedBallots] = {}
-        self._subject_ballot_starts: dict[tuple[str, Ballot], int] = {}
         self._ballot_starts: dict[Ballot, int] = {}
         # The number of each node's last pre-vote, and the nodes that granted each pre-vote.
         self._pre_vote: dict[NodeId, int] = {}
@@ -187,13 +173,6 @@ class Checker:
             self._broken("what is saved is kept", f"{node} lost acknowledged records of its log")
         # Records that are on disk without an acknowledged save count as saved from now on.
         self._saved_logs(node, log[len(expected) :], in_checkpoint=begins is not None and not expected)
-        subjects = {record.subject: record.state for record in loaded if isinstance(record, SubjectState)}
-        for subject, state in known.subjects.items():
-            kept = subjects.get(subject)
-            if kept is None or kept.promised < state.promised or _ballot(kept) < _ballot(state):
-                self._broken("what is saved is kept", f"{node} lost acknowledged state of subject {subject}")
-        for subject, state in subjects.items():
-            self._saved_subject(node, subject, state)
 
     def discarded(self, node: NodeId) -> None:
         """An operator has moved the node's snapshots away. Records before the beginning of its journal may be gone."""
@@ -201,15 +180,10 @@ class Checker:
 
     def saved(self, node: NodeId, records: Sequence[Record]) -> None:
         """A save has finished."""
-        self._saved_logs(node, [record for record in records if not isinstance(record, SubjectState | Voter)])
+        self._saved_logs(node, [record for record in records if not isinstance(record, Voter)])
         for record in records:
             if isinstance(record, Voter):
                 self._saved_voter(node, record)
-            elif isinstance(record, SubjectState):
-                before = self.nodes[node].subjects.get(record.subject, DecreeState())
-                if record.state.promised < before.promised or _ballot(record.state) < _ballot(before):
-                    self._broken("promises never go back", f"{node}: {before} to {record.state}")
-                self._saved_subject(node, record.subject, record.state)
 
     def performed(self, node: NodeId, ready: Ready, limits: Limits) -> None:
         """A Ready is about to be released: everything that its messages depend on must be on disk."""
@@ -234,11 +208,13 @@ class Checker:
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
 
-    def handing_out(self, node: NodeId, chosen: Chosen | SubjectChosen) -> None:
+    def decided(self, node: NodeId, slot: Slot, decided: RegisterDecided) -> None:
+        """A node tells its application that a register is decided at ``slot``."""
+        if not self.registers.is_decided(slot, decided.subject, decided.value):
+            self._broken("equal replicas", f"{node}: {decided} at slot {slot}, which does not follow from the log")
+
+    def handing_out(self, node: NodeId, chosen: Chosen) -> None:
         """A node hands a value to its application."""
-        if isinstance(chosen, SubjectChosen):
-            self._subject_chosen(node, chosen)
-            return
         known = self.nodes[node]
         if chosen.slot != known.handed_out + 1:
             self._broken("applied in slot order", f"{node}: slot {chosen.slot} after {known.handed_out}")
@@ -294,12 +270,19 @@ class Checker:
         for sequence, outcome in zip(run.sequences, outcomes, strict=True):
             if isinstance(outcome, Failed) and outcome.error is not CommandFailed:
                 continue
+            if is_for_registers(run.session):
+                self._finished_about_register(node, run, sequence, outcome)
             first = self.outcomes.setdefault((run.session, sequence), outcome)
             if first != outcome:
                 self._broken(
                     "equal replicas",
                     f"{node}: command {sequence} of {run.session.hex()} gave {outcome!r}, elsewhere {first!r}",
                 )
+
+    def _finished_about_register(self, node: NodeId, run: Run, sequence: int, outcome: Outcome) -> None:
+        result = outcome if isinstance(outcome, Failed) else value_of(outcome)
+        if self.registers.is_another_result(run.session, sequence, result):
+            self._broken("equal replicas", f"{node}: command {sequence} of {run} gave {result!r}, not as in the log")
 
     # from clients
 
@@ -348,22 +331,26 @@ class Checker:
         if self._reads.is_another_result(slot, query, result):
             self._broken("equal states", f"{query!r} at slot {slot} reads {result!r}, and something else elsewhere")
 
-    def asking(self, subject: str, value: bytes | None) -> bytes | None:
-        """A client begins to ask. Returns the value that is known to be chosen, if there is one: the answer must not be
-        less."""
+    def asking(self, subject: str, value: bytes | None) -> Slot:
+        """A client begins to ask. Returns the newest slot whose registers were shown to any client: the answer must not
+        be older."""
         if value is not None:
-            self.subject_proposals.setdefault(subject, set()).add(value)
-        return self.subjects.get(subject)
+            self.registers.propose(subject, value)
+        return self.registers.reported_through
 
-    def asked(self, subject: str, value: bytes | None, known: bytes | None, answer: bytes | None) -> None:
-        """A client that proposed ``value``, when ``known`` was chosen, has its answer."""
-        told_less = answer is None and (value is not None or known is not None)
-        if told_less or (answer is not None and answer != self.subjects.get(subject)):
+    def asked(self, subject: str, value: bytes | None, known_through: Slot, answer: bytes | None) -> None:
+        """A client that proposed ``value``, when :meth:`asking` returned ``known_through``, has its answer."""
+        if (answer is None and value is not None) or not self.registers.answer(subject, answer, known_through):
             self._broken(
-                "one value a subject",
-                f"a client that proposed {value!r} was told that {subject} is {answer!r}; decided is"
-                f" {self.subjects.get(subject)!r}, and was {known!r} when it asked",
+                "one value a register",
+                f"a client that proposed {value!r}, when slot {known_through} was known, was told that {subject} is"
+                f" {answer!r}",
             )
+
+    def forgot(self, subject: str, known_through: Slot, answer: bytes | None) -> None:
+        """A client that had a register forgotten has its answer."""
+        if not self.registers.forgot(subject, answer, known_through):
+            self._broken("forgotten once", f"a client was told that {answer!r} was forgotten of {subject}")
 
     # from the machines
 
@@ -374,10 +361,6 @@ class Checker:
             start_number=known.start_number,
             lost_vote=known.lost_vote or known.voter is not None,
             lost_promise=known.effective_promise,
-            lost_subject_promises={
-                subject: known.effective_subject_promise(subject)
-                for subject in {*known.subjects, *known.lost_subject_promises}
-            },
         )
 
     # inside
@@ -392,24 +375,9 @@ class Checker:
         self.violation = self.violation or violation
         raise violation
 
-    def _saved_subject(self, node: NodeId, subject: str, state: DecreeState) -> None:
-        self.nodes[node].subjects[subject] = state
-        if state.accepted is not None:
-            self._ballots(self._subject_ballots, subject).vote(node, *state.accepted)
-
-    def _subject_chosen(self, node: NodeId, chosen: SubjectChosen) -> None:
-        name, value = chosen.subject, chosen.value
-        if self.subjects.setdefault(name, value) != value:
-            self._broken("one value a subject", f"{node}: {name} is {value!r} now, was {self.subjects[name]!r}")
-        if value not in self.subject_proposals.get(name, ()):
-            self._broken("chosen values were proposed", f"{node}: {chosen}")
-        if not self._ballots(self._subject_ballots, name).is_chosen(value):
-            self._broken("chosen by a quorum", f"{node}: {name} has no quorum on disk for {value!r}")
-
     def _check_voter(self, node: NodeId, message: Message) -> None:
         """Only voters may send messages that count toward a quorum or ask for votes."""
-        said = message.message if isinstance(message, AboutSubject) else message
-        if isinstance(said, VOTERS_ONLY) and self.nodes[node].voter is None:
+        if isinstance(message, VOTERS_ONLY) and self.nodes[node].voter is None:
             self._broken("only voters vote", f"{node}: {message}")
 
     def _saved_logs(self, node: NodeId, records: Sequence[Record], in_checkpoint: bool = False) -> None:
@@ -431,7 +399,7 @@ class Checker:
                     self._broken("accepted is never below promised", f"{node}: {record} below {known.promised}")
                 known.promised = max(known.promised, record.ballot)
                 known.votes[record.slot] = record.ballot, record.value
-                self._ballots(self._slot_ballots, record.slot).vote(node, record.ballot, record.value)
+                self._ballots(record.slot).vote(node, record.ballot, record.value)
             case Learned():
                 known.learned.update(enumerate(record.values, record.first_slot))
             case PeerMet():
@@ -465,7 +433,7 @@ class Checker:
         """The first node learns the value of a slot. A quorum's votes in one ballot must be on disk, for a submitted
         value."""
         slot, value = chosen.slot, chosen.value
-        if not self._ballots(self._slot_ballots, slot).is_chosen(value):
+        if not self._ballots(slot).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
         self._slot_ballots.pop(slot - SLOTS_WATCHED, None)
         self.chosen[slot] = value
@@ -474,13 +442,15 @@ class Checker:
             for sequence, payload in zip(run.sequences, run.payloads, strict=True):
                 if self.submitted.get((run.session, sequence)) != payload:
                     self._broken("chosen values were proposed", f"{node}: slot {slot} holds {payload!r} of {run}")
-        self._expected.choose(runs)
+        for run, sequences in self._expected.choose(runs):
+            if is_for_registers(run.session) and (wrong := self.registers.choose(slot, run, sequences)):
+                self._broken(wrong, f"slot {slot}: {run}")
         self._snapshots.choose(value)
 
-    def _ballots(self, decrees: dict[Key, ObservedBallots], name: Key) -> ObservedBallots:
-        if name not in decrees:
-            decrees[name] = ObservedBallots(self.quorum)
-        return decrees[name]
+    def _ballots(self, slot: Slot) -> ObservedBallots:
+        if slot not in self._slot_ballots:
+            self._slot_ballots[slot] = ObservedBallots(self.quorum)
+        return self._slot_ballots[slot]
 
     def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
         """Check that a leader may propose at a slot. It may always send a proposal again."""
@@ -543,22 +513,6 @@ class Checker:
                 self._used(node, ballot)
                 if slot > len(self.chosen) - SLOTS_WATCHED:
                     self._slot_proposing(node, message)
-            case AboutSubject(subject, inner):
-                state = known.subjects.get(subject, DecreeState())
-                if isinstance(inner, Prepare):
-                    start_number = self.nodes[node].start_number
-                    if self._subject_ballot_starts.setdefault((subject, inner.ballot), start_number) != start_number:
-                        self._broken(
-                            "no ballot twice", f"{node} uses {inner.ballot} for {subject} in life {start_number}"
-                        )
-                if isinstance(inner, Accept):
-                    self._subject_proposing(node, subject, inner)
-                if isinstance(inner, Promise | Prepare) and inner.ballot > state.promised:
-                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
-                if isinstance(inner, Accepted) and inner.ballot > _ballot(state):
-                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
-                if isinstance(inner, Decided) and inner.value != state.chosen:
-                    self._broken("save before send", f"{node}: {message}, on disk: {state}")
 
     def _campaigning(self, node: NodeId, ballot: Ballot) -> None:
         """A node may begin a ballot only if a quorum has granted its pre-vote, or its leader has told it to take over.
@@ -571,21 +525,12 @@ class Checker:
             self._broken("no ballot without a pre-vote", f"{node} begins {ballot}, granted by {sorted(granted)}")
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
-        ballots = self._ballots(self._slot_ballots, accept.slot)
+        ballots = self._ballots(accept.slot)
         wrong = ballots.propose(
             accept.ballot, accept.value, {name: one.effective_promise for name, one in self.nodes.items()}
         )
         if wrong:
             self._broken(wrong, f"{node}: {accept}; {ballots}")
-
-    def _subject_proposing(self, node: NodeId, subject: str, accept: Accept) -> None:
-        ballots = self._ballots(self._subject_ballots, subject)
-        promised = {name: one.effective_subject_promise(subject) for name, one in self.nodes.items()}
-        wrong = ballots.propose(accept.ballot, accept.value, promised)
-        if sum(word >= accept.ballot for word in promised.values()) < self.quorum:
-            wrong = "a proposal has a quorum's promises"
-        if wrong:
-            self._broken(wrong, f"{node}: {accept} for {subject}; {ballots}")
 
     def _used(self, node: NodeId, ballot: Ballot) -> None:
         """A ballot belongs to one node, and to one start of that node."""
@@ -598,7 +543,3 @@ def _kept(saved: Sequence[Record], loaded: Sequence[Record]) -> Sequence[Record]
     """The longest end of ``saved`` that ``loaded`` begins with."""
     starts = (start for start in range(len(saved)) if list(saved[start:]) == list(loaded[: len(saved) - start]))
     return saved[next(starts, len(saved)) :]
-
-
-def _ballot(state: DecreeState) -> Ballot:
-    return LOWEST if state.accepted is None else state.accepted.ballot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from txpaxos.core.messages import Slot
-from txpaxos.wire.commands import Run, session_created_at_slot
+from txpaxos.wire.commands import Run, is_for_registers, session_created_at_slot
 
 
 class ExpectedCommands:
@@ -24,9 +24,13 @@ class ExpectedCommands:
         self._applied_at: dict[tuple[bytes, int], Slot] = {}
         self._applied_through = [0]
 
-    def choose(self, runs: Sequence[Run]) -> None:
-        """``runs`` are in the next slot."""
+    def choose(self, runs: Sequence[Run]) -> list[tuple[Run, list[int]]]:
+        """``runs`` are in the next slot.
+
+        :returns: the runs of which commands are applied for the first time, and the sequences of those commands.
+        """
         slot = len(self._applied_through)
+        applied = []
         count = self._applied_through[-1]
         for run in runs:
             given_up = self._given_up.get(run.session, 0)
@@ -37,14 +41,17 @@ class ExpectedCommands:
             ]
             if not new or not self._is_welcome(run.session, slot):
                 continue
-            count += len(new)
+            applied.append((run, new))
+            if not is_for_registers(run.session):
+                count += len(new)
             self._applied_at.update(((run.session, sequence), slot) for sequence in new)
             self._given_up[run.session] = max(given_up, run.acknowledged)
             self._use(run.session, slot)
         self._applied_through.append(count)
+        return applied
 
     def applied_through(self, slot: Slot) -> int:
-        """How many commands are applied through ``slot``."""
+        """How many commands the application applies through ``slot``."""
         return self._applied_through[slot]
 
     def applied_at(self, session: bytes, sequence: int) -> Slot | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
-from txpaxos.core.ready import DecreeState, Record, Voter
+from txpaxos.core.ready import Record, Voter
 
 
 @attrs.define
@@ -15,7 +15,6 @@ class ObservedNode:
     :ivar lost_vote: whether the node was a voter when its folder was lost. Then it must never vote again.
     :ivar lost_promise: the highest ballot that the node had promised then. The promise holds, since the node never
         votes again.
-    :ivar lost_subject_promises: the same for each subject.
     :ivar start_number: how often the node has started.
     """
 
@@ -24,12 +23,10 @@ class ObservedNode:
     votes: dict[Slot, tuple[Ballot, bytes]] = attrs.field(factory=dict)
     learned: dict[Slot, bytes] = attrs.field(factory=dict)
     met: dict[NodeId, int] = attrs.field(factory=dict)
-    subjects: dict[str, DecreeState] = attrs.field(factory=dict)
     discarded: bool = False
     voter: Voter | None = None
     lost_vote: bool = False
     lost_promise: Ballot = LOWEST
-    lost_subject_promises: dict[str, Ballot] = attrs.field(factory=dict)
     start_number: int = 0
     is_leader: bool = False
     handed_out: Slot = 0
@@ -40,8 +37,3 @@ class ObservedNode:
     def effective_promise(self) -> Ballot:
         """The node votes for nothing below this ballot, even if it has lost its folder since it promised that."""
         return max(self.promised, self.lost_promise)
-
-    def effective_subject_promise(self, subject: str) -> Ballot:
-        """The same for a subject."""
-        state = self.subjects.get(subject, DecreeState())
-        return max(state.promised, self.lost_subject_promises.get(subject, LOWEST))

@@ -26,6 +26,9 @@ from txpaxos.testing.simulator.host import Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.wire.commands import Run
 
+FORGET_CHANCE = 0.05
+"""How often an asker has a register forgotten instead."""
+
 SUBJECTS_A_SECOND = 8.0
 """How many new subjects there are per second. All askers choose among the same few subjects, so that they compete."""
 
@@ -169,10 +172,10 @@ class SimulatedCaller:
 
 
 class SimulatedAsker:
-    """A client on a host of its own that never crashes. It proposes values for subjects and reads them, one at a time.
+    """A client on a host of its own that never crashes. It proposes values for registers, reads them, and now and then
+    has one forgotten, one at a time.
 
-    It knows all nodes and stays with the first node that answers. Subjects have no leader, so askers at different nodes
-    compete.
+    It knows all nodes and stays with the first node that answers.
 
     :ivar waiting: how many questions are not answered yet.
     """
@@ -199,6 +202,11 @@ class SimulatedAsker:
         newest = int(self._cluster.time.now * SUBJECTS_A_SECOND)
         subject = f"subject {max(0, newest - rng.choice((0, 0, 0, 1, 5)))}"
         value = None
+        if rng.random() < FORGET_CHANCE:
+            self.waiting += 1
+            known = self._cluster.checker.asking(subject, None)
+            self._client.forget(subject).addBoth(self._forgotten, subject, known)
+            return
         if rng.random() < 0.6:
             value = b"%s at %d" % (self.name.encode(), self._cluster.time.events)
             chance = rng.random()
@@ -217,7 +225,15 @@ class SimulatedAsker:
             self.request()
         self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
 
-    def _answer(self, result: Any, subject: str, value: bytes | None, known: bytes | None) -> None:
+    def _forgotten(self, result: Any, subject: str, known: int) -> None:
+        self.waiting -= 1
+        self.answered += 1
+        if not isinstance(result, Failure):
+            self._cluster.checker.forgot(subject, known, result)
+        elif not result.check(SessionExpired):
+            self._cluster.violation = Violation("honest answers", result.getTraceback())
+
+    def _answer(self, result: Any, subject: str, value: bytes | None, known: int) -> None:
         self.waiting -= 1
         self.answered += 1
         if isinstance(result, Failure):

@@ -20,16 +20,18 @@ from random import Random
 from txpaxos.client import Client
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
+from txpaxos.core.ready import PeerMet, Record, Voter
 from txpaxos.counter import Counter
 from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import FAIL_OVER_SECONDS_MAX, Violation
+from txpaxos.testing.older_registers import draw_registers, make_older_folder
 from txpaxos.testing.simulator.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.environment import Environment
-from txpaxos.testing.simulator.host import Host
+from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 
 CLOCK_STEP_SECONDS = 3600.0
@@ -82,12 +84,13 @@ class SimulatedCluster(Environment):
     :param workload: makes the clients' commands.
     :param query: makes the readers' queries. Queries are empty unless it is given.
     :param clients: how many clients submit commands.
-    :param askers: how many clients ask about subjects.
+    :param askers: how many clients ask about registers.
     :param callers: how many callers submit commands at the nodes themselves, as an application may.
     :param readers: how many clients read, if the application answers queries.
     :param snapshot_policy: when nodes take snapshots; drawn from the seed unless given.
     :param sessions_max: how many sessions a node keeps; drawn from the seed unless given.
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
+    :param older_registers: whether the nodes begin with data folders of an earlier release, and registers in them.
     :ivar datagrams: how many datagrams the nodes have sent.
     :ivar gap_seconds: the longest time that a client waited when the leader failed at the end.
     """
@@ -109,6 +112,7 @@ class SimulatedCluster(Environment):
         sessions_max: int | None = None,
         query: Callable[[Random], bytes] | None = None,
         transfer_limits: TransferLimits | None = None,
+        older_registers: bool = False,
     ) -> None:
         super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits)
         self.datagrams = 0
@@ -121,8 +125,24 @@ class SimulatedCluster(Environment):
             *(SimulatedCaller(self, self.hosts, index, workload) for index in range(callers)),
             *(SimulatedReader(self, self.hosts, index, query) for index in range(readers if has_queries else 0)),
         ]
+        if older_registers:
+            self._begin_with_older_registers()
         for host in self.hosts.values():
             host.start()
+
+    def _begin_with_older_registers(self) -> None:
+        """Give each host the data folder of a node that an earlier release has run, with registers half decided."""
+        rng = self.fork_rng()
+        count, value_bytes = rng.choice(((12, 0), (12, 0), (40, 30_000)))
+        names = [f"subject {number}" for number in range(count)]
+        drawn = draw_registers(rng, self.names, names, value_bytes)
+        self.checker.registers.begin_with(drawn.chosen, drawn.proposed)
+        self.counts["older registers"] += 1
+        incarnations = {name: int.from_bytes(Random(name).randbytes(8), "little") for name in self.names}
+        for host in self.hosts.values():
+            met = [PeerMet(name, incarnations[name]) for name in self.names if name != host.name]
+            records: list[Record] = [Voter(self.names), *met, *drawn.states[host.name]]
+            make_older_folder(host.disk, DATA, self.configuration.name, host.name, records)
 
     # running
 

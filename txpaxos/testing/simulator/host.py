@@ -285,6 +285,10 @@ class _WatchedStore:
 
         return self._store.save(records).addCallback(saved)
 
+    def forget_registers(self) -> Deferred[None]:
+        """See Store."""
+        return self._store.forget_registers()
+
     @property
     def snapshot(self) -> Snapshot | None:
         """See Store."""

@@ -193,6 +193,7 @@ class StreamHalf:
         self._early: list[bytes] = []
         self._producer: Any = None
         self._paused = False
+        self._reads = True
         self._closed = False
         network.open_half(self)
 
@@ -200,9 +201,7 @@ class StreamHalf:
         """Give the connection to its protocol."""
         self._protocol = protocol
         protocol.makeConnection(cast(Any, self))
-        early, self._early = self._early, []
-        for data in early:
-            self._receive(data)
+        self._receive_held_back()
         if self._closed:  # The other side died before this one was connected.
             protocol.connectionLost(Failure(ConnectionLost()))
 
@@ -247,6 +246,16 @@ class StreamHalf:
     def unregisterProducer(self) -> None:
         """Forget the producer."""
         self._producer = None
+
+    def pauseProducing(self) -> None:
+        """Hold back what arrives."""
+        self._reads = False
+
+    def resumeProducing(self) -> None:
+        """Give what arrives to the protocol, what was held back first."""
+        if not self._reads:
+            self._reads = True
+            self._receive_held_back()
 
     def getPeer(self) -> IPv4Address:
         """The other side's host."""
@@ -295,10 +304,15 @@ class StreamHalf:
             self._reactor.run(self._receive, data)
 
     def _receive(self, data: bytes) -> None:
-        if self._protocol is None:
+        if self._protocol is None or not self._reads:
             self._early.append(data)
         elif not self._closed:
             self._protocol.dataReceived(data)
+
+    def _receive_held_back(self) -> None:
+        early, self._early = self._early, []
+        for data in early:
+            self._receive(data)
 
     def die(self) -> None:
         """The process on this side is gone. The other side learns of that soon."""

@@ -10,6 +10,7 @@ from txpaxos.node.events import (
     CommandReached,
     Event,
     ReadyReleased,
+    RegisterReached,
     RunFinished,
     RunSubmitted,
     SlotApplied,
@@ -51,6 +52,8 @@ class CheckingObserver:
                 checker.submitting(event.run)
             case ValueReached():
                 checker.handing_out(name, event.chosen)
+            case RegisterReached():
+                checker.decided(name, event.slot, event.decided)
             case CommandReached():
                 checker.applied(name)
             case RunFinished():

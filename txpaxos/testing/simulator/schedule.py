@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from txpaxos.cluster import Address, Member
-from txpaxos.core.messages import NO_OP, AboutSubject, ChosenValues, Decided
+from txpaxos.core.messages import NO_OP, ChosenValues
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.testing.checkers.disk_use import segments
 from txpaxos.testing.simulator.cluster import SimulatedCluster
@@ -19,6 +19,7 @@ from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
 from txpaxos.testing.simulator.host import DATA
 from txpaxos.testing.simulator.network import Faults
 from txpaxos.wire.codec import Codec
+from txpaxos.wire.peer_messages import RegisterVotes
 
 KIND_CHANCE = 0.3
 
@@ -416,7 +417,7 @@ def _stranger(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     def speak() -> None:
         if cluster.time.now < until:
             slot = len(cluster.checker.chosen) + 1
-            lie = rng.choice((ChosenValues(slot, (NO_OP,), slot), AboutSubject("subject 0", Decided(b"a lie"))))
+            lie = rng.choice((ChosenValues(slot, (NO_OP,), slot), RegisterVotes(0, "", (), is_last=True)))
             cluster.network.send_datagram(("stranger", PEER_PORT), (fault.node, PEER_PORT), codec.encode(lie))
             cluster.time.after(rng.expovariate(1.0) * 0.02, speak)
 

@@ -15,6 +15,9 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster, counter_workload
 from txpaxos.testing.simulator.diagram import space_time
 from txpaxos.testing.simulator.schedule import Fault, draw, plan
 
+OLDER_CHANCE = 0.2
+"""How often the nodes begin with data folders of an earlier release, and with registers in them."""
+
 
 @attrs.frozen
 class SimulationResult:
@@ -60,7 +63,8 @@ def simulate(
     """
     begun = time.perf_counter()
     violation: Violation | None = None
-    cluster = SimulatedCluster(seed, nodes, app, workload, query=query)
+    older_registers = Random(f"older registers {seed}").random() < OLDER_CHANCE
+    cluster = SimulatedCluster(seed, nodes, app, workload, query=query, older_registers=older_registers)
     schedule = draw(seed, cluster.names, seconds) if faults is None else list(faults)
     plan(cluster, schedule)
     try:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txpaxos.core.messages import Ballot, Proposal
-from txpaxos.core.ready import DecreeState, Record, SubjectState, Voted
+from txpaxos.core.messages import Ballot
+from txpaxos.core.ready import Record, Voted
 from txpaxos.errors import StoreError
 from txpaxos.storage.store import Store
 
@@ -23,12 +23,6 @@ BALLOT = Ballot(7, "node-1")
 def voted(slot: int, value: bytes = b"value") -> Voted:
     """A vote at ``slot``."""
     return Voted(BALLOT, slot, value, max(0, slot - 1))
-
-
-def subject(name: str, round: int) -> SubjectState:
-    """A state of the subject ``name``, different for each ``round``."""
-    ballot = Ballot(round, "node-1")
-    return SubjectState(name, DecreeState(ballot, Proposal(ballot, b"%d" % round), None))
 
 
 class StoreHarness:
