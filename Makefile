@@ -19,7 +19,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test coverage fuzz torture model mutants bench docs lint clean
 .NOTPARALLEL:
 
-## demo: three nodes on this machine, one of them killed on the way
+## demo: three nodes on this machine, one of them killed on the way, and then all of them replaced
 demo: $(VENV)/installed
 	$(VENV)/bin/txpaxos demo
 

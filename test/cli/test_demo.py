@@ -14,13 +14,17 @@ import pytest
 
 from test.helpers.cli_nodes import TXPAXOS
 from txpaxos.cli.demo import INCREMENTS, NODES
-from txpaxos.cluster import Cluster
+from txpaxos.cli.demo_members import JOINING, REPLACING
+from txpaxos.cluster import Address, Cluster
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.membership import joined_folder
 
 pytestmark = pytest.mark.timeout(120)
 
 TOTAL = INCREMENTS * (INCREMENTS + 1) // 2
 ELECTED = "They have elected"
 KILL = "kill -9"
+JOINED = f"{JOINING[0]} has caught up, and votes"
 
 
 def start(folder: Path, *arguments: str, program: list[str] = TXPAXOS) -> subprocess.Popen[str]:
@@ -42,9 +46,13 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def call_nodes(folder: Path) -> list[socket.socket]:
-    """A connection to every node of the demo whose temporary folder is in ``folder``."""
+    """A connection to every node of the demo whose temporary folder is in ``folder``, also those that have joined."""
     (file,) = folder.glob("*/cluster.toml")
     clients = [member.client for member in Cluster.load(file).members.values()]
+    for node in (*JOINING, REPLACING):
+        joined = joined_folder(Disk(), str(file.parent / node)) if (file.parent / node).exists() else None
+        if joined is not None:
+            clients.append(Address.parse(joined.members[node][1]))
     return [socket.create_connection((client.host, client.port), timeout=30) for client in clients]
 
 
@@ -58,31 +66,70 @@ def wait_for_close(call: socket.socket) -> None:
             pass
 
 
+def rows_after(output: str, table: int) -> list[list[str]]:
+    """The rows of a table of totals, counted from 1."""
+    return [line.split(None, 4) for line in output.split("total\n")[table].split("\n\n")[0].splitlines()]
+
+
 def test_demo(tmp_path: Path) -> None:
     done = start(tmp_path, "demo", "--keep")
-    output, errors = done.communicate(timeout=90)
+    output, errors = done.communicate(timeout=110)
     assert (done.returncode, errors) == (0, ""), output
     assert "\x1b" not in output  # plain text where there is no terminal
+    first, second = output.split("Now the members change.")
+    check_death_of_the_leader(first)
+    check_change_of_members(second)
+    (kept,) = tmp_path.iterdir()
+    assert output.endswith(f"\nKept in {kept}: cluster.toml, and each node's data and log.\n")
+    nodes = (*NODES, *JOINING, REPLACING)
+    assert {"cluster.toml", *nodes, *(f"{node}.log" for node in nodes)} <= {file.name for file in kept.iterdir()}
+    for node in nodes[1:]:
+        assert "Server Shut Down." in (kept / f"{node}.log").read_text()
+    for node in NODES[1:]:
+        assert f"node {node} was removed from the cluster at slot" in (kept / f"{node}.log").read_text()
+
+
+def check_death_of_the_leader(output: str) -> None:
+    """Check what the first act prints."""
     assert re.search(r"kill -9 \d+: the leader \w is dead, with \d+ increments acknowledged", output)
     assert re.search(r"\d\.\d\d s after the kill the next increment is acknowledged", output)
-    rows = [line.split() for line in output.split("total\n")[1].split("\n\n")[0].splitlines()]
+    rows = rows_after(output, 1)
     assert [row[0] for row in rows] == list(NODES)
     assert sorted(row[1] for row in rows) == ["follower", "follower", "leader"]
     assert len({row[2] for row in rows}) == 1
     assert [row[3] for row in rows] == [str(TOTAL)] * 3
     assert sum("killed and restarted" in line for line in output.splitlines()) == 1
     assert f"All three are equal: 1 + 2 + ... + {INCREMENTS} = {TOTAL}." in output
-    (kept,) = tmp_path.iterdir()
-    assert output.endswith(f"\nKept in {kept}: cluster.toml, and each node's data and log.\n")
-    assert {"cluster.toml", *NODES, *(f"{node}.log" for node in NODES)} <= {file.name for file in kept.iterdir()}
-    assert all("Server Shut Down." in (kept / f"{node}.log").read_text() for node in NODES)
 
 
-def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
+def check_change_of_members(output: str) -> None:
+    """Check what the second act prints: other nodes than the first ones have the total of both acts."""
+    dead, *removed = NODES
+    steps = [
+        *(rf"{node} has caught up, and votes: {count} members\." for count, node in enumerate(JOINING, 4)),
+        rf"kill -9 \d+: {dead} is dead, and does not come back\.",
+        rf"{REPLACING} votes, and {dead} is no member any more\.",
+        *(rf"`txpaxos members remove {node}`: {node} is no member any more" for node in removed),
+        r"\s(\d+) increments are acknowledged now\. The longest time without an answer was \d+\.\d\d s\.",
+    ]
+    found = re.search(".*".join(steps), output, re.DOTALL)
+    assert found, output
+    count = int(found[1])
+    assert count > INCREMENTS
+    rows, total = rows_after(output, 1), count * (count + 1) // 2
+    assert [(row[0], row[3]) for row in rows] == [(node, str(total)) for node in (*JOINING, REPLACING)]
+    assert sorted(row[1] for row in rows) == ["follower", "follower", "leader"]
+    assert [row[4] for row in rows] == ["joined", "joined", f"joined, and replaced {dead}"]
+    assert f"All three are equal: 1 + 2 + ... + {count} = {total}." in output
+    assert f"None of {', '.join(NODES)} is left, and no client has noticed." in output
+
+
+@pytest.mark.parametrize(("before", "line"), [(ELECTED, KILL), (JOINED, KILL)], ids=["first-act", "second-act"])
+def test_interrupt_leaves_nothing(tmp_path: Path, before: str, line: str) -> None:
     demo = start(tmp_path, "demo")
-    read_until(demo, ELECTED)
+    read_until(demo, before)
     calls = call_nodes(tmp_path)
-    read_until(demo, KILL)
+    read_until(demo, line)
     demo.send_signal(signal.SIGINT)
     _, errors = demo.communicate(timeout=30)
     assert (demo.returncode, errors) == (130, "txpaxos: interrupted\n")
@@ -103,7 +150,8 @@ def test_nodes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
 
 def run_changed(folder: Path, change: str) -> tuple[int | None, str, str]:
     """Run the demo with something in it replaced first."""
-    program = f"from txpaxos.cli import demo, local_cluster, main\n{change}\nmain(['demo'], prog_name='txpaxos')"
+    imports = "from txpaxos.cli import demo, demo_members, demo_scene, local_cluster, main"
+    program = f"{imports}\n{change}\nmain(['demo'], prog_name='txpaxos')"
     demo = start(folder, program=[sys.executable, "-c", program])
     output, errors = demo.communicate(timeout=90)
     return demo.returncode, output, errors
@@ -132,13 +180,14 @@ def test_port_that_was_taken_meanwhile(tmp_path: Path) -> None:
         ("local_cluster.TWISTD = 'print(1 // 0)'", r"node \w ended by itself: ZeroDivisionError: .*"),
         ("demo.STEP_SECONDS_MAX = 0.0", "an election did not happen within 0 s"),
         ("demo.COUNT_SECONDS_MAX = 0.3", "only .* of 200 increments were acknowledged.*"),
-        ("demo.complaints = lambda *_: ['one', 'two']", "one; two"),
+        ("demo_scene.complaints = lambda *_: ['one', 'two']", "one; two"),
+        ("demo_members.MEMBERS_SECONDS_MAX = 0.1", "the members were not changed within 0.1 s"),
     ],
-    ids=["node-ends", "no-election", "too-slow", "complaints"],
+    ids=["node-ends", "no-election", "too-slow", "complaints", "members-too-slow"],
 )
 def test_failure_is_one_line(tmp_path: Path, change: str, complaint: str) -> None:
     status, output, errors = run_changed(tmp_path, change)
     assert status == 1, output
     assert re.fullmatch(f"txpaxos: {complaint}\n", errors)
-    assert "All three are equal" not in output
+    assert ("All three are equal" in output) == ("members" in complaint)
     assert list(tmp_path.iterdir()) == []

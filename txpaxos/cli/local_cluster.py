@@ -8,9 +8,9 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -19,9 +19,10 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txpaxos.cli.running import CommandError, together
+from txpaxos.cli.running import CommandError, request, together
 from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
 from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.errors import PaxosError
 
 HOST = "127.0.0.1"
 PORTS = range(10_000, 30_000)
@@ -34,6 +35,8 @@ STARTS_MAX = 3
 ANSWER_SECONDS = 0.5
 POLL_SECONDS = 0.02
 STOP_SECONDS = 3.0
+
+T = TypeVar("T")
 
 
 class ChildProcess(ProcessProtocol):
@@ -88,13 +91,15 @@ class ChildProcess(ProcessProtocol):
 
 
 class LocalCluster:
-    """The nodes of one cluster, which can be started and killed.
+    """The nodes of one cluster, which can be started and killed, and of which some may join and leave.
 
     :param name: the cluster's name.
     :param nodes: the ids of the nodes.
     :param folder: the folder for the cluster file, and for each node's data and log.
     :param options: more options for ``twistd paxos``.
-    :ivar cluster: the cluster, with the nodes' addresses once they were started.
+    :ivar cluster: the cluster, with the nodes' addresses once they were started. It has the nodes that joined, and not
+        those that left; the cluster file has those that founded it.
+    :ivar processes: the process of each node that runs.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class LocalCluster:
         self._reactor = reactor
         self._nodes = nodes
         self._options = options
+        self._joined_with: dict[str, list[str]] = {}
 
     async def start_all(self, seconds: float) -> str:
         """Start all nodes on free ports, and wait until all follow one leader.
@@ -140,7 +146,7 @@ class LocalCluster:
         """Whether all nodes run, follow one leader, and have applied the same slots."""
         slots = {status and status["applied_through"] for status in statuses.values()}
         ballots = {status and status["ballot"] for status in statuses.values()}
-        running = len(statuses) == len(self._nodes)
+        running = len(statuses) == len(self.cluster.members)
         return (
             running
             and slots == {chosen_through(statuses)}
@@ -152,10 +158,33 @@ class LocalCluster:
         """Start a node that does not run."""
         self.processes[node] = ChildProcess(self._reactor, self.command(node), self.log(node))
 
+    def join(self, node: str, replaces: str = "") -> None:
+        """Start a node that joins: it is told the address of one node that runs, and no cluster file.
+
+        :param node: an id that no node had before.
+        :param replaces: the member that leaves when the node votes; empty for none.
+        """
+        (member,) = free_members(1)
+        at = next(one.client for other, one in self.cluster.members.items() if other in self.processes)
+        self._joined_with[node] = ["--join", str(at), "--address", str(member.address), "--client", str(member.client)]
+        if replaces:
+            self._joined_with[node] += ["--replace", replaces]
+        self.cluster = attrs.evolve(self.cluster, members={**self.cluster.members, node: member})
+        self.start(node)
+
+    def forget(self, node: str) -> ChildProcess | None:
+        """Take a node for one that has left.
+
+        :returns: its process, if that runs."""
+        members = {other: one for other, one in self.cluster.members.items() if other != node}
+        self.cluster = attrs.evolve(self.cluster, members=members)
+        return self.processes.pop(node, None)
+
     def command(self, node: str) -> list[str]:
         """The program that runs a node, and its arguments."""
         twistd = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-"]
-        paxos = ["paxos", "--stop-at-eof", "--cluster", str(self.file), "--node", node]
+        found = self._joined_with.get(node, ["--cluster", str(self.file)])
+        paxos = ["paxos", "--stop-at-eof", *found, "--node", node]
         return [*twistd, *paxos, "--data-dir", str(self.folder / node), *self._options]
 
     def log(self, node: str) -> Path:
@@ -179,14 +208,43 @@ class LocalCluster:
         :returns: the statuses.
         :raises CommandError: if that takes longer than ``seconds``, or a node ends.
         """
+        return await self._poll(
+            lambda: ask_nodes(self._reactor, self.cluster, ANSWER_SECONDS, list(self.processes)),
+            condition,
+            what,
+            seconds,
+        )
+
+    async def wait_until_voter(self, node: str, seconds: float) -> None:
+        """Ask who the members are until ``node`` is a voter.
+
+        :raises CommandError: if that takes longer than ``seconds``, or a node ends.
+        """
+
+        async def ask_role() -> str:
+            running = [other for other in self.cluster.members if other in self.processes and other != node]
+            try:
+                report = await request(
+                    self._reactor, self.cluster, ANSWER_SECONDS, lambda client: client.members(), running
+                )
+            except PaxosError:
+                return ""
+            role: str = report["members"].get(node, {}).get("role", "")
+            return role
+
+        await self._poll(ask_role, lambda role: role == "voter", f"that {node} votes", seconds)
+
+    async def _poll(
+        self, ask: Callable[[], Awaitable[T]], condition: Callable[[T], bool], what: str, seconds: float
+    ) -> T:
         give_up_at = self._reactor.seconds() + seconds
         while True:
-            statuses = await ask_nodes(self._reactor, self.cluster, ANSWER_SECONDS, list(self.processes))
+            answer = await ask()
             for node, process in self.processes.items():
                 if process.ended:
                     raise CommandError(f"node {node} ended by itself: {self.last_line(node)}")
-            if condition(statuses):
-                return statuses
+            if condition(answer):
+                return answer
             if self._reactor.seconds() > give_up_at:
                 raise CommandError(f"{what} did not happen within {seconds:g} s")
             await deferLater(self._reactor, POLL_SECONDS)
