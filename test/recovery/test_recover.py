@@ -12,11 +12,22 @@ from typing import Any
 import attrs
 import pytest
 
-from test.helpers.folders import NAMES, cluster_of, files, learned, promised, total_of, value, voted, write_folder
+from test.helpers.folders import (
+    NAMES,
+    cluster_of,
+    files,
+    learned,
+    promised,
+    start_node,
+    total_of,
+    value,
+    voted,
+    write_folder,
+)
 from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, crash_after, crash_before, failing
 from txpaxos.cluster import Cluster
 from txpaxos.core.messages import NO_OP, Ballot
-from txpaxos.core.ready import DecreeState, Record, SubjectState
+from txpaxos.core.ready import DecreeState, Learned, Record, SubjectState
 from txpaxos.errors import StoreError
 from txpaxos.recovery import recover as recovery_module
 from txpaxos.recovery import survivors as survivors_module
@@ -30,12 +41,13 @@ from txpaxos.recovery.recover import (
     plan_recovery,
     recover,
 )
-from txpaxos.recovery.survivors import read_survivor
+from txpaxos.recovery.survivors import ALPHA, read_survivor
 from txpaxos.storage.diagnosis import Verdict, diagnose
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.inspection import inspect_folder
 from txpaxos.storage.replacement import SET_ASIDE, replace_contents
 from txpaxos.wire.commands import decode_batch
+from txpaxos.wire.members import MemberEntry, MembersEntry, encode_members
 from txpaxos.wire.registers import ImportRegisters, decode_command
 
 SEGMENT_BYTES = 8192
@@ -144,6 +156,55 @@ def test_a_recovered_cluster_is_recovered_again(tmp_path: Path) -> None:
     assert again.cluster.name != recovery.cluster.name
     recover(again, disk=UnsyncedDisk(), segment_bytes=SEGMENT_BYTES)
     assert total_of(tmp_path / "a", "a", again.cluster) == TOTAL
+
+
+# ------------------------------------------------------------------ members that changed
+
+
+def changed_members(tmp_path: Path) -> list[str]:
+    """Folders of a and f. In place of e there is f since slot 3."""
+    founders = {node: MemberEntry(f"10.0.0.{at}:1", f"10.0.0.{at}:2") for at, node in enumerate("abcd")}
+    entry = MembersEntry(0, {**founders, "f": MemberEntry("10.0.0.9:1", "10.0.0.9:2", incarnation=77)}, ("e",))
+    late = MembersEntry(0, founders)  # It changes the founders, as the one before, so it does not count.
+    log = [
+        Learned(1, (value(1), value(2), encode_members(entry), value(4), encode_members(late), b"M")),
+        learned(7, 20),
+    ]
+    for node in ("a", "f"):
+        write_folder(tmp_path / node, node, log)
+    return [str(tmp_path / node) for node in ("a", "f")]
+
+
+def test_members_that_the_log_names_are_recovered_with_a_change_of_members(tmp_path: Path) -> None:
+    directories = changed_members(tmp_path)
+    with pytest.raises(StoreError, match="the members are a, b, c, d, f, and --keep and --lose name a, b, c, d, e, f"):
+        plan_recovery(directories, ("a", "f"), ("b", "c", "d", "e"), cluster_of())
+    recovery = plan_recovery(directories, ("a", "f"), ("b", "c", "d"), cluster_of())
+    assert str(recovery.cluster.members["f"].address) == "10.0.0.9:1"
+    recover(recovery, disk=UnsyncedDisk(), segment_bytes=SEGMENT_BYTES)
+    for node in ("a", "f"):
+        one = read_survivor(str(tmp_path / node))
+        assert one.chosen_through == 21 + ALPHA - 1
+        started = start_node(tmp_path / node, node, recovery.cluster)
+        assert set(started.members.entry.members) == {"a", "f"}
+        assert started.members.entry.members[node].incarnation == one.incarnation
+        assert set(started.members.entry.retired) == {"b", "c", "d", "e"}
+        assert set(started._replica.membership.voters) == {"a", "f"}
+        assert not started._replica.membership.is_changing
+        assert started.application.total == 1 + 2 + 4 + sum(range(7, 21))  # type: ignore[attr-defined]
+        started.stop()
+    again = plan_recovery([str(tmp_path / "a")], ("a",), ("f",), recovery.cluster)
+    recover(again, disk=UnsyncedDisk(), segment_bytes=SEGMENT_BYTES)
+    started = start_node(tmp_path / "a", "a", again.cluster)
+    assert started._replica.membership.voters == ("a",)
+    started.stop()
+
+
+def test_a_majority_of_the_members_that_the_log_names(tmp_path: Path) -> None:
+    directories = changed_members(tmp_path)
+    more = [str(write_folder(tmp_path / node, node)) for node in ("b",)]
+    with pytest.raises(StoreError, match="the folders of a, f, b are a majority of 5: start these nodes instead"):
+        plan_recovery([*directories, *more], ("a", "f"), ("b", "c", "d"), cluster_of())
 
 
 # ------------------------------------------------------------------ refused

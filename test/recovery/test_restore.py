@@ -10,16 +10,17 @@ from typing import Any
 import attrs
 import pytest
 
-from test.helpers.folders import cluster_of, files, total_of
-from test.recovery.test_backup_file import make_backup
+from test.helpers.folders import cluster_of, files, start_node, total_of, value
+from test.recovery.test_backup_file import head_of, make_backup
 from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, crash_after, crash_before
 from txpaxos.core.ready import Voter
 from txpaxos.errors import StoreError
-from txpaxos.recovery.backup_file import Backup
+from txpaxos.recovery.backup_file import Backup, BackupWriter
 from txpaxos.recovery.restore import check_restore, restore
 from txpaxos.recovery.survivors import read_survivor
 from txpaxos.storage.diagnosis import Verdict, diagnose
 from txpaxos.storage.inspection import inspect_folder
+from txpaxos.wire.members import MemberEntry, MembersEntry, encode_members
 
 NEW = cluster_of(("x", "y", "z"), "other")
 TOTAL = 15 + 6 + 7 + 8
@@ -56,6 +57,18 @@ def test_the_state_continues(tmp_path: Path, backup: Backup) -> None:
     assert first.snapshot is not None
     assert second.snapshot is not None
     assert [*first.snapshot.chunks()] == [*second.snapshot.chunks()]
+
+
+def test_members_that_the_log_named_are_not_those_of_the_new_cluster(tmp_path: Path) -> None:
+    entry = MembersEntry(0, {"old": MemberEntry("10.0.0.1:1", "10.0.0.1:2", incarnation=7)})
+    writer = BackupWriter(str(tmp_path / "backup"), head_of(0, 0, 3), UnsyncedDisk())
+    writer.values([value(1), encode_members(entry), value(3)])
+    path = restored(writer.finish(), tmp_path / "x")
+    started = start_node(path, "x", NEW)
+    assert [*started.members.entry.members] == ["x", "y", "z"]
+    assert set(started._replica.membership.voters) == {"x", "y", "z"}
+    started.stop()
+    assert total_of(path, "x", NEW) == 1 + 3
 
 
 def test_a_backup_without_a_snapshot(tmp_path: Path) -> None:

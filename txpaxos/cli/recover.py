@@ -189,6 +189,7 @@ def as_json(recovery: Recovery, is_done: bool) -> dict[str, Any]:
         ],
         "snapshot_slot": 0 if union.snapshot is None else union.snapshot.slot,
         "chosen_through": union.chosen_through,
+        "known_through": union.known_through,
         "through": union.through,
         "guessed_slots": [*union.guessed],
         "empty_slots": [*union.empty],
@@ -219,8 +220,8 @@ def as_text(recovery: Recovery, is_done: bool) -> str:
     if union.undecided_registers:
         lines.append(f"* {_some('register', union.undecided_registers)} left without a value.")
     lines.append(
-        f"* Lost: all that {', '.join(recovery.lose)} alone knew. What is behind slot {union.through} cannot be known"
-        " here, and clients may have been told that it is done."
+        f"* Lost: all that {', '.join(recovery.lose)} alone knew. What is behind slot {union.known_through} cannot be"
+        " known here, and clients may have been told that it is done."
     )
     if is_done:
         lines.append(f"The old contents of the folders are in their before-recovery.{nonce_of(recovery.cluster)}.")

@@ -264,18 +264,8 @@ class Node:
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
         self.forget = calls.forget
         self._snapshots = SnapshotCoordinator(
-            self.clock,
-            self,
-            self.name,
-            self.cluster.name,
-            self.members,
-            self._store,
-            application,
-            self._applier,
-            settings.snapshot_policy,
-            settings.transfer_limits,
-            self.counters,
-            self._rng,
+            *(self.clock, self, self.name, self.cluster.name, self.members, self._store, application, self._applier),
+            *(settings.snapshot_policy, settings.transfer_limits, self.counters, self._rng),
         )
         self._news = LeadershipNews(self.name, application, self._submissions, self._hooks, lines)
         self._news.watch(lambda: self._peers.keep_open(self.leader))

@@ -20,11 +20,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txpaxos.cluster import NONCE_CHARACTERS, Cluster
-from txpaxos.core.messages import Ballot, NodeId
+from txpaxos.core.messages import NO_OP, Ballot, NodeId
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Record, Voter
 from txpaxos.errors import StoreError
 from txpaxos.node.snapshots.taking import HEAD, SnapshotHead
-from txpaxos.recovery.survivors import Survivor, Union, check_survivors, read_survivor, unite
+from txpaxos.recovery.survivors import ALPHA, Survivor, Union, check_survivors, read_survivor, unite
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.identity import lock_folder
@@ -40,6 +40,7 @@ from txpaxos.storage.replacement import (
 )
 from txpaxos.storage.store import DiskStore
 from txpaxos.wire.commands import REGISTERS_MARK, Run, encode_batch, new_session
+from txpaxos.wire.members import MembersEntry, encode_members
 from txpaxos.wire.registers import encode_command, import_commands
 
 SAVE_BYTES = 4 << 20
@@ -97,10 +98,36 @@ def plan_recovery(
             by = f"process {pid}" if pid else "a process"
             raise StoreError(f"{directory} is in use by {by}: stop all nodes of the cluster first")
     survivors = tuple(read_survivor(directory) for directory in directories)
-    check_survivors(survivors, [*keep, *lose])
+    union = unite(survivors)
+    entry = None if union.members is None else union.members[1]
+    check_survivors(survivors, [*keep, *lose], entry)
+    if entry is not None:  # The log knows addresses that the cluster file need not have.
+        cluster = attrs.evolve(cluster, members={**cluster.members, **entry.cluster(cluster.name).members})
     _check_kept(survivors, keep, cluster)
     new = recovered_cluster(cluster, keep, random_bytes(NONCE_CHARACTERS // 2).hex())
-    return Recovery(new, survivors, tuple(keep), tuple(lose), unite(survivors))
+    recovery = Recovery(new, survivors, tuple(keep), tuple(lose), union)
+    return recovery if union.members is None else attrs.evolve(recovery, union=_with_members(recovery))
+
+
+def _with_members(recovery: Recovery) -> Union:
+    """The union, with the change to the new members behind it, and as many slots as it takes to govern.
+
+    The log says who the members are, so it must say that the kept nodes are. The change is made like any other: some
+    slots after the one before, and followed by slots with nothing in them until it governs."""
+    union = recovery.union
+    assert union.members is not None
+    base, before = union.members
+    incarnations = {one.node: one.incarnation for one in recovery.kept}
+    members = {
+        node: attrs.evolve(before.members[node], role="voter", incarnation=incarnations[node], replaces="")
+        for node in recovery.keep
+    }
+    retired = tuple(sorted({*before.retired, *recovery.lose}))
+    slot = max(union.through + 1, base + ALPHA)
+    through = slot + ALPHA - 1
+    values = {**union.values, **dict.fromkeys(range(union.through + 1, through + 1), NO_OP)}
+    values[slot] = encode_members(MembersEntry(base, members, retired))
+    return attrs.evolve(union, values=values, through=through)
 
 
 def _check_kept(survivors: Sequence[Survivor], keep: Sequence[NodeId], cluster: Cluster) -> None:

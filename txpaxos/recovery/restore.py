@@ -17,7 +17,7 @@ import msgspec
 
 from txpaxos.cluster import Cluster
 from txpaxos.core.essential import quorum_size
-from txpaxos.core.messages import NodeId
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, NodeId
 from txpaxos.core.ready import Checkpoint, Learned, Record
 from txpaxos.errors import StoreError
 from txpaxos.node.snapshots.taking import HEAD, SnapshotHead
@@ -107,7 +107,9 @@ def _write(
         if backup.head.snapshot_slot:
             _write_snapshot(store, backup, cluster, progress)
         for values in values_of(backup):
-            wait(store.save([Learned(first_slot, tuple(values))]))
+            # The members are those of the new cluster file, as if the log had never named others.
+            kept = tuple(NO_OP if value[:1] == MEMBERS_BYTE else value for value in values)
+            wait(store.save([Learned(first_slot, kept)]))
             first_slot += len(values)
             progress(sum(map(len, values)))
     finally:
@@ -120,7 +122,7 @@ def _write_snapshot(store: DiskStore, backup: Backup, cluster: Cluster, progress
         head = SnapshotHead.unpack(next(chunks, b""))
     except ValueError as error:
         raise StoreError(f"the snapshot in {backup.path} cannot be used: {error}") from None
-    new = attrs.evolve(head, cluster=cluster.name, members=tuple(cluster.members))
+    new = attrs.evolve(head, cluster=cluster.name, members=tuple(cluster.members), chosen_members=())
     writer = store.write_snapshot(backup.head.snapshot_slot)
     wait(writer.write(HEAD + msgspec.msgpack.encode(new)))
     for chunk in chunks:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import attrs
 
+from txpaxos.core.config import Limits
 from txpaxos.core.essential import quorum_size
 from txpaxos.core.log import Log
-from txpaxos.core.messages import NO_OP, Ballot, NodeId, Proposal, Slot
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Ballot, NodeId, Proposal, Slot
 from txpaxos.core.ready import DecreeState, Learned, LogRecord, SubjectState
-from txpaxos.errors import StoreError
+from txpaxos.errors import CodecError, StoreError
+from txpaxos.node.members import ChosenMembers
+from txpaxos.node.snapshots.taking import SnapshotHead
 from txpaxos.storage.atomic_file import AtomicFile
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.identity import VERSION, read_identity
@@ -20,6 +24,10 @@ from txpaxos.storage.messages import os_errors
 from txpaxos.storage.read_only_disk import ReadOnlyDisk
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import DiskStore
+from txpaxos.wire.members import MembersEntry, decode_members
+
+ALPHA = Limits().window_slots
+"""After this number of slots a change of members governs."""
 
 
 @attrs.frozen
@@ -30,6 +38,7 @@ class Survivor:
     :ivar chosen: the chosen values that the folder has, by slot. What is in its snapshot is missing.
     :ivar votes: the votes of the node at slots that it does not know to be chosen.
     :ivar snapshot: the newest snapshot.
+    :ivar snapshot_members: the entries of members that are in it.
     :ivar lost_through: the last slot whose state the node has lost with a snapshot, 0 if there is none.
     :ivar owner: the user that owns the folder.
     """
@@ -46,6 +55,7 @@ class Survivor:
     votes: dict[Slot, Proposal] = attrs.field(repr=False)
     registers: dict[str, DecreeState] = attrs.field(repr=False)
     snapshot: Snapshot | None
+    snapshot_members: tuple[ChosenMembers, ...]
     lost_through: Slot
     owner: int
 
@@ -93,9 +103,18 @@ def read_survivor(directory: str) -> Survivor:
         {slot: vote for slot, vote in votes.items() if slot not in chosen},
         {record.subject: record.state for record in records if isinstance(record, SubjectState)},
         store.snapshot,
+        _members_in(store.snapshot),
         log.lost_through,
         owner,
     )
+
+
+def _members_in(snapshot: Snapshot | None) -> tuple[ChosenMembers, ...]:
+    """The entries of members in the head of ``snapshot``. A head that cannot be read is an error where it is needed."""
+    try:
+        return () if snapshot is None else SnapshotHead.unpack(next(snapshot.chunks(), b"")).chosen_members
+    except ValueError:
+        return ()
 
 
 @attrs.frozen
@@ -105,9 +124,12 @@ class Union:
     :ivar snapshot: the newest snapshot of all; ``None`` if the log begins with the first slot.
     :ivar values: the values of all slots behind the snapshot, through :attr:`through`, without a gap.
     :ivar chosen_through: every slot up to this one is known to be chosen.
+    :ivar known_through: the last slot of which any folder knows something. The slots behind it, up to :attr:`through`,
+        are for a change of members.
     :ivar guessed: the slots above it whose value is a vote: it may never have been chosen.
     :ivar empty: the slots above it of which no folder knows anything, below one that has a vote. They get no value.
     :ivar promised: the highest ballot that any of the nodes has promised.
+    :ivar members: the newest entry of members that counts, and its slot; ``None`` while the founders are the members.
     :ivar registers: the value of each register that has one.
     :ivar guessed_registers: the registers whose value is a vote.
     :ivar undecided_registers: the registers that were asked about and have no vote.
@@ -116,10 +138,12 @@ class Union:
     snapshot: Snapshot | None
     values: dict[Slot, bytes] = attrs.field(repr=False)
     chosen_through: Slot
+    known_through: Slot
     through: Slot
     guessed: tuple[Slot, ...]
     empty: tuple[Slot, ...]
     promised: Ballot
+    members: ChosenMembers | None
     registers: dict[str, bytes] = attrs.field(repr=False)
     guessed_registers: tuple[str, ...]
     undecided_registers: tuple[str, ...]
@@ -159,13 +183,32 @@ def unite(survivors: Sequence[Survivor]) -> Union:
         dict(sorted(values.items())),
         max(needed, base),
         through,
+        through,
         guessed,
         empty,
         max(one.promised for one in survivors),
+        newest_members(newest.snapshot_members, values),
         registers,
         guesses,
         tuple(sorted(names - set(registers))),
     )
+
+
+def newest_members(known: Sequence[ChosenMembers], values: Mapping[Slot, bytes]) -> ChosenMembers | None:
+    """The newest entry of members that counts.
+
+    :param known: the entries in the snapshot.
+    :param values: the values of the slots behind it."""
+    newest = known[-1] if known else None
+    for slot, value in sorted(values.items()):
+        if value[:1] != MEMBERS_BYTE:
+            continue
+        with suppress(CodecError):
+            entry = decode_members(value)
+            base = 0 if newest is None else newest[0]
+            if entry.base == base and (not base or slot >= base + ALPHA):
+                newest = slot, entry
+    return newest
 
 
 def _chosen(survivors: Iterable[Survivor]) -> dict[Slot, bytes]:
@@ -211,8 +254,13 @@ def _registers(survivors: Iterable[Survivor]) -> tuple[dict[str, bytes], tuple[s
     return {**chosen, **guessed}, tuple(sorted(guessed))
 
 
-def check_survivors(survivors: Sequence[Survivor], members: Sequence[NodeId]) -> None:
+def check_survivors(
+    survivors: Sequence[Survivor], members: Sequence[NodeId], entry: MembersEntry | None = None
+) -> None:
     """Check that the folders belong together, that they are folders of ``members``, and that the majority is lost.
+
+    :param members: the nodes that the operator names.
+    :param entry: who the members are, if that has changed since the cluster was founded.
 
     :raises StoreError: one line that says what is wrong."""
     first, seen = survivors[0], dict[NodeId, Survivor]()
@@ -225,17 +273,23 @@ def check_survivors(survivors: Sequence[Survivor], members: Sequence[NodeId]) ->
         if one.node in seen:
             raise StoreError(f"{seen[one.node].directory} and {one.directory} are both of node {one.node}")
         seen[one.node] = one
-        if one.voters and set(one.voters) != set(members):
+        if entry is None and one.voters and set(one.voters) != set(members):
             raise StoreError(
                 f"{one.directory} votes among {', '.join(one.voters)}, and --keep and --lose name"
                 f" {', '.join(sorted(members))}: name each of its nodes, once"
             )
         if one.node not in members:
             raise StoreError(f"{one.directory} is of node {one.node}, which neither --keep nor --lose names")
-    voters = [one.node for one in survivors if one.voters]
-    if len(voters) >= quorum_size(len(members)):
+    if entry is not None and set(entry.members) != set(members):
         raise StoreError(
-            f"the folders of {', '.join(voters)} are a majority of {len(members)}: start these nodes instead, and"
+            f"the members are {', '.join(entry.members)}, and --keep and --lose name {', '.join(sorted(members))}: name"
+            " each member, once"
+        )
+    voting = members if entry is None else entry.voters
+    voters = [one.node for one in survivors if one.voters and one.node in voting]
+    if len(voters) >= quorum_size(len(voting)):
+        raise StoreError(
+            f"the folders of {', '.join(voters)} are a majority of {len(voting)}: start these nodes instead, and"
             " nothing is lost"
         )
 
