@@ -7,6 +7,7 @@ from random import Random
 
 from test.helpers.core_cluster import CoreCluster, Faults, Ledger
 from txpaxos.core.config import Limits
+from txpaxos.core.log import Log
 from txpaxos.core.membership import Change, Configuration
 from txpaxos.core.messages import MEMBERS_BYTE, NodeId, Slot
 from txpaxos.core.ready import ChangeCompleted, Chosen, Configured, Ready
@@ -62,6 +63,7 @@ class ChangingCluster(CoreCluster):
     """
 
     FOUNDERS: tuple[NodeId, ...] = ("a", "b", "c")
+    ledger: ChangingLedger
 
     def __init__(self, seed: int, faults: Faults | None = None, limits: Limits | None = None, nodes: int = 9) -> None:
         self.completed: set[Slot] = set()
@@ -98,6 +100,16 @@ class ChangingCluster(CoreCluster):
         for answer in ready.answers:
             if isinstance(answer, ChangeCompleted):
                 self.completed.add(answer.slot)
+                self._check_completed(answer.slot)
+
+    def _check_completed(self, slot: Slot) -> None:
+        """The change at ``slot`` is complete: a majority of the new voters would know all that was chosen before, even
+        if all nodes started again now, and those that left never did."""
+        alpha = self.ledger.alpha
+        configuration = self.ledger.governing(slot + alpha)
+        durable = {node: Log.recover(self.disks[node]).chosen_through for node in configuration.voters}
+        assert configuration.slot == slot
+        assert configuration.is_majority(node for node in durable if durable[node] >= slot + alpha - 1), (slot, durable)
 
     def newest(self) -> Configuration:
         """The newest configuration that any node has handed out."""

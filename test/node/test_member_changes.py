@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import RecordingStore, error_of, outcome_of, unpack
+from test.node.snapshots.test_coordinator import POLICY, Ledger, fill
 from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.core.config import Limits
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Voter
 from txpaxos.errors import MembersRefused, NotTheLeader, RemovedFromCluster, StoreError
@@ -235,3 +237,42 @@ def test_the_first_change_names_the_folders_of_the_founders_that_vote(nodes: Cha
     known = {node: one.incarnation for node, one in entry.members.items()}
     assert known.pop(down) == 0
     assert set(known.values()) == {nodes.stores["a"].incarnation}
+
+
+def test_a_change_is_answered_when_the_members_that_leave_are_not_needed_any_more(nodes: ChangingNodes) -> None:
+    """A majority of those that stay has on disk by then all that was chosen before they alone govern."""
+    leader = nodes.leader_now()
+    gone = next(node for node in "abc" if node != leader.name)
+    nodes.nodes[gone].failed.addErrback(lambda _: None)
+    learned: list[int] = []
+
+    def look(answer: Any) -> Any:
+        learned.extend(nodes.nodes[node]._replica.log.learned_through for node in "abc" if node != gone)
+        return answer
+
+    slot, _ = nodes.wait(leader.change_members(RemoveMember(gone)).addCallback(look))
+    assert min(learned) >= slot + Limits().window_slots - 1
+
+
+def test_a_node_that_joins_by_a_snapshot_knows_the_members_that_are_in_it() -> None:
+    nodes = ChangingNodes(application=Ledger, snapshot_policy=POLICY)
+    nodes.lead()
+    nodes.add("d")
+    assert nodes.reactor.spend(10.0, lambda: nodes.nodes["d"]._replica.votes)
+    fill(nodes, 50, nodes.leader_now)
+    assert nodes.leader_now()._replica.log.first_slot > nodes.leader_now().members.slot
+    nodes.add("e")
+    assert nodes.reactor.spend(20.0, lambda: nodes.nodes["e"]._replica.votes)
+    application = nodes.nodes["e"].application
+    assert len(application.lines) == 50
+    assert len(application.applied) < 25, "the rest is from the snapshot"
+    assert nodes.agreed("a", "b", "c", "d", "e")
+    assert nodes.leader_now().members.entry.voters == ("a", "b", "c", "d", "e")
+
+
+def test_a_node_that_has_not_caught_up_is_made_no_voter(nodes: ChangingNodes) -> None:
+    nodes.wait(nodes.add("d", role="learner"))
+    nodes.kill("d")
+    nodes.reactor.spend(2.0)
+    with pytest.raises(MembersRefused, match="d has not caught up yet, or is not heard"):
+        nodes.wait(nodes.leader_now().change_members(PromoteMember("d")))
