@@ -72,6 +72,21 @@ def test_seeds_meet_what_should_not_go_untested() -> None:
         assert counts[what] > 2, (what, counts)
 
 
+@pytest.mark.parametrize("kind", ["hand-overs", "departures"])
+def test_leads_are_handed_over_while_nodes_die_and_messages_are_lost(kind: str) -> None:
+    ballots = 0
+    for seed in range(4):
+        cluster = SimulatedCluster(seed, nodes_of(seed))
+        faults = [Fault(1.0 + when, kind, "a", 0.9, seed) for when in range(3)]
+        plan(cluster, [*faults, Fault(2.0, "bad network", "a", 1.5, seed)])
+        cluster.run(4.0)
+        cluster.heal()
+        cluster.wait_until_converged()
+        assert cluster.violation is None
+        ballots += cluster.checker.ballots_won
+    assert ballots > 4
+
+
 def test_a_big_state_has_the_time_that_it_takes() -> None:
     """Snapshots of 60 KB, at a limit of 1,000 bytes a second."""
     for seed in (27, 30):

@@ -470,7 +470,8 @@ class Checker:
                 self._reads.note_heartbeat(ballot, sequence)
             case HeartbeatAck(ballot, _, sequence):
                 self._followed[node] = max(ballot, self._followed.get(node, LOWEST))
-                self._reads.note_heartbeat_answer(node, ballot, sequence)
+                if sequence:  # Else it answers no heartbeat, and only says that the node is about to stop.
+                    self._reads.note_heartbeat_answer(node, ballot, sequence)
             case TakeOver(ballot):
                 for target in envelope.to:
                     self._told_to_take_over[target] = ballot

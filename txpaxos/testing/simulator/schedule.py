@@ -4,19 +4,22 @@ testing")."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from txpaxos.cluster import Address, Member
 from txpaxos.core.messages import NO_OP, ChosenValues
+from txpaxos.node.node import Node
 from txpaxos.storage.segment import Frames, SegmentHeader
 from txpaxos.testing.checkers.disk_use import segments
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
-from txpaxos.testing.simulator.host import DATA
+from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.network import Faults
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.peer_messages import RegisterVotes
@@ -24,6 +27,12 @@ from txpaxos.wire.peer_messages import RegisterVotes
 KIND_CHANCE = 0.3
 
 REIGN_SECONDS = 0.05
+
+HAND_OVER_SECONDS = 0.1
+"""The mean time between two hand-overs."""
+
+DEPARTURE_SECONDS_MAX = 2.5
+"""By then a node that was told to stop has ended."""
 
 LEADER_AWAY_SECONDS = 0.3
 """The minimum for a fault of the leader, so that another leader may be elected."""
@@ -239,6 +248,68 @@ def _short_reigns(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     strike()
 
 
+def _hand_overs(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
+    """Have the leader hand over, again and again, to any node. Now and then the leader or another node dies between two
+    steps of that. All messages of the hand-over are subject to the network's faults."""
+    until = cluster.time.now + fault.seconds
+
+    def hand_over() -> None:
+        if cluster.time.now >= until:
+            return
+        for host in _leaders(cluster):
+            others = [name for name in cluster.names if name != host.name]
+            dies = rng.choice([None, None, host.name, *others])
+            if dies is not None:
+                cluster.hosts[dies].crash_in = rng.randrange(1, 40)
+                cluster.time.after(rng.random() + 0.1, _restart, cluster, dies)
+            cluster.counts["leads handed over"] += 1
+            _in_process(host, partial(Node.hand_over, to=rng.choice([None, *others])))
+        cluster.time.after(rng.expovariate(1.0) * HAND_OVER_SECONDS, hand_over)
+
+    hand_over()
+
+
+def _departures(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
+    """Tell the leader, a node, or all nodes to stop, as SIGTERM does. Each ends when it has handed over, and is started
+    again."""
+    every = list(cluster.hosts.values())
+    leaving = rng.choice(([cluster.hosts[fault.node]], list(_leaders(cluster)), every))
+    for host in leaving:
+        _in_process(host, partial(_leave, cluster, host, host.reactor))
+        cluster.time.after(fault.seconds + DEPARTURE_SECONDS_MAX, _restart, cluster, host.name)
+
+
+def _leave(cluster: SimulatedCluster, host: Host, reactor: object, node: Node) -> Deferred[None]:
+    """Have ``node`` prepare to stop, and end its process then."""
+
+    def end() -> None:
+        if host.alive and host.reactor is reactor:
+            host.die()
+
+    def ready(_: None) -> None:
+        cluster.time.after(0.0, end)
+
+    return node.leave().addCallback(ready)
+
+
+def _leaders(cluster: SimulatedCluster) -> Iterator[Host]:
+    """The nodes that believe to lead."""
+    for host in cluster.hosts.values():
+        if host.alive and host.node is not None and host.node.leader == host.name:
+            yield host
+
+
+def _in_process(host: Host, call: Callable[[Node], Deferred[Any]]) -> None:
+    """Call the node of ``host``, in its process. Whether the call succeeds is of no concern."""
+
+    def run() -> None:
+        if host.node is not None:
+            call(host.node).addErrback(lambda _: None)
+
+    if host.reactor is not None and host.alive:
+        host.reactor.run(run)
+
+
 def _bad_network(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     network = cluster.network
     network.faults = Faults(
@@ -444,6 +515,8 @@ KINDS: dict[str, Callable[[SimulatedCluster, Fault, Random], Any]] = {
     "random cuts": _cut_at_random,
     "split": _split,
     "short reigns": _short_reigns,
+    "hand-overs": _hand_overs,
+    "departures": _departures,
     "bad network": _bad_network,
     "bad link": _bad_link,
     "slow disk": _slow_disk,
