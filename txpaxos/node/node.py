@@ -207,6 +207,7 @@ class Node:
         self._timer = Timer(self.clock, self._tick)
         self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
         self._compose_application()
+        self._compose_members()
         self._compose_admission()
         application._node = self
         try:
@@ -269,6 +270,9 @@ class Node:
         )
         self._news = LeadershipNews(self.name, application, self._submissions, self._hooks, lines)
         self._news.watch(lambda: self._peers.keep_open(self.leader))
+
+    def _compose_members(self) -> None:
+        """Make the part that changes the members, and follow them."""
         self.members.watch(self._follow_members)
         self._member_changes = MemberChanges(
             self.members,
