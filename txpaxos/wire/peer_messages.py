@@ -59,8 +59,8 @@ class Refusal:
 
 @attrs.frozen
 class Removed:
-    """From a member to a former member: you are a member no more, as the entry says that was chosen at ``slot``. What was
-    chosen up to where that entry governs is on the disks of a majority of the members, who do without you."""
+    """From a member to a former member: you are a member no more, as the entry says that was chosen at ``slot``. What
+    was chosen up to where that entry governs is on the disks of a majority of the members, who do without you."""
 
     slot: Slot = attrs.field(validator=ge(1))
 
