@@ -209,6 +209,15 @@ def test_a_leader_that_may_not_lead_then_hands_over_first(nodes: ChangingNodes, 
     assert nodes.leader_now() is not leader
 
 
+def test_a_leader_that_leads_again_knows_that_its_last_change_is_complete(nodes: ChangingNodes) -> None:
+    first = nodes.leader_now()
+    nodes.wait(first.change_members(SetPriority("a", 5)))
+    other = next(node for node in "abc" if node != first.name)
+    nodes.wait(first.hand_over(other))
+    nodes.wait(nodes.nodes[other].hand_over(first.name))
+    nodes.wait(first.change_members(SetPriority("a", 1)))
+
+
 def test_a_leader_that_no_other_can_follow_is_not_removed(nodes: ChangingNodes) -> None:
     leader = nodes.leader_now()
     for node in leader.members.others:

@@ -151,7 +151,8 @@ def test_the_leader_is_asked_and_its_answer_is_saved(harness: Harness) -> None:
     assert asked == Join(
         1, "d", str(member.address), str(member.client), INCARNATION, token, "counter:Counter", False, "d"
     )
-    assert joined == Joined("d", INCARNATION, "town", "d~2", FOUNDING, answer("d~2").members, 40)
+    given = (str(member.address), str(member.client))
+    assert joined == Joined("d", INCARNATION, "town", "d~2", FOUNDING, answer("d~2").members, 40, given=given)
     assert harness.saved() == joined
     assert harness.waits == []
 

@@ -103,6 +103,42 @@ def test_members_that_have_changed_are_noted(tmp_path: Path) -> None:
         ("c", ("10.0.0.3:4000", "10.0.0.3:5000")),
     ]
     assert (saved.listen, saved.client_listen) == ("[::]:1", "[::]:2")
+    assert saved.given == ("nb:4000", "nb:5000")
+
+
+GIVEN = attrs.evolve(JOINED, given=("d:1", "d:2"))
+
+
+def d_at(host: str) -> Cluster:
+    """A cluster file with node d~2 at ``host``."""
+    return Cluster("town", {"d~2": Member(Address(host, 1), Address(host, 2))})
+
+
+def address_at(membership: FolderMembership, cluster: Cluster) -> str:
+    return membership.cluster(cluster).members["d~2"].address.host
+
+
+def test_a_node_that_was_moved_while_it_was_down_starts_where_its_owner_says(tmp_path: Path) -> None:
+    assert address_at(joined(tmp_path, GIVEN), d_at("elsewhere")) == "elsewhere"
+    again = FolderMembership(Disk(), str(tmp_path))  # The node was killed before it learned that it has moved.
+    assert address_at(again, d_at("elsewhere")) == "elsewhere"
+    assert address_at(again, cluster_of(again.saved or JOINED)) == "elsewhere"
+
+
+def test_a_node_that_was_moved_while_it_ran_needs_no_new_cluster_file(tmp_path: Path) -> None:
+    membership = joined(tmp_path, GIVEN)
+    assert address_at(membership, d_at("d")) == "d"
+    moved = {**JOINED.members, "d~2": ("elsewhere:1", "elsewhere:2")}
+    membership.note_members("d~2", 5, membership.cluster(d_at("d")), moved, 50)
+    assert address_at(membership, d_at("d")) == "elsewhere"  # The same file as before says nothing new.
+    assert address_at(membership, d_at("third")) == "third"
+    assert address_at(membership, d_at("d")) == "d"
+
+
+def test_of_an_older_folder_it_is_not_known_what_its_owner_has_given(tmp_path: Path) -> None:
+    membership = joined(tmp_path)
+    assert address_at(membership, d_at("elsewhere")) == "d"
+    assert address_at(membership, d_at("third")) == "third"
 
 
 def test_the_name_of_a_node_that_has_joined_stays(tmp_path: Path) -> None:

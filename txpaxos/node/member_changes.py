@@ -236,7 +236,6 @@ class MemberChanges:
 
     def lead_lost(self) -> None:
         """This node leads no more. The next leader completes a change that was chosen; whether it was is not known."""
-        self._completed_slot = 0
         self._end(OutcomeUnknown("the leader changed on the way: look at the members, and ask again"))
 
     def close(self, error: NodeStopped) -> None:

@@ -164,6 +164,7 @@ def _ask(
         answer.slot,
         "" if member.listen is None else member.listen.written,
         "" if member.client_listen is None else member.client_listen.written,
+        given=(member.address.written, member.client.written),
     )
 
 

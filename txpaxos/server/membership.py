@@ -35,10 +35,27 @@ class FolderMembership:
     def cluster(self, cluster: Cluster) -> Cluster:
         """The cluster of the node.
 
+        The log and the owner may both say where the node is reached, and either may be older: a node that moves is
+        stopped before, so its folder does not know its new address; and a cluster file may never be edited. So the
+        folder has what the owner has given last, and the owner counts if that is another address now.
+
         :param cluster: the cluster as its cluster file, or its owner, says.
         :raises ConfigError: if an address in the folder is none.
+        :raises StoreError: if a new address cannot be noted.
         """
-        return cluster if self.saved is None else cluster_of(self.saved, cluster)
+        if self.saved is None:
+            return cluster
+        own = cluster.members.get(self.saved.node)
+        if own is not None and not cluster.founding:
+            self._note_given(self.saved, (own.address.written, own.client.written))
+        return cluster_of(self.saved, cluster)
+
+    def _note_given(self, saved: Joined, given: tuple[str, str]) -> None:
+        """Note what the owner says about where the node is reached."""
+        if given == saved.given or saved.node not in saved.members:
+            return
+        moved = {saved.node: given} if any(saved.given) else {}
+        self._save(attrs.evolve(saved, given=given, members={**saved.members, **moved}))
 
     def random_bytes(self, count: int) -> bytes:
         """The incarnation for a new store: the one with which the node has joined."""
@@ -70,6 +87,7 @@ class FolderMembership:
                 "" if own.listen is None else own.listen.written,
                 "" if own.client_listen is None else own.client_listen.written,
                 has_started=True,
+                given=(own.address.written, own.client.written) if saved is None else saved.given,
             )
         )
 

@@ -22,6 +22,7 @@ from twisted.logger import FileLogObserver, Logger, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.logfile import BaseLogFile
 
+from txpaxos.cluster import Cluster
 from txpaxos.errors import PaxosError
 from txpaxos.server.joining import Wish, join_cluster
 from txpaxos.server.membership import cluster_of
@@ -192,7 +193,8 @@ class NodeService(PaxosService):
 
         :raises PaxosError: one line that says why it cannot be done."""
         joined = join_cluster(wish, self._data_directory, self._disk)
-        self.node_name, self._cluster = joined.node, cluster_of(joined)
+        members = {**cluster_of(joined).members, joined.node: wish.member}
+        self.node_name, self._cluster = joined.node, Cluster(joined.cluster, members)
 
     def stop(self) -> Deferred[None]:
         """Hand over the lead, stop the node and close everything. A second signal skips what can be skipped."""

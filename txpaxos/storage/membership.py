@@ -52,6 +52,8 @@ class Joined:
     :ivar listen: where the node listens for other nodes; empty if that is its address.
     :ivar client_listen: where it listens for clients; empty if that is its client address.
     :ivar has_started: whether the folder had a store. If it has none then, the store was lost.
+    :ivar given: the address and the client address that its owner gave it last, in a cluster file or with ``--join``;
+        empty if that is not known.
     """
 
     name: Text
@@ -64,6 +66,7 @@ class Joined:
     listen: Text = ""
     client_listen: Text = ""
     has_started: bool = False
+    given: tuple[Text, Text] = ("", "")
 
 
 _PACKING: Packing[Joining | Joined] = Packing({1: Joining, 2: Joined})
