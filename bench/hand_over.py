@@ -44,6 +44,8 @@ AFTER_SECONDS = 0.05
 """How long a gap may begin after the answer to a hand-over and still count as its own."""
 AFTER_END_SECONDS = 2.0
 """The same for the end of a leader."""
+ERRORS_MAX = 3
+"""How many errors of increments are quoted."""
 LAG_SLOTS_MAX = 32
 """How far a node may be behind when the next one is ended. A node that is farther behind does not vote."""
 PAUSE_SECONDS = 0.2
@@ -56,11 +58,15 @@ class Load:
     :ivar answered: how many increments were answered.
     :ivar failed: how many failed.
     :ivar longest_gap_seconds: the longest time without an answer since :meth:`reset`.
+    :ivar latencies_seconds: how long each increment took that was answered since :meth:`reset`.
+    :ivar errors: what the first increments that failed failed with.
     """
 
     def __init__(self, reactor: Any, nodes: LocalCluster, outstanding: int) -> None:
         self.answered = self.failed = 0
         self.longest_gap_seconds = 0.0
+        self.latencies_seconds: list[float] = []
+        self.errors: list[str] = []
         self._reactor = reactor
         self._client = Client(reactor, nodes.cluster)
         self._answered_at: float = reactor.seconds()
@@ -70,8 +76,9 @@ class Load:
             self._submit()
 
     def reset(self) -> None:
-        """Measure gaps anew."""
+        """Measure anew."""
         self.longest_gap_seconds = 0.0
+        self.latencies_seconds = []
         self._answered_at = self._reactor.seconds()
 
     async def stop(self) -> int:
@@ -85,17 +92,21 @@ class Load:
 
     def _submit(self) -> None:
         self._under_way += 1
-        self._client.submit(b"+1").addCallbacks(self._done, self._lost)
+        submitted_at = self._reactor.seconds()
+        self._client.submit(b"+1").addCallbacks(self._done, self._lost, callbackArgs=(submitted_at,))
 
-    def _done(self, _: Any) -> None:
+    def _done(self, _: Any, submitted_at: float) -> None:
         now = self._reactor.seconds()
         self.answered += 1
+        self.latencies_seconds.append(now - submitted_at)
         self.longest_gap_seconds = max(self.longest_gap_seconds, now - self._answered_at)
         self._answered_at = now
         self._next()
 
-    def _lost(self, _: Any) -> None:
+    def _lost(self, failure: Any) -> None:
         self.failed += 1
+        if len(self.errors) < ERRORS_MAX:
+            self.errors.append(failure.getErrorMessage())
         self._next()
 
     def _next(self) -> None:
@@ -111,7 +122,10 @@ async def finish(load: Load) -> None:
     """
     total = await load.stop()
     if load.failed or total != load.answered:
-        raise CommandError(f"{load.failed} increments failed, {load.answered} were answered, and the total is {total}")
+        raise CommandError(
+            f"{load.failed} increments failed, {load.answered} were answered, and the total is {total}"
+            f" {'; '.join(load.errors)}"
+        )
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import attrs
 import msgspec
 import pytest
 
-from bench import clients, compare, core, etcd, plot, syncs, trace
+from bench import clients, compare, core, etcd, members, plot, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
 from bench.report import Point, TargetCheck, as_table, at_least, at_most
@@ -209,6 +209,26 @@ def test_the_page_tells_of_every_experiment() -> None:
     page = (Path(__file__).parents[2] / "docs" / "benchmarks.rst").read_text()
     told = re.findall(r"^``([a-z][a-z-]*)``  ", section(page, "The experiments"), re.MULTILINE)
     assert set(told) == set(compare.main.commands)
+
+
+def test_the_page_tells_of_every_part_of_the_changes_of_members() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.rst").read_text()
+    told = re.findall(r"^``([a-z]+)``  ", section(page, "Changes of the members"), re.MULTILINE)
+    assert tuple(told) == members.PARTS
+
+
+def test_changes_of_members_as_text() -> None:
+    measured = {
+        "changes": [members.Change("d joins: 3 to 4", 1.5, 0.01, 0.025, 0.003, 0.03)],
+        "generations": members.Generations([2.0, 3.0, 2.5], 1000, 64, 0.05),
+        "join": members.Join(12.0, 0.75, 10.5, 0.25, 6.0),
+        "restarts": members.Restarts(100, 50, 0),
+    }
+    changes, others = members.as_text(measured).split("\n\n")
+    assert changes.splitlines()[1].split()[-6:] == ["1.50", "10.0", "25.0", "2.5", "3.0", "30.0"]
+    assert "10.5 s, and 1.5 s besides:" in others
+    assert "restarts of a removed node, 50 of them untold" in others
+    assert others.endswith("100; the leader or the ballot changed 0 times")
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])
