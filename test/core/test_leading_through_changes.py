@@ -17,6 +17,7 @@ from txpaxos.core.messages import (
     AcceptedSlot,
     AcceptSlot,
     Ballot,
+    ChosenValues,
     HeartbeatAck,
     NodeId,
     PrepareLog,
@@ -118,6 +119,13 @@ class TestNewMembersHaveToPromise:
         votes = (Vote(ALPHA + 1, EARLIER, b"acknowledged"),)
         promise = PromiseLog(replica.election.own_ballot, ALPHA + 1, (), votes)
         return settle(replica, replica.receive("d", promise, NOW), NOW)
+
+
+def test_a_leader_that_learns_of_a_change_and_that_it_was_deposed_asks_for_no_promises() -> None:
+    replica, _ = leader_after(PromiseLog(LOWEST, 1))
+    ready = replica.receive("a", ChosenValues(1, (NO_OP, value_of(0, "bde")), 2), NOW)
+    assert not replica.is_leader
+    assert not asked([ready])
 
 
 def test_a_vote_counts_only_where_its_voter_governs() -> None:

@@ -29,7 +29,9 @@ from txpaxos.core.messages import (
     PrepareLog,
     PreVote,
     PreVoteGranted,
+    PromiseLog,
     Slot,
+    Vote,
 )
 from txpaxos.core.ready import (
     Chosen,
@@ -111,6 +113,19 @@ class TestLosingLeadership:
         if replica.has_room:  # it may also have noticed
             (accept,) = sent(network.propose("a", b"z"), AcceptSlot)
             assert accept.slot > replica.log.chosen_through
+
+    @pytest.mark.parametrize("how", ["values", "snapshot"])
+    def test_a_leader_that_learns_that_it_was_deposed_proposes_nothing_more(self, how: str) -> None:
+        """It had more to propose again than its window holds, and is told that all of that is chosen. What it has left
+        to propose is no business of its own any more, and lies where all is chosen."""
+        votes = tuple(Vote(slot, Ballot(0, "c"), b"%d" % slot) for slot in range(1, 13))
+        replica = leader(PromiseLog(LOWEST, 1, (), votes))
+        if how == "values":
+            ready = replica.receive("c", ChosenValues(1, tuple(vote.value for vote in votes), 12), 1.1)
+        else:
+            ready = replica.install(10, 1.1)
+        assert LeadershipLost(ONE) in ready.leadership
+        assert sent(ready, AcceptSlot) == []
 
 
 def stale_leader(*more: bytes) -> ManualNetwork:

@@ -674,7 +674,8 @@ class Replica:
         leader = self._leader
         if leader is not None:
             leader.window.close_through(self.log.chosen_through)
-            if leader.next_slot <= leader.required_through:
+            # What is chosen may just have shown that this leader was deposed.
+            if leader.next_slot <= leader.required_through and self.election.is_leader:
                 leader.propose_required(work, now)
 
     # members
@@ -699,7 +700,7 @@ class Replica:
             return
         work.chosen.append(Configured(configuration, chosen.value))
         self._reached_slot = self._next_reached_slot()
-        if self._leader is not None:
+        if self._leader is not None and self.election.is_leader:
             self._leader.begin_configuration(work, configuration)
 
     def _next_reached_slot(self) -> float:
