@@ -154,8 +154,8 @@ class Cluster:
     :ivar name: the cluster's name. Messages of a cluster with another name are refused.
     :ivar members: the :class:`Member` of each node id, in the order of the file.
     :ivar founding: the members that founded the cluster, in the order of the cluster file then; empty if these are
-        :attr:`members`.
-    :ivar slot: the slot of the log at which :attr:`members` were chosen; 0 for those that founded the cluster.
+        ``members``.
+    :ivar slot: the slot of the log at which ``members`` were chosen; 0 for those that founded the cluster.
     """
 
     name: str
