@@ -156,12 +156,14 @@ class Cluster:
     :ivar founding: the members that founded the cluster, in the order of the cluster file then; empty if these are
         ``members``.
     :ivar slot: the slot of the log at which ``members`` were chosen; 0 for those that founded the cluster.
+    :ivar learners: the ids of those among the members that do not vote.
     """
 
     name: str
     members: Mapping[str, Member]
     founding: Mapping[str, Member] = attrs.field(factory=dict, repr=False)
     slot: int = 0
+    learners: tuple[str, ...] = attrs.field(default=(), repr=False)
 
     @property
     def founding_members(self) -> tuple[str, ...]:

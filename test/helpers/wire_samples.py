@@ -169,7 +169,9 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     ReadAnswer: st.builds(ReadAnswer, COUNTS, COUNTS, VALUES),
     StatusAnswer: st.builds(StatusAnswer, COUNTS, VALUES),
     HandedOver: st.builds(HandedOver, COUNTS, NAMES),
-    JoinAnswer: st.builds(JoinAnswer, COUNTS, NAMES, NAMES, PLACES, COUNTS, PLACES),
+    JoinAnswer: st.builds(
+        JoinAnswer, COUNTS, NAMES, NAMES, PLACES, COUNTS, PLACES, st.lists(NAMES, max_size=2).map(tuple)
+    ),
     BackupAnswer: st.builds(BackupAnswer, COUNTS, VALUES),
     Refused: st.builds(Refused, COUNTS, st.text(), st.text(), COUNTS),
     MembersRequest: st.builds(MembersRequest, COUNTS),
@@ -242,7 +244,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     ReadAnswer(4, 42, b"\xc0"),
     StatusAnswer(3, b"{}"),
     HandedOver(5, "node-b"),
-    JoinAnswer(6, "orders", "node-d", {"node-a": ("a:1", "a:2")}, 42, {"node-d": ("d:1", "d:2")}),
+    JoinAnswer(6, "orders", "node-d", {"node-a": ("a:1", "a:2")}, 42, {"node-d": ("d:1", "d:2")}, ("node-d",)),
     BackupAnswer(6, b"bytes"),
     Refused(1, "Overloaded", "too much is waiting: send it again later", 2),
     KeepAliveReply(),

@@ -174,7 +174,7 @@ def test_the_members_of_a_node_are_changed() -> None:
     (answer,), (refusal,), (again,) = answers
     assert isinstance(answer, JoinAnswer)
     members = {**founding, "d": (JOIN.address, JOIN.client)}
-    assert answer == JoinAnswer(7, "test", "d", founding, answer.slot, members)
+    assert answer == JoinAnswer(7, "test", "d", founding, answer.slot, members, ("d",))
     assert again == attrs.evolve(answer, request=9)
     assert isinstance(refusal, Failure)
     assert refusal.check(MembersRefused)

@@ -137,6 +137,20 @@ def test_a_node_with_a_cluster_file_tells_that_with_the_names_as_they_are_writte
     assert client.members == [Members(0, (contact("a", 1), contact("b", 2), contact("c", 3)))]
 
 
+def test_a_node_that_joins_does_not_take_itself_for_a_voter() -> None:
+    """Until its log says who the members are, it tells what it was told when it joined."""
+    joining = Member(Address("10.0.0.4", 4000), Address("10.0.0.4", 5000))
+    cluster = Cluster("test", {**THREE.members, "d": joining}, THREE.members, 40, ("d",))
+    known = KnownMembers("d", cluster)
+    members = NodeMembers(known, cluster)
+    roles = {"a": "voter", "b": "voter", "c": "voter", "d": "learner"}
+    for slot in (0, 39):  # Its log begins before it was a member.
+        known.slot = slot
+        assert (members.slot, {node: one.role for node, one in members.entries.items()}) == (40, roles)
+    known.slot = 40
+    assert (members.slot, members.entries) == (40, known.entry.members)
+
+
 def test_more_members_than_fit(port: Port) -> None:
     """Voters are told first."""
     learners = {f"l{number}": entry(number, "learner") for number in range(1, CONTACTS_MAX + 5)}

@@ -165,6 +165,7 @@ def _ask(
         "" if member.listen is None else member.listen.written,
         "" if member.client_listen is None else member.client_listen.written,
         given=(member.address.written, member.client.written),
+        learners=answer.learners,
     )
 
 

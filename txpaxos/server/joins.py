@@ -25,7 +25,7 @@ from txpaxos.log_lines import printable
 from txpaxos.node.changed_members import member_of
 from txpaxos.node.members import ChosenMembers
 from txpaxos.node.node import Node
-from txpaxos.server.membership import addresses_of
+from txpaxos.server.membership import addresses_of, learners_of
 from txpaxos.wire.client_messages import TOKEN_BYTES, Join, JoinAnswer
 from txpaxos.wire.members import AddMember
 
@@ -80,7 +80,8 @@ class MemberNode:
         added = member_of(entry, request)
         assert added is not None, entry
         members = {node: (one.address, one.client) for node, one in entry.members.items()}
-        return JoinAnswer(number, cluster.name, added, addresses_of(cluster.at_founding().members), slot, members)
+        founding = addresses_of(cluster.at_founding().members)
+        return JoinAnswer(number, cluster.name, added, founding, slot, members, learners_of(entry))
 
 
 class Joins(Protocol):

@@ -66,26 +66,33 @@ class NodeMembers:
     """The members as the node at hand knows them.
 
     While the founders are the members, addresses are told as the cluster file has them: with the names of hosts, which
-    clients look up themselves.
+    clients look up themselves. A node that joins, or was away, was told of newer members than those that it finds first
+    in its log, so it tells of the newer ones.
     """
 
     def __init__(self, members: Members, cluster: Cluster) -> None:
         self.watch = members.watch
         self._members = members
-        self._founders: Mapping[NodeId, Entry] = {
-            node: MemberEntry(_as_written(member.address), _as_written(member.client))
+        self._told_at = cluster.slot
+        self._told: Mapping[NodeId, Entry] = {
+            node: MemberEntry(
+                _as_written(member.address),
+                _as_written(member.client),
+                "learner" if node in cluster.learners else "voter",
+            )
             for node, member in cluster.members.items()
         }
 
     @property
     def slot(self) -> Slot:
         """The slot at which these members were chosen; 0 for those that founded the cluster."""
-        return self._members.slot
+        return max(self._members.slot, self._told_at)
 
     @property
     def entries(self) -> Mapping[NodeId, Entry]:
         """Each member by its id."""
-        return self._members.entry.members if self._members.slot else self._founders
+        slot = self._members.slot
+        return self._members.entry.members if slot and slot >= self._told_at else self._told
 
     @property
     def retired(self) -> Collection[NodeId]:

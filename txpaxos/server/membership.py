@@ -14,6 +14,7 @@ from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import ConfigError, StoreError
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Addresses, Joined, MembershipFile, joined_folder
+from txpaxos.wire.members import MembersEntry
 
 
 class FolderMembership:
@@ -69,10 +70,20 @@ class FolderMembership:
         if self.saved is not None and not self.saved.has_started:
             self._save(attrs.evolve(self.saved, has_started=True))
 
-    def note_members(self, node: str, incarnation: int, cluster: Cluster, members: Addresses, slot: int) -> None:
+    def note_members(
+        self,
+        node: str,
+        incarnation: int,
+        cluster: Cluster,
+        members: Addresses,
+        slot: int,
+        learners: tuple[str, ...] = (),
+    ) -> None:
         """Note who the members are, so that the node finds them when it starts again.
 
         :param cluster: the cluster as the node has known it so far.
+        :param members: the members, chosen at ``slot``.
+        :param learners: the ids of those among them that do not vote.
         :raises StoreError: if that cannot be written."""
         own, saved = cluster.members[node], self.saved
         self._save(
@@ -88,6 +99,7 @@ class FolderMembership:
                 "" if own.client_listen is None else own.client_listen.written,
                 has_started=True,
                 given=(own.address.written, own.client.written) if saved is None else saved.given,
+                learners=learners,
             )
         )
 
@@ -109,6 +121,11 @@ def addresses_of(members: Mapping[str, Member]) -> Addresses:
     return {node: (one.address.written, one.client.written) for node, one in members.items()}
 
 
+def learners_of(entry: MembersEntry) -> tuple[str, ...]:
+    """The ids of the members of ``entry`` that do not vote."""
+    return tuple(node for node, one in entry.members.items() if one.role != "voter")
+
+
 def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
     """The cluster as the folder of a member says.
 
@@ -126,7 +143,7 @@ def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
         if own is not None:
             listen, client_listen = own.listen, own.client_listen
         members[joined.node] = attrs.evolve(members[joined.node], listen=listen, client_listen=client_listen)
-        return Cluster(joined.cluster, members, _members(joined.founding.items()), joined.slot)
+        return Cluster(joined.cluster, members, _members(joined.founding.items()), joined.slot, joined.learners)
     except ValueError as error:
         raise ConfigError(f"the membership of node {joined.node} has an address that is none: {error}") from None
 

@@ -24,7 +24,7 @@ from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.joins import LeaderJoins, MemberNode
-from txpaxos.server.membership import FolderMembership
+from txpaxos.server.membership import FolderMembership, learners_of
 from txpaxos.server.open_files import files_max
 from txpaxos.server.own_addresses import describe_address, find_own_addresses
 from txpaxos.storage.disk import Disk
@@ -305,8 +305,9 @@ class ServedNode:
         if members.slot <= known or members.own is None:
             return
         addresses = {name: (one.address, one.client) for name, one in members.entry.members.items()}
+        learners = learners_of(members.entry)
         try:
-            membership.note_members(node.name, store.incarnation, node.cluster, addresses, members.slot)
+            membership.note_members(node.name, store.incarnation, node.cluster, addresses, members.slot, learners)
         except StoreError as error:  # The log says it, too. What is in the folder is older.
             self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
 

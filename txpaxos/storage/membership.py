@@ -54,6 +54,7 @@ class Joined:
     :ivar has_started: whether the folder had a store. If it has none then, the store was lost.
     :ivar given: the address and the client address that its owner gave it last, in a cluster file or with ``--join``;
         empty if that is not known.
+    :ivar learners: the ids of those among the last known members that do not vote.
     """
 
     name: Text
@@ -67,6 +68,7 @@ class Joined:
     client_listen: Text = ""
     has_started: bool = False
     given: tuple[Text, Text] = ("", "")
+    learners: tuple[Text, ...] = ()
 
 
 _PACKING: Packing[Joining | Joined] = Packing({1: Joining, 2: Joined})

@@ -340,6 +340,7 @@ class JoinAnswer:
         other nodes, and its address for clients.
     :ivar slot: the slot at which the current members were chosen.
     :ivar members: the current members, the new one included.
+    :ivar learners: the ids of those among the current members that do not vote.
     """
 
     request: Count
@@ -348,6 +349,7 @@ class JoinAnswer:
     founding: JoinAddresses
     slot: Count
     members: JoinAddresses
+    learners: Annotated[tuple[JoinText, ...], msgspec.Meta(max_length=64)] = ()
 
 
 @attrs.frozen
