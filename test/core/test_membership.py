@@ -10,6 +10,7 @@ from test.helpers.changing_cluster import ALPHA, ChangingCluster, change_of, val
 from test.helpers.core_cluster import Faults
 from txpaxos.core.membership import Change, Configuration, Membership
 from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, ChosenValues
+from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.replica import Replica
 
 THREE = Configuration(0, ("a", "b", "c"))
@@ -63,6 +64,30 @@ class TestMembership:
     def test_whether_the_others_are_a_quorum_without_this_node(self) -> None:
         assert not Membership("a", [THREE], ALPHA).needs_own_vote
         assert Membership("a", [Configuration(0, ("a", "b"))], ALPHA).needs_own_vote
+
+
+class TestReadsDuringAChange:
+    """Leader a takes a request at slot 10. Then {a, b, d} is chosen at slot 11, and everything up to slot 18."""
+
+    def setup_method(self) -> None:
+        self.membership = Membership("a", [Configuration(0, ("a", "b", "c"), ("d",))], ALPHA, 10)
+        self.reads = ReadIndexServer(self.membership)
+        assert self.reads.request("x", 1, 10, last_sequence=3)
+        assert self.membership.note(11, Change(0, ("a", "b", "d")))
+
+    def test_both_configurations_confirm(self) -> None:
+        assert not self.reads.observe_answer("d", 4, 4)[0]
+        assert not self.reads.observe_answer("c", 3, 4)[0]
+        (confirmed,), _ = self.reads.observe_answer("b", 4, 4)
+        assert confirmed.read_index == 10
+
+    def test_the_newer_one_alone_does_not_confirm_what_was_asked_before(self) -> None:
+        """Another leader, which b and c promised, may have answered for slots up to 18 before a was asked."""
+        self.membership.advance(18)
+        assert not self.reads.observe_answer("d", 4, 4)[0]
+        assert self.reads.request("x", 1, 18, last_sequence=4), "the client asks again"
+        (confirmed,), _ = self.reads.observe_answer("d", 5, 5)
+        assert confirmed.read_index == 18
 
 
 def run_until(cluster: ChangingCluster, what: str, seconds: float = 10.0) -> None:
@@ -127,6 +152,19 @@ def test_a_leader_that_is_removed_steps_down_and_another_leads() -> None:
         ballot = max(cluster.nodes[node].log.promised for node in rest)
         cluster.run(5.0)
         assert max(cluster.nodes[node].log.promised for node in rest) == ballot, "the removed node disturbs no other"
+
+
+def test_a_leader_that_leads_again_says_again_that_the_change_is_complete() -> None:
+    """The rest of its node has forgotten that it was said, for another leader may have changed the members since."""
+    cluster = ChangingCluster(1)
+    choose(cluster, b"first")
+    change(cluster, "a", "b")
+    slot = cluster.newest().slot
+    cluster.completed.clear()
+    cluster.take("a", cluster.nodes["a"].suspend(cluster.now))
+    cluster.take("a", cluster.nodes["a"].resume(cluster.now))
+    assert cluster.leader() is None
+    assert cluster.run(5.0, lambda: slot in cluster.completed)
 
 
 def test_one_alone_becomes_three_and_one_again() -> None:

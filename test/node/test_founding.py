@@ -19,6 +19,8 @@ from twisted.logger import LogLevel, formatEvent
 from test.helpers.fakes import logged
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Member
+from txpaxos.core.essential import quorum_size
+from txpaxos.core.membership import Configuration
 from txpaxos.errors import StoreError
 from txpaxos.node.founding import Founding
 from txpaxos.testing.checkers.checker import Checker
@@ -54,6 +56,14 @@ class FoundingCluster(SimulatedCluster):
             nodes_checked = self.checker.nodes
             self.checker = Checker(members, self.snapshot_policy, self.sessions_max)
             self.checker.nodes = nodes_checked
+            self.count_all_nodes(len(members))
+
+    def count_all_nodes(self, members: int) -> None:
+        """Have the rules count every node, with the quorum of this number of ``members``: cluster files replace one
+        node by another."""
+        founders = Configuration(0, tuple(self.names))
+        object.__setattr__(founders, "quorum", quorum_size(members))
+        self.checker.members._configurations[0] = founders
 
     def start(self, *names: str, members: str = "") -> None:
         """Start nodes, with the cluster file they had or one with other ``members``."""

@@ -18,6 +18,7 @@ from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Voter
 from txpaxos.errors import MembersRefused, NotTheLeader, RemovedFromCluster, StoreError
 from txpaxos.wire.members import AddMember, MoveMember, PromoteMember, RemoveMember, ReplaceMember, SetPriority
+from txpaxos.wire.peer_messages import Removed
 
 FIVE = Cluster(
     "test",
@@ -134,6 +135,26 @@ def test_a_node_that_was_down_when_it_was_removed_learns_it_when_it_comes_back(n
         unpack(failed)
     assert nodes.leader_now() is leader
     assert leader._replica.log.promised == ballot
+
+
+def test_a_former_member_is_sent_away_only_by_a_node_that_knows_that_the_change_is_complete(
+    nodes: ChangingNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the former member may be the only node but one that has what was chosen last."""
+    leader = nodes.leader_now()
+    gone, follower = nodes.followers()
+    nodes.kill(gone.name)
+    nodes.wait(leader.change_members(RemoveMember(gone.name)))
+    assert nodes.reactor.spend(5.0, lambda: not follower._replica.membership.is_changing)
+    sent: list[tuple[NodeId, object]] = []
+    for node in (leader, follower):
+        monkeypatch.setattr(node, "send", lambda to, message, node=node: sent.append((node.name, message)))
+        assert node._is_former(gone.name)
+    assert sent == [(leader.name, Removed(leader.members.slot))]
+    for number in range(follower.settings.limits.ahead_slots):
+        submit(nodes, b"%d" % number)
+    assert nodes.reactor.spend(5.0, lambda: follower._is_former(gone.name) and len(sent) > 1)
+    assert sent[1][0] == follower.name
 
 
 def test_a_dead_node_is_replaced_in_one_step(nodes: ChangingNodes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from txpaxos.core.config import Limits
 from txpaxos.core.messages import AcceptSlot, Ballot, Message, NodeId
 from txpaxos.core.ready import Envelope, Promised, Ready, Record, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation
@@ -28,7 +27,7 @@ class Cluster:
 
     def send(self, node: NodeId, message: Message) -> None:
         """``node`` sends ``message`` to all."""
-        self.checker.performed(node, Ready(send=(Envelope(NAMES, message),)), Limits())
+        self.checker.performed(node, Ready(send=(Envelope(NAMES, message),)))
 
 
 class TestProposalAgainstWhatMayBeChosen:

@@ -16,6 +16,7 @@ import pytest
 from test.mutants.simulated import TouchyLedger
 from txpaxos.testing.checkers.checker import Violation
 from txpaxos.testing.simulator.cluster import SimulatedCluster
+from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
 from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
 
@@ -43,6 +44,28 @@ def test_no_rule_is_broken(part: int) -> None:
     for seed in range(part, SEEDS, PARTS):
         result = simulate(seed, SECONDS, nodes_of(seed))
         assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_rule_is_broken_while_members_change(part: int) -> None:
+    for seed in range(part, SEEDS // 5, PARTS):
+        result = simulate(seed, SECONDS, nodes_of(seed), changes=True)
+        assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
+
+
+def test_seeds_change_members_in_every_way() -> None:
+    drawn = {fault.kind for seed in range(20) for fault in draw(seed, ("a", "b", "c"), 10.0, changes=True)}
+    assert drawn >= set(CHANGES)
+    counts: Counter[str] = Counter()
+    for seed in range(8):
+        counts.update(simulate(seed, 2.0, changes=True).counts)
+    for what in ("done: AddMember", "done: RemoveMember", "disks destroyed", "nodes moved"):
+        assert counts[what], (what, counts)
+
+
+def test_changes_leave_the_other_faults_of_a_seed_as_they_are() -> None:
+    faults = draw(7, ("a", "b", "c"), 10.0)
+    assert [one for one in draw(7, ("a", "b", "c"), 10.0, changes=True) if one.kind not in CHANGES] == faults
 
 
 @pytest.mark.parametrize("kind", ["pause", "silence", "hung disk"])
@@ -98,7 +121,7 @@ def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     code = (
         "from txpaxos.testing.simulator.simulation import simulate\n"
         "for seed in range(4):\n"
-        "    result = simulate(seed, 1.0)\n"
+        "    result = simulate(seed, 1.0, changes=seed > 2)\n"
         "    print(result.events, result.answered, result.simulated_seconds, sorted(result.counts.items()))\n"
     )
     runs = {

@@ -33,6 +33,7 @@ from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simul
     help="Simulated seconds with faults.",
 )
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 26), help="Nodes in the cluster.")
+@click.option("--changes", is_flag=True, help="Members join, leave, are replaced and move, too.")
 @click.option(
     "--app", default="txpaxos.counter:Counter", show_default=True, help="Your service: MODULE:CLASS or FILE.py:CLASS."
 )
@@ -47,6 +48,7 @@ def command(
     seeds: int,
     seconds: float,
     nodes: int,
+    changes: bool,
     app: str,
     workload: str | None,
     query: str | None,
@@ -62,7 +64,9 @@ def command(
     Exits with 1 at the first violation, and prints its seed, the rule, the faults and the last events.
     """
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    run: Callable[..., SimulationResult] = partial(simulate, seconds=seconds, nodes=nodes, app=load_application(app))
+    run: Callable[..., SimulationResult] = partial(
+        simulate, seconds=seconds, nodes=nodes, changes=changes, app=load_application(app)
+    )
     if workload is not None:
         run = partial(run, workload=load_maker(workload, "--workload"))
     if query is not None:

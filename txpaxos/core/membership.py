@@ -85,6 +85,7 @@ class Membership:
     :ivar others: all nodes of these configurations but this one, learners included.
     :ivar senders: all nodes whose messages are taken, this one included.
     :ivar is_voter: whether this node is a voter of a configuration that governs a slot above ``chosen_through``.
+    :ivar retirements: how often a configuration has ceased to govern since the start.
     :ivar needs_own_vote: whether the voters without this node are too few for a quorum.
     """
 
@@ -101,6 +102,7 @@ class Membership:
         self.others: tuple[NodeId, ...] = ()
         self.senders: frozenset[NodeId] = frozenset()
         self.is_voter = False
+        self.retirements = 0
         self.needs_own_vote = True
         self._contacts: frozenset[NodeId] = frozenset()
         self.advance(chosen_through)
@@ -176,6 +178,7 @@ class Membership:
             return
         while len(self.configurations) > 1 and self.governs_from(self.configurations[1]) <= chosen_through + 1:
             del self.configurations[0]
+            self.retirements += 1
         self._recount()
 
     def replace(self, configurations: Sequence[Configuration], chosen_through: Slot) -> None:
@@ -183,6 +186,7 @@ class Membership:
         if not configurations:
             raise BrokenInvariant("a snapshot without members", chosen_through)
         self.configurations = list(configurations)
+        self.retirements += 1
         self.advance(chosen_through)
         self._recount()
 

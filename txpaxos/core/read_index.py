@@ -29,12 +29,14 @@ class PendingRead:
     :ivar number: the number of its request.
     :ivar read_index: the slot up to which it must at least have applied the log.
     :ivar sequence: the heartbeat that a quorum has to answer before the client may be told.
+    :ivar retirements: how many configurations had ceased to govern when it came.
     """
 
     client: NodeId
     number: int
     read_index: Slot
     sequence: int
+    retirements: int
 
 
 class ReadIndexServer:
@@ -58,17 +60,25 @@ class ReadIndexServer:
         :returns: whether the next heartbeat is to be sent now, ahead of its time.
         """
         pending = self._pending.get(client)
-        if pending is None or pending.number != number:
-            self._pending[client] = PendingRead(client, number, read_index, last_sequence + 1)
+        retirements = self._membership.retirements
+        if pending is None or pending.number != number or pending.retirements != retirements:
+            self._pending[client] = PendingRead(client, number, read_index, last_sequence + 1, retirements)
         return self._start_round(last_sequence)
 
     def observe_answer(self, node: NodeId, sequence: int, last_sequence: int) -> tuple[list[PendingRead], bool]:
         """``node`` has answered the heartbeat ``sequence``.
 
+        What counts for a request is every configuration that governs a slot above its read index: each of them may have
+        let another leader go on there. When one of these has ceased to govern, its members may be gone. So the request
+        is dropped, and its client asks again.
+
         :returns: the requests that may be answered now, and whether the next heartbeat is to be sent now for the rest.
         """
         self._answered[node] = max(sequence, self._answered.get(node, 0))
         confirmed = self._confirmed()
+        retirements = self._membership.retirements
+        for pending in [pending for pending in self._pending.values() if pending.retirements != retirements]:
+            del self._pending[pending.client]
         settled = [pending for pending in self._pending.values() if pending.sequence <= confirmed]
         for pending in settled:
             del self._pending[pending.client]

@@ -570,6 +570,7 @@ class Replica:
 
     def _start_leading(self, work: Work, promises: Mapping[NodeId, PromiseLog], now: float) -> None:
         """Phase 1 is complete for every slot that may be open: a quorum has made ``promises``."""
+        self._completed_slot = 0
         leader = self._leader = LeaderState(
             self.election.own_ballot, self.membership, self.log, self._timing, self._limits, self._rng, promises
         )

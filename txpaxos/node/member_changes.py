@@ -112,6 +112,11 @@ class MemberChanges:
         """Whether a change waits for its end."""
         return self._change is not None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the newest change is complete, as far as this node knows: it leads then."""
+        return bool(self._members.slot) and self._members.slot == self._completed_slot
+
     def change(self, request: MembersRequest) -> Deferred[ChosenMembers]:
         """Change the members.
 

@@ -63,6 +63,11 @@ class Members:
         before = self._chosen[0][1].members
         return tuple(node for node in before if node not in self.entry.members)
 
+    def has_left(self, node: NodeId) -> bool:
+        """Whether ``node`` was removed by an earlier change than the newest. That one is complete then, since there is
+        one change at a time."""
+        return node in self._chosen[0][1].retired
+
     @property
     def own(self) -> MemberEntry | None:
         """This node's own entry; ``None`` if it is no member."""

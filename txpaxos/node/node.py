@@ -633,14 +633,25 @@ class Node:
             self._receive_hint(sender, message)
 
     def _is_former(self, sender: NodeId) -> bool:
-        """Whether ``sender`` was removed, and is not needed any more. Then it is told so, now and then."""
+        """Whether ``sender`` was removed, and this node needs it no more. It is told so, now and then, when no other
+        node needs it either: the change without it is complete."""
         if sender not in self.members.entry.retired or self._replica.membership.is_changing:
             return False
         now = self._monotonic()
+        if not self._is_change_complete() and not self.members.has_left(sender):
+            return True
         if now >= self._removed_told_at.get(sender, -inf) + REMOVED_SECONDS:
             self._removed_told_at[sender] = now
             self.send((sender,), Removed(self.members.slot))
         return True
+
+    def _is_change_complete(self) -> bool:
+        """Whether the newest change of members is complete: the leader knows it by what the voters say. Each node knows
+        it by slots that were chosen so far above the change that a majority of its voters had learned all before it:
+        no voter votes further ahead."""
+        reached = self._replica.membership.governs_from(self._replica.membership.newest) - 1
+        is_far_above = self._replica.log.chosen_through >= reached + self.settings.limits.ahead_slots
+        return is_far_above or self._member_changes.is_complete
 
     def _ask_whether_removed(self, now: float) -> None:
         """Ask a member now and then, if the log that this node has says that it is a member no more. The answer says

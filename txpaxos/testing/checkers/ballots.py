@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from txpaxos.core.membership import Configuration
 from txpaxos.core.messages import Ballot, NodeId
 
 
 class ObservedBallots:
     """The ballots of one slot of the log.
 
-    :param quorum: the size of a quorum.
+    :param governing: returns the configuration whose majorities are quorums. The decree may exist before that is
+        decided, and a proposal may not.
     """
 
-    def __init__(self, quorum: int) -> None:
-        self._quorum = quorum
+    def __init__(self, governing: Callable[[], Configuration]) -> None:
+        self._governing = governing
         self._proposed: dict[Ballot, bytes] = {}
         # The nodes that have a vote on disk for each ballot and value.
         self._voters: dict[tuple[Ballot, bytes], set[NodeId]] = {}
@@ -28,11 +30,8 @@ class ObservedBallots:
 
     def is_chosen(self, value: bytes) -> bool:
         """Whether a quorum has voted for ``value`` in one ballot."""
-        return any(len(voters) >= self._quorum for (_, voted), voters in self._voters.items() if voted == value)
-
-    def is_proposed(self, ballot: Ballot) -> bool:
-        """Whether there was a proposal in ``ballot``."""
-        return ballot in self._proposed
+        governing = self._governing()
+        return any(governing.is_majority(voters) for (_, voted), voters in self._voters.items() if voted == value)
 
     def propose(self, ballot: Ballot, value: bytes, promised: Mapping[NodeId, Ballot]) -> str:
         """Record a proposal. Returns the rule that it breaks, or nothing.
@@ -44,10 +43,14 @@ class ObservedBallots:
         """
         if self._proposed.setdefault(ballot, value) != value:
             return "one proposal a ballot"
+        governing = self._governing()
         for lower, other in self._proposed.items():
             if lower < ballot and other != value:
                 voters = self._voters.get((lower, other), set())
-                may_vote = sum(node in voters or word <= lower for node, word in promised.items())
-                if may_vote >= self._quorum:
+                if governing.is_majority([node for node, word in promised.items() if node in voters or word <= lower]):
                     return "no proposal against what may be chosen"
         return ""
+
+    def has_promises(self, ballot: Ballot, promised: Mapping[NodeId, Ballot]) -> bool:
+        """Whether a quorum has promised ``ballot``, or a higher one."""
+        return self._governing().is_majority([node for node, word in promised.items() if word >= ballot])

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from txpaxos.core.config import Limits
-from txpaxos.core.essential import quorum_size
 from txpaxos.core.messages import (
     LOWEST,
+    MEMBERS_BYTE,
     NO_OP,
     AcceptedSlot,
     AcceptSlot,
@@ -33,12 +33,15 @@ from txpaxos.core.messages import (
     TakeOver,
 )
 from txpaxos.core.ready import (
+    ChangeCompleted,
     Checkpoint,
     Chosen,
+    Configured,
     Envelope,
     LeadershipAcquired,
     LeadershipLost,
     Learned,
+    LearnedThrough,
     PeerMet,
     Promised,
     Ready,
@@ -53,11 +56,13 @@ from txpaxos.node.sessions import SESSIONS_MAX, Failed, Outcome, Outcomes, value
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.testing.checkers.ballots import ObservedBallots
 from txpaxos.testing.checkers.commands import ExpectedCommands
+from txpaxos.testing.checkers.members import ObservedMembers
 from txpaxos.testing.checkers.node import ObservedNode
 from txpaxos.testing.checkers.reads import ObservedReads
 from txpaxos.testing.checkers.registers import ObservedRegisters
 from txpaxos.testing.checkers.snapshots import ObservedSnapshots
 from txpaxos.wire.commands import Run, decode_batch, is_for_registers
+from txpaxos.wire.members import MembersEntry
 
 SLOTS_WATCHED = 64
 """How far below the newest chosen slot votes and proposals are still remembered."""
@@ -105,15 +110,21 @@ class Violation(AssertionError):
 class Checker:
     """All rules over all nodes.
 
-    :param members: the ids of all nodes.
+    :param members: the ids of the nodes that found the cluster. What is chosen in the log may change the members.
     :param policy: when nodes take snapshots.
     :param sessions_max: how many sessions a node keeps.
+    :param alpha: how many slots after its own a configuration begins to govern: the window of open slots.
+    :ivar members: the configurations of the cluster, as the log has them.
     """
 
     def __init__(
-        self, members: Sequence[NodeId], policy: Policy | None = None, sessions_max: int = SESSIONS_MAX
+        self,
+        members: Sequence[NodeId],
+        policy: Policy | None = None,
+        sessions_max: int = SESSIONS_MAX,
+        alpha: int = Limits().window_slots,
     ) -> None:
-        self.quorum = quorum_size(len(members))
+        self.members = ObservedMembers(members, alpha)
         self.nodes = {member: ObservedNode() for member in members}
         self.chosen: dict[Slot, bytes] = {}
         self.outcomes: dict[tuple[bytes, int], Outcome] = {}
@@ -121,7 +132,7 @@ class Checker:
         self.registers = ObservedRegisters()
         self._expected = ExpectedCommands(sessions_max)
         self._snapshots = ObservedSnapshots(policy or Policy())
-        self._reads = ObservedReads(self.quorum)
+        self._reads = ObservedReads(self.members)
         self._slot_ballots: dict[Slot, ObservedBallots] = {}
         self._ballot_starts: dict[Ballot, int] = {}
         # The number of each node's last pre-vote, and the nodes that granted each pre-vote.
@@ -185,14 +196,13 @@ class Checker:
             if isinstance(record, Voter):
                 self._saved_voter(node, record)
 
-    def performed(self, node: NodeId, ready: Ready, limits: Limits) -> None:
+    def performed(self, node: NodeId, ready: Ready) -> None:
         """A Ready is about to be released: everything that its messages depend on must be on disk."""
-        slots = [chosen.slot for chosen in ready.chosen if isinstance(chosen, Chosen)]
-        self.nodes[node].chosen_through = max(self.nodes[node].chosen_through, *slots, 0)
+        self._learning(node, ready)
         new_leader = any(isinstance(fact, LeadershipAcquired) for fact in ready.leadership)
         for envelope in ready.send:
-            if isinstance(envelope.message, AcceptSlot) and not new_leader:
-                self._proposing(node, envelope.message, limits)
+            if isinstance(envelope.message, AcceptSlot):
+                self._proposing(node, envelope.message)
             self._sent_to(node, envelope)
             self._check_voter(node, envelope.message)
             self._sent(node, envelope.message)
@@ -204,9 +214,13 @@ class Checker:
             if isinstance(fact, LeadershipAcquired):
                 if fact.ballot in self._acquired or fact.ballot.node != node:
                     self._broken("one leader a ballot", f"{node} acquired {fact.ballot}")
-                if sum(one.effective_promise >= fact.ballot for one in self.nodes.values()) < self.quorum:
+                promised = [name for name, one in self.nodes.items() if one.effective_promise >= fact.ballot]
+                if not self.members.is_quorum(promised, self.nodes[node].chosen_through):
                     self._broken("a leader has a quorum's promises", f"{node} acquired {fact.ballot}")
                 self._acquired.add(fact.ballot)
+        for answer in ready.answers:
+            if isinstance(answer, ChangeCompleted):
+                self._completed(node, answer.slot)
 
     def decided(self, node: NodeId, slot: Slot, decided: RegisterDecided) -> None:
         """A node tells its application that a register is decided at ``slot``."""
@@ -244,6 +258,25 @@ class Checker:
         if not any(isinstance(record, Checkpoint) and record.slot == slot for record in records):
             self._broken("what is handed out is on disk", f"{node} installs {slot}, of which there is no checkpoint")
         self._starts_at(node, slot)
+
+    def configured(self, node: NodeId, slot: Slot, chosen: Sequence[tuple[Slot, MembersEntry]]) -> None:
+        """A node that has applied the log up to ``slot`` goes by these members, or has them in its snapshot of that
+        slot.
+
+        :param chosen: the entries that govern later slots, oldest first, each with its own slot. None stands for the
+            founders.
+        """
+        newest, *before = reversed(self.members.in_force(slot))
+        known = [at for at, _ in chosen] or [0]
+        if known[-1] != newest.slot or not {one.slot for one in before} <= set(known):
+            self._broken("one history of members", f"{node} at slot {slot} goes by {known}, and not by {newest}")
+        if newest.slot and chosen[-1][1] != self.members.entries[newest.slot]:
+            self._broken("one history of members", f"{node} at slot {slot} goes by {chosen[-1]}")
+
+    def removed(self, node: NodeId) -> None:
+        """A node stops because it was removed."""
+        if not self.members.may_go(node, self._reached, self.nodes):
+            self._broken("only former members go", f"{node}, while the members are {self.members.newest}")
 
     def keeping(self, node: NodeId, first_slot: Slot, snapshot: Slot) -> None:
         """A node keeps the values from ``first_slot`` on, and its newest complete snapshot is at ``snapshot``."""
@@ -363,7 +396,46 @@ class Checker:
             lost_promise=known.effective_promise,
         )
 
+    def joining(self, node: NodeId) -> None:
+        """A node with an empty folder is there. It may become a member."""
+        self.nodes[node] = ObservedNode()
+
+    def destroyed(self, node: NodeId) -> None:
+        """A node is gone for ever, with its disk."""
+        self.nodes[node].destroyed = True
+
     # inside
+
+    def _learning(self, node: NodeId, ready: Ready) -> None:
+        """A node learns what is chosen, and by that who the members are."""
+        known = self.nodes[node]
+        told = {one.configuration.slot: one.configuration for one in ready.chosen if isinstance(one, Configured)}
+        for one in ready.chosen:
+            if isinstance(one, Chosen):
+                known.chosen_through = max(known.chosen_through, one.slot)
+                self.members.choose(one.slot, one.value)
+                if self.members.chosen_at(one.slot) != told.pop(one.slot, None):
+                    self._broken("one history of members", f"{node} is wrong about the members chosen at {one.slot}")
+        if told:
+            self._broken("one history of members", f"{node} has {told}, and no such value")
+
+    def _completed(self, node: NodeId, slot: Slot) -> None:
+        """A leader says that a change is complete. So a majority of the new voters must have, on disk, all that was
+        chosen before they govern."""
+        if not self.members.complete(slot, self._reached, self.nodes):
+            reached = {name: self._reached(name) for name in self.nodes}
+            self._broken("complete is on the disks of a majority", f"{node}: slot {slot}, on disk: {reached}")
+
+    def _reached(self, node: NodeId) -> Slot:
+        """The slot through which a node has all that is chosen on its disk, whatever becomes of the other nodes."""
+        known = self.nodes[node]
+        if known.destroyed:
+            return -1
+        marks = (one.slot for one in known.log_records if isinstance(one, LearnedThrough | Checkpoint))
+        through = max(marks, default=0)
+        while through + 1 in known.learned:
+            through += 1
+        return through
 
     def _saved_voter(self, node: NodeId, voter: Voter) -> None:
         if self.nodes[node].lost_vote:
@@ -377,8 +449,15 @@ class Checker:
 
     def _check_voter(self, node: NodeId, message: Message) -> None:
         """Only voters may send messages that count toward a quorum or ask for votes."""
-        if isinstance(message, VOTERS_ONLY) and self.nodes[node].voter is None:
-            self._broken("only voters vote", f"{node}: {message}")
+        if not isinstance(message, VOTERS_ONLY):
+            return
+        known = self.nodes[node]
+        configurations = self.members.in_force(known.chosen_through)
+        if isinstance(message, HeartbeatAck) and node in configurations[-1].learners:
+            return
+        is_voter = any(node in one.voter_set for one in configurations)
+        if known.voter is None or not (is_voter or known.is_leader):
+            self._broken("only voters vote", f"{node}: {message}, while the members are {configurations}")
 
     def _saved_logs(self, node: NodeId, records: Sequence[Record], in_checkpoint: bool = False) -> None:
         """Records of the log are on disk. After a Checkpoint, old votes are written again beside a newer promise."""
@@ -393,6 +472,8 @@ class Checker:
             case Promised():
                 if record.ballot < known.promised:
                     self._broken("promises never go back", f"{node}: {known.promised} to {record.ballot}")
+                if record.ballot > known.promised:
+                    self._check_supported(node, record.ballot)
                 known.promised = record.ballot
             case Voted():
                 if record.ballot < known.promised and not in_checkpoint:
@@ -404,6 +485,13 @@ class Checker:
                 known.learned.update(enumerate(record.values, record.first_slot))
             case PeerMet():
                 known.met[record.peer] = record.incarnation
+
+    def _check_supported(self, node: NodeId, ballot: Ballot) -> None:
+        """A node has promised ``ballot``. Only a voter is given a promise: no node that was removed, or was replaced
+        after it had lost its folder, as far as the giver knows."""
+        configurations = self.members.in_force(self.nodes[node].chosen_through)
+        if not any(ballot.node in one.voter_set for one in configurations):
+            self._broken("only voters are promised", f"{node} promises {ballot}, the members are {configurations}")
 
     def _starts_at(self, node: NodeId, slot: Slot) -> None:
         """A node's application is in the state at ``slot``, without having applied the slots before."""
@@ -426,18 +514,24 @@ class Checker:
         ]
         if forgotten or max(promises, default=LOWEST) < known.promised:
             self._broken("what is saved is kept", f"{node} forgot its promise, or its votes at {forgotten}")
-        if known.met.items() - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
+        entry = self.members.entries.get(self.members.newest_at(known.chosen_through).slot)
+        met = set(known.met.items())
+        if entry is not None:  # It says whom the others have met; a founder's incarnation is in no entry.
+            founders = [peer for peer, one in entry.members.items() if not one.incarnation]
+            met = {(peer, incarnation) for peer, incarnation in met if peer in founders}
+        if met - {(record.peer, record.incarnation) for record in log if isinstance(record, PeerMet)}:
             self._broken("what is saved is kept", f"{node} forgot peers that it has met")
 
     def _first_chosen(self, node: NodeId, chosen: Chosen) -> None:
         """The first node learns the value of a slot. A quorum's votes in one ballot must be on disk, for a submitted
         value."""
         slot, value = chosen.slot, chosen.value
+        self.members.choose(slot, value)
         if not self._ballots(slot).is_chosen(value):
             self._broken("chosen by a quorum", f"{node}: slot {slot} has no quorum on disk for {value[:60]!r}")
         self._slot_ballots.pop(slot - SLOTS_WATCHED, None)
         self.chosen[slot] = value
-        runs = decode_batch(value) if value != NO_OP else ()
+        runs = () if value == NO_OP or value[:1] == MEMBERS_BYTE else decode_batch(value)
         for run in runs:
             for sequence, payload in zip(run.sequences, run.payloads, strict=True):
                 if self.submitted.get((run.session, sequence)) != payload:
@@ -449,16 +543,16 @@ class Checker:
 
     def _ballots(self, slot: Slot) -> ObservedBallots:
         if slot not in self._slot_ballots:
-            self._slot_ballots[slot] = ObservedBallots(self.quorum)
+            self._slot_ballots[slot] = ObservedBallots(lambda: self.members.governing(slot))
         return self._slot_ballots[slot]
 
-    def _proposing(self, node: NodeId, accept: AcceptSlot, limits: Limits) -> None:
-        """Check that a leader may propose at a slot. It may always send a proposal again."""
-        known = accept.slot in self._slot_ballots and self._slot_ballots[accept.slot].is_proposed(accept.ballot)
+    def _proposing(self, node: NodeId, accept: AcceptSlot) -> None:
+        """Check that a leader may propose at a slot: it knows what is chosen up to alpha slots below, and so which
+        configuration governs the slot."""
         if accept.slot <= accept.chosen_through:
             self._broken("no proposal where all is chosen", f"{node}: {accept}")
-        if not known and accept.slot > accept.chosen_through + limits.window_slots:
-            self._broken("the window is kept", f"{node}: {accept}, window {limits.window_slots}")
+        if accept.slot > accept.chosen_through + self.members.alpha:
+            self._broken("the window is kept", f"{node}: {accept}, window {self.members.alpha}")
 
     def _sent_to(self, node: NodeId, envelope: Envelope) -> None:
         """Check the messages whose meaning depends on their receiver."""
@@ -519,7 +613,7 @@ class Checker:
         """A node may begin a ballot only if a quorum has granted its pre-vote, or its leader has told it to take over.
         So no node disturbs a leader that a quorum hears. A leader's call is good for one ballot."""
         granted = {node} | self._granted_by.get((node, self._pre_vote.get(node, 0)), set())
-        if ballot in self._ballot_starts or len(granted) >= self.quorum:
+        if ballot in self._ballot_starts or self.members.is_quorum(granted, self.nodes[node].chosen_through):
             return
         told = self._told_to_take_over.pop(node, None)
         if told is None or told < self._followed.get(node, LOWEST):
@@ -527,9 +621,10 @@ class Checker:
 
     def _slot_proposing(self, node: NodeId, accept: AcceptSlot) -> None:
         ballots = self._ballots(accept.slot)
-        wrong = ballots.propose(
-            accept.ballot, accept.value, {name: one.effective_promise for name, one in self.nodes.items()}
-        )
+        promised = {name: one.effective_promise for name, one in self.nodes.items()}
+        wrong = ballots.propose(accept.ballot, accept.value, promised)
+        if not wrong and not ballots.has_promises(accept.ballot, promised):
+            wrong = "a proposal has a quorum's promises"
         if wrong:
             self._broken(wrong, f"{node}: {accept}; {ballots}")
 

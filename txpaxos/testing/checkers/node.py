@@ -16,6 +16,7 @@ class ObservedNode:
     :ivar lost_promise: the highest ballot that the node had promised then. The promise holds, since the node never
         votes again.
     :ivar start_number: how often the node has started.
+    :ivar destroyed: whether the node is gone for ever, with its disk.
     """
 
     log_records: list[Record] = attrs.field(factory=list)
@@ -28,6 +29,7 @@ class ObservedNode:
     lost_vote: bool = False
     lost_promise: Ballot = LOWEST
     start_number: int = 0
+    destroyed: bool = False
     is_leader: bool = False
     handed_out: Slot = 0
     chosen_through: Slot = 0

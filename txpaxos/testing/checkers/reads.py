@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from txpaxos.core.messages import Ballot, NodeId, Slot
+from txpaxos.testing.checkers.members import ObservedMembers
 
 
 @attrs.frozen
@@ -20,13 +21,13 @@ class _Question:
 class ObservedReads:
     """All reads of a cluster. Moments are numbered, not measured.
 
-    :param quorum: the size of a quorum.
+    :param members: the configurations of the cluster.
     :ivar reported_through: the newest slot that was reported to any client.
     """
 
-    def __init__(self, quorum: int) -> None:
+    def __init__(self, members: ObservedMembers) -> None:
         self.reported_through: Slot = 0
-        self._quorum = quorum
+        self._members = members
         self._moments = itertools.count()
         self._questions: dict[tuple[NodeId, int], _Question] = {}
         # The moment of each heartbeat, and for each node and leader the latest heartbeat that the node has answered.
@@ -56,14 +57,16 @@ class ObservedReads:
     def answer(self, leader: NodeId, asker: NodeId, number: int, slot: Slot) -> str:
         """A read index is sent. Returns the rule that it breaks, or nothing.
 
-        It must cover every slot that was known to be chosen when the request was sent. A quorum, the leader included,
-        must have answered heartbeats that were sent after the request.
+        It must cover every slot that was known to be chosen when the request was sent. A majority of each configuration
+        that governs a slot above it, the leader included, must have answered heartbeats sent after the request: any of
+        them may have let another leader go on above that slot.
         """
         question = self._questions[asker, number]
         if slot < question.chosen_through:
             return "no old read index"
-        answered = [at for (_, to), at in self._answered.items() if to == leader and at > question.asked_at]
-        return "" if len(answered) + 1 >= self._quorum else "a read is confirmed after it is asked"
+        answered = [node for (node, to), at in self._answered.items() if to == leader and at > question.asked_at]
+        is_quorum = self._members.is_quorum({leader, *answered}, slot)
+        return "" if is_quorum else "a read is confirmed after it is asked"
 
     def report(self, slot: Slot) -> None:
         """A client is told the state at ``slot``."""

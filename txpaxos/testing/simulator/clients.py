@@ -140,7 +140,10 @@ class SimulatedCaller:
         faulty_node = [
             host
             for host in self._hosts.values()
-            if host.disk_hangs or host.folder_lost or host.name == cluster.faulty_node
+            if host.disk_hangs
+            or host.folder_lost
+            or host.name == cluster.faulty_node
+            or not cluster.is_member(host.name)
         ]
         hosts = [host for host in self._hosts.values() if host.alive and host not in faulty_node]
         if not hosts:
@@ -189,7 +192,7 @@ class SimulatedAsker:
         self._think_seconds = self._rng.choice((0.01, 0.1))
         self._stopped = False
         self.reactor = SimulatedReactor(cluster.network, self.name)
-        self._client = Client(self.reactor, cluster.configuration, list(cluster.names), self._rng)
+        self._client = Client(self.reactor, cluster.client_configuration, list(cluster.all_machines), self._rng)
         self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
@@ -267,8 +270,10 @@ class SimulatedReader:
         self._stopped = False
         self.reactor = SimulatedReactor(cluster.network, self.name)
         # A client that knows a single node reads there, whether or not it leads. The first client knows all nodes.
-        nodes = [list(cluster.names), *([name] for name in cluster.names)]
-        self._clients = [Client(self.reactor, cluster.configuration, names, cluster.fork_rng()) for names in nodes]
+        nodes = [list(cluster.all_machines), *([name] for name in cluster.all_machines)]
+        self._clients = [
+            Client(self.reactor, cluster.client_configuration, names, cluster.fork_rng()) for names in nodes
+        ]
         self.reactor.callLater(self._rng.random(), self._next)
 
     def stop(self) -> None:
@@ -281,8 +286,9 @@ class SimulatedReader:
 
     def request_everywhere(self) -> None:
         """Read at each node that can be expected to answer."""
-        for host, client in zip(self._hosts.values(), self._clients[1:], strict=True):
-            if not host.disk_lost:
+        for machine, client in zip(self._cluster.all_machines, self._clients[1:], strict=True):
+            host = self._hosts.get(machine)
+            if host is not None and not host.disk_lost and self._cluster.is_member(host.name):
                 self._read(client, "linearizable", None)
 
     def _next(self) -> None:

@@ -33,6 +33,7 @@ from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.network import SimulatedReactor
+from txpaxos.testing.simulator.operator import Operator
 
 CLOCK_STEP_SECONDS = 3600.0
 FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
@@ -59,6 +60,9 @@ AWAY_ROUNDS_MAX = 400
 needs."""
 LEVEL_SLOTS = 8
 """A node has caught up when it lacks no more than these slots, which may still be on their way."""
+
+CALM_CHANGES = 2
+"""How many changes of members there are at the end of a run."""
 
 RESULTS_KEPT_MAX = 64
 """More results than any client leaves unacknowledged."""
@@ -91,6 +95,9 @@ class SimulatedCluster(Environment):
     :param sessions_max: how many sessions a node keeps; drawn from the seed unless given.
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
     :param older_registers: whether the nodes begin with data folders of an earlier release, and registers in them.
+    :param changes: whether members change.
+    :ivar hosts: the hosts, by the name of their machine.
+    :ivar operator: who changes the members.
     :ivar datagrams: how many datagrams the nodes have sent.
     :ivar gap_seconds: the longest time that a client waited when the leader failed at the end.
     """
@@ -113,11 +120,13 @@ class SimulatedCluster(Environment):
         query: Callable[[Random], bytes] | None = None,
         transfer_limits: TransferLimits | None = None,
         older_registers: bool = False,
+        changes: bool = False,
     ) -> None:
-        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits)
+        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes)
         self.datagrams = 0
         self.network.on_datagram = self._datagram
         self.hosts = {name: Host(self, name) for name in self.names}
+        self.operator = Operator(self, self.hosts, self.live)
         has_queries = app.query is not PaxosProtocol.query
         self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader] = [
             *(SimulatedClient(self, index, workload) for index in range(clients)),
@@ -143,6 +152,10 @@ class SimulatedCluster(Environment):
             met = [PeerMet(name, incarnations[name]) for name in self.names if name != host.name]
             records: list[Record] = [Voter(self.names), *met, *drawn.states[host.name]]
             make_older_folder(host.disk, DATA, self.configuration.name, host.name, records)
+
+    def members_changed(self) -> None:
+        """A change of members may be complete: what the former members had is not needed then."""
+        self.operator.follow_members()
 
     # running
 
@@ -173,10 +186,12 @@ class SimulatedCluster(Environment):
             host.save_seconds = 0.0
             host.sync_fails = host.sync_fails_once = False
             host.disk.bytes_max = None
-            if host.configuration is not self.configuration:
-                host.configuration = self.configuration
+            if host.configuration is not host.right_configuration:
+                host.configuration = host.right_configuration
                 if host.alive:
                     host.crash()
+            if self.operator.is_out_of_touch(host):
+                host.crash()
             if not host.alive:
                 host.start()
 
@@ -209,7 +224,7 @@ class SimulatedCluster(Environment):
             return 0.0
         snapshots = [(host, path) for host in self.live() for path in host.disk.files() if path.endswith(".snapshot")]
         size = max((host.disk.size(path) for host, path in snapshots), default=0)
-        return (len(self.names) - 1) * size / self.transfer_limits.bytes_per_second
+        return (len(self.hosts) - 1) * size / self.transfer_limits.bytes_per_second
 
     def check_quiescence(self, seconds: float = 4.0) -> None:
         """Require a cluster at rest. Call it after :meth:`wait_until_converged`.
@@ -226,7 +241,7 @@ class SimulatedCluster(Environment):
         leaders = [host.node and host.node.leader for host in self.live()]
         if None in leaders or len(set(leaders)) != 1 or self.checker.ballots_won != won:
             raise Violation("one leader once healed", f"{leaders} after {self.checker.ballots_won - won} elections")
-        beats = seconds / self.timing.heartbeat_seconds * (len(self.names) - 1)
+        beats = seconds / self.timing.heartbeat_seconds * (len(self.hosts) - 1)
         if self.datagrams - events > 4 * beats:  # A heartbeat is answered, and a clock may drift.
             raise Violation("quiet when idle", f"{self.datagrams - events} datagrams in {seconds} s")
         self._answer_within(1.0, "prompt answers")
@@ -255,12 +270,12 @@ class SimulatedCluster(Environment):
             rejoin.
         """
         leader = next(host for host in self.hosts.values() if host.node and host.node.leader == host.name)
-        if sum(host is not leader for host in self.live()) < self.checker.quorum:
+        if not self._can_do_without(leader):
             return
         kind = kind or self.rng.choice(FAILURES)
         self.note(leader.name, f"is the leader, and fails by {kind}")
         self.faulty_node = leader.name
-        others = [name for name in self.names if name != leader.name]
+        others = [machine for machine in self.machines if machine != leader.machine]
         if kind == "silence":  # No power, or a pulled cable: clients do not reach it either, and no connection breaks.
             others += [client.name for client in self.clients]
         if kind == "crash":
@@ -270,9 +285,9 @@ class SimulatedCluster(Environment):
         elif kind == "hung disk":
             leader.save_seconds = HUNG_SECONDS
         if kind in ("isolation", "deafness", "silence"):
-            self.network.cut |= {(name, leader.name) for name in others}
+            self.network.cut |= {(name, leader.machine) for name in others}
         if kind in ("isolation", "muteness", "silence"):
-            self.network.cut |= {(leader.name, name) for name in others}
+            self.network.cut |= {(leader.machine, name) for name in others}
         self.gap_seconds = self._answer_within(seconds, "a failing leader is replaced")
         self.checker.failed_over(kind, self.gap_seconds)
         if kind == "hung disk" and leader.alive:
@@ -289,19 +304,20 @@ class SimulatedCluster(Environment):
         :raises Violation: if it does not catch up in time.
         """
         followers = [host for host in self.live() if host.node and host.node.leader not in (None, host.name)]
-        if len(followers) < self.checker.quorum or self.rng.random() > CATCH_UP_CHANCE:
+        can_go = [host for host in followers if self._can_do_without(host)]
+        if len(followers) < self.checker.members.newest.quorum or not can_go or self.rng.random() > CATCH_UP_CHANCE:
             return
-        follower = self.rng.choice(followers)
+        follower = self.rng.choice(can_go)
         leader = follower.node.leader if follower.node is not None else None
         assert leader is not None, follower.name
         self.note(follower.name, "misses slots, and its leader does not hear it")
         self.faulty_node = follower.name
-        others = [name for name in self.names if name != follower.name]
-        self.network.cut |= {(name, follower.name) for name in others}
+        others = [machine for machine in self.machines if machine != follower.machine]
+        self.network.cut |= {(name, follower.machine) for name in others}
         for _ in range(self.rng.choice(MISSED_ROUNDS)):
             self._answer_within(5.0, "a missing follower does no harm")
-        self.network.reconnect({(name, follower.name) for name in others})
-        self.network.cut.add((follower.name, leader))
+        self.network.reconnect({(name, follower.machine) for name in others})
+        self.network.cut.add((follower.machine, self.host_of(leader).machine))
         until = self.time.now + seconds
         while not self._has_converged():
             if self.time.now >= until:
@@ -318,16 +334,21 @@ class SimulatedCluster(Environment):
         :raises Violation: if it does not catch up in time.
         """
         nodes = [host.node for host in self.live() if host.node is not None]
-        may_go = [host for host in self.live() if host.node is not None]
+        may_go = [host for host in self.live() if host.node is not None and self._can_do_without(host)]
         takes_snapshots = all(node.status().compaction.snapshot_slot for node in nodes)
-        if len(nodes) <= self.checker.quorum or not takes_snapshots or self.rng.random() > RETURN_CHANCE:
+        if (
+            len(nodes) <= self.checker.members.newest.quorum
+            or not may_go
+            or not takes_snapshots
+            or self.rng.random() > RETURN_CHANCE
+        ):
             return
         away = self.rng.choice(may_go)
         assert away.node is not None, away.name
         slot = away.node.status().replica.chosen_through
         self.note(away.name, "is down until the other nodes have truncated what it misses")
         away.crash()
-        others = [host.node for host in may_go if host is not away and host.node is not None]
+        others = [host.node for host in self.live() if host is not away and host.node is not None]
         for _ in range(AWAY_ROUNDS_MAX):
             if all(node._replica.log.first_slot > slot + 1 for node in others):
                 break
@@ -349,7 +370,16 @@ class SimulatedCluster(Environment):
 
     def live(self) -> Iterator[Host]:
         """The hosts that must work once everything is healed."""
-        return (host for host in self.hosts.values() if not host.disk_lost)
+        return (host for host in self.hosts.values() if not host.disk_lost and self.is_member(host.name))
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The machines that are in use."""
+        return tuple(self.hosts)
+
+    def host_of(self, node: NodeId) -> Host:
+        """The host of ``node``."""
+        return next(host for host in self.hosts.values() if host.name == node)
 
     def new_client(self, name: str) -> Client:
         """A client on a host of its own, which never crashes. The checker sees what it submits.
@@ -370,17 +400,52 @@ class SimulatedCluster(Environment):
         nodes = [host.reactor for host in self.hosts.values() if host.alive and host.reactor is not None]
         return nodes + [client.reactor for client in self.clients if client.reactor is not None]
 
-    def can_spare(self, name: NodeId) -> bool:
-        """Whether the other nodes can do without ``name`` for good.
+    def can_spare(self, name: str) -> bool:
+        """Whether the other nodes can do without the node on the machine ``name`` for good.
 
         A cluster in which a node does not vote yet can spare none. A newcomer is only made a voter while enough voters
         are up.
         """
+        if self.changes:
+            return self.operator.can_spare(name)
         lost = sum(host.disk_lost for host in self.hosts.values() if host.name != name)
         all_vote = all(self.checker.nodes[host.name].voter is not None for host in self.live())
         return all_vote and lost < (len(self.names) - 1) // 2
 
+    def check_changes(self) -> None:
+        """Change the members while nothing else is wrong. Call it after :meth:`wait_until_converged`.
+
+        Commands must go on during each change and after it, and former members must disturb no other node.
+
+        :raises Violation: if a client waits too long, a change does not end, or a former member is heard.
+        """
+        for _ in range(CALM_CHANGES if self.changes else 0):
+            self.operator.change_in_calm()
+            self._answer_within(1.0, "commands go on during a change")
+            self.wait_until_settled()
+            self._answer_within(1.0, "commands go on after a change")
+        if self.changes:
+            self.operator.destroy_former()
+            self.wait_until_converged()
+
+    def wait_until_settled(self, seconds: float = 10.0) -> None:
+        """Require that no change of members is under way any more, in time.
+
+        :raises Violation: if one is.
+        """
+        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
+        until = self.time.now + seconds
+        while not self.operator.is_settled:
+            if self.time.now >= until:
+                raise Violation("changes end", f"{self.checker.members.newest}: {self._describe_nodes()}")
+            self.run(0.05)
+
     # inside
+
+    def _can_do_without(self, host: Host) -> bool:
+        """Whether the other hosts that must work hold a majority of the voters."""
+        others = [one.name for one in self.live() if one is not host]
+        return self.checker.members.newest.is_majority(others)
 
     def _answer_within(self, seconds: float, rule: str) -> float:
         """Let every client make one more request, and require its answer in time. Returns how long the slowest answer
@@ -406,7 +471,7 @@ class SimulatedCluster(Environment):
             raise Violation("a clock step causes at most one election", f"{self.checker.ballots_won - won} elections")
 
     def _has_converged(self) -> bool:
-        if any(client.waiting for client in self.clients):
+        if any(client.waiting for client in self.clients) or not self.operator.is_settled:
             return False
         nodes = [host.node for host in self.live()]
         statuses = [node.status() for node in nodes if node is not None]

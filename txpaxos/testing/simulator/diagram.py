@@ -21,10 +21,10 @@ VALUE_CHARACTERS = 24
 def space_time(cluster: SimulatedCluster, rows: int = ROWS) -> str:
     """Draw the last ``rows`` events: datagrams as they left (``o-->``) and events at nodes (``*``)."""
     codec = Codec(cluster.configuration.name, cluster.names[0], members=cluster.names)
-    head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.names)
+    head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.all_machines)
     lines = [head]
     for when, who, what in list(cluster.trace)[-rows:]:
-        lines.append(f"{when:11.6f}  " + _row(cluster.names, who, what, codec))
+        lines.append(f"{when:11.6f}  " + _row(cluster.all_machines, who, what, codec))
     return "\n".join(lines)
 
 

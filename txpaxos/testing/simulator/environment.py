@@ -17,6 +17,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.simulator.clock import SimulatedTime
 from txpaxos.testing.simulator.network import SimulatedNetwork
+from txpaxos.wire.members import MembersEntry, base_name, founding_entry
 
 PEER_PORT = 1
 CLIENT_PORT = 2
@@ -28,12 +29,15 @@ TRANSFER_BYTES_PER_SECOND = (2**24, 2**24, 4000, 1000)
 SNAPSHOT_LOG_BYTES = (1_000, 2_000, 5_000, 20_000, 2**40)
 """Bytes of log between two snapshots. Small values give many snapshots in a short run. The last value gives none."""
 
+SPARE_MACHINES = 4
+"""How many machines there are for nodes that join, if members change."""
+
 SESSIONS_REMEMBERED = (SESSIONS_MAX, SESSIONS_MAX, 4, 3)
 """Small values, so that sessions are forgotten while they are still in use."""
 
 
-def _member(name: NodeId) -> configuration.Member:
-    """The addresses of a node: it runs on a host with its own name."""
+def machine_member(name: str) -> configuration.Member:
+    """The addresses of the node on the machine ``name``, unless it has moved."""
     return configuration.Member(configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT))
 
 
@@ -46,6 +50,11 @@ class Environment:
     :param sessions_max: how many sessions a node keeps; drawn from the seed unless given.
     :param app: the application's class.
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
+    :param changes: whether members change. Then there are spare machines, too.
+    :ivar names: the ids of the nodes that found the cluster.
+    :ivar configuration: the cluster file of the founders.
+    :ivar all_machines: the machines on which nodes may run, the spare ones last.
+    :ivar client_configuration: the cluster file of clients. It has all machines.
     :ivar faulty_node: the node that cannot be expected to answer now, if there is one.
     :ivar violation: the first broken rule that was found outside the checker.
     :ivar counts: how often each kind of event happened.
@@ -61,8 +70,10 @@ class Environment:
         sessions_max: int | None,
         app: type[PaxosProtocol],
         transfer_limits: TransferLimits | None,
+        changes: bool = False,
     ) -> None:
         self.seed = seed
+        self.changes = changes
         self.rng = Random(seed)
         self.time = SimulatedTime()
         self.network = SimulatedNetwork(self.time, Random(self.rng.random()))
@@ -82,13 +93,40 @@ class Environment:
             sessions_max=self.sessions_max,
         )
         self.names = tuple(chr(ord("a") + index) for index in range(nodes))
-        self.configuration = configuration.Cluster("simulated", {name: _member(name) for name in self.names})
-        self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max)
+        self.configuration = configuration.Cluster("simulated", {name: machine_member(name) for name in self.names})
+        spares = [chr(ord("a") + nodes + index) for index in range(SPARE_MACHINES if changes else 0)]
+        self.all_machines = (*self.names, *spares)
+        self.client_configuration = configuration.Cluster(
+            "simulated", {name: machine_member(name) for name in self.all_machines}
+        )
+        alpha = self.settings.limits.window_slots
+        self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max, alpha)
         self.violation: Violation | None = None
         self.faulty_node: NodeId | None = None
         self.counts: Counter[str] = Counter()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
         self.app = app
+
+    def members_changed(self) -> None:
+        """A change of members may be complete. Nothing follows from that here."""
+
+    def is_member(self, node: NodeId) -> bool:
+        """Whether ``node`` is a member now, learners included."""
+        return not self.changes or node in self.checker.members.members
+
+    @property
+    def entry(self) -> MembersEntry:
+        """The members now, as the log has them."""
+        return self.checker.members.entry or founding_entry(self.configuration)
+
+    def configuration_of(self, node: NodeId) -> configuration.Cluster:
+        """The cluster file that ``node`` is started with. A founder has that of the founding, as long as it names
+        another member; all others have one that names the members of now."""
+        if node in self.names and (not self.changes or any(self.is_member(one) for one in self.names if one != node)):
+            return self.configuration
+        members = dict(self.entry.cluster("simulated").members)
+        members.setdefault(node, machine_member(base_name(node)))
+        return configuration.Cluster("simulated", members, founding=self.configuration.members)
 
     def fork_rng(self) -> Random:
         """A new random number generator, seeded from this one."""

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from txpaxos.application_checks import make_application
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Record
-from txpaxos.errors import StoreError
+from txpaxos.errors import RemovedFromCluster, StoreError
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.server.client_port import ClientPort
@@ -24,7 +24,7 @@ from txpaxos.storage.store import DiskStore
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
 from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
-from txpaxos.testing.simulator.environment import Environment
+from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT, Environment
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.simulator.observed import CheckingObserver, with_local_error_text
 
@@ -36,6 +36,9 @@ SEGMENT_BYTES = 8192
 class Host:
     """One machine: a disk that survives, and a process that may crash.
 
+    :param name: the id of its node.
+    :param machine: the machine's name, which is its address; that of its node unless given.
+    :ivar peer_port: where its node listens for other nodes.
     :ivar node: the node, while it runs.
     :ivar crash_in: how many system calls or messages from now the process dies; ``None`` for not at all.
     :ivar keeps_power: whether only the process dies then, and the machine stays up.
@@ -53,10 +56,13 @@ class Host:
     :ivar folder_lost: the data folder was lost, so other nodes no longer listen to this node, and no client gets an
         answer from it.
     :ivar configuration: the cluster file that the node read at its last start.
+    :ivar right_configuration: the cluster file that it should have read.
     """
 
-    def __init__(self, cluster: Environment, name: NodeId) -> None:
+    def __init__(self, cluster: Environment, name: NodeId, machine: str = "") -> None:
         self.name = name
+        self.machine = machine or name
+        self.peer_port = PEER_PORT
         self.node: Node | None = None
         self.crash_in: int | None = None
         self.crash_in_snapshot: int | None = None
@@ -69,7 +75,7 @@ class Host:
         self.removed_snapshot = ""
         self.damages_snapshots = False
         self.disk_lost = self.folder_lost = False
-        self.configuration = cluster.configuration
+        self.configuration = self.right_configuration = cluster.configuration
         self.rate = 1.0
         self.reactor: SimulatedReactor | None = None
         self.disk = SimulatedDisk(Random(cluster.rng.random()), self._system_call)
@@ -89,7 +95,9 @@ class Host:
         assert not self.alive, self.name
         if self.disk_hangs:
             return
-        reactor = self.reactor = SimulatedReactor(cluster.network, self.name, self.rate)
+        if cluster.changes and self.configuration is self.right_configuration:
+            self.configuration = self.right_configuration = cluster.configuration_of(self.name)
+        reactor = self.reactor = SimulatedReactor(cluster.network, self.machine, self.rate)
         self._saves_end_at = 0.0
         self._sync_failed = False
         try:
@@ -101,8 +109,9 @@ class Host:
         except StoreError as error:
             cluster.note(self.name, f"does not start: {error}")
             self.crash()
-            right_file = self.configuration is cluster.configuration
-            if not self.disk_lost and not self._sync_failed and self.disk.bytes_max is None and right_file:
+            right_file = self.configuration is self.right_configuration
+            must_start = right_file and not cluster.checker.members.is_retired(self.name)
+            if not self.disk_lost and not self._sync_failed and self.disk.bytes_max is None and must_start:
                 raise Violation("an undamaged disk starts", f"{self.name}: {error}") from error
 
     def die(self) -> None:
@@ -145,6 +154,14 @@ class Host:
         self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
         self._cluster.checker.folder_lost(self.name)
 
+    def destroy(self) -> None:
+        """Take the machine away for ever, with its disk."""
+        if self.alive:
+            self.crash()
+        self.disk = SimulatedDisk(Random(self._cluster.rng.random()), self._system_call)
+        self.disk_lost = self.disk_hangs = True
+        self._cluster.checker.destroyed(self.name)
+
     def point(self) -> None:
         """A point at which the process may be made to die."""
         if self.reactor is not None and not self.reactor.alive:
@@ -166,6 +183,11 @@ class Host:
         paths = [path for path in self.disk.files() if path.endswith(".snapshot")]
         if self.damages_snapshots and paths:
             self.disk.flip_bit(paths[-1], self._cluster.rng.randrange(8 * self.disk.size(paths[-1])))
+
+    def released(self) -> None:
+        """The node has released answers, such as that a change of members is complete."""
+        if self._cluster.changes:
+            self._cluster.time.after(0.0, self._cluster.members_changed)
 
     def _start_node(self, reactor: SimulatedReactor) -> None:
         cluster = self._cluster
@@ -190,13 +212,12 @@ class Host:
             cluster.settings,
             rng=rng,
             monotonic=reactor.monotonic,
-            observe=CheckingObserver(cluster, self.name, watched, self.snapshot_completed),
+            observe=CheckingObserver(cluster, self, watched),
         )
         node.failed.addErrback(partial(self._failed, reactor))
-        member = cluster.configuration.members[self.name]
-        reactor.listenUDP(member.address.port, DatagramPort(node), member.address.host)
+        reactor.listenUDP(self.peer_port, DatagramPort(node), self.machine)
         client_port = ClientPort(node)
-        reactor.listenTCP(member.client.port, client_port, interface=member.client.host)
+        reactor.listenTCP(CLIENT_PORT, client_port, interface=self.machine)
         cluster.note(self.name, "starts")
 
     def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
@@ -204,7 +225,10 @@ class Host:
         if not reactor.alive:
             return  # The process was killed, so nothing that it reports counts.
         self._cluster.note(self.name, f"gives up: {failure.getErrorMessage()}")
-        if isinstance(failure.value, Violation):
+        if isinstance(failure.value, RemovedFromCluster):
+            self._cluster.counts["nodes that stopped since they were removed"] += 1
+            self._cluster.checker.removed(self.name)
+        elif isinstance(failure.value, Violation):
             self._cluster.violation = failure.value
         elif not isinstance(failure.value, StoreError):
             self._cluster.violation = Violation("no broken invariant", f"{self.name}: {failure.getTraceback()}")

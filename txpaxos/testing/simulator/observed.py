@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.node.events import (
@@ -19,26 +19,43 @@ from txpaxos.node.events import (
     SnapshotTaken,
     ValueReached,
 )
+from txpaxos.node.node import Node
+from txpaxos.node.snapshots.taking import head_of
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.storage.store import Store
 from txpaxos.testing.simulator.environment import Environment
 
 
+class ObservedHost(Protocol):
+    """What an observer needs of a machine."""
+
+    @property
+    def name(self) -> NodeId:
+        """The id of its node."""
+
+    @property
+    def node(self) -> Node | None:
+        """Its node, while that runs."""
+
+    def snapshot_completed(self) -> None:
+        """The node has completed a snapshot."""
+
+    def released(self) -> None:
+        """The node has released answers, such as that a change of members is complete."""
+
+
 class CheckingObserver:
     """Tells the checker what one node does.
 
-    :param name: the node's id.
-    :param snapshot_complete: called when the node has completed a snapshot.
+    :param host: the machine of that node.
     """
 
-    def __init__(
-        self, environment: Environment, name: NodeId, store: Store, snapshot_complete: Callable[[], None]
-    ) -> None:
+    def __init__(self, environment: Environment, host: ObservedHost, store: Store) -> None:
         self._environment = environment
         self._checker = environment.checker
-        self._name = name
+        self._host = host
+        self._name = host.name
         self._store = store
-        self._snapshot_complete = snapshot_complete
 
     def __call__(self, event: Event) -> None:
         """Tell the checker about one event of the node."""
@@ -46,8 +63,10 @@ class CheckingObserver:
         match event:
             case ReadyReleased():
                 snapshot = self._store.snapshot
-                checker.performed(name, event.ready, self._environment.settings.limits)
+                checker.performed(name, event.ready)
                 checker.keeping(name, event.first_slot, 0 if snapshot is None else snapshot.slot)
+                if event.ready.answers:
+                    self._host.released()
             case RunSubmitted():
                 checker.submitting(event.run)
             case ValueReached():
@@ -60,10 +79,16 @@ class CheckingObserver:
                 checker.finished(name, event.run, event.outcomes)
             case SlotApplied():
                 checker.handed_out(name, event.slot)
+                if self._host.node is not None:
+                    checker.configured(name, event.slot, self._host.node.members.chosen)
             case SnapshotTaken():
                 counts["snapshots taken"] += 1
-                self._snapshot_complete()
+                self._host.snapshot_completed()
                 checker.taken(name, event.slot)
+                snapshot = self._store.snapshot
+                if snapshot is not None and snapshot.slot == event.slot:
+                    head = head_of(snapshot, self._environment.configuration.name)
+                    checker.configured(name, event.slot, head.chosen_members)
                 checker.state(name, event.slot, event.state_hash)
             case SnapshotRestored():
                 counts["snapshots restored"] += 1

@@ -21,10 +21,15 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
 from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.network import Faults
+from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.peer_messages import RegisterVotes
 
 KIND_CHANCE = 0.3
+CHANGE_CHANCE = 0.6
+CHANGES_FROM_SECONDS = 0.3
+FREQUENT_CHANGES = ("member joins", "member replaced")
+"""Changes that are in every schedule of changes, since the others need them."""
 
 REIGN_SECONDS = 0.05
 
@@ -62,8 +67,12 @@ class Fault:
         return f"{self.at_seconds:8.3f} s  {self.kind} at {self.node} for {self.seconds:.3f} s"
 
 
-def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
-    """Draw a schedule for a run of ``seconds``: which kinds of faults there are, how often, and when."""
+def draw(seed: int, names: tuple[str, ...], seconds: float, changes: bool = False) -> list[Fault]:
+    """Draw a schedule for a run of ``seconds``: which kinds of faults there are, how often, and when.
+
+    :param names: the machines.
+    :param changes: whether members change, too.
+    """
     rng = Random(seed)
     kinds = [kind for kind in KINDS if rng.random() < KIND_CHANCE] or [rng.choice(list(KINDS))]
     faults = []
@@ -75,7 +84,23 @@ def draw(seed: int, names: tuple[str, ...], seconds: float) -> list[Fault]:
             lasts = longest if kind in LASTING else min(rng.expovariate(1.0) * rng.choice((0.05, 0.5, 2.0)), longest)
             faults.append(Fault(when, kind, rng.choice(names), lasts, rng.getrandbits(32)))
             when += rng.expovariate(1.0) * mean_seconds
+    if changes:
+        faults += _draw_changes(Random(f"changes {seed}"), names, seconds)
     return sorted(faults, key=lambda fault: fault.at_seconds)
+
+
+def _draw_changes(rng: Random, names: tuple[str, ...], seconds: float) -> list[Fault]:
+    """Draw changes of members. They have a source of chance of their own, so that the faults of a seed stay the
+    same."""
+    kinds = [kind for kind in CHANGES if rng.random() < CHANGE_CHANCE]
+    mean_seconds = rng.choice((0.2, 0.5, 1.0))
+    faults = []
+    when = CHANGES_FROM_SECONDS + rng.expovariate(1.0) * mean_seconds
+    while when < seconds:
+        kind = rng.choice((*kinds, *FREQUENT_CHANGES))
+        faults.append(Fault(when, kind, rng.choice(names), rng.expovariate(1.0) * 0.2, rng.getrandbits(32)))
+        when += rng.expovariate(1.0) * mean_seconds
+    return faults
 
 
 def plan(cluster: SimulatedCluster, faults: list[Fault]) -> None:
@@ -85,20 +110,26 @@ def plan(cluster: SimulatedCluster, faults: list[Fault]) -> None:
 
 
 def _inject(cluster: SimulatedCluster, fault: Fault) -> None:
+    if fault.kind not in CHANGES and fault.node not in cluster.hosts:
+        return  # The machine is not used.
     cluster.counts[fault.kind] += 1
     cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
-    KINDS[fault.kind](cluster, fault, Random(fault.seed))
+    if fault.kind in CHANGES:
+        cluster.operator.change(fault.kind, fault.node, fault.seconds, Random(fault.seed))
+    else:
+        KINDS[fault.kind](cluster, fault, Random(fault.seed))
 
 
 def _restart(cluster: SimulatedCluster, node: str) -> None:
-    host = cluster.hosts[node]
-    if not host.alive:
+    host = cluster.hosts.get(node)
+    if host is not None and not host.alive:
         host.start()
 
 
 def _crash(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    if cluster.hosts[fault.node].alive:
-        cluster.hosts[fault.node].crash()
+    host = cluster.hosts.get(fault.node)
+    if host is not None and host.alive:
+        host.crash()
     cluster.time.after(fault.seconds, _restart, cluster, fault.node)
 
 
@@ -119,7 +150,7 @@ def _process_death(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None
 
 
 def _crash_everything(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    for name in cluster.names:
+    for name in cluster.machines:
         _crash(cluster, attrs.evolve(fault, node=name, seconds=fault.seconds * rng.random()), rng)
 
 
@@ -153,7 +184,7 @@ def _leader_in_trouble(cluster: SimulatedCluster, fault: Fault, rng: Random) -> 
     """Pause the leader, or cut it off from other nodes. The leader does not notice, and clients still reach it."""
     for host in cluster.hosts.values():
         if host.alive and host.node is not None and host.node.leader == host.name:
-            trouble = attrs.evolve(fault, node=host.name, seconds=fault.seconds + LEADER_AWAY_SECONDS)
+            trouble = attrs.evolve(fault, node=host.machine, seconds=fault.seconds + LEADER_AWAY_SECONDS)
             rng.choice((_pause, _isolate, _deafen, _mute))(cluster, trouble, rng)
 
 
@@ -198,34 +229,34 @@ def _cut(cluster: SimulatedCluster, pairs: set[tuple[str, str]], seconds: float)
 
 
 def _isolate(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    others = [name for name in cluster.names if name != fault.node]
+    others = [name for name in cluster.machines if name != fault.node]
     pairs = {(fault.node, name) for name in others}
     _cut(cluster, pairs | {(b, a) for a, b in pairs}, fault.seconds)
 
 
 def _deafen(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Drop what is sent to the node. What the node sends arrives."""
-    _cut(cluster, {(name, fault.node) for name in cluster.names if name != fault.node}, fault.seconds)
+    _cut(cluster, {(name, fault.node) for name in cluster.machines if name != fault.node}, fault.seconds)
 
 
 def _mute(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Drop what the node sends. What is sent to the node arrives."""
-    _cut(cluster, {(fault.node, name) for name in cluster.names if name != fault.node}, fault.seconds)
+    _cut(cluster, {(fault.node, name) for name in cluster.machines if name != fault.node}, fault.seconds)
 
 
 def _cut_one_link(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    other = rng.choice([name for name in cluster.machines if name != fault.node] or [fault.node])
     _cut(cluster, {(fault.node, other), (other, fault.node)}, fault.seconds)
 
 
 def _cut_at_random(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    pairs = [(a, b) for a, b in itertools.permutations(cluster.names, 2) if rng.random() < 0.4]
+    pairs = [(a, b) for a, b in itertools.permutations(cluster.machines, 2) if rng.random() < 0.4]
     _cut(cluster, set(pairs), fault.seconds)
 
 
 def _split(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    side = {name: rng.random() < 0.5 for name in cluster.names}
-    _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.names, 2) if side[a] != side[b]}, fault.seconds)
+    side = {name: rng.random() < 0.5 for name in cluster.machines}
+    _cut(cluster, {(a, b) for a, b in itertools.permutations(cluster.machines, 2) if side[a] != side[b]}, fault.seconds)
 
 
 def _short_reigns(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
@@ -238,11 +269,11 @@ def _short_reigns(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
             return
         for host in cluster.hosts.values():
             if host.alive and host.node is not None and host.node.leader == host.name:
-                others = [name for name in cluster.names if name != host.name]
+                others = [name for name in cluster.machines if name != host.machine]
                 spared = rng.choice([None, *others])
-                unheard = {(host.name, name) for name in others if name != spared}
+                unheard = {(host.machine, name) for name in others if name != spared}
                 seconds = min(rng.expovariate(1.0), until - cluster.time.now)
-                _cut(cluster, unheard | {(name, host.name) for name in others}, seconds)
+                _cut(cluster, unheard | {(name, host.machine) for name in others}, seconds)
         cluster.time.after(rng.expovariate(1.0) * REIGN_SECONDS, strike)
 
     strike()
@@ -328,7 +359,7 @@ def _bad_network(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
 
 
 def _bad_link(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
-    other = rng.choice([name for name in cluster.names if name != fault.node] or [fault.node])
+    other = rng.choice([name for name in cluster.machines if name != fault.node] or [fault.node])
     links = cluster.network.link_faults
     links[fault.node, other] = Faults((0.001, rng.choice((0.001, 0.05))), rng.choice((0.1, 0.5, 0.9)), 0.1, 0.1)
     if rng.random() < 0.3:  # A message this late comes from an earlier leader, or to a node that has restarted.
@@ -439,10 +470,10 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     (docs/operations.rst).
     """
     host = cluster.hosts[fault.node]
-    if any(known.voter is None for known in cluster.checker.nodes.values()):
+    if any(known.voter is None for known in cluster.checker.nodes.values()) or host.name not in cluster.names:
         return
     members = dict(cluster.configuration.members)
-    others = [name for name in cluster.names if name != fault.node]
+    others = [name for name in cluster.machines if name != fault.node]
     kind = rng.choice(("more", "less", "another"))
     if kind != "more" and others:
         del members[rng.choice(others)]
@@ -456,7 +487,7 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     def end() -> None:
         if host.alive:
             host.crash()
-        host.configuration = cluster.configuration
+        host.configuration = host.right_configuration
         host.start()
 
     cluster.time.after(fault.seconds, end)
@@ -480,7 +511,7 @@ def _stranger(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
     """Send the node messages in the name of its peers, from another address."""
     codec = Codec(
         cluster.configuration.name,
-        rng.choice([name for name in cluster.names if name != fault.node] or ["x"]),
+        rng.choice([name for name in cluster.machines if name != fault.node] or ["x"]),
         members=cluster.names,
     )
     until = cluster.time.now + fault.seconds

@@ -51,6 +51,7 @@ def simulate(
     workload: Callable[[Random], bytes] = counter_workload,
     faults: Sequence[Fault] | None = None,
     query: Callable[[Random], bytes] | None = None,
+    changes: bool = False,
 ) -> SimulationResult:
     """Run one seed.
 
@@ -59,13 +60,16 @@ def simulate(
         empty, and an empty query that is refused counts as answered.
     :param seconds: simulated time with faults. A time without faults follows, in which the cluster must answer every
         client, become quiet, and survive the loss of its leader.
+    :param changes: whether members change, too.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
     older_registers = Random(f"older registers {seed}").random() < OLDER_CHANCE
-    cluster = SimulatedCluster(seed, nodes, app, workload, query=query, older_registers=older_registers)
-    schedule = draw(seed, cluster.names, seconds) if faults is None else list(faults)
+    cluster = SimulatedCluster(
+        seed, nodes, app, workload, query=query, older_registers=older_registers, changes=changes
+    )
+    schedule = draw(seed, cluster.all_machines, seconds, changes) if faults is None else list(faults)
     plan(cluster, schedule)
     try:
         cluster.run(seconds)
@@ -74,6 +78,7 @@ def simulate(
         cluster.check_quiescence()
         cluster.check_follower_catches_up()
         cluster.check_return_under_load()
+        cluster.check_changes()
         cluster.fail_over()
     except Violation as error:
         violation = error
