@@ -41,7 +41,7 @@ Say = tuple[Any, ...]
 
 class FakeNode:
     """The client port of a node. On each connection it says what the test gives it, and waits where that is a class of
-    messages. It listens no more after the last connection.
+    messages. ``None`` says nothing. It listens no more after the last connection.
 
     :ivar asked: what came.
     """
@@ -65,7 +65,9 @@ class FakeNode:
     def _converse(self, connection: socket.socket, say: Say) -> None:
         splitter = FrameSplitter(2**20)
         for message in say:
-            if isinstance(message, bytes):
+            if message is None:
+                connection.recv(1)  # Until the other side closes the connection.
+            elif isinstance(message, bytes):
                 connection.sendall(message)
             elif isinstance(message, type):
                 while not self._has_come(message, connection, splitter):
@@ -314,6 +316,13 @@ def test_the_address_for_nodes_in_place_of_that_for_clients(harness: Harness, mo
             f"--join {at}: the process there does not speak to clients: give the address at which clients reach a node"
             " (its client address), not the one for other nodes"
         )
+
+
+def test_a_node_that_is_too_busy_to_answer_at_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "WELCOME_SECONDS", 0.5)
+    with node((None,), (LEADS, Join, answer())) as leader:
+        assert harness.join(leader.address).node == "d"
+    assert harness.waits == [AGAIN_SECONDS]
 
 
 def test_another_cluster_or_no_node_at_all(harness: Harness) -> None:

@@ -47,7 +47,9 @@ JOIN_SECONDS = 30.0
 
 CONNECT_SECONDS = 3.0
 WELCOME_SECONDS = 3.0
-"""How long a node may take to say which one it is. Each does at once."""
+"""How long a node may take to say which one it is. Each does at once, unless its machine is overloaded."""
+SILENCES_MAX = 3
+"""How often a process may say nothing for that long, until it is taken for no node's client port."""
 
 AGAIN_SECONDS = 0.25
 """Time until a node asks again, while there is no leader, or another one."""
@@ -178,6 +180,7 @@ class _Asking:
         self._target = wish.at
         self._reason = ""
         self._has_connected = False
+        self._silences = 0
 
     def ask(self, goes_on: Callable[[], bool], wait: Callable[[float], None]) -> JoinAnswer:
         """Ask until there is an answer, or no more time.
@@ -198,6 +201,11 @@ class _Asking:
             with _Connection(target, self._wish.cluster) as connection:
                 self._has_connected = True
                 return self._ask_node(connection)
+        except _Silence:
+            self._silences += 1
+            self._reason = f"the node at {target} says nothing: it may have too much to do"
+            if self._silences >= SILENCES_MAX:
+                raise _no_client_port(target) from None
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             if target == self._wish.at:
@@ -238,6 +246,10 @@ class _Asking:
         return None
 
 
+class _Silence(Exception):
+    """A process said nothing for a time in which a node says which one it is."""
+
+
 class _Connection:
     """A connection to the client port of a node.
 
@@ -264,13 +276,16 @@ class _Connection:
     def messages(self) -> Iterator[FromNode | FromClient]:
         """What the node sends, until it closes the connection.
 
-        :raises ConfigError: if the process there says nothing.
+        :raises ConfigError: if the process there closes it, and has said nothing.
+        :raises _Silence: if the process there says nothing.
         """
         while True:
             self._socket.settimeout(JOIN_SECONDS if self._is_welcome else WELCOME_SECONDS)
             try:
                 data = self._socket.recv(2**16)
             except TimeoutError:
+                if not self._is_welcome:
+                    raise _Silence from None
                 data = b""
             if not data:
                 break
@@ -282,10 +297,14 @@ class _Connection:
                     self._is_welcome = True
                     yield message
         if not self._is_welcome:
-            raise ConfigError(
-                f"--join {self._address}: the process there does not speak to clients: give the address at which"
-                " clients reach a node (its client address), not the one for other nodes"
-            )
+            raise _no_client_port(self._address)
+
+
+def _no_client_port(address: Address) -> ConfigError:
+    return ConfigError(
+        f"--join {address}: the process there does not speak to clients: give the address at which clients reach a node"
+        " (its client address), not the one for other nodes"
+    )
 
 
 @contextlib.contextmanager
