@@ -9,7 +9,7 @@ import pytest
 from test.helpers.changing_cluster import ALPHA, ChangingCluster, change_of, value_of
 from test.helpers.core_cluster import Faults
 from txpaxos.core.membership import Change, Configuration, Membership
-from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, ChosenValues
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Ballot, ChosenValues, Heartbeat, HeartbeatAck
 from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.replica import Replica
 
@@ -41,7 +41,7 @@ class TestMembership:
         membership = Membership("a", [Configuration(0, ("a", "b", "c"), ("d", "e"))], ALPHA)
         assert membership.others == ("b", "c", "d", "e")
         assert not membership.is_quorum({"a", "d", "e"})
-        assert Membership("d", [Configuration(0, ("a",), ("d",))], ALPHA).is_learner
+        assert not Membership("d", [Configuration(0, ("a",), ("d",))], ALPHA).is_voter
 
     @pytest.mark.parametrize(
         ("slot", "change"),
@@ -282,3 +282,13 @@ def test_a_pre_candidate_that_is_no_voter_any_more_waits_for_a_leader() -> None:
     assert ready.send == ()
     assert replica.wake_at > 1.0
     assert replica.tick(replica.wake_at - 0.001).send == ()
+
+
+def test_a_node_that_joins_acknowledges_heartbeats_before_it_knows_that_it_is_a_member() -> None:
+    """Otherwise a leader does not hear it while it takes a snapshot. Nothing of it is counted."""
+    replica = Replica("d", "abc", Random(1), 0.0, votes=False, change_of=change_of)
+    replica.membership.admit_contacts("abc")
+    ready = replica.receive("a", Heartbeat(Ballot(3, "a"), 50, 7), 1.0)
+    assert ready.send[-1].message == HeartbeatAck(Ballot(3, "a"), 0, 7)
+    newcomer = Replica("c", "abc", Random(1), 0.0, votes=False)
+    assert newcomer.receive("a", Heartbeat(Ballot(3, "a"), 0, 7), 1.0).send == ()

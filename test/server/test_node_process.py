@@ -333,3 +333,14 @@ def test_a_node_under_nohup_is_not_hung_up_on(folder: Path) -> None:
         process.terminate()
         assert process.wait(SECONDS) == -signal.SIGTERM
     assert not logged(folder, "SIGHUP")
+
+
+@pytest.mark.parametrize(("error", "status"), [("RemovedFromCluster", 6), ("StoreError", 1)])
+def test_a_removed_node_ends_with_a_status_of_its_own(error: str, status: int) -> None:
+    """A service manager that restarts nodes must not restart this one."""
+    program = (
+        "from twisted.internet import reactor; from twisted.python.failure import Failure;"
+        f"from txpaxos.errors import {error}; from txpaxos.server.node_process import NodeProcess;"
+        f"NodeProcess(reactor, {{}}).gave_up(Failure({error}('x'))); reactor.run()"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=SECONDS).returncode == status

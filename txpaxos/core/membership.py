@@ -131,11 +131,6 @@ class Membership:
         return self.is_voter and self.node not in self.newest.passive
 
     @property
-    def is_learner(self) -> bool:
-        """Whether this node is a learner of the newest configuration."""
-        return self.node in self.newest.learners
-
-    @property
     def voters(self) -> tuple[NodeId, ...]:
         """The voters of all configurations that govern slots which are not chosen yet, this node included."""
         first, *later = self.configurations

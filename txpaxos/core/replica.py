@@ -745,7 +745,7 @@ class Replica:
             return
         self.election.observe_leader(message.ballot, now)
         self._advance_from_leader(work, sender, message.ballot, message.chosen_through, now)
-        if message.sequence and (self.votes or self.membership.is_learner):
+        if message.sequence and (self.votes or not self.membership.is_voter):
             leaving = self._hand_over.is_leaving
             work.send_to(sender, HeartbeatAck(message.ballot, self.log.chosen_through, message.sequence, leaving))
 

@@ -23,13 +23,15 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import BaseLogFile
 
 from txpaxos.cluster import Cluster
-from txpaxos.errors import PaxosError
+from txpaxos.errors import PaxosError, RemovedFromCluster
 from txpaxos.server.joining import Wish, join_cluster
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.service import PaxosService
 
 FAILED = 1
 """The exit status after the node could not run on."""
+REMOVED = 6
+"""The exit status after the node was removed from the cluster. A service manager need not start it again."""
 HUNG_UP = 129
 """The exit status after the terminal was closed: 128 and the number of SIGHUP, as in shells."""
 
@@ -102,8 +104,9 @@ class NodeProcess:
                 self._options["pidfile"] = ""  # Otherwise twistd logs that the file is missing.
 
     def gave_up(self, failure: Failure) -> None:
-        """End the process with status :data:`FAILED`, since the node cannot run on. Twisted would end with 0."""
-        self._stop(FAILED)
+        """End the process, since the node cannot run on: with status :data:`FAILED`, or :data:`REMOVED`. Twisted would
+        end with 0."""
+        self._stop(REMOVED if failure.check(RemovedFromCluster) else FAILED)
 
     def stopping(self, stop_at_once: Callable[[], object]) -> None:
         """Note that the node prepares to stop: a second Ctrl-C, or SIGTERM, ends that. Twisted would log an error."""
