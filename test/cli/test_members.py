@@ -97,6 +97,11 @@ def test_a_change_that_would_be_refused(node: str, other: str, reason: str) -> N
     assert str(caught.value).startswith(reason)
 
 
+@pytest.mark.parametrize("other", ["", "b"])
+def test_a_change_that_was_made_already(other: str) -> None:
+    assert remaining(REPORT, "c", other) == ["a", "b"]
+
+
 def test_the_only_voter_stays() -> None:
     with pytest.raises(MembersRefused, match="a is the only voter: add another member first"):
         remaining(report(a=member(1), d=member(2, "learner")), "a")

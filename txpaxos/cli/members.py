@@ -208,6 +208,8 @@ def remaining(report: Report, node: str, other: str = "") -> list[str]:
     :raises MembersRefused: if such a change would be refused whichever nodes are up.
     """
     members, voters = report["members"], voters_of(report)
+    if node in report["retired"] and (not other or other in voters):
+        return voters  # It was made already, and may be asked for again.
     for one in (node, other) if other else (node,):
         if one not in members:
             raise MembersRefused(f"there is no member {printable(one)}: there are {', '.join(members)}")
