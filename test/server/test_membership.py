@@ -41,6 +41,11 @@ def test_the_cluster_of_a_node_that_has_joined(tmp_path: Path) -> None:
     assert cluster.at_founding() == Cluster("town", {"a": a})
 
 
+def test_a_node_may_have_the_addresses_of_the_one_that_it_replaces() -> None:
+    members = {"a": ("a:1", "a:2"), "d": ("d:1", "d:3"), "c": ("c:1", "d:2"), "d~2": ("d:1", "d:2")}
+    assert list(cluster_of(attrs.evolve(JOINED, members=members)).members) == ["a", "d~2"]
+
+
 def test_where_it_listens_is_said_by_the_folder_or_by_the_cluster_file() -> None:
     own = cluster_of(LISTENING).members["d~2"]
     assert (own.listens_at, own.listens_for_clients_at) == (Address("0.0.0.0", 7), Address("0.0.0.0", 8))

@@ -129,13 +129,20 @@ def learners_of(entry: MembersEntry) -> tuple[str, ...]:
 def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
     """The cluster as the folder of a member says.
 
+    A dead member that this one replaces may have the same addresses. It is left out, since it is not there any more.
+
     :param known: the cluster as its cluster file says: it may say where the node listens.
     :raises ConfigError: if the node is no member any more, or an address in the folder is none.
     """
     if joined.node not in joined.members:
         raise ConfigError(f"node {joined.node} is no member of cluster {joined.cluster} any more")
     try:
-        members = _members(joined.members.items())
+        own_addresses = joined.members[joined.node]
+        members = _members(
+            (node, addresses)
+            for node, addresses in joined.members.items()
+            if node == joined.node or not set(addresses) & set(own_addresses)
+        )
         listen, client_listen = (
             Address.parse(text) if text else None for text in (joined.listen, joined.client_listen)
         )
