@@ -21,8 +21,22 @@ from twisted.internet.task import Clock
 
 from test.torture import __main__ as command
 from test.torture import network_namespace
-from test.torture.plan import ALONE, SCENARIOS, WEIGHTS, Fault, Kind, Round, kinds_for, leaves_quorum, rounds
+from test.torture.plan import (
+    ALONE,
+    CHANGES,
+    JOINS,
+    LEAVES,
+    SCENARIOS,
+    WEIGHTS,
+    Fault,
+    Kind,
+    Round,
+    kinds_for,
+    leaves_quorum,
+    rounds,
+)
 from test.torture.report import STABLE_SECONDS_MAX, STALL_SECONDS, Report, Silence, Stability, stable_after
+from test.torture.roster import VOTERS_MAX, VOTERS_MIN
 from test.torture.run import PREFIX, work_folder
 from test.torture.wall_clock import WallClock
 from test.torture.workload import WEIGHTS as WEIGHTS_OF_USERS
@@ -38,6 +52,11 @@ RUN_SECONDS_MAX = 200
 
 def first_rounds(seed: int, nodes: str, count: int = 500) -> list[Round]:
     return list(itertools.islice(rounds(Random(seed), nodes, kinds_for(len(nodes))), count))
+
+
+def rounds_with_changes(seed: int, nodes: str, count: int = 1000) -> list[Round]:
+    kinds = kinds_for(len(nodes), changes_members=True)
+    return list(itertools.islice(rounds(Random(seed), nodes, kinds), count))
 
 
 def fault(kind: Kind, nodes: str = THREE, seed: int = 1) -> Fault:
@@ -130,6 +149,82 @@ def test_scenarios_keep_the_links_of_the_article(kind: Kind, nodes: str, linked:
     assert kept == {frozenset(pair) for pair in linked}
 
 
+@pytest.mark.parametrize("nodes", [THREE, FIVE])
+def test_members_come_and_go(nodes: str) -> None:
+    """Each round is about the members of that moment. There are three to five, no two in one place, and no id comes
+    twice."""
+    members = {node: number for number, node in enumerate(nodes, 1)}
+    ever, places = set(nodes), set()
+    for planned in rounds_with_changes(5, nodes):
+        changes = [one for one in planned.faults if one.kind in CHANGES]
+        assert changes == list(planned.faults[: len(changes)])
+        assert len(changes) <= 1
+        newcomers = {one.newcomer.node for one in changes if one.newcomer is not None}
+        for one in planned.faults:
+            assert set(members) <= set(one.order) <= {*members, *newcomers}
+        for change in changes:
+            if change.kind in LEAVES or change.kind is Kind.REPLACE:
+                del members[change.node]
+            if change.kind is Kind.MOVE:
+                members[change.node] = change.place
+            if change.newcomer is not None:
+                assert change.newcomer.node not in ever
+                assert change.newcomer.node.partition("~")[0] == change.newcomer.name
+                assert change.newcomer.name not in {node.partition("~")[0] for node in members}
+                ever.add(change.newcomer.node)
+                members[change.newcomer.node] = change.newcomer.place
+        assert VOTERS_MIN <= len(members) <= VOTERS_MAX
+        assert len(set(members.values())) == len(members)
+        places |= set(members.values())
+        kinds = {one.kind for one in planned.faults}
+        assert len(kinds) == 1 or not ALONE & kinds
+    assert not set(nodes) & set(members)  # In the end all founders are gone.
+    assert any("~" in node for node in ever)
+    assert len(places) > VOTERS_MAX
+
+
+def test_every_change_is_in_the_plan_alone_and_with_other_faults() -> None:
+    planned = rounds_with_changes(6, THREE)
+    assert rounds_with_changes(6, THREE) == planned
+    alone = {one.faults[0].kind for one in planned if len(one.faults) == 1}
+    assert alone >= CHANGES
+    together = {tuple(fault.kind for fault in one.faults) for one in planned if len(one.faults) == 2}
+    assert {first for first, _ in together} >= CHANGES - {Kind.RETURN}
+    assert {(kind, Kind.KILL) for kind in (Kind.JOIN, Kind.REMOVE, Kind.REPLACE, Kind.MOVE)} <= together
+    assert not CHANGES & set(kinds_for(3))
+
+
+def test_no_other_fault_hits_the_member_that_leaves() -> None:
+    for planned in rounds_with_changes(7, FIVE):
+        change = planned.faults[0]
+        for leader in (None, *change.order):
+            aimed = planned.aimed(leader)
+            if change.kind in CHANGES - JOINS and len(aimed.faults) == 2:
+                assert aimed.faults[0] == change
+                assert aimed.faults[1].node != change.node
+
+
+def test_a_link_of_a_node_that_joins_is_cut() -> None:
+    cut = {
+        change.newcomer.node in {node for link in other.links for node in link}
+        for planned in rounds_with_changes(8, THREE)
+        if len(planned.faults) == 2
+        for change, other in [planned.faults]
+        if change.newcomer is not None and other.kind is Kind.CUT_BOTH_WAYS
+    }
+    assert cut == {True, False}
+
+
+def test_what_a_fault_is_about_is_in_its_name() -> None:
+    planned = [one.faults[0] for one in rounds_with_changes(9, THREE)]
+    named = {one.kind: str(one) for one in planned if not one.aims_at_leader}
+    assert named[Kind.KILL] == "kill"
+    assert named[Kind.JOIN].startswith("a node joins: ")
+    assert named[Kind.JOIN].endswith(" comes")
+    led = next(one for one in planned if one.kind is Kind.REMOVE and one.aims_at_leader)
+    assert str(led) == f"a member is removed: {led.node} (as the leader)"
+
+
 # --------------------------------------------------------------- the measures
 
 
@@ -198,6 +293,14 @@ def test_report() -> None:
     assert (data["snapshots"], data["transfers"], data["answers"]["get"]) == (20, 4, 40)
 
 
+def test_report_tells_of_changes_of_members() -> None:
+    report = attrs.evolve(REPORT, configurations=3, change_counts={"refused at first": 1, "joins begun again": 0})
+    line = "the members changed 3 times (1 refused at first, 0 joins begun again)"
+    assert line in report.as_text().splitlines()
+    assert "the members changed" not in REPORT.as_text()
+    assert report.as_json()["configurations"] == 3
+
+
 def test_report_tells_what_never_happened() -> None:
     report = attrs.evolve(REPORT, answers=Counter({"get": 1, "local": 1}), transfers=0)
     lines = [line for line in report.as_text().splitlines() if "not tried" in line]
@@ -257,7 +360,7 @@ def test_user_compares_with_what_it_saw_last() -> None:
 
 def test_share_of_each_cluster() -> None:
     one = command.options_for(3, 2, 1, minutes=10.0, faults_max=301, operations_max=200_000, keep=False)
-    assert (one.seconds, one.faults_max, one.operations_max) == (300.0, 150, 100_000)
+    assert (one.seconds, one.faults_max, one.operations_max, one.changes_members) == (300.0, 150, 100_000, True)
     assert one.pause_seconds == pytest.approx(6 * 300 / 100_000)
 
 
@@ -316,11 +419,11 @@ def test_wall_clock_of_a_process_steps_under_its_feet(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(RUN_SECONDS_MAX)
 def test_short_run(tmp_path: Path) -> None:
-    """The plan of this seed begins with a node that is away for two snapshots."""
+    """The plan of this seed begins with a node that is away for two snapshots, and a leader whose folder is lost."""
     reason = network_namespace.missing()
     if reason:
         pytest.skip(reason)
-    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "2", "--json"]
+    options = ["--nodes", "3", "--minutes", "1", "--faults-max", "2", "--seed", "2859", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*TORTURE, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
@@ -330,6 +433,7 @@ def test_short_run(tmp_path: Path) -> None:
     assert report["violations"] == []
     assert sum(report["faults"].values()) >= 2
     assert report["operations"] > 20
+    assert report["configurations"] >= 2 or report["without"]
     assert report["untried"] == [] or report["without"]  # Without a compiler it is another plan.
     assert list(tmp_path.iterdir()) == []
 

@@ -25,7 +25,7 @@ from test.torture.apply_log import (
     apply_log_file,
     read_incarnations,
 )
-from test.torture.checker import FinalStates, ObservedRead, RunCheck, check_run
+from test.torture.checker import FinalStates, ObservedRead, RunCheck, check_run, other_members
 from test.torture.commands import (
     VALUE_BYTES,
     Input,
@@ -38,12 +38,15 @@ from test.torture.commands import (
     value_of,
 )
 from test.torture.disks import Disk, read_disk
+from txpaxos.core.messages import LOWEST, Ballot
+from txpaxos.core.ready import Learned, Promised
 from txpaxos.node.sessions import Sessions, encode_result
 from txpaxos.node.snapshots.taking import SLOT_BYTES, Policy
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.linearizability.history import HistoryRecorder
 from txpaxos.wire import commands
+from txpaxos.wire.members import MemberEntry, MembersEntry, encode_members
 
 SESSION = bytes(8) + b"session!"
 A, B = "short-0", "short-1"
@@ -378,3 +381,43 @@ def test_a_node_that_would_apply_it_again(run: Run) -> None:
 
 def test_queries() -> None:
     assert msgspec.msgpack.decode(query_of("watch", A, 7)) == ["watch", A, 7]
+
+
+# --------------------------------------------------------------------- members
+
+
+def disk_of(*voters: str, slot: int = 40, promised: Ballot = LOWEST) -> Disk:
+    return Disk(state_of(LOG), Sessions(), 0, slot, voters, promised)
+
+
+@pytest.mark.parametrize(
+    ("b", "found"),
+    [
+        (disk_of("a", "b"), []),
+        (disk_of("a", "b", promised=Ballot(3, "b")), []),
+        (disk_of("a", "b", promised=Ballot(3, "c")), ["node b has promised ballot 3.c of a node that is no member"]),
+        (disk_of("a", "b", slot=50), ["the disks do not have the same members (a: slot 40; b: slot 50)"]),
+        (
+            disk_of("a", "b", "c"),
+            [
+                "on the disk of node b the voters are a, b, c, not a, b",
+                "the disks do not have the same members (a: slot 40; b: slot 40)",
+            ],
+        ),
+    ],
+)
+def test_all_disks_have_the_same_members(b: Disk, found: list[str]) -> None:
+    assert list(other_members(FinalStates({}, {"a": disk_of("a", "b"), "b": b}, "ab"))) == found
+
+
+def test_the_members_of_a_disk_are_those_of_the_entries_that_count(tmp_path: Path) -> None:
+    def entry(base: int, *voters: str) -> bytes:
+        return encode_members(MembersEntry(base, {node: MemberEntry("h:1", "h:2") for node in voters}))
+
+    values = [b"", entry(0, "a", "b"), entry(2, "a"), *[b""] * 6, entry(0, "c"), entry(2, "b", "c"), b""]
+    store = DiskStore(tmp_path, "test", "a", execute=execute_now)
+    store.load()
+    store.save([Promised(Ballot(1, "b")), Learned(1, tuple(values))])
+    store.close()
+    disk = read_disk(tmp_path, "test", "a")
+    assert (disk.members_slot, disk.voters, disk.promised) == (11, ("b", "c"), Ballot(1, "b"))

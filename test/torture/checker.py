@@ -36,10 +36,12 @@ class FinalStates:
 
     :ivar told: for each node and key, the node's own answer.
     :ivar disks: for each node, the content of its disk.
+    :ivar members: who the members are.
     """
 
     told: Mapping[str, Mapping[str, Item]]
     disks: Mapping[str, Disk]
+    members: Sequence[str] = ()
 
 
 @attrs.define
@@ -97,6 +99,7 @@ def check_run(
     _check_commands(log, changes, outcome)
     outcome.found += _misled(log, changes, observed_reads)
     outcome.found += _unequal(log.end, ends)
+    outcome.found += other_members(ends)
     outcome.found += _forgotten(ends.disks, list(acknowledged))
     return outcome
 
@@ -153,6 +156,18 @@ def _unequal(end: State, ends: FinalStates) -> Iterator[str]:
     for node, disk in ends.disks.items():
         if disk.state.mark() != end.mark():
             yield f"on the disk of node {node} is the state of revision {disk.state.revision}, not of {end.revision}"
+
+
+def other_members(ends: FinalStates) -> Iterator[str]:
+    """Every disk says who the members are, and no node has promised anything to a node that is none."""
+    for node, disk in ends.disks.items():
+        if disk.voters and set(disk.voters) != set(ends.members):
+            yield f"on the disk of node {node} the voters are {', '.join(disk.voters)}, not {', '.join(ends.members)}"
+        if ends.members and disk.promised.node and disk.promised.node not in ends.members:
+            yield f"node {node} has promised ballot {disk.promised} of a node that is no member"
+    if len({(disk.members_slot, disk.voters) for disk in ends.disks.values()}) > 1:
+        known = "; ".join(f"{node}: slot {disk.members_slot}" for node, disk in ends.disks.items())
+        yield f"the disks do not have the same members ({known})"
 
 
 def _forgotten(disks: Mapping[str, Disk], acknowledged: Sequence[tuple[bytes, int]]) -> Iterator[str]:

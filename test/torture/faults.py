@@ -7,9 +7,10 @@ from typing import Any
 import attrs
 from twisted.internet.task import deferLater
 
+from test.torture.member_changer import MemberChanger
 from test.torture.network_namespace import NetworkNamespaces, Rule
 from test.torture.nodes import NamespacedCluster
-from test.torture.plan import SCENARIOS, Fault, Kind, Round, leaves_quorum
+from test.torture.plan import CHANGES, SCENARIOS, Fault, Kind, Round, leaves_quorum
 from test.torture.report import STABLE_SECONDS_MAX, Silence, Stability, stable_after
 from test.torture.wall_clock import WallClock
 from test.torture.workload import Workload
@@ -37,6 +38,7 @@ class FaultInjector:
     :ivar silences: what the clients noticed, for each round.
     :ivar stabilities: the results of the scenarios.
     :ivar faults: all faults so far.
+    :ivar changer: performs those that change the members.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FaultInjector:
         self.silences: list[Silence] = []
         self.stabilities: list[Stability] = []
         self.faults: list[Kind] = []
+        self.changer = MemberChanger(reactor, nodes)
         self._reactor = reactor
         self._namespaces = namespaces
         self._nodes = nodes
@@ -63,6 +66,9 @@ class FaultInjector:
 
         :raises CommandError: if the cluster does not recover, or a node ended by itself.
         """
+        for fault in planned.faults:
+            if fault.kind in CHANGES:
+                await self.changer.prepare(fault)
         current = planned.aimed(await self._nodes.leader())
         if current.faults[0].kind in SCENARIOS:
             await self._play_scenario(current.faults[0])
@@ -94,12 +100,15 @@ class FaultInjector:
             self._note_quorum()
 
     def _note_quorum(self) -> None:
-        has_quorum = leaves_quorum(list(self._namespaces.members), self._active)
+        has_quorum = leaves_quorum(list(self._nodes.cluster.members), self._active)
         had_quorum = len(self._quorum_times) % 2 == 1
         if has_quorum != had_quorum:
             self._quorum_times.append(self._reactor.seconds())
 
     async def _do(self, fault: Fault) -> None:
+        if fault.kind in CHANGES:
+            await self.changer.perform(fault)
+            return
         match fault.kind:
             case Kind.KILL | Kind.KILL_AT_START:
                 await self._kill(fault)

@@ -22,7 +22,7 @@ from txpaxos.cli.running import CommandError, together
 from txpaxos.cluster import Address, Member
 
 Rule: TypeAlias = tuple[str, str]
-"""A node, and what is dropped on its way in: a rule for iptables."""
+"""A place, and what is dropped on its way in: a rule for iptables."""
 
 TOOLS = {"ip": "iproute2", "iptables-restore": "iptables", "mount": "mount", "unshare": "util-linux"}
 TOOLS |= {"umount": "mount", "setpriv": "util-linux"}
@@ -66,36 +66,48 @@ def enter(command: Sequence[str]) -> NoReturn:
 
 
 class NetworkNamespaces:
-    """The network of ``nodes``, after :func:`enter`.
+    """The network, after :func:`enter`: some places, each of which has an address. A node lives in one of them.
 
-    :ivar members: the addresses at which the nodes listen.
+    :param nodes: the nodes at first. Each lives in the place of its number.
+    :param places: how many places there are.
     """
 
-    def __init__(self, reactor: Any, nodes: Sequence[str]) -> None:
+    def __init__(self, reactor: Any, nodes: Sequence[str], places: int) -> None:
         self._reactor = reactor
-        self._hosts = {node: NETWORK.format(number) for number, node in enumerate(nodes, 1)}
+        self._hosts = {f"place-{number}": NETWORK.format(number) for number in range(1, places + 1)}
         self._small_disk: Path | None = None
-        self.members = {node: Member(Address(host, 4001), Address(host, 5001)) for node, host in self._hosts.items()}
+        self._places: dict[str, str] = {}
+        for number, node in enumerate(nodes, 1):
+            self.settle(node, number)
+
+    def settle(self, node: str, place: int) -> None:
+        """From now on ``node`` lives in the place of that number."""
+        self._places[node] = f"place-{place}"
+
+    def member(self, node: str) -> Member:
+        """The addresses at which ``node`` listens."""
+        host = self._hosts[self._places[node]]
+        return Member(Address(host, 4001), Address(host, 5001))
 
     def build(self) -> None:
-        """Make a bridge with the clients on it, and a cable to each node."""
+        """Make a bridge with the clients on it, and a cable to each place."""
         _run("mount", "-t", "tmpfs", "torture", "/run")  # ip keeps the names of network namespaces in there.
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "bridge", "type", "bridge")
         _run("ip", "link", "set", "bridge", "up")
         _run("ip", "address", "add", f"{CLIENTS}/24", "dev", "bridge")
-        for node, host in self._hosts.items():
-            _run("ip", "netns", "add", node)
-            _run("ip", "link", "add", f"to-{node}", "type", "veth", "peer", "name", "eth0", "netns", node)
-            _run("ip", "link", "set", f"to-{node}", "master", "bridge", "up")
-            _run("ip", "-n", node, "address", "add", f"{host}/24", "dev", "eth0")
+        for place, host in self._hosts.items():
+            _run("ip", "netns", "add", place)
+            _run("ip", "link", "add", f"to-{place}", "type", "veth", "peer", "name", "eth0", "netns", place)
+            _run("ip", "link", "set", f"to-{place}", "master", "bridge", "up")
+            _run("ip", "-n", place, "address", "add", f"{host}/24", "dev", "eth0")
             for device in ("eth0", "lo"):
-                _run("ip", "-n", node, "link", "set", device, "up")
+                _run("ip", "-n", place, "link", "set", device, "up")
 
     def demolish(self) -> None:
         """Remove the network, so that another can be built. What is left when the run ends is removed by the kernel."""
-        for node in self._hosts:
-            subprocess.run(["ip", "netns", "delete", node], capture_output=True, timeout=COMMAND_SECONDS)
+        for place in self._hosts:
+            subprocess.run(["ip", "netns", "delete", place], capture_output=True, timeout=COMMAND_SECONDS)
         subprocess.run(["ip", "link", "delete", "bridge"], capture_output=True, timeout=COMMAND_SECONDS)
         subprocess.run(["umount", "/run"], capture_output=True, timeout=COMMAND_SECONDS)
         if self._small_disk is not None:
@@ -109,7 +121,7 @@ class NetworkNamespaces:
 
     def at(self, node: str) -> list[str]:
         """The words before a command that make it run at ``node`` and die with this process."""
-        return ["setpriv", "--pdeathsig", "KILL", *_at(node)]
+        return ["setpriv", "--pdeathsig", "KILL", *_at(self._places[node])]
 
     async def block(self, rules: Iterable[Rule]) -> None:
         """Drop packets by ``rules`` from now on."""
@@ -121,33 +133,34 @@ class NetworkNamespaces:
 
     def of_links(self, links: Iterable[Link]) -> list[Rule]:
         """The rules that cut ``links``."""
-        return [(receiver, f"-s {self._hosts[sender]} -j DROP") for sender, receiver in links]
+        places = self._places
+        return [(places[receiver], f"-s {self._hosts[places[sender]]} -j DROP") for sender, receiver in links]
 
     def of_clients(self, node: str) -> list[Rule]:
         """The rules that cut the clients from ``node``."""
-        return [(node, f"-s {CLIENTS} -j DROP")]
+        return [(self._places[node], f"-s {CLIENTS} -j DROP")]
 
     def of_loss(self, probability: float) -> list[Rule]:
         """The rules that lose this share of all packets to nodes."""
-        return [(node, _loss(probability)) for node in self._hosts]
+        return [(place, _loss(probability)) for place in self._hosts]
 
     async def _filter(self, action: Literal["-A", "-D"], rules: Iterable[Rule]) -> None:
-        by_node: dict[str, list[str]] = {}
-        for node, rule in sorted(rules):
-            by_node.setdefault(node, []).append(rule)
-        await together(*(self._restore(node, _batch(action, its)) for node, its in by_node.items()))
+        by_place: dict[str, list[str]] = {}
+        for place, rule in sorted(rules):
+            by_place.setdefault(place, []).append(rule)
+        await together(*(self._restore(place, _batch(action, its)) for place, its in by_place.items()))
 
-    async def _restore(self, node: str, batch: str) -> None:
-        command = [*_at(node), "iptables-restore", "--noflush", "--wait"]
+    async def _restore(self, place: str, batch: str) -> None:
+        command = [*_at(place), "iptables-restore", "--noflush", "--wait"]
         _, errors, status = await getProcessOutputAndValue(
             command[0], command[1:], os.environ, reactor=self._reactor, stdinBytes=batch.encode()
         )
         if status:
-            raise CommandError(f"iptables-restore at {node} failed: {errors.decode(errors='replace')}")
+            raise CommandError(f"iptables-restore at {place} failed: {errors.decode(errors='replace')}")
 
 
-def _at(node: str) -> list[str]:
-    return [shutil.which("ip") or "ip", "netns", "exec", node]
+def _at(place: str) -> list[str]:
+    return [shutil.which("ip") or "ip", "netns", "exec", place]
 
 
 def _batch(action: Literal["-A", "-D"], rules: Iterable[str]) -> str:

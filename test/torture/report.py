@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -85,6 +85,8 @@ class Report:
     :ivar verdict: what became of the commands, in one line.
     :ivar linearizable: the checker's results for the histories of the store and of the subjects.
     :ivar violations: what is wrong; empty if nothing is.
+    :ivar configurations: how often the members have changed.
+    :ivar change_counts: how often a change went another way than the first.
     :ivar without: kinds that were left out, and why.
     :ivar kept: the folder with histories, logs and data, if it was kept.
     """
@@ -106,6 +108,8 @@ class Report:
     violations: Sequence[str]
     lag_seconds: float
     hash_seeds: int
+    configurations: int = 0
+    change_counts: Mapping[str, int] = attrs.field(factory=dict)
     without: Sequence[str] = ()
     kept: str = ""
 
@@ -117,6 +121,7 @@ class Report:
             f" {self.operations} operations ({rate:.0f}/s, {self.unknown} of unknown outcome), {self.asks} asks,"
             f" {self.hash_seeds} values of PYTHONHASHSEED",
             ", ".join(f"{count} {what}" for what, count in self._tried().items()),
+            *self._change_lines(),
             *(f"left out: {one}" for one in self.without),
             *(f"not tried, since there were none: {one}" for one in self.untried),
             "",
@@ -160,6 +165,12 @@ class Report:
         reads = {"linearizable reads": "get", "local reads": "local", "watches": "watch"}
         counts = {what: self.answers[kind] for what, kind in reads.items()}
         return {**counts, "snapshots": self.snapshots, "transfers of a snapshot": self.transfers}
+
+    def _change_lines(self) -> list[str]:
+        if not self.configurations:
+            return []
+        details = ", ".join(f"{count} {what}" for what, count in self.change_counts.items())
+        return [f"the members changed {self.configurations} times ({details})"]
 
     def _by_name(self) -> dict[str, tuple[list[float], list[float]]]:
         """For each row, the seconds of rounds that kept a quorum, and of those that did not."""

@@ -23,6 +23,7 @@ from test.torture.network_namespace import NetworkNamespaces
 from test.torture.nodes import NamespacedCluster, node_names
 from test.torture.plan import Kind, kinds_for, rounds
 from test.torture.report import Report
+from test.torture.roster import PLACES
 from test.torture.wall_clock import WallClock
 from test.torture.workload import USERS, Decision, Workload
 from txpaxos.cli.running import CommandError
@@ -45,6 +46,7 @@ class Options:
     :ivar seconds: how long faults are begun.
     :ivar faults_max: how many faults at most.
     :ivar operations_max: roughly how many operations on the store at most. It decides how long the pauses are.
+    :ivar changes_members: whether members come and go.
     """
 
     nodes: int
@@ -53,6 +55,7 @@ class Options:
     faults_max: int
     operations_max: int
     keep: bool = False
+    changes_members: bool = True
 
     @property
     def pause_seconds(self) -> float:
@@ -75,7 +78,8 @@ async def torture(reactor: Any, options: Options, say: Callable[[str], None]) ->
     :param say: called with progress messages.
     """
     folder = work_folder()
-    namespaces = NetworkNamespaces(reactor, node_names(options.nodes))
+    places = PLACES if options.changes_members else options.nodes
+    namespaces = NetworkNamespaces(reactor, node_names(options.nodes), places)
     try:
         namespaces.build()
         run = _Run(reactor, options, namespaces, folder, say)
@@ -104,7 +108,8 @@ class _Run:
         self._clock = WallClock(folder)
         self._namespaces = namespaces
         self._folder = folder
-        self.nodes = NamespacedCluster(reactor, namespaces, folder, Random(self._rng.random()), self._clock)
+        names, rng = node_names(options.nodes), Random(self._rng.random())
+        self.nodes = NamespacedCluster(reactor, namespaces, names, folder, rng, self._clock)
         self._workload: Workload | None = None
 
     async def play(self) -> Report:
@@ -112,7 +117,9 @@ class _Run:
         violations: list[str] = []
         told: dict[str, dict[str, Item]] = {}
         pause, rng = self._options.pause_seconds, Random(self._rng.random())
-        workload = self._workload = Workload(self._reactor, self.nodes.cluster, self._folder, rng, pause)
+        workload = self._workload = Workload(
+            self._reactor, self.nodes.founding, lambda: self.nodes.cluster, self._folder, rng, pause
+        )
         injector = FaultInjector(self._reactor, self._namespaces, self.nodes, self._clock, workload)
         begin = self._reactor.seconds()
         try:
@@ -126,6 +133,7 @@ class _Run:
             violations.append(self._words(error))
         end = self._reactor.seconds()
         await self.end()
+        violations += await self.nodes.check_left()
         return self._check(workload, injector, told, violations, (begin, end))
 
     async def end(self) -> None:
@@ -138,14 +146,17 @@ class _Run:
 
     async def _inject_faults(self, injector: FaultInjector) -> None:
         without = {Kind.STEP_CLOCK} if self._clock.missing else set()
-        plan = rounds(self._rng, node_names(self._options.nodes), kinds_for(self._options.nodes, without))
+        plan = rounds(self._rng, node_names(self._options.nodes), self._kinds(without))
         end = self._reactor.seconds() + self._options.seconds
         for planned in plan:
             if self._reactor.seconds() >= end or len(injector.faults) >= self._options.faults_max:
                 return
-            kinds = " and ".join(fault.kind.value for fault in planned.faults)
-            self._say(f"{self._options.nodes} nodes, {len(injector.faults)} faults so far; now: {kinds}")
+            kinds = " and ".join(map(str, planned.faults))
+            self._say(f"{len(self.nodes.cluster.members)} nodes, {len(injector.faults)} faults so far; now: {kinds}")
             await injector.play(planned)
+
+    def _kinds(self, without: set[Kind]) -> list[Kind]:
+        return kinds_for(self._options.nodes, without, changes_members=self._options.changes_members)
 
     def _check(
         self,
@@ -159,6 +170,12 @@ class _Run:
         self._say("judging")
         violations += [f"late: {one}" for one in injector.stabilities if not (one.is_in_time or one.is_void)]
         violations += self.nodes.complaints()
+        histories = self.nodes.histories()
+        violations += [
+            f"the members since slot {slot} are {' or '.join(sorted(texts))}, as different nodes say"
+            for slot, texts in sorted(histories.items())
+            if len(texts) > 1
+        ]
         operations, asks = workload.history.operations(), workload.asks.operations()
         outcome = self._check_applied(workload, operations, told)
         violations += outcome.found[:FOUND_MAX]
@@ -184,6 +201,8 @@ class _Run:
             violations=violations,
             lag_seconds=workload.lag_seconds(*times),
             hash_seeds=len(self.nodes.hash_seeds),
+            configurations=len(histories),
+            change_counts=injector.changer.counts,
             without=[f"{Kind.STEP_CLOCK.value}: {self._clock.missing}"] if self._clock.missing else [],
         )
 
@@ -192,7 +211,8 @@ class _Run:
     ) -> RunCheck:
         """Check what became of the commands."""
         try:
-            ends = FinalStates(told, self.nodes.read_disks() if told else {})  # Without rest there is no final state.
+            # Without rest there is no final state.
+            ends = FinalStates(told, self.nodes.read_disks() if told else {}, tuple(self.nodes.cluster.members))
             return check_run(self.nodes.apply_logs, operations, workload.observed_reads, workload.acknowledged, ends)
         except Exception as error:  # A disk may hold anything now.
             return RunCheck(found=[f"what is on the disks cannot be: {self._words(error)}"])

@@ -49,6 +49,10 @@ HURRY = 1 / 300
 HURRY_SECONDS = 0.01
 """In the given share of operations the client gives up after at most this time, though nothing may be wrong."""
 
+FAITHFUL = 2
+"""How many users, and one of those who ask, never get another client. What these clients know of the cluster are the
+nodes that founded it, whatever becomes of these."""
+
 GOES_ON = 0.3
 """The share of clients that continue after giving up on a command. The others are closed and replaced."""
 
@@ -115,6 +119,8 @@ class User:
 class Workload:
     """All clients.
 
+    :param founding: the cluster as it was founded: what the first clients know.
+    :param current: the cluster as it is now: what a new client knows.
     :param folder: where the histories are written.
     :param pause_seconds: how long a user pauses after each operation.
     :ivar history: the history of the key-value store, without local reads.
@@ -125,7 +131,15 @@ class Workload:
     :ivar answers: how many operations of each kind were answered.
     """
 
-    def __init__(self, reactor: Any, cluster: Cluster, folder: Path, rng: Random, pause_seconds: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        founding: Cluster,
+        current: Callable[[], Cluster],
+        folder: Path,
+        rng: Random,
+        pause_seconds: float,
+    ) -> None:
         self.history = HistoryRecorder(reactor, str(folder / "kv.jsonl"))
         self.locals = HistoryRecorder(reactor, str(folder / "locals.jsonl"))
         self.asks = HistoryRecorder(reactor, str(folder / "asks.jsonl"))
@@ -133,20 +147,23 @@ class Workload:
         self.observed_reads: list[ObservedRead] = []
         self.answers: Counter[str] = Counter()
         self._reactor = reactor
-        self._cluster = cluster
+        self._founding = founding
+        self._current = current
         self._rng = rng
         self._pause_seconds = pause_seconds
         self._answered_at: list[float] = []
         self._lags: list[tuple[float, float]] = []
         self._stopping = False
+        self._settled = 0
         self._failure: Failure | None = None
         self._waiting: list[tuple[int, Deferred[None]]] = []
         self._clients: set[Client] = set()
+        self._faithful: set[Client] = set()
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
         self._ticker.start(TICK_SECONDS, now=False)
-        self._working = [self._start(f"user-{number}", self._use) for number in range(USERS)]
-        self._working += [self._start(f"ask-{number}", self._ask) for number in range(ASKERS)]
+        self._working = [self._start(f"user-{number}", self._use, number < FAITHFUL) for number in range(USERS)]
+        self._working += [self._start(f"ask-{number}", self._ask, not number) for number in range(ASKERS)]
 
     async def more(self, count: int, seconds: float) -> None:
         """Wait until ``count`` more operations of the store are answered, without local reads.
@@ -180,8 +197,10 @@ class Workload:
         await together(*map(_wait, self._working))
         if self._failure is not None:
             self._failure.raiseException()
-        for node in self._cluster.members:
-            await self._settle(node)
+        for client in self._faithful:
+            await self._settle("a client that knows only founders", client)
+        for node in self._current().members:
+            await self._settle(f"node {node}", Client(self._reactor, self._current(), [node]))
         self.close()
 
     def close(self) -> None:
@@ -197,26 +216,29 @@ class Workload:
         self.locals.close()
         self.asks.close()
 
-    async def _settle(self, node: str) -> None:
-        """Submit one more command through ``node``, which changes nothing. Its votes record on each disk that
-        everything before is chosen."""
-        key = next(iter(VALUE_BYTES))
-        client, input = Client(self._reactor, self._cluster, [node]), ("cas", key, "absent", f"settled by {node}")
+    async def _settle(self, who: str, client: Client) -> None:
+        """Submit one more command with ``client``, which changes nothing. If it talks to one node, that node's votes
+        record on each disk that everything before is chosen."""
+        key, self._settled = next(iter(VALUE_BYTES)), self._settled + 1
+        input = ("cas", key, "absent", f"settled by {who} ({self._settled})")
         self._clients.add(client)
         begin = partial(client.submit, command_of(input), SETTLING_SECONDS_MAX)
-        if not await self._operation(self.history, f"settler-{node}", input, begin):
-            raise CommandError(f"node {node} had no answer within {SETTLING_SECONDS_MAX:g} s, with nothing wrong")
+        if not await self._operation(self.history, f"settler-{self._settled}", input, begin):
+            found = client.findings()
+            raise CommandError(f"{who} had no answer within {SETTLING_SECONDS_MAX:g} s, with nothing wrong: {found}")
 
-    def _start(self, name: str, work: Callable[[str], Coroutine[Deferred[Any], Any, None]]) -> Deferred[None]:
-        return Deferred.fromCoroutine(work(name)).addErrback(self._failed)
+    def _start(
+        self, name: str, work: Callable[[str, bool], Coroutine[Deferred[Any], Any, None]], is_faithful: bool
+    ) -> Deferred[None]:
+        return Deferred.fromCoroutine(work(name, is_faithful)).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if not self._stopping:
             self._failure = failure
 
-    async def _use(self, name: str) -> None:
+    async def _use(self, name: str, is_faithful: bool) -> None:
         user = User(name, self._rng)
-        client, timeout_seconds = self._client()
+        client, timeout_seconds = self._client(is_faithful)
         while not self._stopping:
             kind, input = user.next()
             if await self._use_once(name, user, client, kind, input, timeout_seconds):
@@ -255,8 +277,8 @@ class Workload:
             user.seen[key] = item
         return item
 
-    async def _ask(self, name: str) -> None:
-        client, timeout_seconds = self._client()
+    async def _ask(self, name: str, is_faithful: bool) -> None:
+        client, timeout_seconds = self._client(is_faithful)
         asked = 0
         while not self._stopping:
             subject, value = f"subject-{asked // ASKS_PER_SUBJECT}", f"{name}-{asked}"
@@ -289,19 +311,23 @@ class Workload:
         except (TimeoutError, OutcomeUnknown, NoQuorum, NotChosen, Overloaded):
             return False
 
-    def _client(self) -> tuple[Client, float]:
+    def _client(self, is_faithful: bool = False) -> tuple[Client, float]:
         """A new client, and how long it waits for answers, in seconds."""
-        if self._rng.random() < KNOWS_ONE_NODE:
-            node = self._rng.choice(list(self._cluster.members))
-            client, timeout_seconds = Client(self._reactor, self._cluster, [node]), TIMEOUT_WITH_ONE_NODE_SECONDS
+        cluster = self._current()
+        if is_faithful:
+            client, timeout_seconds = Client(self._reactor, self._founding), self._rng.choice(TIMEOUT_SECONDS)
+            self._faithful.add(client)
+        elif self._rng.random() < KNOWS_ONE_NODE:
+            node = self._rng.choice(list(cluster.members))
+            client, timeout_seconds = Client(self._reactor, cluster, [node]), TIMEOUT_WITH_ONE_NODE_SECONDS
         else:
-            client, timeout_seconds = Client(self._reactor, self._cluster), self._rng.choice(TIMEOUT_SECONDS)
+            client, timeout_seconds = Client(self._reactor, cluster), self._rng.choice(TIMEOUT_SECONDS)
         self._clients.add(client)
         return client, timeout_seconds
 
     def _client_after(self, client: Client, timeout_seconds: float) -> tuple[Client, float]:
         """The client that continues after ``client`` gave up: the same, or a new one."""
-        if self._rng.random() < GOES_ON:
+        if client in self._faithful or self._rng.random() < GOES_ON:
             return client, timeout_seconds
         self._clients.discard(client)
         client.close()
