@@ -55,6 +55,7 @@ def test_help_names_every_command() -> None:
         "demo",
         "doctor",
         "lead",
+        "members",
         "read",
         "recover",
         "restore",

@@ -79,6 +79,7 @@ def test_everything_as_json(folder: Path) -> None:
         "slot": 2,
         "log_hash": b"hash".hex(),
         "intervals": 0,
+        "chosen_members": [],
     }
     assert report["log"] == {
         "promised": "7.node-1",

@@ -186,7 +186,7 @@ def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: Simulate
     node = leader.node
     assert node is not None
     ended: list[object] = []
-    cluster.time.after(0.0, lambda: node.ask("other", b"1"))
+    cluster.time.after(0.0, lambda: node.submit(b"1"))
     cluster.run(2 * WINDOW_SECONDS)
     assert node.disk_hangs
     for call in (node.submit, node.read, lambda value, **named: node.ask("s", value, **named)):

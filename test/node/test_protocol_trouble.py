@@ -33,6 +33,7 @@ from txpaxos.node.counts import Count
 from txpaxos.node.node import READYS_WAITING_MAX
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.wire.codec import Codec
+from txpaxos.wire.peer_messages import Refusal
 
 LOW = Ballot(1, "a")
 
@@ -41,7 +42,8 @@ LOW = Ballot(1, "a")
 
 @pytest.mark.fuzz
 def test_bytes_from_strangers_change_nothing() -> None:
-    """Datagrams, random or nearly right: nothing is saved, sent or kept, and all are counted."""
+    """Datagrams, random or nearly right: nothing is saved or kept, and all are counted. A node of another cluster is told
+    that it is one, and nothing else is sent."""
     harness = NodeHarness("b")
     harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
     harness.reactor.idle()
@@ -78,7 +80,10 @@ def test_bytes_from_strangers_change_nothing() -> None:
     assert after.applied_through == before.applied_through
     assert set(after.counters) == {"bad_datagram", "datagram_from_an_unknown_address"}
     assert sum(after.counters.values()) > 0.9 * INPUTS
-    assert harness.events == []  # no save, no datagram
+    told = [Codec("test", "a", members="abc").decode(data).message for _, (data, _) in harness.events]
+    assert {name for name, _ in harness.events} <= {"send"}
+    assert {type(message) for message in told} <= {Refusal}
+    assert len(told) <= 8
     assert len(harness.reactor.getDelayedCalls()) == timers
 
 
