@@ -29,6 +29,7 @@ class TestMembership:
         membership.note(21, Change(0, ("a", "d", "e")))
         assert not membership.is_quorum({"a", "b"})
         assert not membership.is_quorum({"a", "d"})
+        assert not membership.is_quorum({"a", "d", "e"}), "of all five, but not of the older three"
         assert membership.is_quorum({"a", "b", "d"})
         membership.advance(27)
         assert membership.is_changing

@@ -24,6 +24,9 @@ from txpaxos.testing.simulator.simulation import simulate
 NODES = (3, 3, 5, 3, 4, 3, 3, 2)
 """How many nodes, seed by seed. Even numbers have quorums of their own."""
 
+CHANGES_EVERY = 3
+"""Members change in one of this number of seeds."""
+
 FAULTY_SECONDS = 6.0
 SEED_CPU_SECONDS_MAX = 120.0
 MEMORY_BYTES_MAX = 2**31
@@ -83,7 +86,8 @@ def run_seed(seed: int) -> tuple[str, str] | None:
     """What went wrong with one seed, in a few words, and in more; ``None`` if nothing did."""
     signal.setitimer(signal.ITIMER_VIRTUAL, SEED_CPU_SECONDS_MAX)
     try:
-        result = simulate(seed, FAULTY_SECONDS, NODES[seed % len(NODES)], TouchyLedger)
+        nodes, changes = NODES[seed % len(NODES)], seed % CHANGES_EVERY == 1
+        result = simulate(seed, FAULTY_SECONDS, nodes, TouchyLedger, changes=changes)
     except Endless:
         return "does not end", ""
     except Exception as error:

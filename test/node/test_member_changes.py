@@ -157,6 +157,14 @@ def test_a_former_member_is_sent_away_only_by_a_node_that_knows_that_the_change_
     assert sent[1][0] == follower.name
 
 
+def test_a_member_that_moves_keeps_its_role(nodes: ChangingNodes) -> None:
+    leader, follower = nodes.leader_now(), nodes.followers()[0]
+    before = leader.members.entry.members[follower.name]
+    nodes.wait(leader.change_members(MoveMember(follower.name, "127.0.0.9:4001", "127.0.0.9:5001")))
+    moved = attrs.evolve(before, address="127.0.0.9:4001", client="127.0.0.9:5001")
+    assert leader.members.entry.members[follower.name] == moved
+
+
 def test_a_dead_node_is_replaced_in_one_step(nodes: ChangingNodes) -> None:
     leader = nodes.leader_now()
     gone = next(node for node in "abc" if node != leader.name)
