@@ -105,16 +105,22 @@ class NamespacedCluster(LocalCluster):
         environment = [f"PYTHONHASHSEED={seed}", apply_log, *self._clock.environment(node)]
         command = super().command(node)
         member = self._namespaces.member(node)
-        if self.founding.members.get(node, member) != member:  # Its owner has edited the cluster file.
-            file = self.folder / f"cluster-{node}.toml"
-            file.write_text(attrs.evolve(self.founding, members={**self.founding.members, node: member}).dumps())
-            command[command.index("--cluster") + 1] = str(file)
+        if self.founding.members.get(node, member) != member:
+            command[command.index("--cluster") + 1] = str(self._edited_file(node, member))
         if node in self._joins:
             paxos = command.index("paxos")
             addresses = ["--address", member.address.written, "--client", member.client.written]
             data = ["--data-dir", str(self.folder / node)]
             command[paxos:] = ["paxos", "--stop-at-eof", *self._joins[node], *addresses, *data, *OPTIONS]
         return [*self._namespaces.at(node), "env", *environment, *command]
+
+    def _edited_file(self, node: str, member: Member) -> Path:
+        """The cluster file of a founder that has moved, as its owner edits it: with its own address as it is now, and
+        without a founder that had this address and has left."""
+        others = {other: one for other, one in self.founding.members.items() if one != member}
+        file = self.folder / f"cluster-{node}.toml"
+        file.write_text(attrs.evolve(self.founding, members={**others, node: member}).dumps())
+        return file
 
     # members that come and go
 
