@@ -42,7 +42,7 @@ LOW = Ballot(1, "a")
 
 @pytest.mark.fuzz
 def test_bytes_from_strangers_change_nothing() -> None:
-    """Datagrams, random or nearly right: nothing is saved or kept, and all are counted. A node of another cluster is told
+    """Datagrams, random or nearly right: nothing is saved or kept, all are counted. A node of another cluster is told
     that it is one, and nothing else is sent."""
     harness = NodeHarness("b")
     harness.hear("a", AcceptSlot(LOW, 1, b"", 0))
