@@ -453,9 +453,9 @@ class Checker:
             return
         known = self.nodes[node]
         configurations = self.members.in_force(known.chosen_through)
-        if isinstance(message, HeartbeatAck) and node in configurations[-1].learners:
-            return
         is_voter = any(node in one.voter_set for one in configurations)
+        if isinstance(message, HeartbeatAck) and not is_voter:
+            return  # A learner, or a node that does not know yet that it is one: no leader counts it.
         if known.voter is None or not (is_voter or known.is_leader):
             self._broken("only voters vote", f"{node}: {message}, while the members are {configurations}")
 
