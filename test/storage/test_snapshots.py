@@ -326,6 +326,19 @@ def test_a_snapshot_received_before_its_checkpoint(folder: Folder) -> None:
     assert folder.loaded == [Checkpoint(100), voted(101)]
 
 
+def test_a_received_snapshot_that_no_caller_has_checked_is_checked_at_the_end(folder: Folder) -> None:
+    peer = MemoryStore()
+    peer.load()
+    data = bytearray(take(peer, 100).read(0, 1 << 20))
+    data[len(data) // 2] ^= 1
+    store = folder.open()
+    writer = store.receive_snapshot(100)
+    wait(writer.write_raw(bytes(data)))
+    with pytest.raises(StoreError, match="checksum"):
+        wait(writer.finish())
+    assert store.snapshot is None
+
+
 def test_a_snapshot_of_one_s_own_needs_no_check(folder: Folder) -> None:
     writer = folder.open().write_snapshot(10)
     with pytest.raises(TypeError, match="needs no check"):
