@@ -373,7 +373,7 @@ def test_segments_before_the_checkpoint_are_not_read(folder: Folder) -> None:
     folder.open()
     assert folder.loaded == records(49)
     assert folder.disk.calls.count("read_at") > 8
-    assert folder.disk.calls.count("read") == 4  # the identity, that there is no verdict, how far it came, one segment
+    assert folder.disk.calls.count("read") == 5  # the identity, no two markers, how far it came, one segment
 
 
 # -------------------------------------------------------------------- damage

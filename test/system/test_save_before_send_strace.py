@@ -54,9 +54,6 @@ EVERY_WAY = {
     ("PromiseLog", "datagram"),
     ("PromiseLog", "stream"),
     ("AcceptedSlot", "datagram"),
-    ("Prepare", "datagram"),
-    ("Promise", "datagram"),
-    ("Accepted", "datagram"),
 }
 
 

@@ -37,7 +37,7 @@ def two_slots(snapshots: int, discards: int, losses: int) -> Callable[[], Any]:
 
 def test_a_small_one_is_exhausted() -> None:
     found: Found[Any] = StateSearch(one_slot(budget=FaultBudget(1, 1, 1)), 10_000).run()
-    assert (found.exhausted, found.states, found.violation) == (True, 9718, "")
+    assert (found.exhausted, found.states, found.violation) == (True, 9717, "")
 
 
 # --------------------------------------------------------------------- faults

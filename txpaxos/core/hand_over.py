@@ -31,6 +31,7 @@ import attrs
 
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.election import Election, Role
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
 from txpaxos.core.membership import Membership
@@ -134,7 +135,8 @@ class HandOvers:
         :param leader: the state of this node's lead; ``None`` if it leads no longer.
         """
         current = self.current
-        assert current is not None
+        if current is None:
+            raise BrokenInvariant("no hand-over is under way")
         if leader is not None:
             is_known = current.target in leader.progress.chosen_through
             if current.told_through is None and is_known and not leader.window.slots:
@@ -153,7 +155,8 @@ class HandOvers:
         :param beats: whether this node sends a heartbeat now.
         """
         current = self.current
-        assert current is not None
+        if current is None:
+            raise BrokenInvariant("no hand-over is under way")
         if now >= current.give_up_at:
             self.abort(work, leader, f"{current.target} did not take over in time", now)
         elif leader is not None and beats and current.told_through is not None:
@@ -169,7 +172,8 @@ class HandOvers:
     def abort(self, work: Work, leader: LeaderState | None, reason: str, now: float) -> None:
         """Give up the hand-over. If this node still leads, it leads on."""
         current = self.current
-        assert current is not None
+        if current is None:
+            raise BrokenInvariant("no hand-over is under way")
         if leader is not None:
             self._stay_quiet(-inf)
             if current.told_through is not None and leader.has_room:
@@ -188,7 +192,8 @@ class HandOvers:
         work.send_to(current.target, TakeOver(current.ballot, told_through))
 
     def _end(self, work: Work, reason: str) -> None:
-        assert self.current is not None
+        if self.current is None:
+            raise BrokenInvariant("no hand-over is under way")
         work.answers.append(HandOverEnded(self.current.target, reason))
         self.current = None
 
