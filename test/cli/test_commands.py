@@ -159,7 +159,8 @@ def test_a_standard_input_that_cannot_be_read_is_one_line(command: list[str], re
 def test_a_standard_output_that_is_full_is_named(arguments: str) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "txpaxos", *arguments.split()]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=buffered)
     assert done.returncode == 1
     assert done.stderr == "txpaxos: standard output cannot be written: No space left on device\n"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import sys
 import traceback
 from typing import Any
 
@@ -46,7 +49,16 @@ class _Commands(click.Group):
             return super().main(*args, **kwargs)
         except OSError as error:
             _command_error(error).show()
+            _discard_output()
             raise SystemExit(1) from None
+
+
+def _discard_output() -> None:
+    """Drop what waits for standard output, which cannot be written: Python would try again, and end with 120."""
+    with contextlib.suppress(OSError, ValueError):
+        output, nothing = sys.stdout.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, output)
+        os.close(nothing)
 
 
 def _command_error(error: OSError) -> CommandError:
