@@ -51,6 +51,23 @@ class _Commands(click.Group):
             _command_error(error).show()
             _discard_output()
             raise SystemExit(1) from None
+        finally:
+            leaving = sys.exc_info()[1]
+            _flush_output(has_failed=isinstance(leaving, SystemExit) and bool(leaving.code))
+
+
+def _flush_output(has_failed: bool) -> None:
+    """Write what waits for standard output, so that its error becomes one line, too, unless another was printed."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except ValueError:
+        pass  # It is closed.
+    except OSError as error:
+        if error.errno != errno.EPIPE and not has_failed:
+            CommandError(f"standard output cannot be written: {error.strerror}").show()
+        _discard_output()
+        raise SystemExit(1) from None
 
 
 def _discard_output() -> None:
