@@ -69,8 +69,8 @@ class NotChosen(PaxosError):
     closed. It had no effect. It is safe to send it again, as a new command."""
 
 
-class RemovedFromCluster(PaxosError):
-    """This node was removed from the cluster, so it stops, and its data folder is not started again. Nothing is lost: a
+class RemovedFromCluster(StoreError):
+    """This node was removed from the cluster, so it stops, and its data folder cannot be used again. Nothing is lost: a
     majority of the members has on disk all that was chosen."""
 
 

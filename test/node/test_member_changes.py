@@ -16,7 +16,7 @@ from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.config import Limits
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import Voter
-from txpaxos.errors import MembersRefused, NotTheLeader, RemovedFromCluster, StoreError
+from txpaxos.errors import MembersRefused, NotTheLeader, RemovedFromCluster
 from txpaxos.wire.members import AddMember, MoveMember, PromoteMember, RemoveMember, ReplaceMember, SetPriority
 from txpaxos.wire.peer_messages import Removed
 
@@ -117,7 +117,7 @@ def test_a_removed_node_stops_and_is_not_started_again(nodes: ChangingNodes) -> 
     with pytest.raises(RemovedFromCluster, match=f"node {gone} was removed from the cluster at slot"):
         unpack(failed)
     store = nodes.stores[gone]
-    with pytest.raises(StoreError, match="this folder is not needed any more"):
+    with pytest.raises(RemovedFromCluster, match="this folder is not needed any more"):
         RecordingStore(saved=store.saved, files=store.files).load()
 
 

@@ -21,6 +21,10 @@ import pytest
 from txpaxos import __version__
 from txpaxos.cli.local_cluster import TWISTD, free_members
 from txpaxos.cluster import Cluster
+from txpaxos.server.node_process import REMOVED
+from txpaxos.storage.disk import Disk
+from txpaxos.storage.quarantine import RemovedMarker
+from txpaxos.storage.store import DiskStore
 
 SECONDS = 60.0
 
@@ -344,3 +348,15 @@ def test_a_removed_node_ends_with_a_status_of_its_own(error: str, status: int) -
         f"NodeProcess(reactor, {{}}).gave_up(Failure({error}('x'))); reactor.run()"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=SECONDS).returncode == status
+
+
+@pytest.mark.parametrize("twistd", [DAEMON, FOREGROUND])
+def test_each_later_start_of_a_removed_node_ends_with_the_same_status(folder: Path, twistd: tuple[str, ...]) -> None:
+    DiskStore(str(folder / "data"), "test", "a").close()
+    RemovedMarker(Disk(), str(folder / "data")).write("node a was removed from the cluster at slot 9, as b says")
+    done = run(folder, "-c", "cluster.toml", "--data-dir", "data", twistd=twistd)
+    assert done.returncode == REMOVED
+    (line,) = done.stderr.splitlines()
+    said = f"{folder}/data/removed says: node a was removed from the cluster at slot 9, as b says"
+    assert line.startswith(f"twistd paxos: node a cannot start: {said}; this folder is not needed any more")
+    assert not (folder / "a.pid").exists()

@@ -205,7 +205,7 @@ class NamespacedCluster(LocalCluster):
         await process.wait().addTimeout(REFUSING_SECONDS_MAX, self._reactor)
         lines = self.log(node).read_bytes()[before:].decode(errors="replace").splitlines()
         said = [line for line in lines if not LOGGED.match(line)]
-        if process.exit_status != 1 or len(said) != 1 or TOLD not in said[0]:
+        if process.exit_status != REMOVED or len(said) != 1 or TOLD not in said[0]:
             raise CommandError(f"node {node} was removed, and started again with {process.exit_status}: {said[-3:]}")
 
     async def check_left(self) -> list[str]:

@@ -167,6 +167,7 @@ class Node:
     :ivar stopped: fires when :meth:`stop` is called, unless the node had given up before.
     :raises ConfigError: if something is wrong with the application. Nothing was loaded then.
     :raises StoreError: if the saved records cannot be read, or do not fit the cluster.
+    :raises RemovedFromCluster: if the store is that of a node which was removed.
     """
 
     log = Logger()

@@ -40,6 +40,10 @@ class CannotStart(PaxosError):
     """The node cannot start. The reason is printed already."""
 
 
+class CannotStartRemoved(CannotStart):
+    """The node cannot start, since it was removed from the cluster. The reason is printed already."""
+
+
 def is_daemon(options: Mapping[str, Any]) -> bool:
     """Whether twistd, with these options, leaves its terminal."""
     return "nodaemon" in options and not options["nodaemon"] and not options.get("debug")
@@ -84,14 +88,20 @@ class NodeProcess:
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             signal.signal(signal.SIGHUP, self._on_sighup)
 
-    def cannot_start(self, line: str) -> CannotStart:
-        """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd."""
+    def cannot_start(self, line: str, *, was_removed: bool = False) -> CannotStart:
+        """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd.
+
+        :param was_removed: whether the reason is that the node was removed from the cluster.
+        """
         self._remove_pidfile()
         if self._logs_elsewhere:
             self.log.critical("{line}", line=line)
         print(f"twistd paxos: {line}", file=self._terminal or sys.__stderr__ or sys.stderr, flush=True)
         self._close_terminal()
         sys.excepthook = _without_traceback(sys.excepthook)
+        if was_removed:
+            self._exit_status = REMOVED
+            return CannotStartRemoved(line)
         return CannotStart(line)
 
     def _remove_pidfile(self) -> None:
@@ -178,14 +188,16 @@ class NodeService(PaxosService):
     def startService(self) -> None:
         """Start the node. If it cannot start, print one line that says why.
 
-        :raises CannotStart: for twistd, which then removes its pidfile and ends the starting process with status 1.
+        :raises CannotStart: for twistd, which then removes its pidfile and ends the starting process with status 1; of
+            a node that was removed, that status is :data:`REMOVED`.
         """
         try:
             if self.wish is not None:
                 self._join(self.wish)
             super().startService()
         except PaxosError as error:
-            raise self.process.cannot_start(f"node {self.node_name} cannot start: {error}") from None
+            line, was_removed = f"node {self.node_name} cannot start: {error}", isinstance(error, RemovedFromCluster)
+            raise self.process.cannot_start(line, was_removed=was_removed) from None
         except MemoryError:
             line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
@@ -213,7 +225,10 @@ class _WithoutReport:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write ``text``, unless it is that report."""
+        """Write ``text``, unless it is that report. This process, which has started the daemon, ends after the report:
+        with status 1 by twistd, and with :data:`REMOVED` here if the node was removed."""
+        if CannotStartRemoved.__name__ in text:
+            os._exit(REMOVED)
         return len(text) if CannotStart.__name__ in text else self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

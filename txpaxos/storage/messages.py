@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from txpaxos.errors import StoreError
+from txpaxos.errors import RemovedFromCluster, StoreError
 
 _ADVICE = {
     errno.ENOSPC: "free some space on that disk, then start the node again",
@@ -82,9 +82,9 @@ def no_room(path: str, needed_bytes: int, free_bytes: int) -> StoreError:
     )
 
 
-def removed(directory: str, finding: str) -> StoreError:
+def removed(directory: str, finding: str) -> RemovedFromCluster:
     """The error for the data folder of a node that was removed. ``finding`` is what the file ``removed`` says."""
-    return StoreError(
+    return RemovedFromCluster(
         f"{directory}/removed says: {finding}; this folder is not needed any more: to join again, start with an empty"
         " one and --join"
     )

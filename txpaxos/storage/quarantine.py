@@ -57,7 +57,8 @@ class RemovedMarker:
     def enforce(self) -> None:
         """Refuse a folder with the marker.
 
-        :raises StoreError: if there is one; the error says what to do."""
+        :raises RemovedFromCluster: if there is one; the error says what to do.
+        :raises StoreError: if that cannot be read."""
         finding = self._file.read()
         if finding is not None:
             raise removed(self._directory, finding.decode(errors="replace"))

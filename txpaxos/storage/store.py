@@ -64,7 +64,8 @@ class Store(Protocol):
             records begin with the last :class:`~txpaxos.core.ready.Checkpoint` at its slot or before it, since the
             snapshot replaces the records before that.
         :raises StoreError: if an acknowledged record is missing or damaged, or if the store is :meth:`quarantined
-            <quarantine>` and still has snapshots."""
+            <quarantine>` and still has snapshots.
+        :raises RemovedFromCluster: if the store was marked so by :meth:`mark_removed`."""
         ...
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
