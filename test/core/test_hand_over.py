@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from random import Random
 
+import attrs
 import pytest
 
 from test.core.test_replica import ONE, TWO, leader, vote
@@ -60,6 +61,12 @@ def handing_over(target: NodeId = "b") -> tuple[Replica, Ready]:
 
 def ended(ready: Ready) -> list[HandOverEnded]:
     return [answer for answer in ready.answers if isinstance(answer, HandOverEnded)]
+
+
+def prefer(replica: Replica, **priorities: int) -> None:
+    """Give voters these priorities, as a change of members does."""
+    membership = replica.membership
+    membership.configurations[-1] = attrs.evolve(membership.newest, priorities=tuple(priorities.items()))
 
 
 class TestLeader:
@@ -204,13 +211,13 @@ class TestTargets:
 
     def test_may_have_priority_0_and_never_lead(self) -> None:
         replica = leading()
-        replica._hand_over.priorities = {"b": 0}
+        prefer(replica, b=0)
         assert replica.hand_over("b", 1.0)[0] == "b has priority 0, so it never leads"
 
     def test_are_chosen_by_what_they_know_then_by_priority_then_by_name(self) -> None:
         replica = leading("abcde")
         assert replica._hand_over.default_target(replica._leader, 1.0) == "b"  # type: ignore[arg-type]
-        replica._hand_over.priorities = {"d": 2}
+        prefer(replica, d=2)
         assert replica._hand_over.default_target(replica._leader, 1.0) == "d"  # type: ignore[arg-type]
         replica.propose(b"v", 1.0)
         vote(replica, 2, "a", "c", "e")

@@ -58,7 +58,7 @@ class TestMembership:
         assert membership.configurations == [Configuration(20, ("a", "b", "c"))]
 
     def test_a_voter_that_never_campaigns(self) -> None:
-        membership = Membership("a", [Configuration(0, ("a", "b"), (), ("a",))], ALPHA)
+        membership = Membership("a", [Configuration(0, ("a", "b"), (), (("a", 0),))], ALPHA)
         assert membership.is_voter
         assert not membership.may_lead
 

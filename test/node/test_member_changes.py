@@ -148,12 +148,14 @@ def test_a_former_member_is_sent_away_only_by_a_node_that_knows_that_the_change_
     assert nodes.reactor.spend(5.0, lambda: not follower._replica.membership.is_changing)
     sent: list[tuple[NodeId, object]] = []
     for node in (leader, follower):
-        monkeypatch.setattr(node, "send", lambda to, message, node=node: sent.append((node.name, message)))
-        assert node._is_former(gone.name)
+        former = node._former_members
+        monkeypatch.setattr(former, "_send", lambda to, message, node=node: sent.append((node.name, message)))
+        assert former.turns_away(gone.name, nodes.reactor.seconds())
     assert sent == [(leader.name, Removed(leader.members.slot))]
     for number in range(follower.settings.limits.ahead_slots):
         submit(nodes, b"%d" % number)
-    assert nodes.reactor.spend(5.0, lambda: follower._is_former(gone.name) and len(sent) > 1)
+    former = follower._former_members
+    assert nodes.reactor.spend(5.0, lambda: former.turns_away(gone.name, nodes.reactor.seconds()) and len(sent) > 1)
     assert sent[1][0] == follower.name
 
 
@@ -314,3 +316,13 @@ def test_a_node_that_has_not_caught_up_is_made_no_voter(nodes: ChangingNodes) ->
     nodes.reactor.spend(2.0)
     with pytest.raises(MembersRefused, match="d has not caught up yet, or is not heard"):
         nodes.wait(nodes.leader_now().change_members(PromoteMember("d")))
+
+
+def test_a_member_that_is_said_to_be_removed_and_knows_better_goes_on(nodes: ChangingNodes) -> None:
+    leader = nodes.leader_now()
+    slot, _ = nodes.wait(leader.change_members(SetPriority(leader.name, 5)))
+    assert nodes.agreed("a", "b", "c")
+    node = nodes.followers()[0]
+    node._receive(leader.name, Removed(slot))
+    assert node.status().counters["removal_of_a_member"] == 1
+    submit(nodes, b"after")

@@ -50,7 +50,7 @@ def test_golden_bytes() -> None:
 
 def test_the_core_is_told_voters_learners_and_who_never_leads() -> None:
     change = ENTRY.change
-    assert (change.base, change.voters, change.learners, change.passive) == (7, ("a", "b"), ("d",), ("a",))
+    assert (change.base, change.voters, change.learners, change.priorities) == (7, ("a", "b"), ("d",), (("a", 0),))
     assert ENTRY.configuration(30).slot == 30
 
 

@@ -58,7 +58,6 @@ class Drop(Reason):
     VALUES_KNOWN_OR_ABOVE_A_GAP = "Chosen values came that this node knew, or for slots beyond a gap: a second answer."
     SNAPSHOT_NOT_NEEDED = "This node was told late to fetch a snapshot: it knows those slots by now."
     READ_INDEX_REPLY_NOT_AWAITED = "An answer to a request for a read index came a second time."
-
     TAKE_OVER_TOO_LATE = (
         "A leader told this node to take over, but that hand-over had ended, or this node followed no leader or another"
         " one."
@@ -91,13 +90,13 @@ class Drop(Reason):
     )
 
     # No correct node says so: a bug in a node, or an attacker who forges messages.
-    NOT_FROM_A_MEMBER = "The sender is not in the cluster file: a bug, or forged."
+    NOT_FROM_A_MEMBER = "The sender is no member that this node knows: one lags behind, or forged."
     NOT_ABOUT_THE_LOG = "The message is none that a replica of the log takes: a bug, or forged."
     REFUSAL_OF_NO_OWN_BALLOT = "A ballot was refused that is not this node's, or with no higher one: a bug, or forged."
     IMPLAUSIBLE_PROMISE = "A promise leaves out slots, or tells of votes that no node can have cast: a bug, or forged."
     ACKNOWLEDGEMENT_OF_AN_UNSENT_HEARTBEAT = "A heartbeat was acknowledged that was not sent: a bug, or forged."
     BALLOT_OF_ANOTHER_NODE = "A ballot is not that of the node that sent it: a bug, or forged."
-    BALLOT_OF_NO_MEMBER = "A ballot is of a node that is not in the cluster file: a bug, or forged."
+    BALLOT_OF_NO_MEMBER = "A ballot is of a node that is no member here: one lags behind, or forged."
     BALLOT_BEYOND_REASON = (
         "The number of a ballot is far beyond all others: a bug, or forged to use up the numbers of ballots."
     )

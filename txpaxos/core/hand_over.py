@@ -23,7 +23,6 @@ depend on any of this: a hand-over is an election that the leader asks for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -67,8 +66,6 @@ class HandOvers:
         node proposes nothing.
     :ivar is_leaving: whether this node is about to stop.
     :ivar leaving: the peers that are about to stop.
-    :ivar priorities: how much each node is preferred as a target. A node that is missing has priority 1. A node with
-        priority 0 is never a target.
     """
 
     def __init__(
@@ -79,12 +76,10 @@ class HandOvers:
         log: Log,
         timing: Timing,
         limits: Limits,
-        priorities: Mapping[NodeId, int] | None = None,
     ) -> None:
         self.current: HandOver | None = None
         self.is_leaving = False
         self.leaving: set[NodeId] = set()
-        self.priorities = dict(priorities or {})
         self._node = node
         self._membership = membership
         self._election = election
@@ -102,17 +97,16 @@ class HandOvers:
     def default_target(self, leader: LeaderState, now: float) -> NodeId | None:
         """The best target, ``None`` if no node can be one: the node that has learned most of the log, then the one with
         the highest priority, then the first by name."""
-        able = [node for node in sorted(self._membership.newest.voters) if not self.objection(leader, node, now)]
-        return max(
-            able, key=lambda node: (leader.progress.chosen_through.get(node, -1), self._priority(node)), default=None
-        )
+        newest, known = self._membership.newest, leader.progress.chosen_through
+        able = [node for node in sorted(newest.voters) if not self.objection(leader, node, now)]
+        return max(able, key=lambda node: (known.get(node, -1), newest.priority(node)), default=None)
 
     def objection(self, leader: LeaderState, target: NodeId, now: float) -> str:
         """Why ``target`` cannot take over now, in a few words whose subject is the target; empty if it can. A leader
         that has just been elected does not know yet how far its followers are, and will wait for their word."""
         if target == self._node or target not in self._membership.newest.voter_set:
             return "is no other voter of this cluster"
-        if not self._priority(target):
+        if not self._membership.newest.priority(target):
             return "has priority 0, so it never leads"
         if target in self.leaving:
             return "is about to stop"
@@ -197,9 +191,6 @@ class HandOvers:
         work.answers.append(HandOverEnded(self.current.target, reason))
         self.current = None
 
-    def _priority(self, node: NodeId) -> int:
-        return 0 if node in self._membership.newest.passive else self.priorities.get(node, 1)
-
     # what peers say
 
     def observe_end(self, work: Work, leader: LeaderState | None, node: NodeId, now: float) -> None:
@@ -208,8 +199,7 @@ class HandOvers:
             self.abort(work, leader, f"{node} does not run any more", now)
 
     def observe_ack(self, work: Work, leader: LeaderState, sender: NodeId, is_leaving: bool, now: float) -> None:
-        """A follower has answered a heartbeat. It says how far it is, and whether it is about to stop."""
-        leader.progress.lag_slots[sender] = self._log.chosen_through - leader.progress.chosen_through[sender]
+        """A follower has answered a heartbeat. It says whether it is about to stop."""
         if is_leaving:
             self.leaving.add(sender)
             if self.current is not None and self.current.target == sender:

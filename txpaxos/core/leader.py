@@ -103,7 +103,7 @@ class LeaderState:
         return min(self.notify_at, self.window.resend_at)
 
     def lag_slots(self) -> dict[NodeId, int]:
-        """How many chosen slots each follower had not learned when it was last heard."""
+        """How many of the slots that are chosen by now each follower had not learned when it was last heard."""
         return {node: self._log.chosen_through - slot for node, slot in self.progress.chosen_through.items()}
 
     # phase 1, for the members of now and of a new configuration

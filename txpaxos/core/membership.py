@@ -22,12 +22,16 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import TypeAlias
 
 import attrs
 
 from txpaxos.core.essential import quorum_size
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.messages import NodeId, Slot
+
+Priorities: TypeAlias = tuple[tuple[NodeId, int], ...]
+"""Pairs of a voter and its priority."""
 
 
 @attrs.frozen
@@ -37,7 +41,7 @@ class Configuration:
     :ivar slot: the slot where it was chosen; 0 for the members that founded the cluster, which govern from slot 1 on.
     :ivar voters: the members whose promises and votes count.
     :ivar learners: the members that only learn what is chosen.
-    :ivar passive: the voters that never campaign.
+    :ivar priorities: how much each voter is to lead, where that is not 1: the higher, the rather; 0 for never.
     :ivar voter_set: the same voters, for a quick look.
     :ivar quorum: how many voters are a majority of them.
     """
@@ -45,13 +49,17 @@ class Configuration:
     slot: Slot
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
-    passive: tuple[NodeId, ...] = ()
+    priorities: Priorities = ()
     voter_set: frozenset[NodeId] = attrs.field(init=False, repr=False, eq=False)
     quorum: int = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "voter_set", frozenset(self.voters))
         object.__setattr__(self, "quorum", quorum_size(len(self.voters)))
+
+    def priority(self, voter: NodeId) -> int:
+        """How much ``voter`` is to lead: the higher, the rather; 0 for never."""
+        return dict(self.priorities).get(voter, 1)
 
     def is_majority(self, nodes: Iterable[NodeId]) -> bool:
         """Whether ``nodes``, each named once, hold a majority of the voters."""
@@ -65,13 +73,13 @@ class Change:
     :ivar base: the slot of the configuration that the entry changes. It counts only if that is still the newest.
     :ivar voters: the voters from then on.
     :ivar learners: the learners from then on.
-    :ivar passive: the voters that never campaign.
+    :ivar priorities: how much each voter is to lead, where that is not 1.
     """
 
     base: Slot
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
-    passive: tuple[NodeId, ...] = ()
+    priorities: Priorities = ()
 
 
 class Membership:
@@ -105,8 +113,8 @@ class Membership:
         self.retirements = 0
         self.needs_own_vote = True
         self._contacts: frozenset[NodeId] = frozenset()
-        self.advance(chosen_through)
         self._recount()
+        self.advance(chosen_through)
 
     @classmethod
     def fixed(cls, node: NodeId, members: Sequence[NodeId]) -> Membership:
@@ -127,8 +135,8 @@ class Membership:
 
     @property
     def may_lead(self) -> bool:
-        """Whether this node is a voter, and none that never campaigns."""
-        return self.is_voter and self.node not in self.newest.passive
+        """Whether this node is a voter, and not one that never leads."""
+        return self.is_voter and self.newest.priority(self.node) > 0
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
@@ -162,19 +170,17 @@ class Membership:
         newest = self.newest
         if change.base != newest.slot or slot < self.governs_from(newest) or not change.voters:
             return None
-        configuration = Configuration(slot, change.voters, change.learners, change.passive)
+        configuration = Configuration(slot, change.voters, change.learners, change.priorities)
         self.configurations.append(configuration)
         self._recount()
         return configuration
 
     def advance(self, chosen_through: Slot) -> None:
         """Every slot up to ``chosen_through`` is chosen: drop the configurations that govern no slot above it."""
-        if len(self.configurations) == 1:
-            return
-        while len(self.configurations) > 1 and self.governs_from(self.configurations[1]) <= chosen_through + 1:
+        while self.is_changing and self.governs_from(self.configurations[1]) <= chosen_through + 1:
             del self.configurations[0]
             self.retirements += 1
-        self._recount()
+            self._recount()
 
     def replace(self, configurations: Sequence[Configuration], chosen_through: Slot) -> None:
         """Go on with the ``configurations`` of a snapshot that reaches up to ``chosen_through``."""
@@ -182,8 +188,8 @@ class Membership:
             raise BrokenInvariant("a snapshot without members", chosen_through)
         self.configurations = list(configurations)
         self.retirements += 1
-        self.advance(chosen_through)
         self._recount()
+        self.advance(chosen_through)
 
     def admit_contacts(self, contacts: Iterable[NodeId]) -> None:
         """Take messages of ``contacts``, too: nodes that are members as far as others say, though this node has not

@@ -34,9 +34,10 @@ class Progress:
         while self._sent[0][0] < now - self._window_seconds:
             del self._sent[0]
 
-    def acknowledged(self, node: NodeId, chosen_through: Slot) -> None:
-        """``node`` has learned every slot up to ``chosen_through``."""
+    def acknowledged(self, node: NodeId, chosen_through: Slot, chosen_here: Slot) -> None:
+        """``node`` has learned every slot up to ``chosen_through``, and the leader every slot up to ``chosen_here``."""
         self.chosen_through[node] = chosen_through
+        self.lag_slots[node] = chosen_here - chosen_through
         is_level = bool(self._sent) and chosen_through >= self._sent[0][1]
         self._level_acks[node] = self._level_acks.get(node, 0) + 1 if is_level else 0
 

@@ -758,7 +758,7 @@ class Replica:
             self.dropped[Drop.ACKNOWLEDGEMENT_OF_AN_UNSENT_HEARTBEAT] += 1
             return
         self.election.observe_follower(sender, now)
-        leader.progress.acknowledged(sender, message.chosen_through)
+        leader.progress.acknowledged(sender, message.chosen_through, self.log.chosen_through)
         self._hand_over.observe_ack(work, leader, sender, message.leaving, now)
         if self.membership.newest.slot != self._completed_slot:
             self._complete_change(work)

@@ -26,6 +26,10 @@ class Count(Reason):
         "A datagram came before the two nodes had a stream. A few are normal at the first start; if there are more,"
         " that node cannot be reached by TCP at its address."
     )
+    REMOVAL_OF_A_MEMBER = (
+        "A peer said that this node was removed, and the log of this node has a later entry that names it: a peer that"
+        " lags behind, or a lie."
+    )
     MESSAGE_OF_A_FORMER_PEER = (
         "A message came on the stream of a node that has just been removed from the cluster. It was dropped."
     )

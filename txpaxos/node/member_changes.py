@@ -281,7 +281,7 @@ class MemberChanges:
         behind = [voter for voter in entry.voters if voter not in level]
         if fresh := [voter for voter in behind if voter not in before]:
             raise _NotLevel(f"{', '.join(fresh)} has not caught up yet, or is not heard: wait until it has")
-        if len(entry.voters) - len(behind) < len(entry.voters) // 2 + 1:
+        if not entry.configuration(self._members.slot).is_majority(level):
             raise _NotLevel(
                 f"of the voters {', '.join(entry.voters)} no majority would be up and level, without"
                 f" {', '.join(behind)}: start these first, or remove them first"

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from twisted.logger import Logger
 
 from txpaxos.cluster import Cluster
+from txpaxos.core.essential import quorum_size
 from txpaxos.core.membership import Change, Configuration
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CodecError
@@ -81,7 +82,7 @@ class Members:
     @property
     def quorum(self) -> int:
         """How many voters are a majority."""
-        return len(self.entry.voters) // 2 + 1
+        return quorum_size(len(self.entry.voters))
 
     @property
     def chosen(self) -> Sequence[ChosenMembers]:

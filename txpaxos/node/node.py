@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from math import inf
@@ -30,7 +30,6 @@ from txpaxos.core.drops import by_name
 from txpaxos.core.messages import (
     MEMBERS_BYTE,
     ChosenValues,
-    Fetch,
     Message,
     NodeId,
     Slot,
@@ -80,6 +79,7 @@ from txpaxos.node.events import (
     TimePassed,
     ValueReached,
 )
+from txpaxos.node.former_members import FormerMembers
 from txpaxos.node.founding import Founding
 from txpaxos.node.hand_over import HandOvers
 from txpaxos.node.hooks import Hooks
@@ -136,9 +136,6 @@ READYS_WAITING_MAX = 4096
 
 HINT_SECONDS = 0.05
 """The shortest time between two requests to a peer that follow hints, since hints may be forged."""
-
-REMOVED_SECONDS = 0.5
-"""The shortest time between two messages that tell a former member that it is out."""
 
 SNAPSHOT_MESSAGES = (FetchSnapshot, SnapshotPart, StateDigest, StateDigestsHeard, AskStateDigest, Fetching)
 HANDSHAKE_MESSAGES = (Hello, Challenge, Proof, Refusal)
@@ -200,10 +197,8 @@ class Node:
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = False
         self._started_at = 0.0
-        self._received: dict[Slot, Snapshot] = {}
+        self._received: dict[Slot, tuple[Snapshot, Sequence[ChosenMembers]]] = {}
         self._digest_asked_at: dict[NodeId, float] = {}
-        self._removed_told_at: dict[NodeId, float] = {}
-        self._removed_asked_at = -inf
         self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
         self._timer = Timer(self.clock, self._tick)
         self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
@@ -282,6 +277,10 @@ class Node:
             self._performer.schedule,
             lambda node: self._store.incarnation if node == self.name else self._known_peers.incarnation(node),
             self.hand_over,
+        )
+        self._former_members = FormerMembers(
+            *(self.members, self._member_changes, lambda: self._replica, self.settings.limits.ahead_slots),
+            *(self._rng, self.send, self._wake_by),
         )
 
     def _compose_registers(self) -> None:
@@ -617,7 +616,7 @@ class Node:
     def _receive_from_peer(self, received: Received) -> None:
         """Handle a message of a peer: only if the peer is known, and only as a hint if the message may be forged."""
         sender, incarnation, message, way = received
-        if sender not in self.members and self._is_former(sender):
+        if sender not in self.members and self._former_members.turns_away(sender, self._monotonic()):
             return
         if sender not in self._known_peers:
             self.counters[Count.MESSAGE_OF_A_PEER_NOT_MET] += 1
@@ -632,37 +631,6 @@ class Node:
             self._receive(sender, message)
         else:
             self._receive_hint(sender, message)
-
-    def _is_former(self, sender: NodeId) -> bool:
-        """Whether ``sender`` was removed, and this node needs it no more. It is told so, now and then, when no other
-        node needs it either: the change without it is complete."""
-        if sender not in self.members.entry.retired or self._replica.membership.is_changing:
-            return False
-        now = self._monotonic()
-        if not self._is_change_complete() and not self.members.has_left(sender):
-            return True
-        if now >= self._removed_told_at.get(sender, -inf) + REMOVED_SECONDS:
-            self._removed_told_at[sender] = now
-            self.send((sender,), Removed(self.members.slot))
-        return True
-
-    def _is_change_complete(self) -> bool:
-        """Whether the newest change of members is complete: the leader knows it by what the voters say. Each node knows
-        it by slots that were chosen so far above the change that a majority of its voters had learned all before it:
-        no voter votes further ahead."""
-        reached = self._replica.membership.governs_from(self._replica.membership.newest) - 1
-        is_far_above = self._replica.log.chosen_through >= reached + self.settings.limits.ahead_slots
-        return is_far_above or self._member_changes.is_complete
-
-    def _ask_whether_removed(self, now: float) -> None:
-        """Ask a member now and then, if the log that this node has says that it is a member no more. The answer says
-        whether it is needed any longer."""
-        if not self.members.slot or self.members.own is not None or self._replica.membership.is_changing:
-            return
-        if now >= self._removed_asked_at + REMOVED_SECONDS and self.members.others:
-            self._removed_asked_at = now
-            self.send((self._rng.choice(self.members.others),), Fetch(self._replica.log.chosen_through + 1))
-            self._timer.schedule_no_later_than(now + REMOVED_SECONDS)
 
     def _receive_hint(self, sender: NodeId, message: PeerMessage) -> None:
         """Handle a message that may be forged. It shows at most that there is something to ask the peer for."""
@@ -734,8 +702,9 @@ class Node:
 
     def _handle_removed(self, sender: NodeId, message: Removed, now: float) -> None:
         """Stop, and never start again: this node is a member no more."""
-        if self.members.own is not None and self.members.slot >= message.slot:
-            return  # It was removed once, as another member says, and this node knows better: that is a lie.
+        if not self._former_members.believes(message):
+            self.counters[Count.REMOVAL_OF_A_MEMBER] += 1
+            return
         line = f"node {self.name} was removed from the cluster at slot {message.slot}, as {sender} says"
         self._give_up(Failure(RemovedFromCluster(line)), self._store.mark_removed(line))
 
@@ -762,7 +731,7 @@ class Node:
         try:
             self._peers.tick(now)
             self._member_changes.tick()
-            self._ask_whether_removed(now)
+            self._former_members.tick(now)
             if self._disk.is_hung(now):
                 return
             if (look_at := self._disk.look_at) is not None:
@@ -845,7 +814,7 @@ class Node:
                 self._start_voting(answer)
             case ChangeCompleted():
                 self._member_changes.completed(answer.slot)
-                self.send(self.members.former, Removed(answer.slot))
+                self._former_members.tell(answer.slot)
             case HandOverEnded():  # pragma: no branch
                 self._peers.keep_open(self.leader)
                 self._hand_overs.ended(answer)
@@ -889,8 +858,8 @@ class Node:
                 self.members.configure(chosen.configuration.slot, chosen.value)
                 self._member_changes.configured(chosen.configuration.slot)
             case Installed():  # pragma: no branch
-                snapshot = self._received.pop(chosen.slot)
-                self.members.restore(head_of(snapshot, self.cluster.name).chosen_members)
+                snapshot, chosen_members = self._received.pop(chosen.slot)
+                self.members.restore(chosen_members)
                 self._snapshots.restore(snapshot)
                 self.log.info("node {node} continues from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
                 if not self._submissions.is_leader:
@@ -949,7 +918,7 @@ class Node:
         configurations = [entry.configuration(slot) for slot, entry in chosen_members]
         ready = self._replica.install(snapshot.slot, self._monotonic(), configurations)
         if ready.save:
-            self._received[snapshot.slot] = snapshot
+            self._received[snapshot.slot] = snapshot, chosen_members
             ready = attrs.evolve(ready, save=(*ready.save, *self._known_peers.records()))
         self._enqueue(ready)
 

@@ -79,13 +79,13 @@ class MembersEntry:
     @property
     def change(self) -> Change:
         """What the core has to know of it."""
-        passive = tuple(node for node in self.voters if not self.members[node].priority)
-        return Change(self.base, self.voters, self.learners, passive)
+        priorities = ((node, self.members[node].priority) for node in self.voters)
+        return Change(self.base, self.voters, self.learners, tuple(one for one in priorities if one[1] != 1))
 
     def configuration(self, slot: Slot) -> Configuration:
         """The configuration of this entry, chosen at ``slot``."""
         change = self.change
-        return Configuration(slot, change.voters, change.learners, change.passive)
+        return Configuration(slot, change.voters, change.learners, change.priorities)
 
     def cluster(self, name: str) -> Cluster:
         """The members with their addresses, as a cluster file of the cluster ``name`` has them.
