@@ -115,7 +115,7 @@ def test_nodes_that_run_different_applications(
 
 def test_every_role_is_named() -> None:
     operations = (Path(__file__).parents[2] / "docs" / "operations.rst").read_text()
-    for role in (*(role.value for role in Role), "newcomer", "unreachable"):
+    for role in (*(role.value for role in Role), "newcomer", "learner", "unreachable"):
         assert role in (command.help or ""), role
         assert f"``{role}``" in operations, role
 

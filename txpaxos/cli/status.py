@@ -47,6 +47,7 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
     role         leader; follower; pre-candidate: it hears no leader, and asks
                  whether it may become a candidate; candidate: it asks for votes;
                  newcomer: it does not vote yet, since its data folder is new;
+                 learner: it is no voter, and only learns what is chosen;
                  unreachable: it did not answer; or how long its disk has hung
     ballot       the ballot of the leader that the node follows
     chosen       slots of the log that the node knows to be chosen, without a gap
@@ -131,7 +132,8 @@ def cluster_of(report: Report) -> Cluster:
 
 def leader_of(cluster: Cluster, statuses: Statuses) -> str | None:
     """The leader that a quorum of the nodes follows, if the leader and the quorum answered; else ``None``."""
-    ballots = [status["ballot"] for status in statuses.values() if status is not None and status["role"] != "newcomer"]
+    without_vote = ("newcomer", "learner")
+    ballots = [one["ballot"] for one in statuses.values() if one is not None and one["role"] not in without_vote]
     quorum = quorum_size(len(cluster.members))
     for node, status in statuses.items():
         if status is not None and status["role"] == "leader" and ballots.count(status["ballot"]) >= quorum:

@@ -87,7 +87,9 @@ ASKS_IN_VAIN = 20
 was chosen. The members may have changed while it was away, and those that lead now not be known to it."""
 
 NEWCOMER = "newcomer"
-"""The role of a node that is no voter yet."""
+"""The role of a voter that may not vote yet."""
+LEARNER = "learner"
+"""The role of a node that is no voter: it only learns what is chosen."""
 
 
 class Replica:
@@ -223,9 +225,10 @@ class Replica:
     def status(self) -> Status:
         """A frozen copy of what is worth knowing."""
         election, leader = self.election, self._leader
+        without_vote = NEWCOMER if self.membership.is_voter else LEARNER
         return Status(
             node=self.node,
-            role=election.role.value if self.votes else NEWCOMER,
+            role=election.role.value if self.votes else without_vote,
             ballot=election.leader_ballot,
             leader=election.leader_node,
             promised=self.log.promised,

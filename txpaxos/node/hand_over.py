@@ -39,7 +39,7 @@ class HandOverOwner(Protocol):
         """Tell the leader that the node is about to stop, and do not campaign any more."""
 
 
-class HandOvers:
+class HandOverCalls:
     """The hand-overs of one node.
 
     :param name: this node's id.

@@ -81,7 +81,7 @@ from txpaxos.node.events import (
 )
 from txpaxos.node.former_members import FormerMembers
 from txpaxos.node.founding import Founding
-from txpaxos.node.hand_over import HandOvers
+from txpaxos.node.hand_over import HandOverCalls
 from txpaxos.node.hooks import Hooks
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.leadership import LeadershipNews
@@ -254,7 +254,7 @@ class Node:
             self._sealing,
             self._performer.schedule,
         )
-        self._hand_overs = HandOvers(
+        self._hand_overs = HandOverCalls(
             self.name, lambda: self.members.entry.members, self.clock, self, lambda: len(calls)
         )
         # The calls of programs and clients, which Calls implements.
