@@ -114,6 +114,22 @@ class TestNewMembersHaveToPromise:
         replica.receive("d", ReadIndexRequest(1), NOW)
         assert replica.dropped[Drop.READ_INDEX_REQUEST_TOO_EARLY] == 2
 
+    def test_one_of_too_few_opens_nothing(self) -> None:
+        replica, _ = leader_after(PromiseLog(LOWEST, 1, (), (Vote(1, EARLIER, value_of(0, "bdefg")),)))
+        vote_for(replica, "a", *range(1, ALPHA + 1))
+        assert not proposed(self.promise(replica))
+        promise = PromiseLog(replica.election.own_ballot, ALPHA + 1)
+        assert proposed(settle(replica, replica.receive("e", promise, NOW), NOW))
+
+    def test_a_promise_that_shows_another_leader_s_value_counts_for_nothing(self) -> None:
+        replica, _ = self.begin()
+        vote_for(replica, "a", *range(2, ALPHA + 1))
+        promise = PromiseLog(replica.election.own_ballot, ALPHA + 1, (b"chosen by d and e",))
+        assert not proposed(settle(replica, replica.receive("d", promise, NOW), NOW))
+        assert not replica.is_leader
+        assert replica.log.chosen_through == ALPHA + 1
+        assert replica.level_nodes(NOW) == set()
+
     def promise(self, replica: Replica) -> list[Ready]:
         """Let d promise, and tell what it has accepted."""
         votes = (Vote(ALPHA + 1, EARLIER, b"acknowledged"),)

@@ -8,7 +8,7 @@ from test.helpers.core_cluster import CoreCluster, Faults
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.log import Log
 from txpaxos.core.messages import LOWEST, Ballot, Vote
-from txpaxos.core.ready import Checkpoint, Chosen, Learned, LogRecord, Promised, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Learned, LearnedThrough, LogRecord, Promised, Voted
 
 ONE, TWO, THREE = Ballot(1, "a"), Ballot(2, "b"), Ballot(3, "c")
 
@@ -423,3 +423,11 @@ class TestLostMemory:
         assert again.known_from(11, 9, 99) == [b"k", b"l"]
         again.install(10)
         assert again.checkpoint(10)[0] == Promised(TWO)
+
+
+def test_only_what_is_learned_without_a_gap_is_noted_as_learned() -> None:
+    log = chosen_log(b"v", b"w")
+    log.learn(4, b"y")
+    with pytest.raises(BrokenInvariant):
+        log.reach(3)
+    assert log.reach(2) == LearnedThrough(2)

@@ -8,6 +8,7 @@ import pytest
 
 from test.helpers.changing_cluster import ALPHA, ChangingCluster, change_of, value_of
 from test.helpers.core_cluster import Faults
+from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.membership import Change, Configuration, Membership
 from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Ballot, ChosenValues, Heartbeat, HeartbeatAck
 from txpaxos.core.read_index import ReadIndexServer
@@ -56,6 +57,12 @@ class TestMembership:
         membership = Membership("a", [Configuration(20, ("a", "b", "c"))], ALPHA, 22)
         assert membership.note(slot, change) is None
         assert membership.configurations == [Configuration(20, ("a", "b", "c"))]
+
+    def test_a_snapshot_without_members_is_a_broken_invariant(self) -> None:
+        membership = Membership("a", [THREE], ALPHA)
+        with pytest.raises(BrokenInvariant):
+            membership.replace([], 5)
+        assert membership.newest is THREE
 
     def test_a_voter_that_never_campaigns(self) -> None:
         membership = Membership("a", [Configuration(0, ("a", "b"), (), (("a", 0),))], ALPHA)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
+from twisted.internet.defer import Deferred
 
-from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk, crash_before
+from test.storage.test_disk import Crash, FaultyDisk, UnsyncedDisk, VolatileDisk, crash_before, failing
 from txpaxos.core.ready import Record, Voter
 from txpaxos.errors import StoreError
-from txpaxos.storage.atomic_file import AtomicFile
+from txpaxos.storage.atomic_file import TEMPORARY, AtomicFile
 from txpaxos.storage.disk import Disk
-from txpaxos.storage.executor import execute_now
+from txpaxos.storage.executor import Work, execute_now
 from txpaxos.storage.memory import MemoryStore
+from txpaxos.storage.register_files import path_of
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.older_registers import add_registers, voted_state
 from txpaxos.testing.store.harness import StoreHarness, voted
@@ -119,6 +122,49 @@ def test_a_process_that_ends_while_they_are_removed(tmp_path: Path) -> None:
         calls += 1
     assert calls > len(STATES)
     assert files(folder) == []
+
+
+def test_one_more_than_acknowledged_was_just_being_saved(tmp_path: Path) -> None:
+    """The process of the earlier release ended between the file and the mark, or before the file was in place."""
+    make(tmp_path / "data")
+    mark = (tmp_path / "data/acknowledged").read_bytes()
+    last = voted_state("the last one", 9)
+    add_registers(UnsyncedDisk(), str(tmp_path / "data"), [last])
+    (tmp_path / "data/acknowledged").write_bytes(mark)
+    assert loaded(tmp_path / "data") == [voted(1), *STATES, last]
+    file = Path(path_of(str(tmp_path / "data/subjects"), last.subject))
+    file.rename(f"{file}{TEMPORARY}")
+    (tmp_path / "data/acknowledged").write_bytes(mark)
+    assert loaded(tmp_path / "data") == [voted(1), *STATES]
+
+
+def test_they_are_forgotten_once(tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    waiting: list[tuple[Work, Deferred[None]]] = []
+
+    def execute(work: Work) -> Deferred[None]:
+        waiting.append((work, Deferred()))
+        return waiting[-1][1]
+
+    store = DiskStore(tmp_path / "data", "cluster", "node-1", disk=UnsyncedDisk(), execute=execute)
+    store.load()
+    done = [store.forget_registers(), store.forget_registers(), store.close()]
+    for work, deferred in waiting:
+        execute_now(work).chainDeferred(deferred)
+    for one in done:
+        wait(one)
+    assert files(tmp_path / "data") == []
+
+
+def test_a_store_that_has_failed_forgets_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    disk = FaultyDisk(UnsyncedDisk())
+    store = open_store(tmp_path / "data", disk)
+    store.load()
+    disk.at, disk.fault = len(disk.calls) + 1, failing(errno.EIO)
+    for failed in (store.save([voted(2)]), store.forget_registers()):
+        StoreHarness().refusal(failed)
+    assert len(files(tmp_path / "data")) == len(STATES)
 
 
 @pytest.mark.parametrize("seed", range(4))

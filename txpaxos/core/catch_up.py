@@ -47,9 +47,9 @@ class CatchUp:
             self.wake_at = now + self._timing.retry_seconds / 2
 
     def ask_any(self, work: Work) -> None:
-        """Ask any other node, at random, what comes after all that is known here. It may have nothing."""
-        if self._membership.others:
-            work.send_to(self._rng.choice(self._membership.others), Fetch(self._log.chosen_through + 1))
+        """Ask any other node, at random, what comes after all that is known here. It may have nothing. There is another
+        node, since this one is too few for a quorum."""
+        work.send_to(self._rng.choice(self._membership.others), Fetch(self._log.chosen_through + 1))
 
     def receive_hint(self, work: Work, source: NodeId, now: float) -> None:
         """``source`` may have what is missing. A hint can be forged, so nothing is believed but the answer, and

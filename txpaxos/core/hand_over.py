@@ -30,7 +30,6 @@ import attrs
 
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.election import Election, Role
-from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.leader import LeaderState
 from txpaxos.core.log import Log
 from txpaxos.core.membership import Membership
@@ -122,15 +121,12 @@ class HandOvers:
         self.current = HandOver(leader.ballot, target, now + longest)
         self._stay_quiet(now + QUIET_WINDOWS * longest)
 
-    def follow(self, work: Work, leader: LeaderState | None) -> None:
-        """Something may have changed during a hand-over. Tell the target when all open slots are chosen, and notice
-        when the hand-over is over.
+    def follow(self, work: Work, current: HandOver, leader: LeaderState | None) -> None:
+        """Something may have changed during the hand-over ``current``. Tell the target when all open slots are chosen,
+        and notice when the hand-over is over.
 
         :param leader: the state of this node's lead; ``None`` if it leads no longer.
         """
-        current = self.current
-        if current is None:
-            raise BrokenInvariant("no hand-over is under way")
         if leader is not None:
             is_known = current.target in leader.progress.chosen_through
             if current.told_through is None and is_known and not leader.window.slots:
@@ -139,20 +135,17 @@ class HandOvers:
                 self._tell(work, current, current.told_through)
         elif self._election.leader_node == current.target:
             if self._log.chosen_through > (current.told_through or 0):
-                self._end(work, "")
+                self._end(work, current, "")
         elif self._election.leader_node is not None:
-            self._end(work, f"{self._election.leader_node} leads now")
+            self._end(work, current, f"{self._election.leader_node} leads now")
 
-    def tick(self, work: Work, leader: LeaderState | None, beats: bool, now: float) -> None:
-        """Tell the target again, or give up, if it is time.
+    def tick(self, work: Work, current: HandOver, leader: LeaderState | None, beats: bool, now: float) -> None:
+        """Tell the target of the hand-over ``current`` again, or give up, if it is time.
 
         :param beats: whether this node sends a heartbeat now.
         """
-        current = self.current
-        if current is None:
-            raise BrokenInvariant("no hand-over is under way")
         if now >= current.give_up_at:
-            self.abort(work, leader, f"{current.target} did not take over in time", now)
+            self._abort(work, current, leader, f"{current.target} did not take over in time", now)
         elif leader is not None and beats and current.told_through is not None:
             self._tell(work, current, current.told_through)
 
@@ -163,16 +156,13 @@ class HandOvers:
         if current is not None and current.target == sender and current.told_through is not None:
             self._tell(work, current, current.told_through)
 
-    def abort(self, work: Work, leader: LeaderState | None, reason: str, now: float) -> None:
-        """Give up the hand-over. If this node still leads, it leads on."""
-        current = self.current
-        if current is None:
-            raise BrokenInvariant("no hand-over is under way")
+    def _abort(self, work: Work, current: HandOver, leader: LeaderState | None, reason: str, now: float) -> None:
+        """Give up the hand-over ``current``. If this node still leads, it leads on."""
         if leader is not None:
             self._stay_quiet(-inf)
             if current.told_through is not None and leader.has_room:
                 leader.propose(work, NO_OP, now)
-        self._end(work, reason)
+        self._end(work, current, reason)
 
     def leave(self) -> None:
         """This node is about to stop: it does not campaign any more, and obeys no TakeOver."""
@@ -185,25 +175,25 @@ class HandOvers:
     def _tell(self, work: Work, current: HandOver, told_through: Slot) -> None:
         work.send_to(current.target, TakeOver(current.ballot, told_through))
 
-    def _end(self, work: Work, reason: str) -> None:
-        if self.current is None:
-            raise BrokenInvariant("no hand-over is under way")
-        work.answers.append(HandOverEnded(self.current.target, reason))
+    def _end(self, work: Work, current: HandOver, reason: str) -> None:
+        work.answers.append(HandOverEnded(current.target, reason))
         self.current = None
 
     # what peers say
 
     def observe_end(self, work: Work, leader: LeaderState | None, node: NodeId, now: float) -> None:
         """There is a sign that ``node`` does not run any more."""
-        if self.current is not None and self.current.target == node and leader is not None:
-            self.abort(work, leader, f"{node} does not run any more", now)
+        current = self.current
+        if current is not None and current.target == node and leader is not None:
+            self._abort(work, current, leader, f"{node} does not run any more", now)
 
     def observe_ack(self, work: Work, leader: LeaderState, sender: NodeId, is_leaving: bool, now: float) -> None:
         """A follower has answered a heartbeat. It says whether it is about to stop."""
         if is_leaving:
             self.leaving.add(sender)
-            if self.current is not None and self.current.target == sender:
-                self.abort(work, leader, f"{sender} is about to stop", now)
+            current = self.current
+            if current is not None and current.target == sender:
+                self._abort(work, current, leader, f"{sender} is about to stop", now)
         else:
             self.leaving.discard(sender)
 

@@ -98,11 +98,6 @@ class Proposer(essential.Proposer):
         """As the paper, unless the ballot was given up."""
         return None if self.given_up else super().accept()
 
-    def withdraw(self) -> None:
-        """Take back the value that was offered. A value that may have been chosen comes back with the promises of the
-        next ballot."""
-        self.value = None
-
     def resend(self) -> Prepare | Accept | None:
         """The message of the current ballot that waits for answers: its Prepare, or its Accept once it has a quorum."""
         if self.given_up or self.ballot == LOWEST:
@@ -163,11 +158,6 @@ class Node:
         self.proposer = Proposer(node, len(members), self._saved.promised)
         self.acceptor = Acceptor(self._saved.promised, self._saved.accepted)
         self.learner = Learner(self.proposer.quorum, self._saved.chosen)
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether nothing at all is known of this decree, so that a new one would do as well."""
-        return self._saved == DecreeState() and self.proposer.highest_seen == LOWEST and not self.learner.voters
 
     # from the owner
 

@@ -361,9 +361,8 @@ class Replica:
         work = Work()
         action = self.election.tick(now)
         match action:
-            case TimerAction.REQUEST_PRE_VOTES if (
-                not self.log.lost_through
-            ):  # Else it could not promise its own ballot.
+            # A node that has lost a part of the log could not promise its own ballot.
+            case TimerAction.REQUEST_PRE_VOTES if not self.log.lost_through:
                 work.send_to(self._other_voters(), PreVote(self.election.pre_vote_number))
                 if self.election.asked_in_vain % ASKS_IN_VAIN == 0:
                     self._catch_up.ask_any(work)
@@ -384,10 +383,9 @@ class Replica:
             leader.resend_unanswered(work, now)
             if now >= leader.notify_at:
                 leader.send_heartbeat(work)
-        if self._hand_over.current is not None:
-            self._hand_over.tick(
-                work, leader if self.election.is_leader else None, action is TimerAction.SEND_HEARTBEAT, now
-            )
+        if (current := self._hand_over.current) is not None:
+            still_leading = leader if self.election.is_leader else None
+            self._hand_over.tick(work, current, still_leading, action is TimerAction.SEND_HEARTBEAT, now)
         self._catch_up.tick(work, now)
         self._ask_for_read_index(work, now)
         return self._ready(work)
@@ -874,6 +872,6 @@ class Replica:
         """Close every call. What belongs to a lead that this call has lost is dropped here, and only here."""
         if not self.election.is_leader:
             self._leader = None
-        if self._hand_over.current is not None:
-            self._hand_over.follow(work, self._leader)
+        if (current := self._hand_over.current) is not None:
+            self._hand_over.follow(work, current, self._leader)
         return work.ready(self.election.changes(), self.wake_at)

@@ -192,6 +192,19 @@ class StoreContract(SnapshotContract):
             self.refusal(store.save(records))
         self.wait(store.close())
 
+    def test_the_store_of_a_removed_node_is_not_loaded_again(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path)
+        self.refusal(store.mark_removed("too early"))
+        assert store.load() == []
+        self.wait(store.save([voted(1)]))
+        self.wait(store.mark_removed("node-1 was removed at slot 7"))
+        self.wait(store.close())
+        self.refusal(store.mark_removed("too late"))
+        for _ in range(2):
+            store = self.reopen(store, tmp_path)
+            assert "node-1 was removed at slot 7" in self.refused(store.load)
+            self.wait(store.close())
+
     def test_what_only_earlier_releases_saved_is_refused(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         for record in (DecreeState(), SubjectState("s", DecreeState())):
