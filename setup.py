@@ -4,7 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+KEYS = ["cryptography>=43", "pyopenssl>=24.3", "service-identity>=24.1"]
 TEST = [
+    *KEYS,
     "pytest>=8.4.1",
     "pytest-twisted>=1.14.3",
     "pytest-timeout>=2.3",
@@ -12,8 +14,6 @@ TEST = [
     "pytest-cov>=6.0",
     "hypothesis>=6.100",
     "coverage>=7.6",
-    "pyopenssl>=24.0",  # ports wrapped in TLS
-    "service-identity>=24.1",
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
 BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8"]
@@ -49,6 +49,6 @@ setup(
     entry_points={"console_scripts": ["txpaxos = txpaxos.cli:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
-    extras_require={"test": TEST, "lint": LINT, "bench": BENCH, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    extras_require={"keys": KEYS, "test": TEST, "lint": LINT, "bench": BENCH, "docs": DOCS, "dev": TEST + LINT + DOCS},
     zip_safe=False,
 )

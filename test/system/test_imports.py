@@ -45,7 +45,7 @@ BASIC_MODULES = (
 )
 WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}
 APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
-NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.node"}
+NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.keys", "txpaxos.node"}
 PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client"}
 
@@ -59,10 +59,12 @@ LAYERS = (
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),
     Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields", "txpaxos.log_lines"}),
+    # Names of nodes are as in a cluster file.
+    Layer(("txpaxos.keys",), ERRORS | {"txpaxos.cluster", "txpaxos.log_lines"}),
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
-    Layer(("txpaxos.client",), WIRE),
+    Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"}),
     Layer(("txpaxos.server",), PROTOCOL),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
@@ -81,6 +83,13 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "compile", "
 
 def python_files(*folders: str) -> list[Path]:
     return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+LIBRARIES_OF_KEYS = ("OpenSSL", "cryptography", "service_identity")
+"""What is loaded when keys are on. (Twisted loads some of it when it is there, but needs none.)"""
+
+NEEDS_KEYS = tuple(f"txpaxos.keys.{file.stem}" for file in python_files("txpaxos/keys") if file.stem != "__init__")
+"""The modules that need those libraries. They are loaded when keys are on."""
 
 
 def module_name(file: Path) -> str:
@@ -189,6 +198,9 @@ def test_a_cycle_is_seen() -> None:
         ("txpaxos.storage.disk", "from txpaxos.testing.store import contract"),
         ("txpaxos.arguments", "from txpaxos.node import reads"),
         ("txpaxos.protocol", "from txpaxos.cli import main"),
+        ("txpaxos.keys.tls", "from txpaxos.node import peer_streams"),
+        ("txpaxos.keys.folder", "from txpaxos.wire import codec"),
+        ("txpaxos.wire.codec", "from txpaxos.keys import folder"),
         ("txpaxos.node.reads", "from txpaxos.client import Client"),
         ("txpaxos.node.reads", "from txpaxos.protocol import PaxosProtocol"),
         ("txpaxos.node.snapshots.taking", "from txpaxos.testing.simulator import cluster"),
@@ -237,6 +249,22 @@ def test_import_loads_no_twisted(module: str) -> None:
 def test_a_client_loads_no_node(statement: str) -> None:
     above = ("txpaxos.node", "txpaxos.server", "txpaxos.storage", "txpaxos.protocol", "txpaxos.core.replica")
     assert [name for name in loaded_by(statement) if within(name, above)] == []
+
+
+def test_keys_cost_nothing_when_they_are_off() -> None:
+    """All modules but those of the keys load without the libraries that keys need, and load none of the keys'."""
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in LIBRARIES_OF_KEYS)
+    modules = [module_name(file) for file in python_files("txpaxos")]
+    others = [name for name in modules if name not in NEEDS_KEYS and name != "txpaxos.__main__"]
+    loaded = loaded_by(f"{blocked}; import {', '.join(others)}")
+    assert [name for name in NEEDS_KEYS if name in loaded] == []
+    assert {"txpaxos.keys", "txpaxos.cli", "txpaxos.server.service"} <= set(loaded)
+
+
+@pytest.mark.parametrize("file", python_files("txpaxos", "twisted"), ids=module_name)
+def test_only_the_modules_of_keys_import_the_libraries_of_keys(file: Path) -> None:
+    libraries = {name.split(".")[0] for name in imported(ast.parse(file.read_text()))} & {*LIBRARIES_OF_KEYS}
+    assert not libraries or module_name(file) in NEEDS_KEYS
 
 
 def test_nothing_stands_in_twisted_but_the_plugin() -> None:

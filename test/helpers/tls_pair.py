@@ -1,0 +1,66 @@
+"""Two ends of a TLS connection in memory. Nothing waits, and no byte leaves the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test import iosim
+
+ROUNDS_MAX = 50
+
+
+class End(Protocol):
+    """Keeps what it gets.
+
+    :ivar lost: why the connection was lost; ``None`` while it is there.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class Pair:
+    """A side that dials and a side that accepts; either may be without TLS.
+
+    :ivar dialled: the protocol of the side that dials.
+    :ivar accepted: the protocol of the other side.
+    :ivar bytes_accepted: how many bytes the accepting side has sent.
+    :ivar carried: all bytes that both sides have sent.
+    """
+
+    def __init__(self, dial: Any, accept: Any, rounds_max: int = ROUNDS_MAX) -> None:
+        self.dialled, self.accepted = End(), End()
+        self._clock = Clock()
+        client = self._wrapped(dial, True, self.dialled)
+        server = self._wrapped(accept, False, self.accepted)
+        self._server, self._client = iosim.makeFakeServer(server), iosim.makeFakeClient(client)
+        self._pump = iosim.connect(server, self._server, client, self._client, greet=False, clock=self._clock)
+        self.bytes_accepted = 0
+        self.carried = b""
+        self.run(rounds_max)
+
+    def _wrapped(self, creator: Any, is_client: bool, end: End) -> Any:
+        factory: Any = Factory.forProtocol(lambda: end)
+        if creator is not None:
+            factory = TLSMemoryBIOFactory(creator, is_client, factory, self._clock)
+        return factory.buildProtocol(None)
+
+    def run(self, rounds_max: int = ROUNDS_MAX) -> None:
+        """Carry bytes until there are none, or ``rounds_max`` times."""
+        for _ in range(rounds_max):
+            sent = b"".join(self._server.stream)
+            self.bytes_accepted += len(sent)
+            self.carried += sent + b"".join(self._client.stream)
+            if not self._pump.pump():
+                return

@@ -1,0 +1,234 @@
+"""TLS with keys: who dials and who accepts, whose certificate is believed, and what went wrong in one phrase.
+
+OpenSSL does all of it, with TLS 1.3 only. Sessions are not resumed, so each connection has keys of its own, and each
+certificate is verified anew. No name is sent in the clear: certificates are encrypted, and the dialling side does not
+say by which name it knows the other.
+
+Three things are to be known about TLS 1.3. The side that dials has finished its handshake before the other side has
+looked at its certificate, so a refusal reaches it later, as the reason for which the connection is lost: it is accepted
+when the other side has answered. The name of a peer is known when the handshake is finished, and not before. And an
+authority that is removed, or a certificate that is revoked, ends no connection that is there: see :func:`refusal_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+from cryptography.x509 import Certificate
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txpaxos.keys import trust
+from txpaxos.keys.folder import Keys
+
+NO_CERTIFICATE = "it showed no certificate"
+NOT_TLS = "it does not speak TLS 1.3: keys are on here, and probably off there"
+
+_FINISHED = b"SSL negotiation finished successfully"
+"""What OpenSSL calls the state after a handshake."""
+
+_ALERTS = {
+    "certificate expired": f"our certificate {trust.EXPIRED}",
+    "bad certificate": f"our certificate {trust.NOT_YET_VALID}",  # What OpenSSL says then, and for little else.
+    "unknown ca": f"our certificate {trust.UNKNOWN_AUTHORITY}",
+    "certificate unknown": f"our certificate {trust.WRONG_NAME}",
+    "internal error": f"our certificate {trust.WRONG_NAME}",  # What OpenSSL 4 says when a callback refuses.
+    "certificate revoked": f"our certificate {trust.REVOKED}",
+    "unsupported certificate": f"our certificate {trust.WRONG_PURPOSE}",
+    "certificate required": "we showed no certificate",
+    "protocol version": "we do not speak its version of TLS",
+}
+"""What the other side says when it refuses us."""
+
+_NOT_TLS = (
+    *("wrong version number", "http request", "https proxy request", "unsupported protocol", "packet length too long"),
+    *("unexpected message", "bad record type", "record layer failure", "unknown protocol", "no protocols available"),
+    *("version too low", "invalid alert", "record too small"),
+)
+"""What OpenSSL says about bytes that are not TLS 1.3."""
+
+
+class NotBelieved(SSL.Error):
+    """The certificate of the other side is not believed. It is an error of OpenSSL's kind, so Twisted hands it on.
+
+    :ivar phrase: why, as :func:`reason_of` tells it.
+    """
+
+    def __init__(self, phrase: str) -> None:
+        super().__init__([("txpaxos", "", phrase)])
+        self.phrase = phrase
+
+
+class _Connection(SSL.Connection):
+    """A connection whose peer is verified here. A name is taken from no other connection."""
+
+
+@attrs.frozen(eq=False)
+class _Believed:
+    """Decides whether a peer is believed.
+
+    :ivar names: the names of which the peer must have one; any if ``None``.
+    """
+
+    names: Collection[str] | None
+
+    def verify(self, connection: Any, shown: X509, error: int, depth: int, is_fine: int) -> bool:
+        """Look at one certificate of the chain. OpenSSL calls this, from the authority down.
+
+        :raises NotBelieved: if this certificate is a reason not to believe the peer.
+        """
+        if not is_fine and error not in trust.LIST_ERRORS:
+            raise NotBelieved(f"its certificate {trust.PHRASES.get(error, f'{trust.NOT_VALID} (error {error})')}")
+        if depth == 0:
+            self._check_name(trust.common_name(shown.to_cryptography()))
+        return True
+
+    def _check_name(self, name: str) -> None:
+        if not name:
+            raise NotBelieved(f"its certificate {trust.WRONG_NAME}: none that a node or a client can have")
+        if self.names is not None and name not in self.names:
+            raise NotBelieved(f"its certificate {trust.WRONG_NAME}: {name}, and not {' or '.join(sorted(self.names))}")
+
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class ConnectionCreator:
+    """Makes the TLS connections of one purpose. For ``TLSMemoryBIOFactory``, ``listenSSL`` and ``wrapClientTLS``."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """A connection that dials."""
+        return _Connection(self._context, None)
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """A connection that accepts."""
+        return _Connection(self._context, None)
+
+
+def peer_dial(keys: Keys, expected_name: str, *, at: datetime | None = None) -> ConnectionCreator:
+    """For a node that dials another node, and shows its own certificate.
+
+    :param expected_name: the node that must be there.
+    :param at: when certificates have to be valid; at the time of each handshake if not given.
+    """
+    return _creator(keys, keys.nodes, at, names=frozenset({expected_name}))
+
+
+def peer_accept(keys: Keys, *, at: datetime | None = None) -> ConnectionCreator:
+    """For a node that other nodes dial. They have to show the certificate of a node."""
+    return _creator(keys, keys.nodes, at)
+
+
+def client_accept(keys: Keys, *, at: datetime | None = None) -> ConnectionCreator:
+    """For a node that clients dial. They may show the certificate of a client, and need not."""
+    return _creator(keys, keys.clients, at, is_required=False)
+
+
+def client_dial(keys: Keys, names: Iterable[str] | None = None, *, at: datetime | None = None) -> ConnectionCreator:
+    """For a client that dials a node. It shows its certificate, if it has one.
+
+    :param names: the nodes of which one must be there; any node if not given."""
+    return _creator(keys, keys.nodes, at, names=None if names is None else frozenset(names))
+
+
+def _creator(
+    keys: Keys,
+    authorities: Iterable[Certificate],
+    at: datetime | None,
+    names: Collection[str] | None = None,
+    is_required: bool = True,
+) -> ConnectionCreator:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    if keys.chain:
+        context.use_certificate(keys.chain[0])
+        for other in keys.chain[1:]:
+            context.add_extra_chain_cert(other)
+        context.use_privatekey(keys.private_key)
+    store = context.get_cert_store()
+    assert store is not None
+    trust.fill_store(store, authorities, keys.revoked, at)
+    mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if is_required else 0)
+    context.set_verify(mode, _Believed(names).verify)
+    return ConnectionCreator(context)
+
+
+def name_of(transport: Any) -> str:
+    """The name in the certificate of the other side, which was verified. Empty if it showed none, if the handshake is
+    not finished, or if ``transport`` was not made with a creator of this module."""
+    certificate = _certificate_of(transport)
+    return "" if certificate is None else trust.common_name(certificate)
+
+
+def refusal_of(transport: Any, authorities: Iterable[Certificate], keys: Keys, at: datetime | None = None) -> str:
+    """Why the other side would not be believed any more with new keys; empty if it would be, or showed nothing.
+
+    For connections that are there when keys are loaded anew.
+
+    :param authorities: ``keys.nodes`` for a node on the other side, ``keys.clients`` for a client.
+    """
+    certificate = _certificate_of(transport)
+    if certificate is None:
+        return ""
+    others = [one.to_cryptography() for one in transport.getHandle().get_peer_cert_chain() or ()]
+    try:
+        chain = trust.chain_of(certificate, others, authorities, at or datetime.now(UTC))
+    except ValueError as error:
+        return f"its certificate {error}"
+    return f"its certificate {trust.REVOKED}" if trust.revoked_by(chain, keys.revoked) else ""
+
+
+def export_key(transport: Any, label: bytes, length: int) -> bytes:
+    """Bytes that only the two sides of this connection know, equal on both (RFC 5705, RFC 8446 section 7.5).
+
+    :param label: what they are for; other labels give other bytes.
+    :param length: how many.
+    """
+    connection = _connection_of(transport)
+    assert connection is not None, "no connection with keys whose handshake is finished"
+    return connection.export_keying_material(label, length)
+
+
+def reason_of(failure: Failure) -> str:
+    """Why a connection with keys came to nothing, in one short phrase; empty if that has nothing to do with keys.
+
+    The side that refuses learns more than the other one, which is told a class of reasons only.
+    """
+    error = failure.value
+    if isinstance(error, NotBelieved):
+        return error.phrase
+    if not isinstance(error, SSL.Error):
+        return ""
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    said = [str(one[-1]) for one in queue] or ["no reason is known"]
+    return next((phrase for one in said if (phrase := _phrase(one))), f"TLS failed: {said[-1]}")
+
+
+def _phrase(said: str) -> str:
+    """What one error of OpenSSL's means; empty if it is not a known one."""
+    _, is_alert, alert = said.partition("alert ")
+    if is_alert:
+        return f"it says that {_ALERTS[alert]}" if alert in _ALERTS else f"it refuses the connection: {alert}"
+    if "did not return a certificate" in said:
+        return NO_CERTIFICATE
+    return NOT_TLS if any(one in said for one in _NOT_TLS) else ""
+
+
+def _connection_of(transport: Any) -> SSL.Connection | None:
+    """The connection of ``transport``, if it was made here and its handshake is finished."""
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    return handle if isinstance(handle, _Connection) and handle.get_state_string() == _FINISHED else None
+
+
+def _certificate_of(transport: Any) -> Certificate | None:
+    connection = _connection_of(transport)
+    return None if connection is None else connection.get_peer_certificate(as_cryptography=True)
