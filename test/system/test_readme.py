@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
@@ -183,7 +184,11 @@ def test_the_client_of_the_readme_runs(tmp_path: Path) -> None:
 
 def check_txpaxos(name: str, *arguments: str) -> None:
     """There is such a command, and it takes these arguments. Nothing is read, looked up or run for them."""
-    command = copy.copy(cli.main.commands[name])
+    command: click.Command = cli.main.commands[name]
+    while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    assert not isinstance(command, click.Group) or command.invoke_without_command, f"{name}: no such subcommand"
+    command = copy.copy(command)
     command.params = [copy.copy(parameter) for parameter in command.params]
     for parameter in command.params:
         parameter.callback = None
@@ -313,6 +318,13 @@ def test_errors_at_start_are_those_of_the_source() -> None:
     described = keys(section(OPERATIONS, "When it does not start"))
     assert len(described) >= 15
     assert {line for line in described if line not in SOURCE} == set()
+
+
+def test_refusals_of_folders_of_keys_are_those_of_the_source() -> None:
+    said = [part for line in keys(section(text_of("keys"), "What is in a folder")) for part in line.split("``, ``")]
+    lines = [line for line in said if " " in line]
+    assert len(lines) >= 12
+    assert {line for line in lines if line not in SOURCE} == set()
 
 
 def test_log_lines_are_those_of_the_source() -> None:

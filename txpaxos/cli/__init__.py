@@ -18,6 +18,7 @@ from txpaxos.cli import (
     check,
     demo,
     doctor,
+    keys,
     lead,
     members,
     read,
@@ -101,5 +102,7 @@ def main() -> None:
     """
 
 
-for module in (submit, read, ask, status, members, lead, doctor, backup, restore, recover, demo, simulate, check):
+for module in (
+    *(submit, read, ask, status, members, lead, doctor, keys, backup, restore, recover, demo, simulate, check),
+):
     main.add_command(module.command)
