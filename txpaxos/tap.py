@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.python import usage
@@ -281,7 +279,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
     reactor = reactor or _reactor()
     process = options.process or NodeProcess(reactor, options.parent)
     if options["stop-at-eof"]:
-        reactor.callWhenRunning(StandardIO, _StopAtEof(reactor), reactor=reactor)
+        reactor.callWhenRunning(StandardIO, _StopAtEof(process), reactor=reactor)
     service = NodeService(
         options.application,
         options.node,
@@ -301,10 +299,9 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
 class _StopAtEof(Protocol):
     """Stops the reactor when standard input ends."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, process: NodeProcess) -> None:
+        self._process = process
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop the reactor, since standard input ended."""
-        with contextlib.suppress(ReactorNotRunning):
-            self._reactor.stop()
+        self._process.stop_reactor()

@@ -29,7 +29,9 @@ from txpaxos.storage.store import DiskStore
 SECONDS = 60.0
 
 APPLICATION = """\
+import os
 import resource
+import signal
 from twisted.internet import reactor
 from txpaxos.protocol import PaxosProtocol
 
@@ -45,6 +47,25 @@ class Leaves(PaxosProtocol):
         self.submit(b"leave").addErrback(lambda _: None)
     def apply(self, slot, command):
         reactor.callLater(0, self.stop)
+
+class Signalled(PaxosProtocol):
+    "Gets signals in one turn of the reactor."
+    def leadership_acquired(self):
+        self.submit(b"signal").addErrback(lambda _: None)
+    def apply(self, slot, command):
+        reactor.callLater(0, self.signal)
+    def signal(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+
+class LeavesAndIsSignalled(Signalled):
+    "Stops its node, and gets signals at every place between that and the end."
+    def signal(self):
+        self.stop()
+        reactor.callLater(0, Signalled.signal, self)
+        reactor.callLater(0, reactor.callLater, 0, Signalled.signal, self)
+        reactor.addSystemEventTrigger("before", "shutdown", Signalled.signal, self)
+        Signalled.signal(self)
 
 class Hungry(PaxosProtocol):
     def apply(self, slot, command):
@@ -260,6 +281,15 @@ def test_a_node_that_its_own_program_stops_ends_the_process(folder: Path) -> Non
     assert done.returncode == 0
     assert "node a was stopped by its own program" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("app", "status"), [("Signalled", -signal.SIGINT), ("LeavesAndIsSignalled", 0)])
+def test_signals_in_one_turn_of_the_reactor_stop_it_once(folder: Path, app: str, status: int) -> None:
+    options = ["-c", "cluster.toml", "--app", f"application.py:{app}"]
+    done = run(folder, *options, twistd=("-n", "--pidfile="))
+    assert "Server Shut Down" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == status
 
 
 def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None:

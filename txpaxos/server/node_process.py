@@ -1,4 +1,4 @@
-"""The process of ``twistd paxos``: what it prints when it cannot start, its exit status, and what it does on SIGHUP.
+"""The process of ``twistd paxos``: what it prints when it cannot start, its exit status, and what it does on signals.
 
 A service reports a fault by an exception or a callback. All that concerns the process is in this module, so that a
 program with a node in it can decide for itself.
@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
@@ -61,6 +62,10 @@ class NodeProcess:
     def __init__(self, reactor: Any, options: Any) -> None:
         self._reactor = reactor
         self._exit_status: int | None = None
+        self._told_to_stop = threading.Lock()
+        """Held by the first that stops the reactor. To take it is one step, which no signal can interrupt."""
+        self._stop_at_once: Callable[[], object] | None = None
+        self._is_in_a_hurry = False
         self._options = options = options or {}
         self._is_daemon = is_daemon(options)
         self._logs_elsewhere = bool(self._is_daemon or options.get("logger") or options.get("syslog")) or (
@@ -83,10 +88,14 @@ class NodeProcess:
                 sys.__stderr__ = _WithoutReport(sys.__stderr__)  # type: ignore[misc, assignment]
 
     def started(self) -> None:
-        """Note that the node runs: close the terminal that was kept for errors, and handle SIGHUP."""
+        """Note that the node runs: close the terminal that was kept for errors, and handle signals."""
         self._close_terminal()
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        self._stop_at_once = None
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             signal.signal(signal.SIGHUP, self._on_sighup)
+        self._reactor.callWhenRunning(self._handle_stop_signals)
 
     def cannot_start(self, line: str, *, was_removed: bool = False) -> CannotStart:
         """Print ``line``, and log it where the log goes elsewhere. Returns the error to raise to twistd.
@@ -119,20 +128,19 @@ class NodeProcess:
         self._stop(REMOVED if failure.check(RemovedFromCluster) else FAILED)
 
     def stopping(self, stop_at_once: Callable[[], object]) -> None:
-        """Note that the node prepares to stop: a second Ctrl-C, or SIGTERM, ends that. Twisted would log an error."""
+        """Note that the node prepares to stop: a further Ctrl-C, or SIGTERM, ends that. Twisted would log an error."""
+        self._stop_at_once = stop_at_once
+        if self._is_in_a_hurry:
+            self._reactor.callFromThread(stop_at_once)
         if threading.current_thread() is not threading.main_thread():
             return
-
-        def skip(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(stop_at_once)
-
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                signal.signal(number, skip)
+                signal.signal(number, self._on_further_signal)
 
     def stopped(self) -> None:
         """End the process, since the application has stopped its node."""
-        self._reactor.callLater(0, self._stop_reactor)
+        self._reactor.callLater(0, self.stop_reactor)
 
     def _close_terminal(self) -> None:
         if self._terminal is not None:
@@ -142,11 +150,15 @@ class NodeProcess:
     def _stop(self, exit_status: int) -> None:
         if self._exit_status is None:
             self._exit_status = exit_status
-        self._reactor.callLater(0, self._stop_reactor)
+        self._reactor.callLater(0, self.stop_reactor)
 
-    def _stop_reactor(self) -> None:
-        with contextlib.suppress(ReactorNotRunning):
-            self._reactor.stop()
+    def stop_reactor(self) -> None:
+        """Stop the reactor, unless it was told to stop before."""
+        if self._told_to_stop.acquire(blocking=False):
+            try:
+                self._reactor.stop()
+            except ReactorNotRunning:
+                self._told_to_stop.release()
 
     def _leave(self) -> None:
         """Exit with the right status. This runs after all other exit handlers, since it was registered before any
@@ -157,7 +169,33 @@ class NodeProcess:
                     stream.flush()
             os._exit(self._exit_status)
 
-    # SIGHUP
+    # Signals
+
+    def _handle_stop_signals(self) -> None:
+        """Take SIGINT and SIGTERM over from the reactor, which stops once for each of them. A second one may come
+        before it has stopped for the first, and then it would log an error."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler) and getattr(handler, "__self__", None) is self._reactor:
+                signal.signal(number, partial(self._on_stop_signal, handler))
+
+    def _on_stop_signal(
+        self, stop_reactor: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
+    ) -> None:
+        """Stop the reactor by its own handler, which notes by which signal the process is to end."""
+        if self._stop_at_once is None and self._told_to_stop.acquire(blocking=False):
+            stop_reactor(number, frame)
+        else:
+            self._on_further_signal(number, frame)
+
+    def _on_further_signal(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._hurry)
+
+    def _hurry(self) -> None:
+        """Stop at once what prepares to stop, or will do so."""
+        self._is_in_a_hurry = True
+        if self._stop_at_once is not None:
+            self._stop_at_once()
 
     def _on_sighup(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._handle_sighup)
