@@ -68,5 +68,6 @@ def test_an_application_may_use_every_name(app: type[PaxosProtocol], seed: int) 
     plan(cluster, draw(seed=seed, names=cluster.names, seconds=3.0))
     cluster.run(3.0)
     cluster.heal()
+    cluster.run(3.0)  # The faults may have let few commands through.
     cluster.wait_until_converged()
-    assert sum(client.answered for client in cluster.clients) > 10
+    assert sum(client.answered for client in cluster.clients) > 20
