@@ -17,11 +17,13 @@ from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run, encode_batch, new_session
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
+    CollectRegisters,
     FetchSnapshot,
     Hello,
     Introduction,
     PeerMessage,
     Proof,
+    RegisterVotes,
     SnapshotPart,
     StateDigest,
 )
@@ -163,15 +165,15 @@ def test_a_question_of_a_datagram_is_not_answered(connected: ConnectedNodes) -> 
     connected.sent.clear()
     for node in "abc":
         for sender in set("abc") - {node}:
-            questions: list[PeerMessage] = [Fetch(1), FetchSnapshot(0, 0), AskStateDigest(1)]
+            questions: list[PeerMessage] = [Fetch(1), FetchSnapshot(0, 0), AskStateDigest(1), CollectRegisters(1)]
             forge(connected, node, sender, *questions * 100)
             assert speak(connected, node, sender, Hello(), FetchSnapshot(0, 0)).take() == b""
     connected.reactor.spend(1.0)
-    told = [
-        message for _, _, message in connected.sent if isinstance(message, ChosenValues | SnapshotPart | StateDigest)
-    ]
+    answers = ChosenValues | SnapshotPart | StateDigest | RegisterVotes
+    told = [message for _, _, message in connected.sent if isinstance(message, answers)]
     assert told == []
-    assert connected.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, "Fetch")] == 200
+    for kind in ("Fetch", "CollectRegisters"):
+        assert connected.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, kind)] == 200
 
 
 def test_a_forged_datagram_settles_no_incarnation() -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from test.core.test_forged import forge
+from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import (
     ONE,
     SESSION,
     NodeHarness,
-    NodesInOneReactor,
     Reactor,
     Recorder,
     RecordingStore,
@@ -23,15 +24,18 @@ from test.helpers.fakes import (
     restarted,
     submit,
 )
-from txpaxos.core.ready import Voter
+from txpaxos.core.messages import Ballot, Proposal
+from txpaxos.core.ready import DecreeState, SubjectState, Voter
 from txpaxos.errors import NoQuorum, OutcomeUnknown, Overloaded, ValueTooLarge
+from txpaxos.node.counts import Count, Labelled
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.older_registers import voted_state
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
-from txpaxos.wire.peer_messages import CollectRegisters
+from txpaxos.wire.peer_messages import REGISTER_VOTES_BYTES, CollectRegisters, RegisterVote, RegisterVotes
 
 OFTEN = Policy(300)
+LOW = Ballot(1, "a")
 
 
 class Watcher(PaxosProtocol):
@@ -175,7 +179,7 @@ class TestAfterARestart:
 
 class TestTogether:
     def test_all_nodes_give_the_same_answer(self) -> None:
-        cluster = NodesInOneReactor()
+        cluster = ConnectedNodes()
         cluster.lead()
         asked: list[list[Any]] = [outcome_of(node.ask("king", name.encode())) for name, node in cluster.nodes.items()]
         cluster.reactor.spend(2.0)
@@ -186,7 +190,7 @@ class TestTogether:
 
     def test_a_follower_that_is_cut_off_tells_nothing_old(self) -> None:
         """It knows the register as decided, and cannot know that it was forgotten."""
-        cluster = NodesInOneReactor()
+        cluster = ConnectedNodes()
         leader = cluster.lead()
         away, other = cluster.followers()
         cluster.wait(away.ask("king", b"Arthur"))
@@ -198,7 +202,7 @@ class TestTogether:
         assert asked == [[], []]
 
     def test_a_decision_outlives_the_leader(self) -> None:
-        cluster = NodesInOneReactor()
+        cluster = ConnectedNodes()
         leader = cluster.lead()
         cluster.wait(leader.ask("king", b"Arthur"))
         cluster.kill(leader.name)
@@ -206,8 +210,8 @@ class TestTogether:
 
 
 class TestOlderRegisters:
-    def cluster(self, **states: Any) -> NodesInOneReactor:
-        class WithOlderRegisters(NodesInOneReactor):
+    def cluster(self, **states: Any) -> ConnectedNodes:
+        class WithOlderRegisters(ConnectedNodes):
             def _known(self, node: str, votes: bool) -> Any:
                 return [*super()._known(node, votes), *states.get(node, [])]
 
@@ -235,6 +239,40 @@ class TestOlderRegisters:
         answer = outcome_of(leader.ask("king"))
         cluster.reactor.spend(1.0)
         assert answer == []
+
+    def test_votes_go_to_no_datagram_that_asks_for_them(self) -> None:
+        """Forty bytes must not make half a megabyte, wherever it goes."""
+        value = bytes(REGISTER_VOTES_BYTES // 4)
+        states = [SubjectState(f"{number}", DecreeState(LOW, Proposal(LOW, value), None)) for number in range(5)]
+        cluster = self.cluster(a=states, b=states)
+        cluster.lead()
+        cluster.reactor.spend(1.0)
+        cluster.sent.clear()
+        before = sum(cluster.streamed.values())
+        forge(cluster, "a", "b", *[CollectRegisters(1)] * 100)
+        cluster.reactor.spend(1.0)
+        assert [message for _, _, message in cluster.sent if isinstance(message, RegisterVotes)] == []
+        assert sum(cluster.streamed.values()) - before < 2**16
+        assert cluster.nodes["a"].counters[Labelled(Count.POSSIBLY_FORGED, "CollectRegisters")] == 100
+        assert cluster.wait(cluster.nodes["b"].ask("4")) == value
+
+    def test_votes_of_a_datagram_do_not_count(self) -> None:
+        """Not even if the forger knows the number that they answer."""
+        cluster = self.cluster(a=[voted_state("king", 5)], b=[voted_state("king", 5)])
+        cluster.lead()
+        cluster.reactor.spend(1.0)
+        cluster.cut |= {("a", "c"), ("b", "c")}
+        asked = outcome_of(cluster.nodes["c"]._sealing.seal())
+        number = cluster.nodes["c"]._sealing._number
+        lie = RegisterVotes(number, "", (RegisterVote("king", Ballot(9, "a"), b"Mordred", True),), is_last=True)
+        cluster.reactor.spend(0.1)
+        for sender in "ab":
+            forge(cluster, "c", sender, lie)
+        assert cluster.nodes["c"].counters[Labelled(Count.POSSIBLY_FORGED, "RegisterVotes")] == 2
+        assert cluster.nodes["c"]._sealing._complete == {"c"}
+        cluster.cut.clear()
+        assert cluster.wait(cluster.nodes["c"].ask("king")) == b"5"
+        assert asked == [None]
 
     def test_the_store_forgets_them_once_they_are_in_a_snapshot(self) -> None:
         state = voted_state("king", 5)

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from test.helpers.fakes import NodeHarness, NodesInOneReactor, Reactor
+from test.helpers.connected_nodes import ConnectedNodes
+from test.helpers.fakes import NodeHarness, NodesInOneReactor, Reactor, outcome_of
 from txpaxos.clock import WATCH_SECONDS, monotonic_clock
 from txpaxos.core.config import Timing
 from txpaxos.node.timer import Timer
@@ -88,15 +89,20 @@ def test_a_node_goes_on_after_a_step(step: float) -> None:
 
 
 def test_a_node_that_seals_after_a_step_goes_on() -> None:
-    harness = NodeHarness("b", timing=Timing(retry_seconds=1.0))
-    answer = harness.node._sealing.seal()
-    harness.reactor.spend(0.6)
-    harness.reactor.step(-HOUR)
-    harness.forget()
-    harness.reactor.spend(0.7)
-    assert [type(message) for _, message in harness.said()].count(CollectRegisters) == 2  # asked again, of both peers
-    answer.addErrback(lambda _: None)
-    harness.node.stop()
+    cluster = ConnectedNodes(timing=Timing(retry_seconds=1.0))
+    cluster.lead()
+    for peer in "ac":
+        cluster.nodes[peer]._sealing.is_voter = False  # So that neither answers.
+    answer = outcome_of(cluster.nodes["b"]._sealing.seal())
+    cluster.reactor.spend(0.6)
+    cluster.reactor.step(-HOUR)
+    cluster.sent.clear()
+    cluster.reactor.spend(0.7)
+    asked = [to for sender, to, message in cluster.sent if sender == "b" and isinstance(message, CollectRegisters)]
+    assert sorted(asked) == ["a", "c"]  # asked again, both
+    assert answer == []
+    for node in cluster.nodes.values():
+        node.stop()
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])

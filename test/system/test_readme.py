@@ -27,8 +27,10 @@ from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core import messages
 from txpaxos.core.drops import Drop
 from txpaxos.node.counts import Count
+from txpaxos.node.peers import REQUIRED_WAYS
 from txpaxos.tap import Options
 from txpaxos.wire import peer_messages
+from txpaxos.wire.codec import Way
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text()
@@ -253,6 +255,15 @@ def test_rows_say_what_the_messages_say() -> None:
         assert saved.startswith("yes: ") or saved == "no"
         if name.strip("`") not in SENDER_UNTOLD:
             assert re.search(rf"\b(an?|the) {sender},? to {receiver}\b", says, re.IGNORECASE), name
+
+
+def test_the_page_says_how_each_message_must_come() -> None:
+    groups = re.findall(
+        r"^\* \*Over the stream that the (receiver|sender) opened\*: ([^.]*)\.", text_of("wire"), re.MULTILINE
+    )
+    told = {receiver: set(re.findall(r"``(\w+)``", names)) for receiver, names in groups}
+    for opened_by, way in (("receiver", Way.OWN_STREAM), ("sender", Way.THEIR_STREAM)):
+        assert told[opened_by] == {kind.__name__ for kind, required in REQUIRED_WAYS.items() if required is way}
 
 
 def test_every_file_of_the_source_is_in_the_reading_order() -> None:

@@ -33,11 +33,13 @@ from txpaxos.wire.header import KIND_AT
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
+    CollectRegisters,
     Fetching,
     FetchSnapshot,
     Introduction,
     PeerMessage,
     Refusal,
+    RegisterVotes,
     Removed,
     SnapshotPart,
     StateDigest,
@@ -57,6 +59,8 @@ REQUIRED_WAYS: dict[type[Any], Way] = {
     StateDigestsHeard: Way.OWN_STREAM,
     Fetching: Way.THEIR_STREAM,
     Removed: Way.OWN_STREAM,
+    CollectRegisters: Way.THEIR_STREAM,
+    RegisterVotes: Way.OWN_STREAM,
 }
 """How each kind of critical message must come to be believed, from the receiver's view. All others may come any way."""
 
@@ -298,7 +302,7 @@ class Peers:
         """Send a hint by datagram: ``peer`` has opened no stream over which it would believe ``message``."""
         if isinstance(message, ChosenValues):
             message = ChosenValues(message.first_slot, (), message.chosen_through)
-        if not isinstance(message, SnapshotPart):
+        if not isinstance(message, SnapshotPart | RegisterVotes):
             self._send_datagram(peer, self._codec.encode(message))
 
     def _send_datagram(self, peer: NodeId, data: bytes) -> None:
