@@ -83,6 +83,7 @@ class MemberChanges:
     :param wanted: called when a value waits to be proposed.
     :param incarnation_of: the incarnation of a node's folder; 0 if this node has not met it.
     :param hand_over: hands over the lead. A leader that is removed does so first, and the next leader removes it.
+    :param seal: has the registers sealed, which must come before the first change; returns ``None`` if they are.
     """
 
     log = Logger()
@@ -95,6 +96,7 @@ class MemberChanges:
         wanted: Callable[[], None],
         incarnation_of: Callable[[NodeId], int],
         hand_over: Callable[[], Deferred[NodeId]],
+        seal: Callable[[], Deferred[None] | None],
     ) -> None:
         self._members = members
         self._log = log
@@ -102,6 +104,8 @@ class MemberChanges:
         self._wanted = wanted
         self._incarnation_of = incarnation_of
         self._hand_over = hand_over
+        self._seal = seal
+        self._is_sealing = False
         self._change: _Change | None = None
         self._waiting: deque[_Waiting] = deque()
         self._completed_slot: Slot = 0
@@ -137,15 +141,6 @@ class MemberChanges:
         self._begin_next()
         return answer
 
-    def preview(self, request: MembersRequest) -> MembersEntry:
-        """The entry that ``request`` would make, now. Nothing is changed.
-
-        :raises MembersRefused: if the request cannot be met now.
-        """
-        if not self._log().is_leader:
-            raise NotTheLeader("this node does not lead: ask the leader")
-        return self._checked(request)
-
     def tick(self) -> None:
         """Begin the next change, if there is one and it is its turn: a request, or a joining member that has caught up
         and is to be made a voter."""
@@ -165,9 +160,10 @@ class MemberChanges:
 
     @property
     def _is_free(self) -> bool:
-        """Whether a change can begin: this node leads, and the last one is complete."""
-        is_complete = self._members.slot in (0, self._completed_slot)
-        return self._change is None and is_complete and self._log().may_change_members
+        """Whether a change can begin: this node leads, the last one is complete, and none waits for the registers."""
+        if self._change is not None or self._is_sealing:
+            return False
+        return self._members.slot in (0, self._completed_slot) and self._log().may_change_members
 
     def _begin_next(self) -> None:
         """Begin the change that waits longest, if it is its turn. One that cannot be made now is refused."""
@@ -180,6 +176,10 @@ class MemberChanges:
                     return  # The leader may be new, or a member about to be level.
                 self._waiting.popleft().answer.errback(error)
                 continue
+            if entry is not self._members.entry and (sealed := self._seal()) is not None:
+                self._is_sealing = True
+                sealed.addCallbacks(self._sealed, lambda _: None)  # It fails only if this node stops.
+                return
             self._waiting.popleft()
             if entry is self._members.entry:
                 waiting.answer.callback((self._members.slot, entry))
@@ -189,6 +189,10 @@ class MemberChanges:
                 return
             self._change = _Change(entry, waiting.answer)
             self._wanted()
+
+    def _sealed(self, _: None) -> None:
+        self._is_sealing = False
+        self._begin_next()
 
     def _is_to_lead(self, entry: MembersEntry) -> bool:
         """Whether this node may lead, as ``entry`` says."""

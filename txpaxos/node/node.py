@@ -103,7 +103,7 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import REGISTERS_MARK, Run
-from txpaxos.wire.members import MembersEntry, MembersRequest
+from txpaxos.wire.members import MembersRequest
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
@@ -277,6 +277,7 @@ class Node:
             self._performer.schedule,
             lambda node: self._store.incarnation if node == self.name else self._known_peers.incarnation(node),
             self.hand_over,
+            lambda: None if self._applier.registers.sealed_at else self._sealing.seal(),
         )
         self._former_members = FormerMembers(
             *(self.members, self._member_changes, lambda: self._replica, self.settings.limits.ahead_slots),
@@ -539,16 +540,7 @@ class Node:
         """Change the members. See :meth:`MemberChanges.change <txpaxos.node.member_changes.MemberChanges.change>`."""
         if self._stopping:
             return fail(NodeStopped(f"node {self.name} is stopping; ask another"))
-        if self._applier.registers.sealed_at or not self._replica.is_leader:
-            return self._member_changes.change(request)
-        return self._sealing.seal().addCallback(lambda _: self._member_changes.change(request))
-
-    def preview_members(self, request: MembersRequest) -> MembersEntry:
-        """What :meth:`change_members` would make of the members now, which it does not.
-
-        :raises MembersRefused: if the request cannot be met now.
-        """
-        return self._member_changes.preview(request)
+        return self._member_changes.change(request)
 
     def watch_leader(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away` or :attr:`is_leaving` has changed."""
