@@ -55,7 +55,7 @@ class Signalled(PaxosProtocol):
     def apply(self, slot, command):
         reactor.callLater(0, self.signal)
     def signal(self):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
 
 class LeavesAndIsSignalled(Signalled):
@@ -283,7 +283,7 @@ def test_a_node_that_its_own_program_stops_ends_the_process(folder: Path) -> Non
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("app", "status"), [("Signalled", -signal.SIGINT), ("LeavesAndIsSignalled", 0)])
+@pytest.mark.parametrize(("app", "status"), [("Signalled", -signal.SIGTERM), ("LeavesAndIsSignalled", 0)])
 def test_signals_in_one_turn_of_the_reactor_stop_it_once(folder: Path, app: str, status: int) -> None:
     options = ["-c", "cluster.toml", "--app", f"application.py:{app}"]
     done = run(folder, *options, twistd=("-n", "--pidfile="))
