@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,16 +18,15 @@ RECOVERY_SECONDS_MAX = 60.0
 """How long it may take from the command until clients are served."""
 
 
-def wait_for_line(path: Path, text: str) -> str:
-    """The first line of a log with ``text``, when there is one."""
+def status_once_logged(log: Path, text: str) -> Any:
+    """Ask for the status until there is a line with ``text`` in ``log``. Each question takes a moment."""
     give_up_at = time.monotonic() + START_SECONDS_MAX
     while True:
-        lines = path.read_text().splitlines()
-        for line in lines:
-            if text in line:
-                return line
-        assert time.monotonic() < give_up_at, lines
-        time.sleep(0.02)
+        is_logged = text in log.read_text()
+        status = json.loads(txpaxos("status", "--json", folder=log.parent).stdout)
+        if is_logged:
+            return status
+        assert time.monotonic() < give_up_at, log.read_text()
 
 
 def recover(*options: str) -> str:
@@ -76,8 +76,7 @@ def assert_returning_member_is_refused(nodes: Nodes, old: Path) -> None:
     folder = nodes.folder
     (folder / "c.log").write_text("")
     nodes.start("c", old.name)
-    wait_for_line(folder / "c.log", "message of another cluster")
-    status = json.loads(txpaxos("status", "--json", folder=folder).stdout)
+    status = status_once_logged(folder / "c.log", "message of another cluster")
     assert status["nodes"]["a"]["counters"]["bad_datagram"] > 0
     assert status["cluster"] == Cluster.load("cluster.toml").name
     nodes.kill("c")

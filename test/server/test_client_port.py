@@ -35,6 +35,7 @@ from txpaxos.wire.client_messages import (
     Ask,
     AskAnswer,
     ClientCodec,
+    Contact,
     FromClient,
     FromNode,
     Members,
@@ -425,7 +426,8 @@ async def test_a_client_on_a_real_connection(harness: ClientPortHarness) -> None
 
 async def test_a_stranger_on_a_real_connection(harness: ClientPortHarness) -> None:
     caller = await call(harness, b"GET / HTTP/1.1\r\n\r\n")
-    assert [type(message) for message in caller.heard] == [Welcome, Members]
+    members = tuple(Contact(node, str(one.client), "voter") for node, one in harness.node.cluster.members.items())
+    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25), Members(0, members)]
     assert harness.node.counters == {BAD: 1}
 
 

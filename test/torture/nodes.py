@@ -280,7 +280,9 @@ class NamespacedCluster(LocalCluster):
         try:
             self._fill(filler)
             await self._says_that_the_disk_is_full()
-            if not self.processes[self.small].ended:
+            if self.processes[self.small].ended:
+                await self._ends_with_full_disk("with a full disk")
+            else:
                 await self.kill(self.small)
             self.start(self.small)
             await self._ends_with_full_disk("started on a full disk")
