@@ -305,7 +305,7 @@ def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None
     finally:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (folder / "a.pid").exists())
-    assert logged(folder, "Server Shut Down")
+    wait_until(lambda: logged(folder, "Server Shut Down"))  # twistd removes the pidfile before it says so.
 
 
 def test_a_log_of_json(folder: Path) -> None:
