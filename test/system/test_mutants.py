@@ -60,6 +60,19 @@ def is_there(name: str) -> bool:
     return (ROOT / file).is_file() and f"def {test}" in (ROOT / file).read_text()
 
 
+def test_each_mutant_has_a_row_that_says_what_caught_it() -> None:
+    rows = table.read_from(run.PAGE)
+    assert set(MUTANTS) == set(rows)
+    tests = "".join(file.read_text() for file in (ROOT / "test").rglob("test_*.py"))
+    for row in rows.values():
+        assert row.kind, row
+        if row.seed is None:
+            file, _, name = row.what.partition("::")
+            assert (ROOT / file).is_file(), row
+            function = name.rpartition("::")[2].partition("[")[0]  # None if the whole file failed.
+            assert not function or f"def {function}(" in tests, row
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_caught(name: str) -> None:
     catch = Hunter(ROOT, cpu_seconds=10.0, tests=False).hunt(MUTANTS[name])
