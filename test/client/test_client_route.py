@@ -284,6 +284,54 @@ def test_the_backoff_grows_and_is_forgotten() -> None:
     assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < GAP_SECONDS
 
 
+# --------------------------------------------- a client whose nodes are gone for the most part
+
+
+NINE = cluster_of("abcdefghi")
+
+
+def mostly_gone(seed: int, alive: str) -> AutomaticNodes:
+    """A client that talks to the nodes of its cluster file only, of which most were removed meanwhile."""
+    auto_nodes = AutomaticNodes(list(NINE.members), seed, NINE)
+    auto_nodes.gone.update(set(NINE.members) - set(alive))
+    auto_nodes.leader = alive[0]
+    return auto_nodes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_client_finds_the_nodes_that_are_left(seed: int) -> None:
+    """It does not wait ever longer before it has tried all."""
+    auto_nodes = mostly_gone(seed, "h")
+    assert auto_nodes.gap(auto_nodes.client.ask("king", b"Arthur")) < GAP_SECONDS
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_client_whose_node_is_cut_off_finds_the_nodes_that_are_left(seed: int) -> None:
+    """It asks each once, one soon after the other, and none of those that are gone again and again."""
+    auto_nodes = mostly_gone(seed, "f")
+    auto_nodes.gap(auto_nodes.client.submit(b"first"))
+    auto_nodes.elect(None)
+    waiting = auto_nodes.client.submit(b"x")
+    auto_nodes.spend(3.0)
+    auto_nodes.elect("f")
+    auto_nodes.gap(waiting)
+    auto_nodes.gone -= {"g", "h"}
+    auto_nodes.isolated.add("f")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "g")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < 2 * GAP_SECONDS
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_node_that_was_left_is_asked_when_the_others_are_gone(seed: int) -> None:
+    auto_nodes = mostly_gone(seed, "fg")
+    auto_nodes.gap(auto_nodes.client.submit(b"first"))
+    auto_nodes.client._dispatcher._route._unreachable = "g"
+    auto_nodes.isolated.add("f")
+    auto_nodes.step_down("f")
+    auto_nodes.leader = "g"
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < 2 * GAP_SECONDS
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_node_that_was_left_is_asked_last(seed: int) -> None:
     """There are others, of which more is to be hoped."""

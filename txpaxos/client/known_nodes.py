@@ -42,6 +42,7 @@ class KnownNodes:
         self._is_fixed = is_fixed
         self._voters: Mapping[str, Address] = {}
         self._failed: set[str] = set()  # Those whose last connection could not be made, or has ended.
+        self._tried: set[str] = set()  # Those that have failed in this round.
         self._at_told: set[str] = set()  # Those that are tried at the address that was told next, not at their seed's.
         self._at_seed: dict[str, Address] = {}  # Where a node is whose id the client did not know.
         self._tries_seeds = False
@@ -69,10 +70,22 @@ class KnownNodes:
         """Whether ``node`` is no member any more, by what was told last."""
         return not self._is_fixed and not self._tries_seeds and self.slot != UNKNOWN and node not in self.members
 
-    def fresh(self, nodes: Iterable[str]) -> list[str]:
-        """Those of ``nodes`` that have not failed since the client has tried all; all of them if each has."""
+    def fresh(self, nodes: Iterable[str], last: str = "") -> list[str]:
+        """Those of ``nodes`` to try next: the ones that have not failed in this round. If each has failed, the next
+        round begins, so that no node is tried twice while another waits for its turn.
+
+        :param last: the node whose turn comes when all others have failed.
+        """
         nodes = list(nodes)
-        return [node for node in nodes if node not in self._failed] or nodes
+        fresh = [node for node in nodes if node not in self._tried]
+        if not fresh:
+            self._tried.difference_update(nodes)
+            fresh = nodes
+        return [node for node in fresh if node != last] or fresh
+
+    def is_round_over(self, node: str) -> bool:
+        """Whether each node that the client may connect to has failed in this round, ``node`` not counted."""
+        return self._tried.issuperset(one for one in self.candidates if one != node)
 
     # what happens
 
@@ -84,6 +97,7 @@ class KnownNodes:
         """
         self.was_reached = True
         self._failed.discard(node)
+        self._tried.discard(node)
         if ":" in node:
             if not self.knows_address_of(name):
                 if len(self._at_seed) >= len(self._seeds):
@@ -105,10 +119,9 @@ class KnownNodes:
         """
         if was_there or not self._try_other_address(node):
             self._failed.add(node)
+            self._tried.add(node)
         if self._failed.issuperset(self._voters):
             self.try_seeds()
-        if self._failed.issuperset(self.candidates):
-            self._failed.clear()  # The next round begins.
 
     def try_seeds(self) -> None:
         """None of the members helps: connect to the seeds, too."""
@@ -136,6 +149,7 @@ class KnownNodes:
         self._tries_seeds = False
         self._at_told &= members.keys()
         self._failed &= {*members, *self._seeds}
+        self._tried &= self._failed
         self._recount()
         return True
 

@@ -55,7 +55,8 @@ SEED_ROUNDS = 2
 """After this number of rounds of probes that found no leader, the seeds are tried, too."""
 
 RETRY_SECONDS = 0.02
-"""Pause after the first attempt to connect that failed. It doubles with each further one."""
+"""Pause after an attempt to connect that failed. It doubles when all nodes have failed, and not before: one of them may
+answer at once."""
 
 RETRY_SECONDS_MAX = 0.5
 """Longest pause between two attempts to connect."""
@@ -130,7 +131,7 @@ class Route:
         self._next_node = rng.choice(known.candidates)
         self._unreachable = ""  # The node that was left last, or broke its connection.
         self._retry_call: IDelayedCall | None = None
-        self._failures = 0
+        self._rounds = 0  # How often in a row all nodes have failed.
         # The other connections.
         self._probes: list[ClientConnection] = []
         self._probe_in = 0  # Ticks until the next probe may be made.
@@ -206,8 +207,7 @@ class Route:
         self._findings[connection.target] = reason
         self._note_failure(connection)
         if connection is not self.current:
-            if connection in self._probes:
-                self._probes.remove(connection)
+            self._probe_lost(connection)
             return
         self.current = None
         self.is_ready = False
@@ -219,10 +219,11 @@ class Route:
         if usable is not None:
             self._promote(usable)
             return
+        is_round_over = self._known.is_round_over(connection.target)
         self._next_node = self._other_than(connection.node)
         if self._pending:
-            seconds = min(RETRY_SECONDS * 2 ** min(self._failures, RETRY_DOUBLINGS_MAX), RETRY_SECONDS_MAX)
-            self._failures += 1
+            seconds = min(RETRY_SECONDS * 2 ** min(self._rounds, RETRY_DOUBLINGS_MAX), RETRY_SECONDS_MAX)
+            self._rounds += is_round_over
             self._retry_call = self._clock.callLater(seconds * self._rng.uniform(0.5, 1.0), self._connect)
 
     # inside: where to go
@@ -258,7 +259,7 @@ class Route:
 
     def _begin(self, connection: ClientConnection) -> None:
         """The node of the current connection is there: requests can be sent to it."""
-        self._failures = 0
+        self._rounds = 0
         self.is_ready = True
         self._owner.connected(connection)
         if self._tick_call is None and self._pending:
@@ -293,7 +294,7 @@ class Route:
         current, welcome = self.current, connection.welcome
         assert welcome is not None
         if connection is current:
-            self._failures = 0
+            self._rounds = 0
             self._suspicion.welcomed()
             followed = self._follow(connection)
             if not followed and welcome.leaving and welcome.leader != connection.node:
@@ -356,6 +357,14 @@ class Route:
     def _other_than(self, node: str) -> str:
         candidates = self._known.candidates
         return self._rng.choice(self._known.fresh(one for one in candidates if one != node) or candidates)
+
+    def _probe_lost(self, connection: ClientConnection) -> None:
+        """A connection that nothing is sent on has ended, or could not be made. If its node was not there, the next one
+        is asked soon, until each was: some of them may have been gone for long."""
+        if connection in self._probes:
+            self._probes.remove(connection)
+            if connection.welcome is None and self._probes_made % len(self._known):
+                self._probe_in = 0
 
     # inside: who the members are
 
@@ -499,9 +508,8 @@ class Route:
         if others:
             self._probe_in = min(WELCOME_TICKS * 2 ** min(rounds, PROBE_DOUBLINGS_MAX), PROBE_TICKS_MAX)
             self._probes_made += 1
-            # A node that was left, or closed its connection, is asked again only when there is no other.
-            fresh = [node for node in others if node != self._unreachable]
-            self._probes.append(self._connect_to(self._rng.choice(self._known.fresh(fresh or others))))
+            # A node that was left, or closed its connection, is asked again when the others were asked.
+            self._probes.append(self._connect_to(self._rng.choice(self._known.fresh(others, last=self._unreachable))))
 
     def _drop_probes(self) -> None:
         probes, self._probes = self._probes, []
