@@ -89,9 +89,35 @@ def test_nor_one_that_says_to_be_a_peer_which_is_heard() -> None:
     assert [address for _, address in way.sent] == [B_ADDRESS]
 
 
-def test_nor_one_whose_address_is_no_name() -> None:
+def test_nor_one_at_another_ip_address_if_there_is_no_name() -> None:
     way = away(THREE)
     way.network.datagram_received(pre_vote_of(3), ELSEWHERE)
+    way.network.send(("b",), PreVote(5))
+    assert [address for _, address in way.sent] == [B_ADDRESS]
+
+
+@pytest.mark.parametrize("cluster", [NAMES, THREE])
+def test_a_peer_whose_move_to_another_port_was_missed_is_believed_there(cluster: Cluster) -> None:
+    """A node that missed the move knows the old port only. The other nodes that know the new one may be down."""
+    way = away(cluster)
+    for port in (4012, 4014):
+        way.refuse_streams()
+        way.network.datagram_received(pre_vote_of(3), (B_ADDRESS[0], port))
+        way.network.open_stream("b")
+        assert [client[:2] for client in way.reactor.tcpClients] == [(B_ADDRESS[0], port)]
+        prove(way)
+        way.network.datagram_received(pre_vote_of(3), (B_ADDRESS[0], port))
+        assert [sender for sender, _ in way.received] == ["b"]
+        way.tick(3.0)
+        way._received.clear()
+
+
+def test_another_port_of_a_peer_is_not_tried_before_the_peer_is_silent() -> None:
+    way = Way(THREE)
+    way.known_peers.recover("b", 3)
+    way.start()
+    way.network.datagram_received(pre_vote_of(3), (B_ADDRESS[0], 4012))
+    way.events.clear()
     way.network.send(("b",), PreVote(5))
     assert [address for _, address in way.sent] == [B_ADDRESS]
 

@@ -5,9 +5,10 @@ come back at another address behind its name. It may also have several addresses
 here. So datagrams to a silent peer go to all its addresses. Datagrams to a peer that is heard go only to the address
 that it was heard from. A message from any of its addresses is taken for a message of the peer.
 
-A name server may lag behind. So a silent peer is tried at one more address, if a message came from there with the
-incarnation of the peer's data folder. That address is only a candidate. It becomes one of the peer's own when the peer
-has shown over a stream that it receives what is sent there.
+A name server may lag behind, and a node may have missed that a peer was moved to another port. So a silent peer is
+tried at one more address, if a message came from there with the incarnation of the peer's data folder. That address is
+only a candidate. It becomes one of the peer's own when the peer has shown over a stream that it receives what is sent
+there.
 
 Peers come, go and move while the node runs. A peer that is moved to another address may still run at the one before. So
 it is heard, and spoken to, at both until it is heard at the new one.
@@ -78,7 +79,7 @@ class _PeerState:
 
     def address_at(self, endpoint: Endpoint) -> Address:
         """The address to connect to while the peer is at ``endpoint``."""
-        return self.previous.get(endpoint) or self.address.at(endpoint[0])
+        return self.previous.get(endpoint) or attrs.evolve(self.address.at(endpoint[0]), port=endpoint[1])
 
 
 class PeerAddresses:
@@ -181,13 +182,21 @@ class PeerAddresses:
     def try_endpoint(self, peer: NodeId, endpoint: Endpoint) -> None:
         """Make ``endpoint`` a candidate for ``peer``, if the peer is silent although its name was looked up since.
 
-        A message with the peer's incarnation came from that endpoint, which is none of the peer's.
+        A message with the peer's incarnation came from that endpoint, which is none of the peer's. If there is only an
+        IP address of the peer, it may be at another port of that address: this node may have missed that it was moved.
         """
         state = self._states[peer]
-        was_looked_up = state.address.host_name and state.looked_up_at > state.heard_at and not state.looking_up
-        if was_looked_up and state.heard_from is None and endpoint != state.candidate and not state.candidate_confirmed:
-            state.candidate = endpoint
-            self.addresses[peer] = state.address.at(endpoint[0])
+        if state.heard_from is not None or endpoint == state.candidate:
+            return
+        if state.address.host_name:
+            may_be_there = state.looked_up_at > state.heard_at and not state.looking_up
+        else:
+            is_silent = self._now - state.heard_at >= SILENT_SECONDS
+            may_be_there = is_silent and endpoint[0] == canonical_host(state.address.host)
+        if may_be_there:
+            state.candidate, state.candidate_confirmed = endpoint, False
+            self.addresses[peer] = state.address_at(endpoint)
+            self.known[peer] = state.known
             self._changed(peer)
 
     def confirm_endpoint(self, peer: NodeId) -> Endpoint | None:
