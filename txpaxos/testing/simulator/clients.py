@@ -126,8 +126,12 @@ class SimulatedCaller:
 
     @property
     def waiting(self) -> int:
-        """How many commands are not answered yet, at nodes that run and whose disks work."""
-        hung = [host.reactor for host in self._hosts.values() if host.disk_hangs]
+        """How many commands are not answered yet, at nodes that run, whose disks work, and that fetch no snapshot.
+
+        A node that fetches one answers when it is level again. How long that may take, other rules say: a node may fall
+        behind all that the others have kept of the log within one change, where the log between two snapshots is short.
+        """
+        hung = [host.reactor for host in self._hosts.values() if host.disk_hangs or host.fetches_snapshot]
         return sum(reactor.alive and reactor not in hung for reactor in self._asked)
 
     def stop(self) -> None:

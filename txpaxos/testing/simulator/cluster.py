@@ -214,6 +214,8 @@ class SimulatedCluster(Environment):
             if self.time.now >= until:
                 raise Violation("live once healed", self._describe_nodes())
             for host in self.live():
+                if self.operator.is_out_of_touch(host):  # It was behind when the last member that it knows was removed.
+                    host.crash()
                 if not host.alive:  # The node may have stopped only now, because of an earlier fault.
                     host.start()
             self.run(0.25)

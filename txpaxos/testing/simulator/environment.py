@@ -36,9 +36,9 @@ SESSIONS_REMEMBERED = (SESSIONS_MAX, SESSIONS_MAX, 4, 3)
 """Small values, so that sessions are forgotten while they are still in use."""
 
 
-def machine_member(name: str) -> configuration.Member:
-    """The addresses of the node on the machine ``name``, unless it has moved."""
-    return configuration.Member(configuration.Address(name, PEER_PORT), configuration.Address(name, CLIENT_PORT))
+def machine_member(name: str, peer_port: int = PEER_PORT) -> configuration.Member:
+    """The addresses of the node on the machine ``name``, which listens for other nodes at ``peer_port``."""
+    return configuration.Member(configuration.Address(name, peer_port), configuration.Address(name, CLIENT_PORT))
 
 
 class Environment:
@@ -119,13 +119,19 @@ class Environment:
         """The members now, as the log has them."""
         return self.checker.members.entry or founding_entry(self.configuration)
 
-    def configuration_of(self, node: NodeId) -> configuration.Cluster:
+    def configuration_of(self, node: NodeId, peer_port: int) -> configuration.Cluster:
         """The cluster file that ``node`` is started with. A founder has that of the founding, as long as it names
-        another member; all others have one that names the members of now."""
+        another member; all others have one that names the members of now. A node that has moved has its new address in
+        it, as an operator has to see to.
+
+        :param peer_port: where it listens for other nodes.
+        """
+        own = machine_member(base_name(node), peer_port)
         if node in self.names and (not self.changes or any(self.is_member(one) for one in self.names if one != node)):
-            return self.configuration
-        members = dict(self.entry.cluster("simulated").members)
-        members.setdefault(node, machine_member(base_name(node)))
+            if self.configuration.members[node] == own:
+                return self.configuration
+            return configuration.Cluster("simulated", {**self.configuration.members, node: own})
+        members = {**self.entry.cluster("simulated").members, node: own}
         return configuration.Cluster("simulated", members, founding=self.configuration.members)
 
     def fork_rng(self) -> Random:

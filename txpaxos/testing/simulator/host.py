@@ -89,6 +89,11 @@ class Host:
         """Whether the process runs."""
         return self.reactor is not None and self.reactor.alive
 
+    @property
+    def fetches_snapshot(self) -> bool:
+        """Whether its node takes a snapshot of another node, or what of the log comes after that."""
+        return self.node is not None and self.node._snapshots.status().transfer is not None
+
     def start(self) -> None:
         """Start the process. It may refuse to start, if its disk is damaged."""
         cluster = self._cluster
@@ -96,7 +101,7 @@ class Host:
         if self.disk_hangs:
             return
         if cluster.changes and self.configuration is self.right_configuration:
-            self.configuration = self.right_configuration = cluster.configuration_of(self.name)
+            self.configuration = self.right_configuration = cluster.configuration_of(self.name, self.peer_port)
         reactor = self.reactor = SimulatedReactor(cluster.network, self.machine, self.rate)
         self._saves_end_at = 0.0
         self._sync_failed = False

@@ -472,8 +472,11 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
     host = cluster.hosts[fault.node]
     if any(known.voter is None for known in cluster.checker.nodes.values()) or host.name not in cluster.names:
         return
-    members = dict(cluster.configuration.members)
-    others = [name for name in cluster.machines if name != fault.node]
+    right = host.right_configuration
+    if right.founding:
+        return  # It is not what the founders are taken from.
+    members = dict(right.members)
+    others = [name for name in members if name != host.name]
     kind = rng.choice(("more", "less", "another"))
     if kind != "more" and others:
         del members[rng.choice(others)]
@@ -481,7 +484,7 @@ def _other_cluster_file(cluster: SimulatedCluster, fault: Fault, rng: Random) ->
         members["x"] = Member(Address("x", PEER_PORT), Address("x", CLIENT_PORT))
     if host.alive:
         host.crash()
-    host.configuration = attrs.evolve(cluster.configuration, members=members)
+    host.configuration = attrs.evolve(right, members=members)
     host.start()
 
     def end() -> None:
