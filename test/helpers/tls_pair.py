@@ -64,3 +64,17 @@ class Pair:
             self.carried += sent + b"".join(self._client.stream)
             if not self._pump.pump():
                 return
+
+    def carry_one_byte(self) -> bool:
+        """Carry the next byte that the dialling side has sent, or, if there is none, all that the other side has sent.
+
+        :returns: whether there was something."""
+        self._clock.advance(0)
+        if waiting := b"".join(self._client.stream):
+            self._client.stream[:] = [waiting[1:]] if waiting[1:] else []
+            self._server.bufferReceived(waiting[:1])
+            return True
+        if answer := self._server.getOutBuffer():
+            self._client.bufferReceived(answer)
+            return True
+        return False

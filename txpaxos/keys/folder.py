@@ -194,11 +194,6 @@ def read_tokens(path: Path) -> dict[bytes, str]:
     return tokens
 
 
-def _in_both(nodes: Iterable[Certificate], clients: Iterable[Certificate]) -> Certificate | None:
-    """An authority that signs both, by its key."""
-    return next((one for one in nodes for other in clients if one.public_key() == other.public_key()), None)
-
-
 def _short(error: BaseException) -> str:
     return printable(str(error).split(". See ")[0])
 
@@ -216,7 +211,7 @@ class _Loading:
         self._check_folder()
         nodes = self._authorities("nodes.pem")
         clients = self._authorities("clients.pem") if self.role == "node" else ()
-        if (signer := _in_both(nodes, clients)) is not None:
+        if (signer := self._in_both(nodes, clients)) is not None:
             raise ConfigError(
                 f"{self.folder}: nodes.pem and clients.pem have an authority in common"
                 f" ({printable(signer.subject.rfc4514_string())}), so a client could be a node: use two"
@@ -252,6 +247,16 @@ class _Loading:
                 subject = printable(one.subject.rfc4514_string())
                 raise ConfigError(f"{self.folder / file}: the certificate of {subject} is not that of an authority")
         return found
+
+    def _in_both(self, nodes: Iterable[Certificate], clients: Iterable[Certificate]) -> Certificate | None:
+        """An authority that could sign both: by its key, or since it has signed one of the others."""
+        for one in nodes:
+            for other in clients:
+                if one.public_key() == other.public_key() or self._is_of([one], (other,)):
+                    return one
+                if self._is_of([other], (one,)):
+                    return other
+        return None
 
     def _revoked(self, authorities: Iterable[Certificate]) -> tuple[CertificateRevocationList, ...]:
         path = self.folder / "revoked.pem"
