@@ -63,8 +63,8 @@ class Signed:
             builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
         self.certificate = builder.sign(signer.key, algorithm(signer.key))
 
-    def revoking(self, *others: Signed) -> x509.CertificateRevocationList:
-        builder = x509.CertificateRevocationListBuilder(self.subject, NOW, NOW + timedelta(1))
+    def revoking(self, *others: Signed, until: timedelta = timedelta(1)) -> x509.CertificateRevocationList:
+        builder = x509.CertificateRevocationListBuilder(self.subject, NOW, NOW + until)
         for other in others:
             serial = other.certificate.serial_number
             builder = builder.add_revoked_certificate(
@@ -95,10 +95,10 @@ def load(path: Path) -> Keys:
     return Keys.load(path, "node" if (path / "node.pem").exists() else "client", now=NOW)
 
 
-def all_believe(a: Keys, b: Keys, client: Keys) -> bool:
+def all_believe(a: Keys, b: Keys, client: Keys, at: datetime = NOW) -> bool:
     """Whether the two nodes and the client believe each other."""
-    nodes = Pair(peer_dial(a, b.name, at=NOW), peer_accept(b, at=NOW))
-    clients = Pair(client_dial(client, [b.name], at=NOW), client_accept(b, at=NOW))
+    nodes = Pair(peer_dial(a, b.name, at=at), peer_accept(b, at=at))
+    clients = Pair(client_dial(client, [b.name], at=at), client_accept(b, at=at))
     seen = [name_of(end.transport) for pair in (nodes, clients) for end in (pair.dialled, pair.accepted)]
     return seen == [b.name, a.name, b.name, client.name]
 
@@ -179,3 +179,20 @@ def test_revoked_by_an_intermediate_authority(tmp_path: Path, company: Company) 
     assert refused is not None
     assert reason_of(refused) == "its certificate was revoked"
     assert all_believe(a, a, alice)
+
+
+@pytest.mark.parametrize("hours", [-2, 0, 2])
+def test_a_list_is_in_force_before_its_time_and_after_it(tmp_path: Path, company: Company, hours: int) -> None:
+    """What it revokes is refused, and nothing else: that no newer list was brought stops no cluster."""
+    at = NOW + timedelta(hours=hours)
+    for name in ("a", "b", "c"):
+        folder(tmp_path / name, one := Signed(name, company.nodes), [company.nodes], [company.clients])
+    lists = [company.nodes.revoking(one, until=timedelta(hours=1)), company.clients.revoking(until=timedelta(hours=1))]
+    for name in ("a", "b"):
+        write(tmp_path / name / "revoked.pem", pem_of(lists))
+    a, b, lost = (load(tmp_path / name) for name in ("a", "b", "c"))
+    alice = load(folder(tmp_path / "alice", Signed("alice", company.clients), [company.nodes]))
+    assert all_believe(a, b, alice, at)
+    refused = Pair(peer_dial(lost, "a", at=at), peer_accept(a, at=at)).accepted.lost
+    assert refused is not None
+    assert reason_of(refused) == "its certificate was revoked"
