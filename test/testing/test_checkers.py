@@ -7,6 +7,9 @@ import pytest
 from txpaxos.core.messages import AcceptSlot, Ballot, Message, NodeId
 from txpaxos.core.ready import Envelope, Promised, Ready, Record, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation
+from txpaxos.testing.checkers.registers import ObservedRegisters
+from txpaxos.wire.commands import Run
+from txpaxos.wire.registers import ForgetRegister, ImportRegisters, RegisterCommand, SealRegisters, encode_command
 
 NAMES = ("a", "b", "c", "d", "e")
 LOWER, HIGHER = Ballot(1, "a"), Ballot(2, "b")
@@ -74,3 +77,25 @@ class TestProposalAgainstWhatMayBeChosen:
         cluster.checker.folder_lost("d")
         with pytest.raises(Violation, match=self.RULE):
             cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+
+class TestRegistersOfAnEarlierRelease:
+    """One of them is decided."""
+
+    @pytest.fixture
+    def registers(self) -> ObservedRegisters:
+        registers = ObservedRegisters()
+        registers.begin_with({"king": b"Arthur"}, {"king": [b"Arthur"]})
+        return registers
+
+    def choose(self, registers: ObservedRegisters, *commands: RegisterCommand) -> str:
+        """The rule that ``commands`` break, each of another node, if they are applied one after the other."""
+        runs = [Run(b"%d" % node, 1, 0, (encode_command(command),)) for node, command in enumerate(commands)]
+        return "".join(registers.choose(slot, run, [1]) for slot, run in enumerate(runs, 1))
+
+    def test_what_was_decided_stays_decided(self, registers: ObservedRegisters) -> None:
+        assert self.choose(registers, SealRegisters()) == "what was decided stays decided"
+
+    def test_it_may_be_forgotten_before_another_node_seals_them_too(self, registers: ObservedRegisters) -> None:
+        commands = (ImportRegisters((("king", b"Arthur"),)), SealRegisters(), ForgetRegister("king"), SealRegisters())
+        assert self.choose(registers, *commands) == ""

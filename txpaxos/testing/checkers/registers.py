@@ -69,6 +69,8 @@ class ObservedRegisters:
 
     def _apply(self, slot: Slot, command: object) -> tuple[str, bytes | None]:
         match command:
+            case SealRegisters() if self._sealed:
+                return "", None  # Another node has sealed them, too. A client may have had some forgotten meanwhile.
             case SealRegisters():
                 self._sealed = True
                 lost = [name for name, value in self._chosen_before.items() if self._values.get(name) != value]
