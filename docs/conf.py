@@ -12,6 +12,13 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import txpaxos
+import txpaxos.client.client
+import txpaxos.server.served_node
+from txpaxos.keys.folder import Keys
+
+# These modules import the class for type checkers only, since it loads what a program without keys does not need.
+for module in (txpaxos.client.client, txpaxos.server.served_node):
+    module.Keys = Keys  # type: ignore[attr-defined]
 
 project = "txpaxos"
 author = "The txpaxos developers"
@@ -26,7 +33,10 @@ html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
     # Of others, which have their documentation elsewhere.
-    (r"py:.*", r"(twisted|zope|msgspec|collections|concurrent|logging|os|pathlib|random|typing)\..*"),
+    (
+        r"py:.*",
+        r"(twisted|zope|cryptography|msgspec|collections|concurrent|datetime|logging|os|pathlib|random|typing)\..*",
+    ),
 ]
 
 autodoc_member_order = "bysource"

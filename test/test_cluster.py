@@ -91,7 +91,13 @@ def test_every_cluster_is_written_and_read_again(name: str, members: dict[str, M
         assert list(again.members) == list(members)
 
 
-BAD = [
+BAD: list[tuple[str, str]] = [
+    (f'cluster = "c"\n{NODE}\n[rights]\nshop = "read"', "'shop' = 'read' in [rights]: must be a list of"),
+    (f'cluster = "c"\n{NODE}\n[rights]\nshop = ["own"]', "'shop' = ['own'] in [rights]: must be a list of \"read\""),
+    (f'cluster = "c"\n{NODE}\n[rights]\nshop = [["read"]]', "in [rights]: must be a list of"),
+    (f'cluster = "c"\n{NODE}\n[rights]\n"a b" = []', "'a b' in [rights] cannot be a client's name"),
+    (f'cluster = "c"\n{NODE}\n[rights]\n"" = []', "'' in [rights] cannot be a client's name"),
+    ('rights = 1\ncluster = "c"\n' + NODE, "[rights] must be a table"),
     ("", "needs cluster ="),
     ("cluster = ", "not TOML"),
     ('cluster = "c"\ncluster = "d"', "not TOML"),
@@ -105,7 +111,7 @@ BAD = [
     (f'cluster = "{"c" * 3000}"', "at most 32"),
     ('cluster = "c"\nfamily = "ipv5"', 'family = \'ipv5\' at the top: there are "ipv4" and "ipv6"'),
     ('cluster = "c"\nfamily = 4', "family = 4 at the top"),
-    (f'name = "c"\n{NODE}', "unknown key 'name' at the top (known: cluster, family, nodes)"),
+    (f'name = "c"\n{NODE}', "unknown key 'name' at the top (known: cluster, family, nodes, rights)"),
     ('cluster = "c"', "at least one [nodes.NAME]"),
     ('cluster = "c"\nnodes = 3', "at least one [nodes.NAME]"),
     ('cluster = "c"\nnodes = []', "at least one [nodes.NAME]"),

@@ -17,6 +17,8 @@ A node that listens at another address than the one that others use (in a contai
     client        = "b.example.org:5001"    # what clients use
     listen        = "0.0.0.0:4001"          # where b itself listens for the other nodes
     client_listen = "0.0.0.0:5001"          # and for clients
+
+What clients may do once nodes have keys is in a table ``[rights]``: see :mod:`txpaxos.rights`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import attrs
 
 from txpaxos.errors import ConfigError
 from txpaxos.host_names import FAMILIES, canonical_host, is_ip_address, look_up
+from txpaxos.rights import DEFAULT_RIGHTS, Rights
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
 NONCE_CHARACTERS = 16
@@ -157,6 +160,7 @@ class Cluster:
         ``members``.
     :ivar slot: the slot of the log at which ``members`` were chosen; 0 for those that founded the cluster.
     :ivar learners: the ids of those among the members that do not vote.
+    :ivar rights: what clients may do, when keys are on.
     """
 
     name: str
@@ -164,6 +168,7 @@ class Cluster:
     founding: Mapping[str, Member] = attrs.field(factory=dict, repr=False)
     slot: int = 0
     learners: tuple[str, ...] = attrs.field(default=(), repr=False)
+    rights: Rights = attrs.field(default=DEFAULT_RIGHTS, repr=False)
 
     @property
     def founding_members(self) -> tuple[str, ...]:
@@ -201,7 +206,7 @@ class Cluster:
             data = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not TOML: {error}") from None
-        _only(data, {"cluster", "family", "nodes"}, "at the top")
+        _only(data, {"cluster", "family", "nodes", "rights"}, "at the top")
         name = data.get("cluster")
         if not isinstance(name, str):
             raise ConfigError('needs cluster = "NAME" at the top')
@@ -213,7 +218,8 @@ class Cluster:
         nodes = data.get("nodes")
         if not isinstance(nodes, dict) or not nodes:
             raise ConfigError("needs at least one [nodes.NAME] table")
-        cluster = cls(name, {node: _member(node, table, family) for node, table in nodes.items()})
+        rights = Rights.parse(data["rights"], NAME) if "rights" in data else DEFAULT_RIGHTS
+        cluster = cls(name, {node: _member(node, table, family) for node, table in nodes.items()}, rights=rights)
         cluster.check()
         return cluster
 
@@ -264,7 +270,8 @@ class Cluster:
         head = f'cluster = "{self.name}"\n'
         if any(address.family != FAMILIES[0] for member in self.members.values() for _, address in member.addresses):
             head += f'family = "{FAMILIES[1]}"\n'
-        return "\n".join([head, *(_dump(node, member) for node, member in self.members.items())])
+        tail = [] if self.rights == DEFAULT_RIGHTS else [self.rights.dumps()]
+        return "\n".join([head, *(_dump(node, member) for node, member in self.members.items()), *tail])
 
 
 def is_loopback(address: Address) -> bool | None:

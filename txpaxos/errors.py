@@ -64,6 +64,11 @@ class Overloaded(PaxosError):
     and fewer commands at a time. Other commands are not affected."""
 
 
+class NotAllowed(PaxosError):
+    """This client has no right to what it asked for, or the nodes do not take what it shows of itself: its certificate
+    or its token. Nothing was changed. The text says what is the matter, and what to do."""
+
+
 class NotChosen(PaxosError):
     """The command was not chosen and will never be: it was not sent before its deadline, or before the client was
     closed. It had no effect. It is safe to send it again, as a new command."""

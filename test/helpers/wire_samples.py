@@ -34,10 +34,13 @@ from txpaxos.core.messages import (
     Truncated,
     Vote,
 )
+from txpaxos.rights import ALL_RIGHTS
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
     AskAnswer,
+    Authenticate,
+    Authenticated,
     BackupAnswer,
     BackupRequest,
     ChangeAnswer,
@@ -182,6 +185,8 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     MembersAnswer: st.builds(MembersAnswer, COUNTS, VALUES),
     ChangeProgress: st.builds(ChangeProgress, COUNTS, st.text()),
     ChangeAnswer: st.builds(ChangeAnswer, COUNTS, st.text()),
+    Authenticate: st.builds(Authenticate, st.binary(min_size=1, max_size=256)),
+    Authenticated: st.builds(Authenticated, st.text(max_size=64), tuples(st.sampled_from(ALL_RIGHTS))),
 }
 
 CODEC = Codec("orders", "node-a", 0x0123456789ABCDEF)
@@ -255,6 +260,8 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     MembersAnswer(5, b"{}"),
     ChangeProgress(6, "node-d has 40 of 44 slots"),
     ChangeAnswer(6, "node-d votes in place of node-b"),
+    Authenticate(b"a token"),
+    Authenticated("shop", ("read", "write")),
 )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import txpaxos.server.budget
 from txpaxos.server.budget import PARTIAL_BYTES_FREE, Budget, Usage
+from txpaxos.server.shares import SharedBudget
 
 
 @attrs.define(eq=False)
@@ -136,7 +137,9 @@ def test_a_lost_count_is_found_when_the_last_connection_ends(budget: Budget, nam
         budget.end(usage)
 
 
-def test_any_course_of_events_keeps_the_invariant(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [Budget, SharedBudget])
+def test_any_course_of_events_keeps_the_invariant(kind: type[Budget], monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = kind()
     for name, value in [("REQUESTS_ALL_MAX", 50), ("REQUEST_BYTES_ALL_MAX", 500), ("BUFFERED_BYTES_ALL_MAX", 900)]:
         monkeypatch.setattr(txpaxos.server.budget, name, value)
     rng = Random(3)
@@ -145,6 +148,9 @@ def test_any_course_of_events_keeps_the_invariant(budget: Budget, monkeypatch: p
     for _ in range(3000):
         if len(usages) < 2 or rng.random() < 0.05:
             usages.append(budget.open(FakeConnection()))
+            if isinstance(budget, SharedBudget):
+                budget.take_partial(usages[-1], 100)
+                budget.assign(usages[-1], rng.choice("abc"))
         usage = rng.choice(usages)
         match rng.randrange(6):
             case 0:
@@ -158,6 +164,7 @@ def test_any_course_of_events_keeps_the_invariant(budget: Budget, monkeypatch: p
             case 3:
                 budget.pause(usage)
                 budget.take_buffer(usage, rng.randrange(200))
+                assert (budget.slowest() is None) == (budget.buffered_bytes <= 900)
             case 4:
                 budget.give_back_buffer(usage)
             case 5 if rng.random() < 0.3:
@@ -170,3 +177,80 @@ def test_any_course_of_events_keeps_the_invariant(budget: Budget, monkeypatch: p
         budget.give_back_requests(*one)
     budget.check()
     assert (budget.requests, budget.request_bytes, budget.partial_bytes, budget.buffered_bytes) == (0, 0, 0, 0)
+
+
+# ------------------------------------------------------- shares of principals
+
+
+@pytest.fixture
+def shared() -> SharedBudget:
+    return SharedBudget()
+
+
+def usage_of(budget: SharedBudget, principal: str) -> Usage:
+    usage = budget.open(FakeConnection())
+    budget.assign(usage, principal)
+    return usage
+
+
+def test_one_principal_may_have_half_of_the_requests(shared: SharedBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.server.budget, "REQUESTS_ALL_MAX", 8)
+    monkeypatch.setattr(txpaxos.server.budget, "REQUEST_BYTES_ALL_MAX", 80)
+    first, second, other = usage_of(shared, "a"), usage_of(shared, "a"), usage_of(shared, "b")
+    assert shared.take_requests(first, 3, 30)
+    assert not shared.take_requests(second, 2, 0)
+    assert not shared.take_requests(second, 1, 11)
+    assert (second.requests, shared.requests) == (0, 3)
+    assert shared.take_requests(other, 4, 40)
+    shared.give_back_requests(first, 3, 30)
+    assert shared.take_requests(second, 4, 40)
+    assert not shared.take_requests(first, 1, 0)
+    shared.check()
+
+
+def test_one_principal_may_have_half_of_what_has_come_in_part(
+    shared: SharedBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txpaxos.server.budget, "PARTIAL_BYTES_ALL_MAX", 6 * PARTIAL_BYTES_FREE)
+    first, second, other = usage_of(shared, "a"), usage_of(shared, "a"), usage_of(shared, "b")
+    assert shared.take_partial(first, 3 * PARTIAL_BYTES_FREE)
+    assert shared.take_partial(second, PARTIAL_BYTES_FREE)
+    assert shared.take_partial(other, PARTIAL_BYTES_FREE + 1)
+    assert not shared.take_partial(second, PARTIAL_BYTES_FREE + 1)
+    shared.check()
+
+
+def test_the_slowest_is_one_of_the_principal_that_has_most(
+    shared: SharedBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txpaxos.server.budget, "BUFFERED_BYTES_ALL_MAX", 100)
+    few, stranger = usage_of(shared, "b"), shared.open(FakeConnection())
+    many = [usage_of(shared, "a") for _ in range(2)]
+    for usage in (stranger, few, *many):
+        shared.pause(usage)
+        shared.take_buffer(usage, 30)
+    assert shared.slowest() is many[0].connection
+    shared.give_back_buffer(many[0])
+    assert shared.slowest() is None
+    shared.check()
+
+
+def test_a_share_ends_with_its_last_request(shared: SharedBudget) -> None:
+    usage = usage_of(shared, "a")
+    shared.take_requests(usage, 1, 10)
+    shared.end(usage)
+    assert shared.connections_of("a") == 1
+    shared.give_back_requests(usage, 1, 10)
+    assert shared.connections_of("a") == 0
+    shared.check()
+
+
+def test_a_connection_counts_for_one_principal_at_a_time(shared: SharedBudget) -> None:
+    usage = usage_of(shared, "")
+    shared.take_partial(usage, 10)
+    shared.assign(usage, "a")
+    assert (shared.connections_of(""), shared.connections_of("a")) == (0, 1)
+    shared.check()
+    shared.take_requests(usage, 1, 0)
+    with pytest.raises(AssertionError):
+        shared.assign(usage, "b")

@@ -10,8 +10,9 @@ import pytest
 
 from test.helpers.fakes import THREE
 from test.storage.test_membership import JOINED
-from txpaxos.cluster import Address, Cluster, Member
+from txpaxos.cluster import ALONE, Address, Cluster, Member
 from txpaxos.errors import ConfigError, StoreError
+from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS
 from txpaxos.server.membership import FolderMembership, cluster_of
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Joined, MembershipFile
@@ -34,9 +35,10 @@ def test_without_a_file_the_cluster_file_counts(tmp_path: Path) -> None:
 
 def test_the_cluster_of_a_node_that_has_joined(tmp_path: Path) -> None:
     a, d = Member(Address("a", 1), Address("a", 2)), Member(Address("d", 1), Address("d", 2))
-    expected = Cluster("town", {"a": a, "d~2": d}, {"a": a}, 40)
+    expected = Cluster("town", {"a": a, "d~2": d}, {"a": a}, 40, rights=THREE.rights)
     cluster = joined(tmp_path).cluster(THREE)
-    assert cluster == expected == cluster_of(JOINED)
+    assert cluster == expected
+    assert cluster_of(JOINED) == attrs.evolve(expected, rights=NO_RIGHTS)
     assert cluster.founding_members == ("a",)
     assert cluster.at_founding() == Cluster("town", {"a": a})
 
@@ -150,3 +152,9 @@ def test_the_name_of_a_node_that_has_joined_stays(tmp_path: Path) -> None:
     membership = joined(tmp_path)
     membership.note_members("d~2", 5, membership.cluster(THREE), {"d~2": ("d:1", "d:2")}, 50)
     assert membership.saved == attrs.evolve(JOINED, members={"d~2": ("d:1", "d:2")}, slot=50, has_started=True)
+
+
+def test_a_folder_grants_no_rights_and_the_cluster_file_does() -> None:
+    """A node that has joined knows no cluster file, and another one may grant less than everything."""
+    assert cluster_of(JOINED).rights == NO_RIGHTS
+    assert cluster_of(JOINED, ALONE).rights == DEFAULT_RIGHTS

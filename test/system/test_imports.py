@@ -41,7 +41,7 @@ BASIC_MODULES = (
         "txpaxos.eager_writer",
         "txpaxos.fields",
     ),
-    *("txpaxos.host_names", "txpaxos.log_lines", "txpaxos.reading"),
+    *("txpaxos.host_names", "txpaxos.log_lines", "txpaxos.reading", "txpaxos.rights"),
 )
 WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}
 APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
@@ -88,7 +88,10 @@ def python_files(*folders: str) -> list[Path]:
 LIBRARIES_OF_KEYS = ("OpenSSL", "cryptography", "service_identity")
 """What is loaded when keys are on. (Twisted loads some of it when it is there, but needs none.)"""
 
-NEEDS_KEYS = tuple(f"txpaxos.keys.{file.stem}" for file in python_files("txpaxos/keys") if file.stem != "__init__")
+NEEDS_KEYS = (
+    *(f"txpaxos.keys.{file.stem}" for file in python_files("txpaxos/keys") if file.stem != "__init__"),
+    "txpaxos.server.client_tls",
+)
 """The modules that need those libraries. They are loaded when keys are on."""
 
 

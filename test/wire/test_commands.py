@@ -18,10 +18,13 @@ from txpaxos.wire.client_messages import Submit
 from txpaxos.wire.commands import (
     SESSION_BYTES_MAX,
     Run,
+    belongs_to,
     decode_batch,
     encode_batch,
     new_session,
+    owned_by,
     session_created_at_slot,
+    session_owner,
 )
 from txpaxos.wire.peer_messages import Forward
 
@@ -154,3 +157,14 @@ def test_no_message_holds_a_run_of_none() -> None:
         CODEC.decode(CODEC.encode(Forward((GOOD, none))))
     with pytest.raises(CodecError, match="length >= 1"):
         CLIENT_CODEC.decode(CLIENT_CODEC.encode(Submit(1, *none)))
+
+
+def test_a_session_belongs_to_one_principal() -> None:
+    session = new_session(owned_by("shop", bytes(range(16))), 5)
+    assert session == (5).to_bytes(8, "big") + bytes(range(8)) + session_owner("shop")
+    assert session_created_at_slot(session) == 5
+    assert belongs_to(session, session_owner("shop"))
+    assert not belongs_to(session, session_owner("shops"))
+    assert not belongs_to(session, session_owner(""))
+    assert not belongs_to(session[8:], session_owner("shop"))
+    assert not belongs_to(bytes(8) + session, session_owner("shop"))

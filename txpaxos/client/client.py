@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from random import Random, SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 
@@ -39,6 +40,10 @@ from txpaxos.wire.client_messages import (
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
 from txpaxos.wire.registers import SUBJECT_BYTES_MAX
 
+if TYPE_CHECKING:
+    from txpaxos.client.credentials import Credentials
+    from txpaxos.keys.folder import Keys
+
 
 class Client:
     """A client of a cluster. It finds a node that answers, follows the leader, and sends again what got no answer.
@@ -65,9 +70,10 @@ class Client:
     :param rng: the source of chance, for which node to try first, for pauses and for the names of sessions; the
         system's unless given.
     :param sending: called with every run of commands when it is sent for the first time.
+    :param keys: the folder with the client's keys, if the nodes have keys; or the keys themselves.
     :raises TypeError: if one of these is of a wrong type.
     :raises ConfigError: if ``nodes`` is empty, or one of them is not in the cluster; or if there is no address, or one
-        of them is none.
+        of them is none; or if the folder of keys cannot be used.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Client:
         nodes: Iterable[str] | None = None,
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
+        keys: Keys | str | os.PathLike[str] | None = None,
     ) -> None:
         check_reactor(reactor)
         check_cluster_or_seeds(cluster)
@@ -89,7 +96,8 @@ class Client:
             )
         self._known = KnownNodes({node: seeds[node] for node in chosen}, is_fixed=nodes is not None)
         self._dispatcher = Dispatcher(
-            reactor, ClientCodec(name), self._known, nodes is None, rng or SystemRandom(), sending
+            *(reactor, ClientCodec(name), self._known, nodes is None, rng or SystemRandom(), sending),
+            None if keys is None else _credentials_of(keys),
         )
 
     @property
@@ -337,6 +345,13 @@ class Client:
         """What each node was last found to be like, in one line: that it refuses connections, does not answer, knows no
         leader, and so on. Errors that say that no answer came quote this line."""
         return self._dispatcher.findings()
+
+
+def _credentials_of(keys: Keys | str | os.PathLike[str]) -> Credentials:
+    """What the client shows nodes. Only a client with keys loads the libraries for that."""
+    from txpaxos.client.credentials import credentials_of
+
+    return credentials_of(keys)
 
 
 def _seeds_of(cluster: Cluster | Iterable[str]) -> dict[str, Address]:

@@ -33,6 +33,12 @@ from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 CONNECT_SECONDS = 1.0
 """How long an attempt to connect may take."""
 
+TLS_ALERT = b"\x15\x03"
+"""How an alert of TLS begins. A node that has keys sends one to a client that says nothing."""
+
+WANTS_TLS = "has keys, and this client has none: give it keys (--keys, TXPAXOS_KEYS or keys=)"
+"""What is found of a node that sends such an alert."""
+
 
 class ConnectionOwner(Protocol):
     """What a connection calls: the route."""
@@ -73,10 +79,14 @@ class ClientConnection(TwistedProtocol):
     :ivar welcomed_at: when it came, in seconds of the monotonic clock.
     :ivar members: who the members are, as the node has told; ``None`` before.
     :ivar is_failed: whether the route has counted the connection as failed.
+    :ivar principal: who the client is to the node, when keys are on; ``None`` before the node has said so.
+    :ivar is_refused: whether the connection has ended because of keys: another attempt would end so, too.
     :ivar deposed: whether the node has said that it leads and then that it does not, and has answered nothing since.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
+    principal: str | None = None
+    is_refused = False
 
     def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address) -> None:
         self.target = self.node = node
@@ -103,7 +113,7 @@ class ClientConnection(TwistedProtocol):
 
     def connect(self, reactor: Any) -> None:
         """Try to make the connection. A host name is looked up anew."""
-        self._connector = connect(reactor, self.address, _Attempt(self), CONNECT_SECONDS)
+        self._connector = connect(reactor, self.address, self._wrap(_Attempt(self), reactor), CONNECT_SECONDS)
 
     def send(self, message: FromClient) -> None:
         """Send ``message``."""
@@ -153,6 +163,8 @@ class ClientConnection(TwistedProtocol):
                     self._receive(self._codec.decode(message))
         except CodecError as error:
             self._reason = f"does not speak as a node of this cluster ({error})"
+            if data.startswith(TLS_ALERT):
+                self.is_refused, self._reason = True, WANTS_TLS
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -163,6 +175,10 @@ class ClientConnection(TwistedProtocol):
     def attempt_failed(self, reason: Failure) -> None:
         """The connection could not be made."""
         self._end(_why(reason))
+
+    def _wrap(self, factory: ClientFactory, reactor: Any) -> ClientFactory:
+        """The factory to connect with, on which ``factory`` is carried."""
+        return factory
 
     def _receive(self, message: FromNode | FromClient) -> None:
         if isinstance(message, KeepAlive):

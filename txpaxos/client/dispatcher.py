@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -34,6 +34,7 @@ from txpaxos.errors import (
     CommandFailed,
     NodeStopped,
     NoQuorum,
+    NotAllowed,
     NotChosen,
     OutcomeUnknown,
     Overloaded,
@@ -60,7 +61,10 @@ from txpaxos.wire.client_messages import (
     StatusAnswer,
     Submit,
 )
-from txpaxos.wire.commands import Run, new_session
+from txpaxos.wire.commands import Run, new_session, owned_by
+
+if TYPE_CHECKING:
+    from txpaxos.client.credentials import Credentials
 
 WELCOME_SECONDS_MAX = 60.0
 """Age of a Welcome beyond which no session is made with the slot that it tells: a session as old as that slot might
@@ -76,6 +80,7 @@ class Dispatcher:
     :param follows_leader: whether to talk to the leader when a node says which it is.
     :param rng: the source of chance.
     :param sending: called with every run of commands that is sent for the first time.
+    :param credentials: what the client shows nodes; ``None`` if it has no keys.
     :ivar pending: the requests without an answer.
     :ivar session: the name of the session in which commands are sent; ``None`` before the first, and after one has
         expired.
@@ -90,6 +95,7 @@ class Dispatcher:
         follows_leader: bool,
         rng: Random,
         sending: Callable[[Run], None] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.pending = PendingRequests()
         self.session: bytes | None = None
@@ -98,7 +104,8 @@ class Dispatcher:
         self._rng = rng
         self._sending = sending
         self._numbers = itertools.count(1)
-        self._route = Route(reactor, self._clock, codec, known, follows_leader, rng, self.pending, self)
+        self._principal: str | None = None  # To which the session belongs, when keys are on.
+        self._route = Route(reactor, self._clock, codec, known, follows_leader, rng, self.pending, self, credentials)
         self._outbox = Outbox(self._clock, self._flush)
         self._is_closed = False
 
@@ -165,12 +172,23 @@ class Dispatcher:
 
     def connected(self, connection: ClientConnection) -> None:
         """A node is ready for requests: all that have no answer are sent to it, be it for the first time or again."""
+        if connection.principal != self._principal:  # A session belongs to the name that the client had.
+            self._principal, self.session = connection.principal, None
         self._outbox.restart(self.pending)
         self._flush()
 
     def disconnected(self) -> None:
         """There is no connection to send on. What was sent on the last one has no answer from there."""
         self._outbox.clear()
+
+    def refused(self) -> None:
+        """No node takes this client as it is. Requests without an answer fail."""
+        findings = self._route.findings()
+        for request in list(self.pending):
+            if self._end(request.number) is not None:
+                may_have_effect = request.sendings and request.changes_state
+                error = request.error_without_answer(findings) if may_have_effect else NotAllowed(findings)
+                request.answer.errback(error)
 
     def received(self, connection: ClientConnection, message: FromNode) -> None:
         """A node has answered requests.
@@ -290,7 +308,7 @@ class Dispatcher:
         self.pending.quorum_answers += 1
         if error is SessionExpired and isinstance(request, CommandRequest):
             self._session_expired(request.session, reason)
-        elif error is Overloaded and request.sendings > 1 and request.changes_state:
+        elif error in (Overloaded, NotAllowed) and request.sendings > 1 and request.changes_state:
             self._end(number)
             request.answer.errback(OutcomeUnknown(f"sent before, it may have been applied; now: {reason}"))
         else:
@@ -340,6 +358,8 @@ class Dispatcher:
             self._route.reconnect(connection)
             return None
         random_bytes = self._rng.getrandbits(128).to_bytes(16, "big")
+        if connection.principal is not None:
+            random_bytes = owned_by(connection.principal, random_bytes)
         return new_session(random_bytes, connection.welcome.applied_through)
 
     def _send_run(self, connection: ClientConnection, commands: list[CommandRequest]) -> None:

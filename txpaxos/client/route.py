@@ -20,7 +20,7 @@ Ping now and then.
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -28,7 +28,11 @@ from txpaxos.client.connection import ClientConnection
 from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.pending import PendingRequests
 from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, knows_leader
+from txpaxos.cluster import Address
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Members, Pong, Welcome
+
+if TYPE_CHECKING:
+    from txpaxos.client.credentials import Credentials
 
 CALM_TICKS = 2
 """Ticks between two looks at a node that answers, or has nothing to answer."""
@@ -84,6 +88,9 @@ class RouteOwner(Protocol):
     def disconnected(self) -> None:
         """There is no connection that requests can go to."""
 
+    def refused(self) -> None:
+        """Each node refuses this client or cannot be reached. To try again would change nothing."""
+
     def received(self, connection: ClientConnection, message: FromNode) -> None:
         """A node has sent a message that does not concern the route.
 
@@ -98,6 +105,7 @@ class Route:
     :param known: the nodes to talk to, and where their client ports are.
     :param follows_leader: whether to talk to the leader when a node says which it is.
     :param pending: the requests without an answer.
+    :param credentials: what the client shows nodes; ``None`` if it has no keys.
     :ivar current: the connection that requests go to; it may not be made yet.
     :ivar is_ready: whether something can be sent on it.
     :ivar is_watching: whether a tick is due while something has no answer.
@@ -113,6 +121,7 @@ class Route:
         rng: Random,
         pending: PendingRequests,
         owner: RouteOwner,
+        credentials: Credentials | None = None,
     ) -> None:
         self.current: ClientConnection | None = None
         self.is_ready = self.is_watching = False
@@ -124,9 +133,13 @@ class Route:
         self._rng = rng
         self._pending = pending
         self._owner = owner
+        self.credentials = credentials
         self._suspicion = Suspicion(pending, follows_leader, known)
         self._findings: dict[str, str] = {}
         self._failed_once: set[str] = set()
+        # The nodes that failed since one has last answered, and whether one of them refuses this client.
+        self._failed_since: set[str] = set()
+        self._is_refused = False
         # Where to go.
         self._next_node = rng.choice(known.candidates)
         self._unreachable = ""  # The node that was left last, or broke its connection.
@@ -206,6 +219,7 @@ class Route:
         """A connection has ended, or could not be made."""
         self._findings[connection.target] = reason
         self._note_failure(connection)
+        self._note_refusal(connection)
         if connection is not self.current:
             self._probe_lost(connection)
             return
@@ -233,10 +247,17 @@ class Route:
         self._switch_to(self._connect_to(self._next_node))
 
     def _connect_to(self, node: str) -> ClientConnection:
-        connection = ClientConnection(self, self._codec, node, self._known.address_of(node))
+        connection = self._new_connection(node, self._known.address_of(node))
         self._findings.setdefault(node, "does not answer")
         connection.connect(self._reactor)
         return connection
+
+    def _new_connection(self, node: str, address: Address) -> ClientConnection:
+        if self.credentials is None:
+            return ClientConnection(self, self._codec, node, address)
+        from txpaxos.client.secured_connection import SecuredConnection
+
+        return SecuredConnection(self, self._codec, node, address, self.credentials)
 
     def _switch_to(self, connection: ClientConnection) -> None:
         """Have requests go to ``connection`` from now on, as soon as its node has sent a Welcome."""
@@ -275,6 +296,8 @@ class Route:
         if first:
             connection.round_trip_ticks = min(connection.age, FIRST_ROUND_TRIP_TICKS_MAX)
         connection.welcomed_at = self._clock.seconds()
+        self._failed_since.clear()
+        self._is_refused = False
         connection.silent = 0
         connection.is_failed = False
         if welcome.liveness_window_seconds > 0:
@@ -392,7 +415,18 @@ class Route:
         if not connection.is_failed:
             connection.is_failed = True
             self._failed_once.add(connection.target)
+            self._failed_since.add(connection.target)
             self._known.failed(connection.target, connection.welcome is not None)
+
+    def _note_refusal(self, connection: ClientConnection) -> None:
+        """A connection has ended. If that was because of keys, and no node is left that may take the client, all
+        requests end."""
+        if connection.is_refused:
+            self._is_refused = self._known.was_reached = True
+        if self._is_refused and self._failed_since.issuperset(self._known.candidates):
+            self._failed_since.clear()
+            self._is_refused = False
+            self._owner.refused()
 
     def _were_all_tried(self) -> bool:
         return self._failed_once.issuperset(self._known.candidates)

@@ -96,6 +96,25 @@ class Count(Reason):
         ' next node. See "A new cluster, and an empty folder".'
     )
 
+    CLIENT_NOT_AUTHENTICATED = (
+        "A client did not show in time who it is, or showed a certificate or a token that does not count. It was"
+        " disconnected; the log says why. Only when keys are on."
+    )
+    REQUEST_NOT_ALLOWED = (
+        "A client asked for something that the cluster file gives it no right to. It was refused; the log says which."
+        " Only when keys are on."
+    )
+    SESSION_OF_ANOTHER_CLIENT = (
+        "A client sent a command in a session that is not its own. It was refused. Only when keys are on."
+    )
+    TOO_MANY_STRANGERS = (
+        "256 connections, or a quarter of those that may be, had not shown yet who they are. One was closed, of the"
+        " address that had most of them. Only when keys are on."
+    )
+    TOO_MANY_CONNECTIONS_OF_A_CLIENT = (
+        "One client had half of all connections that may be. One more was refused. Only when keys are on."
+    )
+
 
 class Labelled(NamedTuple):
     """An event that is counted separately for each label.

@@ -152,7 +152,7 @@ def _check_kept(survivors: Sequence[Survivor], keep: Sequence[NodeId], cluster: 
 def recovered_cluster(cluster: Cluster, keep: Sequence[NodeId], nonce: str) -> Cluster:
     """The cluster of the nodes ``keep`` that takes the place of ``cluster``."""
     name = f"{cluster.name.partition('~')[0]}~{nonce}"
-    return Cluster(name, {node: cluster.members[node] for node in keep})
+    return Cluster(name, {node: cluster.members[node] for node in keep}, rights=cluster.rights)
 
 
 def nonce_of(cluster: Cluster) -> str:

@@ -89,7 +89,10 @@ class Budget:
     :ivar request_bytes: the bytes of these requests.
     :ivar partial_bytes: bytes of requests that have come in part.
     :ivar buffered_bytes: bytes of answers written that clients may not have read.
+    :cvar too_many: what a client is told whose requests find no room.
     """
+
+    too_many = "too many requests of all clients are in work; try again later"
 
     def __init__(self) -> None:
         self.requests = self.request_bytes = self.partial_bytes = self.buffered_bytes = 0

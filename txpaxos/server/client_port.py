@@ -6,7 +6,7 @@ together, and the table of those that are connected. The service (:mod:`~txpaxos
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -16,6 +16,7 @@ from twisted.internet.protocol import ServerFactory
 from txpaxos.log_lines import LineLimiter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
+from txpaxos.server.access import STRANGERS_MAX, Access, access_of
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
@@ -23,7 +24,9 @@ from txpaxos.server.joins import Joins, NoJoins
 from txpaxos.server.member_changes import Changer, MemberChanges, NodeChanger, Tell
 from txpaxos.server.members_report import MemberSource, NodeMembers, contacts_of, report_of
 from txpaxos.server.open_files import connections_max
+from txpaxos.server.secured_connection import SecuredConnection
 from txpaxos.server.session_rate import SessionRate
+from txpaxos.server.shares import SharedBudget
 from txpaxos.server.tasks import needs_others
 from txpaxos.wire.client_messages import (
     Ask,
@@ -43,6 +46,9 @@ from txpaxos.wire.client_messages import (
 from txpaxos.wire.commands import Run
 from txpaxos.wire.frames import frame
 
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
+
 CONNECTIONS_MAX = 10_000
 """Clients that may be connected, if the limit of open files leaves room for that many."""
 
@@ -56,10 +62,13 @@ class ClientPort(ServerFactory):
     :param members: who the members are; as the node knows them if not given.
     :param changer: changes them; the node if not given.
     :param joins: lets nodes join the cluster. None can if it is not given.
+    :param keys: the keys of the node, if it has any. Then a client has to show who it is, and may do what the cluster
+        file says; the port has to be listened at with TLS.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
     :ivar lines: of the log that a client can cause again and again.
+    :ivar access: who may do what; ``None`` if the node has no keys, and every client may do everything.
     """
 
     noisy = False
@@ -70,13 +79,15 @@ class ClientPort(ServerFactory):
         members: MemberSource | None = None,
         changer: Changer | None = None,
         joins: Joins | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.node = node
         self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
-        self.budget = Budget()
+        self.budget = Budget() if keys is None else SharedBudget()
         self.connections = ClientTable()
         self.lines = LineLimiter()
+        self.access = None if keys is None else access_of(node, keys, self.lines)
         self._session_rate = SessionRate()
         self._clock = node.clock
         self._members = NodeMembers(node.members, node.cluster) if members is None else members
@@ -95,11 +106,26 @@ class ClientPort(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection | None:
         """A client connects. When there are too many clients, an idle one has to go, or this one is refused."""
+        host = getattr(addr, "host", "")
+        if self.access is not None:
+            return self._secured(self.access, host)
         if len(self.connections) >= self.connections_max:
             self.counters[Count.TOO_MANY_CLIENTS] += 1
             if not self.connections.make_room():
                 return None
-        return ServerConnection(self, getattr(addr, "host", ""))
+        return ServerConnection(self, host)
+
+    def _secured(self, access: Access, host: str) -> ServerConnection | None:
+        """A client connects that has to show who it is. One that has not done so has to go rather than one that has."""
+        strangers = access.strangers
+        if len(strangers) >= max(1, min(STRANGERS_MAX, self.connections_max // 4)):
+            self.counters[Count.TOO_MANY_STRANGERS] += 1
+            strangers.make_room()
+        elif len(self.connections) + len(strangers) >= self.connections_max:
+            self.counters[Count.TOO_MANY_CLIENTS] += 1
+            if not (strangers.make_room() or self.connections.make_room()):
+                return None
+        return SecuredConnection(self, access, self._clock, host)
 
     # from the service
 
@@ -113,7 +139,7 @@ class ClientPort(ServerFactory):
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
-        for connection in self.connections:
+        for connection in [*self.connections, *(() if self.access is None else self.access.strangers)]:
             connection.close()
         self._changes.stop()
 
@@ -159,9 +185,10 @@ class ClientPort(ServerFactory):
             self.counters[Count.CLIENT_SENT_AWAY_FOLDER_LOST] += 1
         return True
 
-    def admits_session(self, host: str, session: bytes) -> bool:
-        """Whether a client at ``host`` may use ``session``: the node knows it, or the address may begin one more."""
-        return self.node.knows_session(session) or self._session_rate.admits(host, self.connections.seconds)
+    def admits_session(self, principal: str, session: bytes) -> bool:
+        """Whether a client of ``principal`` may use ``session``: the node knows it, or the principal may begin one
+        more."""
+        return self.node.knows_session(session) or self._session_rate.admits(principal, self.connections.seconds)
 
     def perform(self, request: Request) -> Deferred[Any]:
         """Have the node do what ``request`` asks for.

@@ -1,7 +1,7 @@
 """The clients that are connected to one node: which of them are idle, and which goes when there are too many.
 
 The client port keeps one table, and asks it once a second who is silent and, when a client too many comes, who has to
-go. Until clients show who they are, all clients of one address count as one principal. However many connections one
+go. Unless clients show who they are, all clients of one address count as one principal. However many connections one
 principal opens, others get in: when the table is full, the principal that has most loses one that is idle.
 """
 
@@ -28,11 +28,11 @@ LOOKS_MAX = 256
 class ListedConnection(Protocol):
     """A connection, as far as the table knows it.
 
-    :ivar host: the address from which it came.
+    :ivar counts_for: the principal for which it counts: an address, or what a client has shown to be its name.
     :ivar heard_at: when the client last sent something, in seconds of the table.
     """
 
-    host: str
+    counts_for: str
     heard_at: int
 
     @property
@@ -63,7 +63,7 @@ class ClientTable:
         # Every connection is in one of these, with the second in which it is looked at next.
         self._due: dict[ListedConnection, int] = {}
         self._asked: dict[ListedConnection, int] = {}  # Those that were asked for a sign of life.
-        self._hosts: dict[str, dict[ListedConnection, None]] = {}
+        self._principals: dict[str, dict[ListedConnection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._due) + len(self._asked)
@@ -75,21 +75,21 @@ class ClientTable:
         """A client has connected."""
         connection.heard_at = self.seconds
         self._due[connection] = self.seconds + PING_SECONDS
-        self._hosts.setdefault(connection.host, {})[connection] = None
+        self._principals.setdefault(connection.counts_for, {})[connection] = None
 
     def remove(self, connection: ListedConnection) -> None:
         """A connection is gone. One that is in the table no more is left alone."""
         self._due.pop(connection, None)
         self._asked.pop(connection, None)
-        same = self._hosts.get(connection.host, {})
+        same = self._principals.get(connection.counts_for, {})
         same.pop(connection, None)
         if not same:
-            self._hosts.pop(connection.host, None)
+            self._principals.pop(connection.counts_for, None)
 
     def make_room(self) -> bool:
         """Disconnect an idle client of the principal that has most connections. False if that one has no idle
         client."""
-        most = max(self._hosts.values(), key=len, default={})
+        most = max(self._principals.values(), key=len, default={})
         idle: ListedConnection | None = None
         for _ in range(min(LOOKS_MAX, len(most))):
             connection = next(iter(most))

@@ -70,6 +70,10 @@ class ServerPort(Protocol):
     def counters(self) -> Counts:
         """The node's counters, for what an operator may want to know of."""
 
+    @property
+    def connections_max(self) -> int:
+        """How many clients may be connected."""
+
     def opened(self, connection: ServerConnection) -> None:
         """The connection is made."""
 
@@ -85,8 +89,8 @@ class ServerPort(Protocol):
     def sends_away(self, request: Request) -> bool:
         """Whether the client had better go to another node with ``request``."""
 
-    def admits_session(self, host: str, session: bytes) -> bool:
-        """Whether a client at ``host`` may use ``session``."""
+    def admits_session(self, principal: str, session: bytes) -> bool:
+        """Whether a client of ``principal`` may use ``session``."""
 
     def perform(self, request: Request) -> Deferred[Any]:
         """Have the node do what ``request`` asks for."""
@@ -108,6 +112,7 @@ class ServerConnection(TwistedProtocol):
     submitted.
 
     :ivar host: the address from which the client connected.
+    :ivar counts_for: the principal for which the connection counts.
     :ivar heard_at: when the client last sent something or read, in seconds of the table of clients.
     """
 
@@ -115,7 +120,7 @@ class ServerConnection(TwistedProtocol):
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
 
     def __init__(self, owner: ServerPort, host: str = "") -> None:
-        self.host = host
+        self.host = self.counts_for = host
         self.heard_at = 0
         self._owner = owner
         self._codec = owner.codec
@@ -135,11 +140,17 @@ class ServerConnection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """Tell the client which node this is, who leads and who the members are."""
+        self._open()
+        self._begin()
+
+    def _open(self) -> None:
         self._is_open = True
         self._usage = self._budget.open(self)
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
+
+    def _begin(self) -> None:
         self._owner.opened(self)
         self._write(self._owner.welcome() + self._owner.members())
 
@@ -259,7 +270,7 @@ class ServerConnection(TwistedProtocol):
         elif not self._admits_session(request):
             self._refuse(task, "too many sessions were begun from this address; use one for many commands")
         elif not self._budget.take_requests(usage, task.requests, task.size_bytes):
-            self._refuse(task, "too many requests of all clients are in work; try again later")
+            self._refuse(task, self._budget.too_many)
         elif usage.is_write_blocked:
             self._deferred.append(task)
         else:
@@ -275,7 +286,7 @@ class ServerConnection(TwistedProtocol):
             case _:
                 return True
         if session != self._session:
-            if not self._owner.admits_session(self.host, session):
+            if not self._owner.admits_session(self.counts_for, session):
                 return False
             self._session = session
         return True

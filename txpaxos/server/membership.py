@@ -12,6 +12,7 @@ import attrs
 
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import ConfigError, StoreError
+from txpaxos.rights import NO_RIGHTS
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Addresses, Joined, MembershipFile, joined_folder
 from txpaxos.wire.members import MembersEntry
@@ -131,7 +132,8 @@ def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
 
     A dead member that this one replaces may have the same addresses. It is left out, since it is not there any more.
 
-    :param known: the cluster as its cluster file says: it may say where the node listens.
+    :param known: the cluster as its cluster file says: it may say where the node listens, and what clients may do.
+        Without it they may do nothing once keys are on, since another cluster file may grant them less than all.
     :raises ConfigError: if the node is no member any more, or an address in the folder is none.
     """
     if joined.node not in joined.members:
@@ -150,7 +152,9 @@ def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
         if own is not None:
             listen, client_listen = own.listen, own.client_listen
         members[joined.node] = attrs.evolve(members[joined.node], listen=listen, client_listen=client_listen)
-        return Cluster(joined.cluster, members, _members(joined.founding.items()), joined.slot, joined.learners)
+        rights = NO_RIGHTS if known is None else known.rights
+        founding = _members(joined.founding.items())
+        return Cluster(joined.cluster, members, founding, joined.slot, joined.learners, rights)
     except ValueError as error:
         raise ConfigError(f"the membership of node {joined.node} has an address that is none: {error}") from None
 

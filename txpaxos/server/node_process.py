@@ -246,8 +246,10 @@ class NodeService(PaxosService):
 
         :raises PaxosError: one line that says why it cannot be done."""
         joined = join_cluster(wish, self._data_directory, self._disk)
-        members = {**cluster_of(joined).members, joined.node: wish.member}
-        self.node_name, self._cluster = joined.node, Cluster(joined.cluster, members)
+        cluster = cluster_of(joined)
+        members = {**cluster.members, joined.node: wish.member}
+        self.node_name = joined.node
+        self._cluster = Cluster(joined.cluster, members, rights=cluster.rights)
 
     def stop(self) -> Deferred[None]:
         """Hand over the lead, stop the node and close everything. A second signal skips what can be skipped."""

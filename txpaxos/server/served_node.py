@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
@@ -18,6 +18,7 @@ from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster
 from txpaxos.errors import ConfigError, NodeStopped, StoreError
+from txpaxos.keys import load_keys
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
@@ -30,6 +31,9 @@ from txpaxos.server.own_addresses import describe_address, find_own_addresses
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Joined
 from txpaxos.storage.store import DiskStore
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
 
 DATAGRAM_BYTES_READ_MAX = 65536
 """The biggest datagram that is read. Twisted truncates a longer one silently. Nodes send shorter ones, and a truncated
@@ -63,6 +67,7 @@ class ServedNode:
     :param settings: timing, limits, when to take snapshots. The defaults suit a cluster in one building.
     :param reactor: the reactor; by default the installed one.
     :param disk: the system calls of the store; by default those of the real disk.
+    :param keys: the folder with the node's keys, or the keys themselves. Without them, keys are off.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
         The program decides what becomes of the process.
     :param stopped: called when the application has stopped the node by :meth:`PaxosProtocol.stop
@@ -82,6 +87,7 @@ class ServedNode:
         *,
         reactor: Any = None,
         disk: Disk | None = None,
+        keys: Keys | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -94,6 +100,8 @@ class ServedNode:
         self._data_directory = os.fspath(data_directory)
         self._settings = settings
         self._disk = disk
+        self._given_keys = keys
+        self._keys: Keys | None = None
         self._gave_up = gave_up
         self._stopped = stopped
         self._ports: list[IListeningPort] = []
@@ -249,6 +257,8 @@ class ServedNode:
         for line in addresses.warnings:
             self.log.warn("{line}", line=line)
         cluster = addresses.cluster
+        keys = self._given_keys
+        self._keys = load_keys(os.fspath(keys), "node", self.node_name) if isinstance(keys, str | os.PathLike) else keys
         random_bytes = os.urandom if membership.saved is None else membership.random_bytes
         store = DiskStore(
             *(self._data_directory, cluster.name, self.node_name),
@@ -268,7 +278,7 @@ class ServedNode:
         node.watch_leader(self._leader_changed)
         node.members.watch(partial(self._note_members, node, store, membership))
         self._note_members(node, store, membership)
-        self._client_port = ClientPort(node, joins=LeaderJoins(self._reactor, MemberNode(node)))
+        self._client_port = ClientPort(node, joins=LeaderJoins(self._reactor, MemberNode(node)), keys=self._keys)
         self._check_files(self._client_port.connections_max)
         self._listen(node, addresses.peers_at, addresses.clients_at)
         self.log.info(
@@ -365,11 +375,20 @@ class ServedNode:
                     raise
                 self._ports.append(port)
             for address in clients_at:
-                port = self._reactor.listenTCP(address.port, self._client_port, BACKLOG, address.host)
+                port = self._reactor.listenTCP(address.port, self._client_factory(), BACKLOG, address.host)
                 self._ports.append(port)
                 self._client_listeners.append(port)
         except CannotListenError as error:
             raise ConfigError(str(error)) from None
+
+    def _client_factory(self) -> Any:
+        """What listens for clients: the client port, in TLS if there are keys."""
+        assert self._client_port is not None
+        if self._keys is None:
+            return self._client_port
+        from txpaxos.server.client_tls import ClientTls
+
+        return ClientTls(self._keys, self._client_port, self._reactor)
 
     # ending
 

@@ -38,6 +38,14 @@ JoinAddresses: TypeAlias = Annotated[dict[JoinText, tuple[JoinText, JoinText]], 
 CONTACTS_MAX = 64
 """The most members that a node tells a client of, and that a client takes."""
 
+CLIENT_TOKEN_BYTES_MAX = 256
+"""The longest token by which a client shows who it is."""
+
+RIGHTS_MAX = 16
+"""The most rights that :class:`Authenticated` names."""
+
+PrincipalText: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+
 CHANGE_TEXT_CHARACTERS_MAX = 300
 """The longest name or address in :class:`ChangeMembers`."""
 
@@ -213,6 +221,15 @@ class BackupRequest:
 
 
 @attrs.frozen
+class Authenticate:
+    """Show who you are by a token, when keys are on. A client that has no certificate sends this first, and nothing
+    else before the answer. The answer is :class:`Authenticated` with the name that the token stands for, and then
+    :class:`Welcome` and :class:`Members`; or :class:`Refused`, after which the node closes the connection."""
+
+    token: Annotated[bytes, msgspec.Meta(min_length=1, max_length=CLIENT_TOKEN_BYTES_MAX)] = attrs.field(repr=False)
+
+
+@attrs.frozen
 class KeepAliveReply:
     """The answer to :class:`KeepAlive`. It has no answer."""
 
@@ -246,6 +263,22 @@ class Welcome:
     applied_through: Count = 0
     liveness_window_seconds: float = 0.0
     leaving: bool = False
+
+
+@attrs.frozen
+class Authenticated:
+    """The first message on a connection when keys are on, before :class:`Welcome`: who the client is to the node.
+
+    A client that has no certificate is told an empty name first. It is sent no Welcome then unless the cluster grants
+    rights to clients without a name.
+
+    :ivar principal: the name of the client, by its certificate or its token. Sessions that the client makes belong to
+        it.
+    :ivar rights: what the client may do, as the cluster file of the node says.
+    """
+
+    principal: PrincipalText
+    rights: Annotated[tuple[PrincipalText, ...], msgspec.Meta(max_length=RIGHTS_MAX)]
 
 
 @attrs.frozen
@@ -406,10 +439,10 @@ class KeepAlive:
 Request: TypeAlias = (
     Submit | Ask | Forget | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers | BackupRequest
 )
-FromClient: TypeAlias = Request | Ping | KeepAliveReply
+FromClient: TypeAlias = Request | Ping | KeepAliveReply | Authenticate
 ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
 OfMembers: TypeAlias = Members | MembersAnswer | ChangeProgress | ChangeAnswer
-FromNode: TypeAlias = Welcome | Pong | KeepAlive | ToRequest | OfMembers
+FromNode: TypeAlias = Welcome | Pong | KeepAlive | Authenticated | ToRequest | OfMembers
 
 # Kind numbers are never used again for something else.
 _packing = Packing[FromClient | FromNode](
@@ -426,6 +459,7 @@ _packing = Packing[FromClient | FromNode](
         20: Forget,
         16: Join,
         10: BackupRequest,
+        21: Authenticate,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -441,6 +475,7 @@ _packing = Packing[FromClient | FromNode](
         141: ChangeAnswer,
         160: JoinAnswer,
         142: BackupAnswer,
+        143: Authenticated,
     }
 )
 

@@ -16,6 +16,7 @@ release refuses the batch: it would take those commands for commands of its appl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
@@ -48,6 +49,7 @@ _BYTES_UNCOUNTED = 2**20
 
 _CREATED_AT_BYTES = 8
 _RANDOM_BYTES = 16
+_OWNER_BYTES = 8
 REGISTERS_MARK = b"register"
 """The end of the name of a session whose commands are for the registers."""
 REGISTERS_MARK_AT = _CREATED_AT_BYTES + _RANDOM_BYTES
@@ -97,6 +99,25 @@ def new_session(random_bytes: bytes, created_at_slot: int) -> bytes:
     """
     assert len(random_bytes) == _RANDOM_BYTES
     return created_at_slot.to_bytes(_CREATED_AT_BYTES, "big") + random_bytes
+
+
+def owned_by(principal: str, random_bytes: bytes) -> bytes:
+    """The random bytes for :func:`new_session`, when keys are on: the session belongs to ``principal``, and no node
+    takes it from another one.
+
+    :param random_bytes: 16 random bytes, of which the first 8 are used.
+    """
+    return random_bytes[:-_OWNER_BYTES] + session_owner(principal)
+
+
+def session_owner(principal: str) -> bytes:
+    """The end of the name of each session that belongs to ``principal``."""
+    return blake2b(principal.encode(), digest_size=_OWNER_BYTES).digest()
+
+
+def belongs_to(session: bytes, owner: bytes) -> bool:
+    """Whether ``session`` belongs to the principal of which ``owner`` is the :func:`session_owner`."""
+    return len(session) == REGISTERS_MARK_AT and session[-_OWNER_BYTES:] == owner
 
 
 def is_for_registers(session: bytes) -> bool:
