@@ -8,6 +8,8 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,21 @@ def test_the_commands_of_the_page(folder: Path) -> None:
     nodes = [load_keys(f"{name}.keys", "node", name) for name in ("a", "b", "c")]
     assert [len(one.nodes) for one in nodes] == [1, 1, 1]
     assert len({one.nodes for one in nodes}) == 1
+
+
+@pytest.mark.parametrize("library", ["cryptography", "OpenSSL"])
+def test_without_the_libraries(folder: Path, library: str) -> None:
+    """Other commands work; this one says what is missing."""
+    program = f"import sys; sys.modules[{library!r}] = None; from txpaxos.cli import main; main(prog_name='txpaxos')"
+    for arguments in (["keys", "--help"], ["keys", "init"]):
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+        if arguments[-1] == "init":
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith("txpaxos: keys need more packages (")
+            assert done.stderr.endswith("): pip install 'txpaxos[keys]'\n")
+        else:
+            assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_process(folder: Path) -> None:

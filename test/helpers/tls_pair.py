@@ -10,6 +10,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test import iosim
 
+from txpaxos.keys.tls import reason_of
+
 ROUNDS_MAX = 50
 
 
@@ -17,17 +19,20 @@ class End(Protocol):
     """Keeps what it gets.
 
     :ivar lost: why the connection was lost; ``None`` while it is there.
+    :ivar reason: the same as a phrase.
     """
 
     def __init__(self) -> None:
         self.data = b""
         self.lost: Failure | None = None
+        self.reason = ""
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
+        self.reason = reason_of(reason, self.transport)
 
 
 class Pair:
@@ -36,6 +41,7 @@ class Pair:
     :ivar dialled: the protocol of the side that dials.
     :ivar accepted: the protocol of the other side.
     :ivar bytes_accepted: how many bytes the accepting side has sent.
+    :ivar bytes_dialled: how many the dialling side has sent.
     :ivar carried: all bytes that both sides have sent.
     """
 
@@ -46,8 +52,9 @@ class Pair:
         server = self._wrapped(accept, False, self.accepted)
         self._server, self._client = iosim.makeFakeServer(server), iosim.makeFakeClient(client)
         self._pump = iosim.connect(server, self._server, client, self._client, greet=False, clock=self._clock)
-        self.bytes_accepted = 0
+        self.bytes_accepted = self.bytes_dialled = 0
         self.carried = b""
+        self._damage: tuple[int, int] | None = None
         self.run(rounds_max)
 
     def _wrapped(self, creator: Any, is_client: bool, end: End) -> Any:
@@ -61,7 +68,10 @@ class Pair:
         for _ in range(rounds_max):
             sent = b"".join(self._server.stream)
             self.bytes_accepted += len(sent)
-            self.carried += sent + b"".join(self._client.stream)
+            self._damage_if_due()
+            dialled = b"".join(self._client.stream)
+            self.bytes_dialled += len(dialled)
+            self.carried += sent + dialled
             if not self._pump.pump():
                 return
 
@@ -78,3 +88,15 @@ class Pair:
             self._client.bufferReceived(answer)
             return True
         return False
+
+    def damage(self, offset: int, mask: int) -> None:
+        """Change bits of one byte that the dialling side sends.
+
+        :param offset: the byte, counted from the first one it ever sends."""
+        self._damage = offset, mask
+
+    def _damage_if_due(self) -> None:
+        data = bytearray(b"".join(self._client.stream))
+        if self._damage is not None and 0 <= (at := self._damage[0] - self.bytes_dialled) < len(data):
+            data[at] ^= self._damage[1]
+            self._client.stream[:] = [bytes(data)]

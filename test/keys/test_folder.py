@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -275,3 +277,41 @@ def test_authority(made: KeyFolders) -> None:
     assert Authority.create("node", made.now).certificate.subject != certificate.subject
     pems = [len((made.folder(name) / "node.pem").read_bytes()) for name in ("a", "b")]
     assert pems[0] == pems[1]
+
+
+def test_lines_of_tokens_that_say_nothing(made: KeyFolders) -> None:
+    made.issue_token("bob", ["a"])
+    tokens = made.folder("a") / "tokens"
+    write(tokens, b"# of programs\n\n" + tokens.read_bytes())
+    assert [*made.node("a").tokens.values()] == ["bob"]
+
+
+def test_what_is_no_file(made: KeyFolders) -> None:
+    (made.folder("a") / "nodes.pem").unlink()
+    (made.folder("a") / "nodes.pem").mkdir()
+    assert refusal(made) == "a/nodes.pem cannot be read: Is a directory"
+
+
+def test_files_of_another_user(made: KeyFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = made.folder("a").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner != 0:
+        assert refusal(made) == f"a belongs to user {owner}, and this process runs as user {owner + 1}"
+        return
+    assert made.node("a").name == "a"
+    os.chown(made.folder("a") / "node.key", 12345, -1)
+    assert refusal(made) == "a/node.key belongs to user 12345, and this process runs as user 1"
+
+
+@pytest.mark.parametrize("module", ["cryptography", "OpenSSL"])
+def test_without_the_libraries(made: KeyFolders, module: str) -> None:
+    program = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from txpaxos.keys import load_keys\nfrom txpaxos.errors import ConfigError\n"
+        "try: load_keys(sys.argv[1], 'node')\nexcept ConfigError as error: print(error)"
+    )
+    command = [sys.executable, "-c", program, str(made.folder("a"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.startswith("keys need more packages (")
+    assert done.stdout.endswith("): pip install 'txpaxos[keys]'\n")

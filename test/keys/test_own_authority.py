@@ -14,9 +14,10 @@ pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from test.helpers.key_folders import write
 from test.helpers.tls_pair import Pair
@@ -40,10 +41,18 @@ def rsa_2048() -> Any:
 class Signed:
     """A certificate as another program could make it: the fewest extensions that are possible.
 
-    :param signer: what signs it; itself if not given."""
+    :param signer: what signs it; itself if not given.
+    :param more: the organization in the subject.
+    """
 
     def __init__(
-        self, name: str, signer: Signed | None = None, ca: bool = False, make_key: MakeKey = p256, more: str = ""
+        self,
+        name: str,
+        signer: Signed | None = None,
+        ca: bool = False,
+        make_key: MakeKey = p256,
+        more: str = "",
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> None:
         self.key = make_key()
         signer = signer or self
@@ -61,6 +70,8 @@ class Signed:
         )
         if ca:
             builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         self.certificate = builder.sign(signer.key, algorithm(signer.key))
 
     def revoking(self, *others: Signed, until: timedelta = timedelta(1)) -> x509.CertificateRevocationList:
@@ -196,3 +207,54 @@ def test_a_list_is_in_force_before_its_time_and_after_it(tmp_path: Path, company
     refused = Pair(peer_dial(lost, "a", at=at), peer_accept(a, at=at)).accepted.lost
     assert refused is not None
     assert reason_of(refused) == "its certificate was revoked"
+
+
+def rubbish(oid: x509.ObjectIdentifier) -> x509.ExtensionType:
+    return x509.UnrecognizedExtension(oid, b"rubbish")
+
+
+@pytest.mark.parametrize(
+    ("extension", "of_authority", "line"),
+    [
+        (rubbish(ExtensionOID.BASIC_CONSTRAINTS), True, "is not that of an authority"),
+        (rubbish(ExtensionOID.KEY_USAGE), True, "is not that of an authority"),
+        (x509.BasicConstraints(False, None), True, "is not that of an authority"),
+        (rubbish(ExtensionOID.EXTENDED_KEY_USAGE), False, "is for another purpose"),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False, "is for another purpose"),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False, "is for another purpose"),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False, None),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False, None),
+    ],
+)
+def test_extensions(tmp_path: Path, extension: x509.ExtensionType, of_authority: bool, line: str | None) -> None:
+    plain = x509.BasicConstraints(True, None)
+    nodes = Signed("of nodes", extensions=(extension,) if of_authority else (plain,))
+    if of_authority and extension.oid == ExtensionOID.KEY_USAGE:
+        nodes = Signed("of nodes", ca=True, extensions=(extension,))
+    own = Signed("a", nodes, extensions=() if of_authority else (extension,))
+    path = folder(tmp_path / "a", own, [nodes], [Signed("of clients", ca=True)])
+    if line is None:
+        assert load(path).name == "a"
+        return
+    with pytest.raises(ConfigError, match=line):
+        load(path)
+
+
+def test_an_authority_whose_key_cannot_sign(tmp_path: Path, company: Company) -> None:
+    """A list of revoked certificates cannot be its own."""
+    odd = Signed("odd", company.root, ca=True)
+    x25519 = X25519PrivateKey.generate().public_key()
+    certificate = odd.certificate
+    builder = x509.CertificateBuilder(
+        company.root.subject,
+        odd.subject,
+        x25519,
+        x509.random_serial_number(),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    ).add_extension(x509.BasicConstraints(True, None), critical=True)
+    odd.certificate = builder.sign(company.root.key, SHA256())
+    path = folder(tmp_path / "a", Signed("a", company.nodes), [company.nodes, odd], [company.clients])
+    write(path / "revoked.pem", pem_of([odd.revoking()]))
+    with pytest.raises(ConfigError, match="a list is signed by an unknown authority, CN=odd"):
+        load(path)

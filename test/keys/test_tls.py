@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from test.helpers.tls_pair import Pair
 from txpaxos.keys.authority import BACKDATED, LIFETIME, Authority, Issued, pem_of
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import (
+    CLOSED_EARLY,
     NO_CERTIFICATE,
     NOT_TLS,
     ConnectionCreator,
@@ -271,6 +273,23 @@ def test_the_other_side_does_not_speak_tls(made: KeyFolders) -> None:
         assert name_of(secured.transport) == ""
 
 
+def test_the_other_side_closes_the_connection(made: KeyFolders) -> None:
+    """Within the handshake, as a side does that has no keys and gets bytes that are no message; and after it."""
+    pair = Pair(peer_dial(made.node("a"), "b"), None)
+    assert pair.dialled.lost is None
+    pair.accepted.transport.loseConnection()  # type: ignore[union-attr]
+    pair.run()
+    assert pair.dialled.lost is not None
+    assert reason_of(pair.dialled.lost) == ""
+    assert pair.dialled.reason == CLOSED_EARLY
+    pair = Pair(peer_dial(made.node("a"), "b"), peer_accept(made.node("b")))
+    pair.accepted.transport.loseConnection()
+    pair.run()
+    for end in (pair.dialled, pair.accepted):
+        assert end.lost is not None
+        assert end.reason == ""
+
+
 def test_an_older_tls(made: KeyFolders) -> None:
     old = peer_dial(made.node("a"), "b")
     context = SSL.Context(SSL.TLS_METHOD)
@@ -379,3 +398,44 @@ def test_other_failures_have_no_reason() -> None:
     assert reason_of(Failure(SSL.SysCallError(-1, "Unexpected EOF"))) == "TLS failed: no reason is known"
     refused = Failure(SSL.Error([("SSL routines", "", "ssl/tls alert access denied")]))
     assert reason_of(refused) == "it refuses the connection: access denied"
+
+
+# ---------------------------------------------------------------- hostile
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_byte_lets_no_other_name_in(made: KeyFolders, seed: int) -> None:
+    """In any part of what the dialling side sends in its handshake. Nothing is raised, and each end has its reason."""
+    random = Random(seed)
+    dial, accept = peer_dial(made.node("a"), "b"), peer_accept(made.node("b"))
+    size = Pair(dial, accept).bytes_dialled
+    refused = 0
+    for _ in range(50):
+        pair = Pair(dial, accept, rounds_max=0)
+        pair.damage(random.randrange(size), random.randrange(1, 256))
+        pair.run()
+        assert name_of(pair.accepted.transport) in ("", "a")
+        for end in (pair.dialled, pair.accepted):
+            refused += end.lost is not None and reason_of(end.lost) != ""
+            assert end.data == b""
+    assert refused > 50
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(4))
+def test_rubbish_before_and_after_the_handshake(made: KeyFolders, seed: int) -> None:
+    random = Random(seed)
+    accept = client_accept(made.node("b"))
+    for _ in range(50):
+        plain = Pair(None, accept)
+        for _ in range(3):
+            plain.dialled.transport.write(random.randbytes(random.randrange(1, 2000)))  # type: ignore[union-attr]
+        plain.run()
+        assert (name_of(plain.accepted.transport), plain.accepted.data) == ("", b"")
+    pair = Pair(client_dial(made.client("alice")), accept)
+    pair.dialled.transport.transport.write(random.randbytes(1000))  # type: ignore[union-attr]
+    pair.run()
+    assert pair.accepted.lost is not None
+    assert reason_of(pair.accepted.lost) != ""
+    assert (name_of(pair.accepted.transport), pair.accepted.data) == ("", b"")

@@ -29,6 +29,7 @@ from txpaxos.keys.folder import Keys
 
 NO_CERTIFICATE = "it showed no certificate"
 NOT_TLS = "it does not speak TLS 1.3: keys are on here, and probably off there"
+CLOSED_EARLY = "it closed the connection within the handshake: are keys off there?"
 
 _FINISHED = b"SSL negotiation finished successfully"
 """What OpenSSL calls the state after a handshake."""
@@ -86,7 +87,10 @@ class _Believed:
         if not is_fine and error not in trust.LIST_ERRORS:
             raise NotBelieved(f"its certificate {trust.PHRASES.get(error, f'{trust.NOT_VALID} (error {error})')}")
         if depth == 0:
-            self._check_name(trust.common_name(shown.to_cryptography()))
+            try:
+                self._check_name(trust.common_name(shown.to_cryptography()))
+            except ValueError:  # Two libraries read it, and one of them cannot.
+                raise NotBelieved(f"its certificate {trust.NOT_VALID}") from None
         return True
 
     def _check_name(self, name: str) -> None:
@@ -198,16 +202,21 @@ def export_key(transport: Any, label: bytes, length: int) -> bytes:
     return connection.export_keying_material(label, length)
 
 
-def reason_of(failure: Failure) -> str:
+def reason_of(failure: Failure, transport: Any = None) -> str:
     """Why a connection with keys came to nothing, in one short phrase; empty if that has nothing to do with keys.
 
     The side that refuses learns more than the other one, which is told a class of reasons only.
+
+    :param failure: what ``connectionLost`` was given.
+    :param transport: the transport that was lost. With it, an end before the handshake was finished is a reason, too:
+        a side without keys ends a connection so, when it is dialled by a side with keys.
     """
     error = failure.value
     if isinstance(error, NotBelieved):
         return error.phrase
     if not isinstance(error, SSL.Error):
-        return ""
+        is_unfinished = isinstance(_handle_of(transport), _Connection) and _connection_of(transport) is None
+        return CLOSED_EARLY if is_unfinished else ""
     queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
     said = [str(one[-1]) for one in queue] or ["no reason is known"]
     return next((phrase for one in said if (phrase := _phrase(one))), f"TLS failed: {said[-1]}")
@@ -223,9 +232,13 @@ def _phrase(said: str) -> str:
     return NOT_TLS if any(one in said for one in _NOT_TLS) else ""
 
 
+def _handle_of(transport: Any) -> Any:
+    return transport.getHandle() if hasattr(transport, "getHandle") else None
+
+
 def _connection_of(transport: Any) -> SSL.Connection | None:
     """The connection of ``transport``, if it was made here and its handshake is finished."""
-    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    handle = _handle_of(transport)
     return handle if isinstance(handle, _Connection) and handle.get_state_string() == _FINISHED else None
 
 
