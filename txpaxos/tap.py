@@ -60,6 +60,7 @@ class Options(usage.Options):
         ["client-listen", None, None, "With --join: HOST:PORT to listen at for clients. [default: the client address]"],
         ["cluster-name", None, None, "With --join: the cluster's name. A cluster of another name is not joined."],
         ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
+        ["keys", None, None, "The folder with the node's keys. Without it, any client may do everything."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
@@ -101,6 +102,8 @@ class Options(usage.Options):
         try:
             if self.parent is not None:
                 check_options(self.parent, is_daemon(self.parent))
+            if self["keys"] == "":
+                raise ConfigError("--keys is empty: name a folder of keys, or leave the option out")
             if self["data-dir"] == "":
                 raise ConfigError("--data-dir is empty: name a folder, or leave the option out")
             self._find_node()
@@ -288,6 +291,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         Settings(timing=options.timing, snapshot_policy=options.snapshot_policy),
         reactor=reactor,
         disk=disk,
+        keys=None if options["keys"] is None else os.path.abspath(options["keys"]),
         gave_up=process.gave_up,
         stopped=process.stopped,
     )

@@ -54,6 +54,7 @@ def test_help_names_every_command() -> None:
         "check",
         "demo",
         "doctor",
+        "keys",
         "lead",
         "members",
         "read",

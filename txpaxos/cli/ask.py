@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from twisted.internet.defer import Deferred
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, keys_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import Seeds, request, run
 from txpaxos.client import Client
@@ -28,6 +28,7 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
 @click.argument("value", required=False, callback=read_bytes)
 @click.option("--forget", is_flag=True, help="Make SUBJECT undecided, and print the value that is forgotten.")
 @cluster_option
+@keys_option
 @node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
 def command(subject: str, value: bytes | None, forget: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:

@@ -10,9 +10,9 @@ import attrs
 import click
 import msgspec
 
-from txpaxos.cli.options import cluster_option, timeout_option
+from txpaxos.cli.options import cluster_option, keys_option, timeout_option
 from txpaxos.cli.progress import Progress, size_text
-from txpaxos.cli.running import CommandError, run
+from txpaxos.cli.running import CommandError, new_client, run
 from txpaxos.cli.status import Statuses, ask_nodes
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
@@ -30,6 +30,7 @@ ATTEMPTS = 3
 @click.option("--check", "wants_check", is_flag=True, help="Make no backup; check that FILE is one, to its last byte.")
 @click.option("--json", "wants_json", is_flag=True, help="What is in the backup, as JSON.")
 @cluster_option
+@keys_option
 @timeout_option(10.0, "How long the node may take for each part.")
 def command(
     file: str, node: str | None, wants_check: bool, wants_json: bool, cluster: Cluster, timeout_seconds: float
@@ -67,7 +68,7 @@ async def _make(reactor: Any, cluster: Cluster, node: str | None, path: str, tim
         node = best_node(await ask_nodes(reactor, cluster, min(timeout_seconds, 2.0)))
         if node is None:
             raise CommandError(f"no node of cluster {cluster.name} answers: nothing was written")
-    client = Client(reactor, cluster, [node])
+    client = new_client(reactor, cluster, [node])
     progress = Progress(f"fetching from {node}")
     try:
         for attempt in range(1, ATTEMPTS + 1):

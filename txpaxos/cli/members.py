@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from txpaxos.cli.options import cluster_option, node_option, timeout_option
+from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.cli.status import Report, Statuses, ask_nodes, chosen_through, cluster_of
@@ -28,6 +28,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wou
 
 @click.group("members", invoke_without_command=True, short_help="Show who the members are, or change them.")
 @cluster_option
+@keys_option
 @node_option
 @timeout_option(5.0, "How long a node may take to answer.")
 @click.option("--json", "wants_json", is_flag=True, help="The members as JSON.")
@@ -78,6 +79,7 @@ def add(node: str, address: str | None, client_address: str | None) -> None:
 @command.command("promote", short_help="Make a learner a voter.")
 @click.argument("node")
 @cluster_option
+@keys_option
 @node_option
 @change_timeout
 def promote(node: str, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
@@ -89,6 +91,7 @@ def promote(node: str, cluster: Cluster | Seeds, timeout_seconds: float) -> None
 @click.argument("node")
 @dry_run_option
 @cluster_option
+@keys_option
 @node_option
 @change_timeout
 def remove(node: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
@@ -107,6 +110,7 @@ def remove(node: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: 
 @click.option("--with", "other", metavar="NODE", required=True, help="The learner that becomes a voter.")
 @dry_run_option
 @cluster_option
+@keys_option
 @node_option
 @change_timeout
 def replace(node: str, other: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
@@ -122,6 +126,7 @@ def replace(node: str, other: str, dry_run: bool, cluster: Cluster | Seeds, time
 @click.option("--address", metavar="HOST:PORT", required=True, help="Where the other nodes reach it.")
 @click.option("--client", "client_address", metavar="HOST:PORT", required=True, help="Where clients reach it.")
 @cluster_option
+@keys_option
 @node_option
 @change_timeout
 def move(node: str, address: str, client_address: str, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
@@ -141,6 +146,7 @@ def move(node: str, address: str, client_address: str, cluster: Cluster | Seeds,
 @click.argument("node")
 @click.argument("priority", type=click.IntRange(0, 1000))
 @cluster_option
+@keys_option
 @node_option
 @change_timeout
 def priority(node: str, priority: int, cluster: Cluster | Seeds, timeout_seconds: float) -> None:

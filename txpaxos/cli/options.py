@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from txpaxos.cli.running import CommandError, Seeds
+from txpaxos.cli.running import KEYS, CommandError, Seeds
 from txpaxos.cluster import ALONE, Address, Cluster
+from txpaxos.keys import load_keys
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
 CLUSTER_FILE = "cluster.toml"
@@ -76,6 +77,23 @@ node_option = click.option(
     expose_value=False,
     callback=_note_seeds,
     help="The client port of a node, in place of a cluster file; the node tells the others. May be given more often.",
+)
+
+
+def _load_keys(ctx: click.Context, parameter: click.Parameter, folder: str | None) -> None:
+    if folder == "":
+        raise click.BadParameter("it is empty: name a folder of keys, or leave the option out.")
+    if folder is not None:
+        ctx.meta[KEYS] = load_keys(folder, "client")
+
+
+keys_option = click.option(
+    "--keys",
+    metavar="DIR",
+    envvar="TXPAXOS_KEYS",
+    expose_value=False,
+    callback=_load_keys,
+    help="The folder with your keys, if the nodes have keys. [default: what TXPAXOS_KEYS says]",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, keys_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import Seeds, request, run
 from txpaxos.cluster import Cluster
@@ -15,6 +15,7 @@ from txpaxos.reading import Consistency
 @click.argument("query", callback=read_bytes)
 @click.option("--local", is_flag=True, help="Ask one node alone, whose state may be old.")
 @cluster_option
+@keys_option
 @node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
 def command(query: bytes, local: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:

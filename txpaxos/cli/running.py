@@ -21,6 +21,9 @@ from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown
 T = TypeVar("T")
 Work: TypeAlias = Coroutine[Deferred[Any], Any, T]
 
+KEYS = "txpaxos.cli.running.keys"
+"""The name under which click keeps the keys of ``--keys``."""
+
 INTERRUPTED = 130
 """The exit status that shells use for Ctrl-C."""
 
@@ -105,6 +108,13 @@ async def together(*work: Work[T]) -> list[T]:
             one.cancel()
 
 
+def new_client(reactor: Any, cluster: Cluster | Seeds, nodes: list[str] | None = None) -> Client:
+    """A client with the keys of the command that runs, if it was given any."""
+    context = click.get_current_context(silent=True)
+    keys = None if context is None else context.meta.get(KEYS)
+    return Client(reactor, cluster.addresses if isinstance(cluster, Seeds) else cluster, nodes, keys=keys)
+
+
 async def request(
     reactor: Any,
     cluster: Cluster | Seeds,
@@ -121,7 +131,7 @@ async def request(
     :raises NotChosen: if no answer came, and the command was never sent.
     :raises OutcomeUnknown: if no answer came, and the request may have had its effect or not.
     """
-    client = Client(reactor, cluster.addresses if isinstance(cluster, Seeds) else cluster, nodes)
+    client = new_client(reactor, cluster, nodes)
     deadline = monotonic_clock(reactor).callLater(seconds, client.close)
     try:
         return await ask(client)

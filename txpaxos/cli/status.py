@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import attrs
 import click
 
-from txpaxos.cli.options import cluster_option, timeout_option
+from txpaxos.cli.options import cluster_option, keys_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import request, run, together
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.drops import Drop
 from txpaxos.core.essential import quorum_size
-from txpaxos.errors import PaxosError
+from txpaxos.errors import NotAllowed, PaxosError
 from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count
 
@@ -37,6 +37,7 @@ HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waitin
 
 @click.command("status")
 @cluster_option
+@keys_option
 @timeout_option(1.0, "How long each node may take to answer; all are asked at once.")
 @click.option("--json", "wants_json", is_flag=True, help="The whole status of the nodes, as JSON.")
 @click.option("--counts", "wants_counts", is_flag=True, help="Also what each node counted since its start, and why.")
@@ -85,16 +86,26 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
 async def ask_nodes(
     reactor: Any, cluster: Cluster, timeout_seconds: float, nodes: Iterable[str] | None = None
 ) -> Statuses:
-    """Ask ``nodes``, by default all, for their status, all at once."""
+    """Ask ``nodes``, by default all, for their status, all at once.
+
+    :raises NotAllowed: if nodes refuse that, and none answers.
+    """
+    refusals: list[NotAllowed] = []
 
     async def ask(node: str) -> dict[str, Any] | None:
         try:
             return await request(reactor, cluster, timeout_seconds, lambda client: client.status(), [node])
+        except NotAllowed as error:
+            refusals.append(error)
         except PaxosError:
-            return None
+            pass
+        return None
 
     asked = list(cluster.members if nodes is None else nodes)
-    return dict(zip(asked, await together(*map(ask, asked)), strict=True))
+    statuses = dict(zip(asked, await together(*map(ask, asked)), strict=True))
+    if refusals and not any(statuses.values()):
+        raise refusals[0]
+    return statuses
 
 
 async def ask_members(reactor: Any, cluster: Cluster, timeout_seconds: float) -> tuple[Cluster, Cluster, Statuses]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, node_option, read_bytes, timeout_option
+from txpaxos.cli.options import CommandWithNumbers, cluster_option, keys_option, node_option, read_bytes, timeout_option
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.cluster import Cluster
@@ -14,6 +14,7 @@ from txpaxos.errors import CommandFailed
 @click.command("submit", cls=CommandWithNumbers, short_help="Have a command applied on every node, once.")
 @click.argument("command", callback=read_bytes)
 @cluster_option
+@keys_option
 @node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
 def command(command: bytes, cluster: Cluster | Seeds, timeout_seconds: float) -> None:

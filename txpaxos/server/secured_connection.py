@@ -34,7 +34,7 @@ from txpaxos.wire.client_messages import (
 STRANGER_SECONDS = 10.0
 """How long a client may take to show who it is."""
 
-SILENT_SECONDS = 1.0
+SILENT_SECONDS = 0.7
 """How long a client may take to say anything at all. One with keys begins at once."""
 
 STRANGER_BYTES_MAX = CLIENT_TOKEN_BYTES_MAX + 2**8
@@ -69,7 +69,7 @@ class SecuredConnection(ServerConnection):
         """The connection is there. The client has to say something first."""
         self._open()
         self._access.strangers.add(self)
-        self._deadline = self._clock.callLater(SILENT_SECONDS, self._was_silent)
+        self._deadline = self._clock.callLater(SILENT_SECONDS, self._may_be_silent)
 
     def handshakeCompleted(self) -> None:
         """TLS is agreed upon, and the client's certificate is verified, if it has shown one."""
@@ -137,6 +137,9 @@ class SecuredConnection(ServerConnection):
         self._deadline = self._clock.callLater(CLOSE_SECONDS, self.transport.abortConnection)
         self.transport.unregisterProducer()  # Otherwise TLS waits for what is produced yet.
         self.transport.loseConnection()
+
+    def _may_be_silent(self) -> None:
+        self._deadline = self._clock.callLater(0, self._was_silent)  # Once all has been read that has come.
 
     def _was_silent(self) -> None:
         self._deadline = self._clock.callLater(STRANGER_SECONDS - SILENT_SECONDS, self._took_too_long)
