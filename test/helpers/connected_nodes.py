@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.python.failure import Failure
 
@@ -28,8 +30,10 @@ class Wire:
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
 
     def write(self, data: bytes) -> None:
-        codec = Codec(self._joined.cluster.name, self._line[1], members=self._joined.cluster.founding_members)
-        self._joined.sent += [(*self._line, codec.decode(message).message) for message in self._splitter.feed(data)]
+        if not self._joined.keys:
+            codec = Codec(self._joined.cluster.name, self._line[1], members=self._joined.cluster.founding_members)
+            self._joined.sent += [(*self._line, codec.decode(message).message) for message in self._splitter.feed(data)]
+        self._joined.wires.append((*self._line, data))
         self._joined.streamed[self._line] = self._joined.streamed.get(self._line, 0) + len(data)
         self._joined.reactor.callLater(LINE_SECONDS, self._carry, data)
 
@@ -68,15 +72,23 @@ class Wire:
 class ConnectedNodes(NodesInOneReactor):
     """:class:`~test.helpers.fakes.NodesInOneReactor` with streams.
 
+    :param keys: the keys of each node; none if keys are off.
     :ivar streamed: the bytes sent on streams, by (from, to).
+    :ivar wires: all bytes sent on streams, in order, each as (from, to, bytes).
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, keys: Mapping[NodeId, Any] | None = None, **options: Any) -> None:
         self.streamed: dict[tuple[NodeId, NodeId], int] = {}
+        self.wires: list[tuple[NodeId, NodeId, bytes]] = []
+        self.keys = dict(keys or {})
         super().__init__(*args, **options)
 
     def _met(self, node: NodeId) -> list[PeerMet]:
         return []
+
+    def keys_of(self, node: NodeId) -> Any:
+        """The keys of ``node``; ``None`` without keys."""
+        return self.keys.get(node)
 
     def _prepare(self) -> None:
         reactor: Any = self.reactor
@@ -84,7 +96,8 @@ class ConnectedNodes(NodesInOneReactor):
 
     def _connect(self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None) -> object:
         there = self._names.get((host, port), "")
-        (here,) = (name for name, node in self.nodes.items() if node._peers._streams is factory._streams)
+        dial = getattr(factory, "wrappedFactory", factory)
+        (here,) = (name for name, node in self.nodes.items() if node._peers._streams is dial._streams)
         self.reactor.callLater(LINE_SECONDS, self._join, here, there, factory)
         return _Connector()
 
@@ -95,7 +108,8 @@ class ConnectedNodes(NodesInOneReactor):
         host = self.cluster.members[there].address.host
         listening = [server[1] for server in self.reactor.tcpServers if server[3] == host][-1]
         ends = Wire(self, here, there), Wire(self, there, here)
-        protocols: tuple[Any, Any] = dial.buildProtocol(None), listening.buildProtocol(None)  # type: ignore[arg-type]
+        source: Any = IPv4Address("TCP", self.cluster.members[here].address.host, 50000)
+        protocols: tuple[Any, Any] = dial.buildProtocol(None), listening.buildProtocol(source)
         if None in protocols:  # One of them has stopped meanwhile.
             return
         for end, other, protocol in zip(ends, ends[::-1], protocols, strict=True):

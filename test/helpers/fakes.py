@@ -31,6 +31,7 @@ from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import new_session
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
 from txpaxos.wire.peer_messages import PeerMessage
+from txpaxos.wire.sealed import SEALED_MAGIC
 
 T = TypeVar("T")
 Events: TypeAlias = list[tuple[str, Any]]
@@ -226,10 +227,11 @@ def node_of(
     store: Store,
     rng: Random | None = None,
     observe: Observer | None = None,
+    keys: Any = None,
     **settings: Any,
 ) -> Node:
     """A node that is made and not started."""
-    options: dict[str, Any] = {"rng": rng, "monotonic": reactor.monotonic, "observe": observe}
+    options: dict[str, Any] = {"rng": rng, "monotonic": reactor.monotonic, "observe": observe, "keys": keys}
     return Node(application, reactor, name, cluster, store, Settings(**settings), **options)
 
 
@@ -365,6 +367,7 @@ class NodesInOneReactor:
         self.nodes[node] = node_of(
             *(self._application(), self.reactor, node, self.cluster_of(node), self.stores[node]),
             rng=rng,
+            keys=self.keys_of(node),
             **self._options,
         )
         names = self._names
@@ -373,6 +376,10 @@ class NodesInOneReactor:
     def cluster_of(self, node: NodeId) -> Cluster:
         """The cluster file of ``node``."""
         return self.cluster
+
+    def keys_of(self, node: NodeId) -> Any:
+        """The keys of ``node``; ``None`` without keys."""
+        return None
 
     def restart(self, node: NodeId) -> Any:
         """Stop a node, as a kill does, and start a new one on what it saved."""
@@ -426,8 +433,9 @@ class NodesInOneReactor:
     def _carry(self, sender: NodeId, to: NodeId, data: bytes) -> None:
         if (sender, to) in self.cut or not to:
             return
-        codec = Codec(self.cluster.name, to, members=self.cluster.founding_members)
-        self.sent.append((sender, to, codec.decode(data).message))
+        if not data.startswith(SEALED_MAGIC):
+            codec = Codec(self.cluster.name, to, members=self.cluster.founding_members)
+            self.sent.append((sender, to, codec.decode(data).message))
         address = self.cluster.members[sender].address
         self.reactor.callLater(0.0005, self._deliver, to, data, (address.host, address.port))
 

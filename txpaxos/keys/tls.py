@@ -191,6 +191,11 @@ def refusal_of(transport: Any, authorities: Iterable[Certificate], keys: Keys, a
     return f"its certificate {trust.REVOKED}" if trust.revoked_by(chain, keys.revoked) else ""
 
 
+def show_the_same(transport: Any, other: Any) -> bool:
+    """Whether the other sides of two connections have shown the same certificate."""
+    return _certificate_of(transport) == _certificate_of(other)
+
+
 def export_key(transport: Any, label: bytes, length: int) -> bytes:
     """Bytes that only the two sides of this connection know, equal on both (RFC 5705, RFC 8446 section 7.5).
 

@@ -39,8 +39,34 @@ class Count(Reason):
         " many, datagrams are forged. The kind of message follows the colon."
     )
 
+    SEALED_DATAGRAM_WITHOUT_KEYS = "A datagram was sealed: keys are on at its sender, and off on this node."
+    DATAGRAM_NOT_SEALED = (
+        "A datagram was not sealed, while keys are on: they are off at its sender, or it is a stranger. It was dropped."
+    )
+    DATAGRAM_OF_AN_UNKNOWN_SESSION = (
+        "A datagram was sealed with a secret that this node does not have. A few are normal after a start; if there are"
+        " more, the two have no stream, or the datagram is forged or replayed."
+    )
+    DATAGRAM_REPLAYED = (
+        "A sealed datagram came a second time, or very late. It was dropped. A few are normal where a network"
+        " duplicates, or where a peer has several addresses."
+    )
+    DATAGRAM_FORGED = "A sealed datagram was forged, or damaged on the way. It was dropped."
+    DATAGRAM_OF_ANOTHER_NODE = "A peer sealed a datagram that names another node as its sender. It was dropped."
+    DATAGRAM_WITHOUT_SECRET = (
+        "A datagram was not sent, since there is no stream to its receiver yet whose secret would seal it. It is sent"
+        " again. A few are normal."
+    )
+
     # Streams between nodes.
-    BAD_FRAME = "A frame on a stream was damaged, of another cluster or release. The connection was closed."
+    PEER_NOT_BELIEVED = (
+        "A stream ended because of keys: a certificate was not valid, or the other side spoke no TLS. The log says"
+        " which it was."
+    )
+    BAD_FRAME = (
+        "A frame on a stream was damaged, of another cluster or release, or of a node with keys while this one has"
+        " none. The connection was closed."
+    )
     STREAM_REFUSED = "A peer could not be reached by TCP."
     STREAM_FULL = "A peer does not read what it is sent, or asks for more than it reads. The message was not sent."
     TOO_BIG_FOR_A_STREAM = "A message of more than 64 MiB, which no node takes, was not sent: a bug."

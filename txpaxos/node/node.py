@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from math import inf
 from random import Random, SystemRandom
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -55,7 +55,7 @@ from txpaxos.core.ready import (
     Voter,
 )
 from txpaxos.core.replica import Replica
-from txpaxos.errors import NodeStopped, NotHandedOver, PaxosError, RemovedFromCluster, StoreError
+from txpaxos.errors import ConfigError, NodeStopped, NotHandedOver, PaxosError, RemovedFromCluster, StoreError
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, LineLimiter, for_log, printable
 from txpaxos.node.admission import Admission
 from txpaxos.node.applier import Applier
@@ -92,6 +92,7 @@ from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
 from txpaxos.node.sealing import Sealing
+from txpaxos.node.secured_peers import SecuredPeers
 from txpaxos.node.sessions import Outcomes
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.coordinator import SnapshotCoordinator
@@ -124,6 +125,9 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
 
 UNHEARD_SECONDS = 2.0
 """A leader lists a peer in its status as unheard after this time, or after four heartbeats if these take longer."""
@@ -158,6 +162,7 @@ class Node:
     :param restored_from: the checksum of the backup that the store was restored from; empty if it was not. It founds a
         cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
+    :param keys: the keys with which the nodes know each other; ``None`` if keys are off.
     :ivar clock: timers that follow ``monotonic``.
     :ivar counters: how often each event of :class:`~txpaxos.node.counts.Count` has happened.
     :ivar failed: fails when the node has given up, with the reason: a failed save, or a broken invariant.
@@ -182,6 +187,7 @@ class Node:
         monotonic: Callable[[], float] = time.monotonic,
         observe: Observer | None = None,
         restored_from: str = "",
+        keys: Keys | None = None,
     ) -> None:
         check_class(type(application))
         check_object(application)
@@ -201,7 +207,7 @@ class Node:
         self._digest_asked_at: dict[NodeId, float] = {}
         self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
         self._timer = Timer(self.clock, self._tick)
-        self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64))
+        self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64), keys)
         self._compose_application()
         self._compose_members()
         self._compose_admission()
@@ -216,10 +222,14 @@ class Node:
 
     # composition
 
-    def _compose_peers(self, reactor: Any, new_token: Callable[[], int]) -> None:
+    def _compose_peers(self, reactor: Any, new_token: Callable[[], int], keys: Keys | None) -> None:
         """Make the parts that talk to the other nodes."""
         self._known_peers = KnownPeers(self._save_peer, self.counters)
-        self._peers = Peers(
+        make_peers: Callable[..., Peers] = Peers
+        if keys is not None:
+            self._check_keys(keys)
+            make_peers = partial(SecuredPeers, keys=keys)
+        self._peers = make_peers(
             reactor,
             self.name,
             self.cluster,
@@ -420,6 +430,20 @@ class Node:
         self._admission.start(self._voter, self._known_peers.records(), now)
         self._schedule_founding()
         self._tick()
+
+    def use_keys(self, keys: Keys) -> None:
+        """Use other keys with the other nodes from now on. Streams are opened anew, one after the other, and each is
+        used until the next one is established, so no message is lost.
+
+        :raises ConfigError: if the node was started without keys, or they are those of another node."""
+        if not isinstance(self._peers, SecuredPeers):
+            raise ConfigError(f"node {self.name} was started without keys: start it with them")
+        self._check_keys(keys)
+        self._peers.use_keys(keys)
+
+    def _check_keys(self, keys: Keys) -> None:
+        if keys.name != self.name or keys.role != "node":
+            raise ConfigError(f"the keys are those of {keys.role} {keys.name}, not of node {self.name}")
 
     def listen_also(self, transport: Any, address: Address) -> None:
         """Use one more socket: send over it where the first one cannot, and accept streams at its ``address``."""

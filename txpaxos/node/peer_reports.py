@@ -124,6 +124,35 @@ class PeerReports:
         line = f"node {peer} does not hear this node, {self._node}: {reason}; its own log says more"
         self._refusals.log_once(peer, f"refused by: {reason}", line)
 
+    # keys
+
+    def log_keys_needed(self, peer: NodeId | None, host: str) -> None:
+        """Report a stream whose other side has keys, while this node has none."""
+        here, peer = self._node, peer or self._peer_at(host)
+        who = f"the node at {host}" if peer is None else f"node {peer} at {host}"
+        line = f"node {here} does not take the stream of {who}: keys are on there, and off on {here}"
+        self._refusals.log_once(peer or host, "keys needed", line)
+
+    def log_not_believed(self, peer: NodeId | None, host: str, phrase: str) -> None:
+        """Report a stream that ended because of keys.
+
+        :param peer: the peer to which this node opened it; ``None`` for an incoming one.
+        :param phrase: what is the matter, about the other side.
+        """
+        here, dialled, peer = self._node, peer is not None, peer or self._peer_at(host)
+        who = f"the node at {host}" if peer is None else f"node {peer} at {host}"
+        way = "reaches" if dialled else "is reached by"
+        line = f"node {here} {way} {who}, but does not use the stream: {phrase}"
+        if peer is None:
+            self._refusals.log_once(host, phrase, line)
+        else:
+            self._refusals.refuse(peer, phrase, line)
+
+    def _peer_at(self, host: str) -> NodeId | None:
+        """The peer at ``host``; ``None`` if there is none, or there are several."""
+        peers = [peer for peer, address in self._peers.items() if address.host == host]
+        return peers[0] if len(peers) == 1 else None
+
     def other_address(self, peer: NodeId, endpoint: Endpoint, known: Collection[Endpoint]) -> str:
         """The line about messages of ``peer`` that come from ``endpoint``, and not from one of its ``known`` ones."""
         here, name = self._node, self._peers[peer].host_name

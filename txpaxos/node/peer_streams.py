@@ -72,6 +72,10 @@ CHALLENGE_SECONDS = 0.2
 GOODBYE_SECONDS = 5.0
 """How long a peer that was removed has to read what waits for it. Then its streams are closed all the same."""
 
+TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+"""How the bytes of the other side begin if it speaks TLS: with an alert, or with a handshake. A Hello begins otherwise.
+"""
+
 
 @implementer(IPushProducer)
 class PeerStream(Protocol):
@@ -124,6 +128,8 @@ class PeerStream(Protocol):
                 self._receive(self._streams.codec.decode(message, self._way))
         except CodecError:
             self._streams.counters[Count.BAD_FRAME] += 1
+            if self._incarnation is None and data[:2] in TLS_RECORDS:
+                self._streams.report_tls(self)
             self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -218,7 +224,12 @@ class PeerStream(Protocol):
         if self.dialled:
             self._establish()
         else:
-            self._challenge()
+            self._answer_hello()
+
+    def _answer_hello(self) -> None:
+        """Answer the Hello of the node that opened the connection: find out whether it is the node that it claims to
+        be."""
+        self._challenge()
 
     def _challenge(self) -> None:
         """Send the random number to the address of the member that the other side claims to be, until it comes back."""
@@ -253,6 +264,8 @@ class PeerStreams(ClientFactory):
     :param receive: called with each message that came over a stream from a peer.
     :param refused: called with the monitored peer (:meth:`keep_open`) when its system refuses a new stream.
     :ivar proved: called with a peer that has shown, on a stream that it opened, that it receives what is sent to it.
+    :ivar keys_needed: called with the peer, if it is known, and the address of a node that speaks TLS, while this node
+        has no keys.
     """
 
     noisy = False
@@ -272,6 +285,7 @@ class PeerStreams(ClientFactory):
         self.codec = codec
         self.counters = counters
         self.proved: Callable[[str], None] = lambda peer: None
+        self.keys_needed: Callable[[str | None, str], None] = lambda peer, host: None
         self.reactor = reactor
         self.clock = monotonic_clock(reactor)
         self._addresses = addresses
@@ -300,7 +314,7 @@ class PeerStreams(ClientFactory):
 
         :raises twisted.internet.error.CannotListenError: if the address is taken.
         """
-        self._ports.append(self.reactor.listenTCP(address.port, self, 50, address.host))
+        self._ports.append(self.reactor.listenTCP(address.port, self._listening_factory(), 50, address.host))
         for peer in self._addresses:
             self.open_stream(peer)
 
@@ -411,7 +425,7 @@ class PeerStreams(ClientFactory):
             displaced = self._displaced(unauthenticated)
             del self._open[displaced]
             displaced.abort()
-        return PeerStream(self, None, getattr(addr, "host", ""), self._new_token())
+        return self._new_stream(None, getattr(addr, "host", ""), self._new_token())
 
     def _displaced(self, unauthenticated: list[PeerStream]) -> PeerStream:
         """The connection to close for a new one: the oldest of the address that has most connections.
@@ -440,6 +454,11 @@ class PeerStreams(ClientFactory):
         if not self._known_peers.admits(peer, incarnation):
             raise CodecError(f"{peer} has another data folder than before")
 
+    def report_tls(self, stream: PeerStream) -> None:
+        """Report a connection whose other side speaks TLS, while this node has no keys."""
+        host = stream.host if stream.peer is None else self._addresses[stream.peer].host
+        self.keys_needed(stream.peer, host)
+
     def challenge(self, peer: str, token: int) -> None:
         """Send the random number ``token`` to the address of ``peer``, as a datagram."""
         self._send_datagram(peer, self.codec.encode(Challenge(token)))
@@ -456,8 +475,7 @@ class PeerStreams(ClientFactory):
         old = self._theirs.get(peer)
         self._theirs[peer] = stream
         if old is not None:
-            # A peer connects again only if it has lost its old stream, even if this side has not noticed that yet.
-            old.abort()
+            self._replace(old)
         if self._ports:
             self.open_stream(peer)  # It runs, so it can be reached now.
 
@@ -505,6 +523,12 @@ class PeerStreams(ClientFactory):
 
     # inside
 
+    def _replace(self, old: PeerStream) -> None:
+        """Close the stream of a peer that has opened a newer one.
+
+        A peer connects again only if it has lost its old stream, even if this side has not noticed that yet."""
+        old.abort()
+
     def _send(
         self, peer: str, data: bytes, stream: PeerStream | None, waiting_bytes_max: int = WAITING_BYTES_MAX
     ) -> None:
@@ -540,15 +564,32 @@ class PeerStreams(ClientFactory):
         reconnect = self._reconnects.pop(peer, None)
         if reconnect is not None and reconnect.active():
             reconnect.cancel()
-        stream = self._own[peer] = PeerStream(self, peer)
+        stream = self._own[peer] = self._new_stream(peer)
+        self._dial(stream, peer)
+        return stream
+
+    def _dial(self, stream: PeerStream, peer: str) -> None:
         address = stream.address = self._addresses[peer]
         dial = _Dial(self, stream)
+        factory = self._dialling_factory(dial, peer)
         if is_ip_address(address.host):  # The peer's name was looked up lately.
-            connector = self.reactor.connectTCP(address.host, address.port, dial, CONNECT_SECONDS)
+            connector = self.reactor.connectTCP(address.host, address.port, factory, CONNECT_SECONDS)
         else:
-            connector = connect(self.reactor, address, dial, CONNECT_SECONDS)
+            connector = connect(self.reactor, address, factory, CONNECT_SECONDS)
         self._dials[dial] = connector
-        return stream
+
+    # what keys change
+
+    def _new_stream(self, peer: str | None, host: str = "", token: int = 0) -> PeerStream:
+        return PeerStream(self, peer, host, token)
+
+    def _listening_factory(self) -> Any:
+        """What makes the protocol of an incoming connection."""
+        return self
+
+    def _dialling_factory(self, dial: _Dial, peer: str) -> Any:
+        """What makes the protocol of a connection to ``peer``."""
+        return dial
 
 
 class _Dial(ClientFactory):

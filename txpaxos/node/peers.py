@@ -45,6 +45,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
+from txpaxos.wire.sealed import SEALED_MAGIC
 
 REQUIRED_WAYS: dict[type[Any], Way] = {
     Fetch: Way.THEIR_STREAM,
@@ -143,11 +144,16 @@ class Peers:
         self._unmet: set[NodeId] = set()
         self._unmet_seconds: dict[NodeId, float] = {}
         self._check_at = self._tell_refusals_at = 0.0
-        self._streams = PeerStreams(
+        self._decode: Callable[[bytes], Received] = self._codec.decode
+        self._streams = self._make_streams(
             *(reactor, self._codec, self._addresses.addresses, known_peers, new_token, self._send_datagram),
             *(deliver, refused, counters),
         )
         self._streams.proved = self._peer_confirmed
+        self._streams.keys_needed = self._reports.log_keys_needed
+
+    def _make_streams(self, *arguments: Any) -> PeerStreams:
+        return PeerStreams(*arguments)
 
     def start(self, transport: IUDPTransport, now: float) -> None:
         """Begin to send, and to accept streams.
@@ -315,12 +321,9 @@ class Peers:
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         """Handle one datagram."""
         try:
-            received = self._codec.decode(data)
+            received = self._decode(data)
         except CodecError as error:
-            self._counters[Count.BAD_DATAGRAM] += 1
-            self._refuse_datagram(error, address[:2])
-            if isinstance(error, OtherCluster):
-                self._answer_other_cluster(data, address[:2])
+            self._refuse_datagram(error, data, address[:2])
             return
         sender, endpoint = received.sender, address[:2]
         if endpoint not in self._known.get(sender, ()):
@@ -329,7 +332,7 @@ class Peers:
                 self._counters[Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS] += 1
                 self._refuse_sender(sender, endpoint)
                 if sender in self._routes and self._known_peers.has_met(sender, received.incarnation):
-                    self._addresses.try_endpoint(sender, endpoint)
+                    self._try_endpoint(sender, endpoint)
                 return
         if type(received.message) is Challenge:
             self._streams.send_proof(sender, received.message.token)
@@ -382,8 +385,22 @@ class Peers:
         line = self._reports.other_address(sender, endpoint, self._known[sender])
         self.refuse(sender, f"it comes from {Address(*endpoint)}", line)
 
-    def _refuse_datagram(self, error: CodecError, endpoint: Endpoint) -> None:
+    def _try_endpoint(self, sender: NodeId, endpoint: Endpoint) -> None:
+        """Try to reach ``sender`` at ``endpoint``: a message with its incarnation came from there."""
+        self._addresses.try_endpoint(sender, endpoint)
+
+    def _refuse_datagram(self, error: CodecError, data: bytes, endpoint: Endpoint) -> None:
         """Refuse a datagram that is no message of this cluster."""
+        if data.startswith(SEALED_MAGIC):
+            self._counters[Count.SEALED_DATAGRAM_WITHOUT_KEYS] += 1
+            error = CodecError(f"it is sealed: keys are on there, and off on {self._node}")
+        else:
+            self._counters[Count.BAD_DATAGRAM] += 1
+        self._report_datagram(error, endpoint)
+        if isinstance(error, OtherCluster):
+            self._answer_other_cluster(data, endpoint)
+
+    def _report_datagram(self, error: CodecError, endpoint: Endpoint) -> None:
         endpoint = canonical_host(endpoint[0]), endpoint[1]
         peer = next((peer for peer, known in self._known.items() if endpoint in known), None)
         self._reports.log_undecodable(error, endpoint, peer)
