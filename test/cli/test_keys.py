@@ -87,6 +87,9 @@ def test_what_is_said_while_keys_are_made(folder: Path) -> None:
     first, *rest = printed("client", "bob", "--token", "--folder", "token").splitlines()
     assert first == "token: keys of client bob, a token"
     assert rest[0] == "Next: bring the new file `tokens` to the folders of all nodes: txpaxos keys update FOLDER..."
+    assert rest[-1] == (
+        'What a client may do is in the table [rights] of the cluster file, as in: bob = ["read", "write"]'
+    )
     assert load_keys("a.keys", "node", "a").name == "a"
 
 
@@ -287,6 +290,11 @@ def test_without_the_libraries(folder: Path, library: str) -> None:
             assert done.stderr.endswith("): pip install 'txpaxos[keys]'\n")
         else:
             assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_authority_here(folder: Path) -> None:
+    line = "txpaxos: authority is not the folder of an authority: 'txpaxos keys init authority' makes one"
+    assert [refused(*words) for words in (["show"], ["node", "a"], ["rotate", "begin"])] == [line] * 3
 
 
 def test_a_process(folder: Path) -> None:

@@ -293,3 +293,11 @@ def test_expiry_never_outlives_the_authority(made: Made) -> None:
     made.act("issue", "c", "node", made.path / "c", NOW + 9.5 * YEAR, YEAR)
     keys = Keys.load(made.path / "c", "node", now=NOW + 9.6 * YEAR)
     assert keys.not_after <= made.keys("a").nodes[0].not_valid_after_utc
+
+
+def test_an_expired_authority_signs_nothing(made: Made) -> None:
+    line = made.line("issue", "c", "node", made.path / "c", NOW + 10 * YEAR)
+    assert line == "the authority of nodes has expired: 'txpaxos keys rotate' makes a new one"
+    made.act("begin_rotation", ("node",), NOW + 10 * YEAR)
+    made.act("sign_with_the_new")
+    made.issue("c", "node", NOW + 10 * YEAR)

@@ -84,3 +84,15 @@ def test_a_folder_is_replaced_and_kept(tmp_path: Path) -> None:
         replace_folder(tmp_path / "a", {"one": b"3"})
     contents = {one.relative_to(tmp_path).as_posix(): one.read_bytes() for one in tmp_path.rglob("one")}
     assert contents == {"a/one": b"2", "a.before/one": b"1"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+def test_what_root_writes_for_another_user_belongs_to_that_user(tmp_path: Path) -> None:
+    write_folder(tmp_path / "a", {"one": b"1"})
+    os.chown(tmp_path / "a", 12345, 54321)
+    write_file(tmp_path / "a" / "two", b"2")
+    owner = (tmp_path / "a" / "two").stat()
+    assert (owner.st_uid, owner.st_gid) == (12345, 54321)
+    replace_folder(tmp_path / "a", {"one": b"2", "two": b"3"})
+    owners = {(one.stat().st_uid, one.stat().st_gid) for one in (tmp_path / "a", *(tmp_path / "a").iterdir())}
+    assert owners == {(12345, 54321)}

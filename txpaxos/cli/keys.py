@@ -112,7 +112,10 @@ def client(names: Sequence[str], wants_token: bool, folder: Path | None, days: i
             _say_issued(record, target)
     if wants_token:
         click.echo("Next: bring the new file `tokens` to the folders of all nodes: txpaxos keys update FOLDER...")
-    click.echo("Next: copy each folder to its client, readable by the user of the client only.")
+    click.echo(
+        "Next: copy each folder to its client, readable by the user of the client only.\n"
+        f'What a client may do is in the table [rights] of the cluster file, as in: {names[0]} = ["read", "write"]'
+    )
 
 
 @command.command("renew", short_help="Replace the certificate and the private key in folders.")
@@ -237,7 +240,7 @@ def show(folders: Sequence[Path], wants_json: bool, authority: Path) -> None:
 
     Private keys and tokens are never shown.
     """
-    shown = [row for folder in folders or (authority,) for row in _rows(folder, _now())]
+    shown = [row for folder in folders or (authority,) for row in _rows(folder, not folders, _now())]
     click.echo(json.dumps(shown, indent=2) if wants_json else as_text(shown))
 
 
@@ -258,21 +261,22 @@ def as_text(shown: Sequence[dict[str, Any]]) -> str:
     return table(HEAD, rows)
 
 
-def _rows(folder: Path, now: datetime) -> list[dict[str, Any]]:
+def _rows(folder: Path, is_authority: bool, now: datetime) -> list[dict[str, Any]]:
     library = _library()
-    if not (folder / library.STATE).exists():
+    if not is_authority and not (folder / library.STATE).exists():
         return [_state_added(one, now) for one in _inspection().certificates_in(folder, library.role_of(folder))]
     with library.AuthorityFolder.open(folder) as opened:
         trusted = {signer.id for role in library.ROLES for signer in opened.trusted(role)}
-        return [*_authorities(opened), *(_issued(one, trusted, now) for one in opened.state.issued)]
+        return [*_authorities(opened, now), *(_issued(one, trusted, now) for one in opened.state.issued)]
 
 
-def _authorities(opened: AuthorityFolder) -> list[dict[str, Any]]:
+def _authorities(opened: AuthorityFolder, now: datetime) -> list[dict[str, Any]]:
     rows = []
     for signer in opened.state.signers:
         row = _inspection().described(opened.certificate(signer), f"{signer.role}s")
         state = "retired" if not signer.is_trusted else "signs" if signer.signs else "believed"
-        rows.append({**row, "name": signer.id, "state": state})
+        is_expired = datetime.fromisoformat(row["expires"]) <= now
+        rows.append({**row, "name": signer.id, "state": "expired" if is_expired else state})
     return rows
 
 

@@ -95,11 +95,13 @@ class Authority:
     def issue(self, name: str, now: datetime, lifetime: timedelta = LIFETIME) -> Issued:
         """A certificate for ``name``, with a new private key. It expires with the authority at the latest.
 
-        :raises ConfigError: if no node or client can have that name.
+        :raises ConfigError: if no node or client can have that name, or if the authority has expired.
         """
         check_name(name, self.role)
-        key = Ed25519PrivateKey.generate()
         not_after = min(now + lifetime, self.certificate.not_valid_after_utc)
+        if not_after <= now:
+            raise ConfigError(f"the authority of {self.role}s has expired: 'txpaxos keys rotate' makes a new one")
+        key = Ed25519PrivateKey.generate()
         builder = _builder(_name(name), self.certificate.subject, key, now, not_after)
         builder = builder.add_extension(BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(signs=False), critical=True)

@@ -27,13 +27,13 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace_folder(target: Path, files: Mapping[str, bytes]) -> Path:
-    """Put a new folder in the place of ``target``, which is moved away.
+    """Put a new folder in the place of ``target``, which is moved away. It belongs to the same user.
 
     :returns: where the earlier folder is now.
     :raises ConfigError: if there is something in that place.
     """
     before = refuse_leftovers(target)
-    with _unfinished(target, files) as made:
+    with _unfinished(target, files, target) as made:
         os.rename(target, before)
         os.rename(made, target)
         _sync_folder(target.absolute().parent)
@@ -52,7 +52,7 @@ def refuse_leftovers(target: Path) -> Path:
 
 
 def write_file(path: Path, data: bytes, replace: bool = True) -> None:
-    """Write a file, which has all of ``data`` when it appears.
+    """Write a file, which has all of ``data`` when it appears. It belongs to the owner of its folder.
 
     :param replace: whether it may be there already.
     :raises ConfigError: if it is there, and may not be.
@@ -61,6 +61,7 @@ def write_file(path: Path, data: bytes, replace: bool = True) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             _write_all(file.fileno(), data)
+        _give_to_owner_of(path.parent, temporary)
         if replace:
             os.replace(temporary, path)
         else:
@@ -88,8 +89,10 @@ def refuse_what_is_there(target: Path) -> None:
 
 
 @contextmanager
-def _unfinished(target: Path, files: Mapping[str, bytes]) -> Iterator[str]:
-    """A folder beside ``target``, with these files. What is not moved away is removed."""
+def _unfinished(target: Path, files: Mapping[str, bytes], earlier: Path | None = None) -> Iterator[str]:
+    """A folder beside ``target``, with these files. What is not moved away is removed.
+
+    :param earlier: a folder to whose owner it is given."""
     made = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent)  # It has mode 0700.
     try:
         for name, data in files.items():
@@ -98,10 +101,20 @@ def _unfinished(target: Path, files: Mapping[str, bytes]) -> Iterator[str]:
                 _write_all(handle, data)
             finally:
                 os.close(handle)
+        if earlier is not None:
+            _give_to_owner_of(earlier, made, *(os.path.join(made, name) for name in files))
         _sync_folder(Path(made))
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _give_to_owner_of(folder: Path, *paths: str) -> None:
+    """Give what root has written to the owner of ``folder``: a node that runs as another user has to read it."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        for path in paths:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _write_all(handle: int, data: bytes) -> None:
