@@ -24,7 +24,7 @@ def txpaxos(*arguments: str, folder: Path, stdin: bytes = b"") -> subprocess.Com
 class Nodes:
     """The nodes of one cluster. Its file is ``cluster.toml`` in ``folder``.
 
-    :param options: more options for ``twistd paxos``.
+    :param options: more options for ``twistd paxos``; ``{node}`` in one is the node's name.
     """
 
     def __init__(self, folder: Path, *names: str, cluster: str = "test", options: tuple[str, ...] = ()) -> None:
@@ -36,7 +36,8 @@ class Nodes:
 
     def start(self, node: str, file: str = "cluster.toml") -> None:
         """Start a node with the cluster file that has the name ``file``."""
-        options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof", *self.options]
+        options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof"]
+        options += [option.format(node=node) for option in self.options]
         command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", *options]
         with (self.folder / f"{node}.log").open("ab") as log:
             self.processes[node] = subprocess.Popen(
