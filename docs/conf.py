@@ -13,11 +13,12 @@ from sphinx.transforms import SphinxTransform
 
 import txpaxos
 import txpaxos.client.client
+import txpaxos.node.node
 import txpaxos.server.served_node
 from txpaxos.keys.folder import Keys
 
 # These modules import the class for type checkers only, since it loads what a program without keys does not need.
-for module in (txpaxos.client.client, txpaxos.server.served_node):
+for module in (txpaxos.client.client, txpaxos.node.node, txpaxos.server.served_node):
     module.Keys = Keys  # type: ignore[attr-defined]
 
 project = "txpaxos"
