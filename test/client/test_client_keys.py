@@ -22,7 +22,7 @@ from test.helpers.key_folders import KeyFolders, keys_for
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.counter import Counter
-from txpaxos.errors import ConfigError, NotAllowed, PaxosError
+from txpaxos.errors import ConfigError, NotAllowed, NotChosen, PaxosError
 from txpaxos.keys.folder import Keys
 from txpaxos.node.counts import Count
 from txpaxos.rights import DEFAULT_RIGHTS, Rights
@@ -67,7 +67,7 @@ def client_of(cluster: Cluster | list[str], keys: Any) -> Client:
 
 async def error_of(deferred: Deferred[Any]) -> PaxosError:
     with pytest.raises(PaxosError) as caught:
-        await deferred
+        await deferred.addTimeout(SECONDS, reactor)
     return caught.value
 
 
@@ -189,6 +189,27 @@ async def test_a_revoked_certificate(tmp_path: Path, folders: KeyFolders) -> Non
         client.close()
 
 
+async def test_keys_are_exchanged_while_a_client_works(tmp_path: Path, folders: KeyFolders) -> None:
+    """The node has another certificate then, and the client that is not revoked sees no error."""
+    cluster = cluster_of("a")
+    async with served(tmp_path, cluster, folders.folder("a")) as node:
+        shop, bank = (client_of(cluster, folders.folder(name)) for name in ("shop", "bank"))
+        assert [await one.submit(b"+1", SECONDS) for one in (shop, bank)] == [1, 2]
+        folders.revoke(folders.client("shop"), folders="a")
+        folders.issue("a", "node")
+        node.use_keys()
+        assert await bank.submit(b"+1", SECONDS) == 3
+        assert isinstance(await error_of(shop.submit(b"+1")), NotAllowed)
+        later = client_of(cluster, folders.folder("bank"))
+        assert await later.submit(b"+1", SECONDS) == 4
+        (folders.folder("a") / "node.key").unlink()
+        with pytest.raises(ConfigError, match="is missing"):
+            node.use_keys()
+        assert await later.submit(b"+1", SECONDS) == 5
+        for client in (shop, bank, later):
+            client.close()
+
+
 async def test_a_wrong_token(tmp_path: Path, folders: KeyFolders) -> None:
     cluster = cluster_of("a")
     folders.issue_token("script", ())
@@ -214,6 +235,17 @@ async def test_a_node_without_keys(tmp_path: Path, folders: KeyFolders) -> None:
         line = await refused(cluster, folders.folder("shop"))
         assert "does not speak TLS" in line
         assert line.endswith("start the node with --keys, or this client without keys")
+
+
+async def test_a_node_that_says_another_name_than_its_certificate(tmp_path: Path) -> None:
+    """What a node says of itself is believed only if its certificate says so, too."""
+    folders, cluster = keys_for(tmp_path, "ab", ["shop"]), cluster_of("a")
+    async with served(tmp_path, cluster, attrs.evolve(folders.node("b"), name="a")):
+        client = client_of(cluster, folders.folder("shop"))
+        error = await error_of(client.submit(b"+5", 2.0))
+        assert isinstance(error, NotChosen)
+        assert "it says that it is 'a', and its certificate says otherwise" in str(error)
+        client.close()
 
 
 async def test_nodes_that_are_down_are_waited_for(folders: KeyFolders) -> None:

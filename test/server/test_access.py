@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import attrs
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.logger import LogLevel, formatEvent
 
 from test.helpers.client_port_harness import Asked
@@ -389,7 +390,43 @@ def test_a_request_in_the_clear(port: SecuredPort) -> None:
     assert port.node.counters == {Count.CLIENT_NOT_AUTHENTICATED: 1}
 
 
+# ------------------------------------------------------------------ other keys
+
+
+def test_clients_that_are_not_believed_any_more_are_disconnected(tmp_path: Path) -> None:
+    port = SecuredPort(tmp_path, {"*": ALL}, tokens=("script", "job"))
+    shop, bank, script, job = (port.client(name) for name in ("shop", "bank", "script", "job"))
+    port.folders.revoke(port.folders.client("shop"), folders="a")
+    tokens = port.folders.folder("a") / "tokens"
+    tokens.write_text("".join(line for line in tokens.open() if not line.startswith("script ")))
+    keys = port.folders.node("a")
+    port.factory.use_keys(keys)
+    lines = warnings(lambda: port.port.use_keys(keys))
+    assert [one.is_open for one in (shop, bank, script, job)] == [False, True, False, True]
+    assert errors_of(shop.heard() + script.heard()) == ["NotAllowed", "NotAllowed"]
+    assert lines == [
+        "client shop at 10.1.1.1 is disconnected: its certificate was revoked",
+        "client script at 10.1.1.1 is disconnected: its token is in the file tokens no more",
+    ]
+    assert port.node.counters == {Count.CLIENT_NOT_AUTHENTICATED: 2}
+    assert not port.connect("shop").is_open
+    assert isinstance(bank.ask(Submit(1, session_of("bank"), 1, 0, (b"x",)))[0], Answer)
+    port.close()
+
+
 # -------------------------------------------------------------------- quotas
+
+
+def test_a_client_for_which_there_is_no_room_is_not_connected(
+    port: SecuredPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port.port, "_files_max", 1)
+    shop = port.client("shop")
+    port.node_harness.store.slow = True
+    shop.say(Submit(1, session_of("shop"), 1, 0, (b"x",)))
+    assert port.factory.buildProtocol(IPv4Address("TCP", "10.2.2.2", 5000)) is None
+    assert port.node.counters == {Count.TOO_MANY_CLIENTS: 1}
+    port.node_harness.store.slow = False
 
 
 def test_one_client_cannot_have_all_connections(port: SecuredPort, monkeypatch: pytest.MonkeyPatch) -> None:

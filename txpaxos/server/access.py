@@ -11,7 +11,7 @@ request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -65,33 +65,39 @@ Explain: TypeAlias = Callable[[Failure], str]
 """Tells, in a few words, what was the matter with a connection that ended before its client was known."""
 
 
-class Tokens(Protocol):
-    """The tokens that a node knows: a :class:`txpaxos.keys.folder.Keys`."""
-
-    def principal_of(self, token: str) -> str:
-        """The client that has this token; empty if none has."""
+Distrust: TypeAlias = "Callable[[Any, Keys], str]"
+"""Tells why the certificate of the client at the other end of a transport is believed no more; empty if it is."""
 
 
 class Access:
     """Who may do what at one client port.
 
     :param rights: what is granted to whom.
-    :param tokens: the tokens of clients that have no certificate. May be replaced while the node runs.
+    :param keys: the keys of the node, with the tokens of clients that have no certificate.
     :param identify: tells the name in a client's certificate.
     :param explain: tells why a connection ended.
+    :param distrust: tells why a certificate is believed no more.
     :ivar strangers: the connections that have not shown yet who they are.
     """
 
     log = Logger()
 
     def __init__(
-        self, rights: Rights, tokens: Tokens, identify: Identify, explain: Explain, counters: Counts, lines: LineLimiter
+        self,
+        rights: Rights,
+        keys: Keys,
+        identify: Identify,
+        explain: Explain,
+        distrust: Distrust,
+        counters: Counts,
+        lines: LineLimiter,
     ) -> None:
-        self.tokens = tokens
+        self.keys = keys
         self.identify = identify
         self.strangers = ClientTable()
         self._rights = rights
         self._explain = explain
+        self._distrust = distrust
         self._counters = counters
         self._lines = lines
 
@@ -102,7 +108,7 @@ class Access:
 
     def principal_of(self, token: bytes) -> str:
         """The client that has this token; empty if none has."""
-        return self.tokens.principal_of(token.decode(errors="replace"))
+        return self.keys.principal_of(token.decode(errors="replace"))
 
     # refusals
 
@@ -125,6 +131,21 @@ class Access:
             self._say(client, "uses a session that is not its own ({what})", type(request).__name__)
             return NotAllowed("the session belongs to another client: begin one of your own")
         return None
+
+    def distrust(self, client: str, principal: str, transport: Any, token: bytes) -> NotAllowed | None:
+        """Why a client that is connected is disconnected, now that the node has other keys; ``None`` if it stays.
+
+        :param token: what it has shown, empty if it has shown a certificate.
+        """
+        if token:
+            reason = "" if self.principal_of(token) == principal else "its token is in the file tokens no more"
+        else:
+            reason = self._distrust(transport, self.keys)
+        if not reason:
+            return None
+        self._counters[Count.CLIENT_NOT_AUTHENTICATED] += 1
+        self._say(client, "is disconnected: {what}", reason)
+        return NotAllowed(f"the node has other keys now, and takes this client no more: {reason}")
 
     def refused_token(self, host: str) -> NotAllowed:
         """A client has shown a token that no client has."""
@@ -152,6 +173,9 @@ class Access:
 
 def access_of(node: Node, keys: Keys, lines: LineLimiter) -> Access:
     """Who may do what at the client port of ``node``, which has ``keys``."""
-    from txpaxos.keys.tls import name_of, reason_of
+    from txpaxos.keys.tls import name_of, reason_of, refusal_of
 
-    return Access(node.cluster.rights, keys, name_of, reason_of, node.counters, lines)
+    def distrust(transport: Any, keys: Keys) -> str:
+        return refusal_of(transport, keys.clients, keys)
+
+    return Access(node.cluster.rights, keys, name_of, reason_of, distrust, node.counters, lines)

@@ -143,6 +143,14 @@ class ClientPort(ServerFactory):
             connection.close()
         self._changes.stop()
 
+    def use_keys(self, keys: Keys) -> None:
+        """Use other keys from now on. Clients that are not believed any more are disconnected."""
+        assert self.access is not None
+        self.access.keys = keys
+        for connection in self.connections:
+            if isinstance(connection, SecuredConnection):
+                connection.look_again()
+
     # from a connection
 
     @property

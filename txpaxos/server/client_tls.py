@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.protocol import ServerFactory
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import BufferingTLSTransport
 
+from txpaxos.keys.factories import Newest, TlsFactory
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import client_accept
 
@@ -39,7 +40,7 @@ class ClientTransport(BufferingTLSTransport):
         transport.loseConnection()
 
 
-class ClientTls(TLSMemoryBIOFactory):
+class ClientTls(TlsFactory):
     """The factory of a client port, wrapped in TLS.
 
     :param clock: the reactor.
@@ -49,4 +50,9 @@ class ClientTls(TLSMemoryBIOFactory):
     noisy = False
 
     def __init__(self, keys: Keys, port: ServerFactory, clock: Any) -> None:
-        super().__init__(client_accept(keys), False, port, clock)
+        self._newest = Newest(client_accept(keys))
+        super().__init__(self._newest, False, port, clock)
+
+    def use_keys(self, keys: Keys) -> None:
+        """Use other keys for the clients that connect from now on."""
+        self._newest.creator = client_accept(keys)

@@ -57,6 +57,7 @@ class SecuredConnection(ServerConnection):
     def __init__(self, owner: ServerPort, access: Access, clock: IReactorTime, host: str = "") -> None:
         super().__init__(owner, host)
         self.principal = ""
+        self._token = b""  # What it has shown, if that was a token.
         self._access = access
         self._clock = clock
         self._splitter.frame_bytes_max = STRANGER_BYTES_MAX
@@ -96,7 +97,19 @@ class SecuredConnection(ServerConnection):
         if self._has_begun:
             super().tell_members(data)
 
+    def look_again(self) -> None:
+        """The node has other keys now. See whether it still believes the client."""
+        if self._is_open and self.principal:
+            error = self._access.distrust(self._shown, self.principal, self.transport, self._token)
+            if error is not None:
+                self._turn_away(error)
+
     # who the client is
+
+    @property
+    def _shown(self) -> str:
+        """What the log calls the client."""
+        return f"client {self.principal} at {self.host}" if self.principal else f"a client at {self.host}"
 
     def _identify(self, principal: str) -> None:
         """The client has shown that it is ``principal``; empty if it has shown nothing yet."""
@@ -106,7 +119,7 @@ class SecuredConnection(ServerConnection):
             return
         if self._budget.connections_of(principal) >= max(1, self._owner.connections_max // SHARES):
             self._owner.counters[Count.TOO_MANY_CONNECTIONS_OF_A_CLIENT] += 1
-            self._turn_away(Overloaded(f"too many connections of {_shown(principal)} at this node; close some"))
+            self._turn_away(Overloaded(f"too many connections of {_named(principal)} at this node; close some"))
             return
         self._stop_deadline()
         self._access.strangers.remove(self)
@@ -125,6 +138,7 @@ class SecuredConnection(ServerConnection):
             raise CodecError("a client shows its token first, and once")
         principal = self._access.principal_of(message.token)
         if principal:
+            self._token = message.token
             self._identify(principal)
         else:
             self._turn_away(self._access.refused_token(self.host))
@@ -180,9 +194,8 @@ class SecuredConnection(ServerConnection):
             self._send(refusal(request.request, error, Task.of(request).requests))
 
     def _refused(self, request: Request) -> NotAllowed | None:
-        client = f"client {self.principal} at {self.host}" if self.principal else f"a client at {self.host}"
-        return self._access.refusal(client, self.principal, request)
+        return self._access.refusal(self._shown, self.principal, request)
 
 
-def _shown(principal: str) -> str:
+def _named(principal: str) -> str:
     return f"the client {principal!r}" if principal else "clients without a certificate or a token"

@@ -34,6 +34,7 @@ from txpaxos.storage.store import DiskStore
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
+    from txpaxos.server.client_tls import ClientTls
 
 DATAGRAM_BYTES_READ_MAX = 65536
 """The biggest datagram that is read. Twisted truncates a longer one silently. Nodes send shorter ones, and a truncated
@@ -102,6 +103,7 @@ class ServedNode:
         self._disk = disk
         self._given_keys = keys
         self._keys: Keys | None = None
+        self._client_factories: list[ClientTls] = []
         self._gave_up = gave_up
         self._stopped = stopped
         self._ports: list[IListeningPort] = []
@@ -125,6 +127,23 @@ class ServedNode:
         if self._node is None:
             raise NodeStopped(f"node {self.node_name} was not started")
         return self._node
+
+    def use_keys(self, keys: Keys | None = None) -> None:
+        """Use other keys from now on, without a stop. Clients that are not believed any more are disconnected.
+
+        :param keys: the keys; what is in the folder of keys now unless given.
+        :raises ConfigError: one line that says why they cannot be used. The node goes on with those that it has.
+        :raises NodeStopped: if the node was not started.
+        """
+        if self._keys is None or self._client_port is None:
+            raise ConfigError(f"node {self.node_name} was started without keys: start it with them")
+        keys = keys or self._load_keys()
+        assert keys is not None
+        self.node.use_keys(keys)
+        self._keys = keys
+        for factory in self._client_factories:
+            factory.use_keys(keys)
+        self._client_port.use_keys(keys)
 
     @property
     def application(self) -> Any:
@@ -257,8 +276,7 @@ class ServedNode:
         for line in addresses.warnings:
             self.log.warn("{line}", line=line)
         cluster = addresses.cluster
-        keys = self._given_keys
-        self._keys = load_keys(os.fspath(keys), "node", self.node_name) if isinstance(keys, str | os.PathLike) else keys
+        self._keys = self._load_keys()
         random_bytes = os.urandom if membership.saved is None else membership.random_bytes
         store = DiskStore(
             *(self._data_directory, cluster.name, self.node_name),
@@ -290,6 +308,11 @@ class ServedNode:
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
         )
+
+    def _load_keys(self) -> Keys | None:
+        """The keys as they are now. The name in them has to be that of the node."""
+        keys = self._given_keys
+        return load_keys(os.fspath(keys), "node", self.node_name) if isinstance(keys, str | os.PathLike) else keys
 
     def _check_folder(self, saved: Joined) -> None:
         """Check that the folder is that of this node. Log it if its cluster file names other members.
@@ -337,6 +360,7 @@ class ServedNode:
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
             restored_from=store.restored_from.read(),
+            keys=self._keys,
         )
         if before != name:
             try:
@@ -388,7 +412,9 @@ class ServedNode:
             return self._client_port
         from txpaxos.server.client_tls import ClientTls
 
-        return ClientTls(self._keys, self._client_port, self._reactor)
+        factory = ClientTls(self._keys, self._client_port, self._reactor)
+        self._client_factories.append(factory)
+        return factory
 
     # ending
 
