@@ -60,10 +60,11 @@ class Options(usage.Options):
         ["client-listen", None, None, "With --join: HOST:PORT to listen at for clients. [default: the client address]"],
         ["cluster-name", None, None, "With --join: the cluster's name. A cluster of another name is not joined."],
         ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
-        ["keys", None, None, "The folder with the node's keys. Without it, any client may do everything."],
+        ["keys", None, None, "The folder with the node's keys. Without it, any program may do everything."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
+        ["insecure", None, "Do not warn of a node without keys that other machines may reach."],
         ["learner", None, "With --join: learn what is chosen, and never vote."],
         ["stop-at-eof", None, "Stop when standard input ends, as when the process that holds its pipe ends."],
     ]
@@ -292,6 +293,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         reactor=reactor,
         disk=disk,
         keys=None if options["keys"] is None else os.path.abspath(options["keys"]),
+        insecure=bool(options["insecure"]),
         gave_up=process.gave_up,
         stopped=process.stopped,
     )

@@ -62,6 +62,16 @@ def test_table() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("days", "line"), [(29.0, "expires in 29 days"), (-1.0, "has expired"), (31.0, None), (None, None)]
+)
+def test_a_certificate_that_expires_soon(days: float | None, line: str | None) -> None:
+    seconds = None if days is None else days * 86_400
+    text = as_text(TRIO, {"a": LEADER | {"keys_expire_in_seconds": seconds}, "b": FOLLOWER, "c": FOLLOWER}, "a")
+    assert ("the certificate of a" in text) == (line is not None)
+    assert line is None or f"the certificate of a {line}: issue a new one, and load it" in text
+
+
 def test_a_node_that_the_leader_does_not_hear() -> None:
     """It may look well to itself: it follows."""
     led = {

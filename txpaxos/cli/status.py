@@ -18,6 +18,7 @@ from txpaxos.core.essential import quorum_size
 from txpaxos.errors import NotAllowed, PaxosError
 from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count
+from txpaxos.node.secured_peers import WARN_DAYS
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """The status of each node, ``None`` if the node did not answer."""
@@ -31,6 +32,8 @@ DIFFERENT = 4
 """The exit status when not all nodes run the same application."""
 UP_SECONDS_MIN = 3.0
 """A node counts as unheard only if it has run for longer: the leader needs some time to hear a new one."""
+
+EXPIRES_SOON_SECONDS = WARN_DAYS * 86_400.0
 
 HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot", "application")
 
@@ -189,6 +192,11 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
     for node, status in statuses.items():
         for peer, reason in ((status or {}).get("refuses") or {}).items():
             lines.append(f"{node} does not hear {peer}: {reason}")
+    for node, status in statuses.items():
+        seconds = (status or {}).get("keys_expire_in_seconds")
+        if seconds is not None and seconds < EXPIRES_SOON_SECONDS:
+            when = "has expired" if seconds <= 0 else f"expires in {seconds / 86400:.0f} days"
+            lines.append(f"the certificate of {node} {when}: issue a new one, and load it")
     for node in unheard(statuses, leader):
         line = f"{leader} does not hear {node}"
         if not any(other.startswith(f"{line}: ") for other in lines):

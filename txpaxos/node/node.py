@@ -611,6 +611,7 @@ class Node:
             up_seconds=now - self._started_at if self._is_listening else 0.0,
             disk_hangs_seconds=None if hung_since is None else now - hung_since,
             waits_for=list(self._founding.waits_for()),
+            keys_expire_in_seconds=self._peers.keys_expire_in_seconds(),
             application=name_of(self.application),
         )
 

@@ -264,6 +264,10 @@ class Peers:
         """For each peer, how many seconds ago it was heard; ``None`` if it never was."""
         return {peer: self._addresses.silence_seconds(peer, now) for peer in self._routes}
 
+    def keys_expire_in_seconds(self) -> float | None:
+        """How long this node's certificate is still valid; ``None`` without keys."""
+        return None
+
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
         """Note that messages of ``peer`` are refused. The peer is told the ``reason``; ``line`` is logged once."""
         self._heard.pop(peer, None)

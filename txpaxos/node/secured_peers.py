@@ -97,6 +97,10 @@ class SecuredPeers(Peers):
             self._expiry_at = now + WARN_SECONDS
             self._warn_of_expiry(self.keys.expires_in(self._utc_now()))
 
+    def keys_expire_in_seconds(self) -> float | None:
+        """How long this node's certificate is still valid; negative if it is not any more."""
+        return self.keys.expires_in(self._utc_now()).total_seconds()
+
     def _warn_of_expiry(self, left: timedelta) -> None:
         line = ""
         if left <= timedelta():

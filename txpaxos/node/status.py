@@ -27,6 +27,7 @@ class NodeStatus:
     :ivar disk_hangs_seconds: how long the current save has been under way, if it takes too long; ``None`` otherwise.
         Until it has finished the node neither leads nor votes.
     :ivar waits_for: while this node is no voter, the peers that have not yet confirmed that they vote and know it.
+    :ivar keys_expire_in_seconds: how long the certificate of this node is still valid; ``None`` if keys are off.
     :ivar application: the application that the node runs, as ``module:class``.
     """
 
@@ -42,4 +43,5 @@ class NodeStatus:
     up_seconds: float = 0.0
     disk_hangs_seconds: float | None = None
     waits_for: list[NodeId] = attrs.field(factory=list)
+    keys_expire_in_seconds: float | None = None
     application: str = ""

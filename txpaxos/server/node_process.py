@@ -25,6 +25,7 @@ from twisted.python.logfile import BaseLogFile
 
 from txpaxos.cluster import Cluster
 from txpaxos.errors import PaxosError, RemovedFromCluster
+from txpaxos.log_lines import printable
 from txpaxos.server.joining import Wish, join_cluster
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.service import PaxosService
@@ -55,6 +56,7 @@ class NodeProcess:
 
     :param reactor: the reactor that it runs.
     :param options: the options of twistd, or of another program that runs twistd's plugins; ``None`` if there is none.
+    :ivar reload_keys: loads the node's keys anew; ``None`` if it has none.
     """
 
     log = Logger()
@@ -62,6 +64,7 @@ class NodeProcess:
     def __init__(self, reactor: Any, options: Any) -> None:
         self._reactor = reactor
         self._exit_status: int | None = None
+        self.reload_keys: Callable[[], object] | None = None
         self._told_to_stop = threading.Lock()
         """Held by the first that stops the reactor. To take it is one step, which no signal can interrupt."""
         self._stop_at_once: Callable[[], object] | None = None
@@ -214,6 +217,11 @@ class NodeProcess:
             file.reopen()
         done = "the log file was reopened" if files else "there is no log file to reopen"
         self.log.info("SIGHUP: {done}; the cluster file is read only when a node starts", done=done)
+        if self.reload_keys is not None:
+            try:
+                self.reload_keys()
+            except PaxosError as error:
+                self.log.error("SIGHUP: the keys are used as they were: {reason}", reason=printable(str(error)))
 
 
 class NodeService(PaxosService):
@@ -239,6 +247,8 @@ class NodeService(PaxosService):
         except MemoryError:
             line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
+        if self._keys is not None:
+            self.process.reload_keys = self.use_keys
         self.process.started()
 
     def _join(self, wish: Wish) -> None:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txpaxos.application import Application, name_of
 from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
-from txpaxos.cluster import Address, Cluster
+from txpaxos.cluster import Address, Cluster, is_loopback
 from txpaxos.errors import ConfigError, NodeStopped, StoreError
 from txpaxos.keys import load_keys
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
@@ -69,6 +69,7 @@ class ServedNode:
     :param reactor: the reactor; by default the installed one.
     :param disk: the system calls of the store; by default those of the real disk.
     :param keys: the folder with the node's keys, or the keys themselves. Without them, keys are off.
+    :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
         The program decides what becomes of the process.
     :param stopped: called when the application has stopped the node by :meth:`PaxosProtocol.stop
@@ -89,6 +90,7 @@ class ServedNode:
         reactor: Any = None,
         disk: Disk | None = None,
         keys: Keys | str | os.PathLike[str] | None = None,
+        insecure: bool = False,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class ServedNode:
         self._disk = disk
         self._given_keys = keys
         self._keys: Keys | None = None
+        self._insecure = insecure
         self._client_factories: list[ClientTls] = []
         self._gave_up = gave_up
         self._stopped = stopped
@@ -144,6 +147,7 @@ class ServedNode:
         for factory in self._client_factories:
             factory.use_keys(keys)
         self._client_port.use_keys(keys)
+        self.log.info("node {node} uses its keys of {folder} as they are now", node=self.node_name, folder=keys.folder)
 
     @property
     def application(self) -> Any:
@@ -277,6 +281,8 @@ class ServedNode:
             self.log.warn("{line}", line=line)
         cluster = addresses.cluster
         self._keys = self._load_keys()
+        if self._keys is None and not self._insecure:
+            self._warn_without_keys([*addresses.peers_at, *addresses.clients_at])
         random_bytes = os.urandom if membership.saved is None else membership.random_bytes
         store = DiskStore(
             *(self._data_directory, cluster.name, self.node_name),
@@ -313,6 +319,17 @@ class ServedNode:
         """The keys as they are now. The name in them has to be that of the node."""
         keys = self._given_keys
         return load_keys(os.fspath(keys), "node", self.node_name) if isinstance(keys, str | os.PathLike) else keys
+
+    def _warn_without_keys(self, listens_at: list[Address]) -> None:
+        """Warn that the node has no keys, if other machines may reach it."""
+        open_to_others = [str(address) for address in listens_at if not is_loopback(address)]
+        if open_to_others:
+            self.log.warn(
+                "node {node} listens at {addresses} without keys: any program that gets there can read and change all"
+                " that the cluster has; give it keys (docs/keys.rst), or --insecure if nothing else is in that network",
+                node=self.node_name,
+                addresses=", ".join(dict.fromkeys(open_to_others)),
+            )
 
     def _check_folder(self, saved: Joined) -> None:
         """Check that the folder is that of this node. Log it if its cluster file names other members.
