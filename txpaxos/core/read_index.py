@@ -103,7 +103,11 @@ class ReadIndexServer:
 
 
 class ReadIndexClient:
-    """The reader's part: one request at a time, sent to the leader again and again until it is answered."""
+    """The reader's part: one request at a time, sent to the leader again and again until it is answered.
+
+    All reads of a node wait for that one request. So it is sent at least once in a liveness window: a leader that can
+    be reached again is asked at once, however long it could not be.
+    """
 
     def __init__(self, timing: Timing, rng: Random) -> None:
         self.number = 0
@@ -113,6 +117,10 @@ class ReadIndexClient:
         self._ask_at = inf
         self._asked: NodeId | None = None
         self._attempts = 0
+        # The last attempt after which the wait still doubles.
+        self._attempts_max = 0
+        while 0 < timing.retry_seconds * 2.0 ** (self._attempts_max + 1) <= timing.liveness_window_seconds[0]:
+            self._attempts_max += 1
 
     @property
     def is_asking(self) -> bool:
@@ -139,7 +147,7 @@ class ReadIndexClient:
         if leader != self._asked:
             self._asked, self._attempts = leader, 0
         self._ask_at = now + self._timing.retry_after(self._attempts, self._rng)
-        self._attempts += 1
+        self._attempts = min(self._attempts + 1, self._attempts_max)
         return True
 
     def wake_at(self, leader: NodeId | None) -> float:
