@@ -10,7 +10,7 @@ from test.helpers.changing_cluster import ALPHA, ChangingCluster, change_of, val
 from test.helpers.core_cluster import Faults
 from txpaxos.core.guards import BrokenInvariant
 from txpaxos.core.membership import Change, Configuration, Membership
-from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Ballot, ChosenValues, Heartbeat, HeartbeatAck
+from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Ballot, ChosenValues, Fetch, Heartbeat, HeartbeatAck
 from txpaxos.core.read_index import ReadIndexServer
 from txpaxos.core.replica import Replica
 
@@ -287,7 +287,7 @@ def test_a_pre_candidate_that_is_no_voter_any_more_waits_for_a_leader() -> None:
     replica.receive("a", ChosenValues(1, values, len(values)), 1.0)
     assert not replica.votes
     ready = replica.tick(replica.wake_at)
-    assert ready.send == ()
+    assert [type(envelope.message) for envelope in ready.send] == [Fetch]
     assert replica.wake_at > 1.0
     assert replica.tick(replica.wake_at - 0.001).send == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ from test.helpers.core_cluster import CoreCluster, ManualNetwork
 from test.helpers.core_node import campaign, elect, sent, settle
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.drops import Drop
+from txpaxos.core.membership import Configuration
 from txpaxos.core.messages import (
     LOWEST,
     NO_OP,
@@ -296,10 +298,34 @@ def test_strangers_and_strange_messages_are_dropped_and_counted() -> None:
 def test_a_node_that_is_no_member_learns_and_starts_nothing() -> None:
     replica = make("x")
     assert not replica.votes
-    assert replica.tick(100.0).send == ()
+    assert {type(envelope.message) for envelope in replica.tick(100.0).send} == {Fetch}
     ready = replica.receive("a", PrepareLog(Ballot(1, "a"), 1), 100.0)
     assert (ready.save, ready.send) == ((), ())
     assert replica.receive("a", ChosenValues(1, (b"x",), 1), 100.0).chosen == (Chosen(1, b"x"),)
+
+
+def test_a_node_that_stands_for_no_election_and_hears_no_leader_asks_what_is_chosen() -> None:
+    """The leader may have moved, or be another, by an entry that this node misses. It asks one node after the other,
+    once in a liveness window, and none any more as soon as a leader is heard."""
+    replica = make("x")
+    asked, times, now = set(), [], 0.0
+    while now < 10.0:
+        now = replica.wake_at
+        for envelope in replica.tick(now).send:
+            assert envelope.message == Fetch(1)
+            asked |= {*envelope.to}
+            times.append(now)
+    assert asked == {"a", "b", "c"}
+    assert 20 <= len(times) <= 40
+    for beat in range(1, 20):
+        assert replica.receive("a", Heartbeat(Ballot(1, "a"), 0, beat), now + 0.1 * beat).send != ()
+        assert replica.tick(now + 0.1 * beat).send == ()
+
+
+def test_a_node_that_is_alone_and_never_leads_asks_no_node() -> None:
+    alone = Configuration(0, ("a",), priorities=(("a", 0),))
+    replica = Replica("a", "a", Random(1), 0.0, configurations=[alone])
+    assert replica.tick(100.0).send == ()
 
 
 def test_status() -> None:

@@ -64,6 +64,7 @@ class TimerAction(enum.Enum):
     START_CAMPAIGN = enum.auto()
     RESEND_PREPARE = enum.auto()
     SEND_HEARTBEAT = enum.auto()
+    ASK_WHAT_IS_CHOSEN = enum.auto()
 
 
 @attrs.define
@@ -243,7 +244,8 @@ class Election(Generic[AnyPromise]):
             return TimerAction.NOTHING
         if self.is_suspended or not self.is_admitted or not self.membership.may_lead:
             self.become_follower(LOWEST, now + self._liveness_window())  # It may have been a candidate before.
-            return TimerAction.NOTHING
+            is_waiting = self.is_suspended or self.membership.may_lead
+            return TimerAction.NOTHING if is_waiting else TimerAction.ASK_WHAT_IS_CHOSEN
         candidacy = self.candidacy
         if candidacy is None:
             if now < self.quiet_until:

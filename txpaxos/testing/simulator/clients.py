@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -253,7 +254,6 @@ class SimulatedReader:
     """A client on a host of its own that never crashes. It reads at one node after the other, one query at a time.
 
     :param make_query: makes its queries. Without it queries are empty, and an application may refuse an empty query.
-    :ivar waiting: how many queries are not answered yet.
     """
 
     def __init__(
@@ -264,21 +264,28 @@ class SimulatedReader:
         make_query: Callable[[Random], bytes] | None = None,
     ) -> None:
         self.name = f"reader-{index}"
-        self.waiting = 0
         self.answered = 0
         self._cluster = cluster
         self._hosts = hosts
         self._make_query = make_query
         self._rng = cluster.fork_rng()
+        self._asked: Counter[str] = Counter()  # By the machine that alone is asked; empty for any.
         self._think_seconds = self._rng.choice((0.005, 0.05))
         self._stopped = False
         self.reactor = SimulatedReactor(cluster.network, self.name)
         # A client that knows a single node reads there, whether or not it leads. The first client knows all nodes.
-        nodes = [list(cluster.all_machines), *([name] for name in cluster.all_machines)]
-        self._clients = [
-            Client(self.reactor, cluster.client_configuration, names, cluster.fork_rng()) for names in nodes
-        ]
+        nodes = {"": list(cluster.all_machines), **{name: [name] for name in cluster.all_machines}}
+        self._clients = {
+            machine: Client(self.reactor, cluster.client_configuration, names, cluster.fork_rng())
+            for machine, names in nodes.items()
+        }
         self.reactor.callLater(self._rng.random(), self._next)
+
+    @property
+    def waiting(self) -> int:
+        """How many queries are not answered yet, at nodes that fetch no snapshot. (See :class:`SimulatedCaller`.)"""
+        fetch = [machine for machine, host in self._hosts.items() if host.fetches_snapshot]
+        return sum(count for machine, count in self._asked.items() if machine not in fetch)
 
     def stop(self) -> None:
         """Read no more, and keep waiting for the answer."""
@@ -286,31 +293,31 @@ class SimulatedReader:
 
     def request(self) -> None:
         """Read at any node."""
-        self._read(self._clients[0], "linearizable", None)
+        self._read("", "linearizable", None)
 
     def request_everywhere(self) -> None:
         """Read at each node that can be expected to answer."""
-        for machine, client in zip(self._cluster.all_machines, self._clients[1:], strict=True):
+        for machine in self._cluster.all_machines:
             host = self._hosts.get(machine)
             if host is not None and not host.disk_lost and self._cluster.is_member(host.name):
-                self._read(client, "linearizable", None)
+                self._read(machine, "linearizable", None)
 
     def _next(self) -> None:
         if self._stopped:
             return
-        if not self.waiting:
+        if not self._asked.total():
             kind: Consistency = "local" if self._rng.random() < 0.1 else "linearizable"
-            self._read(self._rng.choice(self._clients), kind, READ_SECONDS_MAX)
+            self._read(self._rng.choice(list(self._clients)), kind, READ_SECONDS_MAX)
         self.reactor.callLater(self._rng.expovariate(1.0) * self._think_seconds, self._next)
 
-    def _read(self, client: Client, kind: Consistency, deadline_seconds: float | None) -> None:
-        self.waiting += 1
+    def _read(self, machine: str, kind: Consistency, deadline_seconds: float | None) -> None:
+        self._asked[machine] += 1
         known = self._cluster.checker.reading() if kind == "linearizable" else None
         query = b"" if self._make_query is None else self._make_query(self._rng)
-        client.read(query, kind, deadline_seconds).addBoth(self._answer, query, known)
+        self._clients[machine].read(query, kind, deadline_seconds).addBoth(self._answer, machine, query, known)
 
-    def _answer(self, result: Any, query: bytes, known: int | None) -> None:
-        self.waiting -= 1
+    def _answer(self, result: Any, machine: str, query: bytes, known: int | None) -> None:
+        self._asked[machine] -= 1
         self.answered += 1
         if not isinstance(result, Failure):
             self._cluster.checker.read(query, result.result, result.slot, known)

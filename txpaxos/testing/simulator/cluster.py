@@ -206,12 +206,10 @@ class SimulatedCluster(Environment):
         for client in self.clients:
             client.request()
             client.stop()
-        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
-        if any(host.disk_lost and host.alive for host in self.hosts.values()):
-            seconds *= DAMAGED_NODE_FACTOR
-        until = self.time.now + seconds
+        began, longest = self.time.now, 0.0
         while not self._has_converged():
-            if self.time.now >= until:
+            longest = max(longest, self._seconds_to_converge(seconds))
+            if self.time.now >= began + longest:
                 raise Violation("live once healed", self._describe_nodes())
             for host in self.live():
                 if self.operator.is_out_of_touch(host):  # It was behind when the last member that it knows was removed.
@@ -219,6 +217,12 @@ class SimulatedCluster(Environment):
                 if not host.alive:  # The node may have stopped only now, because of an earlier fault.
                     host.start()
             self.run(0.25)
+
+    def _seconds_to_converge(self, seconds: float) -> float:
+        """How long convergence may take: ``seconds`` if nothing is in the way. A snapshot may become big meanwhile."""
+        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
+        damaged = any(host.disk_lost and host.alive for host in self.hosts.values())
+        return DAMAGED_NODE_FACTOR * seconds if damaged else seconds
 
     def _transfer_seconds(self) -> float:
         """How long the largest snapshot of the current state takes to reach all other nodes, one after another."""
@@ -435,10 +439,10 @@ class SimulatedCluster(Environment):
 
         :raises Violation: if one is.
         """
-        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
-        until = self.time.now + seconds
+        began, longest = self.time.now, 0.0
         while not self.operator.is_settled:
-            if self.time.now >= until:
+            longest = max(longest, self._seconds_to_converge(seconds))
+            if self.time.now >= began + longest:
                 raise Violation("changes end", f"{self.checker.members.newest}: {self._describe_nodes()}")
             self.run(0.05)
 

@@ -273,7 +273,8 @@ class Operator:
 
     def _ask_to_join(self, joining: _Joining) -> None:
         host, entry = joining.host, self._cluster.entry
-        is_gone = self._hosts.get(host.machine) is not host
+        # A node that has lost its disk before it was a member is given up.
+        is_gone = self._hosts.get(host.machine) is not host or host.disk_lost
         if is_gone or host.name in entry.members or host.name in entry.retired:
             self._joining.remove(joining)
             return
