@@ -54,6 +54,9 @@ from txpaxos.testing.model.node import Local
 from txpaxos.testing.model.parts import STILL
 from txpaxos.testing.model.search import Found, StateSearch
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
+
 STATES_MAX = int(os.environ.get("TXPAXOS_MODEL_STATES", "3000"))
 
 

@@ -26,6 +26,8 @@ from txpaxos.testing.model.search import Found, StateSearch
 from txpaxos.testing.model.stored_model import FaultBudget
 from txpaxos.testing.simulator.disk import SimulatedDisk
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 
 def one_slot(**changes: Any) -> Any:
     return disk_space(**{"slots": 1, "stale": (1,), "budget": FaultBudget(2, 1, 1), "promises": True, **changes})

@@ -22,6 +22,9 @@ from txpaxos.testing.model.membership import (
 )
 from txpaxos.testing.model.search import Found, StateSearch
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
+
 REPLACE = MembershipBounds("abc", "abd")
 
 

@@ -13,6 +13,8 @@ from txpaxos.testing.model.membership import Nodes, Value
 from txpaxos.testing.model.sealing import NOTHING, RegisterState, SealingSpace
 from txpaxos.testing.model.search import Found, StateSearch
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 
 @pytest.mark.parametrize(("voters", "ballots", "states"), [("abc", 2, 1788), ("ab", 3, 1208)])
 def test_sealing_is_safe(voters: str, ballots: int, states: int) -> None:

@@ -21,6 +21,9 @@ from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
 from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
+
 SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "100"))
 SECONDS = 1.0
 PARTS = 10
@@ -58,10 +61,12 @@ def test_seeds_change_members_in_every_way() -> None:
     drawn = {fault.kind for seed in range(20) for fault in draw(seed, ("a", "b", "c"), 10.0, changes=True)}
     assert drawn >= set(CHANGES)
     counts: Counter[str] = Counter()
+    wanted = ("done: AddMember", "done: RemoveMember", "disks destroyed", "nodes moved")
     for seed in range(8):
         counts.update(simulate(seed, 2.0, changes=True).counts)
-    for what in ("done: AddMember", "done: RemoveMember", "disks destroyed", "nodes moved"):
-        assert counts[what], (what, counts)
+        if all(counts[what] for what in wanted):
+            return
+    raise AssertionError(counts)
 
 
 def test_changes_leave_the_other_faults_of_a_seed_as_they_are() -> None:
@@ -103,10 +108,12 @@ def test_every_kind_of_fault_is_drawn() -> None:
 
 def test_seeds_meet_what_should_not_go_untested() -> None:
     counts: Counter[str] = Counter()
+    wanted = ("snapshots taken", "snapshots installed", "snapshots removed", "answered SessionExpired")
     for seed in range(18):
         counts.update(simulate(seed, 4.0, nodes_of(seed)).counts)
-    for what in ("snapshots taken", "snapshots installed", "snapshots removed", "answered SessionExpired"):
-        assert counts[what] > 2, (what, counts)
+        if all(counts[what] > 2 for what in wanted):
+            return
+    raise AssertionError(counts)
 
 
 @pytest.mark.parametrize("kind", ["hand-overs", "departures"])
