@@ -9,6 +9,7 @@ from txpaxos.core.ready import Envelope, Promised, Ready, Record, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.registers import ObservedRegisters
 from txpaxos.wire.commands import Run
+from txpaxos.wire.members import MemberEntry, MembersEntry, encode_members
 from txpaxos.wire.registers import ForgetRegister, ImportRegisters, RegisterCommand, SealRegisters, encode_command
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -77,6 +78,34 @@ class TestProposalAgainstWhatMayBeChosen:
         cluster.checker.folder_lost("d")
         with pytest.raises(Violation, match=self.RULE):
             cluster.send("b", AcceptSlot(HIGHER, 1, b"blue"))
+
+
+class TestPromises:
+    """The fifth voter was replaced by a sixth node, at slot 1."""
+
+    RULE = "only voters are promised"
+
+    @pytest.fixture
+    def cluster(self) -> Cluster:
+        cluster = Cluster()
+        members = {name: MemberEntry(f"{name}:1", f"{name}:2") for name in "abcdf"}
+        cluster.checker.members.choose(1, encode_members(MembersEntry(0, members, ("e",))))
+        return cluster
+
+    @pytest.mark.parametrize("chosen_through", [0, 100])
+    def test_one_to_a_voter_is_allowed_though_its_giver_is_behind(self, cluster: Cluster, chosen_through: int) -> None:
+        cluster.checker.nodes["a"].chosen_through = chosen_through
+        cluster.save("a", Promised(Ballot(1, "f")))
+
+    def test_one_to_a_former_voter_is_allowed_while_its_giver_is_behind(self, cluster: Cluster) -> None:
+        cluster.save("a", Promised(Ballot(1, "e")))
+        cluster.checker.nodes["b"].chosen_through = 100
+        with pytest.raises(Violation, match=self.RULE):
+            cluster.save("b", Promised(Ballot(1, "e")))
+
+    def test_one_to_a_node_that_never_was_a_voter_is_forbidden(self, cluster: Cluster) -> None:
+        with pytest.raises(Violation, match=self.RULE):
+            cluster.save("a", Promised(Ballot(1, "g")))
 
 
 class TestRegistersOfAnEarlierRelease:

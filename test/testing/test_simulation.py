@@ -208,6 +208,12 @@ class TestBugsFound:
         result = simulate(seed, 1.0, 3, changes=True)
         assert result.violation is None
 
+    @pytest.mark.parametrize(("seed", "nodes"), [(458, 4), (779, 5)])
+    def test_a_new_voter_is_promised_by_one_that_does_not_know_it_as_a_voter_yet(self, seed: int, nodes: int) -> None:
+        """Only the rule was wrong: it forbade that promise, which is what the new voter needs to lead."""
+        result = simulate(seed, 1.0, nodes, changes=True)
+        assert result.violation is None
+
     def test_a_learner_that_hears_no_leader_asks_the_others(self) -> None:
         """Seed 688: all members but one moved before a node joined that had their old addresses. The leader could not
         reach it, and it did not ask the one."""

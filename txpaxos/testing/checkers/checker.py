@@ -488,8 +488,8 @@ class Checker:
 
     def _check_supported(self, node: NodeId, ballot: Ballot) -> None:
         """A node has promised ``ballot``. Only a voter is given a promise: no node that was removed, or was replaced
-        after it had lost its folder, as far as the giver knows."""
-        configurations = self.members.in_force(self.nodes[node].chosen_through)
+        after it had lost its folder, as far as the giver knows. The giver may not know yet that it is a voter."""
+        configurations = self.members.in_force_from(self.nodes[node].chosen_through)
         if not any(ballot.node in one.voter_set for one in configurations):
             self._broken("only voters are promised", f"{node} promises {ballot}, the members are {configurations}")
 

@@ -81,11 +81,17 @@ class ObservedMembers:
     def in_force(self, chosen_through: Slot) -> list[Configuration]:
         """The configurations that govern a slot above ``chosen_through``, as far as a node knows that has learned the
         log up to there: one, or two during a change."""
-        known = [one for one in self._configurations if one.slot <= chosen_through]
+        return [one for one in self.in_force_from(chosen_through) if one.slot <= chosen_through]
+
+    def in_force_from(self, chosen_through: Slot) -> list[Configuration]:
+        """The configurations that govern a slot above ``chosen_through``, those included that were chosen later."""
+        last = len(self._configurations) - 1
         first = next(
-            index for index in range(len(known) - 1, -1, -1) if self._governs_from(known[index]) <= chosen_through + 1
+            index
+            for index in range(last, -1, -1)
+            if self._governs_from(self._configurations[index]) <= chosen_through + 1
         )
-        return known[first:]
+        return self._configurations[first:]
 
     def is_quorum(self, nodes: Collection[NodeId], chosen_through: Slot) -> bool:
         """Whether ``nodes`` hold a majority of each configuration that is in force at ``chosen_through``."""
