@@ -34,7 +34,7 @@ from txpaxos.storage.membership import joined_folder
 
 LOG_BYTES_MIN = 4096
 _NOTHING = object()
-_JOIN_ONLY = ("address", "client", "listen", "client-listen", "cluster-name", "replace")
+_JOIN_ONLY = ("address", "client", "listen", "client-listen", "cluster-name", "replace", "join-keys")
 
 
 class Options(usage.Options):
@@ -60,6 +60,7 @@ class Options(usage.Options):
         ["client-listen", None, None, "With --join: HOST:PORT to listen at for clients. [default: the client address]"],
         ["cluster-name", None, None, "With --join: the cluster's name. A cluster of another name is not joined."],
         ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
+        ["join-keys", None, None, "With --join: the folder of keys of a client that may change the members."],
         ["keys", None, None, "The folder with the node's keys. Without it, any program may do everything."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
@@ -173,7 +174,8 @@ class Options(usage.Options):
             return None
         name, application = self["cluster-name"], name_of(self.application)
         votes, replaces = not self["learner"], self["replace"] or ""
-        return Wish(self.join_at, self.node, self.member, application, name, votes, replaces)
+        keys = os.path.abspath(self["join-keys"]) if self["join-keys"] else ""
+        return Wish(self.join_at, self.node, self.member, application, name, votes, replaces, keys)
 
     def _node(self) -> str:
         nodes = list(self.cluster.members)

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from test.helpers.cli_nodes import Nodes, txpaxos
 from test.helpers.cli_nodes import running as running_nodes
+from test.helpers.key_folders import keys_for
 from txpaxos.cli.local_cluster import TWISTD, free_members
+from txpaxos.rights import ALL_RIGHTS, Rights
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import joined_folder
 
@@ -118,3 +121,35 @@ def test_a_node_whose_disk_was_lost_comes_back_under_its_name(joining: Joining) 
     joining.wait_until(lambda: "node c~2 is a voter now" in joining.logged("c2"))
     joining.nodes.kill("a")
     assert joining.submit("+1") == "2"  # By b and c~2: c is no member any more.
+
+
+def test_a_node_joins_a_cluster_with_keys(tmp_path: Path) -> None:
+    """A client that may change the members vouches for it, and it has a certificate of its own."""
+    folders = keys_for(tmp_path, "abcd", ["operator", "shop"])
+    nodes = Nodes(tmp_path, "a", "b", "c")
+    granted = Rights({"operator": frozenset(ALL_RIGHTS), "shop": frozenset({"read", "write"})})
+    (tmp_path / "cluster.toml").write_text(attrs.evolve(nodes.cluster, rights=granted).dumps())
+    joining = Joining(nodes)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TXPAXOS_KEYS", str(folders.folder("operator")))
+        try:
+            for name in "abc":
+                nodes.options = ("--keys", str(folders.folder(name)))
+                nodes.start(name)
+            nodes.wait_for_leader()
+            assert joining.submit("+1") == "1"
+            own = {"keys": str(folders.folder("d"))}
+            nodes_own, may, may_not = (
+                {**own, "join_keys": str(folders.folder(name))} for name in ("d", "operator", "shop")
+            )
+            assert "the cluster has keys: give --join-keys and --keys, too" in joining.refusal(*joining.options(**own))
+            assert "client.pem is missing" in joining.refusal(*joining.options(**nodes_own))
+            assert "the client 'shop' does not have the right 'members'" in joining.refusal(*joining.options(**may_not))
+            joining.start("d", *joining.options(**may))
+            joining.wait_until(lambda: "node d is a voter now" in joining.logged("d"))
+            assert joining.submit("+2") == "3"
+            assert "refuses them all: start it with --cluster FILE" in joining.logged("d")
+            assert [one["reachable"] for one in joining.status()["nodes"].values()] == [True, True, True, False]
+        finally:
+            for name in list(nodes.processes):
+                nodes.kill(name)

@@ -91,7 +91,7 @@ async def ask_nodes(
 ) -> Statuses:
     """Ask ``nodes``, by default all, for their status, all at once.
 
-    :raises NotAllowed: if nodes refuse that, and none answers.
+    :raises NotAllowed: if all are asked, nodes refuse that, and none answers.
     """
     refusals: list[NotAllowed] = []
 
@@ -106,7 +106,7 @@ async def ask_nodes(
 
     asked = list(cluster.members if nodes is None else nodes)
     statuses = dict(zip(asked, await together(*map(ask, asked)), strict=True))
-    if refusals and not any(statuses.values()):
+    if nodes is None and refusals and not any(statuses.values()):
         raise refusals[0]
     return statuses
 

@@ -16,11 +16,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import attrs
 
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import CodecError, ConfigError
+from txpaxos.keys import load_keys
 from txpaxos.log_lines import printable
 from txpaxos.server.own_addresses import OwnAddresses, find_own_addresses
 from txpaxos.storage.access import refuse_foreign_access
@@ -30,6 +32,8 @@ from txpaxos.storage.membership import Joined, Joining, MembershipFile
 from txpaxos.storage.messages import os_errors
 from txpaxos.wire.client_messages import (
     TOKEN_BYTES,
+    Authenticate,
+    Authenticated,
     ClientCodec,
     FromClient,
     FromNode,
@@ -41,6 +45,13 @@ from txpaxos.wire.client_messages import (
     Welcome,
 )
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
+    from txpaxos.server.joining_tls import TlsSocket
+
+TLS_ALERT = b"\x15\x03"
+"""How an alert of TLS begins. A node that has keys sends one to a client that says nothing."""
 
 JOIN_SECONDS = 30.0
 """How long a node asks to join."""
@@ -71,6 +82,7 @@ class Wish:
     :ivar cluster: the cluster's name, ``None`` to take whatever cluster is there.
     :ivar votes: whether it is to vote.
     :ivar replaces: the id of the member that it replaces; empty for none.
+    :ivar keys: the folder with the keys of a client that may change the members; empty if the cluster has no keys.
     """
 
     at: Address
@@ -80,6 +92,7 @@ class Wish:
     cluster: str | None = None
     votes: bool = True
     replaces: str = ""
+    keys: str = ""
 
 
 def join_cluster(
@@ -176,6 +189,7 @@ class _Asking:
 
     def __init__(self, wish: Wish, request: Join) -> None:
         self._wish = wish
+        self._keys = load_keys(wish.keys, "client") if wish.keys else None
         self._request = request
         self._target = wish.at
         self._reason = ""
@@ -198,7 +212,7 @@ class _Asking:
     def _ask_once(self) -> JoinAnswer | None:
         target, self._target = self._target, self._wish.at
         try:
-            with _Connection(target, self._wish.cluster) as connection:
+            with _Connection(target, self._wish.cluster, self._keys) as connection:
                 self._has_connected = True
                 return self._ask_node(connection)
         except _Silence:
@@ -214,15 +228,26 @@ class _Asking:
                     raise ConfigError(f"--join {target}: {self._reason}") from None
             else:
                 self._reason = f"the leader is at {target}, which this machine does not reach ({reason})"
+        except ConfigError as error:
+            if str(error).startswith("--join"):
+                raise
+            raise ConfigError(f"--join {target}: {error}") from None
         except (CodecError, ValueError) as error:
             cluster = "a cluster" if self._wish.cluster is None else f"the cluster {self._wish.cluster}"
             raise ConfigError(f"--join {target}: no node of {cluster} is there ({error})") from None
         return None
 
     def _ask_node(self, connection: _Connection) -> JoinAnswer | None:
-        is_asked = False
+        is_asked = has_shown = False
         for message in connection.messages():
             match message:
+                case Authenticated("", ()) if self._keys is not None and self._keys.token and not has_shown:
+                    connection.send(Authenticate(self._keys.token.encode()))
+                    has_shown = True
+                case Authenticated("", ()):
+                    raise ConfigError(f"--join {self._wish.at}: the nodes do not take --join-keys {self._wish.keys}")
+                case Welcome(node) if connection.node not in ("", node):
+                    raise CodecError(f"it says that it is {ascii(node)[:40]}, and its certificate says otherwise")
                 case Welcome(node, leader, address):
                     if leader == node and not is_asked:
                         connection.send(self._request)
@@ -256,12 +281,17 @@ class _Connection:
     :raises OSError: if it cannot be made.
     """
 
-    def __init__(self, address: Address, cluster: str | None) -> None:
+    def __init__(self, address: Address, cluster: str | None, keys: Keys | None = None) -> None:
         self._address = address
         self._codec = ClientCodec(cluster)
         self._is_welcome = False
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
-        self._socket = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+        plain = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+        self._socket: socket.socket | TlsSocket = plain
+        self.node = ""
+        if keys is not None:
+            self._socket = _in_tls(plain, keys)
+            self.node = self._socket.node
 
     def __enter__(self) -> _Connection:
         return self
@@ -289,6 +319,8 @@ class _Connection:
                 data = b""
             if not data:
                 break
+            if not self._is_welcome and data.startswith(TLS_ALERT):
+                raise ConfigError(f"--join {self._address}: the cluster has keys: give --join-keys and --keys, too")
             for part in self._splitter.feed(data):
                 message = self._codec.decode(part)
                 if isinstance(message, KeepAlive):
@@ -298,6 +330,18 @@ class _Connection:
                     yield message
         if not self._is_welcome:
             raise _no_client_port(self._address)
+
+
+def _in_tls(plain: socket.socket, keys: Keys) -> TlsSocket:
+    from txpaxos.server.joining_tls import TlsSocket
+
+    try:
+        return TlsSocket(plain, keys)
+    except BaseException as error:
+        plain.close()
+        if isinstance(error, EOFError):
+            raise ConfigError("the node there closes the connection: does it have keys?") from None
+        raise
 
 
 def _no_client_port(address: Address) -> ConfigError:

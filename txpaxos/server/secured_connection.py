@@ -87,16 +87,6 @@ class SecuredConnection(ServerConnection):
 
     # from the client port
 
-    def welcome(self, data: bytes) -> None:
-        """Tell the client who leads, if it may know."""
-        if self._has_begun:
-            super().welcome(data)
-
-    def tell_members(self, data: bytes) -> None:
-        """Tell the client that the members have changed, if it may know."""
-        if self._has_begun:
-            super().tell_members(data)
-
     def look_again(self) -> None:
         """The node has other keys now. See whether it still believes the client."""
         if self._is_open and self.principal:

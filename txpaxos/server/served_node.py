@@ -23,6 +23,7 @@ from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
+from txpaxos.rights import NO_RIGHTS
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
@@ -304,6 +305,12 @@ class ServedNode:
         self._note_members(node, store, membership)
         self._client_port = ClientPort(node, joins=LeaderJoins(self._reactor, MemberNode(node)), keys=self._keys)
         self._check_files(self._client_port.connections_max)
+        if self._keys is not None and cluster.rights == NO_RIGHTS:
+            self.log.warn(
+                "node {node} has no cluster file that grants clients anything, so it refuses them all: start it with"
+                " --cluster FILE",
+                node=self.node_name,
+            )
         self._listen(node, addresses.peers_at, addresses.clients_at)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
