@@ -18,6 +18,7 @@ from test.helpers.fakes import NodeHarness, logged
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.strangers import HOST, Stranger
 from test.helpers.wire_samples import PEER_SAMPLES
+from txpaxos.cluster import Address
 from txpaxos.errors import ConfigError
 from txpaxos.keys import tls
 from txpaxos.keys.authority import Authority, pem_of
@@ -568,3 +569,41 @@ def test_a_certificate_that_expires_is_warned_of_once_a_day(
         said = lines(lambda: nodes.reactor.spend(10.0))
         assert [line.split(", at")[0] for line in said] == says
         peers._expiry_at = nodes.reactor.seconds()
+
+
+# --------------------------------------------------------- where peers are, and former ones
+
+
+def test_a_peer_that_is_not_where_its_name_leads_is_reached_at_once(nodes: SecuredNodes) -> None:
+    """A name server may lag behind. The seal shows that the peer is there, so it is not asked to prove it."""
+    nodes.lead()
+    peers, elsewhere = nodes.nodes["a"]._peers, ("10.0.0.77", 4000)
+    nodes.reactor.turn()
+    peers.tick(nodes.reactor.seconds())
+    state = peers._addresses._states["b"]
+    state.address = Address("10.0.0.2", 4000, "b.example")
+    state.heard_from, state.heard_at, state.looked_up_at = None, 0.0, 1.0
+    nodes.nodes["a"].datagram_received(nodes.codec("b").encode(Hello()), elsewhere)
+    assert state.candidate is None, "anyone could have sent that"
+    seal = nodes.nodes["b"]._peers._sealers["a"].seal
+    before = nodes.count("a", Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS)
+    for _ in range(3):
+        nodes.nodes["a"].datagram_received(seal(nodes.codec("b").encode(PEER_SAMPLES[0])), elsewhere)
+    assert (state.candidate, state.candidate_confirmed) == (elsewhere, True)
+    assert nodes.count("a", Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS) == before + 1
+
+
+def test_a_former_member_is_told_so_in_a_sealed_datagram(nodes: SecuredNodes) -> None:
+    nodes.lead()
+    peers = nodes.nodes["a"]._peers
+    peers.remove_peer("c")
+    assert "c" in peers._sealers
+    heard = nodes.nodes["c"]._peers
+    heard._send_datagram("a", nodes.codec("c").encode(PEER_SAMPLES[0]))
+    nodes.reactor.spend(3.0)
+    assert heard.refusals.refused_by["a"] == "it was removed from the cluster"
+    assert all(data.startswith(sealed.SEALED_MAGIC) for *_, data in nodes.datagrams)
+    peers._former.clear()
+    peers.remove_peer("b")
+    assert set(peers._sealers) == {"b"}, "of those that are not told any more nothing is kept"
+    assert peers._opener.peers == ("b",)
