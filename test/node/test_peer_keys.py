@@ -580,7 +580,7 @@ def test_a_peer_that_is_not_where_its_name_leads_is_reached_at_once(nodes: Secur
     peers, elsewhere = nodes.nodes["a"]._peers, ("10.0.0.77", 4000)
     nodes.reactor.turn()
     peers.tick(nodes.reactor.seconds())
-    state = peers._addresses._states["b"]
+    state: Any = peers._addresses._states["b"]
     state.address = Address("10.0.0.2", 4000, "b.example")
     state.heard_from, state.heard_at, state.looked_up_at = None, 0.0, 1.0
     nodes.nodes["a"].datagram_received(nodes.codec("b").encode(Hello()), elsewhere)
