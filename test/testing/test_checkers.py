@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txpaxos.core.messages import AcceptSlot, Ballot, Message, NodeId
-from txpaxos.core.ready import Envelope, Promised, Ready, Record, Voted, Voter
+from txpaxos.core.ready import ChangeCompleted, Envelope, LearnedThrough, Promised, Ready, Record, Voted, Voter
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.registers import ObservedRegisters
 from txpaxos.wire.commands import Run
@@ -106,6 +106,33 @@ class TestPromises:
     def test_one_to_a_node_that_never_was_a_voter_is_forbidden(self, cluster: Cluster) -> None:
         with pytest.raises(Violation, match=self.RULE):
             cluster.save("a", Promised(Ballot(1, "g")))
+
+
+class TestCompleteChanges:
+    """A change was chosen at slot 1. All before it governs must be on the disks of a majority of five."""
+
+    THROUGH = Checker(NAMES).members.alpha
+
+    @pytest.fixture
+    def cluster(self) -> Cluster:
+        cluster = Cluster()
+        members = {name: MemberEntry(f"{name}:1", f"{name}:2") for name in "abcde"}
+        cluster.checker.members.choose(1, encode_members(MembersEntry(0, members)))
+        cluster.save("ab", LearnedThrough(self.THROUGH))
+        return cluster
+
+    def complete(self, cluster: Cluster) -> None:
+        cluster.checker.performed("a", Ready(answers=(ChangeCompleted(1),)))
+
+    def test_two_are_no_majority(self, cluster: Cluster) -> None:
+        with pytest.raises(Violation, match="complete is on the disks of a majority"):
+            self.complete(cluster)
+
+    def test_a_disk_that_was_lost_after_its_node_had_told_counts(self, cluster: Cluster) -> None:
+        """The leader cannot know of the loss."""
+        cluster.save("c", LearnedThrough(self.THROUGH))
+        cluster.checker.folder_lost("c")
+        self.complete(cluster)
 
 
 class TestRegistersOfAnEarlierRelease:

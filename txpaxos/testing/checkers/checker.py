@@ -394,6 +394,7 @@ class Checker:
             start_number=known.start_number,
             lost_vote=known.lost_vote or known.voter is not None,
             lost_promise=known.effective_promise,
+            lost_reached=self._reached(node),
         )
 
     def joining(self, node: NodeId) -> None:
@@ -427,15 +428,17 @@ class Checker:
             self._broken("complete is on the disks of a majority", f"{node}: slot {slot}, on disk: {reached}")
 
     def _reached(self, node: NodeId) -> Slot:
-        """The slot through which a node has all that is chosen on its disk, whatever becomes of the other nodes."""
+        """The slot through which a node has all that is chosen on its disk, whatever becomes of the other nodes.
+
+        A disk that is lost counts with what was on it: the node may just have said so, and no other node can know of
+        the loss. It is one of the losses that a majority survives.
+        """
         known = self.nodes[node]
-        if known.destroyed:
-            return -1
         marks = (one.slot for one in known.log_records if isinstance(one, LearnedThrough | Checkpoint))
         through = max(marks, default=0)
         while through + 1 in known.learned:
             through += 1
-        return through
+        return max(through, known.lost_reached)
 
     def _saved_voter(self, node: NodeId, voter: Voter) -> None:
         if self.nodes[node].lost_vote:

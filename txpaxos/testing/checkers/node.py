@@ -15,6 +15,7 @@ class ObservedNode:
     :ivar lost_vote: whether the node was a voter when its folder was lost. Then it must never vote again.
     :ivar lost_promise: the highest ballot that the node had promised then. The promise holds, since the node never
         votes again.
+    :ivar lost_reached: through which slot the node had all that was chosen on its disk then.
     :ivar start_number: how often the node has started.
     :ivar destroyed: whether the node is gone for ever, with its disk.
     """
@@ -28,6 +29,7 @@ class ObservedNode:
     voter: Voter | None = None
     lost_vote: bool = False
     lost_promise: Ballot = LOWEST
+    lost_reached: Slot = 0
     start_number: int = 0
     destroyed: bool = False
     is_leader: bool = False
