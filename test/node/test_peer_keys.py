@@ -580,11 +580,12 @@ def test_a_peer_that_is_not_where_its_name_leads_is_reached_at_once(nodes: Secur
     peers, elsewhere = nodes.nodes["a"]._peers, ("10.0.0.77", 4000)
     nodes.reactor.turn()
     peers.tick(nodes.reactor.seconds())
-    state: Any = peers._addresses._states["b"]
+    state = peers._addresses._states["b"]
     state.address = Address("10.0.0.2", 4000, "b.example")
     state.heard_from, state.heard_at, state.looked_up_at = None, 0.0, 1.0
     nodes.nodes["a"].datagram_received(nodes.codec("b").encode(Hello()), elsewhere)
-    assert state.candidate is None, "anyone could have sent that"
+    tried_before: Any = state.candidate
+    assert tried_before is None, "anyone could have sent that"
     seal = nodes.nodes["b"]._peers._sealers["a"].seal
     before = nodes.count("a", Count.DATAGRAM_FROM_AN_UNKNOWN_ADDRESS)
     for _ in range(3):
