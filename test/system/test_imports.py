@@ -59,8 +59,8 @@ LAYERS = (
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),
     Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields", "txpaxos.log_lines"}),
-    # Names of nodes are as in a cluster file.
-    Layer(("txpaxos.keys",), ERRORS | {"txpaxos.cluster", "txpaxos.log_lines"}),
+    # Names of nodes are as in a cluster file, and what is encrypted goes to the kernel as all else does.
+    Layer(("txpaxos.keys",), ERRORS | {"txpaxos.cluster", "txpaxos.eager_writer", "txpaxos.log_lines"}),
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),

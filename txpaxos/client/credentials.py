@@ -46,13 +46,11 @@ class Credentials:
     """
 
     def __init__(self, keys: Keys) -> None:
-        from twisted.protocols.tls import TLSMemoryBIOFactory
-
-        from txpaxos.keys import tls
+        from txpaxos.keys import factories, tls
 
         self.token = keys.token.encode()
         self._creator = tls.client_dial(keys)
-        self._factory = TLSMemoryBIOFactory
+        self._factory = factories.TlsFactory
         self._tls = tls
 
     def wrap(self, factory: ClientFactory, reactor: Any) -> ClientFactory:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL.SSL import WantReadError
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
+    IPushProducer,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
+
+from txpaxos.eager_writer import EagerWriter
 
 
 @implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
@@ -32,8 +36,49 @@ class Newest:
         return self.creator.serverConnectionForTLS(tlsProtocol)
 
 
+class TlsTransport(TLSMemoryBIOProtocol):
+    """TLS on one connection. It encrypts what is written at once, and gives that to the kernel at once.
+
+    Twisted's own collects small writes until the next iteration of the reactor, and its transport keeps them for one
+    more. What is written here was collected before, so both would only delay it."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin the handshake."""
+        self._writer = EagerWriter(transport)
+        super().makeConnection(transport)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Tell ``producer``, and the writer, when the transport has written its backlog."""
+        super().registerProducer(_Producer(producer, self._writer) if streaming else producer, streaming)
+
+    def _flushSendBIO(self) -> None:
+        try:
+            data = self._tlsConnection.bio_read(2**15)
+        except WantReadError:
+            return  # Nothing is to be sent.
+        self._writer.write(data)
+
+
+@implementer(IPushProducer)
+class _Producer:
+    """A producer, and the writer that has to be told, too, when there is room again."""
+
+    def __init__(self, producer: Any, writer: EagerWriter) -> None:
+        self.pauseProducing = producer.pauseProducing
+        self.stopProducing = producer.stopProducing
+        self._producer = producer
+        self._writer = writer
+
+    def resumeProducing(self) -> None:
+        """The transport has written its backlog."""
+        self._writer.on_drain()
+        self._producer.resumeProducing()
+
+
 class TlsFactory(TLSMemoryBIOFactory):
     """A factory in TLS. Unlike Twisted's own, it makes no connection where the factory in it wants none."""
+
+    protocol = TlsTransport
 
     def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol | None:  # type: ignore[override]
         """What speaks TLS on a new connection; ``None`` if the connection is not wanted."""

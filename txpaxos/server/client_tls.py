@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.protocol import ServerFactory
-from twisted.protocols.tls import BufferingTLSTransport
 
-from txpaxos.keys.factories import Newest, TlsFactory
+from txpaxos.keys.factories import Newest, TlsFactory, TlsTransport
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import client_accept
 
@@ -20,7 +19,7 @@ ALERT = bytes([21, 3, 3, 0, 2, 2, 40])
 """A fatal alert of TLS: the handshake has failed."""
 
 
-class ClientTransport(BufferingTLSTransport):
+class ClientTransport(TlsTransport):
     """TLS with one client.
 
     :ivar has_heard: whether anything has come from the client.

@@ -1,0 +1,90 @@
+"""TLS on real connections: what is written is sent at once, encrypted, and in order however much there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+
+pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
+
+from test.helpers.key_folders import keys_for
+from txpaxos.keys.factories import TlsFactory
+from txpaxos.keys.tls import peer_accept, peer_dial
+
+reactor: Any = installed_reactor
+PIECE_BYTES = 100_000
+PIECES = 80
+
+
+class Writer(Protocol):
+    """Writes piece after piece until it is told to pause.
+
+    :ivar pauses: how often it was told so.
+    :ivar written: all that it has written.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.pauses = 0
+        self.written = b""
+        self._is_paused = False
+        self._rng = Random(1)
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        while not self._is_paused and len(self.written) < PIECES * PIECE_BYTES:
+            piece = self._rng.randbytes(PIECE_BYTES)
+            self.written += piece
+            self.transport.write(piece)
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class Reader(Protocol):
+    """Reads slowly: it stops after each piece, for one turn of the reactor."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.done: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+        self.transport.pauseProducing()
+        reactor.callLater(0, self.transport.resumeProducing)
+        if len(self.data) == PIECES * PIECE_BYTES:
+            self.done.callback(None)
+
+
+async def test_all_arrives_in_order_though_the_reader_is_slow(tmp_path: Path) -> None:
+    folders = keys_for(tmp_path)
+    writer, reader = Writer(), Reader()
+    accepting = TlsFactory(peer_accept(folders.node("a")), False, Factory.forProtocol(lambda: writer), reactor)
+    dialling = TlsFactory(peer_dial(folders.node("b"), "a"), True, Factory.forProtocol(lambda: reader), reactor)
+    port = reactor.listenTCP(0, accepting, interface="127.0.0.1")
+    try:
+        await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(dialling)
+        await reader.done
+        assert reader.data == writer.written
+        assert writer.pauses > 1, "it was told to go on, too"
+        reader.transport.abortConnection()
+    finally:
+        await maybeDeferred(port.stopListening)
