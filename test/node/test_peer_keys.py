@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 
 from test.helpers.connected_nodes import ConnectedNodes
-from test.helpers.fakes import NodeHarness, logged
+from test.helpers.fakes import THREE, NodeHarness, logged
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.strangers import HOST, Stranger
 from test.helpers.wire_samples import PEER_SAMPLES
@@ -353,6 +354,21 @@ def test_a_member_with_the_name_of_another_one_is_refused(nodes: SecuredNodes, f
     assert line.endswith("its certificate has the wrong name: c, and it claims to be 'b'")
     assert nodes.count("a", Count.PEER_NOT_BELIEVED) == 1
     assert streams._theirs["b"] is ours
+
+
+def test_a_node_that_replaced_another_has_the_certificate_of_its_name(folders: KeyFolders) -> None:
+    """The others call it ``b~2``. A node with another certificate than one for ``b`` cannot be it."""
+    members = {node.replace("b", "b~2"): member for node, member in THREE.members.items()}
+    keys = {"a": folders.node("a"), "b~2": folders.node("b"), "c": folders.node("c")}
+    nodes = SecuredNodes(cluster=attrs.evolve(THREE, members=members), keys=keys)
+    nodes.lead()
+    for node in nodes.nodes.values():
+        assert nodes.wait(node.submit(b"x")).startswith("x@")
+    stranger = Stranger(nodes, "a", tls.peer_dial(folders.node("c"), "a"))
+    stranger.say(nodes.codec("b~2").encode(Hello()))
+    assert stranger.is_refused
+    with pytest.raises(ConfigError, match=r"the keys are those of node c, not of node b~2"):
+        nodes.nodes["b~2"].use_keys(folders.node("c"))
 
 
 def test_a_node_that_is_no_member_is_refused(nodes: SecuredNodes, folders: KeyFolders) -> None:

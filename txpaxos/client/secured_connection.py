@@ -25,6 +25,7 @@ from txpaxos.wire.client_messages import (
     Refused,
     Welcome,
 )
+from txpaxos.wire.members import base_name
 
 
 class SecuredConnection(ClientConnection):
@@ -56,7 +57,7 @@ class SecuredConnection(ClientConnection):
                 self.is_refused = error == NotAllowed.__name__
                 self._reason = f"refuses this client: {reason}"
                 self.transport.loseConnection()
-            case Welcome(node) if node != self._credentials.name_of(self.transport):
+            case Welcome(node) if base_name(node) != self._credentials.name_of(self.transport):
                 raise CodecError(f"it says that it is {ascii(node)[:40]}, and its certificate says otherwise")
             case Welcome() | Members() if self.principal is None:
                 pass  # It is meant for clients that show nothing. Another one follows.

@@ -104,7 +104,7 @@ from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import REGISTERS_MARK, Run
-from txpaxos.wire.members import MembersRequest
+from txpaxos.wire.members import MembersRequest, base_name
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
     Challenge,
@@ -442,7 +442,7 @@ class Node:
         self._peers.use_keys(keys)
 
     def _check_keys(self, keys: Keys) -> None:
-        if keys.name != self.name or keys.role != "node":
+        if keys.name != base_name(self.name) or keys.role != "node":
             raise ConfigError(f"the keys are those of {keys.role} {keys.name}, not of node {self.name}")
 
     def listen_also(self, transport: Any, address: Address) -> None:

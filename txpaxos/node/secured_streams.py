@@ -1,8 +1,9 @@
 """Streams between nodes with keys: TLS, and a peer's name is the one in its certificate.
 
-Both sides show a certificate. A peer need not show where it receives datagrams, so its Hello is answered at once. From
-each stream the two sides derive a secret, with which the node that opened it seals its datagrams to the other one
-(:mod:`txpaxos.wire.sealed`).
+Both sides show a certificate. The name in it is the one that its owner gave the node: ``c`` for a node that replaced
+another one, and that the others call ``c~2``. A peer need not show where it receives datagrams, so its Hello is
+answered at once. From each stream the two sides derive a secret, with which the node that opened it seals its datagrams
+to the other one (:mod:`txpaxos.wire.sealed`).
 
 Keys can be replaced while the node runs. Then each node opens its streams anew, one after the other. The stream before
 stays in use until the new one is established, and is closed a moment later, so that nothing on its way is lost.
@@ -21,6 +22,7 @@ from txpaxos.errors import CodecError
 from txpaxos.node.counts import Count
 from txpaxos.node.peer_streams import RECONNECT_SECONDS_MAX, PeerStream, PeerStreams
 from txpaxos.wire.codec import Received
+from txpaxos.wire.members import base_name
 from txpaxos.wire.peer_messages import Hello
 from txpaxos.wire.sealed import SECRET_BYTES
 
@@ -151,7 +153,7 @@ class SecuredStreams(PeerStreams):
 
         :raises CodecError: if its certificate has another name."""
         name = self._tls.name_of(stream.transport)
-        if name != sender:
+        if name != base_name(sender):
             self._report(stream, f"its certificate has the wrong name: {name}, and it claims to be {sender[:40]!r}")
             raise CodecError(f"the certificate of {name} does not let it speak as {sender}")
 
@@ -213,5 +215,5 @@ class SecuredStreams(PeerStreams):
     def _dialling_factory(self, dial: Any, peer: str) -> Any:
         creator = self._dialling.get(peer)
         if creator is None:
-            creator = self._dialling[peer] = self._tls.peer_dial(self.keys, peer)
+            creator = self._dialling[peer] = self._tls.peer_dial(self.keys, base_name(peer))
         return self._factory(creator, True, dial, self.clock)

@@ -45,6 +45,7 @@ from txpaxos.wire.client_messages import (
     Welcome,
 )
 from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.members import base_name
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
@@ -246,7 +247,7 @@ class _Asking:
                     has_shown = True
                 case Authenticated("", ()):
                     raise ConfigError(f"--join {self._wish.at}: the nodes do not take --join-keys {self._wish.keys}")
-                case Welcome(node) if connection.node not in ("", node):
+                case Welcome(node) if connection.node not in ("", base_name(node)):
                     raise CodecError(f"it says that it is {ascii(node)[:40]}, and its certificate says otherwise")
                 case Welcome(node, leader, address):
                     if leader == node and not is_asked:

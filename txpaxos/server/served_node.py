@@ -32,6 +32,7 @@ from txpaxos.server.own_addresses import describe_address, find_own_addresses
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Joined
 from txpaxos.storage.store import DiskStore
+from txpaxos.wire.members import base_name
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
@@ -325,7 +326,9 @@ class ServedNode:
     def _load_keys(self) -> Keys | None:
         """The keys as they are now. The name in them has to be that of the node."""
         keys = self._given_keys
-        return load_keys(os.fspath(keys), "node", self.node_name) if isinstance(keys, str | os.PathLike) else keys
+        if isinstance(keys, str | os.PathLike):
+            return load_keys(os.fspath(keys), "node", base_name(self.node_name))
+        return keys
 
     def _warn_without_keys(self, listens_at: list[Address]) -> None:
         """Warn that the node has no keys, if other machines may reach it."""
