@@ -10,7 +10,9 @@ import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
@@ -72,6 +74,38 @@ class Reader(Protocol):
         reactor.callLater(0, self.transport.resumeProducing)
         if len(self.data) == PIECES * PIECE_BYTES:
             self.done.callback(None)
+
+
+class Waiting(Protocol):
+    """Fires when the connection is lost."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["within the handshake", "after it"])
+async def test_a_connection_that_is_cut_leaves_no_error(tmp_path: Path, is_early: bool) -> None:
+    """TLS wants to say something yet when its connection is gone."""
+    folders = keys_for(tmp_path)
+    ends = [Waiting(), Waiting()]
+    accepting = TlsFactory(peer_accept(folders.node("a")), False, Factory.forProtocol(lambda: ends[0]), reactor)
+    dialling = TlsFactory(peer_dial(folders.node("b"), "a"), True, Factory.forProtocol(lambda: ends[1]), reactor)
+    port = reactor.listenTCP(0, accepting, interface="127.0.0.1")
+    try:
+        await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(dialling)
+        tls = ends[1].transport
+        while not is_early and tls.getHandle().get_state_string() != b"SSL negotiation finished successfully":
+            await deferLater(reactor, 0)
+        tls.transport.abortConnection()  # Of TCP: TLS says nothing.
+        for end in ends:
+            await end.lost
+    finally:
+        await maybeDeferred(port.stopListening)
 
 
 async def test_all_arrives_in_order_though_the_reader_is_slow(tmp_path: Path) -> None:

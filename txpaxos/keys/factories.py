@@ -11,7 +11,9 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IPushProducer,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txpaxos.eager_writer import EagerWriter
@@ -42,6 +44,8 @@ class TlsTransport(TLSMemoryBIOProtocol):
     Twisted's own collects small writes until the next iteration of the reactor, and its transport keeps them for one
     more. What is written here was collected before, so both would only delay it."""
 
+    _is_lost = False
+
     def makeConnection(self, transport: Any) -> None:
         """Begin the handshake."""
         self._writer = EagerWriter(transport)
@@ -51,12 +55,18 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """Tell ``producer``, and the writer, when the transport has written its backlog."""
         super().registerProducer(_Producer(producer, self._writer) if streaming else producer, streaming)
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, and with it the way of all that TLS would still say."""
+        self._is_lost = True
+        super().connectionLost(reason)
+
     def _flushSendBIO(self) -> None:
         try:
             data = self._tlsConnection.bio_read(2**15)
         except WantReadError:
             return  # Nothing is to be sent.
-        self._writer.write(data)
+        if not self._is_lost:
+            self._writer.write(data)
 
 
 @implementer(IPushProducer)
