@@ -18,6 +18,7 @@ from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import THREE, NodeHarness, logged
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.strangers import HOST, Stranger
+from test.helpers.tls_pair import Pair
 from test.helpers.wire_samples import PEER_SAMPLES
 from txpaxos.cluster import Address
 from txpaxos.errors import ConfigError
@@ -424,6 +425,18 @@ def test_both_sides_say_that_a_certificate_was_revoked(tmp_path: Path) -> None:
     _, said = two_with(folders.node("a"), revoked)
     assert says(said, "a", "its certificate was revoked")
     assert says(said, "b", "it says that our certificate was revoked")
+
+
+def test_a_stream_that_is_being_dialled_when_keys_are_replaced_uses_the_new_ones(tmp_path: Path) -> None:
+    folders = keys_for(tmp_path)
+    nodes = SecuredNodes(keys={node: folders.node(node) for node in "abc"})
+    nodes.lead()
+    streams, revoked = nodes.nodes["a"]._peers._streams, folders.node("b")
+    dialled = streams._dialling["b"]
+    assert Pair(dialled, tls.peer_accept(revoked)).dialled.lost is None
+    folders.revoke(revoked, folders=["a"])
+    streams.use_keys(folders.node("a"))
+    assert Pair(dialled, tls.peer_accept(revoked)).dialled.reason == "its certificate was revoked"
 
 
 def test_both_sides_say_that_a_certificate_has_the_wrong_name(

@@ -414,6 +414,23 @@ def test_clients_that_are_not_believed_any_more_are_disconnected(tmp_path: Path)
     port.close()
 
 
+def test_a_client_within_the_handshake_is_not_believed_by_the_keys_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = SecuredPort(tmp_path, {"*": ALL})
+    with monkeypatch.context() as patched:
+        patched.setattr(SecuredClient, "run", lambda client: client._pump.pump())
+        client = port.connect("shop")
+    port.folders.revoke(port.folders.client("shop"), folders="a")
+    keys = port.folders.node("a")
+    port.factory.use_keys(keys)
+    port.port.use_keys(keys)
+    assert client.heard() == []
+    assert not client.is_open
+    assert isinstance(port.client("bank").ask(Submit(1, session_of("bank"), 1, 0, (b"x",)))[0], Answer)
+    port.close()
+
+
 # -------------------------------------------------------------------- quotas
 
 

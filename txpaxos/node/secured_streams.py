@@ -90,6 +90,8 @@ class SecuredStreams(PeerStreams):
         self.keys = keys
         self._tls = tls
         self._factory = factories.TlsFactory
+        # A connection that is being made when keys are replaced uses the new ones, too.
+        self._newest = factories.Newest
         self._accepting = factories.Newest(tls.peer_accept(keys))
         self._dialling: dict[str, Any] = {}
         self._not_believed = not_believed
@@ -107,7 +109,8 @@ class SecuredStreams(PeerStreams):
         are opened anew."""
         self.keys = keys
         self._accepting.creator = self._tls.peer_accept(keys)
-        self._dialling.clear()
+        for peer, newest in self._dialling.items():
+            newest.creator = self._tls.peer_dial(keys, base_name(peer))
         believed: set[tuple[str | None, bool]] = set()
         for stream in list(self._open):
             phrase = self._tls.refusal_of(stream.transport, keys.nodes, keys)
@@ -124,9 +127,7 @@ class SecuredStreams(PeerStreams):
 
     def renew(self, peer: str) -> None:
         """Open the stream to ``peer`` anew, if there is one, and use it when it is established."""
-        renewal = self._renewals.pop(peer, None)
-        if renewal is not None and renewal.active():
-            renewal.cancel()
+        self._cancel_renewal(peer)
         own = self._own.get(peer)
         if own is not None and own.is_established and peer not in self._renewing and not self._stopped:
             stream = self._renewing[peer] = self._new_stream(peer)
@@ -135,15 +136,14 @@ class SecuredStreams(PeerStreams):
     def stop(self) -> None:
         """Close all streams and ports."""
         for peer in list(self._renewals):
-            self._renewals.pop(peer).cancel()
+            self._cancel_renewal(peer)
         super().stop()
 
     def remove_peer(self, peer: str) -> None:
         """Close the streams of ``peer``, which has no address any more, and open none again."""
-        renewal = self._renewals.pop(peer, None)
-        if renewal is not None:
-            renewal.cancel()
+        self._cancel_renewal(peer)
         self._renewing.pop(peer, None)
+        self._dialling.pop(peer, None)
         super().remove_peer(peer)
 
     # from a stream
@@ -201,6 +201,11 @@ class SecuredStreams(PeerStreams):
         if peer in self._addresses and peer not in self._renewals and not self._stopped:
             self._renewals[peer] = self.clock.callLater(seconds, self.renew, peer)
 
+    def _cancel_renewal(self, peer: str) -> None:
+        renewal = self._renewals.pop(peer, None)
+        if renewal is not None and renewal.active():
+            renewal.cancel()
+
     def _replace(self, old: PeerStream) -> None:
         """Close the stream of a peer that has opened a newer one, which it may have done because of new keys."""
         assert isinstance(old, SecuredStream)
@@ -215,5 +220,5 @@ class SecuredStreams(PeerStreams):
     def _dialling_factory(self, dial: Any, peer: str) -> Any:
         creator = self._dialling.get(peer)
         if creator is None:
-            creator = self._dialling[peer] = self._tls.peer_dial(self.keys, base_name(peer))
+            creator = self._dialling[peer] = self._newest(self._tls.peer_dial(self.keys, base_name(peer)))
         return self._factory(creator, True, dial, self.clock)

@@ -144,9 +144,12 @@ class ClientPort(ServerFactory):
         self._changes.stop()
 
     def use_keys(self, keys: Keys) -> None:
-        """Use other keys from now on. Clients that are not believed any more are disconnected."""
+        """Use other keys from now on. Clients that are not believed any more are disconnected, and so are those that
+        have not shown yet who they are: they are about to be believed by the keys of before."""
         assert self.access is not None
         self.access.keys = keys
+        for stranger in self.access.strangers:
+            stranger.close()
         for connection in self.connections:
             if isinstance(connection, SecuredConnection):
                 connection.look_again()
