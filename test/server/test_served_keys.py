@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,22 @@ async def test_a_node_with_keys_does_not_warn(tmp_path: Path, folders: KeyFolder
     await node.stop()
 
 
-async def test_keys_are_loaded_anew_while_clients_are_at_work(tmp_path: Path, folders: KeyFolders) -> None:
-    node, cluster = served(tmp_path, keys=folders.folder("a"))
+@asynccontextmanager
+async def at_work(path: Path, folders: KeyFolders) -> AsyncIterator[tuple[ServedNode, Cluster, Client]]:
+    """A node with keys, and a client that has counted to 5 with it."""
+    node, cluster = served(path, keys=folders.folder("a"))
     node.start()
     client = Client(reactor, cluster, keys=folders.folder("someone"))
     try:
         assert await client.submit(b"+5", SECONDS) == 5
+        yield node, cluster, client
+    finally:
+        client.close()
+        await node.stop()
+
+
+async def test_keys_are_loaded_anew_while_clients_are_at_work(tmp_path: Path, folders: KeyFolders) -> None:
+    async with at_work(tmp_path, folders) as (node, cluster, client):
         folders.issue("a", "node")
         assert len(lines(node.use_keys, LogLevel.info)) == 1
         assert await client.submit(b"+1", SECONDS) == 6
@@ -78,24 +89,14 @@ async def test_keys_are_loaded_anew_while_clients_are_at_work(tmp_path: Path, fo
         with pytest.raises(ConfigError, match="does not fit"):
             node.use_keys()
         assert await client.submit(b"+1", SECONDS) == 8
-    finally:
-        client.close()
-        await node.stop()
 
 
 async def test_a_client_whose_certificate_is_revoked_is_sent_away(tmp_path: Path, folders: KeyFolders) -> None:
-    node, cluster = served(tmp_path, keys=folders.folder("a"))
-    node.start()
-    client = Client(reactor, cluster, keys=folders.folder("someone"))
-    try:
-        assert await client.submit(b"+5", SECONDS) == 5
+    async with at_work(tmp_path, folders) as (node, _, client):
         folders.revoke(folders.client("someone"), folders=["a"])
         node.use_keys()
         with pytest.raises((NotAllowed, NotChosen, OutcomeUnknown), match="its certificate was revoked"):
             await client.submit(b"+5", 2.0)
-    finally:
-        client.close()
-        await node.stop()
 
 
 async def test_keys_that_were_given_as_an_object_are_replaced_by_another_one(

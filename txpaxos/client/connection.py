@@ -28,16 +28,13 @@ from txpaxos.wire.client_messages import (
     Ping,
     Welcome,
 )
-from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.frames import FRAME_BYTES_MAX, TLS_ALERT, FrameSplitter, frame
 
 CONNECT_SECONDS = 1.0
 """How long an attempt to connect may take."""
 
-TLS_ALERT = b"\x15\x03"
-"""How an alert of TLS begins. A node that has keys sends one to a client that says nothing."""
-
 WANTS_TLS = "has keys, and this client has none: give it keys (--keys, TXPAXOS_KEYS or keys=)"
-"""What is found of a node that sends such an alert."""
+"""What is found of a node that sends an alert of TLS, as one with keys does to a client that says nothing."""
 
 
 class ConnectionOwner(Protocol):

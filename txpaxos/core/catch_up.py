@@ -47,8 +47,8 @@ class CatchUp:
             self.wake_at = now + self._timing.retry_seconds / 2
 
     def ask_any(self, work: Work) -> None:
-        """Ask any other node, at random, what comes after all that is known here. It may have nothing. There is another
-        node, since this one is too few for a quorum."""
+        """Ask any other node, at random, what comes after all that is known here. It may have nothing.
+        Only for a node that has others to ask."""
         work.send_to(self._rng.choice(self._membership.others), Fetch(self._log.chosen_through + 1))
 
     def receive_hint(self, work: Work, source: NodeId, now: float) -> None:

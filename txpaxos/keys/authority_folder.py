@@ -27,7 +27,6 @@ from pathlib import Path
 
 import attrs
 import msgspec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate, CertificateRevocationList
 
 from txpaxos.errors import ConfigError
@@ -181,7 +180,7 @@ class AuthorityFolder:
         if role == "client" and (target / "token").exists():
             raise ConfigError(f"{target} has a token, which does not expire: revoke it, and make another one")
         own = read_certificates(target / f"{role}.pem")[0]
-        name, fingerprint = trust.common_name(own), own.fingerprint(SHA256()).hex()
+        name, fingerprint = trust.common_name(own), trust.fingerprint_of(own)
         if fingerprint not in {record.fingerprint for record in self.state.issued}:
             raise ConfigError(f"the certificate in {target} was not issued by the authority in {self.path}")
         refuse_leftovers(target)
@@ -317,7 +316,7 @@ class AuthorityFolder:
         signer = self.signer(role)
         issued = self._authority(signer).issue(name, now, lifetime)
         certificate = issued.certificate
-        serial, fingerprint = f"{certificate.serial_number:x}", certificate.fingerprint(SHA256()).hex()
+        serial, fingerprint = f"{certificate.serial_number:x}", trust.fingerprint_of(certificate)
         record = Record(name, role, signer.id, serial, fingerprint, now, certificate.not_valid_after_utc)
         self._save(issued=[*self.state.issued, record])
         return issued, record

@@ -31,7 +31,6 @@ from typing import Any
 
 import attrs
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import (
     Certificate,
@@ -94,7 +93,7 @@ class Keys:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the certificate, in hexadecimal digits; empty if the client has a token."""
-        return self.chain[0].fingerprint(SHA256()).hex() if self.chain else ""
+        return trust.fingerprint_of(self.chain[0]) if self.chain else ""
 
     def expires_in(self, now: datetime) -> timedelta:
         """How long the certificate is still valid; negative if it is not any more."""

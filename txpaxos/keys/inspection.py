@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate
 
 from txpaxos.keys import trust
@@ -40,7 +39,7 @@ def described(certificate: Certificate, role: str) -> dict[str, Any]:
         "name": trust.common_name(certificate) or common_names(certificate),
         "role": role,
         "serial": f"{certificate.serial_number:x}",
-        "fingerprint": certificate.fingerprint(SHA256()).hex(),
+        "fingerprint": trust.fingerprint_of(certificate),
         "expires": certificate.not_valid_after_utc.isoformat(),
         "signed_by": certificate.issuer.rfc4514_string().removeprefix("CN="),
     }

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate, CertificateRevocationList, ExtensionNotFound, KeyUsage
 from cryptography.x509.extensions import BasicConstraints, ExtendedKeyUsage
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -136,6 +137,11 @@ def purposes_of(certificate: Certificate) -> tuple[bool, bool]:
         return False, False
     is_any = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
     return is_any or ExtendedKeyUsageOID.SERVER_AUTH in usages, is_any or ExtendedKeyUsageOID.CLIENT_AUTH in usages
+
+
+def fingerprint_of(certificate: Certificate) -> str:
+    """The SHA-256 of ``certificate``, in hexadecimal digits."""
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def common_name(certificate: Certificate) -> str:

@@ -39,7 +39,7 @@ from txpaxos.host_names import connect, is_ip_address
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.wire.codec import FRAME_BYTES_MAX_OF_KIND, Codec, Received, Way
-from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.frames import FRAME_BYTES_MAX, TLS_ALERT, TLS_HANDSHAKE, FrameSplitter, frame
 from txpaxos.wire.peer_messages import Challenge, Hello, Proof
 
 WAITING_BYTES_MAX = 2 * FRAME_BYTES_MAX
@@ -71,10 +71,6 @@ CHALLENGE_SECONDS = 0.2
 
 GOODBYE_SECONDS = 5.0
 """How long a peer that was removed has to read what waits for it. Then its streams are closed all the same."""
-
-TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
-"""How the bytes of the other side begin if it speaks TLS: with an alert, or with a handshake. A Hello begins otherwise.
-"""
 
 
 @implementer(IPushProducer)
@@ -128,7 +124,7 @@ class PeerStream(Protocol):
                 self._receive(self._streams.codec.decode(message, self._way))
         except CodecError:
             self._streams.counters[Count.BAD_FRAME] += 1
-            if self._incarnation is None and data[:2] in TLS_RECORDS:
+            if self._incarnation is None and data[:2] in (TLS_ALERT, TLS_HANDSHAKE):
                 self._streams.report_tls(self)
             self.abort()
 

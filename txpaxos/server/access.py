@@ -64,7 +64,6 @@ Identify: TypeAlias = Callable[[Any], str]
 Explain: TypeAlias = Callable[[Failure], str]
 """Tells, in a few words, what was the matter with a connection that ended before its client was known."""
 
-
 Distrust: TypeAlias = "Callable[[Any, Keys], str]"
 """Tells why the certificate of the client at the other end of a transport is believed no more; empty if it is."""
 

@@ -44,15 +44,12 @@ from txpaxos.wire.client_messages import (
     Refused,
     Welcome,
 )
-from txpaxos.wire.frames import FRAME_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.frames import FRAME_BYTES_MAX, TLS_ALERT, FrameSplitter, frame
 from txpaxos.wire.members import base_name
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
     from txpaxos.server.joining_tls import TlsSocket
-
-TLS_ALERT = b"\x15\x03"
-"""How an alert of TLS begins. A node that has keys sends one to a client that says nothing."""
 
 JOIN_SECONDS = 30.0
 """How long a node asks to join."""
@@ -229,10 +226,6 @@ class _Asking:
                     raise ConfigError(f"--join {target}: {self._reason}") from None
             else:
                 self._reason = f"the leader is at {target}, which this machine does not reach ({reason})"
-        except ConfigError as error:
-            if str(error).startswith("--join"):
-                raise
-            raise ConfigError(f"--join {target}: {error}") from None
         except (CodecError, ValueError) as error:
             cluster = "a cluster" if self._wish.cluster is None else f"the cluster {self._wish.cluster}"
             raise ConfigError(f"--join {target}: no node of {cluster} is there ({error})") from None
@@ -291,7 +284,7 @@ class _Connection:
         self._socket: socket.socket | TlsSocket = plain
         self.node = ""
         if keys is not None:
-            self._socket = _in_tls(plain, keys)
+            self._socket = _in_tls(plain, keys, f"--join {address}")
             self.node = self._socket.node
 
     def __enter__(self) -> _Connection:
@@ -333,15 +326,15 @@ class _Connection:
             raise _no_client_port(self._address)
 
 
-def _in_tls(plain: socket.socket, keys: Keys) -> TlsSocket:
+def _in_tls(plain: socket.socket, keys: Keys, place: str) -> TlsSocket:
     from txpaxos.server.joining_tls import TlsSocket
 
     try:
-        return TlsSocket(plain, keys)
+        return TlsSocket(plain, keys, place)
     except BaseException as error:
         plain.close()
         if isinstance(error, EOFError):
-            raise ConfigError("the node there closes the connection: does it have keys?") from None
+            raise ConfigError(f"{place}: the node there closes the connection: does it have keys?") from None
         raise
 
 

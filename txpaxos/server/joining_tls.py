@@ -23,11 +23,13 @@ class TlsSocket:
     """A connected socket in TLS, as far as joining needs it.
 
     :param keys: those of a client.
+    :param place: how errors begin: which option named the node.
     :raises ConfigError: (each method) if either side does not believe the other one.
     """
 
-    def __init__(self, plain: socket.socket, keys: Keys) -> None:
+    def __init__(self, plain: socket.socket, keys: Keys, place: str) -> None:
         self._plain = plain
+        self._place = place
         self._tls = client_dial(keys).clientConnectionForTLS(None)
         self._tls.set_connect_state()
         self._do(self._tls.do_handshake)
@@ -79,7 +81,7 @@ class TlsSocket:
             raise
         except SSL.Error as error:
             self._flush()  # The other side should know why.
-            raise ConfigError(reason_of(Failure(error))) from None
+            raise ConfigError(f"{self._place}: {reason_of(Failure(error))}") from None
 
     def _flush(self) -> None:
         while True:

@@ -19,6 +19,10 @@ HANDSHAKE_BYTES_MAX = 1024
 FRAME_BYTES_MAX_DEFAULT = 2**16
 """The biggest message of a kind that has no limit of its own."""
 
+TLS_ALERT, TLS_HANDSHAKE = b"\x15\x03", b"\x16\x03"
+"""How the bytes of a process begin that speaks TLS: it refuses the connection, or begins the handshake. No frame begins
+so: its message would be too big for a handshake."""
+
 _LENGTH_BYTES = 4
 _KIND_AT = _LENGTH_BYTES + KIND_AT
 
