@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from test.helpers.fake_nodes import AutomaticNodes, ManualNodes
-from test.helpers.fakes import cluster_of, framed
+from test.helpers.fakes import cluster_of, framed, outcome_of
 from txpaxos.client import Client
 from txpaxos.client.route import PROBE_KEPT_TICKS
 from txpaxos.client.suspicion import BACKOFF_MAX, BACKOFF_TICKS, LEAVE_TICKS, LIVENESS_SECONDS, TICKS
@@ -502,3 +502,60 @@ def test_another_service_at_the_port(data: bytes, says: str) -> None:
     assert "a at 10.0.0.1:5000 does not speak as a node of this cluster (" in str(error[0].value)
     assert says in str(error[0].value)
     assert "again" not in str(error[0].value)
+
+
+# ------------------------------------------------------------------ a node that fetches a snapshot
+
+MOVED_SECONDS = 6 * TICK_SECONDS
+"""From the moment in which a node has said that it is behind to an answer of another one: two looks, and a probe."""
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local read"])
+def test_a_node_falls_behind_while_requests_wait(kind: str, seed: int) -> None:
+    auto_nodes = settled(["b", "c"], seed=seed)
+    behind = auto_nodes.calls[-1]
+    auto_nodes.fall_behind(behind)
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < MOVED_SECONDS
+    assert auto_nodes.gap(KINDS[kind](auto_nodes.client)) < 0.05
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_client_comes_to_a_node_that_may_be_behind(seed: int) -> None:
+    auto_nodes = AutomaticNodes(["b", "c"], seed)
+    auto_nodes.behind.add("b")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < MOVED_SECONDS
+
+
+def test_a_node_that_is_behind_answers_a_local_read() -> None:
+    auto_nodes = settled(["b", "c"])
+    behind, calls = auto_nodes.calls[-1], len(auto_nodes.calls)
+    auto_nodes.fall_behind(behind)
+    assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < 0.05
+    assert len(auto_nodes.calls) == calls
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_nodes_of_a_client_are_behind(seed: int) -> None:
+    """The client has no better node. It goes to and fro between them no more than once a second."""
+    auto_nodes = settled(["b", "c"], seed=seed)
+    calls = len(auto_nodes.calls)
+    for node in "bc":
+        auto_nodes.fall_behind(node)
+    waiting = outcome_of(auto_nodes.client.submit(b"x"))
+    auto_nodes.spend(10.0)
+    assert not waiting
+    assert len(auto_nodes.calls) <= calls + 10
+    auto_nodes.catch_up("b")
+    assert auto_nodes.spend(MOVED_SECONDS, lambda: waiting)
+
+
+def test_a_client_that_left_a_node_behind_is_as_quick_to_leave_a_silent_one(how: str) -> None:
+    """It has not been slow by mistake, as when it leaves a node for its silence."""
+    auto_nodes = settled(["b", "c"])
+    behind = auto_nodes.calls[-1]
+    auto_nodes.fall_behind(behind)
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
+    auto_nodes.catch_up(behind)
+    silence(auto_nodes, how, "c" if behind == "b" else "b")
+    assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < GAP_SECONDS

@@ -136,6 +136,7 @@ class AutomaticNodes:
     :ivar gone: nodes that refuse connections.
     :ivar isolated: nodes that are cut off from the others, and do not know it yet. They speak, and answer nothing that
         needs a quorum.
+    :ivar behind: nodes that fetch a snapshot, and say so. They answer nothing that needs a quorum.
     :ivar answer_seconds: how long an answer takes.
     :ivar told: what the nodes tell of the members: nothing, as older nodes, or the same each, or what they differ in.
     :ivar knows_ping: whether the nodes are of a release that answers a Ping.
@@ -158,6 +159,7 @@ class AutomaticNodes:
         self.unplugged: set[str] = set()
         self.gone: set[str] = set()
         self.isolated: set[str] = set()
+        self.behind: set[str] = set()
         self.answer_seconds = 0.001
         self.knows_ping = True
         self.told: dict[str, Members] = {}
@@ -222,6 +224,21 @@ class AutomaticNodes:
                 fake_connection.transport.connected = False
                 fake_connection.break_off()
 
+    def fall_behind(self, node: str) -> None:
+        """A node needs another's snapshot from now on. It tells its clients."""
+        self.behind.add(node)
+        self._welcome_all(node)
+
+    def catch_up(self, node: str) -> None:
+        """A node that was behind is level with the others. It tells its clients, and answers what waits there."""
+        self.behind.remove(node)
+        self._welcome_all(node)
+
+    def _welcome_all(self, node: str) -> None:
+        for fake_connection in self.lines:
+            if fake_connection.node == node and not fake_connection.transport.disconnected:
+                self.welcome(fake_connection)
+
     def step_down(self, node: str, leader: str | None = None) -> None:
         """An isolated node notices that it is: it knows no leader, or hears the other nodes, though they do not hear
         it."""
@@ -233,10 +250,9 @@ class AutomaticNodes:
         return node not in self.frozen | self.unplugged | self.gone
 
     def welcome(self, fake_connection: FakeConnection) -> None:
-        leader = fake_connection.node if fake_connection.node in self.isolated else self.leader
-        fake_connection.say(
-            Welcome(fake_connection.node, leader, None, 0, LIVENESS_SECONDS if self.knows_ping else 0.0)
-        )
+        node, window = fake_connection.node, LIVENESS_SECONDS if self.knows_ping else 0.0
+        leader = node if node in self.isolated else self.leader
+        fake_connection.say(Welcome(node, leader, None, 0, window, catching_up=node in self.behind))
 
     def sent(self, kind: type[Any], *nodes: str) -> int:
         """How many messages of a kind the nodes received."""
@@ -283,7 +299,8 @@ class AutomaticNodes:
             fake_connection.say(Pong())
         elif message != StatusRequest(0):
             needs_quorum = not (isinstance(message, Read) and message.local)
-            if needs_quorum and (fake_connection.node in self.isolated or self.needs_leader(message)):
+            is_unable = fake_connection.node in self.isolated | self.behind
+            if needs_quorum and (is_unable or self.needs_leader(message)):
                 self._held.append((fake_connection, message))
             else:
                 self.reactor.callLater(self.answer_seconds, self._answer, fake_connection, message)

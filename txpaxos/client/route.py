@@ -2,10 +2,10 @@
 
 A node that loses its power or its cable breaks no connection. So while requests wait, the client looks for silence.
 When nothing has come for a moment it has the node send something (``Ping``). If still nothing comes, or the node
-answers nothing that needs a quorum, or says that it knows no leader, the node is *suspect*, and the client makes a
-second connection, a *probe*, to another node. Nodes tell every client when the leader changes, so the probe tells at
-once whom the others have elected, and the client goes there. Only if no node names a new leader does the client leave a
-silent node by itself (:mod:`~txpaxos.client.suspicion` says when).
+answers nothing that needs a quorum, or says that it knows no leader or is catching up, the node is *suspect*, and the
+client makes a second connection, a *probe*, to another node. Nodes tell every client when the leader changes, so the
+probe tells at once whom the others have elected, and the client goes there. Only if no node names a new leader does the
+client leave a silent node by itself (:mod:`~txpaxos.client.suspicion` says when).
 
 A node that is about to stop says so in a Welcome. The client leaves it before it stops: for the new leader, or, if the
 node does not lead, for any other node.
@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txpaxos.client.connection import ClientConnection
 from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.pending import PendingRequests
-from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, knows_leader
+from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, is_able, knows_leader
 from txpaxos.cluster import Address
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Members, Pong, Welcome
 
@@ -456,7 +456,7 @@ class Route:
             if not self._is_closed and (waits or self._probes):
                 current = self.current
                 calm = current is not None and current.welcome is not None and not current.silent
-                in_doubt = self._suspicion.is_leaderless or not calm
+                in_doubt = self._suspicion.is_unable or not calm
                 self._schedule_tick(1 if waits and in_doubt else CALM_TICKS)
 
     def _look(self) -> None:
@@ -506,19 +506,21 @@ class Route:
     # inside: probes
 
     def _better(self) -> ClientConnection | None:
-        """A probe whose node sends something: one that knows a leader and was not just left itself, if there is one."""
+        """A probe whose node sends something: one that can answer and was not just left itself, if there is one."""
         speaking = [
             one
             for one in self._probes
             if one.welcome is not None and one.silent < PROBE_TICKS and not self._known.is_gone(one.node)
         ]
-        return max(speaking, key=lambda one: (knows_leader(one), one.node != self._unreachable), default=None)
+        return max(
+            speaking, key=lambda one: (is_able(one), knows_leader(one), one.node != self._unreachable), default=None
+        )
 
     def _leave(self, current: ClientConnection) -> None:
         """Go to another node, or make a new connection to the same one if there is no other."""
         self._findings[current.target] = "does not answer" if current.silent else self._finding(current.target)
         self._unreachable = current.node
-        if current.welcome is not None:
+        if current.welcome is not None and not current.welcome.catching_up:
             self._suspicion.node_left()
         better = self._better()
         if better is not None:
@@ -529,10 +531,10 @@ class Route:
             self._switch_to(self._connect_to(current.target))
 
     def _probe(self) -> None:
-        """Make one more probe, unless there is one whose node knows a leader."""
+        """Make one more probe, unless there is one whose node can answer."""
         better = self._better()
         self._probe_in -= self._ticks
-        if (better is not None and knows_leader(better)) or self._probe_in > 0:
+        if (better is not None and is_able(better)) or self._probe_in > 0:
             return
         rounds = self._probes_made // len(self._known)
         tried = {node for connection in self._connections() for node in (connection.target, connection.node)}

@@ -79,6 +79,7 @@ class Suspicion:
         self._answers_seen = 0
         self._stalled = 0  # For how many ticks nothing that needs a quorum was answered, though it should be.
         self._leaderless = 0  # For how many ticks the node has said that it knows no leader.
+        self._is_behind = False  # Whether the node has said that it is catching up, and a request needs more.
 
     # what has happened
 
@@ -89,6 +90,7 @@ class Suspicion:
     def node_changed(self) -> None:
         """The client talks to another node from now on."""
         self._stalled = self._leaderless = 0
+        self._is_behind = False
 
     def welcomed(self) -> None:
         """The node has said who leads."""
@@ -109,8 +111,9 @@ class Suspicion:
         has_progress, self._answers_seen = answers != self._answers_seen, answers
         self._stalled = 0 if has_progress or not needs_quorum else self._stalled + ticks
         current.deposed = current.deposed and not has_progress
-        knows_none = needs_quorum and current.welcome is not None and current.welcome.leader is None
-        self._leaderless = self._leaderless + ticks if knows_none else 0
+        welcome = current.welcome if needs_quorum else None
+        self._leaderless = self._leaderless + ticks if welcome is not None and welcome.leader is None else 0
+        self._is_behind = welcome is not None and welcome.catching_up
 
     def age_backoff(self, ticks: int) -> bool:
         """``ticks`` have passed, with requests or without. Whether that halves the factor."""
@@ -124,16 +127,17 @@ class Suspicion:
     # what follows from it
 
     @property
-    def is_leaderless(self) -> bool:
-        """Whether the node has said that it knows no leader, and a request needs one."""
-        return self._leaderless > 0
+    def is_unable(self) -> bool:
+        """Whether a request waits that the node cannot answer now, by its own word: it knows no leader, or is catching
+        up."""
+        return self._leaderless > 0 or self._is_behind
 
     def is_suspect(self, current: ClientConnection) -> bool:
         """Whether to ask another node, too."""
         if current.welcome is None:
             return current.age >= WELCOME_TICKS + self._extra_ticks(current)
         late = max(current.silent - PROBE_TICKS, self._stalled - STALLED_TICKS)
-        return late >= self._extra_ticks(current) or self._leaderless > 0
+        return late >= self._extra_ticks(current) or self.is_unable
 
     def should_leave(self, current: ClientConnection, better: ClientConnection | None) -> bool:
         """Whether to leave the node at the end of ``current``, though no node has named another leader.
@@ -153,9 +157,9 @@ class Suspicion:
         leave_ticks = LEAVE_LEADER_TICKS if only_leader_helps else LEAVE_TICKS
         if current.silent >= leave_ticks * self.backoff + extra:
             return True
-        if not self._needs_quorum() or not knows_leader(better):
+        if not self._needs_quorum() or not is_able(better):
             return False
-        if self._leaderless >= LEAVE_TICKS:
+        if self._is_behind or self._leaderless >= LEAVE_TICKS:
             return True
         if current.deposed and self._stalled >= STALLED_TICKS + extra:
             return True
@@ -174,3 +178,8 @@ class Suspicion:
 def knows_leader(connection: ClientConnection) -> bool:
     """Whether the node at the end of ``connection`` knows a leader, by its own word."""
     return connection.welcome is not None and connection.welcome.leader is not None
+
+
+def is_able(connection: ClientConnection) -> bool:
+    """Whether the node at the end of ``connection`` can answer requests that need a quorum, by its own word."""
+    return knows_leader(connection) and connection.welcome is not None and not connection.welcome.catching_up

@@ -36,7 +36,7 @@ class LeadershipNews:
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` when the leader has changed, or this node starts or stops to send its clients away."""
+        """Call ``watcher`` when the leader has changed, or anything else that decides which node clients should use."""
         self._watchers.append(watcher)
 
     def tell_watchers(self) -> None:

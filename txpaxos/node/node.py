@@ -551,6 +551,11 @@ class Node:
         return self._hand_overs.is_leaving
 
     @property
+    def is_catching_up(self) -> bool:
+        """Whether this node needs another's snapshot, and has not caught up yet: no command is answered until then."""
+        return self._snapshots.is_catching_up
+
+    @property
     def applied_through(self) -> Slot:
         """The last slot that this node has applied; 0 if it has applied none."""
         return self._applier.applied_through
@@ -567,7 +572,8 @@ class Node:
         return self._member_changes.change(request)
 
     def watch_leader(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away` or :attr:`is_leaving` has changed."""
+        """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away`, :attr:`is_leaving` or
+        :attr:`is_catching_up` has changed."""
         self._news.watch(watcher)
 
     def knows_session(self, session: bytes) -> bool:
@@ -953,6 +959,10 @@ class Node:
             self._forget_older_registers()
         if self._observe is not None:
             self._observe(SnapshotTaken(digest.slot, digest.state_hash))
+
+    def catching_up_changed(self) -> None:
+        """Tell the clients whether this node can answer them."""
+        self._news.tell_watchers()
 
     def snapshot_restored(self, slot: Slot) -> None:
         """Tell the observer that the application has the state of the snapshot at ``slot``."""

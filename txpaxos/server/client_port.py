@@ -177,7 +177,8 @@ class ClientPort(ServerFactory):
         entry = None if leader is None else self._members.entries.get(leader)
         address = None if entry is None else entry.client
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
-        welcome = Welcome(self.node.name, leader, address, applied, window, self.node.is_leaving)
+        away = self.node.is_leaving, self.node.is_catching_up
+        welcome = Welcome(self.node.name, leader, address, applied, window, *away)
         return frame(self.codec.encode(welcome))
 
     def members(self) -> bytes:

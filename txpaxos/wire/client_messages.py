@@ -245,7 +245,7 @@ class Ping:
 
 @attrs.frozen
 class Welcome:
-    """The first message on a connection. It is sent again when the leader changes, and when the node is about to stop.
+    """The first message on a connection. It is sent again when anything in it but the slot has changed.
 
     :ivar node: the name of the node that sends it.
     :ivar leader: the node that it believes to lead, ``None`` if it knows none.
@@ -255,6 +255,8 @@ class Welcome:
         about as long for a sign of a node. 0 from a node that does not know Ping.
     :ivar leaving: whether the node is about to stop. If it does not lead, clients should use another node from now on;
         if it leads, they wait for the Welcome that names the next leader.
+    :ivar catching_up: whether the node fetches a snapshot, because it is too far behind. It answers nothing that needs
+        the newest state until it has caught up, so clients with such a request should use another node, if one helps.
     """
 
     node: str
@@ -263,6 +265,7 @@ class Welcome:
     applied_through: Count = 0
     liveness_window_seconds: float = 0.0
     leaving: bool = False
+    catching_up: bool = False
 
 
 @attrs.frozen

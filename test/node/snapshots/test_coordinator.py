@@ -339,6 +339,18 @@ def test_a_node_that_fetches_one_says_so_until_it_is_level(connected: ConnectedN
     assert all(other._snapshots._fetches.count == 0 for other in connected.nodes.values())
 
 
+def test_a_node_that_needs_one_tells_its_clients_until_it_is_level(connected: ConnectedNodes) -> None:
+    """No command comes after it is level, which would show that it is."""
+    node = away(connected, 80)
+    told_clients: list[bool] = []
+    node.watch_leader(lambda: told_clients.append(node.is_catching_up))
+    assert not node.is_catching_up
+    assert connected.reactor.spend(20.0, lambda: node.is_catching_up)
+    assert connected.reactor.spend(20.0, lambda: agreed(connected))
+    assert not node.is_catching_up
+    assert [node.status().compaction.transfer, told_clients[-1], told_clients.count(True)] == [None, False, 1]
+
+
 def test_restart_of_a_node_that_got_one(connected: ConnectedNodes) -> None:
     node = away(connected, 80)
     assert connected.reactor.spend(20.0, lambda: agreed(connected))

@@ -76,6 +76,9 @@ class NodePort(Protocol):
     def snapshot_restored(self, slot: Slot) -> None:
         """Note that the application has the state of the snapshot at ``slot``."""
 
+    def catching_up_changed(self) -> None:
+        """Note that this node needs another's snapshot from now on, or has caught up with the others."""
+
     def give_up(self, error: PaxosError, after: Deferred[None] | None = None) -> None:
         """Stop the node for good because of ``error``. If ``after`` is given, that is reported when it has fired."""
 
@@ -105,6 +108,7 @@ class SnapshotCoordinator:
     :param applier: applies the log to the application, and has the sessions.
     :param policy: when to take a snapshot.
     :param limits: how fast snapshots are sent.
+    :ivar is_catching_up: whether this node needs another's snapshot, or the log after it, to be level with the others.
     """
 
     log = Logger()
@@ -144,6 +148,7 @@ class SnapshotCoordinator:
         self._sender = SnapshotSender(clock, store, self._tell, counters, limits, node.give_up, fetches, rate)
         steps = ReceiverCallbacks(self._is_news, self._fetching, self._confirmation.confirm, node.install)
         self._receiver = SnapshotReceiver(clock, store, cluster, lambda: members.others, self._tell, steps, limits, rng)
+        self.is_catching_up = False
         self._newest: Slot = 0
         self._own: StateDigest | None = None
         # The slot of the snapshot that this node fetches, or continued from, until it has caught up with the others;
@@ -151,6 +156,8 @@ class SnapshotCoordinator:
         self._fetched: Slot = 0
         self._level_at: Slot | None = None
         self._behind_since = 0.0
+        # The last slot that was known to be chosen when this node began to catch up.
+        self._behind_of: Slot = 0
         self._told_at = -TELL_SECONDS
 
     def load(self) -> None:
@@ -180,6 +187,8 @@ class SnapshotCoordinator:
         if self._fetched:
             self._level_at = self._node.heard_through()[1]
         self._node.snapshot_restored(snapshot.slot)
+        if self._level_at is not None:
+            self._catch_up(snapshot.slot, self._level_at)
 
     def state_hash(self) -> bytes:
         """The state hash that a snapshot taken now would have."""
@@ -190,10 +199,14 @@ class SnapshotCoordinator:
         self._taker.applied(chosen)
         if self._level_at is not None:
             self._catch_up(chosen.slot, self._level_at)
+        elif self.is_catching_up and chosen.slot >= self._behind_of:
+            self._set_catching_up(False)  # The log has come instead of the snapshot.
 
     def fetch_from(self, peer: NodeId) -> None:
         """Fetch the snapshot of ``peer``: the log that this node needs is compacted there."""
-        if self._level_at is None and self._fetched <= self._node.heard_through()[0]:
+        through, self._behind_of = self._node.heard_through()
+        self._set_catching_up(True)
+        if self._level_at is None and self._fetched <= through:
             self._fetched = 0  # The log has come instead of the snapshot.
         self._confirmation.check()
         self._receiver.fetch_from(peer)
@@ -269,6 +282,12 @@ class SnapshotCoordinator:
         seconds = round(self._clock.seconds() - self._behind_since, 1)
         self.log.info(line, slot=slot, seconds=seconds, base=self._fetched)
         self._fetched, self._level_at = 0, None
+        self._set_catching_up(False)
+
+    def _set_catching_up(self, is_catching_up: bool) -> None:
+        if self.is_catching_up is not is_catching_up:
+            self.is_catching_up = is_catching_up
+            self._node.catching_up_changed()
 
     def _taken(self, digest: StateDigest) -> None:
         """Compact the log up to the older of the two newest snapshots, and announce the digest of the newer one.
