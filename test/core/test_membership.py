@@ -300,3 +300,25 @@ def test_a_node_that_joins_acknowledges_heartbeats_before_it_knows_that_it_is_a_
     assert ready.send[-1].message == HeartbeatAck(Ballot(3, "a"), 0, 7)
     newcomer = Replica("c", "abc", Random(1), 0.0, votes=False)
     assert newcomer.receive("a", Heartbeat(Ballot(3, "a"), 0, 7), 1.0).send == ()
+
+
+def test_a_learner_asks_the_members_of_its_file_when_those_of_its_log_are_gone() -> None:
+    replica = Replica("f", "abc", Random(1), 0.0, votes=False, change_of=change_of)
+    replica.membership.admit_contacts("cfg", 130)
+    asked: set[str] = set()
+    for _ in range(40):
+        ready = replica.tick(replica.wake_at)
+        asked.update(*(envelope.to for envelope in ready.send if isinstance(envelope.message, Fetch)))
+    assert asked == set("abcg")
+
+
+def test_members_that_others_told_of_count_until_this_node_knows_as_much() -> None:
+    membership = Membership("f", [Configuration(0, tuple("abc"))], ALPHA)
+    membership.admit_contacts("cfg", 14)
+    assert (membership.sources, membership.senders) == (tuple("abcg"), frozenset("abcfg"))
+    membership.note(5, Change(0, tuple("abd")))
+    membership.advance(5 + ALPHA)
+    assert membership.sources == tuple("abdcg")
+    membership.note(14, Change(5, tuple("adf")))
+    membership.advance(14 + ALPHA)
+    assert (membership.sources, membership.senders) == (tuple("ad"), frozenset("adf"))

@@ -220,6 +220,18 @@ class TestBugsFound:
         result = simulate(688, 1.0, 3, changes=True)
         assert result.violation is None
 
+    def test_a_learner_asks_the_members_in_its_cluster_file(self) -> None:
+        """Seed 833: the members in its log were all gone when it came back. Its file named two that were left, but it
+        did not ask them, and they did not lead."""
+        result = simulate(833, 1.0, 3, changes=True)
+        assert result.violation is None
+
+    @pytest.mark.parametrize("seed", [497, 607])
+    def test_a_client_leaves_a_node_that_fetches_a_snapshot(self, seed: int) -> None:
+        """It waited there until its commands had stalled for long."""
+        result = simulate(seed, 1.0, 4, changes=True)
+        assert result.violation is None
+
     def test_a_follower_that_reaches_its_leader_again_reads_at_once(self) -> None:
         """Seed 600: it asked for the read index ever less often."""
         result = simulate(600, 1.0, 3, changes=True)

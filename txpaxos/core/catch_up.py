@@ -15,7 +15,7 @@ from txpaxos.core.ready import Work
 class CatchUp:
     """What another node knows to be chosen and is not in ``log``: up to which slot, which node said so, when to ask.
 
-    :param membership: the members, of which all but this node may be asked.
+    :param membership: knows which nodes may be asked.
     :ivar wake_at: when :meth:`tick` is next due; infinite for never.
     """
 
@@ -49,7 +49,7 @@ class CatchUp:
     def ask_any(self, work: Work) -> None:
         """Ask any other node, at random, what comes after all that is known here. It may have nothing.
         Only for a node that has others to ask."""
-        work.send_to(self._rng.choice(self._membership.others), Fetch(self._log.chosen_through + 1))
+        work.send_to(self._rng.choice(self._membership.sources), Fetch(self._log.chosen_through + 1))
 
     def receive_hint(self, work: Work, source: NodeId, now: float) -> None:
         """``source`` may have what is missing. A hint can be forged, so nothing is believed but the answer, and
@@ -79,8 +79,8 @@ class CatchUp:
         if self._through <= self._log.chosen_through:
             self.wake_at = inf
             return
-        if self._attempts % 2 and self._membership.others:
-            self._source = self._rng.choice(self._membership.others)
+        if self._attempts % 2 and self._membership.sources:
+            self._source = self._rng.choice(self._membership.sources)
         work.send_to(self._source, Fetch(self._log.chosen_through + 1))
         self.wake_at = now + self._timing.retry_after(self._attempts, self._rng)
         self._attempts += 1

@@ -92,6 +92,7 @@ class Membership:
     :ivar configurations: those that govern a slot above ``chosen_through``, oldest first: one, or two during a change.
     :ivar others: all nodes of these configurations but this one, learners included.
     :ivar senders: all nodes whose messages are taken, this one included.
+    :ivar sources: the nodes that may know what this one misses: the others, and the contacts.
     :ivar is_voter: whether this node is a voter of a configuration that governs a slot above ``chosen_through``.
     :ivar retirements: how often a configuration has ceased to govern since the start.
     :ivar needs_own_vote: whether the voters without this node are too few for a quorum.
@@ -112,7 +113,9 @@ class Membership:
         self.is_voter = False
         self.retirements = 0
         self.needs_own_vote = True
-        self._contacts: frozenset[NodeId] = frozenset()
+        self.sources: tuple[NodeId, ...] = ()
+        self._contacts: tuple[NodeId, ...] = ()
+        self._contacts_slot: Slot = 0
         self._recount()
         self.advance(chosen_through)
 
@@ -191,16 +194,24 @@ class Membership:
         self._recount()
         self.advance(chosen_through)
 
-    def admit_contacts(self, contacts: Iterable[NodeId]) -> None:
-        """Take messages of ``contacts``, too: nodes that are members as far as others say, though this node has not
-        learned so yet. Nothing of theirs is counted."""
-        self._contacts = frozenset(contacts)
+    def admit_contacts(self, contacts: Iterable[NodeId], slot: Slot = 0) -> None:
+        """Take messages of ``contacts``, too, and ask them what is missing: nodes that are members as far as others
+        say, though this node has not learned so yet. Nothing of theirs is counted.
+
+        :param slot: where the members were chosen of which others say so, if that is known. From then on what this node
+            has learned counts alone.
+        """
+        self._contacts = tuple(contacts)
+        self._contacts_slot = slot
         self._recount()
 
     def _recount(self) -> None:
         """Note what follows from the configurations. It is looked at with each message."""
         nodes = {node: None for one in self.configurations for node in (*one.voters, *one.learners)}
         self.others = tuple(node for node in nodes if node != self.node)
-        self.senders = frozenset(nodes) | self._contacts | {self.node}
+        contacts = self._contacts if not self._contacts_slot or self.newest.slot < self._contacts_slot else ()
+        more = (node for node in contacts if node not in nodes and node != self.node)
+        self.sources = (*self.others, *more)
+        self.senders = frozenset((*self.sources, self.node))
         self.is_voter = any(self.node in one.voter_set for one in self.configurations)
         self.needs_own_vote = not self.is_quorum(self.others)

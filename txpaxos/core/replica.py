@@ -366,7 +366,7 @@ class Replica:
                 work.send_to(self._other_voters(), PreVote(self.election.pre_vote_number))
                 if self.election.asked_in_vain % ASKS_IN_VAIN == 0:
                     self._catch_up.ask_any(work)
-            case TimerAction.ASK_WHAT_IS_CHOSEN if self.membership.others:
+            case TimerAction.ASK_WHAT_IS_CHOSEN if self.membership.sources:
                 # This node stands for no election, so no other one asks it anything, and the leader may be another, or
                 # elsewhere, by an entry that it misses.
                 self._catch_up.ask_any(work)

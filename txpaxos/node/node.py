@@ -399,7 +399,7 @@ class Node:
             change_of=self.members.change_of,
             configurations=self.members.configurations,
         )
-        self._replica.membership.admit_contacts(self.cluster.members)
+        self._replica.membership.admit_contacts(self.cluster.members, self.cluster.slot)
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._known_peers.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
