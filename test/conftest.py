@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from twisted.logger import ILogObserver, globalLogBeginner, globalLogPublisher
 from zope.interface import provider
 
 # Else Twisted prints every failure to standard error, tests' own included.
 globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

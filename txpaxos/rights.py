@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -28,6 +28,9 @@ ALL_RIGHTS = (READ, WRITE, ASK, STATUS, MEMBERS)
 
 EACH_PRINCIPAL = "*"
 """The entry for all clients that have shown who they are."""
+ENTRIES_MAX = 10_000
+"""Entries that there may be. All of them are in the answer to a node that joins."""
+
 ANONYMOUS = "anonymous"
 """The entry for all clients, also those that have shown nothing."""
 
@@ -57,6 +60,8 @@ class Rights:
         """
         if not isinstance(table, dict):
             raise ConfigError('[rights] must be a table with lines like NAME = ["read", "write"]')
+        if len(table) > ENTRIES_MAX:
+            raise ConfigError(f"[rights] has {len(table)} entries and may have {ENTRIES_MAX}: grant some to '*'")
         granted = {}
         for principal, rights in table.items():
             shown = ascii(principal)[:100]
@@ -67,6 +72,15 @@ class Rights:
                 raise ConfigError(f"{shown} = {ascii(rights)[:100]} in [rights]: must be a list of {known}")
             granted[principal] = frozenset(rights)
         return cls(granted)
+
+    def as_lists(self) -> dict[str, tuple[str, ...]]:
+        """What is granted to each, as other nodes and data folders are told it."""
+        return {name: tuple(sorted(rights)) for name, rights in self.granted.items()}
+
+    @classmethod
+    def from_lists(cls, granted: Mapping[str, Iterable[str]]) -> Rights:
+        """The rights of which that was told."""
+        return cls({name: frozenset(rights) for name, rights in granted.items()})
 
     def dumps(self) -> str:
         """The table as text of a cluster file."""

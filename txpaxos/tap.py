@@ -299,6 +299,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         gave_up=process.gave_up,
         stopped=process.stopped,
     )
+    service.cluster_file = None if options["cluster"] is None else os.path.abspath(options["cluster"])
     service.process = process
     service.wish = options.wish()
     return service

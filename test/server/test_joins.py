@@ -174,7 +174,8 @@ def test_the_members_of_a_node_are_changed() -> None:
     (answer,), (refusal,), (again,) = answers
     assert isinstance(answer, JoinAnswer)
     members = {**founding, "d": (JOIN.address, JOIN.client)}
-    assert answer == JoinAnswer(7, "test", "d", founding, answer.slot, members, ("d",))
+    rights: dict[str, tuple[str, ...]] = {"*": ("ask", "members", "read", "status", "write")}
+    assert answer == JoinAnswer(7, "test", "d", founding, answer.slot, members, ("d",), rights)
     assert again == attrs.evolve(answer, request=9)
     assert isinstance(refusal, Failure)
     assert refusal.check(MembersRefused)

@@ -12,7 +12,7 @@ from test.helpers.fakes import THREE
 from test.storage.test_membership import JOINED
 from txpaxos.cluster import ALONE, Address, Cluster, Member
 from txpaxos.errors import ConfigError, StoreError
-from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS
+from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
 from txpaxos.server.membership import FolderMembership, cluster_of
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Joined, MembershipFile
@@ -151,10 +151,34 @@ def test_of_an_older_folder_it_is_not_known_what_its_owner_has_given(tmp_path: P
 def test_the_name_of_a_node_that_has_joined_stays(tmp_path: Path) -> None:
     membership = joined(tmp_path)
     membership.note_members("d~2", 5, membership.cluster(THREE), {"d~2": ("d:1", "d:2")}, 50)
-    assert membership.saved == attrs.evolve(JOINED, members={"d~2": ("d:1", "d:2")}, slot=50, has_started=True)
+    members = {"d~2": ("d:1", "d:2")}
+    noted = attrs.evolve(JOINED, members=members, slot=50, has_started=True, rights=THREE.rights.as_lists())
+    assert membership.saved == noted
 
 
-def test_a_folder_grants_no_rights_and_the_cluster_file_does() -> None:
-    """A node that has joined knows no cluster file, and another one may grant less than everything."""
-    assert cluster_of(JOINED).rights == NO_RIGHTS
-    assert cluster_of(JOINED, ALONE).rights == DEFAULT_RIGHTS
+def test_a_folder_grants_what_the_node_was_told_and_a_cluster_file_counts_before_it() -> None:
+    assert cluster_of(JOINED).rights == NO_RIGHTS  # It was told nothing, and the others may grant less than all.
+    told = attrs.evolve(JOINED, rights={"shop": ("read", "write")})
+    assert cluster_of(told).rights == Rights({"shop": frozenset({"read", "write"})})
+    assert cluster_of(told, ALONE).rights == DEFAULT_RIGHTS
+
+
+def test_the_rights_in_a_cluster_file_count_when_the_node_starts_without_it(tmp_path: Path) -> None:
+    rights = Rights({"shop": frozenset({"read"}), "*": frozenset()})
+    membership = joined(tmp_path)
+    cluster = membership.cluster(attrs.evolve(THREE, rights=rights))
+    again = FolderMembership(Disk(), str(tmp_path))
+    assert again.saved is not None
+    assert again.cluster(cluster_of(again.saved)).rights == rights
+    again.note_members("d~2", 5, cluster, {"d~2": ("d:1", "d:2")}, 50)
+    assert again.saved.rights == rights.as_lists()
+
+
+def test_a_founder_notes_its_rights_with_the_members(tmp_path: Path) -> None:
+    membership = FolderMembership(Disk(), str(tmp_path))
+    cluster = attrs.evolve(THREE, rights=Rights({"shop": frozenset({"read"})}))
+    membership.note_rights(cluster.rights)
+    assert membership.saved is None
+    membership.note_members("a", 5, cluster, {"a": ("a:1", "a:2")}, 50)
+    assert membership.saved is not None
+    assert membership.saved.rights == {"shop": ("read",)}

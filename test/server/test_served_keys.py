@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.logger import LogLevel, formatEvent
@@ -16,7 +17,8 @@ from test.helpers.key_folders import KeyFolders, keys_for, write
 from txpaxos.client import Client
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.counter import Counter
-from txpaxos.errors import ConfigError, NotAllowed, NotChosen, OutcomeUnknown
+from txpaxos.errors import ConfigError, NodeStopped, NotAllowed, NotChosen, OutcomeUnknown
+from txpaxos.rights import Rights
 from txpaxos.server.node_process import NodeProcess
 from txpaxos.server.served_node import ServedNode
 
@@ -113,17 +115,59 @@ async def test_keys_that_were_given_as_an_object_are_replaced_by_another_one(
     await node.stop()
 
 
+async def test_rights_are_read_anew_while_clients_are_at_work(tmp_path: Path, folders: KeyFolders) -> None:
+    _, cluster = served(tmp_path)
+    file = tmp_path / "cluster.toml"
+
+    def grant(*rights: str) -> None:
+        file.write_text(attrs.evolve(cluster, rights=Rights({"someone": frozenset(rights)})).dumps())
+
+    grant("read")
+    node = ServedNode(Counter, "a", file, tmp_path / "data", reactor=reactor, keys=folders.folder("a"))
+    with pytest.raises(NodeStopped):
+        node.use_rights()
+    node.start()
+    client = Client(reactor, cluster, keys=folders.folder("someone"))
+    try:
+        with pytest.raises(NotAllowed, match=r"'someone' does not have the right 'write'.*txpaxos keys reload"):
+            await client.submit(b"+5", SECONDS)
+        grant("write", "read")
+        assert len(lines(node.reload, LogLevel.info)) == 2
+        assert await client.submit(b"+5", SECONDS) == 5
+        # A file that cannot be used changes nothing, not even the keys.
+        used = node.node._peers.keys  # type: ignore[attr-defined]
+        file.write_text("[rights]\nsomeone = 5\n")
+        with pytest.raises(ConfigError):
+            node.reload()
+        assert node.node._peers.keys is used  # type: ignore[attr-defined]
+        assert await client.submit(b"+1", SECONDS) == 6
+        node.use_rights(Rights({}))
+        with pytest.raises(NotAllowed):
+            await client.read(b"", deadline_seconds=SECONDS)
+    finally:
+        client.close()
+        await node.stop()
+
+
+async def test_a_node_without_a_cluster_file_keeps_its_rights(tmp_path: Path, folders: KeyFolders) -> None:
+    async with at_work(tmp_path, folders) as (node, _, client):
+        with pytest.raises(ConfigError, match="started without a cluster file"):
+            node.use_rights()
+        node.reload()
+        assert await client.submit(b"+1", SECONDS) == 6
+
+
 def test_a_hang_up_loads_the_keys_anew() -> None:
     process = NodeProcess(reactor, {"nodaemon": True})
     process._has_terminal = False
     called: list[str] = []
-    process.reload_keys = lambda: called.append("loaded")
+    process.reload = lambda: called.append("loaded")
     process._handle_sighup()
     assert called == ["loaded"]
 
     def fail() -> None:
         raise ConfigError("node.pem has expired")
 
-    process.reload_keys = fail
+    process.reload = fail
     said = lines(process._handle_sighup, LogLevel.error)
-    assert said == ["SIGHUP: the keys are used as they were: node.pem has expired"]
+    assert said == ["SIGHUP: keys and rights are used as they were: node.pem has expired"]

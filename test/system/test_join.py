@@ -148,8 +148,27 @@ def test_a_node_joins_a_cluster_with_keys(tmp_path: Path) -> None:
             joining.start("d", *joining.options(**may))
             joining.wait_until(lambda: "node d is a voter now" in joining.logged("d"))
             assert joining.submit("+2") == "3"
-            assert "refuses them all: start it with --cluster FILE" in joining.logged("d")
-            assert [one["reachable"] for one in joining.status()["nodes"].values()] == [True, True, True, False]
+            assert "refuses them all" not in joining.logged("d")
+            assert [one["reachable"] for one in joining.status()["nodes"].values()] == [True] * 4
+            # It grants what the others grant: also as the leader, and when it starts again without a cluster file.
+            at_d = ("--node", str(joining.member.client))
+            assert txpaxos("lead", "d", folder=tmp_path).returncode == 0
+            assert txpaxos("submit", "+1", *at_d, folder=tmp_path).stdout == b"4\n"
+            nodes.kill("d")
+            joining.start("d", "--node", "d", *("--keys", own["keys"]))
+            joining.wait_until(lambda: joining.logged("d").count(" applied slots and ") == 2)
+            shop = ("--keys", str(folders.folder("shop")), *at_d)
+            assert txpaxos("submit", "+1", *shop, folder=tmp_path).stdout == b"5\n"
+            refused = txpaxos("members", *shop, folder=tmp_path)
+            assert b"'shop' does not have the right 'status'" in refused.stdout + refused.stderr
+            # One that replaces a dead member does, too.
+            nodes.kill("c")
+            (joining.member,) = free_members(1)
+            own = {"keys": str(folders.folder("c"))}
+            joining.start("c2", *joining.options("c", **own, replace="c", data_dir="c2", join_keys=may["join_keys"]))
+            joining.wait_until(lambda: "node c~2 is a voter now" in joining.logged("c2"))
+            at_c2 = ("--node", str(joining.member.client))
+            assert txpaxos("submit", "+1", *at_c2, folder=tmp_path).stdout == b"6\n"
         finally:
             for name in list(nodes.processes):
                 nodes.kill(name)

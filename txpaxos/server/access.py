@@ -71,11 +71,11 @@ Distrust: TypeAlias = "Callable[[Any, Keys], str]"
 class Access:
     """Who may do what at one client port.
 
-    :param rights: what is granted to whom.
     :param keys: the keys of the node, with the tokens of clients that have no certificate.
     :param identify: tells the name in a client's certificate.
     :param explain: tells why a connection ended.
     :param distrust: tells why a certificate is believed no more.
+    :ivar rights: what is granted to whom. It may change.
     :ivar strangers: the connections that have not shown yet who they are.
     """
 
@@ -94,7 +94,7 @@ class Access:
         self.keys = keys
         self.identify = identify
         self.strangers = ClientTable()
-        self._rights = rights
+        self.rights = rights
         self._explain = explain
         self._distrust = distrust
         self._counters = counters
@@ -102,7 +102,7 @@ class Access:
 
     def rights_of(self, principal: str) -> tuple[str, ...]:
         """What ``principal`` may do."""
-        granted = self._rights.of(principal)
+        granted = self.rights.of(principal)
         return tuple(one for one in ALL_RIGHTS if one in granted)
 
     def principal_of(self, token: bytes) -> str:
@@ -117,13 +117,13 @@ class Access:
         :param client: what the log calls the client.
         """
         right = RIGHT_FOR[type(request)]
-        if right not in self._rights.of(principal):
+        if right not in self.rights.of(principal):
             self._counters[Count.REQUEST_NOT_ALLOWED] += 1
             self._say(client, "asks for what it has no right to ({what})", right)
             name = f"the client {principal!r}" if principal else "a client without a certificate or a token"
             return NotAllowed(
-                f"{name} does not have the right {right!r}: grant it under [rights] in the cluster files, and start the"
-                " nodes anew"
+                f"{name} does not have the right {right!r}: grant it under [rights] in the cluster files, and have the"
+                " nodes read them (txpaxos keys reload)"
             )
         if isinstance(request, Submit | Forget) and not belongs_to(request.session, session_owner(principal)):
             self._counters[Count.SESSION_OF_ANOTHER_CLIENT] += 1

@@ -16,6 +16,7 @@ from twisted.internet.protocol import ServerFactory
 from txpaxos.log_lines import LineLimiter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
+from txpaxos.rights import Rights
 from txpaxos.server.access import STRANGERS_MAX, Access, access_of
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_table import ClientTable
@@ -153,6 +154,11 @@ class ClientPort(ServerFactory):
         for connection in self.connections:
             if isinstance(connection, SecuredConnection):
                 connection.look_again()
+
+    def use_rights(self, rights: Rights) -> None:
+        """Let clients do what ``rights`` say from now on, those that are connected, too."""
+        if self.access is not None:
+            self.access.rights = rights
 
     # from a connection
 

@@ -179,6 +179,7 @@ def _ask(
         "" if member.client_listen is None else member.client_listen.written,
         given=(member.address.written, member.client.written),
         learners=answer.learners,
+        rights=answer.rights,
     )
 
 

@@ -81,7 +81,8 @@ class MemberNode:
         assert added is not None, entry
         members = {node: (one.address, one.client) for node, one in entry.members.items()}
         founding = addresses_of(cluster.at_founding().members)
-        return JoinAnswer(number, cluster.name, added, founding, slot, members, learners_of(entry))
+        learners, rights = learners_of(entry), cluster.rights.as_lists()
+        return JoinAnswer(number, cluster.name, added, founding, slot, members, learners, rights)
 
 
 class Joins(Protocol):

@@ -12,7 +12,7 @@ import attrs
 
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import ConfigError, StoreError
-from txpaxos.rights import NO_RIGHTS
+from txpaxos.rights import Rights
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Addresses, Joined, MembershipFile, joined_folder
 from txpaxos.wire.members import MembersEntry
@@ -47,9 +47,11 @@ class FolderMembership:
         """
         if self.saved is None:
             return cluster
-        own = cluster.members.get(self.saved.node)
-        if own is not None and not cluster.founding:
-            self._note_given(self.saved, (own.address.written, own.client.written))
+        if not cluster.founding:
+            self.note_rights(cluster.rights)
+            own = cluster.members.get(self.saved.node)
+            if own is not None:
+                self._note_given(self.saved, (own.address.written, own.client.written))
         return cluster_of(self.saved, cluster)
 
     def _note_given(self, saved: Joined, given: tuple[str, str]) -> None:
@@ -58,6 +60,13 @@ class FolderMembership:
             return
         moved = {saved.node: given} if any(saved.given) else {}
         self._save(attrs.evolve(saved, given=given, members={**saved.members, **moved}))
+
+    def note_rights(self, rights: Rights) -> None:
+        """Note what the owner says clients may do. So the node knows it when it is started without a cluster file.
+
+        :raises StoreError: if that cannot be written."""
+        if self.saved is not None and self.saved.rights != rights.as_lists():
+            self._save(attrs.evolve(self.saved, rights=rights.as_lists()))
 
     def random_bytes(self, count: int) -> bytes:
         """The incarnation for a new store: the one with which the node has joined."""
@@ -101,6 +110,7 @@ class FolderMembership:
                 has_started=True,
                 given=(own.address.written, own.client.written) if saved is None else saved.given,
                 learners=learners,
+                rights=cluster.rights.as_lists() if saved is None else saved.rights,
             )
         )
 
@@ -133,7 +143,8 @@ def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
     A dead member that this one replaces may have the same addresses. It is left out, since it is not there any more.
 
     :param known: the cluster as its cluster file says: it may say where the node listens, and what clients may do.
-        Without it they may do nothing once keys are on, since another cluster file may grant them less than all.
+        Without it they may do what the folder says. That is nothing, once keys are on, in the folder of a node that
+        joined before there were keys.
     :raises ConfigError: if the node is no member any more, or an address in the folder is none.
     """
     if joined.node not in joined.members:
@@ -152,7 +163,7 @@ def cluster_of(joined: Joined, known: Cluster | None = None) -> Cluster:
         if own is not None:
             listen, client_listen = own.listen, own.client_listen
         members[joined.node] = attrs.evolve(members[joined.node], listen=listen, client_listen=client_listen)
-        rights = NO_RIGHTS if known is None else known.rights
+        rights = Rights.from_lists(joined.rights) if known is None else known.rights
         founding = _members(joined.founding.items())
         return Cluster(joined.cluster, members, founding, joined.slot, joined.learners, rights)
     except ValueError as error:

@@ -64,7 +64,7 @@ class NodeProcess:
     def __init__(self, reactor: Any, options: Any) -> None:
         self._reactor = reactor
         self._exit_status: int | None = None
-        self.reload_keys: Callable[[], object] | None = None
+        self.reload: Callable[[], object] | None = None
         self._told_to_stop = threading.Lock()
         """Held by the first that stops the reactor. To take it is one step, which no signal can interrupt."""
         self._stop_at_once: Callable[[], object] | None = None
@@ -216,12 +216,13 @@ class NodeProcess:
         for file in files:
             file.reopen()
         done = "the log file was reopened" if files else "there is no log file to reopen"
-        self.log.info("SIGHUP: {done}; the cluster file is read only when a node starts", done=done)
-        if self.reload_keys is not None:
+        self.log.info("SIGHUP: {done}; members are not read again from the cluster file", done=done)
+        if self.reload is not None:
             try:
-                self.reload_keys()
+                self.reload()
             except PaxosError as error:
-                self.log.error("SIGHUP: the keys are used as they were: {reason}", reason=printable(str(error)))
+                line = "SIGHUP: keys and rights are used as they were: {reason}"
+                self.log.error(line, reason=printable(str(error)))
 
 
 class NodeService(PaxosService):
@@ -248,7 +249,7 @@ class NodeService(PaxosService):
             line = f"node {self.node_name} cannot start: there is not enough memory for what it has to load"
             raise self.process.cannot_start(line) from None
         if self._keys is not None:
-            self.process.reload_keys = self.use_keys
+            self.process.reload = self.reload
         self.process.started()
 
     def _join(self, wish: Wish) -> None:

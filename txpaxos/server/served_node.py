@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -23,7 +24,7 @@ from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
-from txpaxos.rights import NO_RIGHTS
+from txpaxos.rights import NO_RIGHTS, Rights
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
@@ -72,6 +73,7 @@ class ServedNode:
     :param disk: the system calls of the store; by default those of the real disk.
     :param keys: the folder with the node's keys, or the keys themselves. Without them, keys are off.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
+    :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
         The program decides what becomes of the process.
     :param stopped: called when the application has stopped the node by :meth:`PaxosProtocol.stop
@@ -101,6 +103,7 @@ class ServedNode:
         self._reactor = reactor
         self._application = application
         self.node_name = node
+        self.cluster_file = None if isinstance(cluster, Cluster) else os.fspath(cluster)
         self._cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(os.fspath(cluster))
         self._data_directory = os.fspath(data_directory)
         self._settings = settings
@@ -115,6 +118,7 @@ class ServedNode:
         self._client_listeners: list[IListeningPort] = []
         self._closing: list[Deferred[Any]] = []  # Of ports that were closed ahead of the others.
         self._client_port: ClientPort | None = None
+        self._membership: FolderMembership | None = None
         self._node: Node | None = None
         self._trigger: Any = None
         # The Deferreds that ready() has returned and that have not fired.
@@ -150,6 +154,41 @@ class ServedNode:
             factory.use_keys(keys)
         self._client_port.use_keys(keys)
         self.log.info("node {node} uses its keys of {folder} as they are now", node=self.node_name, folder=keys.folder)
+
+    def use_rights(self, rights: Rights | None = None) -> None:
+        """Let clients do what ``rights`` say from now on, without a stop. Requests that are in work are answered.
+
+        :param rights: the rights; what the cluster file says now unless given.
+        :raises ConfigError: one line that says why the file cannot be used. The rights stay as they were.
+        :raises StoreError: if they cannot be noted in the data folder, where a node that has joined keeps them.
+        :raises NodeStopped: if the node was not started.
+        """
+        node = self.node
+        if rights is None:
+            if self.cluster_file is None:
+                raise ConfigError(f"node {self.node_name} was started without a cluster file: give it the rights")
+            rights = Cluster.load(self.cluster_file).rights
+        assert self._client_port is not None
+        assert self._membership is not None
+        self._membership.note_rights(rights)
+        if rights != node.cluster.rights:
+            node.cluster = attrs.evolve(node.cluster, rights=rights)
+            self.log.info("node {node} lets clients do what its cluster file says now", node=self.node_name)
+        self._client_port.use_rights(rights)
+
+    def reload(self) -> None:
+        """Use the keys in the folder of keys, and the rights in the cluster file, as they are now.
+
+        A node that was started without a cluster file keeps its rights.
+
+        :raises ConfigError: one line that says why either cannot be used. Both stay as they were.
+        :raises StoreError: see :meth:`use_rights`.
+        :raises NodeStopped: if the node was not started.
+        """
+        rights = None if self.cluster_file is None else Cluster.load(self.cluster_file).rights
+        self.use_keys()
+        if rights is not None:
+            self.use_rights(rights)
 
     @property
     def application(self) -> Any:
@@ -274,7 +313,7 @@ class ServedNode:
     # starting
 
     def _start(self) -> None:
-        membership = FolderMembership(self._disk or Disk(), self._data_directory)
+        membership = self._membership = FolderMembership(self._disk or Disk(), self._data_directory)
         if membership.saved is not None:
             self._check_folder(membership.saved)
         addresses = find_own_addresses(membership.cluster(self._cluster), self.node_name)
@@ -308,8 +347,8 @@ class ServedNode:
         self._check_files(self._client_port.connections_max)
         if self._keys is not None and cluster.rights == NO_RIGHTS:
             self.log.warn(
-                "node {node} has no cluster file that grants clients anything, so it refuses them all: start it with"
-                " --cluster FILE",
+                "node {node} knows of no rights of clients, so it refuses them all: start it with --cluster FILE, and"
+                " grant them something under [rights] there",
                 node=self.node_name,
             )
         self._listen(node, addresses.peers_at, addresses.clients_at)

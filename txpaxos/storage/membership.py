@@ -55,6 +55,7 @@ class Joined:
     :ivar given: the address and the client address that its owner gave it last, in a cluster file or with ``--join``;
         empty if that is not known.
     :ivar learners: the ids of those among the last known members that do not vote.
+    :ivar rights: what clients may do, when keys are on: for each entry its rights. Empty if the node was told of none.
     """
 
     name: Text
@@ -69,6 +70,7 @@ class Joined:
     has_started: bool = False
     given: tuple[Text, Text] = ("", "")
     learners: tuple[Text, ...] = ()
+    rights: dict[Text, tuple[Text, ...]] = attrs.field(factory=dict)
 
 
 _PACKING: Packing[Joining | Joined] = Packing({1: Joining, 2: Joined})

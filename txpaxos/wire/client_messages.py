@@ -33,6 +33,7 @@ JOIN_TEXT_CHARACTERS_MAX = 300
 """The longest name or address in :class:`Join` and :class:`JoinAnswer`."""
 
 JoinText: TypeAlias = Annotated[str, msgspec.Meta(max_length=JOIN_TEXT_CHARACTERS_MAX)]
+JoinRights: TypeAlias = dict[JoinText, tuple[JoinText, ...]]
 JoinAddresses: TypeAlias = Annotated[dict[JoinText, tuple[JoinText, JoinText]], msgspec.Meta(max_length=64)]
 
 CONTACTS_MAX = 64
@@ -377,6 +378,7 @@ class JoinAnswer:
     :ivar slot: the slot at which the current members were chosen.
     :ivar members: the current members, the new one included.
     :ivar learners: the ids of those among the current members that do not vote.
+    :ivar rights: what clients may do, when keys are on, as the node that answers knows it: for each entry its rights.
     """
 
     request: Count
@@ -386,6 +388,7 @@ class JoinAnswer:
     slot: Count
     members: JoinAddresses
     learners: Annotated[tuple[JoinText, ...], msgspec.Meta(max_length=64)] = ()
+    rights: JoinRights = attrs.field(factory=dict)
 
 
 @attrs.frozen
