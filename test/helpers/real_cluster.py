@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,18 @@ class Carried:
     :ivar way: ``"datagram"``, ``"peer stream"`` or ``"client stream"``.
     :ivar sender: the node that sent a datagram; of a stream, ``"dialled"`` or ``"accepted"`` for the side that sent.
     :ivar to: the node whose port it is.
+    :ivar connection: the number of the connection; 0 for datagrams.
     """
 
     way: str
     sender: str
     to: str
     data: bytes
+    connection: int = 0
+
+
+NUMBERS = count(1)
+"""Of connections through relays."""
 
 
 class Relay(DatagramProtocol):
@@ -79,13 +86,17 @@ def stream_relay(carried: list[Carried], way: str, name: str, port: int) -> Prox
     """What takes streams at an address of the node ``name``, and brings them to where it listens."""
 
     class FromDialled(ProxyServer):
+        def connectionMade(self) -> None:
+            self.number = next(NUMBERS)
+            super().connectionMade()
+
         def dataReceived(self, data: bytes) -> None:
-            carried.append(Carried(way, "dialled", name, data))
+            carried.append(Carried(way, "dialled", name, data, self.number))
             super().dataReceived(data)
 
     class FromAccepted(ProxyClient):
         def dataReceived(self, data: bytes) -> None:
-            carried.append(Carried(way, "accepted", name, data))
+            carried.append(Carried(way, "accepted", name, data, getattr(self.peer, "number", 0)))
             super().dataReceived(data)
 
     class Dial(ProxyClientFactory):
