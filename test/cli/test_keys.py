@@ -185,7 +185,7 @@ def test_revoked(made: Path) -> None:
     serial = f"{load_keys('a.keys', 'node').chain[0].serial_number:x}"
     first, last = printed("revoke", "a", "--serial", serial[:6].upper()).splitlines()
     assert first == f"revoked: certificate {serial} of node a"
-    assert last.startswith("Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders, and")
+    assert last.startswith("Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders;")
     assert printed("revoke", "bob").startswith("revoked: token ")
     assert printed("update", "a.keys", "alice.keys") == "a.keys: new revoked.pem\nalice.keys: new revoked.pem\n"
     assert printed("update", "a.keys") == "a.keys: nothing is new\n"

@@ -40,6 +40,7 @@ from txpaxos.wire.client_messages import (
     Pong,
     Read,
     Refused,
+    ReloadKeys,
     Request,
     StatusAnswer,
     StatusRequest,
@@ -61,6 +62,7 @@ REQUESTS: tuple[Any, ...] = (
     ChangeMembers(1, "priority", "a", priority=1),
     Join(1, "d", "10.0.0.4:1", "10.0.0.4:2", 1, bytes(16), "app"),
     BackupRequest(1),
+    ReloadKeys(1),
 )
 
 

@@ -141,6 +141,12 @@ async def test_rights_are_read_anew_while_clients_are_at_work(tmp_path: Path, fo
             node.reload()
         assert node.node._peers.keys is used  # type: ignore[attr-defined]
         assert await client.submit(b"+1", SECONDS) == 6
+        # Nor do keys that cannot be used, not even the rights.
+        grant("read")
+        write(folders.folder("a") / "node.pem", folders.folder("b").joinpath("node.pem").read_bytes())
+        with pytest.raises(ConfigError, match="does not fit"):
+            node.reload()
+        assert await client.submit(b"+1", SECONDS) == 7
         node.use_rights(Rights({}))
         with pytest.raises(NotAllowed):
             await client.read(b"", deadline_seconds=SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
-from test.helpers.cli_nodes import Nodes, txpaxos
+from test.helpers.cli_nodes import Nodes, running, txpaxos
 from txpaxos.cli import main
 
 NODES = ("a", "b", "c")
@@ -68,6 +69,12 @@ class Secured:
             while self.logs().count(LOADED) == loaded:
                 assert time.monotonic() < give_up_at, self.logs()
                 self.submit()
+
+    def reloaded(self, *options: str, keys: str = "alice.keys", status: int = 0) -> list[str]:
+        """The lines of ``txpaxos keys reload``."""
+        done = txpaxos("keys", "reload", "--keys", keys, *options, folder=self.folder)
+        assert (done.returncode, done.stderr) == (status, b"")
+        return done.stdout.decode().splitlines()
 
 
 @pytest.fixture
@@ -127,6 +134,40 @@ def test_a_client_is_revoked(secured: Secured) -> None:
     secured.submit("bob.keys")
     keys("revoke", "bob")
     keys("update", *EVERYONE)
-    secured.reload()
+    assert [line.partition(":")[0] for line in secured.reloaded()] == [*NODES]
     assert "our certificate was revoked" in secured.refused("--keys", "bob.keys")
     secured.submit()
+
+
+def test_rights_and_keys_are_read_again_where_the_command_says(secured: Secured) -> None:
+    """One node after the other, and each says what it uses. What cannot be used changes nothing."""
+    keys("client", "bob")
+    file = secured.folder / "cluster.toml"
+    whole = file.read_text()
+    before = secured.ballots()
+    file.write_text(whole + '[rights]\nalice = ["write", "status", "members"]\nbob = ["write", "status"]\n')
+    (line,) = secured.reloaded("b")
+    assert re.fullmatch(r"b: certificate [0-9a-f]{16}, valid until 20[0-9-]{8}; \[rights\] read again", line)
+    assert len(secured.reloaded()) == 3
+    secured.submit("bob.keys")
+    lines = secured.reloaded(keys="bob.keys", status=1)
+    assert all("the client 'bob' does not have the right 'members'" in line for line in lines)
+    shown = json.loads("".join(secured.reloaded("c", "--json")))
+    assert shown["nodes"]["c"]["rights"] == "read"
+    file.write_text(whole + "[rights]\nalice = 5\n")
+    lines = secured.reloaded("a", "c", "--node", str(secured.nodes.cluster.members["b"].client), status=1)
+    assert [line[:3] for line in lines] == ["a: ", "c: "]
+    assert all("'alice' = 5 in [rights]: must be a list of" in line for line in lines)
+    file.write_text(whole)
+    secured.submit("bob.keys")
+    done = txpaxos("keys", "reload", "nobody", "--keys", "alice.keys", folder=secured.folder)
+    assert (done.returncode, done.stderr) == (1, b"txpaxos: there is no member nobody: there are a, b, c\n")
+    assert secured.ballots() == before
+
+
+def test_a_node_without_keys_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, "a") as nodes:
+        done = txpaxos("keys", "reload", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (1, b"a: node a was started without keys: start it with them\n")
+        assert "Traceback" not in (tmp_path / "a.log").read_text()
+        assert nodes.processes["a"].poll() is None

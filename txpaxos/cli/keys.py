@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from txpaxos.cli.printing import table
+from txpaxos.cli import keys_reload
+from txpaxos.cli.printing import DIGITS, table
 from txpaxos.errors import ConfigError
 from txpaxos.log_lines import printable
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from txpaxos.keys.trust import Role
 
 HEAD = ("name", "role", "serial", "fingerprint", "expires", "signed by", "state")
-DIGITS = 16
-"""How many digits of a serial and a fingerprint the table has."""
-
 EXPIRES_SOON = timedelta(days=30)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -50,9 +48,9 @@ role_option = click.option("--role", type=click.Choice(["node", "client"]), help
 def command() -> None:
     """Make, revoke, rotate and show the keys by which nodes and clients know each other.
 
-    An authority is two private keys: one signs nodes, the other one signs clients. Nothing here talks to a cluster: the
-    commands write folders, which you copy to the machines. Those who have an authority of their own do not need these
-    commands.
+    An authority is two private keys: one signs nodes, the other one signs clients. Only `reload` talks to a cluster:
+    the other commands write folders, which you copy to the machines. Those who have an authority of their own do not
+    need these.
 
     \b
     txpaxos keys init authority
@@ -60,6 +58,9 @@ def command() -> None:
     txpaxos keys client alice
     txpaxos keys show
     """
+
+
+command.add_command(keys_reload.command)
 
 
 @command.command("init", short_help="Make an authority.")
@@ -164,7 +165,9 @@ def revoke(name: str, role: Role | None, keeps_newest: bool, serial: str, author
         for record in opened.revoke(name, role, _now(), keeps_newest, serial.lower()):
             what = f"token {record.fingerprint[:DIGITS]}" if record.is_token else f"certificate {record.serial}"
             click.echo(f"revoked: {what} of {record.role} {record.name}")
-    click.echo("Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders, and reload the nodes.")
+    click.echo(
+        "Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders; then: txpaxos keys reload"
+    )
 
 
 @command.group("rotate", short_help="Replace the authority itself, without a stop.")
@@ -179,7 +182,7 @@ def rotate() -> None:
     3. txpaxos keys rotate end       the old one is believed no more
        txpaxos keys update FOLDER...
 
-    Each time, copy the folders to all nodes and clients, and reload the nodes.
+    Each time, copy the folders to all nodes and clients, and reload the nodes (txpaxos keys reload).
     """
 
 
@@ -193,7 +196,7 @@ def begin(role: Role | None, authority: Path) -> None:
         for signer in opened.begin_rotation(library.ROLES if role is None else (role,), _now()):
             click.echo(f"{signer.id}: a new authority for {signer.role}s, beside the old one")
     click.echo(
-        "Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders, and reload the nodes.\n"
+        "Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders; then: txpaxos keys reload\n"
         "Then, when all have it: txpaxos keys rotate issue"
     )
 
@@ -208,7 +211,7 @@ def issue(authority: Path) -> None:
             if left := opened.left_behind(signer.role, _now()):
                 click.echo(f"{signer.role}s without a certificate of it: {', '.join(left)}")
     click.echo(
-        "Next: txpaxos keys renew FOLDER... for all of them, copy the folders, and reload the nodes.\n"
+        "Next: txpaxos keys renew FOLDER... for all of them, copy the folders; then: txpaxos keys reload\n"
         "Then, when all use the new ones: txpaxos keys rotate end"
     )
 
@@ -221,7 +224,9 @@ def end(regardless: bool, authority: Path) -> None:
     with _library().AuthorityFolder.open(authority) as opened:
         for signer in opened.end_rotation(_now(), regardless):
             click.echo(f"{signer.id}: believed no more; {authority / signer.id}.key may be deleted")
-    click.echo("Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders, and reload the nodes.")
+    click.echo(
+        "Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders; then: txpaxos keys reload"
+    )
 
 
 @command.command("show", short_help="Show what an authority has issued, or what is in folders of keys.")

@@ -35,6 +35,10 @@ def _as_bytes(value: Any) -> bytes:
         return repr(value).encode()
 
 
+DIGITS = 16
+"""How many digits of a serial and a fingerprint are shown."""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as text. A column is as wide as its widest cell, with two spaces between columns; numbers are aligned to
     the right."""

@@ -35,6 +35,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     MembersRequest,
     Read,
+    ReloadKeys,
     StatusRequest,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
@@ -235,6 +236,21 @@ class Client:
         :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
         """
         return self._dispatcher.ask_node(StatusRequest, 0, check_deadline(deadline_seconds))
+
+    def reload_keys(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
+        """Have the node that this client talks to read its keys, and the rights in its cluster file, again. It goes on
+        without a stop. The client needs the right ``members``.
+
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with what the node uses now, as ``txpaxos keys reload --json`` shows it. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.ConfigError`: either cannot be used. The node goes on with those that it had.
+            * :class:`~txpaxos.errors.NotAllowed`: the client does not have the right.
+            * what :meth:`status` fails with.
+        :raises TypeError: if ``deadline_seconds`` is not a number.
+        :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
+        """
+        return self._dispatcher.ask_node(ReloadKeys, 0, check_deadline(deadline_seconds))
 
     def hand_over(self, to: str, deadline_seconds: float | None = None) -> Deferred[str]:
         """Have the leader hand over the lead to another node. Commands wait meanwhile, and none of them fails.

@@ -21,18 +21,21 @@ from txpaxos.wire.client_messages import (
     HandOver,
     MembersRequest,
     Read,
+    ReloadKeys,
     StatusRequest,
 )
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
-Message: TypeAlias = Ask | Forget | Read | StatusRequest | HandOver | MembersRequest | ChangeMembers | BackupRequest
+Message: TypeAlias = (
+    Ask | Forget | Read | StatusRequest | ReloadKeys | HandOver | MembersRequest | ChangeMembers | BackupRequest
+)
 """What a request that is no command sends."""
 
 
 @attrs.define(eq=False)
 class Request:
     """A query, a question for a subject, for a node's status or for the members, a call to forget a subject, a change
-    of the members, or the wish that a node lead.
+    of the members, or the wish that a node lead, or read its keys again.
 
     :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.
@@ -60,7 +63,7 @@ class Request:
         """Whether a node that knows no leader cannot answer the request."""
         if isinstance(self.message, Read):
             return not self.message.local
-        return not isinstance(self.message, StatusRequest | MembersRequest)
+        return not isinstance(self.message, StatusRequest | MembersRequest | ReloadKeys)
 
     @property
     def changes_state(self) -> bool:

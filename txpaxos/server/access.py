@@ -31,6 +31,7 @@ from txpaxos.wire.client_messages import (
     Join,
     MembersRequest,
     Read,
+    ReloadKeys,
     Request,
     StatusRequest,
     Submit,
@@ -50,6 +51,7 @@ RIGHT_FOR: dict[type[Any], str] = {
     HandOver: MEMBERS,
     ChangeMembers: MEMBERS,
     Join: MEMBERS,
+    ReloadKeys: MEMBERS,
     BackupRequest: MEMBERS,
 }
 """The right that each kind of request needs. A backup has all that any client has stored, so it needs more than the

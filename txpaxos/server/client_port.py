@@ -6,13 +6,15 @@ together, and the table of those that are connected. The service (:mod:`~txpaxos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
+from txpaxos.errors import ConfigError
 from txpaxos.log_lines import LineLimiter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
@@ -39,6 +41,7 @@ from txpaxos.wire.client_messages import (
     Join,
     MembersRequest,
     Read,
+    ReloadKeys,
     Request,
     StatusRequest,
     Submit,
@@ -57,6 +60,15 @@ SWEEP_SECONDS = 1.0
 """Time between two looks for clients that are silent."""
 
 
+Reload: TypeAlias = Callable[[], dict[str, Any]]
+"""Has a node read its keys and the rights of its clients again, and returns what it uses now. It raises a PaxosError if
+they cannot be used."""
+
+
+def _cannot_reload() -> dict[str, Any]:
+    raise ConfigError("this node was started without keys: start it with them")
+
+
 class ClientPort(ServerFactory):
     """The client port of ``node``.
 
@@ -65,6 +77,7 @@ class ClientPort(ServerFactory):
     :param joins: lets nodes join the cluster. None can if it is not given.
     :param keys: the keys of the node, if it has any. Then a client has to show who it is, and may do what the cluster
         file says; the port has to be listened at with TLS.
+    :param reload: reads the keys and the rights again.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
     :ivar connections: the clients that are connected.
@@ -81,8 +94,10 @@ class ClientPort(ServerFactory):
         changer: Changer | None = None,
         joins: Joins | None = None,
         keys: Keys | None = None,
+        reload: Reload = _cannot_reload,
     ) -> None:
         self.node = node
+        self._reload = reload
         self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget() if keys is None else SharedBudget()
@@ -224,6 +239,8 @@ class ClientPort(ServerFactory):
                 return self.node.read(query, "local" if local else "linearizable")
             case StatusRequest():
                 return succeed(self.status())
+            case ReloadKeys():
+                return maybeDeferred(self._reload)
             case BackupRequest(_, snapshot_slot, position):
                 return maybeDeferred(self.node.backup_part, snapshot_slot, position)
             case HandOver(_, to):

@@ -44,6 +44,7 @@ from txpaxos.wire.client_messages import (
     Pong,
     Read,
     Refused,
+    ReloadKeys,
     Request,
     StatusRequest,
     Submit,
@@ -246,6 +247,7 @@ class ServerConnection(TwistedProtocol):
                 | Forget()
                 | Read()
                 | StatusRequest()
+                | ReloadKeys()
                 | HandOver()
                 | Join()
                 | MembersRequest()

@@ -190,6 +190,17 @@ class ServedNode:
         if rights is not None:
             self.use_rights(rights)
 
+    def _reload_and_report(self) -> dict[str, Any]:
+        """Do as a client says that may change the members: reload. Returns what is used now."""
+        self.reload()
+        assert self._keys is not None
+        return {
+            "node": self.node_name,
+            "fingerprint": self._keys.fingerprint,
+            "expires": self._keys.not_after.isoformat(),
+            "rights": "kept" if self.cluster_file is None else "read",
+        }
+
     @property
     def application(self) -> Any:
         """The application that runs on the node.
@@ -343,7 +354,8 @@ class ServedNode:
         node.watch_leader(self._leader_changed)
         node.members.watch(partial(self._note_members, node, store, membership))
         self._note_members(node, store, membership)
-        self._client_port = ClientPort(node, joins=LeaderJoins(self._reactor, MemberNode(node)), keys=self._keys)
+        joins = LeaderJoins(self._reactor, MemberNode(node))
+        self._client_port = ClientPort(node, joins=joins, keys=self._keys, reload=self._reload_and_report)
         self._check_files(self._client_port.connections_max)
         if self._keys is not None and cluster.rights == NO_RIGHTS:
             self.log.warn(

@@ -15,6 +15,7 @@ from txpaxos.wire.client_messages import (
     Join,
     MembersRequest,
     Read,
+    ReloadKeys,
     Request,
     StatusRequest,
     Submit,
@@ -45,7 +46,7 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.subject))
             case Read():
                 return cls(request, 1, len(request.query))
-            case StatusRequest() | Join() | MembersRequest() | ChangeMembers():
+            case StatusRequest() | ReloadKeys() | Join() | MembersRequest() | ChangeMembers():
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))
@@ -55,7 +56,7 @@ class Task(NamedTuple):
 
 def needs_others(request: Request) -> bool:
     """Whether a request has to wait for this node's disk, or for other nodes."""
-    is_about_this_node = isinstance(request, StatusRequest | MembersRequest)
+    is_about_this_node = isinstance(request, StatusRequest | MembersRequest | ReloadKeys)
     return not (is_about_this_node or (isinstance(request, Read) and request.local))
 
 

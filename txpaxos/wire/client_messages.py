@@ -137,6 +137,14 @@ class StatusRequest:
 
 
 @attrs.frozen
+class ReloadKeys:
+    """Read the keys and the rights of clients again. The answer is :class:`StatusAnswer`, with what the node uses now,
+    or :class:`Refused`; then it goes on with those that it had."""
+
+    request: Count
+
+
+@attrs.frozen
 class HandOver:
     """Hand over the lead to the node ``to``. The answer is :class:`HandedOver` when that node leads, or
     :class:`Refused`."""
@@ -443,7 +451,17 @@ class KeepAlive:
 
 
 Request: TypeAlias = (
-    Submit | Ask | Forget | Read | StatusRequest | HandOver | Join | MembersRequest | ChangeMembers | BackupRequest
+    Submit
+    | Ask
+    | Forget
+    | Read
+    | StatusRequest
+    | ReloadKeys
+    | HandOver
+    | Join
+    | MembersRequest
+    | ChangeMembers
+    | BackupRequest
 )
 FromClient: TypeAlias = Request | Ping | KeepAliveReply | Authenticate
 ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
@@ -466,6 +484,7 @@ _packing = Packing[FromClient | FromNode](
         16: Join,
         10: BackupRequest,
         21: Authenticate,
+        22: ReloadKeys,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
