@@ -71,8 +71,9 @@ def rows_after(output: str, table: int) -> list[list[str]]:
     return [line.split(None, 4) for line in output.split("total\n")[table].split("\n\n")[0].splitlines()]
 
 
-def test_demo(tmp_path: Path) -> None:
-    done = start(tmp_path, "demo", "--keep")
+@pytest.mark.parametrize("options", [(), ("--secure",)], ids=["plain", "secure"])
+def test_demo(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = start(tmp_path, "demo", "--keep", *options)
     output, errors = done.communicate(timeout=110)
     assert (done.returncode, errors) == (0, ""), output
     assert "\x1b" not in output  # plain text where there is no terminal
@@ -80,13 +81,29 @@ def test_demo(tmp_path: Path) -> None:
     check_death_of_the_leader(first)
     check_change_of_members(second)
     (kept,) = tmp_path.iterdir()
-    assert output.endswith(f"\nKept in {kept}: cluster.toml, and each node's data and log.\n")
+    also = ", and all keys" if options else ""
+    assert output.endswith(f"\nKept in {kept}: cluster.toml, and each node's data and log{also}.\n")
     nodes = (*NODES, *JOINING, REPLACING)
     assert {"cluster.toml", *nodes, *(f"{node}.log" for node in nodes)} <= {file.name for file in kept.iterdir()}
+    if options:
+        check_keys(output, kept, nodes)
     for node in nodes[1:]:
         assert "Server Shut Down." in (kept / f"{node}.log").read_text()
     for node in NODES[1:]:
         assert f"node {node} was removed from the cluster at slot" in (kept / f"{node}.log").read_text()
+
+
+def check_keys(output: str, folder: Path, nodes: tuple[str, ...]) -> None:
+    """Check that those were kept out who have no keys, or no right, and that all nodes had keys."""
+    assert "A client without keys writes, and is refused: each node wants to see a certificate." in output
+    assert "The client reader has keys, and writes, and is refused: it only has the right to read." in output
+    for node in nodes:
+        log = (folder / f"{node}.log").read_text()
+        assert "streams of peers: (TLS) starting" in log
+        assert "clients: (TLS) starting" in log
+    private = [file for file in folder.rglob("*.key") if file.stat().st_mode & 0o077]
+    assert private == []
+    assert len([*folder.rglob("*.key")]) == len(nodes) + 2 + 2
 
 
 def check_death_of_the_leader(output: str) -> None:

@@ -12,13 +12,15 @@ import click
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 
-from txpaxos.cli.demo_members import ChangeOfMembers
+from txpaxos.cli.demo_keys import OWNER, RIGHTS, DemoKeys
+from txpaxos.cli.demo_members import JOINING, REPLACING, ChangeOfMembers
 from txpaxos.cli.demo_scene import STEP_SECONDS_MAX, Scene
 from txpaxos.cli.history import AcknowledgedIncrement
 from txpaxos.cli.local_cluster import LocalCluster
-from txpaxos.cli.running import CommandError, run, together
+from txpaxos.cli.running import KEYS, CommandError, new_client, run, together
 from txpaxos.cli.status import Statuses, chosen_through, leader_of
-from txpaxos.client import Client
+from txpaxos.keys import load_keys
+from txpaxos.rights import DEFAULT_RIGHTS
 
 NODES = ("a", "b", "c")
 CLIENTS = 4
@@ -32,35 +34,49 @@ COUNT_SECONDS_MAX = 15.0
 
 
 @click.command("demo")
+@click.option("--secure", is_flag=True, help="With keys: who has none is kept out, and all is encrypted.")
 @click.option("--keep", is_flag=True, help="Keep the folder with the cluster file and every node's data and log.")
-def command(keep: bool) -> None:
+def command(secure: bool, keep: bool) -> None:
     """Watch nodes keep counting while their leader is killed, and while all of them are replaced.
 
     Starts three `twistd paxos` processes, has four clients send 200 increments, kills the leader with `kill -9` half
     way, starts it again, and compares the totals. Then, with clients counting all the time, two nodes join, the first
     one is killed and replaced by a sixth, and the other two of the first three are removed. This takes less than a
     minute. Exits with 0 only if every increment was acknowledged and counted once, and all nodes have the same total.
+
+    With --secure, nodes and clients have keys of an authority that is made for this run, and clients try what they may
+    not do.
     """
     folder = Path(tempfile.mkdtemp(prefix="txpaxos-demo-"))
     try:
-        run(lambda reactor: _play(reactor, folder))
+        keys = DemoKeys.make(folder, (*NODES, *JOINING, REPLACING)) if secure else None
+        if keys is not None:  # Then each client of this command has them.
+            click.get_current_context().meta[KEYS] = load_keys(str(keys.of(OWNER)), "client")
+        run(lambda reactor: _play(reactor, folder, keys))
     finally:
         if keep:
-            click.echo(f"\nKept in {folder}: cluster.toml, and each node's data and log.")
+            kept = "cluster.toml, and each node's data and log" + (", and all keys" if secure else "")
+            click.echo(f"\nKept in {folder}: {kept}.")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(reactor: Any, folder: Path) -> None:
+async def _play(reactor: Any, folder: Path, keys: DemoKeys | None) -> None:
     """Run the whole demo.
 
     :raises CommandError: if a step fails or takes too long.
     """
-    scene = Scene(reactor, LocalCluster(reactor, "demo", NODES, folder))
+    nodes = LocalCluster(reactor, "demo", NODES, folder, rights=DEFAULT_RIGHTS if keys is None else RIGHTS)
+    scene = Scene(reactor, nodes)
+    if keys is not None:
+        nodes.node_keys, nodes.client_keys = keys.of, keys.of(OWNER)
+        scene.say("An authority has made keys: `txpaxos keys init`, `keys node` and `keys client` do the same.")
     try:
         scene.say(f"Starting three nodes: {', '.join(NODES)}. Each is a `twistd paxos` process with a counter.")
         leader = await scene.nodes.start_all(STEP_SECONDS_MAX)
         scene.say(f"They have elected {leader}.")
+        if keys is not None:
+            await keys.show_refusals(scene)
         await _DeathOfTheLeader(scene).play()
         click.echo()
         await ChangeOfMembers(scene, INCREMENTS + 1).play()
@@ -105,7 +121,7 @@ class _DeathOfTheLeader:
 
     async def _increment(self, amounts: Iterable[int]) -> None:
         """Be one client: send each increment when the one before is acknowledged."""
-        client = Client(self._reactor, self._nodes.cluster)
+        client = new_client(self._reactor, self._nodes.cluster)
         try:
             for amount in amounts:
                 self._note(await self._scene.increment(client, amount))

@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 
 from txpaxos.cli.demo_scene import STEP_SECONDS_MAX, Scene
-from txpaxos.cli.running import CommandError, request, together
-from txpaxos.client import Client
+from txpaxos.cli.running import CommandError, new_client, request, together
 
 JOINING = ("d", "e")
 REPLACING = "f"
@@ -64,7 +63,7 @@ class ChangeOfMembers:
 
     async def _count(self) -> None:
         """Be one client: send each increment when the one before is acknowledged, until the change is over."""
-        client = Client(self._scene.reactor, self._seeds)
+        client = new_client(self._scene.reactor, self._seeds)
         try:
             while not self._is_over:
                 self._last = amount = next(self._amounts)

@@ -67,7 +67,7 @@ command.add_command(keys_reload.command)
 @click.argument("folder", type=FOLDER, default="authority")
 def init(folder: Path) -> None:
     """Make an authority in FOLDER, which is `authority` unless given: it must not be there, or be empty."""
-    _library().AuthorityFolder.create(folder, _now())
+    library().AuthorityFolder.create(folder, _now())
     click.echo(
         f"{folder}: an authority for nodes, and another one for clients, valid for 10 years.\n"
         "A person who has this folder can make keys for your cluster: keep it off the nodes, and keep a copy.\n"
@@ -86,7 +86,7 @@ def node(names: Sequence[str], folder: Path | None, days: int, authority: Path) 
     The folder must not be there, or be empty. A node may have several certificates: make another one before the first
     one expires, in another folder, or use `txpaxos keys renew`.
     """
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for name, target in _targets(names, folder):
             _say_issued(opened.issue(name, "node", target, _now(), timedelta(days=days)), target)
     click.echo("Next: copy each folder to its node, readable by the user of the node only, and start the node with it.")
@@ -104,7 +104,7 @@ def client(names: Sequence[str], wants_token: bool, folder: Path | None, days: i
     A client with a certificate is known to every node at once. A token is known to a node when the node has the new
     file `tokens`; it does not expire.
     """
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for name, target in _targets(names, folder):
             if wants_token:
                 record = opened.issue_token(name, target, _now())
@@ -128,7 +128,7 @@ def renew(folders: Sequence[Path], days: int, authority: Path) -> None:
 
     The earlier folder stays as FOLDER.before. Its certificate stays valid until it expires or is revoked.
     """
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for folder in folders:
             record, before = opened.renew(folder, _now(), timedelta(days=days))
             _say_issued(record, folder)
@@ -144,7 +144,7 @@ def update(folders: Sequence[Path], authority: Path) -> None:
     These are the files nodes.pem, clients.pem, revoked.pem and tokens, which are also in the folder of the authority:
     you may copy them from there yourself. Certificates and private keys stay what they are.
     """
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for folder in folders:
             changed = opened.update(folder)
             click.echo(f"{folder}: {f'new {_listed(changed)}' if changed else 'nothing is new'}")
@@ -161,7 +161,7 @@ def revoke(name: str, role: Role | None, keeps_newest: bool, serial: str, author
 
     This changes the authority's folder only. It has an effect where the new files are: see the last line.
     """
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for record in opened.revoke(name, role, _now(), keeps_newest, serial.lower()):
             what = f"token {record.fingerprint[:DIGITS]}" if record.is_token else f"certificate {record.serial}"
             click.echo(f"revoked: {what} of {record.role} {record.name}")
@@ -191,9 +191,9 @@ def rotate() -> None:
 @authority_option
 def begin(role: Role | None, authority: Path) -> None:
     """Make a new authority, which is believed beside the old one, and signs nothing yet."""
-    library = _library()
-    with library.AuthorityFolder.open(authority) as opened:
-        for signer in opened.begin_rotation(library.ROLES if role is None else (role,), _now()):
+    keys_library = library()
+    with keys_library.AuthorityFolder.open(authority) as opened:
+        for signer in opened.begin_rotation(keys_library.ROLES if role is None else (role,), _now()):
             click.echo(f"{signer.id}: a new authority for {signer.role}s, beside the old one")
     click.echo(
         "Next: txpaxos keys update FOLDER... for all nodes and clients, copy the folders; then: txpaxos keys reload\n"
@@ -205,7 +205,7 @@ def begin(role: Role | None, authority: Path) -> None:
 @authority_option
 def issue(authority: Path) -> None:
     """Let the new authority sign from now on. All nodes and clients must know it."""
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for signer in opened.sign_with_the_new():
             click.echo(f"{signer.id}: signs {signer.role}s from now on")
             if left := opened.left_behind(signer.role, _now()):
@@ -221,7 +221,7 @@ def issue(authority: Path) -> None:
 @authority_option
 def end(regardless: bool, authority: Path) -> None:
     """Believe the old authority no longer. All nodes and clients must use certificates of the new one."""
-    with _library().AuthorityFolder.open(authority) as opened:
+    with library().AuthorityFolder.open(authority) as opened:
         for signer in opened.end_rotation(_now(), regardless):
             click.echo(f"{signer.id}: believed no more; {authority / signer.id}.key may be deleted")
     click.echo(
@@ -267,11 +267,11 @@ def as_text(shown: Sequence[dict[str, Any]]) -> str:
 
 
 def _rows(folder: Path, is_authority: bool, now: datetime) -> list[dict[str, Any]]:
-    library = _library()
-    if not is_authority and not (folder / library.STATE).exists():
-        return [_state_added(one, now) for one in _inspection().certificates_in(folder, library.role_of(folder))]
-    with library.AuthorityFolder.open(folder) as opened:
-        trusted = {signer.id for role in library.ROLES for signer in opened.trusted(role)}
+    keys_library = library()
+    if not is_authority and not (folder / keys_library.STATE).exists():
+        return [_state_added(one, now) for one in _inspection().certificates_in(folder, keys_library.role_of(folder))]
+    with keys_library.AuthorityFolder.open(folder) as opened:
+        trusted = {signer.id for role in keys_library.ROLES for signer in opened.trusted(role)}
         return [*_authorities(opened, now), *(_issued(one, trusted, now) for one in opened.state.issued)]
 
 
@@ -334,7 +334,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
+    """The module that makes keys.
+
+    :raises ConfigError: if a package that it needs is not installed.
+    """
     try:
         from txpaxos.keys import authority_folder
     except ImportError as error:

@@ -23,6 +23,7 @@ from txpaxos.cli.running import CommandError, request, together
 from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import PaxosError
+from txpaxos.rights import DEFAULT_RIGHTS, Rights
 
 HOST = "127.0.0.1"
 PORTS = range(10_000, 30_000)
@@ -97,17 +98,28 @@ class LocalCluster:
     :param nodes: the ids of the nodes.
     :param folder: the folder for the cluster file, and for each node's data and log.
     :param options: more options for ``twistd paxos``.
+    :param rights: what clients may do, if there are keys.
+    :ivar node_keys: returns the folder of keys of a node; ``None`` if the nodes have none.
+    :ivar client_keys: the folder of keys by which nodes that join are let in; ``None`` if the nodes have none.
     :ivar cluster: the cluster, with the nodes' addresses once they were started. It has the nodes that joined, and not
         those that left; the cluster file has those that founded it.
     :ivar processes: the process of each node that runs.
     """
 
     def __init__(
-        self, reactor: Any, name: str, nodes: Sequence[str], folder: Path, options: Sequence[str] = ()
+        self,
+        reactor: Any,
+        name: str,
+        nodes: Sequence[str],
+        folder: Path,
+        options: Sequence[str] = (),
+        rights: Rights = DEFAULT_RIGHTS,
     ) -> None:
         self.folder = folder
         self.file = folder / "cluster.toml"
-        self.cluster = Cluster(name, {})
+        self.cluster = Cluster(name, {}, rights=rights)
+        self.node_keys: Callable[[str], Path] | None = None
+        self.client_keys: Path | None = None
         self.processes: dict[str, ChildProcess] = {}
         self._reactor = reactor
         self._nodes = nodes
@@ -169,6 +181,8 @@ class LocalCluster:
         self._joined_with[node] = ["--join", str(at), "--address", str(member.address), "--client", str(member.client)]
         if replaces:
             self._joined_with[node] += ["--replace", replaces]
+        if self.client_keys is not None:
+            self._joined_with[node] += ["--join-keys", str(self.client_keys)]
         self.cluster = attrs.evolve(self.cluster, members={**self.cluster.members, node: member})
         self.start(node)
 
@@ -185,6 +199,8 @@ class LocalCluster:
         twistd = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-"]
         found = self._joined_with.get(node, ["--cluster", str(self.file)])
         paxos = ["paxos", "--stop-at-eof", *found, "--node", node]
+        if self.node_keys is not None:
+            paxos += ["--keys", str(self.node_keys(node))]
         return [*twistd, *paxos, "--data-dir", str(self.folder / node), *self._options]
 
     def log(self, node: str) -> Path:
