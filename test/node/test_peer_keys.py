@@ -26,6 +26,7 @@ from txpaxos.keys import tls
 from txpaxos.keys.authority import Authority, pem_of
 from txpaxos.keys.folder import Keys
 from txpaxos.node.counts import Count
+from txpaxos.node.peer_streams import HANDSHAKE_SECONDS
 from txpaxos.wire import sealed
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.peer_messages import Hello
@@ -278,6 +279,24 @@ def test_a_stranger_without_tls_is_told_nothing(nodes: SecuredNodes) -> None:
 
     (line,) = unchanged_by(nodes, "a", attack)
     assert line.endswith(tls.NOT_TLS)
+    assert HOST in line
+    assert nodes.count("a", Count.PEER_NOT_BELIEVED) == 1
+
+
+@pytest.mark.parametrize("begins", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["says nothing", "stalls"])
+def test_a_stranger_whose_handshake_stalls_is_counted(nodes: SecuredNodes, begins: bytes) -> None:
+    nodes.lead()
+    nodes.reactor.spend(1.0)  # The first entry of the leader is chosen.
+
+    def attack() -> None:
+        stranger = Stranger(nodes, "a", None)
+        stranger.end.transport.write(begins)  # type: ignore[union-attr]
+        nodes.reactor.spend(HANDSHAKE_SECONDS + 0.1)
+        stranger.run()
+        assert stranger.is_refused
+
+    (line,) = unchanged_by(nodes, "a", attack)
+    assert line.endswith("it did not finish the handshake within 5 s")
     assert HOST in line
     assert nodes.count("a", Count.PEER_NOT_BELIEVED) == 1
 

@@ -60,8 +60,8 @@ class Count(Reason):
 
     # Streams between nodes.
     PEER_NOT_BELIEVED = (
-        "A stream ended because of keys: a certificate was not valid, or the other side spoke no TLS. The log says"
-        " which it was."
+        "A stream ended because of keys: a certificate was not valid, or the other side spoke no TLS, or did not finish"
+        " the handshake. The log says which it was."
     )
     BAD_FRAME = (
         "A frame on a stream was damaged, of another cluster or release, or of a node with keys while this one has"

@@ -113,7 +113,7 @@ class PeerStream(Protocol):
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
         self._streams.opened(self)
-        self._deadline = self._streams.clock.callLater(HANDSHAKE_SECONDS, self.abort)
+        self._deadline = self._streams.clock.callLater(HANDSHAKE_SECONDS, self._take_too_long)
         if self.dialled:
             self._write(self._streams.codec.encode(Hello()))
 
@@ -171,6 +171,10 @@ class PeerStream(Protocol):
         """Send back the random number that came to this node's address, if the handshake is still open."""
         if self._incarnation is None and self.transport is not None:
             self._write(self._streams.codec.encode(Proof(token)))
+
+    def _take_too_long(self) -> None:
+        """Close the connection, whose handshake is not complete in time."""
+        self.abort()
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.errors import CodecError
 from txpaxos.node.counts import Count
-from txpaxos.node.peer_streams import RECONNECT_SECONDS_MAX, PeerStream, PeerStreams
+from txpaxos.node.peer_streams import HANDSHAKE_SECONDS, RECONNECT_SECONDS_MAX, PeerStream, PeerStreams
 from txpaxos.wire.codec import Received
 from txpaxos.wire.members import base_name
 from txpaxos.wire.peer_messages import Hello
@@ -48,6 +48,11 @@ class SecuredStream(PeerStream):
         """Report it if the connection ended because of keys."""
         self._streams.lost(self, reason)
         super().connectionLost(reason)
+
+    def _take_too_long(self) -> None:
+        """Report a stranger, or a peer, that has connected and does not go on."""
+        self._streams.stalled(self)
+        super()._take_too_long()
 
     def retire(self) -> None:
         """Close the connection soon: there is a newer one."""
@@ -187,6 +192,11 @@ class SecuredStreams(PeerStreams):
         phrase = self._tls.reason_of(reason)
         if phrase:
             self._report(stream, phrase)
+
+    def stalled(self, stream: PeerStream) -> None:
+        """Report that the other side of an incoming ``stream`` has not finished the handshake in time."""
+        if not stream.dialled:
+            self._report(stream, f"it did not finish the handshake within {HANDSHAKE_SECONDS:.0f} s")
 
     # inside
 
