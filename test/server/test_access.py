@@ -370,6 +370,32 @@ def test_a_client_does_not_believe_another_authoritys_node(port: SecuredPort, tm
     assert lines == ["a client at 10.1.1.1 was not let in: it says that our certificate is of an unknown authority"]
 
 
+@pytest.mark.parametrize(
+    ("days", "phrase"), [(400, "has expired"), (-1, "is not yet valid")], ids=["expired", "not yet valid"]
+)
+def test_a_client_does_not_believe_a_node_at_the_wrong_time(port: SecuredPort, days: int, phrase: str) -> None:
+    then = port.folders.now + timedelta(days=days)
+    assert refused_certificate(port, client_dial(port.folders.client("shop"), at=then)) == (
+        f"its certificate {phrase}",
+        [f"a client at 10.1.1.1 was not let in: it says that our certificate {phrase}"],
+    )
+
+
+def test_a_client_does_not_believe_a_revoked_node(port: SecuredPort) -> None:
+    port.folders.revoke(port.keys, folders=["shop"])
+    assert refused_certificate(port, client_dial(port.folders.client("shop"))) == (
+        "its certificate was revoked",
+        ["a client at 10.1.1.1 was not let in: it says that our certificate was revoked"],
+    )
+
+
+def test_a_client_does_not_believe_a_node_with_another_name(port: SecuredPort) -> None:
+    assert refused_certificate(port, client_dial(port.folders.client("shop"), ["b"])) == (
+        "its certificate has the wrong name: a, and not b",
+        ["a client at 10.1.1.1 was not let in: it says that our certificate has the wrong name"],
+    )
+
+
 # ---------------------------------------------------------- clients without TLS
 
 
