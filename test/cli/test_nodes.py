@@ -40,6 +40,20 @@ def test_an_unknown_name_does_not_keep_the_other_nodes_out(nodes: Nodes) -> None
     assert "3 of 3 nodes answer" in shown, "the nodes say where c is"
 
 
+def test_the_address_of_one_node_is_enough(nodes: Nodes, tmp_path: Path) -> None:
+    place = str(nodes.cluster.members["b"].client)
+    shown = txpaxos("status", "--node", place, folder=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"3 of 3 nodes answer" in shown.stdout
+    for leader in ("a", "c"):
+        assert txpaxos("lead", leader, "--node", place, folder=tmp_path).stdout == b"%s leads\n" % leader.encode()
+    for command in (["status"], ["lead", "a"]):
+        done = txpaxos(*command, "--node", "127.0.0.1:1", "--timeout", "0.5", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (1, b"")
+        (line,) = done.stderr.decode().splitlines()
+        assert "127.0.0.1:1 refuses connections" in line
+
+
 def test_command_that_fails_is_one_line(nodes: Nodes) -> None:
     done = txpaxos("submit", "five", folder=nodes.folder)
     assert (done.returncode, done.stdout) == (1, b"")

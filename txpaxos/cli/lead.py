@@ -6,19 +6,20 @@ import json
 
 import click
 
-from txpaxos.cli.options import cluster_option, keys_option, timeout_option
-from txpaxos.cli.running import CommandError, request, run
+from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
+from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.cluster import Cluster
 from txpaxos.errors import PaxosError
 
 
 @click.command("lead", short_help="Have the leader hand over the lead to a node.")
 @click.argument("node")
+@node_option
 @cluster_option
 @keys_option
 @timeout_option(5.0, "How long the hand-over may take.")
 @click.option("--json", "wants_json", is_flag=True, help="The outcome as JSON, also if it is a refusal.")
-def command(node: str, cluster: Cluster, timeout_seconds: float, wants_json: bool) -> None:
+def command(node: str, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
     """Have the leader hand over the lead to NODE, and wait until NODE leads.
 
     Commands wait meanwhile, a few milliseconds on a healthy network, and none of them fails. If NODE leads already,

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import attrs
 import click
 
-from txpaxos.cli.options import cluster_option, keys_option, timeout_option
+from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
 from txpaxos.cli.printing import table
-from txpaxos.cli.running import request, run, together
+from txpaxos.cli.running import Seeds, request, run, together
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.core.drops import Drop
 from txpaxos.core.essential import quorum_size
@@ -39,12 +39,13 @@ HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waitin
 
 
 @click.command("status")
+@node_option
 @cluster_option
 @keys_option
 @timeout_option(1.0, "How long each node may take to answer; all are asked at once.")
 @click.option("--json", "wants_json", is_flag=True, help="The whole status of the nodes, as JSON.")
 @click.option("--counts", "wants_counts", is_flag=True, help="Also what each node counted since its start, and why.")
-def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_counts: bool) -> None:
+def command(cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool, wants_counts: bool) -> None:
     """Show the status of every node.
 
     \b
@@ -74,9 +75,9 @@ def command(cluster: Cluster, timeout_seconds: float, wants_json: bool, wants_co
     Exits with 0 if a quorum of the nodes answers and follows a leader that answers, with 1 if not; with 4 if so, but
     not all nodes run the same application; else with 3 if the leader does not hear a node that runs.
     """
-    cluster, voters, statuses = run(lambda reactor: ask_members(reactor, cluster, timeout_seconds))
+    members, voters, statuses = run(lambda reactor: ask_members(reactor, cluster, timeout_seconds))
     leader = leader_of(voters, {node: statuses.get(node) for node in voters.members})
-    click.echo(as_json(cluster, statuses, leader) if wants_json else as_text(cluster, statuses, leader))
+    click.echo(as_json(members, statuses, leader) if wants_json else as_text(members, statuses, leader))
     if wants_counts and not wants_json:
         click.echo("\n".join(["", *counts(statuses)]))
     if leader is None:
@@ -111,12 +112,18 @@ async def ask_nodes(
     return statuses
 
 
-async def ask_members(reactor: Any, cluster: Cluster, timeout_seconds: float) -> tuple[Cluster, Cluster, Statuses]:
+async def ask_members(
+    reactor: Any, cluster: Cluster | Seeds, timeout_seconds: float
+) -> tuple[Cluster, Cluster, Statuses]:
     """Ask all members for their status. A node of the cluster file tells which these are; if none answers, they are
     taken to be the nodes of the file.
 
     :returns: the members, the voters among them, and what each member answered.
+    :raises PaxosError: if there is no cluster file, and no node tells who the members are.
     """
+    if isinstance(cluster, Seeds):
+        answer = await request(reactor, cluster, timeout_seconds, lambda client: client.members())
+        cluster = cluster_of(answer)
     statuses = await ask_nodes(reactor, cluster, timeout_seconds)
     answered = [node for node, status in statuses.items() if status is not None]
     if not answered:
