@@ -335,7 +335,8 @@ class SimulatedCluster(Environment):
         """In some seeds, require that a node which was down for long catches up while clients keep submitting commands.
 
         Call it after :meth:`wait_until_converged`. The node stays down until the other nodes have truncated the part
-        of the log that it misses. So it needs a snapshot. It must have caught up within ``seconds``.
+        of the log that it misses. So it needs a snapshot. It must have caught up within ``seconds``, and the time that
+        the snapshot takes at the limit on its speed.
 
         :raises Violation: if it does not catch up in time.
         """
@@ -361,9 +362,10 @@ class SimulatedCluster(Environment):
             self._answer_within(5.0, "a missing node does no harm")
         self.counts["nodes that came back under load"] += 1
         away.start()
-        until = self.time.now + seconds
+        began, longest = self.time.now, 0.0
         while not self._has_caught_up(away, others):
-            if self.time.now >= until:
+            longest = max(longest, seconds + self._transfer_seconds())
+            if self.time.now >= began + longest:
                 raise Violation("a node comes back while others write", self._describe_nodes())
             for client in self.clients:
                 if not client.waiting:
