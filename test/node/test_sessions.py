@@ -27,7 +27,7 @@ from txpaxos.node.sessions import (
     raised,
     value_of,
 )
-from txpaxos.wire.commands import Run, encode_batch, new_session
+from txpaxos.wire.commands import REGISTERS_MARK, Run, encode_batch, new_session, owned_by
 
 
 def named(number: int, created_at_slot: int = 0) -> bytes:
@@ -138,6 +138,29 @@ def test_the_session_used_longest_ago_is_forgotten() -> None:
     assert is_applied(sessions, command(1, session=first))
     assert not is_applied(sessions, command(1, session=second))
     assert is_applied(sessions, command(1, session=third))
+
+
+def test_a_client_with_too_many_sessions_loses_its_own() -> None:
+    """Also from a snapshot on, and with sessions for registers among them."""
+    sessions = Sessions(sessions_max=8)
+    shop = [new_session(owned_by("shop", b"%016d" % number), 0) for number in range(3)]
+    record(sessions, *(command(1, session=one) for one in shop))
+    bank = [new_session(owned_by("bank", b"%016d" % number), 199 + number) for number in range(20)]
+    bank[1::2] = [one + REGISTERS_MARK for one in bank[1::2]]
+    loaded = Sessions(sessions_max=8)
+    loaded.load(sessions.dump())
+    for table in (sessions, loaded):
+        for slot, one in enumerate(bank, 200):
+            table.apply_once(slot, command(1, session=one), lambda _, payload: result(int(payload)))
+        assert [one for one in (*shop, *bank) if one in table] == [*shop, *bank[-4:]]
+        assert table.horizon == 215
+        # One of the others that was used longer ago is forgotten later, which does not lower the horizon.
+        for number in range(4):
+            one = named(number, 230)
+            table.apply_once(231 + number, command(1, session=one), lambda _, payload: result(int(payload)))
+        assert shop[0] not in table
+        assert table.horizon == 215
+    assert list(sessions.dump()) == list(loaded.dump())
 
 
 def test_looking_does_not_change_who_is_forgotten() -> None:

@@ -22,10 +22,14 @@ from twisted.internet.defer import Deferred
 from txpaxos.core.messages import Slot
 from txpaxos.errors import CodecError, CommandFailed, OutcomeUnknown, SessionExpired
 from txpaxos.fields import LEAVES, without_sets
-from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, session_created_at_slot
+from txpaxos.wire.commands import COMMAND_BYTES_MAX, Count, Run, Session, owner_of, session_created_at_slot
 
 SESSIONS_MAX = 65536
 """How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
+
+OWNER_SHARES = 2
+"""When keys are on, a client may have one of so many equal shares of those sessions. Beyond that, its own session used
+longest ago is forgotten. So it cannot have all sessions of the others forgotten."""
 
 OUTCOMES_MAX = 8192
 """How many outcomes of one session are kept. Beyond that, the eighth with the lowest sequences counts as
@@ -183,6 +187,8 @@ class Sessions:
         self._kept_bytes = 0
         self._generation = 0
         self._sessions_max = sessions_max
+        self._of_one_owner_max = max(1, sessions_max // OWNER_SHARES)
+        self._counts: dict[bytes, int] = {}  # How many sessions each owner has.
         self._kept_bytes_max = kept_bytes_max
         # The texts of the newest commands that failed on this node, by session and sequence. No dump has them.
         self._texts: dict[tuple[bytes, int], str] = {}
@@ -261,7 +267,10 @@ class Sessions:
             self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
         while self._kept_bytes > self._kept_bytes_max:
             self._forget_results(next(next(iter(some)) for some in reversed(self._keeping) if some))
-        if len(self._sessions) > self._sessions_max:
+        owner = owner_of(run.session)
+        if self._counts[owner] > self._of_one_owner_max:
+            self._evict(next(name for name in self._sessions if owner_of(name) == owner))
+        elif len(self._sessions) > self._sessions_max:
             self._evict(next(iter(self._sessions)))
         return outcomes
 
@@ -275,9 +284,17 @@ class Sessions:
 
     def _use(self, name: bytes) -> _Session:
         """The session ``name``, which may be changed, and is the one used last from now on."""
-        session = self._sessions.pop(name, None) or _Session(self._generation)
+        session = self._sessions.pop(name, None)
+        if session is None:
+            session = _Session(self._generation)
+            self._count(name)
         self._sessions[name] = session = self._own(session)
         return session
+
+    def _count(self, name: bytes) -> None:
+        """Count a session that is new to the table."""
+        owner = owner_of(name)
+        self._counts[owner] = self._counts.get(owner, 0) + 1
 
     def _own(self, session: _Session) -> _Session:
         """``session``, or a copy of it if a dump may hold it."""
@@ -321,7 +338,12 @@ class Sessions:
         if session.kept_bytes:
             del self._keeping[session.kept_bytes.bit_length()][name]
         self._kept_bytes -= session.kept_bytes
-        self.horizon = session.last_used
+        owner = owner_of(name)
+        self._counts[owner] -= 1
+        if not self._counts[owner]:
+            del self._counts[owner]
+        # A session of an owner that has too many may have been used after one that was forgotten before.
+        self.horizon = max(self.horizon, session.last_used)
 
     # into a snapshot, and out of it
 
@@ -359,6 +381,7 @@ class Sessions:
             session = self._sessions.get(name)
             if session is None:
                 session = self._sessions[name] = _Session(self._generation, acknowledged, last_used)
+                self._count(name)
             for sequence, result, words in outcomes:
                 session.highest = max(session.highest, sequence)
                 kept = session.outcomes[sequence] = words if result is None else result

@@ -115,6 +115,14 @@ def session_owner(principal: str) -> bytes:
     return blake2b(principal.encode(), digest_size=_OWNER_BYTES).digest()
 
 
+def owner_of(session: bytes) -> bytes:
+    """The :func:`session_owner` of the principal that ``session`` belongs to. Without keys each session has one of its
+    own, since all of its name is random then."""
+    if len(session) < REGISTERS_MARK_AT:
+        return session
+    return session[REGISTERS_MARK_AT - _OWNER_BYTES : REGISTERS_MARK_AT]
+
+
 def belongs_to(session: bytes, owner: bytes) -> bool:
     """Whether ``session`` belongs to the principal of which ``owner`` is the :func:`session_owner`."""
     return len(session) == REGISTERS_MARK_AT and session[-_OWNER_BYTES:] == owner
