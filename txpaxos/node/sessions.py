@@ -28,8 +28,8 @@ SESSIONS_MAX = 65536
 """How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
 
 OWNER_SHARES = 2
-"""When keys are on, a client may have one of so many equal shares of those sessions. Beyond that, its own session used
-longest ago is forgotten. So it cannot have all sessions of the others forgotten."""
+"""When keys are on, a client may have one share of those sessions, of this many equal ones. Beyond that, its own session
+used longest ago is forgotten. So it cannot have all sessions of the others forgotten."""
 
 OUTCOMES_MAX = 8192
 """How many outcomes of one session are kept. Beyond that, the eighth with the lowest sequences counts as

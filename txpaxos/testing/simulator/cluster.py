@@ -220,9 +220,16 @@ class SimulatedCluster(Environment):
 
     def _seconds_to_converge(self, seconds: float) -> float:
         """How long convergence may take: ``seconds`` if nothing is in the way. A snapshot may become big meanwhile."""
-        seconds += SILENT_SECONDS * sum(host.disk_lost for host in self.hosts.values()) + self._transfer_seconds()
+        seconds += SILENT_SECONDS * len(self._silent()) + self._transfer_seconds()
         damaged = any(host.disk_lost and host.alive for host in self.hosts.values())
         return DAMAGED_NODE_FACTOR * seconds if damaged else seconds
+
+    def _silent(self) -> set[str]:
+        """The nodes that are lost, or gone, and that others may ask in vain: some do not know yet that they are gone."""
+        live = list(self.live())
+        known = {name for host in live if host.node is not None for name in host.node.members.entry.members}
+        lost = {host.name for host in self.hosts.values() if host.disk_lost}
+        return lost | (known - {host.name for host in live})
 
     def _transfer_seconds(self) -> float:
         """How long the largest snapshot of the current state takes to reach all other nodes, one after another."""
