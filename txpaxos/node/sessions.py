@@ -28,8 +28,8 @@ SESSIONS_MAX = 65536
 """How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
 
 OWNER_SHARES = 2
-"""When keys are on, a client may have one share of those sessions, of this many equal ones. Beyond that, its own session
-used longest ago is forgotten. So it cannot have all sessions of the others forgotten."""
+"""How many equal shares of those sessions there are, when keys are on. A client with more than one share loses its own
+session used longest ago."""
 
 OUTCOMES_MAX = 8192
 """How many outcomes of one session are kept. Beyond that, the eighth with the lowest sequences counts as

@@ -225,7 +225,7 @@ class SimulatedCluster(Environment):
         return DAMAGED_NODE_FACTOR * seconds if damaged else seconds
 
     def _silent(self) -> set[str]:
-        """The nodes that are lost, or gone, and that others may ask in vain: some do not know yet that they are gone."""
+        """The nodes that are lost, or gone, and that others may ask in vain, since they do not know it yet."""
         live = list(self.live())
         known = {name for host in live if host.node is not None for name in host.node.members.entry.members}
         lost = {host.name for host in self.hosts.values() if host.disk_lost}
