@@ -119,6 +119,14 @@ def closed(outstanding: tuple[int, ...], **common: Any) -> None:
     perform([functools.partial(network_loads.closed, outstanding=outstanding)], **common)
 
 
+@main.command()
+@options(pairs=3, seconds=3.0)
+@click.option("--outstanding", multiple=True, type=int, default=network_loads.OUTSTANDING)
+def keys(outstanding: tuple[int, ...], **common: Any) -> None:
+    """Closed loop with keys and without, beside etcd with TLS and without: what keys cost."""
+    perform([functools.partial(network_loads.secured, outstanding=outstanding)], **common)
+
+
 @main.command("open")
 @options(pairs=2, seconds=5.0)
 def open_loop(**common: Any) -> None:
@@ -238,6 +246,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         network_loads.closed,
         in_process.in_process,
         one_write.one_write,
+        once(network_loads.secured),
         once(network_loads.count_syncs),
         once(network_loads.open_loop),
         once(network_loads.values),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import ssl
 import string
 import struct
 import urllib.request
@@ -18,6 +19,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
+from bench.certificates import AUTHORITY, CERTIFICATE, PRIVATE_KEY, make_certificates
 from bench.figures import Sample, latencies_of
 from bench.machine import Meter
 from bench.syncs import counting
@@ -48,6 +50,8 @@ class Etcd:
     """
 
     name = "etcd"
+    scheme = "http"
+    _context: ssl.SSLContext | None = None
 
     def __init__(self, reactor: Any, folder: Path, node_count: int = 3, *, counts_syncs: bool = False) -> None:
         folder.mkdir()
@@ -79,7 +83,7 @@ class Etcd:
         self.processes[node] = ChildProcess(self._reactor, self._command(node), log)
 
     def _command(self, node: str) -> list[str]:
-        peers = {name: f"http://{member.address}" for name, member in self._members.items()}
+        peers = {name: f"{self.scheme}://{member.address}" for name, member in self._members.items()}
         client = self.url(node)
         options = {
             "name": node,
@@ -91,6 +95,7 @@ class Etcd:
             "initial-cluster": ",".join(f"{name}={url}" for name, url in peers.items()),
             "quota-backend-bytes": 2**33,
             "log-level": "error",
+            **self._options(),
         }
         command = [
             *self._at(node),
@@ -101,7 +106,7 @@ class Etcd:
 
     def url(self, node: str) -> str:
         """Where clients find a node."""
-        return f"http://{self._members[node].client}"
+        return f"{self.scheme}://{self._members[node].client}"
 
     async def find_leader(self) -> str:
         """Wait until those that run agree on a leader.
@@ -127,7 +132,7 @@ class Etcd:
         """What a node says through its JSON interface, nothing if it says nothing."""
         request = urllib.request.Request(f"{self.url(node)}/v3/{path}", data=b"{}")
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=self._context) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except (OSError, ValueError):
@@ -139,7 +144,8 @@ class Etcd:
 
     def refused(self) -> int:
         """How many puts did not end well so far, by the leader's word: HTTP says 200 for these, too."""
-        with urllib.request.urlopen(f"{self.url(self.leader)}/metrics", timeout=ANSWER_SECONDS) as response:
+        url = f"{self.url(self.leader)}/metrics"
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS, context=self._context) as response:
             return refusals(response.read().decode().splitlines())
 
     async def stop(self) -> None:
@@ -159,7 +165,7 @@ class Etcd:
         # What was done in the warm-up is in the total alone. What was under way at the end, h2load cut off.
         if refused > load.outstanding or done > total:
             raise CommandError(f"etcd answered {done} puts, did {total}, and refused {refused}")
-        seconds = latencies_from_log(log.read_text().splitlines())
+        seconds = latencies_from_log(log.read_text().splitlines(), load.outstanding)
         client = _children_cpu_seconds() - client
         cpu_seconds = {**meter.cpu_seconds(total), "client": client / total}
         return Sample(len(seconds), load.seconds, latencies_of(seconds), cpu_seconds, meter.datagrams(total), total)
@@ -179,6 +185,35 @@ class Etcd:
         """The nodes, by what they are."""
         followers = [process.pid for node, process in self.processes.items() if node != self.leader]
         return {"leader": [self.processes[self.leader].pid], "followers": followers}
+
+    def _options(self) -> dict[str, Any]:
+        """More options of a node."""
+        return {}
+
+
+class EtcdSecured(Etcd):
+    """The same with TLS: between nodes with the certificates of both sides, for clients with that of the node alone,
+    since ``h2load`` has none to show."""
+
+    name = "etcd with TLS"
+    scheme = "https"
+
+    def __init__(self, reactor: Any, folder: Path, node_count: int = 3) -> None:
+        super().__init__(reactor, folder, node_count)
+        self._certificates = folder / "certificates"
+        make_certificates(self._certificates)
+        self._context = ssl.create_default_context(cafile=str(self._certificates / AUTHORITY))
+
+    def _options(self) -> dict[str, Any]:
+        certificate, key = self._certificates / CERTIFICATE, self._certificates / PRIVATE_KEY
+        return {
+            "cert-file": certificate,
+            "key-file": key,
+            "peer-cert-file": certificate,
+            "peer-key-file": key,
+            "peer-trusted-ca-file": self._certificates / AUTHORITY,
+            "peer-client-cert-auth": "true",
+        }
 
 
 def _children_cpu_seconds() -> float:
@@ -230,14 +265,19 @@ def refusals(metrics: Iterable[str]) -> int:
     return sum(int(float(one.rpartition(" ")[2])) for one in puts if 'grpc_code="OK"' not in one)
 
 
-def latencies_from_log(lines: Sequence[str]) -> list[float]:
+def latencies_from_log(lines: Sequence[str], under_way: int) -> list[float]:
     """Seconds of each request, from what h2load logged: its start, HTTP status, and microseconds, with tabs between.
 
-    :raises CommandError: if one was not answered with 200.
+    The first ones may have come half in the warm-up. Their status is 0, and they are left out.
+
+    :param under_way: how many there are at a time.
+    :raises CommandError: if another one was not answered with 200.
     """
     seconds = []
-    for line in lines:
+    for number, line in enumerate(lines):
         _, status, microseconds = line.split("\t")
+        if status == "0" and number < under_way:
+            continue
         if status != "200":
             raise CommandError(f"etcd answered a put with {status}")
         seconds.append(int(microseconds) / 1e6)

@@ -22,15 +22,20 @@ from bench.trace import Trace
 from txpaxos.cli.running import CommandError, run, together
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
+from txpaxos.keys import load_keys
 
 
-async def put(reactor: Any, cluster: Cluster, load: Load, connections: int, trace: Trace | None) -> Loaded:
+async def put(
+    reactor: Any, cluster: Cluster, load: Load, connections: int, trace: Trace | None, keys: Path | None = None
+) -> Loaded:
     """Connect, put, and see that each put was done once.
 
     :param trace: told of every put, if given.
+    :param keys: the client's folder of keys, if the nodes have keys.
     :raises CommandError: if one was not.
     """
-    clients = [Client(reactor, cluster) for _ in range(connections)]
+    loaded_keys = None if keys is None else load_keys(str(keys), "client")
+    clients = [Client(reactor, cluster, keys=loaded_keys) for _ in range(connections)]
     try:
 
         async def revision(client: Client) -> int:
@@ -72,13 +77,14 @@ def watched(submit: Submit, trace: Trace) -> Submit:
 @click.option("--seconds", default=5.0, show_default=True)
 @click.option("--warm-up-seconds", default=1.0, show_default=True)
 @click.option("--value-bytes", default=100, show_default=True)
+@click.option("--keys", type=click.Path(path_type=Path), help="A client's folder of keys, if the nodes have keys.")
 @click.option("--trace", "trace_file", type=click.Path(path_type=Path), help="Write there when what was done.")
-def main(cluster_file: Path, connections: int, trace_file: Path | None, **load: Any) -> None:
+def main(cluster_file: Path, connections: int, keys: Path | None, trace_file: Path | None, **load: Any) -> None:
     """See the top of this file."""
 
     async def work(reactor: Any) -> Loaded:
         trace = None if trace_file is None else Trace()
-        loaded = await put(reactor, Cluster.load(str(cluster_file)), Load(**load), connections, trace)
+        loaded = await put(reactor, Cluster.load(str(cluster_file)), Load(**load), connections, trace, keys)
         if trace is not None and trace_file is not None:
             trace.write(trace_file)
         return loaded

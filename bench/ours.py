@@ -17,6 +17,7 @@ from bench.loop import Loaded
 from bench.machine import Meter
 from bench.syncs import counting
 from bench.system import ROOT, START_SECONDS_MAX, Load, output_of
+from txpaxos.cli.demo_keys import OWNER, DemoKeys
 from txpaxos.cli.local_cluster import LocalCluster
 
 APP = f"{ROOT / 'examples' / 'kv.py'}:KeyValue"
@@ -30,6 +31,7 @@ class Nodes(LocalCluster):
     :param asked: whether they are the latter.
     :param bench_options: more of ``bench.node``; ``{node}`` in them is the node's name.
     :param counts_syncs: whether ``strace`` is to count their syncs.
+    :ivar names: the ids of the nodes.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Nodes(LocalCluster):
         folder.mkdir()
         names = string.ascii_lowercase[:count]
         super().__init__(reactor, "bench", names, folder, ["--app", APP, *options])
+        self.names = names
         self._asked = asked
         self._bench_options = bench_options
         self._counts_syncs = counts_syncs
@@ -108,6 +111,22 @@ class Ours:
         """The nodes, by what they are."""
         followers = [process.pid for node, process in self.nodes.processes.items() if node != self.leader]
         return {"leader": [self.nodes.processes[self.leader].pid], "followers": followers}
+
+
+class OursSecured(Ours):
+    """The same with keys: made by ``txpaxos keys`` for this cluster."""
+
+    name = "txpaxos with keys"
+
+    def __init__(self, reactor: Any, nodes: Nodes) -> None:
+        super().__init__(reactor, nodes)
+        keys = DemoKeys.make(nodes.folder, nodes.names)
+        nodes.node_keys, nodes.client_keys = keys.of, keys.of(OWNER)
+        self._keys = keys.of(OWNER)
+
+    async def load(self, load: Load, *options: str) -> Loaded:
+        """See :meth:`Ours.load`."""
+        return await super().load(load, f"--keys={self._keys}", *options)
 
 
 class OursInProcess(Ours):

@@ -34,9 +34,9 @@ class Setting:
 
     def has(self, system: str) -> bool:
         """Whether a system takes part. Says so if it is to, and cannot."""
-        if self.only not in (None, system):
+        if self.only is not None and not system.startswith(self.only):
             return False
-        absent = {"etcd": etcd.absent, "PySyncObj": pysyncobj_cluster.absent}.get(system)
+        absent = {"etcd": etcd.absent, "etcd with TLS": etcd.absent, "PySyncObj": pysyncobj_cluster.absent}.get(system)
         missing = absent() if absent else None
         if missing:
             self.say(f"{system} is skipped: {missing}")

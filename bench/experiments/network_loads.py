@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from bench import syncs
-from bench.etcd import Etcd
-from bench.ours import Nodes, Ours
+from bench.etcd import Etcd, EtcdSecured
+from bench.ours import Nodes, Ours, OursSecured
 from bench.report import Point, Report, TargetCheck, as_table, at_least
 from bench.setting import Setting, alternate, as_data, running
 from bench.system import Load, System
@@ -16,6 +16,7 @@ from txpaxos.cli.printing import table
 
 OUTSTANDING = (1, 64, 256, 1024)
 RATE_TARGETS = {1: 1.0, 64: 2.0, 256: 2.0, 1024: 2.0}
+KEYS_TARGETS = {1: 0.9, 64: 0.85, 256: 0.85, 1024: 0.85}
 OPEN_OUTSTANDING_MAX = 4096
 """A system that is so far behind is overloaded, and waited for. (etcd refuses what comes when 5,000 are under way.)"""
 
@@ -60,6 +61,27 @@ def _p99_verdict(point: Point, where: str) -> TargetCheck:
         return TargetCheck(target, None, "not measured")
     our, their = ours.latencies.p99_seconds, theirs.latencies.p99_seconds
     return TargetCheck(target, our <= their, f"{our * 1e3:.2f} ms to {their * 1e3:.2f} ms")
+
+
+async def secured(setting: Setting, outstanding: Sequence[int] = OUTSTANDING) -> Report:
+    """The closed loop with keys and without, ours and etcd's: what keys cost."""
+    systems = systems_of(setting)
+    if setting.has(OursSecured.name):
+        systems.append(OursSecured(setting.reactor, Nodes(setting.reactor, setting.new_folder("ours"))))
+    if setting.has(EtcdSecured.name):
+        systems.append(EtcdSecured(setting.reactor, setting.new_folder("etcd")))
+    async with running(systems):
+        points = await alternate(setting, systems, {f"{one}": Load(one, setting.seconds) for one in outstanding})
+    pairs = [(OursSecured.name, Ours.name), (EtcdSecured.name, Etcd.name), (OursSecured.name, EtcdSecured.name)]
+    rows, verdicts = [], []
+    for point in points:
+        ratios = [point.ratio(*pair) for pair in pairs]
+        rows.append([point.label, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
+        target = f"rate with keys in that without at {point.label} outstanding"
+        verdicts.append(at_least(target, ratios[0], KEYS_TARGETS.get(int(point.label), 0.85)))
+    head = ("outstanding", *(f"{one} / {other}" for one, other in pairs))
+    text = f"{as_table(points, 'outstanding', Ours.name)}\n\n{table(head, rows)}"
+    return Report("keys", text, verdicts, as_data(points))
 
 
 async def open_loop(setting: Setting) -> Report:

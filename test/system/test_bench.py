@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import resource
 import struct
+from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 
 import attrs
 import msgspec
 import pytest
+from cryptography.x509 import IPAddress, SubjectAlternativeName, load_pem_x509_certificate
 
-from bench import clients, compare, core, etcd, members, plot, syncs, trace
+from bench import certificates, clients, compare, core, etcd, members, plot, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
 from bench.report import Point, TargetCheck, as_table, at_least, at_most
@@ -138,9 +140,25 @@ class TestEtcd:
 
     def test_latencies_from_its_log(self) -> None:
         lines = ["1795518110344277\t200\t1394", "1795518112344099\t200\t1000000"]
-        assert etcd.latencies_from_log(lines) == [0.001394, 1.0]
+        assert etcd.latencies_from_log(lines, 1) == [0.001394, 1.0]
         with pytest.raises(CommandError, match="answered a put with 503"):
-            etcd.latencies_from_log(["1795518110344277\t503\t1394"])
+            etcd.latencies_from_log(["1795518110344277\t503\t1394"], 1)
+
+    def test_requests_that_were_answered_half_in_the_warm_up_are_left_out(self) -> None:
+        half, whole = "1795518110344277\t0\t1394", "1795518112344099\t200\t2000"
+        assert etcd.latencies_from_log([half, half, whole], 2) == [0.002]
+        with pytest.raises(CommandError, match="answered a put with 0"):
+            etcd.latencies_from_log([half, whole, half], 2)
+
+    def test_certificates_are_signed_by_their_authority(self, tmp_path: Path) -> None:
+        certificates.make_certificates(tmp_path / "made")
+        authority, certificate = (
+            load_pem_x509_certificate((tmp_path / "made" / name).read_bytes())
+            for name in (certificates.AUTHORITY, certificates.CERTIFICATE)
+        )
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+        assert names.get_values_for_type(IPAddress) == [ip_address("127.0.0.1")]
 
     def test_refusals_are_counted_by_grpc_s_codes(self) -> None:
         line = 'grpc_server_handled_total{{grpc_code="{}",grpc_method="{}",grpc_type="unary"}} {}'

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -23,7 +23,11 @@ from txpaxos.cli.running import CommandError, request, together
 from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.errors import PaxosError
+from txpaxos.keys import load_keys
 from txpaxos.rights import DEFAULT_RIGHTS, Rights
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
 
 HOST = "127.0.0.1"
 PORTS = range(10_000, 30_000)
@@ -225,7 +229,7 @@ class LocalCluster:
         :raises CommandError: if that takes longer than ``seconds``, or a node ends.
         """
         return await self._poll(
-            lambda: ask_nodes(self._reactor, self.cluster, ANSWER_SECONDS, list(self.processes)),
+            lambda: ask_nodes(self._reactor, self.cluster, ANSWER_SECONDS, list(self.processes), self._keys()),
             condition,
             what,
             seconds,
@@ -237,11 +241,13 @@ class LocalCluster:
         :raises CommandError: if that takes longer than ``seconds``, or a node ends.
         """
 
+        keys = self._keys()
+
         async def ask_role() -> str:
             running = [other for other in self.cluster.members if other in self.processes and other != node]
             try:
                 report = await request(
-                    self._reactor, self.cluster, ANSWER_SECONDS, lambda client: client.members(), running
+                    self._reactor, self.cluster, ANSWER_SECONDS, lambda client: client.members(), running, keys
                 )
             except PaxosError:
                 return ""
@@ -264,6 +270,9 @@ class LocalCluster:
             if self._reactor.seconds() > give_up_at:
                 raise CommandError(f"{what} did not happen within {seconds:g} s")
             await deferLater(self._reactor, POLL_SECONDS)
+
+    def _keys(self) -> Keys | None:
+        return None if self.client_keys is None else load_keys(str(self.client_keys), "client")
 
     def last_line(self, node: str) -> str:
         """The last line of a node's output."""

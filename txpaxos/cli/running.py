@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 import click
@@ -17,6 +17,9 @@ from txpaxos.client import Client
 from txpaxos.clock import MonotonicReactor, monotonic_clock
 from txpaxos.cluster import Cluster
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
 
 T = TypeVar("T")
 Work: TypeAlias = Coroutine[Deferred[Any], Any, T]
@@ -108,10 +111,12 @@ async def together(*work: Work[T]) -> list[T]:
             one.cancel()
 
 
-def new_client(reactor: Any, cluster: Cluster | Seeds, nodes: list[str] | None = None) -> Client:
-    """A client with the keys of the command that runs, if it was given any."""
+def new_client(
+    reactor: Any, cluster: Cluster | Seeds, nodes: list[str] | None = None, keys: Keys | None = None
+) -> Client:
+    """A client with ``keys``; unless they are given, with those of the command that runs, if it was given any."""
     context = click.get_current_context(silent=True)
-    keys = None if context is None else context.meta.get(KEYS)
+    keys = keys or (None if context is None else context.meta.get(KEYS))
     return Client(reactor, cluster.addresses if isinstance(cluster, Seeds) else cluster, nodes, keys=keys)
 
 
@@ -121,17 +126,19 @@ async def request(
     seconds: float,
     ask: Callable[[Client], Deferred[T]],
     nodes: list[str] | None = None,
+    keys: Keys | None = None,
 ) -> T:
     """Send one request with a client of its own.
 
     :param seconds: how long the answer may take.
     :param ask: sends the request with the client.
     :param nodes: the nodes to ask, as for :class:`~txpaxos.client.Client`.
+    :param keys: see :func:`new_client`.
     :raises NoQuorum: if no answer came, and the request changed nothing.
     :raises NotChosen: if no answer came, and the command was never sent.
     :raises OutcomeUnknown: if no answer came, and the request may have had its effect or not.
     """
-    client = new_client(reactor, cluster, nodes)
+    client = new_client(reactor, cluster, nodes, keys)
     deadline = monotonic_clock(reactor).callLater(seconds, client.close)
     try:
         return await ask(client)

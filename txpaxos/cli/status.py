@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import click
@@ -19,6 +19,9 @@ from txpaxos.errors import NotAllowed, PaxosError
 from txpaxos.log_lines import printable
 from txpaxos.node.counts import Count
 from txpaxos.node.secured_peers import WARN_DAYS
+
+if TYPE_CHECKING:
+    from txpaxos.keys.folder import Keys
 
 Statuses: TypeAlias = Mapping[str, dict[str, Any] | None]
 """The status of each node, ``None`` if the node did not answer."""
@@ -88,9 +91,15 @@ def command(cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool, 
 
 
 async def ask_nodes(
-    reactor: Any, cluster: Cluster, timeout_seconds: float, nodes: Iterable[str] | None = None
+    reactor: Any,
+    cluster: Cluster,
+    timeout_seconds: float,
+    nodes: Iterable[str] | None = None,
+    keys: Keys | None = None,
 ) -> Statuses:
     """Ask ``nodes``, by default all, for their status, all at once.
+
+    :param keys: see :func:`~txpaxos.cli.running.new_client`.
 
     :raises NotAllowed: if all are asked, nodes refuse that, and none answers.
     """
@@ -98,7 +107,7 @@ async def ask_nodes(
 
     async def ask(node: str) -> dict[str, Any] | None:
         try:
-            return await request(reactor, cluster, timeout_seconds, lambda client: client.status(), [node])
+            return await request(reactor, cluster, timeout_seconds, lambda client: client.status(), [node], keys)
         except NotAllowed as error:
             refusals.append(error)
         except PaxosError:
