@@ -119,8 +119,8 @@ async def test_a_right_that_is_not_granted(tmp_path: Path, folders: KeyFolders) 
         error = await error_of(client.submit(b"+5", SECONDS))
         assert isinstance(error, NotAllowed)
         assert str(error) == (
-            "the client 'shop' does not have the right 'write': grant it under [rights] in the cluster files, and start"
-            " the nodes anew"
+            "the client 'shop' does not have the right 'write': grant it under [rights] in the cluster files, and have"
+            " the nodes read them (txpaxos keys reload)"
         )
         assert (await client.read(b"", deadline_seconds=SECONDS)).result == 0
         client.close()

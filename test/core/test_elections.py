@@ -41,7 +41,6 @@ def ballots_without(lose: Callable[[SimulatedCluster, Host], None], seed: int, n
     return cluster.checker.ballots_used - used
 
 
-@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize("lose", [crash, cut_off])
 @pytest.mark.parametrize("nodes", [3, 5])
 def test_hardly_ever_more_than_one_ballot(lose: Callable[[SimulatedCluster, Host], None], nodes: int) -> None:

@@ -55,7 +55,6 @@ def cut(scenario: str, cluster: SimulatedCluster, leader: str, hub: str) -> None
     keep_only(cluster, links[scenario])
 
 
-@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize(
     ("scenario", "nodes"), [("quorum loss", 5), ("constrained election", 5), ("chained", 3)], ids=str
 )
