@@ -23,6 +23,7 @@ from txpaxos.wire.commands import (
     encode_batch,
     new_session,
     owned_by,
+    owner_of,
     session_created_at_slot,
     session_owner,
 )
@@ -164,6 +165,8 @@ def test_a_session_belongs_to_one_principal() -> None:
     assert session == (5).to_bytes(8, "big") + bytes(range(8)) + session_owner("shop")
     assert session_created_at_slot(session) == 5
     assert belongs_to(session, session_owner("shop"))
+    assert owner_of(session) == owner_of(session + b"register") == session_owner("shop")
+    assert owner_of(b"8 bytes.") == b"8 bytes."  # Too short to have an owner: it is its own.
     assert not belongs_to(session, session_owner("shops"))
     assert not belongs_to(session, session_owner(""))
     assert not belongs_to(session[8:], session_owner("shop"))
