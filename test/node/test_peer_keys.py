@@ -573,6 +573,43 @@ def test_a_node_that_is_revoked_is_not_heard_any_more(tmp_path: Path) -> None:
     assert nodes.wait(leader.submit(b"without it")) == "without it@1"
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["its own is left", "the other one's is left"])
+def test_a_node_that_is_revoked_loses_both_ways_when_it_has_one_stream(tmp_path: Path, is_own: bool) -> None:
+    """Nothing is sealed for it, and nothing of it is opened, for either stream may be the one that is left."""
+    folders = keys_for(tmp_path)
+    nodes = SecuredNodes(keys={node: folders.node(node) for node in "abc"})
+    nodes.lead()
+    nodes.reactor.spend(1.0)
+    peers, out = nodes.nodes["a"]._peers, nodes.nodes["b"]._peers
+    (peers._streams._own["b"] if is_own else out._streams._own["a"]).abort()
+    nodes.reactor.turn(2)
+    assert ("b" in peers._streams._own, "b" in peers._streams._theirs) == (not is_own, is_own)
+    folders.revoke(folders.node("b"), folders=["a"])
+    nodes.nodes["a"].use_keys(folders.node("a"))
+    assert "b" not in peers._sealers
+    forged = [out._sealers["a"].seal(nodes.codec("b").encode(message)) for message in PEER_SAMPLES]
+    counted = nodes.count("a", Count.DATAGRAM_OF_AN_UNKNOWN_SESSION)
+    assert unchanged_by(nodes, "a", partial(nodes.hear, "a", "b", *forged)) == []
+    assert nodes.count("a", Count.DATAGRAM_OF_AN_UNKNOWN_SESSION) == counted + len(forged)
+
+
+@pytest.mark.parametrize("closer", "ab")
+def test_keys_are_replaced_while_one_of_two_streams_is_broken(
+    nodes: SecuredNodes, folders: KeyFolders, closer: str
+) -> None:
+    """The stream that stays is not opened anew, so its datagrams must be taken as before."""
+    nodes.lead()
+    nodes.reactor.spend(1.0)
+    nodes.nodes[closer]._peers._streams._own["b" if closer == "a" else "a"].abort()
+    nodes.reactor.turn(2)
+    nodes.nodes["a"].use_keys(folders.node("a"))
+    nodes.reactor.spend(5.0)
+    before, sent = [nodes.count(node, Count.DATAGRAM_OF_AN_UNKNOWN_SESSION) for node in "ab"], len(nodes.datagrams)
+    nodes.reactor.spend(5.0)
+    assert {("a", "b"), ("b", "a")} <= {(sender, to) for sender, to, _ in nodes.datagrams[sent:]}
+    assert [nodes.count(node, Count.DATAGRAM_OF_AN_UNKNOWN_SESSION) for node in "ab"] == before
+
+
 def test_keys_that_the_others_do_not_believe_leave_the_streams_in_use(tmp_path: Path) -> None:
     """The operator has forgotten to bring the new authority to the other nodes first. It is tried again until then."""
     folders = keys_for(tmp_path)
@@ -615,7 +652,7 @@ def test_a_certificate_that_expires_is_warned_of_once_a_day(
     nodes: SecuredNodes, left: timedelta, says: list[str]
 ) -> None:
     peers = nodes.nodes["a"]._peers
-    peers._utc_now = lambda: peers.keys.not_after - left
+    peers._tls.utc_now = lambda: peers.keys.not_after - left
     peers.use_keys(peers.keys)
     for _ in range(2):
         said = lines(lambda: nodes.reactor.spend(10.0))

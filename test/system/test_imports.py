@@ -90,8 +90,11 @@ LIBRARIES_OF_KEYS = ("OpenSSL", "cryptography", "service_identity")
 
 NEEDS_KEYS = (
     *(f"txpaxos.keys.{file.stem}" for file in python_files("txpaxos/keys") if file.stem != "__init__"),
+    "txpaxos.node.peer_tls",
     "txpaxos.server.client_tls",
     "txpaxos.server.joining_tls",
+    "txpaxos.testing.simulator.keys",
+    "txpaxos.testing.simulator.tls",
 )
 """The modules that need those libraries. They are loaded when keys are on."""
 

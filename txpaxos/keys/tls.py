@@ -184,11 +184,7 @@ def refusal_of(transport: Any, authorities: Iterable[Certificate], keys: Keys, a
     if certificate is None:
         return ""
     others = [one.to_cryptography() for one in transport.getHandle().get_peer_cert_chain() or ()]
-    try:
-        chain = trust.chain_of(certificate, others, authorities, at or datetime.now(UTC))
-    except ValueError as error:
-        return f"its certificate {error}"
-    return f"its certificate {trust.REVOKED}" if trust.revoked_by(chain, keys.revoked) else ""
+    return trust.refusal(certificate, others, authorities, keys.revoked, at or datetime.now(UTC))
 
 
 def show_the_same(transport: Any, other: Any) -> bool:

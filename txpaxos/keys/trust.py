@@ -96,6 +96,26 @@ def chain_of(
         raise ValueError(PHRASES.get(error.errors[0], f"{NOT_VALID}: {error}")) from None
 
 
+def refusal(
+    certificate: Certificate,
+    others: Iterable[Certificate],
+    authorities: Iterable[Certificate],
+    lists: Iterable[CertificateRevocationList],
+    at: datetime,
+) -> str:
+    """Why ``certificate`` is not believed, in one phrase; empty if it is.
+
+    :param others: more certificates, which may stand between it and an authority.
+    :param lists: the lists of revoked certificates.
+    :param at: when certificates have to be valid.
+    """
+    try:
+        chain = chain_of(certificate, others, authorities, at)
+    except ValueError as error:
+        return f"its certificate {error}"
+    return f"its certificate {REVOKED}" if revoked_by(chain, lists) else ""
+
+
 def revoked_by(chain: Sequence[Certificate], lists: Iterable[CertificateRevocationList]) -> bool:
     """Whether a list revokes a certificate of ``chain``."""
     return any(

@@ -128,6 +128,7 @@ from txpaxos.wire.peer_messages import (
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
+    from txpaxos.node.peer_tls import PeerTls
 
 UNHEARD_SECONDS = 2.0
 """A leader lists a peer in its status as unheard after this time, or after four heartbeats if these take longer."""
@@ -163,6 +164,7 @@ class Node:
         cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
     :param keys: the keys with which the nodes know each other; ``None`` if keys are off.
+    :param tls: what it does with its keys; TLS by OpenSSL, and AES-GCM, if not given.
     :ivar clock: timers that follow ``monotonic``.
     :ivar counters: how often each event of :class:`~txpaxos.node.counts.Count` has happened.
     :ivar failed: fails when the node has given up, with the reason: a failed save, or a broken invariant.
@@ -188,6 +190,7 @@ class Node:
         observe: Observer | None = None,
         restored_from: str = "",
         keys: Keys | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
         check_class(type(application))
         check_object(application)
@@ -207,7 +210,7 @@ class Node:
         self._digest_asked_at: dict[NodeId, float] = {}
         self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
         self._timer = Timer(self.clock, self._tick)
-        self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64), keys)
+        self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64), keys, tls)
         self._compose_application()
         self._compose_members()
         self._compose_admission()
@@ -222,13 +225,15 @@ class Node:
 
     # composition
 
-    def _compose_peers(self, reactor: Any, new_token: Callable[[], int], keys: Keys | None) -> None:
+    def _compose_peers(
+        self, reactor: Any, new_token: Callable[[], int], keys: Keys | None, tls: PeerTls | None
+    ) -> None:
         """Make the parts that talk to the other nodes."""
         self._known_peers = KnownPeers(self._save_peer, self.counters)
         make_peers: Callable[..., Peers] = Peers
         if keys is not None:
             self._check_keys(keys)
-            make_peers = partial(SecuredPeers, keys=keys)
+            make_peers = partial(SecuredPeers, keys=keys, tls=tls)
         self._peers = make_peers(
             reactor,
             self.name,

@@ -7,8 +7,7 @@ newer stream, so a pair of nodes can talk as long as datagrams pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +24,12 @@ from txpaxos.wire.sealed import DatagramOpener, DatagramSealer, NotSealed, Repla
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
+    from txpaxos.node.peer_tls import PeerTls
 
 WARN_DAYS = 30
 """How long before its certificate expires a node begins to warn, once a day."""
 
 WARN_SECONDS = 86_400.0
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class OtherSender(CodecError):
@@ -54,18 +50,17 @@ class SecuredPeers(Peers):
     """The peers of one node with keys. Further parameters are those of :class:`~.peers.Peers`.
 
     :param keys: the keys of this node.
-    :param utc_now: the time of day, for the certificate.
+    :param tls: what it does with them; TLS by OpenSSL, and AES-GCM, if not given.
     """
 
     log = Logger()
 
-    def __init__(self, *arguments: Any, keys: Keys, utc_now: Callable[[], datetime] = _utc_now) -> None:
-        from txpaxos.keys.ciphers import WRONG_TAG, new_cipher
+    def __init__(self, *arguments: Any, keys: Keys, tls: PeerTls | None = None) -> None:
+        from txpaxos.node.peer_tls import PeerTls
 
         self.keys = keys
-        self._utc_now = utc_now
-        self._new_cipher = new_cipher
-        self._opener = DatagramOpener(new_cipher, WRONG_TAG)
+        self._tls = tls or PeerTls()
+        self._opener = DatagramOpener(self._tls.new_cipher, self._tls.wrong_tag)
         self._sealers: dict[NodeId, DatagramSealer] = {}
         self._expiry_at = float("-inf")
         self._streams: SecuredStreams
@@ -76,6 +71,7 @@ class SecuredPeers(Peers):
         return SecuredStreams(
             *arguments,
             keys=self.keys,
+            tls=self._tls,
             not_believed=self._reports.log_not_believed,
             secret_for=self._seal_with,
             secret_of=self._opener.add,
@@ -95,11 +91,11 @@ class SecuredPeers(Peers):
         super().tick(now)
         if now >= self._expiry_at:
             self._expiry_at = now + WARN_SECONDS
-            self._warn_of_expiry(self.keys.expires_in(self._utc_now()))
+            self._warn_of_expiry(self.keys.expires_in(self._tls.utc_now()))
 
     def keys_expire_in_seconds(self) -> float | None:
         """How long this node's certificate is still valid; negative if it is not any more."""
-        return self.keys.expires_in(self._utc_now()).total_seconds()
+        return self.keys.expires_in(self._tls.utc_now()).total_seconds()
 
     def _warn_of_expiry(self, left: timedelta) -> None:
         line = ""
@@ -111,18 +107,22 @@ class SecuredPeers(Peers):
             self.log.warn(line, node=self._node, days=left.days, at=f"{self.keys.not_after:%Y-%m-%d %H:%M} UTC")
 
     def _seal_with(self, peer: NodeId, secret: bytes) -> None:
-        self._sealers[peer] = DatagramSealer(secret, self._new_cipher, partial(self._streams.renew, peer))
+        self._sealers[peer] = DatagramSealer(secret, self._tls.new_cipher, partial(self._streams.renew, peer))
 
-    def _distrust(self, peer: NodeId) -> None:
-        """Neither take datagrams of ``peer`` nor send any until there are new streams."""
-        self._sealers.pop(peer, None)
-        self._opener.forget(peer)
+    def _distrust(self, peer: NodeId, sends: bool) -> None:
+        """Send ``peer`` no datagrams, or take none of it, until there is a new stream in that direction. Each direction
+        has a secret of its own: a peer whose own stream stays does not open it anew, and seals with its secret on."""
+        if sends:
+            self._sealers.pop(peer, None)
+        else:
+            self._opener.forget(peer)
 
     def remove_peer(self, peer: NodeId) -> None:
         """Send nothing to ``peer`` from now on, but that it is out."""
         super().remove_peer(peer)
         for known in {*self._sealers, *self._opener.peers} - {*self._routes, *self._former}:
-            self._distrust(known)
+            self._distrust(known, sends=True)
+            self._distrust(known, sends=False)
 
     # datagrams
 

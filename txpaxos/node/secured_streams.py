@@ -24,13 +24,10 @@ from txpaxos.node.peer_streams import HANDSHAKE_SECONDS, RECONNECT_SECONDS_MAX, 
 from txpaxos.wire.codec import Received
 from txpaxos.wire.members import base_name
 from txpaxos.wire.peer_messages import Hello
-from txpaxos.wire.sealed import SECRET_BYTES
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
-
-LABEL = b"EXPORTER-txpaxos-datagrams"
-"""What the secret is for that is derived from a stream."""
+    from txpaxos.node.peer_tls import PeerTls
 
 RENEW_SECONDS = 0.1
 """The time between two streams that are opened anew."""
@@ -73,31 +70,33 @@ class SecuredStreams(PeerStreams):
     """All streams of one node with keys. Further parameters are those of :class:`~.peer_streams.PeerStreams`.
 
     :param keys: the keys of this node.
+    :param tls: what it does with them.
     :param not_believed: called with the peer to which this node opened a stream (``None`` for an incoming one), the
         address of the other side, and a phrase, when a stream ended because of keys.
     :param secret_for: called with a peer and the secret for datagrams to it.
     :param secret_of: called with a peer and the secret for datagrams from it.
-    :param distrusted: called with a peer that new keys do not let this node believe, or that has no stream then.
+    :param distrusted: called when keys are replaced, for each direction between this node and a peer in which there is
+        no stream that is believed: with the peer, and with whether this node is the one that sends.
     """
 
     def __init__(
         self,
         *arguments: Any,
         keys: Keys,
+        tls: PeerTls,
         not_believed: Callable[[str | None, str, str], None],
         secret_for: Callable[[str, bytes], None],
         secret_of: Callable[[str, bytes], None],
-        distrusted: Callable[[str], None],
+        distrusted: Callable[[str, bool], None],
     ) -> None:
-        from txpaxos.keys import factories, tls
+        from txpaxos.keys.factories import Newest
 
         super().__init__(*arguments)
         self.keys = keys
         self._tls = tls
-        self._factory = factories.TlsFactory
         # A connection that is being made when keys are replaced uses the new ones, too.
-        self._newest = factories.Newest
-        self._accepting = factories.Newest(tls.peer_accept(keys))
+        self._newest = Newest
+        self._accepting = Newest(tls.accepting(keys))
         self._dialling: dict[str, Any] = {}
         self._not_believed = not_believed
         self._secret_for = secret_for
@@ -113,12 +112,12 @@ class SecuredStreams(PeerStreams):
         """Use other keys from now on. Streams whose other side is not believed any more are closed at once, the others
         are opened anew."""
         self.keys = keys
-        self._accepting.creator = self._tls.peer_accept(keys)
+        self._accepting.creator = self._tls.accepting(keys)
         for peer, newest in self._dialling.items():
-            newest.creator = self._tls.peer_dial(keys, base_name(peer))
+            newest.creator = self._tls.dialling(keys, base_name(peer))
         believed: set[tuple[str | None, bool]] = set()
         for stream in list(self._open):
-            phrase = self._tls.refusal_of(stream.transport, keys.nodes, keys)
+            phrase = self._tls.refusal_of(stream.transport, keys)
             if phrase:
                 self._report(stream, phrase)
             if phrase or not stream.is_established:
@@ -126,8 +125,9 @@ class SecuredStreams(PeerStreams):
             else:
                 believed.add((stream.peer, stream.dialled))
         for number, peer in enumerate(self._addresses):
-            if (peer, True) not in believed or (peer, False) not in believed:
-                self._distrusted(peer)
+            for dialled in (True, False):
+                if (peer, dialled) not in believed:
+                    self._distrusted(peer, dialled)
             self._renew_later(peer, number * RENEW_SECONDS)
 
     def renew(self, peer: str) -> None:
@@ -164,7 +164,7 @@ class SecuredStreams(PeerStreams):
 
     def handshake_done(self, stream: PeerStream, peer: str, incarnation: int) -> None:
         """Use ``stream`` from now on, and its secret."""
-        secret = self._tls.export_key(stream.transport, LABEL, SECRET_BYTES)
+        secret = self._tls.secret_of(stream.transport)
         if stream.dialled:
             if self._renewing.get(peer) is stream:
                 del self._renewing[peer]
@@ -225,10 +225,10 @@ class SecuredStreams(PeerStreams):
         return SecuredStream(self, peer, host, token)
 
     def _listening_factory(self) -> Any:
-        return self._factory(self._accepting, False, self, self.clock)
+        return self._tls.factory(self._accepting, False, self, self.clock)
 
     def _dialling_factory(self, dial: Any, peer: str) -> Any:
         creator = self._dialling.get(peer)
         if creator is None:
-            creator = self._dialling[peer] = self._newest(self._tls.peer_dial(self.keys, base_name(peer)))
-        return self._factory(creator, True, dial, self.clock)
+            creator = self._dialling[peer] = self._newest(self._tls.dialling(self.keys, base_name(peer)))
+        return self._tls.factory(creator, True, dial, self.clock)
