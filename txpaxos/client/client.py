@@ -352,6 +352,17 @@ class Client:
             lambda number: BackupRequest(number, snapshot_slot, position), 0, deadline_seconds
         )
 
+    def use_keys(self, keys: Keys | str | os.PathLike[str]) -> None:
+        """Use other keys of the same client from now on: a new certificate, or other authorities. No request fails by
+        that. While requests wait, they go on with the connection that is there, until a node has taken the client on
+        one with the new keys. If no node takes them, the log says why, and that connection stays as long as it can.
+
+        :param keys: the folder with the keys, or the keys themselves.
+        :raises ConfigError: if the client was made without keys, the folder cannot be used, or the certificate is for
+            another name: the client's session belongs to the name that it had. The client uses its keys as before.
+        """
+        self._dispatcher.use_credentials(_credentials_of(keys))
+
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over; so do requests that
         are made later."""

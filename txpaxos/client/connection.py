@@ -7,7 +7,7 @@ requests on them. Twisted calls a connection when bytes come and when it ends.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, connectionDone
@@ -29,6 +29,9 @@ from txpaxos.wire.client_messages import (
     Welcome,
 )
 from txpaxos.wire.frames import FRAME_BYTES_MAX, TLS_ALERT, FrameSplitter, frame
+
+if TYPE_CHECKING:
+    from txpaxos.client.credentials import Credentials
 
 CONNECT_SECONDS = 1.0
 """How long an attempt to connect may take."""
@@ -77,12 +80,14 @@ class ClientConnection(TwistedProtocol):
     :ivar members: who the members are, as the node has told; ``None`` before.
     :ivar is_failed: whether the route has counted the connection as failed.
     :ivar principal: who the client is to the node, when keys are on; ``None`` before the node has said so.
+    :ivar credentials: what the client shows on it; ``None`` if it has no keys.
     :ivar is_refused: whether the connection has ended because of keys: another attempt would end so, too.
     :ivar deposed: whether the node has said that it leads and then that it does not, and has answered nothing since.
     """
 
     transport: Any  # Twisted's types know no TCP transport that is also a consumer.
     principal: str | None = None
+    credentials: Credentials | None = None
     is_refused = False
 
     def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address) -> None:

@@ -32,6 +32,7 @@ from txpaxos.clock import monotonic_clock
 from txpaxos.errors import (
     CodecError,
     CommandFailed,
+    ConfigError,
     NodeStopped,
     NoQuorum,
     NotAllowed,
@@ -163,6 +164,17 @@ class Dispatcher:
         self._route.close()
         for request in list(self.pending):
             self._give_up(request.number)
+
+    def use_credentials(self, credentials: Credentials) -> None:
+        """Show nodes ``credentials`` from now on.
+
+        :raises ConfigError: if the client has none, or the session would belong to another one.
+        """
+        before = self._route.credentials
+        if before is None:
+            raise ConfigError("this client was made without keys, so the nodes have none either: make a new client")
+        before.check_successor(credentials, self._principal)
+        self._route.use_credentials(credentials)
 
     def findings(self) -> str:
         """What each node was last found to be like, in one line."""

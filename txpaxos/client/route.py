@@ -15,6 +15,9 @@ was removed (:mod:`~txpaxos.client.known_nodes`).
 
 Nothing is sent twice until then: an overloaded cluster that answers late costs each client one more connection, and a
 Ping now and then.
+
+When the client gets other keys while requests wait, it makes a second connection to the same node, and goes there when
+the node takes them.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from txpaxos.client.connection import ClientConnection
 from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.pending import PendingRequests
 from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, is_able, knows_leader
 from txpaxos.cluster import Address
+from txpaxos.log_lines import printable
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Members, Pong, Welcome
 
 if TYPE_CHECKING:
@@ -74,6 +79,13 @@ UNREACHED = (
 )
 """What a client adds when no node has ever answered."""
 
+RENEWAL_BYTES_MAX = 2**25
+"""While more than this waits for answers, a connection is not replaced by one with newer keys: all of it would be sent
+again while the node is still at work on it, and might be too much for the node."""
+
+RENEWAL_TICKS = 100
+"""Time between two attempts to do so."""
+
 NO_WELCOME = "does not answer (it takes connections: it stands still, or this is not its client port)"
 """What is found of a node that accepts a connection and sends no Welcome."""
 
@@ -106,10 +118,13 @@ class Route:
     :param follows_leader: whether to talk to the leader when a node says which it is.
     :param pending: the requests without an answer.
     :param credentials: what the client shows nodes; ``None`` if it has no keys.
+    :ivar credentials: the same; those that it has now.
     :ivar current: the connection that requests go to; it may not be made yet.
     :ivar is_ready: whether something can be sent on it.
     :ivar is_watching: whether a tick is due while something has no answer.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -150,6 +165,9 @@ class Route:
         self._probe_in = 0  # Ticks until the next probe may be made.
         self._probes_made = 0
         self._probes_kept = 0  # Ticks for which probes are still kept.
+        self._renewal: ClientConnection | None = None  # The one that takes the place of the current one: it has keys.
+        self._renew_in = 0  # Ticks until the next one may be made.
+        self._renewal_failed_by = ""  # What the log was told of the last attempt.
         # The ticks.
         self._tick_call: IDelayedCall | None = None
         self._ticks = 1  # How many pass until the next call.
@@ -188,6 +206,15 @@ class Route:
         if self.current is not None:
             self.current.close()
         self._drop_probes()
+        self._drop_renewal()
+
+    def use_credentials(self, credentials: Credentials) -> None:
+        """Show nodes ``credentials`` from now on. Connections that were made with others are replaced."""
+        self.credentials = credentials
+        self._drop_probes()
+        self._drop_renewal()
+        self._renew_in, self._renewal_failed_by = 0, ""
+        self._renew()
 
     def findings(self) -> str:
         """What each node was last found to be like, in a few words each."""
@@ -200,7 +227,8 @@ class Route:
 
     def opened(self, connection: ClientConnection) -> None:
         """A node has accepted a connection. Its Welcome is still to come."""
-        self._findings[connection.target] = NO_WELCOME
+        if connection is not self._renewal:
+            self._findings[connection.target] = NO_WELCOME
 
     def received(self, connection: ClientConnection, message: FromNode | FromClient) -> None:
         """A node has sent a message."""
@@ -217,6 +245,10 @@ class Route:
 
     def lost(self, connection: ClientConnection, reason: str) -> None:
         """A connection has ended, or could not be made."""
+        if connection is self._renewal:
+            self._renewal = None
+            self._renew_later(f"{_place(connection.target, str(connection.address))} {reason}")
+            return
         self._findings[connection.target] = reason
         self._note_failure(connection)
         self._note_refusal(connection)
@@ -228,6 +260,9 @@ class Route:
         self._owner.disconnected()
         self._unreachable = connection.node
         if self._is_closed:
+            return
+        if self._renewal is not None:
+            self._switch_to(self._renewal)
             return
         usable = next((one for one in self._probes if one.welcome and not self._known.is_gone(one.node)), None)
         if usable is not None:
@@ -266,6 +301,7 @@ class Route:
             self._retry_call = None
         self.current = connection
         self.is_ready = False
+        self._drop_renewal(but=connection)
         self._owner.disconnected()
         self._suspicion.node_changed()
         if connection.welcome is not None:
@@ -316,7 +352,9 @@ class Route:
         """
         current, welcome = self.current, connection.welcome
         assert welcome is not None
-        if connection is current:
+        if connection is self._renewal:
+            self._renewed(connection)
+        elif connection is current:
             self._rounds = 0
             self._suspicion.welcomed()
             followed = self._follow(connection)
@@ -372,7 +410,7 @@ class Route:
 
     def _keep(self, left: ClientConnection) -> None:
         """Listen for a while to a connection that nothing is sent on any more: an answer may be on its way."""
-        if left.is_open and not self._is_closed:
+        if left.is_open and not self._is_closed and left.credentials is self.credentials:
             self._probes.append(left)
         else:
             left.close()
@@ -388,6 +426,61 @@ class Route:
             self._probes.remove(connection)
             if connection.welcome is None and self._probes_made % len(self._known):
                 self._probe_in = 0
+
+    # inside: other keys
+
+    def _renew(self) -> None:
+        """If the current connection was made with other keys than the client has now, have one with these in its place.
+        While requests wait for answers, it is used on until a node takes the new keys."""
+        current = self.current
+        if current is None or current.credentials is self.credentials or self._is_closed:
+            return
+        if current.welcome is None:  # Nothing was sent on it.
+            current.close()
+            self._switch_to(self._connect_to(current.target))
+        elif not self._pending:
+            self._drop_renewal()
+            current.close()
+            self.current = None
+            self.is_ready = False
+            self._owner.disconnected()
+            self._next_node = current.node if current.node in self._known else self._other_than(current.node)
+        elif self._renewal is None and self._renew_in <= 0 and self._pending.size_bytes <= RENEWAL_BYTES_MAX:
+            self._renewal = self._connect_to(current.target)
+
+    def _look_at_renewal(self) -> None:
+        """Time has passed. Nothing is sent on the new connection, so it is not looked at as the others are."""
+        self._renew_in -= self._ticks
+        renewal = self._renewal
+        if renewal is not None:
+            renewal.age += self._ticks
+            if renewal.age >= FAILED_TICKS:
+                self._drop_renewal()
+                self._renew_later(f"{_place(renewal.target, str(renewal.address))} {NO_WELCOME}")
+        self._renew()
+
+    def _renewed(self, renewal: ClientConnection) -> None:
+        """A node takes the new keys."""
+        old = self.current
+        assert old is not None
+        if renewal.principal != old.principal:
+            self._drop_renewal()
+            self._renew_later(f"they are those of {renewal.principal}, and this client is {old.principal}")
+            return
+        old.close()  # All that waits for an answer is sent again.
+        self._promote(renewal)
+        self._follow(renewal)
+
+    def _renew_later(self, why: str) -> None:
+        self._renew_in = RENEWAL_TICKS
+        if why != self._renewal_failed_by:
+            self._renewal_failed_by = why
+            self.log.warn("the new keys of this client are not in use yet: {why}", why=printable(why))
+
+    def _drop_renewal(self, but: ClientConnection | None = None) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and renewal is not but:
+            renewal.close()
 
     # inside: who the members are
 
@@ -468,6 +561,9 @@ class Route:
             connection.heard = False
             if connection.welcome is None and connection.age >= FAILED_TICKS:
                 self._note_failure(connection)
+        if self.credentials is not None:
+            self.credentials.warn_of_expiry(self._clock.seconds())
+            self._look_at_renewal()
         if waits and self.current is not None:
             self._look_at(self.current)
         self._tidy(waits)

@@ -35,19 +35,19 @@ class SecuredConnection(ClientConnection):
         self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address, credentials: Credentials
     ) -> None:
         super().__init__(owner, codec, node, address)
-        self._credentials = credentials
+        self.credentials: Credentials = credentials
         self._has_shown_token = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection has ended, or TLS could not be agreed upon."""
-        why = self._credentials.why(reason) if self.welcome is None else ""
+        why = self.credentials.why(reason) if self.welcome is None else ""
         if why:
             self.is_refused = True
             self._reason = f"cannot be used: {why}"
         super().connectionLost(reason)
 
     def _wrap(self, factory: ClientFactory, reactor: Any) -> ClientFactory:
-        return self._credentials.wrap(factory, reactor)
+        return self.credentials.wrap(factory, reactor)
 
     def _receive(self, message: FromNode | FromClient) -> None:
         match message:
@@ -57,7 +57,7 @@ class SecuredConnection(ClientConnection):
                 self.is_refused = error == NotAllowed.__name__
                 self._reason = f"refuses this client: {reason}"
                 self.transport.loseConnection()
-            case Welcome(node) if base_name(node) != self._credentials.name_of(self.transport):
+            case Welcome(node) if base_name(node) != self.credentials.name_of(self.transport):
                 raise CodecError(f"it says that it is {ascii(node)[:40]}, and its certificate says otherwise")
             case Welcome() | Members() if self.principal is None:
                 pass  # It is meant for clients that show nothing. Another one follows.
@@ -66,10 +66,10 @@ class SecuredConnection(ClientConnection):
 
     def _authenticated(self, principal: str, rights: tuple[str, ...]) -> None:
         """The node says who the client is to it."""
-        if not principal and self._credentials.token:
+        if not principal and self.credentials.token:
             if not self._has_shown_token:
                 self._has_shown_token = True
-                self.send(Authenticate(self._credentials.token))
+                self.send(Authenticate(self.credentials.token))
             return
         self.principal = principal
         if not principal and not rights:
