@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from test.mutants.patches import Mutant, apply
+from test.mutants.seeds import KEYS_FROM
 
 ROOT = Path(__file__).parent.parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "dropin.cache")
@@ -169,7 +170,8 @@ class Hunter:
 
     def _search(self, place: Path, mutant: Mutant) -> Find | None:
         """What goes wrong at ``place``, with any seed or in any test."""
-        found = self._simulate(place, self.cpu_seconds) if mutant.simulated else None
+        first_seed = KEYS_FROM if mutant.with_keys else 0
+        found = self._simulate(place, self.cpu_seconds, first_seed) if mutant.simulated else None
         files = self._files(mutant) if found is None and self.tests else []
         return found or next(filter(None, (self._test(place, file) for file in files)), None)
 

@@ -51,6 +51,10 @@ class PatchError(ValueError):
     """A patch is not one, or does not fit the tree."""
 
 
+WITH_KEYS = "with keys"
+"""What a patch says of the simulator if nodes must have keys for it."""
+
+
 @attrs.frozen
 class Hunk:
     """Lines that stand in a file (``old``), about at ``line`` (from 1), and what they become."""
@@ -68,6 +72,7 @@ class Mutant:
     :ivar fault: what is wrong, in a few words.
     :ivar trap: a number of :data:`TRAPS`, or ``None`` where it is none of them.
     :ivar simulated: whether the simulator can meet the fault at all; the real disk, for one, is not part of it.
+    :ivar with_keys: whether it can meet the fault only if nodes have keys.
     :ivar tries: the test files that are to find it if the simulator does not, in this order.
     :ivar hunks: the changes, by file.
     """
@@ -78,6 +83,7 @@ class Mutant:
     simulated: bool
     tries: tuple[str, ...]
     hunks: dict[str, tuple[Hunk, ...]]
+    with_keys: bool = False
 
 
 def load() -> list[Mutant]:
@@ -108,9 +114,10 @@ def read(path: Path) -> Mutant:
         path.stem,
         fields["fault"],
         int(trap[0]) if trap else None,
-        "simulator" not in fields,
+        fields.get("simulator", WITH_KEYS) == WITH_KEYS,
         tuple(fields.get("try", "").split()),
         dict(_files(path.name, "--- " + diff)),
+        fields.get("simulator") == WITH_KEYS,
     )
 
 

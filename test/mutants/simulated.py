@@ -17,15 +17,10 @@ from typing import Any
 
 from twisted.logger import globalLogBeginner
 
+from test.mutants.seeds import CHANGES_EVERY, KEYS_FROM, NODES
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.counter import Counter
 from txpaxos.testing.simulator.simulation import simulate
-
-NODES = (3, 3, 5, 3, 4, 3, 3, 2)
-"""How many nodes, seed by seed. Even numbers have quorums of their own."""
-
-CHANGES_EVERY = 3
-"""Members change in one of this number of seeds."""
 
 FAULTY_SECONDS = 6.0
 SEED_CPU_SECONDS_MAX = 120.0
@@ -87,7 +82,8 @@ def run_seed(seed: int) -> tuple[str, str] | None:
     signal.setitimer(signal.ITIMER_VIRTUAL, SEED_CPU_SECONDS_MAX)
     try:
         nodes, changes = NODES[seed % len(NODES)], seed % CHANGES_EVERY == 1
-        result = simulate(seed, FAULTY_SECONDS, nodes, TouchyLedger, changes=changes)
+        keys = seed >= KEYS_FROM
+        result = simulate(seed, FAULTY_SECONDS, nodes, TouchyLedger, changes=changes, keys=keys)
     except Endless:
         return "does not end", ""
     except Exception as error:

@@ -94,6 +94,7 @@ NEEDS_KEYS = (
     "txpaxos.server.client_tls",
     "txpaxos.server.joining_tls",
     "txpaxos.testing.simulator.keys",
+    "txpaxos.testing.simulator.keys_operator",
     "txpaxos.testing.simulator.tls",
 )
 """The modules that need those libraries. They are loaded when keys are on."""

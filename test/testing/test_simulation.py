@@ -17,9 +17,12 @@ import pytest
 from test.mutants.simulated import TouchyLedger
 from txpaxos.testing.checkers.checker import Violation
 from txpaxos.testing.simulator.cluster import SimulatedCluster
+from txpaxos.testing.simulator.diagram import space_time
+from txpaxos.testing.simulator.key_faults import KEY_FAULTS
 from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
 from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
+from txpaxos.wire.sealed import DatagramOpener
 
 pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
 
@@ -55,6 +58,55 @@ def test_no_rule_is_broken_while_members_change(part: int) -> None:
     for seed in range(part, SEEDS // 5, PARTS):
         result = simulate(seed, SECONDS, nodes_of(seed), changes=True)
         assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_rule_is_broken_while_keys_are_replaced_and_stolen(part: int) -> None:
+    for seed in range(part, SEEDS // 5, PARTS):
+        result = simulate(seed, SECONDS, nodes_of(seed), changes=seed % 3 == 1, keys=True)
+        assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
+
+
+def test_seeds_meet_all_that_happens_to_keys() -> None:
+    drawn = {fault.kind for seed in range(20) for fault in draw(seed, ("a", "b", "c"), 10.0, keys=True)}
+    assert drawn >= set(KEY_FAULTS)
+    counts: Counter[str] = Counter()
+    wanted = (*KEY_FAULTS, "thieves")
+    for seed in range(12):
+        counts.update(simulate(seed, 2.0, keys=True).counts)
+        if all(counts[what] for what in wanted):
+            return
+    raise AssertionError(counts)
+
+
+def test_keys_leave_the_other_faults_of_a_seed_as_they_are() -> None:
+    faults = draw(7, ("a", "b", "c"), 10.0, changes=True)
+    assert [one for one in draw(7, ("a", "b", "c"), 10.0, changes=True, keys=True) if one not in faults] != []
+    assert [one for one in draw(7, ("a", "b", "c"), 10.0, changes=True, keys=True) if one in faults] == faults
+
+
+def test_a_node_that_takes_a_datagram_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = DatagramOpener.open
+
+    def forgetful(self: DatagramOpener, data: bytes) -> tuple[str, bytes]:
+        for session in self._sessions.values():
+            session.highest, session.seen = -1, 0
+        return opened(self, data)
+
+    monkeypatch.setattr(DatagramOpener, "open", forgetful)
+    cluster = SimulatedCluster(1, keys=True)
+    plan(cluster, [Fault(0.5, "datagrams replayed", "a", 5.0, 3)])
+    with pytest.raises(Violation, match="a datagram is taken once"):
+        cluster.run(5.0)
+
+
+def test_the_last_events_are_told_when_nodes_have_keys() -> None:
+    """The diagram shows what was sealed."""
+    cluster = SimulatedCluster(1, keys=True)
+    cluster.run(1.0)
+    told = space_time(cluster)
+    assert "AcceptSlot" in told or "Heartbeat" in told
+    assert "not a message" not in told
 
 
 def test_seeds_change_members_in_every_way() -> None:
@@ -142,7 +194,7 @@ def test_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     code = (
         "from txpaxos.testing.simulator.simulation import simulate\n"
         "for seed in range(4):\n"
-        "    result = simulate(seed, 1.0, changes=seed > 2)\n"
+        "    result = simulate(seed, 1.0, changes=seed > 2, keys=seed > 1)\n"
         "    print(result.events, result.answered, result.simulated_seconds, sorted(result.counts.items()))\n"
     )
     runs = {

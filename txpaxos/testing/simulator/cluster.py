@@ -14,14 +14,17 @@ raises :class:`~txpaxos.testing.checkers.checker.Violation`. The same seed gives
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import TYPE_CHECKING
 
 from txpaxos.client import Client
 from txpaxos.core.config import Timing
 from txpaxos.core.messages import NodeId
 from txpaxos.core.ready import PeerMet, Record, Voter
 from txpaxos.counter import Counter
+from txpaxos.node.counts import Count
 from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
@@ -34,6 +37,10 @@ from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.simulator.operator import Operator
+
+if TYPE_CHECKING:
+    from txpaxos.testing.simulator.keys import ClusterKeys
+    from txpaxos.testing.simulator.keys_operator import KeysOperator
 
 CLOCK_STEP_SECONDS = 3600.0
 FAILURES = tuple(FAIL_OVER_SECONDS_MAX)
@@ -60,6 +67,13 @@ AWAY_ROUNDS_MAX = 400
 needs."""
 LEVEL_SLOTS = 8
 """A node has caught up when it lacks no more than these slots, which may still be on their way."""
+
+RECORDED_MAX = 2000
+RECORDED_EVERY = 5
+"""Of this number of datagrams one is recorded."""
+
+STREAMS_SECONDS = 20.0
+"""By then each node has its streams to all others again, which it tries every 4 s at the longest."""
 
 CALM_CHANGES = 2
 """How many changes of members there are at the end of a run."""
@@ -96,8 +110,11 @@ class SimulatedCluster(Environment):
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
     :param older_registers: whether the nodes begin with data folders of an earlier release, and registers in them.
     :param changes: whether members change.
+    :param keys: whether nodes have keys.
     :ivar hosts: the hosts, by the name of their machine.
     :ivar operator: who changes the members.
+    :ivar keys_operator: who looks after the keys; ``None`` if nodes have none.
+    :ivar recorded: some of the datagrams that nodes have sent, with their source and target, if nodes have keys.
     :ivar datagrams: how many datagrams the nodes have sent.
     :ivar gap_seconds: the longest time that a client waited when the leader failed at the end.
     """
@@ -121,12 +138,15 @@ class SimulatedCluster(Environment):
         transfer_limits: TransferLimits | None = None,
         older_registers: bool = False,
         changes: bool = False,
+        keys: bool = False,
     ) -> None:
-        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes)
+        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes, keys)
         self.datagrams = 0
+        self.recorded: deque[tuple[str, str, bytes]] = deque(maxlen=RECORDED_MAX)
         self.network.on_datagram = self._datagram
         self.hosts = {name: Host(self, name) for name in self.names}
         self.operator = Operator(self, self.hosts, self.live)
+        self.keys_operator = None if self.keys is None else self._make_keys_operator(self.keys)
         has_queries = app.query is not PaxosProtocol.query
         self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader] = [
             *(SimulatedClient(self, index, workload) for index in range(clients)),
@@ -138,6 +158,11 @@ class SimulatedCluster(Environment):
             self._begin_with_older_registers()
         for host in self.hosts.values():
             host.start()
+
+    def _make_keys_operator(self, keys: ClusterKeys) -> KeysOperator:
+        from txpaxos.testing.simulator.keys_operator import KeysOperator
+
+        return KeysOperator(self, keys, self.hosts)
 
     def _begin_with_older_registers(self) -> None:
         """Give each host the data folder of a node that an earlier release has run, with registers half decided."""
@@ -263,6 +288,7 @@ class SimulatedCluster(Environment):
                 client.request_everywhere()
         self._answer_within(1.0, "reads are answered at every node")
         self._step_clocks(won)
+        self.check_keys()
         for host in self.live():
             assert host.node is not None, host.name
             taking = host.node.status().compaction.taking
@@ -271,6 +297,45 @@ class SimulatedCluster(Environment):
             for session in host.node._applier.sessions._sessions.values():
                 if len(session.outcomes) > RESULTS_KEPT_MAX:
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
+
+    def check_keys(self) -> None:
+        """If nodes have keys, require that all are heard, and that no stream goes on with keys of before. Call it when
+        nothing has been wrong for a while.
+
+        :raises Violation: if that is not so.
+        """
+        hosts = list(self.live())
+        if self.keys is None or any(host.alive and host not in hosts for host in self.hosts.values()):
+            return  # A node that is lost, or was removed, is not heard.
+        until = self.time.now + STREAMS_SECONDS
+        while (missing := [trouble for host in hosts for trouble in self._streams_missing(host, hosts)]) != []:
+            if self.time.now >= until:
+                raise Violation("new keys are used", "; ".join(missing))
+            self.run(0.25)
+        before = self._unknown_sessions(hosts)
+        self.run(1.0)
+        if self._unknown_sessions(hosts) != before:
+            raise Violation("sealed datagrams are opened", f"{self._unknown_sessions(hosts)}, a second ago {before}")
+
+    def _streams_missing(self, host: Host, hosts: list[Host]) -> Iterator[str]:
+        """Which streams ``host`` does not have to ``hosts`` and from them, with the newest certificates."""
+        assert self.keys is not None
+        if host.node is None:
+            return
+        streams = host.node._peers._streams
+        for other in [other for other in hosts if other is not host]:
+            newest = self.keys.folder_of(other.name).chain
+            for direction, known in (("to", streams._own), ("from", streams._theirs)):
+                stream = known.get(other.name)
+                if stream is None or not stream.is_established:
+                    yield f"{host.name} has no stream {direction} {other.name}"
+                elif stream.transport.peer_chain != newest:
+                    yield f"the stream of {host.name} {direction} {other.name} has former keys"
+
+    def _unknown_sessions(self, hosts: list[Host]) -> list[int]:
+        """How many datagrams each node could not open, for they were sealed with a secret that it does not have."""
+        nodes = [host.node for host in hosts if host.node is not None]
+        return [node.counters[Count.DATAGRAM_OF_AN_UNKNOWN_SESSION] for node in nodes]
 
     def fail_over(self, kind: str = "", seconds: float = 5.0) -> None:
         """Have the leader fail, if the other nodes can do without it. Call it after :meth:`check_quiescence`.
@@ -488,6 +553,8 @@ class SimulatedCluster(Environment):
     def _has_converged(self) -> bool:
         if any(client.waiting for client in self.clients) or not self.operator.is_settled:
             return False
+        if self.keys_operator is not None and not self.keys_operator.is_settled:
+            return False
         nodes = [host.node for host in self.live()]
         statuses = [node.status() for node in nodes if node is not None]
         return len(statuses) == len(nodes) and len({status.applied_through for status in statuses}) == 1
@@ -501,5 +568,8 @@ class SimulatedCluster(Environment):
         host = self.hosts.get(source)
         if host is not None:
             self.datagrams += 1
-            self.trace.append((self.time.now, source, (target, data)))
+            message = data if self.keys is None else self.keys.checker.newest
+            self.trace.append((self.time.now, source, (target, message)))
+            if self.keys is not None and self.datagrams % RECORDED_EVERY == 0:
+                self.recorded.append((source, target, data))
             host.point()

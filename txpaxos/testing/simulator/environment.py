@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txpaxos import cluster as configuration
 from txpaxos.core.config import Timing
@@ -15,9 +15,13 @@ from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import Checker, Violation
+from txpaxos.testing.checkers.keys import KeysChecker
 from txpaxos.testing.simulator.clock import SimulatedTime
 from txpaxos.testing.simulator.network import SimulatedNetwork
 from txpaxos.wire.members import MembersEntry, base_name, founding_entry
+
+if TYPE_CHECKING:
+    from txpaxos.testing.simulator.keys import ClusterKeys
 
 PEER_PORT = 1
 CLIENT_PORT = 2
@@ -51,6 +55,8 @@ class Environment:
     :param app: the application's class.
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
     :param changes: whether members change. Then there are spare machines, too.
+    :param keys: whether nodes have keys.
+    :ivar keys: the keys of the nodes; ``None`` if they have none.
     :ivar names: the ids of the nodes that found the cluster.
     :ivar configuration: the cluster file of the founders.
     :ivar all_machines: the machines on which nodes may run, the spare ones last.
@@ -71,6 +77,7 @@ class Environment:
         app: type[PaxosProtocol],
         transfer_limits: TransferLimits | None,
         changes: bool = False,
+        keys: bool = False,
     ) -> None:
         self.seed = seed
         self.changes = changes
@@ -101,11 +108,21 @@ class Environment:
         )
         alpha = self.settings.limits.window_slots
         self.checker = Checker(self.names, self.snapshot_policy, self.sessions_max, alpha)
+        self.keys = self._make_keys() if keys else None
         self.violation: Violation | None = None
         self.faulty_node: NodeId | None = None
         self.counts: Counter[str] = Counter()
         self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
         self.app = app
+
+    def _make_keys(self) -> ClusterKeys:
+        from txpaxos.testing.simulator.keys import ClusterKeys
+
+        return ClusterKeys(Random(f"keys {self.seed}"), KeysChecker(self.break_rule))
+
+    def break_rule(self, rule: str, detail: str) -> None:
+        """Note that a rule is broken. The first one ends the run, after this event."""
+        self.violation = self.violation or Violation(rule, detail)
 
     def members_changed(self) -> None:
         """A change of members may be complete. Nothing follows from that here."""

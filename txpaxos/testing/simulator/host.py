@@ -218,6 +218,8 @@ class Host:
             rng=rng,
             monotonic=reactor.monotonic,
             observe=CheckingObserver(cluster, self, watched),
+            keys=None if cluster.keys is None else cluster.keys.read(self.name, reactor),
+            tls=None if cluster.keys is None else cluster.keys.tls_of(self.name, reactor),
         )
         node.failed.addErrback(partial(self._failed, reactor))
         reactor.listenUDP(self.peer_port, DatagramPort(node), self.machine)
@@ -271,18 +273,17 @@ class Host:
         """A snapshot is complete, and the journal before it is dropped."""
         needless = [] if self.disk_lost else needless_segments(self.disk, DATA)
         if needless:
-            self._broken("needless segments are dropped", f"{self.name}, snapshot at {snapshot.slot}: {needless}")
+            self._cluster.break_rule(
+                "needless segments are dropped", f"{self.name}, snapshot at {snapshot.slot}: {needless}"
+            )
         return snapshot
-
-    def _broken(self, rule: str, detail: str) -> None:
-        self._cluster.violation = self._cluster.violation or Violation(rule, detail)
 
     def _system_call(self, name: str, path: str) -> None:
         self.point()
         if name == "create" and path.startswith(f"{DATA}/snapshots/"):
             others = [other for other in snapshots(self.disk, DATA) if other != path]
             if len(others) >= SNAPSHOTS_MAX:
-                self._broken("three snapshots at most", f"{self.name}: {path} beside {others}")
+                self._cluster.break_rule("three snapshots at most", f"{self.name}: {path} beside {others}")
         if self.sync_fails and name == "sync":
             self.sync_fails = not self.sync_fails_once
             self._sync_failed = True

@@ -106,6 +106,10 @@ class SimulatedNetwork:
             self.counters["datagrams doubled"] += 1
             self.time.after(faults.delay(rng), self._deliver, source, target, data)
 
+    def inject_datagram(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
+        """Have a datagram arrive that looks as if ``source`` had sent it."""
+        self.time.after(0.0, self._deliver, source, target, data)
+
     def _deliver(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
         port = self._datagram_ports.get(target)
         if port is not None:

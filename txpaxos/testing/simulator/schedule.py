@@ -20,6 +20,7 @@ from txpaxos.testing.checkers.disk_use import segments
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT
 from txpaxos.testing.simulator.host import DATA, Host
+from txpaxos.testing.simulator.key_faults import KEY_FAULTS
 from txpaxos.testing.simulator.network import Faults
 from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.wire.codec import Codec
@@ -51,7 +52,7 @@ class Fault:
     """One fault.
 
     :ivar at_seconds: when it begins, from the start of the run.
-    :ivar kind: one of ``KINDS``.
+    :ivar kind: one of ``KINDS``, ``CHANGES`` or ``KEY_FAULTS``.
     :ivar node: the node it affects.
     :ivar seconds: how long it lasts.
     :ivar seed: decides everything that is random in it.
@@ -67,11 +68,12 @@ class Fault:
         return f"{self.at_seconds:8.3f} s  {self.kind} at {self.node} for {self.seconds:.3f} s"
 
 
-def draw(seed: int, names: tuple[str, ...], seconds: float, changes: bool = False) -> list[Fault]:
+def draw(seed: int, names: tuple[str, ...], seconds: float, changes: bool = False, keys: bool = False) -> list[Fault]:
     """Draw a schedule for a run of ``seconds``: which kinds of faults there are, how often, and when.
 
     :param names: the machines.
     :param changes: whether members change, too.
+    :param keys: whether nodes have keys, which are replaced and stolen.
     """
     rng = Random(seed)
     kinds = [kind for kind in KINDS if rng.random() < KIND_CHANCE] or [rng.choice(list(KINDS))]
@@ -86,6 +88,8 @@ def draw(seed: int, names: tuple[str, ...], seconds: float, changes: bool = Fals
             when += rng.expovariate(1.0) * mean_seconds
     if changes:
         faults += _draw_changes(Random(f"changes {seed}"), names, seconds)
+    if keys:
+        faults += _draw_key_faults(Random(f"keys {seed}"), names, seconds)
     return sorted(faults, key=lambda fault: fault.at_seconds)
 
 
@@ -103,6 +107,18 @@ def _draw_changes(rng: Random, names: tuple[str, ...], seconds: float) -> list[F
     return faults
 
 
+def _draw_key_faults(rng: Random, names: tuple[str, ...], seconds: float) -> list[Fault]:
+    """Draw what happens to keys, from a source of chance of its own, too."""
+    kinds = [kind for kind in KEY_FAULTS if rng.random() < CHANGE_CHANCE] or list(KEY_FAULTS)
+    mean_seconds = rng.choice((0.1, 0.3, 0.5))
+    faults = []
+    when = rng.expovariate(1.0) * mean_seconds
+    while when < seconds:
+        faults.append(Fault(when, rng.choice(kinds), rng.choice(names), rng.expovariate(1.0), rng.getrandbits(32)))
+        when += rng.expovariate(1.0) * mean_seconds
+    return faults
+
+
 def plan(cluster: SimulatedCluster, faults: list[Fault]) -> None:
     """Schedule ``faults`` in ``cluster``, counted from now."""
     for fault in faults:
@@ -116,6 +132,8 @@ def _inject(cluster: SimulatedCluster, fault: Fault) -> None:
     cluster.note(fault.node, f"{fault.kind} for {fault.seconds:.3f} s")
     if fault.kind in CHANGES:
         cluster.operator.change(fault.kind, fault.node, fault.seconds, Random(fault.seed))
+    elif fault.kind in KEY_FAULTS:
+        KEY_FAULTS[fault.kind](cluster, fault.node, fault.seconds, Random(fault.seed))
     else:
         KINDS[fault.kind](cluster, fault, Random(fault.seed))
 

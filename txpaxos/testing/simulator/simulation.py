@@ -52,6 +52,7 @@ def simulate(
     faults: Sequence[Fault] | None = None,
     query: Callable[[Random], bytes] | None = None,
     changes: bool = False,
+    keys: bool = False,
 ) -> SimulationResult:
     """Run one seed.
 
@@ -61,25 +62,19 @@ def simulate(
     :param seconds: simulated time with faults. A time without faults follows, in which the cluster must answer every
         client, become quiet, and survive the loss of its leader.
     :param changes: whether members change, too.
+    :param keys: whether nodes have keys, which are replaced and stolen.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
     older_registers = Random(f"older registers {seed}").random() < OLDER_CHANCE
     cluster = SimulatedCluster(
-        seed, nodes, app, workload, query=query, older_registers=older_registers, changes=changes
+        seed, nodes, app, workload, query=query, older_registers=older_registers, changes=changes, keys=keys
     )
-    schedule = draw(seed, cluster.all_machines, seconds, changes) if faults is None else list(faults)
+    schedule = draw(seed, cluster.all_machines, seconds, changes, keys) if faults is None else list(faults)
     plan(cluster, schedule)
     try:
-        cluster.run(seconds)
-        cluster.heal()
-        cluster.wait_until_converged()
-        cluster.check_quiescence()
-        cluster.check_follower_catches_up()
-        cluster.check_return_under_load()
-        cluster.check_changes()
-        cluster.fail_over()
+        _run(cluster, seconds)
     except Violation as error:
         violation = error
     return SimulationResult(
@@ -93,6 +88,18 @@ def simulate(
         counts=dict(cluster.counts),
         diagram="" if violation is None else space_time(cluster),
     )
+
+
+def _run(cluster: SimulatedCluster, seconds: float) -> None:
+    """Let ``seconds`` with faults pass, and then the time without faults."""
+    cluster.run(seconds)
+    cluster.heal()
+    cluster.wait_until_converged()
+    cluster.check_quiescence()
+    cluster.check_follower_catches_up()
+    cluster.check_return_under_load()
+    cluster.check_changes()
+    cluster.fail_over()
 
 
 def shrink(
