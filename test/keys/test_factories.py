@@ -7,6 +7,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -17,8 +19,9 @@ from twisted.python.failure import Failure
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
 from test.helpers.key_folders import keys_for
-from txpaxos.keys.factories import TlsFactory
-from txpaxos.keys.tls import peer_accept, peer_dial
+from test.helpers.tls_pair import End, Pair
+from txpaxos.keys.factories import Records, TlsFactory
+from txpaxos.keys.tls import FORGED, peer_accept, peer_dial
 
 reactor: Any = installed_reactor
 PIECE_BYTES = 100_000
@@ -122,3 +125,75 @@ async def test_all_arrives_in_order_though_the_reader_is_slow(tmp_path: Path) ->
         reader.transport.abortConnection()
     finally:
         await maybeDeferred(port.stopListening)
+
+
+def record(body_bytes: int) -> bytes:
+    return b"\x17\x03\x03" + body_bytes.to_bytes(2, "big") + bytes(body_bytes)
+
+
+@given(st.lists(st.integers(1, 40), max_size=12), st.lists(st.integers(1, 60), max_size=12))
+def test_records_are_counted_however_they_arrive(sizes: list[int], pieces: list[int]) -> None:
+    """Only bytes that are whole records are counted as such."""
+    data, ends = b"".join(map(record, sizes)), [0]
+    for size in sizes:
+        ends.append(ends[-1] + 5 + size)
+    records, at = Records(), 0
+    for piece in [*pieces, len(data)]:
+        end = min(at + piece, len(data))
+        whole = ends.index(end) - ends.index(at) if at in ends and end in ends else 0
+        assert records.whole(data[at:end]) == whole
+        at = end
+
+
+class OwnPair(Pair):
+    """Two ends that speak TLS as nodes and clients do."""
+
+    def _wrapped(self, creator: Any, is_client: bool, end: End) -> Any:
+        return TlsFactory(creator, is_client, Factory.forProtocol(lambda: end), self._clock).buildProtocol(None)
+
+    @property
+    def dialling(self) -> Any:
+        """The transport of the side that dials."""
+        return self.dialled.transport
+
+    def send(self, *pieces: bytes) -> bytes:
+        """What the dialling side sends when it writes ``pieces``. It is taken from the wire."""
+        for piece in pieces:
+            self.dialling.write(piece)
+        sent = b"".join(self._client.stream)
+        self._client.stream.clear()
+        return sent
+
+    def arrive(self, data: bytes) -> None:
+        """These bytes arrive at the other side."""
+        self._server.bufferReceived(data)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 5, 6, 100, 522, 523, 527, 528])
+def test_data_arrives_whole_however_it_is_cut(tmp_path: Path, cut: int) -> None:
+    """Several records at once, and parts of one, among them its head. The first record has 522 bytes."""
+    folders = keys_for(tmp_path)
+    pair = OwnPair(peer_dial(folders.node("b"), "a"), peer_accept(folders.node("a")))
+    pieces = [b"%d" % number * 500 for number in range(3)]
+    sent = pair.send(*pieces)
+    for part in filter(None, (sent[:cut], sent[cut:])):
+        pair.arrive(part)
+    pair.arrive(pair.send(b"then as ever"))
+    assert pair.accepted.data == b"".join(pieces) + b"then as ever"
+
+
+@pytest.mark.parametrize("spoiled", [True, False], ids=["a forged record", "the end of TLS"])
+def test_a_connection_ends_with_the_record_that_ends_it(tmp_path: Path, spoiled: bool) -> None:
+    folders = keys_for(tmp_path)
+    pair = OwnPair(peer_dial(folders.node("b"), "a"), peer_accept(folders.node("a")))
+    sent = pair.send(b"before", b"spoiled")
+    if spoiled:
+        sent = sent[:-1] + bytes([sent[-1] ^ 1])
+    else:
+        pair.dialling.loseConnection()
+        sent += pair.send()
+    pair.arrive(sent)
+    pair.run()
+    assert pair.accepted.data == (b"before" if spoiled else b"beforespoiled")
+    assert pair.accepted.lost is not None
+    assert pair.accepted.reason == (FORGED if spoiled else "")

@@ -28,6 +28,7 @@ from txpaxos.keys import trust
 from txpaxos.keys.folder import Keys
 
 NO_CERTIFICATE = "it showed no certificate"
+FORGED = "what it sent is damaged, forged, or recorded on another connection"
 NOT_TLS = "it does not speak TLS 1.3: keys are on here, and probably off there"
 CLOSED_EARLY = "it closed the connection within the handshake: are keys off there?"
 
@@ -230,6 +231,8 @@ def _phrase(said: str) -> str:
         return f"it says that {_ALERTS[alert]}" if alert in _ALERTS else f"it refuses the connection: {alert}"
     if "did not return a certificate" in said:
         return NO_CERTIFICATE
+    if "bad record mac" in said:
+        return FORGED
     return NOT_TLS if any(one in said for one in _NOT_TLS) else ""
 
 
