@@ -412,6 +412,26 @@ def test_a_session_with_many_results_costs_no_other_its_results() -> None:
     assert list(sessions.dump()) == list(loaded.dump())
 
 
+def test_a_client_with_many_results_in_many_sessions_loses_its_own() -> None:
+    """Small ones, while another client has big ones. Also from a snapshot on."""
+    sessions = Sessions(kept_bytes_max=10_000)
+    shop = new_session(owned_by("shop", bytes(16)), 0)
+    sessions.apply_once(1, command(1, session=shop), lambda *_: bytes(4000))
+    bank = [new_session(owned_by("bank", b"%08d" % number + bytes(8)), 0) for number in range(200)]
+    loaded = Sessions(kept_bytes_max=10_000)
+    loaded.load(sessions.dump())
+    for table in (sessions, loaded):
+        for slot, one in enumerate(bank, 2):
+            table.apply_once(slot, command(1, session=one), lambda *_: bytes(100))
+        assert outcome(table, command(1, session=shop)) == bytes(4000)
+        assert sum(outcome(table, command(1, session=one)) is not None for one in bank) == 50
+        assert all(is_applied(table, command(1, session=one)) for one in bank)
+        # What is acknowledged makes room.
+        table.apply_once(300, command(2, 1, session=bank[-1]), lambda *_: bytes(100))
+        assert outcome(table, command(1, session=bank[-2])) == bytes(100)
+    assert list(sessions.dump()) == list(loaded.dump())
+
+
 def test_acknowledging_far_ahead_takes_no_time_and_is_ignored() -> None:
     """A client that has found out the name of a session must not make its owner's commands count as applied before."""
     sessions = Sessions()

@@ -28,8 +28,8 @@ SESSIONS_MAX = 65536
 """How many sessions are remembered. Beyond that, the session used longest ago, in log order, is forgotten."""
 
 OWNER_SHARES = 2
-"""How many equal shares of those sessions there are, when keys are on. A client with more than one share loses its own
-session used longest ago."""
+"""How many equal shares of sessions there are, and of the bytes of results, when keys are on. A client with more
+sessions than one share loses its own session used longest ago. One with more bytes loses its own results."""
 
 OUTCOMES_MAX = 8192
 """How many outcomes of one session are kept. Beyond that, the eighth with the lowest sequences counts as
@@ -189,6 +189,7 @@ class Sessions:
         self._sessions_max = sessions_max
         self._of_one_owner_max = max(1, sessions_max // OWNER_SHARES)
         self._counts: dict[bytes, int] = {}  # How many sessions each owner has.
+        self._bytes_of: dict[bytes, int] = {}  # How many bytes of results each owner has, if any.
         self._kept_bytes_max = kept_bytes_max
         # The texts of the newest commands that failed on this node, by session and sequence. No dump has them.
         self._texts: dict[tuple[bytes, int], str] = {}
@@ -265,14 +266,21 @@ class Sessions:
         self._keep(run.session, session, sum(map(len, kept.values())))
         while len(session.outcomes) > OUTCOMES_MAX:
             self._acknowledge(run.session, session, sorted(session.outcomes)[OUTCOMES_MAX // 8 - 1])
-        while self._kept_bytes > self._kept_bytes_max:
-            self._forget_results(next(next(iter(some)) for some in reversed(self._keeping) if some))
         owner = owner_of(run.session)
+        self._forget_results_for_room(owner)
         if self._counts[owner] > self._of_one_owner_max:
             self._evict(next(name for name in self._sessions if owner_of(name) == owner))
         elif len(self._sessions) > self._sessions_max:
             self._evict(next(iter(self._sessions)))
         return outcomes
+
+    def _forget_results_for_room(self, owner: bytes) -> None:
+        """Forget results while there are too many: of ``owner``, which has more now, or of all together."""
+        while self._bytes_of.get(owner, 0) > self._kept_bytes_max // OWNER_SHARES:
+            own = (name for some in reversed(self._keeping) for name in some if owner_of(name) == owner)
+            self._forget_results(next(own))
+        while self._kept_bytes > self._kept_bytes_max:
+            self._forget_results(next(next(iter(some)) for some in reversed(self._keeping) if some))
 
     def _remember_texts(self, run: Run, outcomes: Iterable[Outcome]) -> None:
         """Remember the texts of the commands of ``run`` that failed, for a caller that asks again."""
@@ -307,9 +315,17 @@ class Sessions:
         if session.kept_bytes:
             del self._keeping[session.kept_bytes.bit_length()][name]
         session.kept_bytes += size_bytes
-        self._kept_bytes += size_bytes
+        self._count_bytes(name, size_bytes)
         if session.kept_bytes:
             self._keeping[session.kept_bytes.bit_length()][name] = None
+
+    def _count_bytes(self, name: bytes, size_bytes: int) -> None:
+        """Count ``size_bytes`` more of results: of all sessions, and of the owner of the session ``name``."""
+        self._kept_bytes += size_bytes
+        owner = owner_of(name)
+        kept = self._bytes_of.pop(owner, 0) + size_bytes
+        if kept:
+            self._bytes_of[owner] = kept
 
     def _acknowledge(self, name: bytes, session: _Session, sequence: int) -> None:
         """The caller has every outcome up to ``sequence``: forget them."""
@@ -337,7 +353,7 @@ class Sessions:
         session = self._sessions.pop(name)
         if session.kept_bytes:
             del self._keeping[session.kept_bytes.bit_length()][name]
-        self._kept_bytes -= session.kept_bytes
+            self._count_bytes(name, -session.kept_bytes)
         owner = owner_of(name)
         self._counts[owner] -= 1
         if not self._counts[owner]:
