@@ -55,6 +55,7 @@ PAUSE_SECONDS = 0.2
 class Load:
     """A client with a fixed number of increments under way, until it is stopped.
 
+    :ivar client: the client, which has the keys of ``nodes``.
     :ivar answered: how many increments were answered.
     :ivar failed: how many failed.
     :ivar longest_gap_seconds: the longest time without an answer since :meth:`reset`.
@@ -68,7 +69,7 @@ class Load:
         self.latencies_seconds: list[float] = []
         self.errors: list[str] = []
         self._reactor = reactor
-        self._client = Client(reactor, nodes.cluster)
+        self.client = Client(reactor, nodes.cluster, keys=nodes.client_keys)
         self._answered_at: float = reactor.seconds()
         self._is_stopping = False
         self._under_way = 0
@@ -86,14 +87,14 @@ class Load:
         self._is_stopping = True
         while self._under_way:
             await deferLater(self._reactor, 0.01)
-        total: int = await self._client.submit(b"+0")
-        self._client.close()
+        total: int = await self.client.submit(b"+0")
+        self.client.close()
         return total
 
     def _submit(self) -> None:
         self._under_way += 1
         submitted_at = self._reactor.seconds()
-        self._client.submit(b"+1").addCallbacks(self._done, self._lost, callbackArgs=(submitted_at,))
+        self.client.submit(b"+1").addCallbacks(self._done, self._lost, callbackArgs=(submitted_at,))
 
     def _done(self, _: Any, submitted_at: float) -> None:
         now = self._reactor.seconds()

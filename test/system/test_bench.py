@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from cryptography.x509 import IPAddress, SubjectAlternativeName, load_pem_x509_certificate
 
-from bench import certificates, clients, compare, core, etcd, members, plot, syncs, trace
+from bench import certificates, clients, compare, core, etcd, members, plot, rotation, syncs, trace
 from bench.figures import Latencies, Sample, latencies_of, median_sample, percentile, ratio_of_pairs
 from bench.loop import KEYS_BYTES_MAX, KEYS_MAX, commands_for
 from bench.report import Point, TargetCheck, as_table, at_least, at_most
@@ -247,6 +247,34 @@ def test_changes_of_members_as_text() -> None:
     assert "10.5 s, and 1.5 s besides:" in others
     assert "restarts of a removed node, 50 of them untold" in others
     assert others.endswith("100; the leader or the ballot changed 0 times")
+
+
+def test_rotations_as_text() -> None:
+    quick = rotation.Rotations("SIGHUP", 64, 3, 123_456, 0, [], 0, 20.0, [0.03, 0.0385, 0.02], [0.01, 0.015, 0.03])
+    text = rotation.as_text([quick, attrs.evolve(quick, way="txpaxos keys reload", usual_gaps_seconds=[0.2])])
+    assert text.splitlines()[1].split() == [
+        "SIGHUP",
+        "64",
+        "3",
+        "20",
+        "123,456",
+        "0",
+        "0",
+        "30.0",
+        "38.5",
+        "15.0",
+        "30.0",
+    ]
+    assert text.count("met    ") == 3
+    assert rotation.is_whole([quick])
+    failed, led, slow = (
+        *(attrs.evolve(quick, errors=1, said=["no quorum"]), attrs.evolve(quick, leader_changes=1)),
+        attrs.evolve(quick, gaps_seconds=[0.01, 0.1001]),
+    )
+    for one, is_whole in ((failed, False), (led, False), (slow, True)):
+        assert rotation.is_whole([quick, one]) == is_whole
+        assert [check.met for check in rotation.verdicts([quick, one])].count(False) == 1
+    assert "no quorum" in rotation.as_text([failed])
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])
