@@ -110,13 +110,15 @@ def check_cluster(cluster: object) -> None:
 
 
 def check_cluster_or_seeds(cluster: object) -> None:
-    """See that ``cluster`` is one, or a list of addresses.
+    """See that ``cluster`` is one, or a list of addresses, or a dict of them by the ids of their nodes.
 
     :raises TypeError: if it is neither.
     """
     if isinstance(cluster, list | tuple) and all(isinstance(one, str) for one in cluster):
         return
-    if isinstance(cluster, str) and ":" in cluster and "/" not in cluster:
+    if isinstance(cluster, dict) and all(isinstance(one, str) for item in cluster.items() for one in item):
+        return
+    if isinstance(cluster, str) and ":" in cluster and ("/" not in cluster or cluster.startswith("unix:")):
         raise TypeError(f"cluster must be a Cluster or a list of addresses, not str: write [{cluster!r}]")
     check_cluster(cluster)
 

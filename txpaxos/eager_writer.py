@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from twisted.internet import tcp
@@ -11,6 +12,12 @@ PLAIN_TRANSPORTS: tuple[type, ...] = (tcp.Server, tcp.Client)
 
 A wrapper, of TLS for example, may look like one of these types, since it passes on the attributes that it does not
 know. But data that bypasses a TLS wrapper would be sent unencrypted."""
+
+
+def send_at_once(transport: Any) -> None:
+    """Have the kernel send each small piece of data at once. A Unix socket does so by itself, and refuses this."""
+    with contextlib.suppress(OSError, AttributeError):
+        transport.setTcpNoDelay(True)
 
 
 class EagerWriter:

@@ -73,6 +73,11 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.process: NodeProcess | None = None
+        self.client_endpoints: list[str] = []
+
+    def opt_client_endpoint(self, text: str) -> None:
+        """Serve clients at this Twisted endpoint, too, as unix:PATH:mode=660. May be given more often."""
+        self.client_endpoints.append(text)
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse the command line. A fault is one line, and not twistd's usage with the fault below."""
@@ -296,6 +301,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         disk=disk,
         keys=None if options["keys"] is None else os.path.abspath(options["keys"]),
         insecure=bool(options["insecure"]),
+        client_endpoints=options.client_endpoints,
         gave_up=process.gave_up,
         stopped=process.stopped,
     )

@@ -404,7 +404,7 @@ def test_another_node_answers_at_the_address_of_a_seed() -> None:
 def test_a_host_name_is_looked_up_by_the_client() -> None:
     known = KnownNodes({"a": Address("10.0.0.1", 5000)}, is_fixed=False)
     known.tell(told(1, b="b.example.org:5000"), "a", True)
-    assert known.address_of("b").host_name == "b.example.org"
+    assert known.address_of("b") == Address("b.example.org", 5000)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from txpaxos.cli.running import KEYS, CommandError, Seeds
-from txpaxos.cluster import ALONE, Address, Cluster
+from txpaxos.client.endpoints import parse_place
+from txpaxos.cluster import ALONE, Cluster
 from txpaxos.keys import load_keys
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
@@ -61,7 +62,7 @@ cluster_option = click.option(
 def _note_seeds(ctx: click.Context, parameter: click.Parameter, seeds: tuple[str, ...]) -> None:
     for text in seeds:
         try:
-            Address.parse(text)
+            parse_place(text)
         except ValueError as error:
             raise click.BadParameter(f"{text!r}: {error}.") from None
     if seeds:
@@ -76,7 +77,8 @@ node_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_note_seeds,
-    help="The client port of a node, in place of a cluster file; the node tells the others. May be given more often.",
+    help="The client port of a node, in place of a cluster file; the node tells the others. May be given more often."
+    " Also a Twisted endpoint, as unix:PATH.",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ from txpaxos.arguments import (
     checked_value,
 )
 from txpaxos.client.dispatcher import Dispatcher
+from txpaxos.client.endpoints import EndpointString, Place, parse_place
 from txpaxos.client.known_nodes import KnownNodes
-from txpaxos.cluster import Address, Cluster
+from txpaxos.cluster import NAME, NAME_RULE, Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
 from txpaxos.wire.client_messages import (
@@ -66,6 +67,9 @@ class Client:
     :param cluster: the cluster, whose nodes are the seeds; or only the addresses of the client ports of one or more
         nodes, ``["host:port"]``: then the first node that answers decides which cluster it is. Host names are looked up
         at each attempt to connect.
+        A node may also be given as a Twisted endpoint string that begins with ``unix:``, ``tls:`` or ``tcp:``, as
+        ``["unix:/run/txpaxos/a.sock"]``. Such a client talks to the nodes that it was given, and to no others. It
+        follows the leader among them if it knows which is which: ``{"a": "unix:/run/a.sock", "b": "tls:b:443"}``.
     :param nodes: the ids of the nodes to talk to; whichever are members unless given. Given only one, the client stays
         with that node, whichever node leads.
     :param rng: the source of chance, for which node to try first, for pauses and for the names of sessions; the
@@ -80,7 +84,7 @@ class Client:
     def __init__(
         self,
         reactor: Any,
-        cluster: Cluster | Iterable[str],
+        cluster: Cluster | Mapping[str, str] | Iterable[str],
         nodes: Iterable[str] | None = None,
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
@@ -89,13 +93,14 @@ class Client:
         check_reactor(reactor)
         check_cluster_or_seeds(cluster)
         name = cluster.name if isinstance(cluster, Cluster) else None
-        seeds = _seeds_of(cluster)
+        seeds = _seeds_of(reactor, cluster)
         chosen = list(seeds) if nodes is None else checked_nodes(nodes)
         if not chosen or not set(chosen) <= set(seeds):
             raise ConfigError(
                 f"no client for the nodes {', '.join(chosen) or '(none)'}: its nodes are {', '.join(seeds)}"
             )
-        self._known = KnownNodes({node: seeds[node] for node in chosen}, is_fixed=nodes is not None)
+        is_fixed = nodes is not None or any(isinstance(place, EndpointString) for place in seeds.values())
+        self._known = KnownNodes({node: seeds[node] for node in chosen}, is_fixed)
         self._dispatcher = Dispatcher(
             *(reactor, ClientCodec(name), self._known, nodes is None, rng or SystemRandom(), sending),
             None if keys is None else _credentials_of(keys),
@@ -381,17 +386,21 @@ def _credentials_of(keys: Keys | str | os.PathLike[str]) -> Credentials:
     return credentials_of(keys)
 
 
-def _seeds_of(cluster: Cluster | Iterable[str]) -> dict[str, Address]:
+def _seeds_of(reactor: Any, cluster: Cluster | Mapping[str, str] | Iterable[str]) -> dict[str, Place]:
     """The nodes that a client is started with. One of which only the address is known has that for an id.
 
     :raises ConfigError: if there is none, or an address is none.
     """
     if isinstance(cluster, Cluster):
         return {node: member.client for node, member in cluster.members.items()}
-    seeds = {}
-    for text in cluster:
+    seeds: dict[str, Place] = {}
+    for node, text in cluster.items() if isinstance(cluster, Mapping) else ((text, text) for text in cluster):
+        if isinstance(cluster, Mapping) and not NAME.match(node):
+            raise ConfigError(f"{ascii(node)[:60]} cannot be a node: {NAME_RULE}")
         try:
-            seeds[text] = Address.parse(text)
+            place = seeds[node] = parse_place(text)
         except ValueError as error:
             raise ConfigError(f"{text!a} is no address of a node's client port: {error}") from None
+        if isinstance(place, EndpointString):
+            place.endpoint(reactor)
     return seeds

@@ -6,6 +6,7 @@ requests on them. Twisted calls a connection when bytes come and when it ends.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +15,8 @@ from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
-from txpaxos.cluster import Address
-from txpaxos.eager_writer import EagerWriter
+from txpaxos.client.endpoints import EndpointConnector, EndpointString, Place
+from txpaxos.eager_writer import EagerWriter, send_at_once
 from txpaxos.errors import CodecError
 from txpaxos.host_names import connect
 from txpaxos.wire.client_messages import (
@@ -90,7 +91,7 @@ class ClientConnection(TwistedProtocol):
     credentials: Credentials | None = None
     is_refused = False
 
-    def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address) -> None:
+    def __init__(self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Place) -> None:
         self.target = self.node = node
         self.address = address
         self.is_open = False
@@ -107,7 +108,7 @@ class ClientConnection(TwistedProtocol):
         self._codec = codec
         self._splitter = FrameSplitter(FRAME_BYTES_MAX)
         self._writer: EagerWriter
-        self._connector: IConnector | None = None
+        self._connector: IConnector | EndpointConnector | None = None
         self._has_ended = False
         self._reason = ""
 
@@ -115,7 +116,11 @@ class ClientConnection(TwistedProtocol):
 
     def connect(self, reactor: Any) -> None:
         """Try to make the connection. A host name is looked up anew."""
-        self._connector = connect(reactor, self.address, self._wrap(_Attempt(self), reactor), CONNECT_SECONDS)
+        factory = self._wrap(_Attempt(self), reactor)
+        if isinstance(self.address, EndpointString):
+            self._connector = self.address.connect(reactor, factory, CONNECT_SECONDS)
+        else:
+            self._connector = connect(reactor, self.address, factory, CONNECT_SECONDS)
 
     def send(self, message: FromClient) -> None:
         """Send ``message``."""
@@ -152,7 +157,7 @@ class ClientConnection(TwistedProtocol):
             self.transport.abortConnection()
             return
         self.is_open = True
-        self.transport.setTcpNoDelay(True)
+        send_at_once(self.transport)
         self._writer = EagerWriter(self.transport)
         self._owner.opened(self)
 
@@ -172,7 +177,8 @@ class ClientConnection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The node has closed the connection, or it broke."""
         self.is_open = False
-        self._end(self._reason or "closed the connection")
+        broken = "" if reason.check("twisted.internet.error.ConnectionClosed") else f"cannot be used: {_why(reason)}"
+        self._end(self._reason or broken or "closed the connection")
 
     def attempt_failed(self, reason: Failure) -> None:
         """The connection could not be made."""
@@ -217,4 +223,6 @@ def _why(reason: Failure) -> str:
         return "refuses connections"
     if reason.check("twisted.internet.error.TimeoutError"):
         return "does not answer"
+    if reason.check("twisted.internet.error.ConnectError") and getattr(reason.value, "osError", 0) == errno.ENOENT:
+        return "does not run (there is no such socket)"
     return " ".join(reason.getErrorMessage().split()).rstrip(".") or type(reason.value).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from txpaxos.client.endpoints import EndpointString, Place
 from txpaxos.cluster import Address, check_host
 from txpaxos.errors import CodecError
 from txpaxos.wire.client_messages import Contact, Members
@@ -25,7 +26,8 @@ class KnownNodes:
     for an id until its node has said who it is.
 
     The cluster file of a client may have another address for a node than the nodes have, for there may be a gateway
-    between them. So of a node with two addresses both are tried, first the one of the cluster file.
+    between them. So of a node with two addresses both are tried, first the one of the cluster file. A node whose
+    endpoint the client was given is tried nowhere else.
 
     :param seeds: the addresses that the client was started with, by id.
     :param is_fixed: whether the client talks to its seeds only, whichever nodes are members.
@@ -34,7 +36,7 @@ class KnownNodes:
     :ivar was_reached: whether any node has ever answered.
     """
 
-    def __init__(self, seeds: Mapping[str, Address], is_fixed: bool) -> None:
+    def __init__(self, seeds: Mapping[str, Place], is_fixed: bool) -> None:
         self.slot = UNKNOWN
         self.members: Mapping[str, Address] = {}
         self.was_reached = False
@@ -44,7 +46,7 @@ class KnownNodes:
         self._failed: set[str] = set()  # Those whose last connection could not be made, or has ended.
         self._tried: set[str] = set()  # Those that have failed in this round.
         self._at_told: set[str] = set()  # Those that are tried at the address that was told next, not at their seed's.
-        self._at_seed: dict[str, Address] = {}  # Where a node is whose id the client did not know.
+        self._at_seed: dict[str, Place] = {}  # Where a node is whose id the client did not know.
         self._tries_seeds = False
         self.candidates: tuple[str, ...] = tuple(seeds)
 
@@ -55,10 +57,10 @@ class KnownNodes:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def address_of(self, node: str) -> Address:
+    def address_of(self, node: str) -> Place:
         """Where to connect to ``node`` next."""
         told, seed = self.members.get(node), self._seeds.get(node) or self._at_seed.get(node)
-        address = told if seed is None or (told is not None and node in self._at_told) else seed
+        address: Place | None = told if seed is None or (told is not None and node in self._at_told) else seed
         assert address is not None, node
         return address
 
@@ -89,7 +91,7 @@ class KnownNodes:
 
     # what happens
 
-    def reached(self, node: str, address: Address, name: str, knows_leader: bool) -> str:
+    def reached(self, node: str, address: Place, name: str, knows_leader: bool) -> str:
         """A node has said that it is ``name``, on the connection to ``address`` that was made to reach ``node``.
 
         :param knows_leader: whether it knows a leader.
@@ -156,6 +158,8 @@ class KnownNodes:
     def _try_other_address(self, node: str) -> bool:
         """Connect to ``node`` at the other one of its two addresses next, if it has two. Whether that is the one that
         was told."""
+        if isinstance(self._seeds.get(node), EndpointString):
+            return False  # What nodes tell is where they are without that.
         if node not in self._seeds or self.members.get(node, self._seeds[node]) == self._seeds[node]:
             return False
         self._at_told ^= {node}

@@ -29,10 +29,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txpaxos.client.connection import ClientConnection
+from txpaxos.client.endpoints import Place
 from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.client.pending import PendingRequests
 from txpaxos.client.suspicion import PING_TICKS, PROBE_TICKS, TICKS, WELCOME_TICKS, Suspicion, is_able, knows_leader
-from txpaxos.cluster import Address
 from txpaxos.log_lines import printable
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Members, Pong, Welcome
 
@@ -287,7 +287,7 @@ class Route:
         connection.connect(self._reactor)
         return connection
 
-    def _new_connection(self, node: str, address: Address) -> ClientConnection:
+    def _new_connection(self, node: str, address: Place) -> ClientConnection:
         if self.credentials is None:
             return ClientConnection(self, self._codec, node, address)
         from txpaxos.client.secured_connection import SecuredConnection

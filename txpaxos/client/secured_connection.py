@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from txpaxos.client.connection import ClientConnection, ConnectionOwner
 from txpaxos.client.credentials import Credentials
-from txpaxos.cluster import Address
+from txpaxos.client.endpoints import Place
 from txpaxos.errors import CodecError, NotAllowed
 from txpaxos.wire.client_messages import (
     Authenticate,
@@ -32,7 +32,7 @@ class SecuredConnection(ClientConnection):
     """One connection with TLS to one node."""
 
     def __init__(
-        self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Address, credentials: Credentials
+        self, owner: ConnectionOwner, codec: ClientCodec, node: str, address: Place, credentials: Credentials
     ) -> None:
         super().__init__(owner, codec, node, address)
         self.credentials: Credentials = credentials

@@ -21,6 +21,7 @@ from txpaxos.node.node import Node
 from txpaxos.rights import Rights
 from txpaxos.server.access import STRANGERS_MAX, Access, access_of
 from txpaxos.server.budget import Budget
+from txpaxos.server.client_endpoints import host_of
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
 from txpaxos.server.joins import Joins, NoJoins
@@ -122,7 +123,7 @@ class ClientPort(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection | None:
         """A client connects. When there are too many clients, an idle one has to go, or this one is refused."""
-        host = getattr(addr, "host", "")
+        host = host_of(addr)
         if self.access is not None:
             return self._secured(self.access, host)
         if len(self.connections) >= self.connections_max:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txpaxos.eager_writer import EagerWriter
+from txpaxos.eager_writer import EagerWriter, send_at_once
 from txpaxos.errors import CodecError, Overloaded, SessionExpired, ValueTooLarge
 from txpaxos.log_lines import LineLimiter, for_log
 from txpaxos.node.counts import Count, Counts
@@ -147,7 +147,7 @@ class ServerConnection(TwistedProtocol):
     def _open(self) -> None:
         self._is_open = True
         self._usage = self._budget.open(self)
-        self.transport.setTcpNoDelay(True)
+        send_at_once(self.transport)
         self.transport.registerProducer(self, True)
         self._writer = EagerWriter(self.transport)
 

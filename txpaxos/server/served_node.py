@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +25,7 @@ from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.rights import NO_RIGHTS, Rights
+from txpaxos.server.client_endpoints import ClientEndpoint, address_of, cannot_listen, endpoint_of, shown
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
@@ -49,6 +50,8 @@ STOP_SECONDS = 5.0
 BACKLOG = 1024
 """How many connections of clients may wait to be accepted."""
 
+_Endpoints: TypeAlias = list[tuple[ClientEndpoint, IStreamServerEndpoint]]
+
 
 class ServedNode:
     """Runs one node: opens its store, listens for peers and clients, and closes all of it when the node ends.
@@ -72,12 +75,15 @@ class ServedNode:
     :param reactor: the reactor; by default the installed one.
     :param disk: the system calls of the store; by default those of the real disk.
     :param keys: the folder with the node's keys, or the keys themselves. Without them, keys are off.
+    :param client_endpoints: where clients are served besides the client address of the cluster file: Twisted's server
+        endpoints, or their strings, as ``"unix:/run/txpaxos/a.sock:mode=660"``. With keys, they apply there, too.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
         The program decides what becomes of the process.
     :param stopped: called when the application has stopped the node by :meth:`PaxosProtocol.stop
         <txpaxos.protocol.PaxosProtocol.stop>`; not called after :meth:`stop`.
+    :raises TypeError: if ``client_endpoints`` is a single string.
     :raises ConfigError: if ``cluster`` is the path of a file that is no sound cluster file.
     """
 
@@ -95,6 +101,7 @@ class ServedNode:
         disk: Disk | None = None,
         keys: Keys | str | os.PathLike[str] | None = None,
         insecure: bool = False,
+        client_endpoints: Iterable[ClientEndpoint] = (),
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -111,6 +118,9 @@ class ServedNode:
         self._given_keys = keys
         self._keys: Keys | None = None
         self._insecure = insecure
+        if isinstance(client_endpoints, str):
+            raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{client_endpoints!r}]")
+        self._client_endpoints = tuple(client_endpoints)
         self._client_factories: list[ClientTls] = []
         self._gave_up = gave_up
         self._stopped = stopped
@@ -219,7 +229,7 @@ class ServedNode:
             raise ConfigError(f"node {self.node_name} runs already: stop it before you start it again")
         self._is_running = True
         try:
-            self._start()
+            self._start([(given, endpoint_of(self._reactor, given, BACKLOG)) for given in self._client_endpoints])
         except BaseException:
             self.stop()
             raise
@@ -323,7 +333,7 @@ class ServedNode:
 
     # starting
 
-    def _start(self) -> None:
+    def _start(self, endpoints: _Endpoints) -> None:
         membership = self._membership = FolderMembership(self._disk or Disk(), self._data_directory)
         if membership.saved is not None:
             self._check_folder(membership.saved)
@@ -363,7 +373,7 @@ class ServedNode:
                 " grant them something under [rights] there",
                 node=self.node_name,
             )
-        self._listen(node, addresses.peers_at, addresses.clients_at)
+        self._listen(node, addresses.peers_at, addresses.clients_at, endpoints)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
             node=self.node_name,
@@ -460,7 +470,7 @@ class ServedNode:
         line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
         self.log.info(line, node=self.node_name, clients=clients_max, files=files)
 
-    def _listen(self, node: Node, at: list[Address], clients_at: list[Address]) -> None:
+    def _listen(self, node: Node, at: list[Address], clients_at: list[Address], endpoints: _Endpoints) -> None:
         """Open every port. The first socket starts the node when it is opened.
 
         :raises ConfigError: if a port cannot be opened."""
@@ -482,6 +492,39 @@ class ServedNode:
                 self._client_listeners.append(port)
         except CannotListenError as error:
             raise ConfigError(str(error)) from None
+        for given, endpoint in endpoints:
+            self._listen_at(given, endpoint)
+
+    def _listen_at(self, given: ClientEndpoint, endpoint: IStreamServerEndpoint) -> None:
+        """Listen for clients at ``endpoint``, too.
+
+        :raises ConfigError: if that cannot be done. If it takes time to find that out, the node ends then.
+        """
+        errors: list[ConfigError] = []
+
+        def failed(failure: Failure) -> None:
+            errors.append(cannot_listen(given, failure))
+            if has_started:
+                self.log.critical("node {node} stops: {reason}", node=self.node_name, reason=printable(str(errors[0])))
+                self._node_failed(Failure(errors[0]))
+
+        has_started = False
+        endpoint.listen(self._client_factory()).addCallback(self._listens_at, given).addErrback(failed)
+        if errors:
+            raise errors[0]
+        has_started = True
+
+    def _listens_at(self, port: IListeningPort, given: ClientEndpoint) -> None:
+        """The node listens at one more place."""
+        if not self._is_running:
+            self._closing.append(maybeDeferred(port.stopListening))
+            return
+        self._ports.append(port)
+        self._client_listeners.append(port)
+        self.log.info("node {node} serves clients at {at}, too", node=self.node_name, at=shown(given))
+        address = address_of(port)
+        if address is not None and self._keys is None and not self._insecure:
+            self._warn_without_keys([address])
 
     def _client_factory(self) -> Any:
         """What listens for clients: the client port, in TLS if there are keys."""
