@@ -16,6 +16,7 @@ import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.protocols.portforward import ProxyClientFactory, ProxyFactory, ProxyServer
 
 from test.helpers.fakes import free_ports
 from test.helpers.key_folders import KeyFolders, keys_for
@@ -227,6 +228,38 @@ async def test_a_client_without_keys(tmp_path: Path, folders: KeyFolders) -> Non
             "has keys, and this client has none: give it keys (--keys, TXPAXOS_KEYS or keys=)"
         )
         await counted(node, 2)
+
+
+class FirstHeld(ProxyServer):
+    """A way to a node on which nothing comes through that the first client says."""
+
+    clientProtocolFactory = ProxyClientFactory
+    connections = 0
+
+    def connectionMade(self) -> None:
+        type(self).connections += 1
+        self.is_held = self.connections == 1
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.is_held:
+            super().dataReceived(data)
+
+
+async def test_a_client_that_was_too_slow_to_begin_tries_again(tmp_path: Path, folders: KeyFolders) -> None:
+    ports = iter(free_ports(3))
+    nodes, clients, listens = (Address("127.0.0.1", next(ports)) for _ in range(3))
+    cluster = Cluster("own", {"a": Member(nodes, clients, None, listens)}, rights=DEFAULT_RIGHTS)
+    way = ProxyFactory(listens.host, listens.port)
+    way.protocol, way.noisy = FirstHeld, False
+    async with served(tmp_path, cluster, folders.folder("a")) as node:
+        listening = reactor.listenTCP(clients.port, way, interface=clients.host)
+        client = client_of(cluster, folders.folder("shop"))
+        assert await client.submit(b"+5", SECONDS) == 5
+        assert FirstHeld.connections == 2
+        assert node.node.counters == {Count.CLIENT_NOT_AUTHENTICATED: 1}
+        client.close()
+        await listening.stopListening()
 
 
 async def test_a_node_without_keys(tmp_path: Path, folders: KeyFolders) -> None:

@@ -33,6 +33,9 @@ ADVICE = (
 )
 """What to do, by a part of the reason."""
 
+CANCELLED = "it refuses the connection: user cancel"
+"""How the reason begins if a node has heard nothing for long: the keys are not to blame, and it is tried again."""
+
 WARN_DAYS = 30
 """How long before its certificate expires a client begins to warn, once a day."""
 
@@ -77,8 +80,10 @@ class Credentials:
         return self._tls.name_of(transport)
 
     def why(self, reason: Failure) -> str:
-        """What was the matter with TLS on a connection that has ended, and what to do; empty if nothing was."""
+        """What was the matter with the keys on a connection that has ended, and what to do; empty if nothing was."""
         phrase = self._tls.reason_of(reason)
+        if phrase.startswith(CANCELLED):
+            return ""
         advice = next((what for part, what in ADVICE if part in phrase), "")
         return f"{phrase}: {advice}" if advice else phrase
 

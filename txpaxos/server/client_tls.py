@@ -15,8 +15,9 @@ from txpaxos.keys.factories import Newest, TlsFactory, TlsTransport
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import client_accept
 
-ALERT = bytes([21, 3, 3, 0, 2, 2, 40])
-"""A fatal alert of TLS: the handshake has failed."""
+ALERT = bytes([21, 3, 3, 0, 2, 2, 90])
+"""A fatal alert of TLS: the handshake is cancelled. It blames nothing that the client has, so one with keys tries
+again: its machine, or the network, may have been too slow."""
 
 
 class ClientTransport(TlsTransport):
