@@ -34,7 +34,8 @@ coverage: $(VENV)/installed-test
 	$(RUN) -m coverage report --skip-covered --include='$(FLOORS)' --fail-under=100
 
 ## fuzz: five million hostile datagrams, frames and requests, and as many well-formed lies at nodes in all states;
-## TXPAXOS_FUZZ=... for another number for each of 17 kinds, 17 times as many lies, and a hundredth of TLS connections
+## TXPAXOS_FUZZ=... for another number for each of 17 kinds, 17 times as many lies, and a hundredth of TLS connections;
+## TXPAXOS_FUZZ_SEED=... for other bytes in those
 fuzz: export TXPAXOS_FUZZ ?= 300000
 fuzz: $(VENV)/installed-test
 	$(RUN) -m pytest -m fuzz --timeout=0 $(ARGS)

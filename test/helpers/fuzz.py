@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INPUTS = int(os.environ.get("TXPAXOS_FUZZ", 10_000))
+SEED = int(os.environ.get("TXPAXOS_FUZZ_SEED", 0))
+"""Another number has the fuzz of TLS send other bytes."""
 KEPT_BYTES_MAX = 100_000
 
 
