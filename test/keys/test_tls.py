@@ -24,6 +24,7 @@ from OpenSSL import SSL
 
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.tls_pair import Pair
+from test.helpers.tls_records import DATA, HANDSHAKE, KEY_UPDATE, RecordMaker
 from txpaxos.keys.authority import BACKDATED, LIFETIME, Authority, Issued, pem_of
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import (
@@ -389,6 +390,24 @@ def test_what_new_keys_say_of_connections_that_are_there(made: KeyFolders) -> No
     keys = made.node("b")
     assert refusal_of(transport, keys.nodes, keys) == "its certificate was revoked"
     assert refusal_of(StringTransport(), keys.nodes, keys) == ""
+
+
+def test_half_a_message_between_records_hides_no_certificate(made: KeyFolders) -> None:
+    """A side may send a message of TLS after the handshake in parts. OpenSSL is in no state that it calls finished
+    until the rest has come, and the other side may keep that for after its certificate is revoked."""
+    dial = peer_dial(made.node("a"), "b")
+    records = RecordMaker(dial)
+    pair = Pair(dial, peer_accept(made.node("b")))
+    transport: Any = pair.accepted.transport
+    transport.dataReceived(records.record(HANDSHAKE, bytes([KEY_UPDATE, 0, 0, 1])))
+    made.revoke(made.node("a"), folders=["b"])
+    keys = made.node("b")
+    assert name_of(transport) == "a"
+    assert refusal_of(transport, keys.nodes, keys) == "its certificate was revoked"
+    transport.dataReceived(records.record(HANDSHAKE, bytes([0])))
+    records.update_key()
+    transport.dataReceived(records.record(DATA, b"it goes on"))
+    assert pair.accepted.data == b"it goes on"
 
 
 def test_other_failures_have_no_reason() -> None:

@@ -32,9 +32,6 @@ FORGED = "what it sent is damaged, forged, or recorded on another connection"
 NOT_TLS = "it does not speak TLS 1.3: keys are on here, and probably off there"
 CLOSED_EARLY = "it closed the connection within the handshake: are keys off there?"
 
-_FINISHED = b"SSL negotiation finished successfully"
-"""What OpenSSL calls the state after a handshake."""
-
 _ALERTS = {
     "certificate expired": f"our certificate {trust.EXPIRED}",
     "bad certificate": f"our certificate {trust.NOT_YET_VALID}",  # What OpenSSL says then, and for little else.
@@ -68,7 +65,18 @@ class NotBelieved(SSL.Error):
 
 
 class _Connection(SSL.Connection):
-    """A connection whose peer is verified here. A name is taken from no other connection."""
+    """A connection whose peer is verified here. A name is taken from no other connection.
+
+    :ivar is_finished: whether the handshake is finished. OpenSSL calls a connection that was finished unfinished again
+        while a message of TLS has come in part, for as long as the other side likes.
+    """
+
+    is_finished = False
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Raises if it is not finished yet, and if the peer is not believed."""
+        super().do_handshake()
+        self.is_finished = True
 
 
 @attrs.frozen(eq=False)
@@ -243,7 +251,7 @@ def _handle_of(transport: Any) -> Any:
 def _connection_of(transport: Any) -> SSL.Connection | None:
     """The connection of ``transport``, if it was made here and its handshake is finished."""
     handle = _handle_of(transport)
-    return handle if isinstance(handle, _Connection) and handle.get_state_string() == _FINISHED else None
+    return handle if isinstance(handle, _Connection) and handle.is_finished else None
 
 
 def _certificate_of(transport: Any) -> Certificate | None:
