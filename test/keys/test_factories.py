@@ -20,7 +20,8 @@ pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
 from test.helpers.key_folders import keys_for
 from test.helpers.tls_pair import End, Pair
-from txpaxos.keys.factories import Records, TlsFactory
+from test.helpers.tls_records import DATA, HANDSHAKE, KEY_UPDATE, RecordMaker
+from txpaxos.keys.factories import SILENT_RECORDS_MAX, Records, TlsFactory
 from txpaxos.keys.tls import FORGED, peer_accept, peer_dial
 
 reactor: Any = installed_reactor
@@ -197,3 +198,55 @@ def test_a_connection_ends_with_the_record_that_ends_it(tmp_path: Path, spoiled:
     assert pair.accepted.data == (b"before" if spoiled else b"beforespoiled")
     assert pair.accepted.lost is not None
     assert pair.accepted.reason == (FORGED if spoiled else "")
+
+
+class Flood:
+    """A side that sends many records without data to the other one.
+
+    :param is_cut: whether each read of the other side ends within a record.
+    """
+
+    def __init__(self, path: Path, is_cut: bool) -> None:
+        folders = keys_for(path)
+        dial = peer_dial(folders.node("b"), "a")
+        self.records = RecordMaker(dial)
+        self.pair = OwnPair(dial, peer_accept(folders.node("a")))
+        self._cut = 1 if is_cut else 0
+
+    def update_keys(self, count: int) -> None:
+        """Change the keys again and again, and have the other side change its own."""
+        for _ in range(count):
+            record = self.records.record(HANDSHAKE, bytes([KEY_UPDATE, 0, 0, 1, 1]))
+            self.records.update_key()
+            self.arrive(record)
+
+    def arrive(self, record: bytes) -> None:
+        """A record arrives."""
+        for part in filter(None, (record[: self._cut], record[self._cut :])):
+            self.pair.arrive(part)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the other side has closed the connection."""
+        self.pair.run()
+        return self.pair.accepted.lost is not None
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["whole records", "parts of records"])
+@pytest.mark.parametrize("has_data", [False, True], ids=["alone", "between data"])
+def test_records_without_data_are_taken_up_to_a_number(tmp_path: Path, is_cut: bool, has_data: bool) -> None:
+    """What OpenSSL answers to them is kept until it can be sent, so there must not be more and more of it."""
+    flood, updates, said = Flood(tmp_path, is_cut), 0, b""
+    while updates + 50 < SILENT_RECORDS_MAX:
+        flood.update_keys(50)
+        updates += 50
+        if has_data:
+            flood.arrive(flood.records.record(DATA, b"+"))
+            said += b"+"
+    assert not flood.is_lost
+    flood.arrive(flood.records.record(DATA, b"heard"))
+    flood.pair.accepted.transport.write(b"answer")  # type: ignore[union-attr]
+    flood.pair.run()
+    assert (flood.pair.accepted.data, flood.pair.dialled.data) == (said + b"heard", b"answer")
+    flood.update_keys(50)
+    assert flood.is_lost

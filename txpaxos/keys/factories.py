@@ -22,6 +22,11 @@ from txpaxos.eager_writer import EagerWriter
 RECORD_BYTES_MAX = 2**14
 """A record has no more bytes of data than this."""
 
+SILENT_RECORDS_MAX = 1024
+"""How many records without data one connection may bring: those of the handshake, and a few more. Each one that has the
+keys changed costs as much as the decryption of many others, and is answered: 27 bytes wait until there is more to be
+sent."""
+
 
 @implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
 class Newest:
@@ -43,11 +48,15 @@ class Newest:
 
 
 class Records:
-    """Follows where TLS records end in the bytes of one direction (RFC 8446, section 5.1)."""
+    """Follows where TLS records end in the bytes of one direction (RFC 8446, section 5.1).
+
+    :ivar total: how many records have begun so far.
+    """
 
     HEAD_BYTES = 5
 
     def __init__(self) -> None:
+        self.total = 0
         self._head = b""
         self._missing = 0  # Of the record whose head is complete.
 
@@ -55,6 +64,7 @@ class Records:
         """How many records ``data`` consists of; 0 if it does not begin and end where a record does."""
         begins, count, at, end = not (self._missing or self._head), 0, 0, len(data)
         if begins and int.from_bytes(data[3 : self.HEAD_BYTES], "big") + self.HEAD_BYTES == end:
+            self.total += 1
             return 1  # As nearly always.
         while at < end:
             if not self._missing:
@@ -69,6 +79,7 @@ class Records:
             self._missing = max(0, at - end)
             if not self._missing:
                 self._head = b""
+        self.total += count
         return count if begins and not self._missing and not self._head else 0
 
 
@@ -80,6 +91,7 @@ class TlsTransport(TLSMemoryBIOProtocol):
     until there is none, which costs as much as the decryption of a small record. So records are counted here.
 
     :ivar _records: follows what arrives.
+    :ivar _records_with_data: how many of them had data.
     """
 
     _is_lost = False
@@ -87,6 +99,7 @@ class TlsTransport(TLSMemoryBIOProtocol):
     def __init__(self, factory: Any, wrapped: Any, connect_wrapped: bool = True) -> None:
         super().__init__(factory, wrapped, connect_wrapped)
         self._records = Records()
+        self._records_with_data = 0
 
     def makeConnection(self, transport: Any) -> None:
         """Begin the handshake."""
@@ -102,23 +115,36 @@ class TlsTransport(TLSMemoryBIOProtocol):
         count = self._records.whole(bytes)
         if not count or not self._handshakeDone or self._appSendBuffer:
             super().dataReceived(bytes)
-            return
-        self._tlsConnection.bio_write(bytes)
-        for _ in range(count):
-            if self._lostTLSConnection:
-                return
-            try:
-                data = self._tlsConnection.recv(RECORD_BYTES_MAX)
-            except WantReadError:  # A record that has no data.
-                continue
-            except ZeroReturnError:
-                self._shutdownTLS()
-                self._tlsShutdownFinished(None)
-            except Error:
-                self._tlsShutdownFinished(Failure())
-            else:
-                if not self._aborted:
-                    ProtocolWrapper.dataReceived(self, data)
+        else:
+            self._tlsConnection.bio_write(bytes)
+            for _ in range(count):
+                if self._lostTLSConnection:
+                    return
+                self._take_data()
+        if self._records.total - self._records_with_data > SILENT_RECORDS_MAX:
+            self.abortConnection()
+
+    def _flushReceiveBIO(self) -> None:
+        while not self._lostTLSConnection and self._take_data():
+            pass
+        self._flushSendBIO()
+
+    def _take_data(self) -> bool:
+        """Hand on the data of the next record that has some. False if there is none."""
+        try:
+            data = self._tlsConnection.recv(RECORD_BYTES_MAX)
+        except WantReadError:
+            return False
+        except ZeroReturnError:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        except Error:
+            self._tlsShutdownFinished(Failure())
+        else:
+            self._records_with_data += 1
+            if not self._aborted:
+                ProtocolWrapper.dataReceived(self, data)
+        return True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and with it the way of all that TLS would still say."""
