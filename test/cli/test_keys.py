@@ -200,6 +200,12 @@ def test_a_lost_key(made: Path) -> None:
     assert refused("renew", "a.keys").startswith("txpaxos: a.keys.before is there already: remove it when")
 
 
+def test_folders_are_renewed_together_or_not_at_all(made: Path) -> None:
+    """A second attempt would find the folders before those that were renewed already."""
+    assert refused("renew", "a.keys", "nowhere").startswith("txpaxos: nowhere is not a folder of keys")
+    assert not Path("a.keys.before").exists()
+
+
 def test_rotation(made: Path) -> None:
     everyone = ("a.keys", "b.keys", "c.keys", "alice.keys")
     assert (

@@ -68,7 +68,7 @@ def test_a_command_without_the_right(folders: KeyFolders, command: str) -> None:
         (("--keys", "others/operator"), b"its certificate is of an unknown authority: this client's nodes.pem needs"),
         (("--keys", "script"), b"the nodes do not know this client's token"),
         (("--keys", "none"), b"the folder of keys none is missing"),
-        (("--keys", "a"), b"a/client.pem is missing"),
+        (("--keys", "a"), b"a has the keys of a node, and a client needs its own"),
     ],
 )
 @pytest.mark.parametrize("command", ["submit", "status"])

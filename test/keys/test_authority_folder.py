@@ -140,6 +140,57 @@ def test_damaged_notes(made: Made, state: bytes) -> None:
     assert made.line("update", made.path / "a").startswith("authority/authority.json is damaged, or of another release")
 
 
+@pytest.mark.parametrize(
+    ("noted", "instead"),
+    [
+        (b'"signs": true', b'"signs": false'),
+        (b'"is_trusted": true', b'"is_trusted": false'),
+        (b'"changes": 0', b'"changes": -1'),
+        (b'09.123456Z"', b'09"'),
+        (b'"serial": "', b'"serial": "z'),
+    ],
+)
+def test_notes_that_make_no_sense(made: Made, noted: bytes, instead: bytes) -> None:
+    path = made.path / "authority" / STATE
+    notes = path.read_bytes()
+    assert noted in notes
+    path.write_bytes(notes.replace(noted, instead))
+    assert made.line("update", made.path / "a").startswith("authority/authority.json is damaged")
+
+
+def test_a_private_key_of_another_authority_signs_nothing(made: Made) -> None:
+    """No node would believe it, and folders would have lists of revoked certificates that no node takes."""
+    authority = made.path / "authority"
+    (authority / "nodes-authority-1.key").write_bytes((authority / "clients-authority-1.key").read_bytes())
+    assert made.line("issue", "d", "node", made.path / "d", NOW) == (
+        "authority/nodes-authority-1.key does not fit nodes-authority-1.pem: bring back the copy of the authority's"
+        " folder"
+    )
+
+
+def test_a_rotation_that_was_interrupted_begins_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full, or the machine stops, when the new private key is written and not noted yet."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise OSError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuthorityFolder, "_save", stop)
+        with pytest.raises(OSError, match="full"):
+            made.act("begin_rotation", ["node", "client"], NOW)
+    left = contents(made.path / "authority")
+    assert "nodes-authority-2.key" in left
+    begun = made.act("begin_rotation", ["node", "client"], NOW)
+    assert [one.id for one in begun] == ["nodes-authority-3", "clients-authority-3"]
+    assert contents(made.path / "authority")["nodes-authority-2.key"] == left["nodes-authority-2.key"]
+    made.update("a")
+    made.act("sign_with_the_new")
+    made.renew("a")
+    made.act("end_rotation", NOW, regardless=True)
+    made.update("a")
+    assert made.keys("a").name == "a"
+
+
 def test_notes_of_another_release(made: Made) -> None:
     notes = made.path / "authority" / STATE
     notes.write_bytes(notes.read_bytes().replace(b'"version": 1', b'"version": 2'))

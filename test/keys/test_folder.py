@@ -101,6 +101,26 @@ def test_not_pem(made: KeyFolders, file: str, said: str, data: bytes) -> None:
     assert refusal(made).startswith(said.partition(":")[0])
 
 
+def test_an_empty_list_of_revoked_certificates_was_copied_in_part(made: KeyFolders) -> None:
+    write(made.folder("a") / "revoked.pem", b"")
+    assert refusal(made) == "a/revoked.pem is not PEM with lists of revoked certificates: it is empty"
+
+
+@pytest.mark.parametrize("file", ["revoked.pem", "tokens"])
+def test_a_link_to_nowhere_is_not_taken_for_a_file_that_need_not_be_there(made: KeyFolders, file: str) -> None:
+    (made.folder("a") / file).symlink_to("nowhere")
+    assert refusal(made) == f"a/{file} is missing"
+
+
+def test_keys_of_the_other_role(made: KeyFolders) -> None:
+    made.issue_token("bob", [])
+    for name in ("alice", "bob"):
+        with pytest.raises(ConfigError, match=f"{name} has the keys of a client, and a node needs its own"):
+            made.node(name)
+    with pytest.raises(ConfigError, match="a has the keys of a node, and a client needs its own"):
+        made.client("a")
+
+
 def test_big_file(made: KeyFolders) -> None:
     write(made.folder("a") / "nodes.pem", bytes(FILE_BYTES_MAX + 1))
     assert refusal(made) == "a/nodes.pem has more than 1048576 bytes: it is no file of keys"

@@ -96,3 +96,16 @@ def test_what_root_writes_for_another_user_belongs_to_that_user(tmp_path: Path) 
     replace_folder(tmp_path / "a", {"one": b"2", "two": b"3"})
     owners = {(one.stat().st_uid, one.stat().st_gid) for one in (tmp_path / "a", *(tmp_path / "a").iterdir())}
     assert owners == {(12345, 54321)}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, write = os.open("/dev/full", os.O_WRONLY), os.write
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", lambda _, data: write(full, data))
+            with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/a/one'"):
+                write_folder(tmp_path / "a", {"one": b"1"})
+    finally:
+        os.close(full)
+    assert list(tmp_path.iterdir()) == []

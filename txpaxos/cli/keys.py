@@ -129,6 +129,8 @@ def renew(folders: Sequence[Path], days: int, authority: Path) -> None:
     The earlier folder stays as FOLDER.before. Its certificate stays valid until it expires or is revoked.
     """
     with library().AuthorityFolder.open(authority) as opened:
+        for folder in folders:  # All, or none: a second attempt would find the folders before those that were renewed.
+            opened.check_renewable(folder)
         for folder in folders:
             record, before = opened.renew(folder, _now(), timedelta(days=days))
             _say_issued(record, folder)

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import attrs
 import msgspec
@@ -40,6 +41,8 @@ from txpaxos.log_lines import printable
 STATE = "authority.json"
 VERSION = 1
 ROLES: tuple[Role, ...] = ("node", "client")
+Serial = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]*$")]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @attrs.define
@@ -70,11 +73,11 @@ class Record:
     name: str
     role: Role
     authority: str
-    serial: str
+    serial: Serial
     fingerprint: str
-    issued_at: datetime
-    not_after: datetime | None
-    revoked_at: datetime | None = None
+    issued_at: Moment
+    not_after: Moment | None
+    revoked_at: Moment | None = None
 
     @property
     def is_token(self) -> bool:
@@ -97,8 +100,8 @@ class State:
     version: int
     signers: list[Signer]
     issued: list[Record]
-    changed_at: datetime
-    changes: int = 0
+    changed_at: Moment
+    changes: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class AuthorityFolder:
@@ -176,6 +179,16 @@ class AuthorityFolder:
         :returns: what was issued, and where the earlier folder is now.
         :raises ConfigError: if there is no certificate of this authority.
         """
+        name, role = self.check_renewable(target)
+        issued, record = self._issue(name, role, now, lifetime)
+        return record, replace_folder(target, {**self._files_of(issued, role), **self._shared(role)})
+
+    def check_renewable(self, target: Path) -> tuple[str, Role]:
+        """Refuse a folder that :meth:`renew` would refuse.
+
+        :returns: for whom its certificate is.
+        :raises ConfigError: if there is no certificate of this authority, or the folder before it is still there.
+        """
         role = role_of(target)
         if role == "client" and (target / "token").exists():
             raise ConfigError(f"{target} has a token, which does not expire: revoke it, and make another one")
@@ -184,8 +197,7 @@ class AuthorityFolder:
         if fingerprint not in {record.fingerprint for record in self.state.issued}:
             raise ConfigError(f"the certificate in {target} was not issued by the authority in {self.path}")
         refuse_leftovers(target)
-        issued, record = self._issue(name, role, now, lifetime)
-        return record, replace_folder(target, {**self._files_of(issued, role), **self._shared(role)})
+        return name, role
 
     def update(self, target: Path) -> list[str]:
         """Bring the authorities, the revoked certificates and the tokens to the folder of a node or client.
@@ -242,8 +254,7 @@ class AuthorityFolder:
                 raise ConfigError(f"the authority of {role}s rotates already: see 'txpaxos keys show'")
         made = []
         for role in roles:
-            number = 1 + sum(one.role == role for one in self.state.signers)
-            authority, signer = Authority.create(role, now), Signer(f"{role}s-authority-{number}", role, signs=False)
+            authority, signer = Authority.create(role, now), Signer(self._unused_id(role), role, signs=False)
             write_file(self.path / f"{signer.id}.key", authority.own.private_key_pem, replace=False)
             write_file(self.path / f"{signer.id}.pem", authority.own.certificate_pem, replace=False)
             made.append(signer)
@@ -321,10 +332,20 @@ class AuthorityFolder:
         self._save(issued=[*self.state.issued, record])
         return issued, record
 
+    def _unused_id(self, role: Role) -> str:
+        """The id of a new authority. A command that was interrupted may have left the private key of another one, which
+        is not noted, and is never overwritten."""
+        number = 1 + sum(one.role == role for one in self.state.signers)
+        while any(os.path.lexists(self.path / f"{role}s-authority-{number}.{end}") for end in ("key", "pem")):
+            number += 1
+        return f"{role}s-authority-{number}"
+
     def _authority(self, signer: Signer) -> Authority:
-        return Authority(
-            signer.role, Issued(self.certificate(signer), read_private_key(self.path / f"{signer.id}.key"))
-        )
+        certificate, path = self.certificate(signer), self.path / f"{signer.id}.key"
+        key = read_private_key(path)
+        if key.public_key() != certificate.public_key():
+            raise ConfigError(f"{path} does not fit {signer.id}.pem: bring back the copy of the authority's folder")
+        return Authority(signer.role, Issued(certificate, key))
 
     @staticmethod
     def _files_of(issued: Issued, role: Role) -> dict[str, bytes]:
@@ -399,4 +420,7 @@ def _decode(path: Path) -> State:
         raise ConfigError(f"{path} is damaged, or of another release: {error}") from None
     if state.version != VERSION:
         raise ConfigError(f"{path} has version {state.version}, and this release reads version {VERSION}")
+    for role in ROLES:
+        if sum(one.role == role and one.is_trusted and one.signs for one in state.signers) != 1:
+            raise ConfigError(f"{path} is damaged: not one authority signs {role}s")
     return state

@@ -169,6 +169,8 @@ def read_revoked(path: Path) -> tuple[CertificateRevocationList, ...]:
     try:
         if rest.strip():
             raise ValueError("something else is at its end")
+        if not lists:
+            raise ValueError("it is empty")  # Was it copied in part? It would revoke nothing.
         return tuple(load_pem_x509_crl(one + _LIST_ENDS) for one in lists)
     except ValueError as error:
         raise ConfigError(f"{path} is not PEM with lists of revoked certificates: {_short(error)}") from None
@@ -208,6 +210,7 @@ class _Loading:
     def keys(self, name: str | None) -> Keys:
         """All of it, checked."""
         self._check_folder()
+        self._check_role()
         nodes = self._authorities("nodes.pem")
         clients = self._authorities("clients.pem") if self.role == "node" else ()
         if (signer := self._in_both(nodes, clients)) is not None:
@@ -239,6 +242,13 @@ class _Loading:
             raise ConfigError(f"{self.folder} is not a folder of keys, but a file")
         _refuse_others(self.folder, status, is_secret=False)
 
+    def _check_role(self) -> None:
+        """See that these are not the keys of the other role, whose files have other names."""
+        files = {"node": ("node.pem",), "client": ("client.pem", "token")}
+        found = [role for role, names in files.items() if any((self.folder / name).exists() for name in names)]
+        if found and self.role not in found:
+            raise ConfigError(f"{self.folder} has the keys of a {found[0]}, and a {self.role} needs its own")
+
     def _authorities(self, file: str) -> tuple[Certificate, ...]:
         found = read_certificates(self.folder / file)
         for one in found:
@@ -259,7 +269,7 @@ class _Loading:
 
     def _revoked(self, authorities: Iterable[Certificate]) -> tuple[CertificateRevocationList, ...]:
         path = self.folder / "revoked.pem"
-        if not path.exists():
+        if not os.path.lexists(path):  # A link to nowhere is no reason to revoke nothing.
             return ()
         found = read_revoked(path)
         for one in found:
@@ -270,7 +280,7 @@ class _Loading:
 
     def _tokens(self) -> dict[bytes, str]:
         path = self.folder / "tokens"
-        return read_tokens(path) if path.exists() else {}
+        return read_tokens(path) if os.path.lexists(path) else {}
 
     def _token(self) -> str:
         path = self.folder / "token"

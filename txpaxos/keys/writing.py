@@ -60,7 +60,7 @@ def write_file(path: Path, data: bytes, replace: bool = True) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # It has mode 0600.
     try:
         with os.fdopen(handle, "wb") as file:
-            _write_all(file.fileno(), data)
+            _write_all(file.fileno(), path, data)
         _give_to_owner_of(path.parent, temporary)
         if replace:
             os.replace(temporary, path)
@@ -98,7 +98,7 @@ def _unfinished(target: Path, files: Mapping[str, bytes], earlier: Path | None =
         for name, data in files.items():
             handle = os.open(os.path.join(made, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             try:
-                _write_all(handle, data)
+                _write_all(handle, target / name, data)
             finally:
                 os.close(handle)
         if earlier is not None:
@@ -117,11 +117,15 @@ def _give_to_owner_of(folder: Path, *paths: str) -> None:
             os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def _write_all(handle: int, path: Path, data: bytes) -> None:
+    """Write all of ``data``. An error names ``path``, which is what it becomes: a full disk names nothing."""
     left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]
-    os.fsync(handle)
+    try:
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _sync_folder(folder: Path) -> None:
