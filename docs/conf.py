@@ -16,10 +16,12 @@ import txpaxos.client.client
 import txpaxos.node.node
 import txpaxos.server.served_node
 from txpaxos.keys.folder import Keys
+from txpaxos.node.peer_tls import PeerTls
 
-# These modules import the class for type checkers only, since it loads what a program without keys does not need.
+# These modules import the classes for type checkers only, since they load what a program without keys does not need.
 for module in (txpaxos.client.client, txpaxos.node.node, txpaxos.server.served_node):
     module.Keys = Keys  # type: ignore[attr-defined]
+txpaxos.node.node.PeerTls = PeerTls  # type: ignore[attr-defined]
 
 project = "txpaxos"
 author = "The txpaxos developers"
