@@ -19,8 +19,10 @@ from zope.interface import implementer
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
 
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.tls_pair import Pair
@@ -408,6 +410,44 @@ def test_half_a_message_between_records_hides_no_certificate(made: KeyFolders) -
     records.update_key()
     transport.dataReceived(records.record(DATA, b"it goes on"))
     assert pair.accepted.data == b"it goes on"
+
+
+def unreadable(issued: Issued) -> X509:
+    """A certificate like ``issued``, of a version that only one of the two libraries reads. Its signature is wrong."""
+    data = issued.certificate.public_bytes(Encoding.DER)
+    version_3, version_2 = bytes([0xA0, 3, 2, 1, 2]), bytes([0xA0, 3, 2, 1, 1])
+    assert version_3 in data
+    return load_certificate(FILETYPE_ASN1, data.replace(version_3, version_2, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+def test_what_is_sent_along_with_a_certificate_keeps_no_new_keys_from_use(made: KeyFolders) -> None:
+    """A peer may send certificates that nothing needs. They are read when keys are loaded anew, and not before."""
+    dial = peer_dial(made.node("a"), "b")
+    dial._context.add_extra_chain_cert(unreadable(made.nodes_authority.issue("x", made.now)))
+    pair = Pair(dial, peer_accept(made.node("b")))
+    keys = made.node("b")
+    assert refusal_of(pair.accepted.transport, keys.nodes, keys) == ""
+    made.revoke(made.node("a"), folders=["b"])
+    keys = made.node("b")
+    assert refusal_of(pair.accepted.transport, keys.nodes, keys) == "its certificate was revoked"
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+def test_a_forged_certificate_that_one_library_cannot_read(made: KeyFolders) -> None:
+    """OpenSSL asks about it before it looks at the signature, if there is no list of the authority that it names."""
+    other = Authority.create("node", made.now)
+    made.nodes_authority, own = other, made.nodes_authority
+    made.revoke(folders=["b"])  # Lists of the clients' authority, and of another one of nodes.
+    write(made.folder("b") / "nodes.pem", pem_of([own.certificate, other.certificate]))
+    rogue = Authority.create("node", made.now)
+    name = Issued(own.certificate, rogue.own.private_key)
+    forged = Authority("node", name).issue("a", made.now)
+    dial = peer_dial(made.node("b"), "b")
+    dial._context.use_certificate(unreadable(forged))
+    dial._context.use_privatekey(forged.private_key)
+    pair = Pair(dial, peer_accept(made.node("b")))
+    assert pair.accepted.reason == "its certificate is not valid"
 
 
 def test_other_failures_have_no_reason() -> None:

@@ -96,10 +96,10 @@ class _Believed:
         if not is_fine and error not in trust.LIST_ERRORS:
             raise NotBelieved(f"its certificate {trust.PHRASES.get(error, f'{trust.NOT_VALID} (error {error})')}")
         if depth == 0:
-            try:
-                self._check_name(trust.common_name(shown.to_cryptography()))
-            except ValueError:  # Two libraries read it, and one of them cannot.
-                raise NotBelieved(f"its certificate {trust.NOT_VALID}") from None
+            certificate = _read(shown)  # Two libraries read it, and one of them may not be able to.
+            if certificate is None:
+                raise NotBelieved(f"its certificate {trust.NOT_VALID}")
+            self._check_name(trust.common_name(certificate))
         return True
 
     def _check_name(self, name: str) -> None:
@@ -192,7 +192,8 @@ def refusal_of(transport: Any, authorities: Iterable[Certificate], keys: Keys, a
     certificate = _certificate_of(transport)
     if certificate is None:
         return ""
-    others = [one.to_cryptography() for one in transport.getHandle().get_peer_cert_chain() or ()]
+    # What it has sent along and OpenSSL had no use for may be anything.
+    others = [one for one in map(_read, transport.getHandle().get_peer_cert_chain() or ()) if one is not None]
     return trust.refusal(certificate, others, authorities, keys.revoked, at or datetime.now(UTC))
 
 
@@ -242,6 +243,15 @@ def _phrase(said: str) -> str:
     if "bad record mac" in said:
         return FORGED
     return NOT_TLS if any(one in said for one in _NOT_TLS) else ""
+
+
+def _read(certificate: X509) -> Certificate | None:
+    """``certificate`` as the other library has it; ``None`` if that one cannot read it. Its errors for that are of no
+    common class."""
+    try:
+        return certificate.to_cryptography()
+    except Exception:
+        return None
 
 
 def _handle_of(transport: Any) -> Any:
