@@ -141,6 +141,14 @@ async def test_rights_are_read_anew_while_clients_are_at_work(tmp_path: Path, fo
             node.reload()
         assert node.node._peers.keys is used  # type: ignore[attr-defined]
         assert await client.submit(b"+1", SECONDS) == 6
+        # Nor does one that was copied in part: without [rights] all clients could do everything.
+        grant("read")
+        file.write_text(file.read_text().partition("[rights]")[0])
+        with pytest.raises(ConfigError, match=r"cluster.toml has no \[rights\] any more: write what each client"):
+            node.reload()
+        assert await client.submit(b"+0", SECONDS) == 6
+        with pytest.raises(NotAllowed, match="'ask'"):
+            await client.ask("subject", b"value", SECONDS)
         # Nor do keys that cannot be used, not even the rights.
         grant("read")
         write(folders.folder("a") / "node.pem", folders.folder("b").joinpath("node.pem").read_bytes())

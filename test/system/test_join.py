@@ -143,7 +143,12 @@ def test_a_node_joins_a_cluster_with_keys(tmp_path: Path) -> None:
                 {**own, "join_keys": str(folders.folder(name))} for name in ("d", "operator", "shop")
             )
             assert "the cluster has keys: give --join-keys and --keys, too" in joining.refusal(*joining.options(**own))
-            assert "client.pem is missing" in joining.refusal(*joining.options(**nodes_own))
+            assert "d has the keys of a node, and a client needs" in joining.refusal(*joining.options(**nodes_own))
+            # With keys that it cannot start with, or none, it does not even join.
+            others = {**may, "keys": str(folders.folder("a"))}
+            assert "node.pem has the wrong name" in joining.refusal(*joining.options(**others))
+            without = joining.options(join_keys=may["join_keys"])
+            assert "give --keys, too, with the keys of the node" in joining.refusal(*without)
             assert "the client 'shop' does not have the right 'members'" in joining.refusal(*joining.options(**may_not))
             joining.start("d", *joining.options(**may))
             joining.wait_until(lambda: "node d is a voter now" in joining.logged("d"))

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import BaseLogFile
 
 from txpaxos.cluster import Cluster
-from txpaxos.errors import PaxosError, RemovedFromCluster
+from txpaxos.errors import ConfigError, PaxosError, RemovedFromCluster
 from txpaxos.log_lines import printable
 from txpaxos.server.joining import Wish, join_cluster
 from txpaxos.server.membership import cluster_of
@@ -253,9 +253,12 @@ class NodeService(PaxosService):
         self.process.started()
 
     def _join(self, wish: Wish) -> None:
-        """Join the cluster, unless the data folder says that this was done.
+        """Join the cluster, unless the data folder says that this was done. Keys that the node could not start with
+        are refused before: the others would have a member that they never hear.
 
         :raises PaxosError: one line that says why it cannot be done."""
+        if self._load_keys() is None and wish.keys:
+            raise ConfigError("--join-keys are those of a client: give --keys, too, with the keys of the node")
         joined = join_cluster(wish, self._data_directory, self._disk)
         cluster = cluster_of(joined)
         members = {**cluster.members, joined.node: wish.member}

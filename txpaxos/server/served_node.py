@@ -24,7 +24,7 @@ from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
-from txpaxos.rights import NO_RIGHTS, Rights
+from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
 from txpaxos.server.client_endpoints import ClientEndpoint, address_of, cannot_listen, endpoint_of, shown
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.joins import LeaderJoins, MemberNode
@@ -177,7 +177,7 @@ class ServedNode:
         if rights is None:
             if self.cluster_file is None:
                 raise ConfigError(f"node {self.node_name} was started without a cluster file: give it the rights")
-            rights = Cluster.load(self.cluster_file).rights
+            rights = self._rights_in_file(self.cluster_file)
         assert self._client_port is not None
         assert self._membership is not None
         self._membership.note_rights(rights)
@@ -195,10 +195,24 @@ class ServedNode:
         :raises StoreError: see :meth:`use_rights`.
         :raises NodeStopped: if the node was not started.
         """
-        rights = None if self.cluster_file is None else Cluster.load(self.cluster_file).rights
+        rights = None if self.cluster_file is None else self._rights_in_file(self.cluster_file)
         self.use_keys()
         if rights is not None:
             self.use_rights(rights)
+
+    def _rights_in_file(self, path: str) -> Rights:
+        """The rights in the cluster file at ``path``.
+
+        :raises ConfigError: also if there are none any more, which would let every client do everything. A file that
+            was copied in part has none.
+        """
+        rights = Cluster.load(path).rights
+        if rights is DEFAULT_RIGHTS and self.node.cluster.rights != DEFAULT_RIGHTS:
+            raise ConfigError(
+                f"{path} has no [rights] any more: write what each client may do, or restart the node to let every"
+                " client do everything"
+            )
+        return rights
 
     def _reload_and_report(self) -> dict[str, Any]:
         """Do as a client says that may change the members: reload. Returns what is used now."""
