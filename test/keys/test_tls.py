@@ -19,6 +19,7 @@ from zope.interface import implementer
 pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
@@ -27,6 +28,8 @@ from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
 from test.helpers.key_folders import KeyFolders, keys_for, write
 from test.helpers.tls_pair import Pair
 from test.helpers.tls_records import DATA, HANDSHAKE, KEY_UPDATE, RecordMaker
+from txpaxos.errors import ConfigError
+from txpaxos.keys import load_keys
 from txpaxos.keys.authority import BACKDATED, LIFETIME, Authority, Issued, pem_of
 from txpaxos.keys.folder import Keys
 from txpaxos.keys.tls import (
@@ -43,6 +46,7 @@ from txpaxos.keys.tls import (
     reason_of,
     refusal_of,
 )
+from txpaxos.keys.trust import Role
 
 MOMENT = timedelta(seconds=1)
 
@@ -448,6 +452,45 @@ def test_a_forged_certificate_that_one_library_cannot_read(made: KeyFolders) -> 
     dial._context.use_privatekey(forged.private_key)
     pair = Pair(dial, peer_accept(made.node("b")))
     assert pair.accepted.reason == "its certificate is not valid"
+
+
+@pytest.mark.parametrize("role", ["node", "client"])
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (rsa.generate_private_key(65537, 1024), "ee key too small"),
+        (ec.generate_private_key(ec.SECP256K1()), "TLS 1.3"),
+        (ec.generate_private_key(ec.SECP256R1()), ""),
+        (rsa.generate_private_key(65537, 2048), ""),
+    ],
+    ids=["short", "of an unfit kind", "ECDSA", "RSA"],
+)
+def test_keys_that_tls_cannot_use_are_refused_when_they_are_loaded(
+    made: KeyFolders, role: Role, key: Any, why: str
+) -> None:
+    """Otherwise a node that loads them anew would find out when it is too late."""
+    name = "a" if role == "node" else "alice"
+    authority = made.authority(role)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        authority.certificate.subject,
+        subject,
+        key.public_key(),
+        x509.random_serial_number(),
+        made.now - BACKDATED,
+        made.now + LIFETIME,
+    )
+    made.write(name, role, Issued(builder.sign(authority.own.private_key, None), key))
+    if why:
+        with pytest.raises(ConfigError, match=rf"{name} cannot be used for TLS 1.3 \(.*{why}.*\): take keys of"):
+            load_keys(made.folder(name), role)
+    else:
+        assert load_keys(made.folder(name), role).name == name
+
+
+def test_a_token_needs_no_handshake(made: KeyFolders) -> None:
+    made.issue_token("bob", [])
+    assert load_keys(made.folder("bob"), "client").token
 
 
 def test_other_failures_have_no_reason() -> None:

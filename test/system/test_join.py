@@ -16,7 +16,7 @@ import pytest
 
 from test.helpers.cli_nodes import Nodes, txpaxos
 from test.helpers.cli_nodes import running as running_nodes
-from test.helpers.key_folders import keys_for
+from test.helpers.key_folders import KeyFolders, keys_for
 from txpaxos.cli.local_cluster import TWISTD, free_members
 from txpaxos.rights import ALL_RIGHTS, Rights
 from txpaxos.storage.disk import Disk
@@ -123,6 +123,19 @@ def test_a_node_whose_disk_was_lost_comes_back_under_its_name(joining: Joining) 
     assert joining.submit("+1") == "2"  # By b and c~2: c is no member any more.
 
 
+def see_what_is_refused(joining: Joining, folders: KeyFolders) -> None:
+    """With keys that it cannot start with, or none, a node does not even join."""
+    own = {"keys": str(folders.folder("d"))}
+    nodes_own, may, may_not = ({**own, "join_keys": str(folders.folder(name))} for name in ("d", "operator", "shop"))
+    assert "the cluster has keys: give --join-keys and --keys, too" in joining.refusal(*joining.options(**own))
+    assert "d has the keys of a node, and a client needs" in joining.refusal(*joining.options(**nodes_own))
+    others = {**may, "keys": str(folders.folder("a"))}
+    assert "node.pem has the wrong name" in joining.refusal(*joining.options(**others))
+    without = joining.options(join_keys=may["join_keys"])
+    assert "give --keys, too, with the keys of the node" in joining.refusal(*without)
+    assert "the client 'shop' does not have the right 'members'" in joining.refusal(*joining.options(**may_not))
+
+
 def test_a_node_joins_a_cluster_with_keys(tmp_path: Path) -> None:
     """A client that may change the members vouches for it, and it has a certificate of its own."""
     folders = keys_for(tmp_path, "abcd", ["operator", "shop"])
@@ -139,17 +152,8 @@ def test_a_node_joins_a_cluster_with_keys(tmp_path: Path) -> None:
             nodes.wait_for_leader()
             assert joining.submit("+1") == "1"
             own = {"keys": str(folders.folder("d"))}
-            nodes_own, may, may_not = (
-                {**own, "join_keys": str(folders.folder(name))} for name in ("d", "operator", "shop")
-            )
-            assert "the cluster has keys: give --join-keys and --keys, too" in joining.refusal(*joining.options(**own))
-            assert "d has the keys of a node, and a client needs" in joining.refusal(*joining.options(**nodes_own))
-            # With keys that it cannot start with, or none, it does not even join.
-            others = {**may, "keys": str(folders.folder("a"))}
-            assert "node.pem has the wrong name" in joining.refusal(*joining.options(**others))
-            without = joining.options(join_keys=may["join_keys"])
-            assert "give --keys, too, with the keys of the node" in joining.refusal(*without)
-            assert "the client 'shop' does not have the right 'members'" in joining.refusal(*joining.options(**may_not))
+            may = {**own, "join_keys": str(folders.folder("operator"))}
+            see_what_is_refused(joining, folders)
             joining.start("d", *joining.options(**may))
             joining.wait_until(lambda: "node d is a voter now" in joining.logged("d"))
             assert joining.submit("+2") == "3"

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def load_keys(folder: str | Path, role: Role, name: str | None = None, now: datetime | None = None) -> Keys:
-    """The keys in ``folder``, as :meth:`txpaxos.keys.folder.Keys.load` reads them.
+    """The keys in ``folder``, as :meth:`txpaxos.keys.folder.Keys.load` reads them, if TLS can use them.
 
     :raises ConfigError: if the folder cannot be used, or if the libraries that keys need are not installed.
     """
     try:
         from txpaxos.keys.folder import Keys
+        from txpaxos.keys.tls import refuse_unusable
     except ImportError as error:
         raise ConfigError(f"keys need more packages ({error}): pip install 'txpaxos[keys]'") from None
-    return Keys.load(folder, role, name=name, now=now)
+    keys = Keys.load(folder, role, name=name, now=now)
+    refuse_unusable(keys, now)
+    return keys

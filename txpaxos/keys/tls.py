@@ -13,6 +13,7 @@ authority that is removed, or a certificate that is revoked, ends no connection 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,11 +25,16 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txpaxos.errors import ConfigError
 from txpaxos.keys import trust
 from txpaxos.keys.folder import Keys
+from txpaxos.log_lines import printable
 
 NO_CERTIFICATE = "it showed no certificate"
 FORGED = "what it sent is damaged, forged, or recorded on another connection"
+HANDSHAKE_ROUNDS_MAX = 8
+"""How often each side has something to say in a handshake, at most."""
+
 NOT_TLS = "it does not speak TLS 1.3: keys are on here, and probably off there"
 CLOSED_EARLY = "it closed the connection within the handshake: are keys off there?"
 
@@ -173,6 +179,47 @@ def _creator(
     mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if is_required else 0)
     context.set_verify(mode, _Believed(names).verify)
     return ConnectionCreator(context)
+
+
+def refuse_unusable(keys: Keys, at: datetime | None = None) -> None:
+    """See that OpenSSL can use ``keys``, by a handshake in memory: a node is both sides of it. So each thing is refused
+    that TLS 1.3 refuses, as a private key that is too short, or of a kind that it does not know.
+
+    :param at: when certificates have to be valid; now if not given.
+    :raises ConfigError: if it cannot."""
+    if not keys.chain:
+        return
+    try:
+        if keys.role == "node":
+            accept, dial = peer_accept(keys, at=at), peer_dial(keys, keys.name, at=at)
+        else:  # Only nodes know who signs clients.
+            accept, dial = _creator(keys, (), at, is_required=False), ConnectionCreator(SSL.Context(SSL.TLS_METHOD))
+        _shake_hands(accept.serverConnectionForTLS(None), dial.clientConnectionForTLS(None))
+    except (SSL.Error, TypeError, ValueError) as error:
+        why = reason_of(Failure(error)) if isinstance(error, SSL.Error) else str(error)
+        raise ConfigError(
+            f"{keys.folder} cannot be used for TLS 1.3 ({printable(why)}): take keys of another kind, or longer ones"
+        ) from None
+
+
+def _shake_hands(accepting: SSL.Connection, dialling: SSL.Connection) -> None:
+    """Carry a handshake through in memory.
+
+    :raises SSL.Error: if a side refuses the other one."""
+    accepting.set_accept_state()
+    dialling.set_connect_state()
+    left = [dialling, accepting]
+    for _ in range(HANDSHAKE_ROUNDS_MAX):
+        for one, other in ((dialling, accepting), (accepting, dialling)):
+            with suppress(SSL.WantReadError):
+                one.do_handshake()
+                left = [side for side in left if side is not one]
+            with suppress(SSL.WantReadError):
+                while True:
+                    other.bio_write(one.bio_read(2**14))
+        if not left:
+            return
+    raise SSL.Error([("txpaxos", "", "the handshake does not end")])
 
 
 def name_of(transport: Any) -> str:
