@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,52 @@ def test_a_rotation_that_was_interrupted_begins_again(made: Made, monkeypatch: p
     made.act("end_rotation", NOW, regardless=True)
     made.update("a")
     assert made.keys("a").name == "a"
+
+
+def test_a_renewal_that_was_interrupted_says_where_the_folder_is(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine stops when the folder of before is moved away, and the new one is not in its place yet."""
+    renamed: list[Any] = []
+    really_rename = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if renamed:
+            raise OSError("stopped")
+        renamed.append(target)
+        really_rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("txpaxos.keys.writing.os.rename", rename)
+        with pytest.raises(OSError, match="stopped"):
+            made.renew("a")
+    assert made.line("update", made.path / "a") == (
+        "a is missing, and a.before is there: a command was interrupted; rename that, and try again"
+    )
+    (made.path / "a.before").rename(made.path / "a")
+    made.renew("a")
+    assert made.keys("a").name == "a"
+
+
+def test_what_could_not_be_written_is_not_noted(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a rotation would end, as if the node had the certificate that was lost."""
+
+    def stop(*_: Any) -> None:
+        raise OSError("full")
+
+    made.act("begin_rotation", ["node", "client"], NOW)
+    made.act("sign_with_the_new")
+    with monkeypatch.context() as patched:
+        for name in ("write_folder", "replace_folder"):
+            patched.setattr(f"txpaxos.keys.authority_folder.{name}", stop)
+        for act in (
+            lambda: made.renew("a"),
+            lambda: made.issue("d", "node"),
+            lambda: made.act("issue_token", "batch", made.path / "batch", NOW),
+        ):
+            with pytest.raises(OSError, match="full"):
+                act()
+    assert "these have no certificate of the new authority: a" in made.line("end_rotation", NOW)
+    assert made.line("revoke", "batch", None, NOW).startswith("batch has nothing that was issued")
+    assert made.line("revoke", "d", None, NOW).startswith("d has nothing that was issued")
 
 
 def test_notes_of_another_release(made: Made) -> None:

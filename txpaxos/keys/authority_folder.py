@@ -157,7 +157,8 @@ class AuthorityFolder:
         """
         refuse_what_is_there(target)
         issued, record = self._issue(name, role, now, lifetime)
-        write_folder(target, {**self._files_of(issued, role), **self._shared(role)})
+        with self._written(record, target / f"{role}.pem", issued.certificate_pem):
+            write_folder(target, {**self._files_of(issued, role), **self._shared(role)})
         return record
 
     def issue_token(self, name: str, target: Path, now: datetime) -> Record:
@@ -170,7 +171,9 @@ class AuthorityFolder:
         record = Record(name, "client", "", "", hashlib.sha256(token.encode()).hexdigest(), now, None)
         self._save(issued=[*self.state.issued, record])
         self._write_shared()
-        write_folder(target, {"token": f"{token}\n".encode(), **self._shared("client")})
+        data = f"{token}\n".encode()
+        with self._written(record, target / "token", data):
+            write_folder(target, {"token": data, **self._shared("client")})
         return record
 
     def renew(self, target: Path, now: datetime, lifetime: timedelta = LIFETIME) -> tuple[Record, Path]:
@@ -181,7 +184,8 @@ class AuthorityFolder:
         """
         name, role = self.check_renewable(target)
         issued, record = self._issue(name, role, now, lifetime)
-        return record, replace_folder(target, {**self._files_of(issued, role), **self._shared(role)})
+        with self._written(record, target / f"{role}.pem", issued.certificate_pem):
+            return record, replace_folder(target, {**self._files_of(issued, role), **self._shared(role)})
 
     def check_renewable(self, target: Path) -> tuple[str, Role]:
         """Refuse a folder that :meth:`renew` would refuse.
@@ -332,6 +336,18 @@ class AuthorityFolder:
         self._save(issued=[*self.state.issued, record])
         return issued, record
 
+    @contextmanager
+    def _written(self, record: Record, path: Path, data: bytes) -> Iterator[None]:
+        """What is noted in ``record`` is written to ``path``. If it cannot be, it is noted no more: a rotation must not
+        end since a node seems to have a new certificate."""
+        try:
+            yield
+        except OSError:
+            if not path.exists() or path.read_bytes() != data:
+                self._save(issued=[one for one in self.state.issued if one is not record])
+                self._write_shared()
+            raise
+
     def _unused_id(self, role: Role) -> str:
         """The id of a new authority. A command that was interrupted may have left the private key of another one, which
         is not noted, and is never overwritten."""
@@ -402,6 +418,11 @@ def role_of(folder: Path) -> Role:
     if not found and (folder / "token").exists():
         return "client"
     if len(found) != 1:
+        before = folder.with_name(f"{folder.name}.before")
+        if not os.path.lexists(folder) and before.is_dir():
+            raise ConfigError(
+                f"{folder} is missing, and {before} is there: a command was interrupted; rename that, and try again"
+            )
         raise ConfigError(
             f"{folder} is not a folder of keys: it has {'both' if found else 'neither'} node.pem"
             f" {'and' if found else 'nor'} client.pem"
