@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from txpaxos.node.snapshots.taking import Policy
     from txpaxos.protocol import PaxosProtocol
     from txpaxos.reading import Consistency, Reading
+    from txpaxos.replicated_time import ReplicatedTime
     from txpaxos.server.served_node import ServedNode
     from txpaxos.server.service import PaxosService
 
@@ -62,6 +63,7 @@ _MODULES = {
     "txpaxos.node.snapshots.taking": ("Policy",),
     "txpaxos.protocol": ("PaxosProtocol",),
     "txpaxos.reading": ("Consistency", "Reading"),
+    "txpaxos.replicated_time": ("ReplicatedTime",),
     "txpaxos.server.served_node": ("ServedNode",),
     "txpaxos.server.service": ("PaxosService",),
 }
@@ -87,6 +89,7 @@ __all__ = [
     "Policy",
     "QueryFailed",
     "Reading",
+    "ReplicatedTime",
     "ServedNode",
     "SessionExpired",
     "Settings",

@@ -26,13 +26,22 @@ class Application:
     def apply(self, slot: Slot, command: bytes) -> object:
         """Apply ``command``. Every node applies every command once, in the same order.
 
-        The result must depend only on the command and on the commands applied before: not on a clock, a random number,
-        or the order of a set. If this raises, the command counts as applied on every node, and ``submit`` fails with
-        :class:`~txpaxos.errors.CommandFailed`. After a restart a new object gets the state of the last
-        snapshot, if there is one, and then the commands of the log after it.
+        The result must depend only on the command, on the commands applied before, and on the replicated time
+        (:attr:`~txpaxos.PaxosProtocol.now`): not on a clock of this machine, a random number, or the order of a set. If
+        this raises, the command counts as applied on every node, and ``submit`` fails with
+        :class:`~txpaxos.errors.CommandFailed`. After a restart a new object gets the state of the last snapshot, if
+        there is one, and then the commands of the log after it.
 
         :param slot: the slot of the log that ``command`` is in. Several commands may be in one slot.
         :returns: the result, with which ``submit`` fires.
+        """
+
+    def timer_fired(self, slot: Slot, name: str, payload: bytes) -> None:
+        """Do what was to happen later: the timer ``name`` is due, which ``apply`` or this hook has set
+        (:attr:`~txpaxos.PaxosProtocol.timers`).
+
+        As ``apply``, it may change the state, does the same on every node, and is called in the order of the log. It
+        returns nothing. If it raises, that is logged, and the timer counts as fired.
         """
 
     def query(self, query: bytes) -> object:

@@ -14,7 +14,9 @@ from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import NodeStopped
 from txpaxos.node.node import Node
 from txpaxos.node.status import NodeStatus
+from txpaxos.node.timers import Timers
 from txpaxos.reading import Consistency, Reading
+from txpaxos.replicated_time import ReplicatedTime
 
 T = TypeVar("T")
 
@@ -145,6 +147,22 @@ class PaxosProtocol(Application, DatagramProtocol):
         """
         return _node_of(self).clock
 
+    @replaceable_property
+    def now(self) -> ReplicatedTime:
+        """The replicated time: in ``apply`` and ``timer_fired`` that of the slot, in ``query`` and ``snapshot`` that of
+        the last slot that was applied."""
+        return _timers_of(self).now
+
+    @replaceable_property
+    def timers(self) -> Timers:
+        """Timers in the replicated state: ``self.timers.set("close", after_seconds=30)`` and ``self.timers.cancel``,
+        within ``apply`` and ``timer_fired``. The hook ``timer_fired`` is called when one is due.
+
+        Without a node, as in a unit test, they are this object's own, and the test has them fire:
+        ``self.timers.advance(ReplicatedTime(elapsed_ms=30_000))``.
+        """
+        return _timers_of(self)
+
     def watch_leader(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` whenever :attr:`leader` has changed.
 
@@ -190,6 +208,18 @@ class PaxosProtocol(Application, DatagramProtocol):
         """Handle one datagram."""
         if self._node is not None:
             self._node.datagram_received(datagram, addr)
+
+
+def _timers_of(service: PaxosProtocol) -> Timers:
+    """The timers of the node, or those of a service that runs on none. These stand under a key that is no name in
+    Python, since every name is the service's."""
+    if service._node is not None:
+        return service._node.timers
+    own: Timers | None = vars(service).get("timers without a node")
+    if own is None:
+        own = vars(service)["timers without a node"] = Timers()
+        own.allow_changes(True)
+    return own
 
 
 def _node_of(service: PaxosProtocol) -> Node:

@@ -13,7 +13,9 @@ from txpaxos.errors import ApplicationLost, CodecError, CommandFailed, OutcomeUn
 from txpaxos.node.applier import Applier
 from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import TEXTS_MAX, Failed, Outcome, Sessions, encode_result, value_of
-from txpaxos.wire.commands import Run, encode_batch, new_session
+from txpaxos.node.timers import Timers
+from txpaxos.replicated_time import ReplicatedTime
+from txpaxos.wire.commands import Run, encode_batch, new_session, stamped
 
 SESSION = new_session(bytes(16), 0)
 
@@ -23,14 +25,31 @@ class Journal:
 
     def __init__(self) -> None:
         self.applied: list[tuple[Slot, bytes]] = []
-        self.applier = Applier(self._apply)
+        self.applier = Applier(self._apply, timer_fired=self._timer_fired)
 
     def choose(self, slot: Slot, *runs: Run) -> list[Outcome]:
         """The outcomes of a value that holds ``runs``, one for each command."""
         return [outcome for _, outcomes in self.applier.apply(Chosen(slot, encode_batch(runs))) for outcome in outcomes]
 
+    def choose_at(self, slot: Slot, elapsed_ms: int, *runs: Run) -> list[Outcome]:
+        """The same of a value with a time."""
+        value = stamped(ReplicatedTime(elapsed_ms), encode_batch(runs))
+        return [outcome for _, outcomes in self.applier.apply(Chosen(slot, value)) for outcome in outcomes]
+
+    def _timer_fired(self, slot: Slot, name: str, payload: bytes) -> None:
+        self.applied.append((slot, b"fired " + name.encode()))
+        if payload in ENDINGS:
+            raise ENDINGS[payload]
+        if payload == b"unspeakable":
+            raise Unspeakable
+        if payload == b"again":
+            self.applier.timers.set(name, 1, payload)
+
     def _apply(self, slot: Slot, payload: bytes) -> object:
         self.applied.append((slot, payload))
+        if payload.startswith(b"after "):
+            _, seconds, name, what = payload.split()
+            self.applier.timers.set(name.decode(), float(seconds), what)
         if payload == b"unspeakable":
             raise Unspeakable
         if payload in ENDINGS:
@@ -287,7 +306,61 @@ def test_a_result_is_what_it_was_when_it_was_returned() -> None:
 def test_it_goes_on_from_a_snapshot(journal: Journal) -> None:
     sessions = Sessions()
     sessions.apply_once(7, command(1), lambda *_: result("before"))
-    journal.applier.install(7, sessions, Registers())
+    journal.applier.install(7, sessions, Registers(), Timers())
     assert journal.applier.applied_through == 7
     assert journal.choose(8, command(1), command(2)) == [result("before"), result(1)]
     assert journal.applied == [(8, b"x")]
+
+
+def test_timers_fire_before_the_commands_of_a_value(journal: Journal) -> None:
+    journal.choose_at(1, 0, command(1, b"after 1.0 close x"))
+    journal.choose_at(2, 999, command(2, b"a"))
+    journal.choose_at(3, 1000, command(3, b"b"))
+    assert journal.applied[1:] == [(2, b"a"), (3, b"fired close"), (3, b"b")]
+    assert journal.applier.timers.now == ReplicatedTime(1000)
+
+
+def test_a_value_without_commands_makes_timers_fire(journal: Journal) -> None:
+    journal.choose_at(1, 0, command(1, b"after 1.0 tick again"))
+    for slot in range(2, 6):
+        assert journal.choose_at(slot, slot * 600) == []
+    # Each counts from the time at which it is set.
+    assert journal.applied[1:] == [(2, b"fired tick"), (4, b"fired tick")]
+
+
+def test_a_value_of_a_deposed_leader_turns_no_time_back(journal: Journal) -> None:
+    journal.choose_at(1, 5000, command(1, b"after 1.0 close x"))
+    journal.choose_at(2, 4000, command(2, b"after 1.0 open x"))
+    assert journal.applier.timers.next_due_ms == 6000
+    assert journal.applier.timers.due_in_seconds("open") == 1.0
+
+
+@pytest.mark.parametrize("ending", [b"exit", b"cancelled", b"unspeakable"])
+def test_a_timer_that_raises_is_logged_and_has_fired(journal: Journal, ending: bytes, logged_errors: list[Any]) -> None:
+    journal.choose_at(1, 0, command(1, b"after 1.0 a " + ending), command(2, b"after 2.0 b x"))
+    journal.choose_at(2, 2000, command(3, b"then"))
+    assert journal.applied[2:] == [(2, b"fired a"), (2, b"fired b"), (2, b"then")]
+    assert len(logged_errors) == 1
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("ending", [b"memory", b"interrupt"])
+def test_a_timer_during_which_the_process_is_lost_fires_again(journal: Journal, ending: bytes) -> None:
+    journal.choose_at(1, 0, command(1, b"after 1.0 a " + ending))
+    with pytest.raises(ApplicationLost, match="while slot 2 was applied"):
+        journal.choose_at(2, 2000)
+    assert journal.applier.applied_through == 1
+
+
+def test_timers_are_not_set_between_two_values(journal: Journal) -> None:
+    journal.choose_at(1, 0, command(1, b"a"))
+    with pytest.raises(RuntimeError):
+        journal.applier.timers.set("a", 1)
+
+
+def test_a_value_with_a_senseless_time_is_applied_as_nothing(journal: Journal, logged_errors: list[Any]) -> None:
+    value = b"T" + b"\xff" * 16 + encode_batch([command(1, b"a")])
+    assert not journal.applier.admits(value, chosen=True)
+    assert list(journal.applier.apply(Chosen(1, value))) == []
+    assert (journal.applied, journal.applier.applied_through) == ([], 1)
+    logged_errors.clear()

@@ -42,6 +42,7 @@ BASIC_MODULES = (
         "txpaxos.fields",
     ),
     *("txpaxos.host_names", "txpaxos.log_lines", "txpaxos.reading", "txpaxos.rights"),
+    "txpaxos.replicated_time",
 )
 WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}
 APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
@@ -55,6 +56,8 @@ LAYERS = (
     Layer(("txpaxos.packing",), CORE, PURE | {"attrs", "msgspec"}),
     # What the log says about members has their names and addresses, as a cluster file has them.
     Layer(("txpaxos.wire.members",), PACKING | {"txpaxos.cluster"}, PURE | {"attrs", "msgspec"}),
+    # A value of the log has a time.
+    Layer(("txpaxos.wire.commands",), PACKING | {"txpaxos.replicated_time"}, PURE | {"msgspec"}),
     Layer(("txpaxos.wire",), PACKING, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),

@@ -183,6 +183,12 @@ class Replica:
         return self._leader is not None and self._leader.has_room and self._hand_over.current is None
 
     @property
+    def first_own_slot(self) -> float:
+        """The first slot in which this leader was free in what to propose: once it is applied, all is that earlier
+        leaders may have had chosen. Infinite if that slot is not open yet, or this node does not lead."""
+        return inf if self._leader is None else self._leader.first_own_slot
+
+    @property
     def hand_over_target(self) -> NodeId | None:
         """The node to which this one is handing over the lead; ``None`` if it is not."""
         return None if self._hand_over.current is None else self._hand_over.current.target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import TypeAlias, TypeVar
 
 from twisted.logger import Logger
 
@@ -15,9 +16,17 @@ from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import LineLimiter, for_log, text_of
 from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
-from txpaxos.wire.commands import REGISTERS_MARK, REGISTERS_MARK_AT, Run, decode_batch
+from txpaxos.node.timers import Timers
+from txpaxos.replicated_time import ReplicatedTime
+from txpaxos.wire.commands import REGISTERS_MARK, REGISTERS_MARK_AT, Run, decode_batch, stamp_of
 from txpaxos.wire.members import decode_members
 
+T = TypeVar("T")
+
+_Content: TypeAlias = tuple[ReplicatedTime | None, tuple[Run, ...]]
+"""The time and the runs in a value."""
+
+_NOTHING: _Content = None, ()
 DECODED_MAX = 64
 """Upper bound on the decoded values that are kept. It is higher than the number of slots that are open at a time."""
 
@@ -40,25 +49,37 @@ class Applier:
 
     The commands of the registers go to the table of the registers, and not to the application.
 
+    A value may have a time. The replicated time goes on to it, and timers fire, before the commands in it are applied.
+    A ``timer_fired`` that raises is logged, and changes no more than it did before that, on every node alike.
+
     :param apply: the application's ``apply(slot, command)``.
+    :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
     :param sessions_max: how many sessions are remembered.
     :ivar registers: the table of the registers. A snapshot replaces it.
+    :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.
     """
 
     log = Logger()
 
-    def __init__(self, apply: Callable[[Slot, bytes], object], sessions_max: int = SESSIONS_MAX) -> None:
+    def __init__(
+        self,
+        apply: Callable[[Slot, bytes], object],
+        sessions_max: int = SESSIONS_MAX,
+        timer_fired: Callable[[Slot, str, bytes], object] = lambda slot, name, payload: None,
+    ) -> None:
         self._sessions_max = sessions_max
         self.sessions = self.new_sessions()
         self.registers = Registers()
+        self.timers = Timers()
         self.applied_through: Slot = 0
         self._apply = apply
+        self._timer_fired = timer_fired
         self._depth = sys.getrecursionlimit()
         self._called_at = 0  # How many calls deep, the last time.
         self._lines = LineLimiter()
         # Decoded when the value was proposed, by the identity of the value: it is usually chosen soon after.
-        self._decoded: dict[int, tuple[bytes, tuple[Run, ...]]] = {}
+        self._decoded: dict[int, tuple[bytes, _Content]] = {}
 
     def new_sessions(self) -> Sessions:
         """An empty table of sessions."""
@@ -76,7 +97,7 @@ class Applier:
             if value[:1] == MEMBERS_BYTE:
                 decode_members(value)
                 return True
-            runs = decode_batch(value)
+            content = stamp_of(value), decode_batch(value)
         except UnknownVersion as error:
             if (more := self._lines.admits("version")) is not None:
                 line = (
@@ -88,7 +109,7 @@ class Applier:
             return False
         except CodecError:
             return False
-        self._decoded[id(value)] = value, runs
+        self._decoded[id(value)] = value, content
         if len(self._decoded) > DECODED_MAX:
             del self._decoded[next(iter(self._decoded))]
         return True
@@ -105,36 +126,61 @@ class Applier:
         if chosen.value != NO_OP:
             limit = _depth(self._called_at) + self._depth
             self._called_at = limit - self._depth
-            for run in self._runs(chosen):
-                before = sys.getrecursionlimit()
-                sys.setrecursionlimit(limit)
+            time, runs = self._content(chosen)
+            if time is not None:
+                self._advance(chosen.slot, time, limit)
+            for run in runs:
                 is_for_registers = run.session[REGISTERS_MARK_AT:] == REGISTERS_MARK
                 apply = self.registers.apply if is_for_registers else self._outcome
-                try:
-                    outcomes = self.sessions.apply_once(chosen.slot, run, apply)
-                finally:
-                    sys.setrecursionlimit(before)
-                yield run, outcomes
+                yield run, self._applying(limit, self.sessions.apply_once, chosen.slot, run, apply)
         self.applied_through = chosen.slot
 
-    def _runs(self, chosen: Chosen) -> tuple[Run, ...]:
-        value, runs = self._decoded.pop(id(chosen.value), (b"", ()))
-        if value is chosen.value:
-            return runs
-        if chosen.value[:1] == MEMBERS_BYTE:
-            return ()  # The node goes by it.
+    def _applying(self, limit: int, work: Callable[..., T], *arguments: object) -> T:
+        """Call ``work``, in which the application may change its state, and has ``limit`` as its depth of calls."""
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit)
+        self.timers.allow_changes(True)
         try:
-            return decode_batch(chosen.value)
+            return work(*arguments)
+        finally:
+            self.timers.allow_changes(False)
+            sys.setrecursionlimit(before)
+
+    def _advance(self, slot: Slot, time: ReplicatedTime, limit: int) -> None:
+        """Let the replicated time go on to ``time``, and the timers fire that are due."""
+        for name, payload in self.timers.advance(time):
+            self._applying(limit, self._fire, slot, name, payload)
+
+    def _fire(self, slot: Slot, name: str, payload: bytes) -> None:
+        try:
+            self._timer_fired(slot, name, payload)
+        except (MemoryError, KeyboardInterrupt) as error:
+            raise self._lost(error, slot) from error
+        except BaseException:
+            more = self._lines.admits("timer_fired raised")
+            if more is not None:
+                line = "timer_fired raised at slot {slot} for {name!r}{more}"
+                self.log.failure(line, for_log(), slot=slot, name=name[:80], more=more)
+
+    def _content(self, chosen: Chosen) -> _Content:
+        value, content = self._decoded.pop(id(chosen.value), (b"", _NOTHING))
+        if value is chosen.value:
+            return content
+        if chosen.value[:1] == MEMBERS_BYTE:
+            return _NOTHING  # The node goes by it.
+        try:
+            return stamp_of(chosen.value), decode_batch(chosen.value)
         except UnknownVersion:
             raise
         except CodecError as error:
             self.log.error("slot {slot} is applied as nothing: {reason}", slot=chosen.slot, reason=str(error))
-            return ()
+            return _NOTHING
 
-    def install(self, slot: Slot, sessions: Sessions, registers: Registers) -> None:
-        """Continue from a snapshot at ``slot`` that holds ``sessions`` and ``registers``."""
+    def install(self, slot: Slot, sessions: Sessions, registers: Registers, timers: Timers) -> None:
+        """Continue from a snapshot at ``slot`` that holds all of these."""
         self.applied_through = slot
         self.sessions = sessions
+        self.timers = timers
         registers.replaces(self.registers)
         self.registers = registers
 
@@ -146,16 +192,20 @@ class Applier:
             except ValueError as error:
                 return not_kept(result, str(error))
         except (MemoryError, KeyboardInterrupt) as error:
-            raise ApplicationLost(
-                f"{type(error).__name__} while slot {slot} was applied: what this node's application holds is not to"
-                f" be trusted any more; start the node again, and it applies that slot anew"
-            ) from error
+            raise self._lost(error, slot) from error
         except BaseException as error:
             more = self._lines.admits("apply raised")
             if more is not None:
                 line = "apply raised at slot {slot} for {command!r}{more}"
                 self.log.failure(line, for_log(), slot=slot, command=command[:80], more=more)
             return raised(type(error).__name__, text_of(error))
+
+    @staticmethod
+    def _lost(error: BaseException, slot: Slot) -> ApplicationLost:
+        return ApplicationLost(
+            f"{type(error).__name__} while slot {slot} was applied: what this node's application holds is not to"
+            f" be trusted any more; start the node again, and it applies that slot anew"
+        )
 
 
 def _depth(guess: int) -> int:

@@ -84,6 +84,7 @@ from txpaxos.node.founding import Founding
 from txpaxos.node.hand_over import HandOverCalls
 from txpaxos.node.hooks import Hooks
 from txpaxos.node.known_peers import KnownPeers
+from txpaxos.node.leader_clock import LeaderClock
 from txpaxos.node.leadership import LeadershipNews
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.member_changes import MemberChanges
@@ -100,10 +101,11 @@ from txpaxos.node.snapshots.taking import head_of
 from txpaxos.node.status import NodeStatus
 from txpaxos.node.submissions import Submissions
 from txpaxos.node.timer import Timer
+from txpaxos.node.timers import Timers
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
-from txpaxos.wire.commands import REGISTERS_MARK, Run
+from txpaxos.wire.commands import REGISTERS_MARK, Run, stamped
 from txpaxos.wire.members import MembersRequest, base_name
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
@@ -160,6 +162,7 @@ class Node:
     :param settings: limits and times; the defaults if not given.
     :param rng: the source of randomness; one seeded by the system if not given.
     :param monotonic: the clock, in monotonic seconds. The reactor's own clock may be the wall clock, which can jump.
+    :param utc_seconds: the time of day, in seconds since 1970: what this node says it is while it leads.
     :param restored_from: the checksum of the backup that the store was restored from; empty if it was not. It founds a
         cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
@@ -187,6 +190,7 @@ class Node:
         *,
         rng: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        utc_seconds: Callable[[], float] = time.time,
         observe: Observer | None = None,
         restored_from: str = "",
         keys: Keys | None = None,
@@ -201,7 +205,7 @@ class Node:
         self.failed: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.clock = monotonic_clock(reactor, monotonic)
-        self._monotonic, self._observe = monotonic, observe
+        self._monotonic, self._utc_seconds, self._observe = monotonic, utc_seconds, observe
         self._store, self._restored_from = store, restored_from
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = False
@@ -251,7 +255,8 @@ class Node:
         application, settings = self.application, self.settings
         lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
-        self._applier = Applier(self._observed_apply(), settings.sessions_max)
+        self._applier = Applier(self._observed_apply(), settings.sessions_max, application.timer_fired)
+        self._leader_clock = LeaderClock(lambda: self.timers.now, self._monotonic, self._utc_seconds)
         self._submissions = Submissions(self._applier, settings.command_limits)
         self._session = LocalSession(
             self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
@@ -561,6 +566,11 @@ class Node:
         return self._snapshots.is_catching_up
 
     @property
+    def timers(self) -> Timers:
+        """The replicated time, and what is to happen later."""
+        return self._applier.timers
+
+    @property
     def applied_through(self) -> Slot:
         """The last slot that this node has applied; 0 if it has applied none."""
         return self._applier.applied_through
@@ -770,6 +780,8 @@ class Node:
                 self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._sealing.is_needed:
                 self._sealing.tick(now)
+            if self._leader_clock.is_running and len(self.timers):
+                self._performer.schedule()
             self._founding.tick(now)
             self._schedule_founding()
             self._admission.step(now)
@@ -798,14 +810,33 @@ class Node:
         self._session.flush()
         self._asks.flush()
         if self._submissions.is_leader:
-            if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
-                self._enqueue(self._replica.propose(entry, now, urgent=True))
-            while self._replica.has_room and (value := self._submissions.next_value()) is not None:
-                self._enqueue(self._replica.propose(value[0], now, urgent=value[1]))
+            self._propose(now)
         elif (leader := self._replica.leader_node) is not None and leader != self.name:
             while runs := self._submissions.due_for_forwarding(now):
                 self._peers.send((leader,), Forward(runs))
             self._forward_later(now)
+
+    def _propose(self, now: float) -> None:
+        """Propose what waits, while the window has room, and what makes timers fire that are due."""
+        if not self._leader_clock.is_running and self._applier.applied_through >= self._replica.first_own_slot:
+            self._leader_clock.start()
+        if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
+            self._enqueue(self._replica.propose(entry, now, urgent=True))
+        while self._replica.has_room and (value := self._submissions.next_value()) is not None:
+            value_with_time = stamped(self._leader_clock.stamp(), value.value)
+            self._enqueue(self._replica.propose(value_with_time, now, urgent=value.urgent))
+        if (due_ms := self.timers.next_due_ms) is not None:
+            self._fire_timers(due_ms, now)
+
+    def _fire_timers(self, due_ms: int, now: float) -> None:
+        """Have the timers fire that are due, or see to it that this is called when the next one is."""
+        pulse_at = self._leader_clock.pulse_at(due_ms)
+        if pulse_at is None:
+            return
+        if now < pulse_at:
+            self._wake_by(pulse_at)
+        elif self._replica.has_room:
+            self._enqueue(self._replica.propose(stamped(self._leader_clock.stamp(), b""), now))
 
     def _release(self, ready: Ready) -> None:
         """Perform ``ready`` after its save: send, apply, answer. Its records, and all before them, are on disk."""
@@ -827,6 +858,7 @@ class Node:
             self._news.tell(fact, self._monotonic())
             if isinstance(fact, LeadershipLost):
                 self._member_changes.lead_lost()
+                self._leader_clock.stop()
 
     def _answer(self, answer: AnswerFact) -> None:
         match answer:

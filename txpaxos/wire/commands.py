@@ -8,6 +8,10 @@ A batch is one byte of format version (2) and a MessagePack array of ``[session,
 ...]]``. The leader that proposes a batch encodes it once, and all nodes copy the bytes. The empty batch is ``b""``,
 which is also the no-op of the log.
 
+A leader stamps each batch with the replicated time: a byte (``T``), the two clocks of
+:class:`~txpaxos.replicated_time.ReplicatedTime` with 8 bytes each, big-endian, and then the batch. The batch after a
+stamp may be empty: such a value makes timers fire.
+
 The commands of the registers (:mod:`txpaxos.wire.registers`) travel in runs of their own. The session of such a run
 ends in ``REGISTERS_MARK``. A batch with such a run begins with another byte (``R``), so that a node of an earlier
 release refuses the batch: it would take those commands for commands of its application.
@@ -15,6 +19,7 @@ release refuses the batch: it would take those commands for commands of its appl
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Annotated, NamedTuple, TypeAlias
@@ -22,10 +27,13 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from txpaxos.errors import CodecError, UnknownVersion
+from txpaxos.replicated_time import ReplicatedTime, checked_time
 
 BATCH_VERSION = 2
 REGISTERS_BATCH_VERSION = ord("R")
 """The first byte of a batch in which a run is for the registers."""
+STAMPED_BATCH_VERSION = ord("T")
+"""The first byte of a batch with a stamp."""
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
 COMMAND_BYTES_MAX = 16 * 2**20
@@ -156,6 +164,8 @@ _decode = msgspec.msgpack.Decoder(Runs).decode
 _decode_no_payloads = msgspec.msgpack.Decoder(_UndecodedRuns).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
 _REGISTERS_VERSION_BYTE = bytes([REGISTERS_BATCH_VERSION])
+_STAMPED_VERSION_BYTE = bytes([STAMPED_BATCH_VERSION])
+_STAMP = struct.Struct(">BQQ")
 
 
 def encode_batch(runs: Sequence[Run]) -> bytes:
@@ -177,12 +187,32 @@ def encode_batch(runs: Sequence[Run]) -> bytes:
     return (_REGISTERS_VERSION_BYTE if has_registers else _VERSION_BYTE) + _encode(runs)
 
 
+def stamped(time: ReplicatedTime, batch: bytes) -> bytes:
+    """The value with that batch, which may be empty, and ``time``."""
+    return _STAMP.pack(STAMPED_BATCH_VERSION, time.elapsed_ms, time.utc_ms) + batch
+
+
+def stamp_of(value: bytes) -> ReplicatedTime | None:
+    """The time in ``value``; ``None`` if it has none.
+
+    :raises CodecError: if it is no time."""
+    if value[:1] != _STAMPED_VERSION_BYTE:
+        return None
+    try:
+        _, elapsed_ms, utc_ms = _STAMP.unpack_from(value)
+        return checked_time(elapsed_ms, utc_ms)
+    except (struct.error, ValueError) as error:
+        raise CodecError(f"no stamp of a batch: {error}") from None
+
+
 def decode_batch(value: bytes) -> tuple[Run, ...]:
-    """The runs that ``value`` holds.
+    """The runs that ``value`` holds, with a stamp or without one.
 
     :raises CodecError: if ``value`` is no batch. No other error is raised.
     :raises UnknownVersion: a CodecError: if the batch has another version, and may be from another release.
     """
+    if value[:1] == _STAMPED_VERSION_BYTE:
+        value = value[_STAMP.size :]
     if not value:
         return ()
     if value[0] != BATCH_VERSION and value[0] != REGISTERS_BATCH_VERSION:

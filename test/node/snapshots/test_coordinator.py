@@ -35,7 +35,7 @@ from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import Fetching, FetchSnapshot, SnapshotPart, StateDigest
 
 SLOW = TransferLimits(bytes_per_second=2**19)
-POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 50))
+POLICY = Policy(log_bytes=10 * (SLOT_BYTES + 67))
 """A snapshot every dozen commands, or so."""
 
 
@@ -237,6 +237,7 @@ class OnDisk:
         for _ in range(count):
             outcome = outcome_of(self.node.submit(b"%d" % len(self.application.lines)))
             assert self.reactor.spend(5.0, lambda: outcome)  # noqa: B023
+        assert self.reactor.spend(5.0, lambda: self.node.status().compaction.taking is None)
 
     def files(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "snapshots").iterdir())

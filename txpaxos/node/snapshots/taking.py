@@ -25,7 +25,7 @@ import hashlib
 import itertools
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 import msgspec
@@ -42,6 +42,7 @@ from txpaxos.node.applier import Applier
 from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import Sessions
+from txpaxos.node.timers import Timers
 from txpaxos.storage.snapshots import Snapshot, SnapshotWriter
 from txpaxos.storage.store import Store
 from txpaxos.wire.peer_messages import StateDigest
@@ -63,7 +64,7 @@ HASHES_KEPT = 4096
 """The number of newest slots whose log hashes are kept, since other nodes may ask for them."""
 EMPTY_CHUNKS_MAX = 2**16
 """Upper bound on empty chunks in a row. A hook that yields more probably never ends, and would block the node."""
-HEAD, SESSIONS, STATE, PIECE, REGISTERS = b"\1", b"\2", b"\3", b"\4", b"\5"
+HEAD, SESSIONS, STATE, PIECE, REGISTERS, TIMERS = b"\1", b"\2", b"\3", b"\4", b"\5", b"\6"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -218,10 +219,10 @@ class SnapshotTaker:
         """
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), self._cluster, snapshot.slot)
-        sessions, registers = self._applier.new_sessions(), Registers()
+        sessions, registers, timers = self._applier.new_sessions(), Registers(), Timers()
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
-            state = _state(chunks, sessions, registers, hasher)
+            state = _state(chunks, {SESSIONS: sessions, REGISTERS: registers, TIMERS: timers}, hasher)
             returned = self._application.restore(state)  # type: ignore[func-returns-value]
             if returned is not None:  # The body of a coroutine, for one, has not run yet.
                 raise TypeError(f"restore returned a {type(returned).__name__}: it must do its work and return None")
@@ -235,7 +236,7 @@ class SnapshotTaker:
             self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
             reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
-        self._applier.install(snapshot.slot, sessions, registers)
+        self._applier.install(snapshot.slot, sessions, registers, timers)
         self._log_hash = head.log_hash
         self._hashes.clear()
         self._hashes.append(head.log_hash)
@@ -278,7 +279,8 @@ class SnapshotTaker:
         """The chunks of the file. They describe the current state, even if they are read later."""
         state = _checked_state(self._application.snapshot())
         applier = self._applier
-        return _pieces(self._head_at(slot), applier.sessions.dump(), applier.registers.dump(), state, hasher)
+        tables = {SESSIONS: applier.sessions.dump(), REGISTERS: applier.registers.dump(), TIMERS: applier.timers.dump()}
+        return _pieces(self._head_at(slot), tables, state, hasher)
 
     def _head_at(self, slot: Slot) -> SnapshotHead:
         members, chosen = self._members.entry.members, tuple(self._members.chosen)
@@ -376,20 +378,17 @@ def _checked(state: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _pieces(
-    head: SnapshotHead,
-    sessions: Iterable[bytes],
-    registers: Iterable[bytes],
-    state: Iterable[bytes],
-    hasher: hashlib.blake2b,
+    head: SnapshotHead, tables: Mapping[bytes, Iterable[bytes]], state: Iterable[bytes], hasher: hashlib.blake2b
 ) -> Iterator[bytes]:
-    """The chunks of the file. All but the head are added to ``hasher``."""
+    """The chunks of the file. All but the head are added to ``hasher``.
+
+    :param tables: what the node has beside the state of the application, by the byte that marks its chunks.
+    """
     yield HEAD + _encode(_fields(head))
-    for chunk in sessions:
-        hasher.update(chunk)
-        yield SESSIONS + chunk
-    for chunk in registers:
-        hasher.update(chunk)
-        yield REGISTERS + chunk
+    for mark, chunks in tables.items():
+        for chunk in chunks:
+            hasher.update(chunk)
+            yield mark + chunk
     group: list[bytes] = []
     size = 0
     for chunk in state:
@@ -444,17 +443,17 @@ def _head(chunk: bytes, cluster: str, slot: Slot) -> SnapshotHead:
 
 
 def _state(
-    chunks: Iterator[bytes], sessions: Sessions, registers: Registers, hasher: hashlib.blake2b
+    chunks: Iterator[bytes], tables: Mapping[bytes, Sessions | Registers | Timers], hasher: hashlib.blake2b
 ) -> Iterator[bytes]:
-    """The application's chunks. What is before them is added to ``sessions`` and ``registers``, and everything to
-    ``hasher``."""
+    """The application's chunks. What is before them is added to ``tables``, and everything to ``hasher``.
+
+    :param tables: by the byte that marks their chunks.
+    """
     pieces: list[bytes] = []
     for chunk in chunks:
         parts = _parts(chunk, hasher)
-        if chunk.startswith(SESSIONS):
-            sessions.add(parts[0])
-        elif chunk.startswith(REGISTERS):
-            registers.add(parts[0])
+        if (table := tables.get(chunk[:1])) is not None:
+            table.add(parts[0])
         elif chunk.startswith(PIECE):
             pieces += parts
         else:
@@ -471,7 +470,7 @@ def _parts(chunk: bytes, hasher: hashlib.blake2b) -> list[bytes]:
 
     :raises CodecError: if the chunk is of an unknown kind, or empty.
     """
-    if chunk.startswith((SESSIONS, PIECE, REGISTERS)):
+    if chunk.startswith((SESSIONS, PIECE, REGISTERS, TIMERS)):
         parts = [chunk[1:]]
     elif chunk.startswith(STATE):
         parts = msgspec.msgpack.decode(memoryview(chunk)[1:], type=list[bytes])

@@ -217,6 +217,7 @@ class Host:
             cluster.settings,
             rng=rng,
             monotonic=reactor.monotonic,
+            utc_seconds=reactor.seconds,
             observe=CheckingObserver(cluster, self, watched),
             keys=None if cluster.keys is None else cluster.keys.read(self.name, reactor),
             tls=None if cluster.keys is None else cluster.keys.tls_of(self.name, reactor),

@@ -1,0 +1,244 @@
+"""Timers in the replicated state fire in order, once, and as on every other node."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from txpaxos.errors import CodecError
+from txpaxos.node import timers as module
+from txpaxos.node.timers import FIRED_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, Timers
+from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
+
+
+def changeable() -> Timers:
+    timers = Timers()
+    timers.allow_changes(True)
+    return timers
+
+
+def loaded(timers: Timers) -> Timers:
+    """What another node has that loads a snapshot."""
+    other = changeable()
+    for chunk in timers.dump():
+        other.add(chunk)
+    return other
+
+
+def at(elapsed_ms: int, utc_ms: int = 0) -> ReplicatedTime:
+    return ReplicatedTime(elapsed_ms, utc_ms)
+
+
+def test_a_timer_fires_when_it_is_due_and_once() -> None:
+    timers = changeable()
+    timers.set("close", 1.5, b"shop")
+    assert ("close" in timers, len(timers), timers.next_due_ms, timers.due_in_seconds("close")) == (True, 1, 1500, 1.5)
+    assert list(timers.advance(at(1499))) == []
+    assert timers.due_in_seconds("close") == 0.001
+    assert list(timers.advance(at(1500))) == [("close", b"shop")]
+    assert list(timers.advance(at(9999))) == []
+    assert (len(timers), timers.next_due_ms, timers.due_in_seconds("close")) == (0, None, None)
+
+
+def test_timers_fire_in_the_order_of_time_and_then_of_names() -> None:
+    timers = changeable()
+    for name, seconds in (("d", 2), ("b", 1), ("c", 1), ("a", 3)):
+        timers.set(name, seconds)
+    assert [name for name, _ in timers.advance(at(5000))] == ["b", "c", "d", "a"]
+
+
+def test_a_timer_counts_from_the_time_at_which_it_is_set() -> None:
+    timers = changeable()
+    list(timers.advance(at(700)))
+    timers.set("a", 0.0001)
+    assert timers.next_due_ms == 701, "rounded up: never too early"
+
+
+def test_a_timer_that_is_set_anew_or_cancelled_does_not_fire_as_before() -> None:
+    timers = changeable()
+    timers.set("later", 1, b"before")
+    timers.set("later", 3, b"after")
+    timers.set("never", 1)
+    assert timers.cancel("never")
+    assert not timers.cancel("never")
+    assert list(timers.advance(at(2000))) == []
+    assert list(timers.advance(at(3000))) == [("later", b"after")]
+
+
+def test_what_fires_may_cancel_what_would_fire_with_it_and_sets_for_a_later_slot() -> None:
+    timers = changeable()
+    for name in "abc":
+        timers.set(name, 1)
+    fired = []
+    for name, _ in timers.advance(at(1000)):
+        fired.append(name)
+        if name == "a":
+            timers.cancel("b")
+            timers.set("at once", 0)
+    assert fired == ["a", "c"]
+    assert [name for name, _ in timers.advance(at(1000))] == ["at once"]
+
+
+def test_a_bounded_number_fires_in_one_slot() -> None:
+    """The same on a node that has loaded a snapshot, though the other one knows each timer twice."""
+    timers = changeable()
+    for number in range(2 * FIRED_MAX):
+        timers.set(f"{number:05}", 1)
+        timers.cancel(f"{number:05}")
+        timers.set(f"{number:05}", 1)
+    for one in (loaded(timers), timers):
+        slots = [len(list(one.advance(at(1000)))) for _ in range(3)]
+        assert slots == [FIRED_MAX, FIRED_MAX, 0]
+
+
+def test_time_never_goes_back() -> None:
+    timers = changeable()
+    list(timers.advance(at(5, 100)))
+    list(timers.advance(at(3, 200)))
+    assert timers.now == at(5, 200)
+    list(timers.advance(at(8, 150)))
+    assert timers.now == at(8, 200)
+
+
+def test_timers_are_not_changed_outside_of_apply() -> None:
+    timers = Timers()
+    with pytest.raises(RuntimeError, match="in apply and timer_fired only"):
+        timers.set("a", 1)
+    with pytest.raises(RuntimeError, match="in apply and timer_fired only"):
+        timers.cancel("a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "line"),
+    [
+        ((b"a", 1), TypeError, "the name of a timer must be a str and its payload bytes, not bytes and bytes"),
+        (("a", 1, "x"), TypeError, "the name of a timer must be a str and its payload bytes, not str and str"),
+        (("a", "1"), TypeError, "after_seconds must be a number, not str"),
+        (("a", True), TypeError, "after_seconds must be a number, not bool"),
+        (("a", -0.1), ValueError, "after_seconds must be finite and not below zero"),
+        (("a", float("nan")), ValueError, "after_seconds must be finite"),
+        (("a", float("inf")), ValueError, "after_seconds must be finite"),
+        (("ä" * NAME_BYTES_MAX, 1), ValueError, "the name and the payload of a timer may have 512 and 65536 bytes"),
+        (("a", 1, bytes(PAYLOAD_BYTES_MAX + 1)), ValueError, "not 1 and 65537"),
+    ],
+)
+def test_wrong_arguments_fail_at_the_call(arguments: Any, error: type[Exception], line: str) -> None:
+    timers = changeable()
+    with pytest.raises(error, match=line):
+        timers.set(*arguments)
+    assert len(timers) == 0
+
+
+def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMERS_MAX", 2)
+    timers = changeable()
+    timers.set("a", 1)
+    timers.set("b", 1)
+    timers.set("b", 2)
+    with pytest.raises(ValueError, match="there are 2 timers already"):
+        timers.set("c", 1)
+
+
+def test_what_was_cancelled_takes_no_memory_for_long() -> None:
+    timers = changeable()
+    for number in range(50_000):
+        timers.set("one", number)
+        timers.set(f"{number % 7}", 1000)
+        timers.cancel(f"{number % 7}")
+    assert len(timers._heap) < 3000
+    assert timers.next_due_ms == 49_999_000
+
+
+class Naive:
+    """The same in the plainest way."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.timers: dict[str, tuple[int, bytes]] = {}
+
+    def set(self, name: str, after_seconds: float, payload: bytes) -> None:
+        self.timers[name] = self.now + round(after_seconds * 1000), payload
+
+    def cancel(self, name: str) -> bool:
+        return self.timers.pop(name, None) is not None
+
+    def advance(self, elapsed_ms: int) -> list[tuple[str, bytes]]:
+        self.now = max(self.now, elapsed_ms)
+        due = sorted((due_ms, name) for name, (due_ms, _) in self.timers.items() if due_ms <= self.now)[:3]
+        return [(name, self.timers.pop(name)[1]) for _, name in due]
+
+
+@given(st.integers(0, 2**32))
+def test_timers_do_what_the_plainest_ones_do(seed: int) -> None:
+    """Also on nodes that load a snapshot in between."""
+    rng = Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIRED_MAX", 3)
+        patch.setattr(module, "CHUNK_BYTES", rng.choice((1, 40, 2**16)))
+        patch.setattr(module, "_STALE_MIN", rng.choice((0, 1000)))
+        naive, nodes, elapsed_ms = Naive(), [changeable()], 0
+        for _ in range(rng.randrange(60)):
+            name, payload = rng.choice("abcde"), rng.randbytes(2)
+            match rng.randrange(5):
+                case 0 | 1:
+                    after_seconds = rng.randrange(30) / 1000
+                    naive.set(name, after_seconds, payload)
+                    for node in nodes:
+                        node.set(name, after_seconds, payload)
+                case 2:
+                    was_set = naive.cancel(name)
+                    assert {node.cancel(name) for node in nodes} == {was_set}
+                case 3:
+                    elapsed_ms += rng.randrange(-5, 20)
+                    fired = naive.advance(max(0, elapsed_ms))
+                    for node in nodes:
+                        assert list(node.advance(at(max(0, elapsed_ms), seed % 7))) == fired
+                case _:
+                    nodes.append(loaded(nodes[0]))
+            assert len({tuple(node.dump()) for node in nodes}) == 1
+
+
+def test_a_dump_is_of_the_moment_it_was_asked_for() -> None:
+    timers = changeable()
+    timers.set("a", 1)
+    dump = timers.dump()
+    timers.set("b", 2)
+    timers.cancel("a")
+    other = changeable()
+    for chunk in dump:
+        other.add(chunk)
+    assert ("a" in other, "b" in other) == (True, False)
+
+
+def test_no_time_takes_no_chunk() -> None:
+    """A snapshot of a cluster that an earlier release has led is as it was."""
+    assert list(Timers().dump()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda parts: [-1, *parts[1:]],
+        lambda parts: [ELAPSED_MS_MAX + 1, *parts[1:]],
+        lambda parts: [parts[0], UTC_MS_MAX + 1, parts[2]],
+        lambda parts: [*parts[:2], [["a", 1]]],
+        lambda parts: [*parts[:2], [[1, 1, b""]]],
+        lambda parts: parts[:2],
+        lambda parts: "text",
+    ],
+)
+def test_what_is_no_dump_is_refused(spoil: Callable[[Any], Any]) -> None:
+    timers = changeable()
+    timers.set("a", 1)
+    (chunk,) = timers.dump()
+    parts = msgspec.msgpack.decode(chunk)
+    with pytest.raises(CodecError, match="no timers"):
+        Timers().add(msgspec.msgpack.encode(spoil(copy.deepcopy(parts))))
+    Timers().add(chunk)
