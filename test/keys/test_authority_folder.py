@@ -399,3 +399,12 @@ def test_an_expired_authority_signs_nothing(made: Made) -> None:
     made.act("begin_rotation", ("node",), NOW + 10 * YEAR)
     made.act("sign_with_the_new")
     made.issue("c", "node", NOW + 10 * YEAR)
+
+
+def test_a_folder_that_others_could_have_changed_signs_nothing(tmp_path: Path) -> None:
+    """They could have put an authority of their own into it."""
+    made = Made(tmp_path)
+    (tmp_path / "authority").chmod(0o777)
+    with pytest.raises(ConfigError, match="may be changed by other users \\(mode 0777\\): 'chmod go-w "):
+        made.issue("z", "node")
+    assert not (tmp_path / "z").exists()

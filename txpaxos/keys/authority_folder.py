@@ -33,7 +33,7 @@ from cryptography.x509 import Certificate, CertificateRevocationList
 from txpaxos.errors import ConfigError
 from txpaxos.keys import trust
 from txpaxos.keys.authority import LIFETIME, Authority, Issued, check_name, new_token, pem_of
-from txpaxos.keys.folder import read_certificates, read_file, read_private_key
+from txpaxos.keys.folder import read_certificates, read_file, read_private_key, refuse_others
 from txpaxos.keys.trust import Role
 from txpaxos.keys.writing import refuse_leftovers, refuse_what_is_there, replace_folder, write_file, write_folder
 from txpaxos.log_lines import printable
@@ -136,11 +136,12 @@ class AuthorityFolder:
     def open(cls, path: Path) -> Iterator[AuthorityFolder]:
         """The folder at ``path``. A second command waits until the first one has closed it.
 
-        :raises ConfigError: if there is no authority."""
+        :raises ConfigError: if there is no authority, or another user could have changed what is in the folder."""
         if not (path / STATE).is_file():
             raise ConfigError(f"{path} is not the folder of an authority: 'txpaxos keys init {path}' makes one")
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            refuse_others(path, os.fstat(handle), is_secret=False)
             fcntl.flock(handle, fcntl.LOCK_EX)
             opened = cls(path, _decode(path / STATE))
             opened._write_shared()  # An earlier command may have been interrupted before it did.

@@ -116,7 +116,7 @@ def read_file(path: Path, is_secret: bool = False) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            _refuse_others(path, os.fstat(file.fileno()), is_secret)
+            refuse_others(path, os.fstat(file.fileno()), is_secret)
             data = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing") from None
@@ -127,7 +127,10 @@ def read_file(path: Path, is_secret: bool = False) -> bytes:
     return data
 
 
-def _refuse_others(path: Path, status: os.stat_result, is_secret: bool) -> None:
+def refuse_others(path: Path, status: os.stat_result, is_secret: bool) -> None:
+    """Refuse a file or a folder that another user could have changed, or a secret that another user may read.
+
+    :raises ConfigError: with what to do."""
     user, mode = os.geteuid(), stat.S_IMODE(status.st_mode)
     if user not in (0, status.st_uid) and status.st_uid != 0:
         raise ConfigError(f"{path} belongs to user {status.st_uid}, and this process runs as user {user}")
@@ -240,7 +243,7 @@ class _Loading:
             raise ConfigError(f"the folder of keys {self.folder} cannot be read: {error.strerror}") from None
         if not stat.S_ISDIR(status.st_mode):
             raise ConfigError(f"{self.folder} is not a folder of keys, but a file")
-        _refuse_others(self.folder, status, is_secret=False)
+        refuse_others(self.folder, status, is_secret=False)
 
     def _check_role(self) -> None:
         """See that these are not the keys of the other role, whose files have other names."""
