@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from txpaxos.replicated_time import ReplicatedTime
     from txpaxos.server.served_node import ServedNode
     from txpaxos.server.service import PaxosService
+    from txpaxos.service.application import application_of
+    from txpaxos.service.declaration import Remote, Service, ServiceError, command, query, state
+    from txpaxos.service.remote import encode_call
 
 __version__ = "0.1.0"
 
@@ -66,6 +69,9 @@ _MODULES = {
     "txpaxos.replicated_time": ("ReplicatedTime",),
     "txpaxos.server.served_node": ("ServedNode",),
     "txpaxos.server.service": ("PaxosService",),
+    "txpaxos.service.application": ("application_of",),
+    "txpaxos.service.declaration": ("Remote", "Service", "ServiceError", "command", "query", "state"),
+    "txpaxos.service.remote": ("encode_call",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -89,13 +95,21 @@ __all__ = [
     "Policy",
     "QueryFailed",
     "Reading",
+    "Remote",
     "ReplicatedTime",
     "ServedNode",
+    "Service",
+    "ServiceError",
     "SessionExpired",
     "Settings",
     "StoreError",
     "Timing",
     "ValueTooLarge",
+    "application_of",
+    "command",
+    "encode_call",
+    "query",
+    "state",
 ]
 
 

@@ -127,6 +127,11 @@ class CommandFailed(PaxosError):
     it is sent again, that is a new command."""
 
 
+class CallRefused(PaxosError):
+    """Bytes that are no call of a typed service: the caller has another release of the service, or is no client of it.
+    Nothing was called and nothing was changed. The caller is told by :class:`CommandFailed` or :class:`QueryFailed`."""
+
+
 class QueryFailed(PaxosError):
     """``query`` raised an exception, or returned a result that cannot be encoded. Nothing was changed. The same query
     may succeed later, when the state has changed."""

@@ -48,7 +48,9 @@ WIRE = PACKING | {"txpaxos.wire"} | {*BASIC_MODULES}
 APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
 NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.keys", "txpaxos.node"}
 PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
-ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client"}
+# What a caller of a typed service needs of it, which is no node.
+SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "service"))}
+ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -67,7 +69,9 @@ LAYERS = (
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
-    Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"}),
+    Layer(("txpaxos.service.application",), PROTOCOL | SERVICE),
+    Layer(("txpaxos.service",), SERVICE),
+    Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
     Layer(("txpaxos.server",), PROTOCOL),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),

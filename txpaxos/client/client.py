@@ -27,6 +27,8 @@ from txpaxos.client.known_nodes import KnownNodes
 from txpaxos.cluster import NAME, NAME_RULE, Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
+from txpaxos.service.declaration import Remote, S
+from txpaxos.service.remote import remote_service
 from txpaxos.wire.client_messages import (
     Action,
     Ask,
@@ -171,6 +173,30 @@ class Client:
         if len(query) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the query has {len(query)} bytes and may have {COMMAND_BYTES_MAX}"))
         return self._dispatcher.ask_node(lambda number: Read(number, query, local), len(query), deadline_seconds)
+
+    def service(
+        self,
+        kind: type[S],
+        name: str | None = None,
+        *,
+        deadline_seconds: float | None = None,
+        consistency: Consistency = "linearizable",
+    ) -> Remote[S]:
+        """The commands and queries of a typed service, as in ``await client.service(Bank).deposit("ann", 5)``.
+
+        Each call gives a Deferred, which fires with what the method returned. It fails with what the method raised on
+        purpose, and otherwise with what :meth:`submit` or :meth:`read` fail with. A wrong argument raises TypeError at
+        the call, and nothing is sent then.
+
+        :param kind: the class of the service, a subclass of :class:`~txpaxos.service.declaration.Service`.
+        :param name: what the nodes call the service; by default the name of its class.
+        :param deadline_seconds: how long each call may take; ``None`` for as long as it takes.
+        :param consistency: how fresh the answers of queries must be, see :meth:`read`.
+        :raises ConfigError: one line, if the class of the service is wrong.
+        :raises TypeError: if another argument is of a wrong type.
+        :raises ValueError: if there is no such consistency, or ``deadline_seconds`` is not finite, or not above zero.
+        """
+        return remote_service(self, kind, name, deadline_seconds, consistency)
 
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None

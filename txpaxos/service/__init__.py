@@ -1,0 +1,1 @@
+"""Typed services: methods with annotations in place of bytes."""

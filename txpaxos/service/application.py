@@ -1,0 +1,168 @@
+"""What a node runs of typed services: one application, which has the services, and calls their methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from txpaxos.core.messages import Slot
+from txpaxos.errors import CallRefused, ConfigError
+from txpaxos.protocol import PaxosProtocol
+from txpaxos.reading import Consistency, Reading
+from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain
+from txpaxos.service.declaration import Remote, S, Service, ServiceError
+from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
+from txpaxos.service.remote import remote_service
+from txpaxos.service.state import ServicesState
+
+
+class ServiceApplication(PaxosProtocol):
+    """The application of a node that runs typed services. :func:`application_of` makes the class.
+
+    :cvar definitions: the services, by name.
+    """
+
+    definitions: ClassVar[dict[str, ServiceDefinition]] = {}
+
+    def __init__(self) -> None:
+        self._services = {name: one.kind() for name, one in self.definitions.items()}
+        both = [(one, self._services[name]) for name, one in self.definitions.items()]
+        self._state = ServicesState(both)
+        self._commands = _Methods((command, service) for one, service in both for command in one.commands.values())
+        self._queries = _Methods((query, service) for one, service in both for query in one.queries.values())
+
+    def apply(self, slot: Slot, command: bytes) -> object:
+        """Call a command. Bytes that are no call of one are refused, on every node alike, and change nothing."""
+        return self._commands.call(command)
+
+    def query(self, query: bytes) -> object:
+        """Call a query."""
+        return self._queries.call(query)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state of all services, in chunks."""
+        return self._state.chunks()
+
+    def restore(self, chunks: Iterator[bytes]) -> None:
+        """Replace the state of all services by that of a snapshot."""
+        self._state.load(chunks)
+
+    def service(
+        self,
+        kind: type[S],
+        name: str | None = None,
+        *,
+        deadline_seconds: float | None = None,
+        consistency: Consistency = "linearizable",
+    ) -> Remote[S]:
+        """The commands and queries of one of these services, each of which gives a Deferred, as a client has them.
+
+        :param name: what the service is called; by default the name of its class.
+        :param deadline_seconds: how long each call may take; no limit if not given.
+        :param consistency: how fresh the answers of queries must be, see :data:`~txpaxos.reading.Consistency`.
+        :raises ConfigError: if this node does not run that service.
+        """
+        definition = definition_of(kind, name)
+        if self.definitions.get(definition.name) is not definition:
+            has = ", ".join(f"{one.kind.__name__} as {name!r}" for name, one in self.definitions.items())
+            raise ConfigError(f"this node runs no service {definition.name!r} of {kind.__name__}: it runs {has}")
+        return remote_service(_Here(self), kind, name, deadline_seconds, consistency)
+
+    def state_of(self, kind: type[S], name: str | None = None) -> S:
+        """The object that has the state of one of these services here, for tests. A change to it is on this node only.
+
+        :raises KeyError: if this node does not run that service.
+        """
+        service: S = self._services[definition_of(kind, name).name]
+        return service
+
+
+_Method = tuple[Callable[[Any], Any], tuple[type[ServiceError], ...], MethodDefinition]
+
+
+class _Methods:
+    """The commands of all services, or their queries: decodes a call, and makes it.
+
+    :param methods: each with the object that it is a method of.
+    """
+
+    def __init__(self, methods: Iterable[tuple[MethodDefinition, Service]]) -> None:
+        self._methods: dict[type[Any], _Method] = {}
+        for method, service in methods:
+            function = method.function.__get__(service)
+            errors = tuple(error.kind for error in method.errors.values())
+            self._methods[method.call.shape] = call_with(method.call, function), errors, method
+        self._decode = decoder_of(list(self._methods))
+
+    def call(self, data: bytes) -> object:
+        """Make the call that ``data`` holds.
+
+        :returns: its result, or what stands for an error that it raised on purpose.
+        :raises CallRefused: if that is no call of any of these methods.
+        """
+        try:
+            call = self._decode(data)
+        except UNUSABLE as error:
+            raise CallRefused(f"{' '.join(str(error).split())}; is the caller of another release?") from None
+        make, errors, method = self._methods[type(call)]
+        try:
+            return make(call)
+        except errors as error:
+            return error_as_result(error, method.errors)
+
+
+class _Here:
+    """Carries calls to the node of an application, and gives answers that share nothing with its state."""
+
+    def __init__(self, application: PaxosProtocol) -> None:
+        self._application = application
+
+    def submit(self, command: bytes, deadline_seconds: float | None = None, /) -> Deferred[Any]:
+        """Have a command applied."""
+        return self._application.submit(command, deadline_seconds)
+
+    def read(
+        self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None, /
+    ) -> Deferred[Reading]:
+        """Have a query answered."""
+        return self._application.read(query, consistency, deadline_seconds).addCallback(_without_sharing)
+
+
+def _without_sharing(reading: Reading) -> Reading:
+    return attrs.evolve(reading, result=plain(reading.result))
+
+
+def application_of(*kinds: type[Service], **named: type[Service]) -> type[ServiceApplication]:
+    """The application class that runs typed services, for a node, for ``--app``, and for the simulator.
+
+    .. code-block:: python
+
+        PaxosService(application_of(Bank), "a", "cluster.toml", "paxos-data-a")
+        Shop = application_of(Bank, Jobs)                     # twistd paxos --app shop.py:Shop
+        Vault = application_of(savings=Bank, current=Bank)    # client.service(Bank, "savings")
+
+    :param kinds: services that are called by the names of their classes.
+    :param named: services that are called otherwise.
+    :raises ConfigError: one line, if the class of a service is wrong, or two services have one name.
+    """
+    services = [definition_of(kind) for kind in kinds] + [definition_of(kind, name) for name, kind in named.items()]
+    definitions = {one.name: one for one in services}
+    if not services or len(definitions) < len(services):
+        names = ", ".join(one.name for one in services) or "none"
+        raise ConfigError(
+            f"the services of a node have names of their own, and these are {names}: as in a=Bank, b=Bank"
+        )
+    modules, names = [one.kind.__module__ for one in services], [_name_with(one) for one in services]
+    name = "+".join([names[0], *(f"{one}:{rest}" for one, rest in zip(modules[1:], names[1:], strict=True))])
+    text = f"The application of a node that runs {', '.join(definitions)}."
+    namespace = {"definitions": definitions, "__module__": modules[0], "__qualname__": name, "__doc__": text}
+    return type(services[0].kind.__name__, (ServiceApplication,), namespace)
+
+
+def _name_with(definition: ServiceDefinition) -> str:
+    """The name of a service's class, with the name of the service where that is another."""
+    kind = definition.kind
+    return kind.__qualname__ if definition.name == kind.__name__ else f"{kind.__qualname__}[{definition.name}]"

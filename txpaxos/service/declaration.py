@@ -1,0 +1,242 @@
+"""What a typed service is written with: the class, its state, its commands and its queries.
+
+Nothing here runs on a node. A program that only calls a service imports the service's class, and with it no node.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
+
+import attrs
+from twisted.internet.defer import Deferred
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Result = TypeVar("Result", covariant=True)
+S = TypeVar("S", bound="Service")
+T = TypeVar("T")
+
+MARK = "__txpaxos_method__"
+"""The attribute of a function that says that it is a command or a query."""
+
+
+class ServiceError(Exception):
+    """The base class of the errors that a command or a query raises on purpose, and names in its ``raises``.
+
+    The caller gets such an error as what it is: an object of the same class, made with the same arguments. A subclass
+    without an ``__init__`` takes a text. One with an ``__init__`` must annotate its parameters, as a command does; an
+    attrs class will do, too.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+
+    if not TYPE_CHECKING:  # What it is made with is what goes to the caller. Type checkers look at __init__ instead.
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> ServiceError:
+            made = super().__new__(cls, *args)
+            made.__dict__["_made_with"] = args, kwargs
+            return made
+
+
+@attrs.frozen
+class Mark:
+    """What a decorator says of a function.
+
+    :ivar is_command: whether it is a command; otherwise it is a query.
+    :ivar raises: the errors that it raises on purpose.
+    """
+
+    is_command: bool
+    raises: tuple[type[ServiceError], ...]
+
+
+class RemoteMethod(Generic[P, Result]):
+    """A command or a query of a service, as a caller has it, for type checkers: its call gives a Deferred.
+
+    When a program runs it is a function.
+    """
+
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[Result]:
+        """Make the call.
+
+        :raises TypeError: if the arguments are not those of the method. Nothing was sent then.
+        """
+        raise NotImplementedError("only type checkers see this class")
+
+
+class Method(Generic[P, Result]):
+    """A command or a query of a service, as type checkers see it. When a program runs it is the function itself.
+
+    On an object (``self.transfer`` in the service, ``Bank().transfer`` in a test) it is the method that was written. On
+    the class it is what a caller has, since a type checker takes what ``client.service(Bank)`` returns for the class.
+    """
+
+    @overload
+    def __get__(self, service: None, kind: type) -> RemoteMethod[P, Result]: ...
+
+    @overload
+    def __get__(self, service: object, kind: type) -> Callable[P, Result]: ...
+
+    def __get__(self, service: object, kind: type) -> Any:
+        raise NotImplementedError("only type checkers see this class")
+
+
+@attrs.frozen
+class StateField:
+    """An attribute that is a part of the state.
+
+    :ivar factory: makes its first value.
+    """
+
+    factory: Callable[[], Any]
+
+
+def state(factory: Callable[[], T]) -> T:
+    """Declare an attribute of a service that is a part of its state, as in ``balances: dict[str, int] = state(dict)``.
+
+    :param factory: makes the first value, the same on every node.
+    :raises TypeError: if it cannot be called.
+    """
+    if not callable(factory):
+        raise TypeError(f"state() wants what makes the first value, as state(dict), not {factory!r}: write a lambda")
+    field: Any = StateField(factory)
+    return field  # type: ignore[no-any-return]
+
+
+class ServiceType(type):
+    """The type of services. The attributes of an object are its state and nothing else.
+
+    An attribute that is no state would be in no snapshot. A node that starts from a snapshot would not have it, and
+    would go another way than the others. So setting it raises AttributeError, on every node alike.
+    """
+
+    fields: dict[str, StateField]
+    """The attributes that are the state, with those of the base classes, which come first."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ServiceType:
+        """Make the class, with a slot for each part of the state."""
+        own = {key: value for key, value in namespace.items() if isinstance(value, StateField)}
+        inherited: dict[str, StateField] = {}
+        for base in reversed(bases):
+            inherited |= getattr(base, "__txpaxos_fields__", {})
+        slots = tuple(key for key in own if key not in inherited)
+        rest = {key: value for key, value in namespace.items() if key not in own}
+        made = super().__new__(mcls, name, bases, {**rest, "__slots__": slots, "__txpaxos_fields__": inherited | own})
+        if made.__dictoffset__:
+            others = ", ".join(base.__name__ for base in bases if base.__dictoffset__)
+            raise TypeError(f"{name}: {others} has attributes that are no state; write __slots__ = () in it")
+        return made
+
+
+class Service(metaclass=ServiceType):
+    """A replicated service with methods. Subclass it, declare its state, and write its commands and queries.
+
+    .. code-block:: python
+
+        class Bank(Service):
+            balances: dict[str, int] = state(dict)
+
+            @command
+            def deposit(self, account: str, amount: int) -> int:
+                self.balances[account] = self.balances.get(account, 0) + amount
+                return self.balances[account]
+
+            @query
+            def balance(self, account: str) -> int:
+                return self.balances.get(account, 0)
+
+    An object of the class needs no node: ``Bank().deposit("ann", 5)`` is a unit test. Every name is yours.
+    :func:`~txpaxos.service.application.application_of` makes what a node runs, and
+    :meth:`Client.service() <txpaxos.client.Client.service>` what a caller calls.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an object, with the first value of each part of its state."""
+        made = super().__new__(cls)
+        for name, field in fields_of(cls).items():
+            setattr(made, name, field.factory())
+        return made
+
+
+Remote: TypeAlias = type[S]
+"""What ``client.service(Bank)`` returns is a ``Remote[Bank]``: its commands and queries, each of which gives a Deferred.
+To type checkers it is the class itself."""
+
+
+def fields_of(kind: type[Service]) -> dict[str, StateField]:
+    """The attributes that are the state of a service, by name, those of base classes first."""
+    found: dict[str, StateField] = kind.__dict__["__txpaxos_fields__"]
+    return found
+
+
+def mark_of(value: object) -> Mark | None:
+    """What the decorator of a function says; ``None`` if it has neither of them."""
+    mark: Mark | None = getattr(value, MARK, None)
+    return mark
+
+
+@overload
+def command(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
+
+
+@overload
+def command(
+    *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()
+) -> Callable[[Callable[Concatenate[Any, P], R]], Method[P, R]]: ...
+
+
+def command(function: Any = None, /, *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()) -> Any:
+    """Make a method a command. Every node calls it once for each call of a client, in the same order.
+
+    It must depend only on its arguments and on the state. Its parameters and its result are annotated.
+
+    :param raises: the errors that it raises on purpose, subclasses of :class:`ServiceError`.
+    :raises TypeError: if that is no function, or ``raises`` holds something else.
+    """
+    return _marked(function, "command", raises)
+
+
+@overload
+def query(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
+
+
+@overload
+def query(
+    *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()
+) -> Callable[[Callable[Concatenate[Any, P], R]], Method[P, R]]: ...
+
+
+def query(function: Any = None, /, *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()) -> Any:
+    """Make a method a query. One node calls it for each call of a client. It must not change the state.
+
+    :param raises: the errors that it raises on purpose, subclasses of :class:`ServiceError`.
+    :raises TypeError: if that is no function, or ``raises`` holds something else.
+    """
+    return _marked(function, "query", raises)
+
+
+def _marked(function: Any, word: str, raises: Any) -> Any:
+    errors = raises if isinstance(raises, tuple) else (raises,)
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, ServiceError)):
+            raise TypeError(f"raises names {error!r}, which is no subclass of ServiceError")
+    if function is None:
+        return lambda function: _marked(function, word, errors)
+    if not inspect.isfunction(function):
+        raise TypeError(f"@{word} is for functions in a service, not for {function!r:.100}")
+    name = function.__qualname__
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} is an async function: a {word} must be a plain one; what takes time has no place in it"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name} has a yield in it, so that its body would never run: return the result")
+    setattr(function, MARK, Mark(word == "command", errors))
+    return function
