@@ -104,7 +104,9 @@ class Loopback:
         command, answer = self._waiting.pop()
         answer.callback(decode_result(encode_result(self._apply(1, command))))
 
-    def read(self, query: bytes, consistency: str = "local", deadline_seconds: float | None = None) -> Deferred[Reading]:
+    def read(
+        self, query: bytes, consistency: str = "local", deadline_seconds: float | None = None
+    ) -> Deferred[Reading]:
         """Nothing is read here."""
         raise AssertionError(query)
 
@@ -169,9 +171,7 @@ def main(seconds: float) -> None:
     ours, others = Loopback(application_of(KeyValue)()), Loopback(PlainKeyValue())
     put_by_hand: Put = kv.Store(cast("Client", others)).put
     put_typed: Put = remote_service(ours, KeyValue, deadline_seconds=10.0).put
-    print_comparison(
-        "calls", seconds, lambda: calls_turn(others, put_by_hand), lambda: calls_turn(ours, put_typed)
-    )
+    print_comparison("calls", seconds, lambda: calls_turn(others, put_by_hand), lambda: calls_turn(ours, put_typed))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from txpaxos.server.membership import cluster_of
 from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
 from txpaxos.server.service import PaxosService
 from txpaxos.server.twistd_options import check_options
+from txpaxos.service.application import application_of
+from txpaxos.service.declaration import Service
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import joined_folder
 
@@ -50,7 +52,12 @@ class Options(usage.Options):
         ["cluster", "c", None, "The cluster file (TOML): all nodes and their addresses."],
         ["node", "i", None, "The node's id in the cluster. May be left out if there is only one."],
         ["data-dir", "d", None, "The node's data folder. [default: paxos-data, or paxos-data-NODE with --cluster]"],
-        ["app", "a", "txpaxos.counter:Counter", "The PaxosProtocol subclass: MODULE:CLASS or FILE.py:CLASS."],
+        [
+            "app",
+            "a",
+            "txpaxos.counter:Counter",
+            "The PaxosProtocol or Service subclass: MODULE:CLASS or FILE.py:CLASS.",
+        ],
         ["heartbeat", None, "0.1", "Seconds between a leader's heartbeats."],
         ["liveness-window", None, "0.25,0.5", "Shortest and longest silence, in seconds, before a leader is replaced."],
         ["join", None, None, "Join a cluster, with an empty data folder: HOST:PORT, where clients reach any member."],
@@ -262,14 +269,16 @@ def _load_file(path: str) -> ModuleType:
 
 
 def load_application(name: str) -> type[PaxosProtocol]:
-    """The application class that ``name``, the value of ``--app``, stands for.
+    """The application class that ``name``, the value of ``--app``, stands for. For a typed service it is made.
 
     :raises ConfigError: one line that says why it cannot be used.
     """
     found = load_attribute(name, "--app")
-    if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
-        raise ConfigError(f"--app {name}: it is not a subclass of txpaxos.protocol.PaxosProtocol")
     try:
+        if isinstance(found, type) and issubclass(found, Service):
+            return application_of(found)
+        if not (isinstance(found, type) and issubclass(found, PaxosProtocol)):
+            raise ConfigError("it is not a subclass of txpaxos.protocol.PaxosProtocol, nor of txpaxos.Service")
         check_class(found)
     except ConfigError as error:
         raise ConfigError(f"--app {name}: {error}") from None

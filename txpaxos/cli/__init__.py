@@ -24,6 +24,7 @@ from txpaxos.cli import (
     read,
     recover,
     restore,
+    service,
     simulate,
     status,
     submit,
@@ -106,3 +107,5 @@ for module in (
     *(submit, read, ask, status, members, lead, doctor, keys, backup, restore, recover, demo, simulate, check),
 ):
     main.add_command(module.command)
+main.add_command(service.schema_command)
+main.add_command(service.check_command)

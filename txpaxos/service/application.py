@@ -155,8 +155,8 @@ def application_of(*kinds: type[Service], **named: type[Service]) -> type[Servic
         raise ConfigError(
             f"the services of a node have names of their own, and these are {names}: as in a=Bank, b=Bank"
         )
-    modules, names = [one.kind.__module__ for one in services], [_name_with(one) for one in services]
-    name = "+".join([names[0], *(f"{one}:{rest}" for one, rest in zip(modules[1:], names[1:], strict=True))])
+    modules, own = [one.kind.__module__ for one in services], [_name_with(one) for one in services]
+    name = "+".join([own[0], *(f"{one}:{rest}" for one, rest in zip(modules[1:], own[1:], strict=True))])
     text = f"The application of a node that runs {', '.join(definitions)}."
     namespace = {"definitions": definitions, "__module__": modules[0], "__qualname__": name, "__doc__": text}
     return type(services[0].kind.__name__, (ServiceApplication,), namespace)

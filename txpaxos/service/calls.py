@@ -11,7 +11,6 @@ an error         an extension of type 0x65, which holds an array: the name of th
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -68,8 +67,7 @@ def _source_of_encoder(call: Call) -> str:
     for one in call.parameters:
         if one.by_name_only and "*" not in parameters:
             parameters.append("*")
-        has_default = one.default is not inspect.Parameter.empty
-        parameters.append(f"{one.name}={_OURS}default_{one.name}" if has_default else one.name)
+        parameters.append(f"{one.name}={_OURS}default_{one.name}" if one.has_default else one.name)
     values = "".join(f", {one.name}" for one in call.parameters)
     checked = f"return {_OURS}checked({values[2:]})"
     lines = [f"def encode({', '.join(parameters)}):"]

@@ -166,8 +166,8 @@ class Service(metaclass=ServiceType):
 
 
 Remote: TypeAlias = type[S]
-"""What ``client.service(Bank)`` returns is a ``Remote[Bank]``: its commands and queries, each of which gives a Deferred.
-To type checkers it is the class itself."""
+"""What ``client.service(Bank)`` returns is a ``Remote[Bank]``: its commands and queries, which give Deferreds. To type
+checkers it is the class itself."""
 
 
 def fields_of(kind: type[Service]) -> dict[str, StateField]:

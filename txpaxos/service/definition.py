@@ -25,7 +25,6 @@ ERROR_CODE = 0x65
 """The type of the MessagePack extension that holds an error raised on purpose, in place of a result."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_NONE = inspect.Parameter.empty
 
 
 @attrs.frozen
@@ -41,6 +40,11 @@ class Parameter:
     hint: Any
     default: Any
     by_name_only: bool
+
+    @property
+    def has_default(self) -> bool:
+        """Whether it has a default."""
+        return self.default is not inspect.Parameter.empty
 
 
 @attrs.frozen(eq=False)
@@ -214,13 +218,13 @@ def _check(check: Callable[[Any], None], hint: Any, what: str) -> None:
 def _call(tag: str, parameters: tuple[Parameter, ...], where: str) -> Call:
     """The class of an array of the tag and the arguments, with the defaults of the parameters."""
     fields: list[Any] = [
-        (one.name, one.hint) if one.default is _NONE else (one.name, one.hint, one.default) for one in parameters
+        (one.name, one.hint) if not one.has_default else (one.name, one.hint, one.default) for one in parameters
     ]
     try:
         shape = msgspec.defstruct(tag, fields, tag=tag, array_like=True, forbid_unknown_fields=True)
         msgspec.msgpack.Decoder(shape)
         for one in parameters:
-            if one.default is not _NONE:
+            if one.has_default:
                 msgspec.msgpack.decode(_encode(one.default), type=one.hint)
     except (TypeError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())

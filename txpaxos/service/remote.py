@@ -100,9 +100,7 @@ def _command(method: MethodDefinition, requests: Requests, seconds: float | None
     return call
 
 
-def _query(
-    method: MethodDefinition, requests: Requests, seconds: float | None, consistency: Consistency
-) -> RemoteCall:
+def _query(method: MethodDefinition, requests: Requests, seconds: float | None, consistency: Consistency) -> RemoteCall:
     encode, read, ask = encoder_of(method.call), ResultReader(method), requests.read
 
     def result_of(reading: Reading) -> Any:
