@@ -17,7 +17,6 @@ from twisted.internet.task import react
 
 from txpaxos import Client, Cluster, PaxosError, Service, ServiceError, command, encode_call, query, state
 
-
 Amount = Annotated[int, msgspec.Meta(ge=0)]
 """What moves money: a negative one is refused before it is sent."""
 

@@ -48,7 +48,7 @@ def has_sets(hint: Any) -> bool:
 
 
 def never_changes(hint: Any) -> bool:
-    """Whether nobody can change a value of a type. Then it can be saved later, while commands are applied."""
+    """Whether a value of a type can never be changed. Then it can be saved later, while commands are applied."""
     return all(map(_is_frozen, _parts_of(_info(hint))))
 
 

@@ -122,9 +122,8 @@ class ServiceDefinition:
         return self.commands[name] if name in self.commands else self.queries[name]
 
 
-@cache
 def definition_of(kind: type[Service], name: str | None = None) -> ServiceDefinition:
-    """What the class of a service declares.
+    """What the class of a service declares: the same object each time.
 
     :param name: what the service is called; by default the name of the class.
     :raises ConfigError: one line that says what is wrong in the class.
@@ -136,6 +135,11 @@ def definition_of(kind: type[Service], name: str | None = None) -> ServiceDefini
     service = kind.__name__ if name is None else name
     if not service.isidentifier():
         raise ConfigError(f"{service!r:.100} is no name for a service: it must be a name of Python")
+    return _definition(kind, service)
+
+
+@cache
+def _definition(kind: type[Service], service: str) -> ServiceDefinition:
     methods = [_method(kind, service, one) for one in _names_of_methods(kind)]
     return ServiceDefinition(
         service,
@@ -221,7 +225,8 @@ def _call(tag: str, parameters: tuple[Parameter, ...], where: str) -> Call:
         (one.name, one.hint) if not one.has_default else (one.name, one.hint, one.default) for one in parameters
     ]
     try:
-        shape = msgspec.defstruct(tag, fields, tag=tag, array_like=True, forbid_unknown_fields=True)
+        options: Any = {"tag": tag, "tag_field": "0", "array_like": True, "forbid_unknown_fields": True}
+        shape = msgspec.defstruct(tag, fields, **options)
         msgspec.msgpack.Decoder(shape)
         for one in parameters:
             if one.has_default:

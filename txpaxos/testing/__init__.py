@@ -14,6 +14,7 @@ core, codec and journal. Only time, network and disks are simulated. These names
 * :class:`~txpaxos.testing.linearizability.history.HistoryRecorder` records what clients do, and
   :func:`~txpaxos.testing.linearizability.check.check` and :func:`~txpaxos.testing.linearizability.check.check_file`
   check it against a :class:`~txpaxos.testing.linearizability.models.Model`.
+* :func:`~txpaxos.testing.strict_services.strict_application_of` runs typed services with more checks than a node makes.
 * :class:`~txpaxos.testing.store.contract.StoreContract` is the contract of a store, as tests to inherit.
 
 Modules are imported when a name is first used.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from txpaxos.testing.simulator.schedule import Fault, draw, plan
     from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
     from txpaxos.testing.store.contract import StoreContract
+    from txpaxos.testing.strict_services import strict_application_of
 
 _MODULES = {
     "txpaxos.testing.checkers.checker": ("Checker", "Violation"),
@@ -43,6 +45,7 @@ _MODULES = {
     "txpaxos.testing.simulator.schedule": ("Fault", "draw", "plan"),
     "txpaxos.testing.simulator.simulation": ("SimulationResult", "shrink", "simulate"),
     "txpaxos.testing.store.contract": ("StoreContract",),
+    "txpaxos.testing.strict_services": ("strict_application_of",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -61,6 +64,7 @@ __all__ = [
     "plan",
     "shrink",
     "simulate",
+    "strict_application_of",
 ]
 
 

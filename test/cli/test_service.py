@@ -1,0 +1,78 @@
+"""``txpaxos service-schema`` and ``txpaxos check-service``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from test.cli.test_commands import invoke
+
+BANK = f"{Path(__file__).parents[2]}/examples/bank.py:Bank"
+BOTH = """
+from txpaxos import Service, application_of, command
+
+class Jobs(Service):
+    @command
+    def add(self, job: str) -> None: ...
+
+class Timers(Service):
+    pass
+
+Shop = application_of(Jobs, clock=Timers)
+"""
+
+
+def test_a_schema_is_a_golden_file_of_itself(tmp_path: Path) -> None:
+    golden = tmp_path / "bank.json"
+    printed = invoke("service-schema", BANK)
+    golden.write_text(printed.stdout)
+    assert list(json.loads(printed.stdout)["services"]) == ["Bank"]
+    for old, new in ((str(golden), BANK), (BANK, str(golden)), (str(golden), str(golden))):
+        checked = invoke("check-service", old, new)
+        assert (checked.exit_code, checked.stdout) == (0, "nothing has changed\n")
+
+
+def test_an_application_of_several_services(tmp_path: Path) -> None:
+    (tmp_path / "two_services.py").write_text(BOTH)
+    printed = invoke("service-schema", f"{tmp_path}/two_services.py:Shop")
+    assert list(json.loads(printed.stdout)["services"]) == ["Jobs", "clock"]
+
+
+def test_each_change_is_a_line_and_one_that_breaks_something_ends_with_1(tmp_path: Path) -> None:
+    schema = json.loads(invoke("service-schema", BANK).stdout)
+    bank = schema["services"]["Bank"]
+    del bank["commands"]["deposit"], bank["queries"]["total"]
+    (tmp_path / "old.json").write_text(json.dumps(schema))
+    grown = invoke("check-service", f"{tmp_path}/old.json", BANK)
+    assert grown.exit_code == 0
+    assert grown.stdout.splitlines() == [
+        "allowed  command Bank.deposit is new: have all nodes run this release before it is called",
+        "allowed  query Bank.total is new: have all nodes run this release before it is called",
+    ]
+    shrunk = invoke("check-service", BANK, f"{tmp_path}/old.json")
+    assert shrunk.exit_code == 1
+    assert shrunk.stdout.splitlines() == [
+        "BREAKS   command Bank.deposit is gone: the log has calls of it",
+        "BREAKS   query Bank.total is gone: earlier clients call it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("txpaxos.counter:Counter", "txpaxos.counter:Counter is no subclass of txpaxos.Service"),
+        ("txpaxos.counter:Nothing", "SERVICE txpaxos.counter:Nothing: txpaxos.counter has no Nothing"),
+        ("txpaxos.service.declaration:Service", "txpaxos.Service itself has no methods: write a subclass"),
+        ("nothing.json", "nothing.json"),
+    ],
+)
+def test_what_is_no_service_is_one_line(argument: str, line: str) -> None:
+    for command in (("check-service", BANK), ("service-schema",)):
+        if argument.endswith(".json") and command == ("service-schema",):
+            continue
+        result = invoke(*command, argument)
+        assert result.exit_code == 1
+        (shown,) = result.stderr.splitlines()
+        assert line in shown
