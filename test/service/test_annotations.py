@@ -52,9 +52,21 @@ class Colour(enum.Enum):
     RED = 1
 
 
-FROZEN = [int, str | None, tuple[int, ...], frozenset[str], Point, FrozenStruct, FrozenData, Pair, Colour]
+FROZEN: list[Any] = [int, str | None, tuple[int, ...], frozenset[str], Point, FrozenStruct, FrozenData, Pair, Colour]
 FROZEN += [Literal["a"], datetime.datetime, Annotated[int, msgspec.Meta(ge=0)], Name, tuple[str, Point]]
-CHANGING = [list[int], dict[str, int], set[int], Open, Struct, Data, Deep, Typed, bytearray, tuple[list[int], int], Any]
+CHANGING: list[Any] = [
+    list[int],
+    dict[str, int],
+    set[int],
+    Open,
+    Struct,
+    Data,
+    Deep,
+    Typed,
+    bytearray,
+    tuple[list[int], int],
+    Any,
+]
 
 
 @pytest.mark.parametrize("hint", FROZEN)

@@ -81,6 +81,7 @@ def test_a_call_on_the_node_itself() -> None:
     bank = harness.application.service(Bank, deadline_seconds=5.0)
     applied, failed = outcome_of(bank.deposit("ann", 5)), outcome_of(bank.fail("not enough"))
     harness.reactor.idle()
+    failure: Any
     (failure,) = failed
     assert applied == [5]
     assert (type(failure.value), failure.value.missing) == (NotEnough, 5)
@@ -113,7 +114,7 @@ class Lists(Service):
 def test_an_answer_shares_nothing_with_the_state() -> None:
     harness = alone(application=application_of(Lists))
     lists = harness.application.service(Lists, consistency="local")
-    answers = outcome_of(lists.of("a")), outcome_of(lists.all())
+    answers: Any = outcome_of(lists.of("a")), outcome_of(lists.all())
     harness.reactor.idle()
     (answer,), (points,) = answers
     assert (answer, points) == ([1], [Point(1)])

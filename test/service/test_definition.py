@@ -37,7 +37,7 @@ class ManyArguments(Service):
 
 
 class AnyNames(Service):
-    @query
+    @query  # type: ignore[arg-type]
     def do(self, **numbers: int) -> None:
         pass
 
@@ -109,7 +109,7 @@ class TwoErrors(Service):
 
 
 class Undecorated(Bank):
-    def deposit(self, account: str, amount: int = 1) -> int:  # type: ignore[override]
+    def deposit(self, account: str, amount: int = 1) -> int:
         return 0
 
 
@@ -130,7 +130,7 @@ class OpaqueState(Service):
 
 
 class WrongFirst(Service):
-    total: int = state(str)  # type: ignore[arg-type]
+    total: int = state(str)  # type: ignore[assignment]
 
 
 class DefaultDict(Service):
@@ -213,7 +213,7 @@ def test_what_a_class_declares() -> None:
 
 
 def test_each_type_of_state_may_be_declared() -> None:
-    assert [*definition_of(Everything).state] == [*Everything.__slots__]  # type: ignore[attr-defined]
+    assert [*definition_of(Everything).state] == [*Everything.__slots__]
 
 
 def test_a_subclass_has_the_methods_of_its_base_class_and_may_replace_them() -> None:

@@ -92,7 +92,7 @@ def test_a_query_and_how_fresh_its_answer_must_be(nodes: ManualNodes) -> None:
 def test_the_deadline_counts_for_each_call(nodes: ManualNodes) -> None:
     bank = nodes.client.service(Bank, deadline_seconds=2.0)
     nodes.reactor.spend(5.0)
-    outcome = outcome_of(bank.deposit("ann"))
+    outcome: Any = outcome_of(bank.deposit("ann"))
     nodes.reactor.spend(1.9)
     assert outcome == []
     nodes.reactor.spend(0.2)
@@ -101,7 +101,7 @@ def test_the_deadline_counts_for_each_call(nodes: ManualNodes) -> None:
 
 def test_a_call_can_be_cancelled(nodes: ManualNodes) -> None:
     deferred = nodes.client.service(Bank).deposit("ann")
-    outcome = outcome_of(deferred)
+    outcome: Any = outcome_of(deferred)
     deferred.cancel()
     (failure,) = outcome
     assert type(failure.value) is CancelledError
@@ -122,9 +122,10 @@ def test_wrong_options(nodes: ManualNodes, options: dict[str, Any], error: type[
 
 
 def test_only_services_can_be_called(nodes: ManualNodes) -> None:
+    wrong: Any
     for wrong in (Service, int, Bank()):
         with pytest.raises(ConfigError, match=r"txpaxos\.Service"):
-            nodes.client.service(wrong)  # type: ignore[type-var]
+            nodes.client.service(wrong)
 
 
 def test_a_name_that_is_no_method_is_told(nodes: ManualNodes) -> None:

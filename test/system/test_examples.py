@@ -198,6 +198,31 @@ def test_key_value_store_and_its_client(tmp_path: Path) -> None:
         assert node.process.wait(RUN_SECONDS_MAX) == -signal.SIGTERM
 
 
+def test_a_typed_bank_and_its_client(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(Cluster("bank", {"a": free_members(1)[0]}).dumps())
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        done = run("bank.py", "cluster.toml", *arguments, folder=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    with node_of("bank.py:Bank", "a", tmp_path, "--snapshot-log-bytes", "4096") as node:
+        node.wait_for(" leads ")
+        assert call("deposit", "ann", "5") == (0, "5\n", "")
+        assert call("transfer", "ann", "bob", "2") == (0, "3\n", "")
+        assert call("transfer", "ann", "bob", "9") == (1, "", "no: 6 is missing in the account of ann\n")
+        assert call("deposit", "a" * 5000, "1") == (0, "1\n", "")  # More than 4,096 bytes, so a snapshot is begun.
+        while not list(tmp_path.glob("paxos-data-a/snapshots/*.snapshot")):
+            assert call("deposit", "cy", "1")[0] == 0
+    with node_of("bank.py:Bank", "a", tmp_path) as node:
+        node.wait_for(" leads ")
+        assert call("balance", "ann") == (0, "3\n", "")
+        assert call("balance", "bob") == (0, "2\n", "")
+        status, _, error = call("transfer", "ann", "bob", "-1")
+        assert status == 1
+        assert "TypeError: Bank.transfer(): amount: Expected `int` >= 0" in error
+        assert "python examples/bank.py" in call("transfer", "ann")[2]
+
+
 @pytest.mark.parametrize("arguments", [[], ["get"], ["get", "k", "l"], ["cas", "k", "old"], ["increment", "k"]])
 def test_key_value_client_with_wrong_arguments_shows_how(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "cluster.toml").write_text(Cluster("kv", {"a": free_members(1)[0]}).dumps())

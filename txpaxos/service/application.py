@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -76,8 +76,7 @@ class ServiceApplication(PaxosProtocol):
 
         :raises KeyError: if this node does not run that service.
         """
-        service: S = self._services[definition_of(kind, name).name]
-        return service
+        return cast("S", self._services[definition_of(kind, name).name])
 
 
 _Method = tuple[Callable[[Any], Any], tuple[type[ServiceError], ...], MethodDefinition]

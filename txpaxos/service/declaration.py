@@ -152,17 +152,18 @@ class Service(metaclass=ServiceType):
 
     An object of the class needs no node: ``Bank().deposit("ann", 5)`` is a unit test. Every name is yours.
     :func:`~txpaxos.service.application.application_of` makes what a node runs, and
-    :meth:`Client.service() <txpaxos.client.Client.service>` what a caller calls.
+    :meth:`Client.service() <txpaxos.Client.service>` what a caller calls.
     """
 
     __slots__ = ()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an object, with the first value of each part of its state."""
-        made = super().__new__(cls)
-        for name, field in fields_of(cls).items():
-            setattr(made, name, field.factory())
-        return made
+    if not TYPE_CHECKING:  # Type checkers go by the __init__ of the subclass.
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Service:
+            made = super().__new__(cls)
+            for name, field in fields_of(cls).items():
+                setattr(made, name, field.factory())
+            return made
 
 
 Remote: TypeAlias = type[S]
