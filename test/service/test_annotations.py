@@ -95,6 +95,29 @@ def test_what_cannot_be_sent(hint: Any) -> None:
         check_value_type(hint)
 
 
+@attrs.frozen
+class Lost:
+    a: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_class_whose_annotations_are_lost() -> None:
+    with pytest.raises(
+        TypeError, match=r"an annotation in .*Lost.* cannot be looked up: name 'Nowhere' is not defined"
+    ):
+        check_value_type(list[Lost])
+
+
+def test_a_frozen_class_may_hold_a_class_that_is_in_itself() -> None:
+    assert never_changes(dict[str, FrozenStruct] | None) is False
+    assert never_changes(tuple[FrozenStruct, FrozenStruct])
+
+
+def test_an_annotation_with_more_than_a_type() -> None:
+    check_state_type(Annotated[int, msgspec.Meta(ge=0, description="an amount")])
+    with pytest.raises(TypeError, match="Any may hold"):
+        check_state_type(Annotated[Any, msgspec.Meta(description="a thing")])
+
+
 @pytest.mark.parametrize("hint", [Any, list[Any], dict[str, dict[str, Any]], list, tuple])
 def test_what_can_be_sent_and_not_be_in_the_state(hint: Any) -> None:
     check_value_type(hint)

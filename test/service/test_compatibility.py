@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import attrs
 import msgspec
@@ -191,6 +191,49 @@ def test_types_are_written_as_people_write_them() -> None:
     }
     parameters = everything["commands"]["take"]["parameters"]
     assert [one["type"] for one in parameters] == ["Point", "int(ge=0)", "list[float]", "Colour", "None | str"]
+
+
+class Pair(NamedTuple):
+    number: int
+    text: str = ""
+
+
+class Settings(TypedDict, total=False):
+    depth: int
+
+
+@attrs.frozen
+class Shelf:
+    numbers: list[int] = attrs.field(factory=lambda: [1])
+    settings: Settings | None = None
+    kind: Literal["b", "a"] = "a"
+    pairs: tuple[Pair, ...] = ()
+    limit: Annotated[int, msgspec.Meta(ge=0, description="how many")] = 5
+
+
+def test_classes_are_written_with_all_that_is_sent_of_them() -> None:
+    class Shelves(Service):
+        shelves: list[Shelf] = state(list)
+
+    Shelves.__annotations__["shelves"] = list[Shelf]
+    classes = schema_of([definition_of(Shelves)])["classes"]
+    assert classes["Shelf"]["fields"] == [
+        {"name": "numbers", "type": "list[int]", "default": [1]},
+        {"name": "settings", "type": "None | Settings", "default": None},
+        {"name": "kind", "type": "Literal['a', 'b']", "default": "a"},
+        {"name": "pairs", "type": "tuple[Pair, ...]", "default": []},
+        {"name": "limit", "type": "int(ge=0)", "default": 5},
+    ]
+    assert classes["Settings"] == {"in_order": False, "fields": [{"name": "depth", "type": "int", "optional": True}]}
+    assert classes["Pair"]["in_order"] is True
+
+
+def test_a_class_that_is_used_no_more_breaks_what_used_it() -> None:
+    def change(new: dict[str, Any]) -> None:
+        del new["classes"]["Row"]
+        store(new)["state"]["rows"]["type"] = "list[int]"
+
+    assert changed(change) == [(False, "state Store.rows is list[int], and was list[Row]")]
 
 
 def test_a_schema_is_the_same_each_time_and_comes_back_from_text() -> None:

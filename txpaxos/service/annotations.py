@@ -74,11 +74,7 @@ def _info(hint: Any) -> inspect.Type:
     try:
         return inspect.type_info(hint)
     except NameError as error:
-        raise TypeError(f"an annotation in {_shown(hint)} cannot be looked up: {error}") from None
-
-
-def _shown(hint: Any) -> str:
-    return hint.__qualname__ if isinstance(hint, type) else str(hint)
+        raise TypeError(f"an annotation in {hint} cannot be looked up: {error}") from None
 
 
 def _parts_of(info: inspect.Type, seen: set[Any] | None = None) -> Iterator[inspect.Type]:
