@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from test.helpers.fakes import alone, error_of, outcome_of
-from test.service.services import Bank, Everything, LaterRefused, NotEnough, Point, Refused
+from test.service.services import Bank, Everything, LaterRefused, NotEnough, Open, Point, Refused
 from txpaxos import CommandFailed, ConfigError, QueryFailed, Service, application_of, encode_call, query, state
 from txpaxos.application import name_of
 from txpaxos.application_checks import check_class, check_object
@@ -64,6 +64,30 @@ def test_bytes_that_are_no_call_are_refused_and_change_nothing(data: bytes) -> N
     assert list(nodes[0].snapshot()) == list(nodes[1].snapshot())
 
 
+REFUSED = [
+    b"",
+    b"Bank.deposit",
+    pack(["Bank.deposit"]),
+    pack(["Bank.deposit", "ann", 5, 6]),
+    pack(["Bank.deposit", "ann", True]),
+    pack(["Bank.balance", "ann"]),
+    pack(["deposit", "ann", 5]),
+    pack(["Other.deposit", "ann", 5]),
+    pack({"Bank.deposit": "ann"}),
+    pack(["Everything.take", {"x": 1, "tags": []}, -1]),
+    VALID[0] + b"\x00",
+    VALID[0][:-1],
+]
+
+
+@pytest.mark.parametrize("data", REFUSED)
+def test_what_is_refused(data: bytes) -> None:
+    node = application_of(Bank, Everything)()
+    with pytest.raises(CallRefused):
+        node.apply(1, data)
+    assert list(node.snapshot()) == [b"\x01"]
+
+
 def test_a_node_refuses_and_goes_on(logged_errors: list[dict[str, Any]]) -> None:
     harness = alone(application=application_of(Bank))
     refused = harness.application.submit(pack(["Bank.deposit", "ann", "5"]))
@@ -97,6 +121,7 @@ class Lists(Service):
 
     lists: dict[str, list[int]] = state(lambda: {"a": [1]})
     points: list[Point] = state(lambda: [Point(1)])
+    open: Open = state(lambda: Open([]))
 
     @query
     def of(self, name: str) -> list[int]:
@@ -107,6 +132,10 @@ class Lists(Service):
         return self.points
 
     @query
+    def one(self) -> Open:
+        return self.open
+
+    @query
     def wrong(self) -> int:
         return "five"  # type: ignore[return-value]
 
@@ -114,14 +143,16 @@ class Lists(Service):
 def test_an_answer_shares_nothing_with_the_state() -> None:
     harness = alone(application=application_of(Lists))
     lists = harness.application.service(Lists, consistency="local")
-    answers: Any = outcome_of(lists.of("a")), outcome_of(lists.all())
+    answers: Any = outcome_of(lists.of("a")), outcome_of(lists.all()), outcome_of(lists.one())
     harness.reactor.idle()
-    (answer,), (points,) = answers
-    assert (answer, points) == ([1], [Point(1)])
+    (answer,), (points,), (one,) = answers
+    assert (answer, points, one) == ([1], [Point(1)], Open([]))
+    one.points.append(Point(5))
     answer.append(2)
     points.clear()
     assert harness.application.state_of(Lists).lists == {"a": [1]}
     assert harness.application.state_of(Lists).points == [Point(1)]
+    assert harness.application.state_of(Lists).open == Open([])
 
 
 def test_an_answer_of_another_type_and_an_error_that_is_no_answer() -> None:

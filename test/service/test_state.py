@@ -187,6 +187,7 @@ def chunk_of(*parts: Any) -> bytes:
         ([b"\x01", chunk_of("Jobs", "all", [1])], "the snapshot has 'all' of a service 'Jobs', which is not declared"),
         ([b"\x01", chunk_of("Bank", "balances", [["ann", "5"]])], "Expected `bool | int`, got `str` - at `$[0][1]`"),
         ([b"\x01", b"\x93"], "Input data was truncated"),
+        ([b"\x01", chunk_of("Bank", "balances", [["bob", 1]]), b"\x93"], "Input data was truncated"),
     ],
 )
 def test_a_snapshot_of_something_else_changes_nothing(chunks: Iterable[bytes], line: str) -> None:
