@@ -2,11 +2,11 @@
 
     python -m bench.typed_service [--seconds SECONDS]
 
-Two things are measured. *Bytes*: a client makes the bytes of a put, a node decodes and applies it, and encodes the
+Three things are measured. *Bytes*: a client makes the bytes of a put, a node decodes and applies it, and encodes the
 result. *Calls*: a program awaits a put of the client of the service, with all of the above and a Deferred that fires
-later. Neither has a network, a log or a disk, where most of the time of a command goes. The two services take turns,
-since a machine is not equally fast all the time; what is compared is the processor time of a turn and that of the turn
-beside it.
+later. Neither has a network, a log or a disk. *Cluster*: the same on three nodes with all of these, which are in this
+process, as the client is. The two services take turns, since a machine is not equally fast all the time; what is
+compared is the processor time of a turn and that of the turn beside it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,26 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import click
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import react
 
-from txpaxos import Client, PaxosProtocol, Reading, Service, application_of, command, query, state
+from txpaxos import (
+    Client,
+    Cluster,
+    PaxosProtocol,
+    PaxosService,
+    Reading,
+    Service,
+    application_of,
+    command,
+    query,
+    state,
+)
+from txpaxos.cli.local_cluster import free_members
 from txpaxos.node.sessions import decode_result, encode_result
 from txpaxos.service.calls import encoder_of
 from txpaxos.service.definition import definition_of
@@ -33,6 +47,9 @@ import kv
 
 COMMANDS = 2000
 """How many commands a turn has."""
+
+CALLERS = 50
+"""How many puts are under way at a time on a cluster."""
 
 VALUE = bytes(100)
 KEYS = [f"key {number}" for number in range(100)]
@@ -136,6 +153,46 @@ def calls_turn(loopback: Loopback, put: Put) -> float:
     return time.process_time() - begun
 
 
+async def cluster_turn(put: Put) -> float:
+    """Processor time of a turn on a cluster, in seconds: of nodes and client together."""
+
+    async def puts(keys: list[str]) -> None:
+        for key in keys:
+            await put(key, VALUE)
+
+    keys, begun = keys_of_turn(), time.process_time()
+    await gatherResults([Deferred.fromCoroutine(puts(keys[at::CALLERS])) for at in range(CALLERS)])
+    return time.process_time() - begun
+
+
+async def start_cluster(reactor: Any, folder: Path, application: type[PaxosProtocol]) -> Client:
+    """Start three nodes, and make a client of them. They end with the reactor."""
+    folder.mkdir()
+    cluster = Cluster(folder.name, dict(zip("abc", free_members(3), strict=True)))
+    services = [PaxosService(application, node, cluster, folder / node, reactor=reactor) for node in "abc"]
+    for service in services:
+        service.startService()
+    for service in services:
+        await service.ready()
+    return Client(reactor, cluster)
+
+
+async def compare_clusters(reactor: Any, seconds: float) -> None:
+    """Let the two take turns on clusters of their own, and print what a command costs in each."""
+    with TemporaryDirectory() as folder:
+        by_hand = kv.Store(await start_cluster(reactor, Path(folder, "hand"), PlainKeyValue))
+        client = await start_cluster(reactor, Path(folder, "typed"), application_of(KeyValue))
+        sides: tuple[Put, Put] = by_hand.put, client.service(KeyValue, deadline_seconds=10.0).put
+        pairs: list[tuple[float, float]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            order = (0, 1) if len(pairs) % 2 else (1, 0)
+            turns = {side: await cluster_turn(sides[side]) for side in order}
+            pairs.append((turns[0], turns[1]))
+        print_pairs("cluster", pairs)
+        client.close()
+
+
 def keys_of_turn() -> list[str]:
     """The keys that are put in a turn."""
     return KEYS * (COMMANDS // len(KEYS))
@@ -151,6 +208,11 @@ def print_comparison(what: str, seconds: float, by_hand: Callable[[], float], ty
         else:
             two, one = typed(), by_hand()
         pairs.append((one, two))
+    print_pairs(what, pairs)
+
+
+def print_pairs(what: str, pairs: list[tuple[float, float]]) -> None:
+    """Print the medians of turns by hand and typed, and that of their ratios."""
     one, two = (median(times) / COMMANDS * 1e6 for times in zip(*pairs, strict=True))
     ratio = median(two / one for one, two in pairs)
     print(f"{what}: by hand {one:.2f} us, typed {two:.2f} us a command; ratio {ratio:.3f} ({len(pairs)} turns each)")
@@ -172,6 +234,7 @@ def main(seconds: float) -> None:
     put_by_hand: Put = kv.Store(cast("Client", others)).put
     put_typed: Put = remote_service(ours, KeyValue, deadline_seconds=10.0).put
     print_comparison("calls", seconds, lambda: calls_turn(others, put_by_hand), lambda: calls_turn(ours, put_typed))
+    react(lambda reactor: Deferred.fromCoroutine(compare_clusters(reactor, seconds)))
 
 
 if __name__ == "__main__":

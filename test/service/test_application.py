@@ -80,7 +80,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("data", REFUSED)
+@pytest.mark.parametrize("data", REFUSED, ids=range(len(REFUSED)))
 def test_what_is_refused(data: bytes) -> None:
     node = application_of(Bank, Everything)()
     with pytest.raises(CallRefused):
