@@ -14,8 +14,9 @@ from twisted.logger import LogLevel, formatEvent
 
 from test.helpers.fakes import error_of, free_ports, outcome_of
 from test.helpers.fakes import logged as logged_while
+from test.service.services import Bank, NotEnough, Refused
 from test.storage.test_membership import JOINED
-from txpaxos import Cluster, ConfigError, NodeStopped, PaxosService, ServedNode, Settings, StoreError, Timing
+from txpaxos import Client, Cluster, ConfigError, NodeStopped, PaxosService, ServedNode, Settings, StoreError, Timing
 from txpaxos.cluster import Address, Member
 from txpaxos.counter import Counter
 from txpaxos.server.membership import FolderMembership, addresses_of
@@ -46,6 +47,25 @@ async def test_three_lines(tmp_path: Path) -> None:
     assert await answered(counter.submit(b"+5", deadline_seconds=SECONDS)) == 5
     assert (await answered(counter.read(b"", deadline_seconds=SECONDS))).result == 5
     assert await answered(served.ready()) is counter
+    await answered(served.stop())
+
+
+async def test_a_typed_service_in_three_lines_and_its_client(tmp_path: Path) -> None:
+    cluster = cluster_of("a")
+    served = ServedNode(Bank, "a", cluster, tmp_path / "data")
+    served.start()
+    application = await answered(served.ready())
+    client = Client(reactor, cluster)
+    bank = client.service(Bank, deadline_seconds=SECONDS)
+    assert await bank.deposit("ann", 5) == 5
+    assert await application.service(Bank).deposit("ann") == 6
+    assert await bank.of_all(above=5) == {"ann": 6}
+    with pytest.raises(NotEnough) as caught:
+        await bank.fail("not enough")
+    assert (caught.value.account, caught.value.missing) == ("ann", 5)
+    with pytest.raises(Refused):
+        await bank.of_all(above=-1)
+    client.close()
     await answered(served.stop())
 
 

@@ -113,6 +113,8 @@ def test_a_frozen_class_may_hold_a_class_that_is_in_itself() -> None:
 
 
 def test_an_annotation_with_more_than_a_type() -> None:
+    check_state_type(Annotated[int, msgspec.Meta(extra_json_schema={"unit": "EUR"})])
+    assert as_kept(dict[str, Annotated[int, msgspec.Meta(extra_json_schema={"unit": "EUR"})]])
     check_state_type(Annotated[int, msgspec.Meta(ge=0, description="an amount")])
     with pytest.raises(TypeError, match="Any may hold"):
         check_state_type(Annotated[Any, msgspec.Meta(description="a thing")])

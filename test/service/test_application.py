@@ -136,6 +136,10 @@ class Lists(Service):
         return self.open
 
     @query
+    def unsendable(self) -> list[int]:
+        return [object()]  # type: ignore[list-item]
+
+    @query
     def wrong(self) -> int:
         return "five"  # type: ignore[return-value]
 
@@ -158,9 +162,11 @@ def test_an_answer_shares_nothing_with_the_state() -> None:
 def test_an_answer_of_another_type_and_an_error_that_is_no_answer() -> None:
     harness = alone(application=application_of(Lists))
     lists = harness.application.service(Lists, consistency="local")
-    deferreds = lists.wrong(), lists.of("b")
+    deferreds = lists.wrong(), lists.of("b"), lists.unsendable()
     harness.reactor.idle()
-    wrong, missing = map(error_of, deferreds)
+    wrong, missing, unsendable = map(error_of, deferreds)
+    assert type(unsendable) is QueryFailed
+    assert str(unsendable).startswith("what the query returned cannot be sent: ")
     assert (type(wrong), type(missing)) == (QueryFailed, QueryFailed)
     assert str(wrong) == "Lists.wrong returned what its annotation does not say: Expected `bool | int`, got `str`"
     assert str(missing) == "KeyError: 'b'"

@@ -72,7 +72,7 @@ LAYERS = (
     Layer(("txpaxos.service.application",), PROTOCOL | SERVICE),
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
-    Layer(("txpaxos.server",), PROTOCOL),
+    Layer(("txpaxos.server",), PROTOCOL | SERVICE),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(

@@ -31,6 +31,8 @@ from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
 from txpaxos.server.open_files import files_max
 from txpaxos.server.own_addresses import describe_address, find_own_addresses
+from txpaxos.service.application import application_of
+from txpaxos.service.declaration import Service
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import Joined
 from txpaxos.storage.store import DiskStore
@@ -66,7 +68,7 @@ class ServedNode:
     before.
 
     :param application: the application, or a function or class that makes it: usually a subclass of
-        :class:`~txpaxos.protocol.PaxosProtocol`.
+        :class:`~txpaxos.protocol.PaxosProtocol`, or of :class:`~txpaxos.service.declaration.Service`.
     :param node: the node's id in ``cluster``.
     :param cluster: the cluster, or the path of a cluster file. Host names are looked up at the start, and again when
         they are needed.
@@ -91,7 +93,7 @@ class ServedNode:
 
     def __init__(
         self,
-        application: Application | Callable[[], Application],
+        application: Application | Callable[[], Application] | type[Service],
         node: str,
         cluster: Cluster | str | os.PathLike[str],
         data_directory: str | os.PathLike[str],
@@ -108,7 +110,8 @@ class ServedNode:
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
-        self._application = application
+        is_service = isinstance(application, type) and issubclass(application, Service)
+        self._application: Any = application_of(application) if is_service else application  # type: ignore[arg-type]
         self.node_name = node
         self.cluster_file = None if isinstance(cluster, Cluster) else os.fspath(cluster)
         self._cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(os.fspath(cluster))

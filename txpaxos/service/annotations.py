@@ -60,7 +60,7 @@ def as_kept(hint: Any) -> Any:
     """
     while hasattr(hint, "__supertype__"):  # A NewType.
         hint = hint.__supertype__
-    if hint in _WIDER:
+    if isinstance(hint, type) and hint in _WIDER:
         return reduce(or_, _WIDER[hint])
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):

@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from txpaxos.core.messages import Slot
-from txpaxos.errors import CallRefused, ConfigError
+from txpaxos.errors import CallRefused, ConfigError, QueryFailed
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
 from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain
@@ -131,15 +131,17 @@ class _Here:
 
 
 def _without_sharing(reading: Reading) -> Reading:
-    return attrs.evolve(reading, result=plain(reading.result))
+    try:
+        return attrs.evolve(reading, result=plain(reading.result))
+    except UNUSABLE as error:
+        raise QueryFailed(f"what the query returned cannot be sent: {error}") from None
 
 
 def application_of(*kinds: type[Service], **named: type[Service]) -> type[ServiceApplication]:
-    """The application class that runs typed services, for a node, for ``--app``, and for the simulator.
+    """The application class that runs typed services: several on one node, or one in the simulator.
 
     .. code-block:: python
 
-        PaxosService(application_of(Bank), "a", "cluster.toml", "paxos-data-a")
         Shop = application_of(Bank, Jobs)                     # twistd paxos --app shop.py:Shop
         Vault = application_of(savings=Bank, current=Bank)    # client.service(Bank, "savings")
 
