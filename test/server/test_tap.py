@@ -16,6 +16,7 @@ from twisted.python.usage import UsageError
 
 from test.helpers.fakes import THREE, Reactor, cluster_of
 from test.storage.test_membership import JOINED
+from txpaxos.application import name_of
 from txpaxos.cluster import ALONE, Address, Member
 from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
@@ -122,6 +123,9 @@ def test_the_only_node_need_not_be_named(folder: Path) -> None:
 def test_an_application_of_a_module() -> None:
     assert load_application("txpaxos.counter:Counter") is Counter
     assert load_application("txpaxos.protocol:PaxosProtocol") is PaxosProtocol
+    bank = load_application("test.service.services:Bank")
+    assert issubclass(bank, PaxosProtocol)
+    assert name_of(bank) == "test.service.services:Bank"
 
 
 def test_an_application_of_a_file_hides_no_module(folder: Path) -> None:
@@ -181,6 +185,11 @@ BAD = [
     ("--app good.py:Nothing", "good.py has no Nothing"),
     ("--app good.py:Other", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
     ("--app good.py:dataclasses", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
+    (
+        "--app test.service.test_definition:NoHint",
+        "NoHint.do does not say of what type a is: annotate it, as in a: int",
+    ),
+    ("--app txpaxos.service.declaration:Service", "txpaxos.Service itself has no methods: write a subclass"),
     ("--app idle.py:Idle", "Idle has no apply: write def apply(self, slot, command)"),
     ("--app txpaxos.cluster:Cluster", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
     ("--heartbeat soon", "--heartbeat soon: must be a number of seconds, from 0.001 to 3600"),
