@@ -48,6 +48,16 @@ def logged_errors() -> Iterator[list[dict[str, Any]]]:
 
 
 @pytest.fixture
+def expected_errors(logged_errors: list[dict[str, Any]]) -> Iterator[None]:
+    """Allow errors in the log, as of nodes that are made to die, of broken disks, and of applications that raise."""
+    yield
+    gc.collect()
+    while logged_errors:
+        logged_errors.clear()  # Objects that the log kept alive may log more when they are collected.
+        gc.collect()
+
+
+@pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """The addresses of each name, as the test says. No server is asked; IP addresses are read as ever."""
     known: dict[str, list[str]] = {"localhost": ["127.0.0.1", "::1"]}

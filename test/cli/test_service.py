@@ -60,6 +60,29 @@ def test_each_change_is_a_line_and_one_that_breaks_something_ends_with_1(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "golden.json cannot be read: No such file or directory"),
+        (b"\xff\xfe", "golden.json is no schema of services: it is no text in UTF-8"),
+        (b"{", "golden.json is no schema of services: "),
+        (b"[]", "golden.json is no schema of services that this release knows"),
+        (b'{"txpaxos_schema": 1}', "golden.json is damaged (Object missing required field `services`)"),
+        (b'{"txpaxos_schema": 1, "services": {"Bank": 3}, "classes": {}}', "golden.json is damaged (Expected `object`"),
+        (b'{"txpaxos_schema": 1, "services": {}, "classes": {"A": {}}}', "golden.json is damaged (Object missing"),
+    ],
+)
+def test_what_is_no_schema_is_one_line(tmp_path: Path, content: bytes | None, line: str) -> None:
+    golden = tmp_path / "golden.json"
+    if content is not None:
+        golden.write_bytes(content)
+    for arguments in ((golden, BANK), (BANK, golden)):
+        result = invoke("check-service", *map(str, arguments))
+        assert result.exit_code == 1
+        (shown,) = result.stderr.splitlines()
+        assert line in shown
+
+
+@pytest.mark.parametrize(
     ("argument", "line"),
     [
         ("txpaxos.counter:Counter", "txpaxos.counter:Counter is no subclass of txpaxos.Service"),

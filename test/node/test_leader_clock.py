@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txpaxos.node.leader_clock import LeaderClock
-from txpaxos.replicated_time import UTC_MS_MAX, ReplicatedTime
+from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
 
 
 class Clocks:
@@ -61,6 +61,14 @@ def test_a_senseless_wall_clock_is_kept_within_bounds(utc: float, utc_ms: int) -
     clocks = Clocks()
     clocks.utc = utc
     assert clocks.leader.stamp().utc_ms == utc_ms
+
+
+def test_a_time_near_its_end_stands_still_at_it() -> None:
+    """A value with a later time would be refused by all nodes, and so would each one after it."""
+    clocks = Clocks(elapsed_ms=ELAPSED_MS_MAX - 5)
+    clocks.leader.start()
+    clocks.monotonic += 1.0
+    assert clocks.leader.stamp().elapsed_ms == ELAPSED_MS_MAX
 
 
 def test_a_value_is_due_when_the_next_timer_is_and_not_twice() -> None:

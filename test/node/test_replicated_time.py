@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -17,26 +14,21 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.schedule import Fault, plan
 from txpaxos.testing.simulator.simulation import simulate
 
-pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+pytestmark = [
+    pytest.mark.usefixtures("expected_errors"),
+    pytest.mark.no_cover,  # Under coverage it would take three times as long.
+]
 
 RATE_MAX = 1.25
 """How fast the fastest simulated clock goes."""
 
 
-@pytest.fixture(autouse=True)
-def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
-    """Nodes that die between two steps log errors, which are expected here."""
-    yield
-    gc.collect()
-    while logged_errors:
-        logged_errors.clear()  # Objects that the log kept alive may log more when they are collected.
-        gc.collect()
-
-
 class Leases(PaxosProtocol):
     """Names that are held for a while. A command is a name and for how many milliseconds.
 
-    :ivar ended: what ended, when, and how long before it was to end at the earliest, in order.
+    :ivar held: until when each name is held, by the elapsed milliseconds.
+    :ivar ended: each name whose time has ended, and when that was, in order.
+    :ivar slots: the elapsed milliseconds at each slot with a command.
     """
 
     state_fields = ("held", "ended", "slots")

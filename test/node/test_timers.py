@@ -86,6 +86,20 @@ def test_what_fires_may_cancel_what_would_fire_with_it_and_sets_for_a_later_slot
     assert [name for name, _ in timers.advance(at(1000))] == ["at once"]
 
 
+def test_what_is_set_anew_while_others_fire_fires_in_a_later_slot() -> None:
+    """Though it is due at the same time as before."""
+    timers = changeable()
+    timers.set("a", 1)
+    timers.set("b", 1, b"before")
+    fired = []
+    for name, payload in timers.advance(at(1000)):
+        fired.append((name, payload))
+        timers.set("b", 0, b"after")
+    assert fired == [("a", b"")]
+    assert list(loaded(timers).advance(at(1000))) == [("b", b"after")]
+    assert list(timers.advance(at(1000))) == [("b", b"after")]
+
+
 def test_a_bounded_number_fires_in_one_slot() -> None:
     """The same on a node that has loaded a snapshot, though the other one knows each timer twice."""
     timers = changeable()

@@ -6,13 +6,10 @@ client proposed, and all is live in the end. ``TXPAXOS_LOST_MEMORY_SEEDS`` says 
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -23,19 +20,11 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.host import Host
 
+pytestmark = pytest.mark.usefixtures("expected_errors")
+
 SEEDS = int(os.environ.get("TXPAXOS_LOST_MEMORY_SEEDS", "1"))
 WINDOW_SLOTS = Limits().window_slots
 ORDERS = tuple(itertools.permutations(range(3)))
-
-
-@pytest.fixture(autouse=True)
-def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
-    """Nodes that die and commands that raise say so in the log."""
-    yield
-    gc.collect()
-    while logged_errors:
-        logged_errors.clear()
-        gc.collect()
 
 
 def compacted(seed: int) -> SimulatedCluster:

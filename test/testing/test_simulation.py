@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -24,22 +21,15 @@ from txpaxos.testing.simulator.schedule import KINDS, Fault, draw, plan
 from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
 from txpaxos.wire.sealed import DatagramOpener
 
-pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+pytestmark = [
+    pytest.mark.usefixtures("expected_errors"),
+    pytest.mark.no_cover,  # Under coverage it would take three times as long.
+]
 
 
 SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "100"))
 SECONDS = 1.0
 PARTS = 10
-
-
-@pytest.fixture(autouse=True)
-def expected_errors(logged_errors: list[Any]) -> Iterator[None]:
-    """Applications that raise and nodes that stop because of broken disks log errors, which are expected here."""
-    yield
-    gc.collect()
-    while logged_errors:
-        logged_errors.clear()  # Objects that the log kept alive may log more when they are collected.
-        gc.collect()
 
 
 def nodes_of(seed: int) -> int:

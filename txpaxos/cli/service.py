@@ -52,7 +52,13 @@ def check_command(old: str, new: str) -> None:
 def _read(argument: str) -> dict[str, Any]:
     if ":" in argument and not os.path.exists(argument):
         return _schema_of(argument)
-    return load_schema(Path(argument).read_text(encoding="utf-8"), argument)
+    try:
+        text = Path(argument).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{argument} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{argument} is no schema of services: it is no text in UTF-8") from None
+    return load_schema(text, argument)
 
 
 def _schema_of(name: str) -> dict[str, Any]:

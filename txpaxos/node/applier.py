@@ -53,8 +53,8 @@ class Applier:
     A ``timer_fired`` that raises is logged, and changes no more than it did before that, on every node alike.
 
     :param apply: the application's ``apply(slot, command)``.
-    :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
     :param sessions_max: how many sessions are remembered.
+    :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
     :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.

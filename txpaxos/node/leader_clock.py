@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txpaxos.replicated_time import UTC_MS_MAX, ReplicatedTime
+from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
 
 ROUNDING_MS = 0.5
 """A value for a timer is proposed this much after the timer is due: no rounding makes it too early then."""
@@ -53,6 +53,7 @@ class LeaderClock:
             elapsed_ms = applied.elapsed_ms
         else:
             elapsed_ms = self._since[0] + int((self._monotonic() - self._since[1]) * 1000)
+            elapsed_ms = min(elapsed_ms, ELAPSED_MS_MAX)  # No node takes a value with a later time.
         self._stamped_ms = max(self._stamped_ms, elapsed_ms)
         utc_ms = min(max(0, int(self._utc_seconds() * 1000)), UTC_MS_MAX)
         return applied.advanced_to(ReplicatedTime(elapsed_ms, utc_ms))

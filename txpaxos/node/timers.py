@@ -116,16 +116,16 @@ class Timers:
         """It is ``time`` now, unless it is later already: what fires, in order, as its turn comes. A timer that is set
         meanwhile fires in a later slot, even if it is due at once."""
         self.now = self.now.advanced_to(time)
-        due: dict[str, int] = {}  # The heap may have a timer twice, and counts for one as on a node that has it once.
+        # The heap may have a timer twice. It counts once, as on a node that has loaded it from a snapshot.
+        due: dict[str, tuple[int, bytes]] = {}
         while (due_ms := self.next_due_ms) is not None and due_ms <= self.now.elapsed_ms:
             name = self._heap[0][1]
             if name not in due and len(due) == FIRED_MAX:
                 break
-            due[name] = due_ms
+            due[name] = self._timers[name]
             heapq.heappop(self._heap)
-        for name, due_ms in due.items():
-            timer = self._timers.get(name)
-            if timer is not None and timer[0] == due_ms:
+        for name, timer in due.items():
+            if self._timers.get(name) is timer:  # It was neither cancelled nor set anew by one that fired before it.
                 del self._timers[name]
                 yield name, timer[1]
 

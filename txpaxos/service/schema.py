@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 from msgspec import inspect
@@ -58,7 +58,50 @@ def load_schema(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is no schema of services: {error}") from None
     if not isinstance(schema, dict) or schema.get("txpaxos_schema") != SCHEMA_VERSION:
         raise ConfigError(f"{where} is no schema of services that this release knows: write it with service-schema")
+    try:
+        for one in msgspec.convert(schema, _Schema)["classes"].values():
+            msgspec.convert(one, _Enumeration if "values" in one else _Class)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where} is damaged ({error}): write it anew with service-schema") from None
     return schema
+
+
+class _Field(TypedDict):
+    name: str
+    type: str
+
+
+class _Method(TypedDict):
+    parameters: list[_Field]
+    returns: str
+    raises: dict[str, list[_Field]]
+
+
+class _State(TypedDict):
+    type: str
+    first: Any
+
+
+class _Service(TypedDict):
+    commands: dict[str, _Method]
+    queries: dict[str, _Method]
+    state: dict[str, _State]
+
+
+class _Enumeration(TypedDict):
+    values: dict[str, Any]
+
+
+class _Class(TypedDict):
+    in_order: bool
+    fields: list[_Field]
+
+
+class _Schema(TypedDict):
+    """What a schema has at least."""
+
+    services: dict[str, _Service]
+    classes: dict[str, dict[str, Any]]
 
 
 class _Types:

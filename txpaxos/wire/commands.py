@@ -211,17 +211,16 @@ def decode_batch(value: bytes) -> tuple[Run, ...]:
     :raises CodecError: if ``value`` is no batch. No other error is raised.
     :raises UnknownVersion: a CodecError: if the batch has another version, and may be from another release.
     """
-    if value[:1] == _STAMPED_VERSION_BYTE:
-        value = value[_STAMP.size :]
-    if not value:
+    batch = memoryview(value)[_STAMP.size if value[:1] == _STAMPED_VERSION_BYTE else 0 :]
+    if not batch:
         return ()
-    if value[0] != BATCH_VERSION and value[0] != REGISTERS_BATCH_VERSION:
+    if batch[0] != BATCH_VERSION and batch[0] != REGISTERS_BATCH_VERSION:
         raise UnknownVersion(
-            f"batch of version {value[0]}, this node reads {BATCH_VERSION}: run one release everywhere"
+            f"batch of version {batch[0]}, this node reads {BATCH_VERSION}: run one release everywhere"
         )
     try:
-        check_command_count(memoryview(value)[1:])
-        runs = _decode(memoryview(value)[1:])
+        check_command_count(batch[1:])
+        runs = _decode(batch[1:])
         for run in runs:
             check_count(run.sequence, len(run.payloads))
     except (msgspec.MsgspecError, ValueError) as error:

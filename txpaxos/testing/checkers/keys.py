@@ -15,12 +15,10 @@ class KeysChecker:
     """Sees every datagram that is sealed or opened.
 
     :param broken: called with a rule that is broken, and with what has happened.
-    :ivar opened: how many datagrams were taken.
     :ivar newest: the message that was sealed last.
     """
 
     def __init__(self, broken: Callable[[str, str], None]) -> None:
-        self.opened = 0
         self.newest = b""
         self._broken = broken
         self._nonces_sealed: defaultdict[bytes, set[bytes]] = defaultdict(set)
@@ -41,7 +39,6 @@ class KeysChecker:
 
     def took(self, node: NodeId, key: bytes, nonce: bytes) -> None:
         """A datagram is opened."""
-        self.opened += 1
         if nonce in self._nonces_opened[key]:
             self._broken("a datagram is taken once", f"{node} took {nonce.hex()} again")
         self._nonces_opened[key].add(nonce)

@@ -172,13 +172,12 @@ class SimulatedTlsTransport(ProtocolWrapper):
     def __init__(self, factory: SimulatedTlsFactory, wrapped: Protocol) -> None:
         super().__init__(factory, wrapped)
         self._is_client = factory.is_client
-        connection = factory.creator.creator
-        self._side: Side = connection
+        self._side: Side = factory.creator.creator
         self.master = b""
         self.peer_chain: Sequence[Certificate] = ()
         self._received = b""
         self._waiting: list[bytes] = []
-        self._random = connection.rng.randbytes(RANDOM_BYTES)
+        self._random = self._side.rng.randbytes(RANDOM_BYTES)
         self._randoms = b""
         self._sent = self._taken = 0
         self._reason: Failure | None = None
