@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 KEYS = ["cryptography>=43", "pyopenssl>=24.3", "service-identity>=24.1"]
 TEST = [
     *KEYS,
+    *("starlette>=0.45", "uvicorn>=0.32"),  # for an example
     "pytest>=8.4.1",
     "pytest-twisted>=1.14.3",
     "pytest-timeout>=2.3",

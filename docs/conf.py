@@ -12,6 +12,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import txpaxos
+import txpaxos.aio.client
 import txpaxos.client.client
 import txpaxos.node.node
 import txpaxos.server.served_node
@@ -19,7 +20,7 @@ from txpaxos.keys.folder import Keys
 from txpaxos.node.peer_tls import PeerTls
 
 # These modules import the classes for type checkers only, since they load what a program without keys does not need.
-for module in (txpaxos.client.client, txpaxos.node.node, txpaxos.server.served_node):
+for module in (txpaxos.aio.client, txpaxos.client.client, txpaxos.node.node, txpaxos.server.served_node):
     module.Keys = Keys  # type: ignore[attr-defined]
 txpaxos.node.node.PeerTls = PeerTls  # type: ignore[attr-defined]
 

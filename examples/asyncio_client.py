@@ -2,9 +2,8 @@
 
     python examples/asyncio_client.py cluster.toml +5 -2 +10
 
-Twisted runs on asyncio's own event loop, once its reactor for that is installed. A Deferred becomes a Future with
-``asFuture``; from there on it is asyncio alone: ``await``, ``gather``, ``create_task``. Ends with status 1 and one line
-if a number is refused, or has no answer after ten seconds.
+The methods of ``txpaxos.aio.Client`` are coroutines: ``await`` them, ``gather`` them, make tasks of them. Ends with
+status 1 and one line if a number is refused, or has no answer after ten seconds.
 """
 
 from __future__ import annotations
@@ -12,26 +11,17 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from twisted.internet import asyncioreactor
-
-from txpaxos import Client, Cluster, PaxosError
+from txpaxos import Cluster, PaxosError
+from txpaxos.aio import Client
 
 
 async def main(file: str, *numbers: str) -> None:
-    loop = asyncio.get_running_loop()
-    asyncioreactor.install(loop)
-    from twisted.internet import reactor  # which is the one just installed
+    async with Client(Cluster.load(file).resolve()) as client:
 
-    client = Client(reactor, Cluster.load(file).resolve())
+        async def add(number: str) -> None:
+            print(f"{number} makes {await client.submit(number.encode(), deadline_seconds=10)}")
 
-    async def add(number: str) -> None:
-        total = await client.submit(number.encode(), deadline_seconds=10).asFuture(loop)
-        print(f"{number} makes {total}")
-
-    try:
         await asyncio.gather(*map(add, numbers))
-    finally:
-        client.close()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from txpaxos import PaxosError, PaxosProtocol, ServedNode
-from txpaxos.asyncio_reactor import asyncio_reactor
+from txpaxos import PaxosError, PaxosProtocol
+from txpaxos.aio import Node
 
 WAIT_SECONDS = 30.0
 
@@ -26,22 +26,15 @@ class Counter(PaxosProtocol):
         return self.total
 
 
-async def main(file: str, node: str, *numbers: str) -> None:
-    loop = asyncio.get_running_loop()
-    async with asyncio_reactor() as reactor:
-        served = ServedNode(Counter, node, file, f"paxos-data-{node}", reactor=reactor)
-        served.start()
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                counter: Counter = await served.ready().asFuture(loop)
+async def main(file: str, name: str, *numbers: str) -> None:
+    async with Node(Counter, name, file, f"paxos-data-{name}") as node:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await node.ready()
 
-            async def add(number: str) -> None:
-                total = await counter.submit(number.encode(), deadline_seconds=WAIT_SECONDS).asFuture(loop)
-                print(f"{number} makes {total}")
+        async def add(number: str) -> None:
+            print(f"{number} makes {await node.submit(number.encode(), deadline_seconds=WAIT_SECONDS)}")
 
-            await asyncio.gather(*map(add, numbers))
-        finally:
-            await served.stop().asFuture(loop)
+        await asyncio.gather(*map(add, numbers))
 
 
 if __name__ == "__main__":

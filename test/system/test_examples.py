@@ -333,6 +333,28 @@ def test_a_web_service_with_a_node_in_it(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
+def test_an_asgi_application_with_a_node_in_it(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    one_node(tmp_path)
+    program = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", str(port), "asgi_counter:app"]
+    with ExitStack() as stack:
+        environment = {**os.environ, "PAXOS_NODE": "a"}
+        process = subprocess.Popen(program, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stderr is not None
+        while "Uvicorn running" not in (line := process.stderr.readline()):
+            assert line, "it has ended"
+        assert ask_web(port, "/", b"5") == (200, "5")
+        assert ask_web(port, "/", b"2") == (200, "7")
+        assert ask_web(port, "/") == (200, "7")
+        assert ask_web(port, "/", b"seven")[0] == 400
+        assert ask_web(port, "/", b"9" * 18) == (400, "TooBig: the total has at most 18 digits")
+        process.terminate()
+        assert "Finished server process" in process.stderr.read()
+        process.wait(30)
+
+
 def ask_web(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
     """The status and the line that the web server answers with."""
     try:

@@ -73,6 +73,7 @@ LAYERS = (
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
     Layer(("txpaxos.server",), PROTOCOL | SERVICE),
+    Layer(("txpaxos.aio",), ENTRY_POINTS),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
@@ -260,7 +261,9 @@ def test_import_loads_no_twisted(module: str) -> None:
     assert [name for name in loaded_by(f"import {module}") if name.split(".")[0] in ("twisted", "zope")] == []
 
 
-@pytest.mark.parametrize("statement", ["import txpaxos.client", "from txpaxos import Client, Cluster, Reading"])
+@pytest.mark.parametrize(
+    "statement", ["import txpaxos.client", "from txpaxos import Client, Cluster, Reading", "import txpaxos.aio"]
+)
 def test_a_client_loads_no_node(statement: str) -> None:
     above = ("txpaxos.node", "txpaxos.server", "txpaxos.storage", "txpaxos.protocol", "txpaxos.core.replica")
     assert [name for name in loaded_by(statement) if within(name, above)] == []

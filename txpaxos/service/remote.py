@@ -57,6 +57,13 @@ class RemoteService:
         return f"<service {definition.name} ({definition.kind.__module__}:{definition.kind.__qualname__})>"
 
 
+def with_other_calls(remote: Remote[S], make: Callable[[RemoteCall], Callable[..., Any]]) -> Remote[S]:
+    """The same service for another kind of caller: what ``make`` makes of each of its calls."""
+    calls = dict(vars(remote))
+    definition: ServiceDefinition = calls.pop("__definition__")
+    return cast("Remote[S]", RemoteService(definition, {name: make(call) for name, call in calls.items()}))
+
+
 def remote_service(
     requests: Requests,
     kind: type[S],
