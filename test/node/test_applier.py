@@ -15,7 +15,8 @@ from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import TEXTS_MAX, Failed, Outcome, Sessions, encode_result, value_of
 from txpaxos.node.timers import Timers
 from txpaxos.replicated_time import ReplicatedTime
-from txpaxos.wire.commands import Run, encode_batch, new_session, stamped
+from txpaxos.wire.commands import Run, encode_batch, new_session
+from txpaxos.wire.stamps import stamped
 
 SESSION = new_session(bytes(16), 0)
 

@@ -16,6 +16,7 @@ from txpaxos.errors import CodecError
 from txpaxos.node import timers as module
 from txpaxos.node.timers import FIRED_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, Timers
 from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
+from txpaxos.wire.stamps import NUMBER_MAX, KeptAlive
 
 
 def changeable() -> Timers:
@@ -129,6 +130,101 @@ def test_timers_are_not_changed_outside_of_apply() -> None:
         timers.cancel("a")
 
 
+def test_a_kept_alive_timer_fires_when_it_was_not_kept_alive_for_its_period() -> None:
+    timers = changeable()
+    timers.set("session", 10, b"it", kept_alive=True)
+    assert list(timers.advance(at(9_000), [KeptAlive("session", 1)])) == []
+    assert timers.due_in_seconds("session") == 10
+    assert list(timers.advance(at(18_999))) == []
+    assert timers.next_due_ms == 19_000
+    assert list(timers.advance(at(19_000))) == [("session", b"it")]
+    assert list(timers.advance(at(99_000), [KeptAlive("session", 2)])) == []
+
+
+def test_a_timer_that_is_due_when_it_is_kept_alive_does_not_fire() -> None:
+    timers = changeable()
+    timers.set("session", 10, kept_alive=True)
+    assert list(timers.advance(at(12_000), [KeptAlive("session", 1)])) == []
+    assert timers.due_in_seconds("session") == 10
+
+
+def test_a_keep_alive_counts_once() -> None:
+    timers = changeable()
+    timers.set("session", 10, kept_alive=True)
+    list(timers.advance(at(1_000), [KeptAlive("session", 5)]))
+    for number in (5, 4):
+        list(timers.advance(at(9_000), [KeptAlive("session", number)]))
+        assert timers.next_due_ms == 11_000
+    timers.set("session", 10, kept_alive=True)  # As a command may do it. What has counted still has.
+    list(timers.advance(at(10_000), [KeptAlive("session", 5)]))
+    assert timers.next_due_ms == 19_000
+    timers.cancel("session")
+    timers.set("session", 10, kept_alive=True)
+    list(timers.advance(at(11_000), [KeptAlive("session", 5)]))
+    assert timers.next_due_ms == 21_000, "another timer, though it has the same name"
+
+
+def test_only_a_kept_alive_timer_is_kept_alive() -> None:
+    timers = changeable()
+    timers.set("plain", 10)
+    timers.set("was one", 10, kept_alive=True)
+    timers.set("was one", 10)
+    fired = timers.advance(at(10_000), [KeptAlive("plain", 1), KeptAlive("was one", 1), KeptAlive("none", 1)])
+    assert [name for name, _ in fired] == ["plain", "was one"]
+    assert timers.kept_alive("plain") is timers.kept_alive("none") is None
+
+
+def test_it_is_never_made_shorter() -> None:
+    timers = changeable()
+    timers.set("session", 1, kept_alive=True)
+    list(timers.advance(at(0), (), 5_000))
+    list(timers.advance(at(1_000), [KeptAlive("session", 1)]))
+    assert timers.next_due_ms == 5_000
+
+
+def test_a_grace_is_for_kept_alive_timers_that_are_due_within_it() -> None:
+    timers = changeable()
+    for name, seconds, kept_alive in (("soon", 1, True), ("late", 5, True), ("plain", 1, False), ("over", 2, False)):
+        timers.set(name, seconds, b"", kept_alive)
+    assert list(timers.advance(at(1_500), (), 3_000)) == [("plain", b"")]
+    assert [timers.due_in_seconds(name) for name in ("soon", "late", "over")] == [3, 3.5, 0.5]
+    assert [name for name, _ in timers.advance(at(4_500))] == ["over", "soon"]
+
+
+def test_the_end_of_time_is_the_latest() -> None:
+    timers = changeable()
+    timers.set("session", 10, kept_alive=True)
+    list(timers.advance(at(ELAPSED_MS_MAX - 10_001), [KeptAlive("session", 1)], 2**32 - 1))
+    assert timers.next_due_ms == ELAPSED_MS_MAX
+    list(timers.advance(at(ELAPSED_MS_MAX - 1), [KeptAlive("session", NUMBER_MAX)], 2**32 - 1))
+    assert timers.next_due_ms == ELAPSED_MS_MAX
+    assert len(list(timers.advance(at(ELAPSED_MS_MAX), (), 1))) == 1
+
+
+def test_what_is_kept_alive_takes_no_more_memory() -> None:
+    timers = changeable()
+    for number in range(100):
+        timers.set(f"{number}", 10, kept_alive=True)
+    for number in range(1, 1000):
+        list(timers.advance(at(number * 4_000), [KeptAlive(f"{name}", number) for name in range(100)]))
+    assert len(timers._heap) == len(timers) == 100
+
+
+def test_who_waits_is_told_of_a_kept_alive_timer() -> None:
+    told: list[str] = []
+    timers = Timers(told.append)
+    timers.allow_changes(True)
+    for name in ("plain", "plain", "a", "b", "c", "d"):
+        timers.set(name, 1, kept_alive=name != "plain")
+    timers.cancel("plain")
+    timers.cancel("plain")
+    assert told == []
+    timers.cancel("a")
+    timers.set("b", 1)
+    list(timers.advance(at(1000), [KeptAlive("c", 1), KeptAlive("a", 1)]))
+    assert told == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "line"),
     [
@@ -139,6 +235,8 @@ def test_timers_are_not_changed_outside_of_apply() -> None:
         (("a", -0.1), ValueError, "after_seconds must be finite and not below zero"),
         (("a", float("nan")), ValueError, "after_seconds must be finite"),
         (("a", float("inf")), ValueError, "after_seconds must be finite"),
+        (("a", 1, b"", 1), TypeError, "kept_alive must be a bool, not int"),
+        (("a", 0, b"", True), ValueError, "after_seconds of a kept-alive timer must be above zero"),
         (("ä" * NAME_BYTES_MAX, 1), ValueError, "the name and the payload of a timer may have 512 and 65536 bytes"),
         (("a", 1, bytes(PAYLOAD_BYTES_MAX + 1)), ValueError, "not 1 and 65537"),
     ],
@@ -175,18 +273,30 @@ class Naive:
 
     def __init__(self) -> None:
         self.now = 0
-        self.timers: dict[str, tuple[int, bytes]] = {}
+        self.timers: dict[str, list[Any]] = {}
 
-    def set(self, name: str, after_seconds: float, payload: bytes) -> None:
-        self.timers[name] = self.now + round(after_seconds * 1000), payload
+    def set(self, name: str, after_seconds: float, payload: bytes, kept_alive: bool) -> None:
+        after_ms, (*_, number) = round(after_seconds * 1000), self.timers.get(name, (0,))
+        self.timers[name] = [self.now + after_ms, payload, kept_alive * after_ms, kept_alive * number]
 
     def cancel(self, name: str) -> bool:
         return self.timers.pop(name, None) is not None
 
-    def advance(self, elapsed_ms: int) -> list[tuple[str, bytes]]:
+    def advance(self, elapsed_ms: int, kept_alive: list[KeptAlive], grace_ms: int) -> list[tuple[str, bytes]]:
         self.now = max(self.now, elapsed_ms)
-        due = sorted((due_ms, name) for name, (due_ms, _) in self.timers.items() if due_ms <= self.now)[:3]
+        for name, number in kept_alive:
+            timer = self.timers.get(name, [0, b"", 0, 0])
+            if timer[2] and timer[3] < number:
+                timer[:] = [max(timer[0], self.now + timer[2]), timer[1], timer[2], number]
+        for timer in self.timers.values():
+            if timer[2] and grace_ms:
+                timer[0] = max(timer[0], self.now + grace_ms)
+        due = sorted((due_ms, name) for name, (due_ms, *_) in self.timers.items() if due_ms <= self.now)[:3]
         return [(name, self.timers.pop(name)[1]) for _, name in due]
+
+
+def some_kept_alive(rng: Random) -> list[KeptAlive]:
+    return [KeptAlive(rng.choice("abcdef"), rng.randrange(1, 9)) for _ in range(rng.randrange(3))]
 
 
 @given(st.integers(0, 2**32))
@@ -202,21 +312,39 @@ def test_timers_do_what_the_plainest_ones_do(seed: int) -> None:
             name, payload = rng.choice("abcde"), rng.randbytes(2)
             match rng.randrange(5):
                 case 0 | 1:
-                    after_seconds = rng.randrange(30) / 1000
-                    naive.set(name, after_seconds, payload)
+                    kept_alive = rng.random() < 0.6
+                    after_seconds = rng.randrange(kept_alive, 30) / 1000
+                    naive.set(name, after_seconds, payload, kept_alive)
                     for node in nodes:
-                        node.set(name, after_seconds, payload)
+                        node.set(name, after_seconds, payload, kept_alive)
                 case 2:
                     was_set = naive.cancel(name)
                     assert {node.cancel(name) for node in nodes} == {was_set}
                 case 3:
                     elapsed_ms += rng.randrange(-5, 20)
-                    fired = naive.advance(max(0, elapsed_ms))
+                    alive, grace_ms = some_kept_alive(rng), rng.choice((0, 0, 0, 7))
+                    fired = naive.advance(max(0, elapsed_ms), alive, grace_ms)
                     for node in nodes:
-                        assert list(node.advance(at(max(0, elapsed_ms), seed % 7))) == fired
+                        assert list(node.advance(at(max(0, elapsed_ms), seed % 7), alive, grace_ms)) == fired
                 case _:
                     nodes.append(loaded(nodes[0]))
             assert len({tuple(node.dump()) for node in nodes}) == 1
+            assert {node.next_due_ms for node in nodes} == {
+                min((due for due, *_ in naive.timers.values()), default=None)
+            }
+
+
+def test_a_snapshot_has_plain_timers_as_before_and_more_of_kept_alive_ones() -> None:
+    timers = changeable()
+    timers.set("a", 1, b"plain")
+    assert list(timers.dump()) == [bytes.fromhex("930000") + b"\x91\x93\xa1a\xcd\x03\xe8\xc4\x05plain"]
+    timers.set("b", 2, b"kept", kept_alive=True)
+    list(timers.advance(at(5), [KeptAlive("b", 7)]))
+    (chunk,) = timers.dump()
+    assert msgspec.msgpack.decode(chunk) == [5, 0, [["a", 1000, b"plain"], ["b", 2005, b"kept", 2000, 7]]]
+    other = loaded(timers)
+    assert list(other.advance(at(1500), [KeptAlive("b", 7)])) == [("a", b"plain")]
+    assert other.due_in_seconds("b") == 0.505
 
 
 def test_a_dump_is_of_the_moment_it_was_asked_for() -> None:
@@ -244,6 +372,9 @@ def test_no_time_takes_no_chunk() -> None:
         lambda parts: [parts[0], UTC_MS_MAX + 1, parts[2]],
         lambda parts: [*parts[:2], [["a", 1]]],
         lambda parts: [*parts[:2], [[1, 1, b""]]],
+        lambda parts: [*parts[:2], [["a", 1, b"", 0, 0]]],
+        lambda parts: [*parts[:2], [["a", 1, b"", 1, -1]]],
+        lambda parts: [*parts[:2], [["a", 1, b"", 1, 0, 0]]],
         lambda parts: parts[:2],
         lambda parts: "text",
     ],

@@ -59,7 +59,8 @@ LAYERS = (
     # What the log says about members has their names and addresses, as a cluster file has them.
     Layer(("txpaxos.wire.members",), PACKING | {"txpaxos.cluster"}, PURE | {"attrs", "msgspec"}),
     # A value of the log has a time.
-    Layer(("txpaxos.wire.commands",), PACKING | {"txpaxos.replicated_time"}, PURE | {"msgspec"}),
+    Layer(("txpaxos.wire.stamps",), PACKING | {"txpaxos.replicated_time"}, PURE | {"msgspec"}),
+    Layer(("txpaxos.wire.commands",), PACKING | {"txpaxos.wire.stamps"}, PURE | {"msgspec"}),
     Layer(("txpaxos.wire",), PACKING, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 
 from test.helpers.wire_samples import BATCH, CLIENT_CODEC, CODEC, RUNS, SESSIONS
 from txpaxos.core.messages import NO_OP
-from txpaxos.errors import CodecError, UnknownVersion
-from txpaxos.replicated_time import UTC_MS_MAX, ReplicatedTime
+from txpaxos.errors import CodecError
 from txpaxos.wire.client_messages import Submit
 from txpaxos.wire.commands import (
     SESSION_BYTES_MAX,
@@ -28,8 +26,6 @@ from txpaxos.wire.commands import (
     owner_of,
     session_created_at_slot,
     session_owner,
-    stamp_of,
-    stamped,
 )
 from txpaxos.wire.peer_messages import Forward
 
@@ -175,46 +171,3 @@ def test_a_session_belongs_to_one_principal() -> None:
     assert not belongs_to(session, session_owner(""))
     assert not belongs_to(session[8:], session_owner("shop"))
     assert not belongs_to(bytes(8) + session, session_owner("shop"))
-
-
-TIME = ReplicatedTime(elapsed_ms=5, utc_ms=1_800_000_000_123)
-
-
-def test_a_value_has_a_time() -> None:
-    plain = encode_batch(BATCH)
-    value = stamped(TIME, plain)
-    assert value == b"T" + bytes(7) + b"\x05" + (1_800_000_000_123).to_bytes(8, "big") + plain
-    assert (stamp_of(value), decode_batch(value)) == (TIME, decode_batch(plain))
-    assert (stamp_of(plain), stamp_of(b"")) == (None, None)
-    assert (stamp_of(stamped(TIME, b"")), decode_batch(stamped(TIME, b""))) == (TIME, ())
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"T",
-        b"T" + bytes(15),
-        b"T" + b"\xff" * 16,
-        b"T" + (2**53).to_bytes(8, "big") + bytes(8),
-        b"T" + bytes(8) + (UTC_MS_MAX + 1).to_bytes(8, "big"),
-    ],
-)
-def test_what_is_no_time_is_refused(value: bytes) -> None:
-    with pytest.raises(CodecError, match="no stamp"):
-        stamp_of(value)
-
-
-def test_a_batch_of_another_version_is_so_with_a_time_too() -> None:
-    with pytest.raises(UnknownVersion):
-        decode_batch(stamped(TIME, b"\x07"))
-
-
-def test_a_time_within_a_time_is_no_batch() -> None:
-    with pytest.raises(CodecError):
-        decode_batch(stamped(TIME, stamped(TIME, encode_batch(BATCH))))
-
-
-def test_a_time_is_a_date() -> None:
-    assert TIME.utc == datetime(2027, 1, 15, 8, 0, 0, 123_000, UTC)
-    assert ReplicatedTime(elapsed_ms=1500).elapsed_seconds == 1.5
-    assert ReplicatedTime(0, UTC_MS_MAX).utc.year == 9999

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from test.helpers.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES
+from txpaxos.replicated_time import ReplicatedTime
 from txpaxos.wire.client_messages import FromClient, FromNode, Welcome
 from txpaxos.wire.commands import Run, decode_batch, encode_batch
 from txpaxos.wire.peer_messages import PeerMessage
@@ -21,6 +22,7 @@ from txpaxos.wire.registers import (
     decode_command,
     encode_command,
 )
+from txpaxos.wire.stamps import KeptAlive, stamp_of, stamped
 
 PEER = {
     "Prepare": "975002016766a82cd5acebe8af39dfe90123456789abcdef00066e6f64652d6181a662616c6c6f749207a66e6f64652d61",
@@ -230,6 +232,9 @@ GOLDEN_BATCH = (
     "ffffffffffffffffffffffffffffffffffcfffffffffffffffffce0001117091c400"
 )
 
+KEEPING = stamped(ReplicatedTime(5, 1_800_000_000_123), b"", (KeptAlive("größe", 1), KeptAlive("b", 2**63 - 1)), 2000)
+GOLDEN_STAMP = "4b0000000000000005000001a3185c507b000007d0000000179292a76772c3b6c39f650192a162cf7fffffffffffffff"
+
 FORGETTING = (Run(bytes(24) + b"register", 1, 0, (encode_command(ForgetRegister("größe")),)),)
 GOLDEN_BATCH_FOR_REGISTERS = (
     "529194c4200000000000000000000000000000000000000000000000007265676973746572010091c4120281"
@@ -274,6 +279,13 @@ def test_batch() -> None:
     golden = bytes.fromhex(GOLDEN_BATCH)
     assert encode_batch(BATCH).hex() == golden.hex()
     assert decode_batch(golden) == BATCH
+
+
+def test_stamp_that_keeps_timers_alive() -> None:
+    assert KEEPING.hex() == GOLDEN_STAMP
+    stamp = stamp_of(KEEPING)
+    assert stamp is not None
+    assert stamped(stamp.time, b"", stamp.kept_alive, stamp.grace_ms) == KEEPING
 
 
 def test_batch_for_registers() -> None:

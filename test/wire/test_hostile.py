@@ -11,7 +11,9 @@ import pytest
 from test.helpers.fuzz import INPUTS
 from test.helpers.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES, reseal, spoil
 from txpaxos.errors import CodecError
+from txpaxos.replicated_time import ReplicatedTime
 from txpaxos.wire.commands import decode_batch, encode_batch
+from txpaxos.wire.stamps import KeptAlive, stamp_of, stamped
 
 pytestmark = pytest.mark.fuzz
 
@@ -32,13 +34,22 @@ def batch_again(data: bytes) -> None:
     assert decode_batch(encode_batch(runs)) == runs
 
 
+def stamp_again(data: bytes) -> None:
+    stamp = stamp_of(data)
+    batch_again(data)
+    if stamp is not None:
+        assert stamp_of(stamped(stamp.time, b"", stamp.kept_alive, stamp.grace_ms)) == stamp
+
+
 PEER_BYTES = [CODEC.encode(sample) for sample in PEER_SAMPLES]
 CLIENT_BYTES = [CLIENT_CODEC.encode(sample) for sample in CLIENT_SAMPLES]
 BATCH_BYTES = [encode_batch(BATCH[:count]) for count in (1, 2)]
+STAMP_BYTES = [stamped(ReplicatedTime(5, 7), BATCH_BYTES[0], kept) for kept in ((), (KeptAlive("a", 3),))]
 PORTS: list[Any] = [
     pytest.param(peer_again, PEER_BYTES, id="peer"),
     pytest.param(client_again, CLIENT_BYTES, id="client"),
     pytest.param(batch_again, BATCH_BYTES, id="batch"),
+    pytest.param(stamp_again, STAMP_BYTES, id="stamp"),
 ]
 
 

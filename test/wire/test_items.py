@@ -14,6 +14,7 @@ from txpaxos.core.config import VALUES_MAX, VOTES_MAX, Limits
 from txpaxos.core.messages import ChosenValues, PromiseLog, Vote
 from txpaxos.errors import CodecError
 from txpaxos.node.command_limits import CommandLimits
+from txpaxos.replicated_time import BEGINNING
 from txpaxos.wire.client_messages import Answer, Submit
 from txpaxos.wire.commands import (
     BATCH_COMMANDS_MAX,
@@ -25,6 +26,7 @@ from txpaxos.wire.commands import (
     encode_batch,
 )
 from txpaxos.wire.peer_messages import PART_BYTES_MAX, Forward, SnapshotPart, StateDigest
+from txpaxos.wire.stamps import stamp_of, stamped
 
 MANY = 2**22
 TINY_RUN = msgspec.msgpack.encode(Run(b"session1", 1, 0, (b"",)))
@@ -63,6 +65,10 @@ HOSTILE: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "commands of runs": (peer, with_field(FORWARD, "runs", array(run_of(PAYLOADS_MAX), RUNS_MAX // 4))),
     "a client's commands": (CLIENT_CODEC.decode, with_field(SUBMIT, "commands", array(b"\xc4\x00", MANY))),
     "runs of a value": (decode_batch, b"\2" + array(TINY_RUN, MANY // 8)),
+    "timers that a value keeps alive": (
+        stamp_of,
+        stamped(BEGINNING, b"", (), 1)[:-5] + (MANY * 4 + 5).to_bytes(4, "big") + array(b"\x92\xa1a\1", MANY),
+    ),
     "commands of a value": (decode_batch, b"\2" + array(run_of(PAYLOADS_MAX), RUNS_MAX // 4)),
 }
 

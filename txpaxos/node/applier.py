@@ -17,14 +17,14 @@ from txpaxos.log_lines import LineLimiter, for_log, text_of
 from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.node.timers import Timers
-from txpaxos.replicated_time import ReplicatedTime
-from txpaxos.wire.commands import REGISTERS_MARK, REGISTERS_MARK_AT, Run, decode_batch, stamp_of
+from txpaxos.wire.commands import REGISTERS_MARK, REGISTERS_MARK_AT, Run, decode_batch
 from txpaxos.wire.members import decode_members
+from txpaxos.wire.stamps import Stamp, stamp_of
 
 T = TypeVar("T")
 
-_Content: TypeAlias = tuple[ReplicatedTime | None, tuple[Run, ...]]
-"""The time and the runs in a value."""
+_Content: TypeAlias = tuple[Stamp | None, tuple[Run, ...]]
+"""What is in a value."""
 
 _NOTHING: _Content = None, ()
 DECODED_MAX = 64
@@ -49,7 +49,8 @@ class Applier:
 
     The commands of the registers go to the table of the registers, and not to the application.
 
-    A value may have a time. The replicated time goes on to it, and timers fire, before the commands in it are applied.
+    A value may have a stamp. The replicated time goes on to it, the timers in it are kept alive, and those that are due
+    fire, before the commands in the value are applied.
     A ``timer_fired`` that raises is logged, and changes no more than it did before that, on every node alike.
 
     :param apply: the application's ``apply(slot, command)``.
@@ -126,9 +127,9 @@ class Applier:
         if chosen.value != NO_OP:
             limit = _depth(self._called_at) + self._depth
             self._called_at = limit - self._depth
-            time, runs = self._content(chosen)
-            if time is not None:
-                self._advance(chosen.slot, time, limit)
+            stamp, runs = self._content(chosen)
+            if stamp is not None:
+                self._advance(chosen.slot, stamp, limit)
             for run in runs:
                 is_for_registers = run.session[REGISTERS_MARK_AT:] == REGISTERS_MARK
                 apply = self.registers.apply if is_for_registers else self._outcome
@@ -146,9 +147,9 @@ class Applier:
             self.timers.allow_changes(False)
             sys.setrecursionlimit(before)
 
-    def _advance(self, slot: Slot, time: ReplicatedTime, limit: int) -> None:
-        """Let the replicated time go on to ``time``, and the timers fire that are due."""
-        for name, payload in self.timers.advance(time):
+    def _advance(self, slot: Slot, stamp: Stamp, limit: int) -> None:
+        """Let the replicated time go on to the time of ``stamp``, and the timers fire that are due."""
+        for name, payload in self.timers.advance(*stamp):
             self._applying(limit, self._fire, slot, name, payload)
 
     def _fire(self, slot: Slot, name: str, payload: bytes) -> None:

@@ -105,7 +105,7 @@ from txpaxos.node.timers import Timers
 from txpaxos.storage.snapshots import Snapshot
 from txpaxos.storage.store import Store
 from txpaxos.wire.codec import Received
-from txpaxos.wire.commands import REGISTERS_MARK, Run, stamped
+from txpaxos.wire.commands import REGISTERS_MARK, Run
 from txpaxos.wire.members import MembersRequest, base_name
 from txpaxos.wire.peer_messages import (
     AskStateDigest,
@@ -127,6 +127,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
+from txpaxos.wire.stamps import stamped
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys

@@ -2,20 +2,27 @@
 
 A timer is set while a command is applied, and fires on every node at the same slot: the first one whose time has
 reached it. All of it is part of the snapshot.
+
+A kept-alive timer fires when nothing has kept it alive for its period. Clients keep it alive
+(:meth:`~txpaxos.Client.keep_alive`), and the leader says so in a value of the log
+(:class:`~txpaxos.wire.stamps.KeptAlive`): so when it fires, too, depends on the log alone.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, TypeAlias
 
+import attrs
 import msgspec
 
 from txpaxos.errors import CodecError
 from txpaxos.replicated_time import BEGINNING, ELAPSED_MS_MAX, ReplicatedTime, checked_time
+from txpaxos.wire.stamps import NUMBER_MAX, TIMER_NAME_BYTES_MAX, KeptAlive
 
-NAME_BYTES_MAX = 512
+NAME_BYTES_MAX = TIMER_NAME_BYTES_MAX
 PAYLOAD_BYTES_MAX = 2**16
 TIMERS_MAX = 2**20
 """The most timers at a time."""
@@ -27,10 +34,43 @@ CHUNK_BYTES = 2**16
 _STALE_MIN = 1024
 
 
+@attrs.define
+class TimerState:
+    """One timer.
+
+    :ivar due_ms: when it fires, by the elapsed milliseconds.
+    :ivar payload: what it was set with.
+    :ivar period_ms: how long it lives from when it was kept alive last; 0 if it is not a kept-alive timer.
+    :ivar number: of the last keep-alive that counted; 0 if none did.
+    :ivar queued_ms: the time under which the heap has it. That is earlier than ``due_ms`` if it was kept alive since.
+    """
+
+    due_ms: int
+    payload: bytes
+    period_ms: int = 0
+    number: int = 0
+    queued_ms: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.queued_ms = self.due_ms
+
+    def row(self, name: str) -> _PlainRow | _KeptRow:
+        """This timer in a snapshot. A plain one is there as earlier releases had it."""
+        if not self.period_ms:
+            return name, self.due_ms, self.payload
+        return name, self.due_ms, self.payload, self.period_ms, self.number
+
+
+_PlainRow: TypeAlias = tuple[str, int, bytes]
+_KeptRow: TypeAlias = tuple[str, int, bytes, int, int]
+
+
 class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     name: str
     due_ms: int
     payload: bytes
+    period_ms: Annotated[int, msgspec.Meta(ge=1, le=ELAPSED_MS_MAX)] | None = None
+    number: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)] = 0
 
 
 class _Chunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -46,13 +86,16 @@ _decode = msgspec.msgpack.Decoder(_Chunk).decode
 class Timers:
     """The time of a cluster, and what is to happen later.
 
+    :param changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
     :ivar now: the replicated time at the slot that is being applied, or was applied last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[str], object] = lambda name: None) -> None:
         self.now = BEGINNING
-        self._timers: dict[str, tuple[int, bytes]] = {}
-        # By when they are due, and then by name. Those that were cancelled or set anew stay until their turn comes.
+        self._changed = changed
+        self._timers: dict[str, TimerState] = {}
+        # By when they are due, and then by name. Those that were cancelled, set anew or kept alive stay until their
+        # turn comes.
         self._heap: list[tuple[int, str]] = []
         self._may_change = False
 
@@ -64,25 +107,35 @@ class Timers:
 
     # from the application, while it applies
 
-    def set(self, name: str, after_seconds: float, payload: bytes = b"") -> None:
+    def set(self, name: str, after_seconds: float, payload: bytes = b"", kept_alive: bool = False) -> None:
         """Have ``timer_fired`` called with ``name`` and ``payload``, in place of what was set under that name before.
 
         :param name: at most 512 bytes of UTF-8.
         :param after_seconds: from now on, by :attr:`~txpaxos.ReplicatedTime.elapsed_ms`: the time without a leader does
             not count. It fires at that time or a little later.
         :param payload: at most 64 KiB.
+        :param kept_alive: whether clients put it off, by :meth:`Client.keep_alive <txpaxos.Client.keep_alive>`. Then it
+            fires when none has done so for ``after_seconds``, or somewhat later if the leader has changed meanwhile.
         :raises RuntimeError: if no command is being applied: nodes would not be equal any more.
         :raises TypeError: if a value has the wrong type.
         :raises ValueError: if a value is out of its bounds, or there are too many timers.
         """
         self._check_may_change()
-        _check(name, after_seconds, payload)
+        _check(name, after_seconds, payload, kept_alive)
         if name not in self._timers and len(self._timers) >= TIMERS_MAX:
             raise ValueError(f"there are {TIMERS_MAX} timers already: cancel some, or use one for several things")
-        due_ms = min(self.now.elapsed_ms + math.ceil(after_seconds * 1000), ELAPSED_MS_MAX)
-        self._timers[name] = due_ms, payload
-        heapq.heappush(self._heap, (due_ms, name))
+        after_ms = math.ceil(after_seconds * 1000)
+        timer = TimerState(min(self.now.elapsed_ms + after_ms, ELAPSED_MS_MAX), payload)
+        before = self._timers.get(name)
+        if kept_alive:
+            timer.period_ms = after_ms
+            # A keep-alive that has counted, and is on its way once more, does not count again.
+            timer.number = 0 if before is None else before.number
+        self._timers[name] = timer
+        heapq.heappush(self._heap, (timer.due_ms, name))
         self._drop_stale()
+        if before is not None and before.period_ms:
+            self._changed(name)
 
     def cancel(self, name: str) -> bool:
         """Let the timer ``name`` not fire.
@@ -91,33 +144,57 @@ class Timers:
         :raises RuntimeError: if no command is being applied.
         """
         self._check_may_change()
-        was_set = self._timers.pop(name, None) is not None
+        timer = self._timers.pop(name, None)
+        if timer is None:
+            return False
         self._drop_stale()
-        return was_set
+        if timer.period_ms:
+            self._changed(name)
+        return True
 
     def due_in_seconds(self, name: str) -> float | None:
         """How long it takes until the timer ``name`` fires; ``None`` if there is none."""
         timer = self._timers.get(name)
-        return None if timer is None else max(0, timer[0] - self.now.elapsed_ms) / 1000
+        return None if timer is None else max(0, timer.due_ms - self.now.elapsed_ms) / 1000
 
-    # from the applier
+    # from the applier, and from the leader
+
+    def kept_alive(self, name: str) -> TimerState | None:
+        """The kept-alive timer ``name``; ``None`` if there is none."""
+        timer = self._timers.get(name)
+        return timer if timer is not None and timer.period_ms else None
 
     @property
     def next_due_ms(self) -> int | None:
         """When the next timer is due, by the elapsed milliseconds; ``None`` if there is none."""
         while self._heap:
-            due_ms, name = self._heap[0]
-            if self._timers.get(name, (None,))[0] == due_ms:
-                return due_ms
-            heapq.heappop(self._heap)
+            queued_ms, name = self._heap[0]
+            timer = self._timers.get(name)
+            if timer is None or timer.queued_ms != queued_ms:
+                heapq.heappop(self._heap)
+            elif timer.due_ms == queued_ms:
+                return queued_ms
+            else:
+                timer.queued_ms = timer.due_ms
+                heapq.heapreplace(self._heap, (timer.due_ms, name))
         return None
 
-    def advance(self, time: ReplicatedTime) -> Iterator[tuple[str, bytes]]:
+    def advance(
+        self, time: ReplicatedTime, kept_alive: Iterable[KeptAlive] = (), grace_ms: int = 0
+    ) -> Iterator[tuple[str, bytes]]:
         """It is ``time`` now, unless it is later already: what fires, in order, as its turn comes. A timer that is set
-        meanwhile fires in a later slot, even if it is due at once."""
+        meanwhile fires in a later slot, even if it is due at once.
+
+        :param kept_alive: the timers that are kept alive from now on.
+        :param grace_ms: how long no kept-alive timer fires from now on.
+        """
         self.now = self.now.advanced_to(time)
+        for name, number in kept_alive:
+            self._keep_alive(name, number)
+        if grace_ms:
+            self._give_grace(min(self.now.elapsed_ms + grace_ms, ELAPSED_MS_MAX))
         # The heap may have a timer twice. It counts once, as on a node that has loaded it from a snapshot.
-        due: dict[str, tuple[int, bytes]] = {}
+        due: dict[str, TimerState] = {}
         while (due_ms := self.next_due_ms) is not None and due_ms <= self.now.elapsed_ms:
             name = self._heap[0][1]
             if name not in due and len(due) == FIRED_MAX:
@@ -127,7 +204,29 @@ class Timers:
         for name, timer in due.items():
             if self._timers.get(name) is timer:  # It was neither cancelled nor set anew by one that fired before it.
                 del self._timers[name]
-                yield name, timer[1]
+                if timer.period_ms:
+                    self._changed(name)
+                yield name, timer.payload
+
+    def _keep_alive(self, name: str, number: int) -> None:
+        timer = self.kept_alive(name)
+        if timer is not None and number > timer.number:
+            timer.number = number
+            timer.due_ms = max(timer.due_ms, min(self.now.elapsed_ms + timer.period_ms, ELAPSED_MS_MAX))
+            self._changed(name)
+
+    def _give_grace(self, until_ms: int) -> None:
+        """Let no kept-alive timer fire before ``until_ms``."""
+        plain: list[tuple[int, str]] = []
+        while (due_ms := self.next_due_ms) is not None and due_ms < until_ms:
+            name = self._heap[0][1]
+            timer = self._timers[name]
+            if timer.period_ms:
+                timer.due_ms = until_ms
+            else:
+                plain.append(heapq.heappop(self._heap))
+        for queued in plain:
+            heapq.heappush(self._heap, queued)
 
     def allow_changes(self, allowed: bool) -> None:
         """A command is being applied from now on, or not any more."""
@@ -137,7 +236,7 @@ class Timers:
 
     def dump(self) -> Iterator[bytes]:
         """The time and all timers as they are now, in chunks of about 64 KiB; nothing if it never was any time."""
-        return _chunks(self.now, [_Row(name, *timer) for name, timer in sorted(self._timers.items())])
+        return _chunks(self.now, [self._timers[name].row(name) for name in sorted(self._timers)])
 
     def add(self, chunk: bytes) -> None:
         """Add the next chunk of a dump to new timers.
@@ -149,7 +248,7 @@ class Timers:
         except (msgspec.MsgspecError, ValueError) as error:
             raise CodecError(f"no timers: {error}") from None
         for row in part.rows:
-            self._timers[row.name] = row.due_ms, row.payload
+            self._timers[row.name] = TimerState(row.due_ms, row.payload, row.period_ms or 0, row.number)
             heapq.heappush(self._heap, (row.due_ms, row.name))
 
     # inside
@@ -163,11 +262,13 @@ class Timers:
     def _drop_stale(self) -> None:
         """Drop the entries of the heap that stand for nothing, when they are more than the others."""
         if len(self._heap) > _STALE_MIN + 2 * len(self._timers):
-            self._heap = [(due_ms, name) for name, (due_ms, _) in self._timers.items()]
+            for timer in self._timers.values():
+                timer.queued_ms = timer.due_ms
+            self._heap = [(timer.due_ms, name) for name, timer in self._timers.items()]
             heapq.heapify(self._heap)
 
 
-def _check(name: str, after_seconds: float, payload: bytes) -> None:
+def _check(name: str, after_seconds: float, payload: bytes, kept_alive: bool) -> None:
     if not isinstance(name, str) or not isinstance(payload, bytes):
         kinds = f"{type(name).__name__} and {type(payload).__name__}"
         raise TypeError(f"the name of a timer must be a str and its payload bytes, not {kinds}")
@@ -175,6 +276,10 @@ def _check(name: str, after_seconds: float, payload: bytes) -> None:
         raise TypeError(f"after_seconds must be a number, not {type(after_seconds).__name__}")
     if not 0 <= after_seconds < ELAPSED_MS_MAX / 1000:  # Also refuses NaN.
         raise ValueError(f"after_seconds must be finite and not below zero: {after_seconds}")
+    if not isinstance(kept_alive, bool):
+        raise TypeError(f"kept_alive must be a bool, not {type(kept_alive).__name__}")
+    if kept_alive and not after_seconds:
+        raise ValueError("after_seconds of a kept-alive timer must be above zero: how long it lives each time")
     if len(name.encode()) > NAME_BYTES_MAX or len(payload) > PAYLOAD_BYTES_MAX:
         most = f"{NAME_BYTES_MAX} and {PAYLOAD_BYTES_MAX} bytes"
         raise ValueError(
@@ -182,16 +287,16 @@ def _check(name: str, after_seconds: float, payload: bytes) -> None:
         )
 
 
-def _chunks(now: ReplicatedTime, rows: list[_Row]) -> Iterator[bytes]:
+def _chunks(now: ReplicatedTime, rows: list[_PlainRow | _KeptRow]) -> Iterator[bytes]:
     if now == BEGINNING and not rows:
         return
-    some: list[_Row] = []
+    some: list[_PlainRow | _KeptRow] = []
     size = 0
     for row in rows:
         some.append(row)
-        size += len(row.name) + len(row.payload) + 16
+        size += len(row[0]) + len(row[2]) + 16
         if size >= CHUNK_BYTES:
-            yield _encode(_Chunk(now.elapsed_ms, now.utc_ms, some))
+            yield _encode((now.elapsed_ms, now.utc_ms, some))
             some, size = [], 0
     if some or not rows:
-        yield _encode(_Chunk(now.elapsed_ms, now.utc_ms, some))
+        yield _encode((now.elapsed_ms, now.utc_ms, some))

@@ -8,9 +8,8 @@ A batch is one byte of format version (2) and a MessagePack array of ``[session,
 ...]]``. The leader that proposes a batch encodes it once, and all nodes copy the bytes. The empty batch is ``b""``,
 which is also the no-op of the log.
 
-A leader stamps each batch with the replicated time: a byte (``T``), the two clocks of
-:class:`~txpaxos.replicated_time.ReplicatedTime` with 8 bytes each, big-endian, and then the batch. The batch after a
-stamp may be empty: such a value makes timers fire.
+A leader puts a stamp before each batch (:mod:`txpaxos.wire.stamps`). The batch after a stamp may be empty: such a value
+makes timers fire, or keeps them alive.
 
 The commands of the registers (:mod:`txpaxos.wire.registers`) travel in runs of their own. The session of such a run
 ends in ``REGISTERS_MARK``. A batch with such a run begins with another byte (``R``), so that a node of an earlier
@@ -19,7 +18,6 @@ release refuses the batch: it would take those commands for commands of its appl
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Annotated, NamedTuple, TypeAlias
@@ -27,13 +25,11 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from txpaxos.errors import CodecError, UnknownVersion
-from txpaxos.replicated_time import ReplicatedTime, checked_time
+from txpaxos.wire.stamps import batch_of
 
 BATCH_VERSION = 2
 REGISTERS_BATCH_VERSION = ord("R")
 """The first byte of a batch in which a run is for the registers."""
-STAMPED_BATCH_VERSION = ord("T")
-"""The first byte of a batch with a stamp."""
 SESSION_BYTES_MIN = 8
 SESSION_BYTES_MAX = 32
 COMMAND_BYTES_MAX = 16 * 2**20
@@ -164,8 +160,6 @@ _decode = msgspec.msgpack.Decoder(Runs).decode
 _decode_no_payloads = msgspec.msgpack.Decoder(_UndecodedRuns).decode
 _VERSION_BYTE = bytes([BATCH_VERSION])
 _REGISTERS_VERSION_BYTE = bytes([REGISTERS_BATCH_VERSION])
-_STAMPED_VERSION_BYTE = bytes([STAMPED_BATCH_VERSION])
-_STAMP = struct.Struct(">BQQ")
 
 
 def encode_batch(runs: Sequence[Run]) -> bytes:
@@ -187,31 +181,13 @@ def encode_batch(runs: Sequence[Run]) -> bytes:
     return (_REGISTERS_VERSION_BYTE if has_registers else _VERSION_BYTE) + _encode(runs)
 
 
-def stamped(time: ReplicatedTime, batch: bytes) -> bytes:
-    """The value with that batch, which may be empty, and ``time``."""
-    return _STAMP.pack(STAMPED_BATCH_VERSION, time.elapsed_ms, time.utc_ms) + batch
-
-
-def stamp_of(value: bytes) -> ReplicatedTime | None:
-    """The time in ``value``; ``None`` if it has none.
-
-    :raises CodecError: if it is no time."""
-    if value[:1] != _STAMPED_VERSION_BYTE:
-        return None
-    try:
-        _, elapsed_ms, utc_ms = _STAMP.unpack_from(value)
-        return checked_time(elapsed_ms, utc_ms)
-    except (struct.error, ValueError) as error:
-        raise CodecError(f"no stamp of a batch: {error}") from None
-
-
 def decode_batch(value: bytes) -> tuple[Run, ...]:
     """The runs that ``value`` holds, with a stamp or without one.
 
     :raises CodecError: if ``value`` is no batch. No other error is raised.
     :raises UnknownVersion: a CodecError: if the batch has another version, and may be from another release.
     """
-    batch = memoryview(value)[_STAMP.size if value[:1] == _STAMPED_VERSION_BYTE else 0 :]
+    batch = batch_of(value)
     if not batch:
         return ()
     if batch[0] != BATCH_VERSION and batch[0] != REGISTERS_BATCH_VERSION:
