@@ -11,7 +11,7 @@ Equal states give equal bytes on every node: sets are sorted. The order of a dic
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -88,17 +88,18 @@ class FieldState:
             return False
         return bool(_encoder.encode(without_sets(value)) == self.field.first)
 
-    def _items(self, value: Any) -> list[Any]:
+    def _items(self, value: Any) -> Collection[Any]:
         if self.collection is None:
             return [value]
         if self.collection is dict:
-            return list(value.items())
+            # A copy takes a tenth of the time that a list of pairs takes.
+            return (value.copy() if self._may_wait else value).items()  # type: ignore[no-any-return]
         return list(value) if self.collection is list else sorted(value, key=self._sorting)
 
     def _sorting(self, item: Any) -> bytes:
         return _encoder.encode(self._convert(item))
 
-    def _encoded(self, items: list[Any]) -> Iterator[bytes]:
+    def _encoded(self, items: Collection[Any]) -> Iterator[bytes]:
         """Chunks of items; one chunk if there is no item, since the value is none of the first, which is not empty."""
         at, chunk, count = len(self._head), bytearray(), 0
         encode_into, convert = _encoder.encode_into, self._convert
