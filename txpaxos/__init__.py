@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from txpaxos.server.service import PaxosService
     from txpaxos.service.application import application_of
     from txpaxos.service.declaration import Remote, Service, ServiceError, command, query, state
-    from txpaxos.service.remote import encode_call
+    from txpaxos.service.remote import encode_call, watch
 
 __version__ = "0.1.0"
 
@@ -71,7 +71,7 @@ _MODULES = {
     "txpaxos.server.service": ("PaxosService",),
     "txpaxos.service.application": ("application_of",),
     "txpaxos.service.declaration": ("Remote", "Service", "ServiceError", "command", "query", "state"),
-    "txpaxos.service.remote": ("encode_call",),
+    "txpaxos.service.remote": ("encode_call", "watch"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -110,6 +110,7 @@ __all__ = [
     "encode_call",
     "query",
     "state",
+    "watch",
 ]
 
 

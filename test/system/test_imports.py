@@ -49,7 +49,7 @@ APPLICATION_MODULES = ("txpaxos.application", "txpaxos.application_checks")
 NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.keys", "txpaxos.node"}
 PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 # What a caller of a typed service needs of it, which is no node.
-SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "service"))}
+SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "replicated_time", "service"))}
 ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
 
 LAYERS = (
@@ -70,7 +70,7 @@ LAYERS = (
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
-    Layer(("txpaxos.service.application",), PROTOCOL | SERVICE),
+    Layer(("txpaxos.service.application", "txpaxos.service.context"), PROTOCOL | SERVICE),
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
     Layer(("txpaxos.server",), PROTOCOL | SERVICE),

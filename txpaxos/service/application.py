@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, cast
 
 import attrs
+from msgspec.structs import asdict
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.core.messages import Slot
 from txpaxos.errors import CallRefused, ConfigError, QueryFailed
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
-from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain
-from txpaxos.service.declaration import Remote, S, Service, ServiceError
+from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain, service_of
+from txpaxos.service.context import SEPARATOR, ServiceContext
+from txpaxos.service.declaration import CONTEXT, Remote, S, Service, ServiceError
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
 from txpaxos.service.remote import remote_service
 from txpaxos.service.state import ServicesState
+from txpaxos.service.watches import Topic, Watches
 
 
 class ServiceApplication(PaxosProtocol):
@@ -29,18 +33,36 @@ class ServiceApplication(PaxosProtocol):
 
     def __init__(self) -> None:
         self._services = {name: one.kind() for name, one in self.definitions.items()}
+        for name, service in self._services.items():
+            setattr(service, CONTEXT, ServiceContext(name, self._services, lambda: self.timers, self._topic_changed))
         both = [(one, self._services[name]) for name, one in self.definitions.items()]
         self._state = ServicesState(both)
         self._commands = _Methods((command, service) for one, service in both for command in one.commands.values())
         self._queries = _Methods((query, service) for one, service in both for query in one.queries.values())
+        self._watches = Watches(self._queries.call, self._queries.topic_of, self._later)
 
     def apply(self, slot: Slot, command: bytes) -> object:
         """Call a command. Bytes that are no call of one are refused, on every node alike, and change nothing."""
-        return self._commands.call(command)
+        try:
+            result = self._commands.call(command)
+        except BaseException:  # It may have changed something before.
+            self._watches.look_at_all()
+            raise
+        if self._watches.is_used:
+            self._watches.changed(service_of(command), None)
+        return result
 
     def query(self, query: bytes) -> object:
-        """Call a query."""
-        return self._queries.call(query)
+        """Call a query, or have one watched."""
+        answer = self._watches.query(query)
+        return self._queries.call(query) if answer is None else answer
+
+    def timer_fired(self, slot: Slot, name: str, payload: bytes) -> None:
+        """Tell the service that has set the timer. Of a service that this release does not run any more, none is."""
+        service, _, own_name = name.partition(SEPARATOR)
+        if service in self._services:
+            self._services[service].timer_fired(own_name, payload)
+            self._watches.changed(service, None)
 
     def snapshot(self) -> Iterator[bytes]:
         """The state of all services, in chunks."""
@@ -49,6 +71,13 @@ class ServiceApplication(PaxosProtocol):
     def restore(self, chunks: Iterator[bytes]) -> None:
         """Replace the state of all services by that of a snapshot."""
         self._state.load(chunks)
+        self._watches.look_at_all()
+
+    def _topic_changed(self, service: str, topic: str) -> None:
+        self._watches.changed(service, topic)
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
+        return self.clock.callLater(seconds, function)
 
     def service(
         self,
@@ -102,15 +131,30 @@ class _Methods:
         :returns: its result, or what stands for an error that it raised on purpose.
         :raises CallRefused: if that is no call of any of these methods.
         """
-        try:
-            call = self._decode(data)
-        except UNUSABLE as error:
-            raise CallRefused(f"{' '.join(str(error).split())}; is the caller of another release?") from None
+        call = self._decoded(data)
         make, errors, method = self._methods[type(call)]
         try:
             return make(call)
         except errors as error:
             return error_as_result(error, method.errors)
+
+    def topic_of(self, data: bytes) -> Topic:
+        """With what the answer to a call of a query changes.
+
+        :raises CallRefused: as :meth:`call`.
+        """
+        call = self._decoded(data)
+        _, _, method = self._methods[type(call)]
+        service = method.call.tag.partition(".")[0]
+        if method.topic is None:
+            return service, None
+        return service, method.topic.format(**asdict(call))
+
+    def _decoded(self, data: bytes) -> Any:
+        try:
+            return self._decode(data)
+        except UNUSABLE as error:
+            raise CallRefused(f"{' '.join(str(error).split())}; is the caller of another release?") from None
 
 
 class _Here:

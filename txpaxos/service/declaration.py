@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlia
 import attrs
 from twisted.internet.defer import Deferred
 
+from txpaxos.replicated_time import ReplicatedTime
+
+if TYPE_CHECKING:
+    from txpaxos.service.context import ServiceContext, ServiceTimers
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Result = TypeVar("Result", covariant=True)
@@ -20,6 +25,8 @@ T = TypeVar("T")
 
 MARK = "__txpaxos_method__"
 """The attribute of a function that says that it is a command or a query."""
+CONTEXT = "__txpaxos_context__"
+"""The slot of a service for what is around it on its node."""
 
 
 class ServiceError(Exception):
@@ -47,10 +54,12 @@ class Mark:
 
     :ivar is_command: whether it is a command; otherwise it is a query.
     :ivar raises: the errors that it raises on purpose.
+    :ivar topic: of a query, the pattern of the topic with which its answers change; ``None`` if it has none.
     """
 
     is_command: bool
     raises: tuple[type[ServiceError], ...]
+    topic: str | None = None
 
 
 class RemoteMethod(Generic[P, Result]):
@@ -124,7 +133,7 @@ class ServiceType(type):
         inherited: dict[str, StateField] = {}
         for base in reversed(bases):
             inherited |= getattr(base, "__txpaxos_fields__", {})
-        slots = tuple(key for key in own if key not in inherited)
+        slots = tuple(key for key in own if key not in inherited) if bases else (CONTEXT,)
         rest = {key: value for key, value in namespace.items() if key not in own}
         made = super().__new__(mcls, name, bases, {**rest, "__slots__": slots, "__txpaxos_fields__": inherited | own})
         if made.__dictoffset__:
@@ -165,6 +174,40 @@ class Service(metaclass=ServiceType):
                 setattr(made, name, field.factory())
             return made
 
+    @property
+    def now(self) -> ReplicatedTime:
+        """The replicated time: in a command and in :meth:`timer_fired` that of the slot, in a query that of the last
+        slot that was applied. Without a node it is the beginning of all time."""
+        return context_of(self).now
+
+    @property
+    def timers(self) -> ServiceTimers:
+        """The timers of this service, which are a part of the replicated state. Commands and :meth:`timer_fired` set
+        and cancel them: ``self.timers.set("close", after_seconds=30)``."""
+        return context_of(self).timers
+
+    def timer_fired(self, name: str, payload: bytes) -> None:
+        """Called on every node, at the same slot, when the timer ``name`` of this service is due."""
+
+    def sibling(self, kind: type[S], name: str | None = None) -> S:
+        """Another service of the same node, whose methods a command may call: they are part of the same step then.
+
+        :param name: what that service is called; by default the name of its class.
+        :raises LookupError: if the node runs no such service.
+        """
+        return context_of(self).sibling(kind, name)
+
+    def siblings(self) -> tuple[Service, ...]:
+        """All services of this node, this one included, in the order in which they were given."""
+        return context_of(self).siblings
+
+    def changed(self, topic: str) -> None:
+        """Say in a command, or in :meth:`timer_fired`, that answers of queries with this topic may differ from now on.
+
+        Those who watch such a query get the new answer. A query without a topic is looked at after each command.
+        """
+        context_of(self).changed(topic)
+
 
 Remote: TypeAlias = type[S]
 """What ``client.service(Bank)`` returns is a ``Remote[Bank]``: its commands and queries, which give Deferreds. To type
@@ -175,6 +218,18 @@ def fields_of(kind: type[Service]) -> dict[str, StateField]:
     """The attributes that are the state of a service, by name, those of base classes first."""
     found: dict[str, StateField] = kind.__dict__["__txpaxos_fields__"]
     return found
+
+
+def context_of(service: Service) -> ServiceContext:
+    """What is around a service: its node, or what stands for one in a unit test."""
+    try:
+        context: ServiceContext = getattr(service, CONTEXT)
+    except AttributeError:
+        from txpaxos.service.context import context_without_node
+
+        context = context_without_node(service)
+        setattr(service, CONTEXT, context)
+    return context
 
 
 def mark_of(value: object) -> Mark | None:
@@ -210,26 +265,37 @@ def query(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 
 @overload
 def query(
-    *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()
+    *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = (), topic: str | None = None
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Method[P, R]]: ...
 
 
-def query(function: Any = None, /, *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = ()) -> Any:
+def query(
+    function: Any = None,
+    /,
+    *,
+    raises: type[ServiceError] | tuple[type[ServiceError], ...] = (),
+    topic: str | None = None,
+) -> Any:
     """Make a method a query. One node calls it for each call of a client. It must not change the state.
 
     :param raises: the errors that it raises on purpose, subclasses of :class:`ServiceError`.
-    :raises TypeError: if that is no function, or ``raises`` holds something else.
+    :param topic: with what its answers change, with the names of its parameters in braces: ``"lock {name}"``. A command
+        that changes such an answer says so: ``self.changed("lock reports")``. Without a topic each command may change
+        them.
+    :raises TypeError: if that is no function, ``raises`` holds something else, or ``topic`` is no str.
     """
-    return _marked(function, "query", raises)
+    if topic is not None and not isinstance(topic, str):
+        raise TypeError(f"the topic of a query must be a str, not {type(topic).__name__}")
+    return _marked(function, "query", raises, topic)
 
 
-def _marked(function: Any, word: str, raises: Any) -> Any:
+def _marked(function: Any, word: str, raises: Any, topic: str | None = None) -> Any:
     errors = raises if isinstance(raises, tuple) else (raises,)
     for error in errors:
         if not (isinstance(error, type) and issubclass(error, ServiceError)):
             raise TypeError(f"raises names {error!r}, which is no subclass of ServiceError")
     if function is None:
-        return lambda function: _marked(function, word, errors)
+        return lambda function: _marked(function, word, errors, topic)
     if not inspect.isfunction(function):
         raise TypeError(f"@{word} is for functions in a service, not for {function!r:.100}")
     name = function.__qualname__
@@ -239,5 +305,5 @@ def _marked(function: Any, word: str, raises: Any) -> Any:
         )
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} has a yield in it, so that its body would never run: return the result")
-    setattr(function, MARK, Mark(word == "command", errors))
+    setattr(function, MARK, Mark(word == "command", errors, topic))
     return function

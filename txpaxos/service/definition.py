@@ -7,6 +7,7 @@ and one line says what to do.
 from __future__ import annotations
 
 import inspect
+import string
 import typing
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -80,6 +81,7 @@ class MethodDefinition:
     :ivar function: the function, as it was written.
     :ivar returns: the annotation of its result.
     :ivar errors: what it raises on purpose, by the names of the classes.
+    :ivar topic: of a query, the pattern of the topic with which its answers change; ``None`` if it has none.
     """
 
     name: str
@@ -87,6 +89,7 @@ class MethodDefinition:
     call: Call
     returns: Any
     errors: MappingProxyType[str, ErrorDefinition]
+    topic: str | None = None
 
 
 @attrs.frozen(eq=False)
@@ -177,10 +180,26 @@ def _method(kind: type[Service], service: str, name: str) -> tuple[MethodDefinit
         _call(f"{service}.{name}", parameters, where),
         hints["return"],
         MappingProxyType({error.__name__: _error(error) for error in mark.raises}),
+        mark.topic,
     )
+    if mark.topic is not None:
+        _check_topic(mark.topic, parameters, where)
     if len(definition.errors) != len(mark.raises):
         raise ConfigError(f"{where} raises two classes of the same name: give one of them another")
     return definition, mark.is_command
+
+
+def _check_topic(topic: str, parameters: tuple[Parameter, ...], where: str) -> None:
+    names = [one.name for one in parameters]
+    try:
+        used = [name for _, name, _, _ in string.Formatter().parse(topic) if name is not None]
+    except ValueError as error:
+        raise ConfigError(f"{where}: its topic {topic!r} is no pattern: {error}") from None
+    for name in used:
+        if name not in names:
+            raise ConfigError(
+                f"{where}: its topic {topic!r} names {name!r}, which is no parameter: use {', '.join(names) or 'none'}"
+            )
 
 
 def _error(kind: type[ServiceError]) -> ErrorDefinition:

@@ -11,8 +11,9 @@ from txpaxos.arguments import check_consistency, check_deadline
 from txpaxos.errors import CommandFailed, ConfigError, QueryFailed
 from txpaxos.reading import Consistency, Reading
 from txpaxos.service.calls import ResultReader, WrongResult, encoder_of
-from txpaxos.service.declaration import Remote, RemoteMethod, S, Service
+from txpaxos.service.declaration import R, Remote, RemoteMethod, S, Service
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
+from txpaxos.service.watching import Watch
 
 P = ParamSpec("P")
 RemoteCall: TypeAlias = Callable[..., Deferred[Any]]
@@ -119,8 +120,36 @@ def _query(method: MethodDefinition, requests: Requests, seconds: float | None, 
     def call(*args: Any, **kwargs: Any) -> Deferred[Any]:
         return ask(encode(*args, **kwargs), consistency, seconds).addCallbacks(result_of)
 
+    def watched(*args: Any, **kwargs: Any) -> Watch[Any]:
+        return Watch(lambda watch: ask(watch, "linearizable", None), encode(*args, **kwargs), read)
+
     call.__name__, call.__doc__ = method.name, method.function.__doc__
+    call.watched = watched  # type: ignore[attr-defined]
     return call
+
+
+def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> Watch[R]:
+    """The answers of a query, from now on: first the one that it has, and then each time another one.
+
+    .. code-block:: python
+
+        async for amount in watch(bank.balance, "ann"):
+            print(amount)
+
+    The newest answer always comes, in order, whatever becomes of connections and leaders. Answers between may be left
+    out: if the state has changed twice before the caller asks again, it gets the second one. Nothing of this is in the
+    log, and a watch that is dropped leaves nothing behind.
+
+    :param method: a query of a service, as ``client.service(Bank).balance``.
+    :returns: what ``async for`` takes, also in a coroutine of Twisted's. It raises what the query raises on purpose,
+        and what :meth:`Client.read() <txpaxos.Client.read>` fails with; after that it can be gone on with.
+    :raises TypeError: if ``method`` is no query, or these are no arguments of it.
+    """
+    watched: Callable[..., Watch[R]] | None = getattr(method, "watched", None)
+    if watched is None:
+        name = getattr(method, "__name__", repr(method))
+        raise TypeError(f"only the queries of a service can be watched, as client.service(Bank).balance, not {name}")
+    return watched(*args, **kwargs)
 
 
 def encode_call(kind: type[Service], method: RemoteMethod[P, Any], *args: P.args, **kwargs: P.kwargs) -> bytes:

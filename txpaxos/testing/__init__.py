@@ -14,6 +14,8 @@ core, codec and journal. Only time, network and disks are simulated. These names
 * :class:`~txpaxos.testing.linearizability.history.HistoryRecorder` records what clients do, and
   :func:`~txpaxos.testing.linearizability.check.check` and :func:`~txpaxos.testing.linearizability.check.check_file`
   check it against a :class:`~txpaxos.testing.linearizability.models.Model`.
+* :class:`~txpaxos.testing.services_harness.ServicesHarness` runs typed services on no node, with time that passes when
+  the test says so.
 * :func:`~txpaxos.testing.strict_services.strict_application_of` runs typed services with more checks than a node makes.
 * :class:`~txpaxos.testing.store.contract.StoreContract` is the contract of a store, as tests to inherit.
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from txpaxos.testing.linearizability.check import check, check_file
     from txpaxos.testing.linearizability.history import HistoryRecorder
     from txpaxos.testing.linearizability.models import Model
+    from txpaxos.testing.services_harness import ServicesHarness
     from txpaxos.testing.simulator.cluster import SimulatedCluster
     from txpaxos.testing.simulator.schedule import Fault, draw, plan
     from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
@@ -41,6 +44,7 @@ _MODULES = {
     "txpaxos.testing.linearizability.check": ("check", "check_file"),
     "txpaxos.testing.linearizability.history": ("HistoryRecorder",),
     "txpaxos.testing.linearizability.models": ("Model",),
+    "txpaxos.testing.services_harness": ("ServicesHarness",),
     "txpaxos.testing.simulator.cluster": ("SimulatedCluster",),
     "txpaxos.testing.simulator.schedule": ("Fault", "draw", "plan"),
     "txpaxos.testing.simulator.simulation": ("SimulationResult", "shrink", "simulate"),
@@ -54,6 +58,7 @@ __all__ = [
     "Fault",
     "HistoryRecorder",
     "Model",
+    "ServicesHarness",
     "SimulatedCluster",
     "SimulationResult",
     "StoreContract",
