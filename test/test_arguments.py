@@ -12,7 +12,7 @@ import pytest
 
 from test.helpers.fake_nodes import ManualNodes
 from test.helpers.fakes import SESSION, THREE, NodeHarness, Reactor, alone, error_of, outcome_of, restarted, submit
-from txpaxos.arguments import checked_bytes, checked_subject
+from txpaxos.arguments import checked_bytes, checked_subject, checked_timers
 from txpaxos.client import Client
 from txpaxos.errors import ConfigError, NoQuorum, OutcomeUnknown, ValueTooLarge
 from txpaxos.wire.client_messages import Ask, Submit
@@ -215,3 +215,24 @@ def test_a_node_that_answers_in_time() -> None:
     assert answers == [["x@1"], [b"Arthur"]]
     harness.reactor.spend(5.0)
     assert answers == [["x@1"], [b"Arthur"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "words"),
+    [
+        ("session", TypeError, "the names of timers must be a list of str, not str: write ['session']"),
+        (b"session", TypeError, "the names of timers must be a list of str, not bytes"),
+        (None, TypeError, "the names of timers must be a list of str, not NoneType"),
+        ([b"a"], TypeError, "the name of a timer must be a str, not bytes"),
+        (["\ud800"], ValueError, "UTF-8"),
+        (["ä" * 257], ValueError, "the name of a timer has 514 bytes and may have 512"),
+        ([], ValueError, "0 timers: one call keeps 1 to 1024 alive"),
+        (["a"] * 1025, ValueError, "1025 timers: one call keeps 1 to 1024 alive"),
+    ],
+)
+def test_what_names_no_timers(names: Any, error: type[Exception], words: str) -> None:
+    nodes = ManualNodes()
+    with pytest.raises(error) as caught:
+        nodes.client.keep_alive(names)
+    assert words in str(caught.value)
+    assert checked_timers(name for name in "ab") == ("a", "b")

@@ -1,4 +1,4 @@
-"""Checks of the arguments of ``submit``, ``read`` and ``ask``, for nodes and for clients.
+"""Checks of the arguments of ``submit``, ``read``, ``ask`` and so on, for nodes and for clients.
 
 A wrong type is a mistake in the calling program. So it is raised at the call, where the traceback names the line. A
 failing Deferred would hide it from a caller that drops the Deferred. The checks return a plain ``bytes`` or ``str``,
@@ -17,6 +17,12 @@ from txpaxos.reading import Consistency
 
 CHANGE_ACTIONS = ("promote", "remove", "replace", "move", "priority")
 """The changes of members that there are."""
+
+TIMER_NAME_BYTES_MAX = 512
+"""The longest name of a timer."""
+
+KEEP_TIMERS_MAX = 1024
+"""The most timers that one call keeps alive."""
 
 CHANGE_TEXT_CHARACTERS_MAX = 300
 """The longest name or address in a change of members."""
@@ -70,6 +76,27 @@ def checked_subject(subject: object) -> str:
     if not isinstance(subject, str):
         raise TypeError(f"a subject must be a str, not {type(subject).__name__}")
     return _with_utf_8(subject, "a subject")
+
+
+def checked_timers(names: object) -> tuple[str, ...]:
+    """The names of timers as plain strs.
+
+    :raises TypeError: if they are no list of strs.
+    :raises ValueError: if there is none, or there are too many, or one is too long or cannot be encoded in UTF-8.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        hint = f": write [{names!r}]" if isinstance(names, str) else ""
+        raise TypeError(f"the names of timers must be a list of str, not {type(names).__name__}{hint}")
+    checked = []
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a timer must be a str, not {type(name).__name__}")
+        checked.append(_with_utf_8(name, "the name of a timer"))
+        if len(name.encode()) > TIMER_NAME_BYTES_MAX:
+            raise ValueError(f"the name of a timer has {len(name.encode())} bytes and may have {TIMER_NAME_BYTES_MAX}")
+    if not 0 < len(checked) <= KEEP_TIMERS_MAX:
+        raise ValueError(f"{len(checked)} timers: one call keeps 1 to {KEEP_TIMERS_MAX} alive")
+    return tuple(checked)
 
 
 def check_consistency(consistency: object) -> Consistency:

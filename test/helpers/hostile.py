@@ -57,6 +57,7 @@ from txpaxos.wire.peer_messages import (
     Fetching,
     FetchSnapshot,
     Forward,
+    ForwardKeepAlives,
     Hello,
     Introduction,
     PeerMessage,
@@ -68,6 +69,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
+from txpaxos.wire.stamps import NUMBER_MAX, KeptAlive
 
 MEMBERS = ("a", "b", "c")
 NODE, PEERS = "b", ("a", "c")
@@ -462,6 +464,9 @@ class Liar:
         return Ballot(round, self.rng.choice(MEMBERS) if self.rng.random() < 0.9 else self.rng.choice(NASTY))
 
     def _make_forward(self) -> PeerMessage:
+        if self.rng.random() < 0.2:
+            names = self.rng.choices((*SUBJECTS, "x" * 512, "\x1b"), k=self.rng.choice((0, 1, 3)))
+            return ForwardKeepAlives(tuple(KeptAlive(name, self.rng.choice((1, 2, NUMBER_MAX))) for name in names))
         return Forward(tuple(self._make_run(number) for number in range(self.rng.choice((0, 1, 3)))))
 
     def _make_snapshot(self) -> PeerMessage:

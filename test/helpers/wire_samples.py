@@ -55,6 +55,7 @@ from txpaxos.wire.client_messages import (
     JoinAnswer,
     KeepAlive,
     KeepAliveReply,
+    KeepTimers,
     Members,
     MembersAnswer,
     MembersRequest,
@@ -67,6 +68,7 @@ from txpaxos.wire.client_messages import (
     StatusAnswer,
     StatusRequest,
     Submit,
+    TimersKept,
     Welcome,
 )
 from txpaxos.wire.codec import Codec
@@ -78,6 +80,7 @@ from txpaxos.wire.peer_messages import (
     Fetching,
     FetchSnapshot,
     Forward,
+    ForwardKeepAlives,
     Hello,
     Introduction,
     Proof,
@@ -89,6 +92,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
+from txpaxos.wire.stamps import NUMBER_MAX, KeptAlive
 
 COUNTS = st.integers(0, 2**64 - 1)
 SLOTS = st.integers(1, 2**64 - 1)
@@ -107,6 +111,8 @@ PAYLOADS = st.lists(VALUES, min_size=1, max_size=6).map(tuple)
 FIRSTS = st.integers(0, 2**64 - 6)
 RUNS = st.builds(Run, SESSIONS, FIRSTS, COUNTS, PAYLOADS)
 
+NUMBERS = st.integers(1, NUMBER_MAX)
+KEPT_ALIVE = st.builds(KeptAlive, TEXTS, NUMBERS)
 REGISTER_VOTES = st.builds(RegisterVote, NAMES, BALLOTS, VALUES, BOOLEANS)
 
 
@@ -151,6 +157,7 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     Removed: st.builds(Removed, SLOTS),
     Introduction: st.builds(Introduction, BOOLEANS, COUNTS, BOOLEANS, BOOLEANS, tuples(NAMES), BOOLEANS),
     Forward: st.builds(Forward, tuples(RUNS)),
+    ForwardKeepAlives: st.builds(ForwardKeepAlives, tuples(KEPT_ALIVE)),
     CollectRegisters: st.builds(CollectRegisters, COUNTS, st.text(max_size=60)),
     RegisterVotes: st.builds(RegisterVotes, COUNTS, st.text(max_size=60), tuples(REGISTER_VOTES), BOOLEANS),
 }
@@ -158,6 +165,8 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     Forget: st.builds(Forget, COUNTS, st.binary(min_size=24, max_size=24), COUNTS, st.text()),
+    KeepTimers: st.builds(KeepTimers, COUNTS, NUMBERS, st.lists(TEXTS, min_size=1, max_size=6).map(tuple)),
+    TimersKept: st.builds(TimersKept, COUNTS, tuples(st.none() | COUNTS)),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     ReloadKeys: st.builds(ReloadKeys, COUNTS),
     HandOver: st.builds(HandOver, COUNTS, NAMES),
@@ -216,6 +225,7 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Refusal("it comes from 10.0.0.9:4001"),
     Removed(44),
     Forward(BATCH),
+    ForwardKeepAlives((KeptAlive("größe", 2**62), KeptAlive("b", 1))),
     PreVote(5),
     PreVoteGranted(5),
     Truncated(43),
@@ -238,6 +248,8 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),
     Ask(2, "größe", b"value"),
     Forget(5, bytes(24), 1, "größe"),
+    KeepTimers(8, 2**62, ("größe", "b")),
+    TimersKept(8, (2**62, None)),
     StatusRequest(3),
     ReloadKeys(7),
     HandOver(5, "node-b"),

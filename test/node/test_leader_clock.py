@@ -82,3 +82,17 @@ def test_a_value_is_due_when_the_next_timer_is_and_not_twice() -> None:
     assert clocks.leader.pulse_at(700) == pytest.approx(1000.7005)
     clocks.applied = ReplicatedTime(500)
     assert clocks.leader.pulse_at(500) == 1000.5005, "more were due than fire in one slot"
+
+
+def test_a_new_leader_gives_a_grace_until_time_goes_on_and_once_then() -> None:
+    clocks = Clocks(elapsed_ms=7000)
+    clocks.leader = LeaderClock(lambda: clocks.applied, lambda: clocks.monotonic, lambda: clocks.utc, 2000)
+    for _ in range(2):
+        assert clocks.leader.take_grace_ms(clocks.leader.stamp()) == 2000
+    clocks.leader.start()
+    clocks.monotonic += 0.5
+    assert [clocks.leader.take_grace_ms(clocks.leader.stamp()) for _ in range(2)] == [1500, 0]
+    clocks.leader.stop()
+    clocks.leader.start()
+    clocks.monotonic += 3.0
+    assert clocks.leader.take_grace_ms(clocks.leader.stamp()) == 0, "it has led for longer than that"

@@ -51,6 +51,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     HandOver,
     Join,
+    KeepTimers,
     Members,
     MembersRequest,
     Read,
@@ -301,6 +302,7 @@ READER: dict[str, Callable[[], list[Any]]] = {
     ],
     "questions without a value": lambda: [Ask(number, f"register {number}", None) for number in range(100)],
     "a register to forget": lambda: [Forget(1, session_of("script"), 1, "register")],
+    "a timer of another client": lambda: [KeepTimers(1, 1, ("session of bank",)), KeepTimers(2, 2**62, ("a", "b"))],
     "the status": lambda: [StatusRequest(1), MembersRequest(2)],
     "the lead": lambda: [HandOver(1, name) for name in "abc"],
     "other members": lambda: [

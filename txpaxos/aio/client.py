@@ -113,6 +113,11 @@ class Client:
         """Make ``subject`` undecided. Returns the value that is forgotten."""
         return await awaited(self._client.forget(subject, deadline_seconds))
 
+    async def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> dict[str, bool]:
+        """Keep timers alive. Returns for each name whether it is confirmed that the timer fires no sooner than its
+        period after this call."""
+        return await awaited(self._client.keep_alive(names, deadline_seconds))
+
     async def status(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Ask the node that this client talks to how it is."""
         return await awaited(self._client.status(deadline_seconds))

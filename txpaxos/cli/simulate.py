@@ -35,6 +35,7 @@ from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simul
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 26), help="Nodes in the cluster.")
 @click.option("--changes", is_flag=True, help="Members join, leave, are replaced and move, too.")
 @click.option("--keys", is_flag=True, help="Nodes have keys, which are replaced, revoked and stolen.")
+@click.option("--timers", is_flag=True, help="Clients have kept-alive timers set, and keep them alive, too.")
 @click.option(
     "--app", default="txpaxos.counter:Counter", show_default=True, help="Your service: MODULE:CLASS or FILE.py:CLASS."
 )
@@ -51,6 +52,7 @@ def command(
     nodes: int,
     changes: bool,
     keys: bool,
+    timers: bool,
     app: str,
     workload: str | None,
     query: str | None,
@@ -67,7 +69,7 @@ def command(
     """
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     run: Callable[..., SimulationResult] = partial(
-        simulate, seconds=seconds, nodes=nodes, changes=changes, keys=keys, app=load_application(app)
+        simulate, seconds=seconds, nodes=nodes, changes=changes, keys=keys, timers=timers, app=load_application(app)
     )
     if workload is not None:
         run = partial(run, workload=load_maker(workload, "--workload"))

@@ -19,11 +19,14 @@ from txpaxos.arguments import (
     checked_node,
     checked_nodes,
     checked_subject,
+    checked_timers,
     checked_value,
 )
 from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.client.endpoints import EndpointString, Place, parse_place
+from txpaxos.client.keep_alives import KeepAliveNumbers, keep_alive
 from txpaxos.client.known_nodes import KnownNodes
+from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import NAME, NAME_RULE, Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
@@ -103,8 +106,11 @@ class Client:
             )
         is_fixed = nodes is not None or any(isinstance(place, EndpointString) for place in seeds.values())
         self._known = KnownNodes({node: seeds[node] for node in chosen}, is_fixed)
+        rng = rng or SystemRandom()
+        self._keep_alive_numbers = KeepAliveNumbers(rng)
+        self._seconds = monotonic_clock(reactor).seconds
         self._dispatcher = Dispatcher(
-            *(reactor, ClientCodec(name), self._known, nodes is None, rng or SystemRandom(), sending),
+            *(reactor, ClientCodec(name), self._known, nodes is None, rng, sending),
             None if keys is None else _credentials_of(keys),
         )
 
@@ -253,6 +259,33 @@ class Client:
             return fail(ValueTooLarge(f"a subject has 1 to {SUBJECT_BYTES_MAX} bytes"))
         # The session is made when this is sent for the first time: its name holds a slot that the node has told.
         return self._dispatcher.ask_node(lambda number: Forget(number, b"", 1, subject), 0, deadline_seconds)
+
+    def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> Deferred[dict[str, bool]]:
+        """Keep timers alive that the application has set with ``kept_alive``, for one more period each.
+
+        When a timer is confirmed, it fires no sooner than its period after *this call*, by real time, whatever nodes
+        lead and fail meanwhile. So count from the call, not from the answer. Clocks of machines differ by less than one
+        percent: count 0.99 of the period. To keep a timer alive, call this about every 0.4 of its period.
+
+        Call it for many timers at once: they cost the nodes one message, and mostly one slot together with the
+        keep-alives of other clients.
+
+        :param names: the names of 1 to 1,024 timers. Those of a typed service begin with the name of the service and a
+            slash.
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with a dict that says for each name whether the timer is confirmed; ``False`` if there is no
+            kept-alive timer of that name: it has fired, was cancelled, or never was. Otherwise it fails:
+
+            * :class:`~txpaxos.errors.NoQuorum`: the deadline was over, or the client was closed, before an answer came.
+            * :class:`~txpaxos.errors.Overloaded`: the client or the node has too many requests.
+            * :class:`~txpaxos.errors.NotChosen`: another client has kept one alive with the highest number that there
+              is. The timer cannot be kept alive any more.
+        :raises TypeError: if ``names`` is no list of str, or ``deadline_seconds`` not a number.
+        :raises ValueError: if there are no names, or too many, or one has more than 512 bytes or no UTF-8; or if
+            ``deadline_seconds`` is not finite, or not above zero.
+        """
+        timers, deadline_seconds = checked_timers(names), check_deadline(deadline_seconds)
+        return keep_alive(self._dispatcher, self._keep_alive_numbers, self._seconds, timers, deadline_seconds)
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """Ask the node that this client talks to how it is.

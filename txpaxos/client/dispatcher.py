@@ -61,6 +61,7 @@ from txpaxos.wire.client_messages import (
     Refused,
     StatusAnswer,
     Submit,
+    TimersKept,
 )
 from txpaxos.wire.commands import Run, new_session, owned_by
 
@@ -218,6 +219,8 @@ class Dispatcher:
                 self._decode(number, lambda data: Reading(_unpack(data), slot), result)
             case BackupAnswer(number, body):
                 self._finish(number, body)
+            case TimersKept(number, kept):
+                self._finish(number, kept)
             case HandedOver(number, leader):
                 self._finish(number, leader)
             case StatusAnswer(number, report) | MembersAnswer(number, report):

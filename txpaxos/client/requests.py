@@ -19,6 +19,7 @@ from txpaxos.wire.client_messages import (
     ChangeMembers,
     Forget,
     HandOver,
+    KeepTimers,
     MembersRequest,
     Read,
     ReloadKeys,
@@ -27,15 +28,24 @@ from txpaxos.wire.client_messages import (
 from txpaxos.wire.commands import RUN_BYTES, RUN_COMMANDS
 
 Message: TypeAlias = (
-    Ask | Forget | Read | StatusRequest | ReloadKeys | HandOver | MembersRequest | ChangeMembers | BackupRequest
+    Ask
+    | Forget
+    | Read
+    | KeepTimers
+    | StatusRequest
+    | ReloadKeys
+    | HandOver
+    | MembersRequest
+    | ChangeMembers
+    | BackupRequest
 )
 """What a request that is no command sends."""
 
 
 @attrs.define(eq=False)
 class Request:
-    """A query, a question for a subject, for a node's status or for the members, a call to forget a subject, a change
-    of the members, or the wish that a node lead, or read its keys again.
+    """A query, a question for a subject, for a node's status or for the members, a call to forget a subject or to keep
+    timers alive, a change of the members, or the wish that a node lead, or read its keys again.
 
     :ivar number: the number under which the request is sent and answered. No other request of this client has it.
     :ivar message: what is sent; ``None`` for a command, which is sent in a run with others.

@@ -56,6 +56,7 @@ class Applier:
     :param apply: the application's ``apply(slot, command)``.
     :param sessions_max: how many sessions are remembered.
     :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
+    :param kept_alive_changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
     :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.
@@ -68,11 +69,13 @@ class Applier:
         apply: Callable[[Slot, bytes], object],
         sessions_max: int = SESSIONS_MAX,
         timer_fired: Callable[[Slot, str, bytes], object] = lambda slot, name, payload: None,
+        kept_alive_changed: Callable[[str], object] = lambda name: None,
     ) -> None:
         self._sessions_max = sessions_max
+        self._kept_alive_changed = kept_alive_changed
         self.sessions = self.new_sessions()
         self.registers = Registers()
-        self.timers = Timers()
+        self.timers = self.new_timers()
         self.applied_through: Slot = 0
         self._apply = apply
         self._timer_fired = timer_fired
@@ -85,6 +88,10 @@ class Applier:
     def new_sessions(self) -> Sessions:
         """An empty table of sessions."""
         return Sessions(self._sessions_max)
+
+    def new_timers(self) -> Timers:
+        """No timers, at the beginning of time."""
+        return Timers(self._kept_alive_changed)
 
     def admits(self, value: bytes, chosen: bool) -> bool:
         """Whether this node could apply ``value``, which a peer proposes or says to be chosen.

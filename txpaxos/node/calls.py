@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from txpaxos.core.messages import NodeId
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, ValueTooLarge
 from txpaxos.node.asks import Asks
 from txpaxos.node.command_limits import CommandLimits
+from txpaxos.node.keep_alives import KeepAlives, Numbers
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.reads import Reads
 from txpaxos.node.sealing import Sealing
@@ -47,6 +48,7 @@ class Calls:
         asks: Asks,
         reads: Reads,
         sealing: Sealing,
+        keep_alives: KeepAlives,
         wanted: Callable[[], None],
     ) -> None:
         self._name = name
@@ -57,6 +59,7 @@ class Calls:
         self._asks = asks
         self._reads = reads
         self._sealing = sealing
+        self._keep_alives = keep_alives
         self._wanted = wanted
         self._is_closed = False
 
@@ -138,12 +141,18 @@ class Calls:
         answer = self._reads.read(query, consistency)
         return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
 
+    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Numbers]:
+        """Keep timers alive. See :meth:`KeepAlives.keep_alive <txpaxos.node.keep_alives.KeepAlives.keep_alive>`."""
+        if self._is_closed:
+            return fail(self._stopped("ask another"))
+        return self._keep_alives.keep_alive(number, names)
+
     def closers(self) -> tuple[Callable[[], None], ...]:
         """What answers the callers that still wait, since this node stops: one function for each part that has some.
         From this call on no other caller is accepted."""
         self._is_closed = True
         error = NodeStopped(f"node {self._name} stopped before it had the outcome")
-        parts = (self._session, self._submissions, self._asks, self._reads, self._sealing)
+        parts = (self._session, self._submissions, self._asks, self._reads, self._sealing, self._keep_alives)
         return tuple(partial(part.close, error) for part in parts)
 
     def close(self) -> None:

@@ -80,7 +80,9 @@ class Count(Reason):
         "A node came back with a data folder that is not the one it had before. Give it back its own, or see"
         ' "Replacing a node".'
     )
-    FORWARDED_TO_A_FOLLOWER = "Commands were forwarded to this node after it had stopped leading. They are sent again."
+    FORWARDED_TO_A_FOLLOWER = (
+        "Commands or keep-alives were forwarded to this node after it had stopped leading. They are sent again."
+    )
     DROPPED_WHILE_DISK_BUSY = "A peer's message was dropped because this node's disk does not keep up."
     DROPPED_WHILE_DISK_HUNG = (
         'A peer\'s message was dropped while the disk hung. The peer sends it again. See "A disk that hangs".'

@@ -3,6 +3,8 @@
 The elapsed time goes on from where this node had applied it when it knew all that earlier leaders had proposed, and
 as fast as the monotonic clock of this node. So it stands still from the last value of one leader to the first one of
 the next, and never goes back, whatever happens to wall clocks.
+
+A new leader has not heard what clients sent to the one before. So it gives kept-alive timers a grace when it begins.
 """
 
 from __future__ import annotations
@@ -21,16 +23,23 @@ class LeaderClock:
     :param applied: the replicated time of the last slot that was applied.
     :param monotonic: in seconds.
     :param utc_seconds: the time of day, in seconds since 1970.
+    :param grace_ms: how long no kept-alive timer fires from when the elapsed time goes on.
     """
 
     def __init__(
-        self, applied: Callable[[], ReplicatedTime], monotonic: Callable[[], float], utc_seconds: Callable[[], float]
+        self,
+        applied: Callable[[], ReplicatedTime],
+        monotonic: Callable[[], float],
+        utc_seconds: Callable[[], float],
+        grace_ms: int = 0,
     ) -> None:
         self._applied = applied
         self._monotonic = monotonic
         self._utc_seconds = utc_seconds
         self._since: tuple[int, float] | None = None
         self._stamped_ms = -1
+        self._grace_ms = grace_ms
+        self._is_grace_given = False
 
     @property
     def is_running(self) -> bool:
@@ -40,6 +49,7 @@ class LeaderClock:
     def start(self) -> None:
         """This node leads, and has applied all that earlier leaders may have had chosen."""
         self._since = self._applied().elapsed_ms, self._monotonic()
+        self._is_grace_given = False
 
     def stop(self) -> None:
         """This node leads no more."""
@@ -57,6 +67,16 @@ class LeaderClock:
         self._stamped_ms = max(self._stamped_ms, elapsed_ms)
         utc_ms = min(max(0, int(self._utc_seconds() * 1000)), UTC_MS_MAX)
         return applied.advanced_to(ReplicatedTime(elapsed_ms, utc_ms))
+
+    def take_grace_ms(self, stamp: ReplicatedTime) -> int:
+        """The grace that the value with ``stamp`` gives. Each value gives one until the elapsed time goes on, and then
+        the first one does, once."""
+        if self._since is None:
+            return self._grace_ms
+        if self._is_grace_given:
+            return 0
+        self._is_grace_given = True
+        return max(0, self._since[0] + self._grace_ms - stamp.elapsed_ms)
 
     def pulse_at(self, due_ms: int) -> float | None:
         """When a value has to be proposed for a timer that is due at ``due_ms``, by the monotonic clock; ``None`` if

@@ -82,7 +82,9 @@ from txpaxos.node.events import (
 from txpaxos.node.former_members import FormerMembers
 from txpaxos.node.founding import Founding
 from txpaxos.node.hand_over import HandOverCalls
+from txpaxos.node.heard_keep_alives import HeardKeepAlives
 from txpaxos.node.hooks import Hooks
+from txpaxos.node.keep_alives import KeepAlives
 from txpaxos.node.known_peers import KnownPeers
 from txpaxos.node.leader_clock import LeaderClock
 from txpaxos.node.leadership import LeadershipNews
@@ -114,6 +116,7 @@ from txpaxos.wire.peer_messages import (
     Fetching,
     FetchSnapshot,
     Forward,
+    ForwardKeepAlives,
     Hello,
     Introduction,
     PeerMessage,
@@ -127,7 +130,7 @@ from txpaxos.wire.peer_messages import (
     StateDigest,
     StateDigestsHeard,
 )
-from txpaxos.wire.stamps import stamped
+from txpaxos.wire.stamps import KeptAlive, stamped
 
 if TYPE_CHECKING:
     from txpaxos.keys.folder import Keys
@@ -135,6 +138,10 @@ if TYPE_CHECKING:
 
 UNHEARD_SECONDS = 2.0
 """A leader lists a peer in its status as unheard after this time, or after four heartbeats if these take longer."""
+
+GRACE_SECONDS = 1.0
+"""How long a new leader lets no kept-alive timer fire, beside two of the longest liveness windows: so long it may take
+until it hears what clients sent to the one before."""
 
 CLOSE_SECONDS = 3.0
 """The longest time that a node waits for its disk when it stops."""
@@ -256,13 +263,19 @@ class Node:
         application, settings = self.application, self.settings
         lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
-        self._applier = Applier(self._observed_apply(), settings.sessions_max, application.timer_fired)
-        self._leader_clock = LeaderClock(lambda: self.timers.now, self._monotonic, self._utc_seconds)
+        self._applier = Applier(
+            *(self._observed_apply(), settings.sessions_max, application.timer_fired),
+            lambda name: self._keep_alives.note(name),
+        )
+        grace_ms = int((GRACE_SECONDS + 2 * settings.timing.liveness_window_seconds[1]) * 1000)
+        self._leader_clock = LeaderClock(lambda: self.timers.now, self._monotonic, self._utc_seconds, grace_ms)
         self._submissions = Submissions(self._applier, settings.command_limits)
         self._session = LocalSession(
             self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
         self._reads = Reads(self._applier, application.query, self._request_read_index)
+        self._keep_alives = KeepAlives(lambda: self.timers, self._reads.wait, self._performer.schedule)
+        self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
         self._compose_registers()
         calls = self._calls = Calls(
             self.name,
@@ -273,6 +286,7 @@ class Node:
             self._asks,
             self._reads,
             self._sealing,
+            self._keep_alives,
             self._performer.schedule,
         )
         self._hand_overs = HandOverCalls(
@@ -280,7 +294,7 @@ class Node:
         )
         # The calls of programs and clients, which Calls implements.
         self.submit, self.submit_run, self.ask, self.read = calls.submit, calls.submit_run, calls.ask, calls.read
-        self.forget = calls.forget
+        self.forget, self.keep_alive = calls.forget, calls.keep_alive
         self._snapshots = SnapshotCoordinator(
             *(self.clock, self, self.name, self.cluster.name, self.members, self._store, application, self._applier),
             *(settings.snapshot_policy, settings.transfer_limits, self.counters, self._rng),
@@ -739,6 +753,13 @@ class Node:
         else:
             self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
 
+    def _handle_keep_alives(self, sender: NodeId, message: ForwardKeepAlives, now: float) -> None:
+        if self._submissions.is_leader:
+            self._heard_keep_alives.hear(message.kept_alive, forwarded=True)
+            self._performer.schedule()
+        else:
+            self.counters[Count.FORWARDED_TO_A_FOLLOWER] += 1
+
     def _handle_removed(self, sender: NodeId, message: Removed, now: float) -> None:
         """Stop, and never start again: this node is a member no more."""
         if not self._former_members.believes(message):
@@ -753,6 +774,7 @@ class Node:
     # The handler of each kind of message that is not about the log. The replica handles all others.
     _HANDLERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
         Forward: _handle_forwarded,
+        ForwardKeepAlives: _handle_keep_alives,
         CollectRegisters: _handle_register_message,
         RegisterVotes: _handle_register_message,
         Introduction: _handle_introduction,
@@ -781,7 +803,7 @@ class Node:
                 self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._sealing.is_needed:
                 self._sealing.tick(now)
-            if self._leader_clock.is_running and len(self.timers):
+            if (self._leader_clock.is_running and len(self.timers)) or len(self._keep_alives):
                 self._performer.schedule()
             self._founding.tick(now)
             self._schedule_founding()
@@ -811,11 +833,20 @@ class Node:
         self._session.flush()
         self._asks.flush()
         if self._submissions.is_leader:
+            self._tell_keep_alives(now, lambda told: self._heard_keep_alives.hear(told))
             self._propose(now)
         elif (leader := self._replica.leader_node) is not None and leader != self.name:
             while runs := self._submissions.due_for_forwarding(now):
                 self._peers.send((leader,), Forward(runs))
             self._forward_later(now)
+            self._tell_keep_alives(now, lambda told: self._peers.send((leader,), ForwardKeepAlives(told)))
+
+    def _tell_keep_alives(self, now: float, tell: Callable[[tuple[KeptAlive, ...]], object]) -> None:
+        """Tell the leader, which may be this node, which timers the clients of this node keep alive."""
+        while told := self._keep_alives.take_due(now, pause=not self._submissions.is_leader):
+            tell(told)
+        if (wake_at := self._keep_alives.wake_at) is not None:
+            self._wake_by(wake_at)
 
     def _propose(self, now: float) -> None:
         """Propose what waits, while the window has room, and what makes timers fire that are due."""
@@ -824,8 +855,12 @@ class Node:
         if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
             self._enqueue(self._replica.propose(entry, now, urgent=True))
         while self._replica.has_room and (value := self._submissions.next_value()) is not None:
-            value_with_time = stamped(self._leader_clock.stamp(), value.value)
-            self._enqueue(self._replica.propose(value_with_time, now, urgent=value.urgent))
+            self._propose_stamped(value.value, now, value.urgent)
+        while (propose_at := self._heard_keep_alives.propose_at()) is not None and self._replica.has_room:
+            if now < propose_at:
+                self._wake_by(propose_at)
+                break
+            self._propose_stamped(b"", now)
         if (due_ms := self.timers.next_due_ms) is not None:
             self._fire_timers(due_ms, now)
 
@@ -837,7 +872,14 @@ class Node:
         if now < pulse_at:
             self._wake_by(pulse_at)
         elif self._replica.has_room:
-            self._enqueue(self._replica.propose(stamped(self._leader_clock.stamp(), b""), now))
+            self._propose_stamped(b"", now)
+
+    def _propose_stamped(self, batch: bytes, now: float, urgent: bool = False) -> None:
+        """Propose ``batch``, with the time, and with the timers that clients keep alive."""
+        time, urgent = self._leader_clock.stamp(), urgent or self._heard_keep_alives.is_forwarded
+        grace_ms = self._leader_clock.take_grace_ms(time) if self.timers.has_kept_alive else 0
+        value = stamped(time, batch, self._heard_keep_alives.take(now), grace_ms)
+        self._enqueue(self._replica.propose(value, now, urgent=urgent))
 
     def _release(self, ready: Ready) -> None:
         """Perform ``ready`` after its save: send, apply, answer. Its records, and all before them, are on disk."""
@@ -857,9 +899,11 @@ class Node:
             self._snapshots.fetch_from(ready.snapshot_source)
         for fact in ready.leadership:
             self._news.tell(fact, self._monotonic())
+            self._keep_alives.leader_changed()
             if isinstance(fact, LeadershipLost):
                 self._member_changes.lead_lost()
                 self._leader_clock.stop()
+                self._heard_keep_alives.clear()
 
     def _answer(self, answer: AnswerFact) -> None:
         match answer:
@@ -911,6 +955,7 @@ class Node:
                     self._submissions.complete(run, outcomes)
                 self._snapshots.applied(chosen)
                 self._reads.applied()
+                self._keep_alives.applied()
                 if self._sealing.is_needed:
                     self._sealing.applied()
                 if observe is not None:
@@ -927,6 +972,7 @@ class Node:
                     self._submissions.become_follower()  # The snapshot may have the outcomes of its callers.
                 self._report_decided(chosen.slot)
                 self._reads.applied()
+                self._keep_alives.restored()
                 if self._sealing.is_needed:
                     self._sealing.applied()
                 if observe is not None:

@@ -5,7 +5,7 @@ reached it. All of it is part of the snapshot.
 
 A kept-alive timer fires when nothing has kept it alive for its period. Clients keep it alive
 (:meth:`~txpaxos.Client.keep_alive`), and the leader says so in a value of the log
-(:class:`~txpaxos.wire.stamps.KeptAlive`): so when it fires, too, depends on the log alone.
+(:mod:`txpaxos.wire.stamps`): so when it fires, too, depends on the log alone.
 """
 
 from __future__ import annotations
@@ -98,12 +98,22 @@ class Timers:
         # turn comes.
         self._heap: list[tuple[int, str]] = []
         self._may_change = False
+        self._kept_alive = 0
 
     def __len__(self) -> int:
         return len(self._timers)
 
+    def __iter__(self) -> Iterator[str]:
+        """The names of the timers."""
+        return iter(self._timers)
+
     def __contains__(self, name: object) -> bool:
         return name in self._timers
+
+    @property
+    def has_kept_alive(self) -> bool:
+        """Whether there is a kept-alive timer."""
+        return self._kept_alive > 0
 
     # from the application, while it applies
 
@@ -127,6 +137,7 @@ class Timers:
         after_ms = math.ceil(after_seconds * 1000)
         timer = TimerState(min(self.now.elapsed_ms + after_ms, ELAPSED_MS_MAX), payload)
         before = self._timers.get(name)
+        self._kept_alive += kept_alive
         if kept_alive:
             timer.period_ms = after_ms
             # A keep-alive that has counted, and is on its way once more, does not count again.
@@ -134,8 +145,8 @@ class Timers:
         self._timers[name] = timer
         heapq.heappush(self._heap, (timer.due_ms, name))
         self._drop_stale()
-        if before is not None and before.period_ms:
-            self._changed(name)
+        if before is not None:
+            self._ended(name, before)
 
     def cancel(self, name: str) -> bool:
         """Let the timer ``name`` not fire.
@@ -148,8 +159,7 @@ class Timers:
         if timer is None:
             return False
         self._drop_stale()
-        if timer.period_ms:
-            self._changed(name)
+        self._ended(name, timer)
         return True
 
     def due_in_seconds(self, name: str) -> float | None:
@@ -204,9 +214,14 @@ class Timers:
         for name, timer in due.items():
             if self._timers.get(name) is timer:  # It was neither cancelled nor set anew by one that fired before it.
                 del self._timers[name]
-                if timer.period_ms:
-                    self._changed(name)
+                self._ended(name, timer)
                 yield name, timer.payload
+
+    def _ended(self, name: str, timer: TimerState) -> None:
+        """``timer`` is no more."""
+        if timer.period_ms:
+            self._kept_alive -= 1
+            self._changed(name)
 
     def _keep_alive(self, name: str, number: int) -> None:
         timer = self.kept_alive(name)
@@ -249,6 +264,7 @@ class Timers:
             raise CodecError(f"no timers: {error}") from None
         for row in part.rows:
             self._timers[row.name] = TimerState(row.due_ms, row.payload, row.period_ms or 0, row.number)
+            self._kept_alive += row.period_ms is not None
             heapq.heappush(self._heap, (row.due_ms, row.name))
 
     # inside

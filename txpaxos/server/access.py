@@ -29,6 +29,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     HandOver,
     Join,
+    KeepTimers,
     MembersRequest,
     Read,
     ReloadKeys,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 RIGHT_FOR: dict[type[Any], str] = {
     Submit: WRITE,
     Read: READ,
+    KeepTimers: WRITE,
     Ask: ASK,
     Forget: ASK,
     StatusRequest: STATUS,

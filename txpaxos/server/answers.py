@@ -32,6 +32,7 @@ from txpaxos.wire.client_messages import (
     Request,
     StatusAnswer,
     StatusRequest,
+    TimersKept,
 )
 
 ANSWER_BYTES = 2**20
@@ -42,9 +43,9 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
     """What to send to the client that made ``requests`` requests, numbered from ``number`` on.
 
     :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
-        :class:`~txpaxos.reading.Reading`, a status (a dict), the new leader (a str), the value of a subject (bytes or
-        ``None``), a report of the members, the end of a change of members, the answer to a node that joins, or a
-        Failure that concerns all of the requests.
+        :class:`~txpaxos.reading.Reading`, the numbers of keep-alives (a tuple), a status (a dict), the new leader (a
+        str), the value of a subject (bytes or ``None``), a report of the members, the end of a change of members, the
+        answer to a node that joins, or a Failure that concerns all of the requests.
     """
     match result:
         case list():
@@ -53,6 +54,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (refusal(number, result.value, requests),)
         case Reading():
             return (_read_answer(number, result),)
+        case tuple() as numbers:
+            return (TimersKept(number, numbers),)
         case dict():
             return (StatusAnswer(number, json.dumps(result).encode()),)
         case BackupPart(body):

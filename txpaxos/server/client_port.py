@@ -40,6 +40,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     HandOver,
     Join,
+    KeepTimers,
     MembersRequest,
     Read,
     ReloadKeys,
@@ -238,6 +239,8 @@ class ClientPort(ServerFactory):
                 return self.node.forget(subject, None, session, sequence)
             case Read(_, query, local):
                 return self.node.read(query, "local" if local else "linearizable")
+            case KeepTimers(_, number, names):
+                return self.node.keep_alive(number, names)
             case StatusRequest():
                 return succeed(self.status())
             case ReloadKeys():

@@ -39,6 +39,7 @@ from txpaxos.wire.client_messages import (
     Join,
     KeepAlive,
     KeepAliveReply,
+    KeepTimers,
     MembersRequest,
     Ping,
     Pong,
@@ -246,6 +247,7 @@ class ServerConnection(TwistedProtocol):
                 | Ask()
                 | Forget()
                 | Read()
+                | KeepTimers()
                 | StatusRequest()
                 | ReloadKeys()
                 | HandOver()

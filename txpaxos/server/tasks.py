@@ -13,6 +13,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     HandOver,
     Join,
+    KeepTimers,
     MembersRequest,
     Read,
     ReloadKeys,
@@ -20,6 +21,9 @@ from txpaxos.wire.client_messages import (
     StatusRequest,
     Submit,
 )
+
+TIMER_BYTES = 300
+"""The memory that a timer takes which a client waits for, beside its name."""
 
 
 class Task(NamedTuple):
@@ -46,6 +50,8 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.subject))
             case Read():
                 return cls(request, 1, len(request.query))
+            case KeepTimers():
+                return cls(request, 1, sum(map(len, request.names)) + TIMER_BYTES * len(request.names))
             case StatusRequest() | ReloadKeys() | Join() | MembersRequest() | ChangeMembers():
                 return cls(request, 1, 0)
             case HandOver():

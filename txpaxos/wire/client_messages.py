@@ -25,6 +25,7 @@ from txpaxos.wire.commands import (
     is_for_registers,
 )
 from txpaxos.wire.header import CLUSTER_ID_AT, Header
+from txpaxos.wire.stamps import Number, TimerName
 
 CLIENT_MAGIC = b"\x97C"
 
@@ -46,6 +47,9 @@ RIGHTS_MAX = 16
 """The most rights that :class:`Authenticated` names."""
 
 PrincipalText: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+
+KEEP_TIMERS_MAX = 1024
+"""The most timers in one :class:`KeepTimers`."""
 
 CHANGE_TEXT_CHARACTERS_MAX = 300
 """The longest name or address in :class:`ChangeMembers`."""
@@ -127,6 +131,20 @@ class Read:
     request: Count
     query: bytes
     local: bool
+
+
+@attrs.frozen
+class KeepTimers:
+    """Keep the timers ``names`` alive, those of them that are kept-alive timers. The answer is :class:`TimersKept` or
+    :class:`Refused`.
+
+    :ivar number: the number of this keep-alive. It counts for a timer if it is higher than all that counted before. A
+        client makes its first one by chance, so that two clients never have the same.
+    """
+
+    request: Count
+    number: Number
+    names: Annotated[tuple[TimerName, ...], msgspec.Meta(min_length=1, max_length=KEEP_TIMERS_MAX)]
 
 
 @attrs.frozen
@@ -336,6 +354,16 @@ class AskAnswer:
 
 
 @attrs.frozen
+class TimersKept:
+    """The answer to :class:`KeepTimers`, for each name in its order: the number of the last keep-alive that counted, by
+    the log; ``None`` if there is no kept-alive timer of this name. If it is the number of the request, the timer fires
+    no sooner than its period after that was sent. If it is higher, another client keeps the timer alive, too."""
+
+    request: Count
+    numbers: Annotated[tuple[Count | None, ...], msgspec.Meta(max_length=KEEP_TIMERS_MAX)]
+
+
+@attrs.frozen
 class StatusAnswer:
     """The node's status: a JSON object in UTF-8."""
 
@@ -455,6 +483,7 @@ Request: TypeAlias = (
     | Ask
     | Forget
     | Read
+    | KeepTimers
     | StatusRequest
     | ReloadKeys
     | HandOver
@@ -464,7 +493,9 @@ Request: TypeAlias = (
     | BackupRequest
 )
 FromClient: TypeAlias = Request | Ping | KeepAliveReply | Authenticate
-ToRequest: TypeAlias = Answer | AskAnswer | ReadAnswer | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
+ToRequest: TypeAlias = (
+    Answer | AskAnswer | ReadAnswer | TimersKept | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
+)
 OfMembers: TypeAlias = Members | MembersAnswer | ChangeProgress | ChangeAnswer
 FromNode: TypeAlias = Welcome | Pong | KeepAlive | Authenticated | ToRequest | OfMembers
 
@@ -485,6 +516,7 @@ _packing = Packing[FromClient | FromNode](
         10: BackupRequest,
         21: Authenticate,
         22: ReloadKeys,
+        23: KeepTimers,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
@@ -501,6 +533,7 @@ _packing = Packing[FromClient | FromNode](
         160: JoinAnswer,
         142: BackupAnswer,
         143: Authenticated,
+        144: TimersKept,
     }
 )
 

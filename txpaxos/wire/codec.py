@@ -54,6 +54,7 @@ from txpaxos.wire.peer_messages import (
     Fetching,
     FetchSnapshot,
     Forward,
+    ForwardKeepAlives,
     Hello,
     Introduction,
     PeerMessage,
@@ -110,6 +111,7 @@ _KINDS: dict[int, type[PeerMessage]] = {
     39: Removed,
     40: CollectRegisters,
     41: RegisterVotes,
+    42: ForwardKeepAlives,
 }
 
 

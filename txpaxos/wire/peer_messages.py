@@ -11,6 +11,7 @@ from attrs.validators import ge
 from txpaxos.core.messages import Ballot, Message, NodeId, Slot
 from txpaxos.wire.commands import Runs, check_count
 from txpaxos.wire.registers import check_subject
+from txpaxos.wire.stamps import KEPT_ALIVE_MAX, KeptAlive
 
 PART_BYTES_MAX = 2**20
 """The longest part of a snapshot that is taken, in bytes."""
@@ -97,6 +98,14 @@ class Forward:
     def _check(self, _: Any, runs: Runs) -> None:
         for run in runs:
             check_count(run.sequence, len(run.payloads))
+
+
+@attrs.frozen
+class ForwardKeepAlives:
+    """From a follower to the leader: clients have sent these keep-alives here. The follower has saved nothing for
+    it."""
+
+    kept_alive: Annotated[tuple[KeptAlive, ...], msgspec.Meta(max_length=KEPT_ALIVE_MAX)]
 
 
 @attrs.frozen
@@ -226,5 +235,12 @@ SnapshotMessage: TypeAlias = FetchSnapshot | SnapshotPart | StateDigest | StateD
 RegisterMessage: TypeAlias = CollectRegisters | RegisterVotes
 HandshakeMessage: TypeAlias = Hello | Challenge | Proof | Refusal
 PeerMessage: TypeAlias = (
-    Message | HandshakeMessage | Removed | Introduction | Forward | SnapshotMessage | RegisterMessage
+    Message
+    | HandshakeMessage
+    | Removed
+    | Introduction
+    | Forward
+    | ForwardKeepAlives
+    | SnapshotMessage
+    | RegisterMessage
 )

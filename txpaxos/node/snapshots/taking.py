@@ -219,7 +219,7 @@ class SnapshotTaker:
         """
         chunks = snapshot.chunks()
         head = _head(next(chunks, b""), self._cluster, snapshot.slot)
-        sessions, registers, timers = self._applier.new_sessions(), Registers(), Timers()
+        sessions, registers, timers = self._applier.new_sessions(), Registers(), self._applier.new_timers()
         hasher = hashlib.blake2b(digest_size=HASH_BYTES)
         try:
             state = _state(chunks, {SESSIONS: sessions, REGISTERS: registers, TIMERS: timers}, hasher)

@@ -61,6 +61,7 @@ from txpaxos.testing.checkers.node import ObservedNode
 from txpaxos.testing.checkers.reads import ObservedReads
 from txpaxos.testing.checkers.registers import ObservedRegisters
 from txpaxos.testing.checkers.snapshots import ObservedSnapshots
+from txpaxos.testing.checkers.timers import ObservedTimers
 from txpaxos.wire.commands import Run, decode_batch, is_for_registers
 from txpaxos.wire.members import MembersEntry
 
@@ -115,6 +116,7 @@ class Checker:
     :param sessions_max: how many sessions a node keeps.
     :param alpha: how many slots after its own a configuration begins to govern: the window of open slots.
     :ivar members: the configurations of the cluster, as the log has them.
+    :ivar timers: the replicated time, and the timers that clients keep alive.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Checker:
         self.outcomes: dict[tuple[bytes, int], Outcome] = {}
         self.submitted: dict[tuple[bytes, int], bytes] = {}
         self.registers = ObservedRegisters()
+        self.timers = ObservedTimers()
         self._expected = ExpectedCommands(sessions_max)
         self._snapshots = ObservedSnapshots(policy or Policy())
         self._reads = ObservedReads(self.members)

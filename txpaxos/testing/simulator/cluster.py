@@ -35,6 +35,7 @@ from txpaxos.testing.simulator.clients import SimulatedAsker, SimulatedCaller, S
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.environment import Environment
 from txpaxos.testing.simulator.host import DATA, Host
+from txpaxos.testing.simulator.keepers import PERIODS_SECONDS, TIMER_PREFIX, SimulatedKeeper
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.simulator.operator import Operator
 
@@ -75,6 +76,9 @@ RECORDED_EVERY = 5
 STREAMS_SECONDS = 20.0
 """By then each node has its streams to all others again, which it tries every 4 s at the longest."""
 
+TIMERS_SECONDS = (max(PERIODS_SECONDS) + 3.0) / 0.8
+"""By then each timer has fired that no client keeps alive: after its period, and a leader's grace, by a slow clock."""
+
 CALM_CHANGES = 2
 """How many changes of members there are at the end of a run."""
 
@@ -111,6 +115,7 @@ class SimulatedCluster(Environment):
     :param older_registers: whether the nodes begin with data folders of an earlier release, and registers in them.
     :param changes: whether members change.
     :param keys: whether nodes have keys.
+    :param keepers: how many clients keep timers alive.
     :ivar hosts: the hosts, by the name of their machine.
     :ivar operator: who changes the members.
     :ivar keys_operator: who looks after the keys; ``None`` if nodes have none.
@@ -139,6 +144,7 @@ class SimulatedCluster(Environment):
         older_registers: bool = False,
         changes: bool = False,
         keys: bool = False,
+        keepers: int = 0,
     ) -> None:
         super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes, keys)
         self.datagrams = 0
@@ -148,11 +154,12 @@ class SimulatedCluster(Environment):
         self.operator = Operator(self, self.hosts, self.live)
         self.keys_operator = None if self.keys is None else self._make_keys_operator(self.keys)
         has_queries = app.query is not PaxosProtocol.query
-        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader] = [
+        self.clients: list[SimulatedClient | SimulatedAsker | SimulatedCaller | SimulatedReader | SimulatedKeeper] = [
             *(SimulatedClient(self, index, workload) for index in range(clients)),
             *(SimulatedAsker(self, index) for index in range(askers)),
             *(SimulatedCaller(self, self.hosts, index, workload) for index in range(callers)),
             *(SimulatedReader(self, self.hosts, index, query) for index in range(readers if has_queries else 0)),
+            *(SimulatedKeeper(self, index) for index in range(keepers)),
         ]
         if older_registers:
             self._begin_with_older_registers()
@@ -297,6 +304,19 @@ class SimulatedCluster(Environment):
             for session in host.node._applier.sessions._sessions.values():
                 if len(session.outcomes) > RESULTS_KEPT_MAX:
                     raise Violation("acknowledged results are forgotten", f"{host.name} keeps {len(session.outcomes)}")
+
+    def check_timers(self) -> None:
+        """Require that the timers fire which the clients keep alive no more. Call it when they have stopped and nothing
+        is wrong.
+
+        :raises Violation: if one is left.
+        """
+        self.run(TIMERS_SECONDS)
+        for host in self.live():
+            if host.node is not None and len(host.node.timers):
+                left = [name for name in host.node.timers if name.startswith(TIMER_PREFIX)]
+                if left:
+                    raise Violation("timers fire in the end", f"{host.name} has {', '.join(left)}")
 
     def check_keys(self) -> None:
         """If nodes have keys, require that all are heard, and that no stream goes on with keys of before. Call it when

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txpaxos.application_checks import make_application
-from txpaxos.core.messages import NodeId
+from txpaxos.core.messages import NodeId, Slot
 from txpaxos.core.ready import Record
 from txpaxos.errors import RemovedFromCluster, StoreError
 from txpaxos.node.datagram_port import DatagramPort
@@ -25,6 +25,7 @@ from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.disk_use import SNAPSHOTS_MAX, needless_segments, snapshots
 from txpaxos.testing.simulator.disk import Crash, SimulatedDisk
 from txpaxos.testing.simulator.environment import CLIENT_PORT, PEER_PORT, Environment
+from txpaxos.testing.simulator.keepers import with_kept_alive_timers
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.simulator.observed import CheckingObserver, with_local_error_text
 
@@ -194,6 +195,11 @@ class Host:
         if self._cluster.changes:
             self._cluster.time.after(0.0, self._cluster.members_changed)
 
+    def _timer_fired(self, slot: Slot, timer: str) -> None:
+        wrong = self._cluster.checker.timers.fired(self.name, slot, timer, self._cluster.time.now)
+        if wrong:
+            self._cluster.break_rule(wrong, f"{timer} fires at {self.name} at slot {slot}")
+
     def _start_node(self, reactor: SimulatedReactor) -> None:
         cluster = self._cluster
         rng = Random(cluster.rng.random())
@@ -207,7 +213,8 @@ class Host:
             execute=self._execute,
         )
         watched = _WatchedStore(store, self, cluster.checker)
-        app = with_local_error_text(cluster.app, lambda: f"node {self.name} at {cluster.time.now}")
+        app = with_kept_alive_timers(cluster.app, self._timer_fired)
+        app = with_local_error_text(app, lambda: f"node {self.name} at {cluster.time.now}")
         node = self.node = Node(
             make_application(app),
             reactor,

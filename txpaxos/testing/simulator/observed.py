@@ -80,6 +80,9 @@ class CheckingObserver:
             case SlotApplied():
                 checker.handed_out(name, event.slot)
                 if self._host.node is not None:
+                    wrong = checker.timers.applied(event.slot, self._host.node.timers, self._environment.time.now)
+                    if wrong:
+                        self._environment.break_rule(wrong, f"{name} at slot {event.slot}")
                     checker.configured(name, event.slot, self._host.node.members.chosen)
             case SnapshotTaken():
                 counts["snapshots taken"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import attrs
 
@@ -17,6 +18,9 @@ from txpaxos.testing.simulator.schedule import Fault, draw, plan
 
 OLDER_CHANCE = 0.2
 """How often the nodes begin with data folders of an earlier release, and with registers in them."""
+
+KEEPERS = 4
+"""How many clients keep timers alive, if any do."""
 
 
 @attrs.frozen
@@ -53,6 +57,7 @@ def simulate(
     query: Callable[[Random], bytes] | None = None,
     changes: bool = False,
     keys: bool = False,
+    timers: bool = False,
 ) -> SimulationResult:
     """Run one seed.
 
@@ -63,18 +68,18 @@ def simulate(
         client, become quiet, and survive the loss of its leader.
     :param changes: whether members change, too.
     :param keys: whether nodes have keys, which are replaced and stolen.
+    :param timers: whether clients have kept-alive timers set, keep them alive and let them fire, too.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
     older_registers = Random(f"older registers {seed}").random() < OLDER_CHANCE
-    cluster = SimulatedCluster(
-        seed, nodes, app, workload, query=query, older_registers=older_registers, changes=changes, keys=keys
-    )
+    options: dict[str, Any] = {"changes": changes, "keys": keys, "keepers": KEEPERS if timers else 0}
+    cluster = SimulatedCluster(seed, nodes, app, workload, query=query, older_registers=older_registers, **options)
     schedule = draw(seed, cluster.all_machines, seconds, changes, keys) if faults is None else list(faults)
     plan(cluster, schedule)
     try:
-        _run(cluster, seconds)
+        _run(cluster, seconds, timers)
     except Violation as error:
         violation = error
     return SimulationResult(
@@ -90,11 +95,13 @@ def simulate(
     )
 
 
-def _run(cluster: SimulatedCluster, seconds: float) -> None:
+def _run(cluster: SimulatedCluster, seconds: float, timers: bool) -> None:
     """Let ``seconds`` with faults pass, and then the time without faults."""
     cluster.run(seconds)
     cluster.heal()
     cluster.wait_until_converged()
+    if timers:
+        cluster.check_timers()
     cluster.check_quiescence()
     cluster.check_follower_catches_up()
     cluster.check_return_under_load()

@@ -1,0 +1,123 @@
+"""A keep-alive counts for a client only if the log has that client's own number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from test.helpers.fakes import outcome_of
+from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, keep_alive
+from txpaxos.errors import NoQuorum, NotChosen
+from txpaxos.wire.client_messages import KeepTimers
+from txpaxos.wire.stamps import NUMBER_MAX
+
+
+class Asked:
+    """In place of a dispatcher: the test answers.
+
+    :ivar sent: each message, its deadline, and its answer.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.numbers = KeepAliveNumbers(Random(1))
+        self.sent: list[tuple[KeepTimers, float | None, Deferred[Any]]] = []
+
+    def ask_node(
+        self, make_message: Callable[[int], KeepTimers], size_bytes: int, deadline_seconds: float | None
+    ) -> Deferred[Any]:
+        self.sent.append((make_message(1), deadline_seconds, Deferred()))
+        return self.sent[-1][2]
+
+    def keep(self, *names: str, deadline_seconds: float | None = None) -> list[Any]:
+        dispatcher: Any = self
+        return outcome_of(keep_alive(dispatcher, self.numbers, lambda: self.now, names, deadline_seconds))
+
+    def answer(self, *numbers: int | None, which: int = -1) -> None:
+        self.sent[which][2].callback(numbers)
+
+    @property
+    def last(self) -> int:
+        return self.sent[-1][0].number
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+def test_its_own_number_or_a_later_one_confirms(asked: Asked) -> None:
+    first, second = asked.keep("a", "b", "a"), asked.keep("a")
+    number = asked.sent[0][0].number
+    assert [message for message, _, _ in asked.sent] == [
+        KeepTimers(1, number, ("a", "b")),
+        KeepTimers(1, number + 1, ("a",)),
+    ]
+    asked.answer(number + 1, None, which=0)
+    asked.answer(number + 1)
+    assert (first, second) == ([{"a": True, "b": False}], [{"a": True}])
+
+
+def test_the_number_of_another_client_confirms_nothing(asked: Asked) -> None:
+    kept = asked.keep("a", "b")
+    own = asked.last
+    asked.answer(own, own + 1_000_000)
+    assert (kept, asked.sent[-1][0].names) == ([], ("b",))
+    assert asked.last > own + 1_000_000
+    asked.answer(asked.last)
+    assert kept == [{"a": True, "b": True}]
+
+
+def test_numbers_of_before_another_client_was_overtaken_confirm_nothing_any_more(asked: Asked) -> None:
+    """They may be below the other client's numbers, which this client has not had."""
+    slow, quick = asked.keep("a"), asked.keep("b")
+    old = asked.sent[0][0].number
+    asked.answer(old + 5)
+    asked.answer(old, which=0)
+    assert (slow, quick) == ([], [])
+    assert len(asked.sent) == 4
+
+
+def test_the_number_of_a_timer_that_was_set_anew_confirms_nothing(asked: Asked) -> None:
+    kept = asked.keep("a")
+    asked.answer(0)
+    assert kept == []
+    asked.answer(asked.last)
+    assert kept == [{"a": True}]
+
+
+def test_a_deadline_is_for_all_attempts(asked: Asked) -> None:
+    kept = asked.keep("a", deadline_seconds=5.0)
+    asked.now = 2.0
+    asked.answer(asked.last + 1)
+    assert [deadline for _, deadline, _ in asked.sent] == [5.0, 3.0]
+    asked.now = 5.0
+    asked.answer(asked.last + 1)
+    assert [one.type for one in kept] == [NoQuorum]
+
+
+def test_the_highest_number_cannot_be_overtaken(asked: Asked) -> None:
+    kept = asked.keep("a")
+    asked.answer(NUMBER_MAX)
+    assert [one.type for one in kept] == [NotChosen]
+    again = asked.keep("b")
+    assert [one.type for one in again] == [NotChosen]
+
+
+def test_two_clients_begin_with_other_numbers() -> None:
+    firsts = {KeepAliveNumbers(Random(seed)).next() for seed in range(100)}
+    assert len(firsts) == 100
+    assert 0 < min(firsts) <= max(firsts) <= 2**FIRST_BITS
+
+
+def test_chance_is_drawn_when_it_is_needed() -> None:
+    """Not when the client is made: runs of the simulator without keep-alives are as they were."""
+    rng = Random(1)
+    numbers = KeepAliveNumbers(rng)
+    assert rng.getstate() == Random(1).getstate()
+    numbers.overtake(5)
+    assert numbers.next() > 5

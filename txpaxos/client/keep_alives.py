@@ -1,0 +1,102 @@
+"""Keep-alives of a client: each has a number, and counts only if the log has that very number.
+
+The numbers of one client rise. They begin at a number of chance, so that two clients never have the same one: a number
+of this client in the log shows that the keep-alive of this client was heard. Two clients may keep one timer alive, or a
+client that was started anew goes on with what its predecessor kept alive. Then a higher number may be in the log. That
+says nothing of this client's keep-alive, so it is sent once more with a number that is higher still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from twisted.internet.defer import Deferred
+
+from txpaxos.client.dispatcher import Dispatcher
+from txpaxos.errors import NoQuorum, NotChosen
+from txpaxos.wire.client_messages import KeepTimers
+from txpaxos.wire.stamps import NUMBER_MAX
+
+FIRST_BITS = 48
+"""The first number of a client is below 2**48, by chance."""
+
+STEP_BITS = 32
+"""How far, by chance, a client goes beyond a higher number of another one: up to 2**32."""
+
+
+class KeepAliveNumbers:
+    """The numbers of one client.
+
+    :param rng: the source of chance.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        # This client has had all numbers from the first one to the last one, and no other client has had any of them.
+        self._first, self._last = 1, 0
+
+    def next(self) -> int:
+        """The number for the next keep-alive.
+
+        :raises NotChosen: if another client has used up the numbers."""
+        if not self._last:
+            self._first = 1 + self._rng.getrandbits(FIRST_BITS)
+            self._last = self._first - 1
+        if self._last >= NUMBER_MAX:
+            raise NotChosen("another client has kept a timer alive with the highest number that there is")
+        self._last += 1
+        return self._last
+
+    def confirms(self, confirmed: int, sent: int) -> bool:
+        """Whether the number ``confirmed`` in the log shows that the keep-alive ``sent``, or a later one of this
+        client, was heard."""
+        return max(sent, self._first) <= confirmed <= self._last
+
+    def overtake(self, confirmed: int) -> None:
+        """The log has a number of another client: go on above it."""
+        if confirmed > self._last:
+            self._first = confirmed + 1 + self._rng.getrandbits(STEP_BITS)
+            self._last = self._first - 1
+
+
+def keep_alive(
+    dispatcher: Dispatcher,
+    numbers: KeepAliveNumbers,
+    seconds: Callable[[], float],
+    names: Sequence[str],
+    deadline_seconds: float | None,
+) -> Deferred[dict[str, bool]]:
+    """Keep the timers ``names`` alive. See :meth:`Client.keep_alive <txpaxos.Client.keep_alive>`.
+
+    :param seconds: monotonic seconds, by which the deadline goes.
+    """
+    ends_at = None if deadline_seconds is None else seconds() + deadline_seconds
+
+    async def send() -> dict[str, bool]:
+        is_alive: dict[str, bool] = {}
+        left = list(dict.fromkeys(names))
+        while left:
+            number, size_bytes = numbers.next(), sum(map(len, left))
+            left_seconds = None if ends_at is None else ends_at - seconds()
+            if left_seconds is not None and left_seconds <= 0:
+                raise NoQuorum(
+                    "other clients keep the same timers alive, and no keep-alive of this one counted in time"
+                )
+            message = _message(number, tuple(left))
+            answer: Sequence[int | None] = await dispatcher.ask_node(message, size_bytes, left_seconds)
+            again = []
+            for name, confirmed in zip(left, answer, strict=False):
+                if confirmed is None or numbers.confirms(confirmed, number):
+                    is_alive[name] = confirmed is not None
+                else:
+                    numbers.overtake(confirmed)
+                    again.append(name)
+            left = again
+        return is_alive
+
+    return Deferred.fromCoroutine(send())
+
+
+def _message(number: int, names: tuple[str, ...]) -> Callable[[int], KeepTimers]:
+    return lambda request: KeepTimers(request, number, names)

@@ -1,0 +1,224 @@
+"""Keep-alives of timers, from the clients of this node to the leader, and back when the log has them.
+
+A client sends names of kept-alive timers, and one number for all of them that is higher than before. This node tells
+the leader, which puts the timers off by a value of the log. The client is answered when this node has applied that
+value: so what it is told holds, whichever node leads then. Nothing is saved for it. Until the client is answered, the
+node tells the leader again from time to time, and a new leader at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+
+from txpaxos.errors import Overloaded, PaxosError
+from txpaxos.node.timers import Timers
+from txpaxos.wire.stamps import KEPT_ALIVE_MAX, KeptAlive
+
+PAUSE_SECONDS = 0.05
+"""The shortest time between two times at which a follower tells its leader what clients have sent."""
+
+AGAIN_SECONDS, AGAIN_SECONDS_MAX = 0.25, 4.0
+"""How long to wait for the log before the leader is told again. The time doubles while nothing comes."""
+
+WAITING_MAX = 2**17
+"""The most names that may wait at one node."""
+
+MESSAGE_BYTES = 2**15
+"""Bytes of names in one message to the leader."""
+
+Numbers: TypeAlias = tuple[int | None, ...]
+
+
+@attrs.define(eq=False)
+class _Call:
+    """One message of a client.
+
+    :ivar left: the names that are neither confirmed nor known to be no timer.
+    """
+
+    number: int
+    names: Sequence[str]
+    left: set[str]
+    answer: Deferred[Numbers]
+
+
+class KeepAlives:
+    """The keep-alives that wait at one node.
+
+    :param timers: the timers of the node. A snapshot may replace them.
+    :param catch_up: gives a Deferred that fires when this node has applied all that was acknowledged before.
+    :param wanted: called when there is something to tell the leader, so that the node does it soon.
+    """
+
+    def __init__(
+        self, timers: Callable[[], Timers], catch_up: Callable[[], Deferred[object]], wanted: Callable[[], None]
+    ) -> None:
+        self._timers = timers
+        self._catch_up = catch_up
+        self._wanted = wanted
+        self._waiting: dict[str, list[_Call]] = {}
+        self._changed: list[str] = []
+        self._to_tell: dict[str, int] = {}
+        self._told_at = float("-inf")
+        self._again_at = float("inf")
+        self._again_seconds = AGAIN_SECONDS
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many timers wait for the log."""
+        return len(self._waiting)
+
+    # from clients
+
+    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Numbers]:
+        """Keep the timers ``names`` alive.
+
+        :returns: fires with a number for each name: that of the last keep-alive in the log, which is at least
+            ``number``; ``None`` if there is no such kept-alive timer. Fails with :class:`~txpaxos.errors.Overloaded`.
+            It waits as long as there is no leader; cancel it to stop that.
+        """
+        if self._count + len(names) > WAITING_MAX:
+            return fail(Overloaded(f"keep-alives for {self._count} timers wait already; try again later"))
+        find = self._timers().kept_alive
+        found = {name: find(name) for name in names}
+        left = {name for name, timer in found.items() if timer is None or timer.number < number}
+        call = _Call(number, names, left, Deferred(lambda _: self._forget(call)))
+        if not left:
+            self._resolve(call, ())
+            return call.answer
+        if not self._waiting:
+            self._again_at = float("inf")
+        self._count += len(left)
+        for name in left:
+            self._waiting.setdefault(name, []).append(call)
+            if found[name] is not None:
+                self._to_tell[name] = max(number, self._to_tell.get(name, 0))
+        if None in found.values():
+            self._check_missing(call)
+        self._wanted()
+        return call.answer
+
+    # from the log
+
+    def note(self, name: str) -> None:
+        """The timer ``name`` was kept alive, or is there no more."""
+        if name in self._waiting:
+            self._changed.append(name)
+
+    def applied(self) -> None:
+        """A value is applied: answer the calls that waited for that."""
+        if self._changed:
+            changed, self._changed = self._changed, []
+            self._again_seconds = AGAIN_SECONDS
+            for name in changed:
+                self._look_at(name)
+
+    def restored(self) -> None:
+        """A snapshot has replaced the timers."""
+        self._changed.clear()
+        for call in {call: None for calls in self._waiting.values() for call in calls}:
+            self._resolve(call, [name for name in call.left if self._is_confirmed(call, name)])
+            if any(self._timers().kept_alive(name) is None for name in call.left):
+                self._check_missing(call)
+        self._tell_again()
+
+    # to the leader
+
+    def leader_changed(self) -> None:
+        """Another node leads, or none: what waits is to be told anew."""
+        self._again_seconds = AGAIN_SECONDS
+        self._tell_again()
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the leader is to be told next, in monotonic seconds; ``None`` if nothing waits."""
+        if not self._waiting:
+            return None
+        return min(self._again_at, self._told_at + PAUSE_SECONDS) if self._to_tell else self._again_at
+
+    def take_due(self, now: float, pause: bool) -> tuple[KeptAlive, ...]:
+        """What the leader is to be told now: as much as one message should hold. Call again until it is empty.
+
+        :param pause: whether to wait a little after the last time, for more to come.
+        """
+        if not self._waiting or (pause and self._told_at < now < self._told_at + PAUSE_SECONDS):
+            return ()
+        if now >= self._again_at:
+            self._again_seconds = min(2 * self._again_seconds, AGAIN_SECONDS_MAX)
+            self._tell_again()
+        telling: list[KeptAlive] = []
+        room = MESSAGE_BYTES
+        while self._to_tell and room > 0 and len(telling) < KEPT_ALIVE_MAX:
+            one = KeptAlive(*self._to_tell.popitem())
+            if one.name in self._waiting:
+                room -= one.size_bytes
+                telling.append(one)
+        if telling:
+            self._told_at = now
+            self._again_at = now + self._again_seconds
+        return tuple(telling)
+
+    def close(self, error: PaxosError) -> None:
+        """The node stops: every call without an answer fails with ``error``."""
+        for calls in list(self._waiting.values()):
+            for call in list(calls):
+                self._fail(call, error)
+
+    # inside
+
+    def _is_confirmed(self, call: _Call, name: str) -> bool:
+        timer = self._timers().kept_alive(name)
+        return timer is not None and timer.number >= call.number
+
+    def _look_at(self, name: str) -> None:
+        """The log has kept the timer ``name`` alive, or ended it."""
+        is_gone = self._timers().kept_alive(name) is None
+        for call in list(self._waiting.get(name, ())):
+            if is_gone or self._is_confirmed(call, name):
+                self._resolve(call, [name])
+
+    def _check_missing(self, call: _Call) -> None:
+        """This node does not know all timers of ``call``. Perhaps it is behind: it finds out before it says so."""
+
+        def caught_up(_: object) -> None:
+            for name in call.left:
+                self._to_tell[name] = max(call.number, self._to_tell.get(name, 0))
+            self._resolve(call, [name for name in call.left if self._timers().kept_alive(name) is None])
+            self._wanted()
+
+        self._catch_up().addCallbacks(caught_up, lambda failure: self._fail(call, failure.value))
+
+    def _resolve(self, call: _Call, names: Iterable[str]) -> None:
+        """Nothing is to come any more for ``names`` of ``call``."""
+        for name in names:
+            self._stop_waiting(call, name)
+        if not call.left and not call.answer.called:
+            find = self._timers().kept_alive
+            timers = [find(name) for name in call.names]
+            call.answer.callback(tuple(None if timer is None else timer.number for timer in timers))
+
+    def _fail(self, call: _Call, error: BaseException | None) -> None:
+        if not call.answer.called:
+            self._forget(call)
+            call.answer.errback(error)
+
+    def _forget(self, call: _Call) -> None:
+        """The caller does not wait any more."""
+        for name in list(call.left):
+            self._stop_waiting(call, name)
+
+    def _stop_waiting(self, call: _Call, name: str) -> None:
+        call.left.discard(name)
+        calls = self._waiting[name]
+        calls.remove(call)
+        self._count -= 1
+        if not calls:
+            del self._waiting[name]
+
+    def _tell_again(self) -> None:
+        for name, calls in self._waiting.items():
+            self._to_tell[name] = max(call.number for call in calls)
