@@ -15,6 +15,7 @@ import txpaxos
 import txpaxos.aio.client
 import txpaxos.client.client
 import txpaxos.node.node
+import txpaxos.recipes
 import txpaxos.server.served_node
 from txpaxos.keys.folder import Keys
 from txpaxos.node.peer_tls import PeerTls
@@ -37,7 +38,7 @@ html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
     # Type variables, and what only type checkers see.
-    (r"py:.*", r"P|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
+    (r"py:.*", r"P|txpaxos\.recipes\..*\.T|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
     # Of others, which have their documentation elsewhere.
     (
         r"py:.*",
@@ -83,13 +84,13 @@ class PageLinks(SphinxTransform):
 
 def resolve_public_name(app: Sphinx, env: BuildEnvironment, node: Any, text: Any) -> Any:
     """A docstring names a public class by its module, or by its name alone in that module; it is described as one of
-    ``txpaxos`` itself."""
+    ``txpaxos`` or ``txpaxos.recipes`` itself."""
     if node.get("refdomain") != "py":
         return None
-    for name in txpaxos.__all__:
-        module = getattr(getattr(txpaxos, name), "__module__", None)
+    for face, name in [(one, name) for one in (txpaxos, txpaxos.recipes) for name in one.__all__]:
+        module = getattr(getattr(face, name), "__module__", None)
         full = node["reftarget"].removeprefix(f"{module}.")
-        candidates = [f"txpaxos.{full}"] if full.split(".")[0] == name else []
+        candidates = [f"{face.__name__}.{full}"] if full.split(".")[0] == name else []
         if (node.get("py:class") or "").split(".")[0] == name:
             candidates.append(f"{module}.{full}")
         for candidate in candidates:

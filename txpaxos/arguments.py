@@ -197,15 +197,29 @@ def check_deadline(deadline_seconds: object) -> float | None:
     """
     if deadline_seconds is None:
         return None
-    if isinstance(deadline_seconds, bool) or not isinstance(deadline_seconds, (int, float)):
-        raise TypeError(f"deadline_seconds must be a number or None, not {type(deadline_seconds).__name__}")
+    return _finite_seconds(deadline_seconds, "deadline_seconds", " or None", ", or None for no limit")
+
+
+def check_seconds(seconds: object, what: str) -> float:
+    """Check a number of seconds.
+
+    :param what: the name of the argument.
+    :raises TypeError: if it is no number.
+    :raises ValueError: if it is not finite, or not above zero.
+    """
+    return _finite_seconds(seconds, what, "", "")
+
+
+def _finite_seconds(value: object, what: str, or_none: str, or_no_limit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number{or_none}, not {type(value).__name__}")
     try:
-        seconds = float(deadline_seconds)
+        seconds = float(value)
     except OverflowError:
         seconds = math.inf
     if not (math.isfinite(seconds) and seconds > 0):
-        shown = repr(deadline_seconds) if seconds < math.inf else "it is too long"
-        raise ValueError(f"deadline_seconds must be finite and above zero, or None for no limit: {shown}")
+        shown = repr(value) if seconds < math.inf else "it is too long"
+        raise ValueError(f"{what} must be finite and above zero{or_no_limit}: {shown}")
     return seconds
 
 

@@ -74,12 +74,16 @@ LAYERS = (
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
     Layer(("txpaxos.server",), PROTOCOL | SERVICE),
+    # What a node runs of the recipes, and what a program has of them, which is no node.
+    Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
+    Layer(("txpaxos.recipes.replicated",), SERVICE),
+    Layer(("txpaxos.recipes",), SERVICE | {"txpaxos.client", "txpaxos.clock"}),
     Layer(("txpaxos.aio",), ENTRY_POINTS),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
-        ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.tap", "txpaxos.testing", "txpaxos.recovery"},
+        ENTRY_POINTS | {f"txpaxos.{name}" for name in ("__version__", "recipes", "recovery", "tap", "testing")},
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.
@@ -263,7 +267,11 @@ def test_import_loads_no_twisted(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import txpaxos.client", "from txpaxos import Client, Cluster, Reading", "import txpaxos.aio"]
+    "statement",
+    [
+        *("import txpaxos.client", "from txpaxos import Client, Cluster, Reading", "import txpaxos.aio"),
+        "from txpaxos.recipes import Recipes",
+    ],
 )
 def test_a_client_loads_no_node(statement: str) -> None:
     above = ("txpaxos.node", "txpaxos.server", "txpaxos.storage", "txpaxos.protocol", "txpaxos.core.replica")

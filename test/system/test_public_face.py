@@ -1,4 +1,4 @@
-"""The public names of ``txpaxos`` and ``txpaxos.testing``: each exists, and its module is imported on first use."""
+"""The public names of ``txpaxos``, its recipes and its test kit: each exists, and is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 
 import txpaxos
+import txpaxos.recipes
 import txpaxos.testing
 
-FACES = [txpaxos, txpaxos.testing]
+FACES = [txpaxos, txpaxos.recipes, txpaxos.testing]
 
 
 @pytest.mark.parametrize(("face", "name"), [(face, name) for face in FACES for name in face.__all__])

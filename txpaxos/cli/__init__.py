@@ -20,7 +20,9 @@ from txpaxos.cli import (
     doctor,
     keys,
     lead,
+    map,
     members,
+    queue,
     read,
     recover,
     restore,
@@ -104,7 +106,8 @@ def main() -> None:
 
 
 for module in (
-    *(submit, read, ask, status, members, lead, doctor, keys, backup, restore, recover, demo, simulate, check),
+    *(submit, read, ask, queue, map, status, members, lead, doctor, keys, backup, restore, recover, demo, simulate),
+    check,
 ):
     main.add_command(module.command)
 main.add_command(service.schema_command)

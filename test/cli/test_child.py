@@ -1,0 +1,83 @@
+"""A command that runs beside txpaxos, with real processes and the real reactor, each in a Python of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+PROGRAM = """
+import sys
+from typing import Any
+from txpaxos.cli.child import Child
+from txpaxos.cli.running import CommandError, run
+
+async def work(reactor: Any) -> Any:
+{body}
+
+try:
+    print("status", run(work), flush=True)
+except CommandError as error:
+    error.show()
+"""
+
+
+def run(body: str, stdin: str = "") -> tuple[str, str]:
+    program = PROGRAM.format(body=textwrap.indent(textwrap.dedent(body), "    "))
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.stdout, done.stderr
+
+
+def test_it_has_the_streams_and_the_environment_and_its_status_is_passed_on() -> None:
+    body = """
+        child = Child(reactor, ["sh", "-c", 'read line; echo "$line $TOKEN"; echo oops >&2; exit 7'], {"TOKEN": "5"})
+        return await child.ended()
+    """
+    assert run(body, "hello\n") == ("hello 5\nstatus 7\n", "oops\n")
+
+
+def test_a_signal_is_a_status_as_shells_have_it() -> None:
+    assert run('return await Child(reactor, ["sh", "-c", "kill -TERM $$"], {}).ended()') == ("status 143\n", "")
+
+
+def test_it_is_asked_to_end() -> None:
+    body = """
+        child = Child(reactor, ["sh", "-c", "trap 'echo ending; exit 3' TERM; echo; while :; do read x; done"], {})
+        return await child.end(60.0)
+    """
+    out, err = run(body)
+    assert (out.split()[-2:], err) in [(["status", "3"], ""), (["status", "143"], "")]
+
+
+def test_it_is_killed_if_it_does_not_end_with_all_that_it_has_started(tmp_path: Path) -> None:
+    """Both the command and its child ignore SIGTERM; neither holds the pipe after that."""
+    body = f"""
+        from twisted.internet.task import deferLater
+        from pathlib import Path
+        loop = "while :; do sleep 1; done"
+        script = "trap '' TERM; (" + loop + ") & touch {tmp_path}/up; " + loop
+        child = Child(reactor, ["sh", "-c", script], {{}})
+        while not Path("{tmp_path}/up").exists():
+            await deferLater(reactor, 0.01, lambda: None)
+        return await child.end(0.05)
+    """
+    assert run(body) == ("status 137\n", "")
+
+
+def test_what_cannot_be_run_is_one_line() -> None:
+    out, err = run('return await Child(reactor, ["/no/such/command"], {}).ended()')
+    assert (out, err) == ("", "txpaxos: /no/such/command cannot be run: No such file or directory\n")
+
+
+def test_it_can_be_waited_for_after_its_end_and_a_wait_can_be_cancelled() -> None:
+    body = """
+        child = Child(reactor, ["true"], {})
+        child.ended().addErrback(lambda _: print("cancelled")).cancel()
+        assert await child.ended() == 0
+        assert await child.end(1.0) == 0
+        return await child.ended()
+    """
+    assert run(body) == ("cancelled\nstatus 0\n", "")

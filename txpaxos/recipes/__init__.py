@@ -1,0 +1,81 @@
+"""What programs on several machines agree on: sessions, queues, maps, counters and sets.
+
+The replicated side is a few typed services (:data:`COORDINATION`), which a node runs alone (``twistd paxos --app
+txpaxos.recipes:Coordinator``) or beside services of your own (``application_of(Bank, *COORDINATION)``).
+:class:`Recipes` is the side of a program. Each name is loaded when it is first used, so that a client loads no node.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txpaxos.recipes.coordinator import COORDINATION, Coordinator
+    from txpaxos.recipes.counter import Counter
+    from txpaxos.recipes.map import Delete, Map, MapChange, MapEntry, MapOutcome, MapPage, Put
+    from txpaxos.recipes.queue import Queue, Take, Taken
+    from txpaxos.recipes.recipes import Recipes
+    from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
+    from txpaxos.recipes.replicated.maps import ChangesGone, Guard, VersionMismatch
+    from txpaxos.recipes.replicated.queues import Depth, TakeOver
+    from txpaxos.recipes.session import Session, SessionState
+    from txpaxos.recipes.set import Set
+    from txpaxos.recipes.values import WrongValue
+    from txpaxos.recipes.waiting import WaitTimedOut
+
+_MODULES = {
+    "txpaxos.recipes.coordinator": ("COORDINATION", "Coordinator"),
+    "txpaxos.recipes.counter": ("Counter",),
+    "txpaxos.recipes.map": ("Delete", "Map", "MapChange", "MapEntry", "MapOutcome", "MapPage", "Put"),
+    "txpaxos.recipes.queue": ("Queue", "Take", "Taken"),
+    "txpaxos.recipes.recipes": ("Recipes",),
+    "txpaxos.recipes.replicated.bounds": ("LimitReached", "SessionOver"),
+    "txpaxos.recipes.replicated.maps": ("ChangesGone", "Guard", "VersionMismatch"),
+    "txpaxos.recipes.replicated.queues": ("Depth", "TakeOver"),
+    "txpaxos.recipes.session": ("Session", "SessionState"),
+    "txpaxos.recipes.set": ("Set",),
+    "txpaxos.recipes.values": ("WrongValue",),
+    "txpaxos.recipes.waiting": ("WaitTimedOut",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "COORDINATION",
+    "ChangesGone",
+    "Coordinator",
+    "Counter",
+    "Delete",
+    "Depth",
+    "Guard",
+    "LimitReached",
+    "Map",
+    "MapChange",
+    "MapEntry",
+    "MapOutcome",
+    "MapPage",
+    "Put",
+    "Queue",
+    "Recipes",
+    "Session",
+    "SessionOver",
+    "SessionState",
+    "Set",
+    "Take",
+    "TakeOver",
+    "Taken",
+    "VersionMismatch",
+    "WaitTimedOut",
+    "WrongValue",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

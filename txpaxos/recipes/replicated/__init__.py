@@ -1,0 +1,1 @@
+"""The replicated side of the recipes: typed services, one subject each."""
