@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from test.helpers.fakes import alone
 from txpaxos import QueryFailed, Service, ServiceError, application_of, command, encode_call, query, state, watch
-from txpaxos.errors import CallRefused
-from txpaxos.service.watches import WAIT_SECONDS, Watches, encode_watch
+from txpaxos.errors import CallRefused, Overloaded
+from txpaxos.reading import Reading
+from txpaxos.service.remote import remote_service
+from txpaxos.service.watches import LEADERLESS_SECONDS, WAIT_SECONDS, Watches, encode_watch
 from txpaxos.testing import ServicesHarness
 
 
@@ -47,6 +49,8 @@ class Board(Service):
 
     def timer_fired(self, name: str, payload: bytes) -> None:
         self.lines.setdefault(name, []).append("at last")
+        if name == "fail":
+            raise ValueError("after the line")
 
     @query(topic="heading {heading}", raises=Closed)
     def under(self, heading: str) -> list[str]:
@@ -177,12 +181,12 @@ def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
 def test_one_who_is_gone_is_forgotten_after_a_while() -> None:
     harness, _ = boards()
     abandoned = harness.read(encode_watch(b"", encode_call(Board, Board.total)))
-    digest, _ = harness.result(abandoned).result
-    waits = harness.read(encode_watch(digest, encode_call(Board, Board.total)))
+    digest, _, slot = harness.result(abandoned).result
+    waits = harness.read(encode_watch(digest, encode_call(Board, Board.total), slot))
     harness.advance(WAIT_SECONDS - 1)
     assert len(harness.application._watches) == 1
     harness.advance(1)
-    assert harness.result(waits).result == [digest, None]
+    assert harness.result(waits).result == [digest, None, slot]
     assert len(harness.application._watches) == 0
 
 
@@ -200,7 +204,7 @@ class Changing:
     def __init__(self) -> None:
         self.answer: Any = 1
         self.calls: list[Callable[[], None]] = []
-        self.watches = Watches(lambda call: self._answer(), lambda call: ("Board", None), self._later)
+        self.watches = Watches(lambda call: self._answer(), lambda call: ("Board", None), self._later, lambda: 5)
 
     def _answer(self) -> Any:
         if isinstance(self.answer, Exception):
@@ -220,7 +224,7 @@ class Changing:
 def test_an_answer_that_changes_and_changes_back_is_no_change() -> None:
     changing = Changing()
     first: Any = changing.watches.query(encode_watch(b"", b"call"))
-    waits: Any = changing.watches.query(encode_watch(first[0], b"call"))
+    waits: Any = changing.watches.query(encode_watch(first[0], b"call", 5))
     told: list[Any] = []
     waits.addBoth(told.append)
     changing.answer = 2
@@ -238,7 +242,7 @@ def test_an_answer_that_changes_and_changes_back_is_no_change() -> None:
 def test_a_query_that_fails_meanwhile_fails_the_watch() -> None:
     changing = Changing()
     first: Any = changing.watches.query(encode_watch(b"", b"call"))
-    waits: Any = changing.watches.query(encode_watch(first[0], b"call"))
+    waits: Any = changing.watches.query(encode_watch(first[0], b"call", 5))
     changing.answer = KeyError("gone")
     changing.watches.changed("Board", None)
     changing.watches.look()
@@ -250,10 +254,12 @@ def test_a_query_that_fails_meanwhile_fails_the_watch() -> None:
 @pytest.mark.parametrize(
     "hostile",
     [
-        b"\x93\xa5watch",
-        msgspec.msgpack.encode(["watch", b"x" * 17, b""]),
-        msgspec.msgpack.encode(["watch", "text", b""]),
-        msgspec.msgpack.encode(["watch", b"", b""]),
+        b"\x94\xa5watch",
+        msgspec.msgpack.encode(["watch", b"x" * 17, b"", None]),
+        msgspec.msgpack.encode(["watch", "text", b"", None]),
+        msgspec.msgpack.encode(["watch", b"", b"", None]),
+        msgspec.msgpack.encode(["watch", b"", b"", -1]),
+        msgspec.msgpack.encode(["watch", b"", b"", True]),
         encode_watch(b"", b"no call"),
         encode_watch(b"", encode_call(Board, Board.wipe, "news")),
         encode_watch(b"", encode_watch(b"", encode_call(Board, Board.total))),
@@ -279,15 +285,178 @@ def test_what_cannot_be_watched() -> None:
         watch(board.under)
 
 
-@pytest.mark.parametrize("answer", [None, [b"", b"", b""], ["", b""], [b"digest", b"\xc1"], [b"digest", b"\xa1x"]])
+class Answering:
+    """A node that answers each query as the test says, and notes what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[Any, str, float | None]] = []
+
+    def submit(self, command: bytes, deadline_seconds: float | None = None, /) -> Deferred[Any]:
+        raise NotImplementedError
+
+    def read(self, query: bytes, consistency: Any = "linearizable", seconds: float | None = None, /) -> Deferred[Any]:
+        _, known, _, wait_from = msgspec.msgpack.decode(query)
+        self.asked.append(((known, wait_from), consistency, seconds))
+        return succeed(Reading(self.answers.pop(0), 1))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [b"", b"", b""],
+        ["", b"", 1],
+        [b"digest", b"\x01"],
+        [b"digest", b"\xc1", 1],
+        [b"digest", b"\xa1x", 1],
+    ],
+)
 def test_an_answer_of_another_release(answer: Any) -> None:
+    watched = watch(remote_service(Answering(answer), Board).total)
+    with pytest.raises(QueryFailed, match="does the node run another release of"):
+        ServicesHarness.result(watched.next())
+
+
+def test_a_node_without_room() -> None:
+    watched = watch(remote_service(Answering("there are many already"), Board).total)
+    with pytest.raises(Overloaded, match="there are many already"):
+        ServicesHarness.result(watched.next())
+
+
+def test_what_a_caller_asks() -> None:
+    node = Answering([b"1", b"\x01", 7], [b"1", None, 7], [b"1", None, 9], [b"2", b"\x02", 12])
+    watched = watch(remote_service(node, Board, None, 5.0).total)
+    assert [ServicesHarness.result(watched.next()) for _ in "12"] == [1, 2]
+    at_once, late = ("linearizable", 5.0), ("local", 35.0)
+    assert node.asked == [
+        ((b"", None), *at_once),
+        ((b"1", 7), *late),
+        ((b"1", None), *at_once),
+        ((b"1", 9), *late),
+    ]
+
+
+def test_a_node_that_lags_does_not_answer_with_what_was_before() -> None:
+    harness = alone(application=application_of(Board))
+    application = harness.node.application
+    call = encode_call(Board, Board.total)
+    assert application.query(encode_watch(b"newer", call, 99)) == (b"newer", None, application.applied_through)
+    assert application.query(encode_watch(b"newer", call, application.applied_through))[1] == b"\x00"
+
+
+def test_a_node_that_knows_no_leader_ends_its_watches() -> None:
     harness, board = boards()
-    watched = watch(board.total)
-    watched._ask = lambda query: harness.read(encode_watch(b"", query)).addBoth(
-        lambda _: type("Reading", (), {"result": answer})()
-    )
-    with pytest.raises(QueryFailed, match="does the node run another release of the service"):
-        harness.result(watched.next())
+    watcher = Watcher(watch(board.total))
+    watches = harness.application._watches
+    (first,) = [waiter for watched in watches._watched.values() for waiter in watched.waiters]
+    harness.application.leadership_changed("a", None)
+    harness.advance(LEADERLESS_SECONDS - 0.5)
+    harness.application.leadership_changed(None, "b")
+    harness.advance(LEADERLESS_SECONDS)
+    assert [one for watched in watches._watched.values() for one in watched.waiters] == [first]
+    harness.application.leadership_changed("b", None)
+    harness.application.leadership_changed("b", None)
+    harness.advance(LEADERLESS_SECONDS)
+    assert first not in [one for watched in watches._watched.values() for one in watched.waiters]
+    board.write("news", "line")
+    assert watcher.got == [0, 1]
+
+
+def test_a_node_has_room_for_a_number_of_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("txpaxos.service.watches.WATCHES_MAX", 2)
+    harness, board = boards()
+    watchers = [Watcher(watch(board.under, f"{number}")) for number in range(2)]
+    third = watch(board.total)
+    assert harness.result(third.next()) == 0
+    with pytest.raises(Overloaded, match="2 watches wait at this node already"):
+        harness.result(third.next())
+    watchers[0].watched.close()
+    Watcher(third)
+    assert len(harness.application._watches) == 2
+
+
+def test_many_calls_are_evaluated_over_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("txpaxos.service.watches.LOOKS_MAX", 2)
+    changing = Changing()
+    waits: list[Any] = []
+    for number in range(5):
+        call = b"call %d" % number
+        first: Any = changing.watches.query(encode_watch(b"", call))
+        waits.append(changing.watches.query(encode_watch(first[0], call, 5)))
+    told: list[int] = []
+    for number, wait in enumerate(waits):
+        wait.addBoth(lambda _, number=number: told.append(number))
+    changing.answer = 2
+    changing.calls.clear()
+    changing.watches.changed("Board", None)
+    told_after = []
+    while changing.calls:
+        changing.calls.pop(0)()
+        told_after.append(len(told))
+    assert (told_after, told) == ([2, 4, 5], [0, 1, 2, 3, 4])
+
+
+def test_one_that_is_told_may_end_others() -> None:
+    changing = Changing()
+    waits: list[Any] = []
+    for call in (b"one", b"one", b"two", b"three"):
+        first: Any = changing.watches.query(encode_watch(b"", call))
+        waits.append(changing.watches.query(encode_watch(first[0], call, 5)))
+        waits[-1].addErrback(lambda failure: failure.trap(CancelledError))
+    waits[0].addCallback(lambda _: [one.cancel() for one in waits[1:]])
+    changing.answer = 2
+    changing.watches.changed("Board", None)
+    changing.watches.look()
+    assert (len(changing.watches), changing.watches._changed) == (0, {})
+
+
+def test_a_timer_that_raises_may_have_changed_an_answer() -> None:
+    harness, board = boards()
+    watcher = Watcher(watch(board.total))
+    board.write_later("fail")
+    with pytest.raises(ValueError, match="after the line"):
+        harness.advance(5.0)
+    harness.advance(0.0)
+    assert watcher.got == [0, 1]
+
+
+def test_bytes_that_are_no_call_cost_no_evaluation() -> None:
+    harness, board = boards()
+    Watcher(watch(board.under, "news"))
+    asked = harness.state_of(Board).asked
+    asked.clear()
+    harness.submit(b"no call").addErrback(lambda failure: failure.trap(CallRefused))
+    assert asked == []
+
+
+class Clerk(Service):
+    """Writes on the board beside it."""
+
+    @command
+    def note(self, line: str) -> None:
+        self.sibling(Board).write("news", line)
+
+    @command
+    def note_on_all(self, line: str) -> None:
+        for one in self.siblings():
+            if isinstance(one, Board):
+                one.write("news", line)
+
+    @query
+    def lines(self) -> int:
+        return self.sibling(Board).total() + len(self.siblings())
+
+
+def test_a_sibling_may_have_changed_an_answer() -> None:
+    harness = ServicesHarness(Board, Clerk)
+    clerk = harness.service(Clerk)
+    watcher, lines = Watcher(watch(harness.service(Board).total)), Watcher(watch(clerk.lines))
+    clerk.note("one")
+    clerk.note_on_all("two")
+    assert (watcher.got, lines.got) == ([0, 1, 2], [2, 3, 4])
+    harness.advance(1.0)
+    assert harness.application._watches._changed == {}, "a query that looks at a sibling changes nothing"
 
 
 def test_on_a_node_the_answer_comes_when_the_slot_is_applied() -> None:

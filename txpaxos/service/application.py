@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
 from msgspec.structs import asdict
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from txpaxos.core.messages import Slot
+from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CallRefused, ConfigError, QueryFailed
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
-from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain, service_of
+from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain
 from txpaxos.service.context import SEPARATOR, ServiceContext
 from txpaxos.service.declaration import CONTEXT, Remote, S, Service, ServiceError
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
 from txpaxos.service.remote import remote_service
 from txpaxos.service.state import ServicesState
 from txpaxos.service.watches import Topic, Watches
+
+T = TypeVar("T")
 
 
 class ServiceApplication(PaxosProtocol):
@@ -39,18 +41,14 @@ class ServiceApplication(PaxosProtocol):
         self._state = ServicesState(both)
         self._commands = _Methods((command, service) for one, service in both for command in one.commands.values())
         self._queries = _Methods((query, service) for one, service in both for query in one.queries.values())
-        self._watches = Watches(self._queries.call, self._queries.topic_of, self._later)
+        self._applying = False
+        self._watches = Watches(self._queries.call, self._queries.topic_of, self._later, lambda: self.applied_through)
 
     def apply(self, slot: Slot, command: bytes) -> object:
         """Call a command. Bytes that are no call of one are refused, on every node alike, and change nothing."""
-        try:
-            result = self._commands.call(command)
-        except BaseException:  # It may have changed something before.
-            self._watches.look_at_all()
-            raise
-        if self._watches.is_used:
-            self._watches.changed(service_of(command), None)
-        return result
+        if not self._watches.is_used:
+            return self._commands.call(command)
+        return self._watched(self._commands.service_of(command), self._commands.call, command)
 
     def query(self, query: bytes) -> object:
         """Call a query, or have one watched."""
@@ -61,8 +59,11 @@ class ServiceApplication(PaxosProtocol):
         """Tell the service that has set the timer. Of a service that this release does not run any more, none is."""
         service, _, own_name = name.partition(SEPARATOR)
         if service in self._services:
-            self._services[service].timer_fired(own_name, payload)
-            self._watches.changed(service, None)
+            self._watched(service, self._services[service].timer_fired, own_name, payload)
+
+    def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
+        """Let no caller wait for long at a node that is cut off."""
+        self._watches.leader_changed(current is not None)
 
     def snapshot(self) -> Iterator[bytes]:
         """The state of all services, in chunks."""
@@ -73,8 +74,23 @@ class ServiceApplication(PaxosProtocol):
         self._state.load(chunks)
         self._watches.look_at_all()
 
-    def _topic_changed(self, service: str, topic: str) -> None:
-        self._watches.changed(service, topic)
+    def _watched(self, service: str, work: Callable[..., T], *arguments: Any) -> T:
+        """Let a service do something that may change its state, and note which watched queries that may concern."""
+        self._applying = True
+        try:
+            result = work(*arguments)
+        except BaseException:  # It may have changed something, and not have come to say so.
+            self._watches.look_at_all(service)
+            raise
+        finally:
+            self._applying = False
+        self._watches.changed(service, None)
+        return result
+
+    def _topic_changed(self, service: str, topic: str | None) -> None:
+        """A service has said so, or (without a topic) was asked for by another, which may call its commands."""
+        if self._applying:
+            self._watches.changed(service, topic)
 
     def _later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
         return self.clock.callLater(seconds, function)
@@ -138,6 +154,13 @@ class _Methods:
         except errors as error:
             return error_as_result(error, method.errors)
 
+    def service_of(self, data: bytes) -> str:
+        """The name of the service that a call is for.
+
+        :raises CallRefused: as :meth:`call`.
+        """
+        return self._methods[type(self._decoded(data))][2].service
+
     def topic_of(self, data: bytes) -> Topic:
         """With what the answer to a call of a query changes.
 
@@ -145,10 +168,7 @@ class _Methods:
         """
         call = self._decoded(data)
         _, _, method = self._methods[type(call)]
-        service = method.call.tag.partition(".")[0]
-        if method.topic is None:
-            return service, None
-        return service, method.topic.format(**asdict(call))
+        return method.service, None if method.topic is None else method.topic.format(**asdict(call))
 
     def _decoded(self, data: bytes) -> Any:
         try:

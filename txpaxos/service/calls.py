@@ -30,7 +30,6 @@ UNUSABLE = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, Recursio
 """What encoding a value raises that cannot be sent, and decoding one that does not fit."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_tag = msgspec.msgpack.Decoder(list[Any]).decode
 _OURS = "_txpaxos_"
 """The beginning of names that no parameter has."""
 _AT_ARGUMENT = re.compile(r" - at `\$\[(\d+)\](.*)`$")
@@ -163,12 +162,6 @@ def call_with(call: Call, function: Callable[..., Any]) -> Callable[[Any], Any]:
         return function(*values[:positional_max], **dict(zip(names, values[positional_max:], strict=True)))
 
     return with_names
-
-
-def service_of(call: bytes) -> str:
-    """The name of the service that a call is for, which was found to be one."""
-    tag: str = _decode_tag(call)[0]
-    return tag.partition(".")[0]
 
 
 def plain(value: object) -> Any:

@@ -61,7 +61,8 @@ class ServiceContext:
     :param name: what the service is called.
     :param services: all services of the node, by name.
     :param timers: gives the timers of the node.
-    :param changed: called with the service's name and each topic that it says has changed.
+    :param changed: called with the service's name and each topic that it says has changed, and with the name of each
+        other service that it asks for, and ``None``: it may call that one's commands.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ServiceContext:
         name: str,
         services: Mapping[str, object],
         timers: Callable[[], Timers],
-        changed: Callable[[str, str], None],
+        changed: Callable[[str, str | None], None],
     ) -> None:
         self.timers = ServiceTimers(name, timers)
         self._name = name
@@ -85,6 +86,8 @@ class ServiceContext:
     @property
     def siblings(self) -> tuple[Any, ...]:
         """All services of the node."""
+        for name in self._services:
+            self._changed(name, None)
         return tuple(self._services.values())
 
     def sibling(self, kind: type[T], name: str | None) -> T:
@@ -97,6 +100,7 @@ class ServiceContext:
         if type(found) is not kind:
             has = ", ".join(f"{type(one).__name__} as {known!r}" for known, one in self._services.items())
             raise LookupError(f"no service {wanted!r} of {kind.__name__} is beside {self._name!r}: there are {has}")
+        self._changed(wanted, None)
         return found
 
     def changed(self, topic: str) -> None:

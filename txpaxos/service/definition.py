@@ -91,6 +91,11 @@ class MethodDefinition:
     errors: MappingProxyType[str, ErrorDefinition]
     topic: str | None = None
 
+    @property
+    def service(self) -> str:
+        """What its service is called."""
+        return self.call.tag.partition(".")[0]
+
 
 @attrs.frozen(eq=False)
 class FieldDefinition:

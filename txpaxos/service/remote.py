@@ -13,7 +13,7 @@ from txpaxos.reading import Consistency, Reading
 from txpaxos.service.calls import ResultReader, WrongResult, encoder_of
 from txpaxos.service.declaration import R, Remote, RemoteMethod, S, Service
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
-from txpaxos.service.watching import Watch
+from txpaxos.service.watching import LongPoll, Watch
 
 P = ParamSpec("P")
 RemoteCall: TypeAlias = Callable[..., Deferred[Any]]
@@ -121,7 +121,7 @@ def _query(method: MethodDefinition, requests: Requests, seconds: float | None, 
         return ask(encode(*args, **kwargs), consistency, seconds).addCallbacks(result_of)
 
     def watched(*args: Any, **kwargs: Any) -> Watch[Any]:
-        return Watch(lambda watch: ask(watch, "linearizable", None), encode(*args, **kwargs), read)
+        return Watch(LongPoll(ask, seconds), encode(*args, **kwargs), read)
 
     call.__name__, call.__doc__ = method.name, method.function.__doc__
     call.watched = watched  # type: ignore[attr-defined]

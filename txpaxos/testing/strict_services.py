@@ -62,6 +62,8 @@ class StrictApplication(ServiceApplication):
     def _is_error(self, call: bytes, result: object) -> bool:
         """Whether the method has raised an error on purpose, in place of a result."""
         service, _, name = msgspec.msgpack.decode(call)[0].partition(".")
+        if service not in self.definitions:  # A watch, and not a call itself.
+            return False
         try:
             ResultReader(self.definitions[service].method(name))(plain(result))
         except ServiceError:

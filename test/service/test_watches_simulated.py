@@ -1,0 +1,134 @@
+"""Watches of clients of a simulated cluster, whose nodes die, are cut off, and start from snapshots."""
+
+from __future__ import annotations
+
+import gc
+import os
+from random import Random
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from txpaxos import Client, Policy, Service, command, encode_call, query, state, watch
+from txpaxos.testing import SimulatedCluster, strict_application_of
+
+SEEDS = int(os.environ.get("TXPAXOS_WATCH_SEEDS", "1"))
+
+
+class Tally(Service):
+    """Counts by name."""
+
+    counts: dict[str, int] = state(dict)
+
+    @command
+    def add(self, name: str) -> int:
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self.changed(f"count {name}")
+        return self.counts[name]
+
+    @query(topic="count {name}")
+    def count(self, name: str) -> int:
+        return self.counts.get(name, 0)
+
+    @query
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+class Watcher:
+    """Takes what a watch gives until it is closed. After an error it goes on."""
+
+    def __init__(self, watched: Any) -> None:
+        self.watched = watched
+        self.got: list[Any] = []
+        self.errors: list[Exception] = []
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.waiting: Deferred[Any] = self.watched.next()
+        self.waiting.addCallbacks(self._take, self._fail)
+
+    def _take(self, answer: Any) -> None:
+        self.got.append(answer)
+        self._go_on()
+
+    def _fail(self, failure: Any) -> None:
+        if failure.check(StopAsyncIteration, CancelledError) is None:
+            self.errors.append(failure.value)
+            self._go_on()
+
+
+def some_command(rng: Random) -> bytes:
+    return encode_call(Tally, Tally.add, rng.choice("abc"))
+
+
+def made(seed: int, **options: Any) -> tuple[SimulatedCluster, Any]:
+    app = strict_application_of(Tally)
+    return SimulatedCluster(seed=seed, app=app, workload=some_command, callers=0, askers=0, readers=0, **options), app
+
+
+def applications(cluster: SimulatedCluster) -> list[Any]:
+    """Those of the nodes that run."""
+    return [host.node.application for host in cluster.live() if host.node is not None]
+
+
+def test_a_watch_that_waits_makes_no_client_leave_its_node(logged_errors: list[dict[str, Any]]) -> None:
+    cluster, _ = made(1, clients=0)
+    client: Client = cluster.new_client("watcher")
+    watcher = Watcher(watch(client.service(Tally).count, "a"))
+    cluster.run(seconds=2)
+    route: Any = client._dispatcher._route
+    node, connection = route.current.node, route.current
+    for _ in range(180):
+        cluster.run(seconds=0.2)
+        assert route.current is connection, f"the client has left {node}"
+        assert not route._suspicion.is_suspect(connection)
+    assert watcher.got == [0]
+    client.service(Tally).add("a")
+    cluster.run(seconds=1)
+    assert (watcher.got, watcher.errors) == ([0, 1], [])
+    watcher.watched.close()
+    client.close()
+    gc.collect()
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged_errors: list[dict[str, Any]]) -> None:
+    cluster, app = made(seed, snapshot_policy=Policy(5_000), clients=1)
+    rng = Random(seed)
+    clients = [cluster.new_client(f"watcher {number}") for number in range(2)]
+    watchers = {
+        (number, name): Watcher(watch(client.service(Tally).count, name))
+        for number, client in enumerate(clients)
+        for name in "abc"
+    }
+    watchers |= {(number, ""): Watcher(watch(client.service(Tally).total)) for number, client in enumerate(clients)}
+    cluster.run(seconds=1)
+    for _ in range(4):
+        machine = rng.choice(cluster.machines)
+        if rng.random() < 0.5:
+            cluster.hosts[machine].crash()
+        else:
+            others = [one for one in cluster.machines if one != machine]
+            cluster.network.cut |= {pair for one in others for pair in ((one, machine), (machine, one))}
+        cluster.run(seconds=rng.choice([0.3, 1.0, 3.0]))
+        cluster.heal()
+        cluster.run(seconds=rng.choice([0.1, 1.0]))
+    cluster.wait_until_converged()
+    cluster.run(seconds=5)
+    counts = applications(cluster)[0].state_of(Tally).counts
+    for (_, name), watcher in watchers.items():
+        wanted = counts[name] if name else sum(counts.values())
+        assert watcher.got == sorted(set(watcher.got)), "in order, each once"
+        assert watcher.got[-1] == wanted
+        assert watcher.errors == []
+        watcher.watched.close()
+    cluster.run(seconds=40)
+    waiting = [len(application._watches) for application in applications(cluster)]
+    assert (waiting, app.faults) == ([0, 0, 0], [])
+    for client in clients:
+        client.close()
+    gc.collect()
+    logged_errors.clear()
