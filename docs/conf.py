@@ -38,7 +38,7 @@ html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
     # Type variables, and what only type checkers see.
-    (r"py:.*", r"P|txpaxos\.recipes\..*\.T|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
+    (r"py:.*", r"P|txpaxos\.(recipes|service)\..*\.T|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
     # Of others, which have their documentation elsewhere.
     (
         r"py:.*",

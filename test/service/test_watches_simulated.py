@@ -16,7 +16,7 @@ from txpaxos.testing import SimulatedCluster, strict_application_of
 SEEDS = int(os.environ.get("TXPAXOS_WATCH_SEEDS", "1"))
 
 
-class Tally(Service):
+class Votes(Service):
     """Counts by name."""
 
     counts: dict[str, int] = state(dict)
@@ -60,11 +60,11 @@ class Watcher:
 
 
 def some_command(rng: Random) -> bytes:
-    return encode_call(Tally, Tally.add, rng.choice("abc"))
+    return encode_call(Votes, Votes.add, rng.choice("abc"))
 
 
 def made(seed: int, **options: Any) -> tuple[SimulatedCluster, Any]:
-    app = strict_application_of(Tally)
+    app = strict_application_of(Votes)
     return SimulatedCluster(seed=seed, app=app, workload=some_command, callers=0, askers=0, readers=0, **options), app
 
 
@@ -76,7 +76,7 @@ def applications(cluster: SimulatedCluster) -> list[Any]:
 def test_a_watch_that_waits_makes_no_client_leave_its_node(logged_errors: list[dict[str, Any]]) -> None:
     cluster, _ = made(1, clients=0)
     client: Client = cluster.new_client("watcher")
-    watcher = Watcher(watch(client.service(Tally).count, "a"))
+    watcher = Watcher(watch(client.service(Votes).count, "a"))
     cluster.run(seconds=2)
     route: Any = client._dispatcher._route
     node, connection = route.current.node, route.current
@@ -85,7 +85,7 @@ def test_a_watch_that_waits_makes_no_client_leave_its_node(logged_errors: list[d
         assert route.current is connection, f"the client has left {node}"
         assert not route._suspicion.is_suspect(connection)
     assert watcher.got == [0]
-    client.service(Tally).add("a")
+    client.service(Votes).add("a")
     cluster.run(seconds=1)
     assert (watcher.got, watcher.errors) == ([0, 1], [])
     watcher.watched.close()
@@ -100,11 +100,11 @@ def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged
     rng = Random(seed)
     clients = [cluster.new_client(f"watcher {number}") for number in range(2)]
     watchers = {
-        (number, name): Watcher(watch(client.service(Tally).count, name))
+        (number, name): Watcher(watch(client.service(Votes).count, name))
         for number, client in enumerate(clients)
         for name in "abc"
     }
-    watchers |= {(number, ""): Watcher(watch(client.service(Tally).total)) for number, client in enumerate(clients)}
+    watchers |= {(number, ""): Watcher(watch(client.service(Votes).total)) for number, client in enumerate(clients)}
     cluster.run(seconds=1)
     for _ in range(4):
         machine = rng.choice(cluster.machines)
@@ -118,7 +118,7 @@ def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged
         cluster.run(seconds=rng.choice([0.1, 1.0]))
     cluster.wait_until_converged()
     cluster.run(seconds=5)
-    counts = applications(cluster)[0].state_of(Tally).counts
+    counts = applications(cluster)[0].state_of(Votes).counts
     for (_, name), watcher in watchers.items():
         wanted = counts[name] if name else sum(counts.values())
         assert watcher.got == sorted(set(watcher.got)), "in order, each once"

@@ -25,7 +25,6 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from txpaxos.core.messages import Slot
 from txpaxos.errors import CallRefused, Overloaded
 from txpaxos.fields import without_sets
 
@@ -39,7 +38,7 @@ DIGEST_BYTES = 16
 
 Topic: TypeAlias = tuple[str, str | None]
 """The name of a service, and a topic of its own; ``None`` for all that it does."""
-Answer: TypeAlias = tuple[bytes, bytes | None, Slot]
+Answer: TypeAlias = tuple[bytes, bytes | None, int]
 """The digest of an answer, its MessagePack, or ``None`` if it is still the same, and the slot that it reflects."""
 
 
@@ -55,7 +54,7 @@ _HEAD = b"\x94\xa5watch"
 """How each watch begins, and no call of a service does, whose tag has a dot."""
 
 
-def encode_watch(known: bytes, call: bytes, wait_from: Slot | None = None) -> bytes:
+def encode_watch(known: bytes, call: bytes, wait_from: int | None = None) -> bytes:
     """The query for an answer of ``call`` that has another digest than ``known``.
 
     :param wait_from: the slot up to which a node must have the log to wait for it; ``None`` not to wait.
@@ -98,7 +97,7 @@ class Watches:
         answer: Callable[[bytes], object],
         topic_of: Callable[[bytes], Topic],
         later: Callable[[float, Callable[[], None]], IDelayedCall],
-        applied_through: Callable[[], Slot],
+        applied_through: Callable[[], int],
     ) -> None:
         self._answer = answer
         self._topic_of = topic_of
