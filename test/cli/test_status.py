@@ -72,6 +72,14 @@ def test_a_certificate_that_expires_soon(days: float | None, line: str | None) -
     assert line is None or f"the certificate of a {line}: issue a new one, and load it" in text
 
 
+def test_clocks_that_differ_and_clocks_that_have_jumped() -> None:
+    led = LEADER | {"clock_offsets_seconds": {"b": 0.9, "c": -7.25}, "clock_jump_refused_seconds": 9000.0}
+    assert as_text(TRIO, {"a": led, "b": FOLLOWER, "c": FOLLOWER}, "a").splitlines()[-2:] == [
+        "the clock of c is 7.2 s behind that of a: set them",
+        "the clocks say it is 2.5 hours later than it should be: if they are right, run txpaxos clock accept",
+    ]
+
+
 def test_a_node_that_the_leader_does_not_hear() -> None:
     """It may look well to itself: it follows."""
     led = {

@@ -48,11 +48,14 @@ from txpaxos.core.messages import (
 )
 from txpaxos.core.ready import Checkpoint, Learned, PeerMet, Promised, Record, Voted, Voter
 from txpaxos.node.snapshots.taking import Policy
+from txpaxos.replicated_time import UTC_MS_MAX
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run, decode_batch, encode_batch, new_session
 from txpaxos.wire.peer_messages import (
+    AskClock,
     AskStateDigest,
     Challenge,
+    ClockReading,
     CollectRegisters,
     Fetching,
     FetchSnapshot,
@@ -340,6 +343,7 @@ class Liar:
                 self._make_fetch,
                 self._make_read,
                 self._make_subject,
+                self._make_clock,
             ),
             *(self._make_forward, self._make_snapshot, self._make_digest, self._make_stream),
         ]
@@ -485,6 +489,12 @@ class Liar:
                 Fetching(self._slot(0)),
             )
         )
+
+    def _make_clock(self) -> PeerMessage:
+        number = self.rng.choice((self.node._member_clocks._number, self._count()))
+        if self.rng.random() < 0.3:
+            return AskClock(number)
+        return ClockReading(number, self.rng.choice((0, 50_000, UTC_MS_MAX, self.rng.randrange(UTC_MS_MAX))))
 
     def _make_stream(self) -> PeerMessage:
         number = self.rng.choice((*BIG, INCARNATION, STORE_INCARNATION))

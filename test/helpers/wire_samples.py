@@ -34,8 +34,10 @@ from txpaxos.core.messages import (
     Truncated,
     Vote,
 )
+from txpaxos.replicated_time import UTC_MS_MAX
 from txpaxos.rights import ALL_RIGHTS
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Answer,
     Ask,
     AskAnswer,
@@ -74,8 +76,10 @@ from txpaxos.wire.client_messages import (
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run
 from txpaxos.wire.peer_messages import (
+    AskClock,
     AskStateDigest,
     Challenge,
+    ClockReading,
     CollectRegisters,
     Fetching,
     FetchSnapshot,
@@ -160,6 +164,8 @@ PEER: dict[type[Any], st.SearchStrategy[Any]] = {
     ForwardKeepAlives: st.builds(ForwardKeepAlives, tuples(KEPT_ALIVE)),
     CollectRegisters: st.builds(CollectRegisters, COUNTS, st.text(max_size=60)),
     RegisterVotes: st.builds(RegisterVotes, COUNTS, st.text(max_size=60), tuples(REGISTER_VOTES), BOOLEANS),
+    AskClock: st.builds(AskClock, COUNTS),
+    ClockReading: st.builds(ClockReading, COUNTS, st.integers(0, UTC_MS_MAX)),
 }
 CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Submit: st.builds(Submit, FIRSTS, SESSIONS, FIRSTS, COUNTS, PAYLOADS),
@@ -169,6 +175,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     TimersKept: st.builds(TimersKept, COUNTS, tuples(st.none() | COUNTS)),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     ReloadKeys: st.builds(ReloadKeys, COUNTS),
+    AcceptClock: st.builds(AcceptClock, COUNTS),
     HandOver: st.builds(HandOver, COUNTS, NAMES),
     Join: st.builds(Join, COUNTS, NAMES, NAMES, NAMES, SLOTS, TOKENS, NAMES, st.booleans(), NAMES),
     BackupRequest: st.builds(BackupRequest, COUNTS, COUNTS, COUNTS),
@@ -243,6 +250,8 @@ PEER_SAMPLES: tuple[Any, ...] = (
     Introduction(True, 2**63, True, True, ("node-a", "node-b"), True),
     CollectRegisters(2**62, "größe"),
     RegisterVotes(2**62, "größe", (RegisterVote("länge", BALLOT, b"value", True),), True),
+    AskClock(7),
+    ClockReading(7, 1_795_834_800_123),
 )
 CLIENT_SAMPLES: tuple[Any, ...] = (
     Submit(1, b"session1", 5, 4, (b"put", b"get")),
@@ -252,6 +261,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     TimersKept(8, (2**62, None)),
     StatusRequest(3),
     ReloadKeys(7),
+    AcceptClock(7),
     HandOver(5, "node-b"),
     Join(6, "node-d", "10.0.0.4:4001", "10.0.0.4:5001", 2**63, b"sixteen bytes of", "counter:Counter", True, "node-b"),
     BackupRequest(6, 120, 2**18),

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from txpaxos.core.messages import Slot
+from txpaxos.errors import NotHandedOver
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.replicated_time import ReplicatedTime
@@ -119,6 +120,51 @@ def test_a_stepped_clock_ends_no_lease_early_or_late(step: float, whose: str) ->
     cluster.run(1.0)
     (ended,) = [when for name, when in application_of(cluster, "b").ended if name == "lease"]
     assert began + 5000 <= ended <= began + 5100
+
+
+def step_clocks(cluster: SimulatedCluster, names: str, seconds: float) -> None:
+    for node in names:
+        reactor = cluster.hosts[node].reactor
+        assert reactor is not None
+        reactor.step_wall_clock(seconds)
+
+
+def test_the_time_of_day_goes_by_the_clocks_of_most_nodes() -> None:
+    cluster = cluster_of(11)
+    for step in (1800.0, -4000.0):
+        leader = cluster.leader
+        assert leader is not None
+        step_clocks(cluster, leader, step)
+        before, at = now_at(cluster, leader).utc_ms, cluster.time.now
+        cluster.run(2.0)
+        cluster._answer_within(1.0, "a command")
+        assert abs(now_at(cluster, leader).utc_ms - before - (cluster.time.now - at) * 1000) < 2000
+
+
+def test_a_time_of_day_that_jumps_everywhere_waits_for_an_operator() -> None:
+    cluster = cluster_of(12)
+    cluster._answer_within(1.0, "a command")
+    before, at = now_at(cluster, "a").utc_ms, cluster.time.now
+    step_clocks(cluster, "abc", 36_000.0)
+    cluster.run(35.0)
+    cluster._answer_within(1.0, "a command")
+    assert abs(now_at(cluster, "a").utc_ms - before - (cluster.time.now - at) * 1000) < 2000
+    assert cluster.leader is not None
+    for name, host in cluster.hosts.items():
+        assert host.node is not None
+        if name != cluster.leader:
+            with pytest.raises(NotHandedOver, match=f"{name} does not lead, {cluster.leader} does"):
+                host.node.accept_clock()
+    leader = cluster.hosts[cluster.leader].node
+    assert leader is not None
+    assert leader.status().clock_jump_refused_seconds == pytest.approx(36_000, abs=5)
+    assert leader.accept_clock()["refused_seconds"] == pytest.approx(36_000, abs=5)
+    cluster.run(1.0)
+    assert now_at(cluster, "b").utc_ms - before > 36_000_000
+    assert leader.status().clock_jump_refused_seconds == 0
+    assert leader.status().clock_offsets_seconds == pytest.approx(
+        dict.fromkeys([name for name in cluster.names if name != cluster.leader], 0.0), abs=2.0
+    )
 
 
 def test_the_time_without_a_leader_does_not_count_and_what_was_left_stays_left() -> None:

@@ -26,6 +26,7 @@ from txpaxos.server import secured_connection
 from txpaxos.server.access import RIGHT_FOR
 from txpaxos.server.client_tls import ALERT
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Answer,
     Ask,
     Authenticate,
@@ -65,6 +66,7 @@ REQUESTS: tuple[Any, ...] = (
     Join(1, "d", "10.0.0.4:1", "10.0.0.4:2", 1, bytes(16), "app"),
     BackupRequest(1),
     ReloadKeys(1),
+    AcceptClock(1),
 )
 
 

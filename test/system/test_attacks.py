@@ -42,6 +42,7 @@ from txpaxos.log_lines import LINES_MAX
 from txpaxos.node.counts import Count
 from txpaxos.server.access import RIGHT_FOR
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Answer,
     Ask,
     Authenticated,
@@ -313,6 +314,7 @@ READER: dict[str, Callable[[], list[Any]]] = {
     "to join": lambda: [Join(1, "d", "10.0.0.4:1", "10.0.0.4:2", 1, bytes(16), "txpaxos.counter:Counter")],
     "all of the state": lambda: [BackupRequest(1), BackupRequest(2, 0, 1), BackupRequest(3, 1, 0)],
     "other keys": lambda: [ReloadKeys(1)],
+    "another time": lambda: [AcceptClock(1)],
 }
 """What a client with the right to read asks for, beside what it may."""
 

@@ -61,7 +61,7 @@ LAYERS = (
     # A value of the log has a time.
     Layer(("txpaxos.wire.stamps",), PACKING | {"txpaxos.replicated_time"}, PURE | {"msgspec"}),
     Layer(("txpaxos.wire.commands",), PACKING | {"txpaxos.wire.stamps"}, PURE | {"msgspec"}),
-    Layer(("txpaxos.wire",), PACKING, PURE | {"attrs", "msgspec"}),
+    Layer(("txpaxos.wire",), PACKING | {"txpaxos.replicated_time"}, PURE | {"attrs", "msgspec"}),
     Layer(("txpaxos.storage",), PACKING),
     Layer(BASIC_MODULES, ERRORS),
     Layer(APPLICATION_MODULES, CORE | {"txpaxos.fields", "txpaxos.log_lines"}),

@@ -126,6 +126,10 @@ class Client:
         """Have the node that this client talks to read its keys again."""
         return await awaited(self._client.reload_keys(deadline_seconds))
 
+    async def accept_clock(self, deadline_seconds: float | None = None) -> dict[str, Any]:
+        """Let the time of day in the log be what the clocks of the nodes say, though they have jumped."""
+        return await awaited(self._client.accept_clock(deadline_seconds))
+
     async def hand_over(self, to: str, deadline_seconds: float | None = None) -> str:
         """Have the leader hand over the lead to the node ``to``."""
         return await awaited(self._client.hand_over(to, deadline_seconds))

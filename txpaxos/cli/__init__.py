@@ -16,6 +16,7 @@ from txpaxos.cli import (
     ask,
     backup,
     check,
+    clock,
     demo,
     doctor,
     keys,
@@ -106,8 +107,8 @@ def main() -> None:
 
 
 for module in (
-    *(submit, read, ask, queue, map, status, members, lead, doctor, keys, backup, restore, recover, demo, simulate),
-    check,
+    *(submit, read, ask, queue, map, status, members, lead, clock, doctor, keys, backup, restore, recover, demo),
+    *(simulate, check),
 ):
     main.add_command(module.command)
 main.add_command(service.schema_command)

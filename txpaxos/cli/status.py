@@ -38,6 +38,9 @@ UP_SECONDS_MIN = 3.0
 
 EXPIRES_SOON_SECONDS = WARN_DAYS * 86_400.0
 
+CLOCK_OFFSET_SECONDS_MAX = 1.0
+"""Clocks that are further apart are reported."""
+
 HEAD = ("node", "address", "role", "ballot", "chosen", "applied", "lag", "waiting", "snapshot", "application")
 
 
@@ -213,6 +216,16 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
         if seconds is not None and seconds < EXPIRES_SOON_SECONDS:
             when = "has expired" if seconds <= 0 else f"expires in {seconds / 86400:.0f} days"
             lines.append(f"the certificate of {node} {when}: issue a new one, and load it")
+    clocks = (statuses.get(leader) if leader else None) or {}
+    for node, seconds in (clocks.get("clock_offsets_seconds") or {}).items():
+        if abs(seconds) > CLOCK_OFFSET_SECONDS_MAX:
+            way = "ahead of" if seconds > 0 else "behind"
+            lines.append(f"the clock of {node} is {abs(seconds):.1f} s {way} that of {leader}: set them")
+    if (refused := clocks.get("clock_jump_refused_seconds") or 0.0) > 0:
+        lines.append(
+            f"the clocks say it is {refused / 3600:.1f} hours later than it should be: if they are right, run txpaxos"
+            " clock accept"
+        )
     for node in unheard(statuses, leader):
         line = f"{leader} does not hear {node}"
         if not any(other.startswith(f"{line}: ") for other in lines):

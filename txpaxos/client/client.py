@@ -33,12 +33,14 @@ from txpaxos.reading import Consistency, Reading
 from txpaxos.service.declaration import Remote, S
 from txpaxos.service.remote import remote_service
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Action,
     Ask,
     BackupRequest,
     ChangeMembers,
     ClientCodec,
     Forget,
+    HandOver,
     MembersRequest,
     Read,
     ReloadKeys,
@@ -316,6 +318,21 @@ class Client:
         """
         return self._dispatcher.ask_node(ReloadKeys, 0, check_deadline(deadline_seconds))
 
+    def accept_clock(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
+        """Let the time of day in the log be what the clocks of the nodes say, though that is more than an hour later
+        than it should be. It never goes back: look at the clocks of all nodes before.
+
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with the leader (``leader``), the time that the clocks say (``utc_ms``), and by how much
+            that is later than it should be (``refused_seconds``). Otherwise it fails:
+
+            * :class:`~txpaxos.errors.NotAllowed`: the client does not have the right ``members``.
+            * what :meth:`status` fails with.
+        :raises TypeError: if ``deadline_seconds`` is not a number.
+        :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
+        """
+        return self._dispatcher.ask_leader(AcceptClock, 0, check_deadline(deadline_seconds))
+
     def hand_over(self, to: str, deadline_seconds: float | None = None) -> Deferred[str]:
         """Have the leader hand over the lead to another node. Commands wait meanwhile, and none of them fails.
 
@@ -331,7 +348,10 @@ class Client:
         :raises TypeError: if ``to`` is not a str, or ``deadline_seconds`` not a number.
         :raises ValueError: if ``to`` has no UTF-8, or ``deadline_seconds`` is not finite, or not above zero.
         """
-        return self._dispatcher.hand_over(checked_node(to), check_deadline(deadline_seconds))
+        to = checked_node(to)
+        return self._dispatcher.ask_leader(
+            lambda number: HandOver(number, to), len(to), check_deadline(deadline_seconds)
+        )
 
     @property
     def known_members(self) -> tuple[int, dict[str, str]] | None:

@@ -55,7 +55,6 @@ from txpaxos.wire.client_messages import (
     Forget,
     FromNode,
     HandedOver,
-    HandOver,
     MembersAnswer,
     ReadAnswer,
     Refused,
@@ -150,11 +149,13 @@ class Dispatcher:
         request = Request(number, make_message(number), answer, size_bytes, progress=progress)
         return self._start(request, deadline_seconds)
 
-    def hand_over(self, node: str, deadline_seconds: float | None) -> Deferred[str]:
-        """Make a request that ``node`` lead. Only the leader can answer it."""
+    def ask_leader(
+        self, make_message: Callable[[int], Message], size_bytes: int, deadline_seconds: float | None
+    ) -> Deferred[Any]:
+        """Make a request that only the leader can answer."""
         if not self._is_closed:
             self._route.seek_leader()
-        return self.ask_node(lambda number: HandOver(number, node), len(node), deadline_seconds)
+        return self.ask_node(make_message, size_bytes, deadline_seconds)
 
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over."""

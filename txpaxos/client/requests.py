@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.errors import NoQuorum, NotChosen, OutcomeUnknown, PaxosError
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Ask,
     BackupRequest,
     ChangeMembers,
@@ -34,6 +35,7 @@ Message: TypeAlias = (
     | KeepTimers
     | StatusRequest
     | ReloadKeys
+    | AcceptClock
     | HandOver
     | MembersRequest
     | ChangeMembers

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
+from txpaxos.replicated_time import ELAPSED_MS_MAX, ReplicatedTime
 
 ROUNDING_MS = 0.5
 """A value for a timer is proposed this much after the timer is due: no rounding makes it too early then."""
@@ -22,7 +22,7 @@ class LeaderClock:
 
     :param applied: the replicated time of the last slot that was applied.
     :param monotonic: in seconds.
-    :param utc_seconds: the time of day, in seconds since 1970.
+    :param utc_ms: from the last time of day in the log to what to say now, in milliseconds since 1970.
     :param grace_ms: how long no kept-alive timer fires from when the elapsed time goes on.
     """
 
@@ -30,12 +30,12 @@ class LeaderClock:
         self,
         applied: Callable[[], ReplicatedTime],
         monotonic: Callable[[], float],
-        utc_seconds: Callable[[], float],
+        utc_ms: Callable[[int], int],
         grace_ms: int = 0,
     ) -> None:
         self._applied = applied
         self._monotonic = monotonic
-        self._utc_seconds = utc_seconds
+        self._utc_ms = utc_ms
         self._since: tuple[int, float] | None = None
         self._stamped_ms = -1
         self._grace_ms = grace_ms
@@ -65,8 +65,7 @@ class LeaderClock:
             elapsed_ms = self._since[0] + int((self._monotonic() - self._since[1]) * 1000)
             elapsed_ms = min(elapsed_ms, ELAPSED_MS_MAX)  # No node takes a value with a later time.
         self._stamped_ms = max(self._stamped_ms, elapsed_ms)
-        utc_ms = min(max(0, int(self._utc_seconds() * 1000)), UTC_MS_MAX)
-        return applied.advanced_to(ReplicatedTime(elapsed_ms, utc_ms))
+        return applied.advanced_to(ReplicatedTime(elapsed_ms, self._utc_ms(applied.utc_ms)))
 
     def take_grace_ms(self, stamp: ReplicatedTime) -> int:
         """The grace that the value with ``stamp`` gives. Each value gives one until the elapsed time goes on, and then

@@ -43,6 +43,7 @@ from txpaxos.core.ready import (
     Configured,
     HandOverEnded,
     Installed,
+    LeadershipAcquired,
     LeadershipLost,
     Learned,
     LogRecord,
@@ -90,6 +91,7 @@ from txpaxos.node.leader_clock import LeaderClock
 from txpaxos.node.leadership import LeadershipNews
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.member_changes import MemberChanges
+from txpaxos.node.member_clocks import MemberClocks
 from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
@@ -110,8 +112,10 @@ from txpaxos.wire.codec import Received
 from txpaxos.wire.commands import REGISTERS_MARK, Run
 from txpaxos.wire.members import MembersRequest, base_name
 from txpaxos.wire.peer_messages import (
+    AskClock,
     AskStateDigest,
     Challenge,
+    ClockReading,
     CollectRegisters,
     Fetching,
     FetchSnapshot,
@@ -268,7 +272,11 @@ class Node:
             lambda name: self._keep_alives.note(name),
         )
         grace_ms = int((GRACE_SECONDS + 2 * settings.timing.liveness_window_seconds[1]) * 1000)
-        self._leader_clock = LeaderClock(lambda: self.timers.now, self._monotonic, self._utc_seconds, grace_ms)
+        self._member_clocks = MemberClocks(
+            *(self.members, self._monotonic, self._utc_seconds, self.send, self._wake_by, lines)
+        )
+        utc_ms = self._member_clocks.utc_ms
+        self._leader_clock = LeaderClock(lambda: self.timers.now, self._monotonic, utc_ms, grace_ms)
         self._submissions = Submissions(self._applier, settings.command_limits)
         self._session = LocalSession(
             self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
@@ -628,13 +636,28 @@ class Node:
         """Whether clients should use another node: requests that need the disk or other nodes may never finish here."""
         return self.disk_hangs or self.is_folder_lost
 
+    def accept_clock(self) -> dict[str, Any]:
+        """Let the next time in the log be what the clocks say, however late that is. It is proposed at once.
+
+        :returns: the leader, that time, and how much later it is than it should be.
+        :raises NotHandedOver: if this node does not lead.
+        """
+        if not self._leader_clock.is_running:
+            leader = self.leader or "no node"
+            raise NotHandedOver(f"{self.name} does not lead, {leader} does: the leader says what time it is")
+        refused_seconds = self._member_clocks.report().refused_seconds
+        utc_ms = self._member_clocks.accept()
+        if self._replica.has_room:  # Otherwise the next value has it.
+            self._propose_stamped(b"", self._monotonic())
+        return {"leader": self.name, "utc_ms": utc_ms, "refused_seconds": refused_seconds}
+
     def backup_part(self, snapshot_slot: Slot, position: int) -> BackupPart:
         """A part of a backup. See :meth:`Backups.part <txpaxos.node.backups.Backups.part>`."""
         return self._backups.part(snapshot_slot, position)
 
     def status(self) -> NodeStatus:
         """The current status of this node. It does not change afterwards."""
-        now, hung_since = self._monotonic(), self._disk.hung_since
+        now, hung_since, clocks = self._monotonic(), self._disk.hung_since, self._member_clocks.report()
         return NodeStatus(
             self._replica.status(),
             self._applier.applied_through,
@@ -649,6 +672,8 @@ class Node:
             waits_for=list(self._founding.waits_for()),
             keys_expire_in_seconds=self._peers.keys_expire_in_seconds(),
             application=name_of(self.application),
+            clock_offsets_seconds=clocks.offsets_seconds,
+            clock_jump_refused_seconds=clocks.refused_seconds,
         )
 
     def _unheard(self, now: float) -> list[NodeId]:
@@ -768,6 +793,9 @@ class Node:
         line = f"node {self.name} was removed from the cluster at slot {message.slot}, as {sender} says"
         self._give_up(Failure(RemovedFromCluster(line)), self._store.mark_removed(line))
 
+    def _handle_clock(self, sender: NodeId, message: AskClock | ClockReading, now: float) -> None:
+        self._member_clocks.receive(sender, message)
+
     def _ignore(self, sender: NodeId, message: PeerMessage, now: float) -> None:
         """Do nothing: the streams have handled this message."""
 
@@ -779,6 +807,8 @@ class Node:
         RegisterVotes: _handle_register_message,
         Introduction: _handle_introduction,
         Removed: _handle_removed,
+        AskClock: _handle_clock,
+        ClockReading: _handle_clock,
         **dict.fromkeys(SNAPSHOT_MESSAGES, _handle_snapshot_message),
         **dict.fromkeys(HANDSHAKE_MESSAGES, _ignore),
     }
@@ -793,6 +823,7 @@ class Node:
             self._peers.tick(now)
             self._member_changes.tick()
             self._former_members.tick(now)
+            self._member_clocks.tick(now)
             if self._disk.is_hung(now):
                 return
             if (look_at := self._disk.look_at) is not None:
@@ -900,10 +931,14 @@ class Node:
         for fact in ready.leadership:
             self._news.tell(fact, self._monotonic())
             self._keep_alives.leader_changed()
-            if isinstance(fact, LeadershipLost):
-                self._member_changes.lead_lost()
-                self._leader_clock.stop()
-                self._heard_keep_alives.clear()
+            match fact:
+                case LeadershipAcquired():
+                    self._member_clocks.lead()
+                case LeadershipLost():
+                    self._member_changes.lead_lost()
+                    self._leader_clock.stop()
+                    self._heard_keep_alives.clear()
+                    self._member_clocks.lead_lost()
 
     def _answer(self, answer: AnswerFact) -> None:
         match answer:
@@ -953,6 +988,7 @@ class Node:
                     if observe is not None:
                         observe(RunFinished(run, outcomes))
                     self._submissions.complete(run, outcomes)
+                self._member_clocks.applied(self.timers.now.utc_ms)
                 self._snapshots.applied(chosen)
                 self._reads.applied()
                 self._keep_alives.applied()

@@ -31,8 +31,10 @@ from txpaxos.wire.codec import REFUSAL_KIND, Codec, Received, Way
 from txpaxos.wire.frames import DATAGRAM_BYTES_MAX
 from txpaxos.wire.header import KIND_AT
 from txpaxos.wire.peer_messages import (
+    AskClock,
     AskStateDigest,
     Challenge,
+    ClockReading,
     CollectRegisters,
     Fetching,
     FetchSnapshot,
@@ -62,6 +64,8 @@ REQUIRED_WAYS: dict[type[Any], Way] = {
     Removed: Way.OWN_STREAM,
     CollectRegisters: Way.THEIR_STREAM,
     RegisterVotes: Way.OWN_STREAM,
+    AskClock: Way.THEIR_STREAM,
+    ClockReading: Way.OWN_STREAM,
 }
 """How each kind of critical message must come to be believed, from the receiver's view. All others may come any way."""
 

@@ -29,6 +29,9 @@ class NodeStatus:
     :ivar waits_for: while this node is no voter, the peers that have not yet confirmed that they vote and know it.
     :ivar keys_expire_in_seconds: how long the certificate of this node is still valid; ``None`` if keys are off.
     :ivar application: the application that the node runs, as ``module:class``.
+    :ivar clock_offsets_seconds: on the leader, by how much the clock of each other voter is ahead of its own.
+    :ivar clock_jump_refused_seconds: on the leader, how much later than it should be the clocks say it is, while that
+        is not accepted; 0 otherwise.
     """
 
     replica: Status
@@ -45,3 +48,5 @@ class NodeStatus:
     waits_for: list[NodeId] = attrs.field(factory=list)
     keys_expire_in_seconds: float | None = None
     application: str = ""
+    clock_offsets_seconds: dict[NodeId, float] = attrs.field(factory=dict)
+    clock_jump_refused_seconds: float = 0.0

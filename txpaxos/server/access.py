@@ -23,6 +23,7 @@ from txpaxos.node.node import Node
 from txpaxos.rights import ALL_RIGHTS, ASK, MEMBERS, READ, STATUS, WRITE, Rights
 from txpaxos.server.client_table import ClientTable
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Ask,
     BackupRequest,
     ChangeMembers,
@@ -54,6 +55,7 @@ RIGHT_FOR: dict[type[Any], str] = {
     ChangeMembers: MEMBERS,
     Join: MEMBERS,
     ReloadKeys: MEMBERS,
+    AcceptClock: MEMBERS,
     BackupRequest: MEMBERS,
 }
 """The right that each kind of request needs. A backup has all that any client has stored, so it needs more than the

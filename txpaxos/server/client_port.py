@@ -33,6 +33,7 @@ from txpaxos.server.session_rate import SessionRate
 from txpaxos.server.shares import SharedBudget
 from txpaxos.server.tasks import needs_others
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Ask,
     BackupRequest,
     ChangeMembers,
@@ -245,6 +246,8 @@ class ClientPort(ServerFactory):
                 return succeed(self.status())
             case ReloadKeys():
                 return maybeDeferred(self._reload)
+            case AcceptClock():
+                return maybeDeferred(self.node.accept_clock)
             case BackupRequest(_, snapshot_slot, position):
                 return maybeDeferred(self.node.backup_part, snapshot_slot, position)
             case HandOver(_, to):

@@ -27,6 +27,7 @@ from txpaxos.server.client_table import ClientTable
 from txpaxos.server.member_changes import Tell
 from txpaxos.server.tasks import Task, single_commands
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Ask,
     BackupRequest,
     ChangeMembers,
@@ -250,6 +251,7 @@ class ServerConnection(TwistedProtocol):
                 | KeepTimers()
                 | StatusRequest()
                 | ReloadKeys()
+                | AcceptClock()
                 | HandOver()
                 | Join()
                 | MembersRequest()

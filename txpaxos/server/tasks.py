@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from txpaxos.node.backups import PART_BYTES
 from txpaxos.wire.client_messages import (
+    AcceptClock,
     Ask,
     BackupRequest,
     ChangeMembers,
@@ -52,7 +53,7 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.query))
             case KeepTimers():
                 return cls(request, 1, sum(map(len, request.names)) + TIMER_BYTES * len(request.names))
-            case StatusRequest() | ReloadKeys() | Join() | MembersRequest() | ChangeMembers():
+            case StatusRequest() | ReloadKeys() | AcceptClock() | Join() | MembersRequest() | ChangeMembers():
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))

@@ -163,6 +163,14 @@ class ReloadKeys:
 
 
 @attrs.frozen
+class AcceptClock:
+    """Let the next time in the log be what the clocks say, however late that is. The answer is :class:`StatusAnswer`
+    with that time, or :class:`Refused`. Only the leader answers, so the client goes to the leader."""
+
+    request: Count
+
+
+@attrs.frozen
 class HandOver:
     """Hand over the lead to the node ``to``. The answer is :class:`HandedOver` when that node leads, or
     :class:`Refused`."""
@@ -486,6 +494,7 @@ Request: TypeAlias = (
     | KeepTimers
     | StatusRequest
     | ReloadKeys
+    | AcceptClock
     | HandOver
     | Join
     | MembersRequest
@@ -517,6 +526,7 @@ _packing = Packing[FromClient | FromNode](
         21: Authenticate,
         22: ReloadKeys,
         23: KeepTimers,
+        26: AcceptClock,
         129: Welcome,
         130: Answer,
         131: AskAnswer,

@@ -48,8 +48,10 @@ from txpaxos.wire.frames import FRAME_BYTES_MAX
 from txpaxos.wire.header import Header
 from txpaxos.wire.peer_messages import (
     PART_BYTES_MAX,
+    AskClock,
     AskStateDigest,
     Challenge,
+    ClockReading,
     CollectRegisters,
     Fetching,
     FetchSnapshot,
@@ -112,6 +114,8 @@ _KINDS: dict[int, type[PeerMessage]] = {
     40: CollectRegisters,
     41: RegisterVotes,
     42: ForwardKeepAlives,
+    43: AskClock,
+    44: ClockReading,
 }
 
 

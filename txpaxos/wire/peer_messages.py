@@ -6,9 +6,10 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import attrs
 import msgspec
-from attrs.validators import ge
+from attrs.validators import ge, le
 
 from txpaxos.core.messages import Ballot, Message, NodeId, Slot
+from txpaxos.replicated_time import UTC_MS_MAX
 from txpaxos.wire.commands import Runs, check_count
 from txpaxos.wire.registers import check_subject
 from txpaxos.wire.stamps import KEPT_ALIVE_MAX, KeptAlive
@@ -231,8 +232,31 @@ class Fetching:
     slot: Slot = attrs.field(validator=ge(0))
 
 
+@attrs.frozen
+class AskClock:
+    """From a node that leads to every other voter, now and then: what time of day is it by your clock?
+
+    :ivar number: goes up with each question. The answer repeats it.
+    """
+
+    number: int = attrs.field(validator=ge(0))
+
+
+@attrs.frozen
+class ClockReading:
+    """The answer to :class:`AskClock`.
+
+    :ivar number: the number of the question.
+    :ivar utc_ms: the sender's clock, in milliseconds since 1970.
+    """
+
+    number: int = attrs.field(validator=ge(0))
+    utc_ms: int = attrs.field(validator=(ge(0), le(UTC_MS_MAX)))
+
+
 SnapshotMessage: TypeAlias = FetchSnapshot | SnapshotPart | StateDigest | StateDigestsHeard | AskStateDigest | Fetching
 RegisterMessage: TypeAlias = CollectRegisters | RegisterVotes
+ClockMessage: TypeAlias = AskClock | ClockReading
 HandshakeMessage: TypeAlias = Hello | Challenge | Proof | Refusal
 PeerMessage: TypeAlias = (
     Message
@@ -243,4 +267,5 @@ PeerMessage: TypeAlias = (
     | ForwardKeepAlives
     | SnapshotMessage
     | RegisterMessage
+    | ClockMessage
 )
