@@ -53,6 +53,7 @@ def test_help_names_every_command() -> None:
         "backup",
         "check",
         "check-service",
+        "clock",
         "demo",
         "doctor",
         "keys",
