@@ -278,6 +278,16 @@ def test_a_client_loads_no_node(statement: str) -> None:
     assert [name for name in loaded_by(statement) if within(name, above)] == []
 
 
+@pytest.mark.parametrize("command", ["submit", "read", "ask", "lead"])
+def test_a_command_that_only_talks_to_nodes_loads_no_other_command(command: str) -> None:
+    """Nor what others need, such as the simulator: it would take longer to load than the command takes."""
+    loaded = loaded_by(f"from txpaxos.cli import main; main(['{command}', '--help'], standalone_mode=False)")
+    modules = {f"txpaxos.cli.{name}" for name in (command, "options", "printing", "running")}
+    assert {name for name in loaded if name.startswith("txpaxos.cli.")} <= modules
+    above = ("txpaxos.node", "txpaxos.server", "txpaxos.storage", "txpaxos.testing", "txpaxos.core.replica")
+    assert [name for name in loaded if within(name, above)] == []
+
+
 def test_keys_cost_nothing_when_they_are_off() -> None:
     """All modules but those of the keys load without the libraries that keys need, and load none of the keys'."""
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in LIBRARIES_OF_KEYS)

@@ -7,33 +7,33 @@ import errno
 import os
 import sys
 import traceback
+from collections import UserDict
+from importlib import import_module
 from typing import Any
 
 import click
 
 from txpaxos import __version__
-from txpaxos.cli import (
-    ask,
-    backup,
-    check,
-    clock,
-    demo,
-    doctor,
-    keys,
-    lead,
-    map,
-    members,
-    queue,
-    read,
-    recover,
-    restore,
-    service,
-    simulate,
-    status,
-    submit,
-)
 from txpaxos.cli.running import CommandError
 from txpaxos.errors import PaxosError
+
+_MODULES = {
+    name: (name, "command")
+    for name in (
+        *("submit", "read", "ask", "queue", "map", "status", "members", "lead", "clock", "doctor", "keys", "backup"),
+        *("restore", "recover", "demo", "simulate", "check"),
+    )
+} | {"service-schema": ("service", "schema_command"), "check-service": ("service", "check_command")}
+"""The module of each subcommand, and the subcommand's name in there."""
+
+
+class _Loaded(UserDict[str, Any]):
+    """Subcommands that are loaded when they are called for: most need little of what all of them need together."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, attribute = self.data[name]
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
 
 
 class _Commands(click.Group):
@@ -96,7 +96,7 @@ def _command_error(error: OSError) -> CommandError:
     return CommandError(str(error))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, commands=_Loaded(_MODULES), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Talk to the nodes of a replicated service, which `twistd paxos` runs.
@@ -104,12 +104,3 @@ def main() -> None:
     Exit status: 0 if all is well, 1 after an error (one line says which), 2 if the command line is wrong, 130 after
     Ctrl-C.
     """
-
-
-for module in (
-    *(submit, read, ask, queue, map, status, members, lead, clock, doctor, keys, backup, restore, recover, demo),
-    *(simulate, check),
-):
-    main.add_command(module.command)
-main.add_command(service.schema_command)
-main.add_command(service.check_command)
