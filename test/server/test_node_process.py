@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -183,11 +184,14 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize("mode", [("--pidfile=a.pid", "--logfile=a.log"), ("-n", "--pidfile=a.pid")])
-@pytest.mark.parametrize(("options", "words"), UNUSABLE)
+@pytest.mark.parametrize(
+    ("options", "words", "mode"),
+    [(*case, mode) for case, mode in zip(UNUSABLE, itertools.cycle([DAEMON, FOREGROUND]))],
+)
 def test_an_option_of_twistds_own_that_cannot_be_done(
-    folder: Path, mode: tuple[str, ...], options: tuple[str, ...], words: str
+    folder: Path, options: tuple[str, ...], words: str, mode: tuple[str, ...]
 ) -> None:
+    """Every other one as a daemon: what is looked at is the same, and where the line goes is tested above, too."""
     before = sorted(folder.iterdir())
     done = run(folder, "-c", "cluster.toml", twistd=(*mode, *options))
     assert (done.returncode, done.stdout) == (1, "")
