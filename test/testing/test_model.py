@@ -57,7 +57,7 @@ from txpaxos.testing.model.search import Found, StateSearch
 pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
 
 
-STATES_MAX = int(os.environ.get("TXPAXOS_MODEL_STATES", "3000"))
+STATES_MAX = int(os.environ.get("TXPAXOS_MODEL_STATES", "1500"))
 
 
 @pytest.mark.parametrize("instance", INSTANCES, ids=lambda instance: instance.name)

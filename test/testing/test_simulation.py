@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "100"))
+SEEDS = int(os.environ.get("TXPAXOS_SEEDS", "40"))
 SECONDS = 1.0
 PARTS = 10
 
