@@ -1,7 +1,8 @@
-"""Elections, many of them: how many ballots it takes until a node leads."""
+"""Elections, many of them: how many ballots it takes until a node leads. ``TXPAXOS_ELECTIONS`` sets how many."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import Host
 
-ELECTIONS = 60
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
+ELECTIONS = int(os.environ.get("TXPAXOS_ELECTIONS", "20"))
 SECONDS = 2.0
 
 
