@@ -11,6 +11,9 @@ SHARED := --numprocesses auto --dist worksteal
 # What must be covered to the last branch.
 FLOORS := txpaxos/core/*,txpaxos/wire/*,txpaxos/storage/*,txpaxos/packing.py
 
+# Else each of the many processes that tests start would compile the whole source anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
