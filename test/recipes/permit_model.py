@@ -11,7 +11,7 @@ class ModelRequest:
     name: str
     units: int
     capacity: int
-    value: bytes
+    value: str
     token: int = 0
 
 
@@ -58,7 +58,7 @@ class PermitModel:
                 request.token = self.tokens
                 self.granted.append(request.holder)
 
-    def listed(self, name: str) -> list[tuple[int, int, str, bytes]]:
+    def listed(self, name: str) -> list[tuple[int, int, str, str]]:
         own = [one for one in self.requests if one.name == name]
         own = sorted((one for one in own if one.token), key=lambda one: one.token) + [o for o in own if not o.token]
         return [(one.token, one.units, one.holder[0], one.value) for one in own]

@@ -26,6 +26,7 @@ class Program:
     :param harness: the node; a new one unless given.
     :ivar is_slow: whether requests and answers wait until the test lets them go on, in any order.
     :ivar is_cut_off: whether keep-alives get no answer.
+    :ivar answers: how many answers were sent to it, but for those of keep-alives.
     :ivar answer_seconds: how long the answer of a keep-alive is on its way.
     """
 
@@ -34,6 +35,7 @@ class Program:
         self.clock: Any = Clock()
         self.is_slow = self.is_cut_off = False
         self.answer_seconds = 0.0
+        self.answers = 0
         self._steps = 0
         self.on_the_way: list[Callable[[], None]] = []
         client: Any = self
@@ -88,7 +90,11 @@ class Program:
         answer: Deferred[Any] = Deferred(lambda _: None)
 
         def arrived() -> None:
-            make().addBoth(lambda result: self._later(lambda: _fire(answer, result)))
+            make().addBoth(answered)
+
+        def answered(result: Any) -> None:
+            self.answers += 1
+            self._later(lambda: _fire(answer, result))
 
         self._later(arrived)
         return answer

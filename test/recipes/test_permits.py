@@ -74,14 +74,14 @@ class Run:
         capacity, waits = self.NAMES[name], self.rng.random() < 0.7
         units = self.rng.choice([1, 1, capacity])
         known = self.model.of(holder)
-        arguments = name, *holder, units, capacity, holder[1].encode(), waits
+        arguments = name, *holder, units, capacity, holder[1], waits
         if known is not None:
             assert self.service.acquire(*arguments) == (known.token or None)
         elif holder[0] not in self.sessions:
             with pytest.raises(SessionOver):
                 self.service.acquire(*arguments)
         else:
-            request = ModelRequest(holder, name, units, capacity, holder[1].encode())
+            request = ModelRequest(holder, name, units, capacity, holder[1])
             assert self.service.acquire(*arguments) == self.model.acquire(request, waits)
 
     def step_withdraw(self) -> None:
@@ -325,9 +325,9 @@ def test_a_writer_that_withdraws_lets_the_readers_behind_it_in(nodes: Nodes) -> 
 
 def test_contenders_say_what_they_are(nodes: Nodes) -> None:
     service = nodes.of(Permits)
-    service.acquire("a", "s1", "r", value=b"one")
-    service.acquire("a", "s2", "r", value=b"two")
-    both = Contender(1, 1, "s1", b"one"), Contender(0, 1, "s2", b"two")
+    service.acquire("a", "s1", "r", value="one")
+    service.acquire("a", "s2", "r", value="two")
+    both = Contender(1, 1, "s1", "one"), Contender(0, 1, "s2", "two")
     assert service.contenders("a") == both
     assert service.contenders("a", 1) == both[:1]
     assert (service.holder("a"), service.holder("b")) == (both[0], None)

@@ -1,4 +1,4 @@
-"""What programs on several machines agree on: sessions, queues, maps, counters and sets.
+"""What programs on several machines agree on: sessions, locks, elections, queues, maps, counters and sets.
 
 The replicated side is a few typed services (:data:`COORDINATION`), which a node runs alone (``twistd paxos --app
 txpaxos.recipes:Coordinator``) or beside services of your own (``application_of(Bank, *COORDINATION)``).
@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
     from txpaxos.recipes.counter import Counter
+    from txpaxos.recipes.fence import Fence
+    from txpaxos.recipes.lease import SessionState
     from txpaxos.recipes.map import Delete, Map, MapChange, MapEntry, MapOutcome, MapPage, Put
+    from txpaxos.recipes.permit import AlreadyContending, Election, Hold, Lock, Semaphore
     from txpaxos.recipes.queue import Queue, Take, Taken
     from txpaxos.recipes.recipes import Recipes
     from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
     from txpaxos.recipes.replicated.maps import ChangesGone, Guard, VersionMismatch
+    from txpaxos.recipes.replicated.permits import CapacityMismatch, Contender, Fenced
     from txpaxos.recipes.replicated.queues import Depth, TakeOver
-    from txpaxos.recipes.session import Session, SessionState
+    from txpaxos.recipes.session import Session
     from txpaxos.recipes.set import Set
     from txpaxos.recipes.values import WrongValue
     from txpaxos.recipes.waiting import WaitTimedOut
@@ -25,13 +29,17 @@ if TYPE_CHECKING:
 _MODULES = {
     "txpaxos.recipes.coordinator": ("COORDINATION", "Coordinator"),
     "txpaxos.recipes.counter": ("Counter",),
+    "txpaxos.recipes.fence": ("Fence",),
+    "txpaxos.recipes.lease": ("SessionState",),
     "txpaxos.recipes.map": ("Delete", "Map", "MapChange", "MapEntry", "MapOutcome", "MapPage", "Put"),
+    "txpaxos.recipes.permit": ("AlreadyContending", "Election", "Hold", "Lock", "Semaphore"),
     "txpaxos.recipes.queue": ("Queue", "Take", "Taken"),
     "txpaxos.recipes.recipes": ("Recipes",),
     "txpaxos.recipes.replicated.bounds": ("LimitReached", "SessionOver"),
     "txpaxos.recipes.replicated.maps": ("ChangesGone", "Guard", "VersionMismatch"),
+    "txpaxos.recipes.replicated.permits": ("CapacityMismatch", "Contender", "Fenced"),
     "txpaxos.recipes.replicated.queues": ("Depth", "TakeOver"),
-    "txpaxos.recipes.session": ("Session", "SessionState"),
+    "txpaxos.recipes.session": ("Session",),
     "txpaxos.recipes.set": ("Set",),
     "txpaxos.recipes.values": ("WrongValue",),
     "txpaxos.recipes.waiting": ("WaitTimedOut",),
@@ -40,13 +48,21 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "COORDINATION",
+    "AlreadyContending",
+    "CapacityMismatch",
     "ChangesGone",
+    "Contender",
     "Coordinator",
     "Counter",
     "Delete",
     "Depth",
+    "Election",
+    "Fence",
+    "Fenced",
     "Guard",
+    "Hold",
     "LimitReached",
+    "Lock",
     "Map",
     "MapChange",
     "MapEntry",
@@ -55,6 +71,7 @@ __all__ = [
     "Put",
     "Queue",
     "Recipes",
+    "Semaphore",
     "Session",
     "SessionOver",
     "SessionState",

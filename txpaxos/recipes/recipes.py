@@ -17,6 +17,7 @@ from txpaxos.recipes.queue import Queue
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.counters import Counters
 from txpaxos.recipes.replicated.maps import Maps
+from txpaxos.recipes.replicated.permits import Permits
 from txpaxos.recipes.replicated.queues import Queues
 from txpaxos.recipes.replicated.sessions import Sessions, timer_of
 from txpaxos.recipes.replicated.sets import Sets
@@ -100,4 +101,5 @@ class Recipes:
         raise SessionOver(f"the session {session_id} is over: open a new one")
 
     def _session(self, session_id: str, ttl_ms: int, sent_at: float) -> Session:
-        return Session(self._client, self._clock, self._sessions, session_id, ttl_ms / 1000, sent_at)
+        permits = self._client.service(Permits, deadline_seconds=self._deadline_seconds)
+        return Session(self._client, self._waits, self._sessions, permits, session_id, ttl_ms / 1000, sent_at)

@@ -24,6 +24,9 @@ Data: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=DATA_BYTES_MAX)]
 SmallData: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=SMALL_BYTES_MAX)]
 """A value that others are compared with, of at most 4 KiB."""
 
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=SMALL_BYTES_MAX)]
+"""What a contender or a member says of itself, of at most 4,096 characters."""
+
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """A number of something, or of milliseconds."""
 

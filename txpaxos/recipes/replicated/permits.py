@@ -16,7 +16,7 @@ from typing import Annotated, TypeAlias
 import attrs
 import msgspec
 
-from txpaxos.recipes.replicated.bounds import LimitReached, Name, SessionOver, SmallData
+from txpaxos.recipes.replicated.bounds import LimitReached, Name, SessionOver, Text
 from txpaxos.recipes.replicated.ordered import Ordered
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.service.declaration import Service, ServiceError, command, query, state
@@ -67,7 +67,7 @@ class Contender:
     token: int
     units: int
     session_id: str
-    value: bytes
+    value: str
 
 
 class Permit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,7 +82,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     name: str
     units: int
-    value: bytes
+    value: str
     place: int
     token: int = 0
 
@@ -116,7 +116,7 @@ class Permits(Service):
         request: Name,
         units: Units = 1,
         capacity: Units = 1,
-        value: SmallData = b"",
+        value: Text = "",
         waits: bool = True,
     ) -> int | None:
         """Take a permit. If it is not free, wait in the line for it, unless ``waits`` is false.

@@ -1,0 +1,184 @@
+"""The lease of a session: it is kept alive, and its loss is told before another can have what the session held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txpaxos.client.client import Client
+from txpaxos.recipes.replicated.sessions import Sessions, timer_of
+from txpaxos.service.declaration import Remote
+
+_log = Logger()
+
+SessionState: TypeAlias = Literal["held", "suspended", "lost", "closed"]
+"""``suspended``: no node has confirmed it for two thirds of its time; begin nothing new. ``lost``: others may have, or
+soon will have, what it held. ``closed``: its own program has ended it."""
+
+KEEP_ALIVE = 0.4
+SUSPENDED = 2 / 3
+LOST = 0.99
+"""Parts of the time that a session may be silent, counted from when the last keep-alive that was confirmed was sent:
+when the next one is sent, and when the session is suspended and lost."""
+
+
+class Lease:
+    """What a program knows of a session of its own: how long it may rely on it.
+
+    :ivar session_id: what the nodes call it. Another process can go on with it, see ``Recipes.resume``.
+    :ivar ttl_seconds: it ends when the nodes have not heard of it for so long.
+    :ivar state: how it is, as far as this program knows: it never says ``held`` of one that may have ended.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        clock: IReactorTime,
+        sessions: Remote[Sessions],
+        session_id: str,
+        ttl_seconds: float,
+        confirmed_at: float,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._sessions = sessions
+        self.session_id = session_id
+        self.ttl_seconds = ttl_seconds
+        self.state: SessionState = "held"
+        self._confirmed_at = confirmed_at
+        self._watchers: list[Callable[[SessionState], object]] = []
+        self._asking: Deferred[Any] | None = None
+        self._next: IDelayedCall | None = None
+        self._alarm: IDelayedCall | None = None
+        self._set_alarm()
+        self._next = clock.callLater(self._left(KEEP_ALIVE), self._keep_alive)
+
+    @property
+    def lease_left_seconds(self) -> float:
+        """How long it is at least until another may have what the session holds; 0 if it is over."""
+        return 0.0 if self.is_over else self._left(LOST)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is lost or closed."""
+        return self.state in ("lost", "closed")
+
+    def watch(self, watcher: Callable[[SessionState], object]) -> Callable[[], None]:
+        """Call ``watcher`` with the new state whenever it changes, until what this returns is called."""
+        self._watchers.append(watcher)
+
+        def stop() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return stop
+
+    def over(self) -> Deferred[SessionState]:
+        """Fires when the session is lost or closed, with which of them it is; at once if it is over."""
+        over: Deferred[SessionState] = Deferred(lambda _: stop())
+        if self.is_over:
+            over.callback(self.state)
+            return over
+
+        def changed(state: SessionState) -> None:
+            if self.is_over:
+                stop()
+                over.callback(state)
+
+        stop = self.watch(changed)
+        return over
+
+    def close(self) -> Deferred[bool]:
+        """End the session, and with it what belongs to it.
+
+        :returns: fires with whether it was still open.
+        """
+        if not self.is_over:
+            self._end("closed")
+        return self._sessions.close(self.session_id)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        closed = self.close()
+        if kind is GeneratorExit:
+            closed.addErrback(_pass_over)
+        elif kind is not None:  # That error is the one to tell; the session ends by itself, too.
+            await closed.addErrback(_pass_over)
+        else:
+            await closed
+
+    # inside
+
+    def _left(self, part: float) -> float:
+        return max(0.0, self._confirmed_at + part * self.ttl_seconds - self._clock.seconds())
+
+    def _keep_alive(self) -> None:
+        # What is confirmed holds from when it was sent, not from when the answer came.
+        sent_at = self._clock.seconds()
+        name = timer_of(self.session_id)
+        self._next = None
+        self._asking = self._client.keep_alive([name], deadline_seconds=KEEP_ALIVE * self.ttl_seconds)
+        self._asking.addCallbacks(lambda kept: self._answered(kept[name], sent_at), self._unanswered)
+
+    def _answered(self, is_kept: bool, sent_at: float) -> None:
+        self._asking = None
+        if self.is_over:
+            return
+        if not is_kept:
+            self._end("lost")
+            return
+        self._confirmed_at = sent_at
+        if not self._left(LOST):  # This process was stopped for a while, and the answer is old.
+            self._end("lost")
+            return
+        self._set_alarm()
+        self._set_state("held")
+        if not self.is_over:  # A watcher may have closed it.
+            self._next = self._clock.callLater(self._left(KEEP_ALIVE), self._keep_alive)
+
+    def _unanswered(self, failure: Failure) -> None:
+        """Ask again at once; after an error that came at once, a little later."""
+        self._asking = None
+        if not self.is_over:
+            self._next = self._clock.callLater(self.ttl_seconds / 20, self._keep_alive)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm = self._clock.callLater(self._left(SUSPENDED), self._suspend)
+
+    def _suspend(self) -> None:
+        self._alarm = self._clock.callLater(self._left(LOST), self._end, "lost")
+        self._set_state("suspended")
+
+    def _end(self, state: SessionState) -> None:
+        for call in (self._alarm, self._next):
+            if call is not None and call.active():
+                call.cancel()
+        self._set_state(state)
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _set_state(self, state: SessionState) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        for watcher in list(self._watchers):
+            try:
+                watcher(state)
+            except Exception:  # The others must hear of it, and it must go on.
+                _log.failure("what watches the session {session_id} has failed", session_id=self.session_id)
+
+
+def _pass_over(failure: Failure) -> None:
+    """The session ends by itself."""
