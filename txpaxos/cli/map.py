@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from txpaxos.cli.options import CommandWithNumbers, read_bytes
 from txpaxos.cli.recipes import ANYTHING, addressing, ask, json_option, parsed, show
 from txpaxos.cli.running import CommandError, Seeds
 from txpaxos.cluster import Cluster
+from txpaxos.errors import NoQuorum
 
 if TYPE_CHECKING:
     from txpaxos.recipes import Recipes
@@ -139,16 +141,27 @@ def watch(
     Ends after --timeout, with 0, or with Ctrl-C.
     """
 
+    shown = 0
+    has_begun = False
+
     async def watched(recipes: Recipes) -> None:
-        shown = 0
-        async for change in recipes.map(name, ANYTHING).changes(since, prefix):
+        nonlocal shown, has_begun
+        followed = recipes.map(name, ANYTHING)
+        await followed.size()
+        has_begun = True
+        async for change in followed.changes(since, prefix):
             known = {"version": change.version, "since": change.since, "deleted": change.is_deleted}
             _show_key(change.key, change.value, known, wants_json)
+            sys.stdout.flush()
             shown += 1
             if shown == count:
                 return
 
-    ask(cluster, timeout_seconds, watched)
+    try:
+        ask(cluster, timeout_seconds, watched)
+    except NoQuorum:
+        if not has_begun:
+            raise
 
 
 def _show_key(key: str, value: Any, known: dict[str, Any], wants_json: bool) -> None:

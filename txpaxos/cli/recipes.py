@@ -12,7 +12,10 @@ from twisted.internet.defer import Deferred
 from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
 from txpaxos.cli.printing import print_value
 from txpaxos.cli.running import CommandError, Seeds, request, run
+from txpaxos.client import Client
 from txpaxos.cluster import Cluster
+from txpaxos.errors import CommandFailed, QueryFailed
+from txpaxos.service.declaration import ServiceError
 
 if TYPE_CHECKING:
     from txpaxos.recipes import Recipes
@@ -42,16 +45,27 @@ def ask(cluster: Cluster | Seeds, seconds: float, call: Callable[[Recipes], Awai
 
     :param seconds: how long it may take.
     """
-    from txpaxos.recipes import Recipes  # Commands that need none start without them.
-
-    async def called(recipes: Recipes) -> T:
-        return await call(recipes)
-
     return run(
         lambda reactor: request(
-            reactor, cluster, seconds, lambda client: Deferred.fromCoroutine(called(Recipes(client, reactor)))
+            reactor, cluster, seconds, lambda client: Deferred.fromCoroutine(_called(client, reactor, call))
         )
     )
+
+
+async def _called(client: Client, reactor: Any, call: Callable[[Recipes], Awaitable[T]]) -> T:
+    """Call with the recipes of a client.
+
+    :raises CommandError: what the recipes refuse, in one line.
+    """
+    from txpaxos.recipes import Recipes  # Commands that need none start without them.
+
+    try:
+        return await call(Recipes(client, reactor))
+    except (CommandFailed, QueryFailed) as error:
+        hint = "does the cluster run the recipes (twistd paxos --app txpaxos.recipes:Coordinator)?"
+        raise CommandError(f"{error}; {hint}") from None
+    except (ServiceError, TypeError) as error:  # An argument that is no value of its parameter is a TypeError.
+        raise CommandError(str(error)) from None
 
 
 def parsed(value: bytes, wants_json: bool) -> Any:
