@@ -192,7 +192,8 @@ def test_a_new_leader_is_told_of_all_that_waits(waiting: Waiting) -> None:
     waiting.ask(6, FIRST, SECOND)
     waiting.told()
     waiting.apply((SECOND, 6))
-    waiting.now += 1
+    waiting.now += PAUSE_SECONDS
+    assert waiting.told() == {}
     waiting.keep_alives.leader_changed()
     assert waiting.told() == {FIRST: 6}
 

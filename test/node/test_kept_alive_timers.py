@@ -264,6 +264,15 @@ def test_idle_keep_alives_take_few_slots() -> None:
     assert len(scene.cluster.checker.chosen) - slots <= 10 * (scene.cluster.time.now - began)
 
 
+def test_a_timer_that_is_kept_alive_costs_a_slot_each_time_and_none_when_it_would_have_been_due() -> None:
+    scene = Scene(13, period_seconds=10.0)
+    slots = len(scene.cluster.checker.chosen)
+    for _ in range(15):
+        scene.cluster.run(4.0)
+        assert scene.keep_alive()
+    assert len(scene.cluster.checker.chosen) == slots + 15
+
+
 def test_without_kept_alive_timers_nothing_is_proposed() -> None:
     scene = Scene(12, period_seconds=1.0)
     scene.seconds_until_over(3.0)

@@ -387,3 +387,29 @@ def test_what_is_no_dump_is_refused(spoil: Callable[[Any], Any]) -> None:
     with pytest.raises(CodecError, match="no timers"):
         Timers().add(msgspec.msgpack.encode(spoil(copy.deepcopy(parts))))
     Timers().add(chunk)
+
+
+def test_a_dump_has_timers_as_they_were_though_they_are_kept_alive_meanwhile() -> None:
+    timers = changeable()
+    for name in ("a", "b"):
+        timers.set(name, 1, kept_alive=True)
+    before, dump = list(timers.dump()), timers.dump()
+    list(timers.advance(at(500), [KeptAlive("a", 1)], 2000))
+    after = list(timers.dump())
+    assert list(dump) == before
+    assert after != before
+    assert list(timers.dump()) == after
+    list(timers.advance(at(600), [KeptAlive("b", 1)]))
+    assert timers._dumps == 0
+
+
+def test_many_that_were_put_off_at_once_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STALE_MIN", 3)
+    timers = changeable()
+    for number in range(40):
+        timers.set(f"{number:02}", 1, kept_alive=True)
+    list(timers.advance(at(0), [KeptAlive(f"{number:02}", 1) for number in range(39)], 5000))
+    assert (timers.earliest_ms, list(timers.advance(at(4_999)))) == (1000, [])
+    assert (timers.earliest_ms, timers.next_due_ms) == (5000, 5000)
+    assert len(list(timers.advance(at(5000)))) == 40
+    assert timers.earliest_ms is None

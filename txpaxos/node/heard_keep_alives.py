@@ -30,7 +30,7 @@ class HeardKeepAlives:
     def __init__(self, timers: Callable[[], Timers]) -> None:
         self.is_forwarded = False
         self._timers = timers
-        self._heard: dict[str, int] = {}
+        self._heard: dict[str, KeptAlive] = {}
         self._size_bytes = 0
         self._taken_at = float("-inf")
 
@@ -42,11 +42,11 @@ class HeardKeepAlives:
             name, number = one
             timer = find(name)
             if timer is not None and number > timer.number:
-                if name not in heard:
+                before = heard.get(name)
+                if before is None:
                     self._size_bytes += one.size_bytes
-                    heard[name] = number
-                else:
-                    heard[name] = max(number, heard[name])
+                if before is None or number > before.number:
+                    heard[name] = one
                 self.is_forwarded |= forwarded
 
     def propose_at(self) -> float | None:
@@ -62,10 +62,12 @@ class HeardKeepAlives:
         if not self._heard:
             return ()
         self._taken_at = now
-        taken: list[KeptAlive] = []
-        room = VALUE_BYTES
-        for name, number in self._heard.items():
-            one = KeptAlive(name, number)
+        if self._size_bytes <= VALUE_BYTES and len(self._heard) <= KEPT_ALIVE_MAX:
+            taken = list(self._heard.values())
+            self.clear()
+            return tuple(taken)
+        taken, room = [], VALUE_BYTES
+        for one in self._heard.values():
             room -= one.size_bytes
             if taken and (room < 0 or len(taken) == KEPT_ALIVE_MAX):
                 break
@@ -77,7 +79,7 @@ class HeardKeepAlives:
         return tuple(taken)
 
     def clear(self) -> None:
-        """This node leads no more."""
+        """Forget all of it: this node leads no more."""
         self._heard.clear()
         self._size_bytes = 0
         self.is_forwarded = False

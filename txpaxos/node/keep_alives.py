@@ -88,7 +88,7 @@ class KeepAlives:
         left = {name for name, timer in found.items() if timer is None or timer.number < number}
         call = _Call(number, names, left, Deferred(lambda _: self._forget(call)))
         if not left:
-            self._resolve(call, ())
+            self._answer(call)
             return call.answer
         if not self._waiting:
             self._again_at = float("inf")
@@ -176,10 +176,11 @@ class KeepAlives:
 
     def _look_at(self, name: str) -> None:
         """The log has kept the timer ``name`` alive, or ended it."""
-        is_gone = self._timers().kept_alive(name) is None
-        for call in list(self._waiting.get(name, ())):
-            if is_gone or self._is_confirmed(call, name):
-                self._resolve(call, [name])
+        calls, timer = self._waiting.get(name, ()), self._timers().kept_alive(name)
+        for call in [call for call in calls if timer is None or timer.number >= call.number]:
+            self._stop_waiting(call, name)
+            if not call.left:
+                self._answer(call)
 
     def _check_missing(self, call: _Call) -> None:
         """This node does not know all timers of ``call``. Perhaps it is behind: it finds out before it says so."""
@@ -197,9 +198,12 @@ class KeepAlives:
         for name in names:
             self._stop_waiting(call, name)
         if not call.left and not call.answer.called:
-            find = self._timers().kept_alive
-            timers = [find(name) for name in call.names]
-            call.answer.callback(tuple(None if timer is None else timer.number for timer in timers))
+            self._answer(call)
+
+    def _answer(self, call: _Call) -> None:
+        find = self._timers().kept_alive
+        timers = [find(name) for name in call.names]
+        call.answer.callback(tuple(None if timer is None else timer.number for timer in timers))
 
     def _fail(self, call: _Call, error: BaseException | None) -> None:
         if not call.answer.called:
@@ -213,11 +217,12 @@ class KeepAlives:
 
     def _stop_waiting(self, call: _Call, name: str) -> None:
         call.left.discard(name)
-        calls = self._waiting[name]
-        calls.remove(call)
         self._count -= 1
-        if not calls:
+        calls = self._waiting[name]
+        if len(calls) == 1:
             del self._waiting[name]
+        else:
+            calls.remove(call)
 
     def _tell_again(self) -> None:
         for name, calls in self._waiting.items():

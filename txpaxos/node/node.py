@@ -267,9 +267,10 @@ class Node:
         application, settings = self.application, self.settings
         lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
+        self._keep_alives = KeepAlives(lambda: self.timers, lambda: self._reads.wait(), self._performer.schedule)
+        self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
         self._applier = Applier(
-            *(self._observed_apply(), settings.sessions_max, application.timer_fired),
-            lambda name: self._keep_alives.note(name),
+            self._observed_apply(), settings.sessions_max, application.timer_fired, self._keep_alives.note
         )
         grace_ms = int((GRACE_SECONDS + 2 * settings.timing.liveness_window_seconds[1]) * 1000)
         self._member_clocks = MemberClocks(
@@ -282,8 +283,6 @@ class Node:
             self._rng, self._submit_own_run, self._submissions.refusal, lambda: self._applier.applied_through
         )
         self._reads = Reads(self._applier, application.query, self._request_read_index)
-        self._keep_alives = KeepAlives(lambda: self.timers, self._reads.wait, self._performer.schedule)
-        self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
         self._compose_registers()
         calls = self._calls = Calls(
             self.name,
@@ -892,16 +891,20 @@ class Node:
                 self._wake_by(propose_at)
                 break
             self._propose_stamped(b"", now)
-        if (due_ms := self.timers.next_due_ms) is not None:
+        if (due_ms := self.timers.earliest_ms) is not None:
             self._fire_timers(due_ms, now)
 
     def _fire_timers(self, due_ms: int, now: float) -> None:
-        """Have the timers fire that are due, or see to it that this is called when the next one is."""
+        """Have the timers fire that are due, or see to it that this is called when the next one may be.
+
+        :param due_ms: when that is, by the elapsed milliseconds."""
         pulse_at = self._leader_clock.pulse_at(due_ms)
         if pulse_at is None:
             return
         if now < pulse_at:
             self._wake_by(pulse_at)
+        elif (next_due_ms := self.timers.next_due_ms) is not None and next_due_ms > due_ms:
+            self._fire_timers(next_due_ms, now)
         elif self._replica.has_room:
             self._propose_stamped(b"", now)
 

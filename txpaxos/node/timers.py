@@ -54,6 +54,12 @@ class TimerState:
     def __attrs_post_init__(self) -> None:
         self.queued_ms = self.due_ms
 
+    def copy(self) -> TimerState:
+        """The same timer, which may change by itself."""
+        copied = TimerState(self.due_ms, self.payload, self.period_ms, self.number)
+        copied.queued_ms = self.queued_ms
+        return copied
+
     def row(self, name: str) -> _PlainRow | _KeptRow:
         """This timer in a snapshot. A plain one is there as earlier releases had it."""
         if not self.period_ms:
@@ -99,6 +105,8 @@ class Timers:
         self._heap: list[tuple[int, str]] = []
         self._may_change = False
         self._kept_alive = 0
+        # How many dumps are being read. They have the timers as they were.
+        self._dumps = 0
 
     def __len__(self) -> int:
         return len(self._timers)
@@ -177,16 +185,31 @@ class Timers:
     @property
     def next_due_ms(self) -> int | None:
         """When the next timer is due, by the elapsed milliseconds; ``None`` if there is none."""
+        return self._next_due_ms(ELAPSED_MS_MAX)
+
+    @property
+    def earliest_ms(self) -> int | None:
+        """Before this time no timer is due; ``None`` if there is none. This costs less than :attr:`next_due_ms` where
+        timers are kept alive: those that were due earlier are not looked at one by one."""
+        return self._next_due_ms(self.now.elapsed_ms)
+
+    def _next_due_ms(self, exact_through_ms: int) -> int | None:
+        """When the next timer is due. Beyond ``exact_through_ms`` it may be later."""
+        put_off = 0
         while self._heap:
             queued_ms, name = self._heap[0]
             timer = self._timers.get(name)
             if timer is None or timer.queued_ms != queued_ms:
                 heapq.heappop(self._heap)
-            elif timer.due_ms == queued_ms:
+            elif timer.due_ms == queued_ms or queued_ms > exact_through_ms:
                 return queued_ms
+            elif put_off > _STALE_MIN and put_off > len(self._timers) // 8:
+                put_off = 0
+                self._rebuild_heap()  # Many were put off: all together is quicker than one by one.
             else:
                 timer.queued_ms = timer.due_ms
                 heapq.heapreplace(self._heap, (timer.due_ms, name))
+                put_off += 1
         return None
 
     def advance(
@@ -205,7 +228,7 @@ class Timers:
             self._give_grace(min(self.now.elapsed_ms + grace_ms, ELAPSED_MS_MAX))
         # The heap may have a timer twice. It counts once, as on a node that has loaded it from a snapshot.
         due: dict[str, TimerState] = {}
-        while (due_ms := self.next_due_ms) is not None and due_ms <= self.now.elapsed_ms:
+        while (due_ms := self.earliest_ms) is not None and due_ms <= self.now.elapsed_ms:
             name = self._heap[0][1]
             if name not in due and len(due) == FIRED_MAX:
                 break
@@ -226,22 +249,23 @@ class Timers:
     def _keep_alive(self, name: str, number: int) -> None:
         timer = self.kept_alive(name)
         if timer is not None and number > timer.number:
+            if self._dumps:
+                timer = self._changeable(name, timer)
             timer.number = number
             timer.due_ms = max(timer.due_ms, min(self.now.elapsed_ms + timer.period_ms, ELAPSED_MS_MAX))
             self._changed(name)
 
     def _give_grace(self, until_ms: int) -> None:
         """Let no kept-alive timer fire before ``until_ms``."""
-        plain: list[tuple[int, str]] = []
-        while (due_ms := self.next_due_ms) is not None and due_ms < until_ms:
-            name = self._heap[0][1]
-            timer = self._timers[name]
-            if timer.period_ms:
-                timer.due_ms = until_ms
-            else:
-                plain.append(heapq.heappop(self._heap))
-        for queued in plain:
-            heapq.heappush(self._heap, queued)
+        soon = [item for item in self._timers.items() if item[1].period_ms and item[1].due_ms < until_ms]
+        for name, timer in soon:
+            self._changeable(name, timer).due_ms = until_ms
+
+    def _changeable(self, name: str, timer: TimerState) -> TimerState:
+        """``timer``, or what replaces it while a snapshot is taken of how it was."""
+        if self._dumps:
+            timer = self._timers[name] = timer.copy()
+        return timer
 
     def allow_changes(self, allowed: bool) -> None:
         """A command is being applied from now on, or not any more."""
@@ -251,7 +275,8 @@ class Timers:
 
     def dump(self) -> Iterator[bytes]:
         """The time and all timers as they are now, in chunks of about 64 KiB; nothing if it never was any time."""
-        return _chunks(self.now, [self._timers[name].row(name) for name in sorted(self._timers)])
+        self._dumps += 1
+        return self._chunks(self.now, self._timers.copy())
 
     def add(self, chunk: bytes) -> None:
         """Add the next chunk of a dump to new timers.
@@ -267,6 +292,24 @@ class Timers:
             self._kept_alive += row.period_ms is not None
             heapq.heappush(self._heap, (row.due_ms, row.name))
 
+    def _chunks(self, now: ReplicatedTime, timers: dict[str, TimerState]) -> Iterator[bytes]:
+        try:
+            if now == BEGINNING and not timers:
+                return
+            some: list[_PlainRow | _KeptRow] = []
+            size = 0
+            for name in sorted(timers):
+                timer = timers[name]
+                some.append(timer.row(name))
+                size += len(name) + len(timer.payload) + 16
+                if size >= CHUNK_BYTES:
+                    yield _encode((now.elapsed_ms, now.utc_ms, some))
+                    some, size = [], 0
+            if some or not timers:
+                yield _encode((now.elapsed_ms, now.utc_ms, some))
+        finally:
+            self._dumps -= 1
+
     # inside
 
     def _check_may_change(self) -> None:
@@ -278,10 +321,13 @@ class Timers:
     def _drop_stale(self) -> None:
         """Drop the entries of the heap that stand for nothing, when they are more than the others."""
         if len(self._heap) > _STALE_MIN + 2 * len(self._timers):
-            for timer in self._timers.values():
-                timer.queued_ms = timer.due_ms
-            self._heap = [(timer.due_ms, name) for name, timer in self._timers.items()]
-            heapq.heapify(self._heap)
+            self._rebuild_heap()
+
+    def _rebuild_heap(self) -> None:
+        for timer in self._timers.values():
+            timer.queued_ms = timer.due_ms
+        self._heap = [(timer.due_ms, name) for name, timer in self._timers.items()]
+        heapq.heapify(self._heap)
 
 
 def _check(name: str, after_seconds: float, payload: bytes, kept_alive: bool) -> None:
@@ -301,18 +347,3 @@ def _check(name: str, after_seconds: float, payload: bytes, kept_alive: bool) ->
         raise ValueError(
             f"the name and the payload of a timer may have {most}, not {len(name.encode())} and {len(payload)}"
         )
-
-
-def _chunks(now: ReplicatedTime, rows: list[_PlainRow | _KeptRow]) -> Iterator[bytes]:
-    if now == BEGINNING and not rows:
-        return
-    some: list[_PlainRow | _KeptRow] = []
-    size = 0
-    for row in rows:
-        some.append(row)
-        size += len(row[0]) + len(row[2]) + 16
-        if size >= CHUNK_BYTES:
-            yield _encode((now.elapsed_ms, now.utc_ms, some))
-            some, size = [], 0
-    if some or not rows:
-        yield _encode((now.elapsed_ms, now.utc_ms, some))

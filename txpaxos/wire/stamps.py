@@ -34,8 +34,8 @@ KEPT_ALIVE_MAX = 4096
 KEPT_ALIVE_BYTES_MAX = 2**17
 """The most bytes that they take in it."""
 
-_NUMBER_BYTES = 9
-_HEAD_BYTES = 4
+_OTHER_BYTES = 13
+"""At most what a timer that is kept alive takes beside its name: the heads of the array and of the name, the number."""
 
 TimerName: TypeAlias = Annotated[str, msgspec.Meta(max_length=TIMER_NAME_BYTES_MAX)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
@@ -54,7 +54,8 @@ class KeptAlive(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """At most how many bytes it takes in a value."""
-        return _HEAD_BYTES + _NUMBER_BYTES + len(self.name.encode())
+        name = self.name
+        return _OTHER_BYTES + (len(name) if name.isascii() else len(name.encode()))
 
 
 class Stamp(NamedTuple):

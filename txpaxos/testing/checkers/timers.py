@@ -12,12 +12,14 @@ CLOCK_RATE_MAX = 1.25
 
 
 class _Moment(NamedTuple):
-    """What the nodes agree on at one slot."""
+    """What the nodes agree on at one slot.
+
+    :ivar timers: a hash of the timers, as a snapshot would have them.
+    """
 
     elapsed_ms: int
     utc_ms: int
     timers: int
-    next_due_ms: int | None
 
 
 class ObservedTimers:
@@ -35,9 +37,10 @@ class ObservedTimers:
 
         :returns: the rule that is broken; empty if none is.
         """
-        moment = _Moment(timers.now.elapsed_ms, timers.now.utc_ms, len(timers), timers.next_due_ms)
+        now_ms, dump = timers.now, b"".join(timers.dump()) if len(timers) else b""
+        moment = _Moment(now_ms.elapsed_ms, now_ms.utc_ms, hash(dump))
         if moment != self._moments.setdefault(slot, moment):
-            return "equal times"
+            return "equal times, and equal timers"
         before = self._moments.get(slot - 1, moment)
         if not before.elapsed_ms <= moment.elapsed_ms <= now * 1000 * CLOCK_RATE_MAX or moment.utc_ms < before.utc_ms:
             return "time goes on, and no faster than clocks do"
