@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,7 +20,15 @@ from zope.interface.verify import verifyObject
 
 from test.helpers.fakes import Reactor, free_ports
 from txpaxos import clock as clock_module
-from txpaxos.clock import STALE_MAX, WATCH_SECONDS, MonotonicClock, MonotonicReactor, TimedCall, monotonic_clock
+from txpaxos.clock import (
+    STALE_MAX,
+    WATCH_SECONDS,
+    MonotonicClock,
+    MonotonicReactor,
+    TimedCall,
+    monotonic_clock,
+    seconds_with_sleep,
+)
 from txpaxos.cluster import Address, Cluster, Member
 
 HOUR = 3600.0
@@ -260,6 +269,14 @@ async def test_the_thread_ends_when_nothing_is_timed(monkeypatch: pytest.MonkeyP
 async def real_thread_end(thread: Any) -> None:
     while thread.is_alive():
         await deferLater(real, 0.002)
+
+
+def test_seconds_with_sleep_are_those_of_the_machine_or_of_the_test() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= seconds_with_sleep(installed_reactor)() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    simulated = Clock()
+    simulated.advance(7.0)
+    assert seconds_with_sleep(simulated)() == 7.0
 
 
 STEPPED = """\

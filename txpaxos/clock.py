@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -301,6 +302,15 @@ _clocks: WeakKeyDictionary[Any, MonotonicClock] = WeakKeyDictionary()
 def is_real(reactor: Any) -> bool:
     """Whether a reactor's time is that of the machine, and not moved by a test."""
     return hasattr(reactor, "callFromThread") and not isinstance(reactor, Clock)
+
+
+def seconds_with_sleep(reactor: Any) -> Callable[[], float]:
+    """Monotonic seconds that go on while the machine sleeps, where it has such a clock. In a reactor with simulated
+    time they are those of its monotonic clock."""
+    boot: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    if is_real(reactor) and boot is not None:
+        return partial(time.clock_gettime, boot)
+    return monotonic_clock(reactor).seconds
 
 
 def monotonic_clock(reactor: Any, monotonic: Callable[[], float] | None = None) -> MonotonicClock:

@@ -38,4 +38,4 @@ class Nodes:
 
     def _listen(self) -> None:
         for kind in self.kinds:
-            context_of(self.of(kind))._changed = lambda service, topic: self.told.append(topic)
+            context_of(self.of(kind))._changed = lambda service, topic: self.told.append(str(topic))

@@ -132,11 +132,11 @@ def test_kazoo_a_lock_of_a_lost_session_is_not_acquired(program: Program) -> Non
 
 
 def test_kazoo_a_program_that_was_stopped_does_not_think_that_it_holds(program: Program) -> None:
-    """It says so when it is asked, although nothing has told it yet: no timer has fired since."""
+    """It says so when it is asked, although no timer has fired since."""
     session = session_of(program)
     hold = result_of(session.lock("a").acquire())
     program.clock.rightNow += 3 * TTL_SECONDS
-    assert (session.state, hold.still_held()) == ("held", False)
+    assert (session.state, hold.still_held()) == ("lost", False)
     assert isinstance(result_of(hold.release()), Fenced)
 
 

@@ -74,6 +74,32 @@ def test_it_is_held_again_when_it_is_confirmed_in_time(program: Program) -> None
     assert (session.state, states, is_open(program, session)) == ("held", ["suspended", "held"], True)
 
 
+def test_after_a_blocked_reactor_it_is_not_held_before_anything_else_runs(program: Program) -> None:
+    """Code that runs first reads how it is by the clock. That is final, also if an old answer comes then."""
+    session, states = opened(program)
+    program.answer_seconds = 1.0
+    program.advance(4.5)
+    read: list[str] = []
+    program.clock.callLater(0.0, lambda: read.append(session.state))
+    for until in (7.0, 9.95):
+        program.clock.rightNow = until
+        read.append(session.state)
+    program.clock.advance(0)
+    assert (read, states, session.lease_left_seconds) == (["suspended", "lost", "lost"], ["lost"], 0.0)
+    assert program.clock.getDelayedCalls() == []
+
+
+def test_a_watcher_that_fails_does_not_keep_others_from_being_told(program: Program, expected_errors: None) -> None:
+    session, states = opened(program)
+
+    def wrong(state: str) -> None:
+        raise ValueError("broken")
+
+    session._watchers.insert(0, wrong)
+    result_of(session.close())
+    assert states == ["closed"]
+
+
 def test_it_is_lost_at_once_when_the_nodes_say_so(program: Program) -> None:
     session, states = opened(program)
     program.harness.state_of(Sessions).close(session.session_id)

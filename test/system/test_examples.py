@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -362,3 +363,43 @@ def ask_web(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
             return answer.status, answer.read().decode().strip()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode().strip()
+
+
+@contextmanager
+def running(example: str, *arguments: str, folder: Path) -> Iterator[Node]:
+    """An example that runs until it is ended."""
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / example, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(RUN_SECONDS_MAX, process.kill)
+        watchdog.start()
+        try:
+            yield Node(process)
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_a_job_and_a_port_that_one_machine_has(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(Cluster("leaders", {"a": free_members(1)[0]}).dumps())
+    with node_of("../txpaxos/recipes/coordinator.py:Coordinator", "a", tmp_path) as node, ExitStack() as stack:
+        node.wait_for(" leads ")
+        first = stack.enter_context(running("leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
+        first.wait_for("the report of term 1")
+        second = stack.enter_context(running("leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
+        first.process.terminate()
+        second.wait_for("the report of term 2")
+        assert first.process.wait(RUN_SECONDS_MAX) == 0
+        assert "the report" not in second.output.replace("the report of term 2", "")
+        port = str(free_ports(1)[0])
+        leads = stack.enter_context(running("leader_port.py", "cluster.toml", "127.0.0.1", port, folder=tmp_path))
+        leads.wait_for(f"127.0.0.1:{port} leads")
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=RUN_SECONDS_MAX) as connection:
+            connection.sendall(b"hello\r\n")
+            assert connection.makefile("rb").readline() == b"term 3: hello\r\n"
+    assert "python examples/leader_cron.py" in run("leader_cron.py", folder=tmp_path).stderr
+    assert "python examples/leader_port.py" in run("leader_port.py", folder=tmp_path).stderr

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
     from txpaxos.recipes.counter import Counter
     from txpaxos.recipes.fence import Fence
+    from txpaxos.recipes.leader_service import LeaderService
     from txpaxos.recipes.lease import SessionState
     from txpaxos.recipes.map import Delete, Map, MapChange, MapEntry, MapOutcome, MapPage, Put
     from txpaxos.recipes.permit import AlreadyContending, Election, Hold, Lock, Semaphore
@@ -30,6 +31,7 @@ _MODULES = {
     "txpaxos.recipes.coordinator": ("COORDINATION", "Coordinator"),
     "txpaxos.recipes.counter": ("Counter",),
     "txpaxos.recipes.fence": ("Fence",),
+    "txpaxos.recipes.leader_service": ("LeaderService",),
     "txpaxos.recipes.lease": ("SessionState",),
     "txpaxos.recipes.map": ("Delete", "Map", "MapChange", "MapEntry", "MapOutcome", "MapPage", "Put"),
     "txpaxos.recipes.permit": ("AlreadyContending", "Election", "Hold", "Lock", "Semaphore"),
@@ -61,6 +63,7 @@ __all__ = [
     "Fenced",
     "Guard",
     "Hold",
+    "LeaderService",
     "LimitReached",
     "Lock",
     "Map",

@@ -33,7 +33,6 @@ class Lease:
 
     :ivar session_id: what the nodes call it. Another process can go on with it, see ``Recipes.resume``.
     :ivar ttl_seconds: it ends when the nodes have not heard of it for so long.
-    :ivar state: how it is, as far as this program knows: it never says ``held`` of one that may have ended.
     """
 
     def __init__(
@@ -43,14 +42,16 @@ class Lease:
         sessions: Remote[Sessions],
         session_id: str,
         ttl_seconds: float,
+        seconds: Callable[[], float],
         confirmed_at: float,
     ) -> None:
         self._client = client
         self._clock = clock
+        self._seconds = seconds
         self._sessions = sessions
         self.session_id = session_id
         self.ttl_seconds = ttl_seconds
-        self.state: SessionState = "held"
+        self._told: SessionState = "held"
         self._confirmed_at = confirmed_at
         self._watchers: list[Callable[[SessionState], object]] = []
         self._asking: Deferred[Any] | None = None
@@ -58,6 +59,18 @@ class Lease:
         self._alarm: IDelayedCall | None = None
         self._set_alarm()
         self._next = clock.callLater(self._left(KEEP_ALIVE), self._keep_alive)
+
+    @property
+    def state(self) -> SessionState:
+        """How it is, as far as this program knows: it is never ``held`` of one that may have ended.
+
+        It goes by the clock. After this process was stopped or busy, watchers may be told a moment later.
+        """
+        if self._told in ("lost", "closed"):
+            return self._told
+        if not self._left(LOST):
+            return "lost"
+        return "held" if self._left(SUSPENDED) else "suspended"
 
     @property
     def lease_left_seconds(self) -> float:
@@ -99,7 +112,7 @@ class Lease:
 
         :returns: fires with whether it was still open.
         """
-        if not self.is_over:
+        if self._told not in ("lost", "closed"):
             self._end("closed")
         return self._sessions.close(self.session_id)
 
@@ -109,10 +122,11 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        closed = self.close()
+        # It ends by itself if no node can be told.
+        closed = self.close().addTimeout(self.ttl_seconds, self._clock, lambda _, __: False)
         if kind is GeneratorExit:
             closed.addErrback(_pass_over)
-        elif kind is not None:  # That error is the one to tell; the session ends by itself, too.
+        elif kind is not None:  # That error is the one to tell.
             await closed.addErrback(_pass_over)
         else:
             await closed
@@ -120,11 +134,11 @@ class Lease:
     # inside
 
     def _left(self, part: float) -> float:
-        return max(0.0, self._confirmed_at + part * self.ttl_seconds - self._clock.seconds())
+        return max(0.0, self._confirmed_at + part * self.ttl_seconds - self._seconds())
 
     def _keep_alive(self) -> None:
         # What is confirmed holds from when it was sent, not from when the answer came.
-        sent_at = self._clock.seconds()
+        sent_at = self._seconds()
         name = timer_of(self.session_id)
         self._next = None
         self._asking = self._client.keep_alive([name], deadline_seconds=KEEP_ALIVE * self.ttl_seconds)
@@ -132,15 +146,12 @@ class Lease:
 
     def _answered(self, is_kept: bool, sent_at: float) -> None:
         self._asking = None
-        if self.is_over:
+        if self._told in ("lost", "closed"):
             return
-        if not is_kept:
+        if self.is_over or not is_kept:  # By the clock, which may say so before the alarm does: that is final.
             self._end("lost")
             return
         self._confirmed_at = sent_at
-        if not self._left(LOST):  # This process was stopped for a while, and the answer is old.
-            self._end("lost")
-            return
         self._set_alarm()
         self._set_state("held")
         if not self.is_over:  # A watcher may have closed it.
@@ -170,9 +181,9 @@ class Lease:
             self._asking.cancel()
 
     def _set_state(self, state: SessionState) -> None:
-        if state == self.state:
+        if state == self._told:
             return
-        self.state = state
+        self._told = state
         for watcher in list(self._watchers):
             try:
                 watcher(state)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from txpaxos.arguments import check_deadline, check_reactor, check_seconds
 from txpaxos.client.client import Client
-from txpaxos.clock import monotonic_clock
+from txpaxos.clock import monotonic_clock, seconds_with_sleep
 from txpaxos.recipes.counter import Counter
 from txpaxos.recipes.map import Map
 from txpaxos.recipes.queue import Queue
@@ -37,12 +37,15 @@ class Recipes:
     :param reactor: the reactor of the client.
     :param deadline_seconds: how long each request that does not wait for others may take; ``None`` for as long as it
         takes.
+    :ivar reactor: that reactor.
     """
 
     def __init__(self, client: Client, reactor: Any, deadline_seconds: float | None = None) -> None:
         check_reactor(reactor)
+        self.reactor = reactor
         self._client = client
         self._clock = monotonic_clock(reactor)
+        self._seconds = seconds_with_sleep(reactor)
         self._deadline_seconds = check_deadline(deadline_seconds)
         self._waits = Waits(self._clock)
         self._sessions = client.service(Sessions, deadline_seconds=self._deadline_seconds)
@@ -54,7 +57,7 @@ class Recipes:
         :returns: fires with the session; fails with :class:`~txpaxos.recipes.LimitReached` if there are too many.
         """
         ttl_ms = math.ceil(check_seconds(ttl_seconds, "ttl_seconds") * 1000)
-        session_id, sent_at = secrets.token_hex(16), self._clock.seconds()
+        session_id, sent_at = secrets.token_hex(16), self._seconds()
         opened = self._sessions.open(session_id, ttl_ms)
         return opened.addCallback(lambda _: self._session(session_id, ttl_ms, sent_at))
 
@@ -94,7 +97,7 @@ class Recipes:
     async def _resume(self, session_id: str) -> Session:
         ttl_ms = await self._sessions.ttl_of(session_id)
         if ttl_ms is not None:
-            name, sent_at = timer_of(session_id), self._clock.seconds()
+            name, sent_at = timer_of(session_id), self._seconds()
             kept = await self._client.keep_alive([name], self._deadline_seconds)
             if kept[name]:
                 return self._session(session_id, ttl_ms, sent_at)
@@ -102,4 +105,6 @@ class Recipes:
 
     def _session(self, session_id: str, ttl_ms: int, sent_at: float) -> Session:
         permits = self._client.service(Permits, deadline_seconds=self._deadline_seconds)
-        return Session(self._client, self._waits, self._sessions, permits, session_id, ttl_ms / 1000, sent_at)
+        return Session(
+            self._client, self._waits, self._sessions, permits, session_id, ttl_ms / 1000, self._seconds, sent_at
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from txpaxos.client.client import Client
 from txpaxos.recipes.lease import Lease
 from txpaxos.recipes.permit import Election, Lock, Semaphore
@@ -26,9 +28,10 @@ class Session(Lease):
         permits: Remote[Permits],
         session_id: str,
         ttl_seconds: float,
+        seconds: Callable[[], float],
         confirmed_at: float,
     ) -> None:
-        super().__init__(client, waits.clock, sessions, session_id, ttl_seconds, confirmed_at)
+        super().__init__(client, waits.clock, sessions, session_id, ttl_seconds, seconds, confirmed_at)
         self._waits = waits
         self._permits = permits
 
