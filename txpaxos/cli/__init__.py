@@ -23,7 +23,12 @@ _MODULES = {
         *("submit", "read", "ask", "queue", "map", "status", "members", "lead", "clock", "doctor", "keys", "backup"),
         *("restore", "recover", "demo", "simulate", "check"),
     )
-} | {"service-schema": ("service", "schema_command"), "check-service": ("service", "check_command")}
+} | {
+    "lock": ("lock", "lock_command"),
+    "elect": ("lock", "elect_command"),
+    "service-schema": ("service", "schema_command"),
+    "check-service": ("service", "check_command"),
+}
 """The module of each subcommand, and the subcommand's name in there."""
 
 

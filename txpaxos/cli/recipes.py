@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -59,8 +60,18 @@ async def _called(client: Client, reactor: Any, call: Callable[[Recipes], Awaita
     """
     from txpaxos.recipes import Recipes  # Commands that need none start without them.
 
-    try:
+    with as_command_errors():
         return await call(Recipes(client, reactor))
+
+
+@contextmanager
+def as_command_errors() -> Iterator[None]:
+    """Have what the recipes refuse end the command in one line.
+
+    :raises CommandError: that line.
+    """
+    try:
+        yield
     except (CommandFailed, QueryFailed) as error:
         hint = "does the cluster run the recipes (twistd paxos --app txpaxos.recipes:Coordinator)?"
         raise CommandError(f"{error}; {hint}") from None

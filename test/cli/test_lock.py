@@ -1,0 +1,146 @@
+"""``txpaxos lock`` and ``txpaxos elect``: the command ends before another can have what it ran for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import CancelledError, Deferred
+
+from test.helpers.cli_nodes import TXPAXOS, Nodes, txpaxos
+from test.recipes.program import STEP_SECONDS, Program, result_of
+from txpaxos.cli import lock, main
+from txpaxos.cli.running import CommandError
+from txpaxos.recipes import Hold, Session
+from txpaxos.recipes.replicated.sessions import Sessions
+
+TTL_SECONDS = 10.0
+
+
+class StubbornChild:
+    """A command that ends when it is killed."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.killed_at: float | None = None
+        self.grace_seconds: float | None = None
+        self.over: Deferred[int] = Deferred()
+        self.environment: dict[str, str] = {}
+
+    def __call__(self, reactor: Any, arguments: Any, environment: dict[str, str]) -> StubbornChild:
+        self.environment = environment
+        return self
+
+    def ended(self) -> Deferred[int]:
+        return self.over
+
+    async def end(self, grace_seconds: float) -> int:
+        self.grace_seconds = grace_seconds
+        ended: Deferred[int] = Deferred()
+        self.program.clock.callLater(grace_seconds, ended.callback, 137)
+        status = await ended
+        self.killed_at = self.program.clock.seconds()
+        return status
+
+
+class Supervised:
+    """A command that runs while a lock is held."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.program = Program()
+        self.child = StubbornChild(self.program)
+        monkeypatch.setattr(lock, "Child", self.child)
+        self.session: Session = result_of(self.program.recipes.session(TTL_SECONDS))
+        hold: Hold = result_of(self.session.lock("nightly").acquire())
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        work = lock._supervise(
+            self.program.clock, self.session, hold, ("backup",), lambda state, **known: self.told.append((state, known))
+        )
+        self.status = Deferred.fromCoroutine(work)
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+    return Supervised(monkeypatch)
+
+
+def test_its_status_is_passed_on(supervised: Supervised) -> None:
+    assert supervised.child.environment == {"TXPAXOS_FENCE_TOKEN": "1"}
+    supervised.child.over.callback(7)
+    assert result_of(supervised.status) == 7
+    assert supervised.told == [("released", {"status": 7})]
+
+
+def test_it_is_killed_before_another_can_have_the_lock(supervised: Supervised) -> None:
+    program, session = supervised.program, supervised.session
+    program.is_cut_off = True
+    ended_at = None
+    while ended_at is None:
+        program.advance(STEP_SECONDS)
+        if not program.harness.state_of(Sessions).is_open(session.session_id):
+            ended_at = program.clock.seconds()
+    error = result_of(supervised.status)
+    assert isinstance(error, CommandError)
+    assert error.message == "nightly was lost, and backup was ended: no quorum has confirmed it in time"
+    assert supervised.told == [("lost", {"status": 137})]
+    assert supervised.child.grace_seconds is not None
+    assert supervised.child.grace_seconds > TTL_SECONDS / 5
+    assert supervised.child.killed_at is not None
+    assert supervised.child.killed_at < ended_at - 0.4
+
+
+def test_it_is_killed_at_once_when_the_lock_is_gone(supervised: Supervised) -> None:
+    supervised.program.harness.state_of(Sessions).close(supervised.session.session_id)
+    supervised.program.advance(4.0)
+    assert supervised.child.grace_seconds == 0.0
+    assert isinstance(result_of(supervised.status), CommandError)
+
+
+def test_it_ends_with_txpaxos(supervised: Supervised) -> None:
+    supervised.status.cancel()
+    assert supervised.child.killed_at is None
+    supervised.program.advance(TTL_SECONDS)
+    assert supervised.child.killed_at is not None
+    assert isinstance(result_of(supervised.status), CancelledError)
+
+
+def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path, "a", options=("--app", "txpaxos.recipes:Coordinator"))
+    try:
+        nodes.start("a")
+        nodes.wait_for_leader()
+        done = txpaxos("lock", "l", "--json", "--", "sh", "-c", "echo $TXPAXOS_FENCE_TOKEN; exit 7", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (7, b"1\n")
+        assert [json.loads(line)["state"] for line in done.stderr.splitlines()] == ["held", "released"]
+        elected = [*TXPAXOS, "elect", "l", "--value", "me", "--", "sh", "-c", "echo up; exec sleep 100"]
+        with subprocess.Popen(elected, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            assert txpaxos("elect", "l", folder=tmp_path).stdout == b"me\n"
+            late = txpaxos("lock", "l", "--timeout", "0.1", "--", "true", folder=tmp_path)
+            assert (late.returncode, late.stderr) == (1, b"txpaxos: the permit l did not come within 0.1 s\n")
+            process.terminate()
+            assert process.wait(60) == 130
+        free = txpaxos("elect", "l", folder=tmp_path)
+        assert (free.returncode, free.stderr) == (1, b"txpaxos: none is elected in l\n")
+    finally:
+        nodes.kill("a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("lock", "nightly"), "Missing argument '-- COMMAND...'"),
+        (("lock", "nightly", "ls", "-l"), "No such option"),
+        (("lock", "nightly", "--ttl", "0.5", "--", "ls"), "0.5 is not in the range"),
+        (("elect", "nightly", "--timeout", "0", "--", "ls"), "0.0 is not in the range"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: tuple[str, ...], text: str) -> None:
+    result = CliRunner().invoke(main, arguments, prog_name="txpaxos")
+    assert result.exit_code == 2
+    assert text in result.output

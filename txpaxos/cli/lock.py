@@ -1,0 +1,202 @@
+"""``txpaxos lock`` and ``txpaxos elect``: a command that runs on one machine at a time."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from txpaxos.cli.child import Child
+from txpaxos.cli.options import cluster_option, keys_option, node_option
+from txpaxos.cli.recipes import as_command_errors, ask, json_option
+from txpaxos.cli.running import CommandError, Seeds, new_client, run
+from txpaxos.clock import monotonic_clock
+from txpaxos.cluster import Cluster
+
+if TYPE_CHECKING:
+    from txpaxos.recipes import Contender, Election, Hold, Lock, Recipes, Session
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+TTL_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+"""How long a quorum may take to answer, besides the wait for the lock."""
+
+END_SECONDS = 10.0
+"""How long the command may take to end by itself when ``txpaxos`` is told to end."""
+
+MARGIN = 0.05
+"""The part of the time of the session that is left when a command that has not ended by itself is killed."""
+
+TOKEN = "TXPAXOS_FENCE_TOKEN"
+
+
+def holding(what: str) -> Callable[[Decorated], Decorated]:
+    """The options of both commands."""
+    options = [
+        cluster_option,
+        keys_option,
+        node_option,
+        click.option(
+            "--timeout",
+            "timeout_seconds",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0.0, min_open=True, max=86_400.0),
+            help=f"How long to wait for {what}. [default: as long as it takes]",
+        ),
+        click.option(
+            "--ttl",
+            "ttl_seconds",
+            metavar="SECONDS",
+            type=click.FloatRange(min=1.0, max=86_400.0),
+            default=TTL_SECONDS,
+            show_default=True,
+            help=f"How long {what} is kept without a word of this process.",
+        ),
+        json_option,
+    ]
+
+    def decorate(function: Decorated) -> Decorated:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.command("lock", short_help="Run a command while a lock of the cluster is held.")
+@click.argument("name")
+@click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True)
+@holding("the lock")
+def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
+    """Run COMMAND while the lock NAME is held, on one machine at a time.
+
+    When the lock may be lost, COMMAND gets SIGTERM, and SIGKILL before another can have the lock. Its exit status is
+    passed on. TXPAXOS_FENCE_TOKEN in its environment rises with every grant: what the command changes should refuse a
+    lower one than the highest it has seen, since a machine that is stopped for a while kills nothing in time.
+
+    With --json, what becomes of the lock is told on standard error, a line of JSON each.
+
+    \b
+    txpaxos lock nightly -- ./backup.sh
+
+    Exits with 1 if the lock is not granted in time, or is lost.
+    """
+    raise SystemExit(_run_while_held(lambda session: session.lock(name), name, arguments, **options))
+
+
+@click.command("elect", short_help="Run a command while this machine is elected.")
+@click.argument("name")
+@click.argument("arguments", metavar="[-- COMMAND...]", nargs=-1)
+@click.option("--value", help="What others see of this machine if it is elected. [default: its name]")
+@holding("the election")
+def elect_command(name: str, arguments: tuple[str, ...], value: str | None, **options: Any) -> None:
+    """Run COMMAND while this machine is elected in NAME; another takes over when it ends.
+
+    As `txpaxos lock`, which says more. Without a COMMAND, print who is elected: what it says of itself. Exits with 1 if
+    none is.
+
+    \b
+    txpaxos elect scheduler --value "$(hostname)" -- ./scheduler
+    txpaxos elect scheduler
+    """
+    if arguments:
+        own = socket.gethostname() if value is None else value
+        raise SystemExit(_run_while_held(lambda session: session.election(name, own), name, arguments, **options))
+    wants_json, seconds = options["wants_json"], options["timeout_seconds"] or ANSWER_SECONDS
+
+    async def leader_of(recipes: Recipes) -> Contender | None:
+        async with await recipes.session() as session:
+            return await session.election(name).leader()
+
+    leader = ask(options["cluster"], seconds, leader_of)
+    if leader is None:
+        raise CommandError(f"none is elected in {name}")
+    click.echo(json.dumps({"value": leader.value, "token": leader.token}) if wants_json else leader.value)
+
+
+def _run_while_held(
+    permit: Callable[[Session], Lock | Election],
+    name: str,
+    arguments: tuple[str, ...],
+    cluster: Cluster | Seeds,
+    timeout_seconds: float | None,
+    ttl_seconds: float,
+    wants_json: bool,
+) -> int:
+    """Run a command while a permit is held. Its exit status."""
+
+    def tell(state: str, **known: Any) -> None:
+        if wants_json:
+            click.echo(json.dumps({"name": name, "state": state, **known}), err=True)
+
+    async def held(reactor: Any) -> int:
+        from txpaxos.recipes import Recipes
+
+        client = new_client(reactor, cluster)
+        try:
+            recipes = Recipes(client, reactor, ANSWER_SECONDS)
+            with as_command_errors():
+                session = await recipes.session(ttl_seconds)
+                try:
+                    hold = await permit(session).acquire(timeout_seconds)
+                    tell("held", token=hold.token)
+                    return await _supervise(reactor, session, hold, arguments, tell)
+                finally:
+                    await _close(reactor, session)
+        finally:
+            client.close()
+
+    return run(held)
+
+
+async def _supervise(
+    reactor: Any, session: Session, hold: Hold, arguments: tuple[str, ...], tell: Callable[..., None]
+) -> int:
+    """Run the command to its end, or end it when the hold may be lost. Its exit status."""
+    child = Child(reactor, arguments, {TOKEN: str(hold.token)})
+    first: Deferred[int | None] = Deferred()
+
+    def come(status: int | None) -> None:
+        if not first.called:
+            first.callback(status)
+
+    stop_watching = session.watch(lambda state: come(None))
+    child.ended().addCallback(come)
+    if session.state != "held":
+        come(None)
+    try:
+        status = await first
+    except CancelledError:
+        await child.end(min(END_SECONDS, _grace_seconds(session)))
+        raise
+    finally:
+        stop_watching()
+    if status is None:
+        tell("lost", status=await child.end(_grace_seconds(session)))
+        raise CommandError(f"{hold.name} was lost, and {arguments[0]} was ended: no quorum has confirmed it in time")
+    tell("released", status=status)
+    return status
+
+
+def _grace_seconds(session: Session) -> float:
+    """How long the command may run on before it is killed, so that it is over before the lease is."""
+    return max(0.0, session.lease_left_seconds - MARGIN * session.ttl_seconds)
+
+
+async def _close(reactor: Any, session: Session) -> None:
+    """End the session, and with it the hold. If no quorum answers, it ends by itself."""
+    if session.is_over:
+        return
+    closed: Deferred[Any] = session.close()
+    closed.addTimeout(ANSWER_SECONDS, monotonic_clock(reactor))
+    await closed.addErrback(_pass_over)
+
+
+def _pass_over(failure: Failure) -> None:
+    """The session ends by itself."""
