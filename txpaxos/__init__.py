@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SessionExpired,
         StoreError,
         ValueTooLarge,
+        WatchBehind,
     )
     from txpaxos.node.settings import Settings
     from txpaxos.node.snapshots.taking import Policy
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from txpaxos.server.served_node import ServedNode
     from txpaxos.server.service import PaxosService
     from txpaxos.service.application import application_of
+    from txpaxos.service.changes import Change
     from txpaxos.service.declaration import Remote, Service, ServiceError, command, query, state
-    from txpaxos.service.remote import encode_call, watch
+    from txpaxos.service.remote import each_change, encode_call, watch
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ _MODULES = {
         "SessionExpired",
         "StoreError",
         "ValueTooLarge",
+        "WatchBehind",
     ),
     "txpaxos.node.settings": ("Settings",),
     "txpaxos.node.snapshots.taking": ("Policy",),
@@ -71,11 +74,13 @@ _MODULES = {
     "txpaxos.server.service": ("PaxosService",),
     "txpaxos.service.application": ("application_of",),
     "txpaxos.service.declaration": ("Remote", "Service", "ServiceError", "command", "query", "state"),
-    "txpaxos.service.remote": ("encode_call", "watch"),
+    "txpaxos.service.changes": ("Change",),
+    "txpaxos.service.remote": ("each_change", "encode_call", "watch"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Change",
     "Client",
     "Cluster",
     "CommandFailed",
@@ -105,8 +110,10 @@ __all__ = [
     "StoreError",
     "Timing",
     "ValueTooLarge",
+    "WatchBehind",
     "application_of",
     "command",
+    "each_change",
     "encode_call",
     "query",
     "state",

@@ -132,6 +132,11 @@ class CallRefused(PaxosError):
     Nothing was called and nothing was changed. The caller is told by :class:`CommandFailed` or :class:`QueryFailed`."""
 
 
+class WatchBehind(PaxosError):
+    """Some of the changes that the caller of ``each_change`` has not seen yet are not kept any more. The text says why.
+    None was left out silently. Begin anew, from the answer that the query has now."""
+
+
 class QueryFailed(PaxosError):
     """``query`` raised an exception, or returned a result that cannot be encoded. Nothing was changed. The same query
     may succeed later, when the state has changed."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from txpaxos import Client, Policy, Service, command, encode_call, query, state, watch
+from txpaxos import Client, Policy, Service, application_of, command, each_change, encode_call, query, state, watch
 from txpaxos.testing import SimulatedCluster, strict_application_of
 
 SEEDS = int(os.environ.get("TXPAXOS_WATCH_SEEDS", "1"))
@@ -27,11 +27,11 @@ class Votes(Service):
         self.changed(f"count {name}")
         return self.counts[name]
 
-    @query(topic="count {name}")
+    @query(topic="count {name}", changes_kept=True)
     def count(self, name: str) -> int:
         return self.counts.get(name, 0)
 
-    @query
+    @query(changes_kept=True)
     def total(self) -> int:
         return sum(self.counts.values())
 
@@ -63,8 +63,8 @@ def some_command(rng: Random) -> bytes:
     return encode_call(Votes, Votes.add, rng.choice("abc"))
 
 
-def made(seed: int, **options: Any) -> tuple[SimulatedCluster, Any]:
-    app = strict_application_of(Votes)
+def made(seed: int, is_strict: bool = True, **options: Any) -> tuple[SimulatedCluster, Any]:
+    app: Any = strict_application_of(Votes) if is_strict else application_of(Votes)
     return SimulatedCluster(seed=seed, app=app, workload=some_command, callers=0, askers=0, readers=0, **options), app
 
 
@@ -130,5 +130,45 @@ def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged
     assert (waiting, app.faults) == ([0, 0, 0], [])
     for client in clients:
         client.close()
+    gc.collect()
+    logged_errors.clear()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_no_change_is_missed_whatever_becomes_of_the_nodes(seed: int, logged_errors: list[dict[str, Any]]) -> None:
+    cluster, _ = made(seed, False, snapshot_policy=Policy(5_000), clients=1)
+    rng = Random(seed)
+    client: Any = cluster.new_client("watcher")
+    watchers = {name: Watcher(each_change(client.service(Votes).count, name)) for name in "abc"}
+    watchers |= {"": Watcher(each_change(client.service(Votes).total))}
+    cluster.run(seconds=1)
+    for _ in range(4):
+        machine = rng.choice(cluster.machines)
+        if rng.random() < 0.7:
+            cluster.hosts[machine].crash()
+        else:
+            others = [one for one in cluster.machines if one != machine]
+            cluster.network.cut |= {pair for one in others for pair in ((one, machine), (machine, one))}
+        cluster.run(seconds=rng.choice([0.3, 1.0]))
+        cluster.heal()
+        cluster.run(seconds=rng.choice([0.1, 0.5]))
+        name = rng.choice("abc")  # Another process goes on after what this one has seen.
+        before, seen = watchers[name], watchers[name].watched.version
+        before.watched.close()
+        watchers[name] = Watcher(each_change(client.service(Votes).count, name).after(seen))
+        watchers[name].got[:0] = before.got
+    cluster.wait_until_converged()
+    cluster.run(seconds=5)
+    nodes = applications(cluster)
+    assert len({tuple(one._kept.chunks()) for one in nodes}) == 1
+    counts = nodes[0].state_of(Votes).counts
+    for name, watcher in watchers.items():
+        answers = [change.answer for change in watcher.got]
+        last = counts[name] if name else sum(counts.values())
+        assert answers == list(range(answers[0], last + 1)), "each, once, in order"
+        assert watcher.errors == []
+        assert len(answers) > 10
+        watcher.watched.close()
+    client.close()
     gc.collect()
     logged_errors.clear()

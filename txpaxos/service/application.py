@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
+import msgspec
 from msgspec.structs import asdict
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import CallRefused, ConfigError, QueryFailed
+from txpaxos.fields import without_sets
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.reading import Consistency, Reading
-from txpaxos.service.calls import UNUSABLE, call_with, decoder_of, error_as_result, plain
-from txpaxos.service.context import SEPARATOR, ServiceContext
+from txpaxos.service.calls import FAILED_CODE, UNUSABLE, call_with, decoder_of, error_as_result, plain
+from txpaxos.service.context import SEPARATOR, ServiceContext, timer_name
 from txpaxos.service.declaration import CONTEXT, Remote, S, Service, ServiceError
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
+from txpaxos.service.kept_changes import KEEP, QUESTION, KeptChanges
 from txpaxos.service.remote import remote_service
 from txpaxos.service.state import ServicesState
 from txpaxos.service.watches import Topic, Watches
@@ -41,56 +45,82 @@ class ServiceApplication(PaxosProtocol):
         self._state = ServicesState(both)
         self._commands = _Methods((command, service) for one, service in both for command in one.commands.values())
         self._queries = _Methods((query, service) for one, service in both for query in one.queries.values())
-        self._applying = False
-        self._watches = Watches(self._queries.call, self._queries.topic_of, self._later, lambda: self.applied_through)
+        self._told: dict[Topic, None] | None = None  # Topics that may have changed, while a service may change any.
+        self._watches = Watches(self._answer, self._topic_of, self._later, lambda: self.applied_through)
+        self._kept = self._no_kept_changes()
+
+    def _no_kept_changes(self) -> KeptChanges:
+        return KeptChanges(
+            self._queries.answer,
+            self._queries.topic_of_kept,
+            lambda name, seconds: self.timers.set(timer_name("", name), seconds),
+            lambda name: self.timers.due_in_seconds(timer_name("", name)),
+            lambda name: self._watches.changed("", name),
+        )
 
     def apply(self, slot: Slot, command: bytes) -> object:
         """Call a command. Bytes that are no call of one are refused, on every node alike, and change nothing."""
-        if not self._watches.is_used:
+        if command.startswith(KEEP):
+            return self._kept.keep(command)
+        if not self._watches.is_used and not self._kept.is_used:
             return self._commands.call(command)
         return self._watched(self._commands.service_of(command), self._commands.call, command)
 
     def query(self, query: bytes) -> object:
         """Call a query, or have one watched."""
         answer = self._watches.query(query)
-        return self._queries.call(query) if answer is None else answer
+        return self._answer(query) if answer is None else answer
 
     def timer_fired(self, slot: Slot, name: str, payload: bytes) -> None:
         """Tell the service that has set the timer. Of a service that this release does not run any more, none is."""
         service, _, own_name = name.partition(SEPARATOR)
         if service in self._services:
             self._watched(service, self._services[service].timer_fired, own_name, payload)
+        elif not service:
+            self._kept.drop(own_name)
 
     def leadership_changed(self, previous: NodeId | None, current: NodeId | None) -> None:
         """Let no caller wait for long at a node that is cut off."""
         self._watches.leader_changed(current is not None)
 
     def snapshot(self) -> Iterator[bytes]:
-        """The state of all services, in chunks."""
-        return self._state.chunks()
+        """The state of all services, and the changes that are kept for callers, in chunks."""
+        return chain(self._state.chunks(), self._kept.chunks())
 
     def restore(self, chunks: Iterator[bytes]) -> None:
         """Replace the state of all services by that of a snapshot."""
-        self._state.load(chunks)
+        kept = self._no_kept_changes()
+        self._state.load(kept.load(chunks))
+        self._kept = kept
         self._watches.look_at_all()
 
     def _watched(self, service: str, work: Callable[..., T], *arguments: Any) -> T:
         """Let a service do something that may change its state, and note which watched queries that may concern."""
-        self._applying = True
+        told = self._told = {(service, None): None}
+        failed: str | None = service
         try:
             result = work(*arguments)
-        except BaseException:  # It may have changed something, and not have come to say so.
-            self._watches.look_at_all(service)
-            raise
+            failed = None
         finally:
-            self._applying = False
-        self._watches.changed(service, None)
+            self._told = None
+            if failed is not None:  # It may have changed something, and not have come to say so.
+                self._watches.look_at_all(service)
+            for topic in told:
+                self._watches.changed(*topic)
+            self._kept.look(told, failed)
         return result
 
     def _topic_changed(self, service: str, topic: str | None) -> None:
         """A service has said so, or (without a topic) was asked for by another, which may call its commands."""
-        if self._applying:
-            self._watches.changed(service, topic)
+        if self._told is not None:
+            self._told[service, topic] = None
+
+    def _answer(self, query: bytes) -> object:
+        """Call a query, or look into the changes that are kept."""
+        return self._kept.changes(query) if query.startswith(QUESTION) else self._queries.call(query)
+
+    def _topic_of(self, query: bytes) -> Topic:
+        return self._kept.topic_of_question(query) if query.startswith(QUESTION) else self._queries.topic_of(query)
 
     def _later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
         return self.clock.callLater(seconds, function)
@@ -169,6 +199,28 @@ class _Methods:
         call = self._decoded(data)
         _, _, method = self._methods[type(call)]
         return method.service, None if method.topic is None else method.topic.format(**asdict(call))
+
+    def topic_of_kept(self, data: bytes) -> Topic:
+        """The topic of a call of a query whose changes may be kept.
+
+        :raises CallRefused: if it is none.
+        """
+        method = self._methods[type(self._decoded(data))][2]
+        if not method.changes_kept:
+            raise CallRefused(f"{method.call.tag} is not declared with changes_kept")
+        return self.topic_of(data)
+
+    def answer(self, data: bytes) -> bytes:
+        """Make a call while commands are applied, on every node alike: the MessagePack of its result.
+
+        What it raises by mistake stands there with its name only, since a text might differ from node to node.
+        """
+        try:
+            return msgspec.msgpack.encode(without_sets(self.call(data)))
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return msgspec.msgpack.encode(msgspec.msgpack.Ext(FAILED_CODE, type(error).__name__.encode()))
 
     def _decoded(self, data: bytes) -> Any:
         try:

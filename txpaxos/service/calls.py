@@ -29,6 +29,9 @@ from txpaxos.service.definition import ERROR_CODE, Call, ErrorDefinition, Method
 UNUSABLE = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 """What encoding a value raises that cannot be sent, and decoding one that does not fit."""
 
+FAILED_CODE = 0x66
+"""The type of the MessagePack extension that holds the name of an error that a kept query has raised by mistake."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _OURS = "_txpaxos_"
 """The beginning of names that no parameter has."""

@@ -55,11 +55,13 @@ class Mark:
     :ivar is_command: whether it is a command; otherwise it is a query.
     :ivar raises: the errors that it raises on purpose.
     :ivar topic: of a query, the pattern of the topic with which its answers change; ``None`` if it has none.
+    :ivar changes_kept: of a query, whether callers may have each change of its answers kept.
     """
 
     is_command: bool
     raises: tuple[type[ServiceError], ...]
     topic: str | None = None
+    changes_kept: bool = False
 
 
 class RemoteMethod(Generic[P, Result]):
@@ -265,7 +267,10 @@ def query(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 
 @overload
 def query(
-    *, raises: type[ServiceError] | tuple[type[ServiceError], ...] = (), topic: str | None = None
+    *,
+    raises: type[ServiceError] | tuple[type[ServiceError], ...] = (),
+    topic: str | None = None,
+    changes_kept: bool = False,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Method[P, R]]: ...
 
 
@@ -275,6 +280,7 @@ def query(
     *,
     raises: type[ServiceError] | tuple[type[ServiceError], ...] = (),
     topic: str | None = None,
+    changes_kept: bool = False,
 ) -> Any:
     """Make a method a query. One node calls it for each call of a client. It must not change the state.
 
@@ -282,20 +288,26 @@ def query(
     :param topic: with what its answers change, with the names of its parameters in braces: ``"lock {name}"``. A command
         that changes such an answer says so: ``self.changed("lock reports")``. Without a topic each command may change
         them.
-    :raises TypeError: if that is no function, ``raises`` holds something else, or ``topic`` is no str.
+    :param changes_kept: whether callers may have each change of its answers kept
+        (:func:`~txpaxos.service.remote.each_change`). All nodes call it for that while they apply commands. So it must
+        be as a command is: it depends on its arguments and the state alone.
+    :raises TypeError: if that is no function, ``raises`` holds something else, ``topic`` is no str, or ``changes_kept``
+        no bool.
     """
+    if not isinstance(changes_kept, bool):
+        raise TypeError(f"changes_kept must be a bool, not {type(changes_kept).__name__}")
     if topic is not None and not isinstance(topic, str):
         raise TypeError(f"the topic of a query must be a str, not {type(topic).__name__}")
-    return _marked(function, "query", raises, topic)
+    return _marked(function, "query", raises, topic, changes_kept)
 
 
-def _marked(function: Any, word: str, raises: Any, topic: str | None = None) -> Any:
+def _marked(function: Any, word: str, raises: Any, topic: str | None = None, changes_kept: bool = False) -> Any:
     errors = raises if isinstance(raises, tuple) else (raises,)
     for error in errors:
         if not (isinstance(error, type) and issubclass(error, ServiceError)):
             raise TypeError(f"raises names {error!r}, which is no subclass of ServiceError")
     if function is None:
-        return lambda function: _marked(function, word, errors, topic)
+        return lambda function: _marked(function, word, errors, topic, changes_kept)
     if not inspect.isfunction(function):
         raise TypeError(f"@{word} is for functions in a service, not for {function!r:.100}")
     name = function.__qualname__
@@ -305,5 +317,5 @@ def _marked(function: Any, word: str, raises: Any, topic: str | None = None) -> 
         )
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} has a yield in it, so that its body would never run: return the result")
-    setattr(function, MARK, Mark(word == "command", errors, topic))
+    setattr(function, MARK, Mark(word == "command", errors, topic, changes_kept))
     return function

@@ -82,6 +82,7 @@ class MethodDefinition:
     :ivar returns: the annotation of its result.
     :ivar errors: what it raises on purpose, by the names of the classes.
     :ivar topic: of a query, the pattern of the topic with which its answers change; ``None`` if it has none.
+    :ivar changes_kept: of a query, whether callers may have each change of its answers kept.
     """
 
     name: str
@@ -90,6 +91,7 @@ class MethodDefinition:
     returns: Any
     errors: MappingProxyType[str, ErrorDefinition]
     topic: str | None = None
+    changes_kept: bool = False
 
     @property
     def service(self) -> str:
@@ -186,6 +188,7 @@ def _method(kind: type[Service], service: str, name: str) -> tuple[MethodDefinit
         hints["return"],
         MappingProxyType({error.__name__: _error(error) for error in mark.raises}),
         mark.topic,
+        mark.changes_kept,
     )
     if mark.topic is not None:
         _check_topic(mark.topic, parameters, where)

@@ -11,6 +11,7 @@ from txpaxos.arguments import check_consistency, check_deadline
 from txpaxos.errors import CommandFailed, ConfigError, QueryFailed
 from txpaxos.reading import Consistency, Reading
 from txpaxos.service.calls import ResultReader, WrongResult, encoder_of
+from txpaxos.service.changes import EachChange
 from txpaxos.service.declaration import R, Remote, RemoteMethod, S, Service
 from txpaxos.service.definition import MethodDefinition, ServiceDefinition, definition_of
 from txpaxos.service.watching import LongPoll, Watch
@@ -124,7 +125,13 @@ def _query(method: MethodDefinition, requests: Requests, seconds: float | None, 
         return Watch(LongPoll(ask, seconds), encode(*args, **kwargs), read)
 
     call.__name__, call.__doc__ = method.name, method.function.__doc__
+
+    def each(*args: Any, **kwargs: Any) -> EachChange[Any]:
+        call = encode(*args, **kwargs)
+        return EachChange(LongPoll(ask, seconds), lambda command: requests.submit(command, seconds), call, read)
+
     call.watched = watched  # type: ignore[attr-defined]
+    call.each = each if method.changes_kept else None  # type: ignore[attr-defined]
     return call
 
 
@@ -150,6 +157,35 @@ def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> Watc
         name = getattr(method, "__name__", repr(method))
         raise TypeError(f"only the queries of a service can be watched, as client.service(Bank).balance, not {name}")
     return watched(*args, **kwargs)
+
+
+def each_change(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> EachChange[R]:
+    """Each change of the answer to a query, none missed: first the answer that it has, and then each other one.
+
+    .. code-block:: python
+
+        async for change in each_change(bank.balance, "ann"):
+            print(change.version, change.answer)
+
+    The changes come in order, each once, whatever becomes of connections, leaders and nodes. A later process goes on
+    where this one was: ``each_change(bank.balance, "ann").after(version)``. The nodes keep changes for that, a limited
+    number, while there is a caller and for ten minutes more.
+
+    :param method: a query that is declared with ``changes_kept=True``, as ``client.service(Bank).balance``.
+    :returns: what ``async for`` takes, also in a coroutine of Twisted's. It raises what the query raises on purpose,
+        :class:`~txpaxos.errors.WatchBehind` if changes are not kept any more that the caller has not seen,
+        :class:`~txpaxos.errors.Overloaded` if the nodes keep those of many calls already, and what
+        :meth:`Client.submit() <txpaxos.Client.submit>` and :meth:`Client.read() <txpaxos.Client.read>` fail with; after
+        that it can be gone on with.
+    :raises TypeError: if ``method`` is no such query, or these are no arguments of it.
+    """
+    each: Callable[..., EachChange[R]] | None = getattr(method, "each", None)
+    if each is None:
+        name = getattr(method, "__name__", repr(method))
+        raise TypeError(
+            f"each change can be had of queries that are declared with @query(changes_kept=True), and {name} is not"
+        )
+    return each(*args, **kwargs)
 
 
 def encode_call(kind: type[Service], method: RemoteMethod[P, Any], *args: P.args, **kwargs: P.kwargs) -> bytes:

@@ -31,13 +31,22 @@ class LongPoll:
         self._asked: Deferred[Reading] | None = None
         self._is_closed = False
 
-    async def answer(self, known: bytes, call: bytes) -> tuple[bytes, bytes]:
+    def begin(self) -> None:
+        """Do not wait at a node that may not have what another request has done."""
+        self._wait_from = None
+
+    async def answer(self, known: bytes, call: bytes, waits_max: int | None = None) -> tuple[bytes, bytes] | None:
         """The digest of the next answer, and its MessagePack.
 
         :param known: the digest of the answer that the caller has.
+        :param waits_max: after how many waits in vain to give up; never if not given.
+        :returns: ``None`` if it was given up.
         :raises StopAsyncIteration: if this is closed.
         """
+        in_vain = 0
         while not self._is_closed:
+            if in_vain == waits_max:
+                return None
             waits, self._wait_from = self._wait_from, None  # If this fails, the next one does not wait.
             query = encode_watch(known, call, waits)
             if waits is None:
@@ -56,6 +65,8 @@ class LongPoll:
                 return digest, data
             if waits is None:
                 self._wait_from = slot
+            else:
+                in_vain += 1
         raise StopAsyncIteration
 
     async def _result(self, asked: Deferred[Reading]) -> Reading | None:
@@ -95,7 +106,9 @@ class Watch(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        self._known, data = await self._poll.answer(self._known, self._call)
+        found = await self._poll.answer(self._known, self._call)
+        assert found is not None
+        self._known, data = found
         try:
             result: T = self._read(msgspec.msgpack.decode(data))
         except (WrongResult, msgspec.MsgspecError) as error:
