@@ -331,7 +331,7 @@ def test_many_changes_come_in_batches_and_survive_a_snapshot_in_chunks(monkeypat
     assert [ServicesHarness.result(changes[0].next()).answer for _ in range(26)] == list(range(1, 27))
 
 
-def test_a_service_whose_changes_nobody_has_kept_has_the_snapshot_that_it_had() -> None:
+def test_a_service_without_kept_changes_has_the_snapshot_that_it_had() -> None:
     harness, ledger = ledgers()
     ledger.add("ann", 1)
     before = list(harness.application.snapshot())
