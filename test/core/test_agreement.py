@@ -14,6 +14,8 @@ from txpaxos.core.config import Limits, Timing
 from txpaxos.core.messages import NO_OP, Ballot, PrepareLog
 from txpaxos.core.ready import LeadershipAcquired, LeadershipFact
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 LONGEST = Timing().liveness_window_seconds[1]
 FAULTS = Faults(loss=0.2, doubled=0.1, delay_seconds=(0.001, 0.1))
 """A fifth of all messages lost, a tenth doubled, and delays that reorder them."""

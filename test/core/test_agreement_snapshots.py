@@ -13,6 +13,8 @@ from test.helpers.snapshot_cluster import SnapshotCluster
 from txpaxos.core.config import Limits
 from txpaxos.core.messages import Fetch, Truncated
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 LIMITS = Limits(fetch_values=3, ahead_slots=12)
 
 

@@ -325,6 +325,7 @@ class World:
         return {values[ballot] for ballot, voters in by_ballot.items() if len(voters) >= 2}
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 def test_no_order_of_messages_chooses_two_values() -> None:
     """Two proposers, three acceptors: every state that delivery, loss, doubling and reordering can lead to."""
     first = World()

@@ -126,6 +126,7 @@ def test_no_datagram_decides_what_is_chosen_or_who_is_right(connected: Connected
     assert counted == [4, 2, 2, 2 * (slot + 99)]
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 def test_no_stream_of_a_stranger_does_either(connected: ConnectedNodes) -> None:
     slot = connected.nodes["a"].applied_through
     for node in "abc":

@@ -328,6 +328,7 @@ def check_recovery(live: Log, disk: list[LogRecord]) -> int:
     return live.chosen_through - log.chosen_through
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 def test_restart_equality_on_random_schedules() -> None:
     """60 seeds of five nodes with loss, doubling, reordering, stops and starts; looked at every 50 ms."""
     checked = behind = 0

@@ -124,6 +124,7 @@ class ShadowedCluster(CoreCluster):
             assert self.learners[item.slot].chosen == item.value, (node, item)
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize("nodes", [3, 5])
 @pytest.mark.parametrize("limits", [None, Limits(fetch_values=2, ahead_slots=4)], ids=["usual", "small"])
 def test_replica_refines_the_paper(nodes: int, limits: Limits | None) -> None:

@@ -199,6 +199,7 @@ def test_a_call_of_the_node_s_own_program_ends_by_its_deadline(cluster: Simulate
     ]
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize("seed", range(2))
 def test_disks_that_are_slow_now_and_then_cause_no_storm(seed: int) -> None:
     """Each save of each node has a chance to take longer than a liveness window. A leader is replaced at most once for

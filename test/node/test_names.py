@@ -61,6 +61,7 @@ def test_there_are_many_names() -> None:
     assert len(NAMES) > 200
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize("app", [Greedy, Overriding], ids=["attributes", "methods"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_application_may_use_every_name(app: type[PaxosProtocol], seed: int) -> None:

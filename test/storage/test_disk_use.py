@@ -23,6 +23,8 @@ from txpaxos.testing.simulator import host
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import DATA, Host
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 SEGMENT_BYTES = 16384
 LOG_BYTES = 25_000
 INTERVALS = 2

@@ -20,7 +20,10 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.disk import Crash
 from txpaxos.testing.simulator.host import Host
 
-pytestmark = pytest.mark.usefixtures("expected_errors")
+pytestmark = [
+    pytest.mark.usefixtures("expected_errors"),
+    pytest.mark.no_cover,  # Under coverage it would take three times as long.
+]
 
 SEEDS = int(os.environ.get("TXPAXOS_LOST_MEMORY_SEEDS", "1"))
 WINDOW_SLOTS = Limits().window_slots

@@ -149,6 +149,7 @@ def test_the_layout(folder: Folder) -> None:
     assert store.snapshot is not None
     assert store.snapshot.path == str(folder.file(30))
     assert folder.file(50, ".part").exists()
+    assert store.part == (50, 0), "of the one byte nothing can be checked"
     assert not folder.file(40, ".new").exists()
     assert len(folder.names()) == 7
 

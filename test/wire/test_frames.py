@@ -119,6 +119,7 @@ def test_refused_message_leaves_no_memory_behind() -> None:
     assert now < 2 * 65536
 
 
+@pytest.mark.no_cover  # Under coverage it would take three times as long.
 @pytest.mark.parametrize(
     ("messages", "size"),
     [

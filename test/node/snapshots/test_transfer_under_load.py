@@ -20,6 +20,8 @@ from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.host import Host
 from txpaxos.testing.simulator.network import SimulatedReactor
 
+pytestmark = pytest.mark.no_cover  # Under coverage it would take three times as long.
+
 LOG_BYTES = 2**19
 STATE_BYTES = 2**22
 TRANSFER_BYTES_PER_SECOND = 2**18
