@@ -38,4 +38,8 @@ class Nodes:
 
     def _listen(self) -> None:
         for kind in self.kinds:
-            context_of(self.of(kind))._changed = lambda service, topic: self.told.append(str(topic))
+            context_of(self.of(kind))._changed = self._note
+
+    def _note(self, service: str, topic: str | None) -> None:
+        if topic is not None:  # That stands for all that has no topic.
+            self.told.append(topic)

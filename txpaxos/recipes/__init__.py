@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
     from txpaxos.recipes.counter import Counter
     from txpaxos.recipes.fence import Fence
+    from txpaxos.recipes.gathering import Barrier, DoubleBarrier, Party
     from txpaxos.recipes.leader_service import LeaderService
     from txpaxos.recipes.lease import SessionState
     from txpaxos.recipes.map import Delete, Map, MapChange, MapEntry, MapOutcome, MapPage, Put
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from txpaxos.recipes.queue import Queue, Take, Taken
     from txpaxos.recipes.recipes import Recipes
     from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
+    from txpaxos.recipes.replicated.gatherings import Member
     from txpaxos.recipes.replicated.maps import ChangesGone, Guard, VersionMismatch
     from txpaxos.recipes.replicated.permits import CapacityMismatch, Contender, Fenced
     from txpaxos.recipes.replicated.queues import Depth, TakeOver
@@ -31,6 +33,7 @@ _MODULES = {
     "txpaxos.recipes.coordinator": ("COORDINATION", "Coordinator"),
     "txpaxos.recipes.counter": ("Counter",),
     "txpaxos.recipes.fence": ("Fence",),
+    "txpaxos.recipes.gathering": ("Barrier", "DoubleBarrier", "Party"),
     "txpaxos.recipes.leader_service": ("LeaderService",),
     "txpaxos.recipes.lease": ("SessionState",),
     "txpaxos.recipes.map": ("Delete", "Map", "MapChange", "MapEntry", "MapOutcome", "MapPage", "Put"),
@@ -38,6 +41,7 @@ _MODULES = {
     "txpaxos.recipes.queue": ("Queue", "Take", "Taken"),
     "txpaxos.recipes.recipes": ("Recipes",),
     "txpaxos.recipes.replicated.bounds": ("LimitReached", "SessionOver"),
+    "txpaxos.recipes.replicated.gatherings": ("Member",),
     "txpaxos.recipes.replicated.maps": ("ChangesGone", "Guard", "VersionMismatch"),
     "txpaxos.recipes.replicated.permits": ("CapacityMismatch", "Contender", "Fenced"),
     "txpaxos.recipes.replicated.queues": ("Depth", "TakeOver"),
@@ -51,6 +55,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "COORDINATION",
     "AlreadyContending",
+    "Barrier",
     "CapacityMismatch",
     "ChangesGone",
     "Contender",
@@ -58,6 +63,7 @@ __all__ = [
     "Counter",
     "Delete",
     "Depth",
+    "DoubleBarrier",
     "Election",
     "Fence",
     "Fenced",
@@ -71,6 +77,8 @@ __all__ = [
     "MapEntry",
     "MapOutcome",
     "MapPage",
+    "Member",
+    "Party",
     "Put",
     "Queue",
     "Recipes",

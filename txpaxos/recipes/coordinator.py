@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from txpaxos.recipes.replicated.counters import Counters
+from txpaxos.recipes.replicated.gatherings import Gatherings
 from txpaxos.recipes.replicated.maps import Maps
 from txpaxos.recipes.replicated.permits import Permits
 from txpaxos.recipes.replicated.queues import Queues
@@ -10,7 +11,7 @@ from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.recipes.replicated.sets import Sets
 from txpaxos.service.application import application_of
 
-COORDINATION = (Sessions, Permits, Queues, Maps, Counters, Sets)
+COORDINATION = (Sessions, Permits, Gatherings, Queues, Maps, Counters, Sets)
 """The services of the recipes, for a node that runs others, too: ``application_of(Bank, *COORDINATION)``."""
 
 Coordinator = application_of(*COORDINATION)

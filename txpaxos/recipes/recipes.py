@@ -16,6 +16,7 @@ from txpaxos.recipes.map import Map
 from txpaxos.recipes.queue import Queue
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.counters import Counters
+from txpaxos.recipes.replicated.gatherings import Gatherings
 from txpaxos.recipes.replicated.maps import Maps
 from txpaxos.recipes.replicated.permits import Permits
 from txpaxos.recipes.replicated.queues import Queues
@@ -105,6 +106,7 @@ class Recipes:
 
     def _session(self, session_id: str, ttl_ms: int, sent_at: float) -> Session:
         permits = self._client.service(Permits, deadline_seconds=self._deadline_seconds)
-        return Session(
-            self._client, self._waits, self._sessions, permits, session_id, ttl_ms / 1000, self._seconds, sent_at
-        )
+        gatherings = self._client.service(Gatherings, deadline_seconds=self._deadline_seconds)
+        services = self._sessions, permits, gatherings
+        ttl_seconds = ttl_ms / 1000
+        return Session(self._client, self._waits, *services, session_id, ttl_seconds, self._seconds, sent_at)

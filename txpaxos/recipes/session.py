@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from txpaxos.client.client import Client
+from txpaxos.recipes.gathering import Barrier, DoubleBarrier, Party
 from txpaxos.recipes.lease import Lease
 from txpaxos.recipes.permit import Election, Lock, Semaphore
+from txpaxos.recipes.replicated.gatherings import Gatherings
 from txpaxos.recipes.replicated.permits import CAPACITY_MAX, Permits
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.recipes.waiting import Waits
@@ -26,6 +28,7 @@ class Session(Lease):
         waits: Waits,
         sessions: Remote[Sessions],
         permits: Remote[Permits],
+        gatherings: Remote[Gatherings],
         session_id: str,
         ttl_seconds: float,
         seconds: Callable[[], float],
@@ -34,6 +37,7 @@ class Session(Lease):
         super().__init__(client, waits.clock, sessions, session_id, ttl_seconds, seconds, confirmed_at)
         self._waits = waits
         self._permits = permits
+        self._gatherings = gatherings
 
     def lock(self, name: str, *, value: str = "", timeout_seconds: float | None = None) -> Lock:
         """A lock.
@@ -68,6 +72,25 @@ class Session(Lease):
         :param value: what others see of this contender, such as its address.
         """
         return Election(self._waits, self._permits, self, name, value=value, timeout_seconds=timeout_seconds)
+
+    def party(self, name: str, value: str = "") -> Party:
+        """A party.
+
+        :param value: what others see of this member, such as its address.
+        """
+        return Party(self._gatherings, self, name, value)
+
+    def barrier(self, name: str) -> Barrier:
+        """A barrier."""
+        return Barrier(self._waits, self._gatherings, self, name)
+
+    def double_barrier(self, name: str, count: int, *, timeout_seconds: float | None = None) -> DoubleBarrier:
+        """A double barrier.
+
+        :param count: how many begin and end together; the same for all who use it at one time.
+        :param timeout_seconds: how long to wait for the others at each side; ``None`` for as long as it takes.
+        """
+        return DoubleBarrier(self._waits, self._gatherings, self, name, count, timeout_seconds)
 
     def _shared_lock(self, name: str, units: int, value: str, timeout_seconds: float | None) -> Lock:
         return Lock(
