@@ -23,9 +23,9 @@ from txpaxos import (
 )
 from txpaxos.errors import CallRefused, CommandFailed, ConfigError, Overloaded
 from txpaxos.service import kept_changes
-from txpaxos.service.changes import Change
+from txpaxos.service.changes import QUIET_WAITS_MAX, Change
 from txpaxos.service.kept_changes import KEPT_SECONDS, encode_keep, encode_question
-from txpaxos.service.watches import encode_watch
+from txpaxos.service.watches import WAIT_SECONDS, encode_watch
 from txpaxos.testing import ServicesHarness, strict_application_of
 
 
@@ -216,6 +216,16 @@ def test_a_call_is_kept_while_a_caller_asks_and_dropped_afterwards() -> None:
     behind = each_change(ledger.sum_of, "ann").after(seen)
     with pytest.raises(WatchBehind, match=r"are gone, since for 600 s no caller has asked for them; begin anew"):
         ServicesHarness.result(behind.next())
+
+
+def test_a_call_is_kept_anew_though_the_nodes_do_not_see_time_pass() -> None:
+    harness, ledger = ledgers()
+    Watcher(each_change(ledger.sum_of, "ann"))
+    before = harness.slot
+    for waits in range(1, 2 * QUIET_WAITS_MAX + 1):
+        harness._clock.advance(WAIT_SECONDS)
+        assert harness.slot == before + waits // QUIET_WAITS_MAX
+    assert QUIET_WAITS_MAX * WAIT_SECONDS < KEPT_SECONDS / 2
 
 
 def test_no_version_is_given_twice_though_calls_are_dropped_and_nodes_start_anew() -> None:

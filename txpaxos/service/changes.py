@@ -18,7 +18,7 @@ from txpaxos.service.watching import LongPoll
 
 T = TypeVar("T")
 QUIET_WAITS_MAX = int(KEPT_SECONDS / WAIT_SECONDS / 4)
-"""After this number of waits without a change the call is kept anew: nodes that have nothing to do do not see time pass."""
+"""After this number of waits without a change the call is kept anew: idle nodes do not see time pass."""
 
 
 @attrs.frozen
