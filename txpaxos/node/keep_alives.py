@@ -37,13 +37,20 @@ Numbers: TypeAlias = tuple[int | None, ...]
 class _Call:
     """One message of a client.
 
-    :ivar left: the names that are neither confirmed nor known to be no timer.
+    :ivar numbers: for each name that is confirmed, its number; ``None`` for one that is no kept-alive timer.
+    :ivar missing: the names that are neither.
     """
 
     number: int
     names: Sequence[str]
-    left: set[str]
     answer: Deferred[Numbers]
+    numbers: dict[str, int | None] = attrs.field(factory=dict)
+    missing: set[str] = attrs.field(factory=set)
+
+    def answer_if_complete(self) -> None:
+        """Answer the client, unless something is missing, or it was answered already."""
+        if not self.missing and not self.answer.called:
+            self.answer.callback(tuple(map(self.numbers.__getitem__, self.names)))
 
 
 class KeepAlives:
@@ -83,23 +90,27 @@ class KeepAlives:
         """
         if self._count + len(names) > WAITING_MAX:
             return fail(Overloaded(f"keep-alives for {self._count} timers wait already; try again later"))
-        find = self._timers().kept_alive
-        found = {name: find(name) for name in names}
-        left = {name for name, timer in found.items() if timer is None or timer.number < number}
-        call = _Call(number, names, left, Deferred(lambda _: self._forget(call)))
-        if not left:
-            self._answer(call)
-            return call.answer
+        call = _Call(number, names, Deferred(lambda _: self._forget(call)))
         if not self._waiting:
             self._again_at = float("inf")
-        self._count += len(left)
-        for name in left:
+        find, are_all_known = self._timers().kept_alive, True
+        for name in dict.fromkeys(names):
+            timer = find(name)
+            if timer is not None and timer.number >= number:
+                call.numbers[name] = timer.number
+                continue
+            call.missing.add(name)
             self._waiting.setdefault(name, []).append(call)
-            if found[name] is not None:
+            if timer is None:
+                are_all_known = False
+            else:
                 self._to_tell[name] = max(number, self._to_tell.get(name, 0))
-        if None in found.values():
+        self._count += len(call.missing)
+        if not are_all_known:
             self._check_missing(call)
-        self._wanted()
+        if call.missing:
+            self._wanted()
+        call.answer_if_complete()
         return call.answer
 
     # from the log
@@ -114,15 +125,15 @@ class KeepAlives:
         if self._changed:
             changed, self._changed = self._changed, []
             self._again_seconds = AGAIN_SECONDS
-            for name in changed:
-                self._look_at(name)
+            self._look_at(changed)
 
     def restored(self) -> None:
         """A snapshot has replaced the timers."""
         self._changed.clear()
+        find = self._timers().kept_alive
+        self._look_at([name for name in self._waiting if find(name) is not None])
         for call in {call: None for calls in self._waiting.values() for call in calls}:
-            self._resolve(call, [name for name in call.left if self._is_confirmed(call, name)])
-            if any(self._timers().kept_alive(name) is None for name in call.left):
+            if any(find(name) is None for name in call.missing):
                 self._check_missing(call)
         self._tell_again()
 
@@ -170,40 +181,33 @@ class KeepAlives:
 
     # inside
 
-    def _is_confirmed(self, call: _Call, name: str) -> bool:
-        timer = self._timers().kept_alive(name)
-        return timer is not None and timer.number >= call.number
-
-    def _look_at(self, name: str) -> None:
-        """The log has kept the timer ``name`` alive, or ended it."""
-        calls, timer = self._waiting.get(name, ()), self._timers().kept_alive(name)
-        for call in [call for call in calls if timer is None or timer.number >= call.number]:
-            self._stop_waiting(call, name)
-            if not call.left:
-                self._answer(call)
+    def _look_at(self, names: Iterable[str]) -> None:
+        """The log has kept the timers ``names`` alive, or ended them."""
+        find = self._timers().kept_alive
+        for name in names:
+            timer = find(name)
+            number = None if timer is None else timer.number
+            for call in tuple(self._waiting.get(name, ())):
+                if number is None or number >= call.number:
+                    self._stop_waiting(call, name)
+                    call.numbers[name] = number
+                    call.answer_if_complete()
 
     def _check_missing(self, call: _Call) -> None:
         """This node does not know all timers of ``call``. Perhaps it is behind: it finds out before it says so."""
 
         def caught_up(_: object) -> None:
-            for name in call.left:
-                self._to_tell[name] = max(call.number, self._to_tell.get(name, 0))
-            self._resolve(call, [name for name in call.left if self._timers().kept_alive(name) is None])
+            find = self._timers().kept_alive
+            for name in sorted(call.missing):
+                if find(name) is None:
+                    self._stop_waiting(call, name)
+                    call.numbers[name] = None
+                else:
+                    self._to_tell[name] = max(call.number, self._to_tell.get(name, 0))
+            call.answer_if_complete()
             self._wanted()
 
         self._catch_up().addCallbacks(caught_up, lambda failure: self._fail(call, failure.value))
-
-    def _resolve(self, call: _Call, names: Iterable[str]) -> None:
-        """Nothing is to come any more for ``names`` of ``call``."""
-        for name in names:
-            self._stop_waiting(call, name)
-        if not call.left and not call.answer.called:
-            self._answer(call)
-
-    def _answer(self, call: _Call) -> None:
-        find = self._timers().kept_alive
-        timers = [find(name) for name in call.names]
-        call.answer.callback(tuple(None if timer is None else timer.number for timer in timers))
 
     def _fail(self, call: _Call, error: BaseException | None) -> None:
         if not call.answer.called:
@@ -212,11 +216,11 @@ class KeepAlives:
 
     def _forget(self, call: _Call) -> None:
         """The caller does not wait any more."""
-        for name in list(call.left):
+        for name in list(call.missing):
             self._stop_waiting(call, name)
 
     def _stop_waiting(self, call: _Call, name: str) -> None:
-        call.left.discard(name)
+        call.missing.discard(name)
         self._count -= 1
         calls = self._waiting[name]
         if len(calls) == 1:

@@ -222,8 +222,7 @@ class Timers:
         :param grace_ms: how long no kept-alive timer fires from now on.
         """
         self.now = self.now.advanced_to(time)
-        for name, number in kept_alive:
-            self._keep_alive(name, number)
+        self._keep_alive(kept_alive)
         if grace_ms:
             self._give_grace(min(self.now.elapsed_ms + grace_ms, ELAPSED_MS_MAX))
         # The heap may have a timer twice. It counts once, as on a node that has loaded it from a snapshot.
@@ -246,14 +245,19 @@ class Timers:
             self._kept_alive -= 1
             self._changed(name)
 
-    def _keep_alive(self, name: str, number: int) -> None:
-        timer = self.kept_alive(name)
-        if timer is not None and number > timer.number:
+    def _keep_alive(self, kept_alive: Iterable[KeptAlive]) -> None:
+        timers, changed, now_ms = self._timers, self._changed, self.now.elapsed_ms
+        for name, number in kept_alive:
+            timer = timers.get(name)
+            if timer is None or not timer.period_ms or number <= timer.number:
+                continue
             if self._dumps:
                 timer = self._changeable(name, timer)
             timer.number = number
-            timer.due_ms = max(timer.due_ms, min(self.now.elapsed_ms + timer.period_ms, ELAPSED_MS_MAX))
-            self._changed(name)
+            due_ms = min(now_ms + timer.period_ms, ELAPSED_MS_MAX)
+            if due_ms > timer.due_ms:
+                timer.due_ms = due_ms
+            changed(name)
 
     def _give_grace(self, until_ms: int) -> None:
         """Let no kept-alive timer fire before ``until_ms``."""
