@@ -86,9 +86,10 @@ class Crowd:
     def _count_lost(self, is_alive: dict[str, bool]) -> None:
         self.lost += sum(not one for one in is_alive.values())
 
-    def _call(self, make: Callable[[int, Client], Deferred[Any]], number: int, client: Client) -> None:
+    def _call(self, make: Callable[[int, Client], Deferred[Any]], number: int, client: Client) -> Deferred[Any]:
+        """Call, and not again before the answer."""
         began = time.monotonic()
-        make(number, client).addCallback(lambda _: self.seconds.append(time.monotonic() - began))
+        return make(number, client).addCallback(lambda _: self.seconds.append(time.monotonic() - began))
 
 
 class Cluster:
