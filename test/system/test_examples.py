@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -356,10 +357,12 @@ def test_an_asgi_application_with_a_node_in_it(tmp_path: Path) -> None:
         process.wait(30)
 
 
-def ask_web(port: int, path: str, body: bytes | None = None) -> tuple[int, str]:
+def ask_web(port: int, path: str, body: bytes | None = None, method: str | None = None, **head: str) -> tuple[int, str]:
     """The status and the line that the web server answers with."""
+    headers = {name.replace("_", "-"): value for name, value in head.items()}
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers, method=method)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=30) as answer:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
             return answer.status, answer.read().decode().strip()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode().strip()
@@ -403,3 +406,41 @@ def test_a_job_and_a_port_that_one_machine_has(tmp_path: Path) -> None:
             assert connection.makefile("rb").readline() == b"term 3: hello\r\n"
     assert "python examples/leader_cron.py" in run("leader_cron.py", folder=tmp_path).stderr
     assert "python examples/leader_port.py" in run("leader_port.py", folder=tmp_path).stderr
+
+
+def test_a_job_queue_and_a_web_service_with_a_map(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(Cluster("jobs", {"a": free_members(1)[0]}).dumps())
+    with node_of("../txpaxos/recipes/coordinator.py:Coordinator", "a", tmp_path) as node, ExitStack() as stack:
+        node.wait_for(" leads ")
+        for job in (("long", "1000"), ("short", "0")):
+            assert run("job_queue.py", "cluster.toml", "put", *job, folder=tmp_path).returncode == 0
+        stuck = stack.enter_context(running("job_queue.py", "cluster.toml", "work", folder=tmp_path))
+        stuck.wait_for("begun: long, delivery 1")
+        other = stack.enter_context(running("job_queue.py", "cluster.toml", "work", folder=tmp_path))
+        other.wait_for("done: short")
+        stuck.process.kill()
+        other.wait_for("begun: long, delivery 2")
+
+        port = free_ports(1)[0]
+        stack.enter_context(running("web_map.py", "cluster.toml", str(port), folder=tmp_path))
+        wait_for_port(port)
+        assert ask_web(port, "/greeting") == (404, "there is none")
+        assert ask_web(port, "/greeting", b"hello", "PUT") == (200, "1")
+        refused = ask_web(port, "/greeting", b"hi", "PUT", if_match="0")
+        assert refused == (412, "greeting in texts has version 1, and not version 0")
+        assert ask_web(port, "/greeting", b"hi", "PUT", if_match="1") == (200, "2")
+        assert ask_web(port, "/greeting") == (200, "hi")
+        assert ask_web(port, "/", b"hi", "PUT")[0] == 400
+    assert "python examples/job_queue.py" in run("job_queue.py", folder=tmp_path).stderr
+    for example in ("job_queue.py", "web_map.py", "leader_cron.py"):
+        assert len((EXAMPLES / example).read_text().splitlines()) < 60
+
+
+def wait_for_port(port: int) -> None:
+    """Try to connect until something listens."""
+    give_up_at = time.monotonic() + RUN_SECONDS_MAX
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < give_up_at
