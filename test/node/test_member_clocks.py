@@ -153,7 +153,7 @@ def test_others_are_asked_now_and_then_while_this_node_leads() -> None:
     assert clocks.leader.report().offsets_seconds == {}
 
 
-def test_one_node_alone_asks_nobody() -> None:
+def test_one_node_alone_asks_no_other() -> None:
     clocks = Clocks({"a": 0.0})
     clocks.lead()
     assert (clocks.numbers, clocks.wakes) == ([], [])
