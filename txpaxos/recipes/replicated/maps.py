@@ -21,7 +21,9 @@ ENTRIES_MAX = 4_000_000
 ENTRIES_BYTES_MAX = 2**31
 """How many bytes the values of all maps may have."""
 
-ENTRIES_OF_SESSION_MAX = 10_000
+ENTRIES_OF_SESSION_MAX = 1_000
+"""All of them are deleted in one slot with their session, which takes some ten milliseconds."""
+
 CHANGES_MAX = 2**14
 CHANGES_BYTES_MAX = 2**24
 """How many changes of all maps are kept, and how many bytes of theirs, for those who follow them."""

@@ -22,7 +22,8 @@ ITEMS_BYTES_MAX = 2**31
 """How many bytes the items of all queues may have."""
 
 REQUESTS_MAX = 1_000_000
-REQUESTS_OF_SESSION_MAX = 10_000
+REQUESTS_OF_SESSION_MAX = 1_000
+"""All of them end in one slot with their session, which takes some ten milliseconds."""
 LIMITS_MAX = 10_000
 ENDED_MAX = 256
 """How many takes end in one slot because their time is over. The others end in the slots after it."""
