@@ -12,11 +12,17 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from test.recipes.program import Program, result_of
 from test.recipes.test_queues import assert_nothing_is_left
+from txpaxos import encode_call
 from txpaxos.recipes import Depth, Queue, Session, SessionOver, Taken, TakeOver, WaitTimedOut, WrongValue
 from txpaxos.recipes.replicated.queues import Queues
+from txpaxos.recipes.replicated.sessions import Sessions
 
-CANCELLED = int(os.environ.get("TXPAXOS_CANCELLED_WAITS", "3000"))
+CANCELLED = int(os.environ.get("TXPAXOS_CANCELLED_WAITS", "2000"))
 """How many waits are cancelled at random points; ``TXPAXOS_CANCELLED_WAITS=100000`` takes some minutes."""
+
+
+ON_THE_WAY_MAX = 200
+WAITING_MAX = 50
 
 
 @attrs.frozen
@@ -153,7 +159,25 @@ def test_a_wait_ends_with_its_session(program: Program) -> None:
     jobs, session = jobs_of(program), session_of(program)
     waiting = jobs.take(session).start()
     session.close()
+    assert isinstance(result_of(waiting), SessionOver)
+    assert isinstance(result_of(jobs.take(session).start()), SessionOver)
+
+
+def test_a_wait_ends_with_its_session_also_if_others_have_closed_it(program: Program) -> None:
+    jobs, session = jobs_of(program), session_of(program)
+    waiting = jobs.take(session).start()
+    program.harness.submit(encode_call(Sessions, Sessions.close, session.session_id))
     assert isinstance(result_of(waiting), TakeOver)
+    assert isinstance(result_of(jobs.take(session).start()), SessionOver)
+
+
+def test_a_wait_ends_when_its_session_is_lost_also_without_a_word_of_the_nodes(program: Program) -> None:
+    jobs, session = jobs_of(program), session_of(program)
+    waiting = jobs.take(session).start()
+    program.is_slow = program.is_cut_off = True
+    program.advance(99.5)
+    assert session.state == "lost"
+    assert isinstance(result_of(waiting), SessionOver)
     assert isinstance(result_of(jobs.take(session).start()), SessionOver)
 
 
@@ -203,14 +227,15 @@ def test_waits_that_are_cancelled_at_random_points_leave_nothing_behind(program:
 
     while ended < CANCELLED // 2:
         match rng.randrange(6):
-            case 0 | 1:
+            case 0 | 1 if len(program.on_the_way) < ON_THE_WAY_MAX and len(waiting) < WAITING_MAX:
                 wait = jobs.take(session, timeout_seconds=rng.choice([None, 0.5])).start()
                 wait.addCallbacks(done, lambda failure: failure.trap(CancelledError, WaitTimedOut))
                 waiting.append(wait)
             case 2:
                 if waiting:
-                    waiting.pop(rng.randrange(len(waiting))).cancel()
-                    ended += 1
+                    wait = waiting.pop(rng.randrange(len(waiting)))
+                    ended += not wait.called
+                    wait.cancel()
             case 3:
                 if rng.random() < 0.3:
                     put += 1
@@ -218,7 +243,7 @@ def test_waits_that_are_cancelled_at_random_points_leave_nothing_behind(program:
             case 4:
                 program.clock.advance(rng.choice([0, 0, 0.1]))
             case _:
-                for _ in range(rng.randrange(12)):
+                for _ in range(rng.randrange(40)):
                     program.go_on(rng)
     for wait in waiting:
         wait.cancel()

@@ -8,10 +8,12 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txpaxos.arguments import check_seconds
+from txpaxos.recipes.permit import ended_with
+from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.queues import PRIORITY_DEFAULT, Delivery, Depth, Queues, Standing, TakeOver
 from txpaxos.recipes.session import Session
 from txpaxos.recipes.values import Values
@@ -137,7 +139,7 @@ class Take(Generic[T]):
         self._queues = queues
         self._values = values
         self._name = name
-        self._session_id = session.session_id
+        self._session = session
         self._visible_ms = visible_ms
         self._timeout_seconds = timeout_seconds
         self._taken: Taken[T] | None = None
@@ -152,8 +154,10 @@ class Take(Generic[T]):
             * :class:`~txpaxos.recipes.LimitReached`: there are too many requests.
             * :class:`~txpaxos.recipes.WrongValue`: the item is of another type. It is given back.
         """
-        request = secrets.token_hex(8)
-        holder = self._session_id, request
+        session_id = self._session.session_id
+        if self._session.is_over:
+            return fail(SessionOver(f"the session {session_id} is over: open a new one"))
+        holder = session_id, secrets.token_hex(8)
 
         def begin() -> Deferred[Delivery | None]:
             return self._queues.take(self._name, *holder, self._visible_ms)
@@ -166,7 +170,8 @@ class Take(Generic[T]):
         granted = wait_for(
             self._waits.clock, begin, rest, lambda: self._queues.withdraw(*holder), self._timeout_seconds, what
         )
-        return granted.addCallback(self._decoded)
+        error = SessionOver(f"the session {session_id} was over before there was {what}")
+        return ended_with(self._session, granted, error).addCallback(self._decoded)
 
     def __await__(self) -> Generator[Deferred[Taken[T]], Any, Taken[T]]:
         return self.start().__await__()
