@@ -78,7 +78,7 @@ LAYERS = (
     Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
     Layer(("txpaxos.recipes.replicated",), SERVICE),
     Layer(("txpaxos.recipes",), SERVICE | {"txpaxos.client", "txpaxos.clock"}),
-    Layer(("txpaxos.aio",), ENTRY_POINTS),
+    Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes"}),
     Layer(("txpaxos.testing",), ENTRY_POINTS),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(

@@ -6,21 +6,23 @@ Twisted: its reactor runs on the running event loop while one of these objects i
 A program with a client alone loads no node.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from txpaxos.aio.client import Client
 
 if TYPE_CHECKING:
     from txpaxos.aio.node import Node
+    from txpaxos.aio.recipes import recipes, watch
 
-__all__ = ["Client", "Node"]
+_MODULE_OF = {"Node": "txpaxos.aio.node", "recipes": "txpaxos.aio.recipes", "watch": "txpaxos.aio.recipes"}
+
+__all__ = ["Client", "Node", "recipes", "watch"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load :class:`Node` on first use."""
-    if name != "Node":
+    """Load the rest on first use."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from txpaxos.aio.node import Node
-
-    globals()["Node"] = Node
-    return Node
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value

@@ -49,8 +49,8 @@ class Client:
         keys: Keys | str | os.PathLike[str] | None = None,
     ) -> None:
         with ExitStack() as opened:
-            reactor = opened.enter_context(reactor_on_running_loop())
-            self._client = TwistedClient(reactor, cluster, nodes, rng, sending, keys)
+            self._reactor = opened.enter_context(reactor_on_running_loop())
+            self._client = TwistedClient(self._reactor, cluster, nodes, rng, sending, keys)
             self._opened = opened.pop_all()
 
     async def __aenter__(self) -> Client:

@@ -1,0 +1,145 @@
+"""The recipes, and watched queries, for asyncio.
+
+The objects are those of :mod:`txpaxos.recipes` themselves, each behind an :class:`Adapted`: methods that give Deferreds
+are coroutines, and ``async with`` and ``async for`` work in tasks of asyncio. So both faces have the same methods. To
+type checkers they are the same classes: awaiting a Deferred or a coroutine gives the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator
+from types import TracebackType
+from typing import Any, ParamSpec, cast
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from txpaxos.aio.calls import awaited
+from txpaxos.aio.client import Client
+from txpaxos.recipes.recipes import Recipes
+from txpaxos.service.declaration import R, RemoteMethod
+from txpaxos.service.remote import watch as watch_with_deferreds
+
+P = ParamSpec("P")
+
+ADAPTED_MODULES = ("txpaxos.recipes.", "txpaxos.service.watching")
+
+
+def recipes(client: Client, deadline_seconds: float | None = None) -> Recipes:
+    """The recipes of a cluster: :class:`txpaxos.recipes.Recipes`, with coroutines.
+
+    .. code-block:: python
+
+        async with Client(cluster) as client:
+            session = await recipes(client).session(ttl_seconds=10)
+            async with session.lock("reports") as hold:
+                await write(fence=hold.token)
+
+    :param deadline_seconds: how long each request that does not wait for others may take; ``None`` for as long as it
+        takes.
+    """
+    return cast("Recipes", Adapted(Recipes(client._client, client._reactor, deadline_seconds)))
+
+
+def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+    """The answers of a query, from now on: see :func:`txpaxos.watch`.
+
+    :param method: a query of a service, as ``client.service(Bank).balance``.
+    """
+    return cast("AsyncIterator[R]", Adapted(watch_with_deferreds(method, *args, **kwargs)))
+
+
+class Adapted:
+    """An object whose methods give Deferreds, as asyncio can use it."""
+
+    __slots__ = ("_adapted",)
+
+    def __init__(self, adapted: object) -> None:
+        self._adapted = adapted
+
+    def __getattr__(self, name: str) -> Any:
+        return adapt(getattr(self._adapted, name))
+
+    def __repr__(self) -> str:
+        return f"<{self._adapted!r} for asyncio>"
+
+    def __dir__(self) -> list[str]:
+        return dir(self._adapted)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return adapt(_await(self._adapted)).__await__()  # type: ignore[no-any-return]
+
+    async def __aenter__(self) -> Any:
+        return await adapt(_special(self._adapted, "__aenter__")())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Any:
+        return await adapt(_special(self._adapted, "__aexit__")(kind, error, traceback))
+
+    def __aiter__(self) -> Adapted:
+        return Adapted(_special(self._adapted, "__aiter__")())
+
+    async def __anext__(self) -> Any:
+        return await adapt(_next(_special(self._adapted, "__anext__")))
+
+
+def adapt(value: Any) -> Any:
+    """What asyncio is given in place of ``value``."""
+    if isinstance(value, Deferred):
+        return awaited(value.addCallback(adapt))
+    if inspect.iscoroutine(value):
+        return awaited(Deferred.fromCoroutine(value).addCallback(adapt))
+    if inspect.ismethod(value):
+        return _with_adapted_result(value)
+    if inspect.isasyncgen(value) or _is_recipe(value):
+        return Adapted(value)
+    return value
+
+
+def _with_adapted_result(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return adapt(method(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()}))
+
+    if not (inspect.iscoroutinefunction(method) or _gives_deferred(method)):
+        return call
+
+    @functools.wraps(method)
+    async def call_as_coroutine(*args: Any, **kwargs: Any) -> Any:
+        return await call(*args, **kwargs)
+
+    return call_as_coroutine
+
+
+def _gives_deferred(method: Callable[..., Any]) -> bool:
+    return str(method.__annotations__.get("return", "")).startswith("Deferred")
+
+
+def _plain(value: Any) -> Any:
+    return value._adapted if isinstance(value, Adapted) else value
+
+
+def _is_recipe(value: object) -> bool:
+    """Whether an object has methods that give Deferreds. Those of attrs classes have none, and errors neither."""
+    kind = type(value)
+    return (
+        kind.__module__.startswith(ADAPTED_MODULES) and not attrs.has(kind) and not isinstance(value, Exception | str)
+    )
+
+
+def _special(value: object, name: str) -> Callable[..., Any]:
+    method: Callable[..., Any] | None = getattr(value, name, None)
+    if method is None:
+        raise TypeError(f"{type(value).__name__} has no {name}")
+    return method
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+async def _next(anext: Callable[[], Any]) -> Any:
+    return await anext()
