@@ -17,7 +17,7 @@ TEST = [
     "coverage>=7.6",
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
-BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8"]
+BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8", "grpcio>=1.60", "kazoo>=2.10"]
 DOCS = [*KEYS, "sphinx>=9.0", "furo>=2025.12.19"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
 

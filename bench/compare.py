@@ -27,6 +27,7 @@ from bench.experiments import (
     network_loads,
     one_write,
     profiles,
+    recipes,
     silent_leaders,
     slow_disk,
 )
@@ -51,7 +52,9 @@ def options(pairs: int, seconds: float) -> Callable[[Callable[..., None]], Calla
         for option in (
             click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw it there (PNG)."),
             click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures there."),
-            click.option("--only", type=click.Choice(["txpaxos", "etcd", "PySyncObj"]), help="Without the others."),
+            click.option(
+                "--only", type=click.Choice(["txpaxos", "etcd", "PySyncObj", "kazoo"]), help="Without the others."
+            ),
             click.option("--seconds", default=seconds, help="Each time."),
             click.option("--pairs", default=pairs, help="How often each is measured."),
         ):
@@ -162,6 +165,14 @@ def in_process_(**common: Any) -> None:
     perform([in_process.in_process], **common)
 
 
+@main.command("recipes")
+@options(pairs=2, seconds=3.0)
+@click.option("--workers", multiple=True, type=int, default=recipes.WORKERS)
+def recipes_(workers: tuple[int, ...], **common: Any) -> None:
+    """Locks, queues and maps, beside etcd's and those of kazoo on ZooKeeper."""
+    perform([functools.partial(recipes.recipes, workers=workers)], **common)
+
+
 @main.command()
 @options(pairs=3, seconds=3.0)
 def one(**common: Any) -> None:
@@ -255,6 +266,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         once(functools.partial(silent_leaders.silent, times=kills)),
         once(leader_kills.kill_under_load),
         once(slow_disk.slow_disk),
+        once(recipes.recipes),
         once(functools.partial(long_runs.growth, commands=commands)),
         once(functools.partial(long_runs.steady, minutes=minutes)),
     ]

@@ -6,6 +6,7 @@ again. That every put was done is seen from the store's revision, which counts t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
 import shutil
@@ -39,6 +40,15 @@ def absent() -> str | None:
         return "no etcd here: apt-get install etcd-server"
     if shutil.which("h2load") is None:
         return "no h2load here: apt-get install nghttp2-client"
+    return None
+
+
+def absent_for_grpc() -> str | None:
+    """What is missing here to run it for a client of its own."""
+    if shutil.which("etcd") is None:
+        return "no etcd here: apt-get install etcd-server"
+    if importlib.util.find_spec("grpc") is None:
+        return "no gRPC here: python -m pip install 'grpcio>=1.60'"
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import click
 
-from bench import etcd, pysyncobj_cluster
+from bench import etcd, pysyncobj_cluster, zookeeper
 from bench.figures import Sample
 from bench.report import Point
 from bench.system import Load, System
@@ -36,7 +36,13 @@ class Setting:
         """Whether a system takes part. Says so if it is to, and cannot."""
         if self.only is not None and not system.startswith(self.only):
             return False
-        absent = {"etcd": etcd.absent, "etcd with TLS": etcd.absent, "PySyncObj": pysyncobj_cluster.absent}.get(system)
+        absent = {
+            "etcd": etcd.absent,
+            "etcd with TLS": etcd.absent,
+            "etcd by gRPC": etcd.absent_for_grpc,
+            "PySyncObj": pysyncobj_cluster.absent,
+            "kazoo": zookeeper.absent,
+        }.get(system)
         missing = absent() if absent else None
         if missing:
             self.say(f"{system} is skipped: {missing}")
