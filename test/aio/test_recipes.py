@@ -12,8 +12,8 @@ import pytest
 
 from test.aio.test_asyncio import SECONDS, cluster_of
 from test.service.services import Bank
-from txpaxos import application_of
-from txpaxos.aio import Client, Node, recipes, watch
+from txpaxos import Service, application_of, command, query, state
+from txpaxos.aio import Client, Node, each_change, recipes, watch
 from txpaxos.recipes import COORDINATION, Recipes, SessionOver, WaitTimedOut
 
 
@@ -128,6 +128,37 @@ def test_a_map_is_followed(tmp_path: Path) -> None:
             names = own.set("names", str)
             assert await names.add("ann")
             assert [name async for name in names.members()] == ["ann"]
+
+    asyncio.run(main())
+
+
+class Score(Service):
+    """A number whose changes are kept."""
+
+    total: int = state(int)
+
+    @command
+    def add(self) -> int:
+        self.total += 1
+        return self.total
+
+    @query(changes_kept=True)
+    def current(self) -> int:
+        return self.total
+
+
+def test_each_change_of_a_query(tmp_path: Path) -> None:
+    async def main() -> None:
+        cluster = cluster_of("a")
+        async with asyncio.timeout(SECONDS), Node(Score, "a", cluster, tmp_path) as node, Client(cluster) as client:
+            await node.ready()
+            score = client.service(Score)
+            changes = each_change(score.current)
+            first = await anext(changes)
+            await asyncio.gather(*(score.add() for _ in range(20)))
+            assert [first.answer, *[(await anext(changes)).answer for _ in range(20)]] == [*range(21)]
+            again = each_change(score.current).after(first.version)
+            assert [(await anext(again)).answer for _ in range(20)] == [*range(1, 21)]
 
     asyncio.run(main())
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from txpaxos.aio.client import Client
 
 if TYPE_CHECKING:
+    from txpaxos.aio.adapted import each_change, recipes, watch
     from txpaxos.aio.node import Node
-    from txpaxos.aio.recipes import recipes, watch
 
-_MODULE_OF = {"Node": "txpaxos.aio.node", "recipes": "txpaxos.aio.recipes", "watch": "txpaxos.aio.recipes"}
+_MODULE_OF = {
+    "Node": "txpaxos.aio.node",
+    **dict.fromkeys(("each_change", "recipes", "watch"), "txpaxos.aio.adapted"),
+}
 
-__all__ = ["Client", "Node", "recipes", "watch"]
+__all__ = ["Client", "Node", "each_change", "recipes", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,12 +19,14 @@ from twisted.internet.defer import Deferred
 from txpaxos.aio.calls import awaited
 from txpaxos.aio.client import Client
 from txpaxos.recipes.recipes import Recipes
+from txpaxos.service.changes import EachChange
 from txpaxos.service.declaration import R, RemoteMethod
+from txpaxos.service.remote import each_change as each_change_with_deferreds
 from txpaxos.service.remote import watch as watch_with_deferreds
 
 P = ParamSpec("P")
 
-ADAPTED_MODULES = ("txpaxos.recipes.", "txpaxos.service.watching")
+ADAPTED_MODULES = ("txpaxos.recipes.", "txpaxos.service.watching", "txpaxos.service.changes")
 
 
 def recipes(client: Client, deadline_seconds: float | None = None) -> Recipes:
@@ -49,6 +51,14 @@ def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> Asyn
     :param method: a query of a service, as ``client.service(Bank).balance``.
     """
     return cast("AsyncIterator[R]", Adapted(watch_with_deferreds(method, *args, **kwargs)))
+
+
+def each_change(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> EachChange[R]:
+    """Each change of the answer to a query, none missed: see :func:`txpaxos.each_change`.
+
+    :param method: a query that is declared with ``changes_kept=True``.
+    """
+    return cast("EachChange[R]", Adapted(each_change_with_deferreds(method, *args, **kwargs)))
 
 
 class Adapted:
