@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import doctest
 import inspect
@@ -115,7 +116,8 @@ def test_cluster_file_is_the_example() -> None:
 def test_python_compiles(page: Path) -> None:
     for number, block in enumerate(blocks(page.read_text(), "python")):
         if page.name != "paxos.rst":  # whose blocks are pieces
-            compile(block, f"{page.name}, block {number}", "exec")
+            # A block may be a part of a coroutine.
+            compile(block, f"{page.name}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_pieces_of_source_are_the_source() -> None:

@@ -234,7 +234,7 @@ class Fetching:
 
 @attrs.frozen
 class AskClock:
-    """From a node that leads to every other voter, now and then: what time of day is it by your clock?
+    """From the leader to every other voter, now and then: what time of day is it by your clock?
 
     :ivar number: goes up with each question. The answer repeats it.
     """
@@ -244,7 +244,7 @@ class AskClock:
 
 @attrs.frozen
 class ClockReading:
-    """The answer to :class:`AskClock`.
+    """From the voter that was asked to the node that asked, as the answer to :class:`AskClock`.
 
     :ivar number: the number of the question.
     :ivar utc_ms: the sender's clock, in milliseconds since 1970.
