@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from random import Random
 
 import pytest
 
+from test.helpers.fakes import alone, submit
 from txpaxos.core.messages import Slot
 from txpaxos.errors import NotHandedOver
 from txpaxos.node.snapshots.taking import Policy
+from txpaxos.node.timers import FIRED_MAX
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.replicated_time import ReplicatedTime
 from txpaxos.testing.simulator.cluster import SimulatedCluster
@@ -281,3 +284,38 @@ def test_hand_overs_turn_no_time_back() -> None:
             assert last.get(node, ReplicatedTime()).elapsed_ms <= now.elapsed_ms <= cluster.time.now * 1000 * RATE_MAX
             last[node] = now
     assert cluster.checker.ballots_won > 5
+
+
+class Alarms(PaxosProtocol):
+    """Sets as many timers as the command says, all due in a second.
+
+    :ivar fired: how many timers have fired.
+    """
+
+    state_fields = ("fired",)
+
+    def __init__(self) -> None:
+        self.fired = 0
+
+    def apply(self, slot: Slot, command: bytes) -> None:
+        """Set the timers."""
+        for number in range(int(command)):
+            self.timers.set(f"{number}", 1)
+
+    def timer_fired(self, slot: Slot, name: str, payload: bytes) -> None:
+        """Count it."""
+        self.fired += 1
+
+
+def test_timers_that_are_due_at_once_leave_the_reactor_its_turns() -> None:
+    """Also where a slot takes no time: on a node by itself, whose disk is quick."""
+    harness = alone(application=Alarms)
+    submit(harness, b"2000")
+    application = harness.node.application
+    assert isinstance(application, Alarms)
+    fired = [0]
+    harness.reactor.rightNow += 2.0
+    while fired[-1] < 2000:
+        fired.append(application.fired)
+        harness.reactor.turn()
+    assert max(later - before for before, later in pairwise(fired)) <= FIRED_MAX

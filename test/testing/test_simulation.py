@@ -330,3 +330,14 @@ def test_healthy_cluster_answers_every_client() -> None:
     cluster.heal()
     cluster.wait_until_converged(5.0)
     assert all(client.answered for client in cluster.clients)
+
+
+def test_a_hand_over_may_strike_a_node_whose_machine_is_gone() -> None:
+    """The members have changed, and the founder that was to die is none any more."""
+    cluster = SimulatedCluster(1, 3, changes=True, clients=0, askers=0, callers=0, readers=0)
+    cluster.run(3.0)
+    assert cluster.leader is not None
+    del cluster.hosts[next(name for name in cluster.names if name != cluster.leader)]
+    plan(cluster, [Fault(0.0, "hand-overs", cluster.leader, 1.0, seed) for seed in range(20)])
+    cluster.run(0.5)
+    assert cluster.counts["leads handed over"] > 0

@@ -220,7 +220,7 @@ class Node:
         self._monotonic, self._utc_seconds, self._observe = monotonic, utc_seconds, observe
         self._store, self._restored_from = store, restored_from
         self._rng = rng or Random()
-        self._is_listening = self._stopping = self._gives_up = False
+        self._is_listening = self._stopping = self._gives_up = self._has_pulsed = False
         self._started_at = 0.0
         self._received: dict[Slot, tuple[Snapshot, Sequence[ChosenMembers]]] = {}
         self._digest_asked_at: dict[NodeId, float] = {}
@@ -905,8 +905,15 @@ class Node:
             self._wake_by(pulse_at)
         elif (next_due_ms := self.timers.next_due_ms) is not None and next_due_ms > due_ms:
             self._fire_timers(next_due_ms, now)
-        elif self._replica.has_room:
+        elif self._replica.has_room and not self._has_pulsed:
+            # The rest waits for the reactor's next turn. Where a slot takes no time, all would be in this one.
+            self._has_pulsed = True
+            self.clock.call_soon(self._end_pulse)
             self._propose_stamped(b"", now)
+
+    def _end_pulse(self) -> None:
+        self._has_pulsed = False
+        self._performer.schedule()
 
     def _propose_stamped(self, batch: bytes, now: float, urgent: bool = False) -> None:
         """Propose ``batch``, with the time, and with the timers that clients keep alive."""

@@ -24,6 +24,7 @@ from txpaxos.testing.simulator.key_faults import KEY_FAULTS
 from txpaxos.testing.simulator.network import Faults
 from txpaxos.testing.simulator.operator import CHANGES
 from txpaxos.wire.codec import Codec
+from txpaxos.wire.members import base_name
 from txpaxos.wire.peer_messages import RegisterVotes
 
 KIND_CHANCE = 0.3
@@ -309,8 +310,10 @@ def _hand_overs(cluster: SimulatedCluster, fault: Fault, rng: Random) -> None:
             others = [name for name in cluster.names if name != host.name]
             dies = rng.choice([None, None, host.name, *others])
             if dies is not None:
-                cluster.hosts[dies].crash_in = rng.randrange(1, 40)
-                cluster.time.after(rng.random() + 0.1, _restart, cluster, dies)
+                machine, crash_in, seconds = base_name(dies), rng.randrange(1, 40), rng.random() + 0.1
+                if machine in cluster.hosts:  # Where members change, it may be gone.
+                    cluster.hosts[machine].crash_in = crash_in
+                    cluster.time.after(seconds, _restart, cluster, machine)
             cluster.counts["leads handed over"] += 1
             _in_process(host, partial(Node.hand_over, to=rng.choice([None, *others])))
         cluster.time.after(rng.expovariate(1.0) * HAND_OVER_SECONDS, hand_over)
