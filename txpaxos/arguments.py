@@ -210,6 +210,15 @@ def check_seconds(seconds: object, what: str) -> float:
     return _finite_seconds(seconds, what, "", "")
 
 
+def check_timeout(timeout_seconds: object) -> float | None:
+    """Check how long to wait for something; ``None`` for as long as it takes.
+
+    :raises TypeError: if ``timeout_seconds`` is neither a number nor ``None``.
+    :raises ValueError: if it is not finite, or not above zero.
+    """
+    return None if timeout_seconds is None else check_seconds(timeout_seconds, "timeout_seconds")
+
+
 def _finite_seconds(value: object, what: str, or_none: str, or_no_limit: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} must be a number{or_none}, not {type(value).__name__}")

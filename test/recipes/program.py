@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
@@ -26,6 +26,8 @@ class Program:
     :param harness: the node; a new one unless given.
     :ivar is_slow: whether requests and answers wait until the test lets them go on, in any order.
     :ivar is_cut_off: whether keep-alives get no answer.
+    :ivar is_closed: whether it has closed its client.
+    :ivar failures: with what the next commands fail before a node has them, the last one first.
     :ivar answers: how many answers were sent to it, but for those of keep-alives.
     :ivar answer_seconds: how long the answer of a keep-alive is on its way.
     """
@@ -33,7 +35,8 @@ class Program:
     def __init__(self, harness: ServicesHarness | None = None) -> None:
         self.harness = harness or ServicesHarness(*COORDINATION)
         self.clock: Any = Clock()
-        self.is_slow = self.is_cut_off = False
+        self.is_slow = self.is_cut_off = self.is_closed = False
+        self.failures: list[Exception] = []
         self.answer_seconds = 0.0
         self.answers = 0
         self._steps = 0
@@ -67,6 +70,8 @@ class Program:
         return remote_service(self, kind, name, deadline_seconds, consistency)
 
     def submit(self, command: bytes, deadline_seconds: float | None = None, /) -> Deferred[Any]:
+        if self.failures:
+            return fail(self.failures.pop())
         return self._carried(lambda: self.harness.submit(command))
 
     def read(

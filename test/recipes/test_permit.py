@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from test.recipes.program import Program, result_of
 from test.recipes.test_permits import assert_nothing_is_left
+from txpaxos.errors import NotChosen, OutcomeUnknown
 from txpaxos.recipes import (
     AlreadyContending,
     CapacityMismatch,
@@ -402,3 +403,38 @@ def test_a_fence_takes_tokens_and_nothing_else() -> None:
     for one in (wrong, True):
         with pytest.raises(TypeError, match=r"^a token is an int, not (str|bool)$"):
             fence.check(one)
+
+
+@pytest.mark.parametrize("error", [NotChosen("no node took it in time"), OutcomeUnknown("no answer came in time")])
+def test_a_release_that_the_nodes_may_not_have_goes_on_behind(program: Program, error: Exception) -> None:
+    """Otherwise the next one would wait until the session of this one is over."""
+    hold = result_of(session_of(program).lock("a").acquire())
+    waiting = session_of(program).lock("a").acquire()
+    program.failures = [error, error]  # Once for the caller, and once behind.
+    assert result_of(hold.release()) is error
+    assert not hold.still_held()
+    program.advance(0.5)
+    assert not waiting.called
+    program.advance(1.0)
+    assert result_of(waiting).token == 2
+
+
+def test_a_release_goes_on_no_more_when_the_client_is_closed(program: Program) -> None:
+    hold = result_of(session_of(program).lock("a").acquire())
+    program.failures = [NotChosen("this client is closed")] * 5
+    program.is_closed = True
+    assert isinstance(result_of(hold.release()), NotChosen)
+    program.advance(5.0)
+    assert len(program.failures) == 3
+
+
+def test_a_wait_that_the_nodes_could_not_be_told_of_leaves_nothing_behind(program: Program) -> None:
+    session = session_of(program)
+    hold = result_of(session.lock("a").acquire())
+    waiting = session_of(program).lock("a").acquire()
+    program.failures = [NotChosen("no node took it in time"), OutcomeUnknown("no answer came in time")]
+    waiting.cancel()
+    assert isinstance(result_of(waiting), CancelledError)
+    program.advance(3.0)
+    result_of(hold.release())
+    assert_nothing_is_left(permits_of(program))

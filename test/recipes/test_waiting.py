@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from txpaxos.errors import NotChosen, OutcomeUnknown, Overloaded
-from txpaxos.recipes.waiting import WITHDRAW_AGAIN_SECONDS, WaitTimedOut, wait_for
+from txpaxos.recipes.waiting import INSIST_AGAIN_SECONDS, Waits, WaitTimedOut, wait_for
 
 
 class Granter:
@@ -23,10 +23,12 @@ class Granter:
         self.withdrawn: list[Any] = []
         self.refusals: list[Exception] = []
         self.ended: list[Any] = []
+        self.is_closed = False
+        self.waits = Waits(self.clock, lambda: self.is_closed)
 
     def wait(self, timeout_seconds: float | None = None) -> Deferred[str]:
         waiting = wait_for(
-            self.clock, lambda: self.begun, lambda: self.resting, self.withdraw, timeout_seconds, "the grant"
+            self.waits, lambda: self.begun, lambda: self.resting, self.withdraw, timeout_seconds, "the grant"
         )
         waiting.addBoth(self.ended.append)
         return waiting
@@ -115,13 +117,15 @@ def test_a_wait_that_fails_is_withdrawn(granter: Granter) -> None:
     assert granter.clock.getDelayedCalls() == []
 
 
-def test_a_withdrawal_that_is_refused_is_made_again(granter: Granter) -> None:
+@pytest.mark.parametrize("error", [Overloaded("busy"), NotChosen("no node took it"), OutcomeUnknown("no answer came")])
+def test_a_withdrawal_that_is_refused_or_lost_is_made_again(granter: Granter, error: Exception) -> None:
+    """Otherwise the request would be granted some day to one who does not wait for it any more."""
     waiting = granter.wait()
     granter.begun.callback(None)
-    granter.refusals = [Overloaded("busy"), Overloaded("busy")]
+    granter.refusals = [error, error]
     waiting.cancel()
-    granter.clock.advance(WITHDRAW_AGAIN_SECONDS)
-    granter.clock.advance(WITHDRAW_AGAIN_SECONDS)
+    granter.clock.advance(INSIST_AGAIN_SECONDS)
+    granter.clock.advance(INSIST_AGAIN_SECONDS)
     assert len(granter.withdrawn) == 3
     assert granter.clock.getDelayedCalls() == []
 
@@ -129,6 +133,6 @@ def test_a_withdrawal_that_is_refused_is_made_again(granter: Granter) -> None:
 def test_a_closed_client_withdraws_nothing(granter: Granter) -> None:
     waiting = granter.wait()
     granter.begun.callback(None)
-    granter.refusals = [NotChosen("the client is closed")]
+    granter.refusals, granter.is_closed = [NotChosen("the client is closed")], True
     waiting.cancel()
     assert (len(granter.withdrawn), granter.clock.getDelayedCalls()) == (1, [])

@@ -67,6 +67,11 @@ class Client:
         return self._client.session
 
     @property
+    def is_closed(self) -> bool:
+        """Whether this client was closed, so that every call fails."""
+        return self._client.is_closed
+
+    @property
     def next_sequence(self) -> int:
         """The sequence of the next command."""
         return self._client.next_sequence

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
 from txpaxos.cli.child import Child
 from txpaxos.cli.options import cluster_option, keys_option, node_option
@@ -191,12 +190,10 @@ def _grace_seconds(session: Session) -> float:
 
 async def _close(reactor: Any, session: Session) -> None:
     """End the session, and with it the hold. If no quorum answers, it ends by itself."""
+    from txpaxos.recipes.waiting import passed_over
+
     if session.is_over:
         return
     closed: Deferred[Any] = session.close()
     closed.addTimeout(ANSWER_SECONDS, monotonic_clock(reactor))
-    await closed.addErrback(_pass_over)
-
-
-def _pass_over(failure: Failure) -> None:
-    """The session ends by itself."""
+    await closed.addErrback(passed_over)

@@ -123,6 +123,11 @@ class Client:
         return self._dispatcher.session
 
     @property
+    def is_closed(self) -> bool:
+        """Whether this client was closed, so that every request fails."""
+        return self._dispatcher.is_closed
+
+    @property
     def next_sequence(self) -> int:
         """The sequence of the next command. All commands of this client are counted, from 1 on."""
         return self._dispatcher.next_sequence

@@ -108,7 +108,7 @@ class Dispatcher:
         self._principal: str | None = None  # To which the session belongs, when keys are on.
         self._route = Route(reactor, self._clock, codec, known, follows_leader, rng, self.pending, self, credentials)
         self._outbox = Outbox(self._clock, self._flush)
-        self._is_closed = False
+        self.is_closed = False
 
     # from the client
 
@@ -118,7 +118,7 @@ class Dispatcher:
         refusal = self.pending.refusal_of_command(sequence, size_bytes)
         if refusal is not None:
             return fail(refusal)
-        if self._is_closed:
+        if self.is_closed:
             return fail(NotChosen("this client is closed"))
         self.next_sequence += 1
         number = next(self._numbers)
@@ -139,7 +139,7 @@ class Dispatcher:
         :param make_message: makes the message, given the number of the request.
         :param progress: called with each new line that says how far the request has come.
         """
-        if self._is_closed:
+        if self.is_closed:
             return fail(NoQuorum("this client is closed"))
         refusal = self.pending.refusal(size_bytes)
         if refusal is not None:
@@ -153,15 +153,15 @@ class Dispatcher:
         self, make_message: Callable[[int], Message], size_bytes: int, deadline_seconds: float | None
     ) -> Deferred[Any]:
         """Make a request that only the leader can answer."""
-        if not self._is_closed:
+        if not self.is_closed:
             self._route.seek_leader()
         return self.ask_node(make_message, size_bytes, deadline_seconds)
 
     def close(self) -> None:
         """Close the connections. Requests without an answer fail, as if their deadlines were over."""
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         self._outbox.clear()
         self._route.close()
         for request in list(self.pending):

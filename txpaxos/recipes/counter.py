@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from txpaxos.arguments import check_timeout
 from txpaxos.recipes.replicated.counters import Counters
 from txpaxos.recipes.waiting import Waits
 from txpaxos.service.declaration import Remote
@@ -48,5 +49,6 @@ class Counter:
         :returns: fires with the newest value; those between may be left out. It fails with
             :class:`~txpaxos.recipes.WaitTimedOut` after the time.
         """
+        timeout_seconds = check_timeout(timeout_seconds)
         waiting = self._waits.until(lambda found: found != value, self._counters.value, self.name)
         return self._waits.within(waiting, timeout_seconds, f"another value of the counter {self.name}")

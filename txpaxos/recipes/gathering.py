@@ -9,12 +9,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from txpaxos.arguments import check_seconds
-from txpaxos.recipes.lease import Lease
-from txpaxos.recipes.permit import AlreadyContending, ended_with
+from txpaxos.arguments import check_timeout
+from txpaxos.recipes.lease import Lease, ended_with
+from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.gatherings import Gatherings, Member
-from txpaxos.recipes.waiting import Waits, wait_for
+from txpaxos.recipes.waiting import Waits, end_of_block, wait_for
 from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
 from txpaxos.service.watching import Watch
@@ -90,7 +90,7 @@ class Barrier:
 
         :returns: fails with :class:`~txpaxos.recipes.WaitTimedOut` after that time.
         """
-        seconds = _checked(timeout_seconds)
+        seconds = check_timeout(timeout_seconds)
         opened = self._waits.until(lambda is_closed: not is_closed, self._gatherings.is_closed, self.name)
         return self._waits.within(opened, seconds, f"the opening of {self.name}").addCallback(lambda _: None)
 
@@ -117,7 +117,7 @@ class DoubleBarrier:
         self.name = name
         self._count = count
         self._request: str | None = None
-        self._timeout_seconds = _checked(timeout_seconds)
+        self._timeout_seconds = check_timeout(timeout_seconds)
 
     def enter(self) -> Deferred[int]:
         """Wait until as many are there as must be.
@@ -152,7 +152,7 @@ class DoubleBarrier:
 
         what = f"the round of {self.name}"
         withdraw = lambda: self._gatherings.leave(*holder)  # noqa: E731
-        waiting = wait_for(self._waits.clock, begin, rest, withdraw, self._timeout_seconds, what)
+        waiting = wait_for(self._waits, begin, rest, withdraw, self._timeout_seconds, what)
         error = SessionOver(f"the session {self._lease.session_id} was over before {what} began")
         return ended_with(self._lease, waiting, error).addErrback(failed)
 
@@ -180,7 +180,7 @@ class DoubleBarrier:
             return ended.addCallback(lambda _: True)
 
         what = f"the end of the round of {self.name}"
-        waiting = wait_for(self._waits.clock, begin, rest, withdraw, self._timeout_seconds, what)
+        waiting = wait_for(self._waits, begin, rest, withdraw, self._timeout_seconds, what)
         error = SessionOver(f"the session {self._lease.session_id} was over before {what}")
         return ended_with(self._lease, waiting, error).addCallback(lambda _: None)
 
@@ -199,24 +199,13 @@ class DoubleBarrier:
 
 
 async def _left(lease: Lease, left: Deferred[Any], kind: type[BaseException] | None) -> None:
-    """The end of a block: an error in it is the one to tell."""
-    if kind is None:
-        await left
-    elif kind is GeneratorExit:
-        left.addErrback(_pass_over)
-    else:
-        await ended_with(lease, left, SessionOver("the session is over")).addErrback(_pass_over)
+    """The end of a block. After an error in it, this waits for nodes only as long as the session lives."""
+    if kind is not None:
+        left = ended_with(lease, left, SessionOver("the session is over"))
+    await end_of_block(left, kind)
 
 
 def _begun(number: int | None) -> int:
     if number is None:
         raise SessionOver("the round did not begin before the session was over")
     return number
-
-
-def _checked(timeout_seconds: float | None) -> float | None:
-    return None if timeout_seconds is None else check_seconds(timeout_seconds, "timeout_seconds")
-
-
-def _pass_over(failure: Failure) -> None:
-    """What has gone wrong before is told; membership ends with the session."""

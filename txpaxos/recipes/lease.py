@@ -6,13 +6,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txpaxos.client.client import Client
 from txpaxos.recipes.replicated.sessions import Sessions, timer_of
+from txpaxos.recipes.waiting import end_of_block
 from txpaxos.service.declaration import Remote
 
 _log = Logger()
@@ -124,12 +125,7 @@ class Lease:
     ) -> None:
         # It ends by itself if no node can be told.
         closed = self.close().addTimeout(self.ttl_seconds, self._clock, lambda _, __: False)
-        if kind is GeneratorExit:
-            closed.addErrback(_pass_over)
-        elif kind is not None:  # That error is the one to tell.
-            await closed.addErrback(_pass_over)
-        else:
-            await closed
+        await end_of_block(closed, kind)
 
     # inside
 
@@ -191,5 +187,21 @@ class Lease:
                 _log.failure("what watches the session {session_id} has failed", session_id=self.session_id)
 
 
-def _pass_over(failure: Failure) -> None:
-    """The session ends by itself."""
+def ended_with(lease: Lease, waiting: Deferred[Any], error: Exception) -> Deferred[Any]:
+    """``waiting``, which is cancelled and fails with ``error`` if the session is over before."""
+    is_over = False
+
+    def changed(state: SessionState) -> None:
+        nonlocal is_over
+        if lease.is_over:
+            is_over = True
+            waiting.cancel()
+
+    def ended(result: Any) -> Any:
+        stop()
+        if is_over and isinstance(result, Failure) and result.check(CancelledError):
+            raise error
+        return result
+
+    stop = lease.watch(changed)
+    return waiting.addBoth(ended)

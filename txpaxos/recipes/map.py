@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 
-from txpaxos.arguments import check_seconds
+from txpaxos.arguments import check_timeout
 from txpaxos.recipes.replicated.maps import ChangesPage, EntriesPage, Entry, Guard, Maps, Outcome, Step
 from txpaxos.recipes.session import Session
 from txpaxos.recipes.values import Values
@@ -186,8 +186,7 @@ class Map(Generic[T]):
         :raises ChangesGone: if changes since that version are not kept any more; then begin with 0.
         :raises WaitTimedOut: if no change came for so long.
         """
-        if timeout_seconds is not None:
-            check_seconds(timeout_seconds, "timeout_seconds")
+        timeout_seconds = check_timeout(timeout_seconds)
         if since == 0:
             first = page = await self.page(prefix)
             while page.entries:

@@ -6,14 +6,14 @@ import secrets
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from txpaxos.arguments import check_seconds
-from txpaxos.recipes.lease import Lease, SessionState
+from txpaxos.arguments import check_timeout
+from txpaxos.recipes.lease import Lease, SessionState, ended_with
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.permits import Contender, Fenced, Permits, Standing
-from txpaxos.recipes.waiting import Waits, wait_for
+from txpaxos.recipes.waiting import MAY_COME_YET, Waits, end_of_block, wait_for
 from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
 from txpaxos.service.watching import Watch
@@ -38,7 +38,8 @@ class Hold:
     :ivar token: higher than that of every earlier hold of any permit.
     """
 
-    def __init__(self, permits: Remote[Permits], lease: Lease, name: str, token: int) -> None:
+    def __init__(self, waits: Waits, permits: Remote[Permits], lease: Lease, name: str, token: int) -> None:
+        self._waits = waits
         self._permits = permits
         self._lease = lease
         self.name = name
@@ -68,7 +69,7 @@ class Hold:
         """Let the next one have it.
 
         :returns: fires when the nodes have it; fails with :class:`~txpaxos.recipes.Fenced` if the hold was over before:
-            then another may have held the permit meanwhile.
+            then another may have held the permit meanwhile. If it fails after a deadline, the release goes on behind.
         """
         was_over = self._is_released or not self._lease.lease_left_seconds
         self._is_released = True
@@ -76,11 +77,20 @@ class Hold:
         self._end("released")
         if was_over:
             return fail(Fenced(f"the hold of {self.name} with token {self.token} is over"))
-        released = self._permits.release(self.name, self.token, self._lease.session_id)
+        released = self._release().addErrback(self._release_later)
         error = Fenced(
             f"the session of the hold of {self.name} with token {self.token} was over before it was released"
         )
         return ended_with(self._lease, released, error)
+
+    def _release(self) -> Deferred[None]:
+        return self._permits.release(self.name, self.token, self._lease.session_id)
+
+    def _release_later(self, failure: Failure) -> Failure:
+        """The caller is told that the nodes may not have it; the next one must not wait for ever because of that."""
+        if failure.check(*MAY_COME_YET):
+            self._waits.insist(self._release)
+        return failure
 
     def _session_changed(self, state: SessionState) -> None:
         if state in ("lost", "closed"):
@@ -128,7 +138,7 @@ class Permit:
         self._lease = lease
         self.name = name
         self._units, self._capacity, self._value = units, capacity, value
-        self._timeout_seconds = _checked(timeout_seconds)
+        self._timeout_seconds = check_timeout(timeout_seconds)
         self._is_asking = False
         self._hold: Hold | None = None
 
@@ -149,7 +159,7 @@ class Permit:
             * :class:`~txpaxos.recipes.LimitReached`: there are too many requests.
         :raises AlreadyContending: if this object holds it or waits for it.
         """
-        seconds = _checked(timeout_seconds)
+        seconds = check_timeout(timeout_seconds)
         return self._ask(self._timeout_seconds if seconds is None else seconds, waits=True).addCallback(_held)
 
     def try_acquire(self) -> Deferred[Hold | None]:
@@ -177,13 +187,7 @@ class Permit:
     ) -> None:
         if self._hold is None or self._hold._is_released:
             return
-        released = self.release()
-        if kind is None:
-            await released
-        elif kind is GeneratorExit:
-            released.addErrback(_pass_over)
-        else:  # That error is the one to tell.
-            await released.addErrback(_pass_over)
+        await end_of_block(self.release(), kind)
 
     # inside
 
@@ -203,21 +207,23 @@ class Permit:
             standing = self._waits.until(lambda standing: not standing.waits, self._permits.standing, *holder)
             return standing.addCallback(_token)
 
+        def withdraw() -> Deferred[bool]:
+            return self._permits.withdraw(*holder)
+
         def granted(token: int) -> Hold | None:
             if not token:
                 return None
             if not self._lease.lease_left_seconds:
-                self._permits.withdraw(*holder).addErrback(_pass_over)
+                self._waits.insist(withdraw)
                 raise SessionOver(f"{self.name} was granted, but the session is over")
-            self._hold = Hold(self._permits, self._lease, self.name, token)
+            self._hold = Hold(self._waits, self._permits, self._lease, self.name, token)
             return self._hold
 
         def asked(result: Any) -> Any:
             self._is_asking = False
             return result
 
-        withdraw = lambda: self._permits.withdraw(*holder)  # noqa: E731
-        waiting = wait_for(self._waits.clock, begin, rest, withdraw, timeout_seconds, f"the permit {self.name}")
+        waiting = wait_for(self._waits, begin, rest, withdraw, timeout_seconds, f"the permit {self.name}")
         error = SessionOver(f"the session {self._lease.session_id} was over before {self.name} was granted")
         return ended_with(self._lease, waiting, error).addCallback(granted).addBoth(asked)
 
@@ -245,30 +251,6 @@ class Election(Permit):
         return watch(self._permits.holder, self.name)
 
 
-def ended_with(lease: Lease, waiting: Deferred[Any], error: Exception) -> Deferred[Any]:
-    """``waiting``, which is cancelled and fails with ``error`` if the session is over before."""
-    is_over = False
-
-    def changed(state: SessionState) -> None:
-        nonlocal is_over
-        if lease.is_over:
-            is_over = True
-            waiting.cancel()
-
-    def ended(result: Any) -> Any:
-        stop()
-        if is_over and isinstance(result, Failure) and result.check(CancelledError):
-            raise error
-        return result
-
-    stop = lease.watch(changed)
-    return waiting.addBoth(ended)
-
-
-def _checked(timeout_seconds: float | None) -> float | None:
-    return None if timeout_seconds is None else check_seconds(timeout_seconds, "timeout_seconds")
-
-
 def _held(hold: Hold | None) -> Hold:
     assert hold is not None, "a request that waits ends with a hold"
     return hold
@@ -278,7 +260,3 @@ def _token(standing: Standing) -> int:
     if not standing.token:
         raise SessionOver("the request was over before it was granted: its session is over")
     return standing.token
-
-
-def _pass_over(failure: Failure) -> None:
-    """The hold is over in any case, and what has gone wrong before is told."""

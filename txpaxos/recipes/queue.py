@@ -9,15 +9,14 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail
-from twisted.python.failure import Failure
 
-from txpaxos.arguments import check_seconds
-from txpaxos.recipes.permit import ended_with
+from txpaxos.arguments import check_seconds, check_timeout
+from txpaxos.recipes.lease import ended_with
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.queues import PRIORITY_DEFAULT, Delivery, Depth, Queues, Standing, TakeOver
 from txpaxos.recipes.session import Session
 from txpaxos.recipes.values import Values
-from txpaxos.recipes.waiting import Waits, wait_for
+from txpaxos.recipes.waiting import Waits, end_of_block, passed_over, wait_for
 from txpaxos.service.declaration import Remote
 
 T = TypeVar("T")
@@ -63,9 +62,8 @@ class Queue(Generic[T]):
         :param timeout_seconds: how long to wait for an item; ``None`` for as long as it takes.
         """
         visible_ms = math.ceil(check_seconds(visible_after_seconds, "visible_after_seconds") * 1000)
-        if timeout_seconds is not None:
-            check_seconds(timeout_seconds, "timeout_seconds")
-        return Take(self._waits, self._queues, self._values, self.name, session, visible_ms, timeout_seconds)
+        seconds = check_timeout(timeout_seconds)
+        return Take(self._waits, self._queues, self._values, self.name, session, visible_ms, seconds)
 
     def depth(self) -> Deferred[Depth]:
         """How many items are ready and how many are taken, and how many requests wait for one."""
@@ -168,7 +166,7 @@ class Take(Generic[T]):
 
         what = f"an item of the queue {self._name}"
         granted = wait_for(
-            self._waits.clock, begin, rest, lambda: self._queues.withdraw(*holder), self._timeout_seconds, what
+            self._waits, begin, rest, lambda: self._queues.withdraw(*holder), self._timeout_seconds, what
         )
         error = SessionOver(f"the session {session_id} was over before there was {what}")
         return ended_with(self._session, granted, error).addCallback(self._decoded)
@@ -187,18 +185,13 @@ class Take(Generic[T]):
         assert taken is not None
         if taken.is_done:
             return
-        if kind is None:
-            await taken.acknowledge()
-        elif kind is GeneratorExit:
-            taken.give_back().addErrback(_pass_over)
-        else:
-            await taken.give_back().addErrback(_pass_over)
+        await end_of_block(taken.acknowledge() if kind is None else taken.give_back(), kind)
 
     def _decoded(self, delivery: Delivery) -> Taken[T]:
         try:
             return Taken(self._queues, self._values.decoded(delivery.data), delivery)
         except Exception:
-            self._queues.give_back(delivery.token).addErrback(_pass_over)
+            self._queues.give_back(delivery.token).addErrback(passed_over)
             raise
 
 
@@ -206,7 +199,3 @@ def _delivered(standing: Standing) -> Delivery:
     if standing.delivery is None:
         raise TakeOver("the take was over before this program was told of an item: its session or its time is over")
     return standing.delivery
-
-
-def _pass_over(failure: Failure) -> None:
-    """The take is over in any case, and what has gone wrong before is told."""

@@ -48,7 +48,7 @@ class Recipes:
         self._clock = monotonic_clock(reactor)
         self._seconds = seconds_with_sleep(reactor)
         self._deadline_seconds = check_deadline(deadline_seconds)
-        self._waits = Waits(self._clock)
+        self._waits = Waits(self._clock, lambda: client.is_closed)
         self._sessions = client.service(Sessions, deadline_seconds=self._deadline_seconds)
 
     def session(self, ttl_seconds: float = TTL_SECONDS) -> Deferred[Session]:

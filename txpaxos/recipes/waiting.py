@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txpaxos.errors import OutcomeUnknown, Overloaded, PaxosError, SessionExpired
+from txpaxos.errors import NotChosen, OutcomeUnknown, Overloaded, PaxosError
 from txpaxos.service.declaration import RemoteMethod
 from txpaxos.service.remote import watch
 from txpaxos.service.watching import Watch
@@ -17,7 +17,11 @@ from txpaxos.service.watching import Watch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WITHDRAW_AGAIN_SECONDS = 1.0
+INSIST_AGAIN_SECONDS = 1.0
+
+
+MAY_COME_YET = (Overloaded, NotChosen, OutcomeUnknown)
+"""With these a request fails that the nodes have not refused, as after a deadline."""
 
 
 class WaitTimedOut(PaxosError, TimeoutError):
@@ -26,7 +30,7 @@ class WaitTimedOut(PaxosError, TimeoutError):
 
 
 def wait_for(
-    clock: IReactorTime,
+    waits: Waits,
     begin: Callable[[], Deferred[R | None]],
     rest: Callable[[], Deferred[R]],
     withdraw: Callable[[], Deferred[Any]],
@@ -40,19 +44,36 @@ def wait_for(
 
     :param begin: sends the request; fires with what is granted at once, or with ``None``.
     :param rest: waits for what is granted later. It is cancelled if the wait ends before.
-    :param withdraw: has the state forget the request, and what it was granted. It is called again until it succeeds.
+    :param withdraw: has the state forget the request, and what it was granted. It is called as :meth:`Waits.insist`
+        calls it.
     :param timeout_seconds: how long to wait; ``None`` for as long as it takes.
     :param what: what is waited for, for the text of the error.
     :returns: fires with the grant; fails with :class:`WaitTimedOut`, or with what ``begin`` or ``rest`` fail with.
     """
-    return _Wait(clock, begin(), rest, withdraw, timeout_seconds, what).result
+    return _Wait(waits, begin(), rest, withdraw, timeout_seconds, what).result
 
 
 class Waits:
-    """How the recipes of one program wait."""
+    """How the recipes of one program wait.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    :param is_closed: whether the program's client can do nothing more.
+    """
+
+    def __init__(self, clock: IReactorTime, is_closed: Callable[[], bool]) -> None:
         self.clock = clock
+        self._is_closed = is_closed
+
+    def insist(self, request: Callable[[], Deferred[Any]]) -> None:
+        """Make a request without which something would stay in the state that its program has given up.
+
+        It is made again until the nodes have done or refused it. With a closed client nothing can be done any more, and
+        the session ends by itself.
+        """
+        request().addErrback(self._insist_again, request)
+
+    def _insist_again(self, failure: Failure, request: Callable[[], Deferred[Any]]) -> None:
+        if failure.check(*MAY_COME_YET) and not self._is_closed():
+            self.clock.callLater(INSIST_AGAIN_SECONDS, self.insist, request)
 
     def until(
         self, is_done: Callable[[R], bool], method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs
@@ -92,14 +113,14 @@ class _Wait(Generic[R]):
 
     def __init__(
         self,
-        clock: IReactorTime,
+        waits: Waits,
         begun: Deferred[R | None],
         rest: Callable[[], Deferred[R]],
         withdraw: Callable[[], Deferred[Any]],
         timeout_seconds: float | None,
         what: str,
     ) -> None:
-        self._clock = clock
+        self._waits = waits
         self._rest = rest
         self._withdraw = withdraw
         self._resting: Deferred[Any] | None = None
@@ -107,7 +128,7 @@ class _Wait(Generic[R]):
         self._alarm: IDelayedCall | None = None
         self.result: Deferred[R] = Deferred(lambda _: self._give_up(CancelledError()))
         if timeout_seconds is not None:
-            self._alarm = clock.callLater(timeout_seconds, self._give_up, _timed_out(what, timeout_seconds))
+            self._alarm = waits.clock.callLater(timeout_seconds, self._give_up, _timed_out(what, timeout_seconds))
         begun.addCallbacks(self._begun, self._not_begun)
 
     def _begun(self, grant: R | None) -> None:
@@ -150,9 +171,23 @@ class _Wait(Generic[R]):
             self.result.callback(result)
 
     def _forget(self) -> None:
-        self._withdraw().addErrback(self._forget_later)
+        self._waits.insist(self._withdraw)
 
-    def _forget_later(self, failure: Failure) -> None:
-        """Try again what was refused. A closed client can do nothing more; the session ends without it."""
-        if failure.check(Overloaded, SessionExpired):
-            self._clock.callLater(WITHDRAW_AGAIN_SECONDS, self._forget)
+
+async def end_of_block(ended: Deferred[Any], kind: type[BaseException] | None) -> None:
+    """The end of an ``async with``.
+
+    :param ended: fires when what the block had is given back.
+    :param kind: of the error in the block, if there was one. That error is the one to tell then, and not one of
+        ``ended``: what the block had ends by itself, too.
+    """
+    if kind is None:
+        await ended
+    elif kind is GeneratorExit:  # A coroutine that is closed cannot wait.
+        ended.addErrback(passed_over)
+    else:
+        await ended.addErrback(passed_over)
+
+
+def passed_over(failure: Failure) -> None:
+    """For an error that need not be told: what was to be ended ends by itself."""
