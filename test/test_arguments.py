@@ -235,4 +235,4 @@ def test_what_names_no_timers(names: Any, error: type[Exception], words: str) ->
     with pytest.raises(error) as caught:
         nodes.client.keep_alive(names)
     assert words in str(caught.value)
-    assert checked_timers(name for name in "ab") == ("a", "b")
+    assert checked_timers((name for name in "ab"), 512, 2) == ("a", "b")

@@ -4,8 +4,9 @@ The names in ``__all__`` are the public face, with what their documentation name
 so that importing the algorithm alone (:mod:`txpaxos.core`) loads no Twisted, and a client no node.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from txpaxos.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.client import Client
@@ -77,7 +78,6 @@ _MODULES = {
     "txpaxos.service.changes": ("Change",),
     "txpaxos.service.remote": ("each_change", "encode_call", "watch"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Change",
@@ -120,15 +120,4 @@ __all__ = [
     "watch",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

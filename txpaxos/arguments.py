@@ -18,12 +18,6 @@ from txpaxos.reading import Consistency
 CHANGE_ACTIONS = ("promote", "remove", "replace", "move", "priority")
 """The changes of members that there are."""
 
-TIMER_NAME_BYTES_MAX = 512
-"""The longest name of a timer."""
-
-KEEP_TIMERS_MAX = 1024
-"""The most timers that one call keeps alive."""
-
 CHANGE_TEXT_CHARACTERS_MAX = 300
 """The longest name or address in a change of members."""
 
@@ -78,9 +72,11 @@ def checked_subject(subject: object) -> str:
     return _with_utf_8(subject, "a subject")
 
 
-def checked_timers(names: object) -> tuple[str, ...]:
+def checked_timers(names: object, name_bytes_max: int, timers_max: int) -> tuple[str, ...]:
     """The names of timers as plain strs.
 
+    :param name_bytes_max: how many bytes each may have.
+    :param timers_max: how many there may be.
     :raises TypeError: if they are no list of strs.
     :raises ValueError: if there is none, or there are too many, or one is too long or cannot be encoded in UTF-8.
     """
@@ -92,10 +88,10 @@ def checked_timers(names: object) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise TypeError(f"the name of a timer must be a str, not {type(name).__name__}")
         checked.append(_with_utf_8(name, "the name of a timer"))
-        if len(name.encode()) > TIMER_NAME_BYTES_MAX:
-            raise ValueError(f"the name of a timer has {len(name.encode())} bytes and may have {TIMER_NAME_BYTES_MAX}")
-    if not 0 < len(checked) <= KEEP_TIMERS_MAX:
-        raise ValueError(f"{len(checked)} timers: one call keeps 1 to {KEEP_TIMERS_MAX} alive")
+        if len(name.encode()) > name_bytes_max:
+            raise ValueError(f"the name of a timer has {len(name.encode())} bytes and may have {name_bytes_max}")
+    if not 0 < len(checked) <= timers_max:
+        raise ValueError(f"{len(checked)} timers: one call keeps 1 to {timers_max} alive")
     return tuple(checked)
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from txpaxos.errors import CodecError
 from txpaxos.node import timers as module
-from txpaxos.node.timers import FIRED_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, Timers
+from txpaxos.node.timers import FIRED_MAX, PAYLOAD_BYTES_MAX, Timers
 from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
-from txpaxos.wire.stamps import NUMBER_MAX, KeptAlive
+from txpaxos.wire.stamps import NUMBER_MAX, TIMER_NAME_BYTES_MAX, KeptAlive
 
 
 def changeable() -> Timers:
@@ -237,7 +237,11 @@ def test_who_waits_is_told_of_a_kept_alive_timer() -> None:
         (("a", float("inf")), ValueError, "after_seconds must be finite"),
         (("a", 1, b"", 1), TypeError, "kept_alive must be a bool, not int"),
         (("a", 0, b"", True), ValueError, "after_seconds of a kept-alive timer must be above zero"),
-        (("ä" * NAME_BYTES_MAX, 1), ValueError, "the name and the payload of a timer may have 512 and 65536 bytes"),
+        (
+            ("ä" * TIMER_NAME_BYTES_MAX, 1),
+            ValueError,
+            "the name and the payload of a timer may have 512 and 65536 bytes",
+        ),
         (("a", 1, bytes(PAYLOAD_BYTES_MAX + 1)), ValueError, "not 1 and 65537"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from test.helpers.fakes import alone
+from test.service.watcher import Watcher
 from txpaxos import QueryFailed, Service, ServiceError, application_of, command, encode_call, query, state, watch
 from txpaxos.errors import CallRefused, Overloaded
 from txpaxos.reading import Reading
@@ -62,28 +63,6 @@ class Board(Service):
     @query
     def total(self) -> int:
         return sum(map(len, self.lines.values()))
-
-
-class Watcher:
-    """Takes what a watch gives, one answer after the other."""
-
-    def __init__(self, watched: Any) -> None:
-        self.watched = watched
-        self.got: list[Any] = []
-        self._go_on()
-
-    def _go_on(self) -> None:
-        self.waiting: Deferred[Any] = self.watched.next()
-        self.waiting.addCallbacks(self._take, self._fail)
-
-    def _take(self, answer: Any) -> None:
-        self.got.append(answer)
-        self._go_on()
-
-    def _fail(self, failure: Any) -> None:
-        self.got.append(failure.value)
-        if not isinstance(failure.value, CancelledError | StopAsyncIteration):
-            self._go_on()
 
 
 def boards() -> tuple[ServicesHarness, Any]:

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
 
+from test.service.watcher import Watcher
 from txpaxos import Client, Policy, Service, application_of, command, each_change, encode_call, query, state, watch
 from txpaxos.testing import SimulatedCluster, strict_application_of
 
@@ -34,29 +34,6 @@ class Votes(Service):
     @query(changes_kept=True)
     def total(self) -> int:
         return sum(self.counts.values())
-
-
-class Watcher:
-    """Takes what a watch gives until it is closed. After an error it goes on."""
-
-    def __init__(self, watched: Any) -> None:
-        self.watched = watched
-        self.got: list[Any] = []
-        self.errors: list[Exception] = []
-        self._go_on()
-
-    def _go_on(self) -> None:
-        self.waiting: Deferred[Any] = self.watched.next()
-        self.waiting.addCallbacks(self._take, self._fail)
-
-    def _take(self, answer: Any) -> None:
-        self.got.append(answer)
-        self._go_on()
-
-    def _fail(self, failure: Any) -> None:
-        if failure.check(StopAsyncIteration, CancelledError) is None:
-            self.errors.append(failure.value)
-            self._go_on()
 
 
 def some_command(rng: Random) -> bytes:
@@ -84,10 +61,10 @@ def test_a_watch_that_waits_makes_no_client_leave_its_node(logged_errors: list[d
         cluster.run(seconds=0.2)
         assert route.current is connection, f"the client has left {node}"
         assert not route._suspicion.is_suspect(connection)
-    assert watcher.got == [0]
+    assert watcher.answers == [0]
     client.service(Votes).add("a")
     cluster.run(seconds=1)
-    assert (watcher.got, watcher.errors) == ([0, 1], [])
+    assert (watcher.answers, watcher.errors) == ([0, 1], [])
     watcher.watched.close()
     client.close()
     gc.collect()
@@ -121,8 +98,8 @@ def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged
     counts = applications(cluster)[0].state_of(Votes).counts
     for (_, name), watcher in watchers.items():
         wanted = counts[name] if name else sum(counts.values())
-        assert watcher.got == sorted(set(watcher.got)), "in order, each once"
-        assert watcher.got[-1] == wanted
+        assert watcher.answers == sorted(set(watcher.answers)), "in order, each once"
+        assert watcher.answers[-1] == wanted
         assert watcher.errors == []
         watcher.watched.close()
     cluster.run(seconds=40)
@@ -156,14 +133,14 @@ def test_no_change_is_missed_whatever_becomes_of_the_nodes(seed: int, logged_err
         before, seen = watchers[name], watchers[name].watched.version
         before.watched.close()
         watchers[name] = Watcher(each_change(client.service(Votes).count, name).after(seen))
-        watchers[name].got[:0] = before.got
+        watchers[name].got[:0] = before.answers
     cluster.wait_until_converged()
     cluster.run(seconds=5)
     nodes = applications(cluster)
     assert len({tuple(one._kept.chunks()) for one in nodes}) == 1
     counts = nodes[0].state_of(Votes).counts
     for name, watcher in watchers.items():
-        answers = [change.answer for change in watcher.got]
+        answers = [change.answer for change in watcher.answers]
         last = counts[name] if name else sum(counts.values())
         assert answers == list(range(answers[0], last + 1)), "each, once, in order"
         assert watcher.errors == []

@@ -76,8 +76,15 @@ class Node:
 def node_of(app: str, name: str, folder: Path, *options: str) -> Iterator[Node]:
     """One node of an example, ended at the end, or by force when it takes too long."""
     paxos = ["paxos", "--app", f"{EXAMPLES}/{app}", "--cluster", "cluster.toml", "--node", name, *options]
+    with program("-c", TWISTD, "-n", "--pidfile=", *paxos, "--stop-at-eof", folder=folder) as node:
+        yield node
+
+
+@contextmanager
+def program(*arguments: str | Path, folder: Path) -> Iterator[Node]:
+    """A Python program that runs until it is ended, or has taken too long."""
     with subprocess.Popen(
-        [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *paxos, "--stop-at-eof"],
+        [sys.executable, *arguments],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -368,38 +375,21 @@ def ask_web(port: int, path: str, body: bytes | None = None, method: str | None 
         return error.code, error.read().decode().strip()
 
 
-@contextmanager
-def running(example: str, *arguments: str, folder: Path) -> Iterator[Node]:
-    """An example that runs until it is ended."""
-    with subprocess.Popen(
-        [sys.executable, EXAMPLES / example, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(RUN_SECONDS_MAX, process.kill)
-        watchdog.start()
-        try:
-            yield Node(process)
-        finally:
-            watchdog.cancel()
-            process.kill()
-
-
 def test_a_job_and_a_port_that_one_machine_has(tmp_path: Path) -> None:
     (tmp_path / "cluster.toml").write_text(Cluster("leaders", {"a": free_members(1)[0]}).dumps())
     with node_of("../txpaxos/recipes/coordinator.py:Coordinator", "a", tmp_path) as node, ExitStack() as stack:
         node.wait_for(" leads ")
-        first = stack.enter_context(running("leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
+        first = stack.enter_context(program(EXAMPLES / "leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
         first.wait_for("the report of term 1")
-        second = stack.enter_context(running("leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
+        second = stack.enter_context(program(EXAMPLES / "leader_cron.py", "cluster.toml", "0.1", folder=tmp_path))
         first.process.terminate()
         second.wait_for("the report of term 2")
         assert first.process.wait(RUN_SECONDS_MAX) == 0
         assert "the report" not in second.output.replace("the report of term 2", "")
         port = str(free_ports(1)[0])
-        leads = stack.enter_context(running("leader_port.py", "cluster.toml", "127.0.0.1", port, folder=tmp_path))
+        leads = stack.enter_context(
+            program(EXAMPLES / "leader_port.py", "cluster.toml", "127.0.0.1", port, folder=tmp_path)
+        )
         leads.wait_for(f"127.0.0.1:{port} leads")
         with socket.create_connection(("127.0.0.1", int(port)), timeout=RUN_SECONDS_MAX) as connection:
             connection.sendall(b"hello\r\n")
@@ -414,15 +404,15 @@ def test_a_job_queue_and_a_web_service_with_a_map(tmp_path: Path) -> None:
         node.wait_for(" leads ")
         for job in (("long", "1000"), ("short", "0")):
             assert run("job_queue.py", "cluster.toml", "put", *job, folder=tmp_path).returncode == 0
-        stuck = stack.enter_context(running("job_queue.py", "cluster.toml", "work", folder=tmp_path))
+        stuck = stack.enter_context(program(EXAMPLES / "job_queue.py", "cluster.toml", "work", folder=tmp_path))
         stuck.wait_for("begun: long, delivery 1")
-        other = stack.enter_context(running("job_queue.py", "cluster.toml", "work", folder=tmp_path))
+        other = stack.enter_context(program(EXAMPLES / "job_queue.py", "cluster.toml", "work", folder=tmp_path))
         other.wait_for("done: short")
         stuck.process.kill()
         other.wait_for("begun: long, delivery 2")
 
         port = free_ports(1)[0]
-        stack.enter_context(running("web_map.py", "cluster.toml", str(port), folder=tmp_path))
+        stack.enter_context(program(EXAMPLES / "web_map.py", "cluster.toml", str(port), folder=tmp_path))
         wait_for_port(port)
         assert ask_web(port, "/greeting") == (404, "there is none")
         assert ask_web(port, "/greeting", b"hello", "PUT") == (200, "1")

@@ -53,6 +53,7 @@ SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "rea
 ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
 
 LAYERS = (
+    Layer(("txpaxos.lazy_names",), frozenset(), PURE | {"importlib", "sys"}),
     Layer(("txpaxos.errors",), frozenset(), PURE),
     Layer(("txpaxos.core",), CORE, PURE | {"attrs", "random"}),
     Layer(("txpaxos.packing",), CORE, PURE | {"attrs", "msgspec"}),
@@ -77,9 +78,9 @@ LAYERS = (
     # What a node runs of the recipes, and what a program has of them, which is no node.
     Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
     Layer(("txpaxos.recipes.replicated",), SERVICE),
-    Layer(("txpaxos.recipes",), SERVICE | {"txpaxos.client", "txpaxos.clock"}),
-    Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes"}),
-    Layer(("txpaxos.testing",), ENTRY_POINTS),
+    Layer(("txpaxos.recipes",), SERVICE | {"txpaxos.client", "txpaxos.clock", "txpaxos.lazy_names"}),
+    Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes", "txpaxos.lazy_names"}),
+    Layer(("txpaxos.testing",), ENTRY_POINTS | {"txpaxos.lazy_names"}),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
@@ -87,7 +88,7 @@ LAYERS = (
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.
-    Layer(("txpaxos",), ENTRY_POINTS, PURE | {"importlib"}),
+    Layer(("txpaxos",), ENTRY_POINTS | {"txpaxos.lazy_names"}, PURE),
 )
 
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__", "Random"})

@@ -6,26 +6,17 @@ Twisted: its reactor runs on the running event loop while one of these objects i
 A program with a client alone loads no node.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txpaxos.aio.client import Client
+from txpaxos.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.aio.adapted import each_change, recipes, watch
     from txpaxos.aio.node import Node
 
-_MODULE_OF = {
-    "Node": "txpaxos.aio.node",
-    **dict.fromkeys(("each_change", "recipes", "watch"), "txpaxos.aio.adapted"),
-}
+_MODULES = {"txpaxos.aio.node": ("Node",), "txpaxos.aio.adapted": ("each_change", "recipes", "watch")}
 
 __all__ = ["Client", "Node", "each_change", "recipes", "watch"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load the rest on first use."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

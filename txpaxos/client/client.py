@@ -33,6 +33,7 @@ from txpaxos.reading import Consistency, Reading
 from txpaxos.service.declaration import Remote, S
 from txpaxos.service.remote import remote_service
 from txpaxos.wire.client_messages import (
+    KEEP_TIMERS_MAX,
     AcceptClock,
     Action,
     Ask,
@@ -48,6 +49,7 @@ from txpaxos.wire.client_messages import (
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, Run
 from txpaxos.wire.registers import SUBJECT_BYTES_MAX
+from txpaxos.wire.stamps import TIMER_NAME_BYTES_MAX
 
 if TYPE_CHECKING:
     from txpaxos.client.credentials import Credentials
@@ -291,7 +293,8 @@ class Client:
         :raises ValueError: if there are no names, or too many, or one has more than 512 bytes or no UTF-8; or if
             ``deadline_seconds`` is not finite, or not above zero.
         """
-        timers, deadline_seconds = checked_timers(names), check_deadline(deadline_seconds)
+        timers = checked_timers(names, TIMER_NAME_BYTES_MAX, KEEP_TIMERS_MAX)
+        deadline_seconds = check_deadline(deadline_seconds)
         return keep_alive(self._dispatcher, self._keep_alive_numbers, self._seconds, timers, deadline_seconds)
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:

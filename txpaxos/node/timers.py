@@ -22,7 +22,6 @@ from txpaxos.errors import CodecError
 from txpaxos.replicated_time import BEGINNING, ELAPSED_MS_MAX, ReplicatedTime, checked_time
 from txpaxos.wire.stamps import NUMBER_MAX, TIMER_NAME_BYTES_MAX, KeptAlive
 
-NAME_BYTES_MAX = TIMER_NAME_BYTES_MAX
 PAYLOAD_BYTES_MAX = 2**16
 TIMERS_MAX = 2**20
 """The most timers at a time."""
@@ -346,8 +345,8 @@ def _check(name: str, after_seconds: float, payload: bytes, kept_alive: bool) ->
         raise TypeError(f"kept_alive must be a bool, not {type(kept_alive).__name__}")
     if kept_alive and not after_seconds:
         raise ValueError("after_seconds of a kept-alive timer must be above zero: how long it lives each time")
-    if len(name.encode()) > NAME_BYTES_MAX or len(payload) > PAYLOAD_BYTES_MAX:
-        most = f"{NAME_BYTES_MAX} and {PAYLOAD_BYTES_MAX} bytes"
+    if len(name.encode()) > TIMER_NAME_BYTES_MAX or len(payload) > PAYLOAD_BYTES_MAX:
+        most = f"{TIMER_NAME_BYTES_MAX} and {PAYLOAD_BYTES_MAX} bytes"
         raise ValueError(
             f"the name and the payload of a timer may have {most}, not {len(name.encode())} and {len(payload)}"
         )

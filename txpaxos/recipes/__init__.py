@@ -5,8 +5,9 @@ txpaxos.recipes:Coordinator``) or beside services of your own (``application_of(
 :class:`Recipes` is the side of a program. Each name is loaded when it is first used, so that a client loads no node.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from txpaxos.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
@@ -50,7 +51,6 @@ _MODULES = {
     "txpaxos.recipes.values": ("WrongValue",),
     "txpaxos.recipes.waiting": ("WaitTimedOut",),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "COORDINATION",
@@ -95,15 +95,4 @@ __all__ = [
     "WrongValue",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

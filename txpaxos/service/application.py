@@ -62,9 +62,10 @@ class ServiceApplication(PaxosProtocol):
         """Call a command. Bytes that are no call of one are refused, on every node alike, and change nothing."""
         if command.startswith(KEEP):
             return self._kept.keep(command)
+        call = self._commands.decoded(command)
         if not self._watches.is_used and not self._kept.is_used:
-            return self._commands.call(command)
-        return self._watched(self._commands.service_of(command), self._commands.call, command)
+            return self._commands.make(call)
+        return self._watched(self._commands.service_of(call), self._commands.make, call)
 
     def query(self, query: bytes) -> object:
         """Call a query, or have one watched."""
@@ -177,26 +178,29 @@ class _Methods:
         :returns: its result, or what stands for an error that it raised on purpose.
         :raises CallRefused: if that is no call of any of these methods.
         """
-        call = self._decoded(data)
+        return self.make(self.decoded(data))
+
+    def make(self, call: Any) -> object:
+        """Make a decoded call.
+
+        :returns: its result, or what stands for an error that it raised on purpose.
+        """
         make, errors, method = self._methods[type(call)]
         try:
             return make(call)
         except errors as error:
             return error_as_result(error, method.errors)
 
-    def service_of(self, data: bytes) -> str:
-        """The name of the service that a call is for.
-
-        :raises CallRefused: as :meth:`call`.
-        """
-        return self._methods[type(self._decoded(data))][2].service
+    def service_of(self, call: Any) -> str:
+        """The name of the service that a decoded call is for."""
+        return self._methods[type(call)][2].service
 
     def topic_of(self, data: bytes) -> Topic:
         """With what the answer to a call of a query changes.
 
         :raises CallRefused: as :meth:`call`.
         """
-        call = self._decoded(data)
+        call = self.decoded(data)
         _, _, method = self._methods[type(call)]
         return method.service, None if method.topic is None else method.topic.format(**asdict(call))
 
@@ -205,7 +209,7 @@ class _Methods:
 
         :raises CallRefused: if it is none.
         """
-        method = self._methods[type(self._decoded(data))][2]
+        method = self._methods[type(self.decoded(data))][2]
         if not method.changes_kept:
             raise CallRefused(f"{method.call.tag} is not declared with changes_kept")
         return self.topic_of(data)
@@ -222,7 +226,11 @@ class _Methods:
         except BaseException as error:
             return msgspec.msgpack.encode(msgspec.msgpack.Ext(FAILED_CODE, type(error).__name__.encode()))
 
-    def _decoded(self, data: bytes) -> Any:
+    def decoded(self, data: bytes) -> Any:
+        """The call that ``data`` holds.
+
+        :raises CallRefused: if that is no call of any of these methods.
+        """
         try:
             return self._decode(data)
         except UNUSABLE as error:

@@ -24,8 +24,9 @@ Modules are imported when a name is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from txpaxos.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.testing.checkers.checker import Checker, Violation
@@ -51,7 +52,6 @@ _MODULES = {
     "txpaxos.testing.store.contract": ("StoreContract",),
     "txpaxos.testing.strict_services": ("strict_application_of",),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Checker",
@@ -72,15 +72,4 @@ __all__ = [
     "strict_application_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(module), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
