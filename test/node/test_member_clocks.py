@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from test.helpers.fakes import alone, submit
 from txpaxos.cluster import Address, Cluster, Member
 from txpaxos.log_lines import LineLimiter
 from txpaxos.node.member_clocks import ASK_SECONDS, MemberClocks
@@ -160,6 +162,25 @@ def test_one_node_alone_asks_no_other() -> None:
 
 
 @pytest.mark.parametrize("nodes", ["a", "abc"])
+def test_the_first_time_of_a_cluster_is_what_the_clocks_say(nodes: str) -> None:
+    """Values without a time may have been applied before, such as the first one of a leader."""
+    clocks = Clocks(dict.fromkeys(nodes, 0.0))
+    clocks.leader.applied(0)
+    clocks.lead()
+    clocks.leader.applied(0)
+    clocks.pass_by(5.0)
+    assert clocks.leader.report().refused_seconds == 0.0
+    assert clocks.say() == 0.0
+
+
+def test_the_first_time_on_a_node() -> None:
+    harness = alone()
+    submit(harness, b"command")
+    assert abs(harness.node.timers.now.utc_ms / 1000 - time.time()) < 60.0
+    assert harness.node.status().clock_jump_refused_seconds == 0.0
+
+
+@pytest.mark.parametrize("nodes", ["a", "abc"])
 def test_a_time_that_jumps_by_more_than_an_hour_waits_until_it_is_accepted(nodes: str) -> None:
     clocks = Clocks(dict.fromkeys(nodes, 0.0))
     clocks.lead()
@@ -234,6 +255,38 @@ def test_nodes_that_were_off_for_days_go_by_the_majority() -> None:
     clocks.last_ms = int((NOW - 72 * HOUR) * 1000)
     clocks.lead()
     assert clocks.say() == 0.0
+
+
+@pytest.mark.parametrize("nodes", ["a", "abc"])
+def test_a_cluster_that_was_off_for_days_applies_what_it_had_saved_and_goes_by_the_majority(nodes: str) -> None:
+    """What a node had saved, or a new leader proposes again, has the times that it had then."""
+    clocks = Clocks(dict.fromkeys(nodes, 0.0))
+    clocks.last_ms = int((NOW - 72 * HOUR) * 1000)
+    clocks.leader.applied(clocks.last_ms - 5)
+    clocks.monotonic += 3.0
+    clocks.leader.applied(clocks.last_ms)
+    clocks.lead()
+    assert clocks.say() == 0.0
+    assert clocks.leader.report().refused_seconds == 0.0
+
+
+def test_an_old_time_that_is_applied_late_changes_nothing() -> None:
+    clocks = Clocks({"a": 0.0})
+    clocks.lead()
+    clocks.say()
+    clocks.pass_by(5 * HOUR)
+    clocks.leader.applied(int((NOW - 72 * HOUR) * 1000))
+    assert clocks.say() == 0.0
+    assert clocks.leader.report().refused_seconds == 0.0
+
+
+def test_a_time_that_another_leader_has_had_accepted_is_gone_by() -> None:
+    clocks = Clocks({"a": 0.0, "b": 10 * HOUR, "c": 10 * HOUR})
+    clocks.leader.applied(int(NOW * 1000))
+    clocks.last_ms = int((NOW + 10 * HOUR) * 1000)
+    clocks.pass_by(1.0)
+    clocks.lead()
+    assert clocks.say() == 10 * HOUR, "a snapshot had it"
 
 
 @pytest.mark.parametrize(("utc", "utc_ms"), [(-5.0, 0), (1e18, UTC_MS_MAX)])

@@ -76,8 +76,9 @@ class MemberClocks:
         self._asked_at: float | None = None
         # The clocks of other voters, each less the monotonic clock of this node, so that they go on.
         self._clocks_ms: dict[NodeId, int] = {}
-        # The last time in the log, and when this node applied it; not known of what it loaded when it started.
-        self._applied: tuple[int, float] | None = None
+        # The time in the log less the monotonic clock, from when this node applied a time that was new; not known of
+        # what was saved before it started.
+        self._log_clock_ms: int | None = None
         self._is_accepted = False
         self._refused_ms = 0
 
@@ -129,9 +130,16 @@ class MemberClocks:
     # on all nodes
 
     def applied(self, utc_ms: int) -> None:
-        """A value with this time was applied."""
-        if self._applied is None or self._applied[0] != utc_ms:
-            self._applied = utc_ms, self._monotonic()
+        """A value was applied, and ``utc_ms`` is the last time in the log; 0 if there was none.
+
+        A time that was saved before this node started, or that a new leader proposes again, may be old by any time: it
+        says nothing of how late it is now.
+        """
+        log_clock_ms = utc_ms - self._monotonic_ms()
+        if self._log_clock_ms is not None:
+            self._log_clock_ms = max(self._log_clock_ms, log_clock_ms)
+        elif abs(self._own_ms() - utc_ms) <= JUMP_MS_MAX:
+            self._log_clock_ms = log_clock_ms
 
     def receive(self, sender: NodeId, message: AskClock | ClockReading) -> None:
         """Answer a question, or note an answer."""
@@ -200,9 +208,8 @@ class MemberClocks:
         """What the time of day should be by the last one in the log, and by the time that has passed since. ``None`` if
         there is nothing to go by: there was none, or this node has been off since, and a majority of the clocks is
         known."""
-        if self._applied is not None and self._applied[0] >= applied_ms:
-            utc_ms, at = self._applied
-            return min(utc_ms + int((self._monotonic() - at) * 1000), UTC_MS_MAX)
+        if self._log_clock_ms is not None:
+            return max(applied_ms, min(self._log_clock_ms + self._monotonic_ms(), UTC_MS_MAX))
         return None if applied_ms == 0 or self._knows_majority else applied_ms
 
     def _warn(self, line: str, **values: object) -> None:
