@@ -4,9 +4,9 @@ The names in ``__all__`` are the public face, with what their documentation name
 so that importing the algorithm alone (:mod:`txpaxos.core`) loads no Twisted, and a client no node.
 """
 
-from typing import TYPE_CHECKING
-
-from txpaxos.lazy_names import lazy_names
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from txpaxos.client import Client
@@ -120,4 +120,27 @@ __all__ = [
     "watch",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+
+def lazy_names(
+    namespace: dict[str, Any], modules: Mapping[str, Iterable[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """What a package needs as its ``__getattr__`` and its ``__dir__``, to load names when they are first used.
+
+    :param namespace: the ``globals()`` of the package.
+    :param modules: from modules to the names that come from them.
+    """
+    package, module_of = namespace["__name__"], {name: module for module, names in modules.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = namespace[name] = getattr(import_module(module_of[name]), name)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*namespace, *module_of})
+
+    return get, names
+
+
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

@@ -53,7 +53,6 @@ SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "rea
 ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
 
 LAYERS = (
-    Layer(("txpaxos.lazy_names",), frozenset(), PURE | {"importlib", "sys"}),
     Layer(("txpaxos.errors",), frozenset(), PURE),
     Layer(("txpaxos.core",), CORE, PURE | {"attrs", "random"}),
     Layer(("txpaxos.packing",), CORE, PURE | {"attrs", "msgspec"}),
@@ -88,7 +87,7 @@ LAYERS = (
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.
-    Layer(("txpaxos",), ENTRY_POINTS | {"txpaxos.lazy_names"}, PURE),
+    Layer(("txpaxos",), ENTRY_POINTS, PURE | {"importlib"}),
 )
 
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__", "Random"})

@@ -12,7 +12,7 @@ import pytest_twisted  # type: ignore[import-untyped]
 from twisted.internet.task import deferLater
 
 from test.helpers.processes import NODES, STEP_SECONDS_MAX, Counting, has_caught_up, kill_all, running
-from test.helpers.strace import examine, frames_of, strace, why_not
+from test.helpers.strace import examine, frames_of, read_calls, strace, why_not
 from txpaxos.cli.local_cluster import POLL_SECONDS, LocalCluster
 from txpaxos.cli.status import Statuses, leader_of
 from txpaxos.client import Client
@@ -155,13 +155,46 @@ def test_nothing_leaves_before_it_is_saved(traces: Traces) -> None:
     assert checked.keys() >= EVERY_WAY
 
 
+def in_one_line(lines: list[str], number: int) -> list[str]:
+    """The trace with the whole of a call in line ``number``, where its begin or its end is. A call is in two lines when
+    other threads have made calls meanwhile."""
+    thread, line = lines[number].split(maxsplit=1)
+    begins, resumes = "<unfinished ...>", " resumed>"
+    if line.endswith(begins):
+        other = next(n for n in range(number + 1, len(lines)) if is_resumed(lines[n], thread))
+        begun, resumed = line, lines[other]
+    elif resumes in line.partition("(")[0]:
+        other = next(
+            n for n in range(number - 1, -1, -1) if lines[n].split()[0] == thread and lines[n].endswith(begins)
+        )
+        begun, resumed = lines[other].split(maxsplit=1)[1], lines[number]
+    else:
+        return lines
+    whole = f"{thread} {begun.removesuffix(begins).rstrip()}{resumed.partition(resumes)[2]}"
+    return [{number: whole, other: f"{thread} --- in line {number} ---"}.get(n, one) for n, one in enumerate(lines)]
+
+
+def is_resumed(line: str, thread: str) -> bool:
+    """Whether a line is the end of a call of ``thread`` that was in two lines."""
+    return line.split()[0] == thread and line.split()[1] == "<..."
+
+
+def test_a_call_in_two_lines_is_put_into_one() -> None:
+    lines = ["1 fdatasync(3</a> <unfinished ...>", "2 getpid() = 2", "1 <... fdatasync resumed>) = 0", "1 getpid() = 1"]
+    whole = "1 fdatasync(3</a>) = 0"
+    assert in_one_line(lines, 0) == [whole, lines[1], "1 --- in line 0 ---", lines[3]]
+    assert in_one_line(lines, 2) == ["1 --- in line 2 ---", lines[1], whole, lines[3]]
+    assert in_one_line(lines, 1) is lines
+    assert len(read_calls(in_one_line(lines, 2))) == len(read_calls(lines)) == 3
+
+
 def test_trace_in_which_one_send_and_its_sync_have_changed_places(traces: Traces) -> None:
     """The first vote that a follower casts in a process rests on the sync before it, and on no other."""
     lines, folder = next(one for one in traces.values() if first_vote(one[0]) is not None)
     vote = first_vote(lines)
     assert vote is not None
     sync = max(number for number, line in enumerate(lines[:vote]) if "fdatasync" in line and line.endswith("= 0"))
-    lines = list(lines)
+    lines = in_one_line(in_one_line(list(lines), sync), vote)
     lines[sync], lines[vote] = lines[vote], lines[sync]
     early = examine(lines, folder, CODEC).early
     assert early

@@ -8,8 +8,8 @@ A program with a client alone loads no node.
 
 from typing import TYPE_CHECKING
 
+from txpaxos import lazy_names
 from txpaxos.aio.client import Client
-from txpaxos.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.aio.adapted import each_change, recipes, watch
@@ -19,4 +19,4 @@ _MODULES = {"txpaxos.aio.node": ("Node",), "txpaxos.aio.adapted": ("each_change"
 
 __all__ = ["Client", "Node", "each_change", "recipes", "watch"]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

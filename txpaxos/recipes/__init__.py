@@ -7,7 +7,7 @@ txpaxos.recipes:Coordinator``) or beside services of your own (``application_of(
 
 from typing import TYPE_CHECKING
 
-from txpaxos.lazy_names import lazy_names
+from txpaxos import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
@@ -95,4 +95,4 @@ __all__ = [
     "WrongValue",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

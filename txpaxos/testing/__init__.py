@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txpaxos.lazy_names import lazy_names
+from txpaxos import lazy_names
 
 if TYPE_CHECKING:
     from txpaxos.testing.checkers.checker import Checker, Violation
@@ -72,4 +72,4 @@ __all__ = [
     "strict_application_of",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)
