@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from test.service.services import Bank, Everything
-from txpaxos import Service, ServiceError, application_of, command, query, state
+from txpaxos import Service, ServiceError, application_of, command, each_change, query, state
 from txpaxos.errors import ConfigError
 from txpaxos.service.compatibility import changes_between
 from txpaxos.service.definition import definition_of
 from txpaxos.service.schema import dump_schema, load_schema, schema_of
+from txpaxos.testing import ServicesHarness
 
 
 class Colour(enum.Enum):
@@ -53,6 +54,14 @@ class Store(Service):
     def find(self, name: str | None) -> list[Item]:
         return []
 
+    @query(topic="shelf {name}", changes_kept=True)
+    def shelf(self, name: str) -> int:
+        return 0
+
+    @query(topic="limit")
+    def room(self) -> int:
+        return self.limit
+
 
 OLD = schema_of([definition_of(Store, "Store")])
 
@@ -72,6 +81,10 @@ def put(schema: dict[str, Any]) -> Any:
     return store(schema)["commands"]["put"]
 
 
+def queries(schema: dict[str, Any]) -> Any:
+    return store(schema)["queries"]
+
+
 def field(schema: dict[str, Any], name: str, number: int) -> Any:
     return schema["classes"][name]["fields"][number]
 
@@ -81,7 +94,42 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], bool, str]] = [
     (lambda new: new["services"].clear(), False, "service Store is gone"),
     (lambda new: new["services"].update(More=store(new)), True, "service More is new"),
     (lambda new: store(new)["commands"].clear(), False, "command Store.put is gone: the log has calls of it"),
-    (lambda new: store(new)["queries"].clear(), False, "query Store.find is gone: earlier clients call it"),
+    (lambda new: queries(new).clear(), False, "query Store.find is gone: earlier clients call it"),
+    (
+        lambda new: queries(new)["room"].pop("topic"),
+        True,
+        "query Store.room has no topic, and had the topic 'limit'",
+    ),
+    (
+        lambda new: queries(new)["find"].update(topic="all"),
+        True,
+        "query Store.find has the topic 'all', and had no topic",
+    ),
+    (
+        lambda new: queries(new)["find"].update(topic="all", changes_kept=True),
+        True,
+        "query Store.find has the topic 'all', and had no topic",
+    ),
+    (
+        lambda new: queries(new)["room"].update(changes_kept=True),
+        True,
+        "query Store.room may have its changes kept: have all nodes run this release before a caller asks for that",
+    ),
+    (
+        lambda new: queries(new)["shelf"].pop("changes_kept"),
+        False,
+        "query Store.shelf may not have its changes kept any more: the log has commands that say so",
+    ),
+    (
+        lambda new: queries(new)["shelf"].pop("topic"),
+        False,
+        "query Store.shelf has no topic, and had the topic 'shelf {name}': snapshots have calls",
+    ),
+    (
+        lambda new: queries(new)["shelf"].update(topic="{name}"),
+        False,
+        "query Store.shelf has the topic '{name}', and had the topic 'shelf {name}': snapshots have calls",
+    ),
     (lambda new: store(new)["commands"].update(two=put(new)), True, "command Store.two is new: have all nodes"),
     (lambda new: put(new)["parameters"].pop(), False, "command Store.put: count is gone"),
     (lambda new: put(new)["parameters"].append(NEW), False, "command Store.put: new is new and has no default"),
@@ -168,6 +216,66 @@ def test_the_schema_says_what_the_classes_say() -> None:
     assert OLD["classes"]["Colour"] == {"values": {"BLUE": "blue", "RED": "red"}}
     assert OLD["classes"]["Row"]["in_order"] is True
     assert OLD["classes"]["Item"]["in_order"] is False
+
+
+def test_the_schema_says_of_queries_with_what_their_answers_change_and_whether_changes_may_be_kept() -> None:
+    said = {name: (one.get("topic"), one.get("changes_kept")) for name, one in queries(OLD).items()}
+    assert said == {"find": (None, None), "room": ("limit", None), "shelf": ("shelf {name}", True)}
+    assert "topic" not in put(OLD)
+
+
+def test_a_golden_file_that_says_nothing_of_topics_is_read() -> None:
+    def change(old: dict[str, Any]) -> None:
+        for one in queries(old).values():
+            one.pop("topic", None)
+            one.pop("changes_kept", None)
+
+    old = json.loads(json.dumps(OLD))
+    change(old)
+    assert [one.allowed for one in changes_between(load_schema(dump_schema(old), "golden.json"), OLD)] == [True] * 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("topic", 5), ("changes_kept", "yes")])
+def test_a_query_with_a_topic_that_is_none(name: str, value: object) -> None:
+    damaged = json.loads(json.dumps(OLD))
+    queries(damaged)["room"][name] = value
+    with pytest.raises(ConfigError, match=r"^golden\.json is damaged"):
+        load_schema(dump_schema(damaged), "golden.json")
+
+
+class Goods(Service):
+    price: int = state(int)
+
+    @command
+    def set(self, price: int) -> None:
+        self.price = price
+        self.changed("price")
+
+    @query(topic="price", changes_kept=True)
+    def cost(self) -> int:
+        return self.price
+
+
+class LaterGoods(Goods):
+    @command
+    def set(self, price: int) -> None:
+        self.price = price
+        self.changed("cost")
+
+    @query(topic="cost", changes_kept=True)
+    def cost(self) -> int:
+        return self.price
+
+
+@pytest.mark.parametrize(("later", "seen"), [(Goods, 2), (LaterGoods, 1)])
+def test_why_the_topic_of_kept_changes_is_fixed(later: type[Goods], seen: int) -> None:
+    """Snapshots have kept calls with their topics. A release that says another topic does not make those any more."""
+    before, after = ServicesHarness(goods=Goods), ServicesHarness(goods=later)
+    ServicesHarness.result(each_change(before.service(Goods, "goods").cost).next())
+    after.application.restore(before.application.snapshot())
+    after.service(later, "goods").set(5)
+    (kept,) = after.application._kept._kept.values()
+    assert len(kept.changes) == seen
 
 
 def test_types_are_written_as_people_write_them() -> None:

@@ -65,9 +65,28 @@ def _methods(service: str, word: str, old: Described, new: Described) -> Iterato
             for one in before["raises"]
             if one not in after["raises"]
         )
+        yield from _changes_of_answers(where, before, after)
     for name in new:
         if name not in old:
             yield Change(True, f"{word} {service}.{name} is new: have all nodes run this release before it is called")
+
+
+def _changes_of_answers(where: str, before: Described, after: Described) -> Iterator[Change]:
+    """Changes of when the answer to a query is looked at. Of one whose changes are kept, nodes do so as one."""
+    was_kept, is_kept = before.get("changes_kept", False), after.get("changes_kept", False)
+    had, has = before.get("topic"), after.get("topic")
+    if was_kept and not is_kept:
+        yield Change(False, f"{where} may not have its changes kept any more: the log has commands that say so")
+    elif had != has:
+        reason = ": snapshots have calls of it that are kept with that" if was_kept else ""
+        yield Change(not was_kept, f"{where} has {_topic(has)}, and had {_topic(had)}{reason}")
+    if is_kept and not was_kept:
+        text = "may have its changes kept: have all nodes run this release before a caller asks for that"
+        yield Change(True, f"{where} {text}")
+
+
+def _topic(topic: str | None) -> str:
+    return "no topic" if topic is None else f"the topic {topic!r:.60}"
 
 
 def _state(service: str, old: Described, new: Described) -> Iterator[Change]:

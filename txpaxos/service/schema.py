@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 from msgspec import inspect
@@ -77,6 +77,11 @@ class _Method(TypedDict):
     raises: dict[str, list[_Field]]
 
 
+class _Query(_Method):
+    topic: NotRequired[str]
+    changes_kept: NotRequired[bool]
+
+
 class _State(TypedDict):
     type: str
     first: Any
@@ -84,7 +89,7 @@ class _State(TypedDict):
 
 class _Service(TypedDict):
     commands: dict[str, _Method]
-    queries: dict[str, _Method]
+    queries: dict[str, _Query]
     state: dict[str, _State]
 
 
@@ -181,7 +186,7 @@ class _Types:
 def _service(definition: ServiceDefinition, types: _Types) -> dict[str, Any]:
     return {
         "commands": {name: _method(one, types) for name, one in sorted(definition.commands.items())},
-        "queries": {name: _method(one, types) for name, one in sorted(definition.queries.items())},
+        "queries": {name: _query(one, types) for name, one in sorted(definition.queries.items())},
         "state": {
             name: {"type": types.text(field.hint), "first": _value(msgspec.msgpack.decode(field.first))}
             for name, field in definition.state.items()
@@ -195,6 +200,16 @@ def _method(method: MethodDefinition, types: _Types) -> dict[str, Any]:
         "returns": types.text(method.returns),
         "raises": {name: _parameters(error.call, types) for name, error in sorted(method.errors.items())},
     }
+
+
+def _query(method: MethodDefinition, types: _Types) -> dict[str, Any]:
+    """A query, which has a topic in snapshots if its changes are kept."""
+    made = _method(method, types)
+    if method.topic is not None:
+        made["topic"] = method.topic
+    if method.changes_kept:
+        made["changes_kept"] = True
+    return made
 
 
 def _parameters(call: Call, types: _Types) -> list[dict[str, Any]]:
