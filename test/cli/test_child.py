@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import sys
@@ -81,3 +86,60 @@ def test_it_can_be_waited_for_after_its_end_and_a_wait_can_be_cancelled() -> Non
         return await child.ended()
     """
     assert run(body) == ("cancelled\nstatus 0\n", "")
+
+
+def start(body: str) -> subprocess.Popen[str]:
+    program = PROGRAM.format(body=textwrap.indent(textwrap.dedent(body), "    "))
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", program], stdin=null, stdout=pipe, text=True)
+
+
+STUBBORN = "trap '' TERM; echo $$; while :; do read x; done"
+
+
+@pytest.mark.parametrize("script", ["echo $$; exec sleep 1000", "sh -c 'echo $$; exec sleep 1000'; echo on", STUBBORN])
+def test_it_is_ended_when_this_process_is_killed(script: str) -> None:
+    body = f"""
+        child = Child(reactor, ["sh", "-c", {script!r}], {{}})
+        child.let_run(1.0)
+        print("guarded", flush=True)
+        return await child.ended()
+    """
+    with start(body) as parent:
+        assert parent.stdout is not None
+        lines = {parent.stdout.readline(), parent.stdout.readline()} - {"guarded\n"}
+        command = os.pidfd_open(int(lines.pop()))
+        parent.kill()
+        parent.stdout.read()  # Until the command has ended, the pipe is open.
+        assert select.select([command], [], [], 60.0)[0]
+    os.close(command)
+
+
+def test_it_is_killed_in_time_when_this_process_is_stopped() -> None:
+    body = f"""
+        import os, signal
+        child = Child(reactor, ["sh", "-c", {STUBBORN!r}], {{}})
+        child.let_run(0.3)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return await child.ended()
+    """
+    with start(body) as parent:
+        assert parent.stdout is not None
+        command = os.pidfd_open(int(parent.stdout.readline()))
+        assert select.select([command], [], [], 60.0)[0]
+        parent.send_signal(signal.SIGCONT)
+        assert parent.stdout.read() == "status 137\n"
+    os.close(command)
+
+
+def test_the_guard_leaves_nothing_behind_and_keeps_no_pipe_open() -> None:
+    body = """
+        child = Child(reactor, ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"], {})
+        status = await child.ended()
+        print(child._guard._process.returncode, flush=True)
+        return status
+    """
+    out, err = run(body)
+    background, *rest = out.split()
+    assert (rest, err) == (["0", "status", "0"], "")
+    os.kill(int(background), signal.SIGKILL)

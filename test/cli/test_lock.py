@@ -28,12 +28,16 @@ class StubbornChild:
         self.program = program
         self.killed_at: float | None = None
         self.grace_seconds: float | None = None
+        self.may_run_until = 0.0
         self.over: Deferred[int] = Deferred()
         self.environment: dict[str, str] = {}
 
     def __call__(self, reactor: Any, arguments: Any, environment: dict[str, str]) -> StubbornChild:
         self.environment = environment
         return self
+
+    def let_run(self, seconds: float) -> None:
+        self.may_run_until = self.program.clock.seconds() + seconds
 
     def ended(self) -> Deferred[int]:
         return self.over
@@ -91,6 +95,17 @@ def test_it_is_killed_before_another_can_have_the_lock(supervised: Supervised) -
     assert supervised.child.grace_seconds > TTL_SECONDS / 5
     assert supervised.child.killed_at is not None
     assert supervised.child.killed_at < ended_at - 0.4
+    assert supervised.child.killed_at < supervised.child.may_run_until < ended_at - 0.2
+
+
+def test_the_guard_is_told_how_long_it_may_run(supervised: Supervised) -> None:
+    for _ in range(10):
+        assert supervised.child.may_run_until == pytest.approx(
+            supervised.program.clock.seconds() + supervised.session.lease_left_seconds - 0.25, abs=0.6
+        )
+        supervised.program.advance(3.0)
+    supervised.child.over.callback(0)
+    assert result_of(supervised.status) == 0
 
 
 def test_it_is_killed_at_once_when_the_lock_is_gone(supervised: Supervised) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from txpaxos.cli.guard import Guard
 from txpaxos.cli.running import CommandError
 from txpaxos.clock import monotonic_clock
 
@@ -20,7 +21,8 @@ class Child:
     """A process with the standard streams of this one.
 
     It has a process group of its own, so that what it has started is ended with it. At a terminal it has not, since
-    another group could not read from the terminal; then the process alone is ended.
+    another group could not read from the terminal; then the process alone is ended. A guard ends it when this process
+    is killed, or does not say in time that it may run on.
 
     :param arguments: the command and its arguments.
     :param environment: the variables that it gets besides those of this process.
@@ -31,14 +33,21 @@ class Child:
         self._reactor = reactor
         self._has_group = not _is_terminal(0)
         group: dict[str, Any] = {"process_group": 0} if self._has_group else {}
+        self._guard = Guard()
         try:
             self._process = subprocess.Popen(arguments, env={**os.environ, **environment}, **group)
         except (OSError, ValueError) as error:
+            self._guard.dismiss()
             reason = getattr(error, "strerror", None) or str(error)
             raise CommandError(f"{arguments[0]} cannot be run: {reason}") from None
+        self._guard.watch_over(self._process.pid, self._has_group)
         self._is_over = False
         self._waiting: list[Deferred[int]] = []
         deferToThreadPool(reactor, reactor.getThreadPool(), self._process.wait).addCallback(self._over)
+
+    def let_run(self, seconds: float) -> None:
+        """Let it run for at most ``seconds``, unless this is called again. The guard kills it then."""
+        self._guard.let_run(seconds)
 
     def ended(self) -> Deferred[int]:
         """Fires with the exit status, as shells have it: 128 and the number of the signal after one.
@@ -75,6 +84,7 @@ class Child:
 
     def _over(self, status: int) -> None:
         self._is_over = True
+        self._guard.dismiss()
         self._tell()
 
     def _tell(self) -> None:

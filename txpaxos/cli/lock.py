@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
 
 from txpaxos.cli.child import Child
 from txpaxos.cli.options import cluster_option, keys_option, node_option
@@ -29,8 +30,12 @@ ANSWER_SECONDS = 5.0
 END_SECONDS = 10.0
 """How long the command may take to end by itself when ``txpaxos`` is told to end."""
 
-MARGIN = 0.05
-"""The part of the time of the session that is left when a command that has not ended by itself is killed."""
+MARGIN, GUARD_MARGIN = 0.05, 0.025
+"""The parts of the time of the session that are left when a command that has not ended by itself is killed: by
+``txpaxos``, and by the guard if ``txpaxos`` does not."""
+
+LET_RUN = 20
+"""How often in the time of a session the guard is told how long the command may run."""
 
 TOKEN = "TXPAXOS_FENCE_TOKEN"
 
@@ -159,6 +164,9 @@ async def _supervise(
 ) -> int:
     """Run the command to its end, or end it when the hold may be lost. Its exit status."""
     child = Child(reactor, arguments, {TOKEN: str(hold.token)})
+    let_run = LoopingCall(lambda: child.let_run(session.lease_left_seconds - GUARD_MARGIN * session.ttl_seconds))
+    let_run.clock = monotonic_clock(reactor)
+    let_run.start(session.ttl_seconds / LET_RUN)
     first: Deferred[int | None] = Deferred()
 
     def come(status: int | None) -> None:
@@ -176,6 +184,7 @@ async def _supervise(
         raise
     finally:
         stop_watching()
+        let_run.stop()
     if status is None:
         tell("lost", status=await child.end(_grace_seconds(session)))
         raise CommandError(f"{hold.name} was lost, and {arguments[0]} was ended: no quorum has confirmed it in time")
