@@ -65,10 +65,15 @@ def test_each_change_is_a_line_and_one_that_breaks_something_ends_with_1(tmp_pat
         (None, "golden.json cannot be read: No such file or directory"),
         (b"\xff\xfe", "golden.json is no schema of services: it is no text in UTF-8"),
         (b"{", "golden.json is no schema of services: "),
+        (b'{"txpaxos_schema": 1}', "golden.json is no schema of services that this release knows"),
         (b"[]", "golden.json is no schema of services that this release knows"),
-        (b'{"txpaxos_schema": 1}', "golden.json is damaged (Object missing required field `services`)"),
-        (b'{"txpaxos_schema": 1, "services": {"Bank": 3}, "classes": {}}', "golden.json is damaged (Expected `object`"),
-        (b'{"txpaxos_schema": 1, "services": {}, "classes": {"A": {}}}', "golden.json is damaged (Object missing"),
+        (b'{"txpaxos_schema": 2}', "golden.json is damaged (Object missing required field `services`)"),
+        (b'{"txpaxos_schema": 2, "services": {"Bank": 3}}', "golden.json is damaged (Expected `object`"),
+        (
+            b'{"txpaxos_schema": 2, "services": {"A": {"commands": {}, "queries": {}, "state": {},'
+            b' "classes": {"B": {}}}}}',
+            "golden.json is damaged (Object missing",
+        ),
     ],
 )
 def test_what_is_no_schema_is_one_line(tmp_path: Path, content: bytes | None, line: str) -> None:

@@ -86,7 +86,7 @@ def queries(schema: dict[str, Any]) -> Any:
 
 
 def field(schema: dict[str, Any], name: str, number: int) -> Any:
-    return schema["classes"][name]["fields"][number]
+    return store(schema)["classes"][name]["fields"][number]
 
 
 NEW = {"name": "new", "type": "int"}
@@ -170,21 +170,47 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], bool, str]] = [
     ),
     (lambda new: store(new)["state"]["limit"].update(type="str"), False, "state Store.limit is str, and was int"),
     (lambda new: store(new)["state"]["limit"].update(type="int | str"), True, "state Store.limit takes int | str"),
-    (lambda new: field(new, "Item", 0).update(name="title"), False, "class Item: name is gone"),
-    (lambda new: new["classes"]["Item"]["fields"].reverse(), True, ""),
-    (lambda new: new["classes"]["Item"]["fields"].append(NEW), False, "class Item: new is new and has no default"),
+    (lambda new: field(new, "Item", 0).update(name="title"), False, "class Store.Item: name is gone"),
+    (lambda new: store(new)["classes"]["Item"]["fields"].reverse(), True, ""),
     (
-        lambda new: new["classes"]["Item"]["fields"].append({**NEW, "optional": True}),
-        True,
-        "class Item: new is new, wi",
+        lambda new: store(new)["classes"]["Item"]["fields"].append(NEW),
+        False,
+        "class Store.Item: new is new and has no default",
     ),
-    (lambda new: field(new, "Item", 1).update(default="blue"), False, "class Item: colour has the default 'blue', and"),
-    (lambda new: new["classes"]["Row"]["fields"].reverse(), False, "class Row: text has the place of number"),
-    (lambda new: new["classes"]["Row"]["options"].update(tag="row"), False, "class Row is another kind of class"),
-    (lambda new: new["classes"]["Colour"]["values"].update(GREEN="green"), True, "class Colour: GREEN is new"),
-    (lambda new: new["classes"]["Colour"]["values"].update(RED="rot"), False, "class Colour: RED = 'red' is gone"),
     (
-        lambda new: new["classes"]["Colour"]["values"].update(CRIMSON=new["classes"]["Colour"]["values"].pop("RED")),
+        lambda new: store(new)["classes"]["Item"]["fields"].append({**NEW, "optional": True}),
+        True,
+        "class Store.Item: new is new, wi",
+    ),
+    (
+        lambda new: field(new, "Item", 1).update(default="blue"),
+        False,
+        "class Store.Item: colour has the default 'blue', and",
+    ),
+    (
+        lambda new: store(new)["classes"]["Row"]["fields"].reverse(),
+        False,
+        "class Store.Row: text has the place of number",
+    ),
+    (
+        lambda new: store(new)["classes"]["Row"]["options"].update(tag="row"),
+        False,
+        "class Store.Row is another kind of class",
+    ),
+    (
+        lambda new: store(new)["classes"]["Colour"]["values"].update(GREEN="green"),
+        True,
+        "class Store.Colour: GREEN is new",
+    ),
+    (
+        lambda new: store(new)["classes"]["Colour"]["values"].update(RED="rot"),
+        False,
+        "class Store.Colour: RED = 'red' is gone",
+    ),
+    (
+        lambda new: store(new)["classes"]["Colour"]["values"].update(
+            CRIMSON=store(new)["classes"]["Colour"]["values"].pop("RED")
+        ),
         True,
         "",
     ),
@@ -213,9 +239,9 @@ def test_the_schema_says_what_the_classes_say() -> None:
     }
     assert store(OLD)["state"]["items"] == {"type": "dict[str, Item]", "first": {}}
     assert field(OLD, "Item", 1) == {"name": "colour", "type": "Colour", "default": "red"}
-    assert OLD["classes"]["Colour"] == {"values": {"BLUE": "blue", "RED": "red"}}
-    assert OLD["classes"]["Row"]["in_order"] is True
-    assert OLD["classes"]["Item"]["in_order"] is False
+    assert store(OLD)["classes"]["Colour"] == {"values": {"BLUE": "blue", "RED": "red"}}
+    assert store(OLD)["classes"]["Row"]["in_order"] is True
+    assert store(OLD)["classes"]["Item"]["in_order"] is False
 
 
 def test_the_schema_says_of_queries_with_what_their_answers_change_and_whether_changes_may_be_kept() -> None:
@@ -324,7 +350,7 @@ def test_classes_are_written_with_all_that_is_sent_of_them() -> None:
         shelves: list[Shelf] = state(list)
 
     Shelves.__annotations__["shelves"] = list[Shelf]
-    classes = schema_of([definition_of(Shelves)])["classes"]
+    classes = schema_of([definition_of(Shelves)])["services"]["Shelves"]["classes"]
     assert classes["Shelf"]["fields"] == [
         {"name": "numbers", "type": "list[int]", "default": [1]},
         {"name": "settings", "type": "None | Settings", "default": None},
@@ -338,7 +364,7 @@ def test_classes_are_written_with_all_that_is_sent_of_them() -> None:
 
 def test_a_class_that_is_used_no_more_breaks_what_used_it() -> None:
     def change(new: dict[str, Any]) -> None:
-        del new["classes"]["Row"]
+        del store(new)["classes"]["Row"]
         store(new)["state"]["rows"]["type"] = "list[int]"
 
     assert changed(change) == [(False, "state Store.rows is list[int], and was list[Row]")]
@@ -375,11 +401,27 @@ def test_two_classes_of_one_name_are_refused() -> None:
     Both.__annotations__["two"] = Colour
     Both.__annotations__["one"] = Item
     Colour.__qualname__ = "Colour"
-    with pytest.raises(ConfigError, match="two classes are called Colour: give one of them another name"):
+    with pytest.raises(
+        ConfigError, match="two classes in one service are called Colour: give one of them another name"
+    ):
         schema_of([definition_of(Both)])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"txpaxos_schema": 2}', "\x00"])
+def test_classes_of_two_services_may_have_one_name() -> None:
+    class Colour(enum.Enum):
+        GREEN = "green"
+
+    class Other(Service):
+        colour: Any = state(lambda: Colour.GREEN)
+
+    Other.__annotations__["colour"] = Colour
+    Colour.__qualname__ = "Colour"
+    both = schema_of([definition_of(Store), definition_of(Other)])["services"]
+    assert both["Store"] == store(OLD)
+    assert both["Other"]["classes"] == {"Colour": {"values": {"GREEN": "green"}}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"txpaxos_schema": 1}', "\x00"])
 def test_what_is_no_schema(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^golden\.json is no schema of services"):
         load_schema(text, "golden.json")

@@ -28,7 +28,7 @@ class Change:
 
 def changes_between(old: Described, new: Described) -> list[Change]:
     """The differences between the schemas of an earlier and a later release."""
-    return [*_services(old["services"], new["services"]), *_classes(old["classes"], new["classes"])]
+    return list(_services(old["services"], new["services"]))
 
 
 def _services(old: Described, new: Described) -> Iterator[Change]:
@@ -39,6 +39,7 @@ def _services(old: Described, new: Described) -> Iterator[Change]:
         for kind, word in (("commands", "command"), ("queries", "query")):
             yield from _methods(name, word, old[name][kind], new[name][kind])
         yield from _state(name, old[name]["state"], new[name]["state"])
+        yield from _classes(name, old[name]["classes"], new[name]["classes"])
     for name in new:
         if name not in old:
             yield Change(True, f"service {name} is new")
@@ -154,12 +155,12 @@ def _parts(text: str) -> Iterator[str]:
     yield text[start:].strip()
 
 
-def _classes(old: Described, new: Described) -> Iterator[Change]:
+def _classes(service: str, old: Described, new: Described) -> Iterator[Change]:
     for name, before in old.items():
         after = new.get(name)
         if after is None:
             continue  # The types that it was in have changed, too.
-        where = f"class {name}"
+        where = f"class {service}.{name}"
         if before.keys() != after.keys() or before.get("options") != after.get("options"):
             yield Change(False, f"{where} is another kind of class, or has other options")
         elif "values" in before:

@@ -17,7 +17,7 @@ from txpaxos.errors import ConfigError
 from txpaxos.fields import without_sets
 from txpaxos.service.definition import Call, MethodDefinition, Parameter, ServiceDefinition
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NAMES: dict[type[inspect.Type], str] = {
     inspect.NoneType: "None",
     inspect.AnyType: "Any",
@@ -35,10 +35,7 @@ _NAMES: dict[type[inspect.Type], str] = {
 
 def schema_of(definitions: Iterable[ServiceDefinition]) -> dict[str, Any]:
     """The schema of these services, as it is in JSON."""
-    classes: dict[str, Any] = {}
-    types = _Types(classes)
-    services = {one.name: _service(one, types) for one in definitions}
-    return {"txpaxos_schema": SCHEMA_VERSION, "services": services, "classes": dict(sorted(classes.items()))}
+    return {"txpaxos_schema": SCHEMA_VERSION, "services": {one.name: _service(one) for one in definitions}}
 
 
 def dump_schema(schema: dict[str, Any]) -> str:
@@ -59,8 +56,9 @@ def load_schema(text: str, where: str) -> dict[str, Any]:
     if not isinstance(schema, dict) or schema.get("txpaxos_schema") != SCHEMA_VERSION:
         raise ConfigError(f"{where} is no schema of services that this release knows: write it with service-schema")
     try:
-        for one in msgspec.convert(schema, _Schema)["classes"].values():
-            msgspec.convert(one, _Enumeration if "values" in one else _Class)
+        for service in msgspec.convert(schema, _Schema)["services"].values():
+            for one in service["classes"].values():
+                msgspec.convert(one, _Enumeration if "values" in one else _Class)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where} is damaged ({error}): write it anew with service-schema") from None
     return schema
@@ -91,6 +89,7 @@ class _Service(TypedDict):
     commands: dict[str, _Method]
     queries: dict[str, _Query]
     state: dict[str, _State]
+    classes: dict[str, dict[str, Any]]
 
 
 class _Enumeration(TypedDict):
@@ -106,14 +105,16 @@ class _Schema(TypedDict):
     """What a schema has at least."""
 
     services: dict[str, _Service]
-    classes: dict[str, dict[str, Any]]
 
 
 class _Types:
-    """Writes types as text. A class in a type goes by its name, and what is in it goes to ``classes``."""
+    """Writes the types of one service as text. A class in a type goes by its name.
 
-    def __init__(self, classes: dict[str, Any]) -> None:
-        self._classes = classes
+    :ivar classes: what is in each class, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.classes: dict[str, Any] = {}
         self._of_name: dict[str, type] = {}
 
     def text(self, hint: Any) -> str:
@@ -153,10 +154,10 @@ class _Types:
     def _class(self, cls: type, info: inspect.Type) -> str:
         name = cls.__qualname__
         if self._of_name.setdefault(name, cls) is not cls:
-            raise ConfigError(f"two classes are called {name}: give one of them another name")
-        if name in self._classes:
+            raise ConfigError(f"two classes in one service are called {name}: give one of them another name")
+        if name in self.classes:
             return name
-        described = self._classes[name] = {}
+        described = self.classes[name] = {}
         if isinstance(info, inspect.EnumType):
             described["values"] = {one.name: one.value for one in cls}  # type: ignore[attr-defined]
             return name
@@ -183,8 +184,10 @@ class _Types:
         return made
 
 
-def _service(definition: ServiceDefinition, types: _Types) -> dict[str, Any]:
-    return {
+def _service(definition: ServiceDefinition) -> dict[str, Any]:
+    """A service, with its own classes: those of other services may have the same names."""
+    types = _Types()
+    made: dict[str, Any] = {
         "commands": {name: _method(one, types) for name, one in sorted(definition.commands.items())},
         "queries": {name: _query(one, types) for name, one in sorted(definition.queries.items())},
         "state": {
@@ -192,6 +195,7 @@ def _service(definition: ServiceDefinition, types: _Types) -> dict[str, Any]:
             for name, field in definition.state.items()
         },
     }
+    return {**made, "classes": dict(sorted(types.classes.items()))}
 
 
 def _method(method: MethodDefinition, types: _Types) -> dict[str, Any]:
