@@ -14,7 +14,8 @@ from test.aio.test_asyncio import SECONDS, cluster_of
 from test.service.services import Bank
 from txpaxos import Service, application_of, command, query, state
 from txpaxos.aio import Client, Node, each_change, recipes, watch
-from txpaxos.recipes import COORDINATION, Recipes, SessionOver, WaitTimedOut
+from txpaxos.aio.recipe_types import Queue, Recipes, Session
+from txpaxos.recipes import COORDINATION, SessionOver, WaitTimedOut
 
 
 @attrs.frozen
@@ -40,7 +41,8 @@ def test_a_session_and_a_queue(tmp_path: Path) -> None:
         async with running(tmp_path) as (_, own):
             jobs = own.queue("jobs", Job)
             async with await own.session(ttl_seconds=5.0) as session:
-                await asyncio.gather(*(jobs.put(Job(f"{number}")) for number in range(10)))
+                await asyncio.create_task(jobs.put(Job("0")))
+                await asyncio.gather(*(jobs.put(Job(f"{number}")) for number in range(1, 10)))
                 async with jobs.take(session) as job:
                     assert job.value.name == "0"
                 taken = await jobs.take(session)
@@ -61,13 +63,13 @@ def test_a_session_and_a_queue(tmp_path: Path) -> None:
             with pytest.raises(SessionOver):
                 await own.resume(session.session_id)
 
-    async def take_one(jobs: object, session: object) -> None:
-        await jobs.take(session)  # type: ignore[attr-defined]
+    async def take_one(jobs: Queue[Job], session: Session) -> None:
+        await jobs.take(session)
 
-    async def take_all(jobs: object, session: object) -> list[str]:
+    async def take_all(jobs: Queue[Job], session: Session) -> list[str]:
         names = []
         for _ in range(9):
-            async with jobs.take(session) as job:  # type: ignore[attr-defined]
+            async with jobs.take(session) as job:
                 names.append(job.value.name)
         return names
 

@@ -16,8 +16,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
+import asyncio
+
 from bank import Bank, NotEnough
 from txpaxos import Client, Remote, Service, ServiceError, application_of, command, encode_call, query, state
+from txpaxos import aio, each_change, watch
+from txpaxos.aio.recipe_types import Queue as QueueOfCoroutines
+from txpaxos.aio.recipe_types import Session as SessionOfCoroutines
+from txpaxos.recipes import Queue, Recipes, Session
 from twisted.internet.defer import Deferred
 
 
@@ -41,6 +47,16 @@ class Shop(Service):
     @query
     def left(self, what: str) -> int:
         return self.stock[what]
+
+    @query(topic="stock {what}", changes_kept=True)
+    def has(self, what: str) -> bool:
+        return what in self.stock
+
+    @query(topic=5)  # error: "query" matches argument type "int"
+    def first(self) -> None: ...
+
+    @query(changes_kept="yes")  # error: "query" matches argument type "str"
+    def last(self) -> None: ...
 
     @command(raises=ValueError)  # error: "type[ValueError]"
     def odd(self) -> None: ...
@@ -70,6 +86,88 @@ def inside(bank: Bank) -> None:
     encode_call(Bank, Bank.transfer, "ann", "bob", "5")  # error: "str"; expected "int"
     application_of(Bank, shop=Shop)().service(Shop).left("tea").addCallback(print)
     application_of(int)  # error: "type[int]"
+
+
+async def watched(client: Client) -> None:
+    bank, shop = client.service(Bank), client.service(Shop)
+    async for left in watch(bank.balance, "ann"):
+        number: int = left
+        text: str = left  # error: "int", variable has type "str"
+    answers = watch(bank.balance, account="ann")
+    deferred: Deferred[int] = answers.next()
+    wrong: Deferred[str] = answers.next()  # error: "Deferred[int]", variable has type "Deferred[str]"
+    answers.after(5)  # error: "after"
+    answers.close()
+    watch(bank.balance)  # error: "account"
+    watch(bank.balance, 5)  # error: "int"; expected "str"
+    watch(bank.balance, "ann", "bob")  # error: Too many arguments
+    watch(len, "ann")  # error: "Callable[[Sized], int]"; expected "RemoteMethod
+    async for change in each_change(shop.has, "tea").after(5):
+        has: bool = change.answer
+        text = change.answer  # error: "bool", variable has type "str"
+        number = change.version
+        change.text  # error: "text"
+    changes = each_change(shop.has, what="tea")
+    changes.after("5")  # error: "str"; expected "int"
+    seen: str = changes.version  # error: "int | None", variable has type "str"
+    each_change(shop.has, 5)  # error: "int"; expected "str"
+    each_change(shop.has, who="tea")  # error: "who"
+    each_change(Shop.has)  # error: "what"
+
+
+async def watched_in_asyncio(client: aio.Client) -> None:
+    bank, shop = client.service(Bank), client.service(Shop)
+    async for left in aio.watch(bank.balance, "ann"):
+        number: int = left
+        text: str = left  # error: "int", variable has type "str"
+    answers = aio.watch(bank.balance, account="ann")
+    task: asyncio.Task[int] = asyncio.create_task(answers.next())
+    wrong: asyncio.Task[str] = asyncio.create_task(answers.next())  # error: "Coroutine[Any, Any, int]"
+    answers.next().addCallback(print)  # error: "addCallback"
+    answers.close()
+    aio.watch(bank.balance)  # error: "account"
+    aio.watch(bank.balance, 5)  # error: "int"; expected "str"
+    aio.watch(len, "ann")  # error: "Callable[[Sized], int]"; expected "RemoteMethod
+    async for change in aio.each_change(shop.has, "tea").after(5):
+        has: bool = change.answer
+        text = change.answer  # error: "bool", variable has type "str"
+        number = change.version
+    changes = aio.each_change(shop.has, what="tea")
+    first = asyncio.create_task(changes.next())
+    has = (await first).answer
+    changes.after("5")  # error: "str"; expected "int"
+    aio.each_change(shop.has, 5)  # error: "int"; expected "str"
+    aio.each_change(shop.has, who="tea")  # error: "who"
+
+
+async def with_deferreds(own: Recipes, jobs: Queue[int], session: Session) -> None:
+    number: Deferred[int] = jobs.put(5).addCallback(abs)
+    asyncio.create_task(jobs.put(5))  # error: "Deferred[int]"; expected "Generator | Coroutine[Any, Any
+    await jobs.put("5")  # error: "str"; expected "int"
+
+
+async def with_coroutines(client: aio.Client) -> None:
+    own = aio.recipes(client, deadline_seconds=5.0)
+    jobs: QueueOfCoroutines[int] = own.queue("jobs", int)
+    put: asyncio.Task[int] = asyncio.create_task(jobs.put(5))
+    jobs.put(5).addCallback(abs)  # error: "addCallback"
+    asyncio.create_task(jobs.put("5"))  # error: "str"; expected "int"
+    async with await own.session(ttl_seconds=5.0) as session:
+        same: SessionOfCoroutines = session
+        async with jobs.take(session) as job:
+            text: str = job.value  # error: "int", variable has type "str"
+        taken = await jobs.take(session)
+        await asyncio.gather(taken.give_back(), own.counter("hits").add())
+        async with session.lock("reports") as hold:
+            over = asyncio.create_task(hold.over())
+            token: str = hold.token  # error: "int", variable has type "str"
+        async for leader in session.election("lead").leaders():
+            leader.value  # error: "value"
+        asyncio.create_task(session.close())
+    async for entry in own.map("limits", int).entries():
+        text = entry.value  # error: "int", variable has type "str"
+    jobs.take("session")  # error: "str"; expected "Session"
+    both: Queue[int] = jobs  # error: "txpaxos.aio.recipe_types.Queue[int]"
 """
 
 

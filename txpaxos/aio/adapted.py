@@ -1,28 +1,30 @@
 """The recipes, and watched queries, for asyncio.
 
 The objects are those of :mod:`txpaxos.recipes` themselves, each behind an :class:`Adapted`: methods that give Deferreds
-are coroutines, and ``async with`` and ``async for`` work in tasks of asyncio. So both faces have the same methods. To
-type checkers they are the same classes: awaiting a Deferred or a coroutine gives the same.
+are coroutines, and ``async with`` and ``async for`` work in tasks of asyncio. So both faces have the same methods. Type
+checkers know these by :mod:`txpaxos.aio.recipe_types`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from txpaxos.aio.calls import awaited
 from txpaxos.aio.client import Client
-from txpaxos.recipes.recipes import Recipes
-from txpaxos.service.changes import EachChange
+from txpaxos.recipes.recipes import Recipes as RecipesWithDeferreds
 from txpaxos.service.declaration import R, RemoteMethod
 from txpaxos.service.remote import each_change as each_change_with_deferreds
 from txpaxos.service.remote import watch as watch_with_deferreds
+
+if TYPE_CHECKING:
+    from txpaxos.aio.recipe_types import EachChange, Recipes, Watch
 
 P = ParamSpec("P")
 
@@ -42,15 +44,15 @@ def recipes(client: Client, deadline_seconds: float | None = None) -> Recipes:
     :param deadline_seconds: how long each request that does not wait for others may take; ``None`` for as long as it
         takes.
     """
-    return cast("Recipes", Adapted(Recipes(client._client, client._reactor, deadline_seconds)))
+    return cast("Recipes", Adapted(RecipesWithDeferreds(client._client, client._reactor, deadline_seconds)))
 
 
-def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+def watch(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> Watch[R]:
     """The answers of a query, from now on: see :func:`txpaxos.watch`.
 
     :param method: a query of a service, as ``client.service(Bank).balance``.
     """
-    return cast("AsyncIterator[R]", Adapted(watch_with_deferreds(method, *args, **kwargs)))
+    return cast("Watch[R]", Adapted(watch_with_deferreds(method, *args, **kwargs)))
 
 
 def each_change(method: RemoteMethod[P, R], *args: P.args, **kwargs: P.kwargs) -> EachChange[R]:
