@@ -14,6 +14,7 @@ from txpaxos.client import Client
 from txpaxos.client.route import PROBE_KEPT_TICKS
 from txpaxos.client.suspicion import BACKOFF_MAX, BACKOFF_TICKS, LEAVE_TICKS, LIVENESS_SECONDS, TICKS
 from txpaxos.errors import NoQuorum, NotChosen
+from txpaxos.service.watches import encode_watch
 from txpaxos.wire.client_messages import Ask, ClientCodec, Ping, Read, Submit, Welcome
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.peer_messages import Hello
@@ -210,6 +211,66 @@ def test_the_silent_node_answers_after_all(how: str) -> None:
     auto_nodes.unplugged.clear()
     auto_nodes.frozen.clear()
     assert auto_nodes.gap(*waiting) < 0.1
+
+
+# ------------------------------------------------------------------ a watch waits
+
+
+def watching(nodes: list[str] | None = None, count: int = 1, **options: Any) -> AutomaticNodes:
+    """Nodes at which watches of a client wait, and nothing else."""
+    auto_nodes = settled(nodes, **options)
+    auto_nodes.answer_seconds = 3600.0
+    for number in range(count):
+        auto_nodes.client.read(encode_watch(b"", b"%d" % number, 5), "local").addErrback(lambda _: None)
+    auto_nodes.spend(2 * LIVENESS_SECONDS)
+    auto_nodes.heard.clear()
+    return auto_nodes
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_watch_that_waits_costs_a_ping_in_a_liveness_window_at_most(count: int) -> None:
+    auto_nodes = watching(count=count)
+    auto_nodes.spend(30.0)
+    assert 60 < auto_nodes.sent(Ping) <= 30.0 / LIVENESS_SECONDS
+    assert len(auto_nodes.heard) == auto_nodes.sent(Ping)
+    assert len(auto_nodes.lines) <= 2, "a node was suspected"
+
+
+@pytest.mark.parametrize("phase", range(24))
+def test_a_node_that_stops_sending_under_a_watch_is_left_within_the_longest_liveness_window(
+    how: str, phase: int
+) -> None:
+    """Nodes take a leader for dead after one to two of the shortest windows."""
+    auto_nodes = watching()
+    node = auto_nodes.client._dispatcher._route.current.node  # type: ignore[union-attr]
+    auto_nodes.spend(phase * LIVENESS_SECONDS / 20)
+    silence(auto_nodes, how, node)
+    began = auto_nodes.now
+    assert auto_nodes.spend(5.0, lambda: auto_nodes.sent(Read, *set("abc") - {node}))
+    assert auto_nodes.now - began <= 2 * LIVENESS_SECONDS + AutomaticNodes.STEP_SECONDS
+
+
+@pytest.mark.parametrize("phase", range(24))
+def test_a_request_beside_a_watch_is_as_urgent_as_ever(how: str, phase: int) -> None:
+    auto_nodes = watching()
+    auto_nodes.spend(phase * LIVENESS_SECONDS / 20)
+    silence(auto_nodes, how, "a")
+    auto_nodes.answer_seconds = 0.001
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
+
+
+@pytest.mark.parametrize("phase", range(24))
+def test_a_request_beside_a_watch_raises_no_suspicion(phase: int) -> None:
+    """The node has said nothing for longer than a node may that is asked for something."""
+    auto_nodes = watching(["a", "b", "c"])
+    lines = len(auto_nodes.lines)
+    auto_nodes.spend(phase * LIVENESS_SECONDS / 20)
+    auto_nodes.answer_seconds = 0.15
+    auto_nodes.gap(auto_nodes.client.submit(b"x"), auto_nodes.client.read(b"q", "local"))
+    auto_nodes.answer_seconds = 3600.0
+    auto_nodes.spend(2.0)
+    assert len(auto_nodes.lines) == lines
 
 
 # ------------------------------------------------------------------ nothing is asked twice in vain

@@ -32,6 +32,7 @@ from txpaxos.errors import ConfigError, ValueTooLarge
 from txpaxos.reading import Consistency, Reading
 from txpaxos.service.declaration import Remote, S
 from txpaxos.service.remote import remote_service
+from txpaxos.service.watches import is_watch
 from txpaxos.wire.client_messages import (
     KEEP_TIMERS_MAX,
     AcceptClock,
@@ -187,7 +188,10 @@ class Client:
         local = check_consistency(consistency) == "local"
         if len(query) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the query has {len(query)} bytes and may have {COMMAND_BYTES_MAX}"))
-        return self._dispatcher.ask_node(lambda number: Read(number, query, local), len(query), deadline_seconds)
+        waits = local and is_watch(query)
+        return self._dispatcher.ask_node(
+            lambda number: Read(number, query, local), len(query), deadline_seconds, waits=waits
+        )
 
     def service(
         self,

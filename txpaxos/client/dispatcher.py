@@ -133,11 +133,13 @@ class Dispatcher:
         size_bytes: int,
         deadline_seconds: float | None,
         progress: Callable[[str], None] | None = None,
+        waits: bool = False,
     ) -> Deferred[Any]:
         """Make a request that is no command.
 
         :param make_message: makes the message, given the number of the request.
         :param progress: called with each new line that says how far the request has come.
+        :param waits: whether the node answers when something happens.
         """
         if self.is_closed:
             return fail(NoQuorum("this client is closed"))
@@ -146,7 +148,7 @@ class Dispatcher:
             return fail(refusal)
         number = next(self._numbers)
         answer: Deferred[Any] = Deferred(partial(self._cancelled, number))
-        request = Request(number, make_message(number), answer, size_bytes, progress=progress)
+        request = Request(number, make_message(number), answer, size_bytes, progress=progress, waits=waits)
         return self._start(request, deadline_seconds)
 
     def ask_leader(

@@ -30,6 +30,7 @@ class PendingRequests:
     def __init__(self) -> None:
         self.size_bytes = self.quorum_answers = 0
         self._requests: dict[int, Request] = {}
+        self._waits = 0
         self._sequences: dict[int, None] = {}  # Of the commands among them, the lowest first.
 
     def __len__(self) -> int:
@@ -37,6 +38,11 @@ class PendingRequests:
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self._requests.values())
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether all of them wait for something to happen, so that no answer is due."""
+        return self._waits == len(self._requests)
 
     def get(self, number: int) -> Request | None:
         """The request with this number; ``None`` if it has ended, or never was."""
@@ -66,6 +72,7 @@ class PendingRequests:
         """A request is made."""
         self._requests[request.number] = request
         self.size_bytes += request.size_bytes
+        self._waits += request.waits
         if isinstance(request, CommandRequest):
             self._sequences[request.sequence] = None
 
@@ -78,6 +85,7 @@ class PendingRequests:
         if request is not None:
             request.is_pending = False
             self.size_bytes -= request.size_bytes
+            self._waits -= request.waits
             if isinstance(request, CommandRequest):
                 self._sequences.pop(request.sequence, None)
             if request.deadline is not None and request.deadline.active():

@@ -58,6 +58,7 @@ class Request:
     :ivar is_pending: whether the request has no answer yet, and was not given up.
     :ivar progress: called with each new line that says how far the request has come, if the caller wants that.
     :ivar line: the last of these lines.
+    :ivar waits: whether the node answers when something happens, so that silence is no fault of its.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Request:
     is_pending: bool = True
     progress: Callable[[str], None] | None = None
     line: str = ""
+    waits: bool = False
 
     @property
     def needs_leader(self) -> bool:

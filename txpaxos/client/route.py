@@ -548,9 +548,13 @@ class Route:
             waits = bool(self._pending)
             if not self._is_closed and (waits or self._probes):
                 current = self.current
-                calm = current is not None and current.welcome is not None and not current.silent
+                calm = current is not None and current.welcome is not None and self._is_calm(current)
                 in_doubt = self._suspicion.is_unable or not calm
                 self._schedule_tick(1 if waits and in_doubt else CALM_TICKS)
+
+    def _is_calm(self, current: ClientConnection) -> bool:
+        """Whether no Ping is due before the next look at a node that is not in doubt."""
+        return current.silent + CALM_TICKS <= self._suspicion.ping_ticks
 
     def _look(self) -> None:
         """Count the ticks that have passed, and do what follows from the silence."""
@@ -571,20 +575,20 @@ class Route:
     def _look_at(self, current: ClientConnection) -> None:
         """Requests wait. See whether the node at the end of ``current`` can answer them."""
         self._suspicion.observe(current, self._ticks)
-        self._ping_if_silent(current)
+        self._ping_if_silent(current, self._suspicion.ping_ticks)
         if not self._suspicion.is_suspect(current):
             return
         for probe in self._probes:
-            self._ping_if_silent(probe)
+            self._ping_if_silent(probe, PING_TICKS)
         if self._suspicion.should_leave(current, self._better()):
             self._leave(current)
         else:
             self._probe()
 
-    def _ping_if_silent(self, connection: ClientConnection) -> None:
+    def _ping_if_silent(self, connection: ClientConnection, ticks: int) -> None:
         """Have a silent node send something. A node that has told no liveness window knows no Ping."""
         welcome = connection.welcome
-        if welcome is not None and connection.silent >= PING_TICKS and welcome.liveness_window_seconds:
+        if welcome is not None and connection.silent >= ticks and welcome.liveness_window_seconds:
             connection.ping()
 
     def _tidy(self, waits: bool) -> None:

@@ -26,6 +26,10 @@ TICKS = 5
 PING_TICKS = 2
 """Silence after which the node is sent a Ping, which has it send something."""
 
+WAIT_TICKS = 3
+"""By this much longer may the node be silent if all requests wait for something to happen, as watches do. So they cost
+a Ping in a liveness window, and the node is left within two of them: within the longest one, by default."""
+
 PROBE_TICKS = 4
 """Silence after which the node is suspect, so that another node is asked, too."""
 
@@ -80,6 +84,7 @@ class Suspicion:
         self._stalled = 0  # For how many ticks nothing that needs a quorum was answered, though it should be.
         self._leaderless = 0  # For how many ticks the node has said that it knows no leader.
         self._is_behind = False  # Whether the node has said that it is catching up, and a request needs more.
+        self._wait_ticks = 0  # By how much longer it may be silent now.
 
     # what has happened
 
@@ -107,6 +112,7 @@ class Suspicion:
 
     def observe(self, current: ClientConnection, ticks: int) -> None:
         """``ticks`` have passed in which requests waited for the node at the end of ``current``."""
+        self._note_urgency(current)
         needs_quorum, answers = self._needs_quorum(), self._pending.quorum_answers
         has_progress, self._answers_seen = answers != self._answers_seen, answers
         self._stalled = 0 if has_progress or not needs_quorum else self._stalled + ticks
@@ -114,6 +120,12 @@ class Suspicion:
         welcome = current.welcome if needs_quorum else None
         self._leaderless = self._leaderless + ticks if welcome is not None and welcome.leader is None else 0
         self._is_behind = welcome is not None and welcome.catching_up
+
+    def _note_urgency(self, current: ClientConnection) -> None:
+        """See whether all requests wait for something to happen. If one does not any more, the silence until now says
+        less than it would if one never had: the node was not asked to say something."""
+        before, self._wait_ticks = self._wait_ticks, WAIT_TICKS if self._pending.all_wait else 0
+        current.silent = max(0, current.silent - max(0, before - self._wait_ticks))
 
     def age_backoff(self, ticks: int) -> bool:
         """``ticks`` have passed, with requests or without. Whether that halves the factor."""
@@ -127,6 +139,11 @@ class Suspicion:
     # what follows from it
 
     @property
+    def ping_ticks(self) -> int:
+        """Silence after which the node that the client talks to is sent a Ping."""
+        return PING_TICKS + self._wait_ticks
+
+    @property
     def is_unable(self) -> bool:
         """Whether a request waits that the node cannot answer now, by its own word: it knows no leader, or is catching
         up."""
@@ -136,7 +153,7 @@ class Suspicion:
         """Whether to ask another node, too."""
         if current.welcome is None:
             return current.age >= WELCOME_TICKS + self._extra_ticks(current)
-        late = max(current.silent - PROBE_TICKS, self._stalled - STALLED_TICKS)
+        late = max(current.silent - PROBE_TICKS - self._wait_ticks, self._stalled - STALLED_TICKS)
         return late >= self._extra_ticks(current) or self.is_unable
 
     def should_leave(self, current: ClientConnection, better: ClientConnection | None) -> bool:
@@ -155,7 +172,7 @@ class Suspicion:
             return current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra
         only_leader_helps = self._follows_leader and all(request.needs_leader for request in self._pending)
         leave_ticks = LEAVE_LEADER_TICKS if only_leader_helps else LEAVE_TICKS
-        if current.silent >= leave_ticks * self.backoff + extra:
+        if current.silent >= leave_ticks * self.backoff + extra + self._wait_ticks:
             return True
         if not self._needs_quorum() or not is_able(better):
             return False

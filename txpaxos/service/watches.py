@@ -62,6 +62,11 @@ def encode_watch(known: bytes, call: bytes, wait_from: int | None = None) -> byt
     return _encode(_Watch(known, call, wait_from))
 
 
+def is_watch(query: bytes) -> bool:
+    """Whether ``query`` is a watch, and no call of a service. A local read of one waits."""
+    return query.startswith(_HEAD)
+
+
 def digest_of(data: bytes) -> bytes:
     """By which answers are compared."""
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
