@@ -21,19 +21,23 @@ globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=Tru
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-COVERED = os.environ.get("TXPAXOS_COVERED", "").split()
+TESTS = Path(__file__).parent
+
+COVERED = [TESTS / place for place in os.environ.get("TXPAXOS_COVERED", "").split()]
 """The folders, and files, whose tests run under coverage; empty for all."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out of coverage what ``TXPAXOS_COVERED`` does not name. Under coverage a test takes three times as long."""
     for item in items:
-        if COVERED and item.path.relative_to(Path(__file__).parent).parts[0] not in COVERED:
+        if COVERED and not any(item.path.is_relative_to(place) for place in COVERED):
             item.add_marker("no_cover")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """The collection after each test need not look at all that was imported."""
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """Have the collection after each test look only at what was made since its module began: the rest is imported code,
+    and what pytest keeps. At this moment nothing of an earlier test is left but that."""
     gc.collect()
     gc.freeze()
 

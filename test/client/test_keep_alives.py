@@ -10,7 +10,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from test.helpers.fakes import outcome_of
-from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, keep_alive
+from txpaxos.client import keep_alives
+from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, Numbers, keep_alive
 from txpaxos.errors import NoQuorum, NotChosen
 from txpaxos.wire.client_messages import KeepTimers
 from txpaxos.wire.stamps import NUMBER_MAX
@@ -72,14 +73,13 @@ def test_the_number_of_another_client_confirms_nothing(asked: Asked) -> None:
     assert kept == [{"a": True, "b": True}]
 
 
-def test_numbers_of_before_another_client_was_overtaken_confirm_nothing_any_more(asked: Asked) -> None:
-    """They may be below the other client's numbers, which this client has not had."""
+def test_another_client_that_keeps_one_timer_alive_does_not_touch_another_timer(asked: Asked) -> None:
     slow, quick = asked.keep("a"), asked.keep("b")
     old = asked.sent[0][0].number
     asked.answer(old + 5)
     asked.answer(old, which=0)
-    assert (slow, quick) == ([], [])
-    assert len(asked.sent) == 4
+    assert (slow, quick) == ([{"a": True}], [])
+    assert len(asked.sent) == 3
 
 
 def test_the_number_of_a_timer_that_was_set_anew_confirms_nothing(asked: Asked) -> None:
@@ -100,16 +100,44 @@ def test_a_deadline_is_for_all_attempts(asked: Asked) -> None:
     assert [one.type for one in kept] == [NoQuorum]
 
 
-def test_the_highest_number_cannot_be_overtaken(asked: Asked) -> None:
-    kept = asked.keep("a")
-    asked.answer(NUMBER_MAX)
+def test_the_highest_number_cannot_be_overtaken_and_harms_no_other_timer(asked: Asked) -> None:
+    kept, other = asked.keep("a"), asked.keep("b")
+    asked.answer(NUMBER_MAX, which=0)
     assert [one.type for one in kept] == [NotChosen]
-    again = asked.keep("b")
+    again = asked.keep("a")
     assert [one.type for one in again] == [NotChosen]
+    asked.answer(asked.last)
+    assert other == [{"b": True}]
+    both = asked.keep("b", "c")
+    asked.answer(asked.last, asked.last)
+    assert both == [{"b": True, "c": True}]
+
+
+def test_a_timer_that_was_overtaken_has_numbers_of_its_own(asked: Asked) -> None:
+    first = asked.keep("a", "b")
+    asked.answer(asked.last, 2**62)
+    asked.answer(asked.last)
+    assert first == [{"a": True, "b": True}]
+    asked.keep("a", "b")
+    ((of_b, _, _),) = [one for one in asked.sent[-1:] if one[0].names == ("b",)]
+    assert of_b.number > 2**62
+    asked.answer(of_b.number)
+    assert (asked.sent[-1][0].names, asked.last < 2**50) == (("a",), True)
+
+
+def test_numbers_of_its_own_are_given_up_for_higher_ones(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_alives, "OWN_MAX", 1)
+    for name in ("a", "b"):
+        asked.keep(name)
+        asked.answer(asked.last + 10)
+        asked.answer(asked.last)
+    of_a = asked.sent[1][0].number
+    asked.keep("a")
+    assert asked.last > of_a
 
 
 def test_two_clients_begin_with_other_numbers() -> None:
-    firsts = {KeepAliveNumbers(Random(seed)).next() for seed in range(100)}
+    firsts = {Numbers(Random(seed)).next() for seed in range(100)}
     assert len(firsts) == 100
     assert 0 < min(firsts) <= max(firsts) <= 2**FIRST_BITS
 
@@ -117,7 +145,7 @@ def test_two_clients_begin_with_other_numbers() -> None:
 def test_chance_is_drawn_when_it_is_needed() -> None:
     """Not when the client is made: runs of the simulator without keep-alives are as they were."""
     rng = Random(1)
-    numbers = KeepAliveNumbers(rng)
+    numbers = Numbers(rng)
     assert rng.getstate() == Random(1).getstate()
     numbers.overtake(5)
     assert numbers.next() > 5

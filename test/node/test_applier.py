@@ -249,12 +249,13 @@ def test_a_command_has_the_same_depth_of_calls_wherever_it_is_applied(
             return apply_below(applier, calls - 1)
         return [one for _, outcomes in applier.apply(Chosen(1, encode_batch([command(1)]))) for one in outcomes]
 
-    for calls in (0, deeper):
+    observed = Applier(recurse, reached=lambda slot, command: None)
+    for applier, calls in ((Applier(recurse), 0), (Applier(recurse), deeper), (observed, deeper)):
         depths.append(0)
         before = sys.getrecursionlimit()
-        assert apply_below(Applier(recurse), calls) == [Failed(CommandFailed, "RecursionError")]
+        assert apply_below(applier, calls) == [Failed(CommandFailed, "RecursionError")]
         assert sys.getrecursionlimit() == before
-    assert depths[0] == depths[1] > 500
+    assert depths[0] == depths[1] == depths[2] > 500
     logged_errors.clear()
 
 

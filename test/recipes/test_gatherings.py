@@ -91,9 +91,10 @@ def test_zookeeper_1011_one_that_enters_tells_none_until_all_are_there(nodes: No
     nodes.told.clear()
     for session in SESSIONS[:3]:
         service.enter("a", session, "r", 4)
-    assert nodes.told == []
+    assert nodes.told == [f"round {session} r" for session in SESSIONS[:3]], "each is told of itself alone"
+    nodes.told.clear()
     service.enter("a", "s4", "r", 4)
-    assert nodes.told == [*(f"round {session} r" for session in SESSIONS), "rounds a"]
+    assert nodes.told[1:] == [*(f"round {session} r" for session in SESSIONS), "rounds a"]
 
 
 def test_those_who_come_to_an_open_round_have_the_next_one(nodes: Nodes) -> None:
@@ -160,3 +161,29 @@ def test_what_is_too_much_is_refused_in_one_line(nodes: Nodes, monkeypatch: pyte
         service.enter("b", "s2", "r", 2)
     service.leave("s1", "r")
     assert_nothing_is_left(service)
+
+
+def test_what_one_session_and_one_round_may_have(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = nodes.of(Gatherings)
+    monkeypatch.setattr(gatherings, "PLACES_OF_SESSION_MAX", 3)
+    service.join("party", "s1")
+    service.create("gate", "s1")
+    service.enter("race", "s1", "r", 2)
+    line = r"^this session is in 3 parties and barriers: leave some first$"
+    with pytest.raises(LimitReached, match=line):
+        service.join("other", "s1")
+    with pytest.raises(LimitReached, match=line):
+        service.create("other", "s1")
+    with pytest.raises(LimitReached, match=line):
+        service.enter("other", "s1", "r2", 2)
+    service.join("party", "s1", "something else of oneself")
+    service.create("of no session")
+    with pytest.raises(TypeError, match="int"):
+        nodes.harness.service(Gatherings).enter("other", "s2", "r", gatherings.ROUND_MAX + 1)
+
+
+def test_a_list_of_members_has_a_bounded_size(nodes: Nodes) -> None:
+    for number in range(300):
+        nodes.open(f"member {number}")
+        nodes.of(Gatherings).join("party", f"member {number}", "v" * 4096)
+    assert len(nodes.of(Gatherings).members_of("party", 10_000)) == 257

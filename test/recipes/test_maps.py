@@ -74,6 +74,9 @@ class Run:
         entry = self.entries[name].get(key)
         return version in (None, 0 if entry is None else entry.version)
 
+    def newest(self, name: str) -> int:
+        return self.changes[name][-1].version if self.changes[name] else 0
+
     def step(self) -> None:
         steps = ["put", "delete", "transact", "session", "restart"]
         getattr(self, f"step_{self.rng.choices(steps, [8, 5, 4, 1, 1])[0]}")()
@@ -132,13 +135,13 @@ class Run:
     def compare(self) -> None:
         for name in "ab":
             entries = [self.entries[name][key] for key in sorted(self.entries[name])]
-            assert self.state.entries(name) == EntriesPage(tuple(entries), self.version, False)
+            assert self.state.entries(name) == EntriesPage(tuple(entries), self.newest(name), False)
             assert [self.state.get(name, entry.key) for entry in entries] == entries
             since = self.rng.randrange(self.version + 1)
             later = tuple(change for change in self.changes[name] if change.version > since)
             assert self.state.changes(name, since).changes == later
         everything = [entry for name in "ab" for entry in self.entries[name].values()]
-        assert self.state.values_bytes == sum(len(entry.data) for entry in everything)
+        assert self.state.values_bytes == sum(1 + len(entry.key) + len(entry.data) for entry in everything)
         assert self.state.version == self.version
 
 
@@ -217,13 +220,13 @@ def test_changes_that_are_not_kept_are_an_error_of_one_line(nodes: Nodes, monkey
 
 
 def test_changes_are_bounded_by_their_bytes(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maps, "CHANGES_BYTES_MAX", 10)
+    monkeypatch.setattr(maps, "CHANGES_BYTES_MAX", 12)
     state = nodes.of(Maps)
     for _ in range(5):
         state.put("a", "k", b"1234")
-    assert (len(state.kept), state.kept_bytes) == (2, 8)
+    assert (len(state.kept), state.kept_bytes) == (2, 12)
     state.put("a", "k", b"x" * 100)
-    assert (len(state.kept), state.kept_bytes) == (1, 100)
+    assert (len(state.kept), state.kept_bytes) == (1, 102)
 
 
 def test_a_map_of_which_nothing_is_left_is_forgotten(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +295,16 @@ def test_what_is_too_much_is_refused_in_one_line(nodes: Nodes, monkeypatch: pyte
     with pytest.raises(LimitReached, match=r"^there are 1 maps already: put the keys into one of them, with a prefix$"):
         state.put("b", "k", b"1")
     monkeypatch.setattr(maps, "ENTRIES_BYTES_MAX", 3)
-    with pytest.raises(LimitReached, match=r"^the maps have 1 entries of 1 bytes already: delete some first$"):
+    with pytest.raises(LimitReached, match=r"^the maps have 1 entries of 3 bytes already: delete some first$"):
         state.put("a", "l", b"123")
     assert state.delete("a", "k") == 2
+
+
+def test_a_transaction_answers_with_a_bounded_size(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps, "FOUND_BYTES_MAX", 10)
+    state = nodes.of(Maps)
+    state.put("a", "k", b"12345")
+    assert state.transact("a", (Guard("k"), Guard("k")), ()).held
+    with pytest.raises(LimitReached, match=r"^the entries of the guards have 15 bytes, more than 10$"):
+        state.transact("a", (Guard("k"),) * 3, (Step("k", b"6"),))
+    assert state.get("a", "k") == Entry("k", b"12345", 1)

@@ -378,3 +378,45 @@ def test_a_command_of_another_service_is_refused_when_the_hold_is_over() -> None
         ledger.write(3, "of another permit")
     ledger.write(2, "two")
     assert ledger.lines == ["one", "two"]
+
+
+def test_many_that_can_be_granted_at_once_are_granted_in_several_slots(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(permits, "GRANTS_MAX", 3)
+    service = nodes.of(Permits)
+    assert service.acquire("books", "s1", "writer", CAPACITY_MAX, CAPACITY_MAX) == 1
+    for number in range(8):
+        service.acquire("books", "s2", f"reader {number}", 1, CAPACITY_MAX)
+    service.release("books", 1, "s1")
+    assert [one.token for one in service.contenders("books")] == [2, 3, 4, 0, 0, 0, 0, 0]
+    assert service.acquire("books", "s3", "try", 1, CAPACITY_MAX, waits=False) is None, "the others come first"
+    nodes.restart()
+    nodes.advance(0.0)
+    assert [one.token for one in nodes.of(Permits).contenders("books")] == list(range(2, 10))
+    for session in ("s1", "s2", "s3"):
+        nodes.close(session)
+    assert_nothing_is_left(nodes.of(Permits))
+    assert not nodes.of(Permits).to_grant
+
+
+def test_what_a_session_held_is_granted_in_several_slots(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(permits, "GRANTS_MAX", 3)
+    service = nodes.of(Permits)
+    for number in range(5):
+        service.acquire(f"lock {number}", "s1", f"holder {number}")
+        service.acquire(f"lock {number}", "s2", f"waiter {number}")
+    nodes.close("s1")
+    assert [bool(service.contenders(f"lock {number}")[0].token) for number in range(5)] == [True] * 3 + [False] * 2
+    assert service.withdraw("s2", "waiter 4")
+    nodes.advance(0.0)
+    assert service.contenders("lock 3")[0].token
+    assert service.contenders("lock 4") == ()
+    assert "grant" not in service.timers
+
+
+def test_a_list_of_contenders_has_a_bounded_size(nodes: Nodes) -> None:
+    service = nodes.of(Permits)
+    for number in range(300):
+        service.acquire("lock", "s1", str(number), value="\N{PILE OF POO}" * 4096)
+    assert len(service.contenders("lock", 10_000)) == 65

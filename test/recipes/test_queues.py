@@ -10,7 +10,7 @@ import pytest
 from test.recipes.nodes import Nodes
 from test.recipes.queue_model import QueueModel
 from txpaxos.recipes.replicated import ordered, queues
-from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
+from txpaxos.recipes.replicated.bounds import SPAN_MS_MAX, LimitReached, SessionOver
 from txpaxos.recipes.replicated.queues import Delivery, Depth, Queues, Standing, TakeOver
 
 VISIBLE_MS = 1000
@@ -73,35 +73,37 @@ class Run:
         delivery = self.state.take(queue, session, request, visible_ms, waits)
         assert fields(delivery) == self.model.take(queue, session, request, visible_ms, waits)
 
-    def token(self) -> int:
-        return self.rng.choice([one.token for one in self.model.requests] or [0]) or self.rng.randrange(20)
+    def token(self) -> tuple[int, str]:
+        """The token of a delivery, and the session that has it; or those of none."""
+        held = [(one.token, one.holder[0]) for one in self.model.requests if one.token]
+        return self.rng.choice(held) if held and self.rng.random() < 0.9 else (self.rng.randrange(20), "s3")
 
     def step_acknowledge(self) -> None:
-        token = self.token()
-        if self.model.acknowledge(token):
-            self.state.acknowledge(token)
+        token, session = self.token()
+        if session != "s3" and self.model.acknowledge(token):
+            self.state.acknowledge(token, session)
         else:
             with pytest.raises(TakeOver):
-                self.state.acknowledge(token)
+                self.state.acknowledge(token, session)
 
     def step_give_back(self) -> None:
-        token = self.token()
+        token, session = self.token()
         held = self.model.by_token(token)
-        if held is None:
+        if held is None or session == "s3":
             with pytest.raises(TakeOver):
-                self.state.give_back(token)
+                self.state.give_back(token, session)
         else:
-            self.state.give_back(token)
+            self.state.give_back(token, session)
             self.model.end(held, counts=True)
 
     def step_extend(self) -> None:
-        token = self.token()
+        token, session = self.token()
         held = self.model.by_token(token)
-        if held is None:
+        if held is None or session == "s3":
             with pytest.raises(TakeOver):
-                self.state.extend(token, 700)
+                self.state.extend(token, session, 700)
         else:
-            self.state.extend(token, 700)
+            self.state.extend(token, session, 700)
             held.due_ms = self.model.now_ms + 700
 
     def step_withdraw(self) -> None:
@@ -144,7 +146,7 @@ class Run:
                 standing = self.state.standing(session, request)
                 assert fields(standing.delivery) == self.model.delivery(known)
                 assert standing.waits == (known is not None and known.item is None)
-        assert self.state.items_bytes == sum(len(item.data) for item in self.model.items)
+        assert self.state.items_bytes == sum(len(item.queue) + len(item.data) for item in self.model.items)
 
     def finish(self) -> None:
         """Take and acknowledge all that there is."""
@@ -155,7 +157,7 @@ class Run:
         for queue in "ab":
             while (delivery := self.state.take(queue, "s3", "last", VISIBLE_MS, False)) is not None:
                 self.model.take(queue, "s3", "last", VISIBLE_MS, False)
-                self.state.acknowledge(delivery.token)
+                self.state.acknowledge(delivery.token, "s3")
                 self.model.acknowledge(delivery.token)
         assert_nothing_is_left(self.state)
         assert sorted(self.model.acknowledged) == sorted({*self.model.acknowledged})
@@ -185,9 +187,9 @@ def test_kazoo_501_no_taker_waits_while_there_are_items(nodes: Nodes) -> None:
         state.put("a", b"%d" % number)
     held = [state.take("a", f"s{number % 3 + 1}", str(number), VISIBLE_MS) for number in range(30)]
     assert [taken(one) for one in held] == [b"%d" % number for number in range(30)]
-    for one in held:
+    for number, one in enumerate(held):
         assert one is not None
-        state.acknowledge(one.token)
+        state.acknowledge(one.token, f"s{number % 3 + 1}")
     assert_nothing_is_left(state)
 
 
@@ -254,8 +256,8 @@ def test_an_item_whose_time_is_over_is_there_again_in_its_old_place(nodes: Nodes
     again = state.take("a", "s2", "r", VISIBLE_MS)
     assert again == Delivery(2, b"1", 100, 2)
     with pytest.raises(TakeOver, match=r"^the take with token 1 is over; its item may be in other hands$"):
-        state.acknowledge(first.token)
-    state.acknowledge(again.token)
+        state.acknowledge(first.token, "s1")
+    state.acknowledge(again.token, "s2")
     assert state.depth("a") == Depth(2, 0, 0)
 
 
@@ -274,7 +276,7 @@ def test_a_take_that_is_extended_lasts_from_then_on(nodes: Nodes) -> None:
     held = state.take("a", "s1", "r", VISIBLE_MS)
     assert held is not None
     nodes.advance(0.9)
-    state.extend(held.token, VISIBLE_MS)
+    state.extend(held.token, "s1", VISIBLE_MS)
     nodes.advance(0.9)
     assert state.depth("a") == Depth(0, 1, 0)
     nodes.advance(0.1)
@@ -306,7 +308,7 @@ def test_an_item_that_always_comes_back_ends_among_the_dead_letters(nodes: Nodes
     for request in ("r1", "r2"):
         held = state.take("a", "s1", request, VISIBLE_MS)
         assert held is not None
-        state.give_back(held.token)
+        state.give_back(held.token, "s1")
     assert state.take("a", "s1", "r3", VISIBLE_MS, waits=False) is None
     assert state.take("a.dead", "s1", "r4", VISIBLE_MS) == Delivery(3, b"bad", 7, 1)
 
@@ -336,7 +338,7 @@ def test_there_is_no_timer_while_nothing_is_taken(nodes: Nodes) -> None:
     held = state.take("a", "s1", "r", VISIBLE_MS)
     assert held is not None
     assert state.timers.due_in_seconds("due") == 1.0
-    state.acknowledge(held.token)
+    state.acknowledge(held.token, "s1")
     assert "due" not in state.timers
 
 
@@ -344,7 +346,7 @@ def test_what_is_too_much_is_refused_in_one_line(nodes: Nodes, monkeypatch: pyte
     state = nodes.of(Queues)
     state.put("a", b"1")
     monkeypatch.setattr(queues, "ITEMS_BYTES_MAX", 3)
-    with pytest.raises(LimitReached, match=r"^the items of the queues have 1 bytes already: take some first$"):
+    with pytest.raises(LimitReached, match=r"^the items of the queues have 2 bytes already: take some first$"):
         state.put("a", b"123")
     monkeypatch.setattr(queues, "ITEMS_MAX", 1)
     with pytest.raises(LimitReached, match=r"^the queues have 1 items already: take some first$"):
@@ -359,6 +361,29 @@ def test_what_is_too_much_is_refused_in_one_line(nodes: Nodes, monkeypatch: pyte
     monkeypatch.setattr(queues, "LIMITS_MAX", 0)
     with pytest.raises(LimitReached, match=r"^0 queues have a limit of deliveries already$"):
         state.limit_deliveries("a", 1, "b")
+
+
+def test_another_session_does_nothing_to_a_delivery(nodes: Nodes) -> None:
+    state = nodes.of(Queues)
+    state.put("a", b"1")
+    held = state.take("a", "s1", "r", VISIBLE_MS)
+    assert held is not None
+    for change in (state.acknowledge, state.give_back, lambda token, session: state.extend(token, session, 1)):
+        with pytest.raises(TakeOver):
+            change(held.token, "s2")
+    assert state.depth("a") == Depth(0, 1, 0)
+
+
+def test_a_time_beyond_what_timers_can_have_is_refused_at_the_call(nodes: Nodes) -> None:
+    client = nodes.harness.service(Queues)
+    for call in (
+        lambda ms: client.take("a", "s1", "r", ms),
+        lambda ms: client.extend(1, "s1", ms),
+    ):
+        with pytest.raises(TypeError, match="int"):
+            call(SPAN_MS_MAX + 1)
+    nodes.of(Queues).put("a", b"1")
+    assert nodes.of(Queues).take("a", "s1", "r", SPAN_MS_MAX) is not None
 
 
 def test_a_session_that_is_not_open_takes_nothing(nodes: Nodes) -> None:

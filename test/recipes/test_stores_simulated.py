@@ -31,9 +31,9 @@ def some_queue_command(rng: Random) -> bytes:
             encode_call(Queues, Queues.take, queue, session, request, rng.choice([200, 1000]), rng.random() < 0.7),
             encode_call(Queues, Queues.take, queue, session, request, 500),
             encode_call(Queues, Queues.withdraw, session, request),
-            encode_call(Queues, Queues.acknowledge, rng.randrange(60)),
-            encode_call(Queues, Queues.give_back, rng.randrange(60)),
-            encode_call(Queues, Queues.extend, rng.randrange(60), 700),
+            encode_call(Queues, Queues.acknowledge, rng.randrange(60), session),
+            encode_call(Queues, Queues.give_back, rng.randrange(60), session),
+            encode_call(Queues, Queues.extend, rng.randrange(60), session, 700),
             encode_call(Queues, Queues.limit_deliveries, "a", rng.randrange(4), "b"),
         ]
     )

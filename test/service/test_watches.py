@@ -11,7 +11,18 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from test.helpers.fakes import alone
 from test.service.watcher import Watcher
-from txpaxos import QueryFailed, Service, ServiceError, application_of, command, encode_call, query, state, watch
+from txpaxos import (
+    CommandFailed,
+    QueryFailed,
+    Service,
+    ServiceError,
+    application_of,
+    command,
+    encode_call,
+    query,
+    state,
+    watch,
+)
 from txpaxos.errors import CallRefused, Overloaded
 from txpaxos.reading import Reading
 from txpaxos.service.remote import remote_service
@@ -452,3 +463,32 @@ def test_on_a_node_the_answer_comes_when_the_slot_is_applied() -> None:
     watcher.watched.close()
     harness.reactor.idle()
     assert len(application._watches) == 0
+
+
+def test_a_watched_node_calls_commands_from_the_same_depth() -> None:
+    """A command that exceeds the limit of calls has to do so on every node alike, whichever is watched."""
+
+    class Deep(Service):
+        depths: list[int] = state(list)
+
+        @command
+        def recurse(self) -> None:
+            self.depths.append(0)
+            self._recurse()
+
+        @query
+        def total(self) -> int:
+            return 0
+
+        def _recurse(self) -> None:
+            self.depths[-1] += 1
+            self._recurse()
+
+    harness = ServicesHarness(Deep)
+    deep = harness.service(Deep)
+    for _ in range(2):
+        deep.recurse().addErrback(lambda failure: failure.trap(CommandFailed))
+        watcher = Watcher(watch(deep.total))
+    depths = harness.state_of(Deep).depths
+    assert watcher.got == [0]
+    assert depths[0] == depths[1] > 500

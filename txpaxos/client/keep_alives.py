@@ -3,12 +3,13 @@
 The numbers of one client rise. They begin at a number of chance, so that two clients never have the same one: a number
 of this client in the log shows that the keep-alive of this client was heard. Two clients may keep one timer alive, or a
 client that was started anew goes on with what its predecessor kept alive. Then a higher number may be in the log. That
-says nothing of this client's keep-alive, so it is sent once more with a number that is higher still.
+says nothing of this client's keep-alive, so it is sent once more with a number that is higher still. From then on that
+timer has numbers of its own: whatever another client does to one timer, the others are kept alive as before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from twisted.internet.defer import Deferred
@@ -25,8 +26,41 @@ STEP_BITS = 32
 """How far, by chance, a client goes beyond a higher number of another one: up to 2**32."""
 
 
+OWN_MAX = 10_000
+"""How many timers may have numbers of their own."""
+
+
 class KeepAliveNumbers:
-    """The numbers of one client.
+    """The numbers of one client: those of most timers, and those of each timer that another client has kept alive, too.
+
+    :param rng: the source of chance.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._of_most = Numbers(rng)
+        self._own: dict[str, Numbers] = {}
+
+    def by_numbers(self, names: Iterable[str]) -> dict[Numbers, list[str]]:
+        """The timers ``names``, by the numbers that they have."""
+        sorted_out: dict[Numbers, list[str]] = {}
+        for name in names:
+            sorted_out.setdefault(self._own.get(name, self._of_most), []).append(name)
+        return sorted_out
+
+    def overtake(self, name: str, confirmed: int) -> None:
+        """The log has a number of another client for the timer ``name``: go on above it."""
+        own = self._own.get(name)
+        if own is None:
+            own = self._own[name] = self._of_most.copy()
+        own.overtake(confirmed)
+        if len(self._own) > OWN_MAX:
+            # It has those of most again, and what was sent of it before must confirm nothing that is sent later.
+            self._of_most.overtake(self._own.pop(next(iter(self._own))).last)
+
+
+class Numbers:
+    """Numbers that rise, all of which one client has had.
 
     :param rng: the source of chance.
     """
@@ -59,6 +93,17 @@ class KeepAliveNumbers:
             self._first = confirmed + 1 + self._rng.getrandbits(STEP_BITS)
             self._last = self._first - 1
 
+    def copy(self) -> Numbers:
+        """Numbers that go on where these do."""
+        copied = Numbers(self._rng)
+        copied._first, copied._last = self._first, self._last
+        return copied
+
+    @property
+    def last(self) -> int:
+        """The last number that was had."""
+        return self._last
+
 
 def keep_alive(
     dispatcher: Dispatcher,
@@ -75,9 +120,10 @@ def keep_alive(
 
     async def send() -> dict[str, bool]:
         is_alive: dict[str, bool] = {}
-        left = list(dict.fromkeys(names))
-        while left:
-            number, size_bytes = numbers.next(), sum(map(len, left))
+        to_send = list(numbers.by_numbers(dict.fromkeys(names)).items())
+        while to_send:
+            own, left = to_send.pop()
+            number, size_bytes = own.next(), sum(map(len, left))
             left_seconds = None if ends_at is None else ends_at - seconds()
             if left_seconds is not None and left_seconds <= 0:
                 raise NoQuorum(
@@ -87,12 +133,12 @@ def keep_alive(
             answer: Sequence[int | None] = await dispatcher.ask_node(message, size_bytes, left_seconds)
             again = []
             for name, confirmed in zip(left, answer, strict=False):
-                if confirmed is None or numbers.confirms(confirmed, number):
+                if confirmed is None or own.confirms(confirmed, number):
                     is_alive[name] = confirmed is not None
                 else:
-                    numbers.overtake(confirmed)
+                    numbers.overtake(name, confirmed)
                     again.append(name)
-            left = again
+            to_send += numbers.by_numbers(again).items()
         return is_alive
 
     return Deferred.fromCoroutine(send())

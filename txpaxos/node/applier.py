@@ -57,6 +57,8 @@ class Applier:
     :param sessions_max: how many sessions are remembered.
     :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
     :param kept_alive_changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
+    :param reached: called before each command of the application, which is not called from within it: a node that is
+        observed must give commands the same depth of calls as the others.
     :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.
@@ -70,7 +72,9 @@ class Applier:
         sessions_max: int = SESSIONS_MAX,
         timer_fired: Callable[[Slot, str, bytes], object] = lambda slot, name, payload: None,
         kept_alive_changed: Callable[[str], object] = lambda name: None,
+        reached: Callable[[Slot, bytes], object] | None = None,
     ) -> None:
+        self._reached = reached
         self._sessions_max = sessions_max
         self._kept_alive_changed = kept_alive_changed
         self.sessions = self.new_sessions()
@@ -193,6 +197,8 @@ class Applier:
         self.registers = registers
 
     def _outcome(self, slot: Slot, command: bytes) -> Outcome:
+        if self._reached is not None:
+            self._reached(slot, command)
         try:
             result = self._apply(slot, command)
             try:

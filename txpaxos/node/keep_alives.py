@@ -67,7 +67,7 @@ class KeepAlives:
         self._timers = timers
         self._catch_up = catch_up
         self._wanted = wanted
-        self._waiting: dict[str, list[_Call]] = {}
+        self._waiting: dict[str, dict[_Call, None]] = {}
         self._changed: list[str] = []
         self._to_tell: dict[str, int] = {}
         self._told_at = float("-inf")
@@ -100,7 +100,7 @@ class KeepAlives:
                 call.numbers[name] = timer.number
                 continue
             call.missing.add(name)
-            self._waiting.setdefault(name, []).append(call)
+            self._waiting.setdefault(name, {})[call] = None
             if timer is None:
                 are_all_known = False
             else:
@@ -226,7 +226,7 @@ class KeepAlives:
         if len(calls) == 1:
             del self._waiting[name]
         else:
-            calls.remove(call)
+            del calls[call]
 
     def _tell_again(self) -> None:
         for name, calls in self._waiting.items():

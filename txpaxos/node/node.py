@@ -269,8 +269,10 @@ class Node:
         self._hooks = Hooks(lines)
         self._keep_alives = KeepAlives(lambda: self.timers, lambda: self._reads.wait(), self._performer.schedule)
         self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
+        observe = self._observe
+        reached = None if observe is None else lambda slot, command: observe(CommandReached(slot, command))
         self._applier = Applier(
-            self._observed_apply(), settings.sessions_max, application.timer_fired, self._keep_alives.note
+            *(application.apply, settings.sessions_max, application.timer_fired, self._keep_alives.note), reached
         )
         grace_ms = int((GRACE_SECONDS + 2 * settings.timing.liveness_window_seconds[1]) * 1000)
         self._member_clocks = MemberClocks(
@@ -372,17 +374,6 @@ class Node:
         self._disk = DiskWatch(
             self.name, self._performer, timing.liveness_window_seconds[1], self._disk_hangs, self._disk_works
         )
-
-    def _observed_apply(self) -> Callable[[Slot, bytes], object]:
-        apply, observe = self.application.apply, self._observe
-        if observe is None:
-            return apply
-
-        def observed_apply(slot: Slot, command: bytes) -> object:
-            observe(CommandReached(slot, command))
-            return apply(slot, command)
-
-        return observed_apply
 
     # start
 

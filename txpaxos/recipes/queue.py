@@ -87,8 +87,9 @@ class Taken(Generic[T]):
     :ivar deliveries: how many times the item was delivered, this one included.
     """
 
-    def __init__(self, queues: Remote[Queues], value: T, delivery: Delivery) -> None:
+    def __init__(self, queues: Remote[Queues], session_id: str, value: T, delivery: Delivery) -> None:
         self._queues = queues
+        self._session_id = session_id
         self.value = value
         self.token = delivery.token
         self.priority = delivery.priority
@@ -101,7 +102,7 @@ class Taken(Generic[T]):
         :returns: fails with :class:`~txpaxos.recipes.TakeOver` if the take is over: another may have the item.
         """
         self.is_done = True
-        return self._queues.acknowledge(self.token)
+        return self._queues.acknowledge(self.token, self._session_id)
 
     def give_back(self) -> Deferred[None]:
         """Have the item in its old place in the queue again.
@@ -109,7 +110,7 @@ class Taken(Generic[T]):
         :returns: fails with :class:`~txpaxos.recipes.TakeOver` if the take is over.
         """
         self.is_done = True
-        return self._queues.give_back(self.token)
+        return self._queues.give_back(self.token, self._session_id)
 
     def extend(self, visible_after_seconds: float) -> Deferred[None]:
         """Keep the item for so long from now on.
@@ -117,7 +118,7 @@ class Taken(Generic[T]):
         :returns: fails with :class:`~txpaxos.recipes.TakeOver` if the take is over.
         """
         seconds = check_seconds(visible_after_seconds, "visible_after_seconds")
-        return self._queues.extend(self.token, math.ceil(seconds * 1000))
+        return self._queues.extend(self.token, self._session_id, math.ceil(seconds * 1000))
 
 
 class Take(Generic[T]):
@@ -188,10 +189,11 @@ class Take(Generic[T]):
         await end_of_block(taken.acknowledge() if kind is None else taken.give_back(), kind)
 
     def _decoded(self, delivery: Delivery) -> Taken[T]:
+        session_id = self._session.session_id
         try:
-            return Taken(self._queues, self._values.decoded(delivery.data), delivery)
+            return Taken(self._queues, session_id, self._values.decoded(delivery.data), delivery)
         except Exception:
-            self._queues.give_back(delivery.token).addErrback(passed_over)
+            self._queues.give_back(delivery.token, session_id).addErrback(passed_over)
             raise
 
 

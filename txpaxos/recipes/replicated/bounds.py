@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,10 +26,42 @@ SmallData: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=SMALL_BYTES_MAX)
 """A value that others are compared with, of at most 4 KiB."""
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=SMALL_BYTES_MAX)]
-"""What a contender or a member says of itself, of at most 4,096 characters."""
+"""What a contender or a member says of itself, of at most 4,096 characters, which count with their bytes."""
+
+OWN_BYTES_MAX = 2**28
+"""How many bytes of names, and of what they say of themselves, all requests or members of one service may have."""
+
+ANSWER_BYTES_MAX = 2**20
+"""How many bytes of values one answer lists, about. The rest is on the next page, or left out."""
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-"""A number of something, or of milliseconds."""
+"""A number of something."""
+
+SPAN_MS_MAX = 100 * 366 * 86_400_000
+
+SpanMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=SPAN_MS_MAX)]
+"""Milliseconds, of at most a hundred years: no sum of them and of the elapsed time is beyond what a timer may have."""
+
+
+T = TypeVar("T")
+
+
+def bytes_of(*texts: str) -> int:
+    """How many bytes names have, which count like values: a million of the longest would have a gigabyte."""
+    return sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
+
+
+def within_an_answer(found: Iterable[T], text_of: Callable[[T], str]) -> Iterator[T]:
+    """The first of what was found, as much as one answer may have, and at least one.
+
+    :param text_of: the text in each that may be long.
+    """
+    size = 0
+    for one in found:
+        yield one
+        size += bytes_of(text_of(one))
+        if size > ANSWER_BYTES_MAX:
+            return
 
 
 class LimitReached(ServiceError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from txpaxos.recipes.replicated.bounds import LimitReached, Name
+from txpaxos.recipes.replicated.bounds import LimitReached, Name, bytes_of
 from txpaxos.service.declaration import Service, command, query, state
 
 COUNTERS_MAX = 1_000_000
+NAMES_BYTES_MAX = 2**28
+"""How many bytes the names of all counters may have."""
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
@@ -13,6 +15,7 @@ class Counters(Service):
     """Counters, each of which is 0 at first. One that is 0 takes no room."""
 
     values: dict[str, int] = state(dict)
+    names_bytes: int = state(int)
 
     @command(raises=LimitReached)
     def add(self, counter: Name, amount: int) -> int:
@@ -44,10 +47,14 @@ class Counters(Service):
     def _set(self, counter: str, value: int) -> None:
         if not _LOWEST <= value <= _HIGHEST:
             raise LimitReached(f"a counter has 64 bits, and {value} has more")
-        if counter not in self.values and len(self.values) >= COUNTERS_MAX:
-            raise LimitReached(f"there are {COUNTERS_MAX} counters already: set some to 0 first")
+        size, is_new = bytes_of(counter), counter not in self.values
+        if is_new and value and (len(self.values) >= COUNTERS_MAX or self.names_bytes + size > NAMES_BYTES_MAX):
+            had = f"{len(self.values)} counters, whose names have {self.names_bytes} bytes"
+            raise LimitReached(f"there are {had}, already: set some to 0 first")
         if value:
             self.values[counter] = value
-        else:
-            self.values.pop(counter, None)
+            self.names_bytes += size * is_new
+        elif not is_new:
+            del self.values[counter]
+            self.names_bytes -= size
         self.changed(f"counter {counter}")

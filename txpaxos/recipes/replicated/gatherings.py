@@ -6,18 +6,35 @@ Membership belongs to sessions. When one ends, its members are gone in the same 
 from __future__ import annotations
 
 from itertools import islice
+from typing import Annotated, TypeAlias
 
 import attrs
 import msgspec
 
-from txpaxos.recipes.replicated.bounds import LimitReached, MaybeName, Name, SessionOver, Text
+from txpaxos.recipes.replicated.bounds import (
+    OWN_BYTES_MAX,
+    LimitReached,
+    MaybeName,
+    Name,
+    SessionOver,
+    Text,
+    bytes_of,
+    within_an_answer,
+)
 from txpaxos.recipes.replicated.ordered import Ordered
-from txpaxos.recipes.replicated.permits import CapacityMismatch, Listed, Units
+from txpaxos.recipes.replicated.permits import CapacityMismatch, Listed
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.service.declaration import Service, command, query, state
 
 PLACES_MAX = 1_000_000
 """How many members all parties and double barriers may have, and how many barriers there may be."""
+PLACES_OF_SESSION_MAX = 1_000
+"""All of them end in one slot with their session, which takes some ten milliseconds."""
+ROUND_MAX = 1_000
+"""How many a double barrier may be for. All of them begin in one slot."""
+
+RoundCount: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=ROUND_MAX)]
+"""How many take part in one round of a double barrier."""
 
 
 @attrs.frozen
@@ -51,6 +68,7 @@ class Gatherings(Service):
     barriers: dict[str, str] = state(dict)
     rounds: dict[str, Round] = state(dict)
     places: dict[tuple[str, str], Place] = state(dict)
+    places_bytes: int = state(int)
     last_round: int = state(int)
     last_place: int = state(int)
     party_rows: dict[str, tuple[int, ...]] = state(dict)
@@ -69,10 +87,14 @@ class Gatherings(Service):
         """Be a member of a party, or say something else of oneself."""
         self._check_open(session_id)
         if (party, session_id) not in self.members:
-            self._check_room()
+            self._check_room(session_id, party, value)
             self._of_session.add(session_id, ("party", party))
             self._party.add(party, session_id)
+        else:
+            self._check_bytes(value)
+            self.places_bytes -= bytes_of(party, session_id, self.members[party, session_id])
         self.members[party, session_id] = value
+        self.places_bytes += bytes_of(party, session_id, value)
         self.changed(f"party {party}")
 
     @command
@@ -83,7 +105,7 @@ class Gatherings(Service):
         """
         if (party, session_id) not in self.members:
             return False
-        del self.members[party, session_id]
+        self.places_bytes -= bytes_of(party, session_id, self.members.pop((party, session_id)))
         self._party.discard(party, session_id)
         self._of_session.discard(session_id, ("party", party))
         self.changed(f"party {party}")
@@ -91,8 +113,9 @@ class Gatherings(Service):
 
     @query(topic="party {party}")
     def members_of(self, party: Name, at_most: Listed = 1000) -> tuple[Member, ...]:
-        """Who is there, in the order of their sessions' names."""
-        return tuple(Member(one, self.members[party, one]) for one in islice(self._party.since(party), at_most))
+        """Who is there, in the order of their sessions' names: as many as one answer may have."""
+        found = (Member(one, self.members[party, one]) for one in self._party.since(party))
+        return tuple(islice(within_an_answer(found, lambda one: one.value), at_most))
 
     # barriers
 
@@ -107,8 +130,9 @@ class Gatherings(Service):
             return False
         if session_id:
             self._check_open(session_id)
-        self._check_room()
+        self._check_room(session_id, barrier)
         self.barriers[barrier] = session_id
+        self.places_bytes += bytes_of(barrier, session_id)
         if session_id:
             self._of_session.add(session_id, ("barrier", barrier))
         self.changed(f"barrier {barrier}")
@@ -123,6 +147,7 @@ class Gatherings(Service):
         if barrier not in self.barriers:
             return False
         session_id = self.barriers.pop(barrier)
+        self.places_bytes -= bytes_of(barrier, session_id)
         if session_id:
             self._of_session.discard(session_id, ("barrier", barrier))
         self.changed(f"barrier {barrier}")
@@ -136,7 +161,7 @@ class Gatherings(Service):
     # double barriers
 
     @command(raises=(LimitReached, SessionOver, CapacityMismatch))
-    def enter(self, barrier: Name, session_id: Name, request: Name, count: Units) -> int | None:
+    def enter(self, barrier: Name, session_id: Name, request: Name, count: RoundCount) -> int | None:
         """Take part. A round is open as soon as ``count`` are there, until all of them have left.
 
         Those who come to a round that is open wait for the next one.
@@ -151,10 +176,12 @@ class Gatherings(Service):
         known = self.rounds.get(barrier)
         if known is not None and known.count != count:
             raise CapacityMismatch(f"{barrier} is for {known.count} at this time, and not for {count}")
-        self._check_room()
+        self._check_room(session_id, barrier, request)
         self.rounds[barrier] = known or Round(count, 0)
         self.last_place += 1
         self.places[holder] = Place(barrier, self.last_place)
+        self.places_bytes += bytes_of(barrier, *holder)
+        self.changed(f"round {session_id} {request}")
         self._of_session.add(session_id, ("round", request))
         self._line.add(barrier, (self.last_place, *holder))
         self._open_if_full(barrier)
@@ -170,6 +197,7 @@ class Gatherings(Service):
         if place is None:
             return None
         barrier = place.barrier
+        self.places_bytes -= bytes_of(barrier, session_id, request)
         self._of_session.discard(session_id, ("round", request))
         self.changed(f"round {session_id} {request}")
         if not place.round:
@@ -197,15 +225,17 @@ class Gatherings(Service):
 
     # what happens
 
-    def session_ended(self, session_id: str) -> None:
+    def session_ended(self, session_id: str) -> int:
         """Have a session leave all parties and double barriers, and remove its barriers."""
-        for kind, name in list(self._of_session.since(session_id)):
+        places = list(self._of_session.since(session_id))
+        for kind, name in places:
             if kind == "party":
                 self.leave_party(name, session_id)
             elif kind == "barrier":
                 self.remove(name)
             else:
                 self.leave(session_id, name)
+        return len(places)
 
     # inside
 
@@ -233,9 +263,16 @@ class Gatherings(Service):
         if not self.sibling(Sessions).is_open(session_id):
             raise SessionOver(f"the session {session_id} is not open")
 
-    def _check_room(self) -> None:
+    def _check_room(self, session_id: str, *texts: str) -> None:
+        self._check_bytes(session_id, *texts)
         if len(self.members) + len(self.barriers) + len(self.places) >= PLACES_MAX:
             raise LimitReached(f"parties and barriers have {PLACES_MAX} members already")
+        if session_id and self._of_session.count(session_id) >= PLACES_OF_SESSION_MAX:
+            raise LimitReached(f"this session is in {PLACES_OF_SESSION_MAX} parties and barriers: leave some first")
+
+    def _check_bytes(self, *texts: str) -> None:
+        if self.places_bytes + bytes_of(*texts) > OWN_BYTES_MAX:
+            raise LimitReached(f"parties and barriers have names and values of {self.places_bytes} bytes already")
 
     def _open_if_full(self, barrier: str) -> None:
         """Open the next round if none is open, and as many are in the line as it needs."""

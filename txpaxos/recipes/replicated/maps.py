@@ -11,7 +11,7 @@ from typing import Annotated, TypeAlias
 import attrs
 import msgspec
 
-from txpaxos.recipes.replicated.bounds import Count, Data, LimitReached, MaybeName, Name, SessionOver
+from txpaxos.recipes.replicated.bounds import Count, Data, LimitReached, MaybeName, Name, SessionOver, bytes_of
 from txpaxos.recipes.replicated.ordered import Ordered
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.service.declaration import Service, ServiceError, command, query, state
@@ -32,6 +32,8 @@ PAGE_MAX = 1_000
 PAGE_BYTES_MAX = 2**20
 STEPS_MAX = 128
 """How many guards and steps a transaction may have."""
+FOUND_BYTES_MAX = 2**21
+"""How many bytes of the entries that its guards name a transaction answers with."""
 
 
 class VersionMismatch(ServiceError):
@@ -60,7 +62,7 @@ class Entry:
 class EntriesPage:
     """Some entries of a map, in the order of their keys.
 
-    :ivar version: that of the newest change of any map. A program that follows the changes since the version of the
+    :ivar version: that of the newest change of the map. A program that follows the changes since the version of the
         *first* page misses none.
     :ivar more: whether there are others behind them.
     """
@@ -201,6 +203,9 @@ class Maps(Service):
     def transact(self, map: Name, guards: Guards, then: Steps, otherwise: Steps = ()) -> Outcome:
         """Take the steps ``then`` if all guards hold, and those of ``otherwise`` if not, all of them in one slot."""
         found = tuple(self.get(map, guard.key) for guard in guards)
+        found_bytes = sum(len(entry.data) for entry in found if entry is not None)
+        if found_bytes > FOUND_BYTES_MAX:
+            raise LimitReached(f"the entries of the guards have {found_bytes} bytes, more than {FOUND_BYTES_MAX}")
         held = all(holds(guard, entry) for guard, entry in zip(guards, found, strict=True))
         steps = then if held else otherwise
         self._check_room(map, steps)
@@ -239,9 +244,9 @@ class Maps(Service):
             value = self.values[map, key]
             size += len(value.data)
             if len(found) >= min(count_max, PAGE_MAX) or (found and size > PAGE_BYTES_MAX):
-                return EntriesPage(tuple(found), self.version, True)
+                return EntriesPage(tuple(found), self._newest(map), True)
             found.append(Entry(key, value.data, value.version, value.session_id))
-        return EntriesPage(tuple(found), self.version, False)
+        return EntriesPage(tuple(found), self._newest(map), False)
 
     @query(topic="map {map}")
     def size(self, map: Name) -> int:
@@ -273,10 +278,12 @@ class Maps(Service):
 
     # what happens
 
-    def session_ended(self, session_id: str) -> None:
+    def session_ended(self, session_id: str) -> int:
         """Delete the entries that end with a session."""
-        for map, key in list(self._of_session.since(session_id)):
+        entries = list(self._of_session.since(session_id))
+        for map, key in entries:
             self._take(map, Step(key, None))
+        return len(entries)
 
     # inside
 
@@ -295,6 +302,11 @@ class Maps(Service):
         """The entries of each session."""
         return Ordered(self.session_rows, self.session_blocks)
 
+    def _newest(self, map: str) -> int:
+        """The version of the newest change of a map; of one that was forgotten, a later one."""
+        kept = self._changes.last(map)
+        return self.gone_through.get(map, self.forgotten_through) if kept is None else kept
+
     def _check_version(self, map: str, key: str, expected: int | None) -> None:
         value = self.values.get((map, key))
         version = 0 if value is None else value.version
@@ -307,7 +319,7 @@ class Maps(Service):
         puts = [step for step in steps if step.data is not None]
         if not puts:
             return
-        size = sum(len(step.data or b"") for step in puts)
+        size = sum(bytes_of(map, step.key) + len(step.data or b"") for step in puts)
         if len(self.values) + len(puts) > ENTRIES_MAX or self.values_bytes + size > ENTRIES_BYTES_MAX:
             had = f"{len(self.values)} entries of {self.values_bytes} bytes"
             raise LimitReached(f"the maps have {had} already: delete some first")
@@ -324,7 +336,7 @@ class Maps(Service):
         """Take a step. The version of the change; 0 if it changes nothing."""
         before = self.values.pop((map, step.key), None) if step.data is None else self.values.get((map, step.key))
         if before is not None:
-            self.values_bytes -= len(before.data)
+            self.values_bytes -= bytes_of(map, step.key) + len(before.data)
             if before.session_id:
                 self._of_session.discard(before.session_id, (map, step.key))
         elif step.data is None:
@@ -334,7 +346,7 @@ class Maps(Service):
             self._keys.discard(map, step.key)
         else:
             self.values[map, step.key] = Value(step.data, self.version, step.session_id)
-            self.values_bytes += len(step.data)
+            self.values_bytes += bytes_of(map, step.key) + len(step.data)
             if before is None:
                 self._keys.add(map, step.key)
             if step.session_id:
@@ -348,7 +360,7 @@ class Maps(Service):
         """Keep the newest change, and drop the oldest ones that there is no room for."""
         self.gone_through.setdefault(map, self.forgotten_through)
         self.kept[self.version] = KeptChange(map, step.key, step.data)
-        self.kept_bytes += len(step.data or b"")
+        self.kept_bytes += bytes_of(map, step.key) + len(step.data or b"")
         self._changes.add(map, self.version)
         while len(self.kept) > CHANGES_MAX or (self.kept_bytes > CHANGES_BYTES_MAX and len(self.kept) > 1):
             self.kept_since += 1
@@ -357,7 +369,7 @@ class Maps(Service):
     def _drop(self, version: int) -> None:
         """Keep a change no longer. A map of which nothing is left is forgotten."""
         change = self.kept.pop(version)
-        self.kept_bytes -= len(change.data or b"")
+        self.kept_bytes -= bytes_of(change.map, change.key) + len(change.data or b"")
         self._changes.discard(change.map, version)
         self.gone_through[change.map] = version
         if self._changes.first(change.map) is None and self._keys.first(change.map) is None:

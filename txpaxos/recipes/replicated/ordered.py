@@ -92,6 +92,11 @@ class Ordered(Generic[K]):
         row = self.rows.get(name)
         return None if row is None else self.blocks[name, row[1]][0]
 
+    def last(self, name: str) -> K | None:
+        """The last key of a collection; ``None`` if there is none."""
+        row = self.rows.get(name)
+        return None if row is None else self.blocks[name, row[-1]][-1]
+
     def since(self, name: str, key: K | None = None) -> Iterator[K]:
         """The keys of a collection in order, from ``key`` on, or from the first one. The collection must not change
         meanwhile."""

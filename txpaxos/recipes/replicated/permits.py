@@ -10,13 +10,22 @@ request never overtakes another. So a writer that waits holds back the readers t
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable
+from itertools import chain, islice
 from typing import Annotated, TypeAlias
 
 import attrs
 import msgspec
 
-from txpaxos.recipes.replicated.bounds import LimitReached, Name, SessionOver, Text
+from txpaxos.recipes.replicated.bounds import (
+    OWN_BYTES_MAX,
+    LimitReached,
+    Name,
+    SessionOver,
+    Text,
+    bytes_of,
+    within_an_answer,
+)
 from txpaxos.recipes.replicated.ordered import Ordered
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.service.declaration import Service, ServiceError, command, query, state
@@ -25,7 +34,10 @@ CAPACITY_MAX = 2**31 - 1
 """The capacity of a read/write lock, and the most that a permit can have."""
 
 REQUESTS_MAX = 1_000_000
-REQUESTS_OF_SESSION_MAX = 10_000
+REQUESTS_OF_SESSION_MAX = 2_000
+"""All of them end in one slot with their session, which takes some ten milliseconds."""
+GRANTS_MAX = 256
+"""How many requests are granted in one slot. The others in the line are granted in the slots after it."""
 LISTED_MAX = 10_000
 
 Units: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=CAPACITY_MAX)]
@@ -87,6 +99,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     token: int = 0
 
 
+_GRANT = "grant"
+"""The timer that goes on with granting."""
+
 _Holder: TypeAlias = tuple[str, str]
 """A session, and the name of a request in it."""
 
@@ -96,9 +111,11 @@ class Permits(Service):
 
     permits: dict[str, Permit] = state(dict)
     requests: dict[tuple[str, str], Request] = state(dict)
+    requests_bytes: int = state(int)
     holders: dict[int, tuple[str, str]] = state(dict)
     last_place: int = state(int)
     last_token: int = state(int)
+    to_grant: dict[str, None] = state(dict)
     line_rows: dict[str, tuple[int, ...]] = state(dict)
     line_blocks: dict[tuple[str, int], tuple[tuple[int, str, str], ...]] = state(dict)
     hold_rows: dict[str, tuple[int, ...]] = state(dict)
@@ -137,17 +154,19 @@ class Permits(Service):
         self._check(name, permit, units, capacity)
         if not waits and (self._line.first(name) is not None or permit.free < units):
             return None
-        if len(self.requests) >= REQUESTS_MAX:
-            raise LimitReached(f"{REQUESTS_MAX} permits are held or waited for already")
+        size = bytes_of(name, session_id, request, value)
+        if len(self.requests) >= REQUESTS_MAX or self.requests_bytes + size > OWN_BYTES_MAX:
+            raise LimitReached(f"{len(self.requests)} permits are held or waited for already")
         if self._of_session.count(session_id) >= REQUESTS_OF_SESSION_MAX:
             raise LimitReached(f"this session holds or waits for {REQUESTS_OF_SESSION_MAX} permits: release some first")
         self.last_place += 1
         self.permits[name] = permit
         self.requests[holder] = Request(name, units, value, self.last_place)
+        self.requests_bytes += size
         self._of_session.add(session_id, request)
         self._line.add(name, (self.last_place, *holder))
         self._note_change(name, holder)
-        self._grant(name)
+        self._grant_all((name,))
         return self.requests[holder].token or None
 
     @command
@@ -160,7 +179,7 @@ class Permits(Service):
         if known is None:
             return False
         self._drop((session_id, request))
-        self._grant(known.name)
+        self._grant_all((known.name,))
         return True
 
     @command(raises=Fenced)
@@ -171,7 +190,7 @@ class Permits(Service):
         if holder[0] != session_id:
             raise Fenced(f"the hold of {name} with token {token} is not of the session {session_id}")
         self._drop(holder)
-        self._grant(name)
+        self._grant_all((name,))
 
     # what is asked
 
@@ -183,12 +202,11 @@ class Permits(Service):
 
     @query(topic="permit {name}")
     def contenders(self, name: Name, at_most: Listed = 1000) -> tuple[Contender, ...]:
-        """Who holds a permit, and then who waits for it, in the order of the line."""
+        """Who holds a permit, and then who waits for it, in the order of the line: as many as one answer may have."""
         holding = (self.holders[token] for token in self._holds.since(name))
         waiting = ((session_id, request) for _, session_id, request in self._line.since(name))
-        found = list(islice(holding, at_most))
-        found += islice(waiting, at_most - len(found))
-        return tuple(self._contender(holder) for holder in found)
+        all_of_them = (self._contender(holder) for holder in chain(holding, waiting))
+        return tuple(islice(within_an_answer(all_of_them, lambda one: one.value), at_most))
 
     @query(topic="permit holder {name}")
     def holder(self, name: Name) -> Contender | None:
@@ -209,14 +227,20 @@ class Permits(Service):
 
     # what happens
 
-    def session_ended(self, session_id: str) -> None:
+    def session_ended(self, session_id: str) -> int:
         """End all requests of a session, and then grant what they held: to none of them, that is."""
         names: dict[str, None] = {}
-        for request in list(self._of_session.since(session_id)):
+        requests = list(self._of_session.since(session_id))
+        for request in requests:
             names[self.requests[session_id, request].name] = None
             self._drop((session_id, request))
-        for name in names:
-            self._grant(name)
+        self._grant_all(names)
+        return len(requests)
+
+    def timer_fired(self, name: str, payload: bytes) -> None:
+        """Go on with granting."""
+        names, self.to_grant = self.to_grant, {}
+        self._grant_all(names)
 
     # inside
 
@@ -245,16 +269,31 @@ class Permits(Service):
         request = self.requests[holder]
         return Contender(request.token, request.units, holder[0], request.value)
 
-    def _grant(self, name: str) -> None:
+    def _grant_all(self, names: Iterable[str]) -> None:
+        """Grant what is free of several permits, a bounded number of times in one slot."""
+        grants_max = GRANTS_MAX
+        for name in names:
+            grants_max -= self._grant(name, grants_max)
+
+    def _grant(self, name: str, grants_max: int) -> int:
         """Grant what is free to the first in the line, as far as it goes, each under a token that no hold had before.
 
-        A permit that is not in use any more leaves nothing behind.
+        A permit that is not in use any more leaves nothing behind. What is more than ``grants_max`` is granted in a
+        later slot. Until then none gets ahead of the line.
+
+        :returns: how many were granted.
         """
+        granted = 0
         while (first := self._line.first(name)) is not None:
             holder = first[1:]
             request, permit = self.requests[holder], self.permits[name]
             if request.units > permit.free:
-                return
+                return granted
+            if granted >= grants_max:
+                self.to_grant[name] = None
+                self.timers.set(_GRANT, 0)
+                return granted
+            granted += 1
             self._line.discard(name, first)
             self.last_token += 1
             self.permits[name] = msgspec.structs.replace(permit, free=permit.free - request.units)
@@ -265,11 +304,13 @@ class Permits(Service):
             self.changed(f"permit holder {name}")
         if self._holds.first(name) is None:
             self.permits.pop(name, None)
+        return granted
 
     def _drop(self, holder: _Holder) -> None:
         """Forget a request, out of the line or with its hold."""
         session_id, request = holder
         known = self.requests.pop(holder)
+        self.requests_bytes -= bytes_of(known.name, *holder, known.value)
         self._of_session.discard(session_id, request)
         self._note_change(known.name, holder)
         if not known.token:

@@ -12,7 +12,16 @@ from typing import Annotated, TypeAlias
 import attrs
 import msgspec
 
-from txpaxos.recipes.replicated.bounds import Count, Data, LimitReached, Name, SessionOver
+from txpaxos.recipes.replicated.bounds import (
+    OWN_BYTES_MAX,
+    Count,
+    Data,
+    LimitReached,
+    Name,
+    SessionOver,
+    SpanMs,
+    bytes_of,
+)
 from txpaxos.recipes.replicated.ordered import Ordered
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.service.declaration import Service, ServiceError, command, query, state
@@ -116,7 +125,9 @@ class Queues(Service):
     items: dict[int, Item] = state(dict)
     items_bytes: int = state(int)
     requests: dict[tuple[str, str], Request] = state(dict)
+    requests_bytes: int = state(int)
     takes: dict[int, tuple[str, str]] = state(dict)
+    taken: dict[str, int] = state(dict)
     limits: dict[str, DeliveryLimit] = state(dict)
     last_number: int = state(int)
     last_token: int = state(int)
@@ -139,12 +150,13 @@ class Queues(Service):
         """
         if len(self.items) >= ITEMS_MAX:
             raise LimitReached(f"the queues have {ITEMS_MAX} items already: take some first")
-        if self.items_bytes + len(data) > ITEMS_BYTES_MAX:
+        size = bytes_of(queue) + len(data)
+        if self.items_bytes + size > ITEMS_BYTES_MAX:
             raise LimitReached(f"the items of the queues have {self.items_bytes} bytes already: take some first")
         self.last_number += 1
         key = priority * _NUMBERS + self.last_number
         self.items[key] = Item(queue, data, 0)
-        self.items_bytes += len(data)
+        self.items_bytes += size
         self._make_ready(queue, key)
         return self.last_number
 
@@ -165,7 +177,7 @@ class Queues(Service):
 
     @command(raises=(LimitReached, SessionOver))
     def take(
-        self, queue: Name, session_id: Name, request: Name, visible_ms: Count, waits: bool = True
+        self, queue: Name, session_id: Name, request: Name, visible_ms: SpanMs, waits: bool = True
     ) -> Delivery | None:
         """Take the first item that is ready. If there is none, wait in the line for one, unless ``waits`` is false.
 
@@ -181,13 +193,15 @@ class Queues(Service):
         key = self._ready.first(queue)
         if key is None and not waits:
             return None
-        if len(self.requests) >= REQUESTS_MAX:
-            raise LimitReached(f"{REQUESTS_MAX} takes are under way already")
+        size = bytes_of(queue, session_id, request)
+        if len(self.requests) >= REQUESTS_MAX or self.requests_bytes + size > OWN_BYTES_MAX:
+            raise LimitReached(f"{len(self.requests)} takes are under way already")
         if self._of_session.count(session_id) >= REQUESTS_OF_SESSION_MAX:
             raise LimitReached(f"{REQUESTS_OF_SESSION_MAX} takes of this session are under way: acknowledge some first")
         self.last_number += 1
         made = Request(queue, visible_ms, self.last_number)
         self._of_session.add(session_id, request)
+        self.requests_bytes += size
         if key is None:
             self.requests[session_id, request] = made
             self._line.add(queue, (made.place, session_id, request))
@@ -208,21 +222,22 @@ class Queues(Service):
         return True
 
     @command(raises=TakeOver)
-    def acknowledge(self, token: int) -> None:
-        """The item of a delivery is done with: it is in no queue any more."""
-        held = self.requests[self._holder(token)]
+    def acknowledge(self, token: int, session_id: Name) -> None:
+        """The item of a delivery to this session is done with: it is in no queue any more."""
+        held = self.requests[self._holder(token, session_id)]
         self._drop(self.takes[token])
-        self.items_bytes -= len(self.items.pop(held.key).data)
+        item = self.items.pop(held.key)
+        self.items_bytes -= bytes_of(item.queue) + len(item.data)
 
     @command(raises=TakeOver)
-    def give_back(self, token: int) -> None:
-        """The item of a delivery is ready for others, in its old place."""
-        self._end(self._holder(token), counts=True)
+    def give_back(self, token: int, session_id: Name) -> None:
+        """The item of a delivery to this session is ready for others, in its old place."""
+        self._end(self._holder(token, session_id), counts=True)
 
     @command(raises=TakeOver)
-    def extend(self, token: int, visible_ms: Count) -> None:
-        """Keep the item of a delivery for ``visible_ms`` from now on."""
-        holder = self._holder(token)
+    def extend(self, token: int, session_id: Name, visible_ms: SpanMs) -> None:
+        """Keep the item of a delivery to this session for ``visible_ms`` from now on."""
+        holder = self._holder(token, session_id)
         held = self.requests[holder]
         self._due.discard(_DUE, (held.due_ms, token))
         self._keep(holder, msgspec.structs.replace(held, due_ms=self.now.elapsed_ms + visible_ms))
@@ -241,8 +256,7 @@ class Queues(Service):
     @query(topic="queue {queue}")
     def depth(self, queue: Name) -> Depth:
         """How much there is in a queue."""
-        taken = sum(self.requests[holder].queue == queue for holder in self.takes.values())
-        return Depth(self._ready.count(queue), taken, self._line.count(queue))
+        return Depth(self._ready.count(queue), self.taken.get(queue, 0), self._line.count(queue))
 
     # what happens
 
@@ -255,11 +269,12 @@ class Queues(Service):
             self._end(self.takes[first[1]], counts=True)
         self._set_timer()
 
-    def session_ended(self, session_id: str) -> None:
+    def session_ended(self, session_id: str) -> int:
         """End all requests of a session: first those in the line, so that none of them gets an item of another."""
         requests = [(session_id, request) for request in self._of_session.since(session_id)]
         for held in sorted(requests, key=lambda one: self.requests[one].token):
             self._end(held, counts=True)
+        return len(requests)
 
     # inside
 
@@ -283,11 +298,12 @@ class Queues(Service):
         """The requests of each session."""
         return Ordered(self.session_rows, self.session_blocks)
 
-    def _holder(self, token: int) -> tuple[str, str]:
+    def _holder(self, token: int, session_id: str) -> tuple[str, str]:
         """The session and the request that have the delivery ``token``."""
-        if token not in self.takes:
+        holder = self.takes.get(token)
+        if holder is None or holder[0] != session_id:
             raise TakeOver(f"the take with token {token} is over; its item may be in other hands")
-        return self.takes[token]
+        return holder
 
     def _delivery(self, request: Request) -> Delivery | None:
         if not request.token:
@@ -312,6 +328,7 @@ class Queues(Service):
         item = self.items[key]
         self.items[key] = msgspec.structs.replace(item, deliveries=item.deliveries + 1)
         self.takes[self.last_token] = holder
+        self.taken[request.queue] = self.taken.get(request.queue, 0) + 1
         due_ms = self.now.elapsed_ms + request.visible_ms
         held = msgspec.structs.replace(request, key=key, token=self.last_token, due_ms=due_ms)
         self._keep(holder, held)
@@ -340,6 +357,7 @@ class Queues(Service):
             item = self.items[key] = msgspec.structs.replace(item, deliveries=item.deliveries - 1)
         limit = self.limits.get(item.queue)
         if counts and limit is not None and item.deliveries >= limit.deliveries_max:
+            self.items_bytes += bytes_of(limit.dead_letters) - bytes_of(item.queue)
             item = self.items[key] = Item(limit.dead_letters, item.data, 0)
         self._make_ready(item.queue, key)
 
@@ -347,12 +365,16 @@ class Queues(Service):
         """Forget a request, out of the line or with its delivery."""
         session_id, name = holder
         held = self.requests.pop(holder)
+        self.requests_bytes -= bytes_of(held.queue, *holder)
         self._of_session.discard(session_id, name)
         self._note_change(held.queue, holder)
         if not held.token:
             self._line.discard(held.queue, (held.place, session_id, name))
             return
         del self.takes[held.token]
+        self.taken[held.queue] -= 1
+        if not self.taken[held.queue]:
+            del self.taken[held.queue]
         self._due.discard(_DUE, (held.due_ms, held.token))
         if not self.takes:
             self.timers.cancel(_DUE)

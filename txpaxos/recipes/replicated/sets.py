@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from txpaxos.recipes.replicated.bounds import Count, LimitReached, Name, SmallData
+from txpaxos.recipes.replicated.bounds import Count, LimitReached, Name, SmallData, bytes_of
 from txpaxos.recipes.replicated.ordered import Ordered
 from txpaxos.service.declaration import Service, command, query, state
 
@@ -39,13 +39,14 @@ class Sets(Service):
 
         :returns: whether it was not there before.
         """
+        size = bytes_of(name) + len(member)
         if self._members.has(name, member):
             return False
-        if self.members_count >= MEMBERS_MAX or self.members_bytes + len(member) > MEMBERS_BYTES_MAX:
+        if self.members_count >= MEMBERS_MAX or self.members_bytes + size > MEMBERS_BYTES_MAX:
             had = f"{self.members_count} members of {self.members_bytes} bytes"
             raise LimitReached(f"the sets have {had} already: discard some first")
         self._members.add(name, member)
-        self._count(name, 1, len(member))
+        self._count(name, 1, size)
         return True
 
     @command
@@ -56,7 +57,7 @@ class Sets(Service):
         """
         if not self._members.discard(name, member):
             return False
-        self._count(name, -1, -len(member))
+        self._count(name, -1, -bytes_of(name) - len(member))
         return True
 
     @command
