@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, TimeoutError
 
-from test.helpers.fake_nodes import NODES, ManualNodes, other_than
+from test.helpers.fake_nodes import NODES, FakeConnection, ManualNodes, other_than
 from test.helpers.fakes import CLIENT_PORT, THREE, Reactor, error_of, framed, outcome_of
 from txpaxos import errors
 from txpaxos.client import Client
@@ -33,12 +33,15 @@ from txpaxos.wire.client_messages import (
     ClientCodec,
     KeepAlive,
     KeepAliveReply,
+    Ping,
+    Read,
     ReadAnswer,
     Refused,
     StatusAnswer,
     StatusRequest,
     Submit,
     Welcome,
+    Withdraw,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, RUN_COMMANDS
 
@@ -465,6 +468,54 @@ def test_cancel(fake_nodes: ManualNodes) -> None:
     (last,) = again.said()
     assert isinstance(last, Submit)
     assert last.acknowledged == 2
+
+
+def welcomed_with_withdrawals(fake_nodes: ManualNodes) -> FakeConnection:
+    line = fake_nodes.accept()
+    line.say(Welcome(line.node, line.node, None, 0, 0.25, takes_withdrawals=True))
+    return line
+
+
+def test_a_read_that_is_cancelled_is_withdrawn(fake_nodes: ManualNodes) -> None:
+    client = fake_nodes.client
+    reads = [client.read(b"q", "local"), client.read(b"q"), client.read(b"q", deadline_seconds=1.0), client.read(b"q")]
+    others = [client.submit(b"x"), client.ask("king", b"Arthur"), client.status()]
+    line = welcomed_with_withdrawals(fake_nodes)
+    line.said()
+    for one in [*reads[:2], *others]:
+        one.addErrback(lambda _: None).cancel()
+    assert line.said() == [Withdraw(1), Withdraw(2)]
+    over = outcome_of(reads[2])
+    fake_nodes.reactor.spend(1.1)
+    error_in(over, NoQuorum)
+    assert [one for one in line.said() if not isinstance(one, Ping)] == [Withdraw(3)]
+    line.say(ReadAnswer(1, 5, b"\xc0"), ReadAnswer(4, 5, b"\xc0"))
+    assert reads[3].called
+    reads[3].cancel()
+    assert line.said() == []
+
+
+def test_a_read_that_was_not_sent_is_not_withdrawn(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.read(b"q").addErrback(lambda _: None).cancel()
+    early = fake_nodes.client.read(b"q").addErrback(lambda _: None)
+    line = welcomed_with_withdrawals(fake_nodes)
+    late = fake_nodes.client.read(b"q").addErrback(lambda _: None)
+    late.cancel()
+    assert [type(one) for one in line.said()] == [Read]
+    line.break_off()
+    early.cancel()
+    fake_nodes.client.submit(b"x")
+    fake_nodes.wait_for_call()
+    assert [type(one) for one in welcomed_with_withdrawals(fake_nodes).said()] == [Submit]
+
+
+def test_nothing_is_withdrawn_at_an_older_node(fake_nodes: ManualNodes) -> None:
+    """It would take the message for none of this protocol."""
+    read = fake_nodes.client.read(b"q").addErrback(lambda _: None)
+    line = fake_nodes.accept()
+    line.said()
+    read.cancel()
+    assert line.said() == []
 
 
 def test_a_deadline(fake_nodes: ManualNodes) -> None:

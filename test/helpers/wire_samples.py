@@ -72,6 +72,7 @@ from txpaxos.wire.client_messages import (
     Submit,
     TimersKept,
     Welcome,
+    Withdraw,
 )
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.commands import Run
@@ -183,6 +184,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     KeepAlive: st.builds(KeepAlive),
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
     Ping: st.builds(Ping),
+    Withdraw: st.builds(Withdraw, COUNTS),
     Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS, st.floats(0.0, 60.0)),
     Pong: st.builds(Pong),
     Answer: st.builds(Answer, COUNTS, tuples(VALUES)),
@@ -267,7 +269,8 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     BackupRequest(6, 120, 2**18),
     Read(4, b"get", True),
     Ping(),
-    Welcome("node-a", "node-b", "[::1]:7002", 42, 0.25),
+    Withdraw(4),
+    Welcome("node-a", "node-b", "[::1]:7002", 42, 0.25, takes_withdrawals=True),
     Pong(),
     Answer(1, (b"\xc0", b"\x07")),
     AskAnswer(2, None),

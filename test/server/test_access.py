@@ -161,7 +161,7 @@ def test_rights_of_all_that_have_shown_who_they_are(tmp_path: Path) -> None:
 def test_a_client_is_told_who_it_is_and_then_who_leads(port: SecuredPort) -> None:
     assert port.connect("bank").heard() == [
         Authenticated("bank", ("read", "write")),
-        Welcome("a", "a", "10.0.0.1:5000", 1, 0.25),
+        Welcome("a", "a", "10.0.0.1:5000", 1, 0.25, takes_withdrawals=True),
     ]
 
 
@@ -213,7 +213,10 @@ def test_a_client_that_has_shown_who_it_is_stays(port: SecuredPort) -> None:
 def test_anonymous_clients_may_do_what_is_granted_to_them(tmp_path: Path) -> None:
     port = SecuredPort(tmp_path, {"anonymous": ["read"]}, application=Asked)
     client = port.connect()
-    assert client.heard() == [Authenticated("", ("read",)), Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
+    assert client.heard() == [
+        Authenticated("", ("read",)),
+        Welcome("a", "a", "10.0.0.1:5000", 1, 0.25, takes_withdrawals=True),
+    ]
     assert errors_of(client.ask(Submit(1, session_of(""), 1, 0, (b"+1",)))) == ["NotAllowed"]
     assert not isinstance(client.ask(Read(1, b"", True))[0], Refused)
     assert port.access.rights_of("shop") == ("read",)
@@ -227,7 +230,10 @@ def test_a_token_shows_who_a_client_is(port: SecuredPort) -> None:
     client = port.connect("script")
     assert client.heard() == [Authenticated("", ())]
     client.say(Authenticate(port.folders.client("script").token.encode()))
-    assert client.heard() == [Authenticated("script", ("read",)), Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
+    assert client.heard() == [
+        Authenticated("script", ("read",)),
+        Welcome("a", "a", "10.0.0.1:5000", 1, 0.25, takes_withdrawals=True),
+    ]
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "other", "empty of sense"])

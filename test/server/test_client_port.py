@@ -69,7 +69,7 @@ def harness() -> Iterator[ClientPortHarness]:
 
 def test_a_client_is_welcomed(harness: ClientPortHarness) -> None:
     client = FakeClient(harness.port)
-    assert client.heard() == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25)]
+    assert client.heard() == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25, takes_withdrawals=True)]
     assert client.transport.no_delay
 
 
@@ -83,11 +83,11 @@ def test_a_client_hears_of_every_leader() -> None:
     node_harness.hear("c", Heartbeat(Ballot(2, "c"), 0, 1))
     node_harness.reactor.idle()
     assert client.heard() == [
-        Welcome("b", None, None, 0, 0.25),
-        Welcome("b", "a", "10.0.0.1:5000", 0, 0.25),
-        Welcome("b", "c", "10.0.0.3:5000", 0, 0.25),
+        Welcome("b", None, None, 0, 0.25, takes_withdrawals=True),
+        Welcome("b", "a", "10.0.0.1:5000", 0, 0.25, takes_withdrawals=True),
+        Welcome("b", "c", "10.0.0.3:5000", 0, 0.25, takes_withdrawals=True),
     ]
-    assert gone.heard() == [Welcome("b", None, None, 0, 0.25)]
+    assert gone.heard() == [Welcome("b", None, None, 0, 0.25, takes_withdrawals=True)]
 
 
 def test_a_ping_is_answered() -> None:
@@ -95,7 +95,7 @@ def test_a_ping_is_answered() -> None:
     node_harness = NodeHarness("b", timing=Timing(heartbeat_seconds=0.1, liveness_window_seconds=(0.7, 0.9)))
     harness = ClientPortHarness(node_harness)
     client = FakeClient(harness.port)
-    assert client.heard() == [Welcome("b", None, None, 0, 0.7)]
+    assert client.heard() == [Welcome("b", None, None, 0, 0.7, takes_withdrawals=True)]
     client.say(submit(1, b"x"))
     client.say(Ping(), Ping())
     assert client.heard() == [Pong(), Pong()]
@@ -228,7 +228,7 @@ def test_a_command_of_a_forgotten_session(harness: ClientPortHarness) -> None:
     harness.ask(submit(1, b"x"))
     harness.ask(submit(1, b"y", session=new_session(b"2" * 16, 0)))
     welcome, refused = harness.ask(submit(7, b"z", 2))
-    assert welcome == Welcome("a", "a", "10.0.0.1:5000", 3, 0.25)
+    assert welcome == Welcome("a", "a", "10.0.0.1:5000", 3, 0.25, takes_withdrawals=True)
     assert isinstance(refused, Refused)
     assert (refused.request, refused.error) == (7, "SessionExpired")
     assert [payload for _, payload in harness.node.application.applied] == [b"x", b"y"]
@@ -363,7 +363,7 @@ def test_a_node_that_fails_says_that_it_stopped(harness: ClientPortHarness) -> N
 def test_a_client_port_of_a_node_that_has_not_started() -> None:
     reactor_bench = NodeHarness("a", THREE)
     node = node_of(Recorder(), reactor_bench.reactor, "b", THREE, RecordingStore())
-    assert FakeClient(ClientPort(node)).heard() == [Welcome("b", None, None, 0, 0.25)]
+    assert FakeClient(ClientPort(node)).heard() == [Welcome("b", None, None, 0, 0.25, takes_withdrawals=True)]
 
 
 # -------------------------------------------------------------- real sockets
@@ -427,7 +427,7 @@ async def test_a_client_on_a_real_connection(harness: ClientPortHarness) -> None
 async def test_a_stranger_on_a_real_connection(harness: ClientPortHarness) -> None:
     caller = await call(harness, b"GET / HTTP/1.1\r\n\r\n")
     members = tuple(Contact(node, str(one.client), "voter") for node, one in harness.node.cluster.members.items())
-    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25), Members(0, members)]
+    assert caller.heard == [Welcome("a", "a", "10.0.0.1:5000", 1, 0.25, takes_withdrawals=True), Members(0, members)]
     assert harness.node.counters == {BAD: 1}
 
 

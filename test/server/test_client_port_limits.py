@@ -251,4 +251,4 @@ def test_who_does_not_read_hears_of_the_last_leader() -> None:
         node_harness.reactor.idle()
     assert client.heard() == []
     client.connection.resumeProducing()
-    assert client.heard() == [Welcome("b", "c", "10.0.0.3:5000", 0, 0.25)]
+    assert client.heard() == [Welcome("b", "c", "10.0.0.3:5000", 0, 0.25, takes_withdrawals=True)]

@@ -167,7 +167,7 @@ def test_a_leader_that_is_no_member_as_far_as_the_node_knows() -> None:
     harness.reactor.idle()
     harness.hear("a", Heartbeat(Ballot(1, "a"), 0, 1))
     harness.reactor.idle()
-    assert client.heard()[-1] == Welcome("b", "a", None, 0, 0.25)
+    assert client.heard()[-1] == Welcome("b", "a", None, 0, 0.25, takes_withdrawals=True)
 
 
 def test_report(port: Port) -> None:

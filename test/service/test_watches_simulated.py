@@ -71,6 +71,34 @@ def test_a_watch_that_waits_makes_no_client_leave_its_node(logged_errors: list[d
     logged_errors.clear()
 
 
+def test_watches_that_are_cancelled_leave_nothing_at_their_node(logged_errors: list[dict[str, Any]]) -> None:
+    """At once, and not when their waits would end. Those that go on are told as before."""
+    cluster, _ = made(1, clients=0)
+    client: Client = cluster.new_client("watcher")
+    votes = client.service(Votes)
+    kept = Watcher(watch(votes.count, "a"))
+    watchers = [Watcher(watch(votes.count, f"{number % 500}")) for number in range(900)]
+    changes = [Watcher(each_change(votes.count, f"{number}")) for number in range(100)]
+    cluster.run(seconds=2)
+    assert sum(len(one._watches) for one in applications(cluster)) == 1001
+    for number, one in enumerate([*watchers, *changes]):
+        if number % 2:
+            one.watched.close()
+        else:
+            one.waiting.cancel()
+    cluster.run(seconds=0.2)
+    assert [len(one._watches) for one in applications(cluster) if one._watches] == [1]
+    assert [len(host.node._reads) for host in cluster.live() if host.node is not None and host.node._reads] == [1]
+    assert not client._dispatcher._route._suspicion.is_suspect(client._dispatcher._route.current)  # type: ignore[arg-type]
+    votes.add("a")
+    cluster.run(seconds=1)
+    assert (kept.answers, kept.errors) == ([0, 1], [])
+    kept.watched.close()
+    client.close()
+    gc.collect()
+    logged_errors.clear()
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_newest_answer_comes_whatever_becomes_of_the_nodes(seed: int, logged_errors: list[dict[str, Any]]) -> None:
     cluster, app = made(seed, snapshot_policy=Policy(5_000), clients=1)

@@ -56,11 +56,13 @@ from txpaxos.wire.client_messages import (
     FromNode,
     HandedOver,
     MembersAnswer,
+    Read,
     ReadAnswer,
     Refused,
     StatusAnswer,
     Submit,
     TimersKept,
+    Withdraw,
 )
 from txpaxos.wire.commands import Run, new_session, owned_by
 
@@ -262,13 +264,23 @@ class Dispatcher:
 
     def _cancelled(self, number: int, _: Deferred[Any]) -> None:
         """The caller has cancelled the Deferred of a request."""
-        self._end(number)
+        self._withdraw(self._end(number))
 
     def _give_up(self, number: int) -> None:
         """The deadline of a request is over, or the client is closed."""
         request = self._end(number)
         if request is not None:
+            self._withdraw(request)
             request.answer.errback(request.error_without_answer(self._route.findings()))
+
+    def _withdraw(self, request: Request | None) -> None:
+        """Have the node do no more for a read that has ended without an answer. A watch would wait there for long."""
+        connection = self._route.current
+        if request is None or not request.sendings or not isinstance(request.message, Read) or connection is None:
+            return
+        welcome = connection.welcome
+        if self._route.is_ready and connection.is_open and welcome is not None and welcome.takes_withdrawals:
+            connection.send(Withdraw(request.number))
 
     def _note_progress(self, number: int, line: str) -> None:
         """A node is at work on a request."""

@@ -202,7 +202,7 @@ class ClientPort(ServerFactory):
         address = None if entry is None else entry.client
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
         away = self.node.is_leaving, self.node.is_catching_up
-        welcome = Welcome(self.node.name, leader, address, applied, window, *away)
+        welcome = Welcome(self.node.name, leader, address, applied, window, *away, takes_withdrawals=True)
         return frame(self.codec.encode(welcome))
 
     def members(self) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -50,6 +50,7 @@ from txpaxos.wire.client_messages import (
     Request,
     StatusRequest,
     Submit,
+    Withdraw,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, REGISTERS_MARK
 from txpaxos.wire.frames import FrameSplitter, frame
@@ -135,6 +136,8 @@ class ServerConnection(TwistedProtocol):
         # The requests in work, in the order in which they came: those that the node performs, and those that wait.
         self._performed: dict[Deferred[Any], None] = {}
         self._deferred: deque[Task] = deque()
+        # The reads among them by their numbers, which may be withdrawn; ``None`` for one that is not performed yet.
+        self._reads: dict[int, Deferred[Any] | None] = {}
         self._is_open = False
         self._is_welcome_pending = self._are_members_pending = False
         self._is_retrying = False
@@ -263,6 +266,8 @@ class ServerConnection(TwistedProtocol):
                 self._send(Pong())
             case KeepAliveReply():
                 pass
+            case Withdraw(number):
+                self._withdraw(number)
             case _:
                 raise CodecError("a node's message came from a client")
 
@@ -278,9 +283,21 @@ class ServerConnection(TwistedProtocol):
         elif not self._budget.take_requests(usage, task.requests, task.size_bytes):
             self._refuse(task, self._budget.too_many)
         elif usage.is_write_blocked:
-            self._deferred.append(task)
+            self._defer(task)
         else:
             self._perform(task)
+
+    def _defer(self, task: Task) -> None:
+        """Have ``task`` performed later, when the client has read."""
+        self._deferred.append(task)
+        if isinstance(task.message, Read):
+            self._reads[task.message.request] = None
+
+    def _withdraw(self, number: int) -> None:
+        """The client wants no answer to a read any more. It may have been answered already."""
+        result = self._reads.pop(number, None)
+        if result is not None:
+            result.cancel()
 
     def _admits_session(self, request: Request) -> bool:
         """Whether ``request`` has no session, or one that is known already or may be begun."""
@@ -306,21 +323,26 @@ class ServerConnection(TwistedProtocol):
         else:
             result = self._owner.perform(request)
         self._performed[result] = None
+        if isinstance(request, Read):
+            self._reads[request.request] = result
         result.addBoth(self._done, task, result)
 
     def _done(self, result: Any, task: Task, performed: Deferred[Any]) -> None:
         """The node has done what ``task`` asks for, or has refused it."""
         self._performed.pop(performed, None)
+        if isinstance(task.message, Read) and self._reads.get(task.message.request) is performed:
+            del self._reads[task.message.request]
         try:
-            if self._is_open and self._usage.is_write_blocked:
-                self._deferred.append(task)
+            is_withdrawn = isinstance(result, Failure) and result.check(CancelledError) is not None
+            if self._is_open and self._usage.is_write_blocked and not is_withdrawn:
+                self._defer(task)
                 return
             self._give_back(task)
             if isinstance(result, Failure) and result.check(ValueTooLarge) and task.requests > 1:
                 # The node has taken none of the run. Some of its commands may be small enough.
                 for command in single_commands(task.message):
                     self._receive_request(command)
-            elif self._is_open:
+            elif self._is_open and not is_withdrawn:
                 self._answer(task, result)
                 if self._deferred:
                     self._retry_deferred()
@@ -335,8 +357,14 @@ class ServerConnection(TwistedProtocol):
         if not self._is_retrying:
             self._is_retrying = True
             while self._deferred and not self._usage.is_paused and len(self._performed) < DEFERRED_AT_ONCE_MAX:
-                self._perform(self._deferred.popleft())
+                self._perform_deferred(self._deferred.popleft())
             self._is_retrying = False
+
+    def _perform_deferred(self, task: Task) -> None:
+        if isinstance(task.message, Read) and task.message.request not in self._reads:  # It was withdrawn.
+            self._give_back(task)
+        else:
+            self._perform(task)
 
     def _give_back(self, task: Task) -> None:
         self._budget.give_back_requests(self._usage, task.requests, task.size_bytes)

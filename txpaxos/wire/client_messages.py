@@ -275,6 +275,14 @@ class Ping:
     whose Welcome has a liveness window. The node answers with :class:`Pong` at once, before any answer in work."""
 
 
+@attrs.frozen
+class Withdraw:
+    """Do not answer the :class:`Read` with the number ``request`` on this connection, if it is in work. It has no
+    answer. A client sends it only to a node whose Welcome says that the node knows it."""
+
+    request: Count
+
+
 # ---------------------------------------------------------------- from a node
 
 
@@ -292,6 +300,7 @@ class Welcome:
         if it leads, they wait for the Welcome that names the next leader.
     :ivar catching_up: whether the node fetches a snapshot, because it is too far behind. It answers nothing that needs
         the newest state until it has caught up, so clients with such a request should use another node, if one helps.
+    :ivar takes_withdrawals: whether the node knows Withdraw. An older one would close the connection.
     """
 
     node: str
@@ -301,6 +310,7 @@ class Welcome:
     liveness_window_seconds: float = 0.0
     leaving: bool = False
     catching_up: bool = False
+    takes_withdrawals: bool = False
 
 
 @attrs.frozen
@@ -501,7 +511,7 @@ Request: TypeAlias = (
     | ChangeMembers
     | BackupRequest
 )
-FromClient: TypeAlias = Request | Ping | KeepAliveReply | Authenticate
+FromClient: TypeAlias = Request | Withdraw | Ping | KeepAliveReply | Authenticate
 ToRequest: TypeAlias = (
     Answer | AskAnswer | ReadAnswer | TimersKept | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
 )
@@ -527,6 +537,7 @@ _packing = Packing[FromClient | FromNode](
         22: ReloadKeys,
         23: KeepTimers,
         26: AcceptClock,
+        27: Withdraw,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
