@@ -37,8 +37,6 @@ def test_what_is_too_much_is_refused_in_one_line(state: Counters, monkeypatch: p
     with pytest.raises(LimitReached, match=r"^a counter has 64 bits, and 9223372036854775808 has more$"):
         state.add("hits", 1)
     monkeypatch.setattr(counters, "COUNTERS_MAX", 1)
-    with pytest.raises(
-        LimitReached, match=r"^there are 1 counters, whose names have 4 bytes, already: set some"
-    ):
+    with pytest.raises(LimitReached, match=r"^there are 1 counters, whose names have 4 bytes, already: set some"):
         state.add("others", 1)
     assert state.values == {"hits": 2**63 - 1}

@@ -16,7 +16,7 @@ from test.recipes.test_permits import assert_nothing_is_left
 from txpaxos import ConfigError
 from txpaxos.recipes import Hold, LeaderService, leader_service
 from txpaxos.recipes.replicated import sessions
-from txpaxos.recipes.replicated.permits import Permits
+from txpaxos.recipes.replicated.permits import Fenced, Permits
 from txpaxos.recipes.replicated.sessions import Sessions
 
 ROOT = Path(__file__).parents[2]
@@ -278,8 +278,71 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
         LeaderService(recipes, "cron", wrong)
     with pytest.raises(ConfigError, match=r"^on_overrun is 'exit' or 'log', not None$"):
         LeaderService(recipes, "cron", Child, on_overrun=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^ttl_seconds must be"):
-        LeaderService(recipes, "cron", Child, ttl_seconds=0)  # type: ignore[arg-type]
+    for ttl_seconds in (0, 0.5, 86_401, float("nan")):
+        with pytest.raises(ValueError, match=r"^ttl_seconds must be"):
+            LeaderService(recipes, "cron", made, ttl_seconds=ttl_seconds)
+    for name, value in (("", ""), ("n" * 257, ""), ("cron", "\ud800")):
+        with pytest.raises(ValueError, match=r"^(name|value) "):
+            LeaderService(recipes, name, made, value=value)
+    with pytest.raises(TypeError, match=r"^name must be str, not NoneType$"):
+        LeaderService(recipes, wrong, made)
+    with pytest.raises(TypeError, match=r"^recipes must be Recipes\(client, reactor\), not NoneType$"):
+        LeaderService(wrong, "cron", made)
+
+
+def made(lead: Hold) -> Service:
+    return Service()
+
+
+def test_the_term_ends_when_its_child_gives_up_the_lead(ends: list[str]) -> None:
+    first = Node()
+    second = Node(first)
+    lead = first.service.lead
+    assert lead is not None
+    released = lead.release()
+    assert (first.what, second.what) == (["start 1", "stop 1"], ["start 2"])
+    assert (first.service.lead, ends) == (None, [])
+    assert isinstance(result_of(released), Fenced), "its session was closed before"
+    for node in (first, second):
+        node.service.stopService()
+
+
+def test_stopping_twice_lets_the_next_child_start_at_once() -> None:
+    first = Node()
+    second = Node(first)
+    first.program.is_slow = True
+    first.service.stopService()
+    again = first.service.stopService()
+    assert (first.what, second.what) == (["start 1", "stop 1"], [])
+    while first.program.on_the_way:
+        first.program.on_the_way.pop(0)()
+    assert (second.what, again.called) == (["start 2"], True)
+    second.service.stopService()
+
+
+@pytest.mark.parametrize("child", [None, "a text", Deferred()])
+def test_what_is_no_service_is_not_started(child: Any, ends: list[str], expected_errors: None) -> None:
+    first = Node()
+    first.service.stopService()
+    first.service._factory = lambda lead: child
+    first.service.startService()
+    second = Node(first)
+    assert (second.what, ends) == (["start 3"], [])
+
+
+def test_a_child_that_can_neither_start_nor_stop_ends_no_process(ends: list[str], expected_errors: None) -> None:
+    class Broken(Service):
+        def startService(self) -> None:
+            raise ValueError("broken")
+
+        def stopService(self) -> None:
+            raise ValueError("was not started")
+
+    first = Node()
+    first.service.stopService()
+    first.service._factory = lambda lead: Broken()
+    first.service.startService()
+    assert (Node(first).what, ends) == (["start 3"], [])
 
 
 BLOCKED = """\

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Literal, TypeAlias
 
 from twisted.application.service import IService, Service
@@ -13,12 +14,14 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txpaxos.arguments import check_seconds
+from txpaxos.arguments import check_seconds, check_text
 from txpaxos.clock import is_real, monotonic_clock
 from txpaxos.errors import ConfigError, PaxosError
 from txpaxos.recipes.lease import SessionState
 from txpaxos.recipes.permit import Hold
 from txpaxos.recipes.recipes import TTL_SECONDS, Recipes
+from txpaxos.recipes.replicated.bounds import NAME_CHARACTERS_MAX, SMALL_BYTES_MAX
+from txpaxos.recipes.replicated.sessions import TTL_MS_MAX, TTL_MS_MIN
 from txpaxos.recipes.session import Session
 from txpaxos.service.declaration import ServiceError
 
@@ -55,10 +58,13 @@ class LeaderService(Service):
     :param name: of the lock.
     :param factory: makes the child of a term. It is called with the lead, whose ``token`` is higher than that of every
         earlier term, and whose ``still_held()`` asks no node.
-    :param ttl_seconds: after a node is lost, the next child is started at most so long and a fail-over later.
+    :param ttl_seconds: after a node is lost, the next child is started at most so long and a fail-over later: 1 second
+        to a day.
     :param value: what others see of this contender, such as its address.
     :param on_overrun: ``"exit"`` to end the process as above, ``"log"`` to log it, and wait for the child.
     :raises ConfigError: if ``factory`` cannot be called, or ``on_overrun`` is something else.
+    :raises TypeError: if another argument has the wrong type.
+    :raises ValueError: if ``ttl_seconds`` is out of its bounds, or ``name`` is empty, or it or ``value`` is too long.
     :ivar lead: the lead of the term; ``None`` while no child runs here.
     """
 
@@ -72,19 +78,22 @@ class LeaderService(Service):
         value: str = "",
         on_overrun: OnOverrun = "exit",
     ) -> None:
+        if not isinstance(recipes, Recipes):
+            raise TypeError(f"recipes must be Recipes(client, reactor), not {type(recipes).__name__}")
         if not callable(factory):
             raise ConfigError(f"factory makes a service of the lead: it is no function but {factory!r:.100}")
         if on_overrun not in ("exit", "log"):
             raise ConfigError(f"on_overrun is 'exit' or 'log', not {on_overrun!r:.100}")
         self._recipes = recipes
-        self._name = name
+        self._name = check_text(name, "name", 1, NAME_CHARACTERS_MAX)
         self._factory = factory
-        self._ttl_seconds = check_seconds(ttl_seconds, "ttl_seconds")
-        self._value = value
+        self._ttl_seconds = _checked_ttl(ttl_seconds)
+        self._value = check_text(value, "value", 0, SMALL_BYTES_MAX)
         self._on_overrun = on_overrun
         self._clock = monotonic_clock(recipes.reactor)
         self._term: _Term | None = None
         self._contending: Deferred[None] | None = None
+        self._is_closing = False
 
     @property
     def lead(self) -> Hold | None:
@@ -105,7 +114,7 @@ class LeaderService(Service):
         super().stopService()
         if self._term is not None:
             self._term.end()
-        elif self._contending is not None:
+        elif self._contending is not None and not self._is_closing:
             self._contending.cancel()
         stopped: Deferred[None] = Deferred()
         if self._contending is None:
@@ -116,6 +125,7 @@ class LeaderService(Service):
 
     async def _contend(self) -> None:
         while self.running:
+            self._is_closing = False
             try:
                 await self._contend_once()
             except CancelledError:
@@ -129,8 +139,10 @@ class LeaderService(Service):
         self._contending = None
 
     async def _contend_once(self) -> None:
-        """Wait for the lock, and run the child of one term."""
-        async with await self._recipes.session(self._ttl_seconds) as session:
+        """Wait for the lock, and run the child of one term. The session is closed to the end: the next child waits."""
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(await self._recipes.session(self._ttl_seconds))
+            stack.callback(setattr, self, "_is_closing", True)
             lead = await session.election(self._name, self._value).acquire()
             self._term = _Term(session, lead, self._on_overrun)
             try:
@@ -141,6 +153,13 @@ class LeaderService(Service):
     async def _pause(self) -> None:
         with contextlib.suppress(CancelledError):
             await deferLater(self._clock, RETRY_SECONDS)
+
+
+def _checked_ttl(ttl_seconds: object) -> float:
+    seconds = check_seconds(ttl_seconds, "ttl_seconds")
+    if not TTL_MS_MIN <= seconds * 1000 <= TTL_MS_MAX:
+        raise ValueError(f"ttl_seconds must be from {TTL_MS_MIN / 1000:g} to {TTL_MS_MAX / 1000:g}, not {seconds:g}")
+    return seconds
 
 
 class _Term:
@@ -159,28 +178,39 @@ class _Term:
         :param has_threads: whether time is that of the machine, so that a thread can watch the lease.
         """
         child = factory(self.lead)
+        if not IService.providedBy(child):
+            raise TypeError(f"the factory of {self.lead.name} must make a service, not {type(child).__name__}")
         stop_watching = self._session.watch(self._session_changed)
+        # Its program may give the lead up by itself, or another client take it away.
+        over = self.lead.over().addCallback(lambda _: self.end())
         watchdog = _Watchdog(lambda: self._session.lease_left_seconds, self._end_process)
         if has_threads and self._on_overrun == "exit":
             watchdog.start()
         try:
             if self._session.state == "held":  # Making it may have taken long.
-                try:
-                    child.startService()
-                    await self._ending
-                except Exception:
-                    await self._stop(child)
-                    raise
-                await self._stop(child)
+                await self._run(child)
         finally:
             self._is_stopped = True
             watchdog.stop()
             stop_watching()
+            over.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
 
     def end(self) -> None:
         """Have the child stopped."""
         if not self._ending.called:
             self._ending.callback(None)
+
+    async def _run(self, child: IService) -> None:
+        try:
+            child.startService()
+        except Exception:
+            # What it has started in part is stopped as well as it can be.
+            await maybeDeferred(child.stopService).addErrback(
+                lambda failure: _log.failure("the child of the leader of {name}", failure, name=self.lead.name)
+            )
+            raise
+        await self._ending
+        await self._stop(child)
 
     async def _stop(self, child: IService) -> None:
         try:
