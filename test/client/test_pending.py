@@ -59,6 +59,18 @@ def test_requests_are_limited(pending: PendingRequests, monkeypatch: pytest.Monk
     assert "2 requests of 0 bytes wait" in str(pending.refusal_of_command(1, 0))
 
 
+def test_waits_leave_room_for_what_they_wait_for(pending: PendingRequests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(txpaxos.client.pending, "WAITS_MAX", 1)
+    waiting = question(1)
+    waiting.waits = True
+    pending.add(waiting)
+    assert "1 waits of this client are under way" in str(pending.refusal(0, waits=True))
+    assert pending.refusal(0) is None
+    assert pending.refusal_of_command(1, 0) is None
+    pending.take(1)
+    assert pending.refusal(0, waits=True) is None
+
+
 def test_bytes_are_limited(pending: PendingRequests, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(txpaxos.client.pending, "PENDING_BYTES_MAX", 10)
     pending.add(command(1, 1, bytes(9)))

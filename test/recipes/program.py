@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
-from txpaxos.errors import NoQuorum
+from txpaxos.errors import NoQuorum, NotChosen
 from txpaxos.reading import Consistency, Reading
 from txpaxos.recipes import COORDINATION, Recipes
 from txpaxos.service.declaration import Remote, S
@@ -26,6 +26,7 @@ class Program:
     :param harness: the node; a new one unless given.
     :ivar is_slow: whether requests and answers wait until the test lets them go on, in any order.
     :ivar is_cut_off: whether keep-alives get no answer.
+    :ivar drops: whether commands wait here for a node, and are not made if they are cancelled. They fail in the end.
     :ivar is_closed: whether it has closed its client.
     :ivar failures: with what the next commands fail before a node has them, the last one first.
     :ivar answers: how many answers were sent to it, but for those of keep-alives.
@@ -35,7 +36,7 @@ class Program:
     def __init__(self, harness: ServicesHarness | None = None) -> None:
         self.harness = harness or ServicesHarness(*COORDINATION)
         self.clock: Any = Clock()
-        self.is_slow = self.is_cut_off = self.is_closed = False
+        self.is_slow = self.is_cut_off = self.drops = self.is_closed = False
         self.failures: list[Exception] = []
         self.answer_seconds = 0.0
         self.answers = 0
@@ -72,6 +73,10 @@ class Program:
     def submit(self, command: bytes, deadline_seconds: float | None = None, /) -> Deferred[Any]:
         if self.failures:
             return fail(self.failures.pop())
+        if self.drops:
+            never: Deferred[Any] = Deferred()
+            self.clock.callLater(1.0, _fire, never, Failure(NotChosen("there is no leader")))
+            return never
         return self._carried(lambda: self.harness.submit(command))
 
     def read(

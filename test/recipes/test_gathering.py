@@ -198,3 +198,20 @@ def test_waits_that_are_cancelled_at_random_points_leave_nothing_behind(program:
         program.go_on(rng)
     assert_nothing_is_left(gatherings_of(program))
     assert min(ends.values()) > CANCELLED / 20, ends
+
+
+def test_who_gives_up_to_leave_has_left_all_the_same(program: Program) -> None:
+    session = session_of(program)
+    party, barrier = session.party("party"), session.barrier("gate")
+    double = session.double_barrier("race", 1)
+    result_of(party.join())
+    result_of(barrier.create())
+    result_of(double.enter())
+    program.drops = True
+    broken = Deferred.fromCoroutine(double.__aexit__(ValueError, ValueError(), None))
+    for one in (party.leave(), barrier.remove(), broken):
+        one.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    program.drops = False
+    program.advance(5.0)
+    state = program.harness.state_of(Gatherings)
+    assert (state.members, state.barriers, state.places) == ({}, {}, {})

@@ -98,6 +98,18 @@ def test_the_next_one_holds_it_when_it_is_released(program: Program) -> None:
     assert (again.token, second.is_acquired, first.is_acquired) == (2, True, False)
 
 
+def test_a_release_whose_caller_gives_up_is_made_all_the_same(program: Program) -> None:
+    """As ``asyncio.timeout`` does around a block, while the cluster has no leader."""
+    lock = session_of(program).lock("a")
+    hold = result_of(lock.acquire())
+    program.drops = True
+    hold.release().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    assert permits_of(program).holders
+    program.drops = False
+    program.advance(5.0)
+    assert_nothing_is_left(permits_of(program))
+
+
 def test_zookeeper_1011_of_a_thousand_waiters_one_is_told_of_one_release(program: Program) -> None:
     """A herd: all waiters are woken by each release, and all but one wait again."""
     session = session_of(program)

@@ -145,7 +145,7 @@ class Dispatcher:
         """
         if self.is_closed:
             return fail(NoQuorum("this client is closed"))
-        refusal = self.pending.refusal(size_bytes)
+        refusal = self.pending.refusal(size_bytes, waits)
         if refusal is not None:
             return fail(refusal)
         number = next(self._numbers)

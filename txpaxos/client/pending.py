@@ -16,6 +16,10 @@ REQUESTS_MAX = 4096
 there are no more commands than that, either, whether they have an answer or not: a node remembers a limited number of
 outcomes of one session."""
 
+WAITS_MAX = REQUESTS_MAX * 3 // 4
+"""How many of them may wait for something to happen, such as for a lock. The others are for what has to come through
+whatever is waited for: keep-alives, without which sessions are lost, and the releases that the waits are for."""
+
 PENDING_BYTES_MAX = 2**27
 """Bytes of requests that may be without an answer at a time."""
 
@@ -53,8 +57,13 @@ class PendingRequests:
         first = next(iter(self._sequences), sequence)
         return first if first < sequence else sequence
 
-    def refusal(self, size_bytes: int) -> Overloaded | None:
-        """Why there is no room for a request of ``size_bytes``; ``None`` if there is."""
+    def refusal(self, size_bytes: int, waits: bool = False) -> Overloaded | None:
+        """Why there is no room for a request of ``size_bytes``; ``None`` if there is.
+
+        :param waits: whether it waits for something to happen.
+        """
+        if waits and self._waits >= WAITS_MAX:
+            return Overloaded(f"{self._waits} waits of this client are under way: end some, or use another client")
         if len(self._requests) < REQUESTS_MAX and self.size_bytes + size_bytes <= PENDING_BYTES_MAX:
             return None
         count = len(self._requests)

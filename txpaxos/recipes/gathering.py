@@ -29,7 +29,8 @@ class Party:
     :param value: what others see of this member, such as its address.
     """
 
-    def __init__(self, gatherings: Remote[Gatherings], lease: Lease, name: str, value: str) -> None:
+    def __init__(self, waits: Waits, gatherings: Remote[Gatherings], lease: Lease, name: str, value: str) -> None:
+        self._waits = waits
         self._gatherings = gatherings
         self._lease = lease
         self.name = name
@@ -44,7 +45,7 @@ class Party:
 
     def leave(self) -> Deferred[bool]:
         """Be no member any more; fires with whether this was one."""
-        return self._gatherings.leave_party(self.name, self._lease.session_id)
+        return self._waits.give_back(lambda: self._gatherings.leave_party(self.name, self._lease.session_id))
 
     def members(self) -> Deferred[tuple[Member, ...]]:
         """Those who are there, a thousand of them at most."""
@@ -83,7 +84,7 @@ class Barrier:
 
     def remove(self) -> Deferred[bool]:
         """Open it, also if another has closed it; fires with whether it was closed."""
-        return self._gatherings.remove(self.name)
+        return self._waits.give_back(lambda: self._gatherings.remove(self.name))
 
     def wait(self, timeout_seconds: float | None = None) -> Deferred[None]:
         """Wait until it is open.
@@ -192,10 +193,12 @@ class DoubleBarrier:
     ) -> None:
         """Leave. After an error this does not wait for the others."""
         request, session_id = self._request, self._lease.session_id
-        if request is not None:
-            await _left(
-                self._lease, self.leave() if kind is None else self._gatherings.leave(session_id, request), kind
-            )
+        if request is None:
+            return
+        left: Deferred[Any] = (
+            self.leave() if kind is None else self._waits.give_back(lambda: self._gatherings.leave(session_id, request))
+        )
+        await _left(self._lease, left, kind)
 
 
 async def _left(lease: Lease, left: Deferred[Any], kind: type[BaseException] | None) -> None:

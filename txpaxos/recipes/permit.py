@@ -7,13 +7,12 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from twisted.internet.defer import Deferred, fail
-from twisted.python.failure import Failure
 
 from txpaxos.arguments import check_timeout
 from txpaxos.recipes.lease import Lease, SessionState, ended_with
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.permits import Contender, Fenced, Permits, Standing
-from txpaxos.recipes.waiting import MAY_COME_YET, Waits, end_of_block, wait_for
+from txpaxos.recipes.waiting import Waits, end_of_block, wait_for
 from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
 from txpaxos.service.watching import Watch
@@ -77,7 +76,7 @@ class Hold:
         self._end("released")
         if was_over:
             return fail(Fenced(f"the hold of {self.name} with token {self.token} is over"))
-        released = self._release().addErrback(self._release_later)
+        released = self._waits.give_back(self._release)
         error = Fenced(
             f"the session of the hold of {self.name} with token {self.token} was over before it was released"
         )
@@ -85,12 +84,6 @@ class Hold:
 
     def _release(self) -> Deferred[None]:
         return self._permits.release(self.name, self.token, self._lease.session_id)
-
-    def _release_later(self, failure: Failure) -> Failure:
-        """The caller is told that the nodes may not have it; the next one must not wait for ever because of that."""
-        if failure.check(*MAY_COME_YET):
-            self._waits.insist(self._release)
-        return failure
 
     def _session_changed(self, state: SessionState) -> None:
         if state in ("lost", "closed"):

@@ -78,7 +78,7 @@ class Session(Lease):
 
         :param value: what others see of this member, such as its address.
         """
-        return Party(self._gatherings, self, name, value)
+        return Party(self._waits, self._gatherings, self, name, value)
 
     def barrier(self, name: str) -> Barrier:
         """A barrier."""

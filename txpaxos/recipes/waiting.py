@@ -71,6 +71,17 @@ class Waits:
         """
         request().addErrback(self._insist_again, request)
 
+    def give_back(self, request: Callable[[], Deferred[R]]) -> Deferred[R]:
+        """Make a request that others wait for. Its caller may give up, or be told that no node has taken it in time; it
+        goes on behind all the same."""
+
+        def again(failure: Failure) -> Failure:
+            if failure.check(*MAY_COME_YET, CancelledError):
+                self.insist(request)
+            return failure
+
+        return request().addErrback(again)
+
     def _insist_again(self, failure: Failure, request: Callable[[], Deferred[Any]]) -> None:
         if failure.check(*MAY_COME_YET) and not self._is_closed():
             self.clock.callLater(INSIST_AGAIN_SECONDS, self.insist, request)
