@@ -38,19 +38,21 @@ def run(body: str, stdin: str = "") -> tuple[str, str]:
 
 def test_it_has_the_streams_and_the_environment_and_its_status_is_passed_on() -> None:
     body = """
-        child = Child(reactor, ["sh", "-c", 'read line; echo "$line $TOKEN"; echo oops >&2; exit 7'], {"TOKEN": "5"})
+        script = 'read line; echo "$line $TOKEN"; echo oops >&2; exit 7'
+        child = Child(reactor, ["sh", "-c", script], {"TOKEN": "5"}, 60.0)
         return await child.ended()
     """
     assert run(body, "hello\n") == ("hello 5\nstatus 7\n", "oops\n")
 
 
 def test_a_signal_is_a_status_as_shells_have_it() -> None:
-    assert run('return await Child(reactor, ["sh", "-c", "kill -TERM $$"], {}).ended()') == ("status 143\n", "")
+    assert run('return await Child(reactor, ["sh", "-c", "kill -TERM $$"], {}, 60.0).ended()') == ("status 143\n", "")
 
 
 def test_it_is_asked_to_end() -> None:
     body = """
-        child = Child(reactor, ["sh", "-c", "trap 'echo ending; exit 3' TERM; echo; while :; do read x; done"], {})
+        script = "trap 'echo ending; exit 3' TERM; echo; while :; do read x; done"
+        child = Child(reactor, ["sh", "-c", script], {}, 60.0)
         return await child.end(60.0)
     """
     out, err = run(body)
@@ -64,7 +66,7 @@ def test_it_is_killed_if_it_does_not_end_with_all_that_it_has_started(tmp_path: 
         from pathlib import Path
         loop = "while :; do sleep 1; done"
         script = "trap '' TERM; (" + loop + ") & touch {tmp_path}/up; " + loop
-        child = Child(reactor, ["sh", "-c", script], {{}})
+        child = Child(reactor, ["sh", "-c", script], {{}}, 60.0)
         while not Path("{tmp_path}/up").exists():
             await deferLater(reactor, 0.01, lambda: None)
         return await child.end(0.05)
@@ -73,13 +75,13 @@ def test_it_is_killed_if_it_does_not_end_with_all_that_it_has_started(tmp_path: 
 
 
 def test_what_cannot_be_run_is_one_line() -> None:
-    out, err = run('return await Child(reactor, ["/no/such/command"], {}).ended()')
+    out, err = run('return await Child(reactor, ["/no/such/command"], {}, 60.0).ended()')
     assert (out, err) == ("", "txpaxos: /no/such/command cannot be run: No such file or directory\n")
 
 
 def test_it_can_be_waited_for_after_its_end_and_a_wait_can_be_cancelled() -> None:
     body = """
-        child = Child(reactor, ["true"], {})
+        child = Child(reactor, ["true"], {}, 60.0)
         child.ended().addErrback(lambda _: print("cancelled")).cancel()
         assert await child.ended() == 0
         assert await child.end(1.0) == 0
@@ -100,15 +102,13 @@ STUBBORN = "trap '' TERM; echo $$; while :; do read x; done"
 @pytest.mark.parametrize("script", ["echo $$; exec sleep 1000", "sh -c 'echo $$; exec sleep 1000'; echo on", STUBBORN])
 def test_it_is_ended_when_this_process_is_killed(script: str) -> None:
     body = f"""
-        child = Child(reactor, ["sh", "-c", {script!r}], {{}})
+        child = Child(reactor, ["sh", "-c", {script!r}], {{}}, 60.0)
         child.let_run(1.0)
-        print("guarded", flush=True)
         return await child.ended()
     """
     with start(body) as parent:
         assert parent.stdout is not None
-        lines = {parent.stdout.readline(), parent.stdout.readline()} - {"guarded\n"}
-        command = os.pidfd_open(int(lines.pop()))
+        command = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
         parent.stdout.read()  # Until the command has ended, the pipe is open.
         assert select.select([command], [], [], 60.0)[0]
@@ -118,7 +118,7 @@ def test_it_is_ended_when_this_process_is_killed(script: str) -> None:
 def test_it_is_killed_in_time_when_this_process_is_stopped() -> None:
     body = f"""
         import os, signal
-        child = Child(reactor, ["sh", "-c", {STUBBORN!r}], {{}})
+        child = Child(reactor, ["sh", "-c", {STUBBORN!r}], {{}}, 60.0)
         child.let_run(0.3)
         os.kill(os.getpid(), signal.SIGSTOP)
         return await child.ended()
@@ -132,14 +132,45 @@ def test_it_is_killed_in_time_when_this_process_is_stopped() -> None:
     os.close(command)
 
 
-def test_the_guard_leaves_nothing_behind_and_keeps_no_pipe_open() -> None:
+def test_what_a_command_has_left_behind_is_ended_with_it_and_the_guard_keeps_no_pipe_open() -> None:
+    """As long as anything holds the pipe, this does not come to its end."""
     body = """
-        child = Child(reactor, ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"], {})
+        child = Child(reactor, ["sh", "-c", "sleep 1000 & echo up"], {}, 60.0)
         status = await child.ended()
         print(child._guard._process.returncode, flush=True)
         return status
     """
-    out, err = run(body)
-    background, *rest = out.split()
-    assert (rest, err) == (["0", "status", "0"], "")
-    os.kill(int(background), signal.SIGKILL)
+    assert run(body) == ("up\n0\nstatus 0\n", "")
+
+
+@pytest.mark.parametrize("script", ["kill -9 $PPID; echo $$; exec sleep 1000", f"kill -9 $PPID; {STUBBORN}"])
+def test_it_is_ended_also_when_this_process_is_killed_in_the_very_beginning(script: str) -> None:
+    body = f"""
+        child = Child(reactor, ["sh", "-c", {script!r}], {{}}, 1.0)
+        return await child.ended()
+    """
+    with start(body) as parent:
+        assert parent.stdout is not None
+        command = os.pidfd_open(int(parent.stdout.readline()))
+        assert select.select([command], [], [], 60.0)[0]
+    os.close(command)
+
+
+def test_a_guard_that_was_killed_is_replaced() -> None:
+    body = f"""
+        import os, signal
+        child = Child(reactor, ["sh", "-c", {STUBBORN!r}], {{}}, 60.0)
+        first = child._guard._process
+        first.kill()
+        first.wait()
+        child.let_run(0.3)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return await child.ended()
+    """
+    with start(body) as parent:
+        assert parent.stdout is not None
+        command = os.pidfd_open(int(parent.stdout.readline()))
+        assert select.select([command], [], [], 60.0)[0]
+        parent.send_signal(signal.SIGCONT)
+        assert parent.stdout.read() == "status 137\n"
+    os.close(command)

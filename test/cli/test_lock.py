@@ -32,8 +32,9 @@ class StubbornChild:
         self.over: Deferred[int] = Deferred()
         self.environment: dict[str, str] = {}
 
-    def __call__(self, reactor: Any, arguments: Any, environment: dict[str, str]) -> StubbornChild:
+    def __call__(self, reactor: Any, arguments: Any, environment: dict[str, str], run_seconds: float) -> StubbornChild:
         self.environment = environment
+        self.let_run(run_seconds)
         return self
 
     def let_run(self, seconds: float) -> None:

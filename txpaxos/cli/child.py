@@ -26,21 +26,25 @@ class Child:
 
     :param arguments: the command and its arguments.
     :param environment: the variables that it gets besides those of this process.
+    :param run_seconds: how long it may run, unless :meth:`let_run` is called.
     :raises CommandError: if it cannot be started.
     """
 
-    def __init__(self, reactor: Any, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, reactor: Any, arguments: Sequence[str], environment: Mapping[str, str], run_seconds: float
+    ) -> None:
         self._reactor = reactor
         self._has_group = not _is_terminal(0)
-        group: dict[str, Any] = {"process_group": 0} if self._has_group else {}
+        options: dict[str, Any] = {"process_group": 0} if self._has_group else {}
         self._guard = Guard()
+        options["preexec_fn"] = self._guard.introduction(self._has_group, run_seconds)
         try:
-            self._process = subprocess.Popen(arguments, env={**os.environ, **environment}, **group)
+            self._process = subprocess.Popen(arguments, env={**os.environ, **environment}, **options)
         except (OSError, ValueError) as error:
             self._guard.dismiss()
             reason = getattr(error, "strerror", None) or str(error)
             raise CommandError(f"{arguments[0]} cannot be run: {reason}") from None
-        self._guard.watch_over(self._process.pid, self._has_group)
+        self._guard.started(self._process.pid, self._has_group)
         self._is_over = False
         self._waiting: list[Deferred[int]] = []
         deferToThreadPool(reactor, reactor.getThreadPool(), self._process.wait).addCallback(self._over)
@@ -71,8 +75,6 @@ class Child:
         status = await self.ended()
         if kill.active():
             kill.cancel()
-        if self._has_group:  # What it has started, and has left behind.
-            self._signal(signal.SIGKILL)
         return status
 
     def _signal(self, number: signal.Signals) -> None:
@@ -84,6 +86,8 @@ class Child:
 
     def _over(self, status: int) -> None:
         self._is_over = True
+        if self._has_group:  # What it has started, and has left behind.
+            self._signal(signal.SIGKILL)
         self._guard.dismiss()
         self._tell()
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 END_SECONDS = 10.0
 """How long a command may take to end by itself when ``txpaxos`` has been killed."""
@@ -31,36 +32,66 @@ class Guard:
     """
 
     def __init__(self) -> None:
-        program = [sys.executable, "-I", "-S", __file__]
-        null = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
-        )
+        self._target = ""
+        self._start()
 
-    def watch_over(self, pid: int, has_group: bool) -> None:
-        """From now on the command is ended when this process ends without :meth:`dismiss`.
+    def _start(self) -> None:
+        program = [sys.executable, "-I", "-S", __file__]
+        reading, self._writing = os.pipe()
+        try:
+            null = subprocess.DEVNULL
+            self._process = subprocess.Popen(program, stdin=reading, stdout=null, stderr=null, start_new_session=True)
+        except BaseException:
+            os.close(self._writing)
+            raise
+        finally:
+            os.close(reading)
+
+    def introduction(self, has_group: bool, seconds: float) -> Callable[[], None]:
+        """What the command's process does before it becomes the command: it makes itself known to the guard, so that it
+        is ended when its parent ends without :meth:`dismiss`, however soon that is.
 
         :param has_group: whether it is the leader of a process group, which is ended with it.
+        :param seconds: as for :meth:`let_run`.
         """
-        self._tell(f"{'group' if has_group else 'process'} {pid}")
+        writing, kind, until = self._writing, _kind(has_group), _now() + seconds
+        return lambda: _write_all(writing, f"{kind} {os.getpid()}\nuntil {until}\n")
+
+    def started(self, pid: int, has_group: bool) -> None:
+        """The command has started, and is known to the guard; another guard will have to be told."""
+        self._target = f"{_kind(has_group)} {pid}\n"
 
     def let_run(self, seconds: float) -> None:
-        """Let the command run for at most ``seconds``, unless this is called again."""
-        self._tell(f"until {_now() + seconds}")
+        """Let the command run for at most ``seconds``, unless this is called again.
+
+        A guard that was killed is replaced.
+        """
+        until = f"until {_now() + seconds}\n"
+        if self._process.poll() is not None and self._target:
+            os.close(self._writing)
+            self._start()
+            until = self._target + until
+        self._tell(until)
 
     def dismiss(self) -> None:
         """End the guard. Nothing is done to the command."""
-        self._tell("end")
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        self._target = ""
+        self._tell("end\n")
+        os.close(self._writing)
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(OSError):  # The guard was killed.
-                self._process.stdin.write(f"{line}\n".encode())
-                self._process.stdin.flush()
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # The guard was killed.
+            _write_all(self._writing, text)
+
+
+def _kind(has_group: bool) -> str:
+    return "group" if has_group else "process"
+
+
+def _write_all(descriptor: int, text: str) -> None:
+    """Write a few lines. A pipe takes so little whole."""
+    os.write(descriptor, text.encode())
 
 
 def _now() -> float:

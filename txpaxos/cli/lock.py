@@ -163,10 +163,14 @@ async def _supervise(
     reactor: Any, session: Session, hold: Hold, arguments: tuple[str, ...], tell: Callable[..., None]
 ) -> int:
     """Run the command to its end, or end it when the hold may be lost. Its exit status."""
-    child = Child(reactor, arguments, {TOKEN: str(hold.token)})
-    let_run = LoopingCall(lambda: child.let_run(session.lease_left_seconds - GUARD_MARGIN * session.ttl_seconds))
+
+    def may_run_seconds() -> float:
+        return session.lease_left_seconds - GUARD_MARGIN * session.ttl_seconds
+
+    child = Child(reactor, arguments, {TOKEN: str(hold.token)}, may_run_seconds())
+    let_run = LoopingCall(lambda: child.let_run(may_run_seconds()))
     let_run.clock = monotonic_clock(reactor)
-    let_run.start(session.ttl_seconds / LET_RUN)
+    let_run.start(session.ttl_seconds / LET_RUN, now=False)
     first: Deferred[int | None] = Deferred()
 
     def come(status: int | None) -> None:
