@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from test.recipes.program import Program, result_of
 from test.recipes.test_gatherings import assert_nothing_is_left
-from txpaxos.recipes import AlreadyContending, CapacityMismatch, Member, Session, SessionOver, WaitTimedOut
+from txpaxos.recipes import AlreadyContending, CapacityMismatch, Member, Party, Session, SessionOver, WaitTimedOut
 from txpaxos.recipes.replicated.gatherings import Gatherings
 
 CANCELLED = int(os.environ.get("TXPAXOS_CANCELLED_WAITS", "1000"))
@@ -206,7 +206,7 @@ def test_who_gives_up_to_leave_has_left_all_the_same(program: Program) -> None:
     double = session.double_barrier("race", 1)
     result_of(party.join())
     result_of(barrier.create())
-    result_of(double.enter())
+    result_of(start(double.__aenter__()))
     program.drops = True
     broken = Deferred.fromCoroutine(double.__aexit__(ValueError, ValueError(), None))
     for one in (party.leave(), barrier.remove(), broken):
@@ -215,3 +215,52 @@ def test_who_gives_up_to_leave_has_left_all_the_same(program: Program) -> None:
     program.advance(5.0)
     state = program.harness.state_of(Gatherings)
     assert (state.members, state.barriers, state.places) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_a_party_in_two_blocks_of_a_session_is_refused(program: Program, objects: int) -> None:
+    """The end of the first block left the party, and the second was still in its own."""
+    session = session_of(program)
+    parties = [session.party("a", "v") for _ in range(objects)]
+    ready: Deferred[None] = Deferred()
+
+    async def work(party: Party) -> tuple[Member, ...]:
+        async with party:
+            await ready
+            return await party.members()
+
+    first, second = start(work(parties[0])), start(work(parties[-1]))
+    error = result_of(second)
+    assert isinstance(error, AlreadyContending)
+    assert str(error) == "this session is in a block of the party a already"
+    ready.callback(None)
+    assert result_of(first) == (Member(session.session_id, "v"),)
+    assert result_of(start(work(parties[-1]))) == (Member(session.session_id, "v"),)
+    session.close()
+    assert isinstance(result_of(start(work(parties[0]))), SessionOver)
+    assert isinstance(result_of(start(work(parties[0]))), SessionOver), "and not that it is in a block"
+
+
+def test_a_block_leaves_its_own_round_of_a_double_barrier(program: Program) -> None:
+    """The first task has left early. Its block must not leave the round that the second has entered since."""
+    session = session_of(program)
+    barrier = session.double_barrier("a", 1)
+    ready: Deferred[None] = Deferred()
+
+    async def first() -> None:
+        async with barrier:
+            await barrier.leave()
+            await ready
+
+    async def second() -> None:
+        async with barrier:
+            pass
+
+    beginning = start(first())
+    assert isinstance(result_of(start(second())), AlreadyContending)
+    assert result_of(barrier.enter()) > 0
+    ready.callback(None)
+    assert (result_of(beginning), barrier._request is None) == (None, False)
+    assert result_of(barrier.leave()) is None
+    assert [result_of(start(second())) for _ in range(2)] == [None, None]
+    assert_nothing_is_left(gatherings_of(program))

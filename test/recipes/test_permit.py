@@ -450,3 +450,56 @@ def test_a_wait_that_the_nodes_could_not_be_told_of_leaves_nothing_behind(progra
     program.advance(3.0)
     result_of(hold.release())
     assert_nothing_is_left(permits_of(program))
+
+
+# one object in the hands of two
+
+
+@pytest.mark.parametrize("by", ["block", "acquire"])
+def test_a_block_ends_its_own_hold_and_not_that_of_another_task(program: Program, by: str) -> None:
+    """The first task has released early. Its block must not release what the second has acquired since."""
+    session = session_of(program)
+    lock = session.lock("a")
+    ready: list[Deferred[None]] = [Deferred(), Deferred()]
+
+    async def first() -> None:
+        async with lock as hold:
+            await hold.release()
+            await ready[0]
+
+    async def second() -> Hold:
+        if by == "acquire":
+            return await lock.acquire()
+        async with lock as hold:
+            await ready[1]
+        return hold
+
+    beginning, other = start(first()), start(second())
+    ready[0].callback(None)
+    assert result_of(beginning) is None
+    if by == "block":
+        error = result_of(other)
+        assert isinstance(error, AlreadyContending)
+        assert str(error) == "this object is in a block with a already: make another one"
+    else:
+        assert (result_of(other).still_held(), lock.is_acquired) == (True, True)
+        assert len(permits_of(program).holders) == 1
+        assert result_of(lock.release()) is None
+    assert_nothing_is_left(permits_of(program))
+
+
+def test_a_block_can_be_entered_again_after_one_that_was_not_entered(program: Program) -> None:
+    session = session_of(program)
+    hold = result_of(session.lock("a").acquire())
+    lock = session.lock("a", timeout_seconds=1.0)
+
+    async def work() -> str:
+        async with lock:
+            return "done"
+
+    late = start(work())
+    program.advance(1.0)
+    assert isinstance(result_of(late), WaitTimedOut)
+    hold.release()
+    assert [result_of(start(work())) for _ in range(2)] == ["done", "done"]
+    assert_nothing_is_left(permits_of(program))

@@ -13,7 +13,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from test.recipes.program import Program, result_of
 from test.recipes.test_queues import assert_nothing_is_left
 from txpaxos import encode_call
-from txpaxos.recipes import Depth, Queue, Session, SessionOver, Taken, TakeOver, WaitTimedOut, WrongValue
+from txpaxos.recipes import (
+    AlreadyContending,
+    Depth,
+    Queue,
+    Session,
+    SessionOver,
+    Taken,
+    TakeOver,
+    WaitTimedOut,
+    WrongValue,
+)
 from txpaxos.recipes.replicated.queues import Queues
 from txpaxos.recipes.replicated.sessions import Sessions
 
@@ -258,3 +268,41 @@ def test_waits_that_are_cancelled_at_random_points_leave_nothing_behind(program:
 def result_of_all(program: Program, jobs: Queue[Job]) -> Any:
     program.is_slow = False
     return result_of(jobs.depth())
+
+
+def test_one_take_in_two_blocks_is_refused(program: Program) -> None:
+    """The end of one block acknowledged the item of the other: it was lost although its work had failed."""
+    jobs, session = jobs_of(program), session_of(program)
+    jobs.put(Job("a"))
+    jobs.put(Job("b"))
+    take = jobs.take(session)
+    ready: Deferred[None] = Deferred()
+
+    async def work(wait: Deferred[None] | None) -> str:
+        async with take as job:
+            if wait is not None:
+                await wait
+            return job.value.name
+
+    first, second = start(work(ready)), start(work(None))
+    error = result_of(second)
+    assert isinstance(error, AlreadyContending)
+    assert str(error) == "this take of the queue jobs is in a block already: make another one"
+    ready.callback(None)
+    assert (result_of(first), result_of(start(work(None)))) == ("a", "b")
+    assert result_of(jobs.depth()) == Depth(0, 0, 0)
+
+
+def test_a_take_is_entered_again_after_it_has_come_to_nothing(program: Program) -> None:
+    jobs, session = jobs_of(program), session_of(program)
+    take = jobs.take(session, timeout_seconds=1.0)
+
+    async def work() -> str:
+        async with take as job:
+            return job.value.name
+
+    late = start(work())
+    program.advance(1.0)
+    assert isinstance(result_of(late), WaitTimedOut)
+    jobs.put(Job("a"))
+    assert result_of(start(work())) == "a"

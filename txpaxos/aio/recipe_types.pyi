@@ -145,14 +145,16 @@ class Hold:
 class Permit:
     """What is held by some at a time, and waited for by others in the order in which they came.
 
-    An object contends once at a time. It is not re-entrant. ``async with`` acquires and releases it:
+    An object contends once at a time, and is in one block at a time. It is not re-entrant. ``async with`` acquires and
+    releases it:
 
     .. code-block:: python
 
         async with session.lock("reports", timeout_seconds=5.0) as hold:
             await storage.write(data, fence=hold.token)
 
-    The block ends with :class:`~txpaxos.recipes.Fenced` if the hold was over before the block was.
+    The block ends with :class:`~txpaxos.recipes.Fenced` if the hold was over before the block was. It releases the hold
+    that it was entered with, and no other.
 
     :param units: how much of the permit a hold takes.
     :param capacity: what the permit has in all.
@@ -218,7 +220,10 @@ class Election(Permit):
 class Party:
     """Who is there: each session that has joined, until it leaves or is over. ``async with`` joins and leaves.
 
+    A session is a member once, whatever number of objects it has. So it is in one block of a party at a time.
+
     :param value: what others see of this member, such as its address.
+    :param entered: the parties in whose blocks the session is.
     """
 
     name: str
@@ -268,7 +273,7 @@ class DoubleBarrier:
     """For a number of programs that begin together, and end together. ``async with`` enters and leaves it.
 
     One whose session is over does not count, and is not waited for. One that comes while the others are within has the
-    next round. An object takes part once at a time.
+    next round. An object takes part once at a time, and is in one block at a time.
     """
 
     name: str
@@ -428,7 +433,10 @@ class Taken(Generic[T]):
         """
 
 class Take(Generic[T]):
-    """A request to take an item. It is made when it is awaited, or entered with ``async with``."""
+    """A request to take an item. It is made when it is awaited, or entered with ``async with``: each time anew.
+
+    It is in one block at a time.
+    """
 
     async def start(self) -> Taken[T]:
         """Make the request.

@@ -26,15 +26,27 @@ _NONE = "none"
 class Party:
     """Who is there: each session that has joined, until it leaves or is over. ``async with`` joins and leaves.
 
+    A session is a member once, whatever number of objects it has. So it is in one block of a party at a time.
+
     :param value: what others see of this member, such as its address.
+    :param entered: the parties in whose blocks the session is.
     """
 
-    def __init__(self, waits: Waits, gatherings: Remote[Gatherings], lease: Lease, name: str, value: str) -> None:
+    def __init__(
+        self,
+        waits: Waits,
+        gatherings: Remote[Gatherings],
+        lease: Lease,
+        name: str,
+        value: str,
+        entered: set[str],
+    ) -> None:
         self._waits = waits
         self._gatherings = gatherings
         self._lease = lease
         self.name = name
         self._value = value
+        self._entered = entered
 
     def join(self) -> Deferred[None]:
         """Be a member.
@@ -56,12 +68,20 @@ class Party:
         return watch(self._gatherings.members_of, self.name)
 
     async def __aenter__(self) -> Party:
-        await self.join()
+        if self.name in self._entered:
+            raise AlreadyContending(f"this session is in a block of the party {self.name} already")
+        self._entered.add(self.name)
+        try:
+            await self.join()
+        except BaseException:
+            self._entered.discard(self.name)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._entered.discard(self.name)
         await _left(self._lease, self.leave(), kind)
 
 
@@ -100,7 +120,7 @@ class DoubleBarrier:
     """For a number of programs that begin together, and end together. ``async with`` enters and leaves it.
 
     One whose session is over does not count, and is not waited for. One that comes while the others are within has the
-    next round. An object takes part once at a time.
+    next round. An object takes part once at a time, and is in one block at a time.
     """
 
     def __init__(
@@ -118,6 +138,8 @@ class DoubleBarrier:
         self.name = name
         self._count = count
         self._request: str | None = None
+        self._is_entered = False
+        self._entered: str | None = None
         self._timeout_seconds = check_timeout(timeout_seconds)
 
     def enter(self) -> Deferred[int]:
@@ -186,19 +208,30 @@ class DoubleBarrier:
         return ended_with(self._lease, waiting, error).addCallback(lambda _: None)
 
     async def __aenter__(self) -> int:
-        return await self.enter()
+        if self._is_entered:
+            raise AlreadyContending(f"this object is in a block of {self.name} already: make another one")
+        self._is_entered = True
+        try:
+            number = await self.enter()
+        except BaseException:
+            self._is_entered = False
+            raise
+        self._entered = self._request
+        return number
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave. After an error this does not wait for the others."""
-        request, session_id = self._request, self._lease.session_id
-        if request is None:
-            return
-        left: Deferred[Any] = (
-            self.leave() if kind is None else self._waits.give_back(lambda: self._gatherings.leave(session_id, request))
-        )
-        await _left(self._lease, left, kind)
+        request, self._entered, self._is_entered = self._entered, None, False
+        if request is not None and request == self._request:
+            left: Deferred[Any] = self.leave() if kind is None else self._left_at_once(request)
+            await _left(self._lease, left, kind)
+
+    def _left_at_once(self, request: str) -> Deferred[int | None]:
+        self._request = None
+        session_id = self._lease.session_id
+        return self._waits.give_back(lambda: self._gatherings.leave(session_id, request))
 
 
 async def _left(lease: Lease, left: Deferred[Any], kind: type[BaseException] | None) -> None:

@@ -22,8 +22,8 @@ HoldEnd: TypeAlias = Literal["released", "lost", "closed"]
 
 
 class AlreadyContending(RuntimeError):
-    """This object holds the permit, or waits for it, already. Locks are not re-entrant: make another object to contend
-    once more. It waits for this one, as any other does."""
+    """This object holds what it is for, or waits for it, or is in a block of ``async with``, already. Objects are not
+    re-entrant: make another one to contend once more. That one waits for this one, as any other does."""
 
 
 class Hold:
@@ -99,14 +99,16 @@ class Hold:
 class Permit:
     """What is held by some at a time, and waited for by others in the order in which they came.
 
-    An object contends once at a time. It is not re-entrant. ``async with`` acquires and releases it:
+    An object contends once at a time, and is in one block at a time. It is not re-entrant. ``async with`` acquires and
+    releases it:
 
     .. code-block:: python
 
         async with session.lock("reports", timeout_seconds=5.0) as hold:
             await storage.write(data, fence=hold.token)
 
-    The block ends with :class:`~txpaxos.recipes.Fenced` if the hold was over before the block was.
+    The block ends with :class:`~txpaxos.recipes.Fenced` if the hold was over before the block was. It releases the hold
+    that it was entered with, and no other.
 
     :param units: how much of the permit a hold takes.
     :param capacity: what the permit has in all.
@@ -134,6 +136,8 @@ class Permit:
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._is_asking = False
         self._hold: Hold | None = None
+        self._is_entered = False
+        self._entered: Hold | None = None
 
     @property
     def is_acquired(self) -> bool:
@@ -173,14 +177,25 @@ class Permit:
         return self._permits.contenders(self.name)
 
     async def __aenter__(self) -> Hold:
-        return await self.acquire()
+        if self._is_entered:
+            raise AlreadyContending(f"this object is in a block with {self.name} already: make another one")
+        self._is_entered = True
+        try:
+            self._entered = await self.acquire()
+        except BaseException:
+            self._is_entered = False
+            raise
+        return self._entered
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._hold is None or self._hold._is_released:
-            return
-        await end_of_block(self.release(), kind)
+        hold, self._entered, self._is_entered = self._entered, None, False
+        assert hold is not None, "a block that was entered has a hold"
+        if self._hold is hold:
+            self._hold = None
+        if not hold._is_released:
+            await end_of_block(hold.release(), kind)
 
     # inside
 

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import check_seconds, check_timeout
 from txpaxos.recipes.lease import ended_with
+from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.queues import PRIORITY_DEFAULT, Delivery, Depth, Queues, Standing, TakeOver
 from txpaxos.recipes.session import Session
@@ -122,7 +123,10 @@ class Taken(Generic[T]):
 
 
 class Take(Generic[T]):
-    """A request to take an item. It is made when it is awaited, or entered with ``async with``."""
+    """A request to take an item. It is made when it is awaited, or entered with ``async with``: each time anew.
+
+    It is in one block at a time.
+    """
 
     def __init__(
         self,
@@ -141,6 +145,7 @@ class Take(Generic[T]):
         self._session = session
         self._visible_ms = visible_ms
         self._timeout_seconds = timeout_seconds
+        self._is_entered = False
         self._taken: Taken[T] | None = None
 
     def start(self) -> Deferred[Taken[T]]:
@@ -176,14 +181,21 @@ class Take(Generic[T]):
         return self.start().__await__()
 
     async def __aenter__(self) -> Taken[T]:
-        self._taken = await self.start()
+        if self._is_entered:
+            raise AlreadyContending(f"this take of the queue {self._name} is in a block already: make another one")
+        self._is_entered = True
+        try:
+            self._taken = await self.start()
+        except BaseException:
+            self._is_entered = False
+            raise
         return self._taken
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        taken = self._taken
-        assert taken is not None
+        taken, self._taken, self._is_entered = self._taken, None, False
+        assert taken is not None, "a block that was entered has an item"
         if taken.is_done:
             return
         await end_of_block(taken.acknowledge() if kind is None else taken.give_back(), kind)

@@ -38,6 +38,7 @@ class Session(Lease):
         self._waits = waits
         self._permits = permits
         self._gatherings = gatherings
+        self._parties_entered: set[str] = set()
 
     def lock(self, name: str, *, value: str = "", timeout_seconds: float | None = None) -> Lock:
         """A lock.
@@ -78,7 +79,7 @@ class Session(Lease):
 
         :param value: what others see of this member, such as its address.
         """
-        return Party(self._waits, self._gatherings, self, name, value)
+        return Party(self._waits, self._gatherings, self, name, value, self._parties_entered)
 
     def barrier(self, name: str) -> Barrier:
         """A barrier."""
