@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from test.helpers.fakes import ONE, NodeHarness, outcome_of
 from txpaxos import (
     QueryFailed,
     Service,
@@ -248,12 +250,76 @@ def test_no_version_is_given_twice_though_calls_are_dropped_and_nodes_start_anew
 def test_a_version_that_no_change_has_had() -> None:
     _, ledger = ledgers()
     ServicesHarness.result(each_change(ledger.sum_of, "ann").next())
-    with pytest.raises(WatchBehind, match="no change has had version 99 yet, and the last one had 2"):
+    with pytest.raises(WatchBehind, match="no change of this cluster has had version 99, and the last one had 2"):
         ServicesHarness.result(each_change(ledger.sum_of, "ann").after(99).next())
     wrong: Any
     for wrong, error in (("1", TypeError), (True, TypeError), (-1, ValueError)):
         with pytest.raises(error):
             each_change(ledger.sum_of, "ann").after(wrong)
+
+
+def node_of(cluster: str) -> tuple[NodeHarness, Any]:
+    """A node by itself in a cluster of this name, which leads, and its application."""
+    harness = NodeHarness("a", attrs.evolve(ONE, name=cluster), application=application_of(Ledger))
+    harness.reactor.idle()
+    return harness, harness.node.application
+
+
+def answered(harness: NodeHarness, waiting: Deferred[Any]) -> Any:
+    outcome = outcome_of(waiting)
+    harness.reactor.idle()
+    return outcome[0]
+
+
+@pytest.mark.parametrize("name", ["ledger~0123456789abcdef", "another"])
+def test_a_version_of_a_cluster_that_was_restored_is_none_of_the_new_one(name: str) -> None:
+    """A client has seen changes that are not in the backup. In the new cluster other changes follow the backup's."""
+    old, application = node_of("ledger")
+    ledger = application.service(Ledger)
+    changes = each_change(ledger.sum_of, "ann")
+    answered(old, ledger.add("ann", 1))
+    in_backup = answered(old, changes.next())
+    backup = list(application.snapshot())
+    answered(old, ledger.add("ann", 10))
+    lost = answered(old, changes.next())
+    assert (in_backup.answer, lost.answer) == (1, 11)
+
+    new, application = node_of(name)
+    application.restore(iter(backup))
+    ledger = application.service(Ledger)
+    for amount in (100, 100):
+        answered(new, ledger.add("ann", amount))
+    for seen in (in_backup, lost):
+        failure = answered(new, each_change(ledger.sum_of, "ann").after(seen.version).next())
+        assert failure.check(WatchBehind), failure
+        assert "is it another one, or was it restored or recovered?" in str(failure.value)
+    again = each_change(ledger.sum_of, "ann")
+    found = [answered(new, again.next())]
+    answered(new, ledger.add("ann", 1))
+    found.append(answered(new, again.next()))
+    assert [one.answer for one in found] == [201, 202]
+    assert not {one.version for one in found} & {in_backup.version, lost.version}
+    assert answered(new, each_change(ledger.sum_of, "ann").after(found[0].version).next()) == found[1]
+
+
+def test_a_version_of_the_same_cluster_is_the_same_at_each_node() -> None:
+    """Also at one that has started from a snapshot."""
+    one, application = node_of("ledger")
+    ledger = application.service(Ledger)
+    first = answered(one, each_change(ledger.sum_of, "ann").next())
+    other, twin = node_of("ledger")
+    twin.restore(application.snapshot())
+    answered(other, twin.service(Ledger).add("ann", 1))
+    following = answered(other, each_change(twin.service(Ledger).sum_of, "ann").after(first.version).next())
+    assert (following.answer, following.version) == (1, first.version + 1)
+
+
+@pytest.mark.parametrize("name", ["", "orders", "x" * 32 + "~0123456789abcdef"])
+def test_where_the_versions_of_a_cluster_begin(name: str) -> None:
+    """They fit a float, as other languages keep numbers."""
+    begin = kept_changes.versions_begin_after(name)
+    assert 0 <= begin < 2**52
+    assert (begin == 0) == (name == "")
 
 
 @pytest.mark.parametrize("limit", ["CHANGES_MAX", "CHANGES_BYTES_MAX", "BYTES_MAX"])

@@ -1,10 +1,10 @@
 """The data folder of a founder of a new cluster, made from a backup.
 
-The new cluster has another name than that of the backup: its nodes and those of the old cluster refuse each other. All
-of its founders are restored from the same backup, and have met before they vote, as founders with empty folders do. A
-founder with another state, or with none, does not found with them (:mod:`txpaxos.node.founding`). The nodes that are no
-founders start with empty folders, and get the state from the founders.
-"""
+The new cluster has another name than that of the backup: its nodes and those of the old cluster refuse each other, and
+versions of changes are those of one cluster (:mod:`txpaxos.service.kept_changes`). All of its founders are restored
+from the same backup, and have met before they vote, as founders with empty folders do. A founder with another state, or
+with none, does not found with them (:mod:`txpaxos.node.founding`). The nodes that are no founders start with empty
+folders, and get the state from the founders."""
 
 from __future__ import annotations
 

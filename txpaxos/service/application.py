@@ -56,6 +56,7 @@ class ServiceApplication(PaxosProtocol):
             lambda name, seconds: self.timers.set(timer_name("", name), seconds),
             lambda name: self.timers.due_in_seconds(timer_name("", name)),
             lambda name: self._watches.changed("", name),
+            lambda: "" if self._node is None else self._node.cluster.name,
         )
 
     def apply(self, slot: Slot, command: bytes) -> object:

@@ -137,7 +137,8 @@ class EachChange(Generic[T]):
 
 def _behind(word: str, number: int, after: int) -> str:
     what = {
-        "never": f"no change has had version {after} yet, and the last one had {number}: is this the same cluster?",
+        "never": f"no change of this cluster has had version {after}, and the last one had {number}: is it another one,"
+        " or was it restored or recovered?",
         "behind": f"changes after version {after} are gone, up to version {number}",
         "dropped": f"changes after version {after} are gone, since for {KEPT_SECONDS:g} s no caller has asked for them",
     }.get(word, f"the node says {word!r:.40}")

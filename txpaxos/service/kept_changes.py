@@ -5,6 +5,10 @@ that may change its answer, and keeps each answer that is another one than the o
 rise, over all kept calls, and none is given twice. So a caller that names the last version that it has seen gets those
 after it, from any node, also from one that has started from a snapshot; or is told that some of them are gone.
 
+A cluster that was restored from a backup, or recovered, does not know all changes of the one before it, and gives what
+it would call the next versions to others. It has another name. So versions begin after a number that is made of the
+cluster's name (:func:`versions_begin_after`), and one of another cluster is none of this one.
+
 ===============  =====================================================================================================
 what             its MessagePack
 ===============  =====================================================================================================
@@ -20,7 +24,7 @@ word            meaning
 ==============  ======================================================================================================
 ``"kept"``      there are these changes; the number is 1 if it is time to keep the call anew, and else 0
 ``"behind"``    changes after that version are gone; the number is the version of the last one that is
-``"never"``     no such version was given yet; the number is the last one that was
+``"never"``     this cluster has given no such version; the number is the last one that it has
 ``"dropped"``   the call is not kept
 ==============  ======================================================================================================
 """
@@ -29,6 +33,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Annotated, Any, TypeAlias
 
 import attrs
@@ -52,6 +57,9 @@ ENTRY_BYTES = 64
 BATCH_BYTES = 2**20
 """A batch of changes is complete when it is as long as this."""
 CHUNK_BYTES = 2**16
+FIRST_VERSION_BITS = 52
+"""Versions begin below two to the power of this, so they fit a float, as other languages keep numbers. A version of
+another cluster may be taken for one of this cluster by chance: after a billion changes the odds are 1 to 4 million."""
 
 Changes: TypeAlias = tuple[str, int, list[tuple[int, bytes]]]
 
@@ -78,6 +86,13 @@ DIGEST_OF_NOTHING = digest_of(_encode(("kept", 0, [])))
 
 _Row: TypeAlias = tuple[bytes, str, str | None, bytes, int]
 _Entry: TypeAlias = tuple[int, int, bytes]
+
+
+@cache
+def versions_begin_after(cluster: str) -> int:
+    """The number after which the versions of a cluster begin, by its name; 0 without a cluster."""
+    digest = digest_of(cluster.encode()) if cluster else b""
+    return int.from_bytes(digest[:8]) >> (64 - FIRST_VERSION_BITS)
 
 
 def encode_keep(call: bytes) -> bytes:
@@ -120,6 +135,7 @@ class KeptChanges:
     :param set_timer: has :meth:`drop` called with a name after a number of seconds.
     :param due_in_seconds: how long that takes yet.
     :param told: called with the name of a call that has changed, or is kept no more.
+    :param cluster: the name of the cluster, empty if there is none.
     """
 
     def __init__(
@@ -129,12 +145,14 @@ class KeptChanges:
         set_timer: Callable[[str, float], None],
         due_in_seconds: Callable[[str], float | None],
         told: Callable[[str], None],
+        cluster: Callable[[], str],
     ) -> None:
         self._answer = answer
         self._topic_of = topic_of
         self._set_timer = set_timer
         self._due_in_seconds = due_in_seconds
         self._told = told
+        self._cluster = cluster
         self._version = 0
         self._bytes = 0
         self._kept: dict[str, _Kept] = {}
@@ -148,6 +166,11 @@ class KeptChanges:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def _begin(self) -> int:
+        """The number after which versions begin, as callers have them. The state has them without it."""
+        return versions_begin_after(self._cluster())
 
     # from commands and timers
 
@@ -172,11 +195,11 @@ class KeptChanges:
             self._version += 1
             self._add(name, _Kept(call, topic, b"", self._version))
             self._note(self._kept[name], data)
-            return self._version - 1
+            return self._begin + self._version - 1
         if not kept.changes:
             return "the last answer of the call was too big to be kept: watch() it, or try again when it has changed"
         self._set_timer(name, KEPT_SECONDS)
-        return kept.changes[-2][0] if len(kept.changes) > 1 else kept.floor
+        return self._begin + (kept.changes[-2][0] if len(kept.changes) > 1 else kept.floor)
 
     def look(self, topics: Iterable[Topic], service: str | None = None) -> None:
         """Answers of calls with these topics may differ now, or those of all calls of ``service``."""
@@ -251,18 +274,19 @@ class KeptChanges:
         """
         asked = _question_of(question)
         name = digest_of(asked.call).hex()
-        kept = self._kept.get(name)
-        if asked.after > self._version:
-            return "never", self._version, []
+        kept, begin = self._kept.get(name), self._begin
+        after = asked.after - begin
+        if not 0 <= after <= self._version:
+            return "never", begin + self._version, []
         if kept is None:
             return "dropped", 0, []
-        if asked.after < kept.floor:
-            return "behind", kept.floor, []
+        if after < kept.floor:
+            return "behind", begin + kept.floor, []
         some: list[tuple[int, bytes]] = []
         size = 0
         for version, data in kept.changes:
-            if version > asked.after and size < BATCH_BYTES:
-                some.append((version, data))
+            if version > after and size < BATCH_BYTES:
+                some.append((begin + version, data))
                 size += len(data) + ENTRY_BYTES
         due_in_seconds = self._due_in_seconds(name) or 0.0
         return "kept", int(due_in_seconds < KEPT_SECONDS * 2 / 3), some
