@@ -67,6 +67,9 @@ def test_install_brings_the_plugin(tmp_path: Path, editable: bool) -> None:
     assert plugin.is_relative_to(source if editable else environment)  # this install's, and not a borrowed one
     assert [file.name for file in plugin.parent.parent.rglob("*.py")] == ["txpaxos_plugin.py"]  # no __init__.py
     assert (environment / "bin" / "txpaxos").exists()
+    package = plugin.parents[2] / "txpaxos"
+    assert (package / "py.typed").exists()
+    assert (package / "aio" / "recipe_types.pyi").exists()
 
 
 def test_a_source_distribution_has_all_files(tmp_path: Path) -> None:
