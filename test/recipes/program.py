@@ -28,6 +28,8 @@ class Program:
     :ivar is_cut_off: whether keep-alives get no answer.
     :ivar drops: whether commands wait here for a node, and are not made if they are cancelled. They fail in the end.
     :ivar is_closed: whether it has closed its client.
+    :ivar lagging: nodes that lag: each answers one of the next local reads, the last one first.
+    :ivar reads: the consistency of each read.
     :ivar failures: with what the next commands fail before a node has them, the last one first.
     :ivar answers: how many answers were sent to it, but for those of keep-alives.
     :ivar answer_seconds: how long the answer of a keep-alive is on its way.
@@ -37,6 +39,8 @@ class Program:
         self.harness = harness or ServicesHarness(*COORDINATION)
         self.clock: Any = Clock()
         self.is_slow = self.is_cut_off = self.drops = self.is_closed = False
+        self.lagging: list[ServicesHarness] = []
+        self.reads: list[Consistency] = []
         self.failures: list[Exception] = []
         self.answer_seconds = 0.0
         self.answers = 0
@@ -82,7 +86,9 @@ class Program:
     def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None, /
     ) -> Deferred[Reading]:
-        return self._carried(lambda: self.harness.read(query))
+        self.reads.append(consistency)
+        node = self.lagging.pop() if self.lagging and consistency == "local" else self.harness
+        return self._carried(lambda: node.read(query))
 
     def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> Deferred[dict[str, bool]]:
         if not self.is_cut_off:

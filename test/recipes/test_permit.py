@@ -13,6 +13,7 @@ from test.recipes.program import Program, result_of
 from test.recipes.test_permits import assert_nothing_is_left
 from txpaxos.errors import NotChosen, OutcomeUnknown
 from txpaxos.recipes import (
+    COORDINATION,
     AlreadyContending,
     CapacityMismatch,
     Contender,
@@ -24,6 +25,7 @@ from txpaxos.recipes import (
     WaitTimedOut,
 )
 from txpaxos.recipes.replicated.permits import Permits
+from txpaxos.testing.services_harness import ServicesHarness
 
 CANCELLED = int(os.environ.get("TXPAXOS_CANCELLED_WAITS", "1000"))
 """How many waits are cancelled at random points; ``TXPAXOS_CANCELLED_WAITS=100000`` takes some minutes."""
@@ -108,6 +110,27 @@ def test_a_release_whose_caller_gives_up_is_made_all_the_same(program: Program) 
     program.drops = False
     program.advance(5.0)
     assert_nothing_is_left(permits_of(program))
+
+
+def test_one_that_waits_needs_no_quorum_to_know_how_it_stands(program: Program) -> None:
+    first, second = (session_of(program).lock("a") for _ in range(2))
+    hold = result_of(first.acquire())
+    waiting = second.acquire()
+    assert program.reads == ["local"]
+    result_of(hold.release())
+    assert result_of(waiting).token == 2
+    assert program.reads == ["local"]
+
+
+def test_a_node_that_lags_does_not_end_a_wait(program: Program) -> None:
+    first, second = (session_of(program).lock("a") for _ in range(2))
+    hold = result_of(first.acquire())
+    program.lagging.append(ServicesHarness(*COORDINATION))  # It knows nothing of the request.
+    waiting = second.acquire()
+    assert not waiting.called
+    assert program.reads == ["local", "linearizable", "local"]
+    result_of(hold.release())
+    assert result_of(waiting).token == 2
 
 
 def test_zookeeper_1011_of_a_thousand_waiters_one_is_told_of_one_release(program: Program) -> None:

@@ -166,7 +166,7 @@ class DoubleBarrier:
             return self._gatherings.enter(self.name, *holder, self._count)
 
         def rest() -> Deferred[int]:
-            begun = self._waits.until(lambda number: number != 0, self._gatherings.standing, *holder)
+            begun = self._waits.until_granted(0, lambda number: bool(number), self._gatherings.standing, *holder)
             return begun.addCallback(_begun)
 
         def failed(failure: Failure) -> Failure:

@@ -17,6 +17,8 @@ from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
 from txpaxos.service.watching import Watch
 
+_WAITING = Standing(True, 0)
+
 HoldEnd: TypeAlias = Literal["released", "lost", "closed"]
 """How a hold has ended: by its program, or with its session."""
 
@@ -212,7 +214,7 @@ class Permit:
             return asked if waits else asked.addCallback(lambda token: token or 0)
 
         def rest() -> Deferred[int]:
-            standing = self._waits.until(lambda standing: not standing.waits, self._permits.standing, *holder)
+            standing = self._waits.until_granted(_WAITING, lambda one: one.token > 0, self._permits.standing, *holder)
             return standing.addCallback(_token)
 
         def withdraw() -> Deferred[bool]:

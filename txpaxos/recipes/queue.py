@@ -22,6 +22,8 @@ from txpaxos.service.declaration import Remote
 
 T = TypeVar("T")
 
+_WAITING = Standing(True, None)
+
 
 class Queue(Generic[T]):
     """A queue: first in, first out, those with a lower priority before others.
@@ -167,7 +169,9 @@ class Take(Generic[T]):
             return self._queues.take(self._name, *holder, self._visible_ms)
 
         def rest() -> Deferred[Delivery]:
-            standing = self._waits.until(lambda standing: not standing.waits, self._queues.standing, *holder)
+            standing = self._waits.until_granted(
+                _WAITING, lambda one: one.delivery is not None, self._queues.standing, *holder
+            )
             return standing.addCallback(_delivered)
 
         what = f"an item of the queue {self._name}"

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from txpaxos.errors import NotChosen, OutcomeUnknown, Overloaded, PaxosError
 from txpaxos.service.declaration import RemoteMethod
 from txpaxos.service.remote import watch
-from txpaxos.service.watching import Watch
+from txpaxos.service.watching import Watch, begin_after
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,6 +92,28 @@ class Waits:
         """Watch a query until its answer is what is waited for, and fire with that. Cancel it to end the wait."""
         return Deferred.fromCoroutine(_until(is_done, watch(method, *args, **kwargs)))
 
+    def until_granted(
+        self,
+        waiting: R,
+        is_granted: Callable[[R], bool],
+        method: RemoteMethod[P, R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[R]:
+        """Watch how a request stands that was not granted at once, and fire with how it stands when it waits no more.
+
+        The nodes are not asked first how it stands. So one that lags may say that there is no such request. Then they
+        are asked once more, in a way that none which lags can answer.
+
+        :param waiting: how it stands while it waits, which the answer to the request has said.
+        :param is_granted: whether it was granted: that is so, and was not before, whichever node says it.
+        """
+
+        def begin() -> Watch[R]:
+            return watch(method, *args, **kwargs)
+
+        return Deferred.fromCoroutine(_until_granted(waiting, is_granted, begin))
+
     def within(self, waiting: Deferred[R], timeout_seconds: float | None, what: str) -> Deferred[R]:
         """End a wait that leaves nothing in the state after some time.
 
@@ -113,6 +135,11 @@ async def _until(is_done: Callable[[R], bool], watched: Watch[R]) -> R:
         if is_done(answer):
             return answer
     raise AssertionError("a watch that is not closed has no end")
+
+
+async def _until_granted(waiting: R, is_granted: Callable[[R], bool], begin: Callable[[], Watch[R]]) -> R:
+    standing = await _until(lambda one: one != waiting, begin_after(begin(), waiting))
+    return standing if is_granted(standing) else await _until(lambda one: one != waiting, begin())
 
 
 def _timed_out(what: str, seconds: float) -> WaitTimedOut:

@@ -72,6 +72,11 @@ def digest_of(data: bytes) -> bytes:
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
+def digest_of_answer(answer: object) -> bytes:
+    """The digest of what a call returns."""
+    return digest_of(_encode(without_sets(answer)))
+
+
 @attrs.define(eq=False)
 class _Waiter:
     known: bytes

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txpaxos.errors import QueryFailed
 from txpaxos.reading import Consistency, Reading
 from txpaxos.service.calls import ResultReader, WrongResult
-from txpaxos.service.watches import WAIT_SECONDS, answer_of, encode_watch
+from txpaxos.service.watches import WAIT_SECONDS, answer_of, digest_of_answer, encode_watch
 
 T = TypeVar("T")
 Ask = Callable[[bytes, Consistency, float | None], Deferred[Reading]]
@@ -34,6 +34,10 @@ class LongPoll:
     def begin(self) -> None:
         """Do not wait at a node that may not have what another request has done."""
         self._wait_from = None
+
+    def wait_anywhere(self) -> None:
+        """Wait at whatever node is asked, be it one that lags."""
+        self._wait_from = 0
 
     async def answer(self, known: bytes, call: bytes, waits_max: int | None = None) -> tuple[bytes, bytes] | None:
         """The digest of the next answer, and its MessagePack.
@@ -126,3 +130,16 @@ class Watch(Generic[T]):
     async def aclose(self) -> None:
         """End the watch, as that of an asynchronous generator."""
         self.close()
+
+
+def begin_after(watch: Watch[T], answer: T) -> Watch[T]:
+    """Have a watch begin with another answer than this one, which the caller knows otherwise.
+
+    So no node is asked first what there is: that would take it a round trip to a quorum. The node that is asked may
+    lag, and the answer that it gives may be older than this one.
+
+    :returns: that very watch.
+    """
+    watch._known = digest_of_answer(answer)
+    watch._poll.wait_anywhere()
+    return watch
