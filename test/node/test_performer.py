@@ -101,6 +101,25 @@ def test_all_of_one_turn_is_one_save(harness: PerformerHarness) -> None:
     assert harness.done == ["save 1 2 4", "release 1", "release 2", "release 3", "release 4"]
 
 
+def test_what_waits_for_the_end_is_called_when_all_is_released(harness: PerformerHarness) -> None:
+    performer, events = harness.performer, harness.events
+
+    def again() -> None:
+        events.append(("end", performer.at_end(lambda: None)))
+
+    def release(ready: Ready) -> None:
+        if ready.wake_at in (1, 4):
+            assert performer.at_end(again)
+
+    harness.release = release
+    assert not performer.at_end(again)
+    harness.add(saving(1), plain(2))
+    harness.reactor.turn()
+    assert harness.done == ["save 1", "release 1", "release 2", "end False"]
+    harness.add(Ready(needs_no_prior_save=True, wake_at=4))  # Released at once, outside of any turn.
+    assert harness.done[4:] == ["release 4", "end False"]
+
+
 def test_nothing_is_released_before_the_save_has_ended(harness: PerformerHarness) -> None:
     harness.store.slow = True
     harness.add(saving(1), plain(2))

@@ -17,7 +17,15 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 import txpaxos.server.connection
-from test.helpers.client_port_harness import CODEC, Asked, ClientPortHarness, FakeClient, UnencodableResults, submit
+from test.helpers.client_port_harness import (
+    CODEC,
+    Asked,
+    ClientPortHarness,
+    FakeClient,
+    UnencodableResults,
+    submit,
+    submit_run,
+)
 from test.helpers.fakes import ONE, THREE, NodeHarness, Recorder, RecordingStore, framed, node_of
 from test.helpers.fuzz import INPUTS, nothing_kept
 from test.helpers.wire_samples import spoil
@@ -27,9 +35,14 @@ from txpaxos.errors import StoreError
 from txpaxos.log_lines import LINES_MAX
 from txpaxos.node.counts import Count
 from txpaxos.node.sessions import Sessions
+from txpaxos.recipes.coordinator import Coordinator
+from txpaxos.recipes.replicated.permits import Permits, Standing
+from txpaxos.recipes.replicated.sessions import Sessions as RecipeSessions
 from txpaxos.server.budget import BUFFERED_BYTES_MAX
 from txpaxos.server.client_port import ClientPort
 from txpaxos.server.connection import REQUEST_BYTES_MAX
+from txpaxos.service.remote import encode_call
+from txpaxos.service.watches import digest_of_answer, encode_watch
 from txpaxos.wire.client_messages import (
     Answer,
     Ask,
@@ -105,6 +118,30 @@ def test_a_ping_is_answered() -> None:
 def test_a_command(harness: ClientPortHarness) -> None:
     assert harness.ask(submit(7, b"x")) == [Answer(7, (msgspec.msgpack.encode("x@1"),))]
     assert harness.node.application.applied == [(2, b"x")]
+
+
+def test_what_one_slot_brings_about_is_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for what a command changes is told with the one whose command it was, and in the same piece."""
+    harness = ClientPortHarness(NodeHarness("a", ONE, application=Coordinator))
+    client, written = harness.client(), []
+    node, open_session = harness.node_harness, encode_call(RecipeSessions, RecipeSessions.open, "s", 60_000)
+    asks = [encode_call(Permits, Permits.acquire, "lock", "s", one) for one in ("first", "second")]
+    client.say(submit_run(1, (open_session, *asks)))
+    node.reactor.idle()
+    standing = encode_call(Permits, Permits.standing, "s", "second")
+    client.say(Read(4, encode_watch(digest_of_answer(Standing(True, 0)), standing, 0), True))
+    client.heard()
+    write = client.transport.write
+
+    def note(data: bytes) -> None:
+        written.append(data)
+        write(data)
+
+    monkeypatch.setattr(client.transport, "write", note)
+    client.say(submit(5, encode_call(Permits, Permits.release, "lock", 1, "s"), sequence=4))
+    node.reactor.turn()
+    first, second = client.heard()
+    assert (first, type(second), len(written)) == (Answer(5, (b"\xc0",)), ReadAnswer, 1)
 
 
 def test_the_same_command_again(harness: ClientPortHarness) -> None:

@@ -34,6 +34,9 @@ from txpaxos.wire.frames import FRAME_BYTES_MAX, TLS_ALERT, FrameSplitter, frame
 if TYPE_CHECKING:
     from txpaxos.client.credentials import Credentials
 
+TOGETHER_BYTES_MAX = 2**16
+"""Messages of more bytes are not sent together."""
+
 CONNECT_SECONDS = 1.0
 """How long an attempt to connect may take."""
 
@@ -122,9 +125,18 @@ class ClientConnection(TwistedProtocol):
         else:
             self._connector = connect(reactor, self.address, factory, CONNECT_SECONDS)
 
-    def send(self, message: FromClient) -> None:
-        """Send ``message``."""
-        self._writer.write(frame(self._codec.encode(message)))
+    def send(self, *messages: FromClient) -> None:
+        """Send ``messages``, small ones together."""
+        pieces: list[bytes] = []
+        size = 0
+        for message in messages:
+            pieces.append(frame(self._codec.encode(message)))
+            size += len(pieces[-1])
+            if size > TOGETHER_BYTES_MAX:
+                self._writer.write(b"".join(pieces))
+                pieces, size = [], 0
+        if pieces:
+            self._writer.write(b"".join(pieces))
 
     def ping(self) -> None:
         """Have the node send something."""

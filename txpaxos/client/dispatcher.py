@@ -53,6 +53,7 @@ from txpaxos.wire.client_messages import (
     ChangeProgress,
     ClientCodec,
     Forget,
+    FromClient,
     FromNode,
     HandedOver,
     MembersAnswer,
@@ -373,12 +374,14 @@ class Dispatcher:
                 if session is None:
                     return
                 request.message = attrs.evolve(request.message, session=session)
+        messages: list[FromClient] = []
         for group in grouped(requests):
             if isinstance(group, list):
-                self._send_run(connection, group)
+                messages.append(self._submit_of(group))
             elif group.message is not None:  # pragma: no branch
                 group.sendings += 1
-                connection.send(group.message)
+                messages.append(group.message)
+        connection.send(*messages)
 
     def _new_session(self, connection: ClientConnection) -> bytes | None:
         """The name of a new session. ``None`` if the node's last Welcome is too old for that:
@@ -392,7 +395,8 @@ class Dispatcher:
             random_bytes = owned_by(connection.principal, random_bytes)
         return new_session(random_bytes, connection.welcome.applied_through)
 
-    def _send_run(self, connection: ClientConnection, commands: list[CommandRequest]) -> None:
+    def _submit_of(self, commands: list[CommandRequest]) -> Submit:
+        """The message with a run of commands, which is sent now."""
         first = commands[0]
         acknowledged = self.pending.first_sequence(first.sequence) - 1
         run = Run(first.session, first.sequence, acknowledged, tuple(command.payload for command in commands))
@@ -400,8 +404,8 @@ class Dispatcher:
             self._sending(run)
         for command in commands:
             command.sendings += 1
-        connection.send(Submit(first.number, *run))
         self._outbox.run_sent(commands)
+        return Submit(first.number, *run)
 
 
 _unpack = msgspec.msgpack.Decoder().decode

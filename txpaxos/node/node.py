@@ -599,6 +599,13 @@ class Node:
             return fail(NodeStopped(f"node {self.name} is stopping; ask another"))
         return self._member_changes.change(request)
 
+    def at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        """Have ``function`` called when all is applied and answered that the node is about to.
+
+        :returns: whether the node is in a turn. Otherwise ``function`` is not called.
+        """
+        return self._performer.at_end(partial(self._hooks.call, function))
+
     def watch_leader(self, watcher: Callable[[], None]) -> None:
         """Call ``watcher`` whenever :attr:`leader`, :attr:`sends_clients_away`, :attr:`is_leaving` or
         :attr:`is_catching_up` has changed."""

@@ -53,6 +53,8 @@ class Performer:
         self._releasing: deque[Ready] = deque()
         self._scheduled = False
         self._turning = False
+        self._bypassing = False
+        self._at_end: list[Callable[[], None]] = []
         self._deferred = False
         self._stopped = False
         self.saving_since: float | None = None
@@ -68,10 +70,39 @@ class Performer:
             if ready.save:
                 raise BrokenInvariant("what saves something rests on that", ready)
             if not self._stopped:
-                self._release(ready)
+                self._bypass(ready)
         else:
             self._queue.append(ready)
         self.schedule()
+
+    def _bypass(self, ready: Ready) -> None:
+        """Release ``ready`` before those that wait."""
+        is_within, self._bypassing = self._bypassing, True
+        try:
+            self._release(ready)
+        finally:
+            self._bypassing = is_within
+            self._end()
+
+    def at_end(self, function: Callable[[], None]) -> bool:
+        """Have ``function`` called when all is released that is being released now. It must not raise.
+
+        What a value of the log brings about can so be done when the whole of it is applied, and for several values
+        together, and yet without waiting for the reactor's next iteration.
+
+        :returns: whether anything is being released. Otherwise ``function`` is not called.
+        """
+        if not self._turning and not self._bypassing:
+            return False
+        self._at_end.append(function)
+        return True
+
+    def _end(self) -> None:
+        """Call what waits for the end, if this is it."""
+        while self._at_end and not self._turning and not self._bypassing:
+            functions, self._at_end = self._at_end, []
+            for function in functions:
+                function()
 
     def schedule(self) -> None:
         """Have a turn at the end of this reactor iteration, unless one is scheduled already."""
@@ -110,6 +141,7 @@ class Performer:
             self._give_up(Failure())
         finally:
             self._turning = False
+            self._end()
         self.schedule()
 
     def _perform(self) -> bool:

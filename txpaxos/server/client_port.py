@@ -209,6 +209,10 @@ class ClientPort(ServerFactory):
         """The frame that tells a client who the members are."""
         return self._members_frame
 
+    def at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        """Have ``function`` called at the end of the node's turn. Returns whether it is in one."""
+        return self.node.at_end_of_turn(function)
+
     def sends_away(self, request: Request) -> bool:
         """Whether this node might keep the client waiting for ever: ``request`` needs the node's disk or other nodes,
         and this node's disk hangs or its folder is lost. Such a client is disconnected, and finds another node."""

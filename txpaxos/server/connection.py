@@ -7,6 +7,7 @@ bytes come, when the client stops reading and when it reads again; the client po
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -58,6 +59,9 @@ from txpaxos.wire.frames import FrameSplitter, frame
 REQUEST_BYTES_MAX = COMMAND_BYTES_MAX + 2**12
 """The longest command or value, with the fields of its message."""
 
+HELD_BYTES_MAX = 2**16
+"""The most bytes of answers that are held back for those that follow in the same turn of the node."""
+
 DEFERRED_AT_ONCE_MAX = 4
 """Deferred requests of one connection that are performed again at a time. More would fill the buffer at once again."""
 
@@ -89,6 +93,9 @@ class ServerPort(Protocol):
 
     def members(self) -> bytes:
         """The frame that tells a client who the members are."""
+
+    def at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        """Have ``function`` called at the end of the node's turn. Returns whether it is in one."""
 
     def sends_away(self, request: Request) -> bool:
         """Whether the client had better go to another node with ``request``."""
@@ -131,6 +138,8 @@ class ServerConnection(TwistedProtocol):
         self._budget = owner.budget
         self._usage: Usage
         self._writer: EagerWriter
+        self._held: list[bytes] = []  # Answers of the node's turn under way, which are written together.
+        self._held_bytes = 0
         self._splitter = FrameSplitter(REQUEST_BYTES_MAX)
         self._session = b""  # The last one that was admitted.
         # The requests in work, in the order in which they came: those that the node performs, and those that wait.
@@ -177,6 +186,7 @@ class ServerConnection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone. Commands in work are applied all the same; other requests are given up."""
         self._is_open = False
+        self._held.clear()
         self._owner.closed(self)
         self._budget.end(self._usage)
         for result in list(self._performed):
@@ -239,6 +249,7 @@ class ServerConnection(TwistedProtocol):
     def close(self) -> None:
         """Close the connection at once."""
         self._is_open = False
+        self._held.clear()
         self._budget.give_back_buffer(self._usage)
         self.transport.abortConnection()
 
@@ -386,6 +397,20 @@ class ServerConnection(TwistedProtocol):
             self._write(frame(self._codec.encode(message)))
 
     def _write(self, data: bytes) -> None:
+        """Write ``data``, together with all that comes in the same turn of the node. So a client that reads is woken
+        once."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        must_go = self._usage.is_paused or self._held_bytes > HELD_BYTES_MAX
+        if must_go or (len(self._held) == 1 and not self._owner.at_end_of_turn(self._write_held)):
+            self._write_held()
+
+    def _write_held(self) -> None:
+        if not self._held:
+            return
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
         self._writer.write(data)
         usage = self._usage
         if usage.is_paused:

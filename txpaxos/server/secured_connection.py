@@ -136,6 +136,7 @@ class SecuredConnection(ServerConnection):
     def _turn_away(self, error: PaxosError) -> None:
         """Tell the client why it is refused, and disconnect it."""
         self._send(refusal(0, error))
+        self._write_held()
         self._is_open = False
         self._stop_deadline()
         self._deadline = self._clock.callLater(CLOSE_SECONDS, self.transport.abortConnection)

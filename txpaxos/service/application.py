@@ -46,7 +46,9 @@ class ServiceApplication(PaxosProtocol):
         self._commands = _Methods((command, service) for one, service in both for command in one.commands.values())
         self._queries = _Methods((query, service) for one, service in both for query in one.queries.values())
         self._told: dict[Topic, None] | None = None  # Topics that may have changed, while a service may change any.
-        self._watches = Watches(self._answer, self._topic_of, self._later, lambda: self.applied_through)
+        self._watches = Watches(
+            self._answer, self._topic_of, self._later, lambda: self.applied_through, self._at_end_of_turn
+        )
         self._kept = self._no_kept_changes()
 
     def _no_kept_changes(self) -> KeptChanges:
@@ -125,6 +127,9 @@ class ServiceApplication(PaxosProtocol):
 
     def _later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
         return self.clock.callLater(seconds, function)
+
+    def _at_end_of_turn(self, function: Callable[[], None]) -> bool:
+        return self._node is not None and self._node.at_end_of_turn(function)
 
     def service(
         self,

@@ -100,6 +100,8 @@ class Watches:
     :param topic_of: the topic of a call.
     :param later: has a function called after a number of seconds.
     :param applied_through: the last slot that the node has applied.
+    :param at_end: has a function called when all is applied that the node is about to apply, and returns True; or
+        returns False.
     """
 
     def __init__(
@@ -108,11 +110,13 @@ class Watches:
         topic_of: Callable[[bytes], Topic],
         later: Callable[[float, Callable[[], None]], IDelayedCall],
         applied_through: Callable[[], int],
+        at_end: Callable[[Callable[[], None]], bool] = lambda function: False,
     ) -> None:
         self._answer = answer
         self._topic_of = topic_of
         self._later = later
         self._applied_through = applied_through
+        self._at_end = at_end
         self._watched: dict[bytes, _Watched] = {}
         self._by_topic: dict[Topic, dict[bytes, _Watched]] = {}
         self._count = 0
@@ -153,8 +157,8 @@ class Watches:
         return self._wait(watch)
 
     def changed(self, service: str, topic: str | None) -> None:
-        """Answers of queries with this topic may differ now. They are looked at in the reactor's next turn, when the
-        slot is applied that is under way."""
+        """Answers of queries with this topic may differ now. They are looked at when the node has applied what it is
+        about to: who waits is told together with those whose commands were applied, and as soon."""
         self._look_later(self._by_topic.get((service, topic), {}).values())
 
     def look_at_all(self, service: str | None = None) -> None:
@@ -189,7 +193,7 @@ class Watches:
     def _look_later(self, watched: Iterable[_Watched]) -> None:
         was_empty = not self._changed
         self._changed.update(dict.fromkeys(watched))
-        if was_empty and self._changed:
+        if was_empty and self._changed and not self._at_end(self.look):
             self._later(0, self.look)
 
     def _look_at(self, watched: _Watched) -> None:
