@@ -620,3 +620,31 @@ def test_a_client_that_left_a_node_behind_is_as_quick_to_leave_a_silent_one(how:
     auto_nodes.catch_up(behind)
     silence(auto_nodes, how, "c" if behind == "b" else "b")
     assert auto_nodes.gap(auto_nodes.client.read(b"q", "local")) < GAP_SECONDS
+
+
+def test_all_nodes_of_a_client_send_it_away() -> None:
+    """As when all are stopped at one time, or their disks hang. It goes to each once, and stays at the last one."""
+    nodes = ManualNodes()
+    nodes.client.submit(b"x")
+    seen = []
+    for _ in "abc":
+        seen.append(connection := nodes.pick_up())
+        connection.say(Welcome(connection.node, None, None, 0, LIVENESS_SECONDS, leaving=True))
+    assert sorted(one.node for one in seen) == ["a", "b", "c"]
+    for _ in range(3):
+        for one in seen:
+            one.say(Welcome(one.node, None, None, 0, LIVENESS_SECONDS, leaving=True))
+    assert len(nodes.calls) == 3
+    assert any(isinstance(message, Submit) for message in seen[-1].said())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_client_does_not_go_to_and_fro_between_nodes_that_send_it_away(seed: int) -> None:
+    nodes = ManualNodes(["a", "b"], seed)
+    nodes.client.submit(b"x")
+    for _ in range(40):
+        if len(nodes.calls) > nodes._answered:
+            connection = nodes.pick_up()
+        connection.say(Welcome(connection.node, None, None, 0, LIVENESS_SECONDS, leaving=True))
+        nodes.reactor.spend(0.1)
+    assert len(nodes.calls) <= 8

@@ -39,3 +39,9 @@ def test_the_runs_have_what_they_are_for(runs: list[LockRun]) -> None:
         assert sum(run.counts.get(what, 0) for run in runs) >= SEEDS, what
     assert sum(len(run.storage.fenced) for run in runs) > 50
     assert sum(len(run.tokens) for run in runs) > 50
+
+
+def test_clients_that_all_nodes_send_away_do_not_go_to_and_fro() -> None:
+    """Two nodes said that clients should use another one, and the third was down. Each client made connections as fast
+    as it could, thousands in a moment."""
+    LockRun(556, RUN_SECONDS)

@@ -86,6 +86,10 @@ again while the node is still at work on it, and might be too much for the node.
 RENEWAL_TICKS = 100
 """Time between two attempts to do so."""
 
+LEAVING_SECONDS = 1.0
+"""A client does not go to a node that has told it so short a time ago to use another one: if all nodes that it reaches
+say so, it stays where it is, and does not go to and fro between them."""
+
 NO_WELCOME = "does not answer (it takes connections: it stands still, or this is not its client port)"
 """What is found of a node that accepts a connection and sends no Welcome."""
 
@@ -158,6 +162,7 @@ class Route:
         # Where to go.
         self._next_node = rng.choice(known.candidates)
         self._unreachable = ""  # The node that was left last, or broke its connection.
+        self._left_in_time: dict[str, float] = {}  # When a node has said last that clients should use another one.
         self._retry_call: IDelayedCall | None = None
         self._rounds = 0  # How often in a row all nodes have failed.
         # The other connections.
@@ -399,9 +404,13 @@ class Route:
         return True
 
     def _leave_in_time(self, connection: ClientConnection) -> bool:
-        """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is another."""
-        other = self._other_than(connection.node)
-        if other in (connection.node, connection.target):
+        """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is another that
+        has not said the same a moment ago."""
+        now = self._clock.seconds()
+        self._left_in_time = {one: at for one, at in self._left_in_time.items() if now - at < LEAVING_SECONDS}
+        self._left_in_time |= dict.fromkeys((connection.node, connection.target), now)
+        other = self._other_than(*self._left_in_time)
+        if other in self._left_in_time:
             return False
         self._unreachable = connection.node
         self._keep(connection)
@@ -415,9 +424,9 @@ class Route:
         else:
             left.close()
 
-    def _other_than(self, node: str) -> str:
+    def _other_than(self, *nodes: str) -> str:
         candidates = self._known.candidates
-        return self._rng.choice(self._known.fresh(one for one in candidates if one != node) or candidates)
+        return self._rng.choice(self._known.fresh(one for one in candidates if one not in nodes) or candidates)
 
     def _probe_lost(self, connection: ClientConnection) -> None:
         """A connection that nothing is sent on has ended, or could not be made. If its node was not there, the next one
