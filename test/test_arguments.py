@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from test.helpers.fake_nodes import ManualNodes
 from test.helpers.fakes import SESSION, THREE, NodeHarness, Reactor, alone, error_of, outcome_of, restarted, submit
-from txpaxos.arguments import checked_bytes, checked_subject, checked_timers
+from txpaxos.arguments import check_seconds, checked_bytes, checked_subject, checked_timers
 from txpaxos.client import Client
 from txpaxos.errors import ConfigError, NoQuorum, OutcomeUnknown, ValueTooLarge
 from txpaxos.wire.client_messages import Ask, Submit
@@ -59,6 +60,14 @@ def check_all(entry_point: Any) -> None:
         entry_point.read(b"q", "stale")
     with pytest.raises(ValueError, match="UTF-8"):
         entry_point.ask("\ud800")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(math.nan, "nan"), (-math.inf, "-inf"), (math.inf, "it is too long"), (0, "0")]
+)
+def test_a_time_that_is_no_time_is_told_as_what_it_is(seconds: float, shown: str) -> None:
+    with pytest.raises(ValueError, match=f"^ttl_seconds must be finite and above zero: {shown}$"):
+        check_seconds(seconds, "ttl_seconds")
 
 
 def test_at_a_client_nothing_is_sent_and_others_go_on() -> None:

@@ -110,15 +110,15 @@ def check_consistency(consistency: object) -> Consistency:
     raise ValueError(f"consistency {consistency!r}: there are 'linearizable' and 'local'")
 
 
-def check_reactor(reactor: object) -> None:
+def check_reactor(reactor: object, what: str = "the first argument") -> None:
     """See that ``reactor`` is one.
 
+    :param what: which argument it is.
     :raises TypeError: if it is none.
     """
     if not callable(getattr(reactor, "callLater", None)):
         raise TypeError(
-            "the first argument must be the reactor (from twisted.internet import reactor), not"
-            f" {type(reactor).__name__}"
+            f"{what} must be the reactor (from twisted.internet import reactor), not {type(reactor).__name__}"
         )
 
 
@@ -241,7 +241,7 @@ def _finite_seconds(value: object, what: str, or_none: str, or_no_limit: str) ->
     except OverflowError:
         seconds = math.inf
     if not (math.isfinite(seconds) and seconds > 0):
-        shown = repr(value) if seconds < math.inf else "it is too long"
+        shown = "it is too long" if seconds == math.inf else repr(value)
         raise ValueError(f"{what} must be finite and above zero{or_no_limit}: {shown}")
     return seconds
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -198,3 +199,9 @@ def test_what_has_no_such_use(tmp_path: Path) -> None:
             assert repr(own).endswith("for asyncio>")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("wrong", [None, "cluster.toml", ["localhost:1"]])
+def test_a_wrong_client_raises_at_the_call(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"^client must be a txpaxos.aio.Client, not {type(wrong).__name__}$"):
+        recipes(wrong)

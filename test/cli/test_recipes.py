@@ -106,7 +106,7 @@ def test_what_is_wrong_is_one_line() -> None:
     async def delete(recipes: Recipes) -> None:
         await recipes.map("config", str).delete("limit", expected_version=5)
 
-    assert called(put) == "Queues.put(): queue: Expected `str` of length >= 1"
+    assert called(put) == "name must be a str of 1 to 256 characters, not ''"
     assert called(delete) == "limit in config is not there, and not version 5"
     result = CliRunner().invoke(main, ["queue", "put", "jobs", "{", "--json"], prog_name="txpaxos")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)

@@ -100,3 +100,37 @@ def test_equal_values_are_equal_bytes() -> None:
     names = [f"name {number}" for number in range(50)]
     assert sets.encoded(frozenset(names)) == sets.encoded(frozenset(reversed(names)))
     assert numbers.encoded(dict.fromkeys(names, 1)) == numbers.encoded(dict.fromkeys(reversed(names), 1))
+
+
+@attrs.frozen
+class Point:
+    x: float
+    y: float = 0.0
+
+
+class Size(TypedDict):
+    width: float
+
+
+@attrs.frozen
+class Line:
+    points: list[Point]
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (float, 1, 1.0),
+        (float | None, 1, 1.0),
+        (dict[str, float], {"a": 1}, {"a": 1.0}),
+        (Point, Point(1), Point(1.0, 0)),
+        (Line, Line([Point(1)]), Line([Point(1.0)])),
+        (Size, {"width": 1}, {"width": 1.0}),
+    ],
+)
+def test_equal_values_of_other_types_are_equal_bytes(kind: Any, one: object, other: object) -> None:
+    """A guard with the value that was read did not hold for what was put as an int."""
+    values: Values[Any] = Values(kind, "the map m")
+    assert one == other
+    assert values.encoded(one) == values.encoded(other)
+    assert values.encoded(values.decoded(values.encoded(one))) == values.encoded(one)

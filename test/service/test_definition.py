@@ -197,8 +197,8 @@ def test_a_mistake_is_one_line(kind: Any, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a.b", "5"])
-def test_the_name_of_a_service_is_a_name(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "5", 5, b"Bank"])
+def test_the_name_of_a_service_is_a_name(name: Any) -> None:
     with pytest.raises(ConfigError, match="is no name for a service: it must be a name of Python"):
         definition_of(Bank, name)
 

@@ -165,6 +165,16 @@ def test_another_process_goes_on_from_a_version() -> None:
     assert min(later.versions) > seen.version
 
 
+@pytest.mark.parametrize("version", [-1, 2**64, 2**64 + 5])
+def test_a_wrong_version_raises_at_the_call(version: int) -> None:
+    changes = each_change(ledgers()[1].sum_of, "ann")
+    with pytest.raises(ValueError, match=f"^a version has 64 bits, and is not below zero: {version}$"):
+        changes.after(version)
+    failures: list[Any] = []
+    changes.after(2**64 - 1).next().addErrback(failures.append)
+    assert failures[0].check(WatchBehind), "it can be asked for"
+
+
 def test_one_who_joins_gets_the_last_answer_and_what_comes() -> None:
     _, ledger = ledgers()
     first = Watcher(each_change(ledger.sum_of, "ann"))

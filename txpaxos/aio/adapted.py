@@ -44,6 +44,8 @@ def recipes(client: Client, deadline_seconds: float | None = None) -> Recipes:
     :param deadline_seconds: how long each request that does not wait for others may take; ``None`` for as long as it
         takes.
     """
+    if not isinstance(client, Client):
+        raise TypeError(f"client must be a txpaxos.aio.Client, not {type(client).__name__}")
     return cast("Recipes", Adapted(RecipesWithDeferreds(client._client, client._reactor, deadline_seconds)))
 
 

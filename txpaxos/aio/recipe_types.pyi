@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from txpaxos.recipes.lease import SessionState
-from txpaxos.recipes.map import Delete, MapChange, MapEntry, MapOutcome, MapPage, Put
+from txpaxos.recipes.map import Delete, MapChange, MapEntry, MapOutcome, MapPage, NoValue, Put
 from txpaxos.recipes.permit import HoldEnd
 from txpaxos.recipes.recipes import TTL_SECONDS
 from txpaxos.recipes.replicated.gatherings import Member
@@ -56,7 +56,7 @@ class EachChange(Generic[T]):
         :param version: that of the change.
         :returns: this very object.
         :raises TypeError: if ``version`` is no int.
-        :raises ValueError: if it is below zero.
+        :raises ValueError: if it is below zero, or has more than 64 bits.
         """
 
     def __aiter__(self) -> EachChange[T]: ...
@@ -160,6 +160,7 @@ class Permit:
     :param capacity: what the permit has in all.
     :param value: what others see of this contender.
     :param timeout_seconds: how long to wait for a grant; ``None`` for as long as it takes.
+    :raises TypeError: if one of these is of a wrong type, or out of its bounds.
     """
 
     name: str
@@ -396,7 +397,9 @@ class Queue(Generic[T]):
         """Have an item that comes back after its ``deliveries_max``-th delivery go to another queue.
 
         :param deliveries_max: 0 for no limit, as at first.
-        :param dead_letters: the name of that queue.
+        :param dead_letters: the name of that queue. There an item is new: its deliveries count from 1. So two queues
+            that send each other what comes back keep it for ever.
+        :raises ValueError: if that is this very queue.
         """
 
 class Taken(Generic[T]):
@@ -489,10 +492,12 @@ class Map(Generic[T]):
         :param guards: up to 128, made by :meth:`guard`.
         """
 
-    def guard(self, key: str, version: int | None = None, *, value: T | None = None) -> Guard:
+    def guard(self, key: str, version: int | None = None, *, value: T | NoValue = NoValue.NO_VALUE) -> Guard:
         """What must hold for a transaction: the entry of a key has this version, or this value.
 
-        :param version: 0 for a key that is not there.
+        :param version: 0 for a key that is not there; ``None`` for any.
+        :param value: ``None`` is a value like others, and stands for no key that is not there.
+        :raises ValueError: if there is neither a version nor a value.
         """
 
     async def page(self, prefix: str = "", after: str = "", until: str = "", count_max: int = 1000) -> MapPage[T]:
@@ -501,6 +506,7 @@ class Map(Generic[T]):
         :param prefix: what the keys begin with.
         :param after: the keys are behind this one: the last one of the page before.
         :param until: the keys are before this one; empty for no such bound.
+        :param count_max: how many at most; of more than 1,000 there are 1,000.
         """
 
     def entries(self, prefix: str = "") -> AsyncIterator[MapEntry[T]]:
@@ -559,7 +565,8 @@ class Counter:
         """
 
 class Set(Generic[T]):
-    """A set of values, of at most 4 KiB each. Values are the same if their bytes are.
+    """A set of values, of at most 4 KiB each. Values are the same if their bytes are. Equal values of the declared type
+    have equal bytes. But what an earlier release has put, whose class had fewer fields, keeps its own.
 
     Each method gives a Deferred, and raises TypeError at the call if an argument is wrong.
     """

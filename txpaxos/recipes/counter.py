@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from txpaxos.arguments import check_timeout
+from txpaxos.recipes.arguments import check_name
 from txpaxos.recipes.replicated.counters import Counters
 from txpaxos.recipes.waiting import Waits
 from txpaxos.service.declaration import Remote
@@ -19,7 +20,7 @@ class Counter:
     def __init__(self, waits: Waits, counters: Remote[Counters], name: str) -> None:
         self._waits = waits
         self._counters = counters
-        self.name = name
+        self.name: str = check_name(name)
 
     def add(self, amount: int = 1) -> Deferred[int]:
         """Add to the counter, once, however often the request must be sent.

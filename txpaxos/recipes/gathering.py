@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txpaxos.arguments import check_timeout
+from txpaxos.recipes.arguments import check_name, check_text, check_whole_number
 from txpaxos.recipes.lease import Lease, ended_with
 from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
-from txpaxos.recipes.replicated.gatherings import Gatherings, Member
+from txpaxos.recipes.replicated.gatherings import ROUND_MAX, Gatherings, Member
 from txpaxos.recipes.waiting import Waits, end_of_block, wait_for
 from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
@@ -44,8 +45,8 @@ class Party:
         self._waits = waits
         self._gatherings = gatherings
         self._lease = lease
-        self.name = name
-        self._value = value
+        self.name: str = check_name(name)
+        self._value = check_text(value)
         self._entered = entered
 
     def join(self) -> Deferred[None]:
@@ -92,7 +93,7 @@ class Barrier:
         self._waits = waits
         self._gatherings = gatherings
         self._lease = lease
-        self.name = name
+        self.name: str = check_name(name)
 
     def create(self, *, outlives_session: bool = False) -> Deferred[bool]:
         """Close it.
@@ -135,8 +136,8 @@ class DoubleBarrier:
         self._waits = waits
         self._gatherings = gatherings
         self._lease = lease
-        self.name = name
-        self._count = count
+        self.name: str = check_name(name)
+        self._count = check_whole_number(count, "count", ROUND_MAX)
         self._request: str | None = None
         self._is_entered = False
         self._entered: str | None = None
@@ -159,7 +160,7 @@ class DoubleBarrier:
         if self._lease.is_over:
             return fail(SessionOver(f"the session {self._lease.session_id} is over: open a new one"))
 
-        request = self._request = secrets.token_hex(8)
+        request = secrets.token_hex(8)
         holder = self._lease.session_id, request
 
         def begin() -> Deferred[int | None]:
@@ -176,6 +177,7 @@ class DoubleBarrier:
         what = f"the round of {self.name}"
         withdraw = lambda: self._gatherings.leave(*holder)  # noqa: E731
         waiting = wait_for(self._waits, begin, rest, withdraw, self._timeout_seconds, what)
+        self._request = request  # Not before: the object must be free after a call that has raised.
         error = SessionOver(f"the session {self._lease.session_id} was over before {what} began")
         return ended_with(self._lease, waiting, error).addErrback(failed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Sequence
 from typing import Generic, TypeVar
 
@@ -9,13 +10,20 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from txpaxos.arguments import check_timeout
+from txpaxos.recipes.arguments import check_name, check_whole_number
 from txpaxos.recipes.replicated.maps import ChangesPage, EntriesPage, Entry, Guard, Maps, Outcome, Step
-from txpaxos.recipes.session import Session
+from txpaxos.recipes.session import Session, check_session
 from txpaxos.recipes.values import Values
 from txpaxos.recipes.waiting import Waits
 from txpaxos.service.declaration import Remote
 
 T = TypeVar("T")
+
+
+class NoValue(enum.Enum):
+    """That a guard has no value: ``None`` may be one."""
+
+    NO_VALUE = "no value"
 
 
 @attrs.frozen
@@ -100,7 +108,7 @@ class Map(Generic[T]):
     def __init__(self, waits: Waits, maps: Remote[Maps], name: str, kind: type[T]) -> None:
         self._waits = waits
         self._maps = maps
-        self.name = name
+        self.name: str = check_name(name)
         self._values = Values(kind, f"the map {name}")
 
     def get(self, key: str) -> Deferred[MapEntry[T] | None]:
@@ -142,12 +150,17 @@ class Map(Generic[T]):
         steps = tuple(map(self._step, then)), tuple(map(self._step, otherwise))
         return self._maps.transact(self.name, tuple(guards), *steps).addCallback(self._outcome)
 
-    def guard(self, key: str, version: int | None = None, *, value: T | None = None) -> Guard:
+    def guard(self, key: str, version: int | None = None, *, value: T | NoValue = NoValue.NO_VALUE) -> Guard:
         """What must hold for a transaction: the entry of a key has this version, or this value.
 
-        :param version: 0 for a key that is not there.
+        :param version: 0 for a key that is not there; ``None`` for any.
+        :param value: ``None`` is a value like others, and stands for no key that is not there.
+        :raises ValueError: if there is neither a version nor a value.
         """
-        return Guard(key, version, None if value is None else self._values.encoded(value))
+        data = None if isinstance(value, NoValue) else self._values.encoded(value)
+        if version is None and data is None:
+            raise ValueError("a guard needs a version or a value; version=0 is for a key that is not there")
+        return Guard(key, version, data)
 
     def page(self, prefix: str = "", after: str = "", until: str = "", count_max: int = 1000) -> Deferred[MapPage[T]]:
         """Some entries, in the order of their keys: at most 1,000, and a MiB.
@@ -155,7 +168,9 @@ class Map(Generic[T]):
         :param prefix: what the keys begin with.
         :param after: the keys are behind this one: the last one of the page before.
         :param until: the keys are before this one; empty for no such bound.
+        :param count_max: how many at most; of more than 1,000 there are 1,000.
         """
+        check_whole_number(count_max, "count_max", 2**53 - 1)
         return self._maps.entries(self.name, prefix, after, until, count_max).addCallback(self._page)
 
     async def entries(self, prefix: str = "") -> AsyncIterator[MapEntry[T]]:
@@ -230,4 +245,4 @@ class Map(Generic[T]):
 
 
 def _id_of(session: Session | None) -> str:
-    return "" if session is None else session.session_id
+    return "" if session is None else check_session(session).session_id

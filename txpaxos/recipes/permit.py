@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias
 from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import check_timeout
+from txpaxos.recipes.arguments import check_name, check_text, check_whole_number
 from txpaxos.recipes.lease import Lease, SessionState, ended_with
 from txpaxos.recipes.replicated.bounds import SessionOver
-from txpaxos.recipes.replicated.permits import Contender, Fenced, Permits, Standing
+from txpaxos.recipes.replicated.permits import CAPACITY_MAX, Contender, Fenced, Permits, Standing
 from txpaxos.recipes.waiting import Waits, end_of_block, wait_for
 from txpaxos.service.declaration import Remote
 from txpaxos.service.remote import watch
@@ -116,6 +117,7 @@ class Permit:
     :param capacity: what the permit has in all.
     :param value: what others see of this contender.
     :param timeout_seconds: how long to wait for a grant; ``None`` for as long as it takes.
+    :raises TypeError: if one of these is of a wrong type, or out of its bounds.
     """
 
     def __init__(
@@ -133,8 +135,9 @@ class Permit:
         self._waits = waits
         self._permits = permits
         self._lease = lease
-        self.name = name
-        self._units, self._capacity, self._value = units, capacity, value
+        self.name: str = check_name(name)
+        self._capacity = check_whole_number(capacity, "capacity", CAPACITY_MAX)
+        self._units, self._value = units, check_text(value)
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._is_asking = False
         self._hold: Hold | None = None
@@ -206,7 +209,6 @@ class Permit:
             raise AlreadyContending(f"this object holds {self.name}, or waits for it, already: make another one")
         if self._lease.is_over:
             return fail(SessionOver(f"the session {self._lease.session_id} is over: open a new one"))
-        self._is_asking = True
         holder = self._lease.session_id, secrets.token_hex(8)
 
         def begin() -> Deferred[int | None]:
@@ -234,6 +236,7 @@ class Permit:
             return result
 
         waiting = wait_for(self._waits, begin, rest, withdraw, timeout_seconds, f"the permit {self.name}")
+        self._is_asking = True  # Not before: the object must be free after a call that has raised.
         error = SessionOver(f"the session {self._lease.session_id} was over before {self.name} was granted")
         return ended_with(self._lease, waiting, error).addCallback(granted).addBoth(asked)
 

@@ -11,11 +11,12 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import check_seconds, check_timeout
+from txpaxos.recipes.arguments import check_name
 from txpaxos.recipes.lease import ended_with
 from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.queues import PRIORITY_DEFAULT, Delivery, Depth, Queues, Standing, TakeOver
-from txpaxos.recipes.session import Session
+from txpaxos.recipes.session import Session, check_session
 from txpaxos.recipes.values import Values
 from txpaxos.recipes.waiting import Waits, end_of_block, passed_over, wait_for
 from txpaxos.service.declaration import Remote
@@ -34,7 +35,7 @@ class Queue(Generic[T]):
     def __init__(self, waits: Waits, queues: Remote[Queues], name: str, kind: type[T]) -> None:
         self._waits = waits
         self._queues = queues
-        self.name = name
+        self.name: str = check_name(name)
         self._values = Values(kind, f"the queue {name}")
 
     def put(self, value: T, priority: int = PRIORITY_DEFAULT) -> Deferred[int]:
@@ -66,7 +67,7 @@ class Queue(Generic[T]):
         """
         visible_ms = math.ceil(check_seconds(visible_after_seconds, "visible_after_seconds") * 1000)
         seconds = check_timeout(timeout_seconds)
-        return Take(self._waits, self._queues, self._values, self.name, session, visible_ms, seconds)
+        return Take(self._waits, self._queues, self._values, self.name, check_session(session), visible_ms, seconds)
 
     def depth(self) -> Deferred[Depth]:
         """How many items are ready and how many are taken, and how many requests wait for one."""
@@ -76,8 +77,12 @@ class Queue(Generic[T]):
         """Have an item that comes back after its ``deliveries_max``-th delivery go to another queue.
 
         :param deliveries_max: 0 for no limit, as at first.
-        :param dead_letters: the name of that queue.
+        :param dead_letters: the name of that queue. There an item is new: its deliveries count from 1. So two queues
+            that send each other what comes back keep it for ever.
+        :raises ValueError: if that is this very queue.
         """
+        if dead_letters == self.name and deliveries_max:
+            raise ValueError(f"the queue {self.name} cannot have its own dead letters: they would never leave it")
         return self._queues.limit_deliveries(self.name, deliveries_max, dead_letters)
 
 

@@ -42,7 +42,8 @@ class Recipes:
     """
 
     def __init__(self, client: Client, reactor: Any, deadline_seconds: float | None = None) -> None:
-        check_reactor(reactor)
+        _check_client(client)
+        check_reactor(reactor, "reactor")
         self.reactor = reactor
         self._client = client
         self._clock = monotonic_clock(reactor)
@@ -110,3 +111,8 @@ class Recipes:
         services = self._sessions, permits, gatherings
         ttl_seconds = ttl_ms / 1000
         return Session(self._client, self._waits, *services, session_id, ttl_seconds, self._seconds, sent_at)
+
+
+def _check_client(client: object) -> None:
+    if not all(hasattr(client, name) for name in ("service", "keep_alive", "is_closed")):
+        raise TypeError(f"client must be a Client, as of Client(reactor, cluster), not {type(client).__name__}")

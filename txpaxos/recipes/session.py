@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
+
 from txpaxos.client.client import Client
 from txpaxos.recipes.gathering import Barrier, DoubleBarrier, Party
 from txpaxos.recipes.lease import Lease
@@ -13,6 +15,17 @@ from txpaxos.recipes.replicated.permits import CAPACITY_MAX, Permits
 from txpaxos.recipes.replicated.sessions import Sessions
 from txpaxos.recipes.waiting import Waits
 from txpaxos.service.declaration import Remote
+
+
+def check_session(session: object) -> Session:
+    """See that ``session`` is one.
+
+    :raises TypeError: if it is none.
+    """
+    if not isinstance(session, Session):
+        hint = ": await it first" if isinstance(session, Deferred) else ""
+        raise TypeError(f"session must be a Session, not {type(session).__name__}{hint}")
+    return session
 
 
 class Session(Lease):

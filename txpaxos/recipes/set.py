@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from txpaxos.recipes.arguments import check_name
 from txpaxos.recipes.replicated.sets import Sets
 from txpaxos.recipes.values import Values
 from txpaxos.service.declaration import Remote
@@ -15,14 +16,15 @@ T = TypeVar("T")
 
 
 class Set(Generic[T]):
-    """A set of values, of at most 4 KiB each. Values are the same if their bytes are.
+    """A set of values, of at most 4 KiB each. Values are the same if their bytes are. Equal values of the declared type
+    have equal bytes. But what an earlier release has put, whose class had fewer fields, keeps its own.
 
     Each method gives a Deferred, and raises TypeError at the call if an argument is wrong.
     """
 
     def __init__(self, sets: Remote[Sets], name: str, kind: type[T]) -> None:
         self._sets = sets
-        self.name = name
+        self.name: str = check_name(name)
         self._values = Values(kind, f"the set {name}")
 
     def add(self, value: T) -> Deferred[bool]:

@@ -43,14 +43,14 @@ class Values(Generic[T]):
         self._decode: Any = msgspec.msgpack.Decoder(kind).decode
 
     def encoded(self, value: T) -> bytes:
-        """The bytes of a value.
+        """The bytes of a value, as the declared type has it: the same for equal values.
 
         :raises TypeError: if it is none of this type. Nothing was sent.
         """
         try:
             self._check_class(value)
-            data = self._encode(value)
-            self._decode(data)
+            # What was decoded is encoded: to a field that is a float, an int is the same number in other bytes.
+            data: bytes = self._encode(self._decode(self._encode(value)))
         except _UNUSABLE as error:
             reason = " ".join(str(error).split())
             raise TypeError(

@@ -59,12 +59,12 @@ class EachChange(Generic[T]):
         :param version: that of the change.
         :returns: this very object.
         :raises TypeError: if ``version`` is no int.
-        :raises ValueError: if it is below zero.
+        :raises ValueError: if it is below zero, or has more than 64 bits.
         """
         if isinstance(version, bool) or not isinstance(version, int):
             raise TypeError(f"a version must be an int, not {type(version).__name__}")
-        if version < 0:
-            raise ValueError(f"a version is not below zero: {version}")
+        if not 0 <= version < 2**64:
+            raise ValueError(f"a version has 64 bits, and is not below zero: {version}")
         self.version = self._asks_after = version
         self._is_due = False
         self._ready.clear()

@@ -143,7 +143,7 @@ def definition_of(kind: type[Service], name: str | None = None) -> ServiceDefini
     if kind is Service:
         raise ConfigError("txpaxos.Service itself has no methods: write a subclass")
     service = kind.__name__ if name is None else name
-    if not service.isidentifier():
+    if not isinstance(service, str) or not service.isidentifier():
         raise ConfigError(f"{service!r:.100} is no name for a service: it must be a name of Python")
     return _definition(kind, service)
 
