@@ -404,7 +404,7 @@ class Route:
         return True
 
     def _leave_in_time(self, connection: ClientConnection) -> bool:
-        """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is another that
+        """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is one that
         has not said the same a moment ago."""
         now = self._clock.seconds()
         self._left_in_time = {one: at for one, at in self._left_in_time.items() if now - at < LEAVING_SECONDS}
