@@ -387,6 +387,30 @@ def test_many_calls_are_evaluated_over_several_turns(monkeypatch: pytest.MonkeyP
     assert (told_after, told) == ([2, 4, 5], [0, 1, 2, 3, 4])
 
 
+@pytest.mark.parametrize(
+    ("limit", "number", "expected"), [("TELLS_MAX", 2, [2, 4, 5]), ("LOOK_BYTES_MAX", 1, [1, 2, 3, 4, 5])]
+)
+def test_many_who_wait_for_one_answer_are_told_over_several_turns(
+    monkeypatch: pytest.MonkeyPatch, limit: str, number: int, expected: list[int]
+) -> None:
+    monkeypatch.setattr(f"txpaxos.service.watches.{limit}", number)
+    changing = Changing()
+    told: list[int] = []
+    for number in range(5):
+        first: Any = changing.watches.query(encode_watch(b"", b"call"))
+        wait: Any = changing.watches.query(encode_watch(first[0], b"call", 5))
+        wait.addBoth(lambda _, number=number: told.append(number))
+    changing.answer = 2
+    changing.calls.clear()
+    changing.watches.changed("Board", None)
+    told_after = []
+    while changing.calls:
+        changing.calls.pop(0)()
+        told_after.append(len(told))
+    assert (told_after, told) == (expected, [0, 1, 2, 3, 4])
+    assert len(changing.watches) == 0
+
+
 def test_one_that_is_told_may_end_others() -> None:
     changing = Changing()
     waits: list[Any] = []

@@ -33,7 +33,10 @@ LEADERLESS_SECONDS = 2.0
 WATCHES_MAX = 2**15
 """The most that wait at one node. It is half of what may wait of all queries, so that other queries find room."""
 LOOKS_MAX = 256
-"""How many calls are evaluated in one turn of the reactor. The rest follows in the next ones."""
+LOOK_BYTES_MAX = 2**20
+TELLS_MAX = 1024
+"""How many calls are evaluated in one turn of the reactor, about how many bytes of answers are made in it, and how many
+who wait are told. The rest follows in the next ones."""
 DIGEST_BYTES = 16
 
 Topic: TypeAlias = tuple[str, str | None]
@@ -120,6 +123,7 @@ class Watches:
         self._watched: dict[bytes, _Watched] = {}
         self._by_topic: dict[Topic, dict[bytes, _Watched]] = {}
         self._count = 0
+        self._bytes_left, self._tells_left = LOOK_BYTES_MAX, TELLS_MAX  # In this turn of the reactor.
         # The calls whose answers may have changed. A look at them is due while there is one.
         self._changed: dict[_Watched, None] = {}
         self._leaderless: IDelayedCall | None = None
@@ -167,12 +171,13 @@ class Watches:
 
     def look(self) -> None:
         """Look at the answers that may have changed, and tell those who wait for them."""
+        self._bytes_left, self._tells_left = LOOK_BYTES_MAX, TELLS_MAX
         for _ in range(min(LOOKS_MAX, len(self._changed))):
             watched = next(iter(self._changed), None)
-            if watched is None:  # One that was told has ended others.
-                return
-            self._look_at(watched)
-            self._changed.pop(watched, None)
+            if watched is None or self._is_full:  # One that was told may have ended others.
+                break
+            if self._look_at(watched):
+                self._changed.pop(watched, None)
         if self._changed:
             self._later(0, self.look)
 
@@ -196,18 +201,29 @@ class Watches:
         if was_empty and self._changed and not self._at_end(self.look):
             self._later(0, self.look)
 
-    def _look_at(self, watched: _Watched) -> None:
-        """Evaluate a call once for all who watch it."""
+    @property
+    def _is_full(self) -> bool:
+        """Whether enough was done in this turn of the reactor."""
+        return self._bytes_left <= 0 or self._tells_left <= 0
+
+    def _look_at(self, watched: _Watched) -> bool:
+        """Evaluate a call once for all who watch it, and tell them. Whether all of them are told."""
         try:
             digest, data = self._evaluate(watched.call)
         except Exception as error:  # The service's own: as for a caller who asks now.
             for waiter in list(watched.waiters):
                 if self._forget(watched, waiter):
                     waiter.answer.errback(error)
-            return
+            return True
         slot = self._applied_through()
-        for waiter in [one for one in watched.waiters if one.known != digest]:
+        self._bytes_left -= len(data)
+        for place, waiter in enumerate([one for one in watched.waiters if one.known != digest]):
+            if place and self._is_full:
+                return False
             self._tell(watched, waiter, (digest, data, slot))
+            self._bytes_left -= len(data)
+            self._tells_left -= 1
+        return True
 
     def _tell(self, watched: _Watched, waiter: _Waiter, answer: Answer | None) -> None:
         """Answer one who waits, unless it was cancelled by one that was told before it.
