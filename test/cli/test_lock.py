@@ -132,6 +132,8 @@ def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
         done = txpaxos("lock", "l", "--json", "--", "sh", "-c", "echo $TXPAXOS_FENCE_TOKEN; exit 7", folder=tmp_path)
         assert (done.returncode, done.stdout) == (7, b"1\n")
         assert [json.loads(line)["state"] for line in done.stderr.splitlines()] == ["held", "released"]
+        mute = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *TXPAXOS, "lock", "l", "--json", "--", "sh", "-c", "exit 9"]
+        assert subprocess.run(mute, cwd=tmp_path, timeout=60, check=False).returncode == 9
         elected = [*TXPAXOS, "elect", "l", "--value", "me", "--", "sh", "-c", "echo up; exec sleep 100"]
         with subprocess.Popen(elected, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -154,6 +156,10 @@ def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
         (("lock", "nightly", "ls", "-l"), "No such option"),
         (("lock", "nightly", "--ttl", "0.5", "--", "ls"), "0.5 is not in the range"),
         (("elect", "nightly", "--timeout", "0", "--", "ls"), "0.0 is not in the range"),
+        (("lock", "nightly", "--ttl", "nan", "--", "ls"), "Invalid value for '--ttl': nan is not a number."),
+        (("lock", "nightly", "--timeout", "nan", "--", "ls"), "Invalid value for '--timeout': nan is not a number."),
+        (("elect", "nightly", "--timeout", "nan"), "Invalid value for '--timeout': nan is not a number."),
+        (("lock", "nightly", "--", ""), "the name of the command is empty."),
     ],
 )
 def test_what_is_wrong_is_said(arguments: tuple[str, ...], text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
-from test.helpers.cli_nodes import Nodes, txpaxos
+from test.helpers.cli_nodes import TXPAXOS, Nodes, txpaxos
 from test.recipes.program import Program, result_of
 from txpaxos.cli import main, map, recipes
 from txpaxos.cli.running import CommandError
@@ -126,3 +127,62 @@ def test_help(command: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"], prog_name="txpaxos")
     assert result.exit_code == 0
     assert "txpaxos" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument", "text"),
+    [
+        (("map", "get", "", "k"), "NAME", "it is empty."),
+        (("map", "put", "m", "", "v"), "KEY", "it is empty."),
+        (("map", "watch", "m", "x" * 257), "[PREFIX]", "it has 257 characters: at most 256 are allowed."),
+        (("map", "list", "m\udcff"), "NAME", "it is not UTF-8."),
+        (("queue", "take", ""), "NAME", "it is empty."),
+        (("lock", "", "--", "true"), "NAME", "it is empty."),
+        (("elect", "e" * 300), "NAME", "it has 300 characters: at most 256 are allowed."),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_sent(arguments: tuple[str, ...], argument: str, text: str) -> None:
+    result = CliRunner().invoke(main, arguments, prog_name="txpaxos")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: Invalid value for '{argument}': {text}")
+
+
+@pytest.mark.parametrize("value", ["NaN", "[Infinity]", '{"a": -Infinity}', "1e400", "[" * 100_000])
+def test_what_json_has_not_is_refused(value: str) -> None:
+    for arguments in (("map", "put", "m", "k"), ("queue", "put", "q")):
+        result = CliRunner().invoke(main, [*arguments, value, "--json"], prog_name="txpaxos")
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert isinstance(result.exception, SystemExit)
+
+
+def test_a_value_nested_too_deep_for_the_wire_is_one_line() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+
+    async def put(given: Recipes) -> None:
+        await given.queue("jobs", recipes.ANYTHING).put(value)
+
+    assert called(put) == "the value is nested too deep"
+
+
+def test_numbers_that_json_has_not_are_printed_as_null(capsys: pytest.CaptureFixture[str]) -> None:
+    recipes.show({"a": [1.5, float("nan")], "b": float("inf")}, {"version": 1}, wants_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "version": 1,
+        "value": {"a": [1.5, None], "b": None},
+    }
+
+
+def test_a_key_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    map._show_key("a\nb\x1b[1m", 5, {"version": 1}, wants_json=False)
+    map._show_key("a\nb", None, {"deleted": True}, wants_json=False)
+    assert capsys.readouterr().out == "a\\nb\\x1b[1m\na\\nb (deleted)\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_item_stays_in_the_queue_if_there_is_no_standard_output(folder: Path, options: tuple[str, ...]) -> None:
+    assert outcome(folder, "queue", "put", "unseen", "item")[0] == 0
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *TXPAXOS, "queue", "take", "unseen", *options]
+    done = subprocess.run(shell, cwd=folder, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"txpaxos: standard output is closed\n")
+    assert outcome(folder, "queue", "take", "unseen") == (0, "item\n", "")

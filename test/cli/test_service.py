@@ -104,3 +104,11 @@ def test_what_is_no_service_is_one_line(argument: str, line: str) -> None:
         assert result.exit_code == 1
         (shown,) = result.stderr.splitlines()
         assert line in shown
+
+
+def test_a_schema_that_is_nested_too_deep_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    checked = invoke("check-service", f"{tmp_path}/deep.json", BANK)
+    assert checked.exit_code == 1
+    assert checked.stderr.startswith(f"txpaxos: {tmp_path}/deep.json is no schema of services: ")
+    assert checked.stderr.count("\n") == 1

@@ -12,8 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from txpaxos.cli.child import Child
-from txpaxos.cli.options import cluster_option, keys_option, node_option
-from txpaxos.cli.recipes import as_command_errors, ask, json_option
+from txpaxos.cli.options import check_number, cluster_option, keys_option, node_option
+from txpaxos.cli.printing import tell_aside
+from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option, show
 from txpaxos.cli.running import CommandError, Seeds, new_client, run
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
@@ -40,6 +41,16 @@ LET_RUN = 20
 TOKEN = "TXPAXOS_FENCE_TOKEN"
 
 
+def _check_command(ctx: click.Context, parameter: click.Parameter, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    if arguments and not arguments[0]:
+        raise click.BadParameter("the name of the command is empty.")
+    return arguments
+
+
+def _check_seconds(ctx: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
+    return None if seconds is None else check_number(ctx, parameter, seconds)
+
+
 def holding(what: str) -> Callable[[Decorated], Decorated]:
     """The options of both commands."""
     options = [
@@ -51,6 +62,7 @@ def holding(what: str) -> Callable[[Decorated], Decorated]:
             "timeout_seconds",
             metavar="SECONDS",
             type=click.FloatRange(min=0.0, min_open=True, max=86_400.0),
+            callback=_check_seconds,
             help=f"How long to wait for {what}. [default: as long as it takes]",
         ),
         click.option(
@@ -60,6 +72,7 @@ def holding(what: str) -> Callable[[Decorated], Decorated]:
             type=click.FloatRange(min=1.0, max=86_400.0),
             default=TTL_SECONDS,
             show_default=True,
+            callback=_check_seconds,
             help=f"How long {what} is kept without a word of this process.",
         ),
         json_option,
@@ -74,8 +87,8 @@ def holding(what: str) -> Callable[[Decorated], Decorated]:
 
 
 @click.command("lock", short_help="Run a command while a lock of the cluster is held.")
-@click.argument("name")
-@click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True)
+@click.argument("name", callback=check_name)
+@click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True, callback=_check_command)
 @holding("the lock")
 def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Run COMMAND while the lock NAME is held, on one machine at a time.
@@ -95,8 +108,8 @@ def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
 
 
 @click.command("elect", short_help="Run a command while this machine is elected.")
-@click.argument("name")
-@click.argument("arguments", metavar="[-- COMMAND...]", nargs=-1)
+@click.argument("name", callback=check_name)
+@click.argument("arguments", metavar="[-- COMMAND...]", nargs=-1, callback=_check_command)
 @click.option("--value", help="What others see of this machine if it is elected. [default: its name]")
 @holding("the election")
 def elect_command(name: str, arguments: tuple[str, ...], value: str | None, **options: Any) -> None:
@@ -121,7 +134,7 @@ def elect_command(name: str, arguments: tuple[str, ...], value: str | None, **op
     leader = ask(options["cluster"], seconds, leader_of)
     if leader is None:
         raise CommandError(f"none is elected in {name}")
-    click.echo(json.dumps({"value": leader.value, "token": leader.token}) if wants_json else leader.value)
+    show(leader.value, {"token": leader.token}, wants_json)
 
 
 def _run_while_held(
@@ -137,7 +150,7 @@ def _run_while_held(
 
     def tell(state: str, **known: Any) -> None:
         if wants_json:
-            click.echo(json.dumps({"name": name, "state": state, **known}), err=True)
+            tell_aside(json.dumps({"name": name, "state": state, **known}))
 
     async def held(reactor: Any) -> int:
         from txpaxos.recipes import Recipes

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from txpaxos.cli.options import CommandWithNumbers, read_bytes
-from txpaxos.cli.recipes import ANYTHING, addressing, ask, json_option, parsed, show
+from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed, show
 from txpaxos.cli.running import CommandError, Seeds
 from txpaxos.cluster import Cluster
 from txpaxos.errors import NoQuorum
+from txpaxos.log_lines import printable
 
 if TYPE_CHECKING:
     from txpaxos.recipes import Recipes
@@ -41,8 +42,8 @@ def command() -> None:
 
 
 @command.command("get")
-@click.argument("name")
-@click.argument("key")
+@click.argument("name", callback=check_name)
+@click.argument("key", callback=check_name)
 @addressing(5.0, ANSWER)
 @json_option
 def get(name: str, key: str, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
@@ -54,8 +55,8 @@ def get(name: str, key: str, cluster: Cluster | Seeds, timeout_seconds: float, w
 
 
 @command.command("put", cls=CommandWithNumbers)
-@click.argument("name")
-@click.argument("key")
+@click.argument("name", callback=check_name)
+@click.argument("key", callback=check_name)
 @click.argument("value", callback=read_bytes)
 @version_option
 @addressing(5.0, ANSWER)
@@ -81,8 +82,8 @@ def put(
 
 
 @command.command("delete")
-@click.argument("name")
-@click.argument("key")
+@click.argument("name", callback=check_name)
+@click.argument("key", callback=check_name)
 @version_option
 @addressing(5.0, ANSWER)
 @json_option
@@ -102,8 +103,8 @@ def delete(
 
 
 @command.command("list")
-@click.argument("name")
-@click.argument("prefix", default="")
+@click.argument("name", callback=check_name)
+@click.argument("prefix", default="", callback=check_name)
 @addressing(60.0, "How long it may take until all are there.")
 @json_option
 def list_entries(name: str, prefix: str, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
@@ -120,8 +121,8 @@ def list_entries(name: str, prefix: str, cluster: Cluster | Seeds, timeout_secon
 
 
 @command.command("watch")
-@click.argument("name")
-@click.argument("prefix", default="")
+@click.argument("name", callback=check_name)
+@click.argument("prefix", default="", callback=check_name)
 @click.option("--since", metavar="N", type=click.IntRange(min=0), default=0, help="Begin behind the change N.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after N changes.")
 @addressing(3600.0, "How long to watch.")
@@ -168,7 +169,8 @@ def _show_key(key: str, value: Any, known: dict[str, Any], wants_json: bool) -> 
     if wants_json:
         show(value, {"key": key, **known}, wants_json)
     else:
-        show(f"{key} (deleted)" if known.get("deleted") else key, {}, False)
+        line = printable(key, len(key))  # One key is one line.
+        show(f"{line} (deleted)" if known.get("deleted") else line, {}, False)
 
 
 def _show_version(version: int, wants_json: bool) -> None:

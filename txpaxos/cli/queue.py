@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from txpaxos.cli.options import CommandWithNumbers, read_bytes
-from txpaxos.cli.recipes import ANYTHING, addressing, ask, json_option, parsed, show
+from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed, show
 from txpaxos.cli.running import Seeds
 from txpaxos.cluster import Cluster
 
@@ -36,7 +36,7 @@ def command() -> None:
 
 
 @command.command("put", cls=CommandWithNumbers)
-@click.argument("name")
+@click.argument("name", callback=check_name)
 @click.argument("value", callback=read_bytes)
 @click.option(
     "--priority",
@@ -61,7 +61,7 @@ def put(
 
 
 @command.command("take")
-@click.argument("name")
+@click.argument("name", callback=check_name)
 @addressing(5.0, "How long to wait for an item.")
 @json_option
 def take(name: str, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
-from txpaxos.cli.printing import print_value
+from txpaxos.cli.printing import check_output, print_value
 from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
@@ -27,6 +28,8 @@ T = TypeVar("T")
 ANYTHING: Any = Any
 """The type of values that may be anything."""
 
+NESTED = "the value is nested too deep"
+
 json_option = click.option("--json", "wants_json", is_flag=True, help="Values as JSON, and all that is known of them.")
 
 
@@ -39,6 +42,21 @@ def addressing(timeout_seconds: float, text: str) -> Callable[[Decorated], Decor
         return function
 
     return decorate
+
+
+def check_name(ctx: click.Context, parameter: click.Parameter, name: str) -> str:
+    """``name``, if recipes take it as one."""
+    from txpaxos.recipes.replicated.bounds import NAME_CHARACTERS_MAX
+
+    if not name and parameter.default != "":
+        raise click.BadParameter("it is empty.")
+    if len(name) > NAME_CHARACTERS_MAX:
+        raise click.BadParameter(f"it has {len(name)} characters: at most {NAME_CHARACTERS_MAX} are allowed.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8.") from None
+    return name
 
 
 def ask(cluster: Cluster | Seeds, seconds: float, call: Callable[[Recipes], Awaitable[T]]) -> T:
@@ -77,6 +95,8 @@ def as_command_errors() -> Iterator[None]:
         raise CommandError(f"{error}; {hint}") from None
     except (ServiceError, TypeError) as error:  # An argument that is no value of its parameter is a TypeError.
         raise CommandError(str(error)) from None
+    except RecursionError:
+        raise CommandError(NESTED) from None
 
 
 def parsed(value: bytes, wants_json: bool) -> Any:
@@ -86,7 +106,11 @@ def parsed(value: bytes, wants_json: bool) -> Any:
     """
     if wants_json:
         try:
-            return json.loads(value)
+            given = json.loads(value)
+            json.dumps(given, allow_nan=False)  # Python takes NaN and Infinity for JSON.
+            return given
+        except RecursionError:
+            raise CommandError(NESTED) from None
         except ValueError as error:
             raise CommandError(f"the value is no JSON: {error}; leave out --json to have it taken as text") from None
     try:
@@ -100,7 +124,22 @@ def show(value: Any, known: dict[str, Any], wants_json: bool) -> None:
     if not wants_json:
         print_value(value)
         return
-    click.echo(json.dumps({**known, "value": value}, ensure_ascii=True, default=_shown))
+    check_output()
+    shown = {**known, "value": value}
+    try:
+        line = json.dumps(shown, allow_nan=False, default=_shown)
+    except ValueError:
+        line = json.dumps(_finite(shown), default=_shown)
+    click.echo(line)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with nothing in place of each number that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: object) -> str:

@@ -51,7 +51,7 @@ def load_schema(text: str, where: str) -> dict[str, Any]:
     """
     try:
         schema = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no schema of services: {error}") from None
     if not isinstance(schema, dict) or schema.get("txpaxos_schema") != SCHEMA_VERSION:
         raise ConfigError(f"{where} is no schema of services that this release knows: write it with service-schema")
