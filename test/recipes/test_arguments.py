@@ -11,6 +11,10 @@ from twisted.internet.task import Clock
 
 from test.recipes.program import Program, result_of
 from txpaxos.recipes import Delete, Map, Put, Recipes, Session
+from txpaxos.recipes.replicated.bounds import RequestMismatch
+from txpaxos.recipes.replicated.gatherings import Gatherings
+from txpaxos.recipes.replicated.permits import Permits
+from txpaxos.recipes.replicated.queues import Queues
 
 A_NAME = "must be a str of 1 to 256 characters, not "
 A_TEXT = "value must be a str of 0 to 4096 characters, not "
@@ -137,3 +141,23 @@ def test_a_queue_is_not_its_own_queue_of_dead_letters(program: Program) -> None:
     line = refused(lambda: queue.limit_deliveries(1, "q"), ValueError)
     assert line == "the queue q cannot have its own dead letters: they would never leave it"
     assert result_of(queue.limit_deliveries(0, "q")) is None
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_request_is_for_what_it_was_made_for(program: Program, ready: bool) -> None:
+    """Asked again for another permit, a request was given the token of the first one."""
+    session_id, harness = session_of(program).session_id, program.harness
+    permits, queues, gatherings = (harness.service(kind) for kind in (Permits, Queues, Gatherings))
+    count = 1 if ready else 2
+    if ready:
+        result_of(queues.put("a", b"5"))
+    else:
+        result_of(permits.acquire("a", session_id, "first"))
+    for ask, arguments in ((permits.acquire, ()), (queues.take, (5,)), (gatherings.enter, (count,))):
+        call: Any = ask
+        first = result_of(call("a", session_id, "r", *arguments))
+        assert (first is not None) == ready
+        assert result_of(call("a", session_id, "r", *arguments)) == first
+        error = result_of(call("b", session_id, "r", *arguments))
+        assert isinstance(error, RequestMismatch)
+        assert str(error) == "the request r of this session is for a, not for b"

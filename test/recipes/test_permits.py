@@ -9,7 +9,7 @@ import pytest
 from test.recipes.nodes import Nodes
 from test.recipes.permit_model import ModelRequest, PermitModel
 from txpaxos.recipes.replicated import ordered, permits
-from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
+from txpaxos.recipes.replicated.bounds import LimitReached, RequestMismatch, SessionOver
 from txpaxos.recipes.replicated.permits import (
     CAPACITY_MAX,
     CapacityMismatch,
@@ -75,7 +75,10 @@ class Run:
         units = self.rng.choice([1, 1, capacity])
         known = self.model.of(holder)
         arguments = name, *holder, units, capacity, holder[1], waits
-        if known is not None:
+        if known is not None and known.name != name:
+            with pytest.raises(RequestMismatch):
+                self.service.acquire(*arguments)
+        elif known is not None:
             assert self.service.acquire(*arguments) == (known.token or None)
         elif holder[0] not in self.sessions:
             with pytest.raises(SessionOver):

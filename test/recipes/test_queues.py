@@ -10,7 +10,7 @@ import pytest
 from test.recipes.nodes import Nodes
 from test.recipes.queue_model import QueueModel
 from txpaxos.recipes.replicated import ordered, queues
-from txpaxos.recipes.replicated.bounds import SPAN_MS_MAX, LimitReached, SessionOver
+from txpaxos.recipes.replicated.bounds import SPAN_MS_MAX, LimitReached, RequestMismatch, SessionOver
 from txpaxos.recipes.replicated.queues import Delivery, Depth, Queues, Standing, TakeOver
 
 VISIBLE_MS = 1000
@@ -69,6 +69,11 @@ class Run:
             if self.model.of((session, request)) is None:
                 with pytest.raises(SessionOver):
                     self.state.take(queue, session, request, visible_ms, waits)
+            return
+        known = self.model.of((session, request))
+        if known is not None and known.queue != queue:
+            with pytest.raises(RequestMismatch):
+                self.state.take(queue, session, request, visible_ms, waits)
             return
         delivery = self.state.take(queue, session, request, visible_ms, waits)
         assert fields(delivery) == self.model.take(queue, session, request, visible_ms, waits)

@@ -68,5 +68,9 @@ class LimitReached(ServiceError):
     """There is as much of something as there may be. Nothing was changed."""
 
 
+class RequestMismatch(ServiceError):
+    """The session has a request of this name already, which is for something else. Nothing was changed."""
+
+
 class SessionOver(ServiceError):
     """The session that was named is not open: it was closed, its time is over, or it never was. Nothing was changed."""

@@ -16,6 +16,7 @@ from txpaxos.recipes.replicated.bounds import (
     LimitReached,
     MaybeName,
     Name,
+    RequestMismatch,
     SessionOver,
     Text,
     bytes_of,
@@ -160,7 +161,7 @@ class Gatherings(Service):
 
     # double barriers
 
-    @command(raises=(LimitReached, SessionOver, CapacityMismatch))
+    @command(raises=(LimitReached, SessionOver, CapacityMismatch, RequestMismatch))
     def enter(self, barrier: Name, session_id: Name, request: Name, count: RoundCount) -> int | None:
         """Take part. A round is open as soon as ``count`` are there, until all of them have left.
 
@@ -170,8 +171,13 @@ class Gatherings(Service):
         :returns: the number of the round, if it is open; otherwise ``None``.
         """
         holder = session_id, request
-        if holder in self.places:
-            return self.places[holder].round or None
+        place = self.places.get(holder)
+        if place is not None:
+            if place.barrier != barrier:
+                raise RequestMismatch(
+                    f"the request {request} of this session is for {place.barrier}, not for {barrier}"
+                )
+            return place.round or None
         self._check_open(session_id)
         known = self.rounds.get(barrier)
         if known is not None and known.count != count:

@@ -21,6 +21,7 @@ from txpaxos.recipes.replicated.bounds import (
     OWN_BYTES_MAX,
     LimitReached,
     Name,
+    RequestMismatch,
     SessionOver,
     Text,
     bytes_of,
@@ -125,7 +126,7 @@ class Permits(Service):
 
     # what contenders call
 
-    @command(raises=(LimitReached, SessionOver, CapacityMismatch))
+    @command(raises=(LimitReached, SessionOver, CapacityMismatch, RequestMismatch))
     def acquire(
         self,
         name: Name,
@@ -147,6 +148,8 @@ class Permits(Service):
         holder = session_id, request
         known = self.requests.get(holder)
         if known is not None:
+            if known.name != name:
+                raise RequestMismatch(f"the request {request} of this session is for {known.name}, not for {name}")
             return known.token or None
         if not self.sibling(Sessions).is_open(session_id):
             raise SessionOver(f"the session {session_id} is not open")

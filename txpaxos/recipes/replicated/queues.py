@@ -18,6 +18,7 @@ from txpaxos.recipes.replicated.bounds import (
     Data,
     LimitReached,
     Name,
+    RequestMismatch,
     SessionOver,
     SpanMs,
     bytes_of,
@@ -175,7 +176,7 @@ class Queues(Service):
 
     # what takers call
 
-    @command(raises=(LimitReached, SessionOver))
+    @command(raises=(LimitReached, SessionOver, RequestMismatch))
     def take(
         self, queue: Name, session_id: Name, request: Name, visible_ms: SpanMs, waits: bool = True
     ) -> Delivery | None:
@@ -187,6 +188,8 @@ class Queues(Service):
         """
         known = self.requests.get((session_id, request))
         if known is not None:
+            if known.queue != queue:
+                raise RequestMismatch(f"the request {request} of this session is for {known.queue}, not for {queue}")
             return self._delivery(known)
         if not self.sibling(Sessions).is_open(session_id):
             raise SessionOver(f"the session {session_id} is not open")
