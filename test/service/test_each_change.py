@@ -345,7 +345,6 @@ def test_the_oldest_changes_go(limit: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert 1 <= len(one.changes) <= 8
     assert one.size_bytes == sum(len(data) + 64 for _, data in one.changes)
     assert kept._bytes == one.size_bytes + len(one.call) + 64
-    assert list(kept._of_version) == [version for version, _ in one.changes]
     with pytest.raises(WatchBehind, match=f"changes after version {first.version} are gone"):
         ServicesHarness.result(late.next())
     harness.snapshot_and_restore()
@@ -356,7 +355,7 @@ def test_the_oldest_changes_go(limit: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(again.answers) == len(one.changes)
 
 
-def test_the_oldest_change_of_all_calls_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_change_of_the_call_that_has_most_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     harness, ledger = ledgers()
     ann, bob = each_change(ledger.sum_of, "ann"), each_change(ledger.sum_of, "bob")
     ServicesHarness.result(ann.next())
@@ -366,11 +365,28 @@ def test_the_oldest_change_of_all_calls_goes_first(monkeypatch: pytest.MonkeyPat
         ledger.add("ann", 1)
     assert [len(one.changes) for one in kept_of(harness)._kept.values()] == [3, 1]
     ledger.add("ann", 1)
-    assert [len(one.changes) for one in kept_of(harness)._kept.values()] == [4, 0]
+    assert [len(one.changes) for one in kept_of(harness)._kept.values()] == [3, 1], "bob keeps what he has"
+    monkeypatch.setattr(kept_changes, "BYTES_MAX", 0)
+    ledger.add("bob", 1)
+    assert [len(one.changes) for one in kept_of(harness)._kept.values()] == [0, 0]
     with pytest.raises(Overloaded, match="too big to be kept"):
         ServicesHarness.result(each_change(ledger.sum_of, "bob").next())
+    monkeypatch.undo()
     ledger.add("bob", 1)
-    assert ServicesHarness.result(bob.next()).answer == 1
+    assert [len(one.changes) for one in kept_of(harness)._kept.values()] == [0, 1]
+
+
+@pytest.mark.parametrize("limit", ["CALLS_OF_TOPIC_MAX", "TOPIC_BYTES_MAX"])
+def test_calls_that_change_together_have_a_bound(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are made in one slot."""
+    harness, ledger = ledgers()
+    monkeypatch.setattr(kept_changes, limit, 1)
+    ServicesHarness.result(each_change(ledger.names).next())
+    with pytest.raises(Overloaded, match=r"^the changes of 1 calls that change with the same topic, and their answers"):
+        ServicesHarness.result(each_change(ledger.big).next())
+    for name in ("ann", "bob"):
+        ServicesHarness.result(each_change(ledger.sum_of, name).next())
+    assert len(kept_of(harness)) == 3
 
 
 def test_an_answer_that_is_too_big_is_no_silent_gap(monkeypatch: pytest.MonkeyPatch) -> None:

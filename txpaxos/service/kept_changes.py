@@ -32,7 +32,7 @@ word            meaning
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from typing import Annotated, Any, TypeAlias
 
@@ -45,13 +45,18 @@ from txpaxos.service.watches import Topic, digest_of
 KEPT_SECONDS = 600.0
 """How long a call is kept that no caller keeps anew, by the elapsed time."""
 CALLS_MAX = 1024
+CALLS_OF_TOPIC_MAX = 64
+TOPIC_BYTES_MAX = 2**21
+"""How many calls of one topic are kept, and how many bytes their answers may have when another one is to be kept. All
+of them are made anew in each slot that may change them."""
 CALL_BYTES_MAX = 2**12
 CHANGES_MAX = 1024
 CHANGES_BYTES_MAX = 2**22
 """How many changes of one call are kept, and how many bytes they may have. Beyond that its oldest change goes."""
 ANSWER_BYTES_MAX = 2**20
 BYTES_MAX = 2**25
-"""How many bytes all calls and their changes may have. Beyond that the oldest change of all goes."""
+"""How many bytes all calls and their changes may have. Beyond that the oldest change of the call goes that has most: so
+callers with little keep what they have."""
 ENTRY_BYTES = 64
 """What a call or a change counts for, besides its own bytes."""
 BATCH_BYTES = 2**20
@@ -157,7 +162,6 @@ class KeptChanges:
         self._bytes = 0
         self._kept: dict[str, _Kept] = {}
         self._by_topic: dict[Topic, dict[str, _Kept]] = {}
-        self._of_version: dict[int, _Kept] = {}  # The oldest first.
 
     @property
     def is_used(self) -> bool:
@@ -188,7 +192,7 @@ class KeptChanges:
         kept = self._kept.get(name)
         if kept is None:
             data = self._answer(call)
-            refusal = self._refusal(call, data)
+            refusal = self._refusal(call, data, self._by_topic.get(topic, {}).values())
             if refusal is not None:
                 return refusal
             self._set_timer(name, KEPT_SECONDS)
@@ -223,9 +227,13 @@ class KeptChanges:
             del self._by_topic[kept.topic]
         self._told(name)
 
-    def _refusal(self, call: bytes, data: bytes) -> str | None:
+    def _refusal(self, call: bytes, data: bytes, same_topic: Collection[_Kept]) -> str | None:
         if len(self._kept) >= CALLS_MAX:
             return f"the changes of {len(self._kept)} calls are kept already; try again later"
+        topic_bytes = len(data) + sum(len(one.changes[-1][1]) for one in same_topic if one.changes)
+        if len(same_topic) >= CALLS_OF_TOPIC_MAX or (same_topic and topic_bytes > TOPIC_BYTES_MAX):
+            had = f"{len(same_topic)} calls that change with the same topic, and their answers have {topic_bytes} bytes"
+            return f"the changes of {had}: watch() it, or give the query a topic of its own"
         if len(call) > CALL_BYTES_MAX or len(data) > ANSWER_BYTES_MAX:
             most = f"{CALL_BYTES_MAX} and {ANSWER_BYTES_MAX}"
             return f"the call and its answer have {len(call)} and {len(data)} bytes and may have {most}: watch() it"
@@ -249,19 +257,20 @@ class KeptChanges:
                 self._forget_oldest(kept)
         while len(kept.changes) > CHANGES_MAX or kept.size_bytes > CHANGES_BYTES_MAX:
             self._forget_oldest(kept)
-        while self._bytes > BYTES_MAX and self._of_version:
-            self._forget_oldest(next(iter(self._of_version.values())))
+        while self._bytes > BYTES_MAX:
+            biggest = max(self._kept.values(), key=lambda one: one.size_bytes)
+            if not biggest.changes:
+                break
+            self._forget_oldest(biggest)
         self._told(kept.name)
 
     def _append(self, kept: _Kept, version: int, data: bytes) -> None:
         kept.changes.append((version, data))
-        self._of_version[version] = kept
         self._bytes += len(data) + ENTRY_BYTES
         kept.size_bytes += len(data) + ENTRY_BYTES
 
     def _forget_oldest(self, kept: _Kept) -> None:
         kept.floor, data = kept.changes.popleft()
-        del self._of_version[kept.floor]
         self._bytes -= len(data) + ENTRY_BYTES
         kept.size_bytes -= len(data) + ENTRY_BYTES
 
