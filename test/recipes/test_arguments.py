@@ -147,7 +147,8 @@ def test_a_queue_is_not_its_own_queue_of_dead_letters(program: Program) -> None:
 def test_a_request_is_for_what_it_was_made_for(program: Program, ready: bool) -> None:
     """Asked again for another permit, a request was given the token of the first one."""
     session_id, harness = session_of(program).session_id, program.harness
-    permits, queues, gatherings = (harness.service(kind) for kind in (Permits, Queues, Gatherings))
+    permits, queues = harness.service(Permits), harness.service(Queues)
+    gatherings = harness.service(Gatherings)
     count = 1 if ready else 2
     if ready:
         result_of(queues.put("a", b"5"))
