@@ -39,6 +39,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Type variables, and what only type checkers see.
     (r"py:.*", r"P|txpaxos\.(recipes|service)\..*\.T|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
+    (r"py:.*", r"txpaxos\.recipes\.map\.NoValue"),
     # Of others, which have their documentation elsewhere.
     (
         r"py:.*",
