@@ -206,24 +206,6 @@ def check_seconds(seconds: object, what: str) -> float:
     return _finite_seconds(seconds, what, "", "")
 
 
-def check_text(text: object, what: str, characters_min: int, characters_max: int) -> str:
-    """Check a text.
-
-    :param what: the name of the argument.
-    :raises TypeError: if it is no text.
-    :raises ValueError: if it is too short or too long, or cannot be encoded.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{what} must be str, not {type(text).__name__}")
-    if not characters_min <= len(text) <= characters_max:
-        raise ValueError(f"{what} must have from {characters_min} to {characters_max} characters, not {len(text)}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{what} cannot be encoded as UTF-8: {error.reason}") from None
-    return text
-
-
 def check_timeout(timeout_seconds: object) -> float | None:
     """Check how long to wait for something; ``None`` for as long as it takes.
 

@@ -282,9 +282,9 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
         with pytest.raises(ValueError, match=r"^ttl_seconds must be"):
             LeaderService(recipes, "cron", made, ttl_seconds=ttl_seconds)
     for name, value in (("", ""), ("n" * 257, ""), ("cron", "\ud800")):
-        with pytest.raises(ValueError, match=r"^(name|value) "):
+        with pytest.raises(TypeError, match=r"^(name|value) must "):
             LeaderService(recipes, name, made, value=value)
-    with pytest.raises(TypeError, match=r"^name must be str, not NoneType$"):
+    with pytest.raises(TypeError, match=r"^name must be a str of 1 to 256 characters, not None$"):
         LeaderService(recipes, wrong, made)
     with pytest.raises(TypeError, match=r"^recipes must be Recipes\(client, reactor\), not NoneType$"):
         LeaderService(wrong, "cron", made)

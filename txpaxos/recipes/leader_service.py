@@ -14,13 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txpaxos.arguments import check_seconds, check_text
+from txpaxos.arguments import check_seconds
 from txpaxos.clock import is_real, monotonic_clock
 from txpaxos.errors import ConfigError, PaxosError
+from txpaxos.recipes.arguments import check_name, check_text
 from txpaxos.recipes.lease import SessionState
 from txpaxos.recipes.permit import Hold
 from txpaxos.recipes.recipes import TTL_SECONDS, Recipes
-from txpaxos.recipes.replicated.bounds import NAME_CHARACTERS_MAX, SMALL_BYTES_MAX
 from txpaxos.recipes.replicated.sessions import TTL_MS_MAX, TTL_MS_MIN
 from txpaxos.recipes.session import Session
 from txpaxos.service.declaration import ServiceError
@@ -63,8 +63,8 @@ class LeaderService(Service):
     :param value: what others see of this contender, such as its address.
     :param on_overrun: ``"exit"`` to end the process as above, ``"log"`` to log it, and wait for the child.
     :raises ConfigError: if ``factory`` cannot be called, or ``on_overrun`` is something else.
-    :raises TypeError: if another argument has the wrong type.
-    :raises ValueError: if ``ttl_seconds`` is out of its bounds, or ``name`` is empty, or it or ``value`` is too long.
+    :raises TypeError: if another argument has the wrong type, or ``name`` or ``value`` is out of its bounds.
+    :raises ValueError: if ``ttl_seconds`` is out of its bounds.
     :ivar lead: the lead of the term; ``None`` while no child runs here.
     """
 
@@ -85,10 +85,10 @@ class LeaderService(Service):
         if on_overrun not in ("exit", "log"):
             raise ConfigError(f"on_overrun is 'exit' or 'log', not {on_overrun!r:.100}")
         self._recipes = recipes
-        self._name = check_text(name, "name", 1, NAME_CHARACTERS_MAX)
+        self._name = check_name(name)
         self._factory = factory
         self._ttl_seconds = _checked_ttl(ttl_seconds)
-        self._value = check_text(value, "value", 0, SMALL_BYTES_MAX)
+        self._value = check_text(value)
         self._on_overrun = on_overrun
         self._clock = monotonic_clock(recipes.reactor)
         self._term: _Term | None = None
