@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -205,3 +205,40 @@ def test_what_has_no_such_use(tmp_path: Path) -> None:
 def test_a_wrong_client_raises_at_the_call(wrong: Any) -> None:
     with pytest.raises(TypeError, match=f"^client must be a txpaxos.aio.Client, not {type(wrong).__name__}$"):
         recipes(wrong)
+
+
+def test_on_another_loop_each_call_raises_at_once(tmp_path: Path) -> None:
+    """The loop of the client was closed. A call on the next one waited for ever."""
+    kept: list[Any] = []
+
+    async def first() -> None:
+        async with running(tmp_path) as (client, of_client):
+            session = await of_client.session(ttl_seconds=10)
+            lock = session.lock("a")
+            await lock.acquire()
+            kept.extend([client, of_client, session, lock, of_client.queue("jobs", str), session.party("p")])
+
+    asyncio.run(first())
+    client, of_client, session, lock, jobs, party = kept
+    calls: list[Callable[[], Any]] = [
+        lambda: recipes(client).counter("hits").add(1),
+        lambda: of_client.counter("hits").add(1),
+        lambda: of_client.map("m", int).changes().__anext__(),
+        lambda: session.lock("a").acquire(),
+        session.close,
+        lock.release,
+        jobs.depth,
+        jobs.take(session).start,
+        party.__aenter__,
+        lambda: client.submit(b"x"),
+        lambda: client.service(Bank).balance("ann"),
+        lambda: watch(client.service(Bank).balance, "ann").__anext__(),
+    ]
+
+    async def second() -> None:
+        for call in calls:
+            with pytest.raises(RuntimeError, match=r"^the event loop of this client or node is closed: make it on the"):
+                async with asyncio.timeout(5):
+                    await call()
+
+    asyncio.run(second())

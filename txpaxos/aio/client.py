@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from txpaxos.aio.calls import awaited, awaited_service
+from txpaxos.aio.calls import awaited, awaited_service, check_loop
 from txpaxos.asyncio_reactor import reactor_on_running_loop
 from txpaxos.client import Client as TwistedClient
 from txpaxos.cluster import Cluster
@@ -33,9 +34,9 @@ class Client:
 
         asyncio.run(main())
 
-    Make it where an event loop runs, and use it on that loop only. To cancel a call ends its wait, as the cancelling of
-    a Deferred does. The arguments, the results and the errors are those of :class:`txpaxos.Client`, which describes
-    them; only the reactor is not given.
+    Make it where an event loop runs, and use it on that loop only: on another one each call raises RuntimeError. To
+    cancel a call ends its wait, as the cancelling of a Deferred does. The arguments, the results and the errors are
+    those of :class:`txpaxos.Client`, which describes them; only the reactor is not given.
 
     :raises RuntimeError: if no event loop runs.
     """
@@ -49,6 +50,7 @@ class Client:
         keys: Keys | str | os.PathLike[str] | None = None,
     ) -> None:
         with ExitStack() as opened:
+            self._loop = asyncio.get_running_loop()
             self._reactor = opened.enter_context(reactor_on_running_loop())
             self._client = TwistedClient(self._reactor, cluster, nodes, rng, sending, keys)
             self._opened = opened.pop_all()
@@ -88,13 +90,13 @@ class Client:
 
     async def submit(self, command: bytes, deadline_seconds: float | None = None) -> Any:
         """Have ``command`` applied by every node, once. Returns what ``apply`` returned."""
-        return await awaited(self._client.submit(command, deadline_seconds))
+        return await awaited(self._on_its_loop.submit(command, deadline_seconds))
 
     async def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
     ) -> Reading:
         """Have ``query`` answered from the application's state."""
-        return await awaited(self._client.read(query, consistency, deadline_seconds))
+        return await awaited(self._on_its_loop.read(query, consistency, deadline_seconds))
 
     def service(
         self,
@@ -106,42 +108,42 @@ class Client:
     ) -> Remote[S]:
         """The commands and queries of a typed service, as in ``await client.service(Bank).deposit("ann", 5)``."""
         options: Any = {"deadline_seconds": deadline_seconds, "consistency": consistency}
-        return awaited_service(self._client.service(kind, name, **options))
+        return awaited_service(self._client.service(kind, name, **options), self._loop)
 
     async def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
     ) -> bytes | None:
         """Have ``subject`` decided on ``value`` unless it is decided already. Returns the decided value."""
-        return await awaited(self._client.ask(subject, value, deadline_seconds))
+        return await awaited(self._on_its_loop.ask(subject, value, deadline_seconds))
 
     async def forget(self, subject: str, deadline_seconds: float | None = None) -> bytes | None:
         """Make ``subject`` undecided. Returns the value that is forgotten."""
-        return await awaited(self._client.forget(subject, deadline_seconds))
+        return await awaited(self._on_its_loop.forget(subject, deadline_seconds))
 
     async def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> dict[str, bool]:
         """Keep timers alive. Returns for each name whether it is confirmed that the timer fires no sooner than its
         period after this call."""
-        return await awaited(self._client.keep_alive(names, deadline_seconds))
+        return await awaited(self._on_its_loop.keep_alive(names, deadline_seconds))
 
     async def status(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Ask the node that this client talks to how it is."""
-        return await awaited(self._client.status(deadline_seconds))
+        return await awaited(self._on_its_loop.status(deadline_seconds))
 
     async def reload_keys(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Have the node that this client talks to read its keys again."""
-        return await awaited(self._client.reload_keys(deadline_seconds))
+        return await awaited(self._on_its_loop.reload_keys(deadline_seconds))
 
     async def accept_clock(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Let the time of day in the log be what the clocks of the nodes say, though they have jumped."""
-        return await awaited(self._client.accept_clock(deadline_seconds))
+        return await awaited(self._on_its_loop.accept_clock(deadline_seconds))
 
     async def hand_over(self, to: str, deadline_seconds: float | None = None) -> str:
         """Have the leader hand over the lead to the node ``to``."""
-        return await awaited(self._client.hand_over(to, deadline_seconds))
+        return await awaited(self._on_its_loop.hand_over(to, deadline_seconds))
 
     async def members(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Ask the node that this client talks to who the members are."""
-        return await awaited(self._client.members(deadline_seconds))
+        return await awaited(self._on_its_loop.members(deadline_seconds))
 
     async def change_members(
         self,
@@ -156,7 +158,7 @@ class Client:
         deadline_seconds: float | None = None,
     ) -> str:
         """Change the members of the cluster."""
-        change = self._client.change_members(
+        change = self._on_its_loop.change_members(
             action,
             node,
             other=other,
@@ -172,7 +174,7 @@ class Client:
         self, snapshot_slot: int = 0, position: int = 0, deadline_seconds: float | None = None
     ) -> bytes:
         """Ask for a part of a backup."""
-        return await awaited(self._client.backup_part(snapshot_slot, position, deadline_seconds))
+        return await awaited(self._on_its_loop.backup_part(snapshot_slot, position, deadline_seconds))
 
     def use_keys(self, keys: Keys | str | os.PathLike[str]) -> None:
         """Use other keys of the same client from now on."""
@@ -186,3 +188,8 @@ class Client:
     def findings(self) -> str:
         """What each node was last found to be like, in one line."""
         return self._client.findings()
+
+    @property
+    def _on_its_loop(self) -> TwistedClient:
+        check_loop(self._loop)
+        return self._client

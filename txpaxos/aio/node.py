@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -62,6 +63,7 @@ class Node:
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         with ExitStack() as opened:
             self.served = ServedNode(
                 *(application, node, cluster, data_directory, settings),
@@ -130,7 +132,7 @@ class Node:
     ) -> Remote[S]:
         """The commands and queries of a typed service that runs on this node."""
         options: Any = {"deadline_seconds": deadline_seconds, "consistency": consistency}
-        return awaited_service(self.application.service(kind, name, **options))
+        return awaited_service(self.application.service(kind, name, **options), self._loop)
 
     async def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
