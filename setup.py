@@ -47,7 +47,7 @@ setup(
     # No __init__.py may stand under twisted/: it would replace Twisted's own, and uninstalling would delete it.
     packages=[*find_packages(include=["txpaxos", "txpaxos.*"]), "twisted.plugins"],
     package_data={"txpaxos": ["py.typed", "aio/*.pyi"]},
-    entry_points={"console_scripts": ["txpaxos = txpaxos.cli:main"]},
+    entry_points={"console_scripts": ["txpaxos = txpaxos.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
     extras_require={"keys": KEYS, "test": TEST, "lint": LINT, "bench": BENCH, "docs": DOCS, "dev": TEST + LINT + DOCS},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -236,3 +237,22 @@ def test_dash_is_standard_input() -> None:
 def test_endless_standard_input_is_too_much() -> None:
     command = parameters(submit.command, "-", stdin=bytes(COMMAND_BYTES_MAX + 100))["command"]
     assert len(command) == COMMAND_BYTES_MAX + 1
+
+
+def test_an_interrupt_before_the_reactor_runs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("txpaxos.cli.service.load_attribute", interrupted)
+    result = invoke("service-schema", "a:B")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "txpaxos: interrupted\n")
+
+
+def test_an_interrupt_while_the_command_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    """click is loaded first of all; this one is slow for ever."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))}
+    done = subprocess.run(
+        [sys.executable, "-m", "txpaxos", "--help"], env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

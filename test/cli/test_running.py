@@ -132,8 +132,14 @@ class TestRun:
                 "        await deferLater(reactor, 0.001)\n        print('tidy', end=' ')",
                 f"tidy SystemExit({INTERRUPTED})",
             ),
+            (
+                "try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        await Deferred()\n"
+                "    finally:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+                "        await deferLater(reactor, 0.001)\n        print('tidy', end=' ')",
+                "tidy SystemExit(143)",
+            ),
         ],
-        ids=["result", "error", "error-later", "signal"],
+        ids=["result", "error", "error-later", "signal", "terminated"],
     )
     def test_outcome(self, body: str, printed: str) -> None:
         program = (

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from txpaxos import __version__
-from txpaxos.cli.running import CommandError
+from txpaxos.cli.running import INTERRUPTED, CommandError
 from txpaxos.errors import PaxosError
 
 _MODULES = {
@@ -48,6 +48,9 @@ class _Commands(click.Group):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # It came before the reactor ran, or the subcommand needs none.
+            click.echo("txpaxos: interrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
         except PaxosError as error:
             raise CommandError(str(error)) from None
         except OSError as error:
@@ -107,5 +110,5 @@ def main() -> None:
     """Talk to the nodes of a replicated service, which `twistd paxos` runs.
 
     Exit status: 0 if all is well, 1 after an error (one line says which), 2 if the command line is wrong, 130 after
-    Ctrl-C.
+    Ctrl-C, 143 after SIGTERM.
     """

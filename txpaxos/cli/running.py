@@ -28,7 +28,7 @@ KEYS = "txpaxos.cli.running.keys"
 """The name under which click keeps the keys of ``--keys``."""
 
 INTERRUPTED = 130
-"""The exit status that shells use for Ctrl-C."""
+"""The exit status that shells use for Ctrl-C. After SIGTERM it is 143, as they have that."""
 
 
 @attrs.frozen
@@ -58,39 +58,46 @@ def run(work: Callable[[Any], Work[T]]) -> T:
     """Run ``work(reactor)`` to its end. A process can do this once, since Twisted's reactor cannot be started twice.
 
     :returns: the result of ``work``. An exception of ``work`` is raised.
-    :raises SystemExit: if a signal came first. ``work`` was cancelled then, and has finished its clean-up.
+    :raises SystemExit: if a signal came first. ``work`` was cancelled then, and has finished its clean-up, which no
+        second signal disturbs.
     """
     from twisted.internet import reactor as installed
 
     reactor: Any = MonotonicReactor(installed)
     results: list[T | Failure] = []
     done: Deferred[None] = Deferred()
-    interrupted = False
+    signals: list[int] = []
 
     def begin() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Twisted's own would log an error at a second one.
+            signal.signal(number, caught)
         working = Deferred.fromCoroutine(work(reactor))
-        reactor.addSystemEventTrigger("before", "shutdown", interrupt, working)
+        reactor.addSystemEventTrigger("before", "shutdown", cancel, working)
         working.addBoth(end)
 
-    def interrupt(working: Deferred[T]) -> Deferred[None]:
-        nonlocal interrupted
-        interrupted = not results
-        if interrupted:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Twisted would log an error at a second one.
+    def caught(number: int, frame: object) -> None:
+        if not results:
+            signals.append(number)
+        reactor.callFromThread(stop)
+
+    def cancel(working: Deferred[T]) -> Deferred[None]:
         working.cancel()
         return done
 
     def end(result: T | Failure) -> None:
         results.append(result)
         done.callback(None)
+        stop()
+
+    def stop() -> None:
         with contextlib.suppress(ReactorNotRunning):
             reactor.stop()
 
     reactor.callWhenRunning(begin)
     reactor.run()
-    if interrupted or not results:
+    if signals or not results:
         click.echo("txpaxos: interrupted", err=True)
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(128 + signals[0] if signals else INTERRUPTED)
     (result,) = results
     if isinstance(result, Failure):
         result.raiseException()
