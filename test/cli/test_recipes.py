@@ -110,8 +110,8 @@ def test_what_is_wrong_is_one_line() -> None:
     assert called(put) == "name must be a str of 1 to 256 characters, not ''"
     assert called(delete) == "limit in config is not there, and not version 5"
     result = CliRunner().invoke(main, ["queue", "put", "jobs", "{", "--json"], prog_name="txpaxos")
-    assert (result.exit_code, result.output.count("\n")) == (1, 1)
-    assert result.output.startswith("txpaxos: the value is no JSON: ")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout)["error"].startswith("the value is no JSON: ")
 
 
 def test_a_cluster_that_runs_no_recipes_is_one_line() -> None:
@@ -186,3 +186,27 @@ def test_an_item_stays_in_the_queue_if_there_is_no_standard_output(folder: Path,
     done = subprocess.run(shell, cwd=folder, stderr=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, b"txpaxos: standard output is closed\n")
     assert outcome(folder, "queue", "take", "unseen") == (0, "item\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("map", "get", "m", "k"), ("map", "delete", "m", "k"), ("clock", "accept"), ("elect", "e")]
+)
+def test_with_json_an_error_is_json(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NoQuorum("none\nanswered")
+
+    monkeypatch.setattr("txpaxos.cli.recipes.run", fail)
+    monkeypatch.setattr("txpaxos.cli.clock.run", fail)
+    result = CliRunner().invoke(main, [*arguments, "--json"], prog_name="txpaxos")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout) == {"error": "none answered"}
+
+
+def test_with_json_an_error_of_lock_is_json_beside_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise CommandError("nightly was lost")
+
+    monkeypatch.setattr("txpaxos.cli.lock.run", fail)
+    result = CliRunner().invoke(main, ["lock", "nightly", "--json", "--", "ls"], prog_name="txpaxos")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert json.loads(result.stderr) == {"name": "nightly", "error": "nightly was lost"}

@@ -112,3 +112,55 @@ def test_a_schema_that_is_nested_too_deep_is_one_line(tmp_path: Path) -> None:
     assert checked.exit_code == 1
     assert checked.stderr.startswith(f"txpaxos: {tmp_path}/deep.json is no schema of services: ")
     assert checked.stderr.count("\n") == 1
+
+
+SHOP = """
+import msgspec
+from typing import Any, Literal
+from txpaxos import Service, command, state
+
+class Item(msgspec.Struct):
+    name: str
+    size: Literal["Small", "Large"] = "Small"
+
+class Shop(Service):
+    items: dict[str, Item] = state(dict)
+
+    @command
+    def add(self, item: Item, more: Any = None) -> None: ...
+
+class Broken(Service):
+    items: list[int] = state(lambda: 1 / 0)
+
+print("loaded")
+"""
+
+
+def test_what_the_module_prints_is_no_part_of_the_schema(tmp_path: Path) -> None:
+    (tmp_path / "shop_that_prints.py").write_text(SHOP)
+    printed = invoke("service-schema", f"{tmp_path}/shop_that_prints.py:Shop")
+    assert "Shop" in json.loads(printed.stdout)["services"]
+    assert printed.stderr == "loaded\n"
+
+
+def test_a_first_state_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "shop_without_state.py").write_text(SHOP.replace('print("loaded")', ""))
+    printed = invoke("service-schema", f"{tmp_path}/shop_without_state.py:Broken")
+    assert (printed.exit_code, printed.stdout) == (1, "")
+    assert printed.stderr == (
+        "txpaxos: the first state of Broken cannot be made: ZeroDivisionError: division by zero\n"
+    )
+
+
+def test_a_schema_in_which_a_class_is_missing_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "shop_with_items.py").write_text(SHOP.replace('print("loaded")', ""))
+    golden, shop = tmp_path / "golden.json", f"{tmp_path}/shop_with_items.py:Shop"
+    schema = json.loads(invoke("service-schema", shop).stdout)
+    golden.write_text(json.dumps(schema))
+    assert invoke("check-service", str(golden), shop).stdout == "nothing has changed\n"
+    del schema["services"]["Shop"]["classes"]["Item"]
+    golden.write_text(json.dumps(schema))
+    for arguments in ((str(golden), shop), (shop, str(golden))):
+        checked = invoke("check-service", *arguments)
+        assert checked.exit_code == 1
+        assert "golden.json is damaged (it does not say what Item is)" in checked.stderr

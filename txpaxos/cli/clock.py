@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
+from txpaxos.cli.options import CommandWithJson, cluster_option, keys_option, node_option, timeout_option
 from txpaxos.cli.running import Seeds, request, run
 from txpaxos.cluster import Cluster
 
@@ -25,7 +25,7 @@ def command() -> None:
     """
 
 
-@command.command("accept")
+@command.command("accept", cls=CommandWithJson)
 @node_option
 @cluster_option
 @keys_option

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from txpaxos.cli.child import Child
-from txpaxos.cli.options import check_number, cluster_option, keys_option, node_option
+from txpaxos.cli.options import CommandWithJson, check_number, cluster_option, keys_option, node_option
 from txpaxos.cli.printing import tell_aside
 from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option, show
 from txpaxos.cli.running import CommandError, Seeds, new_client, run
@@ -86,7 +86,18 @@ def holding(what: str) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-@click.command("lock", short_help="Run a command while a lock of the cluster is held.")
+class _HoldingCommand(CommandWithJson):
+    """A command that gives standard output to what it runs."""
+
+    def tell_error(self, ctx: click.Context, text: str) -> None:
+        """Print the line: to standard error, if there is a COMMAND."""
+        if ctx.params["arguments"]:
+            tell_aside(json.dumps({"name": ctx.params["name"], "error": text}))
+        else:
+            super().tell_error(ctx, text)
+
+
+@click.command("lock", cls=_HoldingCommand, short_help="Run a command while a lock of the cluster is held.")
 @click.argument("name", callback=check_name)
 @click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True, callback=_check_command)
 @holding("the lock")
@@ -97,7 +108,7 @@ def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
     passed on. TXPAXOS_FENCE_TOKEN in its environment rises with every grant: what the command changes should refuse a
     lower one than the highest it has seen, since a machine that is stopped for a while kills nothing in time.
 
-    With --json, what becomes of the lock is told on standard error, a line of JSON each.
+    With --json, what becomes of the lock is told on standard error, a line of JSON each; errors, too.
 
     \b
     txpaxos lock nightly -- ./backup.sh
@@ -107,7 +118,7 @@ def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
     raise SystemExit(_run_while_held(lambda session: session.lock(name), name, arguments, **options))
 
 
-@click.command("elect", short_help="Run a command while this machine is elected.")
+@click.command("elect", cls=_HoldingCommand, short_help="Run a command while this machine is elected.")
 @click.argument("name", callback=check_name)
 @click.argument("arguments", metavar="[-- COMMAND...]", nargs=-1, callback=_check_command)
 @click.option("--value", help="What others see of this machine if it is elected. [default: its name]")

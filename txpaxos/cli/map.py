@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, read_bytes
+from txpaxos.cli.options import CommandWithJson, CommandWithJsonAndNumbers, read_bytes
 from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed, show
 from txpaxos.cli.running import CommandError, Seeds
 from txpaxos.cluster import Cluster
@@ -41,7 +41,7 @@ def command() -> None:
     """
 
 
-@command.command("get")
+@command.command("get", cls=CommandWithJson)
 @click.argument("name", callback=check_name)
 @click.argument("key", callback=check_name)
 @addressing(5.0, ANSWER)
@@ -54,7 +54,7 @@ def get(name: str, key: str, cluster: Cluster | Seeds, timeout_seconds: float, w
     show(entry.value, {"key": entry.key, "version": entry.version}, wants_json)
 
 
-@command.command("put", cls=CommandWithNumbers)
+@command.command("put", cls=CommandWithJsonAndNumbers)
 @click.argument("name", callback=check_name)
 @click.argument("key", callback=check_name)
 @click.argument("value", callback=read_bytes)
@@ -81,7 +81,7 @@ def put(
     _show_version(version, wants_json)
 
 
-@command.command("delete")
+@command.command("delete", cls=CommandWithJson)
 @click.argument("name", callback=check_name)
 @click.argument("key", callback=check_name)
 @version_option
@@ -102,7 +102,7 @@ def delete(
     _show_version(version, wants_json)
 
 
-@command.command("list")
+@command.command("list", cls=CommandWithJson)
 @click.argument("name", callback=check_name)
 @click.argument("prefix", default="", callback=check_name)
 @addressing(60.0, "How long it may take until all are there.")
@@ -120,7 +120,7 @@ def list_entries(name: str, prefix: str, cluster: Cluster | Seeds, timeout_secon
     ask(cluster, timeout_seconds, listed)
 
 
-@command.command("watch")
+@command.command("watch", cls=CommandWithJson)
 @click.argument("name", callback=check_name)
 @click.argument("prefix", default="", callback=check_name)
 @click.option("--since", metavar="N", type=click.IntRange(min=0), default=0, help="Begin behind the change N.")

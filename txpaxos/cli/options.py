@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -15,6 +16,7 @@ import click
 from txpaxos.cli.running import KEYS, CommandError, Seeds
 from txpaxos.client.endpoints import parse_place
 from txpaxos.cluster import ALONE, Cluster
+from txpaxos.errors import PaxosError
 from txpaxos.keys import load_keys
 from txpaxos.wire.commands import COMMAND_BYTES_MAX
 
@@ -33,6 +35,28 @@ class CommandWithNumbers(click.Command):
         """Parse the command line."""
         ctx.ignore_unknown_options = any(re.match(r"-\d", arg) for arg in args)
         return super().parse_args(ctx, args)
+
+
+class CommandWithJson(click.Command):
+    """A command whose errors are JSON, too, with ``--json``: a line ``{"error": ...}`` on standard output."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (CommandError, PaxosError) as error:
+            if not ctx.params["wants_json"] or sys.stdout is None:
+                raise
+            self.tell_error(ctx, " ".join(str(error).split()))
+            raise SystemExit(1) from None
+
+    def tell_error(self, ctx: click.Context, text: str) -> None:
+        """Print the line."""
+        click.echo(json.dumps({"error": text}))
+
+
+class CommandWithJsonAndNumbers(CommandWithJson, CommandWithNumbers):
+    """Both."""
 
 
 def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster | Seeds:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from txpaxos.cli.options import CommandWithNumbers, read_bytes
+from txpaxos.cli.options import CommandWithJson, CommandWithJsonAndNumbers, read_bytes
 from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed, show
 from txpaxos.cli.running import Seeds
 from txpaxos.cluster import Cluster
@@ -35,7 +35,7 @@ def command() -> None:
     """
 
 
-@command.command("put", cls=CommandWithNumbers)
+@command.command("put", cls=CommandWithJsonAndNumbers)
 @click.argument("name", callback=check_name)
 @click.argument("value", callback=read_bytes)
 @click.option(
@@ -60,7 +60,7 @@ def put(
     click.echo(f'{{"number": {number}}}' if wants_json else number)
 
 
-@command.command("take")
+@command.command("take", cls=CommandWithJson)
 @click.argument("name", callback=check_name)
 @addressing(5.0, "How long to wait for an item.")
 @json_option

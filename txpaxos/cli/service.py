@@ -4,6 +4,8 @@ whether a later release of it reads what an earlier one has written."""
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,8 @@ def _read(argument: str) -> dict[str, Any]:
 
 
 def _schema_of(name: str) -> dict[str, Any]:
-    found = load_attribute(name, "SERVICE")
+    with redirect_stdout(sys.stderr):  # What the module prints is no part of the schema.
+        found = load_attribute(name, "SERVICE")
     if isinstance(found, type) and issubclass(found, ServiceApplication):
         return schema_of(found.definitions.values())
     if isinstance(found, type) and issubclass(found, Service):

@@ -270,7 +270,11 @@ def _state(kind: type[Service]) -> Iterable[FieldDefinition]:
     if not fields:
         return
     hints = _hints(kind, kind.__name__)
-    service = kind()
+    try:
+        service = kind()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"the first state of {kind.__name__} cannot be made: {reason}") from None
     for name in fields:
         where = f"{kind.__name__}.{name}"
         if name not in hints:

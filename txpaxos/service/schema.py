@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NotRequired, TypedDict
 
@@ -31,6 +32,10 @@ _NAMES: dict[type[inspect.Type], str] = {
     inspect.FrozenSetType: "frozenset",
     inspect.DictType: "dict",
 }
+
+
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_CLASS = re.compile(r"(?<![\w.>])[A-Z][\w.<>]*")
 
 
 def schema_of(definitions: Iterable[ServiceDefinition]) -> dict[str, Any]:
@@ -59,9 +64,27 @@ def load_schema(text: str, where: str) -> dict[str, Any]:
         for service in msgspec.convert(schema, _Schema)["services"].values():
             for one in service["classes"].values():
                 msgspec.convert(one, _Enumeration if "values" in one else _Class)
+            missing = sorted(_named(service) - service["classes"].keys())
+            if missing:
+                raise msgspec.ValidationError(f"it does not say what {missing[0]} is")
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where} is damaged ({error}): write it anew with service-schema") from None
     return schema
+
+
+def _named(part: Any) -> set[str]:
+    """The classes that the types in a part of a schema name, those whose names begin as most classes' do."""
+    if isinstance(part, list):
+        return set().union(*map(_named, part))
+    if not isinstance(part, dict):
+        return set()
+    found: set[str] = set()
+    for key, value in part.items():
+        if key in ("type", "returns") and isinstance(value, str):
+            found.update(_CLASS.findall(_QUOTED.sub("", value)))
+        elif key not in ("default", "first", "values"):
+            found |= _named(value)
+    return found - {"Any", "Literal", "None", "True", "False"}
 
 
 class _Field(TypedDict):
