@@ -141,6 +141,23 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
     assert threads() == before
 
 
+def test_a_node_on_another_loop_raises_at_once(tmp_path: Path) -> None:
+    async def first() -> Node:
+        cluster = cluster_of("a")
+        async with asyncio.timeout(SECONDS), Node(Counter, "a", cluster, tmp_path) as node:
+            await node.ready()
+        return node
+
+    node = asyncio.run(first())
+
+    async def second() -> None:
+        for call in (node.ready, lambda: node.submit(b"+1"), lambda: node.read(b""), lambda: node.ask("king")):
+            with pytest.raises(RuntimeError, match=r"^the event loop of this client or node is closed: "):
+                await call()
+
+    asyncio.run(second())
+
+
 def test_without_a_loop() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         Client(["localhost:1"])

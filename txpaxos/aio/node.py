@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from txpaxos.aio.calls import awaited, awaited_service
+from txpaxos.aio.calls import awaited, awaited_service, check_loop
 from txpaxos.application import Application
 from txpaxos.asyncio_reactor import reactor_on_running_loop
 from txpaxos.cluster import Cluster
@@ -110,17 +110,17 @@ class Node:
 
     async def ready(self) -> Any:
         """Wait until this node knows a leader, so that commands are answered. Returns the application."""
-        return await awaited(self.served.ready())
+        return await awaited(self._on_its_loop.ready())
 
     async def submit(self, command: bytes, deadline_seconds: float | None = None) -> Any:
         """Have ``command`` applied on all nodes. Returns what ``apply`` returned on this one."""
-        return await awaited(self.served.node.submit(command, deadline_seconds))
+        return await awaited(self._on_its_loop.node.submit(command, deadline_seconds))
 
     async def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
     ) -> Reading:
         """Have ``query`` answered by this node's application."""
-        return await awaited(self.served.node.read(query, consistency, deadline_seconds))
+        return await awaited(self._on_its_loop.node.read(query, consistency, deadline_seconds))
 
     def service(
         self,
@@ -138,15 +138,15 @@ class Node:
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
     ) -> bytes | None:
         """Have ``subject`` decided on ``value`` unless it is decided already. Returns the decided value."""
-        return await awaited(self.served.node.ask(subject, value, deadline_seconds))
+        return await awaited(self._on_its_loop.node.ask(subject, value, deadline_seconds))
 
     async def forget(self, subject: str, deadline_seconds: float | None = None) -> bytes | None:
         """Make ``subject`` undecided. Returns the value that is forgotten."""
-        return await awaited(self.served.node.forget(subject, deadline_seconds))
+        return await awaited(self._on_its_loop.node.forget(subject, deadline_seconds))
 
     async def hand_over(self, to: NodeId | None = None) -> NodeId:
         """Hand over the lead to another node. Returns the new leader."""
-        return await awaited(self.served.node.hand_over(to))
+        return await awaited(self._on_its_loop.node.hand_over(to))
 
     async def stop(self) -> None:
         """Stop the node and close everything. A leader hands over first."""
@@ -154,3 +154,8 @@ class Node:
             await awaited(self.served.stop())
         finally:
             self._opened.close()
+
+    @property
+    def _on_its_loop(self) -> ServedNode:
+        check_loop(self._loop)
+        return self.served
