@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from txpaxos.cli.guard import Guard
+
 PROGRAM = """
 import sys
 from typing import Any
@@ -154,6 +156,24 @@ def test_it_is_ended_also_when_this_process_is_killed_in_the_very_beginning(scri
         command = os.pidfd_open(int(parent.stdout.readline()))
         assert select.select([command], [], [], 60.0)[0]
     os.close(command)
+
+
+def test_a_guard_that_cannot_be_replaced_now_is_replaced_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    guard = Guard()
+    with subprocess.Popen(["sh", "-c", "trap '' TERM; echo; while :; do read x; done"], stdin=subprocess.PIPE) as command:
+        guard.started(command.pid, has_group=False)
+        guard._process.kill()
+        guard._process.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", refuses)
+            guard.let_run(60.0)
+            guard.let_run(60.0)
+        guard.let_run(0.0)
+        assert command.wait(60) == -signal.SIGKILL
+    guard.dismiss()
 
 
 def test_a_guard_that_was_killed_is_replaced() -> None:

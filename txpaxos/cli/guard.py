@@ -33,6 +33,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._target = ""
+        self._writing = -1
         self._start()
 
     def _start(self) -> None:
@@ -42,7 +43,7 @@ class Guard:
             null = subprocess.DEVNULL
             self._process = subprocess.Popen(program, stdin=reading, stdout=null, stderr=null, start_new_session=True)
         except BaseException:
-            os.close(self._writing)
+            self._close()
             raise
         finally:
             os.close(reading)
@@ -64,12 +65,13 @@ class Guard:
     def let_run(self, seconds: float) -> None:
         """Let the command run for at most ``seconds``, unless this is called again.
 
-        A guard that was killed is replaced.
+        A guard that was killed is replaced. If there is none to be had now, this is tried again at the next call.
         """
         until = f"until {_now() + seconds}\n"
         if self._process.poll() is not None and self._target:
-            os.close(self._writing)
-            self._start()
+            self._close()
+            with contextlib.suppress(OSError):  # Too many processes, or files.
+                self._start()
             until = self._target + until
         self._tell(until)
 
@@ -77,8 +79,13 @@ class Guard:
         """End the guard. Nothing is done to the command."""
         self._target = ""
         self._tell("end\n")
-        os.close(self._writing)
+        self._close()
         self._process.wait()
+
+    def _close(self) -> None:
+        if self._writing >= 0:
+            os.close(self._writing)
+            self._writing = -1
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(OSError):  # The guard was killed.
