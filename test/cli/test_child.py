@@ -163,7 +163,8 @@ def test_a_guard_that_cannot_be_replaced_now_is_replaced_later(monkeypatch: pyte
         raise BlockingIOError("no more processes")
 
     guard = Guard()
-    with subprocess.Popen(["sh", "-c", "trap '' TERM; echo; while :; do read x; done"], stdin=subprocess.PIPE) as command:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(["sh", "-c", STUBBORN], stdin=pipe, stdout=null) as command:
         guard.started(command.pid, has_group=False)
         guard._process.kill()
         guard._process.wait()
