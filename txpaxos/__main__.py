@@ -5,12 +5,13 @@ import signal
 
 def main() -> None:
     """Run the command. Ctrl-C ends it without a word while it is being loaded."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from txpaxos.cli import main as command
 
-    signal.signal(signal.SIGINT, before)
+    if is_usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command(prog_name="txpaxos")
 
 

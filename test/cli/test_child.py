@@ -98,6 +98,17 @@ def start(body: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program], stdin=null, stdout=pipe, text=True)
 
 
+def assert_command_is_killed_while_its_parent_is_stopped(body: str) -> None:
+    """The command prints its pid. After that the parent stops itself."""
+    with start(body) as parent:
+        assert parent.stdout is not None
+        command = os.pidfd_open(int(parent.stdout.readline()))
+        assert select.select([command], [], [], 60.0)[0]
+        parent.send_signal(signal.SIGCONT)
+        assert parent.stdout.read() == "status 137\n"
+    os.close(command)
+
+
 STUBBORN = "trap '' TERM; echo $$; while :; do read x; done"
 
 
@@ -125,13 +136,7 @@ def test_it_is_killed_in_time_when_this_process_is_stopped() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         return await child.ended()
     """
-    with start(body) as parent:
-        assert parent.stdout is not None
-        command = os.pidfd_open(int(parent.stdout.readline()))
-        assert select.select([command], [], [], 60.0)[0]
-        parent.send_signal(signal.SIGCONT)
-        assert parent.stdout.read() == "status 137\n"
-    os.close(command)
+    assert_command_is_killed_while_its_parent_is_stopped(body)
 
 
 def test_what_a_command_has_left_behind_is_ended_with_it_and_the_guard_keeps_no_pipe_open() -> None:
@@ -162,10 +167,10 @@ def test_a_guard_that_cannot_be_replaced_now_is_replaced_later(monkeypatch: pyte
     def refuses(*_: object, **__: object) -> None:
         raise BlockingIOError("no more processes")
 
-    guard = Guard()
+    guard = Guard(has_group=False)
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(["sh", "-c", STUBBORN], stdin=pipe, stdout=null) as command:
-        guard.started(command.pid, has_group=False)
+        guard.started(command.pid)
         guard._process.kill()
         guard._process.wait()
         with monkeypatch.context() as patched:
@@ -188,10 +193,4 @@ def test_a_guard_that_was_killed_is_replaced() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         return await child.ended()
     """
-    with start(body) as parent:
-        assert parent.stdout is not None
-        command = os.pidfd_open(int(parent.stdout.readline()))
-        assert select.select([command], [], [], 60.0)[0]
-        parent.send_signal(signal.SIGCONT)
-        assert parent.stdout.read() == "status 137\n"
-    os.close(command)
+    assert_command_is_killed_while_its_parent_is_stopped(body)

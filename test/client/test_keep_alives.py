@@ -111,6 +111,10 @@ def test_the_highest_number_cannot_be_overtaken_and_harms_no_other_timer(asked: 
     both = asked.keep("b", "c")
     asked.answer(asked.last, asked.last)
     assert both == [{"b": True, "c": True}]
+    together = asked.keep("b", "a")
+    assert (asked.sent[-1][0].names, together) == (("b",), []), "b is kept alive, and then the caller is told of a"
+    asked.answer(asked.last)
+    assert [one.type for one in together] == [NotChosen]
 
 
 def test_a_timer_that_was_overtaken_has_numbers_of_its_own(asked: Asked) -> None:

@@ -12,6 +12,7 @@ from txpaxos.recipes.replicated.maps import Maps
 from txpaxos.recipes.replicated.permits import Permits
 from txpaxos.recipes.replicated.queues import Queues
 from txpaxos.recipes.replicated.sessions import Sessions
+from txpaxos.service.declaration import Service, command, state
 
 
 def test_a_service_that_fails_keeps_no_other_from_hearing_of_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +54,21 @@ def test_sessions_with_little_end_together() -> None:
         nodes.of(Sessions).open(str(number), 1000)
     nodes.harness._advance_to(1000)
     assert nodes.of(Sessions).ttl_ms == {}
+
+
+def test_a_service_need_not_say_how_much_it_has_dropped() -> None:
+    class Mine(Service):
+        """Without a count, as a service of a program's own."""
+
+        ended: list[str] = state(list)
+
+        def session_ended(self, session_id: str) -> None:
+            self.ended.append(session_id)
+
+        @command
+        def nothing(self) -> None: ...
+
+    nodes = Nodes(Mine, Maps)
+    nodes.open("s1")
+    nodes.close("s1")
+    assert nodes.of(Mine).ended == ["s1"]

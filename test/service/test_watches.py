@@ -366,39 +366,26 @@ def test_a_node_has_room_for_a_number_of_watches(monkeypatch: pytest.MonkeyPatch
     assert len(harness.application._watches) == 2
 
 
-def test_many_calls_are_evaluated_over_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("txpaxos.service.watches.LOOKS_MAX", 2)
-    changing = Changing()
-    waits: list[Any] = []
-    for number in range(5):
-        call = b"call %d" % number
-        first: Any = changing.watches.query(encode_watch(b"", call))
-        waits.append(changing.watches.query(encode_watch(first[0], call, 5)))
-    told: list[int] = []
-    for number, wait in enumerate(waits):
-        wait.addBoth(lambda _, number=number: told.append(number))
-    changing.answer = 2
-    changing.calls.clear()
-    changing.watches.changed("Board", None)
-    told_after = []
-    while changing.calls:
-        changing.calls.pop(0)()
-        told_after.append(len(told))
-    assert (told_after, told) == ([2, 4, 5], [0, 1, 2, 3, 4])
+SOME_CALLS = [b"call %d" % number for number in range(5)]
 
 
 @pytest.mark.parametrize(
-    ("limit", "number", "expected"), [("TELLS_MAX", 2, [2, 4, 5]), ("LOOK_BYTES_MAX", 1, [1, 2, 3, 4, 5])]
+    ("limit", "most", "calls", "expected"),
+    [
+        ("LOOKS_MAX", 2, SOME_CALLS, [2, 4, 5]),
+        ("TELLS_MAX", 2, SOME_CALLS[:1] * 5, [2, 4, 5]),
+        ("LOOK_BYTES_MAX", 1, SOME_CALLS[:1] * 5, [1, 2, 3, 4, 5]),
+    ],
 )
-def test_many_who_wait_for_one_answer_are_told_over_several_turns(
-    monkeypatch: pytest.MonkeyPatch, limit: str, number: int, expected: list[int]
+def test_many_are_told_over_several_turns(
+    monkeypatch: pytest.MonkeyPatch, limit: str, most: int, calls: list[bytes], expected: list[int]
 ) -> None:
-    monkeypatch.setattr(f"txpaxos.service.watches.{limit}", number)
+    monkeypatch.setattr(f"txpaxos.service.watches.{limit}", most)
     changing = Changing()
     told: list[int] = []
-    for number in range(5):
-        first: Any = changing.watches.query(encode_watch(b"", b"call"))
-        wait: Any = changing.watches.query(encode_watch(first[0], b"call", 5))
+    for number, call in enumerate(calls):
+        first: Any = changing.watches.query(encode_watch(b"", call))
+        wait: Any = changing.watches.query(encode_watch(first[0], call, 5))
         wait.addBoth(lambda _, number=number: told.append(number))
     changing.answer = 2
     changing.calls.clear()

@@ -36,15 +36,15 @@ class Child:
         self._reactor = reactor
         self._has_group = not _is_terminal(0)
         options: dict[str, Any] = {"process_group": 0} if self._has_group else {}
-        self._guard = Guard()
-        options["preexec_fn"] = self._guard.introduction(self._has_group, run_seconds)
+        self._guard = Guard(self._has_group)
+        options["preexec_fn"] = self._guard.introduction(run_seconds)
         try:
             self._process = subprocess.Popen(arguments, env={**os.environ, **environment}, **options)
         except (OSError, ValueError) as error:
             self._guard.dismiss()
             reason = getattr(error, "strerror", None) or str(error)
             raise CommandError(f"{arguments[0]} cannot be run: {reason}") from None
-        self._guard.started(self._process.pid, self._has_group)
+        self._guard.started(self._process.pid)
         self._is_over = False
         self._waiting: list[Deferred[int]] = []
         deferToThreadPool(reactor, reactor.getThreadPool(), self._process.wait).addCallback(self._over)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 END_SECONDS = 10.0
-"""How long a command may take to end by itself when ``txpaxos`` has been killed."""
+"""How long a command may take to end by itself when ``txpaxos`` is told to end, or has been killed."""
 
 LOOK_SECONDS = 0.05
 """How often to look whether a command that was asked to end has ended."""
@@ -27,11 +27,14 @@ WAIT_SECONDS_MAX = 1.0
 class Guard:
     """The guard of one command, as its parent has it.
 
+    :param has_group: whether the command is the leader of a process group, which is ended with it.
+
     The process of the guard has a session of its own, so that no signal from the terminal reaches it, and none of the
     streams of its parent, so that it keeps no pipe open.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_group: bool) -> None:
+        self._kind = "group" if has_group else "process"
         self._target = ""
         self._writing = -1
         self._start()
@@ -48,32 +51,31 @@ class Guard:
         finally:
             os.close(reading)
 
-    def introduction(self, has_group: bool, seconds: float) -> Callable[[], None]:
+    def introduction(self, seconds: float) -> Callable[[], None]:
         """What the command's process does before it becomes the command: it makes itself known to the guard, so that it
         is ended when its parent ends without :meth:`dismiss`, however soon that is.
 
-        :param has_group: whether it is the leader of a process group, which is ended with it.
         :param seconds: as for :meth:`let_run`.
         """
-        writing, kind, until = self._writing, _kind(has_group), _now() + seconds
-        return lambda: _write_all(writing, f"{kind} {os.getpid()}\nuntil {until}\n")
+        writing, kind, until = self._writing, self._kind, _until(seconds)
+        return lambda: _write(writing, f"{kind} {os.getpid()}\n{until}")
 
-    def started(self, pid: int, has_group: bool) -> None:
-        """The command has started, and is known to the guard; another guard will have to be told."""
-        self._target = f"{_kind(has_group)} {pid}\n"
+    def started(self, pid: int) -> None:
+        """The command has started, and is known to the guard. One that replaces this guard is told of it."""
+        self._target = f"{self._kind} {pid}\n"
 
     def let_run(self, seconds: float) -> None:
         """Let the command run for at most ``seconds``, unless this is called again.
 
         A guard that was killed is replaced. If there is none to be had now, this is tried again at the next call.
         """
-        until = f"until {_now() + seconds}\n"
+        text = _until(seconds)
         if self._process.poll() is not None and self._target:
             self._close()
             with contextlib.suppress(OSError):  # Too many processes, or files.
                 self._start()
-            until = self._target + until
-        self._tell(until)
+            text = self._target + text
+        self._tell(text)
 
     def dismiss(self) -> None:
         """End the guard. Nothing is done to the command."""
@@ -89,15 +91,16 @@ class Guard:
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(OSError):  # The guard was killed.
-            _write_all(self._writing, text)
+            _write(self._writing, text)
 
 
-def _kind(has_group: bool) -> str:
-    return "group" if has_group else "process"
+def _until(seconds: float) -> str:
+    """The line that lets the command run for so long."""
+    return f"until {_now() + seconds}\n"
 
 
-def _write_all(descriptor: int, text: str) -> None:
-    """Write a few lines. A pipe takes so little whole."""
+def _write(descriptor: int, text: str) -> None:
+    """Write a few lines to a pipe, which takes them whole or not at all."""
     os.write(descriptor, text.encode())
 
 

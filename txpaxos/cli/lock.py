@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from txpaxos.cli.child import Child
+from txpaxos.cli.guard import END_SECONDS
 from txpaxos.cli.options import CommandWithJson, check_number, cluster_option, keys_option, node_option
 from txpaxos.cli.printing import tell_aside
 from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option, show
@@ -28,14 +29,11 @@ TTL_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 """How long a quorum may take to answer, besides the wait for the lock."""
 
-END_SECONDS = 10.0
-"""How long the command may take to end by itself when ``txpaxos`` is told to end."""
-
 MARGIN, GUARD_MARGIN = 0.05, 0.025
 """The parts of the time of the session that are left when a command that has not ended by itself is killed: by
 ``txpaxos``, and by the guard if ``txpaxos`` does not."""
 
-LET_RUN = 20
+LET_RUN_TIMES = 20
 """How often in the time of a session the guard is told how long the command may run."""
 
 TOKEN = "TXPAXOS_FENCE_TOKEN"
@@ -194,7 +192,7 @@ async def _supervise(
     child = Child(reactor, arguments, {TOKEN: str(hold.token)}, may_run_seconds())
     let_run = LoopingCall(lambda: child.let_run(may_run_seconds()))
     let_run.clock = monotonic_clock(reactor)
-    let_run.start(session.ttl_seconds / LET_RUN, now=False)
+    let_run.start(session.ttl_seconds / LET_RUN_TIMES, now=False)
     first: Deferred[int | None] = Deferred()
 
     def come(status: int | None) -> None:

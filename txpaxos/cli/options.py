@@ -56,7 +56,7 @@ class CommandWithJson(click.Command):
 
 
 class CommandWithJsonAndNumbers(CommandWithJson, CommandWithNumbers):
-    """Both."""
+    """A command that takes numbers below zero as values, and whose errors are JSON with ``--json``."""
 
 
 def _load_cluster(ctx: click.Context, parameter: click.Parameter, path: str | None) -> Cluster | Seeds:

@@ -25,7 +25,6 @@ FIRST_BITS = 48
 STEP_BITS = 32
 """How far, by chance, a client goes beyond a higher number of another one: up to 2**32."""
 
-
 OWN_MAX = 10_000
 """How many timers may have numbers of their own."""
 
@@ -55,7 +54,7 @@ class KeepAliveNumbers:
             own = self._own[name] = self._of_most.copy()
         own.overtake(confirmed)
         if len(self._own) > OWN_MAX:
-            # It has those of most again, and what was sent of it before must confirm nothing that is sent later.
+            # That timer has the numbers of most again. One that it had before must confirm nothing that is sent later.
             self._of_most.overtake(self._own.pop(next(iter(self._own))).last)
 
 
@@ -120,10 +119,15 @@ def keep_alive(
 
     async def send() -> dict[str, bool]:
         is_alive: dict[str, bool] = {}
+        used_up: NotChosen | None = None
         to_send = list(numbers.by_numbers(dict.fromkeys(names)).items())
         while to_send:
             own, left = to_send.pop()
-            number, size_bytes = own.next(), sum(map(len, left))
+            try:
+                number, size_bytes = own.next(), sum(map(len, left))
+            except NotChosen as error:  # The other timers are kept alive all the same.
+                used_up = error
+                continue
             left_seconds = None if ends_at is None else ends_at - seconds()
             if left_seconds is not None and left_seconds <= 0:
                 raise NoQuorum(
@@ -139,6 +143,8 @@ def keep_alive(
                     numbers.overtake(name, confirmed)
                     again.append(name)
             to_send += numbers.by_numbers(again).items()
+        if used_up is not None:
+            raise used_up
         return is_alive
 
     return Deferred.fromCoroutine(send())

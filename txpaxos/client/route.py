@@ -162,7 +162,7 @@ class Route:
         # Where to go.
         self._next_node = rng.choice(known.candidates)
         self._unreachable = ""  # The node that was left last, or broke its connection.
-        self._left_in_time: dict[str, float] = {}  # When a node has said last that clients should use another one.
+        self._sent_away_at: dict[str, float] = {}  # When a node has said last that clients should use another one.
         self._retry_call: IDelayedCall | None = None
         self._rounds = 0  # How often in a row all nodes have failed.
         # The other connections.
@@ -407,10 +407,10 @@ class Route:
         """Go to another node, since the one at the end of ``connection`` is about to stop. Whether there is one that
         has not said the same a moment ago."""
         now = self._clock.seconds()
-        self._left_in_time = {one: at for one, at in self._left_in_time.items() if now - at < LEAVING_SECONDS}
-        self._left_in_time |= dict.fromkeys((connection.node, connection.target), now)
-        other = self._other_than(*self._left_in_time)
-        if other in self._left_in_time:
+        self._sent_away_at = {one: at for one, at in self._sent_away_at.items() if now - at < LEAVING_SECONDS}
+        self._sent_away_at |= dict.fromkeys((connection.node, connection.target), now)
+        other = self._other_than(*self._sent_away_at)
+        if other in self._sent_away_at:
             return False
         self._unreachable = connection.node
         self._keep(connection)

@@ -57,8 +57,8 @@ class Applier:
     :param sessions_max: how many sessions are remembered.
     :param timer_fired: the application's ``timer_fired(slot, name, payload)``.
     :param kept_alive_changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
-    :param reached: called before each command of the application, which is not called from within it: a node that is
-        observed must give commands the same depth of calls as the others.
+    :param reached: called before each command of the application. ``apply`` is not called from within it, so that a
+        node which is observed gives commands the same depth of calls as the others.
     :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.

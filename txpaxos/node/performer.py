@@ -98,7 +98,7 @@ class Performer:
         return True
 
     def _end(self) -> None:
-        """Call what waits for the end, if this is it."""
+        """Call what waits for the end of all that is being released, if nothing is any more."""
         while self._at_end and not self._turning and not self._bypassing:
             functions, self._at_end = self._at_end, []
             for function in functions:

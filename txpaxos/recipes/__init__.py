@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from txpaxos import lazy_names
 
 if TYPE_CHECKING:
+    from txpaxos.recipes.block import AlreadyContending
     from txpaxos.recipes.coordinator import COORDINATION, Coordinator
     from txpaxos.recipes.counter import Counter
     from txpaxos.recipes.fence import Fence
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from txpaxos.recipes.leader_service import LeaderService
     from txpaxos.recipes.lease import SessionState
     from txpaxos.recipes.map import Delete, Map, MapChange, MapEntry, MapOutcome, MapPage, Put
-    from txpaxos.recipes.permit import AlreadyContending, Election, Hold, Lock, Semaphore
+    from txpaxos.recipes.permit import Election, Hold, Lock, Semaphore
     from txpaxos.recipes.queue import Queue, Take, Taken
     from txpaxos.recipes.recipes import Recipes
-    from txpaxos.recipes.replicated.bounds import LimitReached, SessionOver
+    from txpaxos.recipes.replicated.bounds import LimitReached, RequestMismatch, SessionOver
     from txpaxos.recipes.replicated.gatherings import Member
     from txpaxos.recipes.replicated.maps import ChangesGone, Guard, VersionMismatch
     from txpaxos.recipes.replicated.permits import CapacityMismatch, Contender, Fenced
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from txpaxos.recipes.waiting import WaitTimedOut
 
 _MODULES = {
+    "txpaxos.recipes.block": ("AlreadyContending",),
     "txpaxos.recipes.coordinator": ("COORDINATION", "Coordinator"),
     "txpaxos.recipes.counter": ("Counter",),
     "txpaxos.recipes.fence": ("Fence",),
@@ -38,10 +40,10 @@ _MODULES = {
     "txpaxos.recipes.leader_service": ("LeaderService",),
     "txpaxos.recipes.lease": ("SessionState",),
     "txpaxos.recipes.map": ("Delete", "Map", "MapChange", "MapEntry", "MapOutcome", "MapPage", "Put"),
-    "txpaxos.recipes.permit": ("AlreadyContending", "Election", "Hold", "Lock", "Semaphore"),
+    "txpaxos.recipes.permit": ("Election", "Hold", "Lock", "Semaphore"),
     "txpaxos.recipes.queue": ("Queue", "Take", "Taken"),
     "txpaxos.recipes.recipes": ("Recipes",),
-    "txpaxos.recipes.replicated.bounds": ("LimitReached", "SessionOver"),
+    "txpaxos.recipes.replicated.bounds": ("LimitReached", "RequestMismatch", "SessionOver"),
     "txpaxos.recipes.replicated.gatherings": ("Member",),
     "txpaxos.recipes.replicated.maps": ("ChangesGone", "Guard", "VersionMismatch"),
     "txpaxos.recipes.replicated.permits": ("CapacityMismatch", "Contender", "Fenced"),
@@ -82,6 +84,7 @@ __all__ = [
     "Put",
     "Queue",
     "Recipes",
+    "RequestMismatch",
     "Semaphore",
     "Session",
     "SessionOver",

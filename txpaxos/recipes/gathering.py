@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from txpaxos.arguments import check_timeout
 from txpaxos.recipes.arguments import check_name, check_text, check_whole_number
+from txpaxos.recipes.block import AlreadyContending, Block
 from txpaxos.recipes.lease import Lease, ended_with
-from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.gatherings import ROUND_MAX, Gatherings, Member
 from txpaxos.recipes.waiting import Waits, end_of_block, wait_for
@@ -139,8 +139,7 @@ class DoubleBarrier:
         self.name: str = check_name(name)
         self._count = check_whole_number(count, "count", ROUND_MAX)
         self._request: str | None = None
-        self._is_entered = False
-        self._entered: str | None = None
+        self._block: Block[tuple[int, str | None]] = Block()
         self._timeout_seconds = check_timeout(timeout_seconds)
 
     def enter(self) -> Deferred[int]:
@@ -210,22 +209,17 @@ class DoubleBarrier:
         return ended_with(self._lease, waiting, error).addCallback(lambda _: None)
 
     async def __aenter__(self) -> int:
-        if self._is_entered:
-            raise AlreadyContending(f"this object is in a block of {self.name} already: make another one")
-        self._is_entered = True
-        try:
-            number = await self.enter()
-        except BaseException:
-            self._is_entered = False
-            raise
-        self._entered = self._request
+        def begin() -> Deferred[tuple[int, str | None]]:
+            return self.enter().addCallback(lambda number: (number, self._request))
+
+        number, _ = await self._block.enter(begin, f"this object is in a block of {self.name} already")
         return number
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave. After an error this does not wait for the others."""
-        request, self._entered, self._is_entered = self._entered, None, False
+        _, request = self._block.leave()
         if request is not None and request == self._request:
             left: Deferred[Any] = self.leave() if kind is None else self._left_at_once(request)
             await _left(self._lease, left, kind)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import check_timeout
 from txpaxos.recipes.arguments import check_name, check_text, check_whole_number
+from txpaxos.recipes.block import AlreadyContending, Block
 from txpaxos.recipes.lease import Lease, SessionState, ended_with
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.permits import CAPACITY_MAX, Contender, Fenced, Permits, Standing
@@ -22,11 +23,6 @@ _WAITING = Standing(True, 0)
 
 HoldEnd: TypeAlias = Literal["released", "lost", "closed"]
 """How a hold has ended: by its program, or with its session."""
-
-
-class AlreadyContending(RuntimeError):
-    """This object holds what it is for, or waits for it, or is in a block of ``async with``, already. Objects are not
-    re-entrant: make another one to contend once more. That one waits for this one, as any other does."""
 
 
 class Hold:
@@ -141,8 +137,7 @@ class Permit:
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._is_asking = False
         self._hold: Hold | None = None
-        self._is_entered = False
-        self._entered: Hold | None = None
+        self._block: Block[Hold] = Block()
 
     @property
     def is_acquired(self) -> bool:
@@ -182,21 +177,12 @@ class Permit:
         return self._permits.contenders(self.name)
 
     async def __aenter__(self) -> Hold:
-        if self._is_entered:
-            raise AlreadyContending(f"this object is in a block with {self.name} already: make another one")
-        self._is_entered = True
-        try:
-            self._entered = await self.acquire()
-        except BaseException:
-            self._is_entered = False
-            raise
-        return self._entered
+        return await self._block.enter(self.acquire, f"this object is in a block with {self.name} already")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        hold, self._entered, self._is_entered = self._entered, None, False
-        assert hold is not None, "a block that was entered has a hold"
+        hold = self._block.leave()
         if self._hold is hold:
             self._hold = None
         if not hold._is_released:

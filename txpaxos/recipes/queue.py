@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos.arguments import check_seconds, check_timeout
 from txpaxos.recipes.arguments import check_name
+from txpaxos.recipes.block import Block
 from txpaxos.recipes.lease import ended_with
-from txpaxos.recipes.permit import AlreadyContending
 from txpaxos.recipes.replicated.bounds import SessionOver
 from txpaxos.recipes.replicated.queues import PRIORITY_DEFAULT, Delivery, Depth, Queues, Standing, TakeOver
 from txpaxos.recipes.session import Session, check_session
@@ -152,8 +152,7 @@ class Take(Generic[T]):
         self._session = session
         self._visible_ms = visible_ms
         self._timeout_seconds = timeout_seconds
-        self._is_entered = False
-        self._taken: Taken[T] | None = None
+        self._block: Block[Taken[T]] = Block()
 
     def start(self) -> Deferred[Taken[T]]:
         """Make the request.
@@ -190,24 +189,14 @@ class Take(Generic[T]):
         return self.start().__await__()
 
     async def __aenter__(self) -> Taken[T]:
-        if self._is_entered:
-            raise AlreadyContending(f"this take of the queue {self._name} is in a block already: make another one")
-        self._is_entered = True
-        try:
-            self._taken = await self.start()
-        except BaseException:
-            self._is_entered = False
-            raise
-        return self._taken
+        return await self._block.enter(self.start, f"this take of the queue {self._name} is in a block already")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        taken, self._taken, self._is_entered = self._taken, None, False
-        assert taken is not None, "a block that was entered has an item"
-        if taken.is_done:
-            return
-        await end_of_block(taken.acknowledge() if kind is None else taken.give_back(), kind)
+        taken = self._block.leave()
+        if not taken.is_done:
+            await end_of_block(taken.acknowledge() if kind is None else taken.give_back(), kind)
 
     def _decoded(self, delivery: Delivery) -> Taken[T]:
         session_id = self._session.session_id

@@ -29,10 +29,10 @@ Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=SMALL_BYTES_MAX)]
 """What a contender or a member says of itself, of at most 4,096 characters, which count with their bytes."""
 
 OWN_BYTES_MAX = 2**28
-"""How many bytes of names, and of what they say of themselves, all requests or members of one service may have."""
+"""How many bytes the names, and the texts about themselves, of all contenders or all members may have together."""
 
 ANSWER_BYTES_MAX = 2**20
-"""How many bytes of values one answer lists, about. The rest is on the next page, or left out."""
+"""How many bytes of values one answer lists, about. The rest is left out."""
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """A number of something."""

@@ -35,10 +35,10 @@ def timer_of(session_id: str) -> str:
 class SessionBound(Protocol):
     """A service that keeps what belongs to sessions."""
 
-    def session_ended(self, session_id: str) -> int:
+    def session_ended(self, session_id: str) -> int | None:
         """Drop what belongs to a session, which has ended. Called on every node, in the same slot.
 
-        :returns: how much that was.
+        :returns: how many things that were; ``None`` for few.
         """
 
 
@@ -86,11 +86,12 @@ class Sessions(Service):
         return session_id in self.ttl_ms
 
     def timer_fired(self, name: str, payload: bytes) -> None:
-        """End a session that was not kept alive. If much was dropped already at this time, it ends in the next slot."""
+        """End a session that was not kept alive. If much was dropped already at this time, it ends in a later slot."""
         if self.dropped_at_ms != self.now.elapsed_ms:
             self.dropped_at_ms, self.dropped = self.now.elapsed_ms, 0
         if self.dropped >= DROPPED_MAX:
-            self.timers.set(name, 0.001)  # Which a keep-alive does not put off: its program is told that it is over.
+            # A keep-alive does not put this timer off: the program of the session is told that the session is over.
+            self.timers.set(name, 0.001)
         else:
             self._end(name)
 
@@ -101,7 +102,7 @@ class Sessions(Service):
         for service in self.siblings():
             if isinstance(service, SessionBound):
                 try:
-                    self.dropped += service.session_ended(session_id)
+                    self.dropped += service.session_ended(session_id) or 0
                 except Exception as error:  # The other services must hear of it.
                     errors.append(error)
         if errors:
