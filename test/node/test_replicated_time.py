@@ -78,7 +78,7 @@ def test_nodes_stay_equal_whatever_happens(part: int) -> None:
     """The simulator compares states, and outcomes, of all nodes: they have times in them."""
     for seed in range(part, SEEDS, 4):
         result = simulate(seed, 3.0, (3, 5, 3, 4)[seed % 4], Leases, some_command, changes=seed % 5 == 4)
-        assert result.violation is None, f"seed {seed}: {result.violation}\n{result.diagram}"
+        assert result.violation is None, result.told()
 
 
 def cluster_of(seed: int, **options: object) -> SimulatedCluster:

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -25,6 +26,8 @@ TAKERS = 10
 GIVEN_UP_MIN = 5
 PUT_AT_ONCE = 500
 RUN_SECONDS_MAX = 120.0 + ITEMS / 100
+
+pytestmark = pytest.mark.timeout(RUN_SECONDS_MAX + ITEMS / 100 + 60.0)
 
 
 class Takers:

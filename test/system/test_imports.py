@@ -79,11 +79,13 @@ LAYERS = (
     Layer(("txpaxos.recipes.replicated",), SERVICE),
     Layer(("txpaxos.recipes",), SERVICE | {"txpaxos.client", "txpaxos.clock", "txpaxos.lazy_names"}),
     Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes", "txpaxos.lazy_names"}),
-    Layer(("txpaxos.testing",), ENTRY_POINTS | {"txpaxos.lazy_names"}),
+    Layer(("txpaxos.drawing",), frozenset(), PURE | {"attrs", "json", "html"}),
+    Layer(("txpaxos.testing",), ENTRY_POINTS | {"txpaxos.drawing", "txpaxos.lazy_names"}),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
-        ENTRY_POINTS | {f"txpaxos.{name}" for name in ("__version__", "recipes", "recovery", "tap", "testing")},
+        ENTRY_POINTS
+        | {f"txpaxos.{name}" for name in ("__version__", "drawing", "recipes", "recovery", "tap", "testing")},
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.

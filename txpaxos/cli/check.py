@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from txpaxos.cli.drawings import drawing_options, write_drawings
 from txpaxos.testing.linearizability.check import check_file
 from txpaxos.testing.linearizability.models import MODELS
 
@@ -11,7 +12,8 @@ from txpaxos.testing.linearizability.models import MODELS
 @click.command("check")
 @click.argument("history", type=click.Path())
 @click.option("--model", default="key-value", show_default=True, help=f"{', '.join(MODELS)}, or a class's dotted name.")
-def command(history: str, model: str) -> None:
+@drawing_options("what cannot be explained")
+def command(history: str, model: str, svg: str | None, shiviz: str | None) -> None:
     """Check that a history is linearizable.
 
     HISTORY is a file of JSON lines, as txpaxos.testing.linearizability.history writes them: the requests of each client
@@ -25,4 +27,5 @@ def command(history: str, model: str) -> None:
     if not result.operations:
         raise click.UsageError(f"{history} holds no operation, so there is nothing to judge: is it the right file?")
     click.echo(result.report())
+    write_drawings(result.picture(), svg, shiviz)
     raise SystemExit({True: 0, False: 1, None: 3}[result.linearizable])

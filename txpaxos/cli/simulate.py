@@ -13,8 +13,10 @@ from typing import Any
 import click
 from twisted.logger import globalLogBeginner
 
+from txpaxos.cli.drawings import drawing_options, write_drawings
 from txpaxos.cli.options import check_number
 from txpaxos.cli.running import CommandError
+from txpaxos.drawing import as_text
 from txpaxos.log_lines import described
 from txpaxos.tap import load_application, load_attribute
 from txpaxos.testing.simulator.schedule import Fault
@@ -45,6 +47,7 @@ from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simul
 )
 @click.option("--prints", is_flag=True, help="Show what the service prints, which is hidden by default.")
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
+@drawing_options("the last events before a violation")
 def command(
     seed: int,
     seeds: int,
@@ -58,6 +61,8 @@ def command(
     query: str | None,
     prints: bool,
     shrinks: bool,
+    svg: str | None,
+    shiviz: str | None,
 ) -> None:
     """Simulate a cluster under faults.
 
@@ -77,24 +82,36 @@ def command(
         run = partial(run, query=load_maker(query, "--query"))
     if not prints:
         run = partial(_silently, run)
+    result = _run_seeds(run, range(seed, seed + seeds))
+    if result is None:
+        return
+    assert result.violation is not None
+    rule = result.violation.rule
+    if shrinks:
+        result = _shrunk(result, partial(_rerun, run, result.seed))
+    _explain(result)
+    write_drawings(result.diagram, svg, shiviz)
+    raise CommandError(f"seed {result.seed} breaks a rule: {rule}")
+
+
+def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int]) -> SimulationResult | None:
+    """Run ``seeds``, up to the first that breaks a rule, whose result is returned. If there is none, say so."""
     began = time.perf_counter()
     events, simulated, answered = 0, 0.0, 0
-    with click.progressbar(range(seed, seed + seeds), label="simulating", show_pos=True) as progress:
-        for one in progress:
-            result = run(one)
+    with click.progressbar(seeds, label="simulating", show_pos=True) as progress:
+        for seed in progress:
+            result = run(seed)
             events += result.events
             simulated += result.simulated_seconds
             answered += result.answered
             if result.violation is not None:
-                break
-    if result.violation is not None:
-        _explain(result, partial(_rerun, run, result.seed) if shrinks else None)
-        raise CommandError(f"seed {result.seed} breaks a rule: {result.violation.rule}")
+                return result
     rate = events / (time.perf_counter() - began)
     click.echo(
-        f"{seeds} seed{'s' * (seeds > 1)} without a violation: {events:,} events ({rate:,.0f} a second),"
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} without a violation: {events:,} events ({rate:,.0f} a second),"
         f" {simulated / 3600:.2f} simulated hours, {answered:,} commands answered."
     )
+    return None
 
 
 def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
@@ -127,13 +144,17 @@ def _rerun(run: Callable[..., SimulationResult], seed: int, faults: Sequence[Fau
     return run(seed, faults=faults)
 
 
-def _explain(result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult] | None) -> None:
-    """Print the violation, its faults and the last events. With ``rerun``, look for fewer faults first."""
-    if rerun is not None:
-        before = len(result.faults)
-        result = shrink(result, rerun)
-        click.echo(f"shrunk from {before} faults to {len(result.faults)}")
+def _shrunk(result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult]) -> SimulationResult:
+    """The same violation with fewer faults, if that can be."""
+    smaller = shrink(result, rerun)
+    click.echo(f"shrunk from {len(result.faults)} faults to {len(smaller.faults)}")
+    return smaller
+
+
+def _explain(result: SimulationResult) -> None:
+    """Print the violation, its faults and the last events."""
     click.echo(f"\nseed       {result.seed}\nrule       {result.violation}\nfaults")
     for fault in result.faults:
         click.echo(f"  {fault}")
-    click.echo(f"\nthe last events (*: event at a node, o-->: datagram sent)\n{result.diagram}\n")
+    assert result.diagram is not None
+    click.echo(f"\n(*: event at a node, o: datagram sent, o-->: datagram arrives)\n{as_text(result.diagram)}\n")

@@ -19,7 +19,8 @@ from collections.abc import Hashable, Iterable
 
 import attrs
 
-from txpaxos.testing.linearizability.diagram import as_text, diagram, label
+from txpaxos.drawing.space_time import SpaceTime
+from txpaxos.testing.linearizability.diagram import as_text, diagram, label, space_time
 from txpaxos.testing.linearizability.history import HistoryError, Operation, pair, read_history
 from txpaxos.testing.linearizability.models import Model, model_named
 from txpaxos.testing.linearizability.problem import Problem
@@ -67,6 +68,14 @@ class LinearizabilityResult:
             gave_up = f"undecided: gave up on the operations{name} after {self.configurations} configurations;"
             return f"{gave_up} {checked}\nAllow more configurations, or record a history with more values that differ."
         return "\n".join([f"not linearizable: {checked}", "", *_explained(self.window, name)])
+
+    def picture(self) -> SpaceTime | None:
+        """The window as a space-time diagram; ``None`` if there is no window."""
+        if self.window is None:
+            return None
+        name = "" if self.part is None else f" of {as_text(self.part)}"
+        title = f"No order of these operations{name} explains their outputs"
+        return space_time(self.window.operations, self.window.ending.returned or 0, title)
 
 
 def _explained(window: OperationWindow, name: str) -> list[str]:

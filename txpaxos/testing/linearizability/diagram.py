@@ -1,4 +1,5 @@
-"""Operations as a space-time diagram in text: a row for each client, time going right, one column or more per event."""
+"""Operations as a diagram in text (a row for each client, time going right, one column or more per event), and as a
+space-time diagram."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias
 import attrs
 import msgspec
 
+from txpaxos.drawing.space_time import SpaceTime, Step
 from txpaxos.testing.linearizability.history import UNKNOWN, Operation
 
 LABEL_MAX = 40
@@ -18,11 +20,18 @@ Line: TypeAlias = list[str]
 
 def label(operation: Operation) -> str:
     """What was asked and answered: ``write 5 -> null``, ``get "x y" failed``, ``add 3 -> ?``."""
-    parts = operation.input if isinstance(operation.input, tuple) else (operation.input,)
-    asked = " ".join(as_text(part) for part in parts)
     if operation.outcome == "fail":
-        return _cut(f"{asked} failed")
-    return _cut(f"{asked} -> {'?' if operation.output is UNKNOWN else as_text(operation.output)}")
+        return _cut(f"{_asked(operation)} failed")
+    return _cut(f"{_asked(operation)} {_answered(operation)}")
+
+
+def _asked(operation: Operation) -> str:
+    parts = operation.input if isinstance(operation.input, tuple) else (operation.input,)
+    return " ".join(as_text(part) for part in parts)
+
+
+def _answered(operation: Operation) -> str:
+    return f"-> {'?' if operation.output is UNKNOWN else as_text(operation.output)}"
 
 
 def as_text(value: Any) -> str:
@@ -49,6 +58,24 @@ def diagram(operations: Sequence[Operation], until: int) -> list[str]:
             text = "".join(_drawn(row, width)[left:right])
             lines.append((name.ljust(margin) + text).rstrip())
     return lines
+
+
+def space_time(operations: Sequence[Operation], until: int, title: str = "") -> SpaceTime:
+    """The same as a space-time diagram: a column for each client, with the time from each question to its answer. What
+    goes on after line ``until`` has no end in it."""
+    events = [(each.invoked, each) for each in operations]
+    events += [(each.returned, each) for each in operations if each.returned and each.returned <= until]
+    steps: list[Step] = []
+    asked: dict[int, int] = {}
+    for line, one in sorted(events, key=lambda event: event[0]):
+        if line == one.invoked:
+            asked[line] = len(steps)
+            steps.append(Step(one.client, f"asks: {_asked(one)}", one.invoked_seconds, "sent"))
+        else:
+            answered = "failed" if one.outcome == "fail" else _answered(one)
+            text = f"{_asked(one)} {answered}"
+            steps.append(Step(one.client, text, one.returned_seconds, since=asked[one.invoked]))
+    return SpaceTime(tuple(sorted({one.client for one in operations})), tuple(steps), title)
 
 
 @attrs.frozen

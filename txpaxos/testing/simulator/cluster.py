@@ -38,6 +38,7 @@ from txpaxos.testing.simulator.host import DATA, Host
 from txpaxos.testing.simulator.keepers import PERIODS_SECONDS, TIMER_PREFIX, SimulatedKeeper
 from txpaxos.testing.simulator.network import SimulatedReactor
 from txpaxos.testing.simulator.operator import Operator
+from txpaxos.testing.simulator.trace import DatagramArrived, DatagramSent
 
 if TYPE_CHECKING:
     from txpaxos.testing.simulator.keys import ClusterKeys
@@ -150,6 +151,7 @@ class SimulatedCluster(Environment):
         self.datagrams = 0
         self.recorded: deque[tuple[str, str, bytes]] = deque(maxlen=RECORDED_MAX)
         self.network.on_datagram = self._datagram
+        self.network.on_arrival = self._arrival
         self.hosts = {name: Host(self, name) for name in self.names}
         self.operator = Operator(self, self.hosts, self.live)
         self.keys_operator = None if self.keys is None else self._make_keys_operator(self.keys)
@@ -589,7 +591,11 @@ class SimulatedCluster(Environment):
         if host is not None:
             self.datagrams += 1
             message = data if self.keys is None else self.keys.checker.newest
-            self.trace.append((self.time.now, source, (target, message)))
+            self.trace.append((self.time.now, source, DatagramSent(target, data, message)))
             if self.keys is not None and self.datagrams % RECORDED_EVERY == 0:
                 self.recorded.append((source, target, data))
             host.point()
+
+    def _arrival(self, source: str, target: str, data: bytes) -> None:
+        if target in self.hosts:
+            self.trace.append((self.time.now, target, DatagramArrived(source, data)))

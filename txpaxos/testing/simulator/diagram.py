@@ -1,60 +1,57 @@
-"""The last events of a simulated cluster as a space-time diagram in text: one column for each node, time running
-down."""
+"""The last events of a simulated cluster as a space-time diagram."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
+from txpaxos.core.messages import NodeId
+from txpaxos.drawing.space_time import SpaceTime, Step
 from txpaxos.errors import CodecError
+from txpaxos.testing.simulator.trace import DatagramArrived, DatagramSent
 from txpaxos.wire.codec import Codec
 
 if TYPE_CHECKING:
     from txpaxos.testing.simulator.cluster import SimulatedCluster
 
-WIDTH = 9
-ROWS = 80
+EVENTS_MAX = 160
 VALUE_CHARACTERS = 24
 
 
-def space_time(cluster: SimulatedCluster, rows: int = ROWS) -> str:
-    """Draw the last ``rows`` events: datagrams as they left (``o-->``) and events at nodes (``*``)."""
+def space_time(cluster: SimulatedCluster, violation: str = "", events_max: int = EVENTS_MAX) -> SpaceTime:
+    """The last events of ``cluster``: datagrams as they left and as they arrived, and events at nodes.
+
+    A datagram that arrived has an arrow. One that left before the first of these events has none.
+
+    :param violation: the rule that was broken, which is the last step, at the node of the last event.
+    """
     codec = Codec(cluster.configuration.name, cluster.names[0], members=cluster.names)
-    head = " " * 13 + "".join(name.center(WIDTH) for name in cluster.all_machines)
-    lines = [head]
-    for when, who, what in list(cluster.trace)[-rows:]:
-        lines.append(f"{when:11.6f}  " + _row(cluster.all_machines, who, what, codec))
-    return "\n".join(lines)
-
-
-def _row(names: tuple[str, ...], who: str, what: Any, codec: Codec) -> str:
-    cells = ["|".center(WIDTH) for _ in names]
-    if isinstance(what, str):
-        if who in names:
-            cells[names.index(who)] = "*".center(WIDTH)
-        return "".join(cells) + f"  {who} {what}"
-    target, data = what
-    if target not in names:
-        return "".join(cells)
-    return _arrow(names.index(who), names.index(target), "".join(cells)) + f"  {_describe(codec, data)}"
-
-
-def _arrow(source: int, target: int, cells: str) -> str:
-    """Draw an arrow over the columns from ``source`` to ``target``."""
-    begin, end = (column * WIDTH + WIDTH // 2 for column in sorted((source, target)))
-    line = list(cells)
-    line[begin : end + 1] = "-" * (end - begin + 1)
-    line[source * WIDTH + WIDTH // 2] = "o"
-    line[target * WIDTH + WIDTH // 2] = ">" if source < target else "<"
-    return "".join(line)
+    steps: list[Step] = []
+    sent: dict[tuple[NodeId, NodeId, bytes], tuple[int, str]] = {}
+    for when, node, event in list(cluster.trace)[-events_max:]:
+        if node not in cluster.all_machines:
+            continue
+        match event:
+            case DatagramSent(to, datagram, message):
+                what = _describe(codec, message)
+                sent[node, to, datagram] = len(steps), what
+                steps.append(Step(node, f"sends {what} to {to}", when, "sent"))
+            case DatagramArrived(sender, datagram):
+                cause, what = sent.get((sender, node, datagram), (None, "a datagram"))
+                steps.append(Step(node, f"receives {what} of {sender}", when, cause=cause))
+            case str():
+                steps.append(Step(node, event, when))
+    if violation and steps:
+        steps.append(Step(steps[-1].node, violation, steps[-1].seconds, "broken"))
+    return SpaceTime(cluster.all_machines, tuple(steps), f"Seed {cluster.seed}: the last {len(steps)} events")
 
 
 def _describe(codec: Codec, data: bytes) -> str:
     try:
         message = codec.decode(data).message
     except CodecError as error:
-        return f"not a message: {error}"
+        return f"what is no message ({error})"
     fields = []
     for field in attrs.fields(type(message)):
         value = getattr(message, field.name)

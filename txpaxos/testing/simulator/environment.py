@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txpaxos import cluster as configuration
 from txpaxos.core.config import Timing
@@ -18,6 +18,7 @@ from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.keys import KeysChecker
 from txpaxos.testing.simulator.clock import SimulatedTime
 from txpaxos.testing.simulator.network import SimulatedNetwork
+from txpaxos.testing.simulator.trace import TraceEvent
 from txpaxos.wire.members import MembersEntry, base_name, founding_entry
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Environment:
     :ivar faulty_node: the node that cannot be expected to answer now, if there is one.
     :ivar violation: the first broken rule that was found outside the checker.
     :ivar counts: how often each kind of event happened.
-    :ivar trace: the last events, as (time, node, event). An event is a note, or (target, datagram).
+    :ivar trace: the last events, as (time, node, event).
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Environment:
         self.violation: Violation | None = None
         self.faulty_node: NodeId | None = None
         self.counts: Counter[str] = Counter()
-        self.trace: deque[tuple[float, str, Any]] = deque(maxlen=TRACE_EVENTS)
+        self.trace: deque[tuple[float, NodeId, TraceEvent]] = deque(maxlen=TRACE_EVENTS)
         self.app = app
 
     def _make_keys(self) -> ClusterKeys:

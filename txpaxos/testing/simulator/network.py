@@ -60,6 +60,7 @@ class SimulatedNetwork:
         self.cut: set[tuple[str, str]] = set()
         self.counters: Counter[str] = Counter()
         self.on_datagram: Callable[[str, str, bytes], None] | None = None
+        self.on_arrival: Callable[[str, str, bytes], None] | None = None
         self._datagram_ports: dict[Endpoint, SimulatedDatagramPort] = {}
         self._stream_ports: dict[Endpoint, SimulatedStreamPort] = {}
         self._halves: dict[StreamHalf, None] = {}
@@ -113,6 +114,8 @@ class SimulatedNetwork:
     def _deliver(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
         port = self._datagram_ports.get(target)
         if port is not None:
+            if self.on_arrival is not None:
+                self.on_arrival(source[0], target[0], data)
             port.reactor.run(port.protocol.datagramReceived, data, source)
 
     # for reactors

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from txpaxos.counter import Counter
+from txpaxos.drawing import SpaceTime, as_text
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.testing.checkers.checker import Violation
 from txpaxos.testing.simulator.cluster import SimulatedCluster, counter_workload
@@ -33,7 +34,7 @@ class SimulationResult:
     :ivar real_seconds: how much real time the run took.
     :ivar answered: how many commands, reads and questions were answered.
     :ivar counts: how often each kind of fault, snapshot and refusal happened.
-    :ivar diagram: the last events as text; empty unless a rule was broken.
+    :ivar diagram: the last events; ``None`` unless a rule was broken.
     """
 
     seed: int
@@ -44,7 +45,11 @@ class SimulationResult:
     real_seconds: float
     answered: int
     counts: dict[str, int]
-    diagram: str = ""
+    diagram: SpaceTime | None = None
+
+    def told(self) -> str:
+        """The violation and the last events, as text; empty if no rule was broken."""
+        return "" if self.diagram is None else f"seed {self.seed}: {self.violation}\n{as_text(self.diagram)}"
 
 
 def simulate(
@@ -91,7 +96,7 @@ def simulate(
         real_seconds=time.perf_counter() - begun,
         answered=sum(client.answered for client in cluster.clients),
         counts=dict(cluster.counts),
-        diagram="" if violation is None else space_time(cluster),
+        diagram=None if violation is None else space_time(cluster, str(violation)),
     )
 
 
