@@ -29,6 +29,7 @@ from txpaxos.log_lines import printable
 from txpaxos.server.joining import Wish, join_cluster
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.service import PaxosService
+from txpaxos.server.service_manager import ServiceManager
 
 FAILED = 1
 """The exit status after the node could not run on."""
@@ -231,6 +232,8 @@ class NodeService(PaxosService):
     process: NodeProcess
     wish: Wish | None = None
     """What the node wants when it joins a cluster; ``None`` if it is a member already."""
+    manager: ServiceManager | None = None
+    """systemd, if it has started this process and wants to be told how the node is."""
 
     def startService(self) -> None:
         """Start the node. If it cannot start, print one line that says why.
@@ -239,6 +242,7 @@ class NodeService(PaxosService):
             a node that was removed, that status is :data:`REMOVED`.
         """
         try:
+            self.manager = ServiceManager.of(self._reactor, os.environ)
             if self.wish is not None:
                 self._join(self.wish)
             super().startService()
@@ -251,6 +255,8 @@ class NodeService(PaxosService):
         if self._keys is not None:
             self.process.reload = self.reload
         self.process.started()
+        if self.manager is not None and self._is_running:
+            self.manager.watch(self)
 
     def _join(self, wish: Wish) -> None:
         """Join the cluster, unless the data folder says that this was done. Keys that the node could not start with
@@ -269,6 +275,8 @@ class NodeService(PaxosService):
         """Hand over the lead, stop the node and close everything. A second signal skips what can be skipped."""
         if self._is_running:
             self.process.stopping(self.stop_at_once)
+        if self.manager is not None:
+            self.manager.stopping()
         return super().stop()
 
 
