@@ -19,6 +19,7 @@ from test.storage.test_membership import JOINED
 from txpaxos import Client, Cluster, ConfigError, NodeStopped, PaxosService, ServedNode, Settings, StoreError, Timing
 from txpaxos.cluster import Address, Member
 from txpaxos.counter import Counter
+from txpaxos.node.events import CommandReached, Event
 from txpaxos.server.membership import FolderMembership, addresses_of
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.membership import MembershipFile, joined_folder
@@ -47,6 +48,19 @@ async def test_three_lines(tmp_path: Path) -> None:
     assert await answered(counter.submit(b"+5", deadline_seconds=SECONDS)) == 5
     assert (await answered(counter.read(b"", deadline_seconds=SECONDS))).result == 5
     assert await answered(served.ready()) is counter
+    await answered(served.stop())
+
+
+async def test_observers_see_each_step(tmp_path: Path) -> None:
+    events: list[Event] = []
+    numbers: list[int] = []
+    observers = (events.append, lambda _: numbers.append(len(events)))
+    served = ServedNode(Counter, "a", cluster_of("a"), tmp_path, observers=observers)
+    served.start()
+    counter = await answered(served.ready())
+    await answered(counter.submit(b"+5", deadline_seconds=SECONDS))
+    assert [event.command for event in events if isinstance(event, CommandReached)] == [b"+5"]
+    assert numbers == [*range(1, len(events) + 1)]
     await answered(served.stop())
 
 

@@ -16,6 +16,7 @@ from txpaxos.application import Application
 from txpaxos.asyncio_reactor import reactor_on_running_loop
 from txpaxos.cluster import Cluster
 from txpaxos.core.messages import NodeId
+from txpaxos.node.events import Observer
 from txpaxos.node.settings import Settings
 from txpaxos.node.status import NodeStatus
 from txpaxos.reading import Consistency, Reading
@@ -60,6 +61,7 @@ class Node:
         keys: Any = None,
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
+        observers: Iterable[Observer] = (),
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Node:
                 keys=keys,
                 insecure=insecure,
                 client_endpoints=client_endpoints,
+                observers=observers,
                 gave_up=gave_up,
                 stopped=stopped,
             )

@@ -6,7 +6,7 @@ or change anything. A node without an observer makes no events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import attrs
@@ -136,3 +136,17 @@ Event: TypeAlias = (
 )
 
 Observer: TypeAlias = Callable[[Event], None]
+
+
+def as_one(observers: Iterable[Observer]) -> Observer | None:
+    """One observer that passes each event to all of ``observers``, in this order; ``None`` if there are none, so that
+    the node makes no events."""
+    several = tuple(observers)
+    if len(several) < 2:
+        return several[0] if several else None
+
+    def observe(event: Event) -> None:
+        for observer in several:
+            observer(event)
+
+    return observe

@@ -22,6 +22,7 @@ from txpaxos.errors import ConfigError, NodeStopped, StoreError
 from txpaxos.keys import load_keys
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
+from txpaxos.node.events import Observer, as_one
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
 from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
@@ -79,6 +80,8 @@ class ServedNode:
     :param keys: the folder with the node's keys, or the keys themselves. Without them, keys are off.
     :param client_endpoints: where clients are served besides the client address of the cluster file: Twisted's server
         endpoints, or their strings, as ``"unix:/run/txpaxos/a.sock:mode=660"``. With keys, they apply there, too.
+    :param observers: called with each step of the node, one after the other (:mod:`txpaxos.node.events`). They must not
+        raise.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
@@ -104,6 +107,7 @@ class ServedNode:
         keys: Keys | str | os.PathLike[str] | None = None,
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
+        observers: Iterable[Observer] = (),
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class ServedNode:
         if isinstance(client_endpoints, str):
             raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{client_endpoints!r}]")
         self._client_endpoints = tuple(client_endpoints)
+        self._observers = tuple(observers)
         self._client_factories: list[ClientTls] = []
         self._gave_up = gave_up
         self._stopped = stopped
@@ -464,6 +469,7 @@ class ServedNode:
             )
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
+            observe=as_one(self._observers),
             restored_from=store.restored_from.read(),
             keys=self._keys,
         )
