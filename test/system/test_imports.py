@@ -81,11 +81,14 @@ LAYERS = (
     Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes", "txpaxos.lazy_names"}),
     Layer(("txpaxos.drawing",), frozenset(), PURE | {"attrs", "json", "html"}),
     Layer(("txpaxos.testing",), ENTRY_POINTS | {"txpaxos.drawing", "txpaxos.lazy_names"}),
+    Layer(("txpaxos.play.site",), CORE | {"txpaxos.play"}),
+    # What the page shows depends on the core alone.
+    Layer(("txpaxos.play",), CORE, PURE | {"attrs", "msgspec", "inspect", "random", "pathlib"}),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
         ENTRY_POINTS
-        | {f"txpaxos.{name}" for name in ("__version__", "drawing", "recipes", "recovery", "tap", "testing")},
+        | {f"txpaxos.{name}" for name in ("__version__", "drawing", "play", "recipes", "recovery", "tap", "testing")},
     ),
     Layer(("twisted.plugins.txpaxos_plugin",), frozenset(), frozenset({"twisted"})),
     # The public face: it loads what it names when that is first used.
