@@ -124,7 +124,7 @@ def test_one_decree_by_hand() -> None:
     assert stage.argument.chosen(0) == b"red"
     assert stage.facts_of("l")["learned"] == "red"
     assert [point.text for point in stage.argument.points()] == [
-        "p is free in 1.p: a and b promised it, and had accepted nothing. It proposes red.",
+        "p is free in 1.p: a and b promised it, and reported no vote. It proposes red.",
         "a, b and c accepted red in 1.p: 3 of 3, a quorum. red is chosen.",
     ]
 

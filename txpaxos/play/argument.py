@@ -151,7 +151,7 @@ class Argument:
         value, highest = value_in_words(proposed.value), proposed.highest
         quorum = nodes_in_words(proposed.promised_by)
         if highest is None:
-            free = f"{where}{ballot.node} is free in {ballot}: {quorum} promised it, and had accepted nothing."
+            free = f"{where}{ballot.node} is free in {ballot}: {quorum} promised it, and reported no vote."
             return Point("free", f"{free} It proposes {value}.", proposed.promised_by)
         reporters = tuple(sorted(node for node, one in proposed.reports if one == highest))
         told = f"{nodes_in_words(reporters)} reported {proposal_in_words(highest)}"
