@@ -11,12 +11,10 @@ from typing import Any
 
 import attrs
 
-import txpaxos
-
 LINES_MAX = 14
 """The most lines of an excerpt."""
 
-ROOT = Path(txpaxos.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @attrs.frozen
