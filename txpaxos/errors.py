@@ -50,6 +50,19 @@ class StoreError(PaxosError):
         self.offset = offset
 
 
+class RecordingError(PaxosError):
+    """A recording cannot be read: the folder has none, or a file is damaged, or of another format or release. Reading
+    raises no other error, whatever the bytes are.
+
+    :ivar path: the file.
+    :ivar offset: where in that file the fault was found, in bytes."""
+
+    def __init__(self, line: str, path: str = "", offset: int = 0) -> None:
+        super().__init__(line)
+        self.path = path
+        self.offset = offset
+
+
 class ApplicationLost(PaxosError):
     """This process could not apply a chosen command: it ran out of memory, or was interrupted. What ``apply`` had
     changed by then is unknown, so the node stops. After a restart it resumes from its snapshot and its log."""

@@ -24,6 +24,7 @@ from txpaxos.errors import ConfigError, PaxosError
 from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.recording.options import BYTES_MAX, BYTES_MAX_LEAST, RecordingOptions
 from txpaxos.server.joining import Wish
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
@@ -69,10 +70,13 @@ class Options(usage.Options):
         ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
         ["join-keys", None, None, "With --join: the folder of keys of a client that may change the members."],
         ["keys", None, None, "The folder with the node's keys. Without it, any program may do everything."],
+        ["record", None, None, "Record all that enters the core of the node, in this folder, for txpaxos replay."],
+        ["record-bytes-max", None, f"{BYTES_MAX}", "With --record: the most bytes that the recording has on disk."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
         ["insecure", None, "Do not warn of a node without keys that other machines may reach."],
+        ["record-redact", None, "With --record: leave out values; their length and a digest take their place."],
         ["learner", None, "With --join: learn what is chosen, and never vote."],
         ["stop-at-eof", None, "Stop when standard input ends, as when the process that holds its pipe ends."],
     ]
@@ -123,6 +127,7 @@ class Options(usage.Options):
             self._find_node()
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
+            self.recording = self._recording()
             # This comes before the application is loaded: the exit handler that is registered first runs last.
             if self.parent is not None:
                 self.process = NodeProcess(_reactor(), self.parent)
@@ -214,6 +219,18 @@ class Options(usage.Options):
         if not given.isascii() or not given.isdecimal() or int(given) < LOG_BYTES_MIN:
             raise ConfigError(f"--snapshot-log-bytes {given}: must be a number of bytes, at least {LOG_BYTES_MIN}")
         return Policy(int(given))
+
+    def _recording(self) -> RecordingOptions | None:
+        given = self["record-bytes-max"]
+        if not given.isascii() or not given.isdecimal() or int(given) < BYTES_MAX_LEAST:
+            raise ConfigError(f"--record-bytes-max {given}: must be a number of bytes, at least {BYTES_MAX_LEAST}")
+        if self["record"]:
+            return RecordingOptions(os.path.abspath(self["record"]), int(given), bool(self["record-redact"]))
+        if self["record"] is not None:
+            raise ConfigError("--record is empty: name a folder, or leave the option out")
+        if self["record-redact"]:
+            raise ConfigError("--record-redact is for a node that records: give --record, too, or leave it out")
+        return None
 
     def _seconds(self, option: str, count: int) -> list[float]:
         try:
@@ -311,6 +328,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         keys=None if options["keys"] is None else os.path.abspath(options["keys"]),
         insecure=bool(options["insecure"]),
         client_endpoints=options.client_endpoints,
+        record=options.recording,
         gave_up=process.gave_up,
         stopped=process.stopped,
     )

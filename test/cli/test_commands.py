@@ -67,6 +67,7 @@ def test_help_names_every_command() -> None:
         "queue",
         "read",
         "recover",
+        "replay",
         "restore",
         "service-schema",
         "simulate",
@@ -75,7 +76,7 @@ def test_help_names_every_command() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "recover", "status", "submit"])
+@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "recover", "replay", "status", "submit"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

@@ -22,6 +22,7 @@ from txpaxos.core.config import Timing
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.server.joining import Wish
 from txpaxos.server.membership import cluster_of as cluster_of_folder
 from txpaxos.server.service import PaxosService
@@ -112,6 +113,13 @@ def test_all_options(folder: Path) -> None:
     assert options.timing == Timing(heartbeat_seconds=0.5, liveness_window_seconds=(1.0, 2.5))
 
 
+def test_what_is_recorded(folder: Path) -> None:
+    assert parse().recording is None
+    assert parse("--record", "r").recording == RecordingOptions(str(folder / "r"), 2**30, redact=False)
+    given = parse("--record", "/r", "--record-bytes-max", "2000000", "--record-redact")
+    assert given.recording == RecordingOptions("/r", 2_000_000, redact=True)
+
+
 def test_each_node_has_a_folder_of_its_own(folder: Path) -> None:
     assert parse("-c", "three.toml", "-i", "b").data_directory == str(folder / "paxos-data-b")
 
@@ -192,6 +200,10 @@ BAD = [
     ("--app txpaxos.service.declaration:Service", "txpaxos.Service itself has no methods: write a subclass"),
     ("--app idle.py:Idle", "Idle has no apply: write def apply(self, slot, command)"),
     ("--app txpaxos.cluster:Cluster", "is not a subclass of txpaxos.protocol.PaxosProtocol"),
+    ("--record-bytes-max 1MB", "--record-bytes-max 1MB: must be a number of bytes, at least 1048576"),
+    ("--record r --record-bytes-max 1000", "--record-bytes-max 1000: must be a number of bytes, at least 1048576"),
+    ("--record-redact", "--record-redact is for a node that records: give --record, too, or leave it out"),
+    ("--record=", "--record is empty: name a folder, or leave the option out"),
     ("--heartbeat soon", "--heartbeat soon: must be a number of seconds, from 0.001 to 3600"),
     ("--heartbeat 0", "--heartbeat 0: must be a number of seconds"),
     ("--heartbeat -1", "--heartbeat -1: must be a number of seconds"),

@@ -50,7 +50,8 @@ NODE = WIRE | {"txpaxos.storage", *APPLICATION_MODULES, "txpaxos.keys", "txpaxos
 PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 # What a caller of a typed service needs of it, which is no node.
 SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "replicated_time", "service"))}
-ENTRY_POINTS = PROTOCOL | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
+RECORDING = NODE | {"txpaxos.recording"}
+ENTRY_POINTS = PROTOCOL | {"txpaxos.recording"} | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -69,11 +70,12 @@ LAYERS = (
     Layer(("txpaxos.keys",), ERRORS | {"txpaxos.cluster", "txpaxos.eager_writer", "txpaxos.log_lines"}),
     Layer(("txpaxos.node",), NODE),
     Layer(("txpaxos.protocol", "txpaxos.counter"), NODE),
+    Layer(("txpaxos.recording",), RECORDING),
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
     Layer(("txpaxos.service.application", "txpaxos.service.context"), PROTOCOL | SERVICE),
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
-    Layer(("txpaxos.server",), PROTOCOL | SERVICE),
+    Layer(("txpaxos.server",), PROTOCOL | SERVICE | {"txpaxos.recording"}),
     # What a node runs of the recipes, and what a program has of them, which is no node.
     Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
     Layer(("txpaxos.recipes.replicated",), SERVICE),

@@ -20,6 +20,7 @@ from txpaxos.node.events import Observer
 from txpaxos.node.settings import Settings
 from txpaxos.node.status import NodeStatus
 from txpaxos.reading import Consistency, Reading
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.server.client_endpoints import ClientEndpoint
 from txpaxos.server.served_node import ServedNode
 from txpaxos.service.declaration import Remote, S, Service
@@ -62,6 +63,7 @@ class Node:
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
+        record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Node:
                 insecure=insecure,
                 client_endpoints=client_endpoints,
                 observers=observers,
+                record=record,
                 gave_up=gave_up,
                 stopped=stopped,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -18,9 +19,13 @@ from txpaxos.cli.options import check_number
 from txpaxos.cli.running import CommandError
 from txpaxos.drawing import as_text
 from txpaxos.log_lines import described
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.tap import load_application, load_attribute
 from txpaxos.testing.simulator.schedule import Fault
 from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simulate
+
+RECORD_BYTES_MAX = 2**28
+"""The most bytes that the recording of one node has on disk."""
 
 
 @click.command("simulate")
@@ -47,6 +52,7 @@ from txpaxos.testing.simulator.simulation import SimulationResult, shrink, simul
 )
 @click.option("--prints", is_flag=True, help="Show what the service prints, which is hidden by default.")
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
+@click.option("--record", default=None, metavar="DIR", help="Record the cores of all nodes there, for txpaxos replay.")
 @drawing_options("the last events before a violation")
 def command(
     seed: int,
@@ -61,6 +67,7 @@ def command(
     query: str | None,
     prints: bool,
     shrinks: bool,
+    record: str | None,
     svg: str | None,
     shiviz: str | None,
 ) -> None:
@@ -82,7 +89,8 @@ def command(
         run = partial(run, query=load_maker(query, "--query"))
     if not prints:
         run = partial(_silently, run)
-    result = _run_seeds(run, range(seed, seed + seeds))
+    recorded = run if record is None else partial(run, record=recording_at(record, seeds))
+    result = _run_seeds(recorded, range(seed, seed + seeds))
     if result is None:
         return
     assert result.violation is not None
@@ -112,6 +120,18 @@ def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int]) -> Si
         f" {simulated / 3600:.2f} simulated hours, {answered:,} commands answered."
     )
     return None
+
+
+def recording_at(directory: str, seeds: int) -> RecordingOptions:
+    """Where a run is recorded.
+
+    :raises CommandError: one line, if there are several runs, or something is there already.
+    """
+    if seeds > 1:
+        raise CommandError("--record and --seeds: one run is recorded; give --seed alone")
+    if os.path.isfile(directory) or (os.path.isdir(directory) and os.listdir(directory)):
+        raise CommandError(f"--record {directory}: name a folder that is empty, or not there yet")
+    return RecordingOptions(os.path.abspath(directory), RECORD_BYTES_MAX)
 
 
 def load_maker(name: str, option: str) -> Callable[[Random], bytes]:

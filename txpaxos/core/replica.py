@@ -267,6 +267,11 @@ class Replica:
             return ()
         return (Checkpoint(self._base, installed=True), *self.log.checkpoint(self._base))
 
+    def admit_contacts(self, contacts: Sequence[NodeId], slot: Slot = 0) -> None:
+        """Take messages of ``contacts``, too. See :meth:`Membership.admit_contacts
+        <txpaxos.core.membership.Membership.admit_contacts>`."""
+        self.membership.admit_contacts(contacts, slot)
+
     def start_voting(self, now: float) -> Ready:
         """This node may vote from now on where it is a voter. That is on its disk."""
         self.election.start_voting(now)

@@ -96,6 +96,7 @@ from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.peers import REQUIRED_WAYS, Peers
 from txpaxos.node.performer import Performer
 from txpaxos.node.reads import Reads
+from txpaxos.node.recording import CoreRecording
 from txpaxos.node.sealing import Sealing
 from txpaxos.node.secured_peers import SecuredPeers
 from txpaxos.node.sessions import Outcomes
@@ -178,6 +179,7 @@ class Node:
     :param restored_from: the checksum of the backup that the store was restored from; empty if it was not. It founds a
         cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
+    :param recording: records all that enters the core; nothing does if not given.
     :param keys: the keys with which the nodes know each other; ``None`` if keys are off.
     :param tls: what it does with its keys; TLS by OpenSSL, and AES-GCM, if not given.
     :ivar clock: timers that follow ``monotonic``.
@@ -204,6 +206,7 @@ class Node:
         monotonic: Callable[[], float] = time.monotonic,
         utc_seconds: Callable[[], float] = time.time,
         observe: Observer | None = None,
+        recording: CoreRecording | None = None,
         restored_from: str = "",
         keys: Keys | None = None,
         tls: PeerTls | None = None,
@@ -218,14 +221,13 @@ class Node:
         self.stopped: Deferred[None] = Deferred()
         self.clock = monotonic_clock(reactor, monotonic)
         self._monotonic, self._utc_seconds, self._observe = monotonic, utc_seconds, observe
-        self._store, self._restored_from = store, restored_from
+        self._store, self._restored_from, self._recording = store, restored_from, recording
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = self._has_pulsed = False
         self._started_at = 0.0
         self._received: dict[Slot, tuple[Snapshot, Sequence[ChosenMembers]]] = {}
         self._digest_asked_at: dict[NodeId, float] = {}
-        self._performer = Performer(self.clock, store, self._refill, self._release, self._give_up)
-        self._timer = Timer(self.clock, self._tick)
+        self._compose_performer()
         self._compose_peers(reactor, partial((rng or SystemRandom()).getrandbits, 64), keys, tls)
         self._compose_application()
         self._compose_members()
@@ -234,12 +236,17 @@ class Node:
         try:
             self._load()
         except BaseException:
-            self._performer.stop()
-            self._timer.cancel()
-            self._calls.close()
+            for stop_part in (self._performer.stop, self._timer.cancel, self._calls.close, self._end_recording):
+                stop_part()
             raise
 
     # composition
+
+    def _compose_performer(self) -> None:
+        """Make what performs Readys, and the timer for when the core is to be called again."""
+        release = self._release if self._recording is None else self._recording.around(self._release)
+        self._performer = Performer(self.clock, self._store, self._refill, release, self._give_up)
+        self._timer = Timer(self.clock, self._tick)
 
     def _compose_peers(
         self, reactor: Any, new_token: Callable[[], int], keys: Keys | None, tls: PeerTls | None
@@ -417,12 +424,13 @@ class Node:
         log = [record for record in records if isinstance(record, LogRecord)]
         base = 0 if self._store.snapshot is None else self._store.snapshot.slot
         now, timing = self._monotonic(), settings.timing
-        self._replica = Replica(
+        make_core = Replica if self._recording is None else self._recording.make_core
+        self._replica = make_core(
             *(self.name, members, self._rng, now, log, timing, settings.limits, base, votes, self._applier.admits),
             change_of=self.members.change_of,
             configurations=self.members.configurations,
         )
-        self._replica.membership.admit_contacts(self.cluster.members, self.cluster.slot)
+        self._replica.admit_contacts(tuple(self.cluster.members), self.cluster.slot)
         if missing := self._replica.missing_checkpoint():
             self._performer.add(Ready(save=(*missing, *self._known_peers.records())))
         self._refuse_lost_state(self._replica.log.lost_through)
@@ -489,6 +497,7 @@ class Node:
                 partial(self._hand_overs.close, NotHandedOver(f"node {self.name} has stopped")),
                 *self._calls.closers(),
                 partial(self._member_changes.close, NodeStopped(f"node {self.name} stopped on the way")),
+                self._end_recording,
             )
             for stop_part in parts:
                 try:
@@ -498,6 +507,10 @@ class Node:
             if not self._gives_up:
                 self.stopped.callback(None)
         return self._closed(maybeDeferred(self._store.close))
+
+    def _end_recording(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
 
     def _closed(self, closed: Deferred[None]) -> Deferred[None]:
         """Wait for ``closed``, but no longer than ``CLOSE_SECONDS``: a disk that hangs may never answer.

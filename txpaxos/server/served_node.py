@@ -25,6 +25,8 @@ from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.events import Observer, as_one
 from txpaxos.node.node import Node
 from txpaxos.node.settings import Settings
+from txpaxos.recording.options import RecordingOptions
+from txpaxos.recording.recorder import Recorder
 from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
 from txpaxos.server.client_endpoints import ClientEndpoint, address_of, cannot_listen, endpoint_of, shown
 from txpaxos.server.client_port import ClientPort
@@ -82,6 +84,7 @@ class ServedNode:
         endpoints, or their strings, as ``"unix:/run/txpaxos/a.sock:mode=660"``. With keys, they apply there, too.
     :param observers: called with each step of the node, one after the other (:mod:`txpaxos.node.events`). They must not
         raise.
+    :param record: a folder in which all that enters the core of the node is recorded, or how. Nothing is unless given.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
     :param gave_up: called with the failure after which the node cannot run on. The failure is logged and all is closed.
@@ -108,6 +111,7 @@ class ServedNode:
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
+        record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
     ) -> None:
@@ -120,15 +124,14 @@ class ServedNode:
         self.cluster_file = None if isinstance(cluster, Cluster) else os.fspath(cluster)
         self._cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(os.fspath(cluster))
         self._data_directory = os.fspath(data_directory)
-        self._settings = settings
-        self._disk = disk
-        self._given_keys = keys
+        self._settings, self._disk = settings, disk
+        self._given_keys, self._insecure = keys, insecure
         self._keys: Keys | None = None
-        self._insecure = insecure
         if isinstance(client_endpoints, str):
             raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{client_endpoints!r}]")
         self._client_endpoints = tuple(client_endpoints)
         self._observers = tuple(observers)
+        self._record = RecordingOptions.of(record)
         self._client_factories: list[ClientTls] = []
         self._gave_up = gave_up
         self._stopped = stopped
@@ -470,6 +473,7 @@ class ServedNode:
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
             observe=as_one(self._observers),
+            recording=None if self._record is None else Recorder(self._record, self.node_name),
             restored_from=store.restored_from.read(),
             keys=self._keys,
         )

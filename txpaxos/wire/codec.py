@@ -149,6 +149,22 @@ _packing = Packing[PeerMessage](
 )
 
 
+def pack_message(message: PeerMessage) -> tuple[int, bytes]:
+    """The kind number and the body of a message, without a header, for a file.
+
+    :raises OverflowError: if the message holds an integer of 2**64 or more.
+    """
+    return _packing.pack(message)
+
+
+def unpack_message(kind: int, body: bytes) -> PeerMessage:
+    """The message that :func:`pack_message` was given.
+
+    :raises ValueError: if ``body`` is no such message.
+    """
+    return _packing.unpack(kind, body)
+
+
 FRAME_BYTES_MAX_OF_KIND: dict[int, int] = {
     11: FRAME_BYTES_MAX,
     12: 2 * COMMAND_BYTES_MAX,

@@ -29,6 +29,7 @@ from txpaxos.node.node import Node
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.testing.checkers.checker import FAIL_OVER_SECONDS_MAX, Violation
 from txpaxos.testing.older_registers import draw_registers, make_older_folder
 from txpaxos.testing.simulator.clients import SimulatedAsker, SimulatedCaller, SimulatedClient, SimulatedReader
@@ -117,6 +118,7 @@ class SimulatedCluster(Environment):
     :param changes: whether members change.
     :param keys: whether nodes have keys.
     :param keepers: how many clients keep timers alive.
+    :param record: where all that enters the cores of the nodes is recorded; nowhere unless given.
     :ivar hosts: the hosts, by the name of their machine.
     :ivar operator: who changes the members.
     :ivar keys_operator: who looks after the keys; ``None`` if nodes have none.
@@ -146,8 +148,11 @@ class SimulatedCluster(Environment):
         changes: bool = False,
         keys: bool = False,
         keepers: int = 0,
+        record: RecordingOptions | None = None,
     ) -> None:
-        super().__init__(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes, keys)
+        super().__init__(
+            *(seed, nodes, timing, snapshot_policy, sessions_max, app, transfer_limits, changes, keys, record)
+        )
         self.datagrams = 0
         self.recorded: deque[tuple[str, str, bytes]] = deque(maxlen=RECORDED_MAX)
         self.network.on_datagram = self._datagram
@@ -167,6 +172,11 @@ class SimulatedCluster(Environment):
             self._begin_with_older_registers()
         for host in self.hosts.values():
             host.start()
+
+    def end_recordings(self) -> None:
+        """Write what was recorded and is not on disk yet."""
+        for host in self.hosts.values():
+            host.end_recording()
 
     def _make_keys_operator(self, keys: ClusterKeys) -> KeysOperator:
         from txpaxos.testing.simulator.keys_operator import KeysOperator

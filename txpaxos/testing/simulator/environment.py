@@ -14,6 +14,7 @@ from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.node.snapshots.transfer import TransferLimits
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.testing.checkers.checker import Checker, Violation
 from txpaxos.testing.checkers.keys import KeysChecker
 from txpaxos.testing.simulator.clock import SimulatedTime
@@ -57,6 +58,7 @@ class Environment:
     :param transfer_limits: how fast snapshots are sent; drawn from the seed if ``snapshot_policy`` is drawn, too.
     :param changes: whether members change. Then there are spare machines, too.
     :param keys: whether nodes have keys.
+    :param record: where all that enters the cores of the nodes is recorded; nowhere unless given.
     :ivar keys: the keys of the nodes; ``None`` if they have none.
     :ivar names: the ids of the nodes that found the cluster.
     :ivar configuration: the cluster file of the founders.
@@ -79,8 +81,10 @@ class Environment:
         transfer_limits: TransferLimits | None,
         changes: bool = False,
         keys: bool = False,
+        record: RecordingOptions | None = None,
     ) -> None:
         self.seed = seed
+        self.record = record
         self.changes = changes
         self.rng = Random(seed)
         self.time = SimulatedTime()

@@ -16,6 +16,7 @@ from txpaxos.core.ready import Record
 from txpaxos.errors import RemovedFromCluster, StoreError
 from txpaxos.node.datagram_port import DatagramPort
 from txpaxos.node.node import Node
+from txpaxos.recording.recorder import Recorder
 from txpaxos.server.client_port import ClientPort
 from txpaxos.storage.discarded import DISCARDED
 from txpaxos.storage.executor import execute_now
@@ -83,6 +84,7 @@ class Host:
         self._cluster = cluster
         self._saves_end_at = 0.0
         self._sync_failed = False  # Since it started last.
+        self._recording: Recorder | None = None
         self._discarded = 0
 
     @property
@@ -135,6 +137,7 @@ class Host:
         if self.reactor is not None:
             self.reactor.kill()
         self.node = None
+        self.end_recording()
         self.crash_in = self.crash_in_snapshot = None
         self.keeps_power = False
         leave_disk()
@@ -226,6 +229,7 @@ class Host:
             monotonic=reactor.monotonic,
             utc_seconds=reactor.seconds,
             observe=CheckingObserver(cluster, self, watched),
+            recording=self._new_recording(reactor),
             keys=None if cluster.keys is None else cluster.keys.read(self.name, reactor),
             tls=None if cluster.keys is None else cluster.keys.tls_of(self.name, reactor),
         )
@@ -234,6 +238,22 @@ class Host:
         client_port = ClientPort(node)
         reactor.listenTCP(CLIENT_PORT, client_port, interface=self.machine)
         cluster.note(self.name, "starts")
+
+    def _new_recording(self, reactor: SimulatedReactor) -> Recorder | None:
+        """What records the next run of the node. A recording that a killed process has left behind is closed."""
+        self.end_recording()
+        options = self._cluster.record
+        if options is None:
+            return None
+        clocks: dict[str, Any] = {"monotonic": reactor.monotonic, "utc_seconds": reactor.seconds}
+        self._recording = Recorder(options, self.name, in_thread=False, **clocks)
+        return self._recording
+
+    def end_recording(self) -> None:
+        """Write what was recorded and is not on disk yet. The process was killed, or the simulation is over."""
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.abandon()
 
     def _failed(self, reactor: SimulatedReactor, failure: Failure) -> None:
         """The node has stopped. A broken disk is a valid reason, a broken invariant is not."""

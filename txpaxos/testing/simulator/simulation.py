@@ -12,6 +12,7 @@ import attrs
 from txpaxos.counter import Counter
 from txpaxos.drawing import SpaceTime, as_text
 from txpaxos.protocol import PaxosProtocol
+from txpaxos.recording.options import RecordingOptions
 from txpaxos.testing.checkers.checker import Violation
 from txpaxos.testing.simulator.cluster import SimulatedCluster, counter_workload
 from txpaxos.testing.simulator.diagram import space_time
@@ -63,6 +64,7 @@ def simulate(
     changes: bool = False,
     keys: bool = False,
     timers: bool = False,
+    record: RecordingOptions | None = None,
 ) -> SimulationResult:
     """Run one seed.
 
@@ -74,12 +76,13 @@ def simulate(
     :param changes: whether members change, too.
     :param keys: whether nodes have keys, which are replaced and stolen.
     :param timers: whether clients have kept-alive timers set, keep them alive and let them fire, too.
+    :param record: where all that enters the cores of the nodes is recorded; nowhere unless given.
     :param faults: the schedule; drawn from the seed unless given.
     """
     begun = time.perf_counter()
     violation: Violation | None = None
     older_registers = Random(f"older registers {seed}").random() < OLDER_CHANCE
-    options: dict[str, Any] = {"changes": changes, "keys": keys, "keepers": KEEPERS if timers else 0}
+    options: dict[str, Any] = {"changes": changes, "keys": keys, "keepers": KEEPERS if timers else 0, "record": record}
     cluster = SimulatedCluster(seed, nodes, app, workload, query=query, older_registers=older_registers, **options)
     schedule = draw(seed, cluster.all_machines, seconds, changes, keys) if faults is None else list(faults)
     plan(cluster, schedule)
@@ -102,16 +105,19 @@ def simulate(
 
 def _run(cluster: SimulatedCluster, seconds: float, timers: bool) -> None:
     """Let ``seconds`` with faults pass, and then the time without faults."""
-    cluster.run(seconds)
-    cluster.heal()
-    cluster.wait_until_converged()
-    if timers:
-        cluster.check_timers()
-    cluster.check_quiescence()
-    cluster.check_follower_catches_up()
-    cluster.check_return_under_load()
-    cluster.check_changes()
-    cluster.fail_over()
+    try:
+        cluster.run(seconds)
+        cluster.heal()
+        cluster.wait_until_converged()
+        if timers:
+            cluster.check_timers()
+        cluster.check_quiescence()
+        cluster.check_follower_catches_up()
+        cluster.check_return_under_load()
+        cluster.check_changes()
+        cluster.fail_over()
+    finally:
+        cluster.end_recordings()
 
 
 def shrink(
