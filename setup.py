@@ -46,7 +46,7 @@ setup(
     package_dir={"": "."},
     # No __init__.py may stand under twisted/: it would replace Twisted's own, and uninstalling would delete it.
     packages=[*find_packages(include=["txpaxos", "txpaxos.*"]), "twisted.plugins"],
-    package_data={"txpaxos": ["py.typed", "aio/*.pyi"]},
+    package_data={"txpaxos": ["py.typed", "aio/*.pyi", "play/page/*"]},
     entry_points={"console_scripts": ["txpaxos = txpaxos.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],

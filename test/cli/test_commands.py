@@ -64,6 +64,7 @@ def test_help_names_every_command() -> None:
         "lock",
         "map",
         "members",
+        "play",
         "queue",
         "read",
         "recover",
@@ -76,7 +77,7 @@ def test_help_names_every_command() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "read", "recover", "replay", "status", "submit"])
+@pytest.mark.parametrize("command", ["ask", "demo", "doctor", "play", "read", "recover", "replay", "status", "submit"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "-h")
     assert result.exit_code == 0

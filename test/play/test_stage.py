@@ -149,7 +149,7 @@ def test_a_crash_loses_what_was_not_saved_and_nothing_else() -> None:
 def test_a_node_that_is_down_gets_nothing() -> None:
     stage = played("practical", Propose("a", "x"), Prepare("a"), Crash("b"), Deliver(0))
     assert stage.messages[0].fate == LOST
-    assert stage.rows[-1].marks[0].text == "is down: the message is lost"
+    assert stage.rows[-1].marks[0].text == "is down"
     assert not stage.is_up("b")
     assert stage.facts_of("b") == {}
 

@@ -83,7 +83,7 @@ LAYERS = (
     Layer(("txpaxos.aio",), ENTRY_POINTS | {"txpaxos.recipes", "txpaxos.lazy_names"}),
     Layer(("txpaxos.drawing",), frozenset(), PURE | {"attrs", "json", "html"}),
     Layer(("txpaxos.testing",), ENTRY_POINTS | {"txpaxos.drawing", "txpaxos.lazy_names"}),
-    Layer(("txpaxos.play.site",), CORE | {"txpaxos.play"}),
+    Layer(("txpaxos.play.runs", "txpaxos.play.site"), CORE | {"txpaxos.play"}),
     # What the page shows depends on the core alone.
     Layer(("txpaxos.play",), CORE, PURE | {"ast", "attrs", "inspect", "msgspec", "pathlib", "random", "textwrap"}),
     Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),

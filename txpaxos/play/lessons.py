@@ -143,3 +143,21 @@ def lesson_named(lessons: Sequence[Lesson], name: str) -> Lesson:
         if lesson.name == name:
             return lesson
     raise NotPossible("there is no such lesson")
+
+
+def in_words(name: str) -> str:
+    """What :func:`found` finds under ``name``, for people."""
+    match name.split(maxsplit=1):
+        case ["under", rest]:
+            return f"{rest.removeprefix('way').strip()} under way".strip()
+        case ["chosen", slot]:
+            return f"chosen at slot {slot}"
+        case ["chosen"] | ["quorum"]:
+            return name
+        case ["marks", node]:
+            return f"what {node} did"
+        case ["disk", what]:
+            node, _, fact = what.partition(".")
+            return f"{node}, on its disk: {fact}"
+    node, _, fact = name.partition(".")
+    return f"{node}: {fact}" if fact else f"{node} is"

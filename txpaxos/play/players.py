@@ -251,7 +251,7 @@ class ReplicaPlayer(Player):
     def __init__(
         self, name: NodeId, members: Sequence[NodeId], saved: Sequence[LogRecord], rng: Random, now: float
     ) -> None:
-        super().__init__(name, "one node of the log")
+        super().__init__(name, "node of the log")
         self.replica = Replica(name, members, rng, now, saved)
 
     @property

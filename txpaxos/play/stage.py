@@ -208,9 +208,9 @@ class Stage:
         match action:
             case Deliver(number) | Drop(number) | Double(number) | Hold(number) | Release(number):
                 one = self._flying(number)
-                verb = {"Deliver": "arrives", "Drop": "is lost", "Double": "is doubled", "Hold": "is held back"}
-                what = f"{message_in_words(one.message)} from {one.sender} to {one.to}"
-                return f"{what} {verb.get(type(action).__name__, 'is released')}"
+                verbs = {"Deliver": "", "Drop": "lost, ", "Double": "doubled, ", "Hold": "held back, "}
+                verb = verbs.get(type(action).__name__, "released, ")
+                return f"{verb}{one.sender} to {one.to}: {message_in_words(one.message)}"
             case Cut(node, other) | Join(node, other):
                 return f"the link between {node} and {other} {'is cut' if isinstance(action, Cut) else 'works again'}"
             case Propose(node, value):
@@ -339,7 +339,7 @@ class Stage:
         seat = self._seats[one.to]
         if seat.player is None:
             self._end(one, LOST)
-            self._mark(one.to, "is down: the message is lost", "no")
+            self._mark(one.to, "is down", "no")
             return
         self._end(one, DELIVERED)
         self._receive(seat, one.sender, one.message)
