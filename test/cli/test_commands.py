@@ -234,6 +234,7 @@ def test_dash_is_standard_input() -> None:
         "local": True,
         "cluster": None,
         "timeout_seconds": 5.0,
+        "wants_json": False,
     }
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from test.helpers.cli_nodes import TXPAXOS, Nodes, txpaxos
 from test.recipes.program import Program, result_of
-from txpaxos.cli import main, map, recipes
+from txpaxos.cli import main, map, printing, recipes
 from txpaxos.cli.running import CommandError
 from txpaxos.errors import CommandFailed, NoQuorum
 from txpaxos.recipes import Recipes
@@ -166,7 +166,7 @@ def test_a_value_nested_too_deep_for_the_wire_is_one_line() -> None:
 
 
 def test_numbers_that_json_has_not_are_printed_as_null(capsys: pytest.CaptureFixture[str]) -> None:
-    recipes.show({"a": [1.5, float("nan")], "b": float("inf")}, {"version": 1}, wants_json=True)
+    printing.show({"a": [1.5, float("nan")], "b": float("inf")}, {"version": 1}, wants_json=True)
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
         "version": 1,
         "value": {"a": [1.5, None], "b": None},

@@ -167,6 +167,8 @@ def test_command_exists(command: str) -> None:
             assert arguments[0] in ("install", "python3", "systemctl", "useradd", "/opt/txpaxos/bin/pip"), arguments
         case "cd" | "export" | "rsync":
             assert len(arguments) > (program == "rsync")
+        case "eval":
+            assert arguments == ["$(_TXPAXOS_COMPLETE=bash_source txpaxos)"]  # test/cli/test_json.py does it.
         case _:
             pytest.fail(f"{program}: what is that?")
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import click
 from twisted.internet.defer import Deferred
 
-from txpaxos.cli.options import CommandWithNumbers, cluster_option, keys_option, node_option, read_bytes, timeout_option
-from txpaxos.cli.printing import print_value
+from txpaxos.cli.options import (
+    CommandWithJsonAndNumbers,
+    cluster_option,
+    json_option,
+    keys_option,
+    node_option,
+    read_bytes,
+    timeout_option,
+)
+from txpaxos.cli.printing import show
 from txpaxos.cli.running import Seeds, request, run
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
@@ -23,7 +31,7 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
     return subject
 
 
-@click.command("ask", cls=CommandWithNumbers, short_help="Have a subject decided, or read what it was decided on.")
+@click.command("ask", cls=CommandWithJsonAndNumbers, short_help="Have a subject decided, or read its decision.")
 @click.argument("subject", callback=_check_subject)
 @click.argument("value", required=False, callback=read_bytes)
 @click.option("--forget", is_flag=True, help="Make SUBJECT undecided, and print the value that is forgotten.")
@@ -31,7 +39,15 @@ def _check_subject(ctx: click.Context, parameter: click.Parameter, subject: str)
 @keys_option
 @node_option
 @timeout_option(5.0, "How long a quorum may take to answer.")
-def command(subject: str, value: bytes | None, forget: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@json_option("The value as JSON, null if there is none; an error, too.")
+def command(
+    subject: str,
+    value: bytes | None,
+    forget: bool,
+    cluster: Cluster | Seeds,
+    timeout_seconds: float,
+    wants_json: bool,
+) -> None:
     """Have SUBJECT decided on VALUE, once, unless it is decided already. Print the decided value.
 
     Without VALUE, only read the decided value: if there is none, print `undecided` and exit with status 3. A VALUE of
@@ -52,7 +68,9 @@ def command(subject: str, value: bytes | None, forget: bool, cluster: Cluster | 
         return client.forget(subject) if forget else client.ask(subject, value)
 
     decided = run(lambda reactor: request(reactor, cluster, timeout_seconds, call))
-    if decided is None:
+    if decided is None and not wants_json:
         click.echo("undecided")
+    else:
+        show(decided, {"subject": subject}, wants_json)
+    if decided is None:
         raise SystemExit(UNDECIDED)
-    print_value(decided)

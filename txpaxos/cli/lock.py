@@ -14,8 +14,8 @@ from twisted.internet.task import LoopingCall
 from txpaxos.cli.child import Child
 from txpaxos.cli.guard import END_SECONDS
 from txpaxos.cli.options import CommandWithJson, check_number, cluster_option, keys_option, node_option
-from txpaxos.cli.printing import tell_aside
-from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option, show
+from txpaxos.cli.printing import show, tell_aside
+from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option
 from txpaxos.cli.running import CommandError, Seeds, new_client, run
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster

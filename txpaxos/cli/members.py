@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
+from txpaxos.cli.options import CommandWithJson, cluster_option, json_option, keys_option, node_option, timeout_option
 from txpaxos.cli.printing import table
 from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.cli.status import Report, Statuses, ask_nodes, chosen_through, cluster_of
@@ -23,6 +23,7 @@ INCARNATION_DIGITS = 8
 CHANGE_SECONDS = 60.0
 
 change_timeout = timeout_option(CHANGE_SECONDS, "How long the change may take until it is complete.")
+change_json = json_option("The outcome as JSON; an error, too.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would happen. Nothing is changed.")
 
 
@@ -31,7 +32,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wou
 @keys_option
 @node_option
 @timeout_option(5.0, "How long a node may take to answer.")
-@click.option("--json", "wants_json", is_flag=True, help="The members as JSON.")
+@json_option("The members as JSON.")
 @click.pass_context
 def command(ctx: click.Context, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
     """Show the members of the cluster, as the cluster itself has decided them.
@@ -76,36 +77,38 @@ def add(node: str, address: str | None, client_address: str | None) -> None:
     )
 
 
-@command.command("promote", short_help="Make a learner a voter.")
+@command.command("promote", cls=CommandWithJson, short_help="Make a learner a voter.")
 @click.argument("node")
 @cluster_option
 @keys_option
 @node_option
 @change_timeout
-def promote(node: str, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@change_json
+def promote(node: str, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
     """Make the learner NODE a voter. It must have caught up."""
-    _change(cluster, timeout_seconds, "promote", node)
+    _change(cluster, timeout_seconds, wants_json, "promote", node)
 
 
-@command.command("remove", short_help="Make a node no member any more.")
+@command.command("remove", cls=CommandWithJson, short_help="Make a node no member any more.")
 @click.argument("node")
 @dry_run_option
 @cluster_option
 @keys_option
 @node_option
 @change_timeout
-def remove(node: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@change_json
+def remove(node: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
     """Make NODE no member any more, and wait until it may be switched off.
 
     Its id is never used again. A leader hands over first.
     """
     if dry_run:
-        _foresee(cluster, timeout_seconds, lambda report: remaining(report, node))
+        _foresee(cluster, timeout_seconds, wants_json, lambda report: remaining(report, node))
     else:
-        _change(cluster, timeout_seconds, "remove", node)
+        _change(cluster, timeout_seconds, wants_json, "remove", node)
 
 
-@command.command("replace", short_help="Put a learner in the place of a voter.")
+@command.command("replace", cls=CommandWithJson, short_help="Put a learner in the place of a voter.")
 @click.argument("node")
 @click.option("--with", "other", metavar="NODE", required=True, help="The learner that becomes a voter.")
 @dry_run_option
@@ -113,15 +116,18 @@ def remove(node: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: 
 @keys_option
 @node_option
 @change_timeout
-def replace(node: str, other: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@change_json
+def replace(
+    node: str, other: str, dry_run: bool, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool
+) -> None:
     """Make a learner a voter in the place of NODE, in one step, and wait until NODE may be switched off."""
     if dry_run:
-        _foresee(cluster, timeout_seconds, lambda report: remaining(report, node, other))
+        _foresee(cluster, timeout_seconds, wants_json, lambda report: remaining(report, node, other))
     else:
-        _change(cluster, timeout_seconds, "replace", node, other=other)
+        _change(cluster, timeout_seconds, wants_json, "replace", node, other=other)
 
 
-@command.command("move", short_help="Give a member other addresses.")
+@command.command("move", cls=CommandWithJson, short_help="Give a member other addresses.")
 @click.argument("node")
 @click.option("--address", metavar="HOST:PORT", required=True, help="Where the other nodes reach it.")
 @click.option("--client", "client_address", metavar="HOST:PORT", required=True, help="Where clients reach it.")
@@ -129,7 +135,15 @@ def replace(node: str, other: str, dry_run: bool, cluster: Cluster | Seeds, time
 @keys_option
 @node_option
 @change_timeout
-def move(node: str, address: str, client_address: str, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@change_json
+def move(
+    node: str,
+    address: str,
+    client_address: str,
+    cluster: Cluster | Seeds,
+    timeout_seconds: float,
+    wants_json: bool,
+) -> None:
     """Give NODE other addresses. It keeps its name, its folder and its role.
 
     Stop NODE before, and start it at its new address after.
@@ -139,19 +153,20 @@ def move(node: str, address: str, client_address: str, cluster: Cluster | Seeds,
             Address.parse(text)
         except ValueError as error:
             raise click.BadParameter(f"{text!r}: {error}.", param_hint=option) from None
-    _change(cluster, timeout_seconds, "move", node, address=address, client=client_address)
+    _change(cluster, timeout_seconds, wants_json, "move", node, address=address, client=client_address)
 
 
-@command.command("priority", short_help="Say how much a node is to lead.")
+@command.command("priority", cls=CommandWithJson, short_help="Say how much a node is to lead.")
 @click.argument("node")
 @click.argument("priority", type=click.IntRange(0, 1000))
 @cluster_option
 @keys_option
 @node_option
 @change_timeout
-def priority(node: str, priority: int, cluster: Cluster | Seeds, timeout_seconds: float) -> None:
+@change_json
+def priority(node: str, priority: int, cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool) -> None:
     """Give NODE the PRIORITY: the higher, the rather it leads; 0: it never leads. The default of a node is 1."""
-    _change(cluster, timeout_seconds, "priority", node, priority=priority)
+    _change(cluster, timeout_seconds, wants_json, "priority", node, priority=priority)
 
 
 # ----------------------------------------------------------------- who they are
@@ -247,16 +262,23 @@ def foreseen(report: Report, statuses: Statuses, after: list[str]) -> tuple[list
     return lines, can_be_made
 
 
-def _foresee(cluster: Cluster | Seeds, seconds: float, voters_after: Callable[[Report], list[str]]) -> None:
+def _foresee(
+    cluster: Cluster | Seeds, seconds: float, wants_json: bool, voters_after: Callable[[Report], list[str]]
+) -> None:
     """Print what a change would mean."""
     report, statuses = run(lambda reactor: look(reactor, cluster, seconds))
-    lines, can_be_made = foreseen(report, statuses, voters_after(report))
-    click.echo("\n".join([*lines, "nothing was changed"]))
+    after = voters_after(report)
+    lines, can_be_made = foreseen(report, statuses, after)
+    if wants_json:
+        voters = {"voters": voters_of(report), "voters_after": after}
+        click.echo(json.dumps({"is_done": False, "can_be_made": can_be_made, **voters, "text": lines}, indent=2))
+    else:
+        click.echo("\n".join([*lines, "nothing was changed"]))
     if not can_be_made:
         raise SystemExit(1)
 
 
-def _change(cluster: Cluster | Seeds, seconds: float, action: Any, node: str, **details: Any) -> None:
+def _change(cluster: Cluster | Seeds, seconds: float, wants_json: bool, action: Any, node: str, **details: Any) -> None:
     """Have a change made, and print what has become of it. Progress goes to standard error."""
 
     def tell(line: str) -> None:
@@ -267,4 +289,7 @@ def _change(cluster: Cluster | Seeds, seconds: float, action: Any, node: str, **
             reactor, cluster, seconds, lambda client: client.change_members(action, node, progress=tell, **details)
         )
     )
-    click.echo(printable(line))
+    if wants_json:
+        click.echo(json.dumps({"is_done": True, "action": action, "node": node, "text": line}))
+    else:
+        click.echo(printable(line))

@@ -123,6 +123,11 @@ keys_option = click.option(
 )
 
 
+def json_option(text: str) -> Callable[[Decorated], Decorated]:
+    """The option ``--json``, whose help is ``text``."""
+    return click.option("--json", "wants_json", is_flag=True, help=text)
+
+
 def check_number(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
     """``number``, which no range of click's keeps from being ``nan``."""
     if math.isnan(number):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -58,6 +60,64 @@ def _as_bytes(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except TypeError:  # MessagePack has some values that JSON has not, such as keys that are lists.
         return repr(value).encode()
+
+
+def show(value: Any, known: dict[str, Any], wants_json: bool) -> None:
+    """Print a value; with ``--json`` as one line of JSON, with what is known of it."""
+    if not wants_json:
+        print_value(value)
+        return
+    check_output()
+    shown = {**known, "value": value}
+    try:
+        line = json.dumps(shown, allow_nan=False, default=_shown)
+    except ValueError:
+        line = json.dumps(_finite(shown), default=_shown)
+    except TypeError:  # MessagePack has some values that JSON has not, such as keys that are lists.
+        line = json.dumps({**known, "value": repr(value)})
+    click.echo(line)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with nothing in place of each number that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _shown(value: object) -> str:
+    """What JSON has no form for: bytes, as text."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else repr(value)
+
+
+class Told:
+    """What a command has done: lines as it goes on, or JSON at its end.
+
+    :param wants_json: whether it is JSON.
+    """
+
+    def __init__(self, wants_json: bool) -> None:
+        self._wants_json = wants_json
+        self._known: list[dict[str, Any]] = []
+
+    def tell(self, line: str, known: dict[str, Any] | None = None) -> None:
+        """Tell one thing that was done.
+
+        :param known: the same for JSON; nothing if another line says it there.
+        """
+        if known is not None:
+            self._known.append(known)
+        if not self._wants_json:
+            click.echo(line)
+
+    def end(self, *lines: str) -> None:
+        """End the command, with ``lines`` that say what comes next. JSON has none of these."""
+        if self._wants_json:
+            click.echo(json.dumps(self._known, indent=2))
+        for line in lines if not self._wants_json else ():
+            click.echo(line)
 
 
 DIGITS = 16

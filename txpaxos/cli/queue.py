@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from txpaxos.cli.options import CommandWithJson, CommandWithJsonAndNumbers, read_bytes
-from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed, show
+from txpaxos.cli.printing import show
+from txpaxos.cli.recipes import ANYTHING, addressing, ask, check_name, json_option, parsed
 from txpaxos.cli.running import Seeds
 from txpaxos.cluster import Cluster
 

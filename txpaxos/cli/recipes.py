@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from twisted.internet.defer import Deferred
 
+from txpaxos.cli import options
 from txpaxos.cli.options import cluster_option, keys_option, node_option, timeout_option
-from txpaxos.cli.printing import check_output, print_value
 from txpaxos.cli.running import CommandError, Seeds, request, run
 from txpaxos.client import Client
 from txpaxos.cluster import Cluster
@@ -30,7 +29,7 @@ ANYTHING: Any = Any
 
 NESTED = "the value is nested too deep"
 
-json_option = click.option("--json", "wants_json", is_flag=True, help="Values as JSON, and all that is known of them.")
+json_option = options.json_option("Values as JSON, and all that is known of them.")
 
 
 def addressing(timeout_seconds: float, text: str) -> Callable[[Decorated], Decorated]:
@@ -117,31 +116,3 @@ def parsed(value: bytes, wants_json: bool) -> Any:
         return value.decode()
     except UnicodeDecodeError:
         return value
-
-
-def show(value: Any, known: dict[str, Any], wants_json: bool) -> None:
-    """Print a value; with ``--json`` as one line of JSON, with what is known of it."""
-    if not wants_json:
-        print_value(value)
-        return
-    check_output()
-    shown = {**known, "value": value}
-    try:
-        line = json.dumps(shown, allow_nan=False, default=_shown)
-    except ValueError:
-        line = json.dumps(_finite(shown), default=_shown)
-    click.echo(line)
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with nothing in place of each number that JSON has not."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-def _shown(value: object) -> str:
-    """What JSON has no form for: bytes, as text."""
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else repr(value)

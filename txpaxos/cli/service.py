@@ -3,6 +3,7 @@ whether a later release of it reads what an earlier one has written."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import redirect_stdout
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 
+from txpaxos.cli.options import CommandWithJson, json_option
 from txpaxos.errors import ConfigError
 from txpaxos.service.application import ServiceApplication
 from txpaxos.service.compatibility import changes_between
@@ -30,10 +32,11 @@ def schema_command(service: str) -> None:
     click.echo(dump_schema(_schema_of(service)), nl=False)
 
 
-@click.command("check-service")
+@click.command("check-service", cls=CommandWithJson)
 @click.argument("old")
 @click.argument("new")
-def check_command(old: str, new: str) -> None:
+@json_option("The changes as JSON, each with whether it is allowed.")
+def check_command(old: str, new: str, wants_json: bool) -> None:
     """Check that a release of a typed service reads what an earlier one has written.
 
     OLD and NEW are schemas, as service-schema prints them, or MODULE:CLASS or FILE.py:CLASS. Prints each change in one
@@ -42,13 +45,13 @@ def check_command(old: str, new: str) -> None:
     Exits with 1 if one of them breaks something.
     """
     changes = changes_between(_read(old), _read(new))
-    for change in changes:
-        click.echo(f"{'allowed' if change.allowed else 'BREAKS '}  {change.text}")
-    broken = sum(not change.allowed for change in changes)
-    if broken:
+    if wants_json:
+        click.echo(json.dumps([{"allowed": change.allowed, "text": change.text} for change in changes], indent=2))
+    else:
+        lines = [f"{'allowed' if change.allowed else 'BREAKS '}  {change.text}" for change in changes]
+        click.echo("\n".join(lines) or "nothing has changed")
+    if not all(change.allowed for change in changes):
         raise SystemExit(1)
-    if not changes:
-        click.echo("nothing has changed")
 
 
 def _read(argument: str) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from random import Random
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from twisted.logger import globalLogBeginner
 
 from txpaxos.cli.drawings import drawing_options, write_drawings
-from txpaxos.cli.options import check_number
+from txpaxos.cli.options import CommandWithJson, check_number, json_option
 from txpaxos.cli.running import CommandError
 from txpaxos.drawing import as_text
 from txpaxos.log_lines import described
@@ -28,7 +30,7 @@ RECORD_BYTES_MAX = 2**28
 """The most bytes that the recording of one node has on disk."""
 
 
-@click.command("simulate")
+@click.command("simulate", cls=CommandWithJson)
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many seeds, one by one.")
 @click.option(
@@ -54,6 +56,7 @@ RECORD_BYTES_MAX = 2**28
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
 @click.option("--record", default=None, metavar="DIR", help="Record the cores of all nodes there, for txpaxos replay.")
 @drawing_options("the last events before a violation")
+@json_option("The outcome as JSON: a violation, or what was simulated.")
 def command(
     seed: int,
     seeds: int,
@@ -70,6 +73,7 @@ def command(
     record: str | None,
     svg: str | None,
     shiviz: str | None,
+    wants_json: bool,
 ) -> None:
     """Simulate a cluster under faults.
 
@@ -88,25 +92,30 @@ def command(
     if query is not None:
         run = partial(run, query=load_maker(query, "--query"))
     if not prints:
-        run = partial(_silently, run)
+        run = partial(_printing_to, StringIO(), run)
+    elif wants_json:
+        run = partial(_printing_to, sys.stderr, run)
     recorded = run if record is None else partial(run, record=recording_at(record, seeds))
-    result = _run_seeds(recorded, range(seed, seed + seeds))
+    result = _run_seeds(recorded, range(seed, seed + seeds), wants_json)
     if result is None:
         return
     assert result.violation is not None
     rule = result.violation.rule
     if shrinks:
-        result = _shrunk(result, partial(_rerun, run, result.seed))
-    _explain(result)
+        result = _shrunk(result, partial(_rerun, run, result.seed), wants_json)
     write_drawings(result.diagram, svg, shiviz)
+    if wants_json:
+        click.echo(json.dumps(_violation(result), indent=2))
+        raise SystemExit(1)
+    _explain(result)
     raise CommandError(f"seed {result.seed} breaks a rule: {rule}")
 
 
-def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int]) -> SimulationResult | None:
+def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int], wants_json: bool) -> SimulationResult | None:
     """Run ``seeds``, up to the first that breaks a rule, whose result is returned. If there is none, say so."""
     began = time.perf_counter()
     events, simulated, answered = 0, 0.0, 0
-    with click.progressbar(seeds, label="simulating", show_pos=True) as progress:
+    with click.progressbar(seeds, label="simulating", show_pos=True, hidden=wants_json) as progress:
         for seed in progress:
             result = run(seed)
             events += result.events
@@ -114,6 +123,10 @@ def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int]) -> Si
             answered += result.answered
             if result.violation is not None:
                 return result
+    if wants_json:
+        done = {"seeds": len(seeds), "events": events, "simulated_seconds": simulated, "answered": answered}
+        click.echo(json.dumps({"violation": None, **done}, indent=2))
+        return None
     rate = events / (time.perf_counter() - began)
     click.echo(
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)} without a violation: {events:,} events ({rate:,.0f} a second),"
@@ -154,9 +167,9 @@ def load_maker(name: str, option: str) -> Callable[[Random], bytes]:
     return found
 
 
-def _silently(run: Callable[..., SimulationResult], *args: Any, **kwargs: Any) -> SimulationResult:
-    """Call ``run`` without showing what is printed meanwhile."""
-    with redirect_stdout(StringIO()):
+def _printing_to(stream: TextIO, run: Callable[..., SimulationResult], *args: Any, **kwargs: Any) -> SimulationResult:
+    """Call ``run``. What is printed meanwhile goes to ``stream``."""
+    with redirect_stdout(stream):
         return run(*args, **kwargs)
 
 
@@ -164,11 +177,26 @@ def _rerun(run: Callable[..., SimulationResult], seed: int, faults: Sequence[Fau
     return run(seed, faults=faults)
 
 
-def _shrunk(result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult]) -> SimulationResult:
+def _shrunk(
+    result: SimulationResult, rerun: Callable[[Sequence[Fault]], SimulationResult], wants_json: bool
+) -> SimulationResult:
     """The same violation with fewer faults, if that can be."""
     smaller = shrink(result, rerun)
-    click.echo(f"shrunk from {len(result.faults)} faults to {len(smaller.faults)}")
+    if not wants_json:
+        click.echo(f"shrunk from {len(result.faults)} faults to {len(smaller.faults)}")
     return smaller
+
+
+def _violation(result: SimulationResult) -> dict[str, Any]:
+    """What is known of a violation, as JSON has it."""
+    assert result.violation is not None
+    return {
+        "violation": str(result.violation),
+        "rule": result.violation.rule,
+        "seed": result.seed,
+        "faults": [str(fault) for fault in result.faults],
+        "last_events": "" if result.diagram is None else as_text(result.diagram),
+    }
 
 
 def _explain(result: SimulationResult) -> None:
