@@ -25,6 +25,7 @@ from txpaxos.cli.printing import show
 WITHOUT = {
     "demo": "a scene on a terminal, for a person to watch; its exit status says how it ended",
     "members add": "it prints nothing: it refuses, and says how a node joins",
+    "play": "a page in a browser; it prints one line, with the address",
     "service-schema": "what it prints is JSON",
 }
 """The commands without ``--json``, and why."""
