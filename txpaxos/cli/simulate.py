@@ -99,8 +99,6 @@ def command(
     result = _run_seeds(recorded, range(seed, seed + seeds), wants_json)
     if result is None:
         return
-    assert result.violation is not None
-    rule = result.violation.rule
     if shrinks:
         result = _shrunk(result, partial(_rerun, run, result.seed), wants_json)
     write_drawings(result.diagram, svg, shiviz)
@@ -108,7 +106,6 @@ def command(
         click.echo(json.dumps(_violation(result), indent=2))
         raise SystemExit(1)
     _explain(result)
-    raise CommandError(f"seed {result.seed} breaks a rule: {rule}")
 
 
 def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int], wants_json: bool) -> SimulationResult | None:
@@ -200,9 +197,14 @@ def _violation(result: SimulationResult) -> dict[str, Any]:
 
 
 def _explain(result: SimulationResult) -> None:
-    """Print the violation, its faults and the last events."""
+    """Print the violation, its faults and the last events.
+
+    :raises CommandError: always: one line that names the rule.
+    """
     click.echo(f"\nseed       {result.seed}\nrule       {result.violation}\nfaults")
     for fault in result.faults:
         click.echo(f"  {fault}")
     assert result.diagram is not None
     click.echo(f"\n(*: event at a node, o: datagram sent, o-->: datagram arrives)\n{as_text(result.diagram)}\n")
+    assert result.violation is not None
+    raise CommandError(f"seed {result.seed} breaks a rule: {result.violation.rule}")
