@@ -58,6 +58,7 @@ def test_help_names_every_command() -> None:
         "demo",
         "doctor",
         "elect",
+        "explain",
         "init",
         "keys",
         "lead",

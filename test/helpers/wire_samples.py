@@ -65,6 +65,7 @@ from txpaxos.wire.client_messages import (
     Pong,
     Read,
     ReadAnswer,
+    Recall,
     Refused,
     ReloadKeys,
     StatusAnswer,
@@ -177,6 +178,9 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     StatusRequest: st.builds(StatusRequest, COUNTS),
     ReloadKeys: st.builds(ReloadKeys, COUNTS),
     AcceptClock: st.builds(AcceptClock, COUNTS),
+    Recall: st.builds(
+        Recall, COUNTS, COUNTS, st.text(max_size=60), st.binary(max_size=32), COUNTS, st.text(max_size=60)
+    ),
     HandOver: st.builds(HandOver, COUNTS, NAMES),
     Join: st.builds(Join, COUNTS, NAMES, NAMES, NAMES, SLOTS, TOKENS, NAMES, st.booleans(), NAMES),
     BackupRequest: st.builds(BackupRequest, COUNTS, COUNTS, COUNTS),
@@ -264,6 +268,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     StatusRequest(3),
     ReloadKeys(7),
     AcceptClock(7),
+    Recall(7, 12, "3.node-a", bytes(24), 5, "größe"),
     HandOver(5, "node-b"),
     Join(6, "node-d", "10.0.0.4:4001", "10.0.0.4:5001", 2**63, b"sixteen bytes of", "counter:Counter", True, "node-b"),
     BackupRequest(6, 120, 2**18),

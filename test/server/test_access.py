@@ -41,6 +41,7 @@ from txpaxos.wire.client_messages import (
     Ping,
     Pong,
     Read,
+    Recall,
     Refused,
     ReloadKeys,
     Request,
@@ -67,6 +68,7 @@ REQUESTS: tuple[Any, ...] = (
     BackupRequest(1),
     ReloadKeys(1),
     AcceptClock(1),
+    Recall(1, 1),
 )
 
 

@@ -57,6 +57,7 @@ from txpaxos.wire.client_messages import (
     MembersRequest,
     Read,
     ReadAnswer,
+    Recall,
     Refused,
     ReloadKeys,
     StatusRequest,
@@ -315,6 +316,7 @@ READER: dict[str, Callable[[], list[Any]]] = {
     "all of the state": lambda: [BackupRequest(1), BackupRequest(2, 0, 1), BackupRequest(3, 1, 0)],
     "other keys": lambda: [ReloadKeys(1)],
     "another time": lambda: [AcceptClock(1)],
+    "what a node remembers": lambda: [Recall(1, 1), Recall(2, ballot="1.a"), Recall(3, register="register")],
 }
 """What a client with the right to read asks for, beside what it may."""
 

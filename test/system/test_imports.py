@@ -51,7 +51,7 @@ PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 # What a caller of a typed service needs of it, which is no node.
 SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "replicated_time", "service"))}
 RECORDING = NODE | {"txpaxos.recording"}
-ENTRY_POINTS = PROTOCOL | {"txpaxos.recording"} | {"txpaxos.server", "txpaxos.client", "txpaxos.service"}
+ENTRY_POINTS = PROTOCOL | {f"txpaxos.{name}" for name in ("recording", "explaining", "server", "client", "service")}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -75,7 +75,11 @@ LAYERS = (
     Layer(("txpaxos.service.application", "txpaxos.service.context"), PROTOCOL | SERVICE),
     Layer(("txpaxos.service",), SERVICE),
     Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
-    Layer(("txpaxos.server",), PROTOCOL | SERVICE | {"txpaxos.recording"}),
+    # What a node remembers of its steps, and what story that tells.
+    Layer(("txpaxos.explaining",), RECORDING | {"txpaxos.drawing", "txpaxos.explaining"}),
+    Layer(
+        ("txpaxos.server",), PROTOCOL | SERVICE | {f"txpaxos.{name}" for name in ("drawing", "explaining", "recording")}
+    ),
     # What a node runs of the recipes, and what a program has of them, which is no node.
     Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
     Layer(("txpaxos.recipes.replicated",), SERVICE),

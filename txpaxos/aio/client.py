@@ -133,6 +133,21 @@ class Client:
         """Have the node that this client talks to read its keys again."""
         return await awaited(self._on_its_loop.reload_keys(deadline_seconds))
 
+    async def recall(
+        self,
+        slot: int = 0,
+        *,
+        ballot: str = "",
+        command: tuple[bytes, int] | None = None,
+        register: str = "",
+        deadline_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Ask the node that this client talks to what it remembers of a slot, a ballot, a command or a register."""
+        asked = self._on_its_loop.recall(
+            slot, ballot=ballot, command=command, register=register, deadline_seconds=deadline_seconds
+        )
+        return await awaited(asked)
+
     async def accept_clock(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Let the time of day in the log be what the clocks of the nodes say, though they have jumped."""
         return await awaited(self._on_its_loop.accept_clock(deadline_seconds))

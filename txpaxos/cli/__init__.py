@@ -21,7 +21,7 @@ _MODULES = {
     name: (name, "command")
     for name in (
         *("submit", "read", "ask", "queue", "map", "status", "members", "lead", "clock", "doctor", "keys", "backup"),
-        *("restore", "recover", "replay", "demo", "play", "simulate", "check", "init"),
+        *("restore", "recover", "replay", "explain", "demo", "simulate", "check", "init", "play"),
     )
 } | {
     "lock": ("lock", "lock_command"),

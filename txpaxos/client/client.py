@@ -26,6 +26,7 @@ from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.client.endpoints import EndpointString, Place, parse_place
 from txpaxos.client.keep_alives import KeepAliveNumbers, keep_alive
 from txpaxos.client.known_nodes import KnownNodes
+from txpaxos.client.recalling import checked_question
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import NAME, NAME_RULE, Cluster
 from txpaxos.errors import ConfigError, ValueTooLarge
@@ -45,6 +46,7 @@ from txpaxos.wire.client_messages import (
     HandOver,
     MembersRequest,
     Read,
+    Recall,
     ReloadKeys,
     StatusRequest,
 )
@@ -329,6 +331,33 @@ class Client:
         :raises ValueError: if ``deadline_seconds`` is not finite, or not above zero.
         """
         return self._dispatcher.ask_node(ReloadKeys, 0, check_deadline(deadline_seconds))
+
+    def recall(
+        self,
+        slot: int = 0,
+        *,
+        ballot: str = "",
+        command: tuple[bytes, int] | None = None,
+        register: str = "",
+        deadline_seconds: float | None = None,
+    ) -> Deferred[dict[str, Any]]:
+        """Ask the node that this client talks to what it remembers of how a slot came to hold what it holds. What each
+        node remembers is needed for the whole story, which ``txpaxos explain`` tells.
+
+        Give just one of the first four.
+
+        :param slot: the slot, from 1 on.
+        :param ballot: a ballot, as ``3.a``.
+        :param command: the session and the sequence of a command. The node searches the end of its log.
+        :param register: the name of a register that was decided or forgotten not long ago.
+        :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :returns: fires with what :class:`~txpaxos.explaining.recollection.Recollection` has, as JSON. Otherwise it
+            fails as :meth:`status` does.
+        :raises TypeError: if an argument has the wrong type.
+        :raises ValueError: if none of the four is given, or more than one, or one is out of its bounds.
+        """
+        question = checked_question(slot, ballot, command, register)
+        return self._dispatcher.ask_node(lambda number: Recall(number, *question), 0, check_deadline(deadline_seconds))
 
     def accept_clock(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """Let the time of day in the log be what the clocks of the nodes say, though that is more than an hour later

@@ -23,6 +23,7 @@ from txpaxos.wire.client_messages import (
     KeepTimers,
     MembersRequest,
     Read,
+    Recall,
     ReloadKeys,
     StatusRequest,
 )
@@ -36,6 +37,7 @@ Message: TypeAlias = (
     | StatusRequest
     | ReloadKeys
     | AcceptClock
+    | Recall
     | HandOver
     | MembersRequest
     | ChangeMembers
@@ -77,7 +79,7 @@ class Request:
         """Whether a node that knows no leader cannot answer the request."""
         if isinstance(self.message, Read):
             return not self.message.local
-        return not isinstance(self.message, StatusRequest | MembersRequest | ReloadKeys)
+        return not isinstance(self.message, StatusRequest | MembersRequest | Recall | ReloadKeys)
 
     @property
     def changes_state(self) -> bool:

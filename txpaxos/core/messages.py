@@ -27,6 +27,16 @@ class Ballot(NamedTuple):
     def __str__(self) -> str:
         return f"{self.round}.{self.node}" if self.round else "none"
 
+    @classmethod
+    def parse(cls, text: str) -> Ballot:
+        """The ballot that is written as ``text``: ``3.a``.
+
+        :raises ValueError: if none is."""
+        number, dot, node = text.partition(".")
+        if not (dot and node and number.isascii() and number.isdecimal() and 0 < len(number) < 20 and int(number)):
+            raise ValueError(f"{ascii(text)[:60]} is no ballot: write its round, a dot and its node, as 3.a")
+        return cls(int(number), node)
+
 
 LOWEST = Ballot(0, "")
 """Below every ballot anyone can use. A value, never ``None``, so ballots always compare."""

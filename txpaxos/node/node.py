@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from math import inf
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, cast
@@ -600,6 +600,22 @@ class Node:
     def applied_through(self) -> Slot:
         """The last slot that this node has applied; 0 if it has applied none."""
         return self._applier.applied_through
+
+    def logged_values(
+        self, first_slot: Slot, last_slot: Slot, bytes_max: int | None = None
+    ) -> list[tuple[Slot, bytes]]:
+        """The chosen values from ``first_slot`` to ``last_slot`` that this node still has in its log, each with its
+        slot, oldest first.
+
+        :param bytes_max: leave out the oldest of them, so that the others are no more bytes than this.
+        """
+        first_slot = max(first_slot, self._replica.log.first_slot)
+        values = self._replica.log.values_from(first_slot, max(0, last_slot - first_slot + 1))
+        logged = [*enumerate(values, first_slot)]
+        if bytes_max is not None:
+            sizes = accumulate(len(value) for value in reversed(values))
+            logged = logged[sum(size > bytes_max for size in sizes) :]
+        return logged
 
     @property
     def liveness_window_seconds(self) -> tuple[float, float]:

@@ -33,6 +33,7 @@ from txpaxos.wire.client_messages import (
     KeepTimers,
     MembersRequest,
     Read,
+    Recall,
     ReloadKeys,
     Request,
     StatusRequest,
@@ -56,6 +57,7 @@ RIGHT_FOR: dict[type[Any], str] = {
     Join: MEMBERS,
     ReloadKeys: MEMBERS,
     AcceptClock: MEMBERS,
+    Recall: STATUS,
     BackupRequest: MEMBERS,
 }
 """The right that each kind of request needs. A backup has all that any client has stored, so it needs more than the

@@ -28,6 +28,7 @@ from txpaxos.wire.client_messages import (
     MembersRequest,
     Read,
     ReadAnswer,
+    Recall,
     Refused,
     Request,
     StatusAnswer,
@@ -82,7 +83,7 @@ def refusal(number: int, error: BaseException | None, count: int = 1) -> Refused
 def no_answer(request: Request, count: int, error: Exception) -> Refused:
     """What tells a client that its ``count`` requests, of which ``request`` is the message, were performed, and that no
     answer can be made of the result."""
-    kind = QueryFailed if isinstance(request, Read | StatusRequest | MembersRequest) else OutcomeUnknown
+    kind = QueryFailed if isinstance(request, Read | Recall | StatusRequest | MembersRequest) else OutcomeUnknown
     return refusal(request.request, kind(f"the node could not make an answer: {described(error)}"), count)
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ServerFactory
 
-from txpaxos.errors import ConfigError
+from txpaxos.errors import ConfigError, QueryFailed
 from txpaxos.log_lines import LineLimiter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
@@ -44,6 +44,7 @@ from txpaxos.wire.client_messages import (
     KeepTimers,
     MembersRequest,
     Read,
+    Recall,
     ReloadKeys,
     Request,
     StatusRequest,
@@ -72,6 +73,14 @@ def _cannot_reload() -> dict[str, Any]:
     raise ConfigError("this node was started without keys: start it with them")
 
 
+RecallSlot: TypeAlias = Callable[[Recall], dict[str, Any]]
+"""Tells what a node remembers of a slot or a ballot. It raises a PaxosError if the question is not sound."""
+
+
+def _cannot_recall(question: Recall) -> dict[str, Any]:
+    raise QueryFailed("this node remembers nothing of its slots")
+
+
 class ClientPort(ServerFactory):
     """The client port of ``node``.
 
@@ -80,6 +89,7 @@ class ClientPort(ServerFactory):
     :param joins: lets nodes join the cluster. None can if it is not given.
     :param keys: the keys of the node, if it has any. Then a client has to show who it is, and may do what the cluster
         file says; the port has to be listened at with TLS.
+    :param recall: tells what the node remembers of a slot.
     :param reload: reads the keys and the rights again.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
     :ivar budget: what the clients have in work and in memory.
@@ -98,9 +108,11 @@ class ClientPort(ServerFactory):
         joins: Joins | None = None,
         keys: Keys | None = None,
         reload: Reload = _cannot_reload,
+        recall: RecallSlot = _cannot_recall,
     ) -> None:
         self.node = node
         self._reload = reload
+        self._recall = recall
         self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget() if keys is None else SharedBudget()
@@ -250,6 +262,8 @@ class ClientPort(ServerFactory):
                 return succeed(self.status())
             case ReloadKeys():
                 return maybeDeferred(self._reload)
+            case Recall():
+                return maybeDeferred(self._recall, request)
             case AcceptClock():
                 return maybeDeferred(self.node.accept_clock)
             case BackupRequest(_, snapshot_slot, position):

@@ -46,6 +46,7 @@ from txpaxos.wire.client_messages import (
     Ping,
     Pong,
     Read,
+    Recall,
     Refused,
     ReloadKeys,
     Request,
@@ -266,6 +267,7 @@ class ServerConnection(TwistedProtocol):
                 | StatusRequest()
                 | ReloadKeys()
                 | AcceptClock()
+                | Recall()
                 | HandOver()
                 | Join()
                 | MembersRequest()

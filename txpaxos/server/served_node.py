@@ -19,6 +19,8 @@ from txpaxos.application_checks import make_application
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Address, Cluster, is_loopback
 from txpaxos.errors import ConfigError, NodeStopped, StoreError
+from txpaxos.explaining.chronicle import Chronicle
+from txpaxos.explaining.recaller import Recaller
 from txpaxos.keys import load_keys
 from txpaxos.log_lines import REASON_CHARACTERS_MAX, printable
 from txpaxos.node.datagram_port import DatagramPort
@@ -56,6 +58,12 @@ BACKLOG = 1024
 """How many connections of clients may wait to be accepted."""
 
 _Endpoints: TypeAlias = list[tuple[ClientEndpoint, IStreamServerEndpoint]]
+
+
+def _checked_endpoints(endpoints: Iterable[ClientEndpoint]) -> tuple[ClientEndpoint, ...]:
+    if isinstance(endpoints, str):
+        raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{endpoints!r}]")
+    return tuple(endpoints)
 
 
 class ServedNode:
@@ -127,14 +135,12 @@ class ServedNode:
         self._settings, self._disk = settings, disk
         self._given_keys, self._insecure = keys, insecure
         self._keys: Keys | None = None
-        if isinstance(client_endpoints, str):
-            raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{client_endpoints!r}]")
-        self._client_endpoints = tuple(client_endpoints)
+        self._client_endpoints = _checked_endpoints(client_endpoints)
         self._observers = tuple(observers)
         self._record = RecordingOptions.of(record)
+        self._chronicle = Chronicle(node)
         self._client_factories: list[ClientTls] = []
-        self._gave_up = gave_up
-        self._stopped = stopped
+        self._gave_up, self._stopped = gave_up, stopped
         self._ports: list[IListeningPort] = []
         self._client_listeners: list[IListeningPort] = []
         self._closing: list[Deferred[Any]] = []  # Of ports that were closed ahead of the others.
@@ -389,8 +395,7 @@ class ServedNode:
         node.watch_leader(self._leader_changed)
         node.members.watch(partial(self._note_members, node, store, membership))
         self._note_members(node, store, membership)
-        joins = LeaderJoins(self._reactor, MemberNode(node))
-        self._client_port = ClientPort(node, joins=joins, keys=self._keys, reload=self._reload_and_report)
+        self._client_port = self._make_client_port(node)
         self._check_files(self._client_port.connections_max)
         if self._keys is not None and cluster.rights == NO_RIGHTS:
             self.log.warn(
@@ -472,7 +477,7 @@ class ServedNode:
             )
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
-            observe=as_one(self._observers),
+            observe=as_one((self._chronicle, *self._observers)),
             recording=None if self._record is None else Recorder(self._record, self.node_name),
             restored_from=store.restored_from.read(),
             keys=self._keys,
@@ -483,6 +488,16 @@ class ServedNode:
             except StoreError as error:  # Only the warning at a later start is lost, so this start continues.
                 self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
         return node
+
+    def _make_client_port(self, node: Node) -> ClientPort:
+        """The port where clients come in."""
+        return ClientPort(
+            node,
+            joins=LeaderJoins(self._reactor, MemberNode(node)),
+            keys=self._keys,
+            reload=self._reload_and_report,
+            recall=Recaller(node, self._chronicle),
+        )
 
     def _check_files(self, clients_max: int) -> None:
         """Check that the system's limit on open files leaves some for clients, and log how many.

@@ -17,6 +17,7 @@ from txpaxos.wire.client_messages import (
     KeepTimers,
     MembersRequest,
     Read,
+    Recall,
     ReloadKeys,
     Request,
     StatusRequest,
@@ -53,7 +54,9 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.query))
             case KeepTimers():
                 return cls(request, 1, sum(map(len, request.names)) + TIMER_BYTES * len(request.names))
-            case StatusRequest() | ReloadKeys() | AcceptClock() | Join() | MembersRequest() | ChangeMembers():
+            case (
+                StatusRequest() | Recall() | ReloadKeys() | AcceptClock() | Join() | MembersRequest() | ChangeMembers()
+            ):
                 return cls(request, 1, 0)
             case HandOver():
                 return cls(request, 1, len(request.to))
@@ -63,7 +66,7 @@ class Task(NamedTuple):
 
 def needs_others(request: Request) -> bool:
     """Whether a request has to wait for this node's disk, or for other nodes."""
-    is_about_this_node = isinstance(request, StatusRequest | MembersRequest | ReloadKeys)
+    is_about_this_node = isinstance(request, StatusRequest | MembersRequest | Recall | ReloadKeys)
     return not (is_about_this_node or (isinstance(request, Read) and request.local))
 
 

@@ -18,6 +18,7 @@ from txpaxos.packing import Packing
 from txpaxos.wire.commands import (
     PAYLOADS_MAX,
     REGISTERS_MARK_AT,
+    SESSION_BYTES_MAX,
     Count,
     Payloads,
     Session,
@@ -25,6 +26,7 @@ from txpaxos.wire.commands import (
     is_for_registers,
 )
 from txpaxos.wire.header import CLUSTER_ID_AT, Header
+from txpaxos.wire.registers import SUBJECT_BYTES_MAX
 from txpaxos.wire.stamps import Number, TimerName
 
 CLIENT_MAGIC = b"\x97C"
@@ -56,6 +58,8 @@ CHANGE_TEXT_CHARACTERS_MAX = 300
 
 Action: TypeAlias = Literal["promote", "remove", "replace", "move", "priority"]
 ChangeText: TypeAlias = Annotated[str, msgspec.Meta(max_length=CHANGE_TEXT_CHARACTERS_MAX)]
+RecalledSession: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=SESSION_BYTES_MAX)]
+RecalledRegister: TypeAlias = Annotated[str, msgspec.Meta(max_length=SUBJECT_BYTES_MAX)]
 
 
 class Contact(NamedTuple):
@@ -160,6 +164,21 @@ class ReloadKeys:
     or :class:`Refused`; then it goes on with those that it had."""
 
     request: Count
+
+
+@attrs.frozen
+class Recall:
+    """Tell what this node remembers of one slot of the log, or of one ballot. The answer is :class:`StatusAnswer`.
+
+    Just one of the four is given: a slot, a ballot as text (``3.a``), a command by its session and sequence, or a
+    register by its name. The node looks for the slot of a command or a register in what it still has of its log."""
+
+    request: Count
+    slot: Count = 0
+    ballot: ChangeText = ""
+    session: RecalledSession = b""
+    sequence: Count = 0
+    register: RecalledRegister = ""
 
 
 @attrs.frozen
@@ -505,6 +524,7 @@ Request: TypeAlias = (
     | StatusRequest
     | ReloadKeys
     | AcceptClock
+    | Recall
     | HandOver
     | Join
     | MembersRequest
@@ -538,6 +558,7 @@ _packing = Packing[FromClient | FromNode](
         23: KeepTimers,
         26: AcceptClock,
         27: Withdraw,
+        28: Recall,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
