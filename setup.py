@@ -15,6 +15,7 @@ TEST = [
     "pytest-cov>=6.0",
     "hypothesis>=6.100",
     "coverage>=7.6",
+    *("playwright>=1.50", "axe-core-python>=0.1"),  # for the page of `txpaxos play`, if there is a browser
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
 BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8", "grpcio>=1.60", "kazoo>=2.10"]

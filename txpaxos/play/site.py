@@ -124,9 +124,13 @@ class Play(Resource):
             raise Refused(415, "this place wants application/json")
         content: Any = request.content
         try:
-            return msgspec.json.encode(self._runs.answer(self._decoder.decode(content.read())))
-        except (msgspec.DecodeError, UnicodeDecodeError, NotPossible, RecursionError) as error:
+            asked = self._decoder.decode(content.read())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(400, str(error)) from None
+        try:
+            return msgspec.json.encode(self._runs.answer(asked))
+        except NotPossible as error:  # As happens in a game.
+            return msgspec.json.encode({"trouble": str(error)})
 
 
 def check_names(request: Request) -> None:

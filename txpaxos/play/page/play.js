@@ -47,7 +47,7 @@ async function ask(request) {
     body: JSON.stringify(request),
   });
   const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error);
+  if (said.error || said.trouble) throw new Error(said.error || said.trouble);
   return said;
 }
 
@@ -262,7 +262,12 @@ function drawDiagram() {
     const x = place.get(node.name);
     parts.push(draw("line", { class: "life" + (node.up ? "" : " down"), x1: x, x2: x, y1: 6, y2: height - 4 }));
   }
-  for (const one of view.messages) parts.push(arrow(one, place, y));
+  const before = new Map(); // how many are under way between the same two, so that no tip hides another
+  for (const one of view.messages) {
+    const pair = `${one.from} ${one.to}`;
+    parts.push(arrow(one, place, y, before.get(pair) || 0));
+    if (one.fate === "flying") before.set(pair, (before.get(pair) || 0) + 1);
+  }
   view.rows.forEach((row, index) => parts.push(...marks(row, place, y(index), column)));
   const last = view.rows[view.rows.length - 1];
   box.replaceChildren(draw("svg", { width, height, role: "img",
@@ -279,12 +284,12 @@ function clipped(text, width) {
   return text.slice(0, end) + "…";
 }
 
-function arrow(one, place, y) {
+function arrow(one, place, y, others) {
   const x1 = place.get(one.from);
   const x2 = place.get(one.to);
   const y1 = y(one.sent);
   const isFlying = one.fate === "flying";
-  const share = isFlying ? 0.75 : one.fate === "lost" ? 0.6 : 1;
+  const share = isFlying ? 0.8 - 0.12 * (others % 6) : one.fate === "lost" ? 0.6 : 1;
   const end = isFlying ? Math.max(view.rows.length - 1, one.sent + 0.6) : Math.max(one.end, one.sent + 0.35);
   const x = x1 + (x2 - x1) * share;
   const yEnd = y(end);
