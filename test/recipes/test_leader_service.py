@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from test.recipes.program import STEP_SECONDS, Program, result_of
 from test.recipes.test_permits import assert_nothing_is_left
 from txpaxos import ConfigError
-from txpaxos.recipes import Hold, LeaderService, leader_service
+from txpaxos.recipes import Hold, LeaderService, leader_service, near_leader
 from txpaxos.recipes.replicated import sessions
+from txpaxos.recipes.replicated.gatherings import Gatherings
 from txpaxos.recipes.replicated.permits import Fenced, Permits
 from txpaxos.recipes.replicated.sessions import Sessions
 
@@ -271,6 +272,114 @@ def test_it_is_a_service_among_others() -> None:
     assert result_of(parent.stopService()) == [(True, None)]
 
 
+class Lead:
+    """The lead of the cluster, as each node sees it at once."""
+
+    def __init__(self) -> None:
+        self.at: Node | None = None
+
+    def node(self, first: Node | None = None) -> Node:
+        made: list[Node] = []
+        made.append(Node(first, near_leader=lambda: made == [self.at]))
+        return made[0]
+
+
+SETTLED_SECONDS = near_leader.SETTLED_SECONDS + 2 * near_leader.LOOK_SECONDS
+
+
+def three_near_the_leader() -> tuple[Lead, list[Node]]:
+    lead = Lead()
+    first = lead.node()
+    return lead, [first, lead.node(first), lead.node(first)]
+
+
+def test_the_child_comes_to_the_node_that_leads_the_cluster(ends: list[str]) -> None:
+    lead, nodes = three_near_the_leader()
+    first, second, third = nodes
+    lead.at = third
+    advance(SETTLED_SECONDS, *nodes)
+    # The second was in the line before the third, and gave the lock up without a child.
+    assert (first.what, second.what, third.what) == (["start 1", "stop 1"], [], ["start 3"])
+    assert first.noted[1][0] == third.noted[0][0], "there was no gap but for the messages"
+    advance(30.0, *nodes)
+    assert len(third.noted) == 1
+    assert not first.program.harness.state_of(Gatherings).members, "the child is where it should be: it calls no more"
+    lead.at = first
+    advance(SETTLED_SECONDS, *nodes)
+    assert third.what == ["start 3", "stop 3"]
+    assert first.what[2:] == ["start 4"]
+    assert (second.what, ends) == ([], [])
+    for node in nodes:
+        node.service.stopService()
+        assert node.program.clock.getDelayedCalls() == []
+
+
+def test_the_child_does_not_follow_a_lead_that_flutters() -> None:
+    lead, nodes = three_near_the_leader()
+    for number in range(20):
+        lead.at = nodes[number % 3]
+        advance(near_leader.SETTLED_SECONDS * 0.9, *nodes)
+    assert [node.what for node in nodes] == [["start 1"], [], []]
+    for node in nodes:
+        node.service.stopService()
+
+
+def test_the_child_stays_where_it_is_when_the_node_that_leads_does_not_contend() -> None:
+    lead, nodes = three_near_the_leader()
+    plain = Node(nodes[0])
+    lead.at = plain
+    advance(40.0, *nodes, plain)
+    assert [node.what for node in (*nodes, plain)] == [["start 1"], [], [], []]
+    for node in (*nodes, plain):
+        node.service.stopService()
+
+
+def test_the_next_child_is_started_near_the_leader_when_a_node_is_lost(ends: list[str]) -> None:
+    lead, nodes = three_near_the_leader()
+    first, second, third = nodes
+    lead.at = first
+    advance(SETTLED_SECONDS, *nodes)
+    assert (first.what, second.what, third.what) == (["start 1"], [], [])
+    first.program.is_cut_off = True
+    lead.at = third
+    advance(TTL_SECONDS, *nodes)
+    assert (first.what, second.what, third.what) == (["start 1", "stop 1"], ["start 2"], [])
+    advance(SETTLED_SECONDS, *nodes)
+    assert second.what == ["start 2", "stop 2"]
+    assert third.what[-1].startswith("start ")
+    assert ends == []
+    for node in nodes:
+        node.service.stopService()
+
+
+def test_a_caller_that_is_in_no_line_is_passed_over_after_one_turn() -> None:
+    _, nodes = three_near_the_leader()
+    first = nodes[0]
+    session_id = "of a program that is lost"
+    first.program.harness.state_of(Sessions).open(session_id, 60_000)
+    first.program.harness.result(
+        first.program.recipes._client.service(Gatherings).join(near_leader.party_of("cron"), session_id)
+    )
+    advance(20.0, *nodes)
+    noted = [note for node in nodes for note in node.noted]
+    assert len(noted) <= 7
+    assert sum(child.running for node in nodes for child in node.children) == 1
+    for node in nodes:
+        node.service.stopService()
+
+
+def test_what_says_whether_a_node_leads_and_fails_leaves_the_child_where_it_is(expected_errors: None) -> None:
+    def fails() -> bool:
+        raise ValueError("broken")
+
+    node = Node(near_leader=fails)
+    other = Lead().node(node)
+    advance(20.0, node, other)
+    assert (node.what, other.what) == (["start 1"], [])
+    for one in (node, other):
+        one.service.stopService()
+
+
 def test_wrong_arguments_are_refused_at_the_call() -> None:
     recipes = Program().recipes
     wrong: Any = None
@@ -278,6 +387,10 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
         LeaderService(recipes, "cron", wrong)
     with pytest.raises(ConfigError, match=r"^on_overrun is 'exit' or 'log', not None$"):
         LeaderService(recipes, "cron", Child, on_overrun=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^near_leader says whether this node leads: it is no function but True$"):
+        LeaderService(recipes, "cron", made, near_leader=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^name must have at most 239 characters with near_leader, not 240$"):
+        LeaderService(recipes, "n" * 240, made, near_leader=bool)
     for ttl_seconds in (0, 0.5, 86_401, float("nan")):
         with pytest.raises(ValueError, match=r"^ttl_seconds must be"):
             LeaderService(recipes, "cron", made, ttl_seconds=ttl_seconds)

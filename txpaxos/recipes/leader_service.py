@@ -19,6 +19,7 @@ from txpaxos.clock import is_real, monotonic_clock
 from txpaxos.errors import ConfigError, PaxosError
 from txpaxos.recipes.arguments import check_name, check_text
 from txpaxos.recipes.lease import SessionState
+from txpaxos.recipes.near_leader import Calls, party_of
 from txpaxos.recipes.permit import Hold
 from txpaxos.recipes.recipes import TTL_SECONDS, Recipes
 from txpaxos.recipes.replicated.sessions import TTL_MS_MAX, TTL_MS_MIN
@@ -62,7 +63,12 @@ class LeaderService(Service):
         to a day.
     :param value: what others see of this contender, such as its address.
     :param on_overrun: ``"exit"`` to end the process as above, ``"log"`` to log it, and wait for the child.
-    :raises ConfigError: if ``factory`` cannot be called, or ``on_overrun`` is something else.
+    :param near_leader: says whether the node in this process leads the cluster, as
+        :meth:`ServedNode.leads <txpaxos.server.served_node.ServedNode.leads>` does. The child then comes to the node
+        that has led for ten seconds, with an orderly stop, from a contender that has this parameter, too. The lead
+        gives no right to run: the lock alone does. Not given, the child stays where it is.
+    :raises ConfigError: if ``factory`` cannot be called, ``on_overrun`` is something else, or ``near_leader`` is
+        no function.
     :raises TypeError: if another argument has the wrong type, or ``name`` or ``value`` is out of its bounds.
     :raises ValueError: if ``ttl_seconds`` is out of its bounds.
     :ivar lead: the lead of the term; ``None`` while no child runs here.
@@ -77,6 +83,7 @@ class LeaderService(Service):
         ttl_seconds: float = TTL_SECONDS,
         value: str = "",
         on_overrun: OnOverrun = "exit",
+        near_leader: Callable[[], bool] | None = None,
     ) -> None:
         if not isinstance(recipes, Recipes):
             raise TypeError(f"recipes must be Recipes(client, reactor), not {type(recipes).__name__}")
@@ -84,12 +91,18 @@ class LeaderService(Service):
             raise ConfigError(f"factory makes a service of the lead: it is no function but {factory!r:.100}")
         if on_overrun not in ("exit", "log"):
             raise ConfigError(f"on_overrun is 'exit' or 'log', not {on_overrun!r:.100}")
+        if not (near_leader is None or callable(near_leader)):
+            raise ConfigError(f"near_leader says whether this node leads: it is no function but {near_leader!r:.100}")
         self._recipes = recipes
         self._name = check_name(name)
+        if near_leader is not None:
+            party_of(name)
         self._factory = factory
         self._ttl_seconds = _checked_ttl(ttl_seconds)
         self._value = check_text(value)
         self._on_overrun = on_overrun
+        self._near_leader = near_leader
+        self._answered: set[str] = set()
         self._clock = monotonic_clock(recipes.reactor)
         self._term: _Term | None = None
         self._contending: Deferred[None] | None = None
@@ -143,12 +156,24 @@ class LeaderService(Service):
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(await self._recipes.session(self._ttl_seconds))
             stack.callback(setattr, self, "_is_closing", True)
+            calls = self._calls(session, stack)
             lead = await session.election(self._name, self._value).acquire()
-            self._term = _Term(session, lead, self._on_overrun)
+            self._term = term = _Term(session, lead, self._on_overrun)
+            if calls is not None and calls.granted(term.end):
+                self._term = None
+                return
             try:
                 await self._term.run(self._factory, is_real(self._recipes.reactor))
             finally:
                 self._term = None
+
+    def _calls(self, session: Session, stack: AsyncExitStack) -> Calls | None:
+        """What contenders near the leader of the cluster say, until the stack is left; ``None`` if that is all one."""
+        if self._near_leader is None:
+            return None
+        calls = Calls(session, self._name, self._near_leader, self._clock, self._answered)
+        stack.callback(calls.end)
+        return calls
 
     async def _pause(self) -> None:
         with contextlib.suppress(CancelledError):

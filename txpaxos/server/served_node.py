@@ -164,6 +164,13 @@ class ServedNode:
             raise NodeStopped(f"node {self.node_name} was not started")
         return self._node
 
+    def leads(self) -> bool:
+        """Whether this node leads the cluster, as far as it knows. It is false of a node that was not started.
+
+        That is no lock: for a moment, another node may lead already.
+        """
+        return self._node is not None and self._node.leader == self._node.name
+
     def use_keys(self, keys: Keys | None = None) -> None:
         """Use other keys from now on, without a stop. Clients that are not believed any more are disconnected.
 
