@@ -28,6 +28,7 @@ from bench.experiments import (
     one_write,
     profiles,
     recipes,
+    recorder,
     silent_leaders,
     slow_disk,
 )
@@ -128,6 +129,13 @@ def closed(outstanding: tuple[int, ...], **common: Any) -> None:
 def keys(outstanding: tuple[int, ...], **common: Any) -> None:
     """Closed loop with keys and without, beside etcd with TLS and without: what keys cost."""
     perform([functools.partial(network_loads.secured, outstanding=outstanding)], **common)
+
+
+@main.command("recorder")
+@options(pairs=3, seconds=3.0)
+def recorder_(**common: Any) -> None:
+    """Closed loop with a recording and without: what it costs to record all that enters the core."""
+    perform([recorder.recorder], **common)
 
 
 @main.command("open")
@@ -258,6 +266,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         in_process.in_process,
         one_write.one_write,
         once(network_loads.secured),
+        once(recorder.recorder),
         once(network_loads.count_syncs),
         once(network_loads.open_loop),
         once(network_loads.values),

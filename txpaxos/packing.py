@@ -41,6 +41,13 @@ class Packing(Generic[T]):
         """
         return self._kinds[type(item)], self._encode(item)
 
+    def kind_of(self, item: T) -> int:
+        """The kind number of ``item``.
+
+        :raises KeyError: if its class is not of this family.
+        """
+        return self._kinds[type(item)]
+
     def unpack(self, kind: int, body: bytes | memoryview) -> T:
         """The item of ``kind`` that :meth:`pack` was given.
 

@@ -13,8 +13,8 @@ from txpaxos.errors import RecordingError
 from txpaxos.recording.files import HEADER_BYTES, entries_of, pack_frame, pack_header
 
 ENTRIES = [b"", b"one", b"x" * 1000]
-DATA = pack_header() + pack_frame(ENTRIES) + pack_frame([b"last"])
-LAST_FRAME = len(DATA) - len(pack_frame([b"last"]))
+DATA = b"".join((pack_header(), *pack_frame(ENTRIES), *pack_frame([b"last"])))
+LAST_FRAME = len(DATA) - len(b"".join(pack_frame([b"last"])))
 
 
 def read(data: bytes, may_be_torn: bool = True) -> list[bytes]:

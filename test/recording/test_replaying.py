@@ -31,9 +31,11 @@ from txpaxos.recording.entries import (
     Entry,
     Head,
     Input,
-    Release,
+    Records,
+    Releases,
     Start,
     State,
+    Values,
     pack,
     unpack,
 )
@@ -423,7 +425,7 @@ def test_hostile_entries_raise_one_error_or_differ(recording: Path, tmp_path: Pa
     file = rng.choice(files)
     entries = [*entries_of(file.read_bytes(), "", may_be_torn=True)][:60]
     for _ in range(10):
-        data = pack_header() + pack_frame(hostile(rng, entries))
+        data = b"".join((pack_header(), *pack_frame(hostile(rng, entries))))
         (tmp_path / "b" / file.name).write_bytes(data)
         with contextlib.suppress(RecordingError):
             steps(tmp_path, "b")
@@ -452,7 +454,7 @@ def _entries() -> list[Entry]:
         Head("a", 1, 2, "0.1.0", False, 17),
         Start(0.5, ["d"], [0.25, 7], 99),
         State(["o", "Replica"]),
-        Input(3, 1.5, [], [0.5, True, None], 12345),
-        Input(3, 1.5, [], [], "BrokenInvariant"),
-        *(Release(4, 2.0), Application(9, 2.5), Clocks(2.5, 1e9), End()),
+        Input(3, 1.5, [], [0.5, True, None], 12345, [1, 2.5]),
+        Input(3, 1.5, [], [], "BrokenInvariant", []),
+        *(Releases([4, 2.0]), Application(9, 2.5), Clocks(2.5, 1e9), End(), Values(1, [b"x"]), Records(b"r")),
     ]

@@ -7,6 +7,7 @@ was given meanwhile, which is chance and what the node says about a value. So ea
 from __future__ import annotations
 
 import enum
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar
@@ -72,6 +73,7 @@ METHODS: Final[dict[Call, Method]] = {
 """How each call is made: with the core, the time and the other arguments."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_WITH_VALUES = frozenset({Learned, ChosenValues, PromiseLog})
 
 
 def ready_of(result: object) -> Ready:
@@ -83,28 +85,62 @@ def ready_of(result: object) -> Ready:
     return Ready()
 
 
-def digest(result: object, value: Value | None = None) -> int:
+BIG_BYTES = 256
+"""A value of that size or above is not in a digest: its length and a checksum of its two ends are. The core never makes
+or changes a value, so they tell one from another."""
+
+_END_BYTES = 64
+_ENDS = struct.Struct("<QI")
+
+
+def standing_for(value: Value | None) -> Value:
+    """The function that returns what stands for a value in a digest.
+
+    :param value: returns what is recorded in place of a value, if that is not the value itself.
+    """
+
+    def stands(given: bytes) -> bytes:
+        found = given if value is None else value(given)
+        if len(found) < BIG_BYTES:
+            return found
+        return _ENDS.pack(len(found), zlib.crc32(found[-_END_BYTES:], zlib.crc32(found[:_END_BYTES])))
+
+    return stands
+
+
+def digest(result: object, value: Value) -> int:
     """Four bytes as a number: a checksum of all that ``result`` says, and of the classes that say it.
 
     :param result: what a call has returned.
-    :param value: is called with each value, and returns what stands for it.
+    :param value: returns what stands for a value.
     """
     ready = result if type(result) is Ready else ready_of(result)
-    said = result[0] if type(result) is tuple and len(result) == 2 and result[1] is ready else None
     save, send, chosen = ready.save, ready.send, ready.chosen
-    if value is not None:
-        save = tuple(_with_values(one, value) for one in save)
-        send = tuple(Envelope(one.to, _with_values(one.message, value)) for one in send)
-        chosen = tuple(_with_values(one, value) for one in chosen)
-    plain: Any = chosen
-    names = [one.__class__.__name__ for one in save]
-    names += [one.message.__class__.__name__ for one in send]
-    if chosen or ready.answers or ready.leadership:
-        names += [one.__class__.__name__ for one in (*chosen, *ready.answers, *ready.leadership)]
-        if any(type(one) is Configured for one in chosen):  # It has sets, and their order means nothing.
-            plain = [repr(one) if type(one) is Configured else one for one in chosen]
-    flags = (ready.snapshot_source, ready.may_defer, ready.needs_no_prior_save, ready.wake_at, said)
-    return zlib.crc32(_encode((names, save, send, plain, ready.answers, ready.leadership, flags)))
+    said = result[0] if type(result) is tuple and len(result) == 2 and result[1] is ready else None
+    parts: list[Any] = [ready.wake_at, said, ready.snapshot_source, ready.may_defer, ready.needs_no_prior_save]
+    if save:
+        parts.extend([_plain(one, value) for one in save])
+    if send:
+        parts.extend([(envelope.to, _plain(envelope.message, value)) for envelope in send])
+    if chosen:
+        parts.extend([_plain(one, value) for one in chosen])
+    if ready.answers or ready.leadership:
+        parts.extend([_plain(one, value) for one in (*ready.answers, *ready.leadership)])
+    return zlib.crc32(_encode(parts))
+
+
+def _plain(item: Any, value: Value) -> tuple[Any, ...]:
+    """What MessagePack can carry of an ``item`` of a Ready: the name of its class, and what it has."""
+    cls = item.__class__
+    if cls is Voted:
+        return "Voted", item.ballot, item.slot, value(item.value), item.chosen_through
+    if cls is AcceptSlot:
+        return "AcceptSlot", item.ballot, item.slot, value(item.value), item.chosen_through
+    if cls is Chosen:
+        return "Chosen", item.slot, value(item.value)
+    if cls is Configured:  # It has sets, and their order means nothing.
+        return "Configured", repr(item.configuration), value(item.value)
+    return cls.__name__, item if cls not in _WITH_VALUES else _with_values(item, value)
 
 
 T = TypeVar("T")

@@ -54,9 +54,11 @@ class CoreState:
     """All that the core remembered at the begin of a segment.
 
     :ivar plain: plain data, as :mod:`txpaxos.recording.graph` has it.
+    :ivar values: the lists of values that it names by their numbers.
     """
 
     plain: Any = attrs.field(repr=False)
+    values: tuple[tuple[bytes, ...], ...] = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen

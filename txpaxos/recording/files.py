@@ -100,11 +100,11 @@ def pack_header() -> bytes:
     return fields + _CHECKSUM.pack(zlib.crc32(fields))
 
 
-def pack_frame(entries: Iterable[bytes]) -> bytes:
-    """The bytes of a frame that holds ``entries``."""
-    body = b"".join(part for entry in entries for part in (_LENGTH.pack(len(entry)), entry))
+def pack_frame(entries: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """The header and the body of a frame that holds ``entries``."""
+    body = b"".join([part for entry in entries for part in (_LENGTH.pack(len(entry)), entry)])
     fields = _FRAME.pack(len(body), zlib.crc32(body))
-    return b"".join((fields, _CHECKSUM.pack(zlib.crc32(fields)), body))
+    return fields + _CHECKSUM.pack(zlib.crc32(fields)), body
 
 
 def damaged(path: str, offset: int, what: str) -> RecordingError:

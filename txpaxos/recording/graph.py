@@ -12,7 +12,7 @@ letter  then
 ======  ================================================================================
 t       the items of a tuple
 l       the items of a list
-b       one list with the items of a list of bytes
+v       the number of a list of bytes, which is kept beside the plain data, since it may be very long
 d       keys and values of a dict, in turn, in its order
 C       the same of a Counter
 s, f    the items of a set or a frozenset, sorted
@@ -27,7 +27,7 @@ x       the name of something that is no part of the core: its chance, and what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -81,6 +81,7 @@ class Dump:
     :param names: the name of each thing that is no part of the core, by its ``id``.
     :param value: is called with all bytes, and returns what stands for them.
     :param classes: the name of a class that is a subclass of one in ``CLASSES``, for this process only.
+    :ivar values: the lists of bytes, by their numbers. ``value`` was not called with what is in them.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Dump:
         self._names = names or {}
         self._value = value
         self._classes = {**{cls: name for name, cls in CLASSES.items()}, **(classes or {})}
+        self.values: list[list[bytes]] = []
         self._met: dict[int, int] = {}
         self._kept: list[object] = []  # An id is that of one object only while that lives.
 
@@ -116,8 +118,9 @@ class Dump:
         if cls is tuple:
             return ["t", *map(plain, item)]
         if cls is list:
-            if item and all(isinstance(one, bytes) for one in item):
-                return ["b", [*item] if self._value is None else [*map(self._value, item)]]
+            if item and isinstance(item[0], bytes):
+                self.values.append([*item])
+                return ["v", len(self.values) - 1]
             return ["l", *map(plain, item)]
         if cls in (dict, Counter):
             return ["C" if cls is Counter else "d", *(plain(one) for pair in item.items() for one in pair)]
@@ -144,12 +147,17 @@ class Load:
 
     :param things: what is no part of the core, by name.
     :param value: is called with all bytes, and returns what they stand for.
+    :param values: the lists of bytes, by their numbers.
     """
 
     def __init__(
-        self, things: Mapping[str, object] | None = None, value: Callable[[bytes], bytes] | None = None
+        self,
+        things: Mapping[str, object] | None = None,
+        value: Callable[[bytes], bytes] | None = None,
+        values: Sequence[Sequence[bytes]] = (),
     ) -> None:
         self._things = things or {}
+        self._values = values
         self._value = value or (lambda given: given)
         self._objects: list[object] = []
 
@@ -173,12 +181,6 @@ class Load:
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"no such data: {type(error).__name__}") from None
 
-    def _bytes(self, rest: list[Any]) -> list[bytes]:
-        (values,) = rest
-        if not isinstance(values, list) or not all(isinstance(one, bytes) for one in values):
-            raise ValueError("no list of bytes")
-        return [self._value(one) for one in values]
-
     def _pairs(self, rest: list[Any]) -> dict[Any, Any]:
         if len(rest) % 2:
             raise ValueError("a key without a value")
@@ -200,7 +202,7 @@ class Load:
     _LOADERS: Final[dict[str, Callable[[Load, list[Any]], Any]]] = {
         "t": lambda self, rest: tuple(self.item(one) for one in rest),
         "l": lambda self, rest: [self.item(one) for one in rest],
-        "b": _bytes,
+        "v": lambda self, rest: [*self._values[rest[0]]],
         "d": _pairs,
         "C": lambda self, rest: Counter(self._pairs(rest)),
         "s": lambda self, rest: {self.item(one) for one in rest},

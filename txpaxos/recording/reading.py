@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from txpaxos.errors import RecordingError
-from txpaxos.recording.calls import Call, with_values
+from txpaxos.recording.calls import BIG_BYTES, Call, with_values
 from txpaxos.recording.entries import (
     Application,
     Clocks,
@@ -15,9 +15,12 @@ from txpaxos.recording.entries import (
     Entry,
     Head,
     Input,
-    Release,
+    Records,
+    Releases,
     Start,
     State,
+    Values,
+    pack,
     unpack,
 )
 from txpaxos.recording.events import (
@@ -35,6 +38,7 @@ from txpaxos.recording.files import Segment, damaged, entries_of, nodes_in, segm
 from txpaxos.recording.graph import Load
 from txpaxos.recording.redaction import Value, restored
 from txpaxos.storage.disk import Disk
+from txpaxos.storage.records import decode as decode_records
 from txpaxos.wire.codec import unpack_message
 
 
@@ -101,7 +105,12 @@ class _SegmentReader:
         self._path = path
         self._segment = segment
         self._count = self._inputs = 0
+        self._has_begun = False
+        self._values: dict[int, list[bytes]] = {}
+        self._records: list[Any] = []
         self._value: Value | None = None
+        # The big values that this leader has proposed, by the number of the call.
+        self._proposed: dict[int, bytes] = {}
 
     def events(self) -> Iterator[Event]:
         """The events of the segment.
@@ -113,44 +122,63 @@ class _SegmentReader:
             try:
                 entry = unpack(data)
                 self._check_place(entry)
-                event = self._event(entry)
-            except (ValueError, TypeError, RecursionError) as error:
+                events = self._events(entry)
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
                 raise damaged(self._path, 0, f"entry {self._count}: {error}") from None
-            yield event
+            yield from events
 
     def _check_place(self, entry: Entry) -> None:
         """Check that the segment begins as it must, and that nothing else is such an entry."""
-        expected = {1: Head, 2: Start if self._segment.number == 1 else State}.get(self._count)
-        if expected is None:
-            if isinstance(entry, Head | Start | State):
-                raise ValueError("it belongs at the begin of a segment")
-        elif not isinstance(entry, expected):
-            raise ValueError(f"a segment does not begin with it, but with a {expected.__name__}")
+        begins = Start if self._segment.number == 1 else State
+        if self._count == 1:
+            if not isinstance(entry, Head):
+                raise ValueError("a segment does not begin with it, but with a Head")
+        elif not self._has_begun:
+            if not isinstance(entry, Values | Records | begins):
+                raise ValueError(f"a segment does not begin with it, but with a {begins.__name__}")
+            self._has_begun = isinstance(entry, begins)
+        elif isinstance(entry, Head | Start | State | Values | Records):
+            raise ValueError("it belongs at the begin of a segment")
 
-    def _event(self, entry: Entry) -> Event:
+    def _events(self, entry: Entry) -> list[Event]:
         match entry:
             case Head():
-                return self._begun(entry)
+                return [self._begun(entry)]
+            case Values():
+                self._values.setdefault(entry.number, []).extend(entry.values)
+                return []
+            case Records():
+                self._records += (with_values(record, self._value) for record in decode_records(entry.data))
+                return []
             case Start():
-                arguments = self._load(entry.arguments)
-                if not isinstance(arguments, dict):
-                    raise ValueError("no arguments")
-                return CoreMade(entry.now, arguments, self._given(entry.given), entry.state)
+                return [self._made(entry)]
             case State():
-                return CoreState(entry.core)
+                lists = [tuple(self._values[number]) for number in range(len(self._values))]
+                return [CoreState(entry.core, tuple(lists))]
             case Input():
-                self._inputs += 1
-                arguments = self._arguments(Call(entry.call), entry.arguments)
-                given = self._given(entry.given)
-                return CoreCalled(self._inputs, Call(entry.call), entry.now, arguments, given, entry.result)
-            case Release():
-                return ReadyReleased(entry.input, entry.now)
+                return [*_releases(entry.released), self._called(entry)]
+            case Releases():
+                return [*_releases(entry.released)]
             case Application():
-                return SlotsApplied(entry.slot, entry.now)
+                return [SlotsApplied(entry.slot, entry.now)]
             case Clocks():
-                return ClocksRead(entry.now, entry.utc)
+                return [ClocksRead(entry.now, entry.utc)]
             case End():  # pragma: no branch
-                return RunEnded()
+                return [RunEnded()]
+
+    def _made(self, entry: Start) -> CoreMade:
+        arguments = self._load(entry.arguments)
+        if not isinstance(arguments, dict):
+            raise ValueError("no arguments")
+        return CoreMade(entry.now, {**arguments, "saved": self._records}, self._given(entry.given), entry.state)
+
+    def _called(self, entry: Input) -> CoreCalled:
+        self._inputs += 1
+        call = Call(entry.call)
+        arguments = self._arguments(call, entry.arguments)
+        if call is Call.PROPOSE and len(arguments[0]) >= BIG_BYTES:
+            self._proposed[self._inputs] = arguments[0]
+        return CoreCalled(self._inputs, call, entry.now, arguments, self._given(entry.given), entry.result)
 
     def _begun(self, head: Head) -> SegmentBegun:
         if (head.run, head.number) != (self._segment.run, self._segment.number):
@@ -168,8 +196,16 @@ class _SegmentReader:
     def _arguments(self, call: Call, plain: list[Any]) -> tuple[Any, ...]:
         if call is not Call.RECEIVE:
             return tuple(map(self._load, plain))
-        sender, kind, body = plain
-        if not isinstance(sender, str) or not isinstance(kind, int) or not isinstance(body, bytes):
+        sender, kind, fields, *proposed_by = plain
+        if not isinstance(sender, str) or not isinstance(kind, int):
             raise ValueError("no message")
-        message = unpack_message(kind, body)
-        return sender, message if self._value is None else with_values(message, self._value)
+        message = unpack_message(kind, pack(fields))
+        if proposed_by:
+            value = self._proposed.pop(proposed_by[0])
+            return sender, with_values(message, lambda _: value)
+        return sender, with_values(message, self._value)
+
+
+def _releases(released: list[int | float]) -> Iterator[ReadyReleased]:
+    for number, now in zip(released[::2], released[1::2], strict=True):
+        yield ReadyReleased(int(number), float(now))

@@ -12,32 +12,48 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
 from txpaxos.core.config import Limits, Timing
 from txpaxos.core.membership import Change, Configuration
-from txpaxos.core.messages import Message, NodeId, Slot
+from txpaxos.core.messages import LOWEST, AcceptSlot, Message, NodeId, Slot
 from txpaxos.core.ready import Chosen, Installed, LogRecord, Ready
 from txpaxos.core.replica import Replica
 from txpaxos.log_lines import for_log
-from txpaxos.recording.calls import METHODS, Arguments, Call, digest, ready_of, with_values
-from txpaxos.recording.entries import APPLICATION, CLOCKS, END, HEAD, INPUT, RELEASE, START, STATE, pack
+from txpaxos.recording.calls import BIG_BYTES, METHODS, Arguments, Call, digest, ready_of, standing_for, with_values
+from txpaxos.recording.entries import (
+    APPLICATION,
+    CLOCKS,
+    END,
+    HEAD,
+    INPUT,
+    RECORDS,
+    RELEASES,
+    START,
+    STATE,
+    VALUES,
+    pack,
+)
 from txpaxos.recording.graph import Dump
 from txpaxos.recording.options import RecordingOptions, this_release
-from txpaxos.recording.redaction import redactor
+from txpaxos.recording.redaction import Value, redactor
 from txpaxos.recording.writer import DirectWriter, Files, ThreadWriter, Writer, folder_of
 from txpaxos.storage.disk import Disk
-from txpaxos.wire.codec import pack_message
+from txpaxos.storage.records import encode as encode_records
+from txpaxos.wire.codec import kind_of
+
+T = TypeVar("T")
 
 SEGMENTS = 16
 """A segment has about this part of all bytes."""
 
-STATE_PART = 4
-"""A state of the core may have this part of all bytes, so that there is room for a later one beside it."""
+PART_BYTES = 2**18
+"""Values and records are packed in parts of about that size."""
 
 CLOCKS_SECONDS = 1.0
 """How often the time of day is noted, to merge recordings of several nodes."""
@@ -170,11 +186,17 @@ class Recorder:
         self._node, self._options = node, options
         self._monotonic, self._utc_seconds = monotonic, utc_seconds
         self._value = redactor(os.urandom(32)) if options.redact else None
+        self._standing = standing_for(self._value)
         self._given: list[Any] = []
+        # What was released since the last entry: the number of the call, and when, in turn.
+        self._released: list[int | float] = []
+        # The big values that were proposed in this segment and not received by this node yet, by their ids, with the
+        # number of the call.
+        self._proposed: dict[int, tuple[bytes, int]] = {}
         self._writer: Writer | None = None
         self._names: dict[int, str] = {}
         self._run = self._segments = self._inputs = 0
-        self._segment_bytes = self._segment_bytes_max = 0
+        self._segment_bytes, self._segment_bytes_min = 0, options.bytes_max // SEGMENTS
         self._now = self._clocks_at = 0.0
         # The numbers of the calls whose Readys are not released yet, each with the Ready itself.
         self._numbers: dict[int, tuple[int, Ready]] = {}
@@ -228,14 +250,13 @@ class Recorder:
         arguments = {
             "node": node,
             "members": tuple(members),
-            "saved": records,
             "timing": timing or Timing(),
             "limits": limits or Limits(),
             "base": base,
             "votes": votes,
             "configurations": configurations,
         }
-        self._guarded(lambda: self._begin_run(core, now, arguments))
+        self._guarded(lambda: self._begin_run(core, now, arguments, records))
         return core
 
     def around(self, release: Callable[[Ready], None]) -> Callable[[Ready], None]:
@@ -243,15 +264,14 @@ class Recorder:
         called, and when it has applied slots."""
 
         def released(ready: Ready) -> None:
-            if self._writer is None:
-                release(ready)
-                return
-            number, _ = self._numbers.pop(_key(ready), (0, ready))
-            if number:
-                self._put((RELEASE, number, self._monotonic()))
+            found = self._numbers.pop(id(ready.chosen or ready), None)
+            if found is not None:
+                self._released.append(found[0])
+                self._released.append(self._monotonic())
             release(ready)
-            if ready.chosen:
+            if ready.chosen and self._writer is not None:
                 last = [one.slot for one in ready.chosen if isinstance(one, Chosen | Installed)]
+                self._put_releases()
                 self._put((APPLICATION, last[-1], self._monotonic()))
 
         return released
@@ -259,6 +279,7 @@ class Recorder:
     def close(self) -> None:
         """End the recording: the node has stopped."""
         if self._segments:
+            self._put_releases()
             self._put((END,))
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -288,29 +309,47 @@ class Recorder:
             self._guarded(lambda: self._note(call, now, arguments, name))
             raise
         try:
-            self._note(call, now, arguments, digest(result, self._value))
-            ready = ready_of(result)
-            if not ready.is_empty and call is not Call.CHECKPOINT:
-                self._numbers[_key(ready)] = self._inputs, ready
-            if self._segment_bytes >= self._segment_bytes_max:
+            self._note(call, now, arguments, digest(result, self._standing))
+            ready = result if type(result) is Ready else ready_of(result)
+            # A node may add records to a Ready that hands something out, so what it hands out is what is known of it.
+            if (ready.send or ready.save or not ready.is_empty) and call is not Call.CHECKPOINT:
+                self._numbers[id(ready.chosen or ready)] = self._inputs, ready
+            if self._segment_bytes >= self._segment_bytes_min and self._is_segment_full():
                 self._begin_segment(core)
         except Exception:
             self._end()
         return result
 
     def _note(self, call: Call, now: float, arguments: Arguments, result: int | str) -> None:
-        value = self._value
-        if call is Call.RECEIVE:
-            sender, message = arguments
-            plain = (sender, *pack_message(with_values(message, value)))
-        elif call is Call.PROPOSE:
-            plain = arguments if value is None else (value(arguments[0]), arguments[1])
-        else:
-            plain = tuple(Dump(value=value).plain(one) for one in arguments)
         self._inputs += 1
-        self._put((INPUT, call, now, plain, self._given, result))
+        if call is Call.RECEIVE:
+            plain = self._plain_message(*arguments)
+        elif call is Call.PROPOSE:
+            plain = self._plain_proposal(*arguments)
+        else:
+            plain = tuple(Dump(value=self._value).plain(one) for one in arguments)
+        self._put((INPUT, call, now, plain, self._given, result, self._released))
+        if self._released:
+            self._released.clear()
         if now >= self._clocks_at:
             self._note_clocks()
+
+    def _plain_message(self, sender: NodeId, message: Message) -> tuple[Any, ...]:
+        if self._proposed and sender == self._node and type(message) is AcceptSlot:
+            value, number = self._proposed.pop(id(message.value), (None, 0))
+            if value is not None:
+                return sender, _ACCEPT_SLOT, with_values(message, _no_value), number
+        return sender, kind_of(message), with_values(message, self._value)
+
+    def _plain_proposal(self, value: bytes, urgent: bool) -> tuple[Any, ...]:
+        if len(value) >= BIG_BYTES:
+            self._proposed[id(value)] = value, self._inputs
+        return value if self._value is None else self._value(value), urgent
+
+    def _put_releases(self) -> None:
+        if self._released:
+            self._put((RELEASES, self._released))
+            self._released.clear()
 
     def _note_clocks(self) -> None:
         now = self._monotonic()
@@ -323,38 +362,46 @@ class Recorder:
             return
         data = pack(entry)
         self._segment_bytes += len(data)
-        writer.put(data)
-        if writer.error is not None:
-            self._end(writer.error)
+        error = writer.put(data)
+        if error is not None:
+            self._end(error)
 
     # segments
 
-    def _begin_run(self, core: RecordedReplica, now: float, arguments: dict[str, Any]) -> None:
+    def _is_segment_full(self) -> bool:
+        """Whether there is as much of calls as of state, in a segment that is not small."""
+        writer = self._writer
+        return writer is not None and self._segment_bytes >= writer.first_bytes
+
+    def _begin_run(
+        self, core: RecordedReplica, now: float, arguments: dict[str, Any], records: Sequence[LogRecord]
+    ) -> None:
         self._now = now
-        plain = Dump(value=self._value).plain(arguments)
-        state = zlib.crc32(pack(self._state(core)))
-        self._begin((START, now, plain, self._given, state))
+        state = zlib.crc32(pack(self._dump(core)[0]))
+        self._begin((START, now, Dump().plain(arguments), [*self._given], state), (), records)
 
     def _begin_segment(self, core: RecordedReplica) -> None:
-        self._begin((STATE, self._state(core)))
+        plain, values = self._dump(core)
+        self._begin((STATE, plain), values)
 
-    def _state(self, core: RecordedReplica) -> Any:
-        return Dump(self._names, self._value, {RecordedReplica: "Replica"}).plain(core)
+    def _dump(self, core: RecordedReplica) -> tuple[Any, list[list[bytes]]]:
+        """The state of the core as plain data, and the lists of values in it."""
+        dump = Dump(self._names, self._value, {RecordedReplica: "Replica"})
+        return dump.plain(core), dump.values
 
-    def _begin(self, first: tuple[Any, ...]) -> None:
-        """Begin a segment, from whose ``first`` entry a replay can begin."""
+    def _begin(
+        self, first: tuple[Any, ...], values: Sequence[Sequence[bytes]], records: Sequence[LogRecord] = ()
+    ) -> None:
+        """Begin a segment, from whose ``first`` entry a replay can begin. What belongs to it is packed as it is
+        written, in parts, so that no part holds up the reactor."""
         if self._writer is None:
             return
+        self._put_releases()
+        self._proposed.clear()
         self._segments += 1
-        head = (HEAD, self._node, self._run, self._segments, this_release(), self._options.redact, self._inputs)
-        data = pack(first)
-        bytes_max = self._options.bytes_max
-        if len(data) > bytes_max // STATE_PART:
-            self._end(OSError(f"the state of the core has {len(data)} bytes: allow more than {bytes_max} in all"))
-            return
         self._segment_bytes = 0
-        self._segment_bytes_max = min(max(bytes_max // SEGMENTS, len(data)), bytes_max // STATE_PART)
-        self._writer.begin([pack(head), data])
+        head = (HEAD, self._node, self._run, self._segments, this_release(), self._options.redact, self._inputs)
+        self._writer.begin(_packed(head, first, values, records, self._value))
         self._note_clocks()
 
     # its end
@@ -387,6 +434,40 @@ class Recorder:
             )
 
 
-def _key(ready: Ready) -> int:
-    """What a Ready is known by until it is released. A node may add records to one that hands something out."""
-    return id(ready.chosen or ready)
+def _packed(
+    head: tuple[Any, ...],
+    first: tuple[Any, ...],
+    values: Sequence[Sequence[bytes]],
+    records: Sequence[LogRecord],
+    value: Value | None,
+) -> Iterator[bytes]:
+    """The entries that a segment begins with."""
+
+    def packed_values(number: int, part: Sequence[bytes]) -> bytes:
+        return pack((VALUES, number, part if value is None else [*map(value, part)]))
+
+    def packed_records(part: Sequence[LogRecord]) -> bytes:
+        return pack((RECORDS, encode_records(with_values(one, value) for one in part)))
+
+    yield pack(head)
+    for number, one in enumerate(values):
+        yield from _in_parts(one, partial(packed_values, number))
+    yield from _in_parts(records, packed_records)
+    yield pack(first)
+
+
+def _in_parts(items: Sequence[T], packed: Callable[[Sequence[T]], bytes]) -> Iterator[bytes]:
+    """``items``, packed in parts of about ``PART_BYTES``. Their number follows the size of those before."""
+    begin, count = 0, 16
+    while begin < len(items):
+        data = packed(items[begin : begin + count])
+        yield data
+        begin += count
+        count = max(1, count // 2) if len(data) > PART_BYTES else 2 * count if len(data) < PART_BYTES // 2 else count
+
+
+def _no_value(_: bytes) -> bytes:
+    return b""
+
+
+_ACCEPT_SLOT = kind_of(AcceptSlot(LOWEST, 1))

@@ -9,7 +9,7 @@ does something else, or, if nothing was to be seen outside, at the next segment.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, TypeAlias, cast
 
@@ -18,12 +18,14 @@ import attrs
 from txpaxos.core.membership import Change
 from txpaxos.core.replica import Replica
 from txpaxos.errors import RecordingError
-from txpaxos.recording.calls import METHODS, digest, ready_of, shown
+from txpaxos.recording.calls import METHODS, digest, ready_of, shown, standing_for
 from txpaxos.recording.entries import pack
 from txpaxos.recording.events import CoreCalled, CoreMade, CoreState, Event, SegmentBegun
 from txpaxos.recording.graph import Dump, Load
 from txpaxos.recording.options import this_release
 from txpaxos.recording.redaction import Value, restored, stored_again
+
+Plain: TypeAlias = Any
 
 MADE = "make"
 STATE = "state"
@@ -126,6 +128,7 @@ class Replayer:
         self._now = 0.0
         self._path = ""
         self._value: Value | None = None
+        self._standing = standing_for(None)
         self._things: dict[str, Any] = {"rng": self._rng, "admits": self._admits, "change_of": self._change_of}
         # Bound methods are made anew each time they are looked up, so these are kept.
         self._names = {id(thing): name for name, thing in self._things.items()}
@@ -163,6 +166,7 @@ class Replayer:
             self._core = None  # Another start; or the node has removed what comes between, meanwhile.
         self._run, self._number, self._path = event.run, event.inputs, event.path
         self._value = stored_again if event.is_redacted else None
+        self._standing = standing_for(self._value)
 
     # what the core asks of its node
 
@@ -187,7 +191,7 @@ class Replayer:
             self._given.end()
         except Exception as error:
             return self._differs(event, MADE, "", f"{type(error).__name__}: {error}", "a core")
-        state = zlib.crc32(pack(self._plain()))
+        state = zlib.crc32(pack(self._dump()[0]))
         if state != event.state:
             return self._differs(event, MADE, "", f"a core whose state is {state:08x}", f"{event.state:08x}")
         return Step(event, None, self._core)
@@ -196,13 +200,17 @@ class Replayer:
         value = restored if self._value is not None else None
         if self._core is None:
             try:
-                core: Replica = Load(self._things, value).item(event.plain)
+                core: Replica = Load(self._things, value, _with(value, event.values)).item(event.plain)
                 core.status()
             except Exception as error:  # Whatever the bytes are.
                 raise RecordingError(f"{self._path} begins with no state of a core: {error}", self._path) from None
             self._core = core
-        elif (plain := self._plain()) != event.plain:
+            return Step(event, None, core)
+        plain, values = self._dump()
+        if plain != event.plain:
             return self._differs(event, STATE, "", *_first_difference(plain, event.plain, "core"))
+        if values != event.values:
+            return self._differs(event, STATE, "", "other values in core.log", "those of the recording")
         return Step(event, None, self._core)
 
     def _called(self, event: CoreCalled) -> Step:
@@ -213,7 +221,7 @@ class Replayer:
         try:
             result = METHODS[event.call](self._core, event.now, event.arguments)
             self._given.end()
-            found: int | str = digest(result, self._value)
+            found: int | str = digest(result, self._standing)
             said = shown(result)
         except Unexpected as error:
             found, said = "", str(error)
@@ -235,11 +243,11 @@ class Replayer:
         difference = Difference(self._run, self._number, call, self._now, arguments, returned, recorded)
         return Step(event, result, self._core, difference)
 
-    def _plain(self) -> Any:
-        return Dump(self._names, self._value).plain(self._core)
-
-
-Plain: TypeAlias = Any
+    def _dump(self) -> tuple[Plain, tuple[tuple[bytes, ...], ...]]:
+        """The state of the core as plain data, and the lists of values in it, as they are recorded."""
+        dump = Dump(self._names, self._value)
+        plain = dump.plain(self._core)
+        return plain, tuple(_with(self._value, dump.values))
 
 
 def _first_difference(found: Plain, recorded: Plain, place: str) -> tuple[str, str]:
@@ -251,3 +259,7 @@ def _first_difference(found: Plain, recorded: Plain, place: str) -> tuple[str, s
                 inner = f"{place}.{found[index - 1]}" if named else place
                 return _first_difference(one, other, inner)
     return f"{place}: {found!r:.500}", f"{recorded!r:.500}"
+
+
+def _with(value: Value | None, lists: Iterable[Sequence[bytes]]) -> list[tuple[bytes, ...]]:
+    return [tuple(one) if value is None else tuple(map(value, one)) for one in lists]

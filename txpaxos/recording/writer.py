@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Event, Thread
 from typing import Protocol
 
+from txpaxos.log_lines import described
 from txpaxos.recording.files import LOCK, Segment, pack_frame, pack_header, segments_in
 from txpaxos.storage.disk import Disk, ensure_directory, write_all
 
@@ -21,6 +22,9 @@ FRAME_BYTES = 2**20
 
 WRITE_SECONDS = 0.1
 """How long an entry waits for others, at the most, before it is written."""
+
+STATE_PART = 4
+"""A state of the core may have this part of all bytes, so that there is room for a later one beside it."""
 
 WAITING_BYTES_MAX = 2**26
 """What may wait for a slow disk. Beyond it the recording ends."""
@@ -36,6 +40,7 @@ class Files:
     :param bytes_max: the most bytes of all segments in it. Those of earlier runs count, too, and go first.
     :raises OSError: (all methods) if the disk refuses.
     :ivar run: the number of this run.
+    :ivar first_bytes: the size of what the segment begins with.
     """
 
     def __init__(self, disk: Disk, folder: str, bytes_max: int) -> None:
@@ -48,31 +53,50 @@ class Files:
             disk.close(self._lock)
             raise
         self.run = max((one.run for one in self._sizes), default=0) + 1
+        self.first_bytes = 0
         self._current: Segment | None = None
         self._handle = -1
 
-    def begin(self, number: int, entries: Sequence[bytes]) -> None:
+    def begin(self, number: int, entries: Iterable[bytes]) -> None:
         """Close the segment, and begin another one with ``entries``."""
         self._close_segment()
         segment = Segment(self.run, number)
         self._handle = self._disk.create(self._path(segment))
         self._current, self._sizes[segment] = segment, 0
-        self._append(pack_header() + pack_frame(entries))
+        self._append(pack_header())
+        some: list[bytes] = []
+        some_bytes = 0
+        for entry in entries:
+            some.append(entry)
+            some_bytes += len(entry)
+            if some_bytes >= FRAME_BYTES:
+                self.write(some)
+                some, some_bytes = [], 0
+                self._check_first_bytes(segment)
+        self.write(some)
+        self.first_bytes = self._check_first_bytes(segment)
+
+    def _check_first_bytes(self, segment: Segment) -> int:
+        size = self._sizes[segment]
+        if size > self._bytes_max // STATE_PART:
+            raise OSError(f"the state of the core has more than {size} bytes: allow more than {self._bytes_max} in all")
+        return size
 
     def write(self, entries: Sequence[bytes]) -> None:
         """Add ``entries`` to the segment."""
-        self._append(pack_frame(entries))
+        self._append(*pack_frame(entries))
 
     def close(self) -> None:
         """Close everything."""
         self._close_segment()
         self._disk.close(self._lock)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, *parts: bytes) -> None:
         assert self._current is not None
-        self._make_room(len(data))
-        write_all(self._disk, self._handle, data, self._sizes[self._current])
-        self._sizes[self._current] += len(data)
+        self._make_room(sum(map(len, parts)))
+        for part in parts:
+            write_all(self._disk, self._handle, part, self._sizes[self._current])
+            self._sizes[self._current] += len(part)
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest segments, until ``size`` bytes more are within the bound."""
@@ -100,11 +124,15 @@ class Writer(Protocol):
     def error(self) -> OSError | None:
         """Why nothing is written any more; ``None`` if all is well."""
 
-    def put(self, entry: bytes) -> None:
-        """Write ``entry`` soon."""
+    @property
+    def first_bytes(self) -> int:
+        """The size of what the last segment that was written begins with."""
 
-    def begin(self, entries: Sequence[bytes]) -> None:
-        """Begin the next segment with ``entries``."""
+    def put(self, entry: bytes) -> OSError | None:
+        """Write ``entry`` soon. Returns why nothing is written any more; ``None`` if all is well."""
+
+    def begin(self, entries: Iterable[bytes]) -> None:
+        """Begin the next segment with ``entries``, which are made one by one as they are written."""
 
     def close(self) -> None:
         """Write all that waits, and close the files. It may take ``STOP_SECONDS``."""
@@ -129,22 +157,28 @@ class DirectWriter:
         """See :class:`Writer`."""
         return self._error
 
-    def put(self, entry: bytes) -> None:
+    @property
+    def first_bytes(self) -> int:
+        """See :class:`Writer`."""
+        return self._files.first_bytes
+
+    def put(self, entry: bytes) -> OSError | None:
         """See :class:`Writer`."""
         self._waiting.append(entry)
         self._waiting_bytes += len(entry)
         if self._waiting_bytes >= self._write_bytes:
             self._write()
+        return self._error
 
-    def begin(self, entries: Sequence[bytes]) -> None:
+    def begin(self, entries: Iterable[bytes]) -> None:
         """See :class:`Writer`."""
         self._write()
         self._segments += 1
         if self._error is None:
             try:
                 self._files.begin(self._segments, entries)
-            except OSError as error:
-                self._error = error
+            except Exception as error:
+                self._error = _as_os_error(error)
 
     def close(self) -> None:
         """See :class:`Writer`."""
@@ -176,8 +210,8 @@ class ThreadWriter:
     def __init__(self, files: Files) -> None:
         self._error: OSError | None = None
         self._files = files
-        # Entries, and lists of entries that begin a segment. To append and to pop is one step each.
-        self._waiting: deque[bytes | tuple[bytes, ...]] = deque()
+        # Entries, and what begins a segment. To append and to pop is one step each.
+        self._waiting: deque[bytes | Iterable[bytes]] = deque()
         self._put_bytes = self._written_bytes = 0
         self._wake = Event()
         self._stops = False
@@ -186,19 +220,25 @@ class ThreadWriter:
 
     @property
     def error(self) -> OSError | None:
-        """Why nothing is written any more; ``None`` if all is well."""
-        if self._error is None and self._put_bytes - self._written_bytes > WAITING_BYTES_MAX:
-            self._error = OSError(f"more than {WAITING_BYTES_MAX} bytes wait for it")
+        """See :class:`Writer`."""
         return self._error
 
-    def put(self, entry: bytes) -> None:
+    @property
+    def first_bytes(self) -> int:
+        """See :class:`Writer`."""
+        return self._files.first_bytes
+
+    def put(self, entry: bytes) -> OSError | None:
         """See :class:`Writer`."""
         self._waiting.append(entry)
         self._put_bytes += len(entry)
+        if self._put_bytes - self._written_bytes > WAITING_BYTES_MAX and self._error is None:
+            self._error = OSError(f"more than {WAITING_BYTES_MAX} bytes wait for it")
+        return self._error
 
-    def begin(self, entries: Sequence[bytes]) -> None:
+    def begin(self, entries: Iterable[bytes]) -> None:
         """See :class:`Writer`."""
-        self._waiting.append(tuple(entries))
+        self._waiting.append(entries)
         self._wake.set()
 
     def close(self) -> None:
@@ -223,8 +263,8 @@ class ThreadWriter:
                     segments = self._write_some(segments)
                 if self._error is not None:
                     break
-        except OSError as error:
-            self._error = error
+        except Exception as error:  # No entry is written after it, so the node has to hear of it.
+            self._error = _as_os_error(error)
         finally:
             self._waiting.clear()
             self._close_files()
@@ -243,7 +283,7 @@ class ThreadWriter:
             self._written_bytes += size
             return segments
         first = self._waiting.popleft()
-        assert isinstance(first, tuple)
+        assert not isinstance(first, bytes)
         self._files.begin(segments + 1, first)
         return segments + 1
 
@@ -257,3 +297,7 @@ class ThreadWriter:
 def folder_of(directory: str, node: str) -> str:
     """The folder of ``node`` in the recording at ``directory``."""
     return os.path.join(directory, node)
+
+
+def _as_os_error(error: Exception) -> OSError:
+    return error if isinstance(error, OSError) else OSError(described(error))

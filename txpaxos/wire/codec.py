@@ -149,16 +149,13 @@ _packing = Packing[PeerMessage](
 )
 
 
-def pack_message(message: PeerMessage) -> tuple[int, bytes]:
-    """The kind number and the body of a message, without a header, for a file.
-
-    :raises OverflowError: if the message holds an integer of 2**64 or more.
-    """
-    return _packing.pack(message)
+def kind_of(message: PeerMessage) -> int:
+    """The kind number of a message."""
+    return _packing.kind_of(message)
 
 
 def unpack_message(kind: int, body: bytes) -> PeerMessage:
-    """The message that :func:`pack_message` was given.
+    """The message of a kind, from its body without a header.
 
     :raises ValueError: if ``body`` is no such message.
     """
