@@ -70,6 +70,8 @@ def test_install_brings_the_plugin(tmp_path: Path, editable: bool) -> None:
     package = plugin.parents[2] / "txpaxos"
     assert (package / "py.typed").exists()
     assert (package / "aio" / "recipe_types.pyi").exists()
+    page = {file.name for file in (package / "play" / "page").iterdir()}
+    assert page == {"index.html", "play.css", "play.js"}
 
 
 def test_a_source_distribution_has_all_files(tmp_path: Path) -> None:

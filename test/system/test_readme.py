@@ -29,6 +29,7 @@ from txpaxos.core import messages
 from txpaxos.core.drops import Drop
 from txpaxos.node.counts import Count
 from txpaxos.node.peers import REQUIRED_WAYS
+from txpaxos.play.course import LESSONS
 from txpaxos.tap import Options
 from txpaxos.wire import peer_messages
 from txpaxos.wire.codec import Way
@@ -115,26 +116,38 @@ def test_cluster_file_is_the_example() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_compiles(page: Path) -> None:
     for number, block in enumerate(blocks(page.read_text(), "python")):
-        if page.name != "paxos.rst":  # whose blocks are pieces
-            # A block may be a part of a coroutine.
-            compile(block, f"{page.name}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        # A block may be a part of a coroutine.
+        compile(block, f"{page.name}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-def test_pieces_of_source_are_the_source() -> None:
-    pieces = blocks((ROOT / "docs/paxos.rst").read_text(), "python")
-    source = textwrap.dedent((ROOT / "txpaxos/core/essential.py").read_text())
-    lines = [line.strip() for line in source.splitlines()]
-    assert len(pieces) >= 4
-    for piece in pieces:
-        wanted = [line.strip() for line in piece.splitlines()]
-        assert any(lines[start : start + len(wanted)] == wanted for start in range(len(lines))), piece
+@pytest.mark.parametrize(("page", "pieces_min"), [("paxos", 10), ("lessons", 30)])
+def test_pieces_of_source_are_there(page: str, pieces_min: int) -> None:
+    """Pages include functions of the algorithm by their names."""
+    pieces = re.findall(r"^\.\. literalinclude:: (\S+)\n   :pyobject: (\S+)$", text_of(page), re.MULTILINE)
+    assert len(pieces) >= pieces_min
+    for file, name in pieces:
+        found: ast.AST = ast.parse((ROOT / "docs" / file).read_text())
+        for part in name.split("."):
+            found = next(one for one in ast.iter_child_nodes(found) if getattr(one, "name", None) == part)
+
+
+def test_what_the_tutorial_names_is_in_the_core() -> None:
+    source = "".join(file.read_text() for file in (ROOT / "txpaxos/core").glob("*.py"))
+    names = set(re.findall(r"``[A-Z]\w+\.([a-z_]\w+)``", text_of("paxos")))
+    assert len(names) >= 5
+    assert {name for name in names if f"def {name}(" not in source} == set()
+
+
+def test_the_tutorial_goes_through_all_lessons_in_order() -> None:
+    titles = [re.sub(r"\s+", " ", title) for title in re.findall(r"\*Lesson: ([^*]+)\.\*", text_of("paxos"))]
+    assert titles == [lesson.title for lesson in LESSONS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_sessions_print_what_they_show(page: Path) -> None:
     result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.failed == 0
-    assert (result.attempted > 0) == (page.name == "paxos.rst")
+    assert (result.attempted > 0) == (page.name in ("paxos.rst", "lessons.rst"))
 
 
 # -------------------------------------------------------------------- commands

@@ -14,7 +14,7 @@ import attrs
 LINES_MAX = 14
 """The most lines of an excerpt."""
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ def excerpt(function: Callable[..., Any], at: str = "") -> Excerpt:
             raise ValueError(f"{function.__qualname__} has no line with {at!r}")
     else:
         begin = head
-    file = Path(inspect.getsourcefile(function) or "").relative_to(ROOT).as_posix()
+    file = Path(inspect.getsourcefile(function) or "").resolve().relative_to(ROOT).as_posix()
     return Excerpt(function.__qualname__, file, tuple((code[:head] + code[begin:])[:LINES_MAX]))
 
 

@@ -266,7 +266,7 @@ SAVE_BEFORE_SEND = Lesson(
             "Only what is on the disk of b is left, which is nothing.",
             practical.Acceptor.__init__,
             ("crash b",),
-            {"b": "down", "disk b.promised": "none", "marks b": "crashes; what was not saved is lost"},
+            {"b": "down", "disk b.promised": "none", "marks b": "loses what was not saved"},
             by_user=True,
         ),
         Step(

@@ -76,7 +76,8 @@ class Flight:
 
 @attrs.frozen
 class Mark:
-    """Something that happened at a node. ``kind`` is for the page: ``act``, ``vote``, ``learn``, ``lead``, ``no``."""
+    """Something that happened at a node. ``kind``: ``vote``, ``learn``, ``lead``, ``no``, ``act`` for anything else,
+    and ``echo`` for what the title of its row says, too."""
 
     node: NodeId
     text: str
@@ -253,19 +254,19 @@ class Stage:
         seat.player = None
         unsaved = any(ready.save for ready in seat.waiting)
         seat.waiting.clear()
-        self._mark(seat.name, "crashes; what was not saved is lost" if unsaved else "crashes", "no")
+        self._mark(seat.name, "loses what was not saved" if unsaved else "crashes", "no" if unsaved else "echo")
 
     def _restart(self, seat: Seat) -> None:
         if seat.player is not None:
             raise NotPossible(f"{seat.name} is running")
         self._start(seat)
-        self._mark(seat.name, "restarts from its disk")
+        self._mark(seat.name, "restarts from its disk", "echo")
 
     def _set_disk(self, seat: Seat, hangs: bool) -> None:
         if seat.hangs == hangs:
             raise NotPossible(f"the disk of {seat.name} {'hangs already' if hangs else 'does not hang'}")
         seat.hangs = hangs
-        self._mark(seat.name, "its disk hangs" if hangs else "its disk goes on")
+        self._mark(seat.name, "its disk hangs" if hangs else "its disk goes on", "echo")
         self._carry_out_what_waits(seat)
 
     def _propose(self, seat: Seat, value: str) -> None:
@@ -275,7 +276,7 @@ class Stage:
         if not 1 <= len(value) <= VALUE_CHARACTERS_MAX or not value.isprintable() or value != value.strip():
             raise NotPossible(f"a value has 1 to {VALUE_CHARACTERS_MAX} characters that can be printed")
         self._take(seat, player.propose(value.encode(errors="replace"), self.now + seat.ahead))
-        self._mark(seat.name, f"is offered {value}")
+        self._mark(seat.name, f"is offered {value}", "echo")
 
     def _command(self, seat: Seat, prepares: bool) -> None:
         player = self._running(seat)

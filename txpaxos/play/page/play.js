@@ -122,18 +122,38 @@ function following(name) {
 
 function drawNodes() {
   const nodes = find("nodes");
-  nodes.style.gridTemplateColumns = `repeat(${view.nodes.length}, minmax(0, 1fr))`;
+  nodes.style.gridTemplateColumns = `var(--gutter) repeat(${view.nodes.length}, minmax(0, 1fr))`;
   const typed = new Map([...nodes.querySelectorAll("input")]
     .filter((input) => input.value !== input.defaultValue).map((input) => [input.id, input.value]));
-  nodes.replaceChildren(...view.nodes.map((node) => nodeCard(node, typed)));
+  const both = inBothQuorums();
+  nodes.replaceChildren(legend(), ...view.nodes.map((node) => nodeCard(node, typed, both.includes(node.name))));
 }
 
-function nodeCard(node, typed) {
+/** The nodes that the argument points at: those of the last sentence about two quorums. */
+function inBothQuorums() {
+  const shared = view.argument.filter((point) => point.kind === "shared");
+  return shared.length > 0 ? shared[shared.length - 1].nodes : [];
+}
+
+function legend() {
+  const line = (style, end) => draw("svg", { class: "swatch", width: 34, height: 12, "aria-hidden": "true" },
+    draw("line", { class: `arrow ${style}`, x1: 0, y1: 6, x2: 28, y2: 6 }), end);
+  const entry = (shown, text) => make("li", {}, shown, text);
+  return make("ul", { class: "legend", "aria-label": "What the lines of the diagram mean" },
+    entry(line("delivered", draw("path", { class: "tip", d: "M34 6L25 2L25 10Z" })), "arrived"),
+    entry(line("flying", draw("circle", { class: "tip", cx: 28, cy: 6, r: 5 })), "under way: click to deliver"),
+    entry(line("held", draw("circle", { class: "tip held", cx: 28, cy: 6, r: 5 })), "held back"),
+    entry(line("lost", draw("path", { class: "cross", d: "M24 2l8 8m0 -8l-8 8" })), "lost"),
+    entry(line("quiet", draw("path", { class: "tip quiet", d: "M34 6L25 2L25 10Z" })), "heartbeats"));
+}
+
+function nodeCard(node, typed, isShared) {
   const facts = node.up ? node.facts : node.disk.map(([label, value]) => [label + " (on disk)", value]);
   const kinds = ["node", node.up ? "" : "down", node.leads ? "leads" : ""].join(" ").trim();
   return make("article", { class: kinds, "aria-label": `Node ${node.name}` },
     make("h3", {}, node.name, make("small", {}, node.roles)),
     node.leads ? make("div", { class: "badge" }, "leads") : null,
+    isShared ? make("div", { class: "shared" }, "in both quorums") : null,
     node.hangs ? make("div", { class: "alarm" }, node.waits ? "disk hangs: saves wait" : "disk hangs") : null,
     make("dl", {}, facts.map(fact)),
     node.up && node.waits ? make("dl", {}, node.disk.map(([label, value]) =>
@@ -251,7 +271,7 @@ function drawDiagram() {
   const gutter = Math.min(280, Math.round(width * 0.25));
   find("nodes").style.setProperty("--gutter", gutter + "px");
   const column = (width - gutter) / view.nodes.length;
-  const place = new Map(view.nodes.map((node, index) => [node.name, gutter + column * (index + 0.3)]));
+  const place = new Map(view.nodes.map((node, index) => [node.name, gutter + column * (index + 0.2)]));
   const height = (view.rows.length + 1) * ROW + 8;
   const y = (row) => row * ROW + ROW / 2 + 6;
   const parts = view.rows.map((row, index) => draw("g", {},
@@ -310,22 +330,28 @@ function arrow(one, place, y, others) {
 
 function marks(row, place, y, column) {
   const shown = [];
-  for (const name of place.keys()) {
+  const names = [...place.keys()];
+  for (const [index, name] of names.entries()) {
+    const isLast = index + 1 === names.length;
+    const isFree = !isLast && !row.marks.some((mark) => mark.node === names[index + 1]);
+    const room = column * (isLast ? 0.8 : isFree && index + 2 < names.length ? 2 : isFree ? 1.8 : 1) - 14;
     const own = row.marks.filter((mark) => mark.node === name);
     if (own.length === 0) continue;
     const x = place.get(name);
     shown.push(draw("circle", { class: "dot", cx: x, cy: y, r: 3 }));
-    const loudest = ["learn", "lead", "no", "vote", "act"].find((kind) => own.some((mark) => mark.kind === kind));
+    const loudest = ["learn", "lead", "no", "vote", "act", "echo"].find((kind) => own.some((mark) => mark.kind === kind));
     const text = own.map((mark) => mark.text).join(", ");
     shown.push(draw("text", { class: `mark ${loudest}`, x: x + 7, y: y + 4 }, draw("title", {}, text),
-      clipped(text, column - 12)));
+      clipped(text, room)));
   }
   return shown;
 }
 
+const told = (row) => row.marks.filter((mark) => mark.kind !== "echo").map((mark) => `${mark.node} ${mark.text}`);
+
 function drawRows() {
   find("rows").replaceChildren(...view.rows.map((row) => make("li", {},
-    [row.title, ...row.marks.map((mark) => `${mark.node} ${mark.text}`)].join("; "))));
+    [row.title, ...told(row)].join("; "))));
 }
 
 // --------------------------------------------------------------------- all
@@ -353,7 +379,7 @@ function restoreFocus(key) {
 
 function say() {
   const last = view.rows[view.rows.length - 1];
-  const news = [last.title, ...last.marks.map((mark) => `${mark.node} ${mark.text}`)].join("; ");
+  const news = [last.title, ...told(last)].join("; ");
   if (find("news").textContent !== news) find("news").textContent = news;
 }
 
