@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from test.helpers.cli_nodes import TXPAXOS, Nodes, txpaxos
 from test.recipes.program import STEP_SECONDS, Program, result_of
 from txpaxos.cli import lock, main
-from txpaxos.cli.running import CommandError
+from txpaxos.cli.running import CommandError, EndedWith
 from txpaxos.recipes import Hold, Session
 from txpaxos.recipes.replicated.sessions import Sessions
 
@@ -121,7 +123,9 @@ def test_it_ends_with_txpaxos(supervised: Supervised) -> None:
     assert supervised.child.killed_at is None
     supervised.program.advance(TTL_SECONDS)
     assert supervised.child.killed_at is not None
-    assert isinstance(result_of(supervised.status), CancelledError)
+    error = result_of(supervised.status)
+    assert isinstance(error, EndedWith)
+    assert (error.status, supervised.told) == (137, [("released", {"status": 137})])
 
 
 def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
@@ -131,18 +135,28 @@ def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
         nodes.wait_for_leader()
         done = txpaxos("lock", "l", "--json", "--", "sh", "-c", "echo $TXPAXOS_FENCE_TOKEN; exit 7", folder=tmp_path)
         assert (done.returncode, done.stdout) == (7, b"1\n")
+        plain = txpaxos("lock", "--ttl", "5", "l", "--timeout=9", "echo", "--ttl", "--", "-l", folder=tmp_path)
+        assert (plain.returncode, plain.stdout) == (0, b"--ttl -- -l\n"), plain.stderr
         assert [json.loads(line)["state"] for line in done.stderr.splitlines()] == ["held", "released"]
         mute = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *TXPAXOS, "lock", "l", "--json", "--", "sh", "-c", "exit 9"]
         assert subprocess.run(mute, cwd=tmp_path, timeout=60, check=False).returncode == 9
         elected = [*TXPAXOS, "elect", "l", "--value", "me", "--", "sh", "-c", "echo up; exec sleep 100"]
-        with subprocess.Popen(elected, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        piped: Any = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+        with subprocess.Popen(elected, **piped) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
             assert txpaxos("elect", "l", folder=tmp_path).stdout == b"me\n"
-            late = txpaxos("lock", "l", "--timeout", "0.1", "--", "true", folder=tmp_path)
-            assert (late.returncode, late.stderr) == (1, b"txpaxos: the permit l did not come within 0.1 s\n")
+            late = txpaxos("lock", "l", "--timeout", "1.5", "true", "--timeout", "9", folder=tmp_path)
+            assert (late.returncode, late.stderr) == (1, b"txpaxos: the permit l did not come within 1.5 s\n")
             process.terminate()
             assert process.wait(60) == 143
+        for handler, status in (("exit 0", 0), ("exit 5", 5)):  # Its own, if it ends in order.
+            program = f"trap '{handler}' TERM; echo up; while :; do sleep 0.01; done"
+            with subprocess.Popen([*TXPAXOS, "lock", "l", "sh", "-c", program], **piped) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"up\n"
+                process.terminate()
+                assert process.wait(60) == status
         free = txpaxos("elect", "l", folder=tmp_path)
         assert (free.returncode, free.stderr) == (1, b"txpaxos: none is elected in l\n")
     finally:
@@ -152,8 +166,8 @@ def test_with_a_node_and_real_commands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("lock", "nightly"), "Missing argument '-- COMMAND...'"),
-        (("lock", "nightly", "ls", "-l"), "No such option"),
+        (("lock", "nightly"), "Missing argument '[--] COMMAND...'"),
+        (("lock", "nightly", "-l", "ls"), "No such option"),
         (("lock", "nightly", "--ttl", "0.5", "--", "ls"), "0.5 is not in the range"),
         (("elect", "nightly", "--timeout", "0", "--", "ls"), "0.0 is not in the range"),
         (("lock", "nightly", "--ttl", "nan", "--", "ls"), "Invalid value for '--ttl': nan is not a number."),
@@ -166,3 +180,31 @@ def test_what_is_wrong_is_said(arguments: tuple[str, ...], text: str) -> None:
     result = CliRunner().invoke(main, arguments, prog_name="txpaxos")
     assert result.exit_code == 2
     assert text in result.output
+
+
+@pytest.mark.parametrize("command", ["lock", "elect"])
+def test_without_a_cluster_no_more_than_the_timeout_passes(command: str, tmp_path: Path) -> None:
+    Nodes(tmp_path, "a")
+    begun_at = time.monotonic()
+    done = txpaxos(command, "nightly", "--timeout", "0.5", "true", folder=tmp_path)
+    assert time.monotonic() - begun_at < lock.ANSWER_SECONDS
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rb"txpaxos: no quorum has answered within 0.5 s: a at 127\.0\.0\.1:\d+ refuses connections.*\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (["n", "ls", "-l"], ["n", "--", "ls", "-l"]),
+        (["n", "--ttl", "5", "ls", "--ttl", "6"], ["n", "--ttl", "5", "--", "ls", "--ttl", "6"]),
+        (["--json", "n", "ls", "--", "-l"], ["--json", "n", "--", "ls", "--", "-l"]),
+        (["--ttl=5", "n", "-", "x"], ["--ttl=5", "n", "--", "-", "x"]),
+        (["n", "--", "ls", "--ttl", "6"], ["n", "--", "ls", "--ttl", "6"]),
+        (["--", "-n", "ls"], ["--", "-n", "ls"]),
+        (["n"], ["n"]),
+    ],
+)
+def test_what_stands_behind_the_command_is_its_own(given: list[str], taken: list[str]) -> None:
+    assert lock._with_separator(given, {"--ttl", "--timeout"}) == taken

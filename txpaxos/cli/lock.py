@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,11 +16,12 @@ from txpaxos.cli.guard import END_SECONDS
 from txpaxos.cli.options import CommandWithJson, check_number, cluster_option, keys_option, node_option
 from txpaxos.cli.printing import show, tell_aside
 from txpaxos.cli.recipes import as_command_errors, ask, check_name, json_option
-from txpaxos.cli.running import CommandError, Seeds, new_client, run
+from txpaxos.cli.running import CommandError, EndedWith, Seeds, new_client, run
 from txpaxos.clock import monotonic_clock
 from txpaxos.cluster import Cluster
 
 if TYPE_CHECKING:
+    from txpaxos.client import Client
     from txpaxos.recipes import Contender, Election, Hold, Lock, Recipes, Session
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -85,7 +86,14 @@ def holding(what: str) -> Callable[[Decorated], Decorated]:
 
 
 class _HoldingCommand(CommandWithJson):
-    """A command that gives standard output to what it runs."""
+    """A command that runs another one. What stands behind that one's name is for it, also without ``--`` before it, as
+    with ``env`` and ``flock``. It gets standard output, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        with_value = {name for option in options if not (option.is_flag or option.count) for name in option.opts}
+        return super().parse_args(ctx, _with_separator(args, with_value))
 
     def tell_error(self, ctx: click.Context, text: str) -> None:
         """Print the line: to standard error, if there is a COMMAND."""
@@ -95,16 +103,40 @@ class _HoldingCommand(CommandWithJson):
             super().tell_error(ctx, text)
 
 
+def _with_separator(arguments: list[str], with_value: Container[str]) -> list[str]:
+    """The arguments, with ``--`` before the second one that is no option: there COMMAND begins.
+
+    :param with_value: the options that have a value.
+    """
+    names, is_value = 0, False
+    for index, argument in enumerate(arguments):
+        if is_value:
+            is_value = False
+        elif argument == "--":
+            break
+        elif argument.startswith("-") and len(argument) > 1:
+            is_value = argument in with_value
+        else:
+            names += 1
+            if names == 2:
+                return [*arguments[:index], "--", *arguments[index:]]
+    return arguments
+
+
 @click.command("lock", cls=_HoldingCommand, short_help="Run a command while a lock of the cluster is held.")
 @click.argument("name", callback=check_name)
-@click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True, callback=_check_command)
+@click.argument("arguments", metavar="[--] COMMAND...", nargs=-1, required=True, callback=_check_command)
 @holding("the lock")
 def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
-    """Run COMMAND while the lock NAME is held, on one machine at a time.
+    """Run COMMAND while the lock NAME is held, on one machine at a time. Options stand before COMMAND: what stands
+    behind it is its own.
 
-    When the lock may be lost, COMMAND gets SIGTERM, and SIGKILL before another can have the lock. Its exit status is
-    passed on. TXPAXOS_FENCE_TOKEN in its environment rises with every grant: what the command changes should refuse a
-    lower one than the highest it has seen, since a machine that is stopped for a while kills nothing in time.
+    When the lock may be lost, COMMAND gets SIGTERM, and SIGKILL before another can have the lock. When txpaxos gets
+    SIGTERM, COMMAND gets it, too. Its exit status is passed on. TXPAXOS_FENCE_TOKEN in its environment rises with every
+    grant: what the command changes should refuse a lower one than the highest it has seen, since a machine that is
+    stopped for a while kills nothing in time.
+
+    A lock and an election of one name are the same to the cluster: they exclude each other.
 
     With --json, what becomes of the lock is told on standard error, a line of JSON each; errors, too.
 
@@ -118,14 +150,14 @@ def lock_command(name: str, arguments: tuple[str, ...], **options: Any) -> None:
 
 @click.command("elect", cls=_HoldingCommand, short_help="Run a command while this machine is elected.")
 @click.argument("name", callback=check_name)
-@click.argument("arguments", metavar="[-- COMMAND...]", nargs=-1, callback=_check_command)
+@click.argument("arguments", metavar="[[--] COMMAND...]", nargs=-1, callback=_check_command)
 @click.option("--value", help="What others see of this machine if it is elected. [default: its name]")
 @holding("the election")
 def elect_command(name: str, arguments: tuple[str, ...], value: str | None, **options: Any) -> None:
     """Run COMMAND while this machine is elected in NAME; another takes over when it ends.
 
-    As `txpaxos lock`, which says more. Without a COMMAND, print who is elected: what it says of itself. Exits with 1 if
-    none is.
+    As `txpaxos lock`, which says more. A lock of the same name excludes it. Without a COMMAND, print who is elected:
+    what it says of itself. Exits with 1 if none is.
 
     \b
     txpaxos elect scheduler --value "$(hostname)" -- ./scheduler
@@ -162,15 +194,13 @@ def _run_while_held(
             tell_aside(json.dumps({"name": name, "state": state, **known}))
 
     async def held(reactor: Any) -> int:
-        from txpaxos.recipes import Recipes
-
         client = new_client(reactor, cluster)
+        deadline = _Deadline(reactor, timeout_seconds)
         try:
-            recipes = Recipes(client, reactor, ANSWER_SECONDS)
             with as_command_errors():
-                session = await recipes.session(ttl_seconds)
+                session = await _opened(client, ttl_seconds, deadline)
                 try:
-                    hold = await permit(session).acquire(timeout_seconds)
+                    hold = await _granted(permit(session), deadline)
                     tell("held", token=hold.token)
                     return await _supervise(reactor, session, hold, arguments, tell)
                 finally:
@@ -181,10 +211,62 @@ def _run_while_held(
     return run(held)
 
 
+class _Deadline:
+    """Until when the lock must be granted: the session is opened within the same time.
+
+    :param seconds: from now; ``None`` for as long as it takes.
+    """
+
+    def __init__(self, reactor: Any, seconds: float | None) -> None:
+        self.reactor = reactor
+        self.seconds = seconds
+        self.clock = monotonic_clock(reactor)
+        self._begun_at = self.clock.seconds()
+
+    @property
+    def left_seconds(self) -> float | None:
+        """How much of it is left: a moment at least."""
+        return None if self.seconds is None else max(0.001, self._begun_at + self.seconds - self.clock.seconds())
+
+
+async def _opened(client: Client, ttl_seconds: float, deadline: _Deadline) -> Session:
+    """A session.
+
+    :raises CommandError: if no quorum has answered in time.
+    """
+    from txpaxos.recipes import Recipes
+
+    answer_seconds = max(ANSWER_SECONDS, deadline.seconds or 0.0)
+    opened = Recipes(client, deadline.reactor, answer_seconds).session(ttl_seconds)
+    if deadline.seconds is None:
+        return await opened
+
+    def timed_out(result: object, seconds: float) -> Session:
+        raise CommandError(f"no quorum has answered within {seconds:g} s: {client.findings()}")
+
+    return await opened.addTimeout(deadline.seconds, deadline.clock, timed_out)
+
+
+async def _granted(permit: Lock | Election, deadline: _Deadline) -> Hold:
+    """The hold.
+
+    :raises CommandError: if it was not granted in time.
+    """
+    from txpaxos.recipes import WaitTimedOut
+
+    try:
+        return await permit.acquire(deadline.left_seconds)
+    except WaitTimedOut:
+        raise CommandError(f"the permit {permit.name} did not come within {deadline.seconds:g} s") from None
+
+
 async def _supervise(
     reactor: Any, session: Session, hold: Hold, arguments: tuple[str, ...], tell: Callable[..., None]
 ) -> int:
-    """Run the command to its end, or end it when the hold may be lost. Its exit status."""
+    """Run the command to its end, or end it when the hold may be lost. Its exit status.
+
+    :raises EndedWith: with that status, if this was cancelled.
+    """
 
     def may_run_seconds() -> float:
         return session.lease_left_seconds - GUARD_MARGIN * session.ttl_seconds
@@ -206,8 +288,9 @@ async def _supervise(
     try:
         status = await first
     except CancelledError:
-        await child.end(min(END_SECONDS, _grace_seconds(session)))
-        raise
+        status = await child.end(min(END_SECONDS, _grace_seconds(session)))
+        tell("released", status=status)
+        raise EndedWith(status) from None
     finally:
         stop_watching()
         let_run.stop()

@@ -54,12 +54,20 @@ class CommandError(click.ClickException):
         click.echo(f"txpaxos: {' '.join(self.message.split())}", file=file, err=True)
 
 
+class EndedWith(Exception):
+    """Raised by work that a signal has cancelled, to have the process end with ``status`` and without a word."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 def run(work: Callable[[Any], Work[T]]) -> T:
     """Run ``work(reactor)`` to its end. A process can do this once, since Twisted's reactor cannot be started twice.
 
     :returns: the result of ``work``. An exception of ``work`` is raised.
     :raises SystemExit: if a signal came first. ``work`` was cancelled then, and has finished its clean-up, which no
-        second signal disturbs.
+        second signal disturbs. It may say the status by :class:`EndedWith`.
     """
     from twisted.internet import reactor as installed
 
@@ -96,6 +104,9 @@ def run(work: Callable[[Any], Work[T]]) -> T:
     reactor.callWhenRunning(begin)
     reactor.run()
     if signals or not results:
+        ended = results[0].value if results and isinstance(results[0], Failure) else None
+        if isinstance(ended, EndedWith):
+            raise SystemExit(ended.status)
         click.echo("txpaxos: interrupted", err=True)
         raise SystemExit(128 + signals[0] if signals else INTERRUPTED)
     (result,) = results
