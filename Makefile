@@ -20,7 +20,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test floors coverage fuzz torture model mutants bench docs lint clean
+.PHONY: demo test floors coverage fuzz torture model mutants bench docs lint release clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way, and then all of them replaced
@@ -75,6 +75,11 @@ lint: $(VENV)/installed-test $(VENV)/installed-lint
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+## release: build the wheel and the source distribution into dist, check both, and try the wheel in a new environment;
+## all but the upload, which it says how to do; ARGS="--offline" where there is no package index
+release: $(VENV)/installed-release
+	$(RUN) -m test.release $(ARGS)
 
 ## clean: away with all that the above made
 clean:

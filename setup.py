@@ -1,5 +1,6 @@
 """How txpaxos is packaged. Everything that is not packaging (tools, tests) is in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -21,12 +22,16 @@ TEST = [
 BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8", "grpcio>=1.60", "kazoo>=2.10"]
 DOCS = [*KEYS, "sphinx>=9.0", "furo>=2025.12.19"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
+RELEASE = ["build>=1.2", "twine>=6.0", "setuptools>=70.1"]
+
+ROOT = Path(__file__).parent
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "txpaxos" / "__init__.py").read_text(encoding="utf-8"), re.M)
 
 setup(
     name="txpaxos",
-    version="0.1.0",
+    version=VERSION,
     description="Replicated services on Twisted: Multi-Paxos that keeps its promises.",
-    long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author="The txpaxos developers",
     license="MIT",
@@ -51,6 +56,14 @@ setup(
     entry_points={"console_scripts": ["txpaxos = txpaxos.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
-    extras_require={"keys": KEYS, "test": TEST, "lint": LINT, "bench": BENCH, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    extras_require={
+        "keys": KEYS,
+        "test": TEST,
+        "lint": LINT,
+        "bench": BENCH,
+        "docs": DOCS,
+        "release": RELEASE,
+        "dev": TEST + LINT + DOCS,
+    },
     zip_safe=False,
 )

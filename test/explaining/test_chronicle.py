@@ -8,16 +8,12 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from txpaxos.core.messages import AcceptedSlot, AcceptSlot, Ballot, NodeId, PrepareLog, PromiseLog, Slot, Vote
-from txpaxos.core.ready import Chosen, Envelope, Learned, Promised, Ready, Voted
-from txpaxos.explaining import Chronicle, Story, ValueMark, What, story_of
+from test.helpers.chronicles import Chronicles
+from txpaxos.core.messages import AcceptedSlot, AcceptSlot, Ballot, PrepareLog, PromiseLog, Vote
+from txpaxos.core.ready import Checkpoint, Chosen, Envelope, Learned, Promised, Ready, Voted
+from txpaxos.explaining import Chronicle, Story, ValueMark, What
 from txpaxos.explaining.chronicle import BALLOTS_MAX, FACTS_MAX
-from txpaxos.node.events import Event
-from txpaxos.storage.store import Store
-from txpaxos.testing.simulator import host
 from txpaxos.testing.simulator.cluster import SimulatedCluster
-from txpaxos.testing.simulator.environment import Environment
-from txpaxos.testing.simulator.observed import CheckingObserver, ObservedHost
 from txpaxos.testing.simulator.schedule import draw, plan
 
 A1, B2 = Ballot(1, "a"), Ballot(2, "b")
@@ -75,6 +71,13 @@ def test_what_it_was_told() -> None:
     assert one.slots == range(4, 6)
 
 
+def test_what_a_checkpoint_saves_again_is_no_news() -> None:
+    one, _ = chronicle()
+    one.ready_released(Ready(save=(Checkpoint(3), Promised(A1), Learned(4, (b"x",)), Voted(A1, 5, b"y", 4))), 1.0)
+    assert not one.slots
+    assert one.recall_ballot(A1) == ()
+
+
 def test_the_oldest_slots_and_ballots_are_forgotten() -> None:
     one, _ = chronicle(slots_max=10)
     for slot in range(1, 31):
@@ -104,40 +107,15 @@ def test_what_peers_send_takes_no_room() -> None:
 # -------------------------------------------------------- against the simulator
 
 
-class Watched:
-    """The chronicles of all nodes of a simulated cluster, over their restarts."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        chronicles: dict[NodeId, Chronicle] = {}
-        self.chronicles = chronicles
-
-        class Observer(CheckingObserver):
-            def __init__(self, environment: Environment, host: ObservedHost, store: Store) -> None:
-                super().__init__(environment, host, store)
-                time = environment.time
-                new = Chronicle(host.name, lambda: time.now, lambda: time.now, slots_max=10**6)
-                self.chronicle = chronicles.setdefault(host.name, new)
-
-            def __call__(self, event: Event) -> None:
-                super().__call__(event)
-                self.chronicle(event)
-
-        monkeypatch.setattr(host, "CheckingObserver", Observer)
-
-    def story(self, slot: Slot, names: tuple[str, ...]) -> Story:
-        facts = [fact for one in self.chronicles.values() for fact in one.recall(slot)]
-        return story_of(slot, facts, names, len(names) // 2 + 1)
-
-
 def stories(seed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SimulatedCluster, Story]]:
-    watched = Watched(monkeypatch)
+    chronicles = Chronicles(monkeypatch)
     cluster = SimulatedCluster(seed)
     plan(cluster, draw(seed, cluster.all_machines, 3.0, False, False))
     cluster.run(3.0)
     cluster.heal()
     cluster.wait_until_converged()
-    for slot in sorted({slot for one in watched.chronicles.values() for slot in one.slots}):
-        yield cluster, watched.story(slot, cluster.names)
+    for slot in sorted({slot for one in chronicles.of_nodes.values() for slot in one.slots}):
+        yield cluster, chronicles.story(slot, cluster.names)
 
 
 @pytest.mark.usefixtures("expected_errors")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import txpaxos
+from test import release
 
 ROOT = Path(__file__).parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache")
@@ -87,11 +88,61 @@ def test_a_source_distribution_has_all_files(tmp_path: Path) -> None:
         assert wanted - {name.partition("/")[2] for name in made.getnames()} == set()
 
 
-def test_versions_agree() -> None:
-    (setup,) = [
-        node
-        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setup"
-    ]
-    (version,) = [ast.literal_eval(keyword.value) for keyword in setup.keywords if keyword.arg == "version"]
-    assert txpaxos.__version__ == version
+def test_there_is_one_version() -> None:
+    """It stands in the package, and setup.py reads it from there."""
+    assert run(sys.executable, "setup.py", "--version", cwd=ROOT).splitlines()[-1] == txpaxos.__version__
+    assert txpaxos.__version__ not in (ROOT / "setup.py").read_text()
+
+
+# ------------------------------------------------------------------ releases
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, where things may be built and broken."""
+    source = tmp_path_factory.mktemp("release") / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    return source
+
+
+def test_a_release_is_built_checked_and_tried(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("build", "twine"):
+        pytest.importorskip(library, reason="pip install 'txpaxos[release]'")
+    assert release.main(["--offline", "--source", str(source)]) == 0
+    version, (said, _, to_do) = txpaxos.__version__, capsys.readouterr().out.partition("\nLeft to do:\n")
+    wheel, archive = f"txpaxos-{version}-py3-none-any.whl", f"txpaxos-{version}.tar.gz"
+    assert said.splitlines()[0] == f"{wheel}, {archive}: twine finds nothing wrong"
+    assert said.splitlines()[2:4] == [f"txpaxos, version {version}", "twistd --help lists paxos"]
+    assert said.splitlines()[4].startswith("txpaxos demo: ")
+    assert {one.name for one in (source / "dist").iterdir()} == {wheel, archive}
+    assert f"twine upload {source}/dist/{wheel} {source}/dist/{archive}" in to_do
+    assert ("CHANGELOG.rst: write the date" in to_do) == (release.UNRELEASED in (ROOT / "CHANGELOG.rst").read_text())
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["txpaxos/py.typed"], "lacks txpaxos/__init__.py"),
+        (["txpaxos/__init__.py"], "lacks txpaxos/py.typed"),
+        (["txpaxos/__init__.py", "txpaxos/py.typed", "twisted/__init__.py"], "would replace Twisted's own"),
+    ],
+)
+def test_what_is_missing_keeps_it_from_being_released(tmp_path: Path, names: list[str], line: str) -> None:
+    package = tmp_path / "txpaxos"
+    package.mkdir()
+    for name in ("__init__.py", "py.typed"):
+        (package / name).write_text("")
+    wheel, archive = tmp_path / "x.whl", tmp_path / "x.tar.gz"
+    with zipfile.ZipFile(wheel, "w") as opened, tarfile.open(archive, "w:gz") as made:
+        for name in names:
+            opened.writestr(name, "")
+        for file in package.iterdir():
+            made.add(file, f"txpaxos-1/txpaxos/{file.name}")
+    with pytest.raises(release.ReleaseError, match=line):
+        release.check_contents(tmp_path, wheel, archive)
+
+
+def test_a_program_that_fails_is_told_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "setup.py").write_text("raise SystemExit('no version')")
+    assert release.main(["--source", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("not to be released: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +21,10 @@ from txpaxos.drawing import as_text
 from txpaxos.errors import NotAllowed, PaxosError
 from txpaxos.explaining.facts import Fact
 from txpaxos.explaining.recollection import Recollection, recollection_of
+from txpaxos.explaining.recorded import recollect_recorded, recorded_slot
 from txpaxos.explaining.story import Story, story_of
 from txpaxos.explaining.values import CommandTold, ValueTold
+from txpaxos.recording.reading import located, recorded_nodes
 from txpaxos.wire.commands import SESSION_BYTES_MAX, SESSION_BYTES_MIN
 
 SLOT_MAX = 2**63 - 1
@@ -76,6 +79,14 @@ def _parse_command(ctx: click.Context, parameter: click.Parameter, text: str | N
     help="Explain the slot of a command, by its session (in hexadecimal digits) and its number there.",
 )
 @click.option("--register", default="", help="Explain the slot that decided a register.")
+@click.option(
+    "--recording",
+    "recordings",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(),
+    help="Tell it from a recording, and ask no node. May be given more often, as for the folders of several machines.",
+)
 @node_option
 @cluster_option
 @keys_option
@@ -87,6 +98,7 @@ def command(
     ballot: str,
     sent: tuple[bytes, int] | None,
     register: str,
+    recordings: Sequence[str],
     cluster: Cluster | Seeds,
     timeout_seconds: float,
     svg: str | None,
@@ -99,21 +111,25 @@ def command(
     free to, had to propose it again since a node had voted for it, or filled a gap. Then it tells who promised, who
     voted and when that was on disk, when each node knew that the value was chosen, and when it applied it.
 
-    A node remembers the last 4096 slots and 64 ballots since its start. A recording of the nodes (`twistd paxos
-    --record`) has all of them. Times are by the clock of each node; no effect is told before its cause.
+    A node remembers the last 4096 slots and 64 ballots since its start. Its recording (`twistd paxos --record`), read
+    with --recording, has all that it has kept. Times are by the clock of each node; no effect is told before its cause.
 
     \b
     txpaxos explain 4711
     txpaxos explain 4711 --svg 4711.svg
     txpaxos explain --ballot 3.a
     txpaxos explain --register owner
+    txpaxos explain 4711 --recording a/recording --recording b/recording
 
-    Exits with 1 if no node remembers anything of it.
+    Exits with 1 if nothing of it is remembered.
     """
     subject = Subject(slot or 0, ballot, sent, register)
     if sum((slot is not None, bool(ballot), sent is not None, bool(register))) != 1:
         raise click.UsageError("give a slot, or one of --ballot, --command and --register.")
-    told = run(lambda reactor: ask_all(reactor, cluster, timeout_seconds, subject))
+    if recordings:
+        told = read_all(recordings, subject)
+    else:
+        told = run(lambda reactor: ask_all(reactor, cluster, timeout_seconds, subject))
     story, value = told_by(subject, told)
     if wants_json:
         click.echo(as_json(subject, story, value, told))
@@ -163,6 +179,25 @@ async def ask_all(
         about = Subject(found)
         told = dict(zip(nodes, await together(*(ask(node, about) for node in nodes)), strict=True))
     return told
+
+
+def read_all(recordings: Sequence[str], subject: Subject) -> dict[str, Recollection | None]:
+    """What the recordings of all nodes in these folders tell of ``subject``.
+
+    :raises RecordingError: if one cannot be read.
+    """
+    found: dict[str, str] = {}
+    for directory in recordings:
+        directory, own = located(directory)
+        for node in recorded_nodes(directory) if own is None else [own]:
+            if node in found:
+                raise CommandError(f"{directory} and {found[node]} both have a recording of node {node}: leave one out")
+            found[node] = directory
+    slot = subject.slot
+    if not slot and not subject.ballot:
+        slot = max(recorded_slot(folder, node, subject.command, subject.register) for node, folder in found.items())
+    ballot = Ballot.parse(subject.ballot) if subject.ballot else None
+    return {node: recollect_recorded(folder, node, slot, ballot) for node, folder in found.items()}
 
 
 def told_by(subject: Subject, told: dict[str, Recollection | None]) -> tuple[Story, ValueTold | None]:

@@ -18,7 +18,7 @@ from txpaxos.core.messages import (
     PromiseLog,
     Slot,
 )
-from txpaxos.core.ready import Chosen, Envelope, Learned, Promised, Ready, Record, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Envelope, Learned, Promised, Ready, Record, Voted
 from txpaxos.explaining.facts import Fact, ValueMark, What
 from txpaxos.node.events import Event, MessageReceived, ReadyReleased, SlotApplied
 
@@ -58,6 +58,7 @@ class Chronicle:
         clock moves all of them, and never one past another.
     :param slots_max: how many slots to remember.
     :param only: the one slot to remember; all if not given.
+    :param ballots_max: how many ballots to remember.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Chronicle:
         utc_seconds: Callable[[], float] = time.time,
         slots_max: int = SLOTS_MAX,
         only: Slot | None = None,
+        ballots_max: int = BALLOTS_MAX,
     ) -> None:
         self.node = node
         self._monotonic = monotonic
         self._utc_seconds = utc_seconds
         self._slots_max = slots_max
         self._only = only
+        self._ballots_max = ballots_max
         self._slots: dict[Slot, list[_Noted]] = {}
         self._ballots: dict[Ballot, _OfBallot] = {}
 
@@ -102,6 +105,8 @@ class Chronicle:
     def ready_released(self, ready: Ready, now: float) -> None:
         """Note what is on disk, what is about to be sent, and what is known to be chosen."""
         for record in ready.save:
+            if type(record) is Checkpoint:
+                break  # What follows was saved before, and is saved again so that older files may go.
             self._note_record(record, now)
         for envelope in ready.send:
             self._note_message(envelope, now)
@@ -157,7 +162,7 @@ class Chronicle:
         of_ballot = self._ballots.get(ballot)
         if of_ballot is None:
             of_ballot = self._ballots[ballot] = _OfBallot()
-            if len(self._ballots) > BALLOTS_MAX:
+            if len(self._ballots) > self._ballots_max:
                 del self._ballots[min(self._ballots)]
         if all(one[0] is not what for one in of_ballot.noted):
             of_ballot.noted.append((what, now))
@@ -169,15 +174,22 @@ class Chronicle:
         """The slots from the first to the last that is remembered. Some between them may not be."""
         return range(min(self._slots), max(self._slots) + 1) if self._slots else range(0)
 
-    def recall(self, slot: Slot) -> tuple[Fact, ...]:
-        """What this node remembers of ``slot``, and of the ballots that were used there, in the order of time."""
-        noted = self._slots.get(slot, ())
+    def ballots_at(self, slot: Slot) -> set[Ballot]:
+        """The ballots in which this node proposed or voted at ``slot``, or heard votes."""
+        return {one[2] for one in self._slots.get(slot, ())} - {LOWEST}
+
+    def recall(self, slot: Slot, ballots: Iterable[Ballot] | None = None) -> tuple[Fact, ...]:
+        """What this node remembers of ``slot``, and of the ballots that were used there, in the order of time.
+
+        :param ballots: the ballots; those that this node knows to have been used there, unless given.
+        """
         facts = [
             Fact(self.node, what, when, slot, ballot, peer=peer, value=value)
-            for what, when, ballot, peer, value in noted
+            for what, when, ballot, peer, value in self._slots.get(slot, ())
         ]
-        for ballot in {one[2] for one in noted} & set(self._ballots):
-            facts += self._facts_of(ballot, slot)
+        for ballot in self.ballots_at(slot) if ballots is None else ballots:
+            if ballot in self._ballots:
+                facts += self._facts_of(ballot, slot)
         return self._dated(facts)
 
     def recall_ballot(self, ballot: Ballot) -> tuple[Fact, ...]:

@@ -1,0 +1,123 @@
+"""Recordings tell the same of each slot as the nodes themselves remember, over their restarts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from test.helpers.chronicles import Chronicles
+from txpaxos.cli import main
+from txpaxos.core.messages import Ballot, NodeId, Slot
+from txpaxos.explaining import Fact, What
+from txpaxos.explaining.recorded import recollect_recorded
+from txpaxos.explaining.values import tell_value
+from txpaxos.recording.options import RecordingOptions
+from txpaxos.testing.simulator.cluster import SimulatedCluster
+from txpaxos.testing.simulator.schedule import draw, plan
+
+pytestmark = pytest.mark.usefixtures("expected_errors")
+
+SLOTS = 34
+
+
+def kinds(facts: tuple[Fact, ...]) -> set[tuple[Any, ...]]:
+    """Facts without their times: a restarted node does some things again."""
+    return {(one.what, one.slot, one.ballot, one.peer, one.vote, one.value, one.is_known) for one in facts}
+
+
+def run(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SimulatedCluster, Chronicles]:
+    """A recorded cluster with faults, in which leaders are lost."""
+    chronicles = Chronicles(monkeypatch)
+    cluster = SimulatedCluster(seed, record=RecordingOptions(str(folder)))
+    plan(cluster, draw(seed, cluster.all_machines, 2.0, False, False))
+    cluster.run(2.0)
+    cluster.heal()
+    cluster.wait_until_converged()
+    cluster.end_recordings()
+    return cluster, chronicles
+
+
+@pytest.mark.parametrize("seed", [1, 5, 6])
+def test_of_random_slots_a_recording_tells_what_the_nodes_remember(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, chronicles = run(seed, tmp_path, monkeypatch)
+    assert cluster.checker.ballots_won > 1
+    known = sorted({slot for one in chronicles.of_nodes.values() for slot in one.slots})
+    for slot in Random(seed).sample(known, min(SLOTS, len(known))):
+        for node, chronicle in chronicles.of_nodes.items():
+            recorded = recollect_recorded(str(tmp_path), node, slot)
+            assert kinds(recorded.facts) == kinds(chronicle.recall(slot)), (node, slot)
+            if recorded.value is not None:
+                assert recorded.value == tell_value(cluster.checker.chosen[slot])
+
+
+def test_of_ballots_a_recording_tells_what_the_nodes_remember(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, chronicles = run(5, tmp_path, monkeypatch)
+    for node, chronicle in chronicles.of_nodes.items():
+        for ballot in (Ballot(1, "a"), Ballot(2, "a"), Ballot(1, "b"), Ballot(9, "c")):
+            recorded = recollect_recorded(str(tmp_path), node, 0, ballot)
+            assert kinds(recorded.facts) == kinds(chronicle.recall_ballot(ballot)), (node, ballot)
+
+
+# -------------------------------------------------------------------- the command
+
+
+def explain(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["explain", "--recording", str(folder), *options], prog_name="txpaxos")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Slot]:
+    """A recording without faults, and a slot in it that has a command."""
+    folder: Path = tmp_path_factory.mktemp("recording")
+    cluster = SimulatedCluster(3, record=RecordingOptions(str(folder)))
+    cluster.run(1.0)
+    cluster.end_recordings()
+    return folder, max(slot for slot, value in cluster.checker.chosen.items() if tell_value(value).commands_total)
+
+
+def test_the_command_tells_a_slot_and_finds_its_command(recording: tuple[Path, Slot]) -> None:
+    folder, slot = recording
+    told = json.loads(explain(folder, str(slot), "--json").output)
+    assert told["slot"] == slot
+    assert set(told["nodes"]) == {"a", "b", "c"}
+    assert len(told["voters"]) >= 2
+    sent = told["value"]["commands"][0]
+    found = json.loads(explain(folder, "--command", f"{sent['session']}:{sent['sequence']}", "--json").output)
+    assert found["slot"] == slot
+    assert {fact["what"] for fact in told["facts"]} >= {What.PROPOSED, What.VOTED, What.HEARD_VOTE, What.APPLIED}
+    leader = next(fact["node"] for fact in told["facts"] if fact["what"] == What.PROPOSED)
+    alone = json.loads(explain(folder / leader, str(slot), "--json").output)
+    assert set(alone["nodes"]) == {leader}
+
+
+def test_wrong_folders_are_one_line(recording: tuple[Path, Slot], tmp_path: Path) -> None:
+    folder, slot = recording
+    assert_one_line(explain(tmp_path / "missing", "1"), "missing")
+    assert_one_line(explain(folder, "--recording", str(folder / "a"), str(slot)), "both have a recording of node a")
+    assert explain(folder, "999999").exit_code == 1
+    file = next((folder / "a").glob("*.recording"))
+    damaged = tmp_path / "damaged" / "a"
+    damaged.mkdir(parents=True)
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    (damaged / file.name).write_bytes(bytes(data))
+    assert_one_line(explain(tmp_path / "damaged", "1"), file.name)
+
+
+def assert_one_line(result: Result, says: str) -> None:
+    assert result.exit_code == 1
+    assert says in result.output
+    assert result.output.count("\n") == 1, result.output
+
+
+def test_a_node_that_was_not_recorded_is_not_told_of(recording: tuple[Path, Slot]) -> None:
+    folder, slot = recording
+    nodes: list[NodeId] = list(json.loads(explain(folder / "b", str(slot), "--json").output)["nodes"])
+    assert nodes == ["b"]

@@ -1,0 +1,134 @@
+"""What recordings tell of a slot or a ballot: the core of each node is run again, and a chronicle looks on.
+
+A recording has what entered a core. What came out, and so what was saved, sent and known to be chosen, comes from
+running the core again (:mod:`txpaxos.recording.replaying`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import attrs
+
+from txpaxos.core.messages import Ballot, NodeId, Slot
+from txpaxos.core.ready import Chosen, Installed, Ready
+from txpaxos.errors import RecordingError
+from txpaxos.explaining.chronicle import Chronicle
+from txpaxos.explaining.recollection import Recollection
+from txpaxos.explaining.values import slot_of_command, slot_of_register, tell_value
+from txpaxos.recording.calls import Call, ready_of
+from txpaxos.recording.events import ClocksRead, CoreCalled, CoreMade, ReadyReleased, SegmentBegun, SlotsApplied
+from txpaxos.recording.reading import read_recording
+from txpaxos.recording.replaying import Replayer, Step
+
+BALLOTS_MAX = 2**20
+"""How many ballots are remembered of a recording: all of them."""
+
+
+class _Clocks:
+    """What the two clocks of a recorded node said when both were last read."""
+
+    def __init__(self) -> None:
+        self.now = self.utc_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def utc(self) -> float:
+        return self.utc_seconds
+
+
+class _Run:
+    """One run of a node, from its start to its end, as its recording tells it."""
+
+    def __init__(self, node: NodeId, only: Slot) -> None:
+        self._clocks = _Clocks()
+        self.chronicle = Chronicle(node, self._clocks.monotonic, self._clocks.utc, only=only, ballots_max=BALLOTS_MAX)
+        self._only = only
+        self._pending: dict[int, Ready] = {}
+        self._applied_through = 0
+        self.value: bytes | None = None
+        self.voters: tuple[NodeId, ...] = ()
+
+    def take(self, step: Step) -> None:
+        """Take one step of the run."""
+        match step.event:
+            case CoreMade(_, arguments):
+                self._applied_through = arguments["base"]  # Up to there, it stands in a snapshot.
+            case CoreCalled(number, call, now, arguments):
+                if call is Call.RECEIVE:
+                    self.chronicle.message_received(arguments[0], arguments[1], now)
+                self._pending[number] = ready_of(step.result)
+            case ReadyReleased(number, now):
+                self._release(self._pending.pop(number, Ready()), now)
+                if step.core is not None:
+                    self.voters = tuple(step.core.membership.voters)
+            case SlotsApplied(slot, now):
+                if self._applied_through < self._only <= slot:
+                    self.chronicle.slot_applied(self._only, now)
+                self._applied_through = slot
+            case ClocksRead(now, utc_seconds):
+                self._clocks.now, self._clocks.utc_seconds = now, utc_seconds
+
+    def _release(self, ready: Ready, now: float) -> None:
+        self.chronicle.ready_released(ready, now)
+        for chosen in ready.chosen:
+            if isinstance(chosen, Installed):
+                self._applied_through = max(self._applied_through, chosen.slot)
+            elif isinstance(chosen, Chosen) and chosen.slot == self._only:
+                self.value = chosen.value
+
+
+def recollect_recorded(directory: str, node: NodeId, slot: Slot, ballot: Ballot | None = None) -> Recollection:
+    """What the recording of ``node`` tells of ``slot``, or of ``ballot`` if it is given.
+
+    :param directory: the folder of the recording.
+    :raises RecordingError: if it cannot be read, or the core of this program does something else than was recorded.
+    """
+    runs: dict[int, _Run] = {}
+    run = _Run(node, slot)
+    for step in _steps(directory, node):
+        if isinstance(step.event, SegmentBegun):
+            run = runs.setdefault(step.event.run, _Run(node, slot))
+        else:
+            run.take(step)
+    voters = next((one.voters for one in reversed(runs.values()) if one.voters), ())
+    if ballot is not None:
+        return Recollection(
+            node, voters, 0, tuple(chain(*(one.chronicle.recall_ballot(ballot) for one in runs.values())))
+        )
+    ballots = set().union(*(one.chronicle.ballots_at(slot) for one in runs.values()))
+    facts = tuple(chain(*(one.chronicle.recall(slot, ballots) for one in runs.values())))
+    value = next((tell_value(one.value) for one in runs.values() if one.value is not None), None)
+    return Recollection(node, voters, slot, facts, value)
+
+
+def recorded_slot(directory: str, node: NodeId, command: tuple[bytes, int] | None, register: str) -> Slot:
+    """The slot of a command (its session and its sequence) or of a register, as the recording of ``node`` has it; 0 if
+    it has none.
+
+    :raises RecordingError: as of :func:`recollect_recorded`. Values that were left out cannot be searched.
+    """
+    values = _values(directory, node)
+    return slot_of_register(values, register) if command is None else slot_of_command(values, *command)
+
+
+def _values(directory: str, node: NodeId) -> Iterator[tuple[Slot, bytes]]:
+    """All values that the node knew to be chosen, with their slots. After a restart some come again."""
+    for step in _steps(directory, node):
+        if isinstance(step.event, SegmentBegun) and step.event.is_redacted:
+            raise RecordingError(f"{step.event.path} was recorded without values: name the slot", step.event.path)
+        if isinstance(step.event, CoreCalled):
+            for chosen in ready_of(step.result).chosen:
+                if isinstance(chosen, Chosen):
+                    yield chosen.slot, bytes(chosen.value)
+
+
+def _steps(directory: str, node: NodeId) -> Iterator[Step]:
+    for step in Replayer().steps(read_recording(directory, node)):
+        if step.difference is not None:
+            difference = attrs.asdict(step.difference)
+            line = f"call {difference['number']} ({difference['call']}) does something else now than was recorded"
+            raise RecordingError(f"the recording of {node} in {directory}: {line}; see txpaxos replay", directory)
+        yield step
