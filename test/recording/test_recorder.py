@@ -180,6 +180,18 @@ def test_times_of_release_and_clocks_are_told(tmp_path: Path) -> None:
     assert all(event.utc_seconds - event.now == 1e9 for event in clocks)
 
 
+def test_all_releases_before_a_kill_are_told(tmp_path: Path) -> None:
+    recorder = recorder_at(tmp_path)
+    load = Load(recorder)
+    load.choose(3)
+    load.release(load.core.propose(b"last", load.clock.now))
+    recorder.abandon()
+    events = list(read_recording(str(tmp_path), "a"))
+    last = [event for event in events if isinstance(event, CoreCalled)][-1]
+    assert isinstance(events[-1], ReadyReleased)
+    assert events[-1].number == last.number
+
+
 def test_a_broken_invariant_is_in_the_recording(tmp_path: Path) -> None:
     recorder = recorder_at(tmp_path)
     load = Load(recorder)

@@ -288,6 +288,8 @@ class Recorder:
 
     def abandon(self) -> None:
         """Write what was recorded, and nothing of an end: the process of the node was killed, in a simulation."""
+        if self._segments:
+            self._put_releases()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
