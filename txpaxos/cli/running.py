@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import attrs
 import click
@@ -104,15 +104,23 @@ def run(work: Callable[[Any], Work[T]]) -> T:
     reactor.callWhenRunning(begin)
     reactor.run()
     if signals or not results:
-        ended = results[0].value if results and isinstance(results[0], Failure) else None
-        if isinstance(ended, EndedWith):
-            raise SystemExit(ended.status)
-        click.echo("txpaxos: interrupted", err=True)
-        raise SystemExit(128 + signals[0] if signals else INTERRUPTED)
+        _end_interrupted(128 + signals[0] if signals else INTERRUPTED, results)
     (result,) = results
     if isinstance(result, Failure):
         result.raiseException()
     return result
+
+
+def _end_interrupted(status: int, results: Sequence[object]) -> NoReturn:
+    """End this process after a signal: with ``status``, unless the work has another one.
+
+    :raises SystemExit: with it.
+    """
+    for result in results:
+        if isinstance(result, Failure) and isinstance(result.value, EndedWith):
+            raise SystemExit(result.value.status)
+    click.echo("txpaxos: interrupted", err=True)
+    raise SystemExit(status)
 
 
 async def together(*work: Work[T]) -> list[T]:
