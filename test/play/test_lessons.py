@@ -55,6 +55,7 @@ def test_a_step_for_the_user_is_one_action(lesson: Lesson, step: Step) -> None:
     assert not step.by_user or len(lesson.script[lesson.steps.index(step)]) == 1
     assert len(step.text) <= 330
     assert len(step.look) <= 150
+    assert not re.search(r"\w- \w|  ", f"{step.text} {step.look}")
 
 
 def test_the_course_has_all_kinds_and_the_five_scenarios() -> None:

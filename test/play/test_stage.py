@@ -146,6 +146,23 @@ def test_a_crash_loses_what_was_not_saved_and_nothing_else() -> None:
     assert stage.facts_of("b")["promised"] == "1.a"
 
 
+def test_what_saves_nothing_waits_for_the_saves_before_it() -> None:
+    stage = played("practical", Prepare("a"), Hang("c"), Prepare("b"))
+    to_c = {one.sender: one.number for one in stage.under_way() if one.to == "c"}
+    stage.perform(Deliver(to_c["b"]))  # c promises 1.b, and that waits for its disk
+    stage.perform(Deliver(to_c["a"]))  # c refuses 1.a because of it
+    assert not [one for one in stage.under_way() if one.sender == "c"]
+    stage.perform(Save("c"))
+    answers = [type(one.message).__name__ for one in stage.under_way() if one.sender == "c"]
+    assert answers == ["Promise", "Nack"]
+
+
+def test_a_disk_that_hangs_holds_back_nothing_that_rests_on_no_save() -> None:
+    stage = played("functional", Hang("a"), Timer("b"))
+    stage.perform(Deliver(0))
+    assert [type(one.message).__name__ for one in stage.under_way() if one.sender == "a"] == ["PreVoteGranted"]
+
+
 def test_a_node_that_is_down_gets_nothing() -> None:
     stage = played("practical", Propose("a", "x"), Prepare("a"), Crash("b"), Deliver(0))
     assert stage.messages[0].fate == LOST

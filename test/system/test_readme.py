@@ -173,7 +173,8 @@ def test_command_exists(command: str) -> None:
         case "python" if arguments[0] == "-m":
             sample = ["txpaxos.testing.linearizability.sample", "--operations", "1000", "--output", "history.jsonl"]
             of_keys = ["pip", "install", "txpaxos[keys]"]
-            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], of_keys, sample)
+            pictures = ["test.system.screenshots", "docs"]
+            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], of_keys, sample, pictures)
         case "python":
             assert (ROOT / arguments[0]).is_file()
         case "sudo":

@@ -366,7 +366,7 @@ LOST_LEADER = Lesson(
     (
         Step(
             "All nodes wait, each for a random time. The time of b is over first. It asks the others for a pre-"
-            " vote: do you hear no leader either?",
+            "vote: do you hear no leader either?",
             "A pre-vote promises nothing. So a node that asks in vain has disturbed no other.",
             Election._liveness_window,
             ("time",),

@@ -190,6 +190,7 @@ class Run:
         return {
             "name": lesson.name,
             "title": lesson.title,
+            "about": lesson.about,
             "number": self.shown + 1,
             "steps": len(lesson.steps),
             "text": step.text,

@@ -5,6 +5,7 @@ const ROW = 24;
 const AUTO_MILLISECONDS = 700;
 let view = null;
 let playing = 0;
+let saidStep = "";
 let queue = Promise.resolve();
 
 // ---------------------------------------------------------------- elements
@@ -84,7 +85,7 @@ function freePlay() {
 }
 
 function lessonBody(lesson) {
-  const told = [make("p", { class: "text" }, lesson.text)];
+  const told = [make("p", { class: "caption" }, lesson.about), make("p", { class: "text" }, lesson.text)];
   if (lesson.left) {
     told.push(make("p", { class: "look" }, "You have left the path of the lesson. Look around as long as you like."));
   } else if (lesson.wanted !== null) {
@@ -155,7 +156,7 @@ function nodeCard(node, typed, isShared) {
     node.leads ? make("div", { class: "badge" }, "leads") : null,
     isShared ? make("div", { class: "shared" }, "in both quorums") : null,
     node.hangs ? make("div", { class: "alarm" }, node.waits ? "disk hangs: saves wait" : "disk hangs") : null,
-    make("dl", {}, facts.map(fact)),
+    make("dl", {}, facts.map(fact), node.wakes_in === null ? null : fact(["timer", `in ${node.wakes_in.toFixed(3)} s`])),
     node.up && node.waits ? make("dl", {}, node.disk.map(([label, value]) =>
       fact([label + " (on disk)", value]))) : null,
     node.may.includes("propose") ? proposal(node, typed) : null,
@@ -377,10 +378,23 @@ function restoreFocus(key) {
   if (target) target.focus({ preventScroll: true });
 }
 
+/** What a screen reader says: the step of the lesson if it is another one, and what happened last. */
 function say() {
+  const lesson = view.lesson;
+  const step = lesson === null ? "" : `${lesson.name} ${lesson.number} ${lesson.done || lesson.left}`;
   const last = view.rows[view.rows.length - 1];
-  const news = [last.title, ...told(last)].join("; ");
+  const happened = [last.title, ...told(last)].join("; ");
+  const shown = lesson === null || step === saidStep ? []
+    : [`${find("lesson-title").textContent}.`, lesson.text, lesson.done ? lesson.look : ""];
+  const news = [...shown, happened].join(" ");
+  saidStep = step;
   if (find("news").textContent !== news) find("news").textContent = news;
+}
+
+/** A lesson says how many nodes there are, and the paper's roles are always the same. */
+function allowCount() {
+  const what = find("what").value;
+  find("count").disabled = what.startsWith("lesson ") || what === "kind essential";
 }
 
 function begin(what) {
@@ -388,6 +402,7 @@ function begin(what) {
   stopPlaying();
   view = null;
   find("what").value = what;
+  allowCount();
   return send(sort === "lesson" ? { ask: "begin", lesson: name }
     : { ask: "begin", kind: name, count: Number(find("count").value) });
 }
@@ -397,6 +412,7 @@ async function start() {
   const group = (label, sort, all) => make("optgroup", { label },
     all.map((one) => make("option", { value: `${sort} ${one.name}` }, one.title)));
   find("what").append(group("Lessons", "lesson", known.lessons), group("Free play", "kind", known.kinds));
+  find("what").addEventListener("change", allowCount);
   find("choice").addEventListener("submit", (event) => {
     event.preventDefault();
     begin(find("what").value);
@@ -406,7 +422,8 @@ async function start() {
   if (run) {
     try {
       view = await ask({ ask: "look", run });
-      if (view.lesson) find("what").value = `lesson ${view.lesson.name}`;
+      find("what").value = view.lesson ? `lesson ${view.lesson.name}` : `kind ${view.kind}`;
+      allowCount();
       drawAll();
       return;
     } catch (error) { view = null; /* It is not kept any more: begin with the first lesson. */ }
