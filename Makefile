@@ -20,7 +20,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python $(NEW_ENOUGH) && echo $$python && exit; done; echo python3)
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test floors coverage fuzz torture model mutants bench docs lint release clean
+.PHONY: demo test floors coverage fuzz torture model mutants bench docs lint release containers clean
 .NOTPARALLEL:
 
 ## demo: three nodes on this machine, one of them killed on the way, and then all of them replaced
@@ -80,6 +80,11 @@ lint: $(VENV)/installed-test $(VENV)/installed-lint
 ## all but the upload, which it says how to do; ARGS="--offline" where there is no package index
 release: $(VENV)/installed-release
 	$(RUN) -m test.release $(ARGS)
+
+## containers: three nodes in containers, with podman or docker: one is killed, and comes back; ARGS="--base IMAGE" for
+## another image with Python to build on
+containers: $(VENV)/installed-test
+	$(RUN) -m test.containers $(ARGS)
 
 ## clean: away with all that the above made
 clean:

@@ -16,6 +16,7 @@ TEST = [
     "pytest-cov>=6.0",
     "hypothesis>=6.100",
     "coverage>=7.6",
+    "pyyaml>=6.0",  # what containers are composed by
     *("playwright>=1.50", "axe-core-python>=0.1"),  # for the page of `txpaxos play`, if there is a browser
     "setuptools>=70.1",  # the packaging tests build without a network
 ]

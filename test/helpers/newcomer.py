@@ -37,7 +37,20 @@ class Newcomer:
 
     def type(self, command: str) -> str:
         """Run a command to its end. What it says."""
-        done = subprocess.run(
+        done = self._run(command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        assert done.stderr == ""
+        return done.stdout
+
+    def type_and_be_refused(self, command: str) -> str:
+        """Run a command that fails. What it says, which is one line."""
+        done = self._run(command)
+        assert (done.returncode, done.stdout) == (1, ""), f"{command}: {done.stdout}{done.stderr}"
+        (line,) = done.stderr.splitlines()
+        return line
+
+    def _run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
             env=self.environment,
@@ -45,9 +58,6 @@ class Newcomer:
             text=True,
             timeout=SECONDS,
         )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        assert done.stderr == ""
-        return done.stdout
 
     def change_folder(self, command: str) -> None:
         """Do as ``cd FOLDER`` says."""
@@ -84,14 +94,20 @@ class Newcomer:
         while not all(re.search("leads with ballot|follows", said) for said in self.read_terminals()):
             assert time.monotonic() < give_up_at, self.read_terminals()
             for node in self.nodes:
-                with pytest.raises(subprocess.TimeoutExpired):
-                    node.wait(0.02)
+                if node.poll() != -signal.SIGINT:
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        node.wait(0.02)
+
+    def interrupt(self, number: int) -> None:
+        """Type Ctrl-C in the terminal of that number."""
+        self.nodes[number].send_signal(signal.SIGINT)
+        assert self.nodes[number].wait(SECONDS) == -signal.SIGINT, self.read_terminals()
 
     def interrupt_nodes(self) -> None:
         """Type Ctrl-C in each terminal. No node says more than it should."""
-        for node in self.nodes:
-            node.send_signal(signal.SIGINT)
-            assert node.wait(SECONDS) == -signal.SIGINT, self.read_terminals()
+        for number, node in enumerate(self.nodes):
+            if node.poll() is None:
+                self.interrupt(number)
         assert not any("Traceback" in said for said in self.read_terminals())
 
     def leave(self) -> None:

@@ -78,7 +78,7 @@ def test_install_brings_the_plugin(tmp_path: Path, editable: bool) -> None:
 def test_a_source_distribution_has_all_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
-    folders = ("bench", "docs", "examples", "test", "twisted", "txpaxos")
+    folders = ("bench", "deploy", "docs", "examples", "test", "twisted", "txpaxos")
     files = [file for folder in folders for file in (source / folder).rglob("*") if file.is_file()]
     files += [*source.glob("*.rst"), *(source / name for name in ("LICENSE", "Makefile", "pyproject.toml", "setup.py"))]
     wanted = {str(file.relative_to(source)) for file in files}

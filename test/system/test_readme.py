@@ -175,12 +175,21 @@ def test_command_exists(command: str) -> None:
             of_keys = ["pip", "install", "txpaxos[keys]"]
             pictures = ["test.system.screenshots", "docs"]
             assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], of_keys, sample, pictures)
+        case "python" if arguments[0] in ("stock.py", "test_stock.py", "shop.py"):
+            assert f"``{arguments[0]}``" in text_of("first-hour")  # Whose test runs it.
         case "python":
             assert (ROOT / arguments[0]).is_file()
         case "sudo":
             assert arguments[0] in ("install", "python3", "systemctl", "useradd", "/opt/txpaxos/bin/pip"), arguments
         case "cd" | "export" | "rsync":
             assert len(arguments) > (program == "rsync")
+        case "docker":
+            assert arguments[:3] == ["compose", "-f", "deploy/compose.yaml"]
+            if arguments[3] == "exec":
+                assert arguments[5] == "txpaxos"
+                check_txpaxos(*arguments[6:])
+        case "echo":
+            assert arguments[-2:] == [">>", "cluster.toml"]
         case "eval":
             assert arguments == ["$(_TXPAXOS_COMPLETE=bash_source txpaxos)"]  # test/cli/test_json.py does it.
         case _:
