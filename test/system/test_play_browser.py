@@ -234,9 +234,12 @@ def test_a_screen_reader_is_told_what_happened(page: Any) -> None:
     assert "\np crashes\n" in rows
 
 
-def test_a_small_screen_scrolls_in_one_direction(browser: Any, site: PlaySite) -> None:
-    with page_at(browser, site.address, viewport={"width": 640, "height": 800}) as page:
-        begin(page, "lesson gap")
+@pytest.mark.parametrize("width", [360, 640])
+def test_on_a_small_screen_only_the_board_scrolls_sideways(browser: Any, site: PlaySite, width: int) -> None:
+    with page_at(browser, site.address, viewport={"width": width, "height": 800}) as page:
+        begin(page, "lesson two-candidates")
+        assert page.input_value("#count") == "5"
+        assert page.evaluate("document.querySelector('.node').clientWidth") > 100
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert violations(page) == []
 

@@ -2,6 +2,8 @@
 "use strict";
 
 const ROW = 24;
+const GUTTER_MIN = 130;
+const COLUMN_MIN = 124; // On a screen that is too small for all columns, the board scrolls.
 const AUTO_MILLISECONDS = 700;
 let view = null;
 let playing = 0;
@@ -61,7 +63,7 @@ function send(request) {
       try { history.replaceState(null, "", "#" + view.run); } catch (error) { /* a place without addresses */ }
       drawAll();
     } catch (error) {
-      stopPlaying();
+      if (playing) { stopPlaying(); drawTime(); }
       find("trouble").textContent = error instanceof TypeError ? "txpaxos play does not answer any more." : error.message;
     }
   });
@@ -268,8 +270,9 @@ function drawArgument() {
 
 function drawDiagram() {
   const box = find("diagram");
-  const width = Math.max(box.clientWidth, 320);
-  const gutter = Math.min(280, Math.round(width * 0.25));
+  find("board").style.setProperty("--board", `${GUTTER_MIN + COLUMN_MIN * view.nodes.length}px`);
+  const width = box.clientWidth;
+  const gutter = Math.min(280, Math.max(GUTTER_MIN, Math.round(width * 0.25)));
   find("nodes").style.setProperty("--gutter", gutter + "px");
   const column = (width - gutter) / view.nodes.length;
   const place = new Map(view.nodes.map((node, index) => [node.name, gutter + column * (index + 0.2)]));
@@ -359,6 +362,7 @@ function drawRows() {
 
 function drawAll() {
   const key = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.key : null;
+  allowCount();
   drawLesson();
   drawNodes();
   drawTime();
@@ -395,6 +399,7 @@ function say() {
 function allowCount() {
   const what = find("what").value;
   find("count").disabled = what.startsWith("lesson ") || what === "kind essential";
+  if (find("count").disabled && view !== null) find("count").value = view.nodes.length === 5 ? "5" : "3";
 }
 
 function begin(what) {
