@@ -25,6 +25,7 @@ from txpaxos.node.settings import Settings
 from txpaxos.node.snapshots.taking import Policy
 from txpaxos.protocol import PaxosProtocol
 from txpaxos.recording.options import BYTES_MAX, BYTES_MAX_LEAST, RecordingOptions
+from txpaxos.server.companion import Companion
 from txpaxos.server.joining import Wish
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
@@ -70,6 +71,7 @@ class Options(usage.Options):
         ["replace", None, None, "With --join: the id of the member that leaves when this node votes."],
         ["join-keys", None, None, "With --join: the folder of keys of a client that may change the members."],
         ["keys", None, None, "The folder with the node's keys. Without it, any program may do everything."],
+        ["status", None, None, "Show the status of the node by HTTP at this HOST:PORT; with --keys, by HTTPS."],
         ["record", None, None, "Record all that enters the core of the node, in this folder, for txpaxos replay."],
         ["record-bytes-max", None, f"{BYTES_MAX}", "With --record: the most bytes that the recording has on disk."],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
@@ -128,6 +130,7 @@ class Options(usage.Options):
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
             self.recording = self._recording()
+            self.companions = self._companions()
             # This comes before the application is loaded: the exit handler that is registered first runs last.
             if self.parent is not None:
                 self.process = NodeProcess(_reactor(), self.parent)
@@ -232,6 +235,14 @@ class Options(usage.Options):
             raise ConfigError("--record-redact is for a node that records: give --record, too, or leave it out")
         return None
 
+    def _companions(self) -> list[Companion]:
+        """What is to run beside the node."""
+        if self["status"] is None:
+            return []
+        from txpaxos.status_port.status_port import StatusPort  # It loads twisted.web.
+
+        return [StatusPort(self["status"])]
+
     def _seconds(self, option: str, count: int) -> list[float]:
         try:
             values = [float(part) for part in self[option].split(",")]
@@ -328,6 +339,7 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
         keys=None if options["keys"] is None else os.path.abspath(options["keys"]),
         insecure=bool(options["insecure"]),
         client_endpoints=options.client_endpoints,
+        companions=options.companions,
         record=options.recording,
         gave_up=process.gave_up,
         stopped=process.stopped,

@@ -52,6 +52,7 @@ PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "replicated_time", "service"))}
 RECORDING = NODE | {"txpaxos.recording"}
 ENTRY_POINTS = PROTOCOL | {f"txpaxos.{name}" for name in ("recording", "explaining", "server", "client", "service")}
+STATUS_PORT = NODE | {"txpaxos.server", "txpaxos.status_port"}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -80,6 +81,8 @@ LAYERS = (
     Layer(
         ("txpaxos.server",), PROTOCOL | SERVICE | {f"txpaxos.{name}" for name in ("drawing", "explaining", "recording")}
     ),
+    # What a node says of itself by HTTP.
+    Layer(("txpaxos.status_port",), STATUS_PORT),
     # What a node runs of the recipes, and what a program has of them, which is no node.
     Layer(("txpaxos.recipes.coordinator",), PROTOCOL | SERVICE | {"txpaxos.recipes.replicated"}),
     Layer(("txpaxos.recipes.replicated",), SERVICE),
@@ -90,7 +93,7 @@ LAYERS = (
     Layer(("txpaxos.play.runs", "txpaxos.play.site"), CORE | {"txpaxos.play"}),
     # What the page shows depends on the core alone.
     Layer(("txpaxos.play",), CORE, PURE | {"ast", "attrs", "inspect", "msgspec", "pathlib", "random", "textwrap"}),
-    Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__"}),
+    Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.status_port"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
         ENTRY_POINTS

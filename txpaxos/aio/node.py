@@ -22,6 +22,7 @@ from txpaxos.node.status import NodeStatus
 from txpaxos.reading import Consistency, Reading
 from txpaxos.recording.options import RecordingOptions
 from txpaxos.server.client_endpoints import ClientEndpoint
+from txpaxos.server.companion import Companion
 from txpaxos.server.served_node import ServedNode
 from txpaxos.service.declaration import Remote, S, Service
 from txpaxos.storage.disk import Disk
@@ -63,6 +64,7 @@ class Node:
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
+        companions: Iterable[Companion] = (),
         record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
@@ -77,6 +79,7 @@ class Node:
                 insecure=insecure,
                 client_endpoints=client_endpoints,
                 observers=observers,
+                companions=companions,
                 record=record,
                 gave_up=gave_up,
                 stopped=stopped,

@@ -143,6 +143,20 @@ class Count(Reason):
         "One client had half of all connections that may be. One more was refused. Only when keys are on."
     )
 
+    # The status address.
+    BAD_STATUS_REQUEST = (
+        "A request at the status address was no HTTP, had a body or a long head, or asked for what is not there. It was"
+        " refused."
+    )
+    SLOW_STATUS_CLIENT = (
+        "A client at the status address took more than ten seconds to send its request, or to read the answer. It was"
+        " disconnected."
+    )
+    TOO_MANY_STATUS_CONNECTIONS = (
+        "64 connections were open at the status address. The oldest one without a request was closed for one more, or,"
+        " if there was none, the new one."
+    )
+
 
 class Labelled(NamedTuple):
     """An event that is counted separately for each label.

@@ -259,12 +259,13 @@ class NodeService(PaxosService):
             self.manager.watch(self)
 
     def _join(self, wish: Wish) -> None:
-        """Join the cluster, unless the data folder says that this was done. Keys that the node could not start with
-        are refused before: the others would have a member that they never hear.
+        """Join the cluster, unless the data folder says that this was done. What the node could not start with
+        is refused before: the others would have a member that they never hear.
 
         :raises PaxosError: one line that says why it cannot be done."""
         if self._load_keys() is None and wish.keys:
             raise ConfigError("--join-keys are those of a client: give --keys, too, with the keys of the node")
+        self._check_companions()
         joined = join_cluster(wish, self._data_directory, self._disk)
         cluster = cluster_of(joined)
         members = {**cluster.members, joined.node: wish.member}

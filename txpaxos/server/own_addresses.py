@@ -47,10 +47,10 @@ class OwnAddresses:
         :raises ConfigError: if one is not free.
         """
         for address in self.peers_at:
-            _check_free(address, socket.SOCK_DGRAM)
-            _check_free(address, socket.SOCK_STREAM)
+            check_free(address, socket.SOCK_DGRAM)
+            check_free(address, socket.SOCK_STREAM)
         for address in self.clients_at:
-            _check_free(address, socket.SOCK_STREAM)
+            check_free(address, socket.SOCK_STREAM)
 
 
 def find_own_addresses(cluster: Cluster, node: str) -> OwnAddresses:
@@ -151,7 +151,7 @@ def _is_ours(host: str) -> bool:
     return True
 
 
-def _check_free(address: Address, kind: socket.SocketKind) -> None:
+def check_free(address: Address, kind: socket.SocketKind) -> None:
     """Check that a port is free.
 
     :raises ConfigError: if it is not.

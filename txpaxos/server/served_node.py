@@ -32,6 +32,7 @@ from txpaxos.recording.recorder import Recorder
 from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
 from txpaxos.server.client_endpoints import ClientEndpoint, address_of, cannot_listen, endpoint_of, shown
 from txpaxos.server.client_port import ClientPort
+from txpaxos.server.companion import Companion, Surroundings
 from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
 from txpaxos.server.open_files import files_max
@@ -92,6 +93,8 @@ class ServedNode:
         endpoints, or their strings, as ``"unix:/run/txpaxos/a.sock:mode=660"``. With keys, they apply there, too.
     :param observers: called with each step of the node, one after the other (:mod:`txpaxos.node.events`). They must not
         raise.
+    :param companions: what runs beside the node in this program, such as a
+        :class:`~txpaxos.status_port.status_port.StatusPort`: each is started with the node and stopped with it.
     :param record: a folder in which all that enters the core of the node is recorded, or how. Nothing is unless given.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
@@ -119,6 +122,7 @@ class ServedNode:
         insecure: bool = False,
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
+        companions: Iterable[Companion] = (),
         record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
@@ -137,6 +141,7 @@ class ServedNode:
         self._keys: Keys | None = None
         self._client_endpoints = _checked_endpoints(client_endpoints)
         self._observers = tuple(observers)
+        self._companions = tuple(companions)
         self._record = RecordingOptions.of(record)
         self._chronicle = Chronicle(node)
         self._client_factories: list[ClientTls] = []
@@ -187,6 +192,8 @@ class ServedNode:
         for factory in self._client_factories:
             factory.use_keys(keys)
         self._client_port.use_keys(keys)
+        for companion in self._companions:
+            companion.use_keys(keys)
         self.log.info("node {node} uses its keys of {folder} as they are now", node=self.node_name, folder=keys.folder)
 
     def use_rights(self, rights: Rights | None = None) -> None:
@@ -348,6 +355,7 @@ class ServedNode:
         closing += self._closing
         self._closing = []
         closing += [maybeDeferred(port.stopListening) for port in self._ports]
+        closing += [maybeDeferred(companion.stop) for companion in self._companions]
         self._ports.clear()
         closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
         return closed.addTimeout(STOP_SECONDS, monotonic_clock(self._reactor)).addBoth(self._closed)
@@ -377,6 +385,7 @@ class ServedNode:
             self._check_folder(membership.saved)
         addresses = find_own_addresses(membership.cluster(self._cluster), self.node_name)
         addresses.check_free()
+        self._check_companions()
         for line in addresses.warnings:
             self.log.warn("{line}", line=line)
         cluster = addresses.cluster
@@ -410,6 +419,7 @@ class ServedNode:
                 " grant them something under [rights] there",
                 node=self.node_name,
             )
+        self._start_companions(node, self._client_port)
         self._listen(node, addresses.peers_at, addresses.clients_at, endpoints)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
@@ -484,7 +494,7 @@ class ServedNode:
             )
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
-            observe=as_one((self._chronicle, *self._observers)),
+            observe=as_one((self._chronicle, *self._observers, *self._observers_of_companions())),
             recording=None if self._record is None else Recorder(self._record, self.node_name),
             restored_from=store.restored_from.read(),
             keys=self._keys,
@@ -495,6 +505,21 @@ class ServedNode:
             except StoreError as error:  # Only the warning at a later start is lost, so this start continues.
                 self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
         return node
+
+    def _check_companions(self) -> None:
+        """See whether what runs beside the node could start.
+
+        :raises ConfigError: if not."""
+        for companion in self._companions:
+            companion.check()
+
+    def _start_companions(self, node: Node, client_port: ClientPort) -> None:
+        surroundings = Surroundings(node, client_port, self._reactor, self._keys, self._insecure)
+        for companion in self._companions:
+            companion.start(surroundings)
+
+    def _observers_of_companions(self) -> list[Observer]:
+        return [observer for companion in self._companions for observer in companion.observers]
 
     def _make_client_port(self, node: Node) -> ClientPort:
         """The port where clients come in."""

@@ -1,0 +1,48 @@
+"""What there is at the status address. Each page is a function: a request in, bytes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from twisted.web.http import SERVICE_UNAVAILABLE
+
+from txpaxos.server.companion import Surroundings
+from txpaxos.status_port.channel import StatusRequest
+from txpaxos.status_port.health import why_not_alive, why_not_ready
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+
+Page: TypeAlias = Callable[[Surroundings, StatusRequest], bytes | None]
+"""Answers a request for one path, in the reactor thread. It returns the body; or ``None`` if it writes the answer
+itself, now or later. It sets the type of what it returns (``content-type``), and may set the status. Before it is
+called, the client has shown that it has the right to see the status, or keys are off."""
+
+
+def status(at: Surroundings, request: StatusRequest) -> bytes:
+    """The whole status of the node, with the names of ``txpaxos status --json``."""
+    request.setHeader(b"content-type", JSON)
+    return json.dumps(at.client_port.status(), indent=2).encode() + b"\n"
+
+
+def alive(at: Surroundings, request: StatusRequest) -> bytes:
+    """Whether the process works: its reactor, which answers this, and its disk."""
+    return _health(request, why_not_alive(at.node))
+
+
+def ready(at: Surroundings, request: StatusRequest) -> bytes:
+    """Whether clients are served here."""
+    return _health(request, why_not_ready(at.node))
+
+
+def _health(request: StatusRequest, why_not: str) -> bytes:
+    request.setHeader(b"content-type", TEXT)
+    if why_not:
+        request.setResponseCode(SERVICE_UNAVAILABLE)
+    return f"{why_not or 'ok'}\n".encode()
+
+
+PAGES: Mapping[bytes, Page] = {b"/status.json": status, b"/healthz": alive, b"/readyz": ready}
+"""The pages that each status address has, by their paths."""
