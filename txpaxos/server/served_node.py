@@ -419,7 +419,6 @@ class ServedNode:
                 " grant them something under [rights] there",
                 node=self.node_name,
             )
-        self._start_companions(node, self._client_port)
         self._listen(node, addresses.peers_at, addresses.clients_at, endpoints)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
@@ -513,8 +512,9 @@ class ServedNode:
         for companion in self._companions:
             companion.check()
 
-    def _start_companions(self, node: Node, client_port: ClientPort) -> None:
-        surroundings = Surroundings(node, client_port, self._reactor, self._keys, self._insecure)
+    def _start_companions(self, node: Node) -> None:
+        assert self._client_port is not None
+        surroundings = Surroundings(node, self._client_port, self._reactor, self._keys, self._insecure)
         for companion in self._companions:
             companion.start(surroundings)
 
@@ -548,6 +548,7 @@ class ServedNode:
         """Open every port. The first socket starts the node when it is opened.
 
         :raises ConfigError: if a port cannot be opened."""
+        self._start_companions(node)
         sockets = [DatagramPort(node), *(DatagramPort(node, address) for address in at[1:])]
         try:
             for socket, address in zip(sockets, at, strict=True):
