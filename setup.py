@@ -56,7 +56,7 @@ setup(
     package_data={"txpaxos": ["py.typed", "aio/*.pyi", "play/page/*"]},
     entry_points={"console_scripts": ["txpaxos = txpaxos.__main__:main"]},
     python_requires=">=3.11",
-    install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1"],
+    install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1", "prometheus-client>=0.20"],
     extras_require={
         "keys": KEYS,
         "test": TEST,

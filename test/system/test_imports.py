@@ -52,7 +52,7 @@ PROTOCOL = NODE | {"txpaxos.protocol", "txpaxos.counter"}
 SERVICE = ERRORS | {*(f"txpaxos.{name}" for name in ("arguments", "fields", "reading", "replicated_time", "service"))}
 RECORDING = NODE | {"txpaxos.recording"}
 ENTRY_POINTS = PROTOCOL | {f"txpaxos.{name}" for name in ("recording", "explaining", "server", "client", "service")}
-STATUS_PORT = NODE | {"txpaxos.server", "txpaxos.status_port"}
+STATUS_PORT = NODE | {"txpaxos.metrics", "txpaxos.server", "txpaxos.status_port"}
 
 LAYERS = (
     Layer(("txpaxos.errors",), frozenset(), PURE),
@@ -79,8 +79,10 @@ LAYERS = (
     # What a node remembers of its steps, and what story that tells.
     Layer(("txpaxos.explaining",), RECORDING | {"txpaxos.drawing", "txpaxos.explaining"}),
     Layer(
-        ("txpaxos.server",), PROTOCOL | SERVICE | {f"txpaxos.{name}" for name in ("drawing", "explaining", "recording")}
+        ("txpaxos.server",),
+        PROTOCOL | SERVICE | {f"txpaxos.{name}" for name in ("drawing", "explaining", "metrics", "recording")},
     ),
+    Layer(("txpaxos.metrics",), NODE),
     # What a node says of itself by HTTP.
     Layer(("txpaxos.status_port",), STATUS_PORT),
     # What a node runs of the recipes, and what a program has of them, which is no node.

@@ -181,6 +181,8 @@ def test_command_exists(command: str) -> None:
             assert (ROOT / arguments[0]).is_file()
         case "sudo":
             assert arguments[0] in ("install", "python3", "systemctl", "useradd", "/opt/txpaxos/bin/pip"), arguments
+        case "curl":
+            assert arguments[-1].startswith("https://"), arguments
         case "cd" | "export" | "rsync":
             assert len(arguments) > (program == "rsync")
         case "docker":

@@ -70,7 +70,8 @@ def command(cluster: Cluster | Seeds, timeout_seconds: float, wants_json: bool, 
     transfer     how much of another node's snapshot it has received; only if it
                  receives one
 
-    Below the table there is a line if the nodes run different applications,
+    Below the table it says how many more voters may fail until the cluster
+    stops, and there is a line if the nodes run different applications,
     and one for each node that another node does not hear, with the reason.
     With --counts, the messages that each node dropped or refused follow, by
     reason. Small counts of most reasons are normal. Titles in quotes are those
@@ -266,7 +267,17 @@ def as_text(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
     answered = sum(status is not None for status in statuses.values())
     summary = "no leader with a quorum" if leader is None else f"{leader} leads"
     summary = f"cluster {cluster.name}: {summary}, {answered} of {len(rows)} nodes answer"
-    return "\n".join([table(head, rows), "", summary, *notes(statuses, leader)])
+    return "\n".join([table(head, rows), "", summary, *_tolerance(statuses, leader), *notes(statuses, leader)])
+
+
+def _tolerance(statuses: Statuses, leader: str | None) -> list[str]:
+    """Whether the next node may fail, in a line, if the leader says so."""
+    left = (statuses.get(leader) or {}).get("failure_tolerance") if leader else None
+    if left is None:
+        return []
+    if left < 1:
+        return ["no voter may fail: the next one that does stops the cluster" if left == 0 else "there is no quorum"]
+    return [f"{left} more voter{'s' * (left > 1)} may fail"]
 
 
 def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:

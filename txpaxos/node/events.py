@@ -47,6 +47,13 @@ class ReadyReleased:
 
 
 @attrs.frozen
+class SaveFinished:
+    """A save is on disk. It took ``seconds``, from the call of the store until the node was told."""
+
+    seconds: float
+
+
+@attrs.frozen
 class RunSubmitted:
     """The program that this node runs in has submitted ``run``, in the node's own session."""
 
@@ -124,6 +131,7 @@ Event: TypeAlias = (
     MessageReceived
     | TimePassed
     | ReadyReleased
+    | SaveFinished
     | RunSubmitted
     | ValueReached
     | RegisterReached

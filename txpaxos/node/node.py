@@ -73,6 +73,7 @@ from txpaxos.node.events import (
     RegisterReached,
     RunFinished,
     RunSubmitted,
+    SaveFinished,
     SlotApplied,
     SnapshotInstalled,
     SnapshotRestored,
@@ -179,6 +180,8 @@ class Node:
     :param restored_from: the checksum of the backup that the store was restored from; empty if it was not. It founds a
         cluster only with nodes that were restored from the same one.
     :param observe: called with each step of the node (:mod:`txpaxos.node.events`).
+    :param observe_commands: whether it is called with each command and each run, too, of which there are far more than
+        of other steps.
     :param recording: records all that enters the core; nothing does if not given.
     :param keys: the keys with which the nodes know each other; ``None`` if keys are off.
     :param tls: what it does with its keys; TLS by OpenSSL, and AES-GCM, if not given.
@@ -206,6 +209,7 @@ class Node:
         monotonic: Callable[[], float] = time.monotonic,
         utc_seconds: Callable[[], float] = time.time,
         observe: Observer | None = None,
+        observe_commands: bool = True,
         recording: CoreRecording | None = None,
         restored_from: str = "",
         keys: Keys | None = None,
@@ -221,6 +225,7 @@ class Node:
         self.stopped: Deferred[None] = Deferred()
         self.clock = monotonic_clock(reactor, monotonic)
         self._monotonic, self._utc_seconds, self._observe = monotonic, utc_seconds, observe
+        self._observe_commands = observe if observe_commands else None
         self._store, self._restored_from, self._recording = store, restored_from, recording
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = self._has_pulsed = False
@@ -245,7 +250,9 @@ class Node:
     def _compose_performer(self) -> None:
         """Make what performs Readys, and the timer for when the core is to be called again."""
         release = self._release if self._recording is None else self._recording.around(self._release)
-        self._performer = Performer(self.clock, self._store, self._refill, release, self._give_up)
+        observe = self._observe
+        saved = None if observe is None else lambda seconds: observe(SaveFinished(seconds))
+        self._performer = Performer(self.clock, self._store, self._refill, release, self._give_up, saved)
         self._timer = Timer(self.clock, self._tick)
 
     def _compose_peers(
@@ -276,8 +283,8 @@ class Node:
         self._hooks = Hooks(lines)
         self._keep_alives = KeepAlives(lambda: self.timers, lambda: self._reads.wait(), self._performer.schedule)
         self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
-        observe = self._observe
-        reached = None if observe is None else lambda slot, command: observe(CommandReached(slot, command))
+        each = self._observe_commands
+        reached = None if each is None else lambda slot, command: each(CommandReached(slot, command))
         self._applier = Applier(
             *(application.apply, settings.sessions_max, application.timer_fired, self._keep_alives.note), reached
         )
@@ -662,6 +669,16 @@ class Node:
         """Whether clients should use another node: requests that need the disk or other nodes may never finish here."""
         return self.disk_hangs or self.is_folder_lost
 
+    @property
+    def sessions_total(self) -> int:
+        """How many sessions of clients this node remembers."""
+        return len(self._applier.sessions)
+
+    @property
+    def registers_total(self) -> int:
+        """How many registers are decided, as far as this node has applied the log."""
+        return len(self._applier.registers)
+
     def accept_clock(self) -> dict[str, Any]:
         """Let the next time in the log be what the clocks say, however late that is. It is proposed at once.
 
@@ -697,6 +714,7 @@ class Node:
             disk_hangs_seconds=None if hung_since is None else now - hung_since,
             waits_for=list(self._founding.waits_for()),
             keys_expire_in_seconds=self._peers.keys_expire_in_seconds(),
+            failure_tolerance=self._replica.failure_tolerance(now),
             application=name_of(self.application),
             clock_offsets_seconds=clocks.offsets_seconds,
             clock_jump_refused_seconds=clocks.refused_seconds,
@@ -1014,7 +1032,7 @@ class Node:
     # to the application
 
     def _deliver(self, chosen: Chosen | Configured | Installed) -> None:
-        observe = self._observe
+        observe, each = self._observe, self._observe_commands
         match chosen:
             case Chosen():
                 if observe is not None:
@@ -1022,8 +1040,8 @@ class Node:
                 for run, outcomes in self._applier.apply(chosen):
                     if self._applier.registers.news:
                         self._report_decided(chosen.slot)
-                    if observe is not None:
-                        observe(RunFinished(run, outcomes))
+                    if each is not None:
+                        each(RunFinished(run, outcomes))
                     self._submissions.complete(run, outcomes)
                 self._member_clocks.applied(self.timers.now.utc_ms)
                 self._snapshots.applied(chosen)
@@ -1138,8 +1156,8 @@ class Node:
     # to the core
 
     def _submit_own_run(self, run: Run) -> Deferred[Outcomes]:
-        if self._observe is not None:
-            self._observe(RunSubmitted(run))
+        if self._observe_commands is not None:
+            self._observe_commands(RunSubmitted(run))
         return self._submissions.submit_run(run)
 
     def begin_hand_over(self, to: NodeId | None) -> str:

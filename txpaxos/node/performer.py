@@ -32,6 +32,7 @@ class Performer:
     :param release: called with each Ready once that Ready, and all before it, are saved. A Ready that may overtake the
         others is released at once.
     :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after that.
+    :param saved: called with the seconds that each save took, before what it covers is released.
     :ivar saving_since: when, in seconds of the clock, the save in flight began; ``None`` if no save is in flight.
     """
 
@@ -42,12 +43,14 @@ class Performer:
         refill: Callable[[], None],
         release: Callable[[Ready], None],
         fail: Callable[[Failure], None],
+        saved: Callable[[float], None] | None = None,
     ) -> None:
         self._clock = clock
         self._store = store
         self._refill = refill
         self._release = release
         self._fail = fail
+        self._tell_saved = saved
         self._queue: list[Ready] = []
         self._saving: list[Ready] | None = None
         self._releasing: deque[Ready] = deque()
@@ -168,8 +171,11 @@ class Performer:
 
     def _saved(self, _: None) -> None:
         """The save in flight has finished: release the Readys that it covers."""
-        batch, self._saving, self.saving_since = self._saving, None, None
+        batch, since = self._saving, self.saving_since
+        self._saving = self.saving_since = None
         assert batch is not None
+        if self._tell_saved is not None and since is not None:
+            self._tell_saved(self._clock.seconds() - since)
         if self._turning:  # The save finished on the spot; the turn that began it continues.
             self._release_all(batch)
         else:

@@ -46,7 +46,7 @@ class Call(enum.IntEnum):
         return self.name.lower()
 
 
-READS: Final = frozenset({"level_nodes", "missing_checkpoint", "recovered", "status"})
+READS: Final = frozenset({"failure_tolerance", "level_nodes", "missing_checkpoint", "recovered", "status"})
 """The other methods of the core. They change nothing."""
 
 Arguments: TypeAlias = tuple[Any, ...]

@@ -16,6 +16,7 @@ from twisted.internet.protocol import ServerFactory
 
 from txpaxos.errors import ConfigError, QueryFailed
 from txpaxos.log_lines import LineLimiter
+from txpaxos.metrics.meter import Meter
 from txpaxos.node.counts import Count, Counts
 from txpaxos.node.node import Node
 from txpaxos.rights import Rights
@@ -25,6 +26,7 @@ from txpaxos.server.client_endpoints import host_of
 from txpaxos.server.client_table import ClientTable
 from txpaxos.server.connection import ServerConnection
 from txpaxos.server.joins import Joins, NoJoins
+from txpaxos.server.measuring import metered
 from txpaxos.server.member_changes import Changer, MemberChanges, NodeChanger, Tell
 from txpaxos.server.members_report import MemberSource, NodeMembers, contacts_of, report_of
 from txpaxos.server.open_files import connections_max
@@ -89,6 +91,7 @@ class ClientPort(ServerFactory):
     :param joins: lets nodes join the cluster. None can if it is not given.
     :param keys: the keys of the node, if it has any. Then a client has to show who it is, and may do what the cluster
         file says; the port has to be listened at with TLS.
+    :ivar meter: is told how long requests take, and how they end, if there is one.
     :param recall: tells what the node remembers of a slot.
     :param reload: reads the keys and the rights again.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
@@ -113,6 +116,7 @@ class ClientPort(ServerFactory):
         self.node = node
         self._reload = reload
         self._recall = recall
+        self.meter: Meter | None = None
         self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget() if keys is None else SharedBudget()
@@ -247,6 +251,10 @@ class ClientPort(ServerFactory):
 
         :returns: fires with what :func:`~txpaxos.server.answers.answers_to` takes.
         """
+        result = self._perform(request)
+        return result if self.meter is None else metered(self.meter, self._clock, request, result)
+
+    def _perform(self, request: Request) -> Deferred[Any]:
         match request:
             case Submit(_, session, sequence, acknowledged, commands):
                 return self.node.submit_run(Run(session, sequence, acknowledged, commands))

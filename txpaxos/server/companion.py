@@ -43,7 +43,8 @@ class Companion(Protocol):
 
     @property
     def observers(self) -> Sequence[Observer]:
-        """What is called with each step of the node. It is asked for before the node is made."""
+        """What is called with each step of the node, but for those of single commands. It is asked for before the node
+        is made."""
 
     def check(self) -> None:
         """See whether it could start. Nothing was done yet, and nothing may be open afterwards.

@@ -494,6 +494,7 @@ class ServedNode:
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
             observe=as_one((self._chronicle, *self._observers, *self._observers_of_companions())),
+            observe_commands=bool(self._observers),
             recording=None if self._record is None else Recorder(self._record, self.node_name),
             restored_from=store.restored_from.read(),
             keys=self._keys,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from txpaxos.core.replica import NEWCOMER
 from txpaxos.node.node import Node
 
 
@@ -25,4 +26,9 @@ def why_not_ready(node: Node) -> str:
         return "this node is behind, and waits for a snapshot of another node"
     if node.leader is None:
         return "this node knows no leader"
+    status = node.status()
+    if status.replica.role == NEWCOMER:
+        return "this node does not vote yet"
+    if (status.failure_tolerance or 0) < 0:
+        return "this node leads, and does not hear a quorum"
     return ""

@@ -8,12 +8,15 @@ from typing import TypeAlias
 
 from twisted.web.http import SERVICE_UNAVAILABLE
 
+from txpaxos.metrics.collector import NodeCollector
 from txpaxos.server.companion import Surroundings
 from txpaxos.status_port.channel import StatusRequest
 from txpaxos.status_port.health import why_not_alive, why_not_ready
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+METRICS = b"/metrics"
 
 Page: TypeAlias = Callable[[Surroundings, StatusRequest], bytes | None]
 """Answers a request for one path, in the reactor thread. It returns the body; or ``None`` if it writes the answer
@@ -42,6 +45,16 @@ def _health(request: StatusRequest, why_not: str) -> bytes:
     if why_not:
         request.setResponseCode(SERVICE_UNAVAILABLE)
     return f"{why_not or 'ok'}\n".encode()
+
+
+def metrics_page(collector: NodeCollector) -> Page:
+    """The page with the metrics that ``collector`` has, as Prometheus reads them."""
+
+    def metrics(at: Surroundings, request: StatusRequest) -> bytes:
+        request.setHeader(b"content-type", METRICS_TYPE)
+        return collector.rendered()
+
+    return metrics
 
 
 PAGES: Mapping[bytes, Page] = {b"/status.json": status, b"/healthz": alive, b"/readyz": ready}

@@ -17,12 +17,16 @@ from txpaxos.cluster import Address, check_host, is_loopback
 from txpaxos.errors import ConfigError, NotAllowed
 from txpaxos.host_names import is_ip_address
 from txpaxos.log_lines import for_log
+from txpaxos.metrics.collector import NodeCollector
+from txpaxos.metrics.meter import Meter
 from txpaxos.node.counts import Count
 from txpaxos.node.events import Observer
 from txpaxos.server.companion import Surroundings
 from txpaxos.server.own_addresses import check_free
 from txpaxos.status_port.channel import StatusChannel, StatusRequest, StatusSite
-from txpaxos.status_port.pages import PAGES, TEXT, Page
+from txpaxos.status_port.health import why_not_ready
+from txpaxos.status_port.pages import METRICS, PAGES, TEXT, Page, metrics_page
+from txpaxos.status_port.stalls import Stalls
 from txpaxos.wire.client_messages import StatusRequest as StatusMessage
 
 if TYPE_CHECKING:
@@ -76,8 +80,10 @@ class StatusPort:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.address = _parsed(address) if isinstance(address, str) else address
-        self.observers = tuple(observers)
+        self._meter = Meter()
+        self.observers: tuple[Observer, ...] = (self._meter, *observers)
         self._pages = {**PAGES, **(pages or {})}
+        self._stalls: Stalls | None = None
         self._ports: list[IListeningPort] = []
         self._tls: ClientTls | None = None
         self._site: StatusSite | None = None
@@ -100,8 +106,12 @@ class StatusPort:
         """Listen.
 
         :raises ConfigError: if that cannot be done."""
-        node = surroundings.node
+        node, client_port = surroundings.node, surroundings.client_port
         self._surroundings = surroundings
+        client_port.meter = self._meter
+        self._stalls = Stalls(node.clock, self._meter)
+        collector = NodeCollector(node, self._meter, client_port.status, lambda: not why_not_ready(node))
+        self._pages[METRICS] = metrics_page(collector)
         self._site = StatusSite(node.counters, node.clock.callLater, self._answer, self._lost)
         factory: Any = self._site
         if surroundings.keys is not None:
@@ -134,6 +144,8 @@ class StatusPort:
     def stop(self) -> Deferred[None]:
         """Close all connections, and listen no more."""
         ports, self._ports = self._ports, []
+        if self._stalls is not None:
+            self._stalls.stop()
         if self._site is not None:
             self._site.close()
         if not ports:
