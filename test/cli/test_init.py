@@ -264,8 +264,19 @@ def test_the_unit_stops_and_restarts_a_node_as_it_ends() -> None:
     assert f"every {int(service['WatchdogSec']) // TICKS} s" in Path("ours/systemd/txpaxos@.service").read_text()
 
 
-def test_a_program_in_a_home_is_seen() -> None:
-    assert Unit("--app", "/home/me/app.py:App").service["ProtectHome"] == "read-only"
+@pytest.mark.parametrize(
+    ("paths", "home"),
+    [
+        (("m:C", "/opt/x/bin/twistd", "/usr/bin/python3.11"), "yes"),
+        (("/home/me/app.py:App", "/opt/x/bin/twistd", "/usr/bin/python3.11"), "read-only"),
+        (("m:C", "/home/me/env/bin/twistd", "/usr/bin/python3.11"), "read-only"),
+        (("m:C", "/opt/x/bin/twistd", "/root/.pyenv/versions/3.11.7/bin/python3.11"), "read-only"),
+    ],
+)
+def test_a_program_in_a_home_is_seen(paths: tuple[str, str, str], home: str) -> None:
+    application, twistd, python = paths
+    plan = init_files.Plan(Cluster("x", {}), application, "u", "", twistd, python)
+    assert f"\nProtectHome={home}\n" in init_files.unit(plan)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")

@@ -122,7 +122,7 @@ def command(
     name = name or _name_of(folder)
     cluster = Cluster(name, members) if rights is None else Cluster(name, members, rights=rights)
     cluster.check()
-    plan = init_files.Plan(cluster, application, user, client if wants_keys else "", _twistd())
+    plan = init_files.Plan(cluster, application, user, client if wants_keys else "", *_programs())
     written = _write(folder, plan)
     commands = _next(plan)
     if wants_json:
@@ -140,9 +140,10 @@ def _name_of(folder: Path) -> str:
     return name if NAME.match(name) else "txpaxos"
 
 
-def _twistd() -> str:
-    """The twistd that belongs to this Python, whether it is there or not: machines of one kind have it in one place."""
-    return str(Path(sys.executable).absolute().parent / "twistd")
+def _programs() -> tuple[str, str]:
+    """The twistd that belongs to this Python, whether it is there or not, since machines of one kind have it in one
+    place; and this Python itself."""
+    return str(Path(sys.executable).absolute().parent / "twistd"), os.path.realpath(sys.executable)
 
 
 def _next(plan: init_files.Plan) -> list[str]:

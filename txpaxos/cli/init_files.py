@@ -85,6 +85,7 @@ class Plan:
     :ivar user: the user that runs the nodes.
     :ivar client: the client that gets keys; empty if there are none.
     :ivar twistd: the path of twistd.
+    :ivar python: the path of the Python behind it, which may be elsewhere than its virtual environment.
     """
 
     cluster: Cluster
@@ -92,6 +93,7 @@ class Plan:
     user: str
     client: str
     twistd: str
+    python: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -177,7 +179,7 @@ TXPAXOS_OPTIONS=
 def unit(plan: Plan) -> str:
     """The systemd unit of a node: a template, whose instances are named like the nodes."""
     keys = f" --keys {CONFIGURATION}/%i.keys" if plan.client else ""
-    paths = (plan.twistd, plan.application)
+    paths = (plan.twistd, plan.python, plan.application)
     home = "read-only" if any(path.startswith(HOMES) for path in paths) else "yes"
     return f"""\
 [Unit]
