@@ -1,9 +1,9 @@
 """The algorithm alone: replicas in one process that hand each other their messages. No socket, disk, codec or reactor.
 
-    python -m bench.core [--operations 100000] [--nodes 3] [--value-bytes 100] [--json]
+    python -m bench.core [--operations 100000] [--nodes 3] [--value-bytes 100] [--record FOLDER] [--json]
 
 It prints values chosen per second and, from a run of its own, what each kind of message costs its receiver. Records
-that the core wants saved count as saved.
+that the core wants saved count as saved. With ``--record`` all that enters the replicas is recorded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import string
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,6 +25,8 @@ from txpaxos.cli.printing import table
 from txpaxos.core.messages import Message, NodeId
 from txpaxos.core.ready import Ready
 from txpaxos.core.replica import Replica
+from txpaxos.recording.options import RecordingOptions
+from txpaxos.recording.recorder import Recorder
 
 COMPACT_SLOTS = 10_000
 """How often the log is truncated, as a node with snapshots does."""
@@ -39,12 +43,15 @@ class Cost:
 class Core:
     """Replicas, of which the first leads.
 
+    :param record: where all that enters them is recorded; nowhere if it is ``None``.
     :ivar costs: of proposals, and of each kind of message taken; filled only if ``is_timed``.
     """
 
-    def __init__(self, nodes: int, is_timed: bool) -> None:
+    def __init__(self, nodes: int, is_timed: bool, record: str | None = None) -> None:
         members = tuple(string.ascii_lowercase[:nodes])
-        self.replicas = {node: Replica(node, members, Random(node), 0.0) for node in members}
+        self.recorders = {} if record is None else {one: Recorder(RecordingOptions(record), one) for one in members}
+        self.replicas = {node: self._make(node)(node, members, Random(node), 0.0) for node in members}
+        self._releases = {node: self._release_of(node) for node in members}
         self.leader = self.replicas[members[0]]
         self.costs: dict[str, Cost] = {}
         self._is_timed = is_timed
@@ -54,6 +61,18 @@ class Core:
         self._deliver_all()
         assert self.leader.is_leader, self.leader.status()
         self.costs.clear()
+
+    def _make(self, node: NodeId) -> Callable[..., Replica]:
+        return self.recorders[node].make_core if self.recorders else Replica
+
+    def _release_of(self, node: NodeId) -> Callable[[Ready], None]:
+        release = partial(self._release, node)
+        return self.recorders[node].around(release) if self.recorders else release
+
+    def close(self) -> None:
+        """End the recordings."""
+        for recorder in self.recorders.values():
+            recorder.close()
 
     def choose(self, operations: int, value: bytes) -> float:
         """Have ``operations`` values chosen, with a full window under way. Returns how many seconds that takes."""
@@ -89,6 +108,10 @@ class Core:
             self._take(to, ready)
 
     def _take(self, node: NodeId, ready: Ready) -> None:
+        if not ready.is_empty:
+            self._releases[node](ready)
+
+    def _release(self, node: NodeId, ready: Ready) -> None:
         for envelope in ready.send:
             self._post.extend((node, to, envelope.message) for to in envelope.to)
 
@@ -98,12 +121,14 @@ class Core:
         cost.calls += 1
 
 
-def measure(operations: int, nodes: int, value_bytes: int) -> dict[str, Any]:
+def measure(operations: int, nodes: int, value_bytes: int, record: str | None = None) -> dict[str, Any]:
     """Operations per second, and microseconds and calls of each kind of message for one operation."""
     value = bytes(value_bytes)
-    seconds = Core(nodes, is_timed=False).choose(operations, value)
-    timed = Core(nodes, is_timed=True)
+    plain, timed = (Core(nodes, is_timed, record and f"{record}/{is_timed}") for is_timed in (False, True))
+    seconds = plain.choose(operations, value)
     timed.choose(operations, value)
+    plain.close()
+    timed.close()
     costs = {
         what: {"microseconds": cost.seconds / cost.calls * 1e6, "calls": cost.calls / operations}
         for what, cost in timed.costs.items()
@@ -115,10 +140,11 @@ def measure(operations: int, nodes: int, value_bytes: int) -> dict[str, Any]:
 @click.option("--operations", type=click.IntRange(min=1), default=100_000)
 @click.option("--nodes", type=click.IntRange(1, 9), default=3)
 @click.option("--value-bytes", type=click.IntRange(min=1), default=100)
+@click.option("--record", default=None, help="Record all that enters the replicas, in this folder.")
 @click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
-def main(operations: int, nodes: int, value_bytes: int, wants_json: bool) -> None:
+def main(operations: int, nodes: int, value_bytes: int, record: str | None, wants_json: bool) -> None:
     """Measure the core alone."""
-    measured = measure(operations, nodes, value_bytes)
+    measured = measure(operations, nodes, value_bytes, record)
     if wants_json:
         click.echo(json.dumps({**measured, **about()}, indent=2))
         return

@@ -10,11 +10,13 @@ from random import Random
 import pytest
 
 from txpaxos.errors import RecordingError
+from txpaxos.recording.entries import pack
 from txpaxos.recording.files import HEADER_BYTES, entries_of, pack_frame, pack_header
 
-ENTRIES = [b"", b"one", b"x" * 1000]
-DATA = b"".join((pack_header(), *pack_frame(ENTRIES), *pack_frame([b"last"])))
-LAST_FRAME = len(DATA) - len(b"".join(pack_frame([b"last"])))
+ENTRIES = [pack(()), pack((1, "one")), pack((2, b"x" * 1000))]
+LAST = pack(("last",))
+DATA = b"".join((pack_header(), *pack_frame(ENTRIES), *pack_frame([LAST])))
+LAST_FRAME = len(DATA) - len(b"".join(pack_frame([LAST])))
 
 
 def read(data: bytes, may_be_torn: bool = True) -> list[bytes]:
@@ -23,7 +25,7 @@ def read(data: bytes, may_be_torn: bool = True) -> list[bytes]:
 
 @pytest.mark.parametrize("may_be_torn", [False, True])
 def test_what_was_written_comes_back(may_be_torn: bool) -> None:
-    assert read(DATA, may_be_torn) == [*ENTRIES, b"last"]
+    assert read(DATA, may_be_torn) == [*ENTRIES, LAST]
 
 
 def test_a_torn_tail_is_cut_off() -> None:
@@ -64,11 +66,11 @@ def test_another_version_is_named() -> None:
         read(fields + struct.pack("<I", zlib.crc32(fields)) + DATA[HEADER_BYTES:])
 
 
-def test_a_frame_that_ends_within_an_entry() -> None:
-    for body in (b"\x05\0\0\0abc", b"\x05\0"):
+def test_a_frame_that_holds_no_entries() -> None:
+    for body in (b"", b"\xdd\0\0\0\x02\x90", b"\xdd\0\0\0\x01\x90\x90", b"\x01", b"\xc1"):
         fields = struct.pack("<II", len(body), zlib.crc32(body))
         frame = fields + struct.pack("<I", zlib.crc32(fields)) + body
-        with pytest.raises(RecordingError, match="a frame ends within an entry"):
+        with pytest.raises(RecordingError, match="a frame does not hold entries"):
             read(pack_header() + frame)
 
 

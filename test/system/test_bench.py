@@ -21,6 +21,8 @@ from bench.report import Point, TargetCheck, as_table, at_least, at_most
 from bench.system import Load
 from test.system.test_readme import section
 from txpaxos.cli.running import CommandError
+from txpaxos.recording.reading import read_recording
+from txpaxos.recording.replaying import Replayer
 
 
 def sample(rate: int, seconds: float = 2.0, latency: float = 0.001) -> Sample:
@@ -275,6 +277,16 @@ def test_rotations_as_text() -> None:
         assert rotation.is_whole([quick, one]) == is_whole
         assert [check.met for check in rotation.verdicts([quick, one])].count(False) == 1
     assert "no quorum" in rotation.as_text([failed])
+
+
+def test_the_core_alone_can_be_recorded(tmp_path: Path) -> None:
+    core.measure(50, 3, 1000, str(tmp_path / "recording"))
+    for run in ("False", "True"):
+        for node in "abc":
+            replayer = Replayer()
+            *_, last = replayer.steps(read_recording(str(tmp_path / "recording" / run), node))
+            assert last.difference is None
+            assert replayer.inputs > 50
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])

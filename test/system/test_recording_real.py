@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 
 from test.helpers.cli_nodes import TXPAXOS
-from test.helpers.processes import NODES, STEP_SECONDS_MAX, Counting, has_caught_up, running
+from test.helpers.processes import NODES, STEP_SECONDS_MAX, Counting, has_caught_up, rest, running
 from txpaxos.cli.local_cluster import LocalCluster
 from txpaxos.recording.events import ClocksRead, CoreCalled, ReadyReleased, RunEnded, SegmentBegun, SlotsApplied
 from txpaxos.recording.reading import read_recording
@@ -89,6 +89,7 @@ async def test_a_recording_tells_what_the_node_had_applied(reactor: Any, tmp_pat
     async with running(nodes):
         with closing(Counting(reactor, nodes.cluster)) as counting:
             await counting.more(ENOUGH)
+        await rest(nodes)
     for node in NODES:
         applied, chosen = 0, 0
         for step in Replayer().steps(read_recording(str(tmp_path / "recording"), node)):

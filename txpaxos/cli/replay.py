@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import Any
 
 import attrs
 import click
 
+from txpaxos.cli.progress import Progress
 from txpaxos.core.ready import Ready
 from txpaxos.errors import RecordingError
 from txpaxos.log_lines import printable
@@ -81,10 +84,13 @@ def replay(directory: str, node: str, until: int | None = None) -> Outcome:
     :param until: stop when all slots up to this one are chosen.
     """
     replayer, outcome, run = Replayer(), Outcome(node), 0
+    progress = Progress(f"replaying {node}")
     try:
         for step in replayer.steps(read_recording(directory, node)):
             if isinstance(step.event, SegmentBegun):
                 outcome.segments += 1
+                with suppress(OSError):  # The node may just have removed it.
+                    progress.add(os.path.getsize(step.event.path))
                 outcome.runs += step.event.run != run
                 run = step.event.run
             outcome.difference = step.difference
@@ -95,6 +101,8 @@ def replay(directory: str, node: str, until: int | None = None) -> Outcome:
                 break
     except RecordingError as error:
         outcome.error = str(error)
+    finally:
+        progress.end()
     outcome.inputs, outcome.readys = replayer.inputs, replayer.readys
     return outcome
 

@@ -40,6 +40,8 @@ class Call(enum.IntEnum):
     OBSERVE_END = 14
     ADMIT_CONTACTS = 15
 
+    __hash__ = int.__hash__  # That of Enum would be computed in Python, with each call.
+
     @property
     def method(self) -> str:
         """The name of the method of :class:`~txpaxos.core.replica.Replica`."""

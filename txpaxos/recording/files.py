@@ -17,7 +17,7 @@ frame at       bytes  what
 0              4      length of the body
 4              4      crc32 of the body
 8              4      crc32 of the 8 bytes before
-12                    the body: entries, each after its length of 4 bytes
+12                    the body: the entries, as one MessagePack array
 =============  =====  ==================================================
 
 All numbers are little-endian. :mod:`txpaxos.recording.entries` has the entries.
@@ -32,9 +32,10 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
+import msgspec
 
 from txpaxos.errors import RecordingError
 from txpaxos.storage.disk import Disk
@@ -47,7 +48,9 @@ _MAGIC = b"txpaxosR"
 _HEADER = struct.Struct("<8sI")
 _FRAME = struct.Struct("<II")
 _CHECKSUM = struct.Struct("<I")
-_LENGTH = struct.Struct("<I")
+_ARRAY = struct.Struct(">BI")
+_ARRAY_OF_32_BITS = 0xDD
+_decode_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 FRAME_HEADER_BYTES = _FRAME.size + _CHECKSUM.size
 _NAME = re.compile(r"(\d{8})-(\d{8})\.recording")
@@ -100,9 +103,9 @@ def pack_header() -> bytes:
     return fields + _CHECKSUM.pack(zlib.crc32(fields))
 
 
-def pack_frame(entries: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """The header and the body of a frame that holds ``entries``."""
-    body = b"".join([part for entry in entries for part in (_LENGTH.pack(len(entry)), entry)])
+def pack_frame(entries: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The header and the body of a frame that holds ``entries``, each of which is one MessagePack array."""
+    body = b"".join((_ARRAY.pack(_ARRAY_OF_32_BITS, len(entries)), *entries))
     fields = _FRAME.pack(len(body), zlib.crc32(body))
     return fields + _CHECKSUM.pack(zlib.crc32(fields)), body
 
@@ -168,16 +171,9 @@ def _frame_at(data: bytes, offset: int, path: str, may_be_torn: bool) -> bytes |
     return body
 
 
-def _divided(body: bytes, path: str, offset: int) -> Iterator[bytes]:
+def _divided(body: bytes, path: str, offset: int) -> list[bytes]:
     """The entries in the body of the frame at ``offset``."""
-    at = 0
-    while at < len(body):
-        if len(body) - at < _LENGTH.size:
-            raise damaged(path, offset, "a frame ends within an entry")
-        (length,) = _LENGTH.unpack_from(body, at)
-        at += _LENGTH.size
-        entry = body[at : at + length]
-        if len(entry) < length:
-            raise damaged(path, offset, "a frame ends within an entry")
-        at += length
-        yield entry
+    try:
+        return [bytes(entry) for entry in _decode_raw(body)]
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise damaged(path, offset, f"a frame does not hold entries: {error}") from None

@@ -47,6 +47,9 @@ from txpaxos.storage.disk import Disk
 from txpaxos.storage.records import encode as encode_records
 from txpaxos.wire.codec import kind_of
 
+# To look up the member of an enumeration takes as long as a part of what is recorded with each call.
+_RECEIVE, _PROPOSE, _CHECKPOINT = Call.RECEIVE, Call.PROPOSE, Call.CHECKPOINT
+
 T = TypeVar("T")
 
 SEGMENTS = 16
@@ -90,7 +93,7 @@ class RecordedReplica(Replica):
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Ready:
         """Take one message."""
-        ready: Ready = self._recorder.call(self, Call.RECEIVE, now, (sender, message))
+        ready: Ready = self._recorder.call(self, _RECEIVE, now, (sender, message))
         return ready
 
     def receive_hint(self, source: NodeId, now: float) -> Ready:
@@ -105,7 +108,7 @@ class RecordedReplica(Replica):
 
     def propose(self, value: bytes, now: float, urgent: bool = False) -> Ready:
         """Propose a value."""
-        ready: Ready = self._recorder.call(self, Call.PROPOSE, now, (value, urgent))
+        ready: Ready = self._recorder.call(self, _PROPOSE, now, (value, urgent))
         return ready
 
     def hand_over(self, target: NodeId | None, now: float) -> tuple[str, Ready]:
@@ -314,7 +317,7 @@ class Recorder:
             self._note(call, now, arguments, digest(result, self._standing))
             ready = result if type(result) is Ready else ready_of(result)
             # A node may add records to a Ready that hands something out, so what it hands out is what is known of it.
-            if (ready.send or ready.save or not ready.is_empty) and call is not Call.CHECKPOINT:
+            if (ready.send or ready.save or not ready.is_empty) and call is not _CHECKPOINT:
                 self._numbers[id(ready.chosen or ready)] = self._inputs, ready
             if self._segment_bytes >= self._segment_bytes_min and self._is_segment_full():
                 self._begin_segment(core)
@@ -324,9 +327,9 @@ class Recorder:
 
     def _note(self, call: Call, now: float, arguments: Arguments, result: int | str) -> None:
         self._inputs += 1
-        if call is Call.RECEIVE:
+        if call is _RECEIVE:
             plain = self._plain_message(*arguments)
-        elif call is Call.PROPOSE:
+        elif call is _PROPOSE:
             plain = self._plain_proposal(*arguments)
         else:
             plain = tuple(Dump(value=self._value).plain(one) for one in arguments)

@@ -11,14 +11,17 @@ import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from threading import Event, Thread
-from typing import Protocol
+from typing import Protocol, cast
 
 from txpaxos.log_lines import described
 from txpaxos.recording.files import LOCK, Segment, pack_frame, pack_header, segments_in
 from txpaxos.storage.disk import Disk, ensure_directory, write_all
 
 FRAME_BYTES = 2**20
-"""A frame is closed when its entries have that size."""
+"""A frame of what a segment begins with is closed when its entries have that size."""
+
+FRAME_ENTRIES = 4096
+"""The most entries in another frame."""
 
 WRITE_SECONDS = 0.1
 """How long an entry waits for others, at the most, before it is written."""
@@ -212,7 +215,7 @@ class ThreadWriter:
         self._files = files
         # Entries, and what begins a segment. To append and to pop is one step each.
         self._waiting: deque[bytes | Iterable[bytes]] = deque()
-        self._put_bytes = self._written_bytes = 0
+        self._put_bytes = self._written_bytes = self._begins = 0
         self._wake = Event()
         self._stops = False
         self._thread = Thread(target=self._run, name="txpaxos-recording", daemon=True)
@@ -238,6 +241,7 @@ class ThreadWriter:
 
     def begin(self, entries: Iterable[bytes]) -> None:
         """See :class:`Writer`."""
+        self._begins += 1  # Before it is there to be taken.
         self._waiting.append(entries)
         self._wake.set()
 
@@ -270,22 +274,28 @@ class ThreadWriter:
             self._close_files()
 
     def _write_some(self, segments: int) -> int:
-        """Write a frame, or begin a segment. Returns how many segments there are."""
+        """Write a frame, or as much as there is before a segment begins. Returns how many segments there are."""
+        take = self._waiting.popleft
+        taken = [take() for _ in range(min(len(self._waiting), FRAME_ENTRIES))]
         entries: list[bytes] = []
-        size = 0
-        while self._waiting and size < FRAME_BYTES and isinstance(self._waiting[0], bytes):
-            entry = self._waiting.popleft()
-            assert isinstance(entry, bytes)
-            entries.append(entry)
-            size += len(entry)
+        if self._begins == segments:  # None of them begins a segment.
+            entries = cast("list[bytes]", taken)
+        else:
+            for one in taken:
+                if isinstance(one, bytes):
+                    entries.append(one)
+                    continue
+                self._write_entries(entries)
+                entries = []
+                segments += 1
+                self._files.begin(segments, one)
+        self._write_entries(entries)
+        return segments
+
+    def _write_entries(self, entries: Sequence[bytes]) -> None:
         if entries:
             self._files.write(entries)
-            self._written_bytes += size
-            return segments
-        first = self._waiting.popleft()
-        assert not isinstance(first, bytes)
-        self._files.begin(segments + 1, first)
-        return segments + 1
+            self._written_bytes += sum(map(len, entries))
 
     def _close_files(self) -> None:
         try:
