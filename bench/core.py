@@ -125,7 +125,9 @@ def measure(operations: int, nodes: int, value_bytes: int, record: str | None = 
     """Operations per second, and microseconds and calls of each kind of message for one operation."""
     value = bytes(value_bytes)
     plain, timed = (Core(nodes, is_timed, record and f"{record}/{is_timed}") for is_timed in (False, True))
+    began = time.process_time()
     seconds = plain.choose(operations, value)
+    processor_seconds = time.process_time() - began
     timed.choose(operations, value)
     plain.close()
     timed.close()
@@ -133,7 +135,13 @@ def measure(operations: int, nodes: int, value_bytes: int, record: str | None = 
         what: {"microseconds": cost.seconds / cost.calls * 1e6, "calls": cost.calls / operations}
         for what, cost in timed.costs.items()
     }
-    return {"operations": operations, "nodes": nodes, "operations_per_second": operations / seconds, "costs": costs}
+    return {
+        "operations": operations,
+        "nodes": nodes,
+        "operations_per_second": operations / seconds,
+        "processor_microseconds": processor_seconds / operations * 1e6,
+        "costs": costs,
+    }
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -149,7 +157,8 @@ def main(operations: int, nodes: int, value_bytes: int, record: str | None, want
         click.echo(json.dumps({**measured, **about()}, indent=2))
         return
     rate = measured["operations_per_second"]
-    click.echo(f"{rate:.0f} values chosen a second, {1e6 / rate:.1f} us each, all {nodes} nodes' work together\n")
+    click.echo(f"{rate:.0f} values chosen a second, {1e6 / rate:.1f} us each, all {nodes} nodes' work together")
+    click.echo(f"{measured['processor_microseconds']:.1f} us of processor time each\n")
     costs = measured["costs"].items()
     rows = [(what, f"{cost['microseconds']:.2f}", f"{cost['calls']:.2f}") for what, cost in costs]
     click.echo(table(("call", "us each, clock included", "calls for one value"), rows))
