@@ -53,7 +53,7 @@ setup(
     package_dir={"": "."},
     # No __init__.py may stand under twisted/: it would replace Twisted's own, and uninstalling would delete it.
     packages=[*find_packages(include=["txpaxos", "txpaxos.*"]), "twisted.plugins"],
-    package_data={"txpaxos": ["py.typed", "aio/*.pyi", "play/page/*"]},
+    package_data={"txpaxos": ["py.typed", "aio/*.pyi", "play/page/*", "status_port/page/*"]},
     entry_points={"console_scripts": ["txpaxos = txpaxos.__main__:main"]},
     python_requires=">=3.11",
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1", "prometheus-client>=0.20"],

@@ -40,6 +40,8 @@ nitpick_ignore_regex = [
     # Type variables, and what only type checkers see.
     (r"py:.*", r"P|txpaxos\.(recipes|service)\..*\.T|txpaxos\.service\.declaration\.(R|Result|S|Method)"),
     (r"py:.*", r"txpaxos\.recipes\.map\.NoValue"),
+    # Of the status address: what its own pages are made of.
+    (r"py:.*", r"txpaxos\.status_port\.channel\.StatusRequest|txpaxos\.server\.companion\..*|Companion|Surroundings"),
     # Of others, which have their documentation elsewhere.
     (
         r"py:.*",

@@ -29,8 +29,9 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def page_at(browser: Any, address: str, **options: Any) -> Iterator[Any]:
-    """A page at ``address``. At its end nothing may have been said in its console, and nothing asked for elsewhere."""
+def page_at(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
+    """A page at ``address``, which is there when the element ``ready`` is. At its end nothing may have been said in its
+    console, and nothing asked for elsewhere."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     page = context.new_page()
     page.set_default_timeout(WAIT_MILLISECONDS)
@@ -40,7 +41,7 @@ def page_at(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     page.on("request", lambda one: None if one.url.startswith((address, "data:")) else said.append(one.url))
     try:
         page.goto(address)
-        page.wait_for_selector("[data-key=go]")
+        page.wait_for_selector(ready)
         yield page
         assert said == []
     finally:
@@ -53,3 +54,15 @@ def violations(page: Any) -> list[str]:
     page.evaluate(axe.read_text())
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+
+
+def wait_until(page: Any, condition: str) -> None:
+    """Wait until a condition holds in the page, which is looked at with each frame."""
+    came = page.evaluate(
+        "() => new Promise((done) => {"
+        f"  const end = performance.now() + {WAIT_MILLISECONDS};"
+        f"  const look = () => ({condition}) ? done(true)"
+        "    : performance.now() > end ? done(false) : requestAnimationFrame(look);"
+        "  look(); })"
+    )
+    assert came, condition

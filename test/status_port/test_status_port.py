@@ -90,7 +90,7 @@ async def test_a_node_that_does_not_serve_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", 404),
+        (b"GET /none HTTP/1.1\r\nhost: localhost\r\n\r\n", 404),
         (b"GET /../status.json HTTP/1.1\r\nhost: localhost\r\n\r\n", 404),
         (b"POST /status.json HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
         (b"DELETE /status.json HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),

@@ -25,7 +25,7 @@ def take(folder: Path) -> None:
     """Take all pictures, and write each to ``play-LESSON.png``."""
     with chromium() as browser, played() as site:
         for lesson, number in PICTURES.items():
-            with page_at(browser, site.address, viewport=VIEWPORT, color_scheme="light") as page:
+            with page_at(browser, site.address, "[data-key=go]", viewport=VIEWPORT, color_scheme="light") as page:
                 page.select_option("#what", f"lesson {lesson}")
                 page.click("[data-key=begin]")
                 page.wait_for_selector("#lesson-title >> text=(1 of")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from test.helpers.browser import WAIT_MILLISECONDS, chromium, page_at, violations
+from test.helpers.browser import chromium, page_at, violations, wait_until
 from test.helpers.play_site import PlaySite, played
 from txpaxos.play.course import LESSONS
 from txpaxos.play.lessons import Lesson
@@ -30,20 +30,8 @@ def site(browser: Any) -> Iterator[PlaySite]:
 
 @pytest.fixture
 def page(browser: Any, site: PlaySite) -> Iterator[Any]:
-    with page_at(browser, site.address) as opened:
+    with page_at(browser, site.address, "[data-key=go]") as opened:
         yield opened
-
-
-def wait_until(page: Any, condition: str) -> None:
-    """Wait until a condition holds in the page, which is looked at with each frame."""
-    came = page.evaluate(
-        "() => new Promise((done) => {"
-        f"  const end = performance.now() + {WAIT_MILLISECONDS};"
-        f"  const look = () => ({condition}) ? done(true)"
-        "    : performance.now() > end ? done(false) : requestAnimationFrame(look);"
-        "  look(); })"
-    )
-    assert came, condition
 
 
 def begin(page: Any, what: str, count: str = "3") -> None:
@@ -132,7 +120,7 @@ def test_a_lesson_is_taken_by_keyboard_alone(page: Any, lesson: Lesson) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, site: PlaySite, scheme: str) -> None:
-    with page_at(browser, site.address, color_scheme=scheme) as page:
+    with page_at(browser, site.address, "[data-key=go]", color_scheme=scheme) as page:
         assert violations(page) == []
         press_button(page, NEXT)  # a marked form
         assert violations(page) == []
@@ -213,7 +201,7 @@ def test_a_run_survives_a_reload_and_each_tab_has_its_own(browser: Any, site: Pl
     page.wait_for_selector("[data-key=go]")
     assert "1 of 1" in page.inner_text("#time-body")
     assert len(page.query_selector_all(".node")) == 5
-    with page_at(browser, site.address) as other:
+    with page_at(browser, site.address, "[data-key=go]") as other:
         assert other.evaluate("location.hash") != page.evaluate("location.hash")
         assert "0 of 0" in other.inner_text("#time-body")
     assert "1 of 1" in page.inner_text("#time-body")
@@ -236,7 +224,7 @@ def test_a_screen_reader_is_told_what_happened(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [360, 640])
 def test_on_a_small_screen_only_the_board_scrolls_sideways(browser: Any, site: PlaySite, width: int) -> None:
-    with page_at(browser, site.address, viewport={"width": width, "height": 800}) as page:
+    with page_at(browser, site.address, "[data-key=go]", viewport={"width": width, "height": 800}) as page:
         begin(page, "lesson two-candidates")
         assert page.input_value("#count") == "5"
         assert page.evaluate("document.querySelector('.node').clientWidth") > 100

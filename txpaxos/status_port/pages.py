@@ -17,6 +17,7 @@ JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 METRICS = b"/metrics"
+EVENTS = b"/events"
 
 Page: TypeAlias = Callable[[Surroundings, StatusRequest], bytes | None]
 """Answers a request for one path, in the reactor thread. It returns the body; or ``None`` if it writes the answer

@@ -25,8 +25,11 @@ from txpaxos.server.companion import Surroundings
 from txpaxos.server.own_addresses import check_free
 from txpaxos.status_port.channel import StatusChannel, StatusRequest, StatusSite
 from txpaxos.status_port.health import why_not_ready
-from txpaxos.status_port.pages import METRICS, PAGES, TEXT, Page, metrics_page
+from txpaxos.status_port.live import Live, file_pages
+from txpaxos.status_port.pages import EVENTS, METRICS, PAGES, TEXT, Page, metrics_page
+from txpaxos.status_port.recent import Recent
 from txpaxos.status_port.stalls import Stalls
+from txpaxos.status_port.view import view_of
 from txpaxos.wire.client_messages import StatusRequest as StatusMessage
 
 if TYPE_CHECKING:
@@ -81,9 +84,11 @@ class StatusPort:
     ) -> None:
         self.address = _parsed(address) if isinstance(address, str) else address
         self._meter = Meter()
-        self.observers: tuple[Observer, ...] = (self._meter, *observers)
-        self._pages = {**PAGES, **(pages or {})}
+        self._recent = Recent()
+        self.observers: tuple[Observer, ...] = (self._meter, self._recent, *observers)
+        self._pages = {**PAGES, **file_pages(), **(pages or {})}
         self._stalls: Stalls | None = None
+        self._live: Live | None = None
         self._ports: list[IListeningPort] = []
         self._tls: ClientTls | None = None
         self._site: StatusSite | None = None
@@ -112,6 +117,12 @@ class StatusPort:
         self._stalls = Stalls(node.clock, self._meter)
         collector = NodeCollector(node, self._meter, client_port.status, lambda: not why_not_ready(node))
         self._pages[METRICS] = metrics_page(collector)
+        self._live = Live(
+            node.clock,
+            lambda: view_of(node, self._meter, self._recent, len(client_port.connections)),
+            node.counters,
+        )
+        self._pages[EVENTS] = self._live.page
         self._site = StatusSite(node.counters, node.clock.callLater, self._answer, self._lost)
         factory: Any = self._site
         if surroundings.keys is not None:
@@ -144,8 +155,9 @@ class StatusPort:
     def stop(self) -> Deferred[None]:
         """Close all connections, and listen no more."""
         ports, self._ports = self._ports, []
-        if self._stalls is not None:
-            self._stalls.stop()
+        for part in (self._stalls, self._live):
+            if part is not None:
+                part.stop()
         if self._site is not None:
             self._site.close()
         if not ports:
