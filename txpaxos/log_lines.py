@@ -7,12 +7,10 @@ peer can cause as often as it likes are counted, and written only now and then.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
 import attrs
-from twisted.logger import ILogObserver, jsonFileLogObserver
 from twisted.python.failure import Failure
 
 TEXT_CHARACTERS_MAX = 200
@@ -97,8 +95,3 @@ class LineLimiter:
             return None
         alike.written += 1
         return f" ({left_out} lines like this were left out before it)" if left_out else ""
-
-
-def json() -> ILogObserver:
-    """A log observer for twistd's ``--logger``: one JSON object a line, on standard output."""
-    return jsonFileLogObserver(sys.stdout, "")

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,7 @@ from txpaxos.protocol import PaxosProtocol
 from txpaxos.recording.options import BYTES_MAX, BYTES_MAX_LEAST, RecordingOptions
 from txpaxos.server.companion import Companion
 from txpaxos.server.joining import Wish
+from txpaxos.server.log_output import check_log_output, set_log_output
 from txpaxos.server.membership import cluster_of
 from txpaxos.server.node_process import NodeProcess, NodeService, is_daemon
 from txpaxos.server.service import PaxosService
@@ -74,6 +76,8 @@ class Options(usage.Options):
         ["status", None, None, "Show the status of the node by HTTP at this HOST:PORT; with --keys, by HTTPS."],
         ["record", None, None, "Record all that enters the core of the node, in this folder, for txpaxos replay."],
         ["record-bytes-max", None, f"{BYTES_MAX}", "With --record: the most bytes that the recording has on disk."],
+        ["log-format", None, None, "What the log is: text, or json, an object a line. [default: text]"],
+        ["log-level", None, None, "The least to log: debug, info, warn, error or critical. [default: info]"],
         ["snapshot-log-bytes", None, f"{Policy().log_bytes}", "Take a snapshot each time the log has grown by this."],
     ]
     optFlags: Sequence[Sequence[Any]] = [
@@ -126,6 +130,7 @@ class Options(usage.Options):
                 raise ConfigError("--keys is empty: name a folder of keys, or leave the option out")
             if self["data-dir"] == "":
                 raise ConfigError("--data-dir is empty: name a folder, or leave the option out")
+            check_log_output(self.parent or {}, self["log-format"], self["log-level"])
             self._find_node()
             self.timing = self._timing()
             self.snapshot_policy = self._snapshot_policy()
@@ -347,6 +352,9 @@ def makeService(options: Options, reactor: Any = None, disk: Disk | None = None)
     service.cluster_file = None if options["cluster"] is None else os.path.abspath(options["cluster"])
     service.process = process
     service.wish = options.wish()
+    service.prepare_log = partial(
+        set_log_output, options=options.parent, form=options["log-format"], level=options["log-level"]
+    )
     return service
 
 

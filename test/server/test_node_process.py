@@ -313,10 +313,44 @@ def test_a_daemon_opens_its_log_anew_when_it_is_hung_up_on(folder: Path) -> None
 
 
 def test_a_log_of_json(folder: Path) -> None:
-    options = ["-c", "cluster.toml", "--app", "application.py:BreaksItsDisk"]
-    done = run(folder, *options, twistd=("-n", "--pidfile=", "--logger=txpaxos.log_lines.json"))
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert any("gives up" in event.get("log_format", "") for event in events)
+    options = ["-c", "cluster.toml", "--app", "application.py:BreaksItsDisk", "--log-format", "json"]
+    done = run(folder, *options, twistd=("-n", "--pidfile="))
+    events = {event.get("event"): event for event in map(json.loads, done.stdout.splitlines())}
+    assert events["gives_up"]["node"] == "a"
+    assert "cannot write" in events["gives_up"]["reason"]
+    assert events["leads"]["ballot"].endswith(".a")
+
+
+def test_the_log_of_json_of_a_daemon(folder: Path) -> None:
+    options = ("-c", "cluster.toml", "--log-format", "json", "--log-level", "debug")
+    assert run(folder, *options, twistd=DAEMON).returncode == 0
+    pid = int((folder / "a.pid").read_text())
+    try:
+        wait_until(lambda: logged(folder, "leads with ballot"))
+        (folder / "a.log").rename(folder / "a.log.1")
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: logged(folder, "SIGHUP: the log file was reopened"))
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: logged(folder, "Server Shut Down"))
+    lines = [*(folder / "a.log.1").read_text().splitlines(), *(folder / "a.log").read_text().splitlines()]
+    events = [json.loads(line) for line in lines]
+    assert {"node_starts", "leads", "hung_up"} <= {event.get("event") for event in events}
+    assert "debug" in {event["level"] for event in events}
+
+
+def test_a_level_keeps_a_quiet_node_silent(folder: Path) -> None:
+    options = ["-c", "cluster.toml", "--app", "application.py:Leaves", "--log-level", "warn"]
+    done = run(folder, *options, twistd=("-n", "--pidfile="))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_a_start_prints_tells_an_operator_something(folder: Path) -> None:
+    done = run(folder, "-c", "cluster.toml", "--app", "application.py:Leaves", twistd=("-n", "--pidfile="))
+    lines = done.stdout.splitlines()
+    for nothing in ("reactor class", "starting on", "Closed)", "Main loop", "takes at most"):
+        assert nothing not in done.stdout
+    assert len(lines) <= 8, done.stdout
 
 
 @contextlib.contextmanager

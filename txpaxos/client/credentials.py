@@ -118,4 +118,10 @@ class Credentials:
             if left < timedelta(days=WARN_DAYS):
                 line = "the certificate of client {name} expires in {days} days, at {at}: issue a new one, and use it"
         if line:
-            self.log.warn(line, name=self.name, days=left.days, at=f"{self._keys.not_after:%Y-%m-%d %H:%M} UTC")
+            self.log.warn(
+                line,
+                name=self.name,
+                days=left.days,
+                at=f"{self._keys.not_after:%Y-%m-%d %H:%M} UTC",
+                event="certificate_expiring",
+            )

@@ -484,7 +484,9 @@ class Route:
         self._renew_in = RENEWAL_TICKS
         if why != self._renewal_failed_by:
             self._renewal_failed_by = why
-            self.log.warn("the new keys of this client are not in use yet: {why}", why=printable(why))
+            self.log.warn(
+                "the new keys of this client are not in use yet: {why}", why=printable(why), event="keys_not_in_use"
+            )
 
     def _drop_renewal(self, but: ClientConnection | None = None) -> None:
         renewal, self._renewal = self._renewal, None

@@ -72,6 +72,7 @@ class Admission:
                 node=self._name,
                 old=", ".join(known.members),
                 new=", ".join(self._members),
+                event="cluster_file_changed",
             )
             known = Voter(self._members)
         if known != voter:
@@ -111,5 +112,5 @@ class Admission:
 
     def voter_saved(self, voter: Voter, now: float) -> None:
         """Begin to vote: the record ``voter`` is on disk."""
-        self.log.info("node {node} is a voter now", node=self._name)
+        self.log.info("node {node} is a voter now", node=self._name, event="voter_now")
         self._founding.start_voting(voter, now)

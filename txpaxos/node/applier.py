@@ -117,7 +117,7 @@ class Applier:
                     if chosen
                     else ("a value is refused: {reason}{more}")
                 )
-                self.log.error(line, reason=str(error), more=more)
+                self.log.error(line, reason=str(error), more=more, event="value_version_unknown")
             return False
         except CodecError:
             return False
@@ -172,7 +172,7 @@ class Applier:
             more = self._lines.admits("timer_fired raised")
             if more is not None:
                 line = "timer_fired raised at slot {slot} for {name!r}{more}"
-                self.log.failure(line, for_log(), slot=slot, name=name[:80], more=more)
+                self.log.failure(line, for_log(), slot=slot, name=name[:80], more=more, event="timer_raised")
 
     def _content(self, chosen: Chosen) -> _Content:
         value, content = self._decoded.pop(id(chosen.value), (b"", _NOTHING))
@@ -185,7 +185,12 @@ class Applier:
         except UnknownVersion:
             raise
         except CodecError as error:
-            self.log.error("slot {slot} is applied as nothing: {reason}", slot=chosen.slot, reason=str(error))
+            self.log.error(
+                "slot {slot} is applied as nothing: {reason}",
+                slot=chosen.slot,
+                reason=str(error),
+                event="slot_applied_as_nothing",
+            )
             return _NOTHING
 
     def install(self, slot: Slot, sessions: Sessions, registers: Registers, timers: Timers) -> None:
@@ -211,7 +216,7 @@ class Applier:
             more = self._lines.admits("apply raised")
             if more is not None:
                 line = "apply raised at slot {slot} for {command!r}{more}"
-                self.log.failure(line, for_log(), slot=slot, command=command[:80], more=more)
+                self.log.failure(line, for_log(), slot=slot, command=command[:80], more=more, event="apply_raised")
             return raised(type(error).__name__, text_of(error))
 
     @staticmethod

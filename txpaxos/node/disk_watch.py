@@ -57,6 +57,7 @@ class DiskWatch:
                 " node neither leads nor votes, and sends its clients to the others",
                 node=self._name,
                 seconds=now - since,
+                event="disk_hangs",
             )
             self._hangs(now)
         return self.still_hangs(now)
@@ -68,7 +69,10 @@ class DiskWatch:
             return since is not None
         self.hung_since = None
         self.log.warn(
-            "the disk of node {node} works again: a save took {seconds:.1f} s", node=self._name, seconds=now - since
+            "the disk of node {node} works again: a save took {seconds:.1f} s",
+            node=self._name,
+            seconds=now - since,
+            event="disk_works_again",
         )
         self._works(now)
         return False

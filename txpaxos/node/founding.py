@@ -140,6 +140,7 @@ class Founding:
                 node=self._node,
                 others=others,
                 what="found the cluster with it" if self._node in self._founders else "let it join",
+                event="waits_to_vote",
             )
             self.wake_at = now
             self._objections_until = now + OBJECTION_HEARTBEATS * self._timing.heartbeat_seconds
@@ -322,4 +323,5 @@ class Founding:
                 node=self._node,
                 ours=", ".join(self._terms),
                 remedy=remedy,
+                event="founders_differ",
             )

@@ -93,15 +93,22 @@ class HandOverCalls:
     def begun(self, target: NodeId) -> None:
         """The hand-over to ``target`` has begun."""
         self._target = target
-        self.log.info("node {node} hands over the lead to {target}", node=self._name, target=target)
+        self.log.info(
+            "node {node} hands over the lead to {target}", node=self._name, target=target, event="hand_over_begun"
+        )
 
     def ended(self, ended: HandOverEnded) -> None:
         """The hand-over has ended: tell those who wait for that."""
         if ended.reason:
             line = "node {node} has not handed over the lead to {target}: {reason}"
-            self.log.warn(line, node=self._name, target=ended.target, reason=ended.reason)
+            self.log.warn(line, node=self._name, target=ended.target, reason=ended.reason, event="hand_over_failed")
         else:
-            self.log.info("node {node} has handed over the lead to {target}", node=self._name, target=ended.target)
+            self.log.info(
+                "node {node} has handed over the lead to {target}",
+                node=self._name,
+                target=ended.target,
+                event="hand_over_done",
+            )
         self._tell(None if not ended.reason else NotHandedOver(ended.reason), ended.target)
 
     def leave(self) -> Deferred[None]:

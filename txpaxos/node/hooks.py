@@ -34,4 +34,4 @@ class Hooks:
             name = getattr(hook, "__name__", repr(hook))
             more = self._lines.admits(f"{name} raised")
             if more is not None:
-                log.failure("{hook} raised{more}", for_log(), hook=name, more=more)
+                log.failure("{hook} raised{more}", for_log(), hook=name, more=more, event="hook_raised")

@@ -79,6 +79,7 @@ class KnownPeers:
                 "node {peer} came back with another data folder and is not heard: give it back its own, or"
                 " replace it by a node of another name",
                 peer=peer,
+                event="peer_with_another_folder",
             )
         self._counters[Count.PEER_WITH_ANOTHER_FOLDER] += 1
         return False

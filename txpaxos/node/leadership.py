@@ -48,13 +48,14 @@ class LeadershipNews:
         """Report one fact. Facts must come in the order in which the core found them."""
         match fact:
             case LeadershipAcquired():
-                self._log("leads", "node {node} leads with ballot {ballot}{more}", ballot=str(fact.ballot))
+                line = "node {node} leads with ballot {ballot}{more}"
+                self._log(line, event="leads", ballot=str(fact.ballot))
                 self.leads_since = now
                 self._submissions.become_leader()
                 self._hooks.call(self._application.leadership_acquired)
             case LeadershipLost():
                 line = "node {node} no longer leads with {ballot}{more}"
-                self._log("no longer leads", line, ballot=str(fact.ballot))
+                self._log(line, event="no_longer_leads", ballot=str(fact.ballot))
                 self.leads_since = None
                 self._submissions.become_follower()
                 self._hooks.call(self._application.leadership_lost)
@@ -62,13 +63,15 @@ class LeadershipNews:
                 if fact.current != self._name:  # It was logged already that this node leads.
                     said = "knows no leader" if fact.current is None else f"follows {printable(fact.current)}"
                     previous = printable(fact.previous or "none")
-                    self._log("follows", "node {node} {said} (before: {previous}){more}", said=said, previous=previous)
+                    line = "node {node} {said} (before: {previous}){more}"
+                    leader = printable(fact.current or "none")
+                    self._log(line, event="follows", said=said, leader=leader, previous=previous)
                 if not self._submissions.is_leader:
                     self._submissions.become_follower()
                 self._hooks.call(self._application.leadership_changed, fact.previous, fact.current)
                 self.tell_watchers()
 
-    def _log(self, kind: str, line: str, **words: str) -> None:
-        more = self._lines.admits(kind)
+    def _log(self, line: str, *, event: str, **words: str) -> None:
+        more = self._lines.admits(event)
         if more is not None:
-            self.log.info(line, node=self._name, more=more, **words)
+            self.log.info(line, node=self._name, more=more, event=event, **words)

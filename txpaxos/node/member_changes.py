@@ -154,7 +154,7 @@ class MemberChanges:
         level = log.level_nodes(self._now()) if joining else ()
         for node in joining:
             if node in level:
-                self.log.info("{node} has caught up, and is made a voter", node=node)
+                self.log.info("{node} has caught up, and is made a voter", node=node, event="voter_promoted")
                 self.change(PromoteMember(node)).addErrback(self._log_refusal, node)
                 return
 
@@ -300,4 +300,9 @@ class MemberChanges:
 
     def _log_refusal(self, failure: object, node: NodeId) -> None:
         self._promote_at = self._now() + PROMOTE_SECONDS
-        self.log.info("{node} is no voter yet: {reason}", node=node, reason=str(getattr(failure, "value", failure)))
+        self.log.info(
+            "{node} is no voter yet: {reason}",
+            node=node,
+            reason=str(getattr(failure, "value", failure)),
+            event="voter_not_yet",
+        )

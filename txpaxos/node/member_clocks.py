@@ -123,6 +123,7 @@ class MemberClocks:
         self._warn(
             "the clocks say that it is {hours:.1f} hours later than it should be, and the time in the log goes on as if"
             " they had not jumped; if they are right, run: txpaxos clock accept{more}",
+            event="clock_jump_refused",
             hours=self._refused_ms / 3_600_000,
         )
         return expected
@@ -199,6 +200,7 @@ class MemberClocks:
         self._warn(
             "the clock of this machine is {seconds:.1f} s {way} those of most of the other nodes, and the time in the"
             " log goes by theirs: see to its time synchronization{more}",
+            event="clock_off",
             seconds=abs(middle - own) / 1000,
             way="behind" if middle > own else "ahead of",
         )
@@ -212,7 +214,7 @@ class MemberClocks:
             return max(applied_ms, min(self._log_clock_ms + self._monotonic_ms(), UTC_MS_MAX))
         return None if applied_ms == 0 or self._knows_majority else applied_ms
 
-    def _warn(self, line: str, **values: object) -> None:
+    def _warn(self, line: str, *, event: str, **values: object) -> None:
         more = self._lines.admits(line)
         if more is not None:
-            self.log.warn(line, more=more, **values)
+            self.log.warn(line, more=more, event=event, **values)

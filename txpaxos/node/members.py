@@ -126,7 +126,9 @@ class Members:
         if slot <= self.slot:
             return
         before, self.slot, self.entry = self.entry, slot, entry
-        self.log.info("the members are {what}, chosen at slot {slot}", what=_described(entry), slot=slot)
+        self.log.info(
+            "the members are {what}, chosen at slot {slot}", what=_described(entry), slot=slot, event="members_changed"
+        )
         if before != entry:
             for watcher in self._watchers:
                 watcher()

@@ -416,6 +416,7 @@ class Node:
             members=len(self.members.entry.voters),
             slots=self._applier.applied_through,
             registers=len(self._applier.registers),
+            event="node_starts",
         )
 
     def _have_members_changed(self, records: Iterable[Record]) -> bool:
@@ -451,7 +452,11 @@ class Node:
             return
         if len(self.members.entry.members) == 1:
             raise StoreError(f"the snapshot at slot {slot} is gone, and no other node has that state: put it back")
-        self.log.warn("this node has lost the state up to slot {slot}: the other nodes are asked for it", slot=slot)
+        self.log.warn(
+            "this node has lost the state up to slot {slot}: the other nodes are asked for it",
+            slot=slot,
+            event="state_lost",
+        )
 
     def start(self, transport: Any) -> None:
         """Take part in the cluster.
@@ -510,7 +515,9 @@ class Node:
                 try:
                     stop_part()
                 except Exception:  # The others stop all the same: no process may stay behind half stopped.
-                    self.log.failure("node {node} cannot stop a part of itself", for_log(), node=self.name)
+                    self.log.failure(
+                        "node {node} cannot stop a part of itself", for_log(), node=self.name, event="part_not_stopped"
+                    )
             if not self._gives_up:
                 self.stopped.callback(None)
         return self._closed(maybeDeferred(self._store.close))
@@ -532,6 +539,7 @@ class Node:
                 " not acknowledged; the next start finds it or not",
                 node=self.name,
                 seconds=CLOSE_SECONDS,
+                event="disk_not_closed",
             )
             ended.callback(None)
 
@@ -561,9 +569,9 @@ class Node:
         line = "node {node} gives up: {reason}"
         reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
-            self.log.critical(line, node=self.name, reason=reason)
+            self.log.critical(line, node=self.name, reason=reason, event="gives_up")
         else:  # A broken invariant: the traceback shows which one.
-            self.log.failure(line, for_log(failure), node=self.name, reason=reason)
+            self.log.failure(line, for_log(failure), node=self.name, reason=reason, event="gives_up")
         self.stop().addErrback(lambda _: None)
         (after or succeed(None)).addBoth(lambda _: self.failed.errback(failure))
 
@@ -1058,7 +1066,12 @@ class Node:
                 snapshot, chosen_members = self._received.pop(chosen.slot)
                 self.members.restore(chosen_members)
                 self._snapshots.restore(snapshot)
-                self.log.info("node {node} continues from a snapshot at slot {slot}", node=self.name, slot=chosen.slot)
+                self.log.info(
+                    "node {node} continues from a snapshot at slot {slot}",
+                    node=self.name,
+                    slot=chosen.slot,
+                    event="snapshot_restored",
+                )
                 if not self._submissions.is_leader:
                     self._submissions.become_follower()  # The snapshot may have the outcomes of its callers.
                 self._report_decided(chosen.slot)

@@ -40,7 +40,9 @@ class PeerReports:
     def log_name_unknown(self, peer: NodeId, reason: Failure) -> None:
         """Report that the name of ``peer`` cannot be looked up."""
         line = "node {node} cannot find the address of node {peer}, and keeps trying: {reason}"
-        self._refusals.log.warn(line, node=self._node, peer=peer, reason=reason.getErrorMessage())
+        self._refusals.log.warn(
+            line, node=self._node, peer=peer, reason=reason.getErrorMessage(), event="peer_name_unknown"
+        )
 
     def log_moved(
         self, peer: NodeId, before: tuple[Endpoint, ...], after: tuple[Endpoint, ...], was_unknown: bool
@@ -52,7 +54,9 @@ class PeerReports:
         own, name = self._own, self._peers[peer].host_name
         if before or was_unknown:
             line = "node {peer} ({name}) is at {at} (before: {was})"
-            self._refusals.log.info(line, peer=peer, name=name, at=_listed(after), was=_listed(before) or "nowhere")
+            self._refusals.log.info(
+                line, peer=peer, name=name, at=_listed(after), was=_listed(before) or "nowhere", event="peer_moved"
+            )
         kind = None if own.listen else is_loopback(own.address)
         there = all(is_loopback(Address(*endpoint)) for endpoint in after)
         if kind is not None and kind != there:
@@ -68,11 +72,14 @@ class PeerReports:
             peer=peer,
             at=str(Address(*endpoint)),
             name=self._peers[peer].host_name,
+            event="peer_elsewhere",
         )
 
     def log_arrived(self, peer: NodeId) -> None:
         """Report that ``peer``, which was moved to another address, is there."""
-        self._refusals.log.info("node {peer} is at its new address, {at}", peer=peer, at=str(self._peers[peer]))
+        self._refusals.log.info(
+            "node {peer} is at its new address, {at}", peer=peer, at=str(self._peers[peer]), event="peer_arrived"
+        )
 
     # refused senders
 

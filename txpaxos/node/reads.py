@@ -166,7 +166,12 @@ class Reads:
         except BaseException:
             more = self._lines.admits("cancelled")
             if more is not None:
-                self.log.failure("the Deferred of a query raised when it was cancelled{more}", for_log(), more=more)
+                self.log.failure(
+                    "the Deferred of a query raised when it was cancelled{more}",
+                    for_log(),
+                    more=more,
+                    event="query_cancel_raised",
+                )
 
     def _answer(self, one: _Query) -> None:
         slot = self._applier.applied_through

@@ -56,12 +56,14 @@ class Refusals:
         :param who: the id of a peer, or the address of another sender.
         :param kind: what the line says, without the parts that differ from message to message.
         """
+        reason = kind
         logged, most = self._logged.get(who), PEER_LINES_MAX
         if logged is None:
             logged, kind, most = self._unknown_senders, f"{who} {kind}", UNKNOWN_SENDER_LINES_MAX
         if kind not in logged and len(logged) < most:
             logged.add(kind)
-            self.log.warn("{line}", line=line)
+            place = "peer" if who in self._logged else "sender"
+            self.log.warn("{line}", line=line, **{place: who}, reason=reason, event="peer_refused")
 
     def refuse(self, peer: NodeId, reason: str, line: str | None = None) -> None:
         """Note that messages of ``peer`` are refused for ``reason``. Logs ``line`` once, if it is given."""

@@ -104,7 +104,13 @@ class SecuredPeers(Peers):
         elif left < timedelta(days=WARN_DAYS):
             line = "the certificate of node {node} expires in {days} days, at {at}: issue a new one, and load it"
         if line:
-            self.log.warn(line, node=self._node, days=left.days, at=f"{self.keys.not_after:%Y-%m-%d %H:%M} UTC")
+            self.log.warn(
+                line,
+                node=self._node,
+                days=left.days,
+                at=f"{self.keys.not_after:%Y-%m-%d %H:%M} UTC",
+                event="certificate_expiring",
+            )
 
     def _seal_with(self, peer: NodeId, secret: bytes) -> None:
         self._sealers[peer] = DatagramSealer(secret, self._tls.new_cipher, partial(self._streams.renew, peer))

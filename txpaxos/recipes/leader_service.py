@@ -144,10 +144,17 @@ class LeaderService(Service):
             except CancelledError:
                 continue  # This service was stopped.
             except (PaxosError, ServiceError) as error:
-                _log.warn("the service of the leader of {name} contends anew: {error}", name=self._name, error=error)
+                _log.warn(
+                    "the service of the leader of {name} contends anew: {error}",
+                    name=self._name,
+                    error=error,
+                    event="leader_service_retries",
+                )
                 await self._pause()
             except Exception:
-                _log.failure("the service of the leader of {name} contends anew", name=self._name)
+                _log.failure(
+                    "the service of the leader of {name} contends anew", name=self._name, event="leader_service_retries"
+                )
                 await self._pause()
         self._contending = None
 
@@ -231,7 +238,9 @@ class _Term:
         except Exception:
             # What it has started in part is stopped as well as it can be.
             await maybeDeferred(child.stopService).addErrback(
-                lambda failure: _log.failure("the child of the leader of {name}", failure, name=self.lead.name)
+                lambda failure: _log.failure(
+                    "the child of the leader of {name}", failure, name=self.lead.name, event="child_stop_raised"
+                )
             )
             raise
         await self._ending
@@ -241,7 +250,9 @@ class _Term:
         try:
             await maybeDeferred(child.stopService)
         except Exception:
-            _log.failure("the child of the leader of {name} has failed to stop", name=self.lead.name)
+            _log.failure(
+                "the child of the leader of {name} has failed to stop", name=self.lead.name, event="child_stop_raised"
+            )
             self._overrun()
 
     def _session_changed(self, state: SessionState) -> None:
@@ -253,7 +264,9 @@ class _Term:
 
     def _overrun(self) -> None:
         """The lease is over, and the child is not stopped."""
-        _log.critical("the child of the leader of {name} did not stop in time", name=self.lead.name)
+        _log.critical(
+            "the child of the leader of {name} did not stop in time", name=self.lead.name, event="child_overran"
+        )
         if self._on_overrun == "exit":
             self._end_process()
 

@@ -184,7 +184,11 @@ class Lease:
             try:
                 watcher(state)
             except Exception:  # The others must hear of it, and it must go on.
-                _log.failure("what watches the session {session_id} has failed", session_id=self.session_id)
+                _log.failure(
+                    "what watches the session {session_id} has failed",
+                    session_id=self.session_id,
+                    event="session_watcher_raised",
+                )
 
 
 def ended_with(lease: Lease, waiting: Deferred[Any], error: Exception) -> Deferred[Any]:

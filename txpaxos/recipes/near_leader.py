@@ -136,13 +136,18 @@ class Calls:
                     self._answered &= self._callers
                     self._move_if_called()
             except PaxosError as error:
-                _log.warn("who calls {party} is asked anew: {error}", party=self._party.name, error=error)
+                _log.warn(
+                    "who calls {party} is asked anew: {error}",
+                    party=self._party.name,
+                    error=error,
+                    event="near_leader_retries",
+                )
                 await deferLater(self._clock, RETRY_SECONDS)
 
     def _failed(self, failure: Failure) -> None:
         """The child stays where it is, for the rest of this session."""
         if failure.check(CancelledError) is None:
-            _log.failure("no child comes near the leader", failure)
+            _log.failure("no child comes near the leader", failure, event="near_leader_ended")
         self.end()
 
 

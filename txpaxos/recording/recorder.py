@@ -423,7 +423,7 @@ class Recorder:
         self._numbers.clear()
         writer, self._writer = self._writer, None
         if error is None:
-            self.log.failure("the recording of node {node} ends", for_log(), node=self._node)
+            self.log.failure("the recording of node {node} ends", for_log(), node=self._node, event="recording_ended")
         else:
             self._report(error)
         if writer is not None:
@@ -436,6 +436,7 @@ class Recorder:
                 node=self._node,
                 directory=self._options.directory,
                 reason=error.strerror or str(error),
+                event="recording_ended",
             )
 
 

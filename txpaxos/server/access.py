@@ -127,7 +127,7 @@ class Access:
         right = RIGHT_FOR[type(request)]
         if right not in self.rights.of(principal):
             self._counters[Count.REQUEST_NOT_ALLOWED] += 1
-            self._say(client, "asks for what it has no right to ({what})", right)
+            self._say(client, "asks for what it has no right to ({what})", right, event="client_not_allowed")
             name = f"the client {principal!r}" if principal else "a client without a certificate or a token"
             return NotAllowed(
                 f"{name} does not have the right {right!r}: grant it under [rights] in the cluster files, and have the"
@@ -135,7 +135,12 @@ class Access:
             )
         if isinstance(request, Submit | Forget) and not belongs_to(request.session, session_owner(principal)):
             self._counters[Count.SESSION_OF_ANOTHER_CLIENT] += 1
-            self._say(client, "uses a session that is not its own ({what})", type(request).__name__)
+            self._say(
+                client,
+                "uses a session that is not its own ({what})",
+                type(request).__name__,
+                event="client_not_allowed",
+            )
             return NotAllowed("the session belongs to another client: begin one of your own")
         return None
 
@@ -151,13 +156,14 @@ class Access:
         if not reason:
             return None
         self._counters[Count.CLIENT_NOT_AUTHENTICATED] += 1
-        self._say(client, "is disconnected: {what}", reason)
+        self._say(client, "is disconnected: {what}", reason, event="client_disconnected")
         return NotAllowed(f"the node has other keys now, and takes this client no more: {reason}")
 
     def refused_token(self, host: str) -> NotAllowed:
         """A client has shown a token that no client has."""
         self._counters[Count.CLIENT_NOT_AUTHENTICATED] += 1
-        self._say(f"a client at {host}", "shows a token that is not in the file {what}, and is disconnected", "tokens")
+        line = "shows a token that is not in the file {what}, and is disconnected"
+        self._say(f"a client at {host}", line, "tokens", event="client_disconnected")
         return NotAllowed("the nodes do not know this client's token: have it written to their files 'tokens'")
 
     def refused_connection(self, host: str, reason: Failure) -> None:
@@ -165,17 +171,19 @@ class Access:
         explained = self._explain(reason)
         if explained:
             self._counters[Count.CLIENT_NOT_AUTHENTICATED] += 1
-            self._say(f"a client at {host}", "was not let in: {what}", explained)
+            self._say(f"a client at {host}", "was not let in: {what}", explained, event="client_not_let_in")
 
     def gave_up(self, host: str, why: str) -> None:
         """A connection is closed, since its client has not shown in time who it is."""
         self._counters[Count.CLIENT_NOT_AUTHENTICATED] += 1
-        self._say(f"a client at {host}", "is disconnected: {what}", why)
+        self._say(f"a client at {host}", "is disconnected: {what}", why, event="client_disconnected")
 
-    def _say(self, client: str, line: str, what: str) -> None:
+    def _say(self, client: str, line: str, what: str, *, event: str) -> None:
         more = self._lines.admits(line)
         if more is not None:
-            self.log.warn("{client} " + line + "{more}", client=printable(client), what=printable(what), more=more)
+            self.log.warn(
+                "{client} " + line + "{more}", client=printable(client), what=printable(what), more=more, event=event
+            )
 
 
 def access_of(node: Node, keys: Keys, lines: LineLimiter) -> Access:

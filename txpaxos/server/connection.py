@@ -362,7 +362,9 @@ class ServerConnection(TwistedProtocol):
         except Exception as error:  # An answer could not be made. That must not end the node.
             more = self._owner.lines.admits("answer")
             if more is not None:
-                self.log.failure("a client's answer could not be made{more}", for_log(), more=more)
+                self.log.failure(
+                    "a client's answer could not be made{more}", for_log(), more=more, event="answer_raised"
+                )
             self._send(no_answer(task.message, task.requests, error))
 
     def _retry_deferred(self) -> None:

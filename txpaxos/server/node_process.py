@@ -17,9 +17,11 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FileLogObserver, Logger, globalLogPublisher
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.logfile import BaseLogFile
 
@@ -108,7 +110,7 @@ class NodeProcess:
         """
         self._remove_pidfile()
         if self._logs_elsewhere:
-            self.log.critical("{line}", line=line)
+            self.log.critical("{line}", line=line, event="cannot_start")
         print(f"twistd paxos: {line}", file=self._terminal or sys.__stderr__ or sys.stderr, flush=True)
         self._close_terminal()
         sys.excepthook = _without_traceback(sys.excepthook)
@@ -208,7 +210,7 @@ class NodeProcess:
         """Handle SIGHUP. A process with a terminal ends, since the terminal was closed. For any other process the
         signal is a request to reopen the log file, which was moved, or to read its configuration again."""
         if self._has_terminal:
-            self.log.info("SIGHUP: the terminal was closed, so this node stops")
+            self.log.info("SIGHUP: the terminal was closed, so this node stops", event="terminal_closed")
             self._stop(HUNG_UP)
             return
         files = [
@@ -217,13 +219,13 @@ class NodeProcess:
         for file in files:
             file.reopen()
         done = "the log file was reopened" if files else "there is no log file to reopen"
-        self.log.info("SIGHUP: {done}; members are not read again from the cluster file", done=done)
+        self.log.info("SIGHUP: {done}; members are not read again from the cluster file", done=done, event="hung_up")
         if self.reload is not None:
             try:
                 self.reload()
             except PaxosError as error:
                 line = "SIGHUP: keys and rights are used as they were: {reason}"
-                self.log.error(line, reason=printable(str(error)))
+                self.log.error(line, reason=printable(str(error)), event="reload_failed")
 
 
 class NodeService(PaxosService):
@@ -234,6 +236,14 @@ class NodeService(PaxosService):
     """What the node wants when it joins a cluster; ``None`` if it is a member already."""
     manager: ServiceManager | None = None
     """systemd, if it has started this process and wants to be told how the node is."""
+    prepare_log: Callable[[Componentized], object] | None = None
+    """Tells twistd's application what is to be logged, and how."""
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Become part of twistd's application. It begins to log after that, and before it starts this service."""
+        if self.prepare_log is not None and isinstance(parent, Componentized):
+            self.prepare_log(parent)
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Start the node. If it cannot start, print one line that says why.

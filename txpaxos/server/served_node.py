@@ -31,7 +31,7 @@ from txpaxos.recording.options import RecordingOptions
 from txpaxos.recording.recorder import Recorder
 from txpaxos.rights import DEFAULT_RIGHTS, NO_RIGHTS, Rights
 from txpaxos.server.client_endpoints import ClientEndpoint, address_of, cannot_listen, endpoint_of, shown
-from txpaxos.server.client_port import ClientPort
+from txpaxos.server.client_port import CONNECTIONS_MAX, ClientPort
 from txpaxos.server.companion import Companion, Surroundings
 from txpaxos.server.joins import LeaderJoins, MemberNode
 from txpaxos.server.membership import FolderMembership, learners_of
@@ -194,7 +194,12 @@ class ServedNode:
         self._client_port.use_keys(keys)
         for companion in self._companions:
             companion.use_keys(keys)
-        self.log.info("node {node} uses its keys of {folder} as they are now", node=self.node_name, folder=keys.folder)
+        self.log.info(
+            "node {node} uses its keys of {folder} as they are now",
+            node=self.node_name,
+            folder=keys.folder,
+            event="keys_reloaded",
+        )
 
     def use_rights(self, rights: Rights | None = None) -> None:
         """Let clients do what ``rights`` say from now on, without a stop. Requests that are in work are answered.
@@ -214,7 +219,11 @@ class ServedNode:
         self._membership.note_rights(rights)
         if rights != node.cluster.rights:
             node.cluster = attrs.evolve(node.cluster, rights=rights)
-            self.log.info("node {node} lets clients do what its cluster file says now", node=self.node_name)
+            self.log.info(
+                "node {node} lets clients do what its cluster file says now",
+                node=self.node_name,
+                event="rights_reloaded",
+            )
         self._client_port.use_rights(rights)
 
     def reload(self) -> None:
@@ -367,7 +376,11 @@ class ServedNode:
     def _closed(self, results: Any) -> None:
         """Log what could not be closed, or not in time."""
         if isinstance(results, Failure):
-            self.log.warn("node {node} stops, but could not close its disk and ports in time", node=self.node_name)
+            self.log.warn(
+                "node {node} stops, but could not close its disk and ports in time",
+                node=self.node_name,
+                event="not_closed",
+            )
             return
         for closed, result in results:
             if not closed:
@@ -375,6 +388,7 @@ class ServedNode:
                     "node {node} stops, but could not close all: {reason}",
                     node=self.node_name,
                     reason=printable(result.getErrorMessage(), REASON_CHARACTERS_MAX),
+                    event="not_closed",
                 )
 
     # starting
@@ -387,7 +401,7 @@ class ServedNode:
         addresses.check_free()
         self._check_companions()
         for line in addresses.warnings:
-            self.log.warn("{line}", line=line)
+            self.log.warn("{line}", line=line, event="address_doubtful")
         cluster = addresses.cluster
         self._keys = self._load_keys()
         if self._keys is None and not self._insecure:
@@ -413,12 +427,7 @@ class ServedNode:
         self._note_members(node, store, membership)
         self._client_port = self._make_client_port(node)
         self._check_files(self._client_port.connections_max)
-        if self._keys is not None and cluster.rights == NO_RIGHTS:
-            self.log.warn(
-                "node {node} knows of no rights of clients, so it refuses them all: start it with --cluster FILE, and"
-                " grant them something under [rights] there",
-                node=self.node_name,
-            )
+        self._warn_without_rights(cluster)
         self._listen(node, addresses.peers_at, addresses.clients_at, endpoints)
         self.log.info(
             "node {node} of cluster {cluster}: peers at {address}, clients at {client}, data in {data}, syncs {where}",
@@ -428,6 +437,7 @@ class ServedNode:
             client=describe_address(cluster.members[self.node_name].client, addresses.clients_at),
             data=self._data_directory,
             where="in a thread" if store.sync_in_thread else "in the reactor",
+            event="node_serves",
         )
 
     def _load_keys(self) -> Keys | None:
@@ -446,6 +456,17 @@ class ServedNode:
                 " that the cluster has; give it keys (docs/keys.rst), or --insecure if nothing else is in that network",
                 node=self.node_name,
                 addresses=", ".join(dict.fromkeys(open_to_others)),
+                event="no_keys",
+            )
+
+    def _warn_without_rights(self, cluster: Cluster) -> None:
+        """Warn if clients need rights, and none has any."""
+        if self._keys is not None and cluster.rights == NO_RIGHTS:
+            self.log.warn(
+                "node {node} knows of no rights of clients, so it refuses them all: start it with --cluster FILE, and"
+                " grant them something under [rights] there",
+                node=self.node_name,
+                event="no_rights",
             )
 
     def _check_folder(self, saved: Joined) -> None:
@@ -464,6 +485,7 @@ class ServedNode:
                 "the cluster file has the nodes {listed}; the members are {members}, as the data folder says",
                 listed=", ".join(sorted(listed)),
                 members=", ".join(sorted(members)),
+                event="members_from_folder",
             )
 
     def _note_members(self, node: Node, store: DiskStore, membership: FolderMembership) -> None:
@@ -476,7 +498,7 @@ class ServedNode:
         try:
             membership.note_members(node.name, store.incarnation, node.cluster, addresses, members.slot, learners)
         except StoreError as error:  # The log says it, too. What is in the folder is older.
-            self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
+            self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX), event="members_not_noted")
 
     def _make_node(self, cluster: Cluster, store: DiskStore) -> Node:
         """Make the application and its node, which loads the saved state. Log it if the data folder was last started
@@ -490,6 +512,7 @@ class ServedNode:
                 node=self.node_name,
                 before=printable(before),
                 name=printable(name),
+                event="application_changed",
             )
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
@@ -503,7 +526,9 @@ class ServedNode:
             try:
                 store.last_application.write(name)
             except StoreError as error:  # Only the warning at a later start is lost, so this start continues.
-                self.log.warn("{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX))
+                self.log.warn(
+                    "{reason}", reason=printable(str(error), REASON_CHARACTERS_MAX), event="application_not_noted"
+                )
         return node
 
     def _check_companions(self) -> None:
@@ -533,7 +558,7 @@ class ServedNode:
         )
 
     def _check_files(self, clients_max: int) -> None:
-        """Check that the system's limit on open files leaves some for clients, and log how many.
+        """Check that the system's limit on open files leaves some for clients, and log how many if it is few.
 
         :raises ConfigError: if it leaves none."""
         files = files_max()
@@ -542,8 +567,9 @@ class ServedNode:
                 f"this process may have {files} files open, which leaves none for clients: raise the limit"
                 " (ulimit -n, LimitNOFILE= in a systemd unit)"
             )
-        line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
-        self.log.info(line, node=self.node_name, clients=clients_max, files=files)
+        if clients_max < CONNECTIONS_MAX:
+            line = "node {node} takes at most {clients} clients at a time: this process may have {files} files open"
+            self.log.info(line, node=self.node_name, clients=clients_max, files=files, event="clients_max")
 
     def _listen(self, node: Node, at: list[Address], clients_at: list[Address], endpoints: _Endpoints) -> None:
         """Open every port. The first socket starts the node when it is opened.
@@ -581,7 +607,12 @@ class ServedNode:
         def failed(failure: Failure) -> None:
             errors.append(cannot_listen(given, failure))
             if has_started:
-                self.log.critical("node {node} stops: {reason}", node=self.node_name, reason=printable(str(errors[0])))
+                self.log.critical(
+                    "node {node} stops: {reason}",
+                    node=self.node_name,
+                    reason=printable(str(errors[0])),
+                    event="endpoint_failed",
+                )
                 self._node_failed(Failure(errors[0]))
 
         has_started = False
@@ -597,7 +628,9 @@ class ServedNode:
             return
         self._ports.append(port)
         self._client_listeners.append(port)
-        self.log.info("node {node} serves clients at {at}, too", node=self.node_name, at=shown(given))
+        self.log.info(
+            "node {node} serves clients at {at}, too", node=self.node_name, at=shown(given), event="endpoint_opened"
+        )
         address = address_of(port)
         if address is not None and self._keys is None and not self._insecure:
             self._warn_without_keys([address])
@@ -628,7 +661,7 @@ class ServedNode:
     def _node_stopped(self, _: None) -> None:
         """Close everything, if the application stopped the node and not :meth:`stop`."""
         if self._is_running:
-            self.log.info("node {node} was stopped by its own program", node=self.node_name)
+            self.log.info("node {node} was stopped by its own program", node=self.node_name, event="stopped_by_program")
             self._end()
             if self._stopped is not None:
                 self._stopped()

@@ -140,7 +140,11 @@ class ServiceManager:
         has_failed, self._has_failed = self._has_failed, not self._socket.send(*lines)
         self._said = "" if self._has_failed else said
         if self._has_failed and not has_failed:
-            self.log.warn("the service manager does not take what node {node} says; it is said again", node=node.name)
+            self.log.warn(
+                "the service manager does not take what node {node} says; it is said again",
+                node=node.name,
+                event="service_manager_deaf",
+            )
         delay = RETRY_SECONDS if self._has_failed else self._tick_seconds
         if delay is not None:
             self._timer = self._clock.callLater(delay, self._tick)

@@ -137,13 +137,15 @@ class StatusPort:
             raise self._cannot_listen(error) from None
         self._is_local = all(map(is_loopback, addresses))
         shown, scheme = ", ".join(map(str, addresses)), "http" if surroundings.keys is None else "https"
-        self.log.info("node {node} shows its status at {at}, by {by}", node=node.name, at=shown, by=scheme)
+        line = "node {node} shows its status at {at}, by {by}"
+        self.log.info(line, node=node.name, at=shown, by=scheme, event="status_shown")
         if surroundings.keys is None and not surroundings.insecure and not self._is_local:
             self.log.warn(
                 "node {node} shows its status at {at} without keys: any program that gets there can read it; give it"
                 " keys (docs/keys.rst), or --insecure if nothing else is in that network",
                 node=node.name,
                 at=shown,
+                event="status_without_keys",
             )
 
     def use_keys(self, keys: Keys) -> None:
@@ -188,7 +190,7 @@ class StatusPort:
         except _Refused as refused:
             body = _told(request, refused.status, str(refused))
         except Exception:  # A fault of a page ends no node.
-            self.log.failure("a page at the status address failed", for_log())
+            self.log.failure("a page at the status address failed", for_log(), event="status_page_raised")
             body = _told(request, INTERNAL_SERVER_ERROR, "this page failed; the log of the node says why")
         if body is not None:
             request.setHeader(b"content-length", b"%d" % len(body))

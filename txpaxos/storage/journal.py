@@ -312,6 +312,7 @@ class Journal:
             path=self._path,
             offset=self._offset,
             bytes=torn,
+            event="torn_save_removed",
         )
 
 

@@ -259,7 +259,7 @@ class SnapshotWriter:
         try:
             remove_if_there(self._folder.disk, self._path)
         except OSError as error:
-            _log.warn("{path} is left behind: {error}", path=self._path, error=error)
+            _log.warn("{path} is left behind: {error}", path=self._path, error=error, event="file_left_behind")
 
 
 class SnapshotFiles:
@@ -433,7 +433,12 @@ class SnapshotFiles:
             for path in paths:
                 remove_if_there(self.disk, path)
         except OSError as error:
-            _log.warn("an old snapshot in {directory} is left behind: {error}", directory=self.directory, error=error)
+            _log.warn(
+                "an old snapshot in {directory} is left behind: {error}",
+                directory=self.directory,
+                error=error,
+                event="file_left_behind",
+            )
 
     def _release(self) -> None:
         assert self._writer is not None  # Without a writer there is no executor.

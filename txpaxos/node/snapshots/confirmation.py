@@ -74,7 +74,12 @@ class Confirmation:
         self.stop()
         slot = self._digest.slot
         if finding is Comparison.CONFIRMED:
-            self.log.info("the snapshot at slot {slot} is what {same} have", slot=slot, same=", ".join(same))
+            self.log.info(
+                "the snapshot at slot {slot} is what {same} have",
+                slot=slot,
+                same=", ".join(same),
+                event="snapshot_confirmed",
+            )
             waiting.callback(None)
         elif self._digests.is_contradicted(self._digest):
             self._counters[Count.CONTRADICTED_SNAPSHOT] += 1
@@ -82,7 +87,7 @@ class Confirmation:
             waiting.errback(Failure(SnapshotRefused(reason)))
         else:
             line = "the snapshot at slot {slot} is taken on the word of {names}: no majority tells what it has there"
-            self.log.warn(line, slot=slot, names=", ".join(sorted({*same, self._peer})))
+            self.log.warn(line, slot=slot, names=", ".join(sorted({*same, self._peer})), event="snapshot_unconfirmed")
             waiting.callback(None)
 
     def stop(self) -> None:

@@ -280,7 +280,7 @@ class SnapshotCoordinator:
             "caught up with the others at slot {slot}, {seconds} s after it began to fetch the snapshot at slot {base}"
         )
         seconds = round(self._clock.seconds() - self._behind_since, 1)
-        self.log.info(line, slot=slot, seconds=seconds, base=self._fetched)
+        self.log.info(line, slot=slot, seconds=seconds, base=self._fetched, event="caught_up")
         self._fetched, self._level_at = 0, None
         self._set_catching_up(False)
 
@@ -307,7 +307,7 @@ class SnapshotCoordinator:
 
         def failed(failure: Failure) -> None:
             line = "do not start this node again as it is; it could not be marked as diverged: {reason}"
-            self.log.critical(line, reason=failure.getErrorMessage())
+            self.log.critical(line, reason=failure.getErrorMessage(), event="quarantine_failed")
 
         self._node.give_up(error, self._store.quarantine(error.finding).addErrback(failed))
 

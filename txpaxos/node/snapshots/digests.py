@@ -312,17 +312,17 @@ class StateDigests:
         silent = 1 + len(self._voters.other_voters) - len(compared)
         largest = max(groups, key=len)
         if len(largest) >= self._voters.quorum and self._node in largest:
-            self._log_finding("{line}; this node, {node}, is with the majority", slot, line)
+            self._log_finding("{line}; this node, {node}, is with the majority", slot, line, event="state_differs")
         elif len(largest) + silent < self._voters.quorum or (
             len(largest) >= self._voters.quorum and self._node in compared
         ):
-            self._log_finding("{line}; this node, {node}, is not with a majority", slot, line)
+            self._log_finding("{line}; this node, {node}, is not with a majority", slot, line, event="state_diverged")
             if not self._is_diverged:
                 self._is_diverged = True
                 self._diverged(Diverged(line, self._node))
         else:
             text = "{line}; which nodes are right is not known before more nodes have sent their hashes"
-            self._log_finding(text, slot, line)
+            self._log_finding(text, slot, line, event="state_differs")
 
     def _report_once(self, slot: Slot, known: dict[NodeId, Hashes]) -> None:
         """Report the known hashes of ``slot`` to all others, unless these were reported already."""
@@ -343,12 +343,12 @@ class StateDigests:
             self._tell(self._voters.other_voters, self._digest(slot))
             self._tell(self._voters.other_voters, self._digests_heard(slot, known))
 
-    def _log_finding(self, text: str, slot: Slot, line: str) -> None:
+    def _log_finding(self, text: str, slot: Slot, line: str, *, event: str) -> None:
         if (slot, line + text) not in self._logged:
             self._logged[slot, line + text] = None
             more = self._lines.admits("differs")
             if more is not None:
-                self.log.critical(text + "{more}", line=line, node=self._node, more=more)
+                self.log.critical(text + "{more}", line=line, slot=slot, node=self._node, more=more, event=event)
         while len(self._logged) > 4 * SLOTS_KEPT:
             del self._logged[next(iter(self._logged))]
 

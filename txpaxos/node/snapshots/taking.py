@@ -233,7 +233,7 @@ class SnapshotTaker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot)
+            self.log.failure("restore raised at slot {slot}", for_log(), slot=snapshot.slot, event="restore_raised")
             reason = printable(f"{type(error).__name__}: {text_of(error)}", REASON_CHARACTERS_MAX)
             raise StoreError(f"the snapshot at slot {snapshot.slot} cannot be used: {reason}") from error
         self._applier.install(snapshot.slot, sessions, registers, timers)
@@ -331,10 +331,10 @@ class SnapshotTaker:
         line = "no snapshot at slot {slot}: {reason}; the log is kept until the next one"
         reason = printable(failure.getErrorMessage(), REASON_CHARACTERS_MAX)
         if failure.check(PaxosError):
-            self.log.error(line, slot=slot, reason=reason)
+            self.log.error(line, slot=slot, reason=reason, event="snapshot_not_taken")
         else:
             reason = f"{printable(type(failure.value).__name__)}: {reason}"
-            self.log.failure(line, for_log(failure), slot=slot, reason=reason)
+            self.log.failure(line, for_log(failure), slot=slot, reason=reason, event="snapshot_not_taken")
 
 
 @attrs.define(eq=False)

@@ -400,6 +400,7 @@ class SnapshotReceiver:
                 slot=part.slot,
                 before=slot,
                 here=size_bytes,
+                event="snapshot_restarted",
             )
         if self._writer is not None:
             self._writer.abandon().addErrback(lambda _: None)
@@ -425,6 +426,7 @@ class SnapshotReceiver:
                 slot=part.slot,
                 here=self._writer.size_bytes,
                 size=part.size_bytes,
+                event="snapshot_fetched",
             )
         self._began(part.slot)
         if part.offset != self._writer.size_bytes:
@@ -464,7 +466,7 @@ class SnapshotReceiver:
 
         The core finds that node.
         """
-        self.log.warn("node {peer} sends no snapshot", peer=self._peer)
+        self.log.warn("node {peer} sends no snapshot", peer=self._peer, event="snapshot_not_sent")
         self._stop_timer()
         self._lacking.clear()
         self._peer = self._source = self._offers = None
@@ -507,7 +509,9 @@ class SnapshotReceiver:
         if self._is_news(self._writer.slot):
             self._wait_for(self._writer, self._writer.finish(), self._finished)
         else:
-            self.log.info("the snapshot at slot {slot} is no longer needed", slot=self._writer.slot)
+            self.log.info(
+                "the snapshot at slot {slot} is no longer needed", slot=self._writer.slot, event="snapshot_not_needed"
+            )
             self._drop()
 
     def _finished(self, snapshot: Snapshot) -> None:
@@ -519,6 +523,7 @@ class SnapshotReceiver:
             size=snapshot.size_bytes,
             seconds=round(self._clock.seconds() - self._begun_at, 1),
             restarts=self._restarts_told,
+            event="snapshot_received",
         )
         self._writer = self._peer = None
         self._damaged = self._failures = 0
@@ -549,7 +554,7 @@ class SnapshotReceiver:
         reason = failure.getErrorMessage()
         if _kind(reason) != _kind(self._reason):
             line = "no snapshot from node {peer}: {reason}; it is tried again, after a longer time with each failure"
-            self.log.error(line, peer=self._peer, reason=reason)
+            self.log.error(line, peer=self._peer, reason=reason, event="snapshot_failed")
         self._reason = reason
         shortest, longest = BACK_OFF_SECONDS
         seconds = min(longest, shortest * 2.0 ** min(self._failures, 30)) * self._rng.uniform(0.5, 1.0)
