@@ -121,6 +121,12 @@ def test_what_clients_are_told_holds_whatever_happens(part: int) -> None:
     assert kept > 0
 
 
+def test_the_time_in_the_log_is_rounded_down_to_a_millisecond() -> None:
+    """In this run a timer fires 19 microseconds before its period is over."""
+    result = simulate(17, 3.0, timers=True)
+    assert result.violation is None, result.told()
+
+
 def test_a_session_lives_while_it_is_kept_alive_and_ends_one_period_later() -> None:
     scene = Scene(1)
     for _ in range(20):

@@ -280,7 +280,8 @@ class Client:
 
         When a timer is confirmed, it fires no sooner than its period after *this call*, by real time, whatever nodes
         lead and fail meanwhile. So count from the call, not from the answer. Clocks of machines differ by less than one
-        percent: count 0.99 of the period. To keep a timer alive, call this about every 0.4 of its period.
+        percent, and the time in the log is rounded down to a millisecond: count 0.99 of the period, and less of one
+        below 0.1 s. To keep a timer alive, call this about every 0.4 of its period.
 
         Call it for many timers at once: they cost the nodes one message, and mostly one slot together with the
         keep-alives of other clients.

@@ -11,6 +11,10 @@ CLOCK_RATE_MAX = 1.25
 """How fast the fastest simulated clock goes. A period may be that much shorter in true time."""
 
 
+ROUNDING_SECONDS = 0.001
+"""The time in the log is in whole milliseconds, rounded down. So a timer may fire up to one before its period is over."""
+
+
 class _Moment(NamedTuple):
     """What the nodes agree on at one slot.
 
@@ -55,7 +59,7 @@ class ObservedTimers:
 
         :returns: the rule that is broken; empty if none is.
         """
-        safe_until = called_at + self._periods[name] / CLOCK_RATE_MAX
+        safe_until = called_at + (self._periods[name] - ROUNDING_SECONDS) / CLOCK_RATE_MAX
         self._safe_until[name] = max(safe_until, self._safe_until.get(name, 0.0))
         return self._check_safe(name)
 
