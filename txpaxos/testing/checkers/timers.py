@@ -12,7 +12,7 @@ CLOCK_RATE_MAX = 1.25
 
 
 ROUNDING_SECONDS = 0.001
-"""The time in the log is in whole milliseconds, rounded down. So a timer may fire up to one before its period is over."""
+"""The time in the log is in whole milliseconds, rounded down. So a timer may fire up to one before its period ends."""
 
 
 class _Moment(NamedTuple):
