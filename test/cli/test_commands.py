@@ -75,6 +75,7 @@ def test_help_names_every_command() -> None:
         "simulate",
         "status",
         "submit",
+        "top",
     ]
 
 

@@ -20,7 +20,21 @@ from txpaxos.errors import PaxosError
 _MODULES = {
     name: (name, "command")
     for name in (
-        *("submit", "read", "ask", "queue", "map", "status", "members", "lead", "clock", "doctor", "keys", "backup"),
+        *(
+            "submit",
+            "read",
+            "ask",
+            "queue",
+            "map",
+            "status",
+            "top",
+            "members",
+            "lead",
+            "clock",
+            "doctor",
+            "keys",
+            "backup",
+        ),
         *("restore", "recover", "replay", "explain", "demo", "simulate", "check", "init", "play"),
     )
 } | {
