@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from test.helpers.fake_nodes import AutomaticNodes, ManualNodes
+from test.helpers.fake_nodes import PERIOD_MS, AutomaticNodes, ManualNodes
 from test.helpers.fakes import cluster_of, framed, outcome_of
 from txpaxos.client import Client
+from txpaxos.client.keep_alives import PATIENCE
 from txpaxos.client.route import PROBE_KEPT_TICKS
 from txpaxos.client.suspicion import BACKOFF_MAX, BACKOFF_TICKS, LEAVE_TICKS, LIVENESS_SECONDS, TICKS
 from txpaxos.errors import NoQuorum, NotChosen
 from txpaxos.service.watches import encode_watch
-from txpaxos.wire.client_messages import Ask, ClientCodec, Ping, Read, Submit, Welcome
+from txpaxos.wire.client_messages import Ask, ClientCodec, KeepTimers, Ping, Read, Submit, Welcome
 from txpaxos.wire.codec import Codec
 from txpaxos.wire.peer_messages import Hello
 
@@ -270,6 +271,74 @@ def test_a_request_beside_a_watch_raises_no_suspicion(phase: int) -> None:
     auto_nodes.gap(auto_nodes.client.submit(b"x"), auto_nodes.client.read(b"q", "local"))
     auto_nodes.answer_seconds = 3600.0
     auto_nodes.spend(2.0)
+    assert len(auto_nodes.lines) == lines
+
+
+# ------------------------------------------------------------------ a node that lets keep-alives wait for each other
+
+
+def keeping(seed: int = 1) -> AutomaticNodes:
+    """Nodes that have told the client the period of its timer, and take a while to answer the next keep-alive."""
+    auto_nodes = settled(seed=seed)
+    auto_nodes.gap(auto_nodes.client.keep_alive(["timer"]))
+    auto_nodes.spend(1.0)
+    auto_nodes.heard.clear()
+    auto_nodes.answer_seconds = 0.95 * PATIENCE * PERIOD_MS / 1000
+    return auto_nodes
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_client_waits_patiently_for_a_keep_alive(seed: int) -> None:
+    auto_nodes = keeping(seed)
+    lines = len(auto_nodes.lines)
+    for _ in range(5):
+        auto_nodes.gap(auto_nodes.client.keep_alive(["timer"]))
+        auto_nodes.spend(0.017 * seed)
+    assert (auto_nodes.sent(Ping), auto_nodes.sent(KeepTimers), len(auto_nodes.lines)) == (0, 5, lines)
+
+
+def test_a_watch_beside_a_keep_alive_raises_no_suspicion() -> None:
+    auto_nodes = keeping()
+    auto_nodes.client.read(b"q", "local")
+    auto_nodes.spend(2.0)
+    lines = len(auto_nodes.lines)
+    auto_nodes.answer_seconds = 3600.0
+    auto_nodes.client.read(encode_watch(b"", b"1", 5), "local").addErrback(lambda _: None)
+    auto_nodes.spend(1.0)
+    auto_nodes.answer_seconds = 0.95
+    auto_nodes.gap(auto_nodes.client.keep_alive(["timer"]))
+    assert len(auto_nodes.lines) == lines
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_node_that_is_silent_under_a_keep_alive_is_left_in_time(how: str, seed: int) -> None:
+    """It takes the time that the nodes may take to answer longer than under a request that is urgent."""
+    auto_nodes = keeping(seed)
+    silence(auto_nodes, how, "a")
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    auto_nodes.answer_seconds = 0.01
+    assert auto_nodes.gap(auto_nodes.client.keep_alive(["timer"])) < GAP_SECONDS + PATIENCE * PERIOD_MS / 1000
+
+
+@pytest.mark.parametrize("phase", range(24))
+def test_a_request_beside_a_keep_alive_is_as_urgent_as_ever(how: str, phase: int) -> None:
+    auto_nodes = keeping()
+    auto_nodes.client.keep_alive(["timer"])
+    auto_nodes.spend(phase * LIVENESS_SECONDS / 20)
+    silence(auto_nodes, how, "a")
+    auto_nodes.answer_seconds = 0.001
+    auto_nodes.reactor.callLater(ELECTED_SECONDS, auto_nodes.elect, "b")
+    assert auto_nodes.gap(auto_nodes.client.submit(b"x")) < GAP_SECONDS
+
+
+@pytest.mark.parametrize("phase", range(24))
+def test_a_request_beside_a_keep_alive_raises_no_suspicion(phase: int) -> None:
+    auto_nodes = keeping()
+    lines = len(auto_nodes.lines)
+    auto_nodes.client.keep_alive(["timer"])
+    auto_nodes.spend(phase * LIVENESS_SECONDS / 10)
+    auto_nodes.answer_seconds = 0.15
+    auto_nodes.gap(auto_nodes.client.submit(b"x"))
     assert len(auto_nodes.lines) == lines
 
 

@@ -13,7 +13,7 @@ from test.helpers.fakes import outcome_of
 from txpaxos.client import keep_alives
 from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, Numbers, keep_alive
 from txpaxos.errors import NoQuorum, NotChosen
-from txpaxos.wire.client_messages import KeepTimers
+from txpaxos.wire.client_messages import KeepTimers, TimersKept
 from txpaxos.wire.stamps import NUMBER_MAX
 
 
@@ -27,10 +27,16 @@ class Asked:
         self.now = 0.0
         self.numbers = KeepAliveNumbers(Random(1))
         self.sent: list[tuple[KeepTimers, float | None, Deferred[Any]]] = []
+        self.patience: list[float] = []
 
     def ask_node(
-        self, make_message: Callable[[int], KeepTimers], size_bytes: int, deadline_seconds: float | None
+        self,
+        make_message: Callable[[int], KeepTimers],
+        size_bytes: int,
+        deadline_seconds: float | None,
+        patience_seconds: float,
     ) -> Deferred[Any]:
+        self.patience.append(patience_seconds)
         self.sent.append((make_message(1), deadline_seconds, Deferred()))
         return self.sent[-1][2]
 
@@ -38,8 +44,8 @@ class Asked:
         dispatcher: Any = self
         return outcome_of(keep_alive(dispatcher, self.numbers, lambda: self.now, names, deadline_seconds))
 
-    def answer(self, *numbers: int | None, which: int = -1) -> None:
-        self.sent[which][2].callback(numbers)
+    def answer(self, *numbers: int | None, which: int = -1, period_ms: int = 0) -> None:
+        self.sent[which][2].callback(TimersKept(1, numbers, period_ms))
 
     @property
     def last(self) -> int:
@@ -138,6 +144,14 @@ def test_numbers_of_its_own_are_given_up_for_higher_ones(asked: Asked, monkeypat
     of_a = asked.sent[1][0].number
     asked.keep("a")
     assert asked.last > of_a
+
+
+def test_it_waits_patiently_for_a_tenth_of_the_shortest_period(asked: Asked) -> None:
+    for period_ms in (0, 20_000, 10_000, 0, 30_000):
+        asked.keep("a")
+        asked.answer(asked.last, period_ms=period_ms)
+    asked.keep("a")
+    assert asked.patience == [0.0, 0.0, 2.0, 1.0, 1.0, 1.0]
 
 
 def test_two_clients_begin_with_other_numbers() -> None:

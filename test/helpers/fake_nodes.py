@@ -24,6 +24,7 @@ from txpaxos.wire.client_messages import (
     Contact,
     FromClient,
     FromNode,
+    KeepTimers,
     Members,
     Ping,
     Pong,
@@ -31,11 +32,14 @@ from txpaxos.wire.client_messages import (
     ReadAnswer,
     StatusRequest,
     Submit,
+    TimersKept,
     Welcome,
 )
 from txpaxos.wire.commands import Run
 
 CODEC = ClientCodec("test")
+PERIOD_MS = 10_000
+"""Of each timer that the client keeps alive."""
 NODES = {member.client.host: node for node, member in THREE.members.items()}
 
 
@@ -318,5 +322,7 @@ class AutomaticNodes:
                 fake_connection.say(Answer(request, tuple(msgspec.msgpack.encode("done") for _ in commands)))
             case Read(request):
                 fake_connection.say(ReadAnswer(request, 1, msgspec.msgpack.encode("done")))
+            case KeepTimers(request, number, names):
+                fake_connection.say(TimersKept(request, (number,) * len(names), PERIOD_MS))
             case Ask(request, _, value):
                 fake_connection.say(AskAnswer(request, value))

@@ -13,11 +13,11 @@ from txpaxos.wire.stamps import KeptAlive
 NOW = 1000.0
 
 
-def with_timers(*names: str) -> tuple[HeardKeepAlives, Timers]:
+def with_timers(*names: str, seconds: float = 1.0) -> tuple[HeardKeepAlives, Timers]:
     timers = Timers()
     timers.allow_changes(True)
     for name in names:
-        timers.set(name, 10, kept_alive=True)
+        timers.set(name, seconds, kept_alive=True)
     timers.set("plain", 10)
     return HeardKeepAlives(lambda: timers), timers
 
@@ -50,6 +50,20 @@ def test_values_for_nothing_else_have_a_pause_between_them() -> None:
     heard.take(NOW)
     heard.hear(kept(("a", 2)))
     assert heard.propose_at() == NOW + PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.001, 0.1), (2.0, 0.1), (10.0, 0.5), (20.0, 1.0), (3600.0, 1.0)])
+def test_the_pause_is_a_twentieth_of_the_shortest_period(seconds: float, pause: float) -> None:
+    heard, timers = with_timers("a", "b", seconds=seconds)
+    timers.set("long", 10_000, kept_alive=True)
+    heard.take(NOW)
+    heard.hear(kept(("a", 1), ("long", 1)))
+    heard.take(NOW)
+    heard.hear(kept(("long", 2), ("b", 2)))
+    assert heard.propose_at() == NOW + pause
+    heard.take(NOW + pause)
+    heard.hear(kept(("long", 3)))
+    assert heard.propose_at() == NOW + pause + 1.0, "what was heard before does not count"
 
 
 def test_more_than_one_value_holds_is_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

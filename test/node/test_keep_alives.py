@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from test.helpers.fakes import outcome_of
 from txpaxos.errors import NodeStopped, Overloaded
 from txpaxos.node import keep_alives as module
-from txpaxos.node.keep_alives import AGAIN_SECONDS, AGAIN_SECONDS_MAX, PAUSE_SECONDS, KeepAlives
+from txpaxos.node.keep_alives import AGAIN_SECONDS, AGAIN_SECONDS_MAX, PAUSE_SECONDS, KeepAlives, Kept
 from txpaxos.node.timers import Timers
 from txpaxos.replicated_time import ReplicatedTime
 from txpaxos.wire.stamps import KeptAlive
@@ -40,13 +40,14 @@ class Waiting:
         self.questions.append(Deferred())
         return self.questions[-1]
 
-    def set(self, *names: str) -> None:
+    def set(self, *names: str, seconds: float = 1.0) -> None:
         self.timers.allow_changes(True)
         for name in names:
-            self.timers.set(name, 10, kept_alive=True)
+            self.timers.set(name, seconds, kept_alive=True)
 
     def ask(self, number: int, *names: str) -> list[Any]:
-        return outcome_of(self.keep_alives.keep_alive(number, names))
+        """The numbers that the client is told."""
+        return outcome_of(self.keep_alives.keep_alive(number, names).addCallback(lambda kept: kept.numbers))
 
     def apply(self, *kept_alive: tuple[str, int], elapsed_ms: int = 0) -> None:
         """A value of the log."""
@@ -121,7 +122,7 @@ def test_a_timer_that_is_set_anew_is_told_of_again(waiting: Waiting) -> None:
     waiting.set(FIRST)
     waiting.keep_alives.applied()
     assert answer == []
-    waiting.now += AGAIN_SECONDS
+    waiting.now += AGAIN_SECONDS + 2 * PAUSE_SECONDS
     assert waiting.told() == {FIRST: 5}
 
 
@@ -179,12 +180,44 @@ def test_the_leader_is_told_again_and_less_and_less_often(waiting: Waiting) -> N
         assert wake_at is not None
         delays.append(wake_at - waiting.now)
         waiting.now = wake_at
-    assert delays == [0.25, 0.5, 1, 2, 4, 4, 4, AGAIN_SECONDS_MAX]
+    assert delays == [pytest.approx(PAUSE_SECONDS + one) for one in (0.25, 0.5, 1, 2, 4, 4, 4, AGAIN_SECONDS_MAX)]
     waiting.apply((FIRST, 5))
     waiting.now = at + 3600
     waiting.ask(6, FIRST)
     assert waiting.told() == {FIRST: 6}
-    assert waiting.keep_alives.wake_at == waiting.now + AGAIN_SECONDS
+    assert waiting.keep_alives.wake_at == pytest.approx(waiting.now + AGAIN_SECONDS + PAUSE_SECONDS)
+
+
+def test_the_shortest_period_says_how_long_a_follower_collects(waiting: Waiting) -> None:
+    waiting.set("long", "longer", seconds=10.0)
+    waiting.ask(5, "long")
+    waiting.told()
+    waiting.ask(6, "longer")
+    assert waiting.keep_alives.wake_at == waiting.now + 0.5
+    waiting.now += 0.4
+    assert waiting.told() == {}
+    waiting.ask(7, FIRST)
+    assert waiting.told() == {"longer": 6, FIRST: 7}
+    waiting.apply((FIRST, 7), ("longer", 6), ("long", 5))
+    waiting.ask(8, "long")
+    waiting.now += 0.4
+    assert waiting.told() == {}, "what was told before does not count"
+
+
+def test_a_client_is_told_the_shortest_period(waiting: Waiting) -> None:
+    waiting.set("long", seconds=10.0)
+    told = [outcome_of(waiting.keep_alives.keep_alive(5, names)) for names in (("long", FIRST), ("long",), ("never",))]
+    waiting.apply((FIRST, 5), ("long", 5))
+    waiting.questions[0].callback(None)
+    assert told == [[Kept((5, 5), 1000)], [Kept((5,), 10_000)], [Kept((None,), 0)]]
+
+
+def test_a_node_that_was_behind_knows_the_period_when_it_knows_the_timer(waiting: Waiting) -> None:
+    told = outcome_of(waiting.keep_alives.keep_alive(5, ("new",)))
+    waiting.set("new", seconds=10.0)
+    waiting.questions[0].callback(None)
+    waiting.apply(("new", 5))
+    assert told == [Kept((5,), 10_000)]
 
 
 def test_a_new_leader_is_told_of_all_that_waits(waiting: Waiting) -> None:
@@ -192,7 +225,7 @@ def test_a_new_leader_is_told_of_all_that_waits(waiting: Waiting) -> None:
     waiting.ask(6, FIRST, SECOND)
     waiting.told()
     waiting.apply((SECOND, 6))
-    waiting.now += PAUSE_SECONDS
+    waiting.now += PAUSE_SECONDS / 2
     assert waiting.told() == {}
     waiting.keep_alives.leader_changed()
     assert waiting.told() == {FIRST: 6}

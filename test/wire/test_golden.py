@@ -10,7 +10,7 @@ import pytest
 
 from test.helpers.wire_samples import BATCH, CLIENT_CODEC, CLIENT_SAMPLES, CODEC, PEER_SAMPLES
 from txpaxos.replicated_time import ReplicatedTime
-from txpaxos.wire.client_messages import FromClient, FromNode, Welcome
+from txpaxos.wire.client_messages import FromClient, FromNode, TimersKept, Welcome
 from txpaxos.wire.commands import Run, decode_batch, encode_batch
 from txpaxos.wire.peer_messages import PeerMessage
 from txpaxos.wire.registers import (
@@ -160,7 +160,8 @@ CLIENT = {
         "a66e756d626572cf4000000000000000a77265717565737408"
     ),
     "TimersKept": (
-        "974301908537d9ebd5acebe867b47f4d0000000000000000000082a76e756d6265727392cf4000000000000000c0a77265717565737408"
+        "97430190f63b3350d5acebe867b47f4d0000000000000000000083a76e756d6265727392cf40000000000000"
+        "00c0a9706572696f645f6d73cd2710a77265717565737408"
     ),
     "StatusRequest": "9743010380022aedd5acebe867b47f4d0000000000000000000081a77265717565737403",
     "ReloadKeys": "9743011635ced804d5acebe867b47f4d0000000000000000000081a77265717565737407",
@@ -256,6 +257,9 @@ WELCOME_OF_AN_OLDER_NODE = (
     "a66c6561646572a66e6f64652d62ae6c65616465725f61646472657373aa5b3a3a315d3a37303032a46e6f64"
     "65a66e6f64652d61"
 )
+TIMERS_KEPT_WITHOUT_A_PERIOD = (
+    "974301908537d9ebd5acebe867b47f4d0000000000000000000082a76e756d6265727392cf4000000000000000c0a77265717565737408"
+)
 GOLDEN_BATCH = (
     "029294c40873657373696f6e31010092c403707574c40367657494c420ffffffffffffffffffffffffffffff"
     "ffffffffffffffffffffffffffffffffffcfffffffffffffffffce0001117091c400"
@@ -308,6 +312,11 @@ def test_a_welcome_of_a_node_that_knows_no_withdrawals() -> None:
     """Its client sends it none."""
     welcome = CLIENT_CODEC.decode(bytes.fromhex(WELCOME_WITHOUT_WITHDRAWALS))
     assert welcome == Welcome("node-a", "node-b", "[::1]:7002", 42, 0.25)
+
+
+def test_timers_kept_of_a_node_that_tells_no_period() -> None:
+    """Its client waits for no answer patiently."""
+    assert CLIENT_CODEC.decode(bytes.fromhex(TIMERS_KEPT_WITHOUT_A_PERIOD)) == TimersKept(8, (2**62, None))
 
 
 def test_batch() -> None:

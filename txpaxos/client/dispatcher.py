@@ -137,12 +137,14 @@ class Dispatcher:
         deadline_seconds: float | None,
         progress: Callable[[str], None] | None = None,
         waits: bool = False,
+        patience_seconds: float = 0.0,
     ) -> Deferred[Any]:
         """Make a request that is no command.
 
         :param make_message: makes the message, given the number of the request.
         :param progress: called with each new line that says how far the request has come.
         :param waits: whether the node answers when something happens.
+        :param patience_seconds: how long the node may let the answer wait for others to come.
         """
         if self.is_closed:
             return fail(NoQuorum("this client is closed"))
@@ -151,7 +153,10 @@ class Dispatcher:
             return fail(refusal)
         number = next(self._numbers)
         answer: Deferred[Any] = Deferred(partial(self._cancelled, number))
-        request = Request(number, make_message(number), answer, size_bytes, progress=progress, waits=waits)
+        message = make_message(number)
+        request = Request(
+            *(number, message, answer, size_bytes), progress=progress, waits=waits, patience_seconds=patience_seconds
+        )
         return self._start(request, deadline_seconds)
 
     def ask_leader(
@@ -225,8 +230,8 @@ class Dispatcher:
                 self._decode(number, lambda data: Reading(_unpack(data), slot), result)
             case BackupAnswer(number, body):
                 self._finish(number, body)
-            case TimersKept(number, kept):
-                self._finish(number, kept)
+            case TimersKept(number):
+                self._finish(number, message)
             case HandedOver(number, leader):
                 self._finish(number, leader)
             case StatusAnswer(number, report) | MembersAnswer(number, report):

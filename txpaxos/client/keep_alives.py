@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.errors import NoQuorum, NotChosen
-from txpaxos.wire.client_messages import KeepTimers
+from txpaxos.wire.client_messages import KeepTimers, TimersKept
 from txpaxos.wire.stamps import NUMBER_MAX
 
 FIRST_BITS = 48
@@ -24,6 +24,10 @@ FIRST_BITS = 48
 
 STEP_BITS = 32
 """How far, by chance, a client goes beyond a higher number of another one: up to 2**32."""
+
+PATIENCE = 0.1
+"""The part of the shortest period of timers for which a node may be silent while nothing but keep-alives wait. Nodes
+collect keep-alives for a twentieth: a follower, and then the leader."""
 
 OWN_MAX = 10_000
 """How many timers may have numbers of their own."""
@@ -39,6 +43,17 @@ class KeepAliveNumbers:
         self._rng = rng
         self._of_most = Numbers(rng)
         self._own: dict[str, Numbers] = {}
+        self._shortest_ms = 0
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long nodes may let a keep-alive wait for others: they share a slot of the log."""
+        return PATIENCE * self._shortest_ms / 1000
+
+    def learn_period(self, period_ms: int) -> None:
+        """A node has told the shortest period of some timers; 0 if it has told none."""
+        if period_ms:
+            self._shortest_ms = min(period_ms, self._shortest_ms or period_ms)
 
     def by_numbers(self, names: Iterable[str]) -> dict[Numbers, list[str]]:
         """The timers ``names``, by the numbers that they have."""
@@ -134,9 +149,11 @@ def keep_alive(
                     "other clients keep the same timers alive, and no keep-alive of this one counted in time"
                 )
             message = _message(number, tuple(left))
-            answer: Sequence[int | None] = await dispatcher.ask_node(message, size_bytes, left_seconds)
+            patience = numbers.patience_seconds
+            answer: TimersKept = await dispatcher.ask_node(message, size_bytes, left_seconds, patience_seconds=patience)
+            numbers.learn_period(answer.period_ms)
             again = []
-            for name, confirmed in zip(left, answer, strict=False):
+            for name, confirmed in zip(left, answer.numbers, strict=False):
                 if confirmed is None or own.confirms(confirmed, number):
                     is_alive[name] = confirmed is not None
                 else:

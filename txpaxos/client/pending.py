@@ -35,6 +35,7 @@ class PendingRequests:
         self.size_bytes = self.quorum_answers = 0
         self._requests: dict[int, Request] = {}
         self._waits = 0
+        self._patient: dict[int, float] = {}  # The patience of those that have some.
         self._sequences: dict[int, None] = {}  # Of the commands among them, the lowest first.
 
     def __len__(self) -> int:
@@ -47,6 +48,19 @@ class PendingRequests:
     def all_wait(self) -> bool:
         """Whether all of them wait for something to happen, so that no answer is due."""
         return self._waits == len(self._requests)
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long the node may be silent for the sake of all those that do not wait for something to happen; 0 if one
+        of them is to be answered at once."""
+        if self._waits + len(self._patient) < len(self._requests):
+            return 0.0
+        return min(self._patient.values(), default=0.0)
+
+    @property
+    def has_waits(self) -> bool:
+        """Whether one of them waits for something to happen."""
+        return self._waits > 0
 
     def get(self, number: int) -> Request | None:
         """The request with this number; ``None`` if it has ended, or never was."""
@@ -82,6 +96,8 @@ class PendingRequests:
         self._requests[request.number] = request
         self.size_bytes += request.size_bytes
         self._waits += request.waits
+        if request.patience_seconds:
+            self._patient[request.number] = request.patience_seconds
         if isinstance(request, CommandRequest):
             self._sequences[request.sequence] = None
 
@@ -95,6 +111,7 @@ class PendingRequests:
             request.is_pending = False
             self.size_bytes -= request.size_bytes
             self._waits -= request.waits
+            self._patient.pop(number, None)
             if isinstance(request, CommandRequest):
                 self._sequences.pop(request.sequence, None)
             if request.deadline is not None and request.deadline.active():

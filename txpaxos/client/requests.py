@@ -61,6 +61,8 @@ class Request:
     :ivar progress: called with each new line that says how far the request has come, if the caller wants that.
     :ivar line: the last of these lines.
     :ivar waits: whether the node answers when something happens, so that silence is no fault of its.
+    :ivar patience_seconds: how long the node may let the answer wait for others to come, so that silence is no fault
+        either.
     """
 
     number: int
@@ -73,6 +75,7 @@ class Request:
     progress: Callable[[str], None] | None = None
     line: str = ""
     waits: bool = False
+    patience_seconds: float = 0.0
 
     @property
     def needs_leader(self) -> bool:

@@ -85,6 +85,7 @@ class Suspicion:
         self._leaderless = 0  # For how many ticks the node has said that it knows no leader.
         self._is_behind = False  # Whether the node has said that it is catching up, and a request needs more.
         self._wait_ticks = 0  # By how much longer it may be silent now.
+        self._patience_ticks = 0  # By how much longer it may answer nothing that needs a quorum.
 
     # what has happened
 
@@ -122,10 +123,17 @@ class Suspicion:
         self._is_behind = welcome is not None and welcome.catching_up
 
     def _note_urgency(self, current: ClientConnection) -> None:
-        """See whether all requests wait for something to happen. If one does not any more, the silence until now says
-        less than it would if one never had: the node was not asked to say something."""
-        before, self._wait_ticks = self._wait_ticks, WAIT_TICKS if self._pending.all_wait else 0
-        current.silent = max(0, current.silent - max(0, before - self._wait_ticks))
+        """See whether all requests have time: they wait for something to happen, or for a slot that others share. If
+        one has none any more, the silence until now says less than it would if one never had: the node was not asked to
+        say something, or to answer soon."""
+        pending = self._pending
+        waited, patience = self._wait_ticks, self._patience_ticks
+        self._patience_ticks = int(pending.patience_seconds / self.tick_seconds)
+        self._wait_ticks = WAIT_TICKS if pending.all_wait else self._patience_ticks
+        if pending.has_waits:
+            self._wait_ticks = min(WAIT_TICKS, self._wait_ticks)
+        current.silent = max(0, current.silent - max(0, waited - self._wait_ticks))
+        self._stalled = max(0, self._stalled - max(0, patience - self._patience_ticks))
 
     def age_backoff(self, ticks: int) -> bool:
         """``ticks`` have passed, with requests or without. Whether that halves the factor."""
@@ -153,7 +161,8 @@ class Suspicion:
         """Whether to ask another node, too."""
         if current.welcome is None:
             return current.age >= WELCOME_TICKS + self._extra_ticks(current)
-        late = max(current.silent - PROBE_TICKS - self._wait_ticks, self._stalled - STALLED_TICKS)
+        stalled = self._stalled - self._patience_ticks
+        late = max(current.silent - PROBE_TICKS - self._wait_ticks, stalled - STALLED_TICKS)
         return late >= self._extra_ticks(current) or self.is_unable
 
     def should_leave(self, current: ClientConnection, better: ClientConnection | None) -> bool:
@@ -164,12 +173,12 @@ class Suspicion:
         extra = self._extra_ticks(current)
         if better is None:  # A new connection helps if the node was away, and has forgotten this one.
             is_only = len(self._nodes) == 1 and current.welcome is not None
-            return is_only and current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra
+            return is_only and current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra + self._wait_ticks
         assert better.welcome is not None
         if current.welcome is None:
             return current.age >= WELCOME_TICKS * self.backoff + extra
         if current.welcome.liveness_window_seconds <= 0:  # The node knows no Ping.
-            return current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra
+            return current.silent >= LEAVE_UNPROBED_TICKS * self.backoff + extra + self._wait_ticks
         only_leader_helps = self._follows_leader and all(request.needs_leader for request in self._pending)
         leave_ticks = LEAVE_LEADER_TICKS if only_leader_helps else LEAVE_TICKS
         if current.silent >= leave_ticks * self.backoff + extra + self._wait_ticks:
@@ -178,11 +187,12 @@ class Suspicion:
             return False
         if self._is_behind or self._leaderless >= LEAVE_TICKS:
             return True
-        if current.deposed and self._stalled >= STALLED_TICKS + extra:
+        stalled = self._stalled - self._patience_ticks
+        if current.deposed and stalled >= STALLED_TICKS + extra:
             return True
         leads = self._follows_leader and better.welcome.leader == current.node
         stalled_ticks = LEAVE_UNPROBED_TICKS if leads else LEAVE_LEADER_TICKS
-        return self._stalled >= stalled_ticks * self.backoff + extra
+        return stalled >= stalled_ticks * self.backoff + extra
 
     def _needs_quorum(self) -> bool:
         return any(request.needs_leader for request in self._pending)

@@ -15,7 +15,7 @@ from txpaxos.core.messages import NodeId
 from txpaxos.errors import NodeStopped, NoQuorum, OutcomeUnknown, PaxosError, ValueTooLarge
 from txpaxos.node.asks import Asks
 from txpaxos.node.command_limits import CommandLimits
-from txpaxos.node.keep_alives import KeepAlives, Numbers
+from txpaxos.node.keep_alives import KeepAlives, Kept
 from txpaxos.node.local_session import LocalSession
 from txpaxos.node.reads import Reads
 from txpaxos.node.sealing import Sealing
@@ -141,7 +141,7 @@ class Calls:
         answer = self._reads.read(query, consistency)
         return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
 
-    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Numbers]:
+    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Kept]:
         """Keep timers alive. See :meth:`KeepAlives.keep_alive <txpaxos.node.keep_alives.KeepAlives.keep_alive>`."""
         if self._is_closed:
             return fail(self._stopped("ask another"))

@@ -9,17 +9,20 @@ node tells the leader again from time to time, and a new leader at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 import attrs
 from twisted.internet.defer import Deferred, fail
 
 from txpaxos.errors import Overloaded, PaxosError
+from txpaxos.node.heard_keep_alives import pause_seconds
 from txpaxos.node.timers import Timers
+from txpaxos.replicated_time import ELAPSED_MS_MAX
 from txpaxos.wire.stamps import KEPT_ALIVE_MAX, KeptAlive
 
 PAUSE_SECONDS = 0.05
-"""The shortest time between two times at which a follower tells its leader what clients have sent."""
+"""The shortest time between two times at which a follower tells its leader what clients have sent. It is longer if all
+timers have long periods, see :func:`~txpaxos.node.heard_keep_alives.pause_seconds`."""
 
 AGAIN_SECONDS, AGAIN_SECONDS_MAX = 0.25, 4.0
 """How long to wait for the log before the leader is told again. The time doubles while nothing comes."""
@@ -30,7 +33,16 @@ WAITING_MAX = 2**17
 MESSAGE_BYTES = 2**15
 """Bytes of names in one message to the leader."""
 
-Numbers: TypeAlias = tuple[int | None, ...]
+
+class Kept(NamedTuple):
+    """What a client is told of timers that it keeps alive.
+
+    :ivar numbers: for each name the number of the last keep-alive that counted; ``None`` if it is no kept-alive timer.
+    :ivar period_ms: the shortest period of them; 0 if there is none.
+    """
+
+    numbers: tuple[int | None, ...]
+    period_ms: int
 
 
 @attrs.define(eq=False)
@@ -39,18 +51,21 @@ class _Call:
 
     :ivar numbers: for each name that is confirmed, its number; ``None`` for one that is no kept-alive timer.
     :ivar missing: the names that are neither.
+    :ivar period_ms: the shortest period of the timers that are known; 0 if none is.
     """
 
     number: int
     names: Sequence[str]
-    answer: Deferred[Numbers]
+    answer: Deferred[Kept]
+    period_ms: int = 0
     numbers: dict[str, int | None] = attrs.field(factory=dict)
     missing: set[str] = attrs.field(factory=set)
 
     def answer_if_complete(self) -> None:
         """Answer the client, unless something is missing, or it was answered already."""
         if not self.missing and not self.answer.called:
-            self.answer.callback(tuple(map(self.numbers.__getitem__, self.names)))
+            numbers = tuple(map(self.numbers.__getitem__, self.names))
+            self.answer.callback(Kept(numbers, self.period_ms))
 
 
 class KeepAlives:
@@ -73,6 +88,7 @@ class KeepAlives:
         self._told_at = float("-inf")
         self._again_at = float("inf")
         self._again_seconds = AGAIN_SECONDS
+        self._shortest_ms = ELAPSED_MS_MAX  # The shortest period of the timers that wait.
         self._count = 0
 
     def __len__(self) -> int:
@@ -81,7 +97,7 @@ class KeepAlives:
 
     # from clients
 
-    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Numbers]:
+    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Kept]:
         """Keep the timers ``names`` alive.
 
         :returns: fires with a number for each name: that of the last keep-alive in the log, which is at least
@@ -92,10 +108,12 @@ class KeepAlives:
             return fail(Overloaded(f"keep-alives for {self._count} timers wait already; try again later"))
         call = _Call(number, names, Deferred(lambda _: self._forget(call)))
         if not self._waiting:
-            self._again_at = float("inf")
+            self._again_at, self._shortest_ms = float("inf"), ELAPSED_MS_MAX
         find, are_all_known = self._timers().kept_alive, True
         for name in dict.fromkeys(names):
             timer = find(name)
+            if timer is not None and (timer.period_ms < call.period_ms or not call.period_ms):
+                call.period_ms = timer.period_ms
             if timer is not None and timer.number >= number:
                 call.numbers[name] = timer.number
                 continue
@@ -106,6 +124,7 @@ class KeepAlives:
             else:
                 self._to_tell[name] = max(number, self._to_tell.get(name, 0))
         self._count += len(call.missing)
+        self._note_period(call)
         if not are_all_known:
             self._check_missing(call)
         if call.missing:
@@ -132,7 +151,7 @@ class KeepAlives:
         self._changed.clear()
         find = self._timers().kept_alive
         self._look_at([name for name in self._waiting if find(name) is not None])
-        for call in {call: None for calls in self._waiting.values() for call in calls}:
+        for call in self._calls():
             if any(find(name) is None for name in call.missing):
                 self._check_missing(call)
         self._tell_again()
@@ -149,18 +168,25 @@ class KeepAlives:
         """When the leader is to be told next, in monotonic seconds; ``None`` if nothing waits."""
         if not self._waiting:
             return None
-        return min(self._again_at, self._told_at + PAUSE_SECONDS) if self._to_tell else self._again_at
+        return min(self._again_at, self._told_at + self._pause_seconds) if self._to_tell else self._again_at
+
+    @property
+    def _pause_seconds(self) -> float:
+        """How long what clients send is collected before the leader is told."""
+        return pause_seconds(self._shortest_ms, PAUSE_SECONDS)
 
     def take_due(self, now: float, pause: bool) -> tuple[KeptAlive, ...]:
         """What the leader is to be told now: as much as one message should hold. Call again until it is empty.
 
         :param pause: whether to wait a little after the last time, for more to come.
         """
-        if not self._waiting or (pause and self._told_at < now < self._told_at + PAUSE_SECONDS):
+        if not self._waiting:
             return ()
         if now >= self._again_at:
             self._again_seconds = min(2 * self._again_seconds, AGAIN_SECONDS_MAX)
             self._tell_again()
+        if pause and self._told_at < now < self._told_at + self._pause_seconds:
+            return ()
         telling: list[KeptAlive] = []
         room = MESSAGE_BYTES
         while self._to_tell and room > 0 and len(telling) < KEPT_ALIVE_MAX:
@@ -170,7 +196,9 @@ class KeepAlives:
                 telling.append(one)
         if telling:
             self._told_at = now
-            self._again_at = now + self._again_seconds
+            self._again_at = now + self._again_seconds + self._pause_seconds
+            if not self._to_tell:
+                self._shortest_ms = ELAPSED_MS_MAX
         return tuple(telling)
 
     def close(self, error: PaxosError) -> None:
@@ -180,6 +208,10 @@ class KeepAlives:
                 self._fail(call, error)
 
     # inside
+
+    def _calls(self) -> Iterable[_Call]:
+        """All that wait, each once."""
+        return {call: None for calls in self._waiting.values() for call in calls}
 
     def _look_at(self, names: Iterable[str]) -> None:
         """The log has kept the timers ``names`` alive, or ended them."""
@@ -199,15 +231,21 @@ class KeepAlives:
         def caught_up(_: object) -> None:
             find = self._timers().kept_alive
             for name in sorted(call.missing):
-                if find(name) is None:
+                timer = find(name)
+                if timer is None:
                     self._stop_waiting(call, name)
                     call.numbers[name] = None
                 else:
+                    call.period_ms = min(timer.period_ms, call.period_ms or timer.period_ms)
                     self._to_tell[name] = max(call.number, self._to_tell.get(name, 0))
+            self._note_period(call)
             call.answer_if_complete()
             self._wanted()
 
         self._catch_up().addCallbacks(caught_up, lambda failure: self._fail(call, failure.value))
+
+    def _note_period(self, call: _Call) -> None:
+        self._shortest_ms = min(self._shortest_ms, call.period_ms or ELAPSED_MS_MAX)
 
     def _fail(self, call: _Call, error: BaseException | None) -> None:
         if not call.answer.called:
@@ -229,5 +267,8 @@ class KeepAlives:
             del calls[call]
 
     def _tell_again(self) -> None:
+        self._told_at = float("-inf")
         for name, calls in self._waiting.items():
             self._to_tell[name] = max(call.number for call in calls)
+        for call in self._calls():
+            self._note_period(call)

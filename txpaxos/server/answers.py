@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed
 from txpaxos.log_lines import described, text_of
 from txpaxos.node.backups import BackupPart
+from txpaxos.node.keep_alives import Kept
 from txpaxos.node.sessions import ERROR_CHARACTERS_MAX, Failed, Outcome, encode_result
 from txpaxos.reading import Reading
 from txpaxos.server.member_changes import ChangeDone
@@ -44,7 +45,7 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
     """What to send to the client that made ``requests`` requests, numbered from ``number`` on.
 
     :param result: what the node's Deferred fired with: the outcomes of a run of commands (a list), a
-        :class:`~txpaxos.reading.Reading`, the numbers of keep-alives (a tuple), a status (a dict), the new leader (a
+        :class:`~txpaxos.reading.Reading`, the numbers of keep-alives, a status (a dict), the new leader (a
         str), the value of a subject (bytes or ``None``), a report of the members, the end of a change of members, the
         answer to a node that joins, or a Failure that concerns all of the requests.
     """
@@ -55,8 +56,8 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
             return (refusal(number, result.value, requests),)
         case Reading():
             return (_read_answer(number, result),)
-        case tuple() as numbers:
-            return (TimersKept(number, numbers),)
+        case Kept(numbers, period_ms):
+            return (TimersKept(number, numbers, period_ms),)
         case dict():
             return (StatusAnswer(number, json.dumps(result).encode()),)
         case BackupPart(body):

@@ -394,10 +394,15 @@ class AskAnswer:
 class TimersKept:
     """The answer to :class:`KeepTimers`, for each name in its order: the number of the last keep-alive that counted, by
     the log; ``None`` if there is no kept-alive timer of this name. If it is the number of the request, the timer fires
-    no sooner than its period after that was sent. If it is higher, another client keeps the timer alive, too."""
+    no sooner than its period after that was sent. If it is higher, another client keeps the timer alive, too.
+
+    :ivar period_ms: the shortest period of these timers, from which the client sees how long nodes may take to answer
+        the next keep-alive; 0 if there is no such timer, or the node is of an earlier release.
+    """
 
     request: Count
     numbers: Annotated[tuple[Count | None, ...], msgspec.Meta(max_length=KEEP_TIMERS_MAX)]
+    period_ms: Count = 0
 
 
 @attrs.frozen
