@@ -6,8 +6,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 KEYS = ["cryptography>=43", "pyopenssl>=24.3", "service-identity>=24.1"]
+TRACING = ["opentelemetry-api>=1.30", "opentelemetry-sdk>=1.30"]
 TEST = [
     *KEYS,
+    *TRACING,
     *("starlette>=0.45", "uvicorn>=0.32"),  # for an example
     "pytest>=8.4.1",
     "pytest-twisted>=1.14.3",
@@ -21,7 +23,7 @@ TEST = [
     "setuptools>=70.1",  # the packaging tests build without a network
 ]
 BENCH = ["pysyncobj>=0.3.17", "matplotlib>=3.8", "grpcio>=1.60", "kazoo>=2.10"]
-DOCS = [*KEYS, "sphinx>=9.0", "furo>=2025.12.19"]
+DOCS = [*KEYS, *TRACING, "sphinx>=9.0", "furo>=2025.12.19"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "mypy-zope>=1.0.9"]
 RELEASE = ["build>=1.2", "twine>=6.0", "setuptools>=70.1"]
 
@@ -59,6 +61,7 @@ setup(
     install_requires=["twisted>=24.10", "attrs>=22.2", "msgspec>=0.18.6", "click>=8.1", "prometheus-client>=0.20"],
     extras_require={
         "keys": KEYS,
+        "tracing": TRACING,
         "test": TEST,
         "lint": LINT,
         "bench": BENCH,

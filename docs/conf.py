@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from docutils import nodes
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, Tracer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -13,6 +15,7 @@ from sphinx.transforms import SphinxTransform
 
 import txpaxos
 import txpaxos.aio.client
+import txpaxos.aio.node
 import txpaxos.client.client
 import txpaxos.node.node
 import txpaxos.recipes
@@ -23,6 +26,8 @@ from txpaxos.node.peer_tls import PeerTls
 # These modules import the classes for type checkers only, since they load what a program without keys does not need.
 for module in (txpaxos.aio.client, txpaxos.client.client, txpaxos.node.node, txpaxos.server.served_node):
     module.Keys = Keys  # type: ignore[attr-defined]
+for module in (txpaxos.aio.client, txpaxos.aio.node, txpaxos.client.client, txpaxos.server.served_node):
+    module.Tracer, module.Span, module.Context = Tracer, Span, Context  # type: ignore[attr-defined]
 txpaxos.node.node.PeerTls = PeerTls  # type: ignore[attr-defined]
 
 project = "txpaxos"
@@ -45,7 +50,8 @@ nitpick_ignore_regex = [
     # Of others, which have their documentation elsewhere.
     (
         r"py:.*",
-        r"(twisted|zope|cryptography|msgspec|collections|concurrent|datetime|logging|os|pathlib|random|typing)\..*",
+        r"(twisted|zope|cryptography|opentelemetry|msgspec|collections|concurrent|datetime|logging|os|pathlib|random"
+        r"|typing)\..*",
     ),
 ]
 

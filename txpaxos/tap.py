@@ -84,6 +84,7 @@ class Options(usage.Options):
         ["insecure", None, "Do not warn of a node without keys that other machines may reach."],
         ["record-redact", None, "With --record: leave out values; their length and a digest take their place."],
         ["learner", None, "With --join: learn what is chosen, and never vote."],
+        ["tracing", None, "Make spans of OpenTelemetry of commands, as the environment says (OTEL_*)."],
         ["stop-at-eof", None, "Stop when standard input ends, as when the process that holds its pipe ends."],
     ]
 
@@ -242,11 +243,16 @@ class Options(usage.Options):
 
     def _companions(self) -> list[Companion]:
         """What is to run beside the node."""
-        if self["status"] is None:
-            return []
-        from txpaxos.status_port.status_port import StatusPort  # It loads twisted.web.
+        companions: list[Companion] = []
+        if self["status"] is not None:
+            from txpaxos.status_port.status_port import StatusPort  # It loads twisted.web.
 
-        return [StatusPort(self["status"])]
+            companions.append(StatusPort(self["status"]))
+        if self["tracing"]:
+            from txpaxos.tracing.environment import EnvironmentSpans
+
+            companions.append(EnvironmentSpans())
+        return companions
 
     def _seconds(self, option: str, count: int) -> list[float]:
         try:

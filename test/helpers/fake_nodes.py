@@ -92,10 +92,14 @@ class ManualNodes:
     """All nodes that a client may connect to. The test plays each of them."""
 
     def __init__(
-        self, nodes: list[str] | None = None, seed: int = 1, sending: Callable[[Run], None] | None = None
+        self,
+        nodes: list[str] | None = None,
+        seed: int = 1,
+        sending: Callable[[Run], None] | None = None,
+        **options: Any,
     ) -> None:
         self.reactor = Reactor()
-        self.client = Client(self.reactor, THREE, nodes, Random(seed), sending)
+        self.client = Client(self.reactor, THREE, nodes, Random(seed), sending, **options)
         self._answered = 0
 
     @property

@@ -37,6 +37,7 @@ from txpaxos.core.messages import (
 from txpaxos.replicated_time import UTC_MS_MAX
 from txpaxos.rights import ALL_RIGHTS
 from txpaxos.wire.client_messages import (
+    SPAN_BYTES,
     AcceptClock,
     Answer,
     Ask,
@@ -72,6 +73,7 @@ from txpaxos.wire.client_messages import (
     StatusRequest,
     Submit,
     TimersKept,
+    Trace,
     Welcome,
     Withdraw,
 )
@@ -189,6 +191,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Read: st.builds(Read, COUNTS, VALUES, st.booleans()),
     Ping: st.builds(Ping),
     Withdraw: st.builds(Withdraw, COUNTS),
+    Trace: st.builds(Trace, COUNTS, st.binary(min_size=SPAN_BYTES, max_size=SPAN_BYTES)),
     Welcome: st.builds(Welcome, NAMES, st.none() | NAMES, st.none() | NAMES, COUNTS, st.floats(0.0, 60.0)),
     Pong: st.builds(Pong),
     Answer: st.builds(Answer, COUNTS, tuples(VALUES)),
@@ -275,6 +278,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     Read(4, b"get", True),
     Ping(),
     Withdraw(4),
+    Trace(4, bytes(range(25))),
     Welcome("node-a", "node-b", "[::1]:7002", 42, 0.25, takes_withdrawals=True),
     Pong(),
     Answer(1, (b"\xc0", b"\x07")),

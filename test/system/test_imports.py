@@ -75,12 +75,17 @@ LAYERS = (
     Layer(("txpaxos.recovery",), NODE | {"txpaxos.recovery"}),
     Layer(("txpaxos.service.application", "txpaxos.service.context"), PROTOCOL | SERVICE),
     Layer(("txpaxos.service",), SERVICE),
-    Layer(("txpaxos.client",), WIRE | {"txpaxos.keys"} | SERVICE),
+    # What makes spans for clients knows no node.
+    Layer(("txpaxos.tracing.contexts", "txpaxos.tracing.client_spans"), frozenset({"txpaxos.tracing.contexts"})),
+    Layer(("txpaxos.tracing",), NODE | {"txpaxos.tracing"}),
+    Layer(("txpaxos.client",), WIRE | {"txpaxos.keys", "txpaxos.tracing.client_spans"} | SERVICE),
     # What a node remembers of its steps, and what story that tells.
     Layer(("txpaxos.explaining",), RECORDING | {"txpaxos.drawing", "txpaxos.explaining"}),
     Layer(
         ("txpaxos.server",),
-        PROTOCOL | SERVICE | {f"txpaxos.{name}" for name in ("drawing", "explaining", "metrics", "recording")},
+        PROTOCOL
+        | SERVICE
+        | {f"txpaxos.{name}" for name in ("drawing", "explaining", "metrics", "recording", "tracing")},
     ),
     Layer(("txpaxos.metrics",), NODE),
     # What a node says of itself by HTTP.
@@ -95,7 +100,7 @@ LAYERS = (
     Layer(("txpaxos.play.runs", "txpaxos.play.site"), CORE | {"txpaxos.play"}),
     # What the page shows depends on the core alone.
     Layer(("txpaxos.play",), CORE, PURE | {"ast", "attrs", "inspect", "msgspec", "pathlib", "random", "textwrap"}),
-    Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.status_port"}),
+    Layer(("txpaxos.tap",), ENTRY_POINTS | {"txpaxos.__version__", "txpaxos.status_port", "txpaxos.tracing"}),
     Layer(
         ("txpaxos.cli", "txpaxos.__main__"),
         ENTRY_POINTS
@@ -127,6 +132,9 @@ NEEDS_KEYS = (
     "txpaxos.testing.simulator.tls",
 )
 """The modules that need those libraries. They are loaded when keys are on."""
+
+NEEDS_TRACING = tuple(f"txpaxos.tracing.{name}" for name in ("contexts", "client_spans", "node_spans"))
+"""The modules that need the library of OpenTelemetry. They are loaded when there is a tracer."""
 
 
 def module_name(file: Path) -> str:
@@ -306,11 +314,11 @@ def test_a_command_that_only_talks_to_nodes_loads_no_other_command(command: str)
 
 def test_keys_cost_nothing_when_they_are_off() -> None:
     """All modules but those of the keys load without the libraries that keys need, and load none of the keys'."""
-    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in LIBRARIES_OF_KEYS)
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in (*LIBRARIES_OF_KEYS, "opentelemetry"))
     modules = [module_name(file) for file in python_files("txpaxos")]
-    others = [name for name in modules if name not in NEEDS_KEYS and name != "txpaxos.__main__"]
+    others = [name for name in modules if name not in {*NEEDS_KEYS, *NEEDS_TRACING, "txpaxos.__main__"}]
     loaded = loaded_by(f"{blocked}; import {', '.join(others)}")
-    assert [name for name in NEEDS_KEYS if name in loaded] == []
+    assert [name for name in (*NEEDS_KEYS, *NEEDS_TRACING) if name in loaded] == []
     assert {"txpaxos.keys", "txpaxos.cli", "txpaxos.server.service"} <= set(loaded)
 
 

@@ -172,9 +172,9 @@ def test_command_exists(command: str) -> None:
             assert (ROOT / arguments[2]).exists()
         case "python" if arguments[0] == "-m":
             sample = ["txpaxos.testing.linearizability.sample", "--operations", "1000", "--output", "history.jsonl"]
-            of_keys = ["pip", "install", "txpaxos[keys]"]
+            extras = [["pip", "install", f"txpaxos[{extra}]"] for extra in ("keys", "tracing")]
             pictures = ["test.system.screenshots", "docs"]
-            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], of_keys, sample, pictures)
+            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], *extras, sample, pictures)
         case "python" if arguments[0] in ("stock.py", "test_stock.py", "shop.py"):
             assert f"``{arguments[0]}``" in text_of("first-hour")  # Whose test runs it.
         case "python":

@@ -20,6 +20,9 @@ from txpaxos.wire.client_messages import Action
 from txpaxos.wire.commands import Run
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
     from txpaxos.keys.folder import Keys
 
 
@@ -48,11 +51,12 @@ class Client:
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
         keys: Keys | str | os.PathLike[str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         with ExitStack() as opened:
             self._loop = asyncio.get_running_loop()
             self._reactor = opened.enter_context(reactor_on_running_loop())
-            self._client = TwistedClient(self._reactor, cluster, nodes, rng, sending, keys)
+            self._client = TwistedClient(self._reactor, cluster, nodes, rng, sending, keys, tracer)
             self._opened = opened.pop_all()
 
     async def __aenter__(self) -> Client:
@@ -88,9 +92,11 @@ class Client:
         """The members that nodes have told this client of, see :attr:`txpaxos.Client.known_members`."""
         return self._client.known_members
 
-    async def submit(self, command: bytes, deadline_seconds: float | None = None) -> Any:
+    async def submit(
+        self, command: bytes, deadline_seconds: float | None = None, *, parent: Span | Context | None = None
+    ) -> Any:
         """Have ``command`` applied by every node, once. Returns what ``apply`` returned."""
-        return await awaited(self._on_its_loop.submit(command, deadline_seconds))
+        return await awaited(self._on_its_loop.submit(command, deadline_seconds, parent=parent))
 
     async def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
@@ -105,9 +111,10 @@ class Client:
         *,
         deadline_seconds: float | None = None,
         consistency: Consistency = "linearizable",
+        parent: Span | Context | None = None,
     ) -> Remote[S]:
         """The commands and queries of a typed service, as in ``await client.service(Bank).deposit("ann", 5)``."""
-        options: Any = {"deadline_seconds": deadline_seconds, "consistency": consistency}
+        options: Any = {"deadline_seconds": deadline_seconds, "consistency": consistency, "parent": parent}
         return awaited_service(self._client.service(kind, name, **options), self._loop)
 
     async def ask(

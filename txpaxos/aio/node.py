@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
@@ -26,6 +26,9 @@ from txpaxos.server.companion import Companion
 from txpaxos.server.served_node import ServedNode
 from txpaxos.service.declaration import Remote, S, Service
 from txpaxos.storage.disk import Disk
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
 class Node:
@@ -65,6 +68,7 @@ class Node:
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
         companions: Iterable[Companion] = (),
+        tracer: Tracer | None = None,
         record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
@@ -80,6 +84,7 @@ class Node:
                 client_endpoints=client_endpoints,
                 observers=observers,
                 companions=companions,
+                tracer=tracer,
                 record=record,
                 gave_up=gave_up,
                 stopped=stopped,

@@ -55,8 +55,12 @@ from txpaxos.wire.registers import SUBJECT_BYTES_MAX
 from txpaxos.wire.stamps import TIMER_NAME_BYTES_MAX
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
     from txpaxos.client.credentials import Credentials
     from txpaxos.keys.folder import Keys
+    from txpaxos.tracing.client_spans import ClientSpans
 
 
 class Client:
@@ -88,6 +92,7 @@ class Client:
         system's unless given.
     :param sending: called with every run of commands when it is sent for the first time.
     :param keys: the folder with the client's keys, if the nodes have keys; or the keys themselves.
+    :param tracer: makes a span for each command: a tracer of OpenTelemetry. There are no spans unless it is given.
     :raises TypeError: if one of these is of a wrong type.
     :raises ConfigError: if ``nodes`` is empty, or one of them is not in the cluster; or if there is no address, or one
         of them is none; or if the folder of keys cannot be used.
@@ -101,6 +106,7 @@ class Client:
         rng: Random | None = None,
         sending: Callable[[Run], None] | None = None,
         keys: Keys | str | os.PathLike[str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         check_reactor(reactor)
         check_cluster_or_seeds(cluster)
@@ -120,6 +126,8 @@ class Client:
             *(reactor, ClientCodec(name), self._known, nodes is None, rng, sending),
             None if keys is None else _credentials_of(keys),
         )
+        self._spans = None if tracer is None else _spans_of(tracer)
+        self._dispatcher.makes_spans = tracer is not None
 
     @property
     def session(self) -> bytes | None:
@@ -142,11 +150,15 @@ class Client:
         """Bytes of the commands, queries and values that have no answer yet."""
         return self._dispatcher.pending.size_bytes
 
-    def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
+    def submit(
+        self, command: bytes, deadline_seconds: float | None = None, *, parent: Span | Context | None = None
+    ) -> Deferred[Any]:
         """Have ``command`` applied by every node, once.
 
         :param command: up to 16 MiB of bytes, which the application's ``apply`` gets as they are.
         :param deadline_seconds: how long to wait for the outcome; ``None`` for as long as it takes.
+        :param parent: the span of the caller that the command's span belongs to, or its context. It is not looked at
+            without a tracer.
         :returns: fires with what ``apply`` returned, as MessagePack carries it. Otherwise it fails:
 
             * :class:`~txpaxos.errors.CommandFailed`: the command is applied, but ``apply`` raised, or its result cannot
@@ -166,7 +178,9 @@ class Client:
         command, deadline_seconds = checked_bytes(command, "a command"), check_deadline(deadline_seconds)
         if len(command) > COMMAND_BYTES_MAX:
             return fail(ValueTooLarge(f"the command has {len(command)} bytes and may have {COMMAND_BYTES_MAX}"))
-        return self._dispatcher.submit(command, deadline_seconds)
+        if self._spans is None:
+            return self._dispatcher.submit(command, deadline_seconds)
+        return self._spans.submit(self._dispatcher.submit, command, deadline_seconds, parent, self.next_sequence)
 
     def read(
         self, query: bytes, consistency: Consistency = "linearizable", deadline_seconds: float | None = None
@@ -202,6 +216,7 @@ class Client:
         *,
         deadline_seconds: float | None = None,
         consistency: Consistency = "linearizable",
+        parent: Span | Context | None = None,
     ) -> Remote[S]:
         """The commands and queries of a typed service, as in ``await client.service(Bank).deposit("ann", 5)``.
 
@@ -213,11 +228,13 @@ class Client:
         :param name: what the nodes call the service; by default the name of its class.
         :param deadline_seconds: how long each call may take; ``None`` for as long as it takes.
         :param consistency: how fresh the answers of queries must be, see :meth:`read`.
+        :param parent: what the spans of commands belong to, see :meth:`submit`.
         :raises ConfigError: one line, if the class of the service is wrong.
         :raises TypeError: if another argument is of a wrong type.
         :raises ValueError: if there is no such consistency, or ``deadline_seconds`` is not finite, or not above zero.
         """
-        return remote_service(self, kind, name, deadline_seconds, consistency)
+        requests = self if parent is None else _WithParent(self, parent)
+        return remote_service(requests, kind, name, deadline_seconds, consistency)
 
     def ask(
         self, subject: str, value: bytes | None = None, deadline_seconds: float | None = None
@@ -498,6 +515,28 @@ class Client:
         """What each node was last found to be like, in one line: that it refuses connections, does not answer, knows no
         leader, and so on. Errors that say that no answer came quote this line."""
         return self._dispatcher.findings()
+
+
+class _WithParent:
+    """A client whose commands have spans that belong to one span.
+
+    :param parent: that span, or its context."""
+
+    def __init__(self, client: Client, parent: Span | Context) -> None:
+        self._client = client
+        self._parent = parent
+        self.read = client.read
+
+    def submit(self, command: bytes, deadline_seconds: float | None = None) -> Deferred[Any]:
+        """Have a command applied."""
+        return self._client.submit(command, deadline_seconds, parent=self._parent)
+
+
+def _spans_of(tracer: Tracer) -> ClientSpans:
+    """What makes spans. Only a client with a tracer loads the library for that."""
+    from txpaxos.tracing.client_spans import ClientSpans
+
+    return ClientSpans(tracer)
 
 
 def _credentials_of(keys: Keys | str | os.PathLike[str]) -> Credentials:

@@ -46,6 +46,7 @@ from txpaxos.errors import (
 from txpaxos.log_lines import text_of
 from txpaxos.reading import Reading
 from txpaxos.wire.client_messages import (
+    TRACES_MAX,
     Answer,
     AskAnswer,
     BackupAnswer,
@@ -63,6 +64,7 @@ from txpaxos.wire.client_messages import (
     StatusAnswer,
     Submit,
     TimersKept,
+    Trace,
     Withdraw,
 )
 from txpaxos.wire.commands import Run, new_session, owned_by
@@ -89,6 +91,7 @@ class Dispatcher:
     :ivar session: the name of the session in which commands are sent; ``None`` before the first, and after one has
         expired.
     :ivar next_sequence: the sequence of the next command.
+    :ivar makes_spans: whether commands may have spans.
     """
 
     def __init__(
@@ -112,11 +115,14 @@ class Dispatcher:
         self._route = Route(reactor, self._clock, codec, known, follows_leader, rng, self.pending, self, credentials)
         self._outbox = Outbox(self._clock, self._flush)
         self.is_closed = False
+        self.makes_spans = False
 
     # from the client
 
-    def submit(self, command: bytes, deadline_seconds: float | None) -> Deferred[Any]:
-        """Make a request of a command."""
+    def submit(self, command: bytes, deadline_seconds: float | None, span: bytes = b"") -> Deferred[Any]:
+        """Make a request of a command.
+
+        :param span: names the client's span for it; empty if it has none."""
         sequence, size_bytes = self.next_sequence, len(command)
         refusal = self.pending.refusal_of_command(sequence, size_bytes)
         if refusal is not None:
@@ -126,9 +132,8 @@ class Dispatcher:
         self.next_sequence += 1
         number = next(self._numbers)
         answer: Deferred[Any] = Deferred(partial(self._cancelled, number))
-        return self._start(
-            CommandRequest(number, None, answer, size_bytes, sequence=sequence, payload=command), deadline_seconds
-        )
+        request = CommandRequest(number, None, answer, size_bytes, sequence=sequence, payload=command, span=span)
+        return self._start(request, deadline_seconds)
 
     def ask_node(
         self,
@@ -382,6 +387,8 @@ class Dispatcher:
         messages: list[FromClient] = []
         for group in grouped(requests):
             if isinstance(group, list):
+                if self.makes_spans:
+                    messages += _traces_of(group, connection)
                 messages.append(self._submit_of(group))
             elif group.message is not None:  # pragma: no branch
                 group.sendings += 1
@@ -411,6 +418,13 @@ class Dispatcher:
             command.sendings += 1
         self._outbox.run_sent(commands)
         return Submit(first.number, *run)
+
+
+def _traces_of(commands: list[CommandRequest], connection: ClientConnection) -> list[Trace]:
+    """What a node with spans is told before a run, of those of its commands that have one."""
+    if connection.welcome is None or not connection.welcome.takes_traces:
+        return []
+    return [Trace(command.number, command.span) for command in commands if command.span][:TRACES_MAX]
 
 
 _unpack = msgspec.msgpack.Decoder().decode

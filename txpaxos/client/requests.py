@@ -114,11 +114,13 @@ class CommandRequest(Request):
     :ivar sequence: the command's place among all commands of this client, from 1 on.
     :ivar payload: the command itself.
     :ivar session: the session in which it is sent; empty until it is sent for the first time.
+    :ivar span: names the client's span for it; empty if it has none, or one that is not sampled.
     """
 
     sequence: int
     payload: bytes
     session: bytes = b""
+    span: bytes = b""
 
     def error_without_answer(self, findings: str) -> PaxosError:
         """The error with which the command fails when it is given up.

@@ -24,7 +24,7 @@ from txpaxos.server.access import STRANGERS_MAX, Access, access_of
 from txpaxos.server.budget import Budget
 from txpaxos.server.client_endpoints import host_of
 from txpaxos.server.client_table import ClientTable
-from txpaxos.server.connection import ServerConnection
+from txpaxos.server.connection import RunTracing, ServerConnection
 from txpaxos.server.joins import Joins, NoJoins
 from txpaxos.server.measuring import metered
 from txpaxos.server.member_changes import Changer, MemberChanges, NodeChanger, Tell
@@ -92,6 +92,7 @@ class ClientPort(ServerFactory):
     :param keys: the keys of the node, if it has any. Then a client has to show who it is, and may do what the cluster
         file says; the port has to be listened at with TLS.
     :ivar meter: is told how long requests take, and how they end, if there is one.
+    :ivar tracing: makes spans of commands that belong to traces, if there is one.
     :param recall: tells what the node remembers of a slot.
     :param reload: reads the keys and the rights again.
     :ivar codec: encodes and decodes the messages of clients of this cluster.
@@ -117,6 +118,7 @@ class ClientPort(ServerFactory):
         self._reload = reload
         self._recall = recall
         self.meter: Meter | None = None
+        self.tracing: RunTracing | None = None
         self._joins = joins or NoJoins()
         self.codec = ClientCodec(node.cluster.name)
         self.budget = Budget() if keys is None else SharedBudget()
@@ -218,7 +220,11 @@ class ClientPort(ServerFactory):
         address = None if entry is None else entry.client
         applied, window = self.node.applied_through, self.node.liveness_window_seconds[0]
         away = self.node.is_leaving, self.node.is_catching_up
-        welcome = Welcome(self.node.name, leader, address, applied, window, *away, takes_withdrawals=True)
+        welcome = Welcome(
+            *(self.node.name, leader, address, applied, window, *away),
+            takes_withdrawals=True,
+            takes_traces=self.tracing is not None,
+        )
         return frame(self.codec.encode(welcome))
 
     def members(self) -> bytes:

@@ -7,7 +7,7 @@ bytes come, when the client stops reading and when it reads again; the client po
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,6 +28,7 @@ from txpaxos.server.client_table import ClientTable
 from txpaxos.server.member_changes import Tell
 from txpaxos.server.tasks import Task, single_commands
 from txpaxos.wire.client_messages import (
+    TRACES_MAX,
     AcceptClock,
     Ask,
     BackupRequest,
@@ -52,6 +53,7 @@ from txpaxos.wire.client_messages import (
     Request,
     StatusRequest,
     Submit,
+    Trace,
     Withdraw,
 )
 from txpaxos.wire.commands import COMMAND_BYTES_MAX, REGISTERS_MARK
@@ -67,10 +69,22 @@ DEFERRED_AT_ONCE_MAX = 4
 """Deferred requests of one connection that are performed again at a time. More would fill the buffer at once again."""
 
 
+class RunTracing(Protocol):
+    """Makes spans of commands."""
+
+    def begin(self, submit: Submit, parents: Mapping[int, bytes]) -> Callable[[Any], Any]:
+        """Commands of ``submit`` belong to traces. The node is about to take them.
+
+        :param parents: the numbers of these commands, and for each the span of the client that it belongs to.
+        :returns: called with the result when the node has one; returns it as it is.
+        """
+
+
 class ServerPort(Protocol):
     """What a connection calls of its client port."""
 
     codec: ClientCodec
+    tracing: RunTracing | None
     budget: Budget
     connections: ClientTable
     lines: LineLimiter
@@ -148,6 +162,8 @@ class ServerConnection(TwistedProtocol):
         self._deferred: deque[Task] = deque()
         # The reads among them by their numbers, which may be withdrawn; ``None`` for one that is not performed yet.
         self._reads: dict[int, Deferred[Any] | None] = {}
+        # The spans of the client that the commands of its next run belong to, by their numbers.
+        self._traces: dict[int, bytes] = {}
         self._is_open = False
         self._is_welcome_pending = self._are_members_pending = False
         self._is_retrying = False
@@ -281,6 +297,9 @@ class ServerConnection(TwistedProtocol):
                 pass
             case Withdraw(number):
                 self._withdraw(number)
+            case Trace(number, parent):
+                if self._owner.tracing is not None and len(self._traces) < TRACES_MAX:
+                    self._traces[number] = parent
             case _:
                 raise CodecError("a node's message came from a client")
 
@@ -289,6 +308,7 @@ class ServerConnection(TwistedProtocol):
             self.close()
             return
         task, usage = Task.of(request), self._usage
+        traces, self._traces = self._traces, {}
         if not usage.admits(task.requests):
             self._refuse(task, f"{usage.requests} requests are in work on this connection; try again later")
         elif not self._admits_session(request):
@@ -298,7 +318,7 @@ class ServerConnection(TwistedProtocol):
         elif usage.is_write_blocked:
             self._defer(task)
         else:
-            self._perform(task)
+            self._perform(task, traces)
 
     def _defer(self, task: Task) -> None:
         """Have ``task`` performed later, when the client has read."""
@@ -327,12 +347,17 @@ class ServerConnection(TwistedProtocol):
             self._session = session
         return True
 
-    def _perform(self, task: Task) -> None:
-        """Have the node do what ``task`` asks for, and answer it then."""
+    def _perform(self, task: Task, traces: Mapping[int, bytes] | None = None) -> None:
+        """Have the node do what ``task`` asks for, and answer it then.
+
+        :param traces: the spans of the client that commands of a run belong to, by their numbers."""
         request = task.message
         if isinstance(request, ChangeMembers):
             number = request.request
             result = self._owner.change_members(request, lambda line: self._send(ChangeProgress(number, line)))
+        elif traces and isinstance(request, Submit) and self._owner.tracing is not None:
+            ended = self._owner.tracing.begin(request, traces)
+            result = self._owner.perform(request).addBoth(ended)
         else:
             result = self._owner.perform(request)
         self._performed[result] = None

@@ -45,6 +45,8 @@ from txpaxos.storage.store import DiskStore
 from txpaxos.wire.members import base_name
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from txpaxos.keys.folder import Keys
     from txpaxos.server.client_tls import ClientTls
 
@@ -65,6 +67,15 @@ def _checked_endpoints(endpoints: Iterable[ClientEndpoint]) -> tuple[ClientEndpo
     if isinstance(endpoints, str):
         raise TypeError(f"client_endpoints must be a list of endpoints, not str: write [{endpoints!r}]")
     return tuple(endpoints)
+
+
+def _spans_of(tracer: Tracer | None) -> list[Companion]:
+    """What makes spans with ``tracer``. Only a node with a tracer loads the library for that."""
+    if tracer is None:
+        return []
+    from txpaxos.tracing.node_spans import NodeSpans
+
+    return [NodeSpans(tracer)]
 
 
 class ServedNode:
@@ -95,6 +106,8 @@ class ServedNode:
         raise.
     :param companions: what runs beside the node in this program, such as a
         :class:`~txpaxos.status_port.status_port.StatusPort`: each is started with the node and stopped with it.
+    :param tracer: makes spans of the commands whose clients have a tracer, too: a tracer of OpenTelemetry. There are no
+        spans unless it is given.
     :param record: a folder in which all that enters the core of the node is recorded, or how. Nothing is unless given.
     :param insecure: whether not to warn of a node without keys at an address that other machines may reach.
     :ivar cluster_file: the path of the cluster file, which :meth:`reload` reads again; ``None`` if there is none.
@@ -123,6 +136,7 @@ class ServedNode:
         client_endpoints: Iterable[ClientEndpoint] = (),
         observers: Iterable[Observer] = (),
         companions: Iterable[Companion] = (),
+        tracer: Tracer | None = None,
         record: RecordingOptions | str | os.PathLike[str] | None = None,
         gave_up: Callable[[Failure], object] | None = None,
         stopped: Callable[[], object] | None = None,
@@ -140,8 +154,7 @@ class ServedNode:
         self._given_keys, self._insecure = keys, insecure
         self._keys: Keys | None = None
         self._client_endpoints = _checked_endpoints(client_endpoints)
-        self._observers = tuple(observers)
-        self._companions = tuple(companions)
+        self._observers, self._companions = tuple(observers), (*companions, *_spans_of(tracer))
         self._record = RecordingOptions.of(record)
         self._chronicle = Chronicle(node)
         self._client_factories: list[ClientTls] = []

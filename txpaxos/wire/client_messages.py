@@ -50,6 +50,12 @@ RIGHTS_MAX = 16
 
 PrincipalText: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
 
+SPAN_BYTES = 25
+"""The bytes that name a span in :class:`Trace`."""
+
+TRACES_MAX = 64
+"""The most commands of a run that belong to traces. The others have no spans on the node."""
+
 KEEP_TIMERS_MAX = 1024
 """The most timers in one :class:`KeepTimers`."""
 
@@ -302,6 +308,19 @@ class Withdraw:
     request: Count
 
 
+@attrs.frozen
+class Trace:
+    """The command with the number ``request``, which is sent next on this connection, belongs to a trace. It has no
+    answer. A client sends it only to a node whose Welcome says that the node makes spans.
+
+    :ivar parent: the client's span: the 16 bytes of the trace's id, the 8 bytes of the span's, and one of flags, as in
+        W3C's Trace Context.
+    """
+
+    request: Count
+    parent: Annotated[bytes, msgspec.Meta(min_length=SPAN_BYTES, max_length=SPAN_BYTES)]
+
+
 # ---------------------------------------------------------------- from a node
 
 
@@ -320,6 +339,7 @@ class Welcome:
     :ivar catching_up: whether the node fetches a snapshot, because it is too far behind. It answers nothing that needs
         the newest state until it has caught up, so clients with such a request should use another node, if one helps.
     :ivar takes_withdrawals: whether the node knows Withdraw. An older one would close the connection.
+    :ivar takes_traces: whether the node makes spans, so that it wants :class:`Trace`.
     """
 
     node: str
@@ -330,6 +350,7 @@ class Welcome:
     leaving: bool = False
     catching_up: bool = False
     takes_withdrawals: bool = False
+    takes_traces: bool = False
 
 
 @attrs.frozen
@@ -536,7 +557,7 @@ Request: TypeAlias = (
     | ChangeMembers
     | BackupRequest
 )
-FromClient: TypeAlias = Request | Withdraw | Ping | KeepAliveReply | Authenticate
+FromClient: TypeAlias = Request | Withdraw | Trace | Ping | KeepAliveReply | Authenticate
 ToRequest: TypeAlias = (
     Answer | AskAnswer | ReadAnswer | TimersKept | StatusAnswer | HandedOver | JoinAnswer | BackupAnswer | Refused
 )
@@ -564,6 +585,7 @@ _packing = Packing[FromClient | FromNode](
         26: AcceptClock,
         27: Withdraw,
         28: Recall,
+        29: Trace,
         129: Welcome,
         130: Answer,
         131: AskAnswer,
