@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pytest
@@ -117,6 +118,65 @@ def test_only_errors_of_services_can_be_named(raises: Any) -> None:
 def test_state_wants_what_makes_it() -> None:
     with pytest.raises(TypeError, match=r"state\(\) wants what makes the first value, as state\(dict\), not \{\}"):
         state({})  # type: ignore[arg-type]
+
+
+def test_a_method_is_a_command_or_a_query() -> None:
+    def total(self: Any) -> int:
+        return 0
+
+    marked: Any = query(total)
+    with pytest.raises(TypeError, match=r"total is a query and a command: a method is one of them$"):
+        command(marked)
+    marked = command(raises=NotEnough)(lambda self: 0)
+    with pytest.raises(TypeError, match=r"is a command and a query: a method is one of them$"):
+        query(topic="x")(marked)
+
+
+TWICE = {
+    "command": """
+        class Twice(Service):
+            total: int = state(int)
+            @command
+            def total(self) -> int: ...
+    """,
+    "query": """
+        class Twice(Service):
+            @query
+            def total(self) -> int: ...
+            total: int = state(int)
+    """,
+    "command over a base class": """
+        class Twice(WithState):
+            @command
+            def total(self) -> int: ...
+    """,
+    "command of a base class": """
+        class Twice(Below):
+            total: int = state(int)
+    """,
+    "command of one of two": """
+        class Twice(WithState, Below):
+            pass
+    """,
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_a_name_is_of_the_state_or_of_a_method(what: str) -> None:
+    class WithState(Service):
+        total: int = state(int)
+
+    class WithMethod(Service):
+        @command
+        def total(self) -> int:
+            return 0
+
+    class Below(WithMethod):
+        pass
+
+    line = rf"^Twice\.total is a part of the state and a {what.split()[0]}: give one of them another name$"
+    with pytest.raises(TypeError, match=line):
+        exec(textwrap.dedent(TWICE[what]), {**globals(), **locals()})
 
 
 def test_errors_are_ordinary_exceptions() -> None:

@@ -119,6 +119,36 @@ def state(factory: Callable[[], T]) -> T:
     return field  # type: ignore[no-any-return]
 
 
+def mark_of(value: object) -> Mark | None:
+    """What the decorator of a function says; ``None`` if it has neither of them."""
+    mark: Mark | None = getattr(value, MARK, None)
+    return mark
+
+
+class _Body(dict[str, Any]):
+    """The body of a service's class, while it is read. What is written again under one name would be lost."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self._of = of
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        _check_one_thing(self._of, key, self.get(key), value)
+        super().__setitem__(key, value)
+
+
+def _check_one_thing(owner: str, key: str, before: object, value: object) -> None:
+    """See that a name that stands for a part of the state stands for no method, and the other way round.
+
+    :raises TypeError: if it does.
+    """
+    one, other = (before, value) if isinstance(before, StateField) else (value, before)
+    mark = mark_of(other)
+    if isinstance(one, StateField) and mark is not None:
+        what = "command" if mark.is_command else "query"
+        raise TypeError(f"{owner}.{key} is a part of the state and a {what}: give one of them another name")
+
+
 class ServiceType(type):
     """The type of services. The attributes of an object are its state and nothing else.
 
@@ -129,8 +159,16 @@ class ServiceType(type):
     fields: dict[str, StateField]
     """The attributes that are the state, with those of the base classes, which come first."""
 
+    @classmethod
+    def __prepare__(mcls, name: str, bases: tuple[type, ...], /, **named: Any) -> dict[str, Any]:
+        """What the body of the class is written into."""
+        return _Body(name)
+
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ServiceType:
-        """Make the class, with a slot for each part of the state."""
+        """Make the class, with a slot for each part of the state.
+
+        :raises TypeError: if a name stands for a part of the state and for a command or query.
+        """
         own = {key: value for key, value in namespace.items() if isinstance(value, StateField)}
         inherited: dict[str, StateField] = {}
         for base in reversed(bases):
@@ -141,6 +179,9 @@ class ServiceType(type):
         if made.__dictoffset__:
             others = ", ".join(base.__name__ for base in bases if base.__dictoffset__)
             raise TypeError(f"{name}: {others} has attributes that are no state; write __slots__ = () in it")
+        for key, field in made.__txpaxos_fields__.items():  # type: ignore[attr-defined]
+            for one in made.__mro__:
+                _check_one_thing(name, key, field, vars(one).get(key))
         return made
 
 
@@ -234,12 +275,6 @@ def context_of(service: Service) -> ServiceContext:
     return context
 
 
-def mark_of(value: object) -> Mark | None:
-    """What the decorator of a function says; ``None`` if it has neither of them."""
-    mark: Mark | None = getattr(value, MARK, None)
-    return mark
-
-
 @overload
 def command(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 
@@ -317,5 +352,8 @@ def _marked(function: Any, word: str, raises: Any, topic: str | None = None, cha
         )
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} has a yield in it, so that its body would never run: return the result")
+    if (mark := mark_of(function)) is not None:
+        other = "command" if mark.is_command else "query"
+        raise TypeError(f"{name} is a {other} and a {word}: a method is one of them")
     setattr(function, MARK, Mark(word == "command", errors, topic, changes_kept))
     return function
