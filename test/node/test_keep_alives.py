@@ -105,6 +105,26 @@ def test_several_clients_may_wait_for_one_timer(waiting: Waiting) -> None:
     assert answers[1] == [(7,)]
 
 
+def test_names_of_one_client_leave_room_for_those_of_others(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 4)
+
+    def ask(owner: str, *names: str) -> Deferred[Any]:
+        return waiting.keep_alives.keep_alive(5, names, owner)
+
+    unknown = ask("greedy", "x", "y")
+    refused = outcome_of(ask("greedy", "z"))
+    assert (failed(refused[0]), len(waiting.keep_alives)) == (Overloaded, 2)
+    assert str(refused[0].value) == "keep-alives of this client for 2 timers wait already; try again later"
+    other = outcome_of(ask("other", FIRST, SECOND))
+    assert other == []
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    assert other == [(5, 5)]
+    unknown.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    assert not waiting.keep_alives._count_of, "nothing is kept of those that wait no more"
+    assert outcome_of(ask("greedy", FIRST)) == [(5,)]
+    assert not waiting.keep_alives._count_of
+
+
 def test_a_timer_that_ends_is_known_at_once(waiting: Waiting) -> None:
     answer = waiting.ask(5, FIRST, SECOND)
     waiting.apply((SECOND, 5), elapsed_ms=10_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -349,6 +350,41 @@ def test_a_snapshot_has_plain_timers_as_before_and_more_of_kept_alive_ones() -> 
     other = loaded(timers)
     assert list(other.advance(at(1500), [KeptAlive("b", 7)])) == [("a", b"plain")]
     assert other.due_in_seconds("b") == 0.505
+
+
+def test_a_dump_of_many_timers_takes_its_time_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All names are in order, and no part of the dump puts all of them in order by itself."""
+    compared = 0
+
+    class Name(str):
+        def __lt__(self, other: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__lt__(self, other)
+
+    timers, rng, count = Timers(), Random(1), 20_000
+    for _ in range(count):
+        timers._timers[Name(f"{rng.getrandbits(64):016x}")] = module.TimerState(1000, b"")
+    monkeypatch.setattr(module, "_encode", lambda part: [str(name) for name, _, _ in part[2]])
+    in_order: list[Any] = []
+    compared = 0
+    for names in timers.dump():
+        assert compared < 5 * count, "to sort all takes about fifteen times their number"
+        in_order += names
+        compared = 0
+    assert in_order == sorted(map(str, timers))
+
+
+@pytest.mark.parametrize("kind", [str, enum.Enum])
+def test_a_name_that_is_more_than_a_text_is_a_text_in_a_snapshot(kind: type) -> None:
+    class Name(str):
+        pass
+
+    name: Any = Name("one") if kind is str else enum.Enum("Names", {"ONE": "one"}, type=str).ONE  # type: ignore[attr-defined]
+    timers = changeable()
+    timers.set(name, 10, kept_alive=True)
+    assert list(loaded(timers)) == ["one"] == list(timers)
+    assert (timers.cancel(name), len(timers)) == (True, 0)
 
 
 def test_a_dump_is_of_the_moment_it_was_asked_for() -> None:

@@ -8,6 +8,7 @@ node tells the leader again from time to time, and a new leader at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ AGAIN_SECONDS, AGAIN_SECONDS_MAX = 0.25, 4.0
 WAITING_MAX = 2**17
 """The most names that may wait at one node."""
 
+OWNER_SHARES = 2
+"""Those of one owner may be one of this number of equal shares, so that others find room."""
+
 MESSAGE_BYTES = 2**15
 """Bytes of names in one message to the leader."""
 
@@ -49,6 +53,7 @@ class Kept(NamedTuple):
 class _Call:
     """One message of a client.
 
+    :ivar owner: for whom it counts.
     :ivar numbers: for each name that is confirmed, its number; ``None`` for one that is no kept-alive timer.
     :ivar missing: the names that are neither.
     :ivar period_ms: the shortest period of the timers that are known; 0 if none is.
@@ -56,6 +61,7 @@ class _Call:
 
     number: int
     names: Sequence[str]
+    owner: str
     answer: Deferred[Kept]
     period_ms: int = 0
     numbers: dict[str, int | None] = attrs.field(factory=dict)
@@ -90,6 +96,7 @@ class KeepAlives:
         self._again_seconds = AGAIN_SECONDS
         self._shortest_ms = ELAPSED_MS_MAX  # The shortest period of the timers that wait.
         self._count = 0
+        self._count_of: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """How many timers wait for the log."""
@@ -97,16 +104,21 @@ class KeepAlives:
 
     # from clients
 
-    def keep_alive(self, number: int, names: Sequence[str]) -> Deferred[Kept]:
+    def keep_alive(self, number: int, names: Sequence[str], owner: str = "") -> Deferred[Kept]:
         """Keep the timers ``names`` alive.
 
+        :param owner: for whom they count, as a client's address or name; empty for the node's own program, which has no
+            share of its own.
         :returns: fires with a number for each name: that of the last keep-alive in the log, which is at least
             ``number``; ``None`` if there is no such kept-alive timer. Fails with :class:`~txpaxos.errors.Overloaded`.
             It waits as long as there is no leader; cancel it to stop that.
         """
         if self._count + len(names) > WAITING_MAX:
             return fail(Overloaded(f"keep-alives for {self._count} timers wait already; try again later"))
-        call = _Call(number, names, Deferred(lambda _: self._forget(call)))
+        if owner and self._count_of[owner] + len(names) > WAITING_MAX // OWNER_SHARES:
+            count = self._count_of[owner]
+            return fail(Overloaded(f"keep-alives of this client for {count} timers wait already; try again later"))
+        call = _Call(number, names, owner, Deferred(lambda _: self._forget(call)))
         if not self._waiting:
             self._again_at, self._shortest_ms = float("inf"), ELAPSED_MS_MAX
         find, are_all_known = self._timers().kept_alive, True
@@ -124,6 +136,8 @@ class KeepAlives:
             else:
                 self._to_tell[name] = max(number, self._to_tell.get(name, 0))
         self._count += len(call.missing)
+        if call.missing:
+            self._count_of[owner] += len(call.missing)
         self._note_period(call)
         if not are_all_known:
             self._check_missing(call)
@@ -260,6 +274,9 @@ class KeepAlives:
     def _stop_waiting(self, call: _Call, name: str) -> None:
         call.missing.discard(name)
         self._count -= 1
+        self._count_of[call.owner] -= 1
+        if not self._count_of[call.owner]:
+            del self._count_of[call.owner]
         calls = self._waiting[name]
         if len(calls) == 1:
             del self._waiting[name]

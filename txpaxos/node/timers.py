@@ -139,6 +139,7 @@ class Timers:
         """
         self._check_may_change()
         _check(name, after_seconds, payload, kept_alive)
+        name, payload = str.__str__(name), bytes(payload)  # Objects of subclasses could not be in a snapshot.
         if name not in self._timers and len(self._timers) >= TIMERS_MAX:
             raise ValueError(f"there are {TIMERS_MAX} timers already: cancel some, or use one for several things")
         after_ms = math.ceil(after_seconds * 1000)
@@ -301,8 +302,10 @@ class Timers:
                 return
             some: list[_PlainRow | _KeptRow] = []
             size = 0
-            for name in sorted(timers):
-                timer = timers[name]
+            names = list(timers)
+            heapq.heapify(names)  # To sort them all would take its time at once, before the first chunk.
+            while names:
+                timer = timers[name := heapq.heappop(names)]
                 some.append(timer.row(name))
                 size += len(name) + len(timer.payload) + 16
                 if size >= CHUNK_BYTES:

@@ -252,9 +252,10 @@ class ClientPort(ServerFactory):
         more."""
         return self.node.knows_session(session) or self._session_rate.admits(principal, self.connections.seconds)
 
-    def perform(self, request: Request) -> Deferred[Any]:
+    def perform(self, request: Request, principal: str) -> Deferred[Any]:
         """Have the node do what ``request`` asks for.
 
+        :param principal: for whom it counts.
         :returns: fires with what :func:`~txpaxos.server.answers.answers_to` takes.
         """
         result = self._perform(request)
@@ -271,7 +272,7 @@ class ClientPort(ServerFactory):
             case Read(_, query, local):
                 return self.node.read(query, "local" if local else "linearizable")
             case KeepTimers(_, number, names):
-                return self.node.keep_alive(number, names)
+                return self.node.keep_alive(number, names, principal)
             case StatusRequest():
                 return succeed(self.status())
             case ReloadKeys():

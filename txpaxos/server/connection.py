@@ -118,8 +118,8 @@ class ServerPort(Protocol):
     def admits_session(self, principal: str, session: bytes) -> bool:
         """Whether a client of ``principal`` may use ``session``."""
 
-    def perform(self, request: Request) -> Deferred[Any]:
-        """Have the node do what ``request`` asks for."""
+    def perform(self, request: Request, principal: str) -> Deferred[Any]:
+        """Have the node do what ``request`` of a client of ``principal`` asks for."""
 
     def change_members(self, request: ChangeMembers, tell: Tell) -> Deferred[Any]:
         """Have the node change the members, and ``tell`` how far that has come."""
@@ -359,7 +359,7 @@ class ServerConnection(TwistedProtocol):
             ended = self._owner.tracing.begin(request, traces)
             result = self._owner.perform(request).addBoth(ended)
         else:
-            result = self._owner.perform(request)
+            result = self._owner.perform(request, self.counts_for)
         self._performed[result] = None
         if isinstance(request, Read):
             self._reads[request.request] = result
