@@ -29,10 +29,14 @@ def run(sequence: int, *payloads: bytes, session: bytes = SESSION, acknowledged:
 
 
 class SubmissionsHarness:
-    """Submissions, with a log whose leader is the test."""
+    """Submissions, with a log whose leader is the test.
+
+    :ivar apply_seconds: how long each command takes to apply.
+    """
 
     def __init__(self, leading: bool, **limits: Any) -> None:
-        self.applier = Applier(self._apply)
+        self.seconds = self.apply_seconds = 0.0
+        self.applier = Applier(self._apply, monotonic=lambda: self.seconds)
         self.applied: list[bytes] = []
         self.submissions = Submissions(
             self.applier, CommandLimits(**{"forward_bytes_per_second": float("inf"), **limits})
@@ -45,6 +49,7 @@ class SubmissionsHarness:
 
     def _apply(self, slot: Slot, payload: bytes) -> str:
         self.applied.append(payload)
+        self.seconds += self.apply_seconds
         return payload.decode()
 
     def next_batch(self) -> tuple[Run, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import attrs
 import pytest
 from twisted.python.failure import Failure
 
@@ -21,7 +22,7 @@ from txpaxos.core.messages import (
     PreVoteGranted,
     PromiseLog,
 )
-from txpaxos.core.ready import Promised, Ready, Voted
+from txpaxos.core.ready import Chosen, Envelope, Promised, Ready, Voted
 from txpaxos.errors import StoreError
 from txpaxos.node.performer import Performer
 from txpaxos.wire.commands import Run, encode_batch
@@ -71,8 +72,8 @@ class PerformerHarness:
         self.refill()
 
     def _release(self, ready: Ready) -> None:
-        assert ready.wake_at is not None
-        self.events.append(("release", int(ready.wake_at)))
+        if ready.wake_at is not None:  # It is None of messages that go ahead.
+            self.events.append(("release", int(ready.wake_at)))
         self.release(ready)
 
     def _fail(self, failure: Failure) -> None:
@@ -362,6 +363,115 @@ def test_the_reactor_gets_its_turn_however_much_comes_up(harness: PerformerHarne
     assert 1 < released < 1000
     harness.reactor.turn()
     assert sum(line.startswith("release") for line in harness.done) > released  # it goes on, in the next turn
+
+
+def applying(number: int, saves: bool = False) -> Ready:
+    """A Ready with a value to apply, which takes 15 ms in the tests below."""
+    save = (Promised(Ballot(number, "a")),) if saves else ()
+    return Ready(save=save, chosen=(Chosen(number, b""),), needs_no_prior_save=not saves, wake_at=number)
+
+
+def slow_harness() -> PerformerHarness:
+    harness = PerformerHarness()
+
+    def release(ready: Ready) -> None:
+        if ready.chosen:
+            harness.reactor.rightNow += 0.015
+
+    harness.release = release
+    return harness
+
+
+def test_the_reactor_gets_its_turn_when_values_take_long_to_apply() -> None:
+    harness = slow_harness()
+    harness.add(*(applying(number, saves=True) for number in range(1, 6)), saving(6))
+    released = []
+    for _ in range(4):
+        harness.reactor.turn()
+        released.append(len(harness.done) - 1)
+        harness.add(Ready(needs_no_prior_save=True, wake_at=9))  # A heartbeat goes at once.
+        assert harness.done.pop() == "release 9"
+        harness.events.pop()
+    assert released == [3, 5, 6, 6]
+    assert harness.done == ["save 1 2 3 4 5 6", *(f"release {number}" for number in (1, 2, 6, 3, 4, 5))]
+
+
+def test_values_that_need_no_save_leave_the_reactor_its_turn_too() -> None:
+    harness = slow_harness()
+    harness.add(*(applying(number) for number in range(1, 6)))
+    assert harness.done == ["release 1", "release 2"], "the others wait for the next turns"
+    harness.reactor.turn()
+    assert harness.done[2:] == ["release 3", "release 4"]
+    harness.add(applying(6))
+    harness.reactor.turn()
+    assert harness.done[4:] == ["release 5", "release 6"]
+
+
+def test_a_save_that_ends_between_turns_is_released_in_order() -> None:
+    harness = slow_harness()
+    harness.store.slow = True
+    harness.add(*(applying(number, saves=True) for number in range(1, 4)))
+    harness.reactor.turn()
+    harness.store.finish()
+    assert harness.done == ["save 1 2 3", "release 1", "release 2"]
+    harness.add(saving(4), applying(5))
+    harness.reactor.turn()
+    harness.store.finish()
+    harness.reactor.turn(3)
+    assert harness.done[3:] == ["release 3", "save 4", "release 4", "release 5"]
+
+
+def test_rounds_of_values_that_take_long_end_with_the_turn() -> None:
+    harness = slow_harness()
+    numbers = iter(range(1, 7))
+    harness.refill = lambda: harness.add(*(applying(number, saves=True) for number in [next(numbers, 0)] if number))
+    harness.performer.schedule()
+    harness.reactor.turn()
+    applied = [what for what in harness.done if what.startswith("release")]
+    assert applied == ["release 1", "release 2"]
+    assert harness.performer.is_behind
+    harness.reactor.turn(5)
+    assert [what for what in harness.done if what.startswith("release")] == [f"release {one}" for one in range(1, 7)]
+    assert not harness.performer.is_behind
+
+
+def test_messages_do_not_wait_for_values_that_take_long_to_apply() -> None:
+    """Votes and answers to heartbeats: else a leader would take followers that apply for dead ones."""
+    harness = slow_harness()
+    harness.add(*(applying(number, saves=True) for number in range(1, 4)))
+    sent: list[object] = []
+    slow = harness.release
+
+    def release(ready: Ready) -> None:
+        sent.extend(envelope.message for envelope in ready.send)
+        slow(ready)
+
+    harness.release = release
+    votes = [AcceptedSlot(Ballot(1, "a"), slot) for slot in (4, 5)]
+    for vote in votes:
+        harness.add(attrs.evolve(applying(vote.slot, saves=True), send=(Envelope(("b",), vote),)))
+    harness.reactor.turn()
+    assert sent == votes
+    assert harness.done[-1] == "release 2"
+    harness.reactor.turn(5)
+    assert sent == votes
+    assert harness.done[-3:] == ["release 3", "release 4", "release 5"]
+
+
+def test_what_is_left_of_a_ready_is_released_first() -> None:
+    harness = PerformerHarness()
+    release_one = harness.performer._release
+
+    def release(ready: Ready) -> Ready | None:
+        release_one(ready)
+        harness.reactor.rightNow += 0.03
+        return attrs.evolve(ready, chosen=ready.chosen[1:]) if len(ready.chosen) > 1 else None
+
+    harness.performer._release = release
+    harness.add(attrs.evolve(applying(1, saves=True), chosen=(Chosen(1, b""), Chosen(2, b""))), applying(3, saves=True))
+    for _ in range(4):
+        harness.reactor.turn()
+    assert harness.done == ["save 1 3", "release 1", "release 1", "release 3"]
 
 
 def test_a_turn_is_not_lost_when_the_clock_steps_back(harness: PerformerHarness) -> None:

@@ -13,9 +13,11 @@ from test.helpers.submissions_harness import (
     error_in,
     expire,
     results,
+    run,
     sequences,
 )
 from txpaxos.errors import OutcomeUnknown, Overloaded, SessionExpired, ValueTooLarge
+from txpaxos.node.apply_pace import COMMANDS_MIN, LATE_SECONDS
 from txpaxos.node.sessions import Outcome, Sessions
 from txpaxos.wire.commands import Run
 
@@ -38,9 +40,9 @@ def test_what_waits_goes_together_in_its_order() -> None:
     harness = SubmissionsHarness(leading=True)
     harness.take(command(1))
     assert sequences(harness.next_batch()) == [1]
-    for sequence in range(2, 50):
+    for sequence in range(2, 16):
         harness.take(command(sequence))
-    assert sequences(harness.next_batch()) == list(range(2, 50))
+    assert sequences(harness.next_batch()) == list(range(2, 16))
     assert harness.submissions.wake_at is None  # no clock is needed for it
 
 
@@ -54,6 +56,59 @@ def test_bytes_of_a_batch_are_limited() -> None:
     harness = SubmissionsHarness(leading=True, batch_bytes=100)
     harness.take(*[command(sequence, bytes(40)) for sequence in range(1, 6)])
     assert [sequences(harness.next_batch()) for _ in range(3)] == [[1, 2], [3, 4], [5]]
+
+
+def test_a_run_that_takes_long_to_apply_is_cut() -> None:
+    """The leader makes slots of some milliseconds. Each caller is told of all its commands all the same."""
+    harness = SubmissionsHarness(leading=True)
+    harness.apply_seconds = 0.005
+    waiting = harness.take(run(1, *[b"x"] * 300), run(1, b"y", session=OTHER))
+    sizes = []
+    while batch := harness.next_batch():
+        sizes.append(len(sequences(batch)))
+        harness.apply(*batch)
+    assert sizes[0] == COMMANDS_MIN, "nothing is known yet"
+    assert set(sizes[1:-1]) <= {3, 4}
+    assert sum(sizes) == 301
+    assert harness.applied == [b"x"] * 300 + [b"y"]
+    assert [len(unpack(outcome_of(one))) for one in waiting] == [300, 1]
+    assert (len(harness.submissions), harness.submissions._to_propose.size_bytes) == (0, 0)
+
+
+def test_batches_grow_while_commands_take_no_time() -> None:
+    harness = SubmissionsHarness(leading=True)
+    harness.take(run(1, *[b"x"] * 1000))
+    sizes = []
+    while batch := harness.next_batch():
+        sizes.append(len(sequences(batch)))
+        harness.apply(*batch)
+    assert sizes == [16, 32, 64, 128, 256, 504]
+
+
+def test_after_a_pause_a_batch_is_small_again() -> None:
+    harness = SubmissionsHarness(leading=True)
+    for number in range(5):
+        harness.take(run(1 + 1000 * number, *[b"x"] * 1000))
+        while batch := harness.next_batch():
+            harness.apply(*batch)
+    harness.take(run(5001, *[b"x"] * 1000))
+    assert len(sequences(harness.next_batch())) == 1000
+    harness.seconds += LATE_SECONDS
+    harness.take(run(6001, *[b"x"] * 1000))
+    assert len(sequences(harness.next_batch())) == COMMANDS_MIN
+
+
+def test_the_rest_of_a_run_is_forgotten_with_the_lead() -> None:
+    harness = SubmissionsHarness(leading=True)
+    (waiting,) = harness.take(run(1, *[b"x"] * 100))
+    harness.apply(*harness.next_batch())
+    harness.submissions.become_follower()
+    (again,) = harness.submissions.due_for_forwarding(0.0)
+    assert len(again.payloads) == 100
+    harness.submissions.become_leader()
+    while batch := harness.next_batch():
+        harness.apply(*batch)
+    assert len(unpack(outcome_of(waiting))) == len(harness.applied) == 100
 
 
 def test_a_command_bigger_than_a_batch_goes_alone() -> None:

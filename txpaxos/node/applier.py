@@ -14,6 +14,7 @@ from txpaxos.core.messages import MEMBERS_BYTE, NO_OP, Slot
 from txpaxos.core.ready import Chosen
 from txpaxos.errors import ApplicationLost, CodecError, UnknownVersion
 from txpaxos.log_lines import LineLimiter, for_log, text_of
+from txpaxos.node.apply_pace import ApplyPace
 from txpaxos.node.registers import Registers
 from txpaxos.node.sessions import SESSIONS_MAX, Outcome, Sessions, encode_result, not_kept, raised
 from txpaxos.node.timers import Timers
@@ -59,6 +60,8 @@ class Applier:
     :param kept_alive_changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
     :param reached: called before each command of the application. ``apply`` is not called from within it, so that a
         node which is observed gives commands the same depth of calls as the others.
+    :param monotonic: the seconds of a clock, which says how long commands take.
+    :ivar pace: how long they took of late.
     :ivar registers: the table of the registers. A snapshot replaces it.
     :ivar timers: the replicated time, and what is to happen later. A snapshot replaces them.
     :ivar applied_through: every slot up to this one is applied.
@@ -73,7 +76,9 @@ class Applier:
         timer_fired: Callable[[Slot, str, bytes], object] = lambda slot, name, payload: None,
         kept_alive_changed: Callable[[str], object] = lambda name: None,
         reached: Callable[[Slot, bytes], object] | None = None,
+        monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self.pace = ApplyPace(monotonic)
         self._reached = reached
         self._sessions_max = sessions_max
         self._kept_alive_changed = kept_alive_changed
@@ -141,10 +146,14 @@ class Applier:
             stamp, runs = self._content(chosen)
             if stamp is not None:
                 self._advance(chosen.slot, stamp, limit)
+            began_at, commands = self.pace.begin(), 0
             for run in runs:
+                commands += len(run.payloads)
                 is_for_registers = run.session[REGISTERS_MARK_AT:] == REGISTERS_MARK
                 apply = self.registers.apply if is_for_registers else self._outcome
                 yield run, self._applying(limit, self.sessions.apply_once, chosen.slot, run, apply)
+            if commands:
+                self.pace.note(commands, began_at)
         self.applied_through = chosen.slot
 
     def _applying(self, limit: int, work: Callable[..., T], *arguments: object) -> T:

@@ -6,6 +6,7 @@ the window is full, runs gather here, so batches grow with the load, and no cloc
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 from txpaxos.node.command_limits import CommandLimits
@@ -36,6 +37,7 @@ class BatchQueue:
         self._limits = limits
         # By session and first sequence, in the order in which the runs came.
         self._queue: dict[tuple[bytes, int], QueuedRun] = {}
+        self._rest: QueuedRun | None = None  # Of a run that was too long for one batch.
 
     def has_room(self, commands: int, size_bytes: int) -> bool:
         """Whether this many more commands, of this many bytes, may wait."""
@@ -51,15 +53,19 @@ class BatchQueue:
                 return
             self._remove(old)
         self._queue[key] = new
-        self.commands += len(new.run.payloads)
-        self.size_bytes += new.size_bytes
+        self._count(new, 1)
 
-    def next_batch(self) -> list[QueuedRun]:
+    def next_batch(self, commands_max: int) -> list[QueuedRun]:
         """Take the next batch out of the queue: the oldest run, and as many after it as the limits of a batch allow.
-        Empty if no run waits."""
-        room, count = self._limits.batch_bytes, self._limits.batch_commands
+        Empty if no run waits.
+
+        :param commands_max: how many commands it may have, also in its first run. The rest of that run goes first in
+            the next batch.
+        """
+        room, count = self._limits.batch_bytes, min(self._limits.batch_commands, commands_max)
         batch: list[QueuedRun] = []
-        for queued in self._queue.values():
+        rest = () if self._rest is None else (self._rest,)
+        for queued in chain(rest, self._queue.values()):
             if batch and (queued.size_bytes > room or len(queued.run.payloads) > count):
                 break
             batch.append(queued)
@@ -67,14 +73,31 @@ class BatchQueue:
             count -= len(queued.run.payloads)
         for queued in batch:
             self._remove(queued)
+        if batch and len(batch[0].run.payloads) > commands_max:
+            batch, self._rest = [_part(batch[0], slice(commands_max))], _part(batch[0], slice(commands_max, None))
+            self._count(self._rest, 1)
         return batch
 
     def clear(self) -> None:
         """Forget every run: this node does not lead any more."""
         self._queue.clear()
+        self._rest = None
         self.commands = self.size_bytes = 0
 
     def _remove(self, queued: QueuedRun) -> None:
-        del self._queue[queued.run.session, queued.run.sequence]
-        self.commands -= len(queued.run.payloads)
-        self.size_bytes -= queued.size_bytes
+        if queued is self._rest:
+            self._rest = None
+        else:
+            del self._queue[queued.run.session, queued.run.sequence]
+        self._count(queued, -1)
+
+    def _count(self, queued: QueuedRun, sign: int) -> None:
+        self.commands += sign * len(queued.run.payloads)
+        self.size_bytes += sign * queued.size_bytes
+
+
+def _part(queued: QueuedRun, which: slice) -> QueuedRun:
+    """Some of the commands of a run, as a run. Each command keeps its number, and the caller is told of each by it."""
+    run = queued.run
+    part = Run(run.session, run.sequences[which].start, run.acknowledged, run.payloads[which])
+    return QueuedRun(part, part.size_bytes, queued.forwarded)

@@ -95,7 +95,7 @@ from txpaxos.node.member_changes import MemberChanges
 from txpaxos.node.member_clocks import MemberClocks
 from txpaxos.node.members import ChosenMembers, Members
 from txpaxos.node.peers import REQUIRED_WAYS, Peers
-from txpaxos.node.performer import Performer
+from txpaxos.node.performer import APPLY_SECONDS_MAX, Performer
 from txpaxos.node.reads import Reads
 from txpaxos.node.recording import CoreRecording
 from txpaxos.node.sealing import Sealing
@@ -286,7 +286,8 @@ class Node:
         each = self._observe_commands
         reached = None if each is None else lambda slot, command: each(CommandReached(slot, command))
         self._applier = Applier(
-            *(application.apply, settings.sessions_max, application.timer_fired, self._keep_alives.note), reached
+            *(application.apply, settings.sessions_max, application.timer_fired, self._keep_alives.note),
+            *(reached, self._monotonic),
         )
         grace_ms = int((GRACE_SECONDS + 2 * settings.timing.liveness_window_seconds[1]) * 1000)
         self._member_clocks = MemberClocks(
@@ -937,6 +938,8 @@ class Node:
             self._leader_clock.start()
         if self._replica.has_room and (entry := self._member_changes.next_value()) is not None:
             self._enqueue(self._replica.propose(entry, now, urgent=True))
+        if self._performer.is_behind:
+            return  # What is chosen is to be applied first. It shows how much goes into the next slot.
         while self._replica.has_room and (value := self._submissions.next_value()) is not None:
             self._propose_stamped(value.value, now, value.urgent)
         while (propose_at := self._heard_keep_alives.propose_at()) is not None and self._replica.has_room:
@@ -975,8 +978,11 @@ class Node:
         value = stamped(time, batch, self._heard_keep_alives.take(now), grace_ms)
         self._enqueue(self._replica.propose(value, now, urgent=urgent))
 
-    def _release(self, ready: Ready) -> None:
-        """Perform ``ready`` after its save: send, apply, answer. Its records, and all before them, are on disk."""
+    def _release(self, ready: Ready) -> Ready | None:
+        """Perform ``ready`` after its save: send, apply, answer. Its records, and all before them, are on disk.
+
+        :returns: what is left of it, if its values have taken long.
+        """
         if self._disk.hung_since is not None:
             self._disk.still_hangs(self._monotonic())
         if self._observe is not None:
@@ -985,8 +991,8 @@ class Node:
             self._peers.send(envelope.to, envelope.message)
             if self.name in envelope.to:
                 self._receive(self.name, envelope.message)
-        for chosen in ready.chosen:
-            self._deliver(chosen)
+        if (rest := self._deliver_all(ready)) is not None:
+            return rest
         for answer in ready.answers:
             self._answer(answer)
         if ready.snapshot_source is not None:
@@ -1002,6 +1008,20 @@ class Node:
                     self._leader_clock.stop()
                     self._heard_keep_alives.clear()
                     self._member_clocks.lead_lost()
+        return None
+
+    def _deliver_all(self, ready: Ready) -> Ready | None:
+        """Hand its values to the application, as many as there is time for. What is left of it, if some are left."""
+        if len(ready.chosen) == 1:
+            self._deliver(ready.chosen[0])
+            return None
+        until = self._monotonic() + APPLY_SECONDS_MAX
+        for count, chosen in enumerate(ready.chosen, 1):
+            self._deliver(chosen)
+            # No snapshot may come between the members that a value says and that value.
+            if isinstance(chosen, Chosen) and count < len(ready.chosen) and self._monotonic() >= until:
+                return attrs.evolve(ready, save=(), send=(), chosen=ready.chosen[count:])
+        return None
 
     def _answer(self, answer: AnswerFact) -> None:
         match answer:

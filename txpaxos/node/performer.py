@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import chain
 
+import attrs
 from twisted.python.failure import Failure
 
 from txpaxos.clock import MonotonicClock
@@ -23,14 +24,20 @@ ROUNDS_MAX = 64
 bound the performer could starve the reactor."""
 
 
+APPLY_SECONDS_MAX = 0.02
+"""When values have taken so long to apply, the next ones wait for another turn: the reactor has others to serve, and
+heartbeats to send."""
+
+
 class Performer:
     """A queue of Readys between the core and the disk, the network and the application.
 
-    A *turn* is what the performer does in one reactor iteration: rounds of saving and releasing.
+    A *turn* is what the performer does in one reactor iteration: rounds of saving and releasing. It may end before all
+    is released that could be. The rest comes in the next turn, in its order.
 
     :param refill: called at the start of each round, also while a save is in flight; may :meth:`add` Readys.
     :param release: called with each Ready once that Ready, and all before it, are saved. A Ready that may overtake the
-        others is released at once.
+        others is released at once. It returns what is left of a Ready whose values take long to apply.
     :param fail: called once, with the failure of a save or of a ``release``. Nothing is released after that.
     :param saved: called with the seconds that each save took, before what it covers is released.
     :ivar saving_since: when, in seconds of the clock, the save in flight began; ``None`` if no save is in flight.
@@ -41,7 +48,7 @@ class Performer:
         clock: MonotonicClock,
         store: Store,
         refill: Callable[[], None],
-        release: Callable[[Ready], None],
+        release: Callable[[Ready], Ready | None],
         fail: Callable[[Failure], None],
         saved: Callable[[float], None] | None = None,
     ) -> None:
@@ -54,9 +61,11 @@ class Performer:
         self._queue: list[Ready] = []
         self._saving: list[Ready] | None = None
         self._releasing: deque[Ready] = deque()
+        self._late: deque[Ready] = deque()  # What is for the application, and waits for another turn.
         self._scheduled = False
         self._turning = False
         self._bypassing = False
+        self._applied_seconds = 0.0  # How long values took to apply since the last turn began.
         self._at_end: list[Callable[[], None]] = []
         self._deferred = False
         self._stopped = False
@@ -64,12 +73,18 @@ class Performer:
 
     @property
     def waiting(self) -> int:
-        """How many Readys wait for a save."""
-        return len(self._queue) + len(self._saving or ())
+        """How many Readys wait for a save, or for their values to be applied."""
+        return len(self._queue) + len(self._saving or ()) + len(self._late)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether values wait that could be applied, since those before them have taken long."""
+        return bool(self._late)
 
     def add(self, ready: Ready) -> None:
         """Perform ``ready`` after those that wait; at once if it may overtake them."""
-        if ready.may_bypass(chain(self._releasing, self._saving or (), self._queue)):
+        waiting = chain(self._late, self._releasing, self._saving or (), self._queue)
+        if not (ready.chosen and self._has_applied_long) and ready.may_bypass(waiting):
             if ready.save:
                 raise BrokenInvariant("what saves something rests on that", ready)
             if not self._stopped:
@@ -82,7 +97,7 @@ class Performer:
         """Release ``ready`` before those that wait."""
         is_within, self._bypassing = self._bypassing, True
         try:
-            self._release(ready)
+            self._release_one(ready)
         finally:
             self._bypassing = is_within
             self._end()
@@ -130,6 +145,7 @@ class Performer:
         :param saved: Readys whose save has just finished.
         """
         self._turning = True
+        self._applied_seconds = 0.0
         try:
             self._release_all(saved or ())
             for _ in range(ROUNDS_MAX):
@@ -137,6 +153,8 @@ class Performer:
                     return
                 self._refill()
                 if self._saving is not None or not self._queue:
+                    if self._late:
+                        break
                     return
                 if not self._perform():
                     break
@@ -182,9 +200,40 @@ class Performer:
             self._turn(batch)
 
     def _release_all(self, batch: Iterable[Ready]) -> None:
+        """Release what is saved, in its order. When values have taken long to apply, what is for the application waits
+        for the next turn. Messages do not wait for it: other nodes count on hearing of this one."""
         self._releasing.extend(batch)
         while self._releasing and not self._stopped:
-            self._release(self._releasing.popleft())
+            self._release_late()
+            ready = self._releasing.popleft()
+            if not self._late and not self._has_applied_long:
+                self._release_one(ready)
+            elif not ready.hands_out:
+                self._release(ready)
+            elif ready.chosen and ready.send:
+                self._late.append(attrs.evolve(ready, send=()))
+                self._release(Ready(send=ready.send))
+            else:
+                self._late.append(ready)
+        self._release_late()
+
+    def _release_late(self) -> None:
+        while self._late and not self._stopped and not self._has_applied_long:
+            self._release_one(self._late.popleft())
+
+    @property
+    def _has_applied_long(self) -> bool:
+        return self._applied_seconds >= APPLY_SECONDS_MAX
+
+    def _release_one(self, ready: Ready) -> None:
+        if not ready.chosen:
+            self._release(ready)
+            return
+        began_at = self._clock.seconds()
+        rest = self._release(ready)
+        self._applied_seconds += self._clock.seconds() - began_at
+        if rest is not None:
+            self._late.appendleft(rest)
 
     def _give_up(self, failure: Failure) -> None:
         if not self._stopped:

@@ -15,7 +15,7 @@ class CoreRecording(Protocol):
     def make_core(self, *arguments: Any, **named: Any) -> Replica:
         """Make a core whose calls are recorded. The arguments are those of Replica."""
 
-    def around(self, release: Callable[[Ready], None]) -> Callable[[Ready], None]:
+    def around(self, release: Callable[[Ready], Ready | None]) -> Callable[[Ready], Ready | None]:
         """A function that does what ``release`` does, which performs a Ready whose records are on disk, and records
         when."""
 

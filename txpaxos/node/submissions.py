@@ -141,7 +141,7 @@ class Submissions:
 
     def next_value(self) -> NextValue | None:
         """The leader's next value, which is then no longer queued; ``None`` if nothing is to be proposed."""
-        batch = self._to_propose.next_batch()
+        batch = self._to_propose.next_batch(self._applier.pace.commands_max)
         if not batch:
             return None
         return NextValue(encode_batch([queued.run for queued in batch]), any(queued.forwarded for queued in batch))

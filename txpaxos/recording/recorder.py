@@ -262,20 +262,22 @@ class Recorder:
         self._guarded(lambda: self._begin_run(core, now, arguments, records))
         return core
 
-    def around(self, release: Callable[[Ready], None]) -> Callable[[Ready], None]:
+    def around(self, release: Callable[[Ready], Ready | None]) -> Callable[[Ready], Ready | None]:
         """The function ``release`` of a node, which performs a Ready whose records are on disk; noted is when it is
         called, and when it has applied slots."""
 
-        def released(ready: Ready) -> None:
+        def released(ready: Ready) -> Ready | None:
             found = self._numbers.pop(id(ready.chosen or ready), None)
             if found is not None:
                 self._released.append(found[0])
                 self._released.append(self._monotonic())
-            release(ready)
+            rest = release(ready)
             if ready.chosen and self._writer is not None:
-                last = [one.slot for one in ready.chosen if isinstance(one, Chosen | Installed)]
+                performed = ready.chosen[: len(ready.chosen) - len(() if rest is None else rest.chosen)]
+                last = [one.slot for one in performed if isinstance(one, Chosen | Installed)]
                 self._put_releases()
                 self._put((APPLICATION, last[-1], self._monotonic()))
+            return rest
 
         return released
 
