@@ -552,6 +552,22 @@ def test_close_before_a_node_was_found(fake_nodes: ManualNodes) -> None:
     assert isinstance(error_of(waiting), NotChosen)  # no node can have seen it
 
 
+def test_it_tries_again_also_when_the_wall_clock_is_set_back(fake_nodes: ManualNodes) -> None:
+    waiting = fake_nodes.client.submit(b"x")
+    fake_nodes.refuse()
+    fake_nodes.reactor.step(-3600.0)
+    fake_nodes.wait_for_call()
+    fake_nodes.accept().answer(1, "done")
+    assert outcome_of(waiting) == ["done"]
+
+
+def test_a_silent_node_is_left_also_when_the_wall_clock_is_set_back(fake_nodes: ManualNodes) -> None:
+    fake_nodes.client.submit(b"x")
+    fake_nodes.accept()
+    fake_nodes.reactor.step(-3600.0)
+    fake_nodes.wait_for_call(30.0)
+
+
 def test_close_while_it_waits_to_try_again(fake_nodes: ManualNodes) -> None:
     waiting = fake_nodes.client.submit(b"x")
     fake_nodes.refuse()
