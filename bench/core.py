@@ -65,7 +65,7 @@ class Core:
     def _make(self, node: NodeId) -> Callable[..., Replica]:
         return self.recorders[node].make_core if self.recorders else Replica
 
-    def _release_of(self, node: NodeId) -> Callable[[Ready], None]:
+    def _release_of(self, node: NodeId) -> Callable[[Ready], Ready | None]:
         release = partial(self._release, node)
         return self.recorders[node].around(release) if self.recorders else release
 

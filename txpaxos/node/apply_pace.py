@@ -18,8 +18,8 @@ COMMANDS_MIN = 16
 """How many commands a slot may have after a time of none: the first that are heavy come unexpected."""
 
 GROWTH = 2
-"""A slot has at most so many times the commands of the biggest one of late. What follows a few commands may be
-heavier than these were."""
+"""By what the commands of the biggest slot of late are multiplied: a slot has no more than that. What follows a few
+commands may be heavier than these were."""
 
 LATE_SECONDS = 1.0
 """What was applied before a pause of so long says nothing of what comes after it."""
@@ -44,7 +44,7 @@ class ApplyPace:
         return self._monotonic()
 
     def note(self, commands: int, began_at: float) -> None:
-        """A slot with so many commands is applied."""
+        """A slot with that many commands is applied."""
         now = self._monotonic()
         self._seconds = self._seconds * KEPT + now - began_at
         self._commands = self._commands * KEPT + commands

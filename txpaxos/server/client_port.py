@@ -258,10 +258,10 @@ class ClientPort(ServerFactory):
         :param principal: for whom it counts.
         :returns: fires with what :func:`~txpaxos.server.answers.answers_to` takes.
         """
-        result = self._perform(request)
+        result = self._perform(request, principal)
         return result if self.meter is None else metered(self.meter, self._clock, request, result)
 
-    def _perform(self, request: Request) -> Deferred[Any]:
+    def _perform(self, request: Request, principal: str) -> Deferred[Any]:
         match request:
             case Submit(_, session, sequence, acknowledged, commands):
                 return self.node.submit_run(Run(session, sequence, acknowledged, commands))
