@@ -109,7 +109,7 @@ def test_names_of_one_client_leave_room_for_those_of_others(waiting: Waiting, mo
     monkeypatch.setattr(module, "WAITING_MAX", 4)
 
     def ask(owner: str, *names: str) -> Deferred[Any]:
-        return waiting.keep_alives.keep_alive(5, names, owner)
+        return waiting.keep_alives.keep_alive(5, names, owner).addCallback(lambda kept: kept.numbers)
 
     unknown = ask("greedy", "x", "y")
     refused = outcome_of(ask("greedy", "z"))
