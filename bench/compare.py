@@ -24,6 +24,7 @@ from bench.experiments import (
     in_process,
     leader_kills,
     long_runs,
+    metrics,
     network_loads,
     one_write,
     profiles,
@@ -136,6 +137,13 @@ def keys(outstanding: tuple[int, ...], **common: Any) -> None:
 def recorder_(**common: Any) -> None:
     """Closed loop with a recording and without: what it costs to record all that enters the core."""
     perform([recorder.recorder], **common)
+
+
+@main.command("metrics")
+@options(pairs=5, seconds=5.0)
+def metrics_(**common: Any) -> None:
+    """Closed loop with a status address that is asked each second, and without: what metrics cost."""
+    perform([metrics.metrics], **common)
 
 
 @main.command("open")
@@ -267,6 +275,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         one_write.one_write,
         once(network_loads.secured),
         once(recorder.recorder),
+        once(metrics.metrics),
         once(network_loads.count_syncs),
         once(network_loads.open_loop),
         once(network_loads.values),

@@ -169,5 +169,5 @@ def test_members_are_changed(tmp_path: Path) -> None:
         assert json.loads(shown)["retired"] == [leader]
         assert txpaxos("submit", "+1", folder=tmp_path).returncode == 0
         shown = txpaxos("status", folder=tmp_path).stdout.decode()
-        assert shown.splitlines()[-1].endswith("2 of 2 nodes answer"), shown
+        assert "2 of 2 nodes answer" in shown
         assert txpaxos("submit", "+1", "--node", place, folder=tmp_path).returncode == 0

@@ -72,6 +72,22 @@ def test_a_certificate_that_expires_soon(days: float | None, line: str | None) -
     assert line is None or f"the certificate of a {line}: issue a new one, and load it" in text
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "words"),
+    [
+        (0, "no voter may fail: the next one that does stops the cluster"),
+        (1, "1 more voter may fail"),
+        (2, "2 more voters may fail"),
+        (-1, "there is no quorum"),
+    ],
+)
+def test_how_many_more_may_fail(tolerance: int, words: str) -> None:
+    statuses = {"a": FOLLOWER, "b": {**LEADER, "failure_tolerance": tolerance}, "c": FOLLOWER}
+    assert as_text(TRIO, statuses, "b").endswith(f"b leads, 3 of 3 nodes answer\n{words}")
+    assert json.loads(as_json(TRIO, statuses, "b"))["failure_tolerance"] == tolerance
+    assert json.loads(as_json(TRIO, statuses, None))["failure_tolerance"] == -1
+
+
 def test_clocks_that_differ_and_clocks_that_have_jumped() -> None:
     led = LEADER | {"clock_offsets_seconds": {"b": 0.9, "c": -7.25}, "clock_jump_refused_seconds": 9000.0}
     assert as_text(TRIO, {"a": led, "b": FOLLOWER, "c": FOLLOWER}, "a").splitlines()[-2:] == [

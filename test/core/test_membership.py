@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -339,3 +340,29 @@ def test_members_that_others_told_of_count_until_this_node_knows_as_much() -> No
     membership.note(14, Change(5, tuple("adf")))
     membership.advance(14 + ALPHA)
     assert (membership.sources, membership.senders) == (tuple("ad"), frozenset("adf"))
+
+
+def test_how_many_voters_may_be_lost() -> None:
+    """Checked against each choice of those that are lost."""
+
+    def by_choice(membership: Membership, nodes: str) -> int:
+        newest = membership.newest
+
+        def goes_on(left: set[str]) -> bool:
+            return membership.is_quorum(left) and any(one in newest.voters and newest.priority(one) for one in left)
+
+        lost = (
+            n for n in range(len(nodes) + 1) if not all(goes_on({*nodes} - {*one}) for one in combinations(nodes, n))
+        )
+        return next(lost) - 1
+
+    alone = Configuration(0, tuple("abcde"), tuple("fg"))
+    never_lead = Configuration(0, tuple("abc"), priorities=(("b", 0), ("c", 0)))
+    later = Configuration(3, tuple("cde"), tuple("ab"))
+    for configurations in ([alone], [never_lead], [alone, later], [never_lead, later]):
+        membership = Membership("a", configurations, ALPHA)
+        for size in range(8):
+            for nodes in combinations("abcdefg", size):
+                told = membership.spare_voters(set(nodes))
+                voters = {one for configuration in configurations for one in configuration.voters}
+                assert told == by_choice(membership, "".join(one for one in nodes if one in voters)), nodes

@@ -67,6 +67,7 @@ def talk(port: int, data: bytes, keys: Keys | None = None, reads: bool = True) -
     protocol = Talk(data, reads)
     factory: Any = ClientFactory.forProtocol(lambda: protocol)
     factory.noisy = False
+    factory.clientConnectionFailed = lambda _, reason: protocol.closed.errback(reason)
     if keys is not None:
         factory = TlsFactory(Newest(client_dial(keys)), True, factory, reactor)
         factory.noisy = False

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import attrs
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent
 
@@ -265,6 +267,59 @@ async def test_a_port_in_use_keeps_the_node_from_starting(tmp_path: Path) -> Non
     await node.stop()
 
 
+async def test_nodes_without_a_quorum_are_not_ready_and_are_healthy(tmp_path: Path) -> None:
+    cluster = cluster_of("abc")
+    ports = {name: StatusPort(free_address()) for name in "abc"}
+    nodes = {
+        name: ServedNode(Counter, name, cluster, tmp_path / name, companions=[ports[name]]) for name in cluster.members
+    }
+    for node in nodes.values():
+        node.start()
+    for name, node in nodes.items():
+        await node.ready()
+        answer = await get(ports[name], "/readyz")
+        assert (answer.status, answer.text) == (200, "ok\n")
+    (leader,) = (name for name, node in nodes.items() if node.leads())
+    await until(lambda: nodes[leader].node.status().failure_tolerance == 1)
+    tolerated = {name: (await get(ports[name], "/status.json")).json["failure_tolerance"] for name in "abc"}
+    assert tolerated == {name: 1 if name == leader else None for name in "abc"}
+    one, other = (name for name in "abc" if name != leader)
+    await nodes[one].stop_at_once()
+    assert (await get(ports[leader], "/readyz")).status == 200
+    await until(lambda: nodes[leader].node.status().failure_tolerance == 0)
+    await nodes[other].stop_at_once()
+    answer = await get(ports[leader], "/readyz")  # At once: the leader does not know yet.
+    assert (answer.status, answer.text.count("\n")) == (503, 1)
+    assert answer.text in ("no quorum has confirmed the leader within 0.5 s\n", "this node knows no leader\n")
+    assert (await get(ports[leader], "/healthz")).status == 200
+    talking = talk(ports[leader].address.port, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    site = ports[leader]._site
+    assert site is not None
+    await until(lambda: site.connections or talking.closed.called)
+    await nodes[leader].stop_at_once()  # While it waits for a quorum, perhaps.
+    await talking.closed.addTimeout(SECONDS, reactor)
+
+
+async def test_who_hangs_up_while_a_quorum_is_asked_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with shown(tmp_path) as (node, status_port):
+        cancelled: list[object] = []
+        confirmed: Deferred[Any] = Deferred(cancelled.append)
+        asked: list[object] = []
+
+        def confirm() -> Deferred[Any]:
+            asked.append(None)
+            return confirmed
+
+        node.node.confirm_quorum = confirm  # type: ignore[method-assign]
+        talking = talk(status_port.address.port, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await until(lambda: asked)
+        transport: Any = talking.transport
+        transport.abortConnection()
+        await until(lambda: cancelled)
+        del node.node.confirm_quorum
+        assert (await get(status_port, "/readyz")).status == 200
+
+
 # ------------------------------------------------------------------ programs
 
 
@@ -284,6 +339,45 @@ def test_twistd(tmp_path: Path) -> None:
     finally:
         for node in list(nodes.processes):
             nodes.kill(node)
+
+
+def test_nodes_killed_one_after_the_other(tmp_path: Path) -> None:
+    """Each time the leader, and what is left of the cluster tells the truth."""
+    nodes = Nodes(tmp_path, *"abcde")
+    sites = {}
+    try:
+        for name in "abcde":
+            address = free_address()
+            nodes.options = ("--status", address)
+            nodes.start(name)
+            sites[name] = PlaySite(f"http://{address}/", nodes.processes[name])  # type: ignore[arg-type]
+        for left in (2, 1, 0):
+            nodes.wait_for_leader()
+            told = told_within(nodes, left)
+            assert told["failure_tolerance"] == left
+            leader = told["leader"]
+            assert told["nodes"][leader]["failure_tolerance"] == left
+            said = {name: sites[name].request("GET", "/readyz") for name in nodes.processes}
+            assert {name: answer.body for name, answer in said.items()} == dict.fromkeys(nodes.processes, b"ok\n")
+            nodes.kill(leader)
+        for name in nodes.processes:
+            answer = sites[name].request("GET", "/readyz")
+            assert (answer.status, answer.body.count(b"\n")) == (503, 1)
+            assert sites[name].request("GET", "/healthz").status == 200
+            assert sites[name].request("GET", "/status.json").json["failure_tolerance"] in (None, -1)
+        assert json.loads(txpaxos("status", "--json", folder=tmp_path).stdout)["failure_tolerance"] == -1
+    finally:
+        for node in list(nodes.processes):
+            nodes.kill(node)
+
+
+def told_within(nodes: Nodes, tolerance: int) -> Any:
+    """What ``txpaxos status --json`` says, once it tells of that tolerance."""
+    give_up_at = time.monotonic() + SECONDS
+    while True:
+        told = json.loads(txpaxos("status", "--json", folder=nodes.folder).stdout)
+        if told["failure_tolerance"] == tolerance or time.monotonic() > give_up_at:
+            return told
 
 
 @pytest.mark.parametrize("kind", ["bad", "taken"])

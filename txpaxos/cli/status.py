@@ -286,4 +286,6 @@ def as_json(cluster: Cluster, statuses: Statuses, leader: str | None) -> str:
         node: {"address": str(cluster.members[node].client), "reachable": status is not None, **(status or {})}
         for node, status in statuses.items()
     }
-    return json.dumps({"cluster": cluster.name, "leader": leader, "nodes": nodes}, indent=2)
+    tolerance = -1 if leader is None else (statuses[leader] or {}).get("failure_tolerance")
+    whole = {"cluster": cluster.name, "leader": leader, "failure_tolerance": tolerance, "nodes": nodes}
+    return json.dumps(whole, indent=2)

@@ -162,6 +162,14 @@ class Membership:
         """Whether ``nodes`` hold a majority of each configuration that governs a slot which is not chosen yet."""
         return all(one.is_majority(nodes) for one in self.configurations)
 
+    def spare_voters(self, nodes: Collection[NodeId]) -> int:
+        """How many of ``nodes``, whichever they are, may be lost, so that the others are still a quorum and one of them
+        may lead; -1 if they are none already."""
+        spare = min(sum(node in one.voter_set for node in nodes) - one.quorum for one in self.configurations)
+        newest = self.newest
+        may_lead = sum(node in newest.voter_set and newest.priority(node) > 0 for node in nodes)
+        return max(-1, min(spare, may_lead - 1))
+
     # how it changes
 
     def note(self, slot: Slot, change: Change) -> Configuration | None:

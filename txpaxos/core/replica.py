@@ -214,12 +214,12 @@ class Replica:
         return {self.node} | {node for node in self.election.heard_nodes(now) if leader.progress.is_level(node)}
 
     def failure_tolerance(self, now: float) -> int | None:
-        """While this node leads: how many more voters may fail, of those that it hears, until there is no quorum; below
-        zero if there is none any more. ``None`` if it does not lead: then it does not know."""
+        """While this node leads: how many more voters may fail, whichever they are, and a quorum is left that it hears
+        and that has learned what was chosen a moment ago; -1 if there is none any more. ``None`` if it does not lead:
+        then it does not know."""
         if self._leader is None or not self.election.is_leader:
             return None
-        heard = self.election.heard_nodes(now) | {self.node}
-        return min(len(heard & one.voter_set) - one.quorum for one in self.membership.configurations)
+        return self.membership.spare_voters(self.level_nodes(now))
 
     @property
     def heard_through(self) -> Slot:

@@ -22,11 +22,13 @@ from cryptography.x509 import (
     CertificateRevocationList,
     CertificateRevocationListBuilder,
     CRLNumber,
+    DNSName,
     ExtendedKeyUsage,
     KeyUsage,
     Name,
     NameAttribute,
     RevokedCertificateBuilder,
+    SubjectAlternativeName,
     SubjectKeyIdentifier,
     random_serial_number,
 )
@@ -110,6 +112,8 @@ class Authority:
         builder = builder.add_extension(ExtendedKeyUsage(usages), critical=False)
         signer = AuthorityKeyIdentifier.from_issuer_public_key(self.certificate.public_key())  # type: ignore[arg-type]
         builder = builder.add_extension(signer, critical=False)
+        if self.role == "node":  # What speaks HTTPS knows nodes by this name, and by no common name.
+            builder = builder.add_extension(SubjectAlternativeName([DNSName(name)]), critical=False)
         return Issued(builder.sign(self.own.private_key, None), key)
 
     def revocations(

@@ -32,10 +32,10 @@ DESCRIPTIONS: Mapping[str, str] = {
     "txpaxos_has_leader": "1 if the node knows a leader.",
     "txpaxos_is_leader": "1 if the node leads.",
     "txpaxos_failure_tolerance": (
-        "How many more voters may fail until there is no quorum, by what the leader hears; below zero if there is none."
-        " Only the leader knows, so only it has this metric."
+        "How many more voters may fail, whichever they are, until the service stops; -1 if it has. Only the leader"
+        " knows, so only it has this metric."
     ),
-    "txpaxos_ready": "1 if the node can serve clients, as /readyz says.",
+    "txpaxos_ready": "1 if the node can serve clients, as /readyz says, but that no quorum is asked.",
     "txpaxos_leader_changes_total": "How often the node saw another leader than before, or none.",
     "txpaxos_elections_won_total": "How often the node began to lead.",
     "txpaxos_leads_lost_total": "How often the node ceased to lead.",
@@ -70,7 +70,10 @@ DESCRIPTIONS: Mapping[str, str] = {
 }
 """Every metric, and what it says."""
 
-_SENTENCES = {one.metric_name: one.value for one in (*Drop, *Count)}
+_ZEROS: Mapping[type[Drop | Count], dict[str, int]] = {
+    reasons: dict.fromkeys((one.metric_name for one in reasons), 0) for reasons in (Drop, Count)
+}
+"""Each reason is there from the start: what Prometheus first sees as 1 has not increased for it."""
 
 
 class NodeCollector(Collector):
@@ -108,8 +111,8 @@ class NodeCollector(Collector):
         yield from self._of_peers(status)
         yield from self._of_clients(status)
         yield from self._of_the_machine(status)
-        yield _counter("txpaxos_messages_dropped_total", status.replica.dropped, "reason")
-        yield _counter("txpaxos_events_total", _by_reason(status.counters), "reason")
+        yield _counter("txpaxos_messages_dropped_total", {**_ZEROS[Drop], **status.replica.dropped}, "reason")
+        yield _counter("txpaxos_events_total", {**_ZEROS[Count], **_by_reason(status.counters)}, "reason")
         info = _gauge_family("txpaxos_info", ["node", "release", "application"])
         info.add_metric([node.name, version("txpaxos"), name_of(node.application)], 1)
         yield info

@@ -100,6 +100,10 @@ class Count(Reason):
     SNAPSHOT_PART_NOT_AWAITED = (
         "A part of a snapshot came a second time or too late, or contradicts what is known of the snapshot."
     )
+    STATES_DIFFER = (
+        'The logs or states of members differed at a slot; the log says which. See "Diverged nodes". One difference may'
+        " be counted more often, as more nodes tell what they have."
+    )
     CONTRADICTED_SNAPSHOT = "A snapshot that came was not what other nodes have. It was not used."
 
     # Clients.

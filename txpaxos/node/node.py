@@ -703,6 +703,16 @@ class Node:
             self._propose_stamped(b"", self._monotonic())
         return {"leader": self.name, "utc_ms": utc_ms, "refused_seconds": refused_seconds}
 
+    def confirm_quorum(self) -> Deferred[Any]:
+        """Fires when a quorum has confirmed the leader, after this call, and this node has applied all that was chosen
+        before. It waits as long as none does; cancel it to end that.
+
+        :returns: fails with :class:`~txpaxos.errors.Overloaded` or :class:`~txpaxos.errors.NodeStopped`.
+        """
+        if self._stopping:
+            return fail(NodeStopped(f"node {self.name} is stopping; ask another"))
+        return self._reads.wait()
+
     def backup_part(self, snapshot_slot: Slot, position: int) -> BackupPart:
         """A part of a backup. See :meth:`Backups.part <txpaxos.node.backups.Backups.part>`."""
         return self._backups.part(snapshot_slot, position)

@@ -28,8 +28,9 @@ class NodeStatus:
         Until it has finished the node neither leads nor votes.
     :ivar waits_for: while this node is no voter, the peers that have not yet confirmed that they vote and know it.
     :ivar keys_expire_in_seconds: how long the certificate of this node is still valid; ``None`` if keys are off.
-    :ivar failure_tolerance: on the leader, how many more voters may fail until there is no quorum, by what it has heard
-        in the last liveness window; below zero if there is none. ``None`` on other nodes, which do not know.
+    :ivar failure_tolerance: on the leader, how many more voters may fail, whichever they are, and the service goes on,
+        by what it has heard in the last liveness window: 0 if the next loss stops it, -1 if it has stopped. ``None`` on
+        other nodes, which do not know.
     :ivar application: the application that the node runs, as ``module:class``.
     :ivar clock_offsets_seconds: on the leader, by how much the clock of each other voter is ahead of its own.
     :ivar clock_jump_refused_seconds: on the leader, how much later than it should be the clocks say it is, while that

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.python.failure import Failure
+
 from txpaxos.core.replica import NEWCOMER
+from txpaxos.log_lines import printable
 from txpaxos.node.node import Node
 
 
@@ -15,7 +19,8 @@ def why_not_alive(node: Node) -> str:
 
 
 def why_not_ready(node: Node) -> str:
-    """Why clients should use another node than ``node``, in one line; empty if it serves them."""
+    """Why clients should use another node than ``node``, in one line; empty if it serves them, as far as it knows by
+    itself. :func:`when_confirmed` asks the others."""
     if alive := why_not_alive(node):
         return alive
     if node.is_leaving:
@@ -26,9 +31,24 @@ def why_not_ready(node: Node) -> str:
         return "this node is behind, and waits for a snapshot of another node"
     if node.leader is None:
         return "this node knows no leader"
-    status = node.status()
-    if status.replica.role == NEWCOMER:
+    if node.status().replica.role == NEWCOMER:
         return "this node does not vote yet"
-    if (status.failure_tolerance or 0) < 0:
-        return "this node leads, and does not hear a quorum"
     return ""
+
+
+def when_confirmed(node: Node) -> Deferred[str]:
+    """Ask a quorum whether the leader leads, and wait for that no longer than a follower waits for its leader.
+
+    :returns: fires with why clients should use another node, in one line; empty if a quorum has answered, and ``node``
+        has applied all that was chosen before.
+    """
+    seconds = node.liveness_window_seconds[1]
+
+    def failed(failure: Failure) -> str:
+        if failure.check(CancelledError, TimeoutError):
+            return f"no quorum has confirmed the leader within {seconds:g} s"
+        return printable(failure.getErrorMessage())
+
+    confirmed: Deferred[str] = node.confirm_quorum().addCallback(lambda _: "")
+    confirmed.addTimeout(seconds, node.clock)
+    return confirmed.addErrback(failed)

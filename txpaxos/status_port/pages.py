@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from twisted.internet.defer import Deferred
 from twisted.web.http import SERVICE_UNAVAILABLE
 
 from txpaxos.metrics.collector import NodeCollector
 from txpaxos.server.companion import Surroundings
 from txpaxos.status_port.channel import StatusRequest
-from txpaxos.status_port.health import why_not_alive, why_not_ready
+from txpaxos.status_port.health import when_confirmed, why_not_alive, why_not_ready
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -36,9 +37,20 @@ def alive(at: Surroundings, request: StatusRequest) -> bytes:
     return _health(request, why_not_alive(at.node))
 
 
-def ready(at: Surroundings, request: StatusRequest) -> bytes:
-    """Whether clients are served here."""
-    return _health(request, why_not_ready(at.node))
+def ready(at: Surroundings, request: StatusRequest) -> bytes | None:
+    """Whether clients are served here. A quorum is asked first, so this is answered later."""
+    if reason := why_not_ready(at.node):
+        return _health(request, reason)
+    confirmed = when_confirmed(at.node)
+
+    def tell(reason: str) -> None:
+        if not gone.called:
+            at_end(request, _health(request, reason or why_not_ready(at.node)))
+
+    gone: Deferred[None] = request.notifyFinish()
+    gone.addErrback(lambda _: confirmed.cancel())
+    confirmed.addCallback(tell)
+    return None
 
 
 def _health(request: StatusRequest, why_not: str) -> bytes:
@@ -56,6 +68,13 @@ def metrics_page(collector: NodeCollector) -> Page:
         return collector.rendered()
 
     return metrics
+
+
+def at_end(request: StatusRequest, body: bytes) -> None:
+    """Send ``body``, which is all of the answer."""
+    request.setHeader(b"content-length", b"%d" % len(body))
+    request.write(body)
+    request.finish()
 
 
 PAGES: Mapping[bytes, Page] = {b"/status.json": status, b"/healthz": alive, b"/readyz": ready}

@@ -26,7 +26,7 @@ from txpaxos.server.own_addresses import check_free
 from txpaxos.status_port.channel import StatusChannel, StatusRequest, StatusSite
 from txpaxos.status_port.health import why_not_ready
 from txpaxos.status_port.live import Live, file_pages
-from txpaxos.status_port.pages import EVENTS, METRICS, PAGES, TEXT, Page, metrics_page
+from txpaxos.status_port.pages import EVENTS, METRICS, PAGES, TEXT, Page, at_end, metrics_page
 from txpaxos.status_port.recent import Recent
 from txpaxos.status_port.stalls import Stalls
 from txpaxos.status_port.view import view_of
@@ -193,9 +193,7 @@ class StatusPort:
             self.log.failure("a page at the status address failed", for_log(), event="status_page_raised")
             body = _told(request, INTERNAL_SERVER_ERROR, "this page failed; the log of the node says why")
         if body is not None:
-            request.setHeader(b"content-length", b"%d" % len(body))
-            request.write(body)
-            request.finish()
+            at_end(request, body)
 
     def _page(self, at: Surroundings, request: StatusRequest) -> Page:
         """What answers ``request``.

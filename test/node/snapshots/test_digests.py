@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.logger import LogLevel
 from test.helpers.fakes import logged
 from test.helpers.fixed_voters import FixedVoters
 from txpaxos.core.messages import NodeId, Slot
+from txpaxos.node.counts import Count, Counts
 from txpaxos.node.snapshots.digests import REPEATS_MAX, SLOTS_KEPT, Comparison, Diverged, StateDigests
 from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigestsHeard
 
@@ -30,6 +32,7 @@ class Inspector:
     def __init__(self, members: str = "abc", name: NodeId = "a") -> None:
         self.told: list[tuple[tuple[NodeId, ...], StateDigest | StateDigestsHeard | AskStateDigest]] = []
         self.logs: dict[Slot, bytes] = {}
+        self.counters: Counts = Counter()
         self.diverged: list[str] = []
         self.digests = StateDigests(
             name,
@@ -37,6 +40,7 @@ class Inspector:
             lambda to, message: self.told.append((to, message)),
             lambda error: self.diverged.append(str(error)),
             lambda slot: self.logs.get(slot, b""),
+            counters=self.counters,
         )
 
     def hear(self, *said: tuple[NodeId, StateDigest]) -> list[dict[str, Any]]:
@@ -55,6 +59,7 @@ def test_all_agree() -> None:
     assert one.told == [(("b", "c"), digest())]
     assert one.hear(("b", digest()), ("c", digest())) == []
     assert one.diverged == []
+    assert one.counters == {}
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -80,6 +85,7 @@ def test_the_majority_goes_on_and_says_so() -> None:
     assert event["line"] == "the state differs at slot 10: a, b against c"
     assert one.hear(("c", digest(state=b"bad")), ("b", digest())) == [], "once is enough"
     assert one.diverged == []
+    assert one.counters == {Count.STATES_DIFFER: 1}
 
 
 def test_two_that_differ_wait_for_the_third() -> None:

@@ -141,7 +141,7 @@ class SnapshotCoordinator:
             node.give_up,
         )
         log_hash, watched = snapshots.log_hash, snapshots.watched
-        self._digests = StateDigests(name, members, node.send, self._diverged, log_hash, watched)
+        self._digests = StateDigests(name, members, node.send, self._diverged, log_hash, watched, counters)
         self._confirmation = Confirmation(clock, self._digests, counters)
         self._digests.heard = lambda slot: self._confirmation.check()
         rate = LogGrowth(lambda: snapshots.applied_bytes, clock)

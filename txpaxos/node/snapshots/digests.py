@@ -12,6 +12,7 @@ that majority are down by then.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from txpaxos.core.messages import NodeId, Slot
 from txpaxos.errors import PaxosError
 from txpaxos.log_lines import LineLimiter
+from txpaxos.node.counts import Count, Counts
 from txpaxos.wire.peer_messages import AskStateDigest, StateDigest, StateDigestsHeard
 
 T = TypeVar("T")
@@ -100,6 +102,7 @@ class StateDigests:
     :param tell: sends a message to some nodes.
     :param diverged: called once, with a :class:`Diverged`, if this node differs from a majority.
     :param log_hash: returns the hash of this node's log at a slot; empty bytes if it is not known, or not yet.
+    :param counters: where differences are counted.
     :ivar watched: the slots of other nodes' digests that this node has not reached. Call :meth:`slot_reached` when it
         does.
     :ivar heard: called with a slot when a node has sent a new digest of it.
@@ -115,7 +118,9 @@ class StateDigests:
         diverged: Callable[[Diverged], None],
         log_hash: Callable[[Slot], bytes] = lambda slot: b"",
         watched: set[Slot] | None = None,
+        counters: Counts | None = None,
     ) -> None:
+        self._counters: Counts = Counter() if counters is None else counters
         self._node = node
         self._voters = voters
         self._tell = tell
@@ -346,6 +351,7 @@ class StateDigests:
     def _log_finding(self, text: str, slot: Slot, line: str, *, event: str) -> None:
         if (slot, line + text) not in self._logged:
             self._logged[slot, line + text] = None
+            self._counters[Count.STATES_DIFFER] += 1
             more = self._lines.admits("differs")
             if more is not None:
                 self.log.critical(text + "{more}", line=line, slot=slot, node=self._node, more=more, event=event)
