@@ -357,7 +357,7 @@ class ServerConnection(TwistedProtocol):
             result = self._owner.change_members(request, lambda line: self._send(ChangeProgress(number, line)))
         elif traces and isinstance(request, Submit) and self._owner.tracing is not None:
             ended = self._owner.tracing.begin(request, traces)
-            result = self._owner.perform(request).addBoth(ended)
+            result = self._owner.perform(request, self.counts_for).addBoth(ended)
         else:
             result = self._owner.perform(request, self.counts_for)
         self._performed[result] = None
