@@ -101,11 +101,10 @@ def command(
         return
     if shrinks:
         result = _shrunk(result, partial(_rerun, run, result.seed), wants_json)
-    write_drawings(result.diagram, svg, shiviz)
-    if wants_json:
-        click.echo(json.dumps(_violation(result), indent=2))
-        raise SystemExit(1)
-    _explain(result)
+    click.echo(json.dumps(_violation(result), indent=2) if wants_json else _explained(result))
+    write_drawings(result.diagram, svg, shiviz)  # What was found is told also if it cannot be drawn.
+    assert result.violation is not None
+    raise SystemExit(1) if wants_json else CommandError(f"seed {result.seed} breaks a rule: {result.violation.rule}")
 
 
 def _run_seeds(run: Callable[..., SimulationResult], seeds: Sequence[int], wants_json: bool) -> SimulationResult | None:
@@ -196,15 +195,11 @@ def _violation(result: SimulationResult) -> dict[str, Any]:
     }
 
 
-def _explain(result: SimulationResult) -> None:
-    """Print the violation, its faults and the last events.
-
-    :raises CommandError: always: one line that names the rule.
-    """
-    click.echo(f"\nseed       {result.seed}\nrule       {result.violation}\nfaults")
-    for fault in result.faults:
-        click.echo(f"  {fault}")
+def _explained(result: SimulationResult) -> str:
+    """The violation, its faults and the last events, as text."""
     assert result.diagram is not None
-    click.echo(f"\n(*: event at a node, o: datagram sent, o-->: datagram arrives)\n{as_text(result.diagram)}\n")
-    assert result.violation is not None
-    raise CommandError(f"seed {result.seed} breaks a rule: {result.violation.rule}")
+    faults = "".join(f"  {fault}\n" for fault in result.faults)
+    return (
+        f"\nseed       {result.seed}\nrule       {result.violation}\nfaults\n{faults}"
+        f"\n(*: event at a node, o: datagram sent, o-->: datagram arrives)\n{as_text(result.diagram)}\n"
+    )
