@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from twisted.internet import reactor
 
+from test.helpers.fakes import Reactor, outcome_of
 from test.helpers.spans import Spans
 from test.server.test_served_node import SECONDS, answered, cluster_of
 from txpaxos import Client, ConfigError, ServedNode
@@ -21,7 +25,7 @@ from txpaxos.cluster import Cluster
 from txpaxos.counter import Counter
 from txpaxos.node.events import TimePassed
 from txpaxos.tracing import environment
-from txpaxos.tracing.environment import EXPORTERS, EnvironmentSpans, exporters_of
+from txpaxos.tracing.environment import EXPORTERS, FLUSH_SECONDS, EnvironmentSpans, exporters_of
 
 MADE: list[InMemorySpanExporter] = []
 
@@ -131,6 +135,57 @@ async def test_what_is_left_is_exported_when_the_node_stops(tmp_path: Path) -> N
         assert "txpaxos command" in [span.name for span in MADE[-1].get_finished_spans()]
 
 
+class Stuck(InMemorySpanExporter):
+    """An exporter whose collector takes the spans, and does not answer."""
+
+    def export(self, spans: Any) -> Any:
+        threading.Event().wait(SECONDS)
+        return super().export(spans)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_collector_that_does_not_answer_keeps_no_node_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Any = Reactor()
+    released, ended = threading.Event(), threading.Event()
+
+    def call_from_thread(function: Callable[[], None]) -> None:
+        function()
+        ended.set()
+
+    clock.callFromThread = call_from_thread
+    monkeypatch.setattr(Kept, "shutdown", lambda _: released.wait(SECONDS))
+    spans = EnvironmentSpans({"OTEL_TRACES_EXPORTER": "kept"})
+    surroundings = SimpleNamespace(reactor=clock, node=SimpleNamespace(name="a"), client_port=SimpleNamespace())
+    spans.start(surroundings)
+    stopped = outcome_of(spans.stop())
+    clock.spend(FLUSH_SECONDS - 0.1)
+    assert stopped == []
+    clock.spend(0.2)
+    assert stopped == [None]
+    released.set()
+    assert ended.wait(SECONDS)
+    assert stopped == [None]
+
+
+async def test_twistd_ends_though_its_collector_does_not_answer(tmp_path: Path) -> None:
+    """Its thread would keep the process until the collector answers."""
+    (tmp_path / "stuck.dist-info").mkdir()
+    (tmp_path / "stuck.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1\n")
+    (tmp_path / "stuck.dist-info" / "entry_points.txt").write_text(f"[{EXPORTERS}]\nstuck = {__name__}:Stuck\n")
+    path = f"{Path(__file__).parents[2]}:{tmp_path}"
+    process = run_node(tmp_path, "--tracing", OTEL_TRACES_EXPORTER="stuck", PYTHONPATH=path)
+    try:
+        client = Client(reactor, Cluster.load(tmp_path / "cluster.toml"), tracer=Spans().tracer)
+        assert await answered(client.submit(b"+1", SECONDS)) == 1
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=SECONDS / 2)
+    finally:
+        process.kill()
+        process.wait()
+    assert "Server Shut Down" in said
+
+
 def run_node(folder: Path, *options: str, **environ: str) -> subprocess.Popen[str]:
     cluster = Cluster("test", {"a": free_members(1)[0]})
     (folder / "cluster.toml").write_text(cluster.dumps())
@@ -141,7 +196,7 @@ def run_node(folder: Path, *options: str, **environ: str) -> subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
+        env={"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])} | environ,
     )
 
 

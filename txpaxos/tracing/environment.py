@@ -6,14 +6,15 @@ The SDK of OpenTelemetry reads most of these variables by itself. Only the choic
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 
+from txpaxos.clock import monotonic_clock
 from txpaxos.errors import ConfigError
 from txpaxos.node.events import Event, Observer
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 EXPORTERS = "opentelemetry_traces_exporter"
 """The group of entry points in which packages of OpenTelemetry say what they export with."""
+
+FLUSH_SECONDS = 2.0
+"""How long a node that stops waits until its last spans are exported. A collector may be gone."""
 
 _NAME = "txpaxos"
 _OTLP = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
@@ -86,13 +90,29 @@ class EnvironmentSpans:
         """No keys are needed."""
 
     def stop(self) -> Deferred[None]:
-        """End all spans, and export what is left."""
+        """End all spans, and export what is left, if that takes no more than ``FLUSH_SECONDS``."""
         provider, self._provider = self._provider, None
         if self._spans is None or provider is None:
             return succeed(None)
         self._spans.stop()
         self._spans = None
-        done: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), provider.shutdown)
+        done: Deferred[None] = Deferred()
+        reactor = self._reactor
+        timer = monotonic_clock(reactor).callLater(FLUSH_SECONDS, done.callback, None)
+
+        def exported() -> None:
+            if timer.active():
+                timer.cancel()
+                done.callback(None)
+
+        def export() -> None:
+            try:
+                provider.shutdown()
+            finally:
+                reactor.callFromThread(exported)
+
+        # The process does not wait for this thread, as it would for one of the reactor's.
+        threading.Thread(target=export, name="txpaxos-last-spans", daemon=True).start()
         return done
 
     def _observe(self, event: Event) -> None:
