@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
+    pytest.mark.skipif(
+        "TXPAXOS_SYSTEMD" not in os.environ, reason="it boots a systemd of its own: set TXPAXOS_SYSTEMD=1 to have that"
+    ),
 ]
 
 QUICK = "[Service]\nWatchdogSec=2\nRestartSec=200ms\n"
