@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,23 @@ TESTS = Path(__file__).parent
 
 COVERED = [TESTS / place for place in os.environ.get("TXPAXOS_COVERED", "").split()]
 """The folders, and files, whose tests run under coverage; empty for all."""
+
+
+HASH_SEED = "PYTHONHASHSEED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all workers one order of sets, else a test whose parameters come from a set has another name in each. The
+    processes that tests start have an order each, as the nodes of a cluster do."""
+    if hasattr(config, "workerinput"):
+        os.environ.pop(HASH_SEED, None)
+    elif config.getoption("numprocesses", None):
+        os.environ.setdefault(HASH_SEED, str(random.randrange(2**32)))
+
+
+def pytest_report_header() -> list[str]:
+    """Say which order the workers have, so that a run can be done again."""
+    return [f"{HASH_SEED}={os.environ[HASH_SEED]}"] if HASH_SEED in os.environ else []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

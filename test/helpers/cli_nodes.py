@@ -25,11 +25,20 @@ class Nodes:
     """The nodes of one cluster. Its file is ``cluster.toml`` in ``folder``.
 
     :param options: more options for ``twistd paxos``; ``{node}`` in one is the node's name.
+    :param prefix: a command that becomes the one which is its arguments.
     """
 
-    def __init__(self, folder: Path, *names: str, cluster: str = "test", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *names: str,
+        cluster: str = "test",
+        options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.options = options
+        self.prefix = prefix
         self.cluster = Cluster(cluster, dict(zip(names, free_members(len(names)), strict=True)))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "cluster.toml").write_text(self.cluster.dumps())
@@ -38,7 +47,7 @@ class Nodes:
         """Start a node with the cluster file that has the name ``file``."""
         options = ["--cluster", file, "--node", node, "--data-dir", node, "--stop-at-eof"]
         options += [option.format(node=node) for option in self.options]
-        command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", *options]
+        command = [*self.prefix, sys.executable, "-c", TWISTD, "-n", "--pidfile=", "--logfile=-", "paxos", *options]
         with (self.folder / f"{node}.log").open("ab") as log:
             self.processes[node] = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log

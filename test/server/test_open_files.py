@@ -43,24 +43,15 @@ def test_where_open_files_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert connections_max(2) == 0
 
 
-class FewFiles(Nodes):
-    """Nodes whose processes may have few files open."""
-
-    files = FEW
-
-    def start(self, node: str, file: str = "cluster.toml") -> None:
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, before[1]))
-        try:
-            super().start(node, file)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+def few_files(folder: Path, files: int) -> Nodes:
+    """A node whose process may have few files open. The test's own has more than that open."""
+    return Nodes(folder, "a", prefix=("sh", "-c", f'ulimit -Sn {files}; exec "$@"', "few-files"))
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_more_clients_than_files_stop_no_node(tmp_path: Path) -> None:
     """Segments of the journal and snapshots are opened while the table of clients is full; and others get in."""
-    nodes = FewFiles(tmp_path, "a")
+    nodes = few_files(tmp_path, FEW)
     nodes.start("a")
     member = nodes.cluster.members["a"]
     client = Client(reactor, nodes.cluster)
@@ -90,8 +81,7 @@ async def test_more_clients_than_files_stop_no_node(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_too_few_files_for_any_client_is_one_line(tmp_path: Path) -> None:
-    nodes = FewFiles(tmp_path, "a")
-    nodes.files = 64
+    nodes = few_files(tmp_path, 64)
     nodes.start("a")
     process = nodes.processes.pop("a")
     assert process.wait(30) == 1
