@@ -13,7 +13,7 @@ from test.helpers.fakes import outcome_of
 from txpaxos.client import keep_alives
 from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, Numbers, keep_alive
 from txpaxos.errors import NoQuorum, NotChosen
-from txpaxos.wire.client_messages import KeepTimers, TimersKept
+from txpaxos.wire.client_messages import KeepTimers, KeepTogether, TimersKept
 from txpaxos.wire.stamps import NUMBER_MAX
 
 
@@ -26,7 +26,7 @@ class Asked:
     def __init__(self) -> None:
         self.now = 0.0
         self.numbers = KeepAliveNumbers(Random(1))
-        self.sent: list[tuple[KeepTimers, float | None, Deferred[Any]]] = []
+        self.sent: list[tuple[Any, float | None, Deferred[Any]]] = []
         self.patience: list[float] = []
 
     def ask_node(
@@ -49,7 +49,8 @@ class Asked:
 
     @property
     def last(self) -> int:
-        return self.sent[-1][0].number
+        number: int = self.sent[-1][0].number
+        return number
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_a_timer_that_was_overtaken_has_numbers_of_its_own(asked: Asked) -> None
     ((of_b, _, _),) = [one for one in asked.sent[-1:] if one[0].names == ("b",)]
     assert of_b.number > 2**62
     asked.answer(of_b.number)
-    assert (asked.sent[-1][0].names, asked.last < 2**50) == (("a",), True)
+    assert (asked.sent[-1][0].names, asked.last < 2**61) == (("a",), True)
 
 
 def test_numbers_of_its_own_are_given_up_for_higher_ones(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +145,58 @@ def test_numbers_of_its_own_are_given_up_for_higher_ones(asked: Asked, monkeypat
     of_a = asked.sent[1][0].number
     asked.keep("a")
     assert asked.last > of_a
+
+
+def test_timers_that_were_kept_alive_together_are_not_named_again(asked: Asked) -> None:
+    asked.keep("a", "b")
+    first = asked.last
+    asked.answer(first, first)
+    kept = asked.keep("a", "b")
+    assert asked.sent[-1][0] == KeepTogether(1, first, first + 1, 2)
+    asked.answer(first + 1)
+    assert kept == [{"a": True, "b": True}]
+    asked.keep("a", "b")
+    assert asked.sent[-1][0] == KeepTogether(1, first + 1, first + 2, 2)
+    asked.keep("a", "b", "c")
+    assert asked.sent[-1][0] == KeepTimers(1, first + 3, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("answer", [(None,), (), (1,), (NUMBER_MAX,)])
+def test_timers_that_are_together_no_more_are_named(asked: Asked, answer: tuple[int | None, ...]) -> None:
+    asked.keep("a", "b")
+    first = asked.last
+    asked.answer(first, first)
+    kept = asked.keep("a", "b")
+    asked.answer(*answer)
+    assert (kept, asked.sent[-1][0]) == ([], KeepTimers(1, first + 2, ("a", "b")))
+    asked.answer(first + 2, None)
+    assert kept == [{"a": True, "b": False}]
+    asked.keep("a", "b")
+    assert asked.sent[-1][0] == KeepTimers(1, first + 3, ("a", "b")), "one was not kept alive"
+
+
+def test_no_two_keep_alives_of_a_client_have_the_same_number(asked: Asked) -> None:
+    """Or timers would count as together that are not."""
+    asked.keep("a", "b")
+    asked.answer(asked.last, 0)
+    asked.answer(asked.last)
+    asked.keep("a", "b")
+    asked.answer(asked.last)
+    asked.answer(asked.last)
+    numbers = [message.number for message, *_ in asked.sent]
+    assert len(numbers) == len(set(numbers)) == 4
+
+
+def test_what_is_known_to_be_together_is_bounded(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_alives, "TOGETHER_MAX", 1)
+    for names in (("a", "b"), ("c", "d")):
+        asked.keep(*names)
+        asked.answer(asked.last, asked.last)
+    asked.keep("a", "b")
+    assert isinstance(asked.sent[-1][0], KeepTimers)
+    asked.answer(asked.last, asked.last)
+    asked.keep("a", "b")
+    assert isinstance(asked.sent[-1][0], KeepTogether)
 
 
 def test_it_waits_patiently_for_a_tenth_of_the_shortest_period(asked: Asked) -> None:

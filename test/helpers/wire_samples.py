@@ -59,6 +59,7 @@ from txpaxos.wire.client_messages import (
     KeepAlive,
     KeepAliveReply,
     KeepTimers,
+    KeepTogether,
     Members,
     MembersAnswer,
     MembersRequest,
@@ -120,7 +121,7 @@ FIRSTS = st.integers(0, 2**64 - 6)
 RUNS = st.builds(Run, SESSIONS, FIRSTS, COUNTS, PAYLOADS)
 
 NUMBERS = st.integers(1, NUMBER_MAX)
-KEPT_ALIVE = st.builds(KeptAlive, TEXTS, NUMBERS)
+KEPT_ALIVE = st.builds(KeptAlive, TEXTS | NUMBERS, NUMBERS)
 REGISTER_VOTES = st.builds(RegisterVote, NAMES, BALLOTS, VALUES, BOOLEANS)
 
 
@@ -176,6 +177,7 @@ CLIENT: dict[type[Any], st.SearchStrategy[Any]] = {
     Ask: st.builds(Ask, COUNTS, st.text(), st.none() | VALUES),
     Forget: st.builds(Forget, COUNTS, st.binary(min_size=24, max_size=24), COUNTS, st.text()),
     KeepTimers: st.builds(KeepTimers, COUNTS, NUMBERS, st.lists(TEXTS, min_size=1, max_size=6).map(tuple)),
+    KeepTogether: st.builds(KeepTogether, COUNTS, NUMBERS, NUMBERS, st.integers(1, 1024)),
     TimersKept: st.builds(TimersKept, COUNTS, tuples(st.none() | COUNTS), COUNTS),
     StatusRequest: st.builds(StatusRequest, COUNTS),
     ReloadKeys: st.builds(ReloadKeys, COUNTS),
@@ -267,6 +269,7 @@ CLIENT_SAMPLES: tuple[Any, ...] = (
     Ask(2, "größe", b"value"),
     Forget(5, bytes(24), 1, "größe"),
     KeepTimers(8, 2**62, ("größe", "b")),
+    KeepTogether(8, 2**60, 2**60 + 1, 100),
     TimersKept(8, (2**62, None), 10_000),
     StatusRequest(3),
     ReloadKeys(7),

@@ -22,7 +22,7 @@ def with_timers(*names: str, seconds: float = 1.0) -> tuple[HeardKeepAlives, Tim
     return HeardKeepAlives(lambda: timers), timers
 
 
-def kept(*rows: tuple[str, int]) -> tuple[KeptAlive, ...]:
+def kept(*rows: tuple[str | int, int]) -> tuple[KeptAlive, ...]:
     return tuple(KeptAlive(*row) for row in rows)
 
 
@@ -32,6 +32,13 @@ def test_what_was_heard_goes_into_one_value() -> None:
     heard.hear(kept(("b", 2), ("a", 3), ("a", 5), ("a", 4)))
     assert heard.take(NOW) == kept(("b", 2), ("a", 5))
     assert (heard.propose_at(), heard.take(NOW)) == (None, ())
+
+
+def test_timers_that_are_together_are_heard_by_one_number() -> None:
+    heard, timers = with_timers("a", "b")
+    list(timers.advance(ReplicatedTime(1), kept(("a", 3), ("b", 3))))
+    heard.hear(kept((3, 5), (4, 6), (3, 2), (3, 4)))
+    assert heard.take(NOW) == kept((3, 5))
 
 
 def test_what_is_no_kept_alive_timer_or_has_counted_is_not_heard() -> None:

@@ -49,14 +49,14 @@ class Waiting:
         """The numbers that the client is told."""
         return outcome_of(self.keep_alives.keep_alive(number, names).addCallback(lambda kept: kept.numbers))
 
-    def apply(self, *kept_alive: tuple[str, int], elapsed_ms: int = 0) -> None:
+    def apply(self, *kept_alive: tuple[str | int, int], elapsed_ms: int = 0) -> None:
         """A value of the log."""
         list(self.timers.advance(ReplicatedTime(elapsed_ms), [KeptAlive(*one) for one in kept_alive]))
         self.keep_alives.applied()
 
-    def told(self, pause: bool = True) -> dict[str, int]:
+    def told(self, pause: bool = True) -> dict[str | int, int]:
         """What the leader is told now."""
-        told: dict[str, int] = {}
+        told: dict[str | int, int] = {}
         while some := self.keep_alives.take_due(self.now, pause):
             told.update(some)
         return told
@@ -249,6 +249,87 @@ def test_a_new_leader_is_told_of_all_that_waits(waiting: Waiting) -> None:
     assert waiting.told() == {}
     waiting.keep_alives.leader_changed()
     assert waiting.told() == {FIRST: 6}
+
+
+def together(waiting: Waiting, before: int, number: int, count: int) -> list[Any]:
+    """The answer to a client that names no timers."""
+    kept = waiting.keep_alives.keep_alive(number, (before,), together=count)
+    return outcome_of(kept.addCallback(lambda kept: kept.numbers))
+
+
+def test_timers_that_are_together_are_kept_alive_by_one_number(waiting: Waiting) -> None:
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    answer = together(waiting, 5, 7, 2)
+    assert waiting.told() == {5: 7}
+    waiting.apply((5, 7), elapsed_ms=100)
+    assert (answer, len(waiting.keep_alives)) == ([(7,)], 0)
+    assert waiting.timers.due_in_seconds(FIRST) == waiting.timers.due_in_seconds(SECOND) == 1.0
+    assert together(waiting, 5, 7, 2) == [(7,)], "it is sent again, to another node perhaps"
+    assert waiting.told() == {}
+
+
+@pytest.mark.parametrize("when", ["before", "while it waits", "with it", "before it is asked for again"])
+def test_one_that_has_ended_is_not_taken_for_alive(waiting: Waiting, when: str) -> None:
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    if when == "before":
+        waiting.timers.cancel(FIRST)
+        answer = together(waiting, 5, 7, 2)
+        assert answer == [], "this node may be behind"
+        waiting.questions[0].callback(None)
+    elif when == "while it waits":
+        answer = together(waiting, 5, 7, 2)
+        waiting.timers.cancel(FIRST)
+        waiting.keep_alives.applied()
+    elif when == "with it":
+        answer = together(waiting, 5, 7, 2)
+        waiting.timers.cancel(FIRST)
+        waiting.apply((5, 7))
+    else:
+        waiting.apply((5, 7))
+        waiting.timers.cancel(FIRST)
+        answer = together(waiting, 5, 7, 2)
+        waiting.questions[0].callback(None)
+    assert (answer, len(waiting.keep_alives)) == ([(None,)], 0)
+
+
+def test_one_that_another_client_has_kept_alive_is_not_among_them(waiting: Waiting) -> None:
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    answer = together(waiting, 5, 7, 2)
+    waiting.apply((FIRST, 9))
+    waiting.apply((5, 7))
+    assert answer == [(None,)]
+
+
+def test_a_node_that_is_behind_finds_out_what_is_together(waiting: Waiting) -> None:
+    answer = together(waiting, 5, 7, 2)
+    assert waiting.told() == {}
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    waiting.questions[0].callback(None)
+    assert (answer, waiting.told()) == ([], {5: 7})
+    waiting.apply((5, 7))
+    assert answer == [(7,)]
+
+
+def test_a_name_is_confirmed_by_a_number_for_all(waiting: Waiting) -> None:
+    """The client was told by another node that its keep-alive counted, and has sent the next one there."""
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    answer = waiting.ask(6, FIRST)
+    waiting.told()
+    waiting.apply((5, 7))
+    waiting.now += 10.0
+    assert (waiting.told(), answer) == ({}, [(7,)])
+
+
+def test_a_snapshot_may_confirm_what_was_together(waiting: Waiting) -> None:
+    waiting.apply((FIRST, 5), (SECOND, 5))
+    kept, lost = together(waiting, 5, 7, 2), together(waiting, 5, 8, 2)
+    waiting.timers = Timers(waiting.keep_alives.note)
+    waiting.set(FIRST, SECOND)
+    list(waiting.timers.advance(ReplicatedTime(1), [KeptAlive(FIRST, 7), KeptAlive(SECOND, 7)]))
+    waiting.keep_alives.restored()
+    for question in waiting.questions:
+        question.callback(None)
+    assert (kept, lost) == ([(7,)], [(None,)])
 
 
 def test_a_snapshot_may_confirm_or_end_or_bring_timers(waiting: Waiting) -> None:

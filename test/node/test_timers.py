@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from txpaxos.errors import CodecError
 from txpaxos.node import timers as module
-from txpaxos.node.timers import FIRED_MAX, PAYLOAD_BYTES_MAX, Timers
+from txpaxos.node.timers import FIRED_MAX, PAYLOAD_BYTES_MAX, Timers, Together
 from txpaxos.replicated_time import ELAPSED_MS_MAX, UTC_MS_MAX, ReplicatedTime
 from txpaxos.wire.stamps import NUMBER_MAX, TIMER_NAME_BYTES_MAX, KeptAlive
 
@@ -212,7 +212,7 @@ def test_what_is_kept_alive_takes_no_more_memory() -> None:
 
 
 def test_who_waits_is_told_of_a_kept_alive_timer() -> None:
-    told: list[str] = []
+    told: list[str | int] = []
     timers = Timers(told.append)
     timers.allow_changes(True)
     for name in ("plain", "plain", "a", "b", "c", "d"):
@@ -273,6 +273,37 @@ def test_what_was_cancelled_takes_no_memory_for_long() -> None:
     assert timers.next_due_ms == 49_999_000
 
 
+def test_timers_that_were_kept_alive_together_are_kept_alive_by_one_number() -> None:
+    timers = changeable()
+    for name, seconds in (("a", 10), ("b", 20), ("c", 10), ("d", 10)):
+        timers.set(name, seconds, kept_alive=True)
+    list(timers.advance(at(1000), [KeptAlive("a", 5), KeptAlive("b", 5), KeptAlive("c", 6)]))
+    list(timers.advance(at(4000), [KeptAlive(5, 9)]))
+    assert [timers.due_in_seconds(name) for name in "abcd"] == [10, 20, 7, 6]
+    together = timers.kept_alive(9)
+    assert isinstance(together, Together)
+    assert (together.count, together.period_ms, timers.kept_alive(5)) == (2, 10_000, None)
+    list(timers.advance(at(5000), [KeptAlive(5, 10), KeptAlive(9, 8), KeptAlive(9, 6)]))
+    assert timers.due_in_seconds("a") == 9, "an old number, a lower one and one of others keep nothing alive"
+    assert [name for name, _ in timers.advance(at(14_000))] == ["d", "c", "a"]
+    assert together.count == 1
+    assert timers.due_in_seconds("b") == 10
+
+
+def test_a_snapshot_has_the_times_at_which_it_was_taken() -> None:
+    """Though all timers were kept alive together since, by one number."""
+    timers = changeable()
+    timers.set("a", 10, kept_alive=True)
+    timers.set("b", 20, kept_alive=True)
+    list(timers.advance(at(1000), [KeptAlive("a", 5), KeptAlive("b", 5)]))
+    list(timers.advance(at(2000), [KeptAlive(5, 6)]))
+    before = list(timers.dump())
+    reading = timers.dump()
+    list(timers.advance(at(3000), [KeptAlive(6, 7)]))
+    assert list(reading) == before
+    assert list(timers.dump()) != before
+
+
 class Naive:
     """The same in the plainest way."""
 
@@ -290,9 +321,12 @@ class Naive:
     def advance(self, elapsed_ms: int, kept_alive: list[KeptAlive], grace_ms: int) -> list[tuple[str, bytes]]:
         self.now = max(self.now, elapsed_ms)
         for name, number in kept_alive:
-            timer = self.timers.get(name, [0, b"", 0, 0])
-            if timer[2] and timer[3] < number:
-                timer[:] = [max(timer[0], self.now + timer[2]), timer[1], timer[2], number]
+            named = [timer for one, timer in self.timers.items() if name in (one, timer[3])]
+            if isinstance(name, int) and any(timer[3] == number for timer in self.timers.values()):
+                continue  # Two groups do not become one.
+            for timer in named:
+                if timer[2] and timer[3] < number:
+                    timer[:] = [max(timer[0], self.now + timer[2]), timer[1], timer[2], number]
         for timer in self.timers.values():
             if timer[2] and grace_ms:
                 timer[0] = max(timer[0], self.now + grace_ms)
@@ -301,7 +335,8 @@ class Naive:
 
 
 def some_kept_alive(rng: Random) -> list[KeptAlive]:
-    return [KeptAlive(rng.choice("abcdef"), rng.randrange(1, 9)) for _ in range(rng.randrange(3))]
+    names = (*"abcdef", *range(1, 9))
+    return [KeptAlive(rng.choice(names), rng.randrange(1, 9)) for _ in range(rng.randrange(4))]
 
 
 @given(st.integers(0, 2**32))

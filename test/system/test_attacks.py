@@ -53,6 +53,7 @@ from txpaxos.wire.client_messages import (
     HandOver,
     Join,
     KeepTimers,
+    KeepTogether,
     Members,
     MembersRequest,
     Read,
@@ -305,6 +306,7 @@ READER: dict[str, Callable[[], list[Any]]] = {
     "questions without a value": lambda: [Ask(number, f"register {number}", None) for number in range(100)],
     "a register to forget": lambda: [Forget(1, session_of("script"), 1, "register")],
     "a timer of another client": lambda: [KeepTimers(1, 1, ("session of bank",)), KeepTimers(2, 2**62, ("a", "b"))],
+    "timers of another client": lambda: [KeepTogether(number, number, 2**62, 1) for number in range(1, 50)],
     "the status": lambda: [StatusRequest(1), MembersRequest(2)],
     "the lead": lambda: [HandOver(1, name) for name in "abc"],
     "other members": lambda: [

@@ -159,6 +159,10 @@ CLIENT = {
         "974301174548b58ed5acebe867b47f4d0000000000000000000083a56e616d657392a76772c3b6c39f65a162"
         "a66e756d626572cf4000000000000000a77265717565737408"
     ),
+    "KeepTogether": (
+        "9743011e55926681d5acebe867b47f4d0000000000000000000084a66265666f7265cf1000000000000000a5"
+        "636f756e7464a66e756d626572cf1000000000000001a77265717565737408"
+    ),
     "TimersKept": (
         "97430190f63b3350d5acebe867b47f4d0000000000000000000083a76e756d6265727392cf40000000000000"
         "00c0a9706572696f645f6d73cd2710a77265717565737408"
@@ -277,6 +281,9 @@ GOLDEN_BATCH = (
 )
 
 KEEPING = stamped(ReplicatedTime(5, 1_800_000_000_123), b"", (KeptAlive("größe", 1), KeptAlive("b", 2**63 - 1)), 2000)
+GOLDEN_STAMP_TOGETHER = (
+    "4b0000000000000005000001a3185c507b00000000000000189292cf1000000000000000cf100000000000000192a16201"
+)
 GOLDEN_STAMP = "4b0000000000000005000001a3185c507b000007d0000000179292a76772c3b6c39f650192a162cf7fffffffffffffff"
 
 FORGETTING = (Run(bytes(24) + b"register", 1, 0, (encode_command(ForgetRegister("größe")),)),)
@@ -347,6 +354,14 @@ def test_stamp_that_keeps_timers_alive() -> None:
     stamp = stamp_of(KEEPING)
     assert stamp is not None
     assert stamped(stamp.time, b"", stamp.kept_alive, stamp.grace_ms) == KEEPING
+
+
+def test_stamp_that_keeps_timers_alive_together() -> None:
+    value = stamped(ReplicatedTime(5, 1_800_000_000_123), b"", (KeptAlive(2**60, 2**60 + 1), KeptAlive("b", 1)))
+    assert value.hex() == GOLDEN_STAMP_TOGETHER
+    stamp = stamp_of(value)
+    assert stamp is not None
+    assert stamp.kept_alive == (KeptAlive(2**60, 2**60 + 1), KeptAlive("b", 1))
 
 
 def test_batch_for_registers() -> None:

@@ -22,6 +22,7 @@ from txpaxos.wire.stamps import (
 
 TIME = ReplicatedTime(elapsed_ms=5, utc_ms=1_800_000_000_123)
 KEPT = (KeptAlive("größe", 1), KeptAlive("b", NUMBER_MAX))
+TOGETHER = (KeptAlive(NUMBER_MAX - 1, NUMBER_MAX),)
 
 
 def test_a_value_has_a_time() -> None:
@@ -34,7 +35,9 @@ def test_a_value_has_a_time() -> None:
 
 
 @pytest.mark.parametrize("batch", [b"", encode_batch(BATCH)])
-@pytest.mark.parametrize("stamp", [Stamp(TIME, KEPT), Stamp(TIME, KEPT[:1], 2**32 - 1), Stamp(TIME, (), 2000)])
+@pytest.mark.parametrize(
+    "stamp", [Stamp(TIME, KEPT), Stamp(TIME, TOGETHER + KEPT), Stamp(TIME, KEPT[:1], 2**32 - 1), Stamp(TIME, (), 2000)]
+)
 def test_a_value_keeps_timers_alive(stamp: Stamp, batch: bytes) -> None:
     value = stamped(stamp.time, batch, stamp.kept_alive, stamp.grace_ms)
     assert value[:1] == b"K"
@@ -43,7 +46,7 @@ def test_a_value_keeps_timers_alive(stamp: Stamp, batch: bytes) -> None:
 
 def test_the_size_of_one_is_its_most() -> None:
     head = len(stamped(TIME, b"", (), 1))
-    for kept in (*KEPT, KeptAlive("x" * 512, NUMBER_MAX)):
+    for kept in (*KEPT, *TOGETHER, KeptAlive("x" * 512, NUMBER_MAX)):
         assert len(stamped(TIME, b"", (kept,))) - head <= kept.size_bytes
 
 

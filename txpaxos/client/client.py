@@ -301,7 +301,7 @@ class Client:
         below 0.1 s. To keep a timer alive, call this about every 0.4 of its period.
 
         Call it for many timers at once: they cost the nodes one message, and mostly one slot together with the
-        keep-alives of other clients.
+        keep-alives of other clients. If they are the same timers again and again, they cost no more than one timer.
 
         :param names: the names of 1 to 1,024 timers. Those of a typed service begin with the name of the service and a
             slash.

@@ -5,6 +5,10 @@ of this client in the log shows that the keep-alive of this client was heard. Tw
 client that was started anew goes on with what its predecessor kept alive. Then a higher number may be in the log. That
 says nothing of this client's keep-alive, so it is sent once more with a number that is higher still. From then on that
 timer has numbers of its own: whatever another client does to one timer, the others are kept alive as before.
+
+Timers for which one keep-alive has counted together are not named again. The next one has the number of that one, and
+how many timers it was. If it counts for as many, it was these: only this client's own keep-alive makes a timer one of
+them.
 """
 
 from __future__ import annotations
@@ -16,18 +20,21 @@ from twisted.internet.defer import Deferred
 
 from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.errors import NoQuorum, NotChosen
-from txpaxos.wire.client_messages import KeepTimers, TimersKept
+from txpaxos.wire.client_messages import KeepTimers, KeepTogether, TimersKept
 from txpaxos.wire.stamps import NUMBER_MAX
 
-FIRST_BITS = 48
-"""The first number of a client is below 2**48, by chance."""
+FIRST_BITS = 60
+"""The first number of a client is below 2**60, by chance."""
 
-STEP_BITS = 32
-"""How far, by chance, a client goes beyond a higher number of another one: up to 2**32."""
+STEP_BITS = 40
+"""How far, by chance, a client goes beyond a higher number of another one: up to 2**40."""
 
 PATIENCE = 0.1
 """The part of the shortest period of timers for which a node may be silent while nothing but keep-alives wait. Nodes
 collect keep-alives for a twentieth: a follower, and then the leader."""
+
+TOGETHER_MAX = 1024
+"""How many lists of timers are known to be together at the nodes."""
 
 OWN_MAX = 10_000
 """How many timers may have numbers of their own."""
@@ -44,6 +51,7 @@ class KeepAliveNumbers:
         self._of_most = Numbers(rng)
         self._own: dict[str, Numbers] = {}
         self._shortest_ms = 0
+        self._together: dict[tuple[str, ...], int] = {}
 
     @property
     def patience_seconds(self) -> float:
@@ -54,6 +62,19 @@ class KeepAliveNumbers:
         """A node has told the shortest period of some timers; 0 if it has told none."""
         if period_ms:
             self._shortest_ms = min(period_ms, self._shortest_ms or period_ms)
+
+    def together(self, names: tuple[str, ...]) -> int | None:
+        """The number of the keep-alive that counted last for all of the timers ``names``, and for no other one;
+        ``None`` if there is none."""
+        return self._together.get(names)
+
+    def note_together(self, names: tuple[str, ...], number: int | None) -> None:
+        """The keep-alive ``number`` has counted for all of the timers ``names``; ``None`` if none has."""
+        before = self._together.pop(names, 0)
+        if number is not None:
+            self._together[names] = max(number, before)
+            if len(self._together) > TOGETHER_MAX:
+                del self._together[next(iter(self._together))]
 
     def by_numbers(self, names: Iterable[str]) -> dict[Numbers, list[str]]:
         """The timers ``names``, by the numbers that they have."""
@@ -67,6 +88,8 @@ class KeepAliveNumbers:
         own = self._own.get(name)
         if own is None:
             own = self._own[name] = self._of_most.copy()
+            # No two keep-alives of this client have the same number: timers with one number count as one.
+            confirmed = max(confirmed, own.last + 1)
         own.overtake(confirmed)
         if len(self._own) > OWN_MAX:
             # That timer has the numbers of most again. One that it had before must confirm nothing that is sent later.
@@ -148,17 +171,13 @@ def keep_alive(
                 raise NoQuorum(
                     "other clients keep the same timers alive, and no keep-alive of this one counted in time"
                 )
-            message = _message(number, tuple(left))
+            named = tuple(left)
+            before = numbers.together(named)
+            message = _message(number, named, before)
             patience = numbers.patience_seconds
             answer: TimersKept = await dispatcher.ask_node(message, size_bytes, left_seconds, patience_seconds=patience)
             numbers.learn_period(answer.period_ms)
-            again = []
-            for name, confirmed in zip(left, answer.numbers, strict=False):
-                if confirmed is None or own.confirms(confirmed, number):
-                    is_alive[name] = confirmed is not None
-                else:
-                    numbers.overtake(name, confirmed)
-                    again.append(name)
+            again = _note_answer(answer.numbers, numbers, own, number, named, before, is_alive)
             to_send += numbers.by_numbers(again).items()
         if used_up is not None:
             raise used_up
@@ -167,5 +186,37 @@ def keep_alive(
     return Deferred.fromCoroutine(send())
 
 
-def _message(number: int, names: tuple[str, ...]) -> Callable[[int], KeepTimers]:
-    return lambda request: KeepTimers(request, number, names)
+def _note_answer(
+    answer: Sequence[int | None],
+    numbers: KeepAliveNumbers,
+    own: Numbers,
+    number: int,
+    names: tuple[str, ...],
+    before: int | None,
+    is_alive: dict[str, bool],
+) -> Sequence[str]:
+    """Note what ``answer`` says of the keep-alive ``number`` of the timers ``names``.
+
+    :returns: those that are to be kept alive again.
+    """
+    counted_for_all = answer == (number,) * (len(names) if before is None else 1)
+    numbers.note_together(names, number if counted_for_all and len(names) > 1 else None)
+    if counted_for_all:
+        is_alive.update(dict.fromkeys(names, True))
+        return ()
+    if before is not None:  # They are not together any more. Which of them is alive?
+        return names
+    again = []
+    for name, confirmed in zip(names, answer, strict=False):
+        if confirmed is None or own.confirms(confirmed, number):
+            is_alive[name] = confirmed is not None
+        else:
+            numbers.overtake(name, confirmed)
+            again.append(name)
+    return again
+
+
+def _message(number: int, names: tuple[str, ...], before: int | None) -> Callable[[int], KeepTimers | KeepTogether]:
+    if before is None:
+        return lambda request: KeepTimers(request, number, names)
+    return lambda request: KeepTogether(request, before, number, len(names))

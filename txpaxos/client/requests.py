@@ -21,6 +21,7 @@ from txpaxos.wire.client_messages import (
     Forget,
     HandOver,
     KeepTimers,
+    KeepTogether,
     MembersRequest,
     Read,
     Recall,
@@ -34,6 +35,7 @@ Message: TypeAlias = (
     | Forget
     | Read
     | KeepTimers
+    | KeepTogether
     | StatusRequest
     | ReloadKeys
     | AcceptClock

@@ -74,7 +74,7 @@ class Applier:
         apply: Callable[[Slot, bytes], object],
         sessions_max: int = SESSIONS_MAX,
         timer_fired: Callable[[Slot, str, bytes], object] = lambda slot, name, payload: None,
-        kept_alive_changed: Callable[[str], object] = lambda name: None,
+        kept_alive_changed: Callable[[str | int], object] = lambda name: None,
         reached: Callable[[Slot, bytes], object] | None = None,
         monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:

@@ -141,11 +141,11 @@ class Calls:
         answer = self._reads.read(query, consistency)
         return self._within(deadline_seconds, answer, NoQuorum("no quorum answered in time"))
 
-    def keep_alive(self, number: int, names: Sequence[str], owner: str = "") -> Deferred[Kept]:
+    def keep_alive(self, number: int, names: Sequence[str | int], owner: str = "", together: int = 0) -> Deferred[Kept]:
         """Keep timers alive. See :meth:`KeepAlives.keep_alive <txpaxos.node.keep_alives.KeepAlives.keep_alive>`."""
         if self._is_closed:
             return fail(self._stopped("ask another"))
-        return self._keep_alives.keep_alive(number, names, owner)
+        return self._keep_alives.keep_alive(number, names, owner, together)
 
     def closers(self) -> tuple[Callable[[], None], ...]:
         """What answers the callers that still wait, since this node stops: one function for each part that has some.

@@ -40,7 +40,7 @@ class HeardKeepAlives:
     def __init__(self, timers: Callable[[], Timers]) -> None:
         self.is_forwarded = False
         self._timers = timers
-        self._heard: dict[str, KeptAlive] = {}
+        self._heard: dict[str | int, KeptAlive] = {}
         self._size_bytes = 0
         self._taken_at = float("-inf")
         self._shortest_ms = ELAPSED_MS_MAX  # The shortest period since then.

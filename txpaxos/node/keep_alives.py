@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import attrs
@@ -17,7 +18,7 @@ from twisted.internet.defer import Deferred, fail
 
 from txpaxos.errors import Overloaded, PaxosError
 from txpaxos.node.heard_keep_alives import pause_seconds
-from txpaxos.node.timers import Timers
+from txpaxos.node.timers import Timers, TimerState, Together
 from txpaxos.replicated_time import ELAPSED_MS_MAX
 from txpaxos.wire.stamps import KEPT_ALIVE_MAX, KeptAlive
 
@@ -57,15 +58,26 @@ class _Call:
     :ivar numbers: for each name that is confirmed, its number; ``None`` for one that is no kept-alive timer.
     :ivar missing: the names that are neither.
     :ivar period_ms: the shortest period of the timers that are known; 0 if none is.
+    :ivar together: how many timers they are, if the message has the number of a keep-alive in place of their names.
     """
 
     number: int
-    names: Sequence[str]
+    names: Sequence[str | int]
     owner: str
     answer: Deferred[Kept]
+    together: int = 0
     period_ms: int = 0
-    numbers: dict[str, int | None] = attrs.field(factory=dict)
-    missing: set[str] = attrs.field(factory=set)
+    numbers: dict[str | int, int | None] = attrs.field(factory=dict)
+    missing: set[str | int] = attrs.field(factory=set)
+
+    def find(self, timers: Timers, name: str | int) -> TimerState | Together | None:
+        """What ``name`` stands for; ``None`` if there is no such timer, or not all of those that were together are
+        together still."""
+        if not self.together:
+            return timers.kept_alive(name)
+        # This very keep-alive may have counted. Then they have its number, and not the one before.
+        kept = timers.kept_alive(self.number) or timers.kept_alive(name)
+        return kept if isinstance(kept, Together) and kept.count == self.together else None
 
     def answer_if_complete(self) -> None:
         """Answer the client, unless something is missing, or it was answered already."""
@@ -88,9 +100,9 @@ class KeepAlives:
         self._timers = timers
         self._catch_up = catch_up
         self._wanted = wanted
-        self._waiting: dict[str, dict[_Call, None]] = {}
-        self._changed: list[str] = []
-        self._to_tell: dict[str, int] = {}
+        self._waiting: dict[str | int, dict[_Call, None]] = {}
+        self._changed: list[str | int] = []
+        self._to_tell: dict[str | int, int] = {}
         self._told_at = float("-inf")
         self._again_at = float("inf")
         self._again_seconds = AGAIN_SECONDS
@@ -104,11 +116,13 @@ class KeepAlives:
 
     # from clients
 
-    def keep_alive(self, number: int, names: Sequence[str], owner: str = "") -> Deferred[Kept]:
+    def keep_alive(self, number: int, names: Sequence[str | int], owner: str = "", together: int = 0) -> Deferred[Kept]:
         """Keep the timers ``names`` alive.
 
         :param owner: for whom they count, as a client's address or name; empty for the node's own program, which has no
             share of its own.
+        :param together: if not 0, the only name is the number of the last keep-alive that counted for these timers, and
+            this is how many they are. If they are fewer now, the number for it is ``None``.
         :returns: fires with a number for each name: that of the last keep-alive in the log, which is at least
             ``number``; ``None`` if there is no such kept-alive timer. Fails with :class:`~txpaxos.errors.Overloaded`.
             It waits as long as there is no leader; cancel it to stop that.
@@ -118,10 +132,11 @@ class KeepAlives:
         if owner and self._count_of[owner] + len(names) > WAITING_MAX // OWNER_SHARES:
             count = self._count_of[owner]
             return fail(Overloaded(f"keep-alives of this client for {count} timers wait already; try again later"))
-        call = _Call(number, names, owner, Deferred(lambda _: self._forget(call)))
+        call = _Call(number, names, owner, Deferred(lambda _: self._forget(call)), together)
         if not self._waiting:
             self._again_at, self._shortest_ms = float("inf"), ELAPSED_MS_MAX
-        find, are_all_known = self._timers().kept_alive, True
+        timers, are_all_known = self._timers(), True
+        find = timers.kept_alive if not together else partial(call.find, timers)
         for name in dict.fromkeys(names):
             timer = find(name)
             if timer is not None and (timer.period_ms < call.period_ms or not call.period_ms):
@@ -148,8 +163,8 @@ class KeepAlives:
 
     # from the log
 
-    def note(self, name: str) -> None:
-        """The timer ``name`` was kept alive, or is there no more."""
+    def note(self, name: str | int) -> None:
+        """The timer ``name`` was kept alive, or is there no more. Or so were those with the number ``name``."""
         if name in self._waiting:
             self._changed.append(name)
 
@@ -163,10 +178,10 @@ class KeepAlives:
     def restored(self) -> None:
         """A snapshot has replaced the timers."""
         self._changed.clear()
-        find = self._timers().kept_alive
-        self._look_at([name for name in self._waiting if find(name) is not None])
+        self._look_at_known()
+        timers = self._timers()
         for call in self._calls():
-            if any(find(name) is None for name in call.missing):
+            if any(call.find(timers, name) is None for name in call.missing):
                 self._check_missing(call)
         self._tell_again()
 
@@ -198,6 +213,7 @@ class KeepAlives:
             return ()
         if now >= self._again_at:
             self._again_seconds = min(2 * self._again_seconds, AGAIN_SECONDS_MAX)
+            self._look_at_known()
             self._tell_again()
         if pause and self._told_at < now < self._told_at + self._pause_seconds:
             return ()
@@ -227,25 +243,37 @@ class KeepAlives:
         """All that wait, each once."""
         return {call: None for calls in self._waiting.values() for call in calls}
 
-    def _look_at(self, names: Iterable[str]) -> None:
+    def _look_at(self, names: Iterable[str | int]) -> None:
         """The log has kept the timers ``names`` alive, or ended them."""
-        find = self._timers().kept_alive
+        timers = self._timers()
         for name in names:
-            timer = find(name)
-            number = None if timer is None else timer.number
             for call in tuple(self._waiting.get(name, ())):
-                if number is None or number >= call.number:
-                    self._stop_waiting(call, name)
-                    call.numbers[name] = number
-                    call.answer_if_complete()
+                self._note_kept(call, name, call.find(timers, name))
+
+    def _look_at_known(self) -> None:
+        """Answer what the log has confirmed, whether this node was told or not: a snapshot has come, or a timer that a
+        client has named was kept alive together with others since."""
+        timers = self._timers()
+        for name, calls in tuple(self._waiting.items()):
+            for call in tuple(calls):
+                if (timer := call.find(timers, name)) is not None:
+                    self._note_kept(call, name, timer)
+
+    def _note_kept(self, call: _Call, name: str | int, timer: TimerState | Together | None) -> None:
+        """Answer ``call`` if that was missing of which ``timer`` is what this node knows."""
+        number = None if timer is None else timer.number
+        if number is None or number >= call.number:
+            self._stop_waiting(call, name)
+            call.numbers[name] = number
+            call.answer_if_complete()
 
     def _check_missing(self, call: _Call) -> None:
         """This node does not know all timers of ``call``. Perhaps it is behind: it finds out before it says so."""
 
         def caught_up(_: object) -> None:
-            find = self._timers().kept_alive
-            for name in sorted(call.missing):
-                timer = find(name)
+            timers = self._timers()
+            for name in sorted(call.missing, key=str):
+                timer = call.find(timers, name)
                 if timer is None:
                     self._stop_waiting(call, name)
                     call.numbers[name] = None
@@ -271,7 +299,7 @@ class KeepAlives:
         for name in list(call.missing):
             self._stop_waiting(call, name)
 
-    def _stop_waiting(self, call: _Call, name: str) -> None:
+    def _stop_waiting(self, call: _Call, name: str | int) -> None:
         call.missing.discard(name)
         self._count -= 1
         self._count_of[call.owner] -= 1

@@ -229,6 +229,7 @@ class Node:
         self._store, self._restored_from, self._recording = store, restored_from, recording
         self._rng = rng or Random()
         self._is_listening = self._stopping = self._gives_up = self._has_pulsed = False
+        self._refill_at = inf  # When something is to be proposed, or told to the leader, whatever happens until then.
         self._started_at = 0.0
         self._received: dict[Slot, tuple[Snapshot, Sequence[ChosenMembers]]] = {}
         self._digest_asked_at: dict[NodeId, float] = {}
@@ -281,7 +282,7 @@ class Node:
         application, settings = self.application, self.settings
         lines = LineLimiter(self._monotonic)
         self._hooks = Hooks(lines)
-        self._keep_alives = KeepAlives(lambda: self.timers, lambda: self._reads.wait(), self._performer.schedule)
+        self._keep_alives = KeepAlives(lambda: self.timers, lambda: self._reads.wait(), self._keep_alives_wait)
         self._heard_keep_alives = HeardKeepAlives(lambda: self.timers)
         each = self._observe_commands
         reached = None if each is None else lambda slot, command: each(CommandReached(slot, command))
@@ -897,8 +898,10 @@ class Node:
                 self._timer.schedule_no_later_than(self._replica.wake_at)
             if self._sealing.is_needed:
                 self._sealing.tick(now)
-            if (self._leader_clock.is_running and len(self.timers)) or len(self._keep_alives):
+            if now >= self._refill_at:
                 self._performer.schedule()
+            elif self._refill_at < inf:
+                self._timer.schedule_no_later_than(self._refill_at)
             self._founding.tick(now)
             self._schedule_founding()
             self._admission.step(now)
@@ -923,7 +926,7 @@ class Node:
         """Propose waiting commands, while the window has room, or forward them to the leader."""
         if not self._is_listening:
             return  # Commands submitted before the start wait for it.
-        now = self._monotonic()
+        now, self._refill_at = self._monotonic(), inf
         self._session.flush()
         self._asks.flush()
         if self._submissions.is_leader:
@@ -937,10 +940,18 @@ class Node:
 
     def _tell_keep_alives(self, now: float, tell: Callable[[tuple[KeptAlive, ...]], object]) -> None:
         """Tell the leader, which may be this node, which timers the clients of this node keep alive."""
-        while told := self._keep_alives.take_due(now, pause=not self._submissions.is_leader):
+        while told := self._keep_alives.take_due(now, pause=True):
             tell(told)
         if (wake_at := self._keep_alives.wake_at) is not None:
-            self._wake_by(wake_at)
+            self._refill_by(wake_at)
+
+    def _keep_alives_wait(self) -> None:
+        """A client keeps timers alive. Have the leader told, which may be this node, when that is due."""
+        wake_at = self._keep_alives.wake_at
+        if wake_at is None or wake_at <= self._monotonic():
+            self._performer.schedule()
+        else:
+            self._refill_by(wake_at)
 
     def _propose(self, now: float) -> None:
         """Propose what waits, while the window has room, and what makes timers fire that are due."""
@@ -954,7 +965,7 @@ class Node:
             self._propose_stamped(value.value, now, value.urgent)
         while (propose_at := self._heard_keep_alives.propose_at()) is not None and self._replica.has_room:
             if now < propose_at:
-                self._wake_by(propose_at)
+                self._refill_by(propose_at)
                 break
             self._propose_stamped(b"", now)
         if (due_ms := self.timers.earliest_ms) is not None:
@@ -968,7 +979,7 @@ class Node:
         if pulse_at is None:
             return
         if now < pulse_at:
-            self._wake_by(pulse_at)
+            self._refill_by(pulse_at)
         elif (next_due_ms := self.timers.next_due_ms) is not None and next_due_ms > due_ms:
             self._fire_timers(next_due_ms, now)
         elif self._replica.has_room and not self._has_pulsed:
@@ -985,6 +996,8 @@ class Node:
         """Propose ``batch``, with the time, and with the timers that clients keep alive."""
         time, urgent = self._leader_clock.stamp(), urgent or self._heard_keep_alives.is_forwarded
         grace_ms = self._leader_clock.take_grace_ms(time) if self.timers.has_kept_alive else 0
+        while told := self._keep_alives.take_due(now, pause=False):  # There is a value for them: none has to wait.
+            self._heard_keep_alives.hear(told)
         value = stamped(time, batch, self._heard_keep_alives.take(now), grace_ms)
         self._enqueue(self._replica.propose(value, now, urgent=urgent))
 
@@ -1236,6 +1249,11 @@ class Node:
     def _wake_by(self, time: float) -> None:
         if self._is_listening and not self._stopping:
             self._timer.schedule_no_later_than(time)
+
+    def _refill_by(self, time: float) -> None:
+        """Propose, or tell the leader, at that time at the latest."""
+        self._refill_at = min(self._refill_at, time)
+        self._wake_by(time)
 
     def _forward_later(self, now: float) -> None:
         """Set the timer for the next time that commands are forwarded. If that is now, the performer does it next."""

@@ -33,37 +33,76 @@ CHUNK_BYTES = 2**16
 _STALE_MIN = 1024
 
 
+@attrs.define(eq=False)
+class Together:
+    """All kept-alive timers for which the same keep-alive counted last. The next one that keeps all of them alive
+    changes this alone, however many they are.
+
+    :ivar number: of that keep-alive.
+    :ivar kept_ms: when it counted, by the elapsed milliseconds; 0 if it named the timers, each of which knows that by
+        itself then.
+    :ivar count: how many timers they are.
+    :ivar period_ms: no longer than the shortest period of them.
+    """
+
+    number: int
+    kept_ms: int = 0
+    count: int = 0
+    period_ms: int = ELAPSED_MS_MAX
+
+
 @attrs.define
 class TimerState:
     """One timer.
 
-    :ivar due_ms: when it fires, by the elapsed milliseconds.
+    :ivar own_due_ms: when it fires, by the elapsed milliseconds, unless it was kept alive together with others since.
     :ivar payload: what it was set with.
     :ivar period_ms: how long it lives from when it was kept alive last; 0 if it is not a kept-alive timer.
-    :ivar number: of the last keep-alive that counted; 0 if none did.
+    :ivar together: the timers for which the same keep-alive counted last; ``None`` if none did.
     :ivar queued_ms: the time under which the heap has it. That is earlier than ``due_ms`` if it was kept alive since.
     """
 
-    due_ms: int
+    own_due_ms: int
     payload: bytes
     period_ms: int = 0
-    number: int = 0
+    together: Together | None = None
     queued_ms: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.queued_ms = self.due_ms
+        self.queued_ms = self.own_due_ms
+
+    @property
+    def number(self) -> int:
+        """The number of the last keep-alive that counted; 0 if none did."""
+        return 0 if self.together is None else self.together.number
+
+    @property
+    def due_ms(self) -> int:
+        """When it fires, by the elapsed milliseconds."""
+        due_ms, together = self.own_due_ms, self.together
+        if together is None or together.kept_ms + self.period_ms <= due_ms:
+            return due_ms
+        return self.due_if_kept(together.kept_ms)
+
+    def due_if_kept(self, kept_ms: int) -> int:
+        """When it fires if it was kept alive together with others at ``kept_ms``."""
+        return max(self.own_due_ms, min(kept_ms + self.period_ms, ELAPSED_MS_MAX))
 
     def copy(self) -> TimerState:
         """The same timer, which may change by itself."""
-        copied = TimerState(self.due_ms, self.payload, self.period_ms, self.number)
+        copied = TimerState(self.own_due_ms, self.payload, self.period_ms, self.together)
         copied.queued_ms = self.queued_ms
         return copied
 
-    def row(self, name: str) -> _PlainRow | _KeptRow:
-        """This timer in a snapshot. A plain one is there as earlier releases had it."""
+    def row(self, name: str, number: int, kept_ms: int) -> _PlainRow | _KeptRow:
+        """This timer in a snapshot. A plain one is there as earlier releases had it.
+
+        :param number: of the last keep-alive that counted, when the snapshot was taken.
+        :param kept_ms: when it counted for all timers together, then.
+        """
         if not self.period_ms:
-            return name, self.due_ms, self.payload
-        return name, self.due_ms, self.payload, self.period_ms, self.number
+            return name, self.own_due_ms, self.payload
+        return name, self.due_if_kept(kept_ms), self.payload, self.period_ms, number
 
 
 _PlainRow: TypeAlias = tuple[str, int, bytes]
@@ -91,14 +130,17 @@ _decode = msgspec.msgpack.Decoder(_Chunk).decode
 class Timers:
     """The time of a cluster, and what is to happen later.
 
-    :param changed: called with the name of each kept-alive timer that was kept alive, or is there no more.
+    :param changed: called with the name of each kept-alive timer that was kept alive, or is there no more; and with the
+        number of timers that one keep-alive has kept alive, when another one has kept all of them alive, or one of them
+        is not among them any more.
     :ivar now: the replicated time at the slot that is being applied, or was applied last.
     """
 
-    def __init__(self, changed: Callable[[str], object] = lambda name: None) -> None:
+    def __init__(self, changed: Callable[[str | int], object] = lambda name: None) -> None:
         self.now = BEGINNING
         self._changed = changed
         self._timers: dict[str, TimerState] = {}
+        self._together: dict[int, Together] = {}  # By their numbers. None is without timers.
         # By when they are due, and then by name. Those that were cancelled, set anew or kept alive stay until their
         # turn comes.
         self._heap: list[tuple[int, str]] = []
@@ -149,7 +191,8 @@ class Timers:
         if kept_alive:
             timer.period_ms = after_ms
             # A keep-alive that has counted, and is on its way once more, does not count again.
-            timer.number = 0 if before is None else before.number
+            if before is not None and before.together is not None:
+                self._join(timer, before.number)
         self._timers[name] = timer
         heapq.heappush(self._heap, (timer.due_ms, name))
         self._drop_stale()
@@ -177,8 +220,11 @@ class Timers:
 
     # from the applier, and from the leader
 
-    def kept_alive(self, name: str) -> TimerState | None:
-        """The kept-alive timer ``name``; ``None`` if there is none."""
+    def kept_alive(self, name: str | int) -> TimerState | Together | None:
+        """The kept-alive timer ``name``, or the timers for which the keep-alive with that number counted last; ``None``
+        if there is none."""
+        if isinstance(name, int):
+            return self._together.get(name)
         timer = self._timers.get(name)
         return timer if timer is not None and timer.period_ms else None
 
@@ -243,27 +289,58 @@ class Timers:
         """``timer`` is no more."""
         if timer.period_ms:
             self._kept_alive -= 1
+            self._leave(timer)
             self._changed(name)
 
     def _keep_alive(self, kept_alive: Iterable[KeptAlive]) -> None:
         timers, changed, now_ms = self._timers, self._changed, self.now.elapsed_ms
         for name, number in kept_alive:
+            if isinstance(name, int):
+                self._keep_together(name, number)
+                continue
             timer = timers.get(name)
             if timer is None or not timer.period_ms or number <= timer.number:
                 continue
             if self._dumps:
                 timer = self._changeable(name, timer)
-            timer.number = number
-            due_ms = min(now_ms + timer.period_ms, ELAPSED_MS_MAX)
-            if due_ms > timer.due_ms:
-                timer.due_ms = due_ms
+            timer.own_due_ms = max(timer.due_ms, min(now_ms + timer.period_ms, ELAPSED_MS_MAX))
+            self._leave(timer)
+            self._join(timer, number)
             changed(name)
+
+    def _keep_together(self, before: int, number: int) -> None:
+        """Keep all timers alive for which the keep-alive ``before`` counted last."""
+        together = self._together.get(before)
+        if together is None or number <= before or number in self._together:
+            return
+        together.number, together.kept_ms = number, self.now.elapsed_ms
+        self._together[number] = self._together.pop(before)
+        self._changed(before)
+
+    def _join(self, timer: TimerState, number: int) -> None:
+        """The keep-alive ``number`` has counted for ``timer``, and for others perhaps."""
+        together = self._together.get(number)
+        if together is None:
+            together = self._together[number] = Together(number)
+        together.count += 1
+        together.period_ms = min(together.period_ms, timer.period_ms)
+        timer.together = together
+
+    def _leave(self, timer: TimerState) -> None:
+        """``timer`` is not among those any more for which the same keep-alive counted last."""
+        together = timer.together
+        if together is None:
+            return
+        together.count -= 1
+        if not together.count:
+            del self._together[together.number]
+        self._changed(together.number)
 
     def _give_grace(self, until_ms: int) -> None:
         """Let no kept-alive timer fire before ``until_ms``."""
         soon = [item for item in self._timers.items() if item[1].period_ms and item[1].due_ms < until_ms]
         for name, timer in soon:
-            self._changeable(name, timer).due_ms = until_ms
+            self._changeable(name, timer).own_due_ms = until_ms
 
     def _changeable(self, name: str, timer: TimerState) -> TimerState:
         """``timer``, or what replaces it while a snapshot is taken of how it was."""
@@ -280,7 +357,10 @@ class Timers:
     def dump(self) -> Iterator[bytes]:
         """The time and all timers as they are now, in chunks of about 64 KiB; nothing if it never was any time."""
         self._dumps += 1
-        return self._chunks(self.now, self._timers.copy())
+        kept: dict[Together | None, tuple[int, int]] = {
+            together: (together.number, together.kept_ms) for together in self._together.values()
+        }
+        return self._chunks(self.now, self._timers.copy(), kept)
 
     def add(self, chunk: bytes) -> None:
         """Add the next chunk of a dump to new timers.
@@ -292,11 +372,15 @@ class Timers:
         except (msgspec.MsgspecError, ValueError) as error:
             raise CodecError(f"no timers: {error}") from None
         for row in part.rows:
-            self._timers[row.name] = TimerState(row.due_ms, row.payload, row.period_ms or 0, row.number)
+            timer = self._timers[row.name] = TimerState(row.due_ms, row.payload, row.period_ms or 0)
+            if row.period_ms and row.number:
+                self._join(timer, row.number)
             self._kept_alive += row.period_ms is not None
             heapq.heappush(self._heap, (row.due_ms, row.name))
 
-    def _chunks(self, now: ReplicatedTime, timers: dict[str, TimerState]) -> Iterator[bytes]:
+    def _chunks(
+        self, now: ReplicatedTime, timers: dict[str, TimerState], kept: dict[Together | None, tuple[int, int]]
+    ) -> Iterator[bytes]:
         try:
             if now == BEGINNING and not timers:
                 return
@@ -306,7 +390,7 @@ class Timers:
             heapq.heapify(names)  # To sort them all would take its time at once, before the first chunk.
             while names:
                 timer = timers[name := heapq.heappop(names)]
-                some.append(timer.row(name))
+                some.append(timer.row(name, *kept.get(timer.together, (0, 0))))
                 size += len(name) + len(timer.payload) + 16
                 if size >= CHUNK_BYTES:
                     yield _encode((now.elapsed_ms, now.utc_ms, some))

@@ -44,6 +44,7 @@ from txpaxos.wire.client_messages import (
     HandOver,
     Join,
     KeepTimers,
+    KeepTogether,
     MembersRequest,
     Read,
     Recall,
@@ -273,6 +274,8 @@ class ClientPort(ServerFactory):
                 return self.node.read(query, "local" if local else "linearizable")
             case KeepTimers(_, number, names):
                 return self.node.keep_alive(number, names, principal)
+            case KeepTogether(_, before, number, count):
+                return self.node.keep_alive(number, (before,), principal, count)
             case StatusRequest():
                 return succeed(self.status())
             case ReloadKeys():

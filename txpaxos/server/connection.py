@@ -43,6 +43,7 @@ from txpaxos.wire.client_messages import (
     KeepAlive,
     KeepAliveReply,
     KeepTimers,
+    KeepTogether,
     MembersRequest,
     Ping,
     Pong,
@@ -280,6 +281,7 @@ class ServerConnection(TwistedProtocol):
                 | Forget()
                 | Read()
                 | KeepTimers()
+                | KeepTogether()
                 | StatusRequest()
                 | ReloadKeys()
                 | AcceptClock()

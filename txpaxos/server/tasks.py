@@ -15,6 +15,7 @@ from txpaxos.wire.client_messages import (
     HandOver,
     Join,
     KeepTimers,
+    KeepTogether,
     MembersRequest,
     Read,
     Recall,
@@ -54,6 +55,8 @@ class Task(NamedTuple):
                 return cls(request, 1, len(request.query))
             case KeepTimers():
                 return cls(request, 1, sum(map(len, request.names)) + TIMER_BYTES * len(request.names))
+            case KeepTogether():
+                return cls(request, 1, TIMER_BYTES)
             case (
                 StatusRequest() | Recall() | ReloadKeys() | AcceptClock() | Join() | MembersRequest() | ChangeMembers()
             ):

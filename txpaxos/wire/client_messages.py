@@ -158,6 +158,22 @@ class KeepTimers:
 
 
 @attrs.frozen
+class KeepTogether:
+    """Keep all timers alive again that the keep-alive ``before`` of this client has kept alive together. The answer is
+    :class:`TimersKept` with one number, or :class:`Refused`. That number is ``None`` if they are not ``count`` timers
+    any more: one has ended, or another client has kept it alive. Then the client names them again.
+
+    :ivar before: the number of the last :class:`KeepTimers` or :class:`KeepTogether` that counted for all of them.
+    :ivar number: the number of this keep-alive.
+    """
+
+    request: Count
+    before: Number
+    number: Number
+    count: Annotated[int, msgspec.Meta(ge=1, le=KEEP_TIMERS_MAX)]
+
+
+@attrs.frozen
 class StatusRequest:
     """Report the node's status. The answer is :class:`StatusAnswer`."""
 
@@ -413,9 +429,10 @@ class AskAnswer:
 
 @attrs.frozen
 class TimersKept:
-    """The answer to :class:`KeepTimers`, for each name in its order: the number of the last keep-alive that counted, by
-    the log; ``None`` if there is no kept-alive timer of this name. If it is the number of the request, the timer fires
-    no sooner than its period after that was sent. If it is higher, another client keeps the timer alive, too.
+    """The answer to :class:`KeepTimers` and :class:`KeepTogether`, for each name in its order: the number of the last
+    keep-alive that counted, by the log; ``None`` if there is no kept-alive timer of this name. If it is the number of
+    the request, the timer fires no sooner than its period after that was sent. If it is higher, another client keeps
+    the timer alive, too.
 
     :ivar period_ms: the shortest period of these timers, from which the client sees how long nodes may take to answer
         the next keep-alive; 0 if there is no such timer, or the node is of an earlier release.
@@ -547,6 +564,7 @@ Request: TypeAlias = (
     | Forget
     | Read
     | KeepTimers
+    | KeepTogether
     | StatusRequest
     | ReloadKeys
     | AcceptClock
@@ -586,6 +604,7 @@ _packing = Packing[FromClient | FromNode](
         27: Withdraw,
         28: Recall,
         29: Trace,
+        30: KeepTogether,
         129: Welcome,
         130: Answer,
         131: AskAnswer,

@@ -5,7 +5,7 @@ big-endian.
 
 A stamp that keeps timers alive has another first byte (``K``), so that a node of an earlier release refuses the value.
 After the clocks it has the grace in milliseconds and the size of what follows in bytes, with 4 bytes each, and then a
-MessagePack array of ``[name, number]``.
+MessagePack array of ``[name, number]``, or of ``[number before, number]`` for all timers that have that number.
 
 The batch follows the stamp. It may be empty.
 """
@@ -36,25 +36,29 @@ KEPT_ALIVE_BYTES_MAX = 2**17
 
 _OTHER_BYTES = 13
 """At most what a timer that is kept alive takes beside its name: the heads of the array and of the name, the number."""
+_TOGETHER_BYTES = 19
+"""At most what timers take that are kept alive together: the head of the array, and two numbers."""
 
 TimerName: TypeAlias = Annotated[str, msgspec.Meta(max_length=TIMER_NAME_BYTES_MAX)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
 
 
 class KeptAlive(NamedTuple):
-    """A timer that is kept alive.
+    """A timer that is kept alive, or several that were kept alive together before.
 
-    :ivar name: the timer.
+    :ivar name: the timer, or the number of the last keep-alive that counted for the timers.
     :ivar number: of the keep-alive that was heard. It counts if it is higher than all that counted before.
     """
 
-    name: TimerName
+    name: TimerName | Number
     number: Number
 
     @property
     def size_bytes(self) -> int:
         """At most how many bytes it takes in a value."""
         name = self.name
+        if isinstance(name, int):
+            return _TOGETHER_BYTES
         return _OTHER_BYTES + (len(name) if name.isascii() else len(name.encode()))
 
 

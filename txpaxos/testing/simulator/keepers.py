@@ -28,7 +28,17 @@ CADENCE = 0.4
 """How much of the period passes at most between two keep-alives."""
 
 LEAVE_CHANCE = 0.05
-"""How often a client lets its timer fire, and has another one set."""
+"""How often a client lets its timers fire, and has others set."""
+
+
+TWIN_PERIOD = 0.5
+"""The period of the other one of two timers, as a part of that of the first one."""
+
+
+def twins(name: str) -> tuple[tuple[str, float], tuple[str, float]]:
+    """The names of two timers that are set and kept alive together, and their periods as parts of that of the first.
+    The other one may end while the first one lives."""
+    return (name, 1.0), (f"{name} twin", TWIN_PERIOD)
 
 
 def with_kept_alive_timers(app: type[PaxosProtocol], fired: Callable[[Slot, str], object]) -> type[PaxosProtocol]:
@@ -41,7 +51,8 @@ def with_kept_alive_timers(app: type[PaxosProtocol], fired: Callable[[Slot, str]
         if not command.startswith(KEEP):
             return app.apply(self, slot, command)
         period_ms, name = command.removeprefix(KEEP).split(b" ", 1)
-        self.timers.set(name.decode(), int(period_ms) / 1000, kept_alive=True)
+        for one, part in twins(name.decode()):
+            self.timers.set(one, part * int(period_ms) / 1000, kept_alive=True)
         return True
 
     def timer_fired(self: PaxosProtocol, slot: Slot, name: str, payload: bytes) -> None:
@@ -57,7 +68,7 @@ def with_kept_alive_timers(app: type[PaxosProtocol], fired: Callable[[Slot, str]
 
 
 class SimulatedKeeper:
-    """A client on a host of its own that never crashes. It has a timer set and keeps it alive, one timer at a time.
+    """A client on a host of its own that never crashes. It has two timers set and keeps them alive, two at a time.
 
     Every other one follows the leader. The others stay with the first node that answers, which may be a follower.
 
@@ -92,17 +103,18 @@ class SimulatedKeeper:
         self._stopped = True
 
     def request(self) -> None:
-        """Keep the timer alive, or have one set."""
+        """Keep the timers alive, or have two set."""
         self.waiting += 1
         called_at = self._cluster.time.now
         if self._timer is None:
             self._count += 1
             name = f"{TIMER_PREFIX}{self._index} {self._count}"
-            self._cluster.checker.timers.set(name, self._period_seconds)
+            for one, part in twins(name):
+                self._cluster.checker.timers.set(one, part * self._period_seconds)
             command = KEEP + b"%d %s" % (self._period_seconds * 1000, name.encode())
             self._client.submit(command).addBoth(self._set, name, called_at)
         else:
-            self._client.keep_alive([self._timer]).addBoth(self._kept, self._timer, called_at)
+            self._client.keep_alive([one for one, _ in twins(self._timer)]).addBoth(self._kept, self._timer, called_at)
 
     def _next(self) -> None:
         if self._stopped:
@@ -121,7 +133,8 @@ class SimulatedKeeper:
                 self._cluster.violation = Violation("honest answers", result.getTraceback())
             return
         self._timer = name
-        self._require(self._cluster.checker.timers.confirmed(name, called_at), name)
+        for one, _ in twins(name):
+            self._require(self._cluster.checker.timers.confirmed(one, called_at), one)
 
     def _kept(self, result: Any, name: str, called_at: float) -> None:
         self.waiting -= 1
@@ -130,12 +143,14 @@ class SimulatedKeeper:
         if isinstance(result, Failure):
             if not result.check(Overloaded):
                 self._cluster.violation = Violation("honest answers", result.getTraceback())
-        elif result[name]:
-            counts["timers kept alive"] += 1
-            self._require(timers.confirmed(name, called_at), name)
-        else:
+            return
+        for one, _ in twins(name):
+            if result[one]:
+                counts["timers kept alive"] += 1
+                self._require(timers.confirmed(one, called_at), one)
+                continue
             counts["timers found gone"] += 1
-            self._require(timers.gone(name), name)
+            self._require(timers.gone(one), one)
             if self._timer == name:
                 self._timer = None
 
