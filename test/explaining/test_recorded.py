@@ -14,7 +14,7 @@ from test.helpers.chronicles import Chronicles
 from txpaxos.cli import main
 from txpaxos.core.messages import Ballot, NodeId, Slot
 from txpaxos.explaining import Fact, What
-from txpaxos.explaining.recorded import recollect_recorded
+from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot
 from txpaxos.explaining.values import tell_value
 from txpaxos.recording.options import RecordingOptions
 from txpaxos.testing.simulator.cluster import SimulatedCluster
@@ -49,9 +49,9 @@ def test_of_random_slots_a_recording_tells_what_the_nodes_remember(
     cluster, chronicles = run(seed, tmp_path, monkeypatch)
     assert cluster.checker.ballots_won > 1
     known = sorted({slot for one in chronicles.of_nodes.values() for slot in one.slots})
-    for slot in Random(seed).sample(known, min(SLOTS, len(known))):
-        for node, chronicle in chronicles.of_nodes.items():
-            recorded = recollect_recorded(str(tmp_path), node, slot)
+    slots = Random(seed).sample(known, min(SLOTS, len(known)))
+    for node, chronicle in chronicles.of_nodes.items():
+        for slot, recorded in recollect_recorded(str(tmp_path), node, slots).items():
             assert kinds(recorded.facts) == kinds(chronicle.recall(slot)), (node, slot)
             if recorded.value is not None:
                 assert recorded.value == tell_value(cluster.checker.chosen[slot])
@@ -61,7 +61,7 @@ def test_of_ballots_a_recording_tells_what_the_nodes_remember(tmp_path: Path, mo
     _, chronicles = run(5, tmp_path, monkeypatch)
     for node, chronicle in chronicles.of_nodes.items():
         for ballot in (Ballot(1, "a"), Ballot(2, "a"), Ballot(1, "b"), Ballot(9, "c")):
-            recorded = recollect_recorded(str(tmp_path), node, 0, ballot)
+            recorded = recollect_recorded_ballot(str(tmp_path), node, ballot)
             assert kinds(recorded.facts) == kinds(chronicle.recall_ballot(ballot)), (node, ballot)
 
 

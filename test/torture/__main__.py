@@ -25,6 +25,7 @@ SKIPPED = 77
 @click.option("--faults-max", default=100_000, show_default=True, help="For all clusters together.")
 @click.option("--operations-max", default=250_000, show_default=True, help="For all clusters together, roughly.")
 @click.option("--members/--no-members", default=True, show_default=True, help="Whether members come and go.")
+@click.option("--record/--no-record", "records", default=True, show_default=True, help="Whether nodes record.")
 @click.option("--keep", is_flag=True, help="Keep histories, logs and data even if nothing is wrong.")
 @click.option("--json", "wants_json", is_flag=True, help="The reports as JSON.")
 def main(nodes: tuple[int, ...], seed: int | None, wants_json: bool, **limits: Any) -> None:
@@ -55,10 +56,11 @@ def options_for(
     operations_max: int,
     keep: bool,
     members: bool = True,
+    records: bool = True,
 ) -> Options:
     """The options of one of ``clusters`` clusters."""
     share = max(1, faults_max // clusters), max(1, operations_max // clusters)
-    return Options(nodes, seed, minutes * 60 / clusters, *share, keep, members)
+    return Options(nodes, seed, minutes * 60 / clusters, *share, keep, members, records)
 
 
 async def _every(reactor: Any, options: list[Options], wants_json: bool) -> list[Report]:

@@ -28,6 +28,8 @@ from txpaxos.cli.running import CommandError, together
 from txpaxos.cli.status import Statuses, ask_nodes, chosen_through, leader_of
 from txpaxos.client import Client
 from txpaxos.cluster import Member
+from txpaxos.explaining.recollection import Recollection, recollection_of
+from txpaxos.recording.writer import WRITE_SECONDS
 from txpaxos.server.node_process import REMOVED
 from txpaxos.storage.journal import SEGMENT_BYTES
 
@@ -65,6 +67,7 @@ class NamespacedCluster(LocalCluster):
     :ivar cluster: the members as they are now. The cluster file has the founders, at the addresses that they had.
     :ivar hash_seeds: every PYTHONHASHSEED that a node was started with.
     :ivar apply_logs: the folder with the apply log of every incarnation of a node.
+    :ivar recordings: the folder with what entered the core of each node; ``None`` if nothing is recorded.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class NamespacedCluster(LocalCluster):
         folder: Path,
         rng: Random,
         clock: WallClock,
+        records: bool,
     ) -> None:
-        super().__init__(reactor, CLUSTER, list(nodes), folder, OPTIONS)
+        self.recordings = folder / "recordings" if records else None
+        options = (*OPTIONS, "--record", str(self.recordings)) if records else OPTIONS
+        super().__init__(reactor, CLUSTER, list(nodes), folder, options)
         self.cluster = attrs.evolve(self.cluster, members={node: namespaces.member(node) for node in nodes})
         self.founding = self.cluster
         self.file.write_text(self.cluster.dumps())
@@ -111,7 +117,7 @@ class NamespacedCluster(LocalCluster):
             paxos = command.index("paxos")
             addresses = ["--address", member.address.written, "--client", member.client.written]
             data = ["--data-dir", str(self.folder / node)]
-            command[paxos:] = ["paxos", "--stop-at-eof", *self._joins[node], *addresses, *data, *OPTIONS]
+            command[paxos:] = ["paxos", "--stop-at-eof", *self._joins[node], *addresses, *data, *self._options]
         return [*self._namespaces.at(node), "env", *environment, *command]
 
     def _edited_file(self, node: str, member: Member) -> Path:
@@ -252,7 +258,7 @@ class NamespacedCluster(LocalCluster):
 
         It waits no longer than ``seconds``, in case the clients change too little for that.
         """
-        chosen = chosen_through(await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
+        chosen = await self.chosen_through()
         taken: dict[str, set[int]] = {node: set() for node in self.processes}
         give_up_at = self._reactor.seconds() + seconds
 
@@ -268,6 +274,23 @@ class NamespacedCluster(LocalCluster):
         """The items of each node, by node and key, once no command is under way. Each node answers for itself."""
         await rest(self)
         return dict(zip(self._nodes, await together(*map(self._tell, self._nodes)), strict=True))
+
+    async def chosen_through(self) -> int:
+        """The last slot up to which some node knows all slots to be chosen."""
+        return chosen_through(await ask_nodes(self._reactor, self.cluster, STATUS_SECONDS))
+
+    async def recall(self, node: str, slots: Sequence[int]) -> list[Recollection]:
+        """What a running node remembers of each of ``slots``."""
+        client = Client(self._reactor, self.cluster, [node])
+        try:
+            told = [await client.recall(slot, deadline_seconds=TELLING_SECONDS_MAX) for slot in slots]
+            return list(map(recollection_of, told))
+        finally:
+            client.close()
+
+    async def recorded(self) -> None:
+        """Wait until what the nodes have done is in their recordings, so that a kill does not lose it."""
+        await deferLater(self._reactor, 2 * WRITE_SECONDS)
 
     def read_disks(self) -> dict[str, Disk]:
         """The content of each node's disk. The nodes must be down."""

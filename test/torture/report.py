@@ -83,6 +83,7 @@ class Report:
     :ivar snapshots: how many snapshots the nodes have taken.
     :ivar transfers: how often a node has installed another node's snapshot.
     :ivar verdict: what became of the commands, in one line.
+    :ivar recordings: what came of the recordings, in one line; empty if nothing was recorded.
     :ivar linearizable: the checker's results for the histories of the store and of the subjects.
     :ivar violations: what is wrong; empty if nothing is.
     :ivar configurations: how often the members have changed.
@@ -112,6 +113,7 @@ class Report:
     change_counts: Mapping[str, int] = attrs.field(factory=dict)
     without: Sequence[str] = ()
     kept: str = ""
+    recordings: str = ""
 
     def as_text(self) -> str:
         """The report as text."""
@@ -130,6 +132,7 @@ class Report:
             f"the run itself was late by {self.lag_seconds:.2f} s at most, for lack of a processor",
             "",
             self.verdict,
+            *([self.recordings] if self.recordings else []),
             *(f"{name}: {line.splitlines()[0]}" for name, line in zip(CHECKED, self.linearizable, strict=True)),
             *(f"VIOLATION: {one}" for one in self.violations),
             "nothing lost, nothing doubled, linearizable" if not self.violations else "FAILED",

@@ -22,6 +22,7 @@ from test.torture.faults import FaultInjector
 from test.torture.network_namespace import NetworkNamespaces
 from test.torture.nodes import NamespacedCluster, node_names
 from test.torture.plan import Kind, kinds_for, rounds
+from test.torture.recordings import Asked, RecordingCheck, check_recordings
 from test.torture.report import Report
 from test.torture.roster import PLACES
 from test.torture.wall_clock import WallClock
@@ -47,6 +48,7 @@ class Options:
     :ivar faults_max: how many faults at most.
     :ivar operations_max: roughly how many operations on the store at most. It decides how long the pauses are.
     :ivar changes_members: whether members come and go.
+    :ivar records: whether nodes record what enters their cores.
     """
 
     nodes: int
@@ -56,6 +58,7 @@ class Options:
     operations_max: int
     keep: bool = False
     changes_members: bool = True
+    records: bool = True
 
     @property
     def pause_seconds(self) -> float:
@@ -109,7 +112,8 @@ class _Run:
         self._namespaces = namespaces
         self._folder = folder
         names, rng = node_names(options.nodes), Random(self._rng.random())
-        self.nodes = NamespacedCluster(reactor, namespaces, names, folder, rng, self._clock)
+        self.nodes = NamespacedCluster(reactor, namespaces, names, folder, rng, self._clock, options.records)
+        self._asked = Asked(self.nodes, Random(f"{options.seed} asks"))
         self._workload: Workload | None = None
 
     async def play(self) -> Report:
@@ -154,6 +158,8 @@ class _Run:
             kinds = " and ".join(map(str, planned.faults))
             self._say(f"{len(self.nodes.cluster.members)} nodes, {len(injector.faults)} faults so far; now: {kinds}")
             await injector.play(planned)
+            if self._options.records:
+                await self._asked.ask()
 
     def _kinds(self, without: set[Kind]) -> list[Kind]:
         return kinds_for(self._options.nodes, without, changes_members=self._options.changes_members)
@@ -181,6 +187,8 @@ class _Run:
         violations += outcome.found[:FOUND_MAX]
         if len(outcome.found) > FOUND_MAX:
             violations.append(f"and {len(outcome.found) - FOUND_MAX} more of that kind")
+        recordings = self._check_recordings()
+        violations += recordings.found[:FOUND_MAX]
         checks = [check(operations, KeyValue()), check(asks, Decision())]
         violations += [one.report() for one in checks if not one.linearizable]
         return Report(
@@ -197,6 +205,7 @@ class _Run:
             silences=injector.silences,
             stabilities=injector.stabilities,
             verdict=str(outcome),
+            recordings=str(recordings) if self._options.records else "",
             linearizable=[one.report() for one in checks],
             violations=violations,
             lag_seconds=workload.lag_seconds(*times),
@@ -216,6 +225,15 @@ class _Run:
             return check_run(self.nodes.apply_logs, operations, workload.observed_reads, workload.acknowledged, ends)
         except Exception as error:  # A disk may hold anything now.
             return RunCheck(found=[f"what is on the disks cannot be: {self._words(error)}"])
+
+    def _check_recordings(self) -> RecordingCheck:
+        """Replay what the nodes have recorded, and compare it with what they told."""
+        if self.nodes.recordings is None:
+            return RecordingCheck()
+        try:
+            return check_recordings(self.nodes.recordings, self._asked.told)
+        except Exception as error:  # A disk may hold anything now.
+            return RecordingCheck(found=[f"the recordings cannot be read: {self._words(error)}"])
 
     def _words(self, error: Exception) -> str:
         if isinstance(error, CommandError):

@@ -21,7 +21,7 @@ from txpaxos.drawing import as_text
 from txpaxos.errors import NotAllowed, PaxosError
 from txpaxos.explaining.facts import Fact
 from txpaxos.explaining.recollection import Recollection, recollection_of
-from txpaxos.explaining.recorded import recollect_recorded, recorded_slot
+from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot, recorded_slot
 from txpaxos.explaining.story import Story, story_of
 from txpaxos.explaining.values import CommandTold, ValueTold
 from txpaxos.recording.reading import located, recorded_nodes
@@ -193,11 +193,13 @@ def read_all(recordings: Sequence[str], subject: Subject) -> dict[str, Recollect
             if node in found:
                 raise CommandError(f"{directory} and {found[node]} both have a recording of node {node}: leave one out")
             found[node] = directory
-    slot = subject.slot
-    if not slot and not subject.ballot:
-        slot = max(recorded_slot(folder, node, subject.command, subject.register) for node, folder in found.items())
-    ballot = Ballot.parse(subject.ballot) if subject.ballot else None
-    return {node: recollect_recorded(folder, node, slot, ballot) for node, folder in found.items()}
+    if subject.ballot:
+        ballot = Ballot.parse(subject.ballot)
+        return {node: recollect_recorded_ballot(folder, node, ballot) for node, folder in found.items()}
+    slot = subject.slot or max(
+        recorded_slot(folder, node, subject.command, subject.register) for node, folder in found.items()
+    )
+    return {node: recollect_recorded(folder, node, [slot])[slot] for node, folder in found.items()}
 
 
 def told_by(subject: Subject, told: dict[str, Recollection | None]) -> tuple[Story, ValueTold | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import attrs
@@ -57,7 +57,7 @@ class Chronicle:
     :param utc_seconds: the wall clock. Facts are dated by what it says when they are asked for, so that a step of that
         clock moves all of them, and never one past another.
     :param slots_max: how many slots to remember.
-    :param only: the one slot to remember; all if not given.
+    :param only: the slots to remember; all if not given.
     :param ballots_max: how many ballots to remember.
     """
 
@@ -67,7 +67,7 @@ class Chronicle:
         monotonic: Callable[[], float] = time.monotonic,
         utc_seconds: Callable[[], float] = time.time,
         slots_max: int = SLOTS_MAX,
-        only: Slot | None = None,
+        only: Container[Slot] | None = None,
         ballots_max: int = BALLOTS_MAX,
     ) -> None:
         self.node = node
@@ -144,7 +144,7 @@ class Chronicle:
         value: bytes | None = None,
     ) -> None:
         """Note a fact, unless it is one that was noted before."""
-        if self._only is not None and slot != self._only:
+        if self._only is not None and slot not in self._only:
             return
         noted = self._slots.get(slot)
         if noted is None:

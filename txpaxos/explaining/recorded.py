@@ -1,4 +1,4 @@
-"""What recordings tell of a slot or a ballot: the core of each node is run again, and a chronicle looks on.
+"""What recordings tell of slots or a ballot: the core of each node is run again, and a chronicle looks on.
 
 A recording has what entered a core. What came out, and so what was saved, sent and known to be chosen, comes from
 running the core again (:mod:`txpaxos.recording.replaying`).
@@ -6,7 +6,7 @@ running the core again (:mod:`txpaxos.recording.replaying`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 import attrs
@@ -14,7 +14,7 @@ import attrs
 from txpaxos.core.messages import Ballot, NodeId, Slot
 from txpaxos.core.ready import Chosen, Installed, Ready
 from txpaxos.errors import RecordingError
-from txpaxos.explaining.chronicle import Chronicle
+from txpaxos.explaining.chronicle import SLOTS_MAX, Chronicle
 from txpaxos.explaining.recollection import Recollection
 from txpaxos.explaining.values import slot_of_command, slot_of_register, tell_value
 from txpaxos.recording.calls import Call, ready_of
@@ -42,13 +42,15 @@ class _Clocks:
 class _Run:
     """One run of a node, from its start to its end, as its recording tells it."""
 
-    def __init__(self, node: NodeId, only: Slot) -> None:
-        self._clocks = _Clocks()
-        self.chronicle = Chronicle(node, self._clocks.monotonic, self._clocks.utc, only=only, ballots_max=BALLOTS_MAX)
+    def __init__(self, node: NodeId, only: Collection[Slot]) -> None:
+        clocks = self._clocks = _Clocks()
+        self.chronicle = Chronicle(
+            node, clocks.monotonic, clocks.utc, slots_max=max(SLOTS_MAX, len(only)), only=only, ballots_max=BALLOTS_MAX
+        )
         self._only = only
         self._pending: dict[int, Ready] = {}
         self._applied_through = 0
-        self.value: bytes | None = None
+        self.values: dict[Slot, bytes] = {}
         self.voters: tuple[NodeId, ...] = ()
 
     def take(self, step: Step) -> None:
@@ -65,8 +67,8 @@ class _Run:
                 if step.core is not None:
                     self.voters = tuple(step.core.membership.voters)
             case SlotsApplied(slot, now):
-                if self._applied_through < self._only <= slot:
-                    self.chronicle.slot_applied(self._only, now)
+                for one in range(self._applied_through + 1, slot + 1):
+                    self.chronicle.slot_applied(one, now)
                 self._applied_through = slot
             case ClocksRead(now, utc_seconds):
                 self._clocks.now, self._clocks.utc_seconds = now, utc_seconds
@@ -76,32 +78,50 @@ class _Run:
         for chosen in ready.chosen:
             if isinstance(chosen, Installed):
                 self._applied_through = max(self._applied_through, chosen.slot)
-            elif isinstance(chosen, Chosen) and chosen.slot == self._only:
-                self.value = chosen.value
+            elif isinstance(chosen, Chosen) and chosen.slot in self._only:
+                self.values[chosen.slot] = chosen.value
 
 
-def recollect_recorded(directory: str, node: NodeId, slot: Slot, ballot: Ballot | None = None) -> Recollection:
-    """What the recording of ``node`` tells of ``slot``, or of ``ballot`` if it is given.
+def recollect_recorded(directory: str, node: NodeId, slots: Collection[Slot]) -> dict[Slot, Recollection]:
+    """What the recording of ``node`` tells of each of ``slots``.
 
     :param directory: the folder of the recording.
     :raises RecordingError: if it cannot be read, or the core of this program does something else than was recorded.
     """
+    runs = _runs(directory, node, slots)
+    return {slot: _recollection(node, runs, slot) for slot in slots}
+
+
+def recollect_recorded_ballot(directory: str, node: NodeId, ballot: Ballot) -> Recollection:
+    """What the recording of ``node`` tells of ``ballot``.
+
+    :raises RecordingError: as of :func:`recollect_recorded`.
+    """
+    runs = _runs(directory, node, ())
+    return Recollection(node, _voters(runs), 0, tuple(chain(*(one.chronicle.recall_ballot(ballot) for one in runs))))
+
+
+def _runs(directory: str, node: NodeId, slots: Collection[Slot]) -> list[_Run]:
     runs: dict[int, _Run] = {}
-    run = _Run(node, slot)
+    run = _Run(node, slots)
     for step in _steps(directory, node):
         if isinstance(step.event, SegmentBegun):
-            run = runs.setdefault(step.event.run, _Run(node, slot))
+            run = runs.setdefault(step.event.run, _Run(node, slots))
         else:
             run.take(step)
-    voters = next((one.voters for one in reversed(runs.values()) if one.voters), ())
-    if ballot is not None:
-        return Recollection(
-            node, voters, 0, tuple(chain(*(one.chronicle.recall_ballot(ballot) for one in runs.values())))
-        )
-    ballots = set().union(*(one.chronicle.ballots_at(slot) for one in runs.values()))
-    facts = tuple(chain(*(one.chronicle.recall(slot, ballots) for one in runs.values())))
-    value = next((tell_value(one.value) for one in runs.values() if one.value is not None), None)
-    return Recollection(node, voters, slot, facts, value)
+    return list(runs.values())
+
+
+def _voters(runs: Sequence[_Run]) -> tuple[NodeId, ...]:
+    """The voters when the last run ended."""
+    return next((one.voters for one in reversed(runs) if one.voters), ())
+
+
+def _recollection(node: NodeId, runs: Sequence[_Run], slot: Slot) -> Recollection:
+    ballots = set().union(*(one.chronicle.ballots_at(slot) for one in runs))
+    facts = tuple(chain(*(one.chronicle.recall(slot, ballots) for one in runs)))
+    value = next((tell_value(one.values[slot]) for one in runs if slot in one.values), None)
+    return Recollection(node, _voters(runs), slot, facts, value)
 
 
 def recorded_slot(directory: str, node: NodeId, command: tuple[bytes, int] | None, register: str) -> Slot:

@@ -15,6 +15,9 @@ from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
 from txpaxos.drawing.space_time import Kind, SpaceTime, Step
 from txpaxos.explaining.facts import Fact, ValueMark, What
 
+AGAINST_THE_RULES = "against the rules"
+"""What a reason says of a proposal that the algorithm forbids."""
+
 KINDS: dict[What, Kind] = {
     What.PREPARED: "sent",
     What.PROMISED: "saved",
@@ -185,7 +188,7 @@ def _why(proposal: Fact, promises: Sequence[Fact]) -> str:
             return f"{begins} to fill the slot, or as its first entry: {promised}."
         return f"{begins}. It was free to: {promised}."
     if highest.value != proposal.value:
-        return f"{begins}, though {highest.peer} had voted for another value in {highest.vote}: against the rules."
+        return f"{begins}, though {highest.peer} had voted for another value in {highest.vote}: {AGAINST_THE_RULES}."
     return (
         f"{begins}, since it had to: {highest.peer} had voted for that value in ballot {highest.vote}, the highest vote"
         f" of {heard}, and it may have been chosen there."
