@@ -24,12 +24,11 @@ from bench.experiments import (
     in_process,
     leader_kills,
     long_runs,
-    metrics,
     network_loads,
+    observed,
     one_write,
     profiles,
     recipes,
-    recorder,
     silent_leaders,
     slow_disk,
 )
@@ -132,18 +131,11 @@ def keys(outstanding: tuple[int, ...], **common: Any) -> None:
     perform([functools.partial(network_loads.secured, outstanding=outstanding)], **common)
 
 
-@main.command("recorder")
-@options(pairs=3, seconds=3.0)
-def recorder_(**common: Any) -> None:
-    """Closed loop with a recording and without: what it costs to record all that enters the core."""
-    perform([recorder.recorder], **common)
-
-
-@main.command("metrics")
-@options(pairs=5, seconds=5.0)
-def metrics_(**common: Any) -> None:
-    """Closed loop with a status address that is asked each second, and without: what metrics cost."""
-    perform([metrics.metrics], **common)
+@main.command("observed")
+@options(pairs=5, seconds=3.0)
+def observed_(**common: Any) -> None:
+    """Closed loop with metrics, JSON logs and a recording, and without: what it costs to see what a node does."""
+    perform([observed.observed], **common)
 
 
 @main.command("open")
@@ -274,8 +266,7 @@ def experiments_of_all(is_long: bool, pairs: int) -> list[Experiment]:
         in_process.in_process,
         one_write.one_write,
         once(network_loads.secured),
-        once(recorder.recorder),
-        once(metrics.metrics),
+        once(observed.observed),
         once(network_loads.count_syncs),
         once(network_loads.open_loop),
         once(network_loads.values),

@@ -113,12 +113,6 @@ class Ours:
         return {"leader": [self.nodes.processes[self.leader].pid], "followers": followers}
 
 
-class OursRecorded(Ours):
-    """The same, and each node records what enters its core."""
-
-    name = "txpaxos recorded"
-
-
 class OursSecured(Ours):
     """The same with keys: made by ``txpaxos keys`` for this cluster."""
 
