@@ -12,17 +12,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from test.helpers.connected_nodes import ConnectedNodes
 from test.helpers.fakes import ONE, NodeHarness
+from test.node.snapshots.test_coordinator import POLICY, Ledger, agreed, away
 from txpaxos.core.messages import Ballot
 from txpaxos.core.ready import Chosen, LeadershipAcquired, LeadershipChanged, LeadershipLost, Ready
 from txpaxos.errors import CommandFailed, NotChosen
 from txpaxos.metrics.collector import DESCRIPTIONS, NodeCollector
 from txpaxos.metrics.histogram import SECONDS, Histogram
 from txpaxos.metrics.meter import Meter
+from txpaxos.metrics.round_trips import RoundTrips
 from txpaxos.node.events import ReadyReleased, SaveFinished, SlotApplied, ValueReached
 from txpaxos.node.sessions import Failed
 from txpaxos.server.measuring import kind_of, metered
 from txpaxos.wire.client_messages import Read, StatusRequest, Submit
+from txpaxos.wire.peer_messages import SnapshotPart
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -65,6 +69,104 @@ def test_what_a_meter_sees() -> None:
     assert (meter.elections_won, meter.leads_lost, meter.leader_changes) == (1, 1, 1)
 
 
+def test_the_next_heartbeat_is_timed_when_one_was_answered() -> None:
+    times = RoundTrips()
+    times.answered("b", 1, 0.0)  # None was sent.
+    times.sent(("b", "c"), 1, 1.0)
+    times.sent(("b", "c"), 2, 1.1)
+    times.answered("c", 1, 1.3)  # It takes longer than heartbeats follow each other.
+    times.answered("b", 2, 1.4)  # The first one was lost.
+    times.answered("b", 1, 1.5)  # It was only late.
+    times.answered("c", 2, 1.6)
+    times.sent(("b", "c"), 3, 2.0)
+    times.answered("b", 3, 2.004)
+    times.answered("b", 3, 2.9)
+    assert {peer: one.total for peer, one in times.seconds.items()} == {"b": 1, "c": 1}
+    assert [times.seconds[peer].sum for peer in ("b", "c")] == pytest.approx([0.004, 0.3])
+
+
+class Watched(ConnectedNodes):
+    """Nodes with a meter each."""
+
+    def __init__(self, **options: Any) -> None:
+        self.meters: dict[str, Meter] = {}
+        super().__init__(**options)
+
+    def start(self, node: str) -> None:
+        self.meters[node] = self._options["observe"] = Meter(self.reactor.monotonic)
+        super().start(node)
+
+    def samples(self, node: str) -> dict[tuple[str, ...], float]:
+        """What the metrics of a node say, by name and labels."""
+        return samples_of(self.nodes[node], self.meters[node])
+
+
+def samples_of(node: Any, meter: Meter) -> dict[tuple[str, ...], float]:
+    text = NodeCollector(node, meter, lambda: {"clients": 3}, lambda: True).rendered().decode()
+    families = text_string_to_metric_families(text)
+    return {(sample.name, *sample.labels.values()): sample.value for one in families for sample in one.samples}
+
+
+def test_how_long_peers_take_to_answer_the_leader() -> None:
+    """A message takes half a millisecond here. A peer answers after the saves that it has begun."""
+    nodes = Watched()
+    leader = nodes.lead()
+    slow, other = nodes.followers()
+    nodes.reactor.spend(1.0)
+    samples = nodes.samples(leader.name)
+    for peer in (slow.name, other.name):
+        count = samples["txpaxos_peer_round_trip_seconds_count", peer]
+        assert count > 5
+        assert samples["txpaxos_peer_round_trip_seconds_sum", peer] / count == pytest.approx(0.001, rel=0.01)
+    assert ("txpaxos_peer_round_trip_seconds_count", leader.name) not in nodes.samples(slow.name)
+
+    store = nodes.stores[slow.name]
+    store.slow = True
+    nodes.wait(leader.submit(b"x"))
+    assert nodes.reactor.spend(1.0, lambda: store._in_flight)
+    nodes.reactor.spend(0.2)
+    store.slow = False
+    while store._in_flight:
+        store.finish()
+    nodes.reactor.spend(0.5)
+    after = nodes.samples(leader.name)
+    buckets = {
+        peer: [after["txpaxos_peer_round_trip_seconds_bucket", bound, peer] for bound in ("0.0025", "0.25", "+Inf")]
+        for peer in (slow.name, other.name)
+    }
+    fast, longer, total = buckets[slow.name]
+    assert fast + 1 == longer == total
+    assert buckets[other.name] == [buckets[other.name][0]] * 3
+
+
+def test_a_peer_that_was_removed_is_not_shown() -> None:
+    nodes = Watched()
+    leader = nodes.lead()
+    nodes.reactor.spend(1.0)
+    gone, other = (node.name for node in nodes.followers())
+    leader._peers.remove_peer(gone)
+    samples = nodes.samples(leader.name)
+    assert ("txpaxos_peer_round_trip_seconds_count", other) in samples
+    assert ("txpaxos_peer_round_trip_seconds_count", gone) not in samples
+
+
+def test_the_bytes_of_snapshots_on_their_way() -> None:
+    """A node that was away gets another's snapshot. No part is lost here, so all nodes count the same."""
+    nodes = Watched(application=Ledger, snapshot_policy=POLICY)
+    node = away(nodes, 80)
+    nodes.reactor.spend(10.0, lambda: agreed(nodes) and not node.is_catching_up)
+    assert agreed(nodes)
+    snapshot = node._store.snapshot
+    assert snapshot is not None
+    sent = {name: nodes.samples(name)["txpaxos_snapshot_sent_bytes_total",] for name in nodes.nodes}
+    received = nodes.samples(node.name)["txpaxos_snapshot_received_bytes_total",]
+    parts = [message for _, to, message in nodes.sent if isinstance(message, SnapshotPart) and to == node.name]
+    assert received == sum(sent.values()) == sum(len(part.data) for part in parts) > 0
+    assert sent[node.name] == 0
+    status = node.status().compaction
+    assert status.snapshots_bytes == nodes.samples(node.name)["txpaxos_snapshots_bytes",] >= snapshot.size_bytes
+
+
 def test_requests_by_kind_and_outcome() -> None:
     clock, meter = Clock(), Meter()
     run = Submit(1, b"session1", 1, 0, (b"a", b"b", b"c"))
@@ -101,7 +203,7 @@ def test_each_metric_is_there_and_no_other() -> None:
     families = list(text_string_to_metric_families(text))
     names = {one.name + "_total" * (one.type == "counter") for one in families}
     assert names | {"txpaxos_key_expiry_seconds", "txpaxos_failure_tolerance"} == set(DESCRIPTIONS)
-    samples = {(sample.name, *sample.labels.values()): sample.value for one in families for sample in one.samples}
+    samples = samples_of(node, meter)
     assert samples["txpaxos_clients",] == 3.0
     assert samples["txpaxos_requests_total", "command", "ok"] == 1.0
     assert samples["txpaxos_request_seconds_bucket", "command", "0.01"] == 1.0

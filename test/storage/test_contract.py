@@ -14,11 +14,14 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from test.storage.test_disk import FaultyDisk, failing
+from txpaxos.core.ready import Checkpoint
 from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import execute_now
 from txpaxos.storage.memory import MemoryStore
+from txpaxos.storage.snapshot_file import END_BYTES
 from txpaxos.storage.store import DiskStore, Store
 from txpaxos.testing.store.contract import StoreContract
+from txpaxos.testing.store.harness import voted
 
 T = TypeVar("T")
 
@@ -71,6 +74,37 @@ class TestDiskStore(StoreContract):
         folder = location / "data"
         number = len(list(folder.glob("snapshots.discarded*")))
         (folder / "snapshots").rename(folder / f"snapshots.discarded{number}")
+
+    def test_the_sizes_are_those_of_the_files(self, tmp_path: Path) -> None:
+        def check(store: DiskStore) -> tuple[int, int]:
+            told = store.journal_bytes, store.snapshots_bytes
+            folders = (tmp_path / "data" / name for name in ("journal", "snapshots"))
+            assert told == tuple(sum(file.stat().st_size for file in folder.glob("*")) for folder in folders)
+            return told
+
+        store = self.make_store(tmp_path)
+        store.load()
+        first = check(store)
+        assert first == (self.options["segment_bytes"], 0)
+        for slot in (10, 20, 30):
+            self.wait(store.save([Checkpoint(slot), voted(slot + 1, bytes(3000)), voted(slot + 2, bytes(3000))]))
+            check(store)
+            writer = store.write_snapshot(slot)
+            self.wait(writer.write(bytes(slot)))
+            assert check(store)[1] > 0
+            self.wait(writer.finish())
+            check(store)
+        data = self.peer_file(40)
+        received = store.receive_snapshot(40)
+        self.wait(received.write_raw(data))
+        before = check(store)
+        self.wait(received.abandon())
+        assert check(store)[1] == before[1] - len(data)
+        self.wait(store.receive_snapshot(40).write_raw(data[:-END_BYTES]))
+        store = self.reopen(store, tmp_path)
+        store.load()
+        assert check(store)[1] == before[1] - END_BYTES
+        self.wait(store.close())
 
     @pytest.fixture(autouse=True)
     def _let_go(self) -> Iterator[None]:

@@ -45,6 +45,9 @@ DESCRIPTIONS: Mapping[str, str] = {
     "txpaxos_open_slots": "On the leader: slots that are proposed and not known to be chosen.",
     "txpaxos_peer_lag_slots": "On the leader: how many chosen slots each follower had not learned when last heard.",
     "txpaxos_peer_silence_seconds": "How long ago the node last heard each peer. Followers need not hear each other.",
+    "txpaxos_peer_round_trip_seconds": (
+        "On the leader: how long each peer took to answer a heartbeat. It answers after the saves that it has begun."
+    ),
     "txpaxos_peers_unheard": "On the leader: how many peers it expects to hear, and does not.",
     "txpaxos_members": "How many members there are, by role.",
     "txpaxos_commands_waiting": "Commands that the node has accepted and not yet seen applied.",
@@ -55,9 +58,13 @@ DESCRIPTIONS: Mapping[str, str] = {
     "txpaxos_sync_seconds": "How long saves took, until they were on disk.",
     "txpaxos_apply_seconds": "How long slots took to be applied.",
     "txpaxos_reactor_stall_seconds": "By how much a timer of the reactor came late: how long something held it up.",
+    "txpaxos_journal_bytes": "The size of the journal on disk. It grows by a whole file, whose room is taken at once.",
     "txpaxos_disk_hangs_seconds": "How long the save under way has hung; 0 if none does.",
     "txpaxos_snapshot_slot": "The slot of the newest snapshot; 0 if there is none.",
     "txpaxos_snapshot_age_slots": "How many slots were applied since the newest snapshot.",
+    "txpaxos_snapshots_bytes": "The size of all snapshots on disk, with one that is not complete.",
+    "txpaxos_snapshot_sent_bytes_total": "Bytes of snapshots that were sent to other nodes.",
+    "txpaxos_snapshot_received_bytes_total": "Bytes of snapshots that came from other nodes.",
     "txpaxos_snapshot_in_work": "1 while a snapshot is taken.",
     "txpaxos_catching_up": "1 while the node fetches a snapshot, or the log after it.",
     "txpaxos_registers": "How many registers are decided.",
@@ -137,6 +144,9 @@ class NodeCollector(Collector):
         yield _gauge("txpaxos_snapshot_slot", compaction.snapshot_slot)
         yield _gauge("txpaxos_snapshot_age_slots", status.applied_through - compaction.snapshot_slot)
         yield _gauge("txpaxos_snapshot_in_work", compaction.taking is not None)
+        yield _gauge("txpaxos_snapshots_bytes", compaction.snapshots_bytes)
+        yield _counter("txpaxos_snapshot_sent_bytes_total", compaction.snapshot_sent_bytes)
+        yield _counter("txpaxos_snapshot_received_bytes_total", compaction.snapshot_received_bytes)
         yield _gauge("txpaxos_catching_up", self._node.is_catching_up)
         yield _gauge("txpaxos_timers", len(self._node.timers))
         yield _gauge("txpaxos_registers", self._node.registers_total)
@@ -146,6 +156,8 @@ class NodeCollector(Collector):
         yield _gauge("txpaxos_peer_lag_slots", status.replica.lag_slots, "peer")
         heard = {peer: seconds for peer, seconds in status.heard.items() if seconds is not None}
         yield _gauge("txpaxos_peer_silence_seconds", heard, "peer")
+        timed = {peer: times for peer, times in self._meter.round_trips.seconds.items() if peer in status.heard}
+        yield _histogram("txpaxos_peer_round_trip_seconds", timed, "peer")
         yield _gauge("txpaxos_peers_unheard", len(status.unheard))
         roles = [one.role for one in self._node.members.entry.members.values()]
         yield _gauge("txpaxos_members", {role: roles.count(role) for role in ("voter", "learner")}, "role")
@@ -170,6 +182,7 @@ class NodeCollector(Collector):
         yield _histogram("txpaxos_sync_seconds", meter.syncs)
         yield _histogram("txpaxos_apply_seconds", meter.applies)
         yield _histogram("txpaxos_reactor_stall_seconds", meter.stalls)
+        yield _gauge("txpaxos_journal_bytes", status.journal_bytes)
         yield _gauge("txpaxos_disk_hangs_seconds", status.disk_hangs_seconds or 0.0)
         if status.keys_expire_in_seconds is not None:
             yield _gauge("txpaxos_key_expiry_seconds", status.keys_expire_in_seconds)

@@ -6,9 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from txpaxos.core.ready import LeadershipAcquired, LeadershipChanged, LeadershipLost
+from txpaxos.core.messages import Heartbeat, HeartbeatAck
+from txpaxos.core.ready import LeadershipAcquired, LeadershipChanged, LeadershipLost, Ready
 from txpaxos.metrics.histogram import Histogram
-from txpaxos.node.events import Event, ReadyReleased, SaveFinished, SlotApplied, ValueReached
+from txpaxos.metrics.round_trips import RoundTrips
+from txpaxos.node.events import Event, MessageReceived, ReadyReleased, SaveFinished, SlotApplied, ValueReached
 
 
 class Meter:
@@ -20,6 +22,7 @@ class Meter:
     :ivar requests: how long the requests of clients took, by their kind.
     :ivar outcomes: how many requests ended how, by kind and outcome. A run of commands is as many as it has commands.
     :ivar stalls: by how much a timer of the reactor came late.
+    :ivar round_trips: how long peers took to answer this node's heartbeats, while it led.
     :ivar elections_won: how often this node began to lead, and ``leads_lost`` how often it ceased to.
     :ivar leader_changes: how often this node saw another leader, or none, than before.
     """
@@ -28,6 +31,7 @@ class Meter:
         self._monotonic = monotonic
         self._applying_since = 0.0
         self.syncs, self.applies, self.stalls = Histogram(), Histogram(), Histogram()
+        self.round_trips = RoundTrips()
         self.requests: dict[str, Histogram] = {}
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.elections_won = self.leads_lost = self.leader_changes = 0
@@ -41,11 +45,21 @@ class Meter:
             self.applies.observe(self._monotonic() - self._applying_since)
         elif kind is SaveFinished:
             self.syncs.observe(event.seconds)  # type: ignore[union-attr]
-        elif kind is ReadyReleased and event.ready.leadership:  # type: ignore[union-attr]
-            for fact in event.ready.leadership:  # type: ignore[union-attr]
-                self.elections_won += isinstance(fact, LeadershipAcquired)
-                self.leads_lost += isinstance(fact, LeadershipLost)
-                self.leader_changes += isinstance(fact, LeadershipChanged)
+        elif kind is ReadyReleased:
+            self._released(event.ready)  # type: ignore[union-attr]
+        elif kind is MessageReceived and type(event.message) is HeartbeatAck:  # type: ignore[union-attr]
+            sender, ack = event.sender, event.message  # type: ignore[union-attr]
+            self.round_trips.answered(sender, ack.sequence, self._monotonic())
+
+    def _released(self, ready: Ready) -> None:
+        for envelope in ready.send:
+            message = envelope.message
+            if type(message) is Heartbeat and message.sequence:  # One without a number is not answered.
+                self.round_trips.sent(envelope.to, message.sequence, self._monotonic())
+        for fact in ready.leadership:
+            self.elections_won += isinstance(fact, LeadershipAcquired)
+            self.leads_lost += isinstance(fact, LeadershipLost)
+            self.leader_changes += isinstance(fact, LeadershipChanged)
 
     def request_ended(self, kind: str, count: int, seconds: float, outcome: str) -> None:
         """A request of a client has ended.

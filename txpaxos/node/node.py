@@ -738,6 +738,7 @@ class Node:
             application=name_of(self.application),
             clock_offsets_seconds=clocks.offsets_seconds,
             clock_jump_refused_seconds=clocks.refused_seconds,
+            journal_bytes=self._store.journal_bytes,
         )
 
     def _unheard(self, now: float) -> list[NodeId]:

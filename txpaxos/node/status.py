@@ -35,6 +35,7 @@ class NodeStatus:
     :ivar clock_offsets_seconds: on the leader, by how much the clock of each other voter is ahead of its own.
     :ivar clock_jump_refused_seconds: on the leader, how much later than it should be the clocks say it is, while that
         is not accepted; 0 otherwise.
+    :ivar journal_bytes: the size of the journal; 0 if the node has no disk.
     """
 
     replica: Status
@@ -54,3 +55,4 @@ class NodeStatus:
     application: str = ""
     clock_offsets_seconds: dict[NodeId, float] = attrs.field(factory=dict)
     clock_jump_refused_seconds: float = 0.0
+    journal_bytes: int = 0

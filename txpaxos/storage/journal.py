@@ -90,6 +90,11 @@ class Journal:
         """The number of the oldest segment that the journal still has."""
         return self._segments[0].number
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all segments that the journal still has. Each is on disk with its full size from the start."""
+        return sum(header.size for header in tuple(self._segments))  # The thread that saves may change the list.
+
     def exists(self) -> bool:
         """Whether the folder has any segment."""
         return bool(self._numbers())

@@ -97,6 +97,16 @@ class MemoryStore:
         """See :attr:`txpaxos.storage.store.Store.part`."""
         return self._snapshots.part
 
+    @property
+    def journal_bytes(self) -> int:
+        """See :attr:`txpaxos.storage.store.Store.journal_bytes`."""
+        return 0
+
+    @property
+    def snapshots_bytes(self) -> int:
+        """See :attr:`txpaxos.storage.store.Store.snapshots_bytes`."""
+        return self._snapshots.size_bytes
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`txpaxos.storage.store.Store.write_snapshot`."""
         return self._new_snapshot(slot, received=False)

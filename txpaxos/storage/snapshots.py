@@ -301,6 +301,15 @@ class SnapshotFiles:
             return self._writer.slot, self._writer.size_bytes
         return self._part
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all snapshots, with one that is not complete."""
+        writer, part = self._writer, self.part
+        complete = sum(one.size_bytes for one in self.kept)
+        if writer is not None and (writer.open or writer.finishing) and self.at(writer.slot) is None:
+            return complete + writer.size_bytes
+        return complete + (0 if part is None else part[1])
+
     def at(self, slot: int) -> Snapshot | None:
         """The complete snapshot at ``slot``, ``None`` if it is not one of those that are kept."""
         return next((one for one in self.kept if one.slot == slot), None)

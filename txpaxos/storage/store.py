@@ -101,6 +101,16 @@ class Store(Protocol):
         ``None`` if there is none. :meth:`receive_snapshot` with that slot resumes it."""
         ...
 
+    @property
+    def journal_bytes(self) -> int:
+        """The size of what holds the saved records, 0 if that is not on disk. No system call is made for it."""
+        ...
+
+    @property
+    def snapshots_bytes(self) -> int:
+        """The size of all snapshots, with one that is not complete. No system call is made for it."""
+        ...
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """Begin a snapshot of this node's own state after ``slot``.
 
@@ -276,6 +286,16 @@ class DiskStore:
     def part(self) -> tuple[int, int] | None:
         """See :attr:`Store.part`."""
         return self._snapshots.part
+
+    @property
+    def journal_bytes(self) -> int:
+        """See :attr:`Store.journal_bytes`."""
+        return self._journal.size_bytes
+
+    @property
+    def snapshots_bytes(self) -> int:
+        """See :attr:`Store.snapshots_bytes`."""
+        return self._snapshots.size_bytes
 
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See :meth:`Store.write_snapshot`."""

@@ -91,11 +91,17 @@ class SnapshotStatus:
     :ivar taking: the slot of the snapshot that is being taken; ``None`` if none is.
     :ivar transfer: the progress of a snapshot from another node, or of the log after it, in words; ``None`` if nothing
         is under way.
+    :ivar snapshots_bytes: the size of all snapshots, with one that is not complete.
+    :ivar snapshot_sent_bytes: how many bytes of snapshots this node has sent to other nodes since it started.
+    :ivar snapshot_received_bytes: how many have come from other nodes, those that came in vain included.
     """
 
     snapshot_slot: Slot
     taking: Slot | None
     transfer: str | None
+    snapshots_bytes: int
+    snapshot_sent_bytes: int
+    snapshot_received_bytes: int
 
 
 class SnapshotCoordinator:
@@ -159,6 +165,7 @@ class SnapshotCoordinator:
         # The last slot that was known to be chosen when this node began to catch up.
         self._behind_of: Slot = 0
         self._told_at = -TELL_SECONDS
+        self._sent_bytes = self._received_bytes = 0
 
     def load(self) -> None:
         """Restore the application from the newest snapshot, if there is one.
@@ -224,8 +231,10 @@ class SnapshotCoordinator:
                 self._digests.answer(sender, message.slot)
             case Fetching():
                 self._fetches.note(sender, message.slot)
-            case SnapshotPart() if not self._receiver.receive(sender, message):
-                self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
+            case SnapshotPart():
+                self._received_bytes += len(message.data)
+                if not self._receiver.receive(sender, message):
+                    self._counters[Count.SNAPSHOT_PART_NOT_AWAITED] += 1
 
     def note_backup(self, slot: Slot) -> None:
         """Note that a client fetches the snapshot at ``slot`` for a backup. Newer ones are taken less often then."""
@@ -238,7 +247,10 @@ class SnapshotCoordinator:
         if transfer is None and self._level_at is not None:
             through, heard_through = self._node.heard_through()
             transfer = f"snapshot {self._fetched} is here, the log after it through {through} of {heard_through}"
-        return SnapshotStatus(0 if newest is None else newest.slot, self._taker.taking, transfer)
+        return SnapshotStatus(
+            *(0 if newest is None else newest.slot, self._taker.taking, transfer),
+            *(self._store.snapshots_bytes, self._sent_bytes, self._received_bytes),
+        )
 
     def stop(self) -> None:
         """Stop everything that is under way."""
@@ -312,4 +324,6 @@ class SnapshotCoordinator:
         self._node.give_up(error, self._store.quarantine(error.finding).addErrback(failed))
 
     def _tell(self, to: NodeId, message: FetchSnapshot | SnapshotPart) -> None:
+        if isinstance(message, SnapshotPart):
+            self._sent_bytes += len(message.data)
         self._node.send((to,), message)

@@ -361,6 +361,16 @@ class _WatchedStore:
         """See Store."""
         return self._store.part
 
+    @property
+    def journal_bytes(self) -> int:
+        """See Store."""
+        return self._store.journal_bytes
+
+    @property
+    def snapshots_bytes(self) -> int:
+        """See Store."""
+        return self._store.snapshots_bytes
+
     def write_snapshot(self, slot: int) -> SnapshotWriter:
         """See Store."""
         self._host.snapshot_started()

@@ -104,6 +104,24 @@ class SnapshotContract(StoreHarness):
             self.refused(list, snapshot.chunks())
         self.assert_kept(store, tmp_path, [Checkpoint(50), voted(51, bytes(3000))])
 
+    def test_the_size_of_all_snapshots(self, tmp_path: Path) -> None:
+        store = self.loaded(tmp_path)
+        assert store.snapshots_bytes == 0
+        sizes = []
+        for slot in (1, 2, 3):
+            sizes.append(self.take(store, slot, [bytes(100 * slot)]).size_bytes)
+            assert store.snapshots_bytes == sum(sizes[-2:])
+        data = self.peer_file(4)
+        self.wait(store.receive_snapshot(4).write_raw(data[:-1]))
+        assert store.snapshots_bytes == sum(sizes[-2:]) + len(data) - 1
+        store = self.reopen(store, tmp_path)
+        store.load()
+        assert store.part is not None
+        assert store.snapshots_bytes == sum(sizes[-2:]) + store.part[1]
+        snapshot = self.wait(self.receive(store, 4, data))
+        assert store.snapshots_bytes == sizes[-1] + snapshot.size_bytes
+        self.wait(store.close())
+
     def test_a_snapshot_is_gone_after_a_crash_before_its_end(self, tmp_path: Path) -> None:
         store = self.loaded(tmp_path)
         self.wait(store.save([Checkpoint(1)]))
