@@ -104,6 +104,14 @@ def test_what_peers_send_takes_no_room() -> None:
     assert len(one.recall(1)) == FACTS_MAX
 
 
+def test_what_is_done_again_leaves_room_for_what_is_new() -> None:
+    one, _ = chronicle()
+    for _ in range(3 * FACTS_MAX):
+        one.ready_released(Ready(save=(Voted(B2, 1, b"v", 0),)), 1.0)
+    one.slot_applied(1, 2.0)
+    assert [fact.what for fact in one.recall(1)] == [What.VOTED, What.APPLIED]
+
+
 # -------------------------------------------------------- against the simulator
 
 

@@ -18,7 +18,7 @@ from txpaxos.core.messages import (
     PromiseLog,
     Slot,
 )
-from txpaxos.core.ready import Checkpoint, Chosen, Envelope, Learned, Promised, Ready, Record, Voted
+from txpaxos.core.ready import Checkpoint, Chosen, Learned, Promised, Ready, Record, Voted
 from txpaxos.explaining.facts import Fact, ValueMark, What
 from txpaxos.node.events import Event, MessageReceived, ReadyReleased, SlotApplied
 
@@ -77,17 +77,18 @@ class Chronicle:
         self._only = only
         self._ballots_max = ballots_max
         self._slots: dict[Slot, list[_Noted]] = {}
+        self._marked, self._mark = b"", ValueMark.of(b"")  # The last value: a leader proposes it and votes for it.
         self._ballots: dict[Ballot, _OfBallot] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take a step of the node."""
+        """Take a step of the node. Each slot makes half a dozen of them, so this path has few calls."""
         kind = type(event)
-        if kind is MessageReceived:
+        if kind is ReadyReleased:
+            self.ready_released(event.ready, self._monotonic())  # type: ignore[union-attr]
+        elif kind is MessageReceived:
             message: Any = event.message  # type: ignore[union-attr]
             if type(message) is AcceptedSlot or type(message) is PromiseLog:
                 self.message_received(event.sender, message, self._monotonic())  # type: ignore[union-attr]
-        elif kind is ReadyReleased:
-            self.ready_released(event.ready, self._monotonic())  # type: ignore[union-attr]
         elif kind is SlotApplied:
             self._note(event.slot, What.APPLIED, self._monotonic())  # type: ignore[union-attr]
 
@@ -95,21 +96,33 @@ class Chronicle:
         """Note a vote or a promise that was heard. Other messages tell nothing that is remembered.
 
         Only what was asked for is noted. So what peers send takes no room of its own."""
-        match message:
-            case AcceptedSlot(ballot, slot) if slot in self._slots and ballot.node == self.node:
+        if type(message) is AcceptedSlot:
+            ballot, slot = message.ballot, message.slot
+            if ballot.node == self.node and slot in self._slots:
                 self._note(slot, What.HEARD_VOTE, now, ballot, sender)
-            case PromiseLog(ballot, first_slot, values, votes) if ballot.node == self.node and ballot in self._ballots:
+        elif type(message) is PromiseLog:
+            ballot, votes = message.ballot, message.votes
+            if ballot.node == self.node and ballot in self._ballots:
                 marks = {vote.slot: (vote.ballot, ValueMark.of(vote.value)) for vote in votes[: self._slots_max]}
-                self._ballots[ballot].promises.setdefault(sender, (sender, now, first_slot, len(values), marks))
+                promise = (sender, now, message.first_slot, len(message.values), marks)
+                self._ballots[ballot].promises.setdefault(sender, promise)
 
     def ready_released(self, ready: Ready, now: float) -> None:
         """Note what is on disk, what is about to be sent, and what is known to be chosen."""
         for record in ready.save:
-            if type(record) is Checkpoint:
+            kind = type(record)
+            if kind is Voted:
+                self._note(record.slot, What.VOTED, now, record.ballot, value=record.value)  # type: ignore[union-attr]
+            elif kind is Checkpoint:
                 break  # What follows was saved before, and is saved again so that older files may go.
-            self._note_record(record, now)
+            else:
+                self._note_record(record, now)
         for envelope in ready.send:
-            self._note_message(envelope, now)
+            message = envelope.message
+            if type(message) is AcceptSlot:
+                self._note(message.slot, What.PROPOSED, now, message.ballot, value=message.value)
+            elif type(message) is PrepareLog:
+                self._note_ballot(message.ballot, What.PREPARED, now)
         for chosen in ready.chosen:
             if type(chosen) is Chosen:
                 self._note(chosen.slot, What.CHOSEN, now)
@@ -119,20 +132,11 @@ class Chronicle:
         self._note(slot, What.APPLIED, now)
 
     def _note_record(self, record: Record, now: float) -> None:
-        if type(record) is Voted:
-            self._note(record.slot, What.VOTED, now, record.ballot, value=record.value)
-        elif type(record) is Learned:
+        if type(record) is Learned:
             for slot, value in enumerate(record.values, record.first_slot):
                 self._note(slot, What.TOLD, now, value=value)
         elif type(record) is Promised:
             self._note_ballot(record.ballot, What.PROMISED, now)
-
-    def _note_message(self, envelope: Envelope, now: float) -> None:
-        message = envelope.message
-        if type(message) is AcceptSlot:
-            self._note(message.slot, What.PROPOSED, now, message.ballot, value=message.value)
-        elif type(message) is PrepareLog:
-            self._note_ballot(message.ballot, What.PREPARED, now)
 
     def _note(
         self,
@@ -143,20 +147,21 @@ class Chronicle:
         peer: NodeId = "",
         value: bytes | None = None,
     ) -> None:
-        """Note a fact, unless it is one that was noted before."""
-        if self._only is not None and slot not in self._only:
-            return
+        """Note a fact. What was noted before is sorted out when it is asked for, or when there is no room."""
         noted = self._slots.get(slot)
         if noted is None:
+            if self._only is not None and slot not in self._only:
+                return
             noted = self._slots[slot] = []
             if len(self._slots) > self._slots_max:
                 del self._slots[next(iter(self._slots))]
-        if len(noted) >= FACTS_MAX:
-            return
-        for one in noted:
-            if one[0] is what and one[2] == ballot and one[3] == peer:
+        elif len(noted) >= FACTS_MAX:
+            noted[:] = _each_once(noted)
+            if len(noted) >= FACTS_MAX:
                 return
-        noted.append((what, now, ballot, peer, None if value is None else ValueMark.of(value)))
+        if value is not None and value is not self._marked:
+            self._marked, self._mark = value, ValueMark.of(value)
+        noted.append((what, now, ballot, peer, None if value is None else self._mark))
 
     def _note_ballot(self, ballot: Ballot, what: What, now: float) -> None:
         of_ballot = self._ballots.get(ballot)
@@ -185,7 +190,7 @@ class Chronicle:
         """
         facts = [
             Fact(self.node, what, when, slot, ballot, peer=peer, value=value)
-            for what, when, ballot, peer, value in self._slots.get(slot, ())
+            for what, when, ballot, peer, value in _each_once(self._slots.get(slot, ()))
         ]
         for ballot in self.ballots_at(slot) if ballots is None else ballots:
             if ballot in self._ballots:
@@ -210,3 +215,11 @@ class Chronicle:
         offset = self._utc_seconds() - self._monotonic()
         ordered = sorted(facts, key=lambda fact: fact.utc_seconds)
         return tuple(attrs.evolve(fact, utc_seconds=fact.utc_seconds + offset) for fact in ordered)
+
+
+def _each_once(noted: Iterable[_Noted]) -> Iterator[_Noted]:
+    """Each fact as it was noted first: what a node does again tells nothing new."""
+    first: dict[tuple[What, Ballot, NodeId], _Noted] = {}
+    for one in noted:
+        first.setdefault((one[0], one[2], one[3]), one)
+    return iter(first.values())
