@@ -6,6 +6,7 @@ import contextlib
 import struct
 import zlib
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,27 @@ def test_what_was_written_comes_back(may_be_torn: bool) -> None:
 def test_a_torn_tail_is_cut_off() -> None:
     for size in range(len(DATA)):
         assert read(DATA[:size]) == ([] if size < LAST_FRAME else ENTRIES)
+
+
+class CountedBytes(bytes):
+    """Bytes that count how many of them are copied."""
+
+    copied = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        CountedBytes.copied += len(found)
+        return found
+
+
+@pytest.mark.parametrize("may_be_torn", [False, True])
+def test_a_segment_of_many_frames_is_read_once(monkeypatch: pytest.MonkeyPatch, may_be_torn: bool) -> None:
+    """A node writes a frame each tenth of a second. To copy the rest of the file with each of them took minutes for an
+    hour of a recording."""
+    monkeypatch.setattr(CountedBytes, "copied", 0)
+    data = CountedBytes(pack_header() + 1000 * b"".join(pack_frame([LAST])))
+    assert len(read(data, may_be_torn)) == 1000
+    assert CountedBytes.copied < 2 * len(data)
 
 
 def test_zeros_at_the_end_are_cut_off() -> None:

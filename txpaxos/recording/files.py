@@ -150,25 +150,35 @@ def _check_header(data: bytes, path: str) -> None:
 def _frame_at(data: bytes, offset: int, path: str, may_be_torn: bool) -> bytes | None:
     """The body of the frame at ``offset``; ``None`` if it is torn, and may be."""
     head = data[offset : offset + FRAME_HEADER_BYTES]
-    if may_be_torn and (len(head) < FRAME_HEADER_BYTES or not data[offset:].strip(b"\0")):
-        return None
-    if may_be_torn and head.endswith(b"\0") and not data[offset + FRAME_HEADER_BYTES :].strip(b"\0"):
-        return None  # A part of the header is there.
+    length, checksum, body = 0, 0, b""
     if len(head) < FRAME_HEADER_BYTES:
-        raise damaged(path, offset, "the file ends within a frame")
-    if _CHECKSUM.unpack_from(head, _FRAME.size) != (zlib.crc32(head[: _FRAME.size]),):
-        raise damaged(path, offset, "the checksum of a frame's header does not match")
-    length, checksum = _FRAME.unpack_from(head)
-    body = data[offset + FRAME_HEADER_BYTES : offset + FRAME_HEADER_BYTES + length]
-    if len(body) < length:
-        if may_be_torn:
-            return None
-        raise damaged(path, offset, "the file ends within a frame")
-    if zlib.crc32(body) != checksum:
-        if may_be_torn and offset + FRAME_HEADER_BYTES + length == len(data) and body.endswith(b"\0"):
-            return None  # The size of the file was on disk, its last bytes were not.
-        raise damaged(path, offset, "the checksum of a frame does not match")
-    return body
+        what = "the file ends within a frame"
+    elif _CHECKSUM.unpack_from(head, _FRAME.size) != (zlib.crc32(head[: _FRAME.size]),):
+        what = "the checksum of a frame's header does not match"
+    else:
+        length, checksum = _FRAME.unpack_from(head)
+        body = data[offset + FRAME_HEADER_BYTES : offset + FRAME_HEADER_BYTES + length]
+        if len(body) == length and zlib.crc32(body) == checksum:
+            return body
+        what = "the file ends within a frame" if len(body) < length else "the checksum of a frame does not match"
+    # The rest of the file is looked at only here, once: a file may have very many frames.
+    if may_be_torn and _is_torn(head, body, length, data[offset + len(head) :]):
+        return None
+    raise damaged(path, offset, what)
+
+
+def _is_torn(head: bytes, body: bytes, length: int, rest: bytes) -> bool:
+    """Whether a frame that is not sound may be one that was not written to its end.
+
+    :param body: the body, as far as it is there; empty if the header is not sound.
+    :param rest: all that follows the header.
+    """
+    if len(head) < FRAME_HEADER_BYTES or len(body) < length:
+        return True
+    if head.endswith(b"\0") and not rest.strip(b"\0"):
+        return True  # A part of the header is there.
+    # The size of the file was on disk, its last bytes were not.
+    return bool(body) and len(rest) == length and body.endswith(b"\0")
 
 
 def _divided(body: bytes, path: str, offset: int) -> list[bytes]:
