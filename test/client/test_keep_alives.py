@@ -7,12 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from test.helpers.fakes import outcome_of
 from txpaxos.client import keep_alives
 from txpaxos.client.keep_alives import FIRST_BITS, KeepAliveNumbers, Numbers, keep_alive
-from txpaxos.errors import NoQuorum, NotChosen
+from txpaxos.errors import NoQuorum, NotChosen, Overloaded
 from txpaxos.wire.client_messages import KeepTimers, KeepTogether, TimersKept
 from txpaxos.wire.stamps import NUMBER_MAX
 
@@ -21,6 +21,8 @@ class Asked:
     """In place of a dispatcher: the test answers.
 
     :ivar sent: each message, its deadline, and its answer.
+    :ivar told: what the last call was told of its timers, one after the other.
+    :ivar call: that call.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,10 @@ class Asked:
 
     def keep(self, *names: str, deadline_seconds: float | None = None) -> list[Any]:
         dispatcher: Any = self
-        return outcome_of(keep_alive(dispatcher, self.numbers, lambda: self.now, names, deadline_seconds))
+        self.told: dict[str, bool] = {}
+        told = self.told.__setitem__
+        self.call = keep_alive(dispatcher, self.numbers, lambda: self.now, names, deadline_seconds, told)
+        return outcome_of(self.call)
 
     def answer(self, *numbers: int | None, which: int = -1, period_ms: int = 0) -> None:
         self.sent[which][2].callback(TimersKept(1, numbers, period_ms))
@@ -121,7 +126,7 @@ def test_the_highest_number_cannot_be_overtaken_and_harms_no_other_timer(asked: 
     together = asked.keep("b", "a")
     assert (asked.sent[-1][0].names, together) == (("b",), []), "b is kept alive, and then the caller is told of a"
     asked.answer(asked.last)
-    assert [one.type for one in together] == [NotChosen]
+    assert ([one.type for one in together], asked.told) == ([NotChosen], {"b": True})
 
 
 def test_a_timer_that_was_overtaken_has_numbers_of_its_own(asked: Asked) -> None:
@@ -129,11 +134,46 @@ def test_a_timer_that_was_overtaken_has_numbers_of_its_own(asked: Asked) -> None
     asked.answer(asked.last, 2**62)
     asked.answer(asked.last)
     assert first == [{"a": True, "b": True}]
-    asked.keep("a", "b")
-    ((of_b, _, _),) = [one for one in asked.sent[-1:] if one[0].names == ("b",)]
-    assert of_b.number > 2**62
+    kept = asked.keep("a", "b", "c")
+    (of_most, _, _), (of_b, _, _) = asked.sent[-2:]
+    assert (of_most.names, of_b.names) == (("a", "c"), ("b",))
+    assert of_most.number < 2**61 < 2**62 < of_b.number
     asked.answer(of_b.number)
-    assert (asked.sent[-1][0].names, asked.last < 2**61) == (("a",), True)
+    assert (kept, asked.told) == ([], {"b": True})
+    asked.answer(of_most.number, None, which=-2)
+    assert kept == [{"a": True, "b": True, "c": False}]
+
+
+def test_no_timer_waits_for_one_that_another_client_keeps_alive_again_and_again(asked: Asked) -> None:
+    kept = asked.keep("a", "b", "c", deadline_seconds=5.0)
+    asked.answer(asked.last, asked.last + 7, None)
+    assert asked.told == {"a": True, "c": False}
+    asked.now = 5.0
+    asked.answer(asked.last + 7)
+    assert [one.type for one in kept] == [NoQuorum]
+    assert asked.told == {"a": True, "c": False}
+
+
+def test_a_message_that_fails_takes_no_other_with_it(asked: Asked) -> None:
+    asked.keep("b")
+    asked.answer(asked.last + 7)
+    asked.answer(asked.last)
+    kept = asked.keep("a", "b")
+    asked.sent[-1][2].errback(Overloaded("too much"))
+    assert (kept, asked.told) == ([], {})
+    asked.answer(asked.sent[-2][0].number, which=-2)
+    assert ([one.type for one in kept], asked.told) == ([Overloaded], {"a": True})
+
+
+def test_a_call_that_is_cancelled_asks_no_more(asked: Asked) -> None:
+    asked.keep("b")
+    asked.answer(asked.last + 7)
+    asked.answer(asked.last)
+    kept = asked.keep("a", "b")
+    asked.call.cancel()
+    assert [one.type for one in kept] == [CancelledError]
+    assert [answer.called for _, _, answer in asked.sent[-2:]] == [True, True]
+    assert len(asked.sent) == 4
 
 
 def test_numbers_of_its_own_are_given_up_for_higher_ones(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +221,6 @@ def test_no_two_keep_alives_of_a_client_have_the_same_number(asked: Asked) -> No
     asked.answer(asked.last, 0)
     asked.answer(asked.last)
     asked.keep("a", "b")
-    asked.answer(asked.last)
-    asked.answer(asked.last)
     numbers = [message.number for message, *_ in asked.sent]
     assert len(numbers) == len(set(numbers)) == 4
 

@@ -127,10 +127,15 @@ class Client:
         """Make ``subject`` undecided. Returns the value that is forgotten."""
         return await awaited(self._on_its_loop.forget(subject, deadline_seconds))
 
-    async def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> dict[str, bool]:
+    async def keep_alive(
+        self,
+        names: Iterable[str],
+        deadline_seconds: float | None = None,
+        told: Callable[[str, bool], object] | None = None,
+    ) -> dict[str, bool]:
         """Keep timers alive. Returns for each name whether it is confirmed that the timer fires no sooner than its
-        period after this call."""
-        return await awaited(self._on_its_loop.keep_alive(names, deadline_seconds))
+        period after this call. ``told`` is called with each name, and with that, as soon as it is known."""
+        return await awaited(self._on_its_loop.keep_alive(names, deadline_seconds, told))
 
     async def status(self, deadline_seconds: float | None = None) -> dict[str, Any]:
         """Ask the node that this client talks to how it is."""

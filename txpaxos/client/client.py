@@ -292,7 +292,12 @@ class Client:
         # The session is made when this is sent for the first time: its name holds a slot that the node has told.
         return self._dispatcher.ask_node(lambda number: Forget(number, b"", 1, subject), 0, deadline_seconds)
 
-    def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> Deferred[dict[str, bool]]:
+    def keep_alive(
+        self,
+        names: Iterable[str],
+        deadline_seconds: float | None = None,
+        told: Callable[[str, bool], object] | None = None,
+    ) -> Deferred[dict[str, bool]]:
         """Keep timers alive that the application has set with ``kept_alive``, for one more period each.
 
         When a timer is confirmed, it fires no sooner than its period after *this call*, by real time, whatever nodes
@@ -306,6 +311,8 @@ class Client:
         :param names: the names of 1 to 1,024 timers. Those of a typed service begin with the name of the service and a
             slash.
         :param deadline_seconds: how long to wait for the answer; ``None`` for as long as it takes.
+        :param told: called with each name, and whether the timer is confirmed, as soon as that is known. It takes
+            longer of a timer that another client keeps alive, too. What was told counts, also if the call fails.
         :returns: fires with a dict that says for each name whether the timer is confirmed; ``False`` if there is no
             kept-alive timer of that name: it has fired, was cancelled, or never was. Otherwise it fails:
 
@@ -319,7 +326,7 @@ class Client:
         """
         timers = checked_timers(names, TIMER_NAME_BYTES_MAX, KEEP_TIMERS_MAX)
         deadline_seconds = check_deadline(deadline_seconds)
-        return keep_alive(self._dispatcher, self._keep_alive_numbers, self._seconds, timers, deadline_seconds)
+        return keep_alive(self._dispatcher, self._keep_alive_numbers, self._seconds, timers, deadline_seconds, told)
 
     def status(self, deadline_seconds: float | None = None) -> Deferred[dict[str, Any]]:
         """Ask the node that this client talks to how it is.

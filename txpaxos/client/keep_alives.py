@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from txpaxos.client.dispatcher import Dispatcher
 from txpaxos.errors import NoQuorum, NotChosen
@@ -148,42 +149,46 @@ def keep_alive(
     seconds: Callable[[], float],
     names: Sequence[str],
     deadline_seconds: float | None,
+    told: Callable[[str, bool], object] | None,
 ) -> Deferred[dict[str, bool]]:
     """Keep the timers ``names`` alive. See :meth:`Client.keep_alive <txpaxos.Client.keep_alive>`.
+
+    Those with numbers of their own go in messages of their own, all at once: no timer waits for another one.
 
     :param seconds: monotonic seconds, by which the deadline goes.
     """
     ends_at = None if deadline_seconds is None else seconds() + deadline_seconds
+    is_alive: dict[str, bool] = {}
 
-    async def send() -> dict[str, bool]:
-        is_alive: dict[str, bool] = {}
-        used_up: NotChosen | None = None
-        to_send = list(numbers.by_numbers(dict.fromkeys(names)).items())
-        while to_send:
-            own, left = to_send.pop()
-            try:
-                number, size_bytes = own.next(), sum(map(len, left))
-            except NotChosen as error:  # The other timers are kept alive all the same.
-                used_up = error
-                continue
-            left_seconds = None if ends_at is None else ends_at - seconds()
-            if left_seconds is not None and left_seconds <= 0:
-                raise NoQuorum(
-                    "other clients keep the same timers alive, and no keep-alive of this one counted in time"
-                )
-            named = tuple(left)
-            before = numbers.together(named)
-            message = _message(number, named, before)
-            patience = numbers.patience_seconds
-            answer: TimersKept = await dispatcher.ask_node(message, size_bytes, left_seconds, patience_seconds=patience)
-            numbers.learn_period(answer.period_ms)
-            again = _note_answer(answer.numbers, numbers, own, number, named, before, is_alive)
-            to_send += numbers.by_numbers(again).items()
-        if used_up is not None:
-            raise used_up
+    async def send(own: Numbers, left: list[str]) -> None:
+        left_seconds = None if ends_at is None else ends_at - seconds()
+        if left_seconds is not None and left_seconds <= 0:
+            raise NoQuorum("other clients keep the same timers alive, and no keep-alive of this one counted in time")
+        number, named, size_bytes = own.next(), tuple(left), sum(map(len, left))
+        before = numbers.together(named)
+        message = _message(number, named, before)
+        patience = numbers.patience_seconds
+        answer: TimersKept = await dispatcher.ask_node(message, size_bytes, left_seconds, patience_seconds=patience)
+        numbers.learn_period(answer.period_ms)
+        known, again = _note_answer(answer.numbers, numbers, own, number, named, before)
+        for name, is_it in known.items():
+            is_alive[name] = is_it
+            if told is not None:
+                told(name, is_it)
+        await send_all(again)
+
+    async def send_all(timers: Iterable[str]) -> None:
+        sending = [Deferred.fromCoroutine(send(own, left)) for own, left in numbers.by_numbers(timers).items()]
+        results: list[tuple[bool, Any]] = await DeferredList(sending, consumeErrors=True)
+        for has_succeeded, result in results:
+            if not has_succeeded:  # The others were kept alive all the same.
+                result.raiseException()
+
+    async def send_each_once() -> dict[str, bool]:
+        await send_all(dict.fromkeys(names))
         return is_alive
 
-    return Deferred.fromCoroutine(send())
+    return Deferred.fromCoroutine(send_each_once())
 
 
 def _note_answer(
@@ -193,27 +198,25 @@ def _note_answer(
     number: int,
     names: tuple[str, ...],
     before: int | None,
-    is_alive: dict[str, bool],
-) -> Sequence[str]:
+) -> tuple[dict[str, bool], Sequence[str]]:
     """Note what ``answer`` says of the keep-alive ``number`` of the timers ``names``.
 
-    :returns: those that are to be kept alive again.
+    :returns: whether they are alive, of those of which that is known; and those that are to be kept alive again.
     """
     counted_for_all = answer == (number,) * (len(names) if before is None else 1)
     numbers.note_together(names, number if counted_for_all and len(names) > 1 else None)
     if counted_for_all:
-        is_alive.update(dict.fromkeys(names, True))
-        return ()
+        return dict.fromkeys(names, True), ()
     if before is not None:  # They are not together any more. Which of them is alive?
-        return names
-    again = []
+        return {}, names
+    known, again = {}, []
     for name, confirmed in zip(names, answer, strict=False):
         if confirmed is None or own.confirms(confirmed, number):
-            is_alive[name] = confirmed is not None
+            known[name] = confirmed is not None
         else:
             numbers.overtake(name, confirmed)
             again.append(name)
-    return again
+    return known, again
 
 
 def _message(number: int, names: tuple[str, ...], before: int | None) -> Callable[[int], KeepTimers | KeepTogether]:
