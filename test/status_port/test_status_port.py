@@ -173,6 +173,22 @@ async def test_too_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await one.closed.addTimeout(SECONDS, reactor)
 
 
+async def test_clients_that_keep_their_answers_open_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "CONNECTIONS_MAX", 3)
+    async with shown(tmp_path, pages={b"/long": lambda at, request: b"x" * 2**25}) as (node, status_port):
+        site = status_port._site
+        assert site is not None
+        request = b"GET /long HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        slow = [talk(status_port.address.port, request, reads=False) for _ in range(3)]
+        await until(lambda: [one.has_asked for one in site.connections] == [True] * 3)
+        assert (await get(status_port, "/healthz")).status == 200
+        assert node.node.counters == {Count.TOO_MANY_STATUS_CONNECTIONS: 1}
+        for one in slow:
+            transport: Any = one.transport
+            transport.abortConnection()
+            await one.closed
+
+
 async def test_a_page_that_fails_ends_nothing(tmp_path: Path, expected_errors: Any) -> None:
     async with shown(tmp_path, pages={b"/broken": lambda at, request: 1 / 0}) as (_, status_port):
         answer = await get(status_port, "/broken")

@@ -18,7 +18,8 @@ from twisted.web.http import HTTPChannel, Request
 from txpaxos.node.counts import Count, Counts
 
 CONNECTIONS_MAX = 64
-"""Connections at a time. One more takes the place of the oldest one whose request has not come yet."""
+"""Connections at a time. One more takes the place of the oldest one whose request has not come yet, or whose answer was
+sent: with keys, also a client that may see nothing can hold on to those."""
 
 REQUEST_SECONDS = 10.0
 """How long a request may take to come."""
@@ -47,6 +48,8 @@ class StatusChannel(HTTPChannel):
     """One connection, for one request.
 
     :ivar site: the site, which made it.
+    :ivar has_asked: whether the request has come.
+    :ivar is_answered: whether all of the answer was written. The client may not have read it yet.
     """
 
     MAX_LENGTH = totalHeadersSize = HEAD_BYTES_MAX
@@ -57,7 +60,7 @@ class StatusChannel(HTTPChannel):
     def __init__(self, site: StatusSite) -> None:
         super().__init__()
         self.site = site
-        self.has_asked = False
+        self.has_asked = self.is_answered = False
         self._is_refused = False
         self._deadline: IDelayedCall | None = None
 
@@ -106,6 +109,7 @@ class StatusChannel(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close the connection when all is written, and soon in any case."""
+        self.is_answered = True
         super().loseConnection()
         self._set_deadline(self.site.call_later(ANSWER_SECONDS, self.abort))
 
@@ -174,7 +178,7 @@ class StatusSite(ServerFactory):
         """A client connects."""
         if len(self.connections) >= CONNECTIONS_MAX:
             self.counters[Count.TOO_MANY_STATUS_CONNECTIONS] += 1
-            oldest = next((one for one in self.connections if not one.has_asked), None)
+            oldest = next((one for one in self.connections if one.is_answered or not one.has_asked), None)
             if oldest is None:
                 return None
             del self.connections[oldest]
