@@ -26,6 +26,8 @@ class Program:
     :param harness: the node; a new one unless given.
     :ivar is_slow: whether requests and answers wait until the test lets them go on, in any order.
     :ivar is_cut_off: whether keep-alives get no answer.
+    :ivar unheard: timers of which keep-alives get no answer.
+    :ivar kept: the timers of each keep-alive that was sent.
     :ivar drops: whether commands wait here for a node, and are not made if they are cancelled. They fail in the end.
     :ivar is_closed: whether it has closed its client.
     :ivar lagging: nodes that lag: each answers one of the next local reads, the last one first.
@@ -39,6 +41,8 @@ class Program:
         self.harness = harness or ServicesHarness(*COORDINATION)
         self.clock: Any = Clock()
         self.is_slow = self.is_cut_off = self.drops = self.is_closed = False
+        self.unheard: set[str] = set()
+        self.kept: list[list[str]] = []
         self.lagging: list[ServicesHarness] = []
         self.reads: list[Consistency] = []
         self.failures: list[Exception] = []
@@ -90,12 +94,27 @@ class Program:
         node = self.lagging.pop() if self.lagging and consistency == "local" else self.harness
         return self._carried(lambda: node.read(query))
 
-    def keep_alive(self, names: Iterable[str], deadline_seconds: float | None = None) -> Deferred[dict[str, bool]]:
-        if not self.is_cut_off:
-            names = list(names)
-            self.harness.keep_alive(*names)
-            kept = {name: self.harness.timers.kept_alive(name) is not None for name in names}
-            return deferLater(self.clock, self.answer_seconds, lambda: kept) if self.answer_seconds else succeed(kept)
+    def keep_alive(
+        self,
+        names: Iterable[str],
+        deadline_seconds: float | None = None,
+        told: Callable[[str, bool], object] | None = None,
+    ) -> Deferred[dict[str, bool]]:
+        names = list(names)
+        self.kept.append(names)
+        heard = [] if self.is_cut_off else [name for name in names if name not in self.unheard]
+        self.harness.keep_alive(*heard)
+        kept = {name: self.harness.timers.kept_alive(name) is not None for name in heard}
+
+        def answered() -> dict[str, bool]:
+            if told is not None:
+                for name in heard:
+                    told(name, kept[name])
+            return kept
+
+        if heard == names:
+            return deferLater(self.clock, self.answer_seconds, answered) if self.answer_seconds else succeed(answered())
+        answered()
         answer: Deferred[dict[str, bool]] = Deferred(lambda _: deadline.cancel())
         assert deadline_seconds is not None
         deadline = self.clock.callLater(deadline_seconds, lambda: answer.errback(NoQuorum("none answered")))

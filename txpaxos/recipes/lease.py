@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txpaxos.client.client import Client
+from txpaxos.recipes.lease_keeper import LeaseKeeper
 from txpaxos.recipes.replicated.sessions import Sessions, timer_of
 from txpaxos.recipes.waiting import end_of_block
 from txpaxos.service.declaration import Remote
@@ -22,11 +22,10 @@ SessionState: TypeAlias = Literal["held", "suspended", "lost", "closed"]
 """``suspended``: no node has confirmed it for two thirds of its time; begin nothing new. ``lost``: others may have, or
 soon will have, what it held. ``closed``: its own program has ended it."""
 
-KEEP_ALIVE = 0.4
 SUSPENDED = 2 / 3
 LOST = 0.99
 """Parts of the time that a session may be silent, counted from when the last keep-alive that was confirmed was sent:
-when the next one is sent, and when the session is suspended and lost."""
+when the session is suspended, and when it is lost."""
 
 
 class Lease:
@@ -38,7 +37,7 @@ class Lease:
 
     def __init__(
         self,
-        client: Client,
+        keeper: LeaseKeeper,
         clock: IReactorTime,
         sessions: Remote[Sessions],
         session_id: str,
@@ -46,7 +45,6 @@ class Lease:
         seconds: Callable[[], float],
         confirmed_at: float,
     ) -> None:
-        self._client = client
         self._clock = clock
         self._seconds = seconds
         self._sessions = sessions
@@ -55,11 +53,9 @@ class Lease:
         self._told: SessionState = "held"
         self._confirmed_at = confirmed_at
         self._watchers: list[Callable[[SessionState], object]] = []
-        self._asking: Deferred[Any] | None = None
-        self._next: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
         self._set_alarm()
-        self._next = clock.callLater(self._left(KEEP_ALIVE), self._keep_alive)
+        self._stop_keeping = keeper.keep(timer_of(session_id), ttl_seconds, confirmed_at, self._answered)
 
     @property
     def state(self) -> SessionState:
@@ -132,32 +128,13 @@ class Lease:
     def _left(self, part: float) -> float:
         return max(0.0, self._confirmed_at + part * self.ttl_seconds - self._seconds())
 
-    def _keep_alive(self) -> None:
-        # What is confirmed holds from when it was sent, not from when the answer came.
-        sent_at = self._seconds()
-        name = timer_of(self.session_id)
-        self._next = None
-        self._asking = self._client.keep_alive([name], deadline_seconds=KEEP_ALIVE * self.ttl_seconds)
-        self._asking.addCallbacks(lambda kept: self._answered(kept[name], sent_at), self._unanswered)
-
     def _answered(self, is_kept: bool, sent_at: float) -> None:
-        self._asking = None
-        if self._told in ("lost", "closed"):
-            return
         if self.is_over or not is_kept:  # By the clock, which may say so before the alarm does: that is final.
             self._end("lost")
             return
         self._confirmed_at = sent_at
         self._set_alarm()
         self._set_state("held")
-        if not self.is_over:  # A watcher may have closed it.
-            self._next = self._clock.callLater(self._left(KEEP_ALIVE), self._keep_alive)
-
-    def _unanswered(self, failure: Failure) -> None:
-        """Ask again at once; after an error that came at once, a little later."""
-        self._asking = None
-        if not self.is_over:
-            self._next = self._clock.callLater(self.ttl_seconds / 20, self._keep_alive)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None and self._alarm.active():
@@ -169,12 +146,10 @@ class Lease:
         self._set_state("suspended")
 
     def _end(self, state: SessionState) -> None:
-        for call in (self._alarm, self._next):
-            if call is not None and call.active():
-                call.cancel()
+        self._stop_keeping()
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
         self._set_state(state)
-        if self._asking is not None:
-            self._asking.cancel()
 
     def _set_state(self, state: SessionState) -> None:
         if state == self._told:

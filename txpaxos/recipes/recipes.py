@@ -12,6 +12,7 @@ from txpaxos.arguments import check_deadline, check_reactor, check_seconds
 from txpaxos.client.client import Client
 from txpaxos.clock import monotonic_clock, seconds_with_sleep
 from txpaxos.recipes.counter import Counter
+from txpaxos.recipes.lease_keeper import LeaseKeeper
 from txpaxos.recipes.map import Map
 from txpaxos.recipes.queue import Queue
 from txpaxos.recipes.replicated.bounds import SessionOver
@@ -48,6 +49,7 @@ class Recipes:
         self._client = client
         self._clock = monotonic_clock(reactor)
         self._seconds = seconds_with_sleep(reactor)
+        self._keeper = LeaseKeeper(client, self._clock, self._seconds)
         self._deadline_seconds = check_deadline(deadline_seconds)
         self._waits = Waits(self._clock, lambda: client.is_closed)
         self._sessions = client.service(Sessions, deadline_seconds=self._deadline_seconds)
@@ -110,7 +112,7 @@ class Recipes:
         gatherings = self._client.service(Gatherings, deadline_seconds=self._deadline_seconds)
         services = self._sessions, permits, gatherings
         ttl_seconds = ttl_ms / 1000
-        return Session(self._client, self._waits, *services, session_id, ttl_seconds, self._seconds, sent_at)
+        return Session(self._keeper, self._waits, *services, session_id, ttl_seconds, self._seconds, sent_at)
 
 
 def _check_client(client: object) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from txpaxos.client.client import Client
 from txpaxos.recipes.gathering import Barrier, DoubleBarrier, Party
 from txpaxos.recipes.lease import Lease
+from txpaxos.recipes.lease_keeper import LeaseKeeper
 from txpaxos.recipes.permit import Election, Lock, Semaphore
 from txpaxos.recipes.replicated.gatherings import Gatherings
 from txpaxos.recipes.replicated.permits import CAPACITY_MAX, Permits
@@ -37,7 +37,7 @@ class Session(Lease):
 
     def __init__(
         self,
-        client: Client,
+        keeper: LeaseKeeper,
         waits: Waits,
         sessions: Remote[Sessions],
         permits: Remote[Permits],
@@ -47,7 +47,7 @@ class Session(Lease):
         seconds: Callable[[], float],
         confirmed_at: float,
     ) -> None:
-        super().__init__(client, waits.clock, sessions, session_id, ttl_seconds, seconds, confirmed_at)
+        super().__init__(keeper, waits.clock, sessions, session_id, ttl_seconds, seconds, confirmed_at)
         self._waits = waits
         self._permits = permits
         self._gatherings = gatherings
