@@ -13,6 +13,7 @@ from txpaxos.core.messages import AcceptedSlot, AcceptSlot, Ballot, PrepareLog, 
 from txpaxos.core.ready import Checkpoint, Chosen, Envelope, Learned, Promised, Ready, Voted
 from txpaxos.explaining import Chronicle, Story, ValueMark, What
 from txpaxos.explaining.chronicle import BALLOTS_MAX, FACTS_MAX
+from txpaxos.explaining.story import AGAINST_THE_RULES
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.schedule import draw, plan
 
@@ -40,7 +41,7 @@ def test_a_slot_from_the_promises_to_the_application() -> None:
     one, clock = chronicle()
     ballot_used = Ready(save=(Promised(A1),), send=(Envelope(("a", "b"), PrepareLog(A1, 1)),))
     one.ready_released(ballot_used, clock.now)
-    one.message_received("b", PromiseLog(A1, 1, (b"v",), (Vote(3, Ballot(0, "c"), b"old"),)), 5.1)
+    one.promise_counted("b", PromiseLog(A1, 1, (b"v",), (Vote(3, Ballot(0, "c"), b"old"),)), 5.1)
     one.ready_released(Ready(send=(Envelope(("a", "b"), AcceptSlot(A1, 3, b"old")),)), 5.2)
     one.ready_released(Ready(save=(Voted(A1, 3, b"old", 0),)), 5.3)
     one.message_received("b", AcceptedSlot(A1, 3), 5.4)
@@ -56,6 +57,7 @@ def test_a_slot_from_the_promises_to_the_application() -> None:
         (What.CHOSEN, "none", ""),
         (What.APPLIED, "none", ""),
     ]
+    assert [fact.asked for fact in one.recall(3) if fact.asked] == [("a", "b")]
     heard = one.recall(3)[2]
     assert (heard.vote, heard.value, heard.is_known) == (Ballot(0, "c"), ValueMark.of(b"old"), False)
     assert [fact.is_known for fact in one.recall(1)] == []
@@ -94,7 +96,7 @@ def test_what_peers_send_takes_no_room() -> None:
     one, _ = chronicle()
     for number in range(1000):
         one.message_received("b", AcceptedSlot(A1, number + 1), 1.0)
-        one.message_received("b", PromiseLog(Ballot(number + 1, "a"), 1), 1.0)
+        one.promise_counted("b", PromiseLog(Ballot(number + 1, "a"), 1), 1.0)
     assert not one.slots
     one.ready_released(Ready(send=(Envelope(("a",), AcceptSlot(A1, 1, b"v")),)), 1.0)
     for number in range(1000):
@@ -115,11 +117,13 @@ def test_what_is_done_again_leaves_room_for_what_is_new() -> None:
 # -------------------------------------------------------- against the simulator
 
 
-def stories(seed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SimulatedCluster, Story]]:
+def stories(
+    seed: int, monkeypatch: pytest.MonkeyPatch, seconds: float = 3.0
+) -> Iterator[tuple[SimulatedCluster, Story]]:
     chronicles = Chronicles(monkeypatch)
     cluster = SimulatedCluster(seed)
-    plan(cluster, draw(seed, cluster.all_machines, 3.0, False, False))
-    cluster.run(3.0)
+    plan(cluster, draw(seed, cluster.all_machines, seconds, False, False))
+    cluster.run(seconds)
     cluster.heal()
     cluster.wait_until_converged()
     for slot in sorted({slot for one in chronicles.of_nodes.values() for slot in one.slots}):
@@ -145,3 +149,12 @@ def test_stories_are_what_the_checker_knows(monkeypatch: pytest.MonkeyPatch) -> 
             seen.update(why for why in ("It was free to", "since it had to", "to fill the slot") if why in told)
     assert seen["chosen"] > 100
     assert min(seen["It was free to"], seen["since it had to"], seen["to fill the slot"]) > 0, seen
+
+
+@pytest.mark.usefixtures("expected_errors")
+def test_a_promise_that_comes_after_those_of_a_quorum_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this run a leader goes by the promises of a quorum, and is promised its ballot by a third node later, which
+    had voted for another value. The leader was free all the same."""
+    told = [story for _, story in stories(149, monkeypatch, 4.0)]
+    assert len(told) > 10
+    assert not [story.reasons for story in told if any(AGAINST_THE_RULES in reason for reason in story.reasons)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from txpaxos.core.messages import Ballot
@@ -86,6 +87,21 @@ def test_a_node_that_was_told() -> None:
     assert (
         "b was told the chosen value by another node: a vote of its own in that ballot did not show it." in told.reasons
     )
+
+
+def test_the_members_of_that_slot_choose_and_not_those_of_now() -> None:
+    """The cluster had five voters at that slot, and has three now: two votes were not enough. The other way round, it
+    has five now, and had three: two were."""
+    votes = (fact("a", What.VOTED, 3.0), fact("c", What.VOTED, 4.0))
+    again = (fact("b", What.PROPOSED, 6.0, B2), *(fact(node, What.VOTED, 7.0, B2) for node in "bde"))
+    five = attrs.evolve(fact("a", What.PROPOSED, 2.0), asked=tuple("abcde"))
+    assert story_of(SLOT, (five, *votes), "abc", 2).chosen_in is None
+    told = story_of(SLOT, (five, *votes, *again), "abc", 2)
+    assert (told.chosen_in, told.voters) == (B2, ("b", "d", "e"))
+    three = attrs.evolve(five, asked=tuple("abc"))
+    assert story_of(SLOT, (three, *votes), "abcde", 3).chosen_in == A1
+    strangers = (fact("a", What.VOTED, 3.0), fact("x", What.VOTED, 4.0))
+    assert story_of(SLOT, (three, *strangers), "abcde", 2).chosen_in is None
 
 
 def test_nothing_is_remembered() -> None:

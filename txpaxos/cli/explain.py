@@ -264,6 +264,7 @@ def fact_as_json(fact: Fact, cause: int | None) -> dict[str, Any]:
     told |= {"peer": fact.peer} if fact.peer else {}
     told |= {} if fact.vote == LOWEST else {"vote": str(fact.vote)}
     told |= {"is_known": True} if fact.is_known else {}
+    told |= {"asked": fact.asked} if fact.asked else {}
     told |= {} if fact.value is None else {"value": fact.value._asdict()}
     return told | ({} if cause is None else {"cause": cause})
 

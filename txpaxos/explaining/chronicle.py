@@ -20,7 +20,7 @@ from txpaxos.core.messages import (
 )
 from txpaxos.core.ready import Checkpoint, Chosen, Learned, Promised, Ready, Record, Voted
 from txpaxos.explaining.facts import Fact, ValueMark, What
-from txpaxos.node.events import Event, MessageReceived, ReadyReleased, SlotApplied
+from txpaxos.node.events import Event, MessageReceived, PromiseCounted, ReadyReleased, SlotApplied
 
 SLOTS_MAX = 4096
 """How many slots a node remembers."""
@@ -29,8 +29,8 @@ FACTS_MAX = 64
 BALLOTS_MAX = 64
 """How many ballots a node remembers: those that it promised, with the promises that it heard for its own."""
 
-_Noted: TypeAlias = tuple[What, float, Ballot, NodeId, ValueMark | None]
-"""A fact of a slot, as short as can be: what, when (monotonic seconds), ballot, peer, value."""
+_Noted: TypeAlias = tuple[What, float, Ballot, NodeId, ValueMark | None, tuple[NodeId, ...]]
+"""A fact of a slot, as short as can be: what, when (monotonic seconds), ballot, peer, value, who was asked."""
 
 _Promise: TypeAlias = tuple[NodeId, float, Slot, int, dict[Slot, tuple[Ballot, ValueMark]]]
 """A promise that was heard: of whom, when, from which slot on, how many values from there on its sender knew to be
@@ -78,6 +78,7 @@ class Chronicle:
         self._ballots_max = ballots_max
         self._slots: dict[Slot, list[_Noted]] = {}
         self._marked, self._mark = b"", ValueMark.of(b"")  # The last value: a leader proposes it and votes for it.
+        self._asked: tuple[NodeId, ...] = ()  # The last ones that were asked for votes, who seldom change.
         self._ballots: dict[Ballot, _OfBallot] = {}
 
     def __call__(self, event: Event) -> None:
@@ -87,25 +88,29 @@ class Chronicle:
             self.ready_released(event.ready, self._monotonic())  # type: ignore[union-attr]
         elif kind is MessageReceived:
             message: Any = event.message  # type: ignore[union-attr]
-            if type(message) is AcceptedSlot or type(message) is PromiseLog:
+            if type(message) is AcceptedSlot:
                 self.message_received(event.sender, message, self._monotonic())  # type: ignore[union-attr]
         elif kind is SlotApplied:
             self._note(event.slot, What.APPLIED, self._monotonic())  # type: ignore[union-attr]
+        elif kind is PromiseCounted:
+            self.promise_counted(event.sender, event.promise, self._monotonic())  # type: ignore[union-attr]
 
     def message_received(self, sender: NodeId, message: object, now: float) -> None:
-        """Note a vote or a promise that was heard. Other messages tell nothing that is remembered.
+        """Note a vote that was heard. Other messages tell nothing that is remembered.
 
         Only what was asked for is noted. So what peers send takes no room of its own."""
         if type(message) is AcceptedSlot:
             ballot, slot = message.ballot, message.slot
             if ballot.node == self.node and slot in self._slots:
                 self._note(slot, What.HEARD_VOTE, now, ballot, sender)
-        elif type(message) is PromiseLog:
-            ballot, votes = message.ballot, message.votes
-            if ballot.node == self.node and ballot in self._ballots:
-                marks = {vote.slot: (vote.ballot, ValueMark.of(vote.value)) for vote in votes[: self._slots_max]}
-                promise = (sender, now, message.first_slot, len(message.values), marks)
-                self._ballots[ballot].promises.setdefault(sender, promise)
+
+    def promise_counted(self, sender: NodeId, promise: PromiseLog, now: float) -> None:
+        """Note a promise that the core has counted. The leader does not go by one that comes later, so its votes are
+        no reason for anything."""
+        if promise.ballot in self._ballots:
+            marks = {vote.slot: (vote.ballot, ValueMark.of(vote.value)) for vote in promise.votes[: self._slots_max]}
+            noted = sender, now, promise.first_slot, len(promise.values), marks
+            self._ballots[promise.ballot].promises.setdefault(sender, noted)
 
     def ready_released(self, ready: Ready, now: float) -> None:
         """Note what is on disk, what is about to be sent, and what is known to be chosen."""
@@ -120,7 +125,9 @@ class Chronicle:
         for envelope in ready.send:
             message = envelope.message
             if type(message) is AcceptSlot:
-                self._note(message.slot, What.PROPOSED, now, message.ballot, value=message.value)
+                if envelope.to != self._asked:
+                    self._asked = envelope.to
+                self._note(message.slot, What.PROPOSED, now, message.ballot, value=message.value, asked=self._asked)
             elif type(message) is PrepareLog:
                 self._note_ballot(message.ballot, What.PREPARED, now)
         for chosen in ready.chosen:
@@ -146,6 +153,7 @@ class Chronicle:
         ballot: Ballot = LOWEST,
         peer: NodeId = "",
         value: bytes | None = None,
+        asked: tuple[NodeId, ...] = (),
     ) -> None:
         """Note a fact. What was noted before is sorted out when it is asked for, or when there is no room."""
         noted = self._slots.get(slot)
@@ -161,7 +169,7 @@ class Chronicle:
                 return
         if value is not None and value is not self._marked:
             self._marked, self._mark = value, ValueMark.of(value)
-        noted.append((what, now, ballot, peer, None if value is None else self._mark))
+        noted.append((what, now, ballot, peer, None if value is None else self._mark, asked))
 
     def _note_ballot(self, ballot: Ballot, what: What, now: float) -> None:
         of_ballot = self._ballots.get(ballot)
@@ -189,8 +197,8 @@ class Chronicle:
         :param ballots: the ballots; those that this node knows to have been used there, unless given.
         """
         facts = [
-            Fact(self.node, what, when, slot, ballot, peer=peer, value=value)
-            for what, when, ballot, peer, value in _each_once(self._slots.get(slot, ()))
+            Fact(self.node, what, when, slot, ballot, peer=peer, value=value, asked=asked)
+            for what, when, ballot, peer, value, asked in _each_once(self._slots.get(slot, ()))
         ]
         for ballot in self.ballots_at(slot) if ballots is None else ballots:
             if ballot in self._ballots:

@@ -20,7 +20,8 @@ class What(enum.StrEnum):
     PROMISED = "promised"
     """The node's promise is on its disk (phase 1b)."""
     HEARD_PROMISE = "heard promise"
-    """The candidate got the promise of ``peer``, which had voted at this slot as ``vote`` says."""
+    """The candidate got the promise of ``peer``, which had voted at this slot as ``vote`` says, and has counted it:
+    those before it were no quorum yet."""
     PROPOSED = "proposed"
     """The leader asked for votes for a value (phase 2a)."""
     VOTED = "voted"
@@ -64,6 +65,7 @@ class Fact:
     :ivar vote: of a promise: the highest ballot in which ``peer`` had voted at the slot; ``LOWEST`` if it had not.
     :ivar value: the value that was proposed, voted for or told; ``None`` if the fact has none.
     :ivar is_known: of a promise: ``peer`` knew the slot's value to be chosen, and told it.
+    :ivar asked: of a proposal: the nodes that were asked for votes, which are the voters that govern the slot.
     """
 
     node: NodeId
@@ -75,3 +77,4 @@ class Fact:
     vote: Ballot = LOWEST
     value: ValueMark | None = None
     is_known: bool = False
+    asked: tuple[NodeId, ...] = ()

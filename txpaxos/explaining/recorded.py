@@ -11,7 +11,7 @@ from itertools import chain
 
 import attrs
 
-from txpaxos.core.messages import Ballot, NodeId, Slot
+from txpaxos.core.messages import Ballot, Message, NodeId, PromiseLog, Slot
 from txpaxos.core.ready import Chosen, Installed, Ready
 from txpaxos.errors import RecordingError
 from txpaxos.explaining.chronicle import SLOTS_MAX, Chronicle
@@ -49,7 +49,7 @@ class _Run:
         )
         self._only = only
         self._pending: dict[int, Ready] = {}
-        self._applied_through = 0
+        self._applied_through = self._dropped = 0
         self.values: dict[Slot, bytes] = {}
         self.voters: tuple[NodeId, ...] = ()
 
@@ -60,8 +60,10 @@ class _Run:
                 self._applied_through = arguments["base"]  # Up to there, it stands in a snapshot.
             case CoreCalled(number, call, now, arguments):
                 if call is Call.RECEIVE:
-                    self.chronicle.message_received(arguments[0], arguments[1], now)
-                self._pending[number] = ready_of(step.result)
+                    self._receive(arguments[0], arguments[1], now, step)
+                ready = ready_of(step.result)
+                if not ready.is_empty:  # Most calls return nothing to do, and there are very many.
+                    self._pending[number] = ready
             case ReadyReleased(number, now):
                 self._release(self._pending.pop(number, Ready()), now)
                 if step.core is not None:
@@ -72,6 +74,14 @@ class _Run:
                 self._applied_through = slot
             case ClocksRead(now, utc_seconds):
                 self._clocks.now, self._clocks.utc_seconds = now, utc_seconds
+        if step.core is not None:
+            self._dropped = step.core.dropped.total()
+
+    def _receive(self, sender: NodeId, message: Message, now: float, step: Step) -> None:
+        if not isinstance(message, PromiseLog):
+            self.chronicle.message_received(sender, message, now)
+        elif step.core is not None and step.core.dropped.total() == self._dropped:
+            self.chronicle.promise_counted(sender, message, now)
 
     def _release(self, ready: Ready, now: float) -> None:
         self.chronicle.ready_released(ready, now)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from txpaxos.core.essential import quorum_size
 from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
 from txpaxos.drawing.space_time import Kind, SpaceTime, Step
 from txpaxos.explaining.facts import Fact, ValueMark, What
@@ -68,7 +69,7 @@ def story_of(slot: Slot, facts: Iterable[Fact], nodes: Sequence[NodeId], quorum:
     :param slot: the slot that it is about; 0 for the ballot that all facts are about.
     :param facts: of all nodes; those of each node in its own order.
     :param nodes: the nodes that were asked.
-    :param quorum: how many votes choose a value.
+    :param quorum: how many votes choose a value, where no proposal is remembered. A proposal tells who could vote.
     """
     ordered, causes = _in_one_order(list(dict.fromkeys(facts)))
     chosen_in, voters = _choice(ordered, quorum)
@@ -133,9 +134,16 @@ def _cause(fact: Fact) -> tuple[object, ...]:
 
 def _choice(facts: Sequence[Fact], quorum: int) -> tuple[Ballot | None, tuple[NodeId, ...]]:
     """The lowest ballot in which the remembered votes are a quorum, and whose votes these are. In every higher ballot
-    the same value was proposed."""
+    the same value was proposed.
+
+    The same members govern a slot in all ballots: those that its leaders have asked, and not the members of now."""
+    asked = next((fact.asked for fact in facts if fact.asked), ())
+    if asked:
+        quorum = quorum_size(len(asked))
     voters: dict[Ballot, dict[NodeId, None]] = {}
     for fact in facts:
+        if asked and (fact.peer or fact.node) not in asked:
+            continue
         if fact.what is What.VOTED:
             voters.setdefault(fact.ballot, {})[fact.node] = None
         elif fact.what is What.HEARD_VOTE:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
-from txpaxos.core.messages import NodeId, Slot
+from txpaxos.core.messages import NodeId, PromiseLog, Slot
 from txpaxos.core.ready import Chosen, Installed, Ready
 from txpaxos.node.registers import RegisterDecided
 from txpaxos.node.sessions import Outcomes
@@ -25,6 +25,16 @@ class MessageReceived:
 
     sender: NodeId
     message: PeerMessage
+    now: float
+
+
+@attrs.frozen
+class PromiseCounted:
+    """The core of this node has counted a promise of ``sender`` for this node's own ballot, at ``now`` in monotonic
+    seconds. One that comes after those of a quorum counts for nothing."""
+
+    sender: NodeId
+    promise: PromiseLog
     now: float
 
 
@@ -129,6 +139,7 @@ class SnapshotRestored:
 
 Event: TypeAlias = (
     MessageReceived
+    | PromiseCounted
     | TimePassed
     | ReadyReleased
     | SaveFinished

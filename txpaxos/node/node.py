@@ -32,6 +32,7 @@ from txpaxos.core.messages import (
     ChosenValues,
     Message,
     NodeId,
+    PromiseLog,
     Slot,
     TakeOver,
     Truncated,
@@ -69,6 +70,7 @@ from txpaxos.node.events import (
     CommandReached,
     MessageReceived,
     Observer,
+    PromiseCounted,
     ReadyReleased,
     RegisterReached,
     RunFinished,
@@ -825,6 +827,13 @@ class Node:
         except Exception:
             self._give_up(Failure())
 
+    def _handle_promise(self, sender: NodeId, message: PromiseLog, now: float) -> None:
+        dropped = self._replica.dropped.total()
+        ready = self._replica.receive(sender, message, now)
+        if self._observe is not None and self._replica.dropped.total() == dropped:
+            self._observe(PromiseCounted(sender, message, now))
+        self._enqueue(ready)
+
     def _handle_register_message(self, sender: NodeId, message: RegisterMessage, now: float) -> None:
         self._sealing.receive(sender, message)
 
@@ -866,6 +875,7 @@ class Node:
 
     # The handler of each kind of message that is not about the log. The replica handles all others.
     _HANDLERS: dict[type[Any], Callable[[Node, NodeId, Any, float], None]] = {
+        PromiseLog: _handle_promise,
         Forward: _handle_forwarded,
         ForwardKeepAlives: _handle_keep_alives,
         CollectRegisters: _handle_register_message,
