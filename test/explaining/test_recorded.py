@@ -14,9 +14,11 @@ from test.helpers.chronicles import Chronicles
 from txpaxos.cli import main
 from txpaxos.core.messages import Ballot, NodeId, Slot
 from txpaxos.explaining import Fact, What
-from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot
+from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot, recovered_by
 from txpaxos.explaining.values import tell_value
 from txpaxos.recording.options import RecordingOptions
+from txpaxos.recording.reading import read_recording
+from txpaxos.recording.replaying import Replayer
 from txpaxos.testing.simulator.cluster import SimulatedCluster
 from txpaxos.testing.simulator.schedule import draw, plan
 
@@ -63,6 +65,26 @@ def test_of_ballots_a_recording_tells_what_the_nodes_remember(tmp_path: Path, mo
         for ballot in (Ballot(1, "a"), Ballot(2, "a"), Ballot(1, "b"), Ballot(9, "c")):
             recorded = recollect_recorded_ballot(str(tmp_path), node, ballot)
             assert kinds(recorded.facts) == kinds(chronicle.recall_ballot(ballot)), (node, ballot)
+
+
+def test_what_a_node_knew_when_it_started_is_told_without_its_earlier_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had been killed before it had recorded that the slots were chosen."""
+    cluster, _ = run(6, tmp_path, monkeypatch)
+    known: set[Slot] = set()
+    for node in cluster.all_machines:
+        files = sorted((tmp_path / node).glob("*.recording"))
+        for file in files:
+            if file.name.partition("-")[0] != files[-1].name.partition("-")[0]:
+                file.unlink()
+        made = next(step for step in Replayer().steps(read_recording(str(tmp_path), node)) if step.core is not None)
+        slots = [one.slot for one in recovered_by(made)]
+        known |= set(slots)
+        for slot, told in recollect_recorded(str(tmp_path), node, slots).items():
+            assert told.value == tell_value(cluster.checker.chosen[slot])
+            assert What.APPLIED in {fact.what for fact in told.facts}
+    assert known
 
 
 # -------------------------------------------------------------------- the command

@@ -128,13 +128,12 @@ def _unlike(again: Outcome) -> Iterator[str]:
 
 
 def _not_recorded(told: Recollection, recorded: Recollection) -> Iterator[str]:
-    """Whatever a node has told is in its recording. It may have more: what came later, or before a restart. A node may
-    also have a value on its disk that the recording of its earlier life lost with the last tenth of a second."""
+    """Whatever a node has told is in its recording. It may have more: what came later, or before a restart."""
     known = set(map(_kind, recorded.facts))
     for fact in told.facts:
         if _kind(fact) not in known:
             yield f"node {told.node} told of slot {told.slot} what is not in its recording: {fact}"
-    if told.value is not None and (told.facts or recorded.value) and told.value != recorded.value:
+    if told.value is not None and told.value != recorded.value:
         yield f"node {told.node} told that slot {told.slot} holds {told.value}, and recorded {recorded.value}"
 
 

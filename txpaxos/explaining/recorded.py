@@ -6,7 +6,7 @@ running the core again (:mod:`txpaxos.recording.replaying`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
 import attrs
@@ -56,8 +56,9 @@ class _Run:
     def take(self, step: Step) -> None:
         """Take one step of the run."""
         match step.event:
-            case CoreMade(_, arguments):
+            case CoreMade(now, arguments):
                 self._applied_through = arguments["base"]  # Up to there, it stands in a snapshot.
+                self._recover(recovered_by(step), now)
             case CoreCalled(number, call, now, arguments):
                 if call is Call.RECEIVE:
                     self._receive(arguments[0], arguments[1], now, step)
@@ -83,6 +84,14 @@ class _Run:
         elif step.core is not None and step.core.dropped.total() == self._dropped:
             self.chronicle.promise_counted(sender, message, now)
 
+    def _recover(self, recovered: Iterable[Chosen], now: float) -> None:
+        """Take what the node knew to be chosen when it started. It applies that before anything else."""
+        for slot, value in ((chosen.slot, chosen.value) for chosen in recovered):
+            if slot in self._only:
+                self.values[slot] = value
+            self.chronicle.slot_applied(slot, now)
+            self._applied_through = slot
+
     def _release(self, ready: Ready, now: float) -> None:
         self.chronicle.ready_released(ready, now)
         for chosen in ready.chosen:
@@ -90,6 +99,11 @@ class _Run:
                 self._applied_through = max(self._applied_through, chosen.slot)
             elif isinstance(chosen, Chosen) and chosen.slot in self._only:
                 self.values[chosen.slot] = chosen.value
+
+
+def recovered_by(step: Step) -> list[Chosen]:
+    """What a core that has just been made knows to be chosen, beside its snapshot."""
+    return [] if step.core is None else [one for one in step.core.recovered() if isinstance(one, Chosen)]
 
 
 def recollect_recorded(directory: str, node: NodeId, slots: Collection[Slot]) -> dict[Slot, Recollection]:
@@ -149,10 +163,10 @@ def _values(directory: str, node: NodeId) -> Iterator[tuple[Slot, bytes]]:
     for step in _steps(directory, node):
         if isinstance(step.event, SegmentBegun) and step.event.is_redacted:
             raise RecordingError(f"{step.event.path} was recorded without values: name the slot", step.event.path)
+        chosen = recovered_by(step) if isinstance(step.event, CoreMade) else []
         if isinstance(step.event, CoreCalled):
-            for chosen in ready_of(step.result).chosen:
-                if isinstance(chosen, Chosen):
-                    yield chosen.slot, bytes(chosen.value)
+            chosen = [one for one in ready_of(step.result).chosen if isinstance(one, Chosen)]
+        yield from ((one.slot, bytes(one.value)) for one in chosen)
 
 
 def _steps(directory: str, node: NodeId) -> Iterator[Step]:
