@@ -112,6 +112,11 @@ def test_a_node_that_the_leader_does_not_hear() -> None:
         "b does not hear a: it came back with another data folder",
         "b does not hear c, which runs: check that UDP passes between the two, and read their logs",
     ]
+    hung = {**statuses, "c": {**runs, "disk_hangs_seconds": 7.2}}
+    assert as_text(TRIO, hung, "b").splitlines()[-2:] == [
+        "b does not hear a: it came back with another data folder",
+        "the disk of c hangs: a save has been under way for 7 s",
+    ]
     assert unheard(statuses, None) == []
     assert unheard({**statuses, "c": None}, "b") == ["a"]  # It does not run; that is seen as it is.
     assert unheard({**statuses, "a": None}, "b") == ["a", "c"]  # It is refused, so it runs, of another cluster perhaps.

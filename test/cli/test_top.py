@@ -57,6 +57,7 @@ def test_lines() -> None:
         "c     unreachable  -             -    -        -        -  -       -                  -         -",
         "",
         "c does not answer",
+        "the disk of a hangs: a save has been under way for 12 s",
     ]
 
 
@@ -78,7 +79,7 @@ def test_json() -> None:
     assert told["nodes"]["c"] == {"reachable": False}
     assert (told["nodes"]["a"]["lag"], told["nodes"]["a"]["slots_per_second"]) == (3, None)
     assert (told["nodes"]["b"]["slots_per_second"], told["nodes"]["b"]["role"]) == (3.6, "leader")
-    assert told["problems"] == ["c does not answer"]
+    assert told["problems"] == ["c does not answer", "the disk of a hangs: a save has been under way for 12 s"]
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_a_leader_whose_disk_hangs_is_replaced_while_clients_write(
     assert status.replica.role == "follower"
     assert status.disk_hangs_seconds is not None
     assert status.disk_hangs_seconds > 8.0
+    assert status.unheard == []
     (line,) = lines(logged, leader.name)
     assert line.startswith(f"the disk of node {leader.name} hangs: a save that began 0.")
     assert leader.node._performer.waiting < 100

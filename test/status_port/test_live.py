@@ -17,7 +17,7 @@ from txpaxos.metrics.meter import Meter
 from txpaxos.node.events import ReadyReleased, SnapshotInstalled, SnapshotTaken, TimePassed
 from txpaxos.status_port.live import LOOK_SECONDS, PAUSED_SECONDS_MAX, READERS_MAX, Live, file_pages
 from txpaxos.status_port.recent import EVENTS_MAX, Recent
-from txpaxos.status_port.view import headline, troubles, view_of
+from txpaxos.status_port.view import headline, members_of, troubles, view_of
 
 
 class Request:
@@ -27,6 +27,7 @@ class Request:
         self.written: list[bytes] = []
         self.headers: dict[bytes, bytes] = {}
         self.code = 200
+        self.method = b"GET"
         self.producer: Any = None
         self.finished: Deferred[None] = Deferred()
         self.channel = self
@@ -165,6 +166,16 @@ def test_the_view_of_a_node_alone_can_be_sent() -> None:
     assert (view["node"], view["clients"], view["leader"]) == ("a", 2, None)
     assert view["headline"] == "Not ready: this node knows no leader."
     assert [one["node"] for one in view["members"]] == ["a"]
+
+
+def test_what_is_known_of_members_without_a_leader() -> None:
+    node = NodeHarness("b", THREE).node
+    told = attrs.evolve(node.status(), heard={"a": None, "c": 0.1})
+    assert [(one["node"], one["state"]) for one in members_of(node, told)] == [
+        ("a", "not heard"),
+        ("b", "follower"),
+        ("c", "heard"),
+    ]
 
 
 @pytest.mark.parametrize(

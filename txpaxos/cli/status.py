@@ -212,6 +212,8 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
     for node, status in statuses.items():
         for peer, reason in ((status or {}).get("refuses") or {}).items():
             lines.append(f"{node} does not hear {peer}: {reason}")
+    hung = {node: seconds for node, status in statuses.items() if (seconds := (status or {}).get("disk_hangs_seconds"))}
+    lines += [f"the disk of {node} hangs: a save has been under way for {hung[node]:.0f} s" for node in hung]
     for node, status in statuses.items():
         seconds = (status or {}).get("keys_expire_in_seconds")
         if seconds is not None and seconds < EXPIRES_SOON_SECONDS:
@@ -229,7 +231,7 @@ def notes(statuses: Statuses, leader: str | None) -> list[str]:
         )
     for node in unheard(statuses, leader):
         line = f"{leader} does not hear {node}"
-        if not any(other.startswith(f"{line}: ") for other in lines):
+        if node not in hung and not any(other.startswith(f"{line}: ") for other in lines):
             lines.append(f"{line}, which runs: check that UDP passes between the two, and read their logs")
     return lines
 

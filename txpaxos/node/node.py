@@ -747,8 +747,8 @@ class Node:
         """The peers that this node, as the leader, has not heard for too long. Followers need not hear each other."""
         seconds = max(UNHEARD_SECONDS, 4 * self.settings.timing.heartbeat_seconds)
         leads_since = self._news.leads_since
-        if leads_since is None or now - leads_since < seconds:
-            return []
+        if leads_since is None or now - leads_since < seconds or not self._replica.is_leader:
+            return []  # While the disk hangs, this node is told late that it leads no more.
         heard = self._peers.silence_seconds(now)
         return [peer for peer, ago in heard.items() if ago is None or ago > seconds]
 

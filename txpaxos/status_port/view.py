@@ -10,7 +10,7 @@ import attrs
 from txpaxos.core.messages import NodeId
 from txpaxos.metrics.histogram import Histogram
 from txpaxos.metrics.meter import Meter
-from txpaxos.node.node import Node
+from txpaxos.node.node import UNHEARD_SECONDS, Node
 from txpaxos.node.status import NodeStatus
 from txpaxos.status_port.health import why_not_ready
 from txpaxos.status_port.recent import Recent
@@ -115,8 +115,12 @@ def _state(name: NodeId, own: NodeId, status: NodeStatus) -> str:
         return "leads"
     if name == own:
         return status.replica.role
-    if name in status.unheard or name in status.refuses:
+    ago = status.heard.get(name)
+    is_silent = leader is None and (ago is None or ago > UNHEARD_SECONDS)  # A node without a leader asks all for votes.
+    if name in status.unheard or name in status.refuses or is_silent:
         return "not heard"
+    if leader is None:
+        return "heard"
     return "follows" if leader == own else "known to the leader"
 
 
