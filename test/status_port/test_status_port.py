@@ -24,7 +24,7 @@ from test.helpers.fakes import free_ports, logged
 from test.helpers.key_folders import keys_for
 from test.helpers.play_site import PlaySite
 from test.helpers.status_pages import SECONDS, free_address, get, reactor, talk
-from txpaxos.cluster import Cluster
+from txpaxos.cluster import Address, Cluster
 from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
 from txpaxos.node.counts import Count
@@ -123,8 +123,18 @@ async def test_a_hostile_request_changes_nothing_and_is_counted(tmp_path: Path, 
 async def test_a_browser_led_here_by_another_site_gets_nothing(tmp_path: Path) -> None:
     async with shown(tmp_path) as (_, status_port):
         assert (await get(status_port, "/status.json", host="rebound.example.org")).status == 400
-        for host in ("127.0.0.1", "[::1]", "localhost"):
+        for host in ("127.0.0.1", "[::1]", "localhost", "LOCALHOST"):
             assert (await get(status_port, "/status.json", host=host)).status == 200
+        port = status_port.address.port
+        for line, status in (
+            (b"host: [::1]\r\n", 200),
+            (b"", 200),  # As a check of HAProxy has it.
+            (b"host: \r\n", 400),
+            (b"host: localhost:rebound.example.org\r\n", 400),
+            (b"host: localhost\r\nhost: rebound.example.org\r\n", 400),
+        ):
+            talking = talk(port, b"GET /healthz HTTP/1.0\r\n" + line + b"\r\n")
+            assert (await talking.closed.addTimeout(SECONDS, reactor)).status == status
 
 
 async def test_one_request_a_connection(tmp_path: Path) -> None:
@@ -189,6 +199,14 @@ async def test_clients_that_keep_their_answers_open_make_room(tmp_path: Path, mo
             await one.closed
 
 
+async def test_the_head_of_the_stream_takes_no_place(tmp_path: Path) -> None:
+    async with shown(tmp_path) as (_, status_port):
+        answer = await get(status_port, "/events", method="HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert len(status_port._live or ()) == 0
+
+
 async def test_a_page_that_fails_ends_nothing(tmp_path: Path, expected_errors: Any) -> None:
     async with shown(tmp_path, pages={b"/broken": lambda at, request: 1 / 0}) as (_, status_port):
         answer = await get(status_port, "/broken")
@@ -215,9 +233,11 @@ async def test_with_keys_the_right_to_see_the_status_is_needed(tmp_path: Path) -
         assert (answer.status, node.node.counters) == (403, {Count.REQUEST_NOT_ALLOWED: 2})
         answer = await get(status_port, "/status.json", shows_nothing, more="authorization: Bearer guessed\r\n")
         assert (answer.status, node.node.counters[Count.CLIENT_NOT_AUTHENTICATED]) == (403, 1)
+        answer = await get(status_port, "/status.json", shows_nothing, more="authorization: bearer guessed\r\n")
+        assert (answer.status, node.node.counters[Count.CLIENT_NOT_AUTHENTICATED]) == (403, 2)
         answer = await get(status_port, "/status.json", stranger)
         assert answer.status == 0
-        await until(lambda: node.node.counters[Count.CLIENT_NOT_AUTHENTICATED] == 2)
+        await until(lambda: node.node.counters[Count.CLIENT_NOT_AUTHENTICATED] == 3)
         answer = await get(status_port, "/status.json")  # Plain HTTP.
         assert answer.status == 0
         assert b"HTTP" not in answer.body
@@ -268,6 +288,29 @@ async def test_it_warns_if_others_may_reach_it(tmp_path: Path, host: str, insecu
 def test_an_address_that_is_none(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         StatusPort(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "other", "clashes"),
+    [
+        ("127.0.0.1:9", "127.0.0.1:9", True),
+        ("127.0.0.1:9", "127.0.0.1:8", False),
+        ("127.0.0.1:9", "127.0.0.2:9", False),
+        ("127.0.0.1:9", "0.0.0.0:9", True),
+        ("[::1]:9", "0.0.0.0:9", False),
+        ("0.0.0.0:9", "127.0.0.1:9", True),
+        ("[::]:9", "127.0.0.1:9", True),
+        ("localhost:9", "localhost:9", True),
+    ],
+)
+def test_an_address_of_the_node_itself(status: str, other: str, clashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("txpaxos.status_port.status_port.check_free", lambda address, kind: None)
+    status_port = StatusPort(status)
+    if clashes:
+        with pytest.raises(ConfigError, match="the node itself listens there: give it a port of its own"):
+            status_port.check([Address.parse(other)])
+    else:
+        status_port.check([Address.parse(other)])
 
 
 async def test_a_port_in_use_keeps_the_node_from_starting(tmp_path: Path) -> None:
@@ -396,11 +439,13 @@ def told_within(nodes: Nodes, tolerance: int) -> Any:
             return told
 
 
-@pytest.mark.parametrize("kind", ["bad", "taken"])
+@pytest.mark.parametrize("kind", ["bad", "taken", "own"])
 def test_twistd_with_an_address_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        address = "nonsense" if kind == "bad" else f"127.0.0.1:{other.getsockname()[1]}"
-        nodes = Nodes(tmp_path, "a", options=("--status", address))
+        nodes = Nodes(tmp_path, "a")
+        own, taken = str(nodes.cluster.members["a"].client), f"127.0.0.1:{other.getsockname()[1]}"
+        address = {"bad": "nonsense", "taken": taken, "own": own}[kind]
+        nodes.options = ("--status", address)
         nodes.start("a")
         process = nodes.processes["a"]
         process.communicate(timeout=60)

@@ -111,6 +111,10 @@ def test_what_is_refused_is_one_line(joining: Joining) -> None:
     (joining.folder / "paxos-data-e").mkdir(mode=0o700)
     (joining.folder / "paxos-data-e" / "identity").touch()
     assert "paxos-data-e is not empty (identity)" in joining.refusal(*joining.options("e"))
+    own = joining.options()
+    taken = joining.refusal(*own, "--status", own[own.index("--client") + 1])
+    assert "the node itself listens there: give it a port of its own" in taken
+    assert list(joining.status()["nodes"]) == ["a", "b", "c"]
     assert joining.submit("+1") == "1"
 
 

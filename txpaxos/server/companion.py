@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from txpaxos.cluster import Address
 from txpaxos.node.events import Observer
 from txpaxos.node.node import Node
 from txpaxos.server.client_port import ClientPort
@@ -46,9 +47,10 @@ class Companion(Protocol):
         """What is called with each step of the node, but for those of single commands. It is asked for before the node
         is made."""
 
-    def check(self) -> None:
+    def check(self, taken: Sequence[Address]) -> None:
         """See whether it could start. Nothing was done yet, and nothing may be open afterwards.
 
+        :param taken: where the node itself is going to listen.
         :raises ConfigError: one line that says why it cannot.
         """
 

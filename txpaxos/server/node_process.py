@@ -275,7 +275,7 @@ class NodeService(PaxosService):
         :raises PaxosError: one line that says why it cannot be done."""
         if self._load_keys() is None and wish.keys:
             raise ConfigError("--join-keys are those of a client: give --keys, too, with the keys of the node")
-        self._check_companions()
+        self._check_companions([wish.member.listens_at, wish.member.listens_for_clients_at])
         joined = join_cluster(wish, self._data_directory, self._disk)
         cluster = cluster_of(joined)
         members = {**cluster.members, joined.node: wish.member}

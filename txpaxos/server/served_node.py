@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -412,7 +412,7 @@ class ServedNode:
             self._check_folder(membership.saved)
         addresses = find_own_addresses(membership.cluster(self._cluster), self.node_name)
         addresses.check_free()
-        self._check_companions()
+        self._check_companions([*addresses.peers_at, *addresses.clients_at])
         for line in addresses.warnings:
             self.log.warn("{line}", line=line, event="address_doubtful")
         cluster = addresses.cluster
@@ -544,12 +544,13 @@ class ServedNode:
                 )
         return node
 
-    def _check_companions(self) -> None:
+    def _check_companions(self, taken: Sequence[Address]) -> None:
         """See whether what runs beside the node could start.
 
+        :param taken: where the node itself is going to listen.
         :raises ConfigError: if not."""
         for companion in self._companions:
-            companion.check()
+            companion.check(taken)
 
     def _start_companions(self, node: Node) -> None:
         assert self._client_port is not None

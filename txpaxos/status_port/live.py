@@ -29,6 +29,8 @@ TELL_SECONDS = 1.0
 PAUSED_SECONDS_MAX = 10.0
 """How long a reader may not read."""
 
+STREAM = b"text/event-stream"
+
 FILES = {
     b"/": ("index.html", b"text/html; charset=utf-8"),
     b"/status.css": ("status.css", b"text/css; charset=utf-8"),
@@ -102,12 +104,16 @@ class Live:
 
     def page(self, at: Surroundings, request: StatusRequest) -> bytes | None:
         """Begin to send to one more reader."""
+        if request.method == b"HEAD":
+            request.setHeader(b"content-type", STREAM)
+            request.finish()  # It would take a reader's place, and nothing would ever be sent that shows it is gone.
+            return None
         if len(self._readers) >= READERS_MAX:
             self._counters[Count.TOO_MANY_STATUS_CONNECTIONS] += 1
             request.setResponseCode(503)
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             return b"%d pages show this node already: close one\n" % READERS_MAX
-        request.setHeader(b"content-type", b"text/event-stream")
+        request.setHeader(b"content-type", STREAM)
         reader = _Reader(request, self._clock)
         self._readers[reader] = None
         request.notifyFinish().addBoth(lambda _: self._readers.pop(reader, None))

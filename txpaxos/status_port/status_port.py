@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ HEADERS = {
     b"cache-control": b"no-store",
 }
 """Of each answer; a page may set others."""
+
+
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::\d*)?")
+"""The host that a request names, and its port."""
 
 
 class _Refused(Exception):
@@ -97,11 +102,14 @@ class StatusPort:
 
     # as a companion
 
-    def check(self) -> None:
+    def check(self, taken: Sequence[Address] = ()) -> None:
         """See whether the address is free.
 
+        :param taken: where the node itself is going to listen.
         :raises ConfigError: if it is not."""
         for address in self._addresses():
+            if any(_clash(address, other) for other in taken):
+                raise self._cannot_listen(ConfigError("the node itself listens there: give it a port of its own"))
             try:
                 check_free(address, socket.SOCK_STREAM)
             except ConfigError as error:
@@ -215,7 +223,8 @@ class StatusPort:
                 raise self._bad(at, BAD_REQUEST, "this is not the name of this site: use its address")
             return
         client, principal = f"a client at {host}", access.identify(request.channel.transport)
-        token = (request.getHeader(b"authorization") or b"").partition(b"Bearer ")[2].strip()
+        scheme, _, shown = (request.getHeader(b"authorization") or b"").partition(b" ")
+        token = shown.strip() if scheme.lower() == b"bearer" else b""
         if token and not principal:
             principal = access.principal_of(token)
             if not principal:
@@ -236,6 +245,16 @@ class StatusPort:
             access.refused_connection(getattr(transport.getPeer(), "host", ""), reason)
 
 
+def _clash(one: Address, other: Address) -> bool:
+    """Whether one machine cannot listen at both."""
+    if one.port != other.port:
+        return False
+    hosts = {one.host, other.host}
+    if one.written == other.written or len(hosts) == 1 or "::" in hosts:  # That one takes IPv4, too.
+        return True
+    return "0.0.0.0" in hosts and not any(":" in host for host in hosts)
+
+
 def _parsed(text: str) -> Address:
     try:
         address = Address.parse(text)
@@ -247,11 +266,13 @@ def _parsed(text: str) -> Address:
 
 def _names_this_machine(request: StatusRequest) -> bool:
     """Whether the request was sent to an IP address, or to ``localhost``. A browser that a foreign site has led to this
-    machine (DNS rebinding) names that site."""
+    machine (DNS rebinding) names that site. What names none is no browser: HAProxy, in a check of HTTP 1.0."""
     names = request.requestHeaders.getRawHeaders(b"host") or []
-    host = names[0].decode("latin-1").rpartition(":")[0] or names[0].decode("latin-1") if len(names) == 1 else ""
-    host = host.removeprefix("[").removesuffix("]")
-    return host == "localhost" or is_ip_address(host)
+    if not names and request.clientproto == b"HTTP/1.0":
+        return True
+    found = _HOST.fullmatch(names[0].decode("latin-1")) if len(names) == 1 else None
+    host = found[1].lower() if found else ""
+    return host == "localhost" or is_ip_address(host.removeprefix("[").removesuffix("]"))
 
 
 def _told(request: StatusRequest, status: int, line: str) -> bytes:

@@ -19,6 +19,7 @@ from txpaxos.errors import ConfigError
 from txpaxos.node.events import Event, Observer
 
 if TYPE_CHECKING:
+    from txpaxos.cluster import Address
     from txpaxos.keys.folder import Keys
     from txpaxos.tracing.node_spans import NodeSpans
 
@@ -51,7 +52,7 @@ class EnvironmentSpans:
         """What is called with each step of the node."""
         return (self._observe,)
 
-    def check(self) -> None:
+    def check(self, taken: Sequence[Address] = ()) -> None:
         """See whether the libraries are there.
 
         :raises ConfigError: one line, if one of them is not, or no exporter has the name that is asked for.

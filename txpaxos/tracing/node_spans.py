@@ -27,6 +27,7 @@ from txpaxos.wire.client_messages import Submit
 from txpaxos.wire.commands import decode_batch
 
 if TYPE_CHECKING:
+    from txpaxos.cluster import Address
     from txpaxos.keys.folder import Keys
 
 OPEN_MAX = 4096
@@ -99,7 +100,7 @@ class NodeSpans:
         """What is called with each step of the node."""
         return (self.observe,)
 
-    def check(self) -> None:
+    def check(self, taken: Sequence[Address] = ()) -> None:
         """There is nothing that could keep it from starting."""
 
     def start(self, surroundings: Any) -> None:
