@@ -54,6 +54,18 @@ def test_picture_is_sound_and_says_all() -> None:
     assert root.get("role") == "img"
 
 
+def test_names_with_markup_and_control_characters() -> None:
+    """XML has no control characters, and UTF-8 no half of a character; a name of a folder may have both."""
+    name = 'a<b>\x1b[31m\x00\udcff&"'
+    diagram = SpaceTime((name,), (Step(name, "sends\nall\ufffe"),), name)
+    root = ElementTree.fromstring(as_svg(diagram).encode())
+    assert root.findtext(f"{SVG}title") == 'a<b>\ufffd[31m\ufffd\ufffd&"'
+    assert 'a<b>\ufffd[31m\ufffd\ufffd&" sends all\ufffd' in [one.text for one in root.iter(f"{SVG}text")]
+    lines = as_shiviz(diagram).encode().decode().splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+
+
 def test_arrows_go_from_cause_to_effect() -> None:
     root = ElementTree.fromstring(as_svg(VOTE))
     lines = {kind: [one for one in root.iter(f"{SVG}line") if one.get("class") == kind] for kind in ("message", "span")}

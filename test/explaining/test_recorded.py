@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from test.helpers.chronicles import Chronicles
 from txpaxos.cli import main
+from txpaxos.cli.explain import Subject, as_words
 from txpaxos.core.messages import Ballot, NodeId, Slot
 from txpaxos.explaining import Fact, What
+<<<<<<< HEAD
 from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot, recovered_by
+=======
+from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot
+from txpaxos.explaining.story import story_of
+>>>>>>> 2d7660f (Whatever a recording holds, it is told in words or refused with one line)
 from txpaxos.explaining.values import tell_value
+from txpaxos.recording.entries import APPLICATION, CLOCKS, RELEASES, START, pack
+from txpaxos.recording.files import entries_of, pack_frame, pack_header
 from txpaxos.recording.options import RecordingOptions
 from txpaxos.recording.reading import read_recording
 from txpaxos.recording.replaying import Replayer
@@ -143,3 +154,75 @@ def test_a_node_that_was_not_recorded_is_not_told_of(recording: tuple[Path, Slot
     folder, slot = recording
     nodes: list[NodeId] = list(json.loads(explain(folder / "b", str(slot), "--json").output)["nodes"])
     assert nodes == ["b"]
+
+
+def with_entries(file: Path, target: Path, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Write what is in ``file`` to ``target``, changed, as sound frames."""
+    entries = [msgspec.msgpack.decode(one) for one in entries_of(file.read_bytes(), "", may_be_torn=True)]
+    frames = b"".join(pack_frame([pack(one) for one in change(entries)]))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(pack_header() + frames)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_read"),
+    [
+        ((APPLICATION, 2**63, 1.0), True),  # All of these slots were gone through, one by one.
+        ((APPLICATION, -(2**63), 1.0), True),
+        ((RELEASES, [float("inf"), 1.0]), False),
+        ((RELEASES, [float("nan"), 1.0]), False),
+        ((CLOCKS, 1.0, 1e308), True),
+        ((CLOCKS, 1.0, float("nan")), True),
+    ],
+)
+def test_hostile_entries_are_told_or_one_line(
+    recording: tuple[Path, Slot], tmp_path: Path, more: tuple[Any, ...], is_read: bool
+) -> None:
+    folder, slot = recording
+    file = next((folder / "b").glob("*.recording"))
+    with_entries(file, tmp_path / "b" / file.name, lambda entries: [*entries[:-1], list(more), entries[-1]])
+    told = explain(tmp_path, str(slot), "--svg", str(tmp_path / "drawn.svg"))
+    if is_read:
+        assert told.exit_code == 0, told
+        assert f"Slot {slot} holds" in told.output
+    else:
+        assert_one_line(told, "is damaged")
+
+
+def test_a_core_of_hostile_names_is_one_line(recording: tuple[Path, Slot], tmp_path: Path) -> None:
+    def with_number_as_name(entries: list[Any]) -> list[Any]:
+        start = next(one for one in entries if one[0] == START)
+        start[2][start[2].index("members") + 1] = ["t", "a", 2, ["t"]]
+        return entries
+
+    folder, slot = recording
+    file = next((folder / "b").glob("*.recording"))
+    with_entries(file, tmp_path / "b" / file.name, with_number_as_name)
+    assert_one_line(explain(tmp_path, str(slot)), "does something else now than was recorded")
+
+
+def test_a_recording_of_another_node_is_one_line(recording: tuple[Path, Slot], tmp_path: Path) -> None:
+    """What b did would be told of a."""
+    folder, slot = recording
+    shutil.copytree(folder / "b", tmp_path / "a")
+    assert_one_line(explain(tmp_path, str(slot)), "it is of node 'b', and lies in the folder of node 'a'")
+
+
+def test_recordings_of_two_clusters_are_told_apart(recording: tuple[Path, Slot], tmp_path: Path) -> None:
+    folder, slot = recording
+    cluster = SimulatedCluster(4, record=RecordingOptions(str(tmp_path / "other")))
+    cluster.run(1.0)
+    cluster.end_recordings()
+    of_both = next(one for one, value in cluster.checker.chosen.items() if tell_value(value).commands_total)
+    assert of_both < slot
+    told = explain(folder / "a", str(of_both), "--recording", str(tmp_path / "other" / "b")).output
+    assert "Nodes hold different values at this slot: they are of several clusters, or have diverged." in told
+    assert "hold different values" not in explain(folder, str(of_both)).output
+
+
+def test_control_characters_of_a_recording_stay_out_of_the_terminal() -> None:
+    fact = Fact("a\x1b[31m", What.PROMISED, 1e300, 0, Ballot(1, "a\x1b[31m"))
+    story = story_of(0, [fact], ["a\x1b[31m"], 1)
+    told = as_words(Subject(ballot="1.a"), story, None)
+    assert "a\\x1b[31m promised ballot" in told
+    assert all(line.isprintable() for line in told.split("\n"))

@@ -69,12 +69,20 @@ def test_a_leader_that_had_to_propose_a_value_again() -> None:
 
 
 def test_a_gap_that_was_filled() -> None:
-    told = story(promise("b", "b", B2), promise("b", "c", B2), fact("b", What.PROPOSED, 6.0, B2, value=NO_OP))
+    filled = fact("b", What.PROPOSED, 6.0, B2, value=NO_OP)
+    told = story(promise("b", "b", B2), promise("b", "c", B2), filled, fact("b", What.CHOSEN, 7.0))
     assert told.reasons[1].startswith(
         "b proposed a no-op in ballot 2.b to fill the slot, or as its first entry: none of"
     )
     assert told.chosen_in is None
     assert "No quorum of votes is remembered" in told.reasons[0]
+
+
+def test_a_slot_that_is_not_chosen_yet() -> None:
+    told = story(*FREE[:4])
+    assert told.reasons[0] == (
+        "No node that was asked knows a value to be chosen at this slot, nor the votes of a quorum."
+    )
 
 
 def test_a_value_that_was_against_the_rules_is_called_so() -> None:

@@ -24,6 +24,7 @@ from txpaxos.explaining.recollection import Recollection, recollection_of
 from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot, recorded_slot
 from txpaxos.explaining.story import Story, story_of
 from txpaxos.explaining.values import CommandTold, ValueTold
+from txpaxos.log_lines import printable
 from txpaxos.recording.reading import located, recorded_nodes
 from txpaxos.wire.commands import SESSION_BYTES_MAX, SESSION_BYTES_MIN
 
@@ -209,6 +210,9 @@ def told_by(subject: Subject, told: dict[str, Recollection | None]) -> tuple[Sto
     voters = max((one.voters for one in answered), key=len)
     facts = [fact for one in answered for fact in one.facts]
     story = story_of(slot, facts, list(told), quorum_size(len(voters)))
+    if len({one.value.mark for one in answered if one.value is not None}) > 1:
+        line = "Nodes hold different values at this slot: they are of several clusters, or have diverged."
+        story = attrs.evolve(story, reasons=(line, *story.reasons))
     return story, next((one.value for one in answered if one.value is not None), None)
 
 
@@ -230,10 +234,17 @@ def as_words(subject: Subject, story: Story, value: ValueTold | None) -> str:
             lines.append(f"  and {value.commands_total - len(value.commands)} more")
     lines += ["", *story.reasons]
     if story.facts:
-        begun = datetime.fromtimestamp(min(fact.utc_seconds for fact in story.facts), UTC)
-        diagram = attrs.evolve(story.diagram(), title=f"In seconds since {begun:%Y-%m-%d %H:%M:%S.%f} UTC")
-        lines += ["", as_text(diagram)]
-    return "\n".join(lines).lstrip("\n")
+        begun = _date(min(fact.utc_seconds for fact in story.facts))
+        lines += ["", as_text(attrs.evolve(story.diagram(), title=f"In seconds since {begun}"))]
+    # Names come from nodes and from files, and a terminal obeys control characters.
+    return "\n".join(printable(line, len(line)) for line in "\n".join(lines).lstrip("\n").split("\n"))
+
+
+def _date(utc_seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(utc_seconds, UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+    except (ValueError, OverflowError, OSError):  # What a node or a recording tells may be no time.
+        return f"{utc_seconds:g} s, as the clock of a node said"
 
 
 def _command(one: CommandTold) -> str:

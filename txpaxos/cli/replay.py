@@ -131,12 +131,13 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 def as_text(outcome: Outcome) -> str:
     """The outcome for people."""
     difference = outcome.difference
+    node = printable(outcome.node)
     so_far = f"{outcome.inputs} inputs, {outcome.readys} Readys equal"
     if outcome.error:
-        return f"{outcome.node}: {so_far}, then: {printable(outcome.error, TEXT_CHARACTERS_MAX)}"
+        return f"{node}: {so_far}, then: {printable(outcome.error, TEXT_CHARACTERS_MAX)}"
     if difference is not None:
-        return _difference(outcome.node, difference)
-    lines = [f"{outcome.node}: same: {so_far}; all slots up to {outcome.chosen_through} are chosen"]
+        return _difference(node, difference)
+    lines = [f"{node}: same: {so_far}; all slots up to {outcome.chosen_through} are chosen"]
     if (step := outcome.stopped_at) is not None and isinstance(step.event, CoreCalled):
         lines += _call(step, step.event)
     return "\n".join(lines)

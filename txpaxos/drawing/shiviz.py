@@ -28,10 +28,14 @@ def as_shiviz(diagram: SpaceTime) -> str:
         clock[step.node] = clock.get(step.node, 0) + 1
         at_step.append(dict(clock))
         lines += [f"{_host(step.node)} {json.dumps({_host(node): count for node, count in clock.items()})}"]
-        lines += [" ".join(step.text.split()) or step.kind]
+        lines += [_printable(" ".join(step.text.split())) or step.kind]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _host(node: str) -> str:
     """The name of a node without spaces, which end a host's name there."""
-    return "_".join(node.split())
+    return _printable("_".join(node.split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -46,7 +46,7 @@ def as_svg(diagram: SpaceTime) -> str:
     width = round(prose + CHARACTER * max([*texts, len(diagram.title), 12]) + 16)
     height = TOP + ROW * len(diagram.steps) + ROW
     columns = {node: left + COLUMN * index for index, node in enumerate(diagram.nodes)}
-    title = escape(diagram.title or "Space-time diagram")
+    title = _text(diagram.title or "Space-time diagram")
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="space-time" role="img" aria-labelledby="title"'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
@@ -55,7 +55,7 @@ def as_svg(diagram: SpaceTime) -> str:
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="11" refY="4" markerWidth="8" markerHeight="8"'
         ' orient="auto"><path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="var(--paper)"/>',
-        f'<text class="title" x="10" y="20">{escape(diagram.title)}</text>',
+        f'<text class="title" x="10" y="20">{_text(diagram.title)}</text>',
         *_life_lines(columns, height),
         *_connections(diagram, columns),
         *(_drawn(step, number, columns, prose) for number, step in enumerate(diagram.steps)),
@@ -66,7 +66,7 @@ def as_svg(diagram: SpaceTime) -> str:
 
 def _life_lines(columns: dict[str, int], height: int) -> Iterator[str]:
     for node, x in columns.items():
-        yield f'<text class="node" x="{x}" y="{TOP - 24}">{escape(_shortened(node, 12))}</text>'
+        yield f'<text class="node" x="{x}" y="{TOP - 24}">{_text(_shortened(node, 12))}</text>'
         yield f'<line class="life" x1="{x}" y1="{TOP - 16}" x2="{x}" y2="{height - 6}"/>'
 
 
@@ -85,9 +85,9 @@ def _drawn(step: Step, number: int, columns: dict[str, int], prose: int) -> str:
     whole = f"{step.node} {step.text}"
     seconds = "" if step.seconds is None else f'<text class="seconds" x="84" y="{y + 4}">{step.seconds:.6f}</text>'
     return (
-        f'<g class="{step.kind}"><title>{escape(whole)}</title>{seconds}'
+        f'<g class="{step.kind}"><title>{_text(whole)}</title>{seconds}'
         f'<line class="guide" x1="{x}" y1="{y}" x2="{prose - 6}" y2="{y}"/>{_mark(step.kind, x, y)}'
-        f'<text x="{prose}" y="{y + 4}">{escape(_shortened(whole))}</text></g>'
+        f'<text x="{prose}" y="{y + 4}">{_text(_shortened(whole))}</text></g>'
     )
 
 
@@ -106,3 +106,9 @@ def _height_of(number: int) -> int:
 
 def _shortened(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     return text if len(text) <= characters_max else f"{text[: characters_max - 3]}..."
+
+
+def _text(text: str) -> str:
+    """``text`` as XML has it, which knows no control characters."""
+    shown = (one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return escape("".join(shown))

@@ -70,9 +70,10 @@ class _Run:
                 if step.core is not None:
                     self.voters = tuple(step.core.membership.voters)
             case SlotsApplied(slot, now):
-                for one in range(self._applied_through + 1, slot + 1):
+                # The slots that are asked for, and not all up to there: a snapshot, or a damaged file, names any slot.
+                for one in sorted(one for one in self._only if self._applied_through < one <= slot):
                     self.chronicle.slot_applied(one, now)
-                self._applied_through = slot
+                self._applied_through = max(self._applied_through, slot)
             case ClocksRead(now, utc_seconds):
                 self._clocks.now, self._clocks.utc_seconds = now, utc_seconds
         if step.core is not None:
@@ -112,7 +113,7 @@ def recollect_recorded(directory: str, node: NodeId, slots: Collection[Slot]) ->
     :param directory: the folder of the recording.
     :raises RecordingError: if it cannot be read, or the core of this program does something else than was recorded.
     """
-    runs = _runs(directory, node, slots)
+    runs = _runs(directory, node, frozenset(slots))
     return {slot: _recollection(node, runs, slot) for slot in slots}
 
 

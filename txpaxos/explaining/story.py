@@ -164,7 +164,9 @@ def _reasons(
     if not facts:
         yield f"No node that was asked remembers slot {slot}: it is not used yet, or too long ago."
         return
-    if chosen_in is None:
+    if all(fact.what not in _OF_CHOSEN for fact in facts) and chosen_in is None:
+        yield "No node that was asked knows a value to be chosen at this slot, nor the votes of a quorum."
+    elif chosen_in is None:
         yield "No quorum of votes is remembered, so the ballot in which the value was chosen is not known."
     else:
         yield f"The value was chosen in ballot {chosen_in}, by the votes of {_all_of(voters)}."
@@ -214,6 +216,8 @@ def _reasons_of_ballot(facts: Sequence[Fact]) -> Iterator[str]:
     if heard := sorted({fact.peer for fact in facts if fact.what is What.HEARD_PROMISE}):
         yield f"{ballot.node} heard the promises of {_all_of(heard)}."
 
+
+_OF_CHOSEN = frozenset({What.TOLD, What.CHOSEN, What.APPLIED})
 
 # ------------------------------------------------------------------ the words
 

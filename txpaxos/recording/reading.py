@@ -89,20 +89,23 @@ def read_recording(directory: str, node: str, disk: Disk | None = None) -> Itera
             data = disk.read(path)
         except FileNotFoundError:
             continue  # The node has removed it meanwhile, as the oldest.
+        except MemoryError:
+            raise RecordingError(f"{path} is too long to be read", path) from None
         except OSError as error:
             raise RecordingError(f"cannot read {path}: {error.strerror}", path) from None
-        yield from _SegmentReader(data, path, segment, is_last).events()
+        yield from _SegmentReader(data, path, node, segment, is_last).events()
 
 
 class _SegmentReader:
     """Reads one segment.
 
+    :param node: the node in whose folder it is.
     :param is_last: whether it is the last one of its run.
     """
 
-    def __init__(self, data: bytes, path: str, segment: Segment, is_last: bool) -> None:
+    def __init__(self, data: bytes, path: str, node: str, segment: Segment, is_last: bool) -> None:
         self._entries = entries_of(data, path, is_last)
-        self._path = path
+        self._path, self._node = path, node
         self._segment = segment
         self._count = self._inputs = 0
         self._has_begun = False
@@ -123,7 +126,7 @@ class _SegmentReader:
                 entry = unpack(data)
                 self._check_place(entry)
                 events = self._events(entry)
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError) as error:
                 raise damaged(self._path, 0, f"entry {self._count}: {error}") from None
             yield from events
 
@@ -183,6 +186,8 @@ class _SegmentReader:
     def _begun(self, head: Head) -> SegmentBegun:
         if (head.run, head.number) != (self._segment.run, self._segment.number):
             raise ValueError(f"it is of {Segment(head.run, head.number).name}")
+        if head.node != self._node:
+            raise ValueError(f"it is of node {head.node!a}, and lies in the folder of node {self._node!a}")
         self._inputs = head.inputs
         self._value = restored if head.is_redacted else None
         return SegmentBegun(head.node, head.run, head.number, head.release, head.is_redacted, head.inputs, self._path)
