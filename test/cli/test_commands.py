@@ -132,6 +132,10 @@ def test_an_empty_history_is_no_proof(tmp_path: Path) -> None:
         (["simulate", "--seconds", "nan"], "nan is not a number"),
         (["simulate", "--seconds", "inf"], "not in the range"),
         (["status", "--cluster", ""], "it is empty: name a cluster file, or leave the option out"),
+        (["init", ""], "it is empty: name a folder."),
+        (["replay", ""], "it is empty: name a folder."),
+        (["explain", "1", "--recording", ""], "it is empty: name a folder."),
+        (["simulate", "--record", ""], "it is empty: name a folder."),
     ],
 )
 def test_wrong_command_line_exits_with_2(arguments: list[str], complaint: str) -> None:

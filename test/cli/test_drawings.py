@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -51,6 +53,29 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     result = run_simulate("--svg", f"{tmp_path}/missing/a.svg")
     assert "rule       one value a slot: two" in result.stdout
     assert "missing/a.svg cannot be written: No such file or directory" in result.output
+
+
+@pytest.mark.usefixtures("breaks_a_rule")
+def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: Path, text: str, encoding: str) -> None:
+        self.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    picture = tmp_path / "a.svg"
+    picture.write_text("drawn before")
+    monkeypatch.setattr(Path, "write_text", write)
+    assert "a.svg cannot be written: No space left on device" in run_simulate("--svg", str(picture)).output
+    assert [one.name for one in tmp_path.iterdir()] == ["a.svg"]
+    assert picture.read_text() == "drawn before"
+
+
+@pytest.mark.usefixtures("breaks_a_rule")
+def test_a_picture_goes_where_a_link_leads_and_to_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "b.svg").symlink_to("a.svg")
+    run_simulate("--svg", str(tmp_path / "b.svg"))
+    assert (tmp_path / "b.svg").is_symlink()
+    assert "b breaks a rule" in texts_of(tmp_path / "a.svg")
+    assert run_simulate("--svg", "/dev/null").exit_code == 1
 
 
 def test_check_draws_what_cannot_be_explained(tmp_path: Path) -> None:

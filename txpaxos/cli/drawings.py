@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +40,21 @@ def write_drawings(diagram: SpaceTime | None, svg: str | None, shiviz: str | Non
         if path is None or diagram is None:
             continue
         try:
-            Path(path).write_text(drawn(diagram), encoding="utf-8")
+            _write(Path(os.path.realpath(path)), drawn(diagram))
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whose earlier contents are lost only when the new ones are there: the disk may be full."""
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
+        path.write_text(text, encoding="utf-8")  # Nothing can be put in its place.
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from txpaxos.cli.drawings import drawing_options, write_drawings
-from txpaxos.cli.options import CommandWithJson, cluster_option, keys_option, node_option, timeout_option
+from txpaxos.cli.options import CommandWithJson, NamedPath, cluster_option, keys_option, node_option, timeout_option
 from txpaxos.cli.running import CommandError, Seeds, request, run, together
 from txpaxos.cli.status import ask_members
 from txpaxos.cluster import Cluster
@@ -85,7 +85,7 @@ def _parse_command(ctx: click.Context, parameter: click.Parameter, text: str | N
     "recordings",
     metavar="DIR",
     multiple=True,
-    type=click.Path(),
+    type=NamedPath(),
     help="Tell it from a recording, and ask no node. May be given more often, as for the folders of several machines.",
 )
 @node_option

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from txpaxos.cli import init_files, keys
-from txpaxos.cli.options import CommandWithJson
+from txpaxos.cli.options import CommandWithJson, NamedPath
 from txpaxos.cluster import NAME, NAME_RULE, Address, Cluster, Member, check_host
 from txpaxos.errors import ConfigError
 from txpaxos.rights import ALL_RIGHTS, Rights
@@ -76,7 +76,7 @@ def _members(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str
 
 
 @click.command("init", cls=CommandWithJson, short_help="Write a folder that a cluster is run from.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=NamedPath(path_type=Path))
 @click.option(
     *("--nodes", "--node", "members"),
     metavar="NAME=HOST:PORT,...",

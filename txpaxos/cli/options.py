@@ -28,6 +28,16 @@ SEEDS = "txpaxos.cli.options.seeds"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
+class NamedPath(click.Path):
+    """A path that is not empty. A variable that is not set leaves ``""``, which would be the folder of the shell."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if not value:
+            self.fail("it is empty: name a folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class CommandWithNumbers(click.Command):
     """A command whose arguments may be negative numbers, as ``-5``, without ``--`` before them."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import click
 
+from txpaxos.cli.options import NamedPath
 from txpaxos.cli.progress import Progress
 from txpaxos.core.ready import Ready
 from txpaxos.errors import RecordingError
@@ -50,7 +51,7 @@ class Outcome:
 
 
 @click.command("replay", short_help="Run the core again over a recording, and compare.")
-@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("directory", metavar="DIR", type=NamedPath())
 @click.option("--node", default=None, help="The node. [default: each node that is recorded there]")
 @click.option("--until", type=click.IntRange(1), default=None, help="Stop when all slots up to this one are chosen.")
 @click.option("--json", "wants_json", is_flag=True, help="The outcome, as JSON.")

@@ -17,7 +17,7 @@ import click
 from twisted.logger import globalLogBeginner
 
 from txpaxos.cli.drawings import drawing_options, write_drawings
-from txpaxos.cli.options import CommandWithJson, check_number, json_option
+from txpaxos.cli.options import CommandWithJson, NamedPath, check_number, json_option
 from txpaxos.cli.running import CommandError
 from txpaxos.drawing import as_text
 from txpaxos.log_lines import described
@@ -54,7 +54,13 @@ RECORD_BYTES_MAX = 2**28
 )
 @click.option("--prints", is_flag=True, help="Show what the service prints, which is hidden by default.")
 @click.option("--shrink", "shrinks", is_flag=True, help="After a violation, look for fewer faults that still cause it.")
-@click.option("--record", default=None, metavar="DIR", help="Record the cores of all nodes there, for txpaxos replay.")
+@click.option(
+    "--record",
+    default=None,
+    metavar="DIR",
+    type=NamedPath(),
+    help="Record the cores of all nodes there, for txpaxos replay.",
+)
 @drawing_options("the last events before a violation")
 @json_option("The outcome as JSON: a violation, or what was simulated.")
 def command(

@@ -49,7 +49,10 @@ class Files:
     def __init__(self, disk: Disk, folder: str, bytes_max: int) -> None:
         self._disk, self._folder, self._bytes_max = disk, folder, bytes_max
         ensure_directory(disk, folder)
-        self._lock = disk.lock(f"{folder}/{LOCK}")
+        try:
+            self._lock = disk.lock(f"{folder}/{LOCK}")
+        except BlockingIOError:
+            raise OSError(f"another process records to {folder}") from None
         try:
             self._sizes = {one: disk.file_size(self._path(one)) for one in segments_in(disk, folder)}
         except OSError:
