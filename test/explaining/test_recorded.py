@@ -18,12 +18,8 @@ from txpaxos.cli import main
 from txpaxos.cli.explain import Subject, as_words
 from txpaxos.core.messages import Ballot, NodeId, Slot
 from txpaxos.explaining import Fact, What
-<<<<<<< HEAD
 from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot, recovered_by
-=======
-from txpaxos.explaining.recorded import recollect_recorded, recollect_recorded_ballot
 from txpaxos.explaining.story import story_of
->>>>>>> 2d7660f (Whatever a recording holds, it is told in words or refused with one line)
 from txpaxos.explaining.values import tell_value
 from txpaxos.recording.entries import APPLICATION, CLOCKS, RELEASES, START, pack
 from txpaxos.recording.files import entries_of, pack_frame, pack_header
