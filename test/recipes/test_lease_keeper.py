@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any
 
 import pytest
@@ -140,33 +141,70 @@ def test_a_session_that_its_program_has_twice_is_named_once(program: Program) ->
     assert program.kept == [timers(session)] * len(program.kept)
 
 
+class Scene:
+    """Three nodes, and programs with clients as they have them.
+
+    :ivar sent: the keep-alives and other questions of the program that was started last.
+    """
+
+    def __init__(self) -> None:
+        self.cluster = SimulatedCluster(*(3, 3, application_of(Sessions)), callers=0, askers=0, clients=0, readers=0)
+        self.cluster.run(1.0)
+        self.cluster.wait_until_converged()
+
+    def start(self, name: str, seed: int) -> Recipes:
+        """A program of its own."""
+        reactor = SimulatedReactor(self.cluster.network, name)
+        client = Client(reactor, self.cluster.configuration, rng=Random(seed), sending=self.cluster.checker.submitting)
+        dispatcher: Any = client._dispatcher
+        ask_node = dispatcher.ask_node
+        self.sent: list[Any] = []
+        sent = self.sent
+
+        def ask(message: Callable[[int], Any], *arguments: Any, **named: Any) -> Deferred[Any]:
+            sent.append(message(0))
+            answer: Deferred[Any] = ask_node(message, *arguments, **named)
+            return answer
+
+        dispatcher.ask_node = ask
+        return Recipes(client, reactor)
+
+    def wait(self, opening: Iterable[Deferred[Session]]) -> list[Session]:
+        """The sessions, when all are there."""
+        sessions: list[Session] = []
+        for one in opening:
+            one.addCallback(lambda session: sessions.append(session))
+        self.cluster.run(1.0)
+        return sessions
+
+
 def test_many_sessions_of_one_client_cost_one_message_and_one_slot_each_time() -> None:
-    """At three nodes, with a client as programs have it. It names them the first time, and never again."""
-    cluster = SimulatedCluster(3, 3, application_of(Sessions), callers=0, askers=0, clients=0, readers=0)
-    cluster.run(1.0)
-    cluster.wait_until_converged()
-    reactor = SimulatedReactor(cluster.network, "program")
-    client = Client(reactor, cluster.configuration, rng=cluster.fork_rng(), sending=cluster.checker.submitting)
-    recipes = Recipes(client, reactor)
-    sessions: list[Session] = []
-    sent: list[Any] = []
-    for _ in range(20):
-        recipes.session(TTL_SECONDS).addCallback(lambda session: sessions.append(session))
-    cluster.run(1.0)
+    """They are named the first time, and never again."""
+    scene = Scene()
+    recipes = scene.start("program", 1)
+    sessions = scene.wait([recipes.session(TTL_SECONDS) for _ in range(20)])
     assert len(sessions) == 20
-
-    dispatcher: Any = client._dispatcher
-    ask_node = dispatcher.ask_node
-
-    def ask(message: Callable[[int], Any], *arguments: Any, **named: Any) -> Deferred[Any]:
-        sent.append(message(0))
-        answer: Deferred[Any] = ask_node(message, *arguments, **named)
-        return answer
-
-    dispatcher.ask_node = ask
-    slots = len(cluster.checker.chosen)
-    cluster.run(40.0)
+    slots = len(scene.cluster.checker.chosen)
+    scene.cluster.run(40.0)
     assert {session.state for session in sessions} == {"held"}
-    assert [type(message) for message in sent] == [KeepTimers] + [KeepTogether] * (len(sent) - 1)
-    assert 9 <= len(sent) <= 11
-    assert len(cluster.checker.chosen) - slots == len(sent)
+    kept = [message for message in scene.sent if isinstance(message, KeepTimers | KeepTogether)]
+    assert [type(message) for message in kept] == [KeepTimers] + [KeepTogether] * (len(kept) - 1)
+    assert 9 <= len(kept) <= 11
+    assert len(scene.cluster.checker.chosen) - slots == len(kept)
+
+
+def test_sessions_that_a_program_goes_on_with_are_not_suspended() -> None:
+    """Its numbers are lower than those of its predecessor. So it has numbers of its own for each session."""
+    scene = Scene()
+    recipes = scene.start("first", 100)
+    opened = scene.wait([recipes.session(2.0) for _ in range(30)])
+    scene.cluster.run(1.0)  # They are kept alive once.
+    for session in opened:
+        session._stop_keeping()
+    recipes = scene.start("second", 200)
+    resumed = scene.wait([recipes.resume(session.session_id) for session in opened])
+    states: list[str] = []
+    for session in resumed:
+        session.watch(states.append)
+    scene.cluster.run(8.0)
+    assert (len(resumed), states) == (30, [])
