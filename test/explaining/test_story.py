@@ -62,10 +62,21 @@ def test_a_leader_that_had_to_propose_a_value_again() -> None:
     assert told.reasons[1:] == (
         "a proposed a value of 1 bytes (0000000a) in ballot 1.a. The promises for that ballot are not remembered any"
         " more, so why is not known.",
-        "It was not chosen in ballot 1.a: only c voted for it.",
+        "In ballot 1.a only c is known to have voted for it; if more nodes did, the value was chosen there already.",
         "b proposed a value of 1 bytes (0000000a) in ballot 2.b, since it had to: c had voted for that value in ballot"
         " 1.a, the highest vote of b and c, and it may have been chosen there.",
     )
+
+
+def test_a_lower_ballot_of_which_votes_are_forgotten() -> None:
+    """Node a has voted in 1.a, too, and was started again since. So the value was chosen there."""
+    again = (fact("b", What.PROPOSED, 6.0, B2), fact("b", What.VOTED, 6.1, B2), fact("c", What.VOTED, 6.2, B2))
+    told = story(fact("a", What.PROPOSED, 2.0), fact("c", What.VOTED, 2.5), *again)
+    assert not any("not chosen" in reason for reason in told.reasons)
+    others = story(fact("a", What.PROPOSED, 2.0, value=Y), fact("a", What.HEARD_VOTE, 2.5, peer="c"), *again)
+    assert "It was not chosen in ballot 1.a: only c is known to have voted for it." in others.reasons
+    none = story(fact("a", What.PROPOSED, 2.0, value=Y), *again)
+    assert "It was not chosen in ballot 1.a: no node is known to have voted for it." in none.reasons
 
 
 def test_a_gap_that_was_filled() -> None:
@@ -88,6 +99,13 @@ def test_a_slot_that_is_not_chosen_yet() -> None:
 def test_a_value_that_was_against_the_rules_is_called_so() -> None:
     told = story(promise("b", "c", B2, vote=A1, value=X), fact("b", What.PROPOSED, 6.0, B2, value=Y))
     assert "though c had voted for another value in 1.a: against the rules" in told.reasons[1]
+
+
+def test_a_promise_that_was_counted_for_later_slots_is_no_reason() -> None:
+    """A leader asks the voters of a new configuration when it has proposed at this slot already."""
+    later = attrs.evolve(promise("b", "a", B2, vote=A1, value=X), utc_seconds=6.5)
+    told = story(promise("b", "b", B2), promise("b", "c", B2), fact("b", What.PROPOSED, 6.0, B2, value=Y), later)
+    assert "It was free to: none of b and c, which had promised that ballot," in told.reasons[1]
 
 
 def test_a_node_that_was_told() -> None:

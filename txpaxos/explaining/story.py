@@ -137,21 +137,27 @@ def _choice(facts: Sequence[Fact], quorum: int) -> tuple[Ballot | None, tuple[No
     the same value was proposed.
 
     The same members govern a slot in all ballots: those that its leaders have asked, and not the members of now."""
-    asked = next((fact.asked for fact in facts if fact.asked), ())
+    asked = _asked(facts)
     if asked:
         quorum = quorum_size(len(asked))
-    voters: dict[Ballot, dict[NodeId, None]] = {}
-    for fact in facts:
-        if asked and (fact.peer or fact.node) not in asked:
-            continue
-        if fact.what is What.VOTED:
-            voters.setdefault(fact.ballot, {})[fact.node] = None
-        elif fact.what is What.HEARD_VOTE:
-            voters.setdefault(fact.ballot, {})[fact.peer] = None
-    for ballot in sorted(voters):
-        if len(voters[ballot]) >= quorum:
-            return ballot, tuple(sorted(voters[ballot]))
+    for ballot, voters in sorted(_votes(facts).items()):
+        if len(voters) >= quorum:
+            return ballot, tuple(sorted(voters))
     return None, ()
+
+
+def _asked(facts: Sequence[Fact]) -> tuple[NodeId, ...]:
+    return next((fact.asked for fact in facts if fact.asked), ())
+
+
+def _votes(facts: Sequence[Fact]) -> dict[Ballot, set[NodeId]]:
+    """Who is known to have voted in each ballot, by what it did itself, or by what the leader heard."""
+    asked = _asked(facts)
+    votes: dict[Ballot, set[NodeId]] = {}
+    for fact in facts:
+        if fact.what in (What.VOTED, What.HEARD_VOTE) and (not asked or (fact.peer or fact.node) in asked):
+            votes.setdefault(fact.ballot, set()).add(fact.peer or fact.node)
+    return votes
 
 
 def _reasons(
@@ -172,16 +178,20 @@ def _reasons(
         yield f"The value was chosen in ballot {chosen_in}, by the votes of {_all_of(voters)}."
     proposed = {fact.ballot: fact for fact in facts if fact.what is What.PROPOSED}
     for ballot in sorted(proposed):
-        yield _why(proposed[ballot], [one for one in facts if one.what is What.HEARD_PROMISE and one.ballot == ballot])
+        yield _why(proposed[ballot], _promises_before(proposed[ballot], facts))
         if chosen_in is not None and ballot < chosen_in:
-            voted = sorted({one.node for one in facts if one.what is What.VOTED and one.ballot == ballot})
-            by = f"only {_all_of(voted)} voted for it" if voted else "no node is known to have voted for it"
-            yield f"It was not chosen in ballot {ballot}: {by}."
+            yield _why_not(proposed[ballot], proposed.get(chosen_in), sorted(_votes(facts).get(ballot, ())))
     for node in dict.fromkeys(fact.node for fact in facts if fact.what is What.TOLD):
         yield f"{node} was told the chosen value by another node: a vote of its own in that ballot did not show it."
     silent = [node for node in nodes if all(fact.node != node for fact in facts)]
     if silent:
         yield f"{_all_of(silent)} {'remembers' if len(silent) == 1 else 'remember'} nothing of this slot."
+
+
+def _promises_before(proposal: Fact, facts: Iterable[Fact]) -> list[Fact]:
+    """The promises by which a leader went. When members change it counts more of them later, for later slots."""
+    heard = (fact for fact in facts if fact.what is What.HEARD_PROMISE and fact.ballot == proposal.ballot)
+    return [fact for fact in heard if fact.utc_seconds <= proposal.utc_seconds]
 
 
 def _why(proposal: Fact, promises: Sequence[Fact]) -> str:
@@ -203,6 +213,18 @@ def _why(proposal: Fact, promises: Sequence[Fact]) -> str:
         f"{begins}, since it had to: {highest.peer} had voted for that value in ballot {highest.vote}, the highest vote"
         f" of {heard}, and it may have been chosen there."
     )
+
+
+def _why_not(proposal: Fact, chosen: Fact | None, voted: Sequence[NodeId]) -> str:
+    """What is known of a lower ballot, whose votes are not remembered as a quorum: a node may have forgotten its own.
+
+    :param chosen: the proposal in the ballot of which a quorum is remembered.
+    """
+    by = f"only {_all_of(voted)}" if voted else "no node"
+    known = f"{by} {'are' if len(voted) > 1 else 'is'} known to have voted for it"
+    if chosen is not None and chosen.value != proposal.value:
+        return f"It was not chosen in ballot {proposal.ballot}: {known}."
+    return f"In ballot {proposal.ballot} {known}; if more nodes did, the value was chosen there already."
 
 
 def _reasons_of_ballot(facts: Sequence[Fact]) -> Iterator[str]:
