@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from txpaxos.core.messages import Ballot
+from txpaxos.core.messages import LOWEST, Ballot
 from txpaxos.explaining import Fact, Story, ValueMark, What, story_of
 
 A1, B2 = Ballot(1, "a"), Ballot(2, "b")
@@ -146,6 +146,15 @@ def test_no_effect_comes_before_its_cause_whatever_the_clocks_say() -> None:
     heard = order.index(("a", What.HEARD_VOTE))
     assert told.causes[heard] == order.index(("c", What.VOTED))
     assert told.diagram().steps[heard].cause == told.causes[heard]
+
+
+def test_a_follower_knows_nothing_before_its_leader_does() -> None:
+    """The clock of a is an hour ahead, and c learns from a that the value is chosen."""
+    known = fact("a", What.CHOSEN, 5.0, LOWEST)
+    ahead = [attrs.evolve(one, utc_seconds=one.utc_seconds + 3600.0 * (one.node == "a")) for one in (*FREE[:-1], known)]
+    follower = fact("c", What.CHOSEN, 4.5, LOWEST)
+    assert story(*ahead, follower).facts[-1] == follower
+    assert story(*ahead, fact("c", What.TOLD, 4.4), follower).facts[-1].node == "a"
 
 
 def test_facts_that_contradict_each_other_are_told_all_the_same() -> None:

@@ -90,12 +90,14 @@ def _in_one_order(facts: Sequence[Fact]) -> tuple[tuple[Fact, ...], tuple[int | 
     for fact in facts:
         waiting.setdefault(fact.node, []).append(fact)
     effects = {_key(fact) for fact in facts}
+    learned_from = _learned_from(facts)
     number_of: dict[tuple[object, ...], int] = {}
     ordered: list[Fact] = []
     causes: list[int | None] = []
     while waiting:
         heads = [queue[0] for queue in waiting.values()]
-        free = [fact for fact in heads if _cause(fact) in number_of or _cause(fact) not in effects]
+        needed = [(fact, (_cause(fact), learned_from.get((fact.node, fact.what), ()))) for fact in heads]
+        free = [fact for fact, keys in needed if all(key in number_of or key not in effects for key in keys)]
         # If none is free, nodes contradict each other, or one has lost its memory on the way.
         fact = min(free or heads, key=lambda fact: fact.utc_seconds)
         queue = waiting[fact.node]
@@ -107,6 +109,25 @@ def _in_one_order(facts: Sequence[Fact]) -> tuple[tuple[Fact, ...], tuple[int | 
         number_of.setdefault(_key(fact), len(ordered))
         ordered.append(fact)
     return tuple(ordered), tuple(causes)
+
+
+def _learned_from(facts: Iterable[Fact]) -> dict[tuple[NodeId, What], tuple[object, ...]]:
+    """For each node that has learned from a leader that its own vote is for the chosen value: the key of that leader's
+    knowledge. A node that another one has told the value is not among them."""
+    votes: dict[NodeId, Fact] = {}
+    told, proposed = set(), set()
+    for fact in facts:
+        if fact.what is What.VOTED and (fact.node not in votes or fact.ballot > votes[fact.node].ballot):
+            votes[fact.node] = fact
+        elif fact.what is What.TOLD:
+            told.add(fact.node)
+        elif fact.what is What.PROPOSED:
+            proposed.add(fact.ballot)
+    return {
+        (node, What.CHOSEN): (vote.ballot.node, What.CHOSEN, vote.slot, LOWEST)
+        for node, vote in votes.items()
+        if vote.ballot.node != node and vote.ballot in proposed and node not in told
+    }
 
 
 def _key(fact: Fact) -> tuple[object, ...]:
