@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -429,6 +430,17 @@ def test_hostile_entries_raise_one_error_or_differ(recording: Path, tmp_path: Pa
         (tmp_path / "b" / file.name).write_bytes(data)
         with contextlib.suppress(RecordingError):
             steps(tmp_path, "b")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """To open a pipe waits for one that writes."""
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "00000001-00000001.recording")
+    (tmp_path / "b" / "00000001-00000001.recording").mkdir(parents=True)
+    told = replay(tmp_path)
+    assert told.exit_code == 1
+    for node in "ab":
+        assert f"{node}/00000001-00000001.recording is no file of a recording" in told.stdout
 
 
 # ----------------------------------------------------------------------- nothing is left out

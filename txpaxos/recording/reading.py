@@ -86,6 +86,8 @@ def read_recording(directory: str, node: str, disk: Disk | None = None) -> Itera
             missing = Segment(segment.run, segment.number + 1).name
             raise RecordingError(f"{os.path.join(folder, missing)} is missing", path)
         try:
+            if disk.inspect(path, follow=True).kind != "file":  # To read a pipe could take for ever.
+                raise RecordingError(f"{path} is no file of a recording", path)
             data = disk.read(path)
         except FileNotFoundError:
             continue  # The node has removed it meanwhile, as the oldest.
