@@ -75,6 +75,13 @@ class TestLeader:
         assert ready.send == (Envelope(("b", "c"), Heartbeat(ONE, 1)), Envelope(("b",), TakeOver(ONE, 1)))
         assert not replica.has_room
 
+    def test_says_to_which_node_until_that_has_ended(self) -> None:
+        assert leading().hand_over_target is None
+        replica, _ = handing_over("c")
+        assert replica.hand_over_target == "c"
+        replica.receive("b", Heartbeat(TWO, 0), 1.0)
+        assert replica.hand_over_target is None
+
     def test_waits_for_its_open_slots_and_opens_no_other(self) -> None:
         replica = leading()
         replica.propose(b"v", 1.0)

@@ -27,7 +27,7 @@ from txpaxos.core.messages import (
     Vote,
 )
 from txpaxos.core.read_index import ReadIndexServer
-from txpaxos.core.ready import ChangeCompleted, Configured, LearnedThrough, Ready
+from txpaxos.core.ready import ChangeCompleted, Chosen, Configured, Learned, LearnedThrough, Ready
 from txpaxos.core.replica import Replica
 
 ALPHA = Limits().window_slots
@@ -197,3 +197,21 @@ def test_a_read_is_confirmed_by_a_majority_of_both_configurations(first: NodeId,
     assert server.observe_answer(first, 1, last_sequence=1) == ([], False)
     settled, _ = server.observe_answer(second, 1, last_sequence=1)
     assert [(one.client, one.number) for one in settled] == [("a", 7)]
+
+
+def test_a_restart_recovers_the_configurations_that_were_chosen() -> None:
+    """Each is told right before the value that made it. One that came too late makes none."""
+    entry, late = value_of(0, "abd"), value_of(0, "abe")
+    saved = (Learned(1, (b"v", entry, late, b"w")),)
+    replica = Replica("b", "abc", Random(1), 0.0, saved, change_of=change_of)
+    configuration = Configuration(2, ("a", "b", "d"))
+    assert replica.recovered() == (
+        Chosen(1, b"v"),
+        Configured(configuration, entry),
+        Chosen(2, entry),
+        Chosen(3, late),
+        Chosen(4, b"w"),
+    )
+    assert replica.membership.newest == configuration
+    assert replica.membership.governing(1 + ALPHA).voters == ("a", "b", "c")
+    assert replica.membership.governing(2 + ALPHA).voters == ("a", "b", "d")

@@ -435,3 +435,37 @@ class TestResending:
         replica.receive("b", Heartbeat(TWO, 0), 1.0)
         assert not sent(replica.tick(1.2), AcceptSlot)
         assert replica.status().open_slots == 0
+
+
+class TestNotYetAdmitted:
+    """A node that may not vote before its disk says that it may."""
+
+    def newcomer(self, members: str) -> Replica:
+        return Replica("b", tuple(members), Random(1), 0.0, votes=False)
+
+    def test_alone_it_leads_as_soon_as_it_may(self) -> None:
+        replica = self.newcomer("b")
+        assert replica.tick(5.0).save == ()
+        replica.start_voting(5.0)
+        assert replica.tick(5.0).save == (Promised(Ballot(1, "b")),)
+
+    def test_with_others_it_waits_for_a_leader_first(self) -> None:
+        replica = self.newcomer("abc")
+        assert replica.receive("c", PrepareLog(THREE, 1), 1.0).save == ()
+        replica.receive("a", Heartbeat(ONE, 0), 5.0)
+        replica.start_voting(5.0)
+        assert not sent(replica.tick(5.0), PreVote)
+        assert replica.receive("a", AcceptSlot(ONE, 1, b"v"), 5.0).save == (Voted(ONE, 1, b"v", 0),)
+        assert sent(replica.tick(9.0), PreVote)
+
+
+class TestSuspended:
+    def test_does_not_campaign_until_it_is_resumed(self) -> None:
+        replica = make()
+        assert not replica.is_suspended
+        replica.suspend(0.0)
+        assert replica.is_suspended
+        assert not sent(replica.tick(9.0), PreVote)
+        replica.resume(9.0)
+        assert not replica.is_suspended
+        assert sent(replica.tick(18.0), PreVote)

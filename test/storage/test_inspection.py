@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from test.storage.test_disk import UnsyncedDisk
+from test.storage.test_disk import Crash, UnsyncedDisk
 from txpaxos.core.ready import Checkpoint, PeerMet, Voter
 from txpaxos.errors import StoreError
 from txpaxos.storage import inspection, read_only_disk
@@ -24,6 +24,7 @@ from txpaxos.storage.executor import execute_now
 from txpaxos.storage.identity import VERSION, new_identity, write_identity
 from txpaxos.storage.inspection import ATTEMPTS, FolderReport, inspect_folder
 from txpaxos.storage.read_only_disk import ReadOnlyDisk, process_using
+from txpaxos.storage.replacement import MARKER, note_ready, prepared_path, replace_contents
 from txpaxos.storage.segment import Frames, SegmentHeader, pack_frame
 from txpaxos.storage.snapshot_file import SnapshotPacker
 from txpaxos.storage.store import DiskStore
@@ -445,6 +446,31 @@ def test_the_folder_of_a_removed_node(folder: Path) -> None:
         Verdict.REMOVED,
         "the node was removed from its cluster: removed at slot 9",
     )
+
+
+class DiskOfACrash(UnsyncedDisk):
+    """The process ends when it has just written that the new contents count."""
+
+    def replace(self, source: str, target: str) -> None:
+        super().replace(source, target)
+        if os.path.basename(target) == MARKER:
+            raise Crash
+
+
+def test_a_recovery_that_was_interrupted_is_completed_by_the_advice(folder: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "new")
+    store.load()
+    store.save([voted(1, b"recovered")])
+    store.close()
+    shutil.copytree(tmp_path / "new", prepared_path(str(folder)))
+    note_ready(Disk(), str(folder), "5f")
+    with pytest.raises(Crash):
+        replace_contents(DiskOfACrash(), str(folder))
+    diagnosis = diagnose(inspect_unchanged(folder))
+    assert (diagnosis.verdict, diagnosis.advice) == (Verdict.REFUSED, ("run txpaxos recover again, as before",))
+    assert diagnosis.summary.startswith("a recovery of this folder was interrupted: the next start of its node")
+    assert start_error(folder) == ""
+    assert diagnose(inspect_unchanged(folder)).verdict is Verdict.HEALTHY
 
 
 def test_snapshots_that_were_replaced_are_told(folder: Path) -> None:

@@ -539,6 +539,56 @@ def test_a_part_that_is_gone_is_received_anew(folder: Folder) -> None:
     assert store.receive_snapshot(10).size_bytes == 0
 
 
+def full(room_bytes: int) -> MemoryStore:
+    """A store whose disk has room for this much."""
+    store = MemoryStore()
+    store.load()
+    store.files.room_bytes = room_bytes
+    return store
+
+
+def test_a_peer_s_snapshot_that_does_not_fit_on_the_disk_is_not_begun() -> None:
+    peer = MemoryStore()
+    peer.load()
+    data = take(peer, 10, b"x" * 900).read(0, 1 << 20)
+    store = full(len(data) - 1)
+    lacks = f"it needs {len(data)} bytes more and the disk has {len(data) - 1}; nothing is lost, and the node continues"
+    with pytest.raises(StoreError, match=lacks):
+        store.receive_snapshot(10, len(data))
+    assert store.files.contents == {}
+    store.files.room_bytes = len(data)
+    writer = store.receive_snapshot(10, len(data))
+    wait(writer.write_raw(data))
+    assert wait(writer.finish()).read(0, 1 << 20) == data
+
+
+def test_the_part_of_a_snapshot_that_has_come_needs_no_room() -> None:
+    peer = MemoryStore()
+    peer.load()
+    data = take(peer, 10, b"x" * 92, b"y" * 92).read(0, 1 << 20)
+    store = full(len(data))
+    wait(store.receive_snapshot(10, len(data)).write_raw(data[:124]))
+    store = store.reopen()
+    store.load()
+    store.files.room_bytes = len(data) - 125
+    with pytest.raises(StoreError, match=f"it needs {len(data) - 124} bytes more and the disk has {len(data) - 125};"):
+        store.receive_snapshot(10, len(data))
+    store.files.room_bytes += 1
+    writer = store.receive_snapshot(10, len(data))
+    wait(writer.write_raw(data[124:]))
+    assert wait(writer.finish()).read(0, 1 << 20) == data
+
+
+def test_a_disk_that_is_full_meanwhile_ends_the_snapshot() -> None:
+    store = full(100)
+    writer = store.write_snapshot(10)
+    assert os.strerror(errno.ENOSPC) in refusal(writer.write(b"x" * 1000))
+    assert store.snapshot is None
+    wait(writer.abandon())
+    store.files.room_bytes = 1 << 20
+    assert list(take(store, 10, b"x" * 1000).chunks()) == [b"x" * 1000]
+
+
 # ------------------------------------------------------- how and where it syncs
 
 

@@ -24,6 +24,7 @@ from txpaxos.storage.disk import Disk
 from txpaxos.storage.executor import SLOW_SYNC_SECONDS, Work, execute_now
 from txpaxos.storage.identity import VERSION, Identity, read_identity, write_identity
 from txpaxos.storage.records import decode, encode
+from txpaxos.storage.replacement import PREPARED
 from txpaxos.storage.store import DiskStore
 from txpaxos.testing.older_registers import add_registers
 from txpaxos.testing.older_registers import voted_state as subject
@@ -143,6 +144,16 @@ def test_saved_records_without_an_identity_are_refused(folder: Folder, kept: str
     with pytest.raises(StoreError, match=rf"{folder.path} holds what a node saved, but no identity file"):
         folder.open()
     assert folder.files() == before
+
+
+def test_no_store_is_made_where_a_restore_was_interrupted(folder: Folder) -> None:
+    """The operator wants a node with a state: a new one would start without, and say nothing."""
+    (folder.path / PREPARED).mkdir(parents=True)
+    with pytest.raises(StoreError, match=rf"{folder.path} holds an unfinished restore: give 'txpaxos restore' again"):
+        folder.open()
+    assert sorted(folder.files()) == ["lock"]
+    (folder.path / PREPARED).rmdir()
+    assert folder.open().load() == []
 
 
 def test_an_unfinished_file_is_nothing_saved(folder: Folder) -> None:

@@ -28,7 +28,7 @@ from test.helpers.wire_samples import (
 from txpaxos.core.messages import AcceptSlot, Ballot, Decided, Fetch, Heartbeat, PromiseLog
 from txpaxos.errors import CodecError, ConfigError, OtherMembers
 from txpaxos.wire.client_messages import ClientCodec, FromClient, FromNode, Ping, StatusRequest
-from txpaxos.wire.codec import Codec, Received
+from txpaxos.wire.codec import Codec, Received, kind_of, unpack_message
 from txpaxos.wire.commands import REGISTERS_MARK
 from txpaxos.wire.peer_messages import Hello, PeerMessage
 
@@ -69,6 +69,15 @@ def test_client_round_trip(message: FromClient | FromNode, cluster: str) -> None
     decoded = ClientCodec(cluster).decode(ClientCodec(cluster).encode(message))
     assert decoded == message
     assert type(decoded) is type(message)
+
+
+@pytest.mark.parametrize("sample", PEER_SAMPLES, ids=lambda sample: type(sample).__name__)
+def test_a_kind_and_a_body_are_a_message_without_its_header(sample: PeerMessage) -> None:
+    data = CODEC.encode(sample)
+    assert data[KIND] == kind_of(sample)
+    assert unpack_message(kind_of(sample), data[BODY:]) == sample
+    with pytest.raises(ValueError, match="Input data was truncated"):
+        unpack_message(kind_of(sample), b"")
 
 
 @every_sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -19,6 +19,7 @@ from txpaxos.wire.commands import (
     SESSION_BYTES_MAX,
     Run,
     belongs_to,
+    check_run,
     decode_batch,
     encode_batch,
     new_session,
@@ -111,6 +112,27 @@ def test_what_could_not_be_decoded_is_not_encoded(changed: dict[str, Any]) -> No
     with pytest.raises(ValueError, match="a run needs a session of 8 to 32 bytes") as raised:
         encode_batch([GOOD, GOOD._replace(**changed)])
     assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_can_be_decoded_passes_its_check() -> None:
+    for run in (*BATCH, Run(b"session1", 2**64 - 1, 0, (b"",))):
+        check_run(run)
+        assert decode_batch(encode_batch([run])) == (run,)
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "reason"),
+    [
+        (tuple(GOOD), TypeError, "a run must be a Run, not tuple"),
+        (Run(*GOOD[:3], cast(Any, [b"put"])), TypeError, "the payloads of a run must be a tuple, not list"),
+        (Run(*GOOD[:3], cast(Any, (b"put", "get"))), TypeError, "a command must be bytes, not str"),
+        (GOOD._replace(sequence=True), TypeError, "must be bytes, int and int, not bytes, bool, int"),
+        (GOOD._replace(session=b"short"), ValueError, "a run needs a session of 8 to 32 bytes"),
+    ],
+)
+def test_the_check_of_a_run_names_what_is_wrong(run: object, error: type[Exception], reason: str) -> None:
+    with pytest.raises(error, match=reason):
+        check_run(run)
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**64 - 1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from txpaxos.errors import CodecError, ValueTooLarge
 from txpaxos.wire import frames
-from txpaxos.wire.frames import FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, FrameSplitter, frame
+from txpaxos.wire.frames import FRAME_BYTES_MAX, FRAME_BYTES_MAX_DEFAULT, HANDSHAKE_BYTES_MAX, FrameSplitter, frame
 
 PLENTY_SECONDS = 20.0
 """Far above what linear work takes here (under 1 s), far below what quadratic would (minutes)."""
@@ -57,6 +57,15 @@ def test_a_message_comes_as_soon_as_it_is_whole() -> None:
     assert list(splitter.feed(b"\x00\x00\x00")) == [b""]
 
 
+def test_what_waits_is_what_came_and_is_not_returned() -> None:
+    splitter, data = FrameSplitter(), frame(b"value")
+    assert splitter.waiting_bytes == 0
+    assert list(splitter.feed(data + data[:-1])) == [b"value"]
+    assert splitter.waiting_bytes == len(data) - 1
+    assert list(splitter.feed(data[-1:])) == [b"value"]
+    assert splitter.waiting_bytes == 0
+
+
 def test_too_long_for_a_stranger() -> None:
     splitter = FrameSplitter()
     assert list(splitter.feed(frame(b"x" * 1024))) == [b"x" * 1024]
@@ -84,6 +93,29 @@ def test_longest_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(FrameSplitter(100).feed(frame(b"x" * 100))) == [b"x" * 100]
     with pytest.raises(ValueTooLarge, match="101 bytes: a stream carries at most 100"):
         frame(b"x" * 101)
+
+
+def of_kind(kind: int, size: int) -> bytes:
+    """A message of a kind, as bytes of a stream."""
+    return frame(bytes([0, 0, 0, kind]) + bytes(size - 4))
+
+
+def test_a_big_message_is_taken_only_of_a_kind_that_may_be_so_big() -> None:
+    big = FRAME_BYTES_MAX_DEFAULT + 1
+    for kinds in (None, {9: big}):
+        assert [len(one) for one in FrameSplitter(FRAME_BYTES_MAX, kinds).feed(of_kind(9, big))] == [big]
+    for kinds, kind, most in (({9: big}, 9, big), ({9: big}, 8, FRAME_BYTES_MAX_DEFAULT), ({}, 9, big - 1)):
+        splitter = FrameSplitter(FRAME_BYTES_MAX, kinds)
+        with pytest.raises(CodecError, match=f"{most + 1} bytes on a stream: of its kind at most {most} are taken"):
+            list(splitter.feed(of_kind(kind, most + 1)))
+        assert splitter.waiting_bytes == 0
+
+
+def test_a_message_too_big_for_its_kind_is_refused_when_its_kind_has_come() -> None:
+    splitter, data = FrameSplitter(FRAME_BYTES_MAX, {}), of_kind(9, FRAME_BYTES_MAX_DEFAULT + 1)
+    assert list(splitter.feed(data[:7])) == []
+    with pytest.raises(CodecError, match="of its kind at most"):
+        list(splitter.feed(data[7:8]))
 
 
 def test_memory_is_what_came_and_not_what_is_announced() -> None:

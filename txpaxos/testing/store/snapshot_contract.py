@@ -99,6 +99,7 @@ class SnapshotContract(StoreHarness):
             self.wait(store.save([Checkpoint(slot), voted(slot + 1, bytes(3000))]))
             snapshots.append(self.take(store, slot))
         assert [list(snapshot.chunks()) for snapshot in snapshots[-2:]] == [[b"state"]] * 2
+        assert [store.snapshot_at(slot) for slot in (20, 30, 35, 40, 50)] == [None, None, None, *snapshots[-2:]]
         for snapshot in snapshots[:-2]:
             self.refused(snapshot.read, 0, 1)
             self.refused(list, snapshot.chunks())
