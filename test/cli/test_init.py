@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from test.helpers.command_lines import check_options_of_paxos
 from test.helpers.newcomer import Newcomer, places
-from test.system.test_readme import blocks, check_options_of_paxos, section
+from test.system.test_readme import blocks, section
 from txpaxos.cli import init_files, main
 from txpaxos.cluster import Cluster
 from txpaxos.keys import load_keys

@@ -64,8 +64,8 @@ def hunted_anew(catches: Sequence[Catch], last: Mapping[str, Catch]) -> str:
     return f"{count}; hunted anew: {told or 'none'}."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """See the module."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m test.mutants.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these mutants; all unless given")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
@@ -73,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="try first what the table says caught each mutant last")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as JSON, too")
     parser.add_argument("--rst", type=Path, metavar="FILE", help="write the rows into the table in that document, too")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     all_mutants = load()
     unknown = sorted(set(options.names) - {mutant.name for mutant in all_mutants})

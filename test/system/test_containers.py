@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from test import containers
-from test.system.test_readme import ROOT, check_options_of_paxos, check_txpaxos
+from test.helpers.command_lines import check_options_of_paxos, check_txpaxos
+from test.system.test_readme import ROOT
 from txpaxos.cluster import Cluster
 from txpaxos.node.hand_over import ANSWER_SECONDS, HAND_OVER_SECONDS
 from txpaxos.server.served_node import STOP_SECONDS

@@ -15,6 +15,7 @@ pytest.importorskip("OpenSSL", reason="pip install 'txpaxos[test]'")
 
 PAGE = section(text_of("deploying"), "Three machines with systemd")
 COMMANDS = [line.removeprefix("$ ") for block in blocks(PAGE, "console") for line in block.splitlines()]
+RUN_COMMANDS = [line for line in COMMANDS if line.startswith("txpaxos init")]
 
 
 def test_commands_are_those_of_the_readme_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

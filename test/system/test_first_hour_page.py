@@ -32,6 +32,10 @@ def commands(title: str) -> list[str]:
     return [line.removeprefix("$ ") for block in blocks(section(TEXT, title), "console") for line in block.splitlines()]
 
 
+RUN_COMMANDS = [command for title in TITLES for command in commands(title)]
+RUN_BLOCKS = blocks(TEXT, "python")
+
+
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     made = Newcomer(tmp_path)

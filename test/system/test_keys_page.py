@@ -22,6 +22,9 @@ pytestmark = pytest.mark.timeout(180)
 
 PAGE = section(text_of("keys"), "From nothing")
 COMMANDS = [line.removeprefix("$ ") for block in blocks(PAGE, "console")[:2] for line in block.splitlines()]
+RUN_COMMANDS = COMMANDS
+RUN_BLOCKS = blocks(PAGE, "toml")
+
 EXAMPLE = (ROOT / "examples" / "cluster.toml").read_text()
 
 

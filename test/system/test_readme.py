@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import copy
 import doctest
 import inspect
-import itertools
 import re
 import shlex
 import subprocess
@@ -16,9 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import click
 import pytest
-from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 from test.helpers.cli_nodes import TXPAXOS, running
 from test.helpers.fakes import free_ports
@@ -45,10 +41,6 @@ SOURCE = "".join(
 
 SENDER_UNTOLD = {"Challenge", "ChosenValues", "Hello", "Proof", "RegisterVotes", "SnapshotPart", "Truncated"}
 """Messages whose docstrings do not tell who sends them: answers, but for the first on a stream."""
-
-
-SETTING = re.compile(r"\w+=")
-"""How a variable begins that a command is given, of the environment or of make."""
 
 
 def text_of(name: str) -> str:
@@ -97,6 +89,16 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in found]
 
 
+OF_ONE_S_OWN = blocks(section(OPERATIONS, "In a reactor of your own"), "python")
+RUN_BLOCKS = [
+    *(block for block in blocks(README, "python") if "Client(" in block or "class Counter" in block),
+    *blocks(README, "toml"),
+    *OF_ONE_S_OWN,
+]
+RUN_COMMANDS = [command for command in commands() if "history.jsonl" in command]
+"""What is run here, or by the test of the examples. test_docs_blocks.py looks for what is left."""
+
+
 # ------------------------------------------------------------------------ code
 
 
@@ -111,13 +113,6 @@ def test_cluster_file_is_the_example() -> None:
     assert toml == (ROOT / "examples/cluster.toml").read_text()
     assert Cluster.parse(toml) == Cluster.load(ROOT / "examples/cluster.toml")
     assert list(Cluster.parse(toml).members) == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_compiles(page: Path) -> None:
-    for number, block in enumerate(blocks(page.read_text(), "python")):
-        # A block may be a part of a coroutine.
-        compile(block, f"{page.name}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize(("page", "pieces_min"), [("paxos", 10), ("lessons", 30)])
@@ -153,51 +148,6 @@ def test_sessions_print_what_they_show(page: Path) -> None:
 # -------------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize("command", commands())
-def test_command_exists(command: str) -> None:
-    program, *arguments = itertools.dropwhile(SETTING.match, shlex.split(command))
-    match program.removeprefix(".venv/bin/"):
-        case "make":
-            makefile = (ROOT / "Makefile").read_text()
-            for argument in arguments:
-                known = rf"^{argument.split('=')[0]} \?=" if SETTING.match(argument) else rf"^{argument}:"
-                assert re.search(known, makefile, re.MULTILINE), argument
-        case "txpaxos":
-            check_txpaxos(*arguments)
-        case "twistd":
-            at = arguments.index("paxos")
-            ServerOptions().parseOptions(arguments[: at + 1])
-            check_options_of_paxos(arguments[at + 1 :])
-        case "python" if arguments[:2] == ["-m", "pytest"]:
-            assert (ROOT / arguments[2]).exists()
-        case "python" if arguments[0] == "-m":
-            sample = ["txpaxos.testing.linearizability.sample", "--operations", "1000", "--output", "history.jsonl"]
-            extras = [["pip", "install", f"txpaxos[{extra}]"] for extra in ("keys", "tracing")]
-            pictures = ["test.system.screenshots", "docs"]
-            assert arguments[1:] in (["pip", "install", "--editable", ".[test]"], *extras, sample, pictures)
-        case "python" if arguments[0] in ("stock.py", "test_stock.py", "shop.py"):
-            assert f"``{arguments[0]}``" in text_of("first-hour")  # Whose test runs it.
-        case "python":
-            assert (ROOT / arguments[0]).is_file()
-        case "sudo":
-            assert arguments[0] in ("install", "python3", "systemctl", "useradd", "/opt/txpaxos/bin/pip"), arguments
-        case "curl":
-            assert arguments[-1].startswith("https://"), arguments
-        case "cd" | "export" | "rsync":
-            assert len(arguments) > (program == "rsync")
-        case "docker":
-            assert arguments[:3] == ["compose", "-f", "deploy/compose.yaml"]
-            if arguments[3] == "exec":
-                assert arguments[5] == "txpaxos"
-                check_txpaxos(*arguments[6:])
-        case "echo":
-            assert arguments[-2:] == [">>", "cluster.toml"]
-        case "eval":
-            assert arguments == ["$(_TXPAXOS_COMPLETE=bash_source txpaxos)"]  # test/cli/test_json.py does it.
-        case _:
-            pytest.fail(f"{program}: what is that?")
-
-
 def test_a_history_is_made_and_checked_as_the_page_says(tmp_path: Path) -> None:
     for command in commands():
         if "history.jsonl" in command:
@@ -216,26 +166,6 @@ def test_the_client_of_the_readme_runs(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert re.fullmatch(r"5\n5 after slot \d+\n", done.stdout)
-
-
-def check_txpaxos(name: str, *arguments: str) -> None:
-    """There is such a command, and it takes these arguments. Nothing is read, looked up or run for them."""
-    command: click.Command = cli.main.commands[name]
-    while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
-        command, arguments = command.commands[arguments[0]], arguments[1:]
-    assert not isinstance(command, click.Group) or command.invoke_without_command, f"{name}: no such subcommand"
-    command = copy.copy(command)
-    command.params = [copy.copy(parameter) for parameter in command.params]
-    for parameter in command.params:
-        parameter.callback = None
-    command.make_context(name, list(arguments))
-
-
-def check_options_of_paxos(arguments: list[str]) -> None:
-    """``twistd paxos`` has the options given, and takes nothing else."""
-    options = Options()
-    options.postOptions = lambda: None  # type: ignore[method-assign]  # which opens files
-    options.parseOptions(arguments)
 
 
 def test_files_that_pages_link_to_are_there() -> None:
@@ -383,7 +313,7 @@ def test_log_lines_are_those_of_the_source() -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_node_in_a_reactor_of_one_s_own(tmp_path: Path, number: int) -> None:
     """The programs in operations.rst are some."""
-    program = blocks(section(OPERATIONS, "In a reactor of your own"), "python")[number]
+    program = OF_ONE_S_OWN[number]
     ask = f'{["service.application", "counter"][number]}.submit(b"+5").addCallback(print)'
     program = program.replace("reactor.run()", f"{ask}.addBoth(lambda _: reactor.stop())\nreactor.run()")
     member = Member(*(Address("127.0.0.1", port) for port in free_ports(2)))

@@ -15,6 +15,7 @@ from txpaxos.cli.local_cluster import free_members
 from txpaxos.cluster import Cluster
 
 BLOCKS = blocks((ROOT / "docs" / "service.rst").read_text(), "python")
+RUN_BLOCKS = BLOCKS
 PROGRAM = next(block for block in BLOCKS if "reactor.run()" in block)
 
 

@@ -12,6 +12,7 @@ from test.system.test_readme import blocks
 from txpaxos.testing import SimulatedCluster
 
 BLOCKS = blocks((ROOT / "docs" / "typed-services.rst").read_text(), "python")
+RUN_BLOCKS = BLOCKS
 
 
 def names() -> dict[str, Any]:
