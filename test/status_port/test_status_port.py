@@ -29,7 +29,7 @@ from txpaxos.counter import Counter
 from txpaxos.errors import ConfigError
 from txpaxos.node.counts import Count
 from txpaxos.server.served_node import ServedNode
-from txpaxos.status_port import channel
+from txpaxos.status_port import channel, live
 from txpaxos.status_port.status_port import StatusPort
 
 
@@ -199,6 +199,29 @@ async def test_clients_that_keep_their_answers_open_make_room(tmp_path: Path, mo
             await one.closed
 
 
+async def test_what_is_on_its_way_to_a_reader_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has buffers, too. Until they are full, a reader is not seen not to read."""
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(live, "TELL_SECONDS", 0.0)
+    sent: list[bytes] = []
+
+    def event(view: object) -> bytes:
+        sent.append(b"x" * 2**12)
+        return sent[-1]
+
+    monkeypatch.setattr(live, "_event", event)
+    async with shown(tmp_path) as (_, status_port):
+        request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        slow = talk(status_port.address.port, request, reads=False)
+        stream = status_port._live
+        assert stream is not None
+        await until(lambda: any(reader.paused_at is not None for reader in stream._readers))
+        assert len(sent) < 100
+        transport: Any = slow.transport
+        transport.abortConnection()
+        await slow.closed
+
+
 async def test_the_head_of_the_stream_takes_no_place(tmp_path: Path) -> None:
     async with shown(tmp_path) as (_, status_port):
         answer = await get(status_port, "/events", method="HEAD")
@@ -256,6 +279,20 @@ async def test_a_client_that_is_revoked_is_believed_no_more(tmp_path: Path) -> N
         node.use_keys()
         assert (await open_one.closed.addTimeout(SECONDS, reactor)).status == 0
         assert (await get(status_port, "/readyz", watcher)).status == 0
+
+
+async def test_a_right_that_is_withdrawn_ends_the_stream(tmp_path: Path) -> None:
+    folders = keys_for(tmp_path / "keys", "a", ["watcher"])
+    cluster = cluster_of("a", rights(watcher=["status"]))
+    async with shown(tmp_path, cluster, keys=folders.folder("a")) as (node, status_port):
+        request = b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n"
+        stream = talk(status_port.address.port, request, folders.client("watcher"))
+        await until(lambda: b"data: " in stream.heard)
+        node.use_rights(cluster.rights)
+        await until(lambda: stream.heard.count(b"data: ") == 2)  # Those that are as before end nothing.
+        node.use_rights(rights(watcher=["read"]))
+        await stream.closed.addTimeout(SECONDS, reactor)
+        assert (await get(status_port, "/readyz", folders.client("watcher"))).status == 403
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Companion(Protocol):
         """
 
     def use_keys(self, keys: Keys) -> None:
-        """The node has other keys now."""
+        """The node has other keys now, or lets clients do other things."""
 
     def stop(self) -> Deferred[None]:
         """Stop. It may not have been started. Fires when all is closed."""

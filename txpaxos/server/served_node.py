@@ -230,7 +230,8 @@ class ServedNode:
         assert self._client_port is not None
         assert self._membership is not None
         self._membership.note_rights(rights)
-        if rights != node.cluster.rights:
+        has_changed = rights != node.cluster.rights
+        if has_changed:
             node.cluster = attrs.evolve(node.cluster, rights=rights)
             self.log.info(
                 "node {node} lets clients do what its cluster file says now",
@@ -238,6 +239,9 @@ class ServedNode:
                 event="rights_reloaded",
             )
         self._client_port.use_rights(rights)
+        if self._keys is not None and has_changed:
+            for companion in self._companions:
+                companion.use_keys(self._keys)
 
     def reload(self) -> None:
         """Use the keys in the folder of keys, and the rights in the cluster file, as they are now.

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 BACKLOG = 16
 """How many connections may wait to be accepted."""
 
+SEND_BUFFER_BYTES = 2**15
+"""How much of an answer the system takes before it was read. By itself it takes megabytes: minutes of the live page,
+until a reader whose machine is gone is seen not to read."""
+
 HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
@@ -140,7 +144,11 @@ class StatusPort:
         addresses = self._addresses()
         try:
             for address in addresses:
-                self._ports.append(surroundings.reactor.listenTCP(address.port, factory, BACKLOG, address.host))
+                port = surroundings.reactor.listenTCP(address.port, factory, BACKLOG, address.host)
+                self._ports.append(port)
+                port.socket.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
+                )  # Connections inherit it.
         except CannotListenError as error:
             raise self._cannot_listen(error) from None
         self._is_local = all(map(is_loopback, addresses))
@@ -157,7 +165,8 @@ class StatusPort:
             )
 
     def use_keys(self, keys: Keys) -> None:
-        """Use other keys. Connections that are open are closed: their clients may not be believed any more."""
+        """Use other keys, or other rights. Connections that are open are closed: their clients may not be believed any
+        more, or may see nothing any more."""
         if self._tls is not None and self._site is not None:
             self._tls.use_keys(keys)
             self._site.close()
