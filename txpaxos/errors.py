@@ -153,3 +153,9 @@ class WatchBehind(PaxosError):
 class QueryFailed(PaxosError):
     """``query`` raised an exception, or returned a result that cannot be encoded. Nothing was changed. The same query
     may succeed later, when the state has changed."""
+
+
+def name_of(error: PaxosError) -> str:
+    """The name by which clients and metrics know ``error``: that of its class, or of the nearest class above it that is
+    one of this module. Applications, and parts of a node, have classes of their own, which no client knows."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)

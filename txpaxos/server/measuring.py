@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from txpaxos.errors import PaxosError
+from txpaxos.errors import PaxosError, name_of
 from txpaxos.metrics.meter import Meter
 from txpaxos.node.sessions import Failed
 from txpaxos.wire.client_messages import Ask, Forget, KeepTimers, Read, Request, Submit
@@ -56,4 +56,4 @@ def _name_of(failure: Failure) -> str:
     """The name of an error: one of few, whatever an application may raise."""
     if failure.check(CancelledError):
         return "cancelled"
-    return type(failure.value).__name__ if isinstance(failure.value, PaxosError) else OTHER
+    return name_of(failure.value) if isinstance(failure.value, PaxosError) else OTHER
