@@ -152,7 +152,8 @@ def test_every_kind_of_fault_is_drawn() -> None:
 def test_seeds_meet_what_should_not_go_untested() -> None:
     counts: Counter[str] = Counter()
     wanted = ("snapshots taken", "snapshots installed", "snapshots removed", "answered SessionExpired")
-    for seed in range(18):
+    # These three meet it all today, so that the others are seldom needed.
+    for seed in sorted(range(18), key=lambda seed: seed not in (0, 6, 9)):
         counts.update(simulate(seed, 4.0, nodes_of(seed)).counts)
         if all(counts[what] > 2 for what in wanted):
             return
