@@ -1,4 +1,4 @@
-"""Ours and theirs on this machine, in turn in one run (A B A B): rates, latencies, and what they cost.
+"""Ours and theirs on this machine, in turn in one run (A B, B A): rates, latencies, and what they cost.
 
     python -m bench.compare [all | closed | open | ...] [--pairs 3] [--seconds 5] [--json FILE] [--plot FILE.png]
 

@@ -1,4 +1,4 @@
-"""What all experiments are given, and how they run what they compare: in turn, A B A B."""
+"""What all experiments are given, and how they run what they compare: in turn, A B, B A."""
 
 from __future__ import annotations
 
@@ -71,14 +71,16 @@ async def running(systems: Sequence[System]) -> AsyncIterator[None]:
 
 
 async def alternate(setting: Setting, systems: Sequence[System], loads: Mapping[str, Load]) -> list[Point]:
-    """Put each load on each system in turn, as often as the setting says.
+    """Put each load on each system in turn, as often as the setting says. Another system is the first each time: what
+    comes first is favoured, or bears what the load before has left to write.
 
     :param loads: by what they are called.
     """
     samples: dict[str, dict[str, list[Sample]]] = {label: {one.name: [] for one in systems} for label in loads}
     for pair in range(1, setting.pairs + 1):
         for label, load in loads.items():
-            for system in systems:
+            first = (pair - 1) % len(systems)
+            for system in (*systems[first:], *systems[:first]):
                 sample = await system.put(load)
                 samples[label][system.name].append(sample)
                 setting.say(f"{label}, {system.name}, {pair} of {setting.pairs}: {sample.rate:.0f} puts/s")
