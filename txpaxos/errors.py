@@ -155,7 +155,7 @@ class QueryFailed(PaxosError):
     may succeed later, when the state has changed."""
 
 
-def name_of(error: PaxosError) -> str:
+def error_name(error: PaxosError) -> str:
     """The name by which clients and metrics know ``error``: that of its class, or of the nearest class above it that is
     one of this module. Applications, and parts of a node, have classes of their own, which no client knows."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)

@@ -25,7 +25,7 @@ from txpaxos.metrics.round_trips import RoundTrips
 from txpaxos.node.events import ReadyReleased, SaveFinished, SlotApplied, ValueReached
 from txpaxos.node.sessions import Failed
 from txpaxos.server.measuring import kind_of, metered
-from txpaxos.wire.client_messages import Read, StatusRequest, Submit
+from txpaxos.wire.client_messages import KeepTimers, KeepTogether, Read, StatusRequest, Submit
 from txpaxos.wire.peer_messages import SnapshotPart
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -193,6 +193,7 @@ def test_requests_by_kind_and_outcome() -> None:
     }
     assert meter.requests["command"].total == 9
     assert kind_of(StatusRequest(1)) == "other"
+    assert kind_of(KeepTimers(1, 2, ("t",))) == kind_of(KeepTogether(1, 2, 3, 1)) == "keep-alive"
 
 
 def test_each_metric_is_there_and_no_other() -> None:

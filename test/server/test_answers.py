@@ -51,4 +51,4 @@ def test_every_error_of_this_package_has_its_own_name() -> None:
     for name, kind in inspect.getmembers(errors, inspect.isclass):
         error = kind.__new__(kind)
         assert isinstance(error, PaxosError)
-        assert errors.name_of(error) == name
+        assert errors.error_name(error) == name

@@ -344,7 +344,9 @@ def test_an_address_of_the_node_itself(status: str, other: str, clashes: bool, m
     monkeypatch.setattr("txpaxos.status_port.status_port.check_free", lambda address, kind: None)
     status_port = StatusPort(status)
     if clashes:
-        with pytest.raises(ConfigError, match="the node itself listens there: give it a port of its own"):
+        with pytest.raises(
+            ConfigError, match="the node itself listens there: give the status address a port of its own"
+        ):
             status_port.check([Address.parse(other)])
     else:
         status_port.check([Address.parse(other)])

@@ -113,7 +113,7 @@ def test_what_is_refused_is_one_line(joining: Joining) -> None:
     assert "paxos-data-e is not empty (identity)" in joining.refusal(*joining.options("e"))
     own = joining.options()
     taken = joining.refusal(*own, "--status", own[own.index("--client") + 1])
-    assert "the node itself listens there: give it a port of its own" in taken
+    assert "the node itself listens there: give the status address a port of its own" in taken
     assert list(joining.status()["nodes"]) == ["a", "b", "c"]
     assert joining.submit("+1") == "1"
 
@@ -125,6 +125,9 @@ def test_a_node_whose_disk_was_lost_comes_back_under_its_name(joining: Joining) 
     joining.wait_until(lambda: "node c~2 is a voter now" in joining.logged("c2"))
     joining.nodes.kill("a")
     assert joining.submit("+1") == "2"  # By b and c~2: c is no member any more.
+    slot = max(one.get("applied_through", 0) for one in joining.status()["nodes"].values())
+    told = json.loads(txpaxos("explain", str(slot), "--json", folder=joining.folder).stdout)
+    assert {fact["node"] for fact in told["facts"]} == {"b", "c~2"}
 
 
 def see_what_is_refused(joining: Joining, folders: KeyFolders) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from twisted.python.failure import Failure
 
-from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed, name_of
+from txpaxos.errors import OutcomeUnknown, PaxosError, QueryFailed, error_name
 from txpaxos.log_lines import described, text_of
 from txpaxos.node.backups import BackupPart
 from txpaxos.node.keep_alives import Kept
@@ -76,7 +76,7 @@ def answers_to(number: int, requests: int, result: Any) -> Sequence[FromNode]:
 
 def refusal(number: int, error: BaseException | None, count: int = 1) -> Refused:
     """What tells a client that its ``count`` requests from ``number`` on have failed with ``error``."""
-    name = name_of(error) if isinstance(error, PaxosError) else PaxosError.__name__
+    name = error_name(error) if isinstance(error, PaxosError) else PaxosError.__name__
     words = "" if error is None else text_of(error)[:ERROR_CHARACTERS_MAX]
     return Refused(number, name, words.encode(errors="backslashreplace").decode(), count)
 

@@ -9,14 +9,20 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from txpaxos.errors import PaxosError, name_of
+from txpaxos.errors import PaxosError, error_name
 from txpaxos.metrics.meter import Meter
 from txpaxos.node.sessions import Failed
-from txpaxos.wire.client_messages import Ask, Forget, KeepTimers, Read, Request, Submit
+from txpaxos.wire.client_messages import Ask, Forget, KeepTimers, KeepTogether, Read, Request, Submit
 
 OK = "ok"
 OTHER = "other"
-_KINDS = {Submit: "command", Ask: "register", Forget: "register", KeepTimers: "keep-alive"}
+_KINDS = {
+    Submit: "command",
+    Ask: "register",
+    Forget: "register",
+    KeepTimers: "keep-alive",
+    KeepTogether: "keep-alive",
+}
 
 
 def kind_of(request: Request) -> str:
@@ -56,4 +62,4 @@ def _name_of(failure: Failure) -> str:
     """The name of an error: one of few, whatever an application may raise."""
     if failure.check(CancelledError):
         return "cancelled"
-    return name_of(failure.value) if isinstance(failure.value, PaxosError) else OTHER
+    return error_name(failure.value) if isinstance(failure.value, PaxosError) else OTHER

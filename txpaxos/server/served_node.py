@@ -156,7 +156,6 @@ class ServedNode:
         self._client_endpoints = _checked_endpoints(client_endpoints)
         self._observers, self._companions = tuple(observers), (*companions, *_spans_of(tracer))
         self._record = RecordingOptions.of(record)
-        self._chronicle = Chronicle(node)
         self._client_factories: list[ClientTls] = []
         self._gave_up, self._stopped = gave_up, stopped
         self._ports: list[IListeningPort] = []
@@ -531,6 +530,7 @@ class ServedNode:
                 name=printable(name),
                 event="application_changed",
             )
+        self._chronicle = Chronicle(self.node_name)  # Its id, which it may have only since it has joined.
         node = Node(
             *(application, self._reactor, self.node_name, cluster, store, self._settings),
             observe=as_one((self._chronicle, *self._observers, *self._observers_of_companions())),

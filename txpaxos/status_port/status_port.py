@@ -53,7 +53,6 @@ HEADERS = {
 }
 """Of each answer; a page may set others."""
 
-
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::\d*)?")
 """The host that a request names, and its port."""
 
@@ -113,7 +112,9 @@ class StatusPort:
         :raises ConfigError: if it is not."""
         for address in self._addresses():
             if any(_clash(address, other) for other in taken):
-                raise self._cannot_listen(ConfigError("the node itself listens there: give it a port of its own"))
+                raise self._cannot_listen(
+                    ConfigError("the node itself listens there: give the status address a port of its own")
+                )
             try:
                 check_free(address, socket.SOCK_STREAM)
             except ConfigError as error:
@@ -146,9 +147,8 @@ class StatusPort:
             for address in addresses:
                 port = surroundings.reactor.listenTCP(address.port, factory, BACKLOG, address.host)
                 self._ports.append(port)
-                port.socket.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
-                )  # Connections inherit it.
+                # Connections inherit it.
+                port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         except CannotListenError as error:
             raise self._cannot_listen(error) from None
         self._is_local = all(map(is_loopback, addresses))
