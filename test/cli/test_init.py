@@ -271,7 +271,7 @@ def test_the_unit_stops_and_restarts_a_node_as_it_ends() -> None:
         (("m:C", "/opt/x/bin/twistd", "/usr/bin/python3.11"), "yes"),
         (("/home/me/app.py:App", "/opt/x/bin/twistd", "/usr/bin/python3.11"), "read-only"),
         (("m:C", "/home/me/env/bin/twistd", "/usr/bin/python3.11"), "read-only"),
-        (("m:C", "/opt/x/bin/twistd", "/root/.pyenv/versions/3.11.7/bin/python3.11"), "read-only"),
+        (("m:C", "/opt/x/bin/twistd", "/root/python/bin/python3"), "read-only"),
     ],
 )
 def test_a_program_in_a_home_is_seen(paths: tuple[str, str, str], home: str) -> None:

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from test.helpers.chronicles import Chronicles
+from test.helpers.chronicles import recorded_run
+from test.helpers.facts import without_time
 from txpaxos.cli import main
 from txpaxos.cli.explain import Subject, as_words
 from txpaxos.core.messages import Ballot, NodeId, Slot
@@ -27,35 +28,21 @@ from txpaxos.recording.options import RecordingOptions
 from txpaxos.recording.reading import read_recording
 from txpaxos.recording.replaying import Replayer
 from txpaxos.testing.simulator.cluster import SimulatedCluster
-from txpaxos.testing.simulator.schedule import draw, plan
 
 pytestmark = pytest.mark.usefixtures("expected_errors")
 
 SLOTS = 34
 
 
-def kinds(facts: tuple[Fact, ...]) -> set[tuple[Any, ...]]:
-    """Facts without their times: a restarted node does some things again."""
-    return {(one.what, one.slot, one.ballot, one.peer, one.vote, one.value, one.is_known) for one in facts}
-
-
-def run(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SimulatedCluster, Chronicles]:
-    """A recorded cluster with faults, in which leaders are lost."""
-    chronicles = Chronicles(monkeypatch)
-    cluster = SimulatedCluster(seed, record=RecordingOptions(str(folder)))
-    plan(cluster, draw(seed, cluster.all_machines, 2.0, False, False))
-    cluster.run(2.0)
-    cluster.heal()
-    cluster.wait_until_converged()
-    cluster.end_recordings()
-    return cluster, chronicles
+def kinds(facts: tuple[Fact, ...]) -> set[Fact]:
+    return set(map(without_time, facts))
 
 
 @pytest.mark.parametrize("seed", [1, 5, 6])
 def test_of_random_slots_a_recording_tells_what_the_nodes_remember(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster, chronicles = run(seed, tmp_path, monkeypatch)
+    cluster, chronicles = recorded_run(seed, tmp_path, monkeypatch)
     assert cluster.checker.ballots_won > 1
     known = sorted({slot for one in chronicles.of_nodes.values() for slot in one.slots})
     slots = Random(seed).sample(known, min(SLOTS, len(known)))
@@ -67,7 +54,7 @@ def test_of_random_slots_a_recording_tells_what_the_nodes_remember(
 
 
 def test_of_ballots_a_recording_tells_what_the_nodes_remember(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, chronicles = run(5, tmp_path, monkeypatch)
+    _, chronicles = recorded_run(5, tmp_path, monkeypatch)
     for node, chronicle in chronicles.of_nodes.items():
         for ballot in (Ballot(1, "a"), Ballot(2, "a"), Ballot(1, "b"), Ballot(9, "c")):
             recorded = recollect_recorded_ballot(str(tmp_path), node, ballot)
@@ -78,7 +65,7 @@ def test_what_a_node_knew_when_it_started_is_told_without_its_earlier_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if it had been killed before it had recorded that the slots were chosen."""
-    cluster, _ = run(6, tmp_path, monkeypatch)
+    cluster, _ = recorded_run(6, tmp_path, monkeypatch)
     known: set[Slot] = set()
     for node in cluster.all_machines:
         files = sorted((tmp_path / node).glob("*.recording"))

@@ -8,15 +8,12 @@ from random import Random
 import attrs
 import pytest
 
-from test.helpers.chronicles import Chronicles
+from test.helpers.chronicles import recorded_run
 from test.torture.recordings import RecordingCheck, check_recordings
 from txpaxos.core.messages import Ballot
 from txpaxos.explaining.facts import ValueMark, What
 from txpaxos.explaining.recollection import Recollection
 from txpaxos.explaining.values import tell_value
-from txpaxos.recording.options import RecordingOptions
-from txpaxos.testing.simulator.cluster import SimulatedCluster
-from txpaxos.testing.simulator.schedule import draw, plan
 
 pytestmark = pytest.mark.usefixtures("expected_errors")
 
@@ -29,13 +26,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Recollecti
     """The recordings of a cluster that lost its leader more than once, and what its nodes tell of twenty slots."""
     folder: Path = tmp_path_factory.mktemp("recordings")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        chronicles = Chronicles(monkeypatch)
-        cluster = SimulatedCluster(SEED, record=RecordingOptions(str(folder)))
-        plan(cluster, draw(SEED, cluster.all_machines, 2.0, False, False))
-        cluster.run(2.0)
-        cluster.heal()
-        cluster.wait_until_converged()
-        cluster.end_recordings()
+        cluster, chronicles = recorded_run(SEED, folder, monkeypatch)
     slots = Random(SEED).sample(sorted(cluster.checker.chosen), 20)
     told = []
     for node, chronicle in chronicles.of_nodes.items():

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import attrs
 
+from test.helpers.facts import without_time
 from test.torture.nodes import NamespacedCluster
 from txpaxos.cli.replay import Outcome, as_text, replay
 from txpaxos.cli.running import together
 from txpaxos.core.essential import quorum_size
 from txpaxos.core.messages import LOWEST, Ballot, Slot
-from txpaxos.explaining.facts import Fact, What
+from txpaxos.explaining.facts import What
 from txpaxos.explaining.recollection import Recollection
 from txpaxos.explaining.recorded import recollect_recorded
 from txpaxos.explaining.story import AGAINST_THE_RULES, Story, story_of
@@ -60,6 +60,7 @@ class Asked:
 
     :param nodes: the cluster.
     :param rng: chooses the slots.
+    :ivar told: what each node told of each slot.
     """
 
     def __init__(self, nodes: NamespacedCluster, rng: Random) -> None:
@@ -129,9 +130,9 @@ def _unlike(again: Outcome) -> Iterator[str]:
 
 def _not_recorded(told: Recollection, recorded: Recollection) -> Iterator[str]:
     """Whatever a node has told is in its recording. It may have more: what came later, or before a restart."""
-    known = set(map(_kind, recorded.facts))
+    known = set(map(without_time, recorded.facts))
     for fact in told.facts:
-        if _kind(fact) not in known:
+        if without_time(fact) not in known:
             yield f"node {told.node} told of slot {told.slot} what is not in its recording: {fact}"
     if told.value is not None and told.value != recorded.value:
         yield f"node {told.node} told that slot {told.slot} holds {told.value}, and recorded {recorded.value}"
@@ -152,11 +153,6 @@ def _unsound(story: Story, recorded: Sequence[Recollection]) -> Iterator[str]:
 
 
 def _quorum(recorded: Sequence[Recollection]) -> int:
-    """The quorum of the most voters that there were at the end of any recording. With fewer at the time of a slot, its
-    votes may be too few for that; so it may not be known by which votes it was chosen, but is never told wrongly."""
+    """The quorum of the most voters at the end of any recording. The story goes by it only where no proposal tells who
+    could vote at the slot: then it may not know the votes that chose the value, and never tells too few for them."""
     return quorum_size(max(len(one.voters) for one in recorded))
-
-
-def _kind(fact: Fact) -> tuple[Any, ...]:
-    """A fact without its time. A node that starts again does some things again."""
-    return fact.what, fact.slot, fact.ballot, fact.peer, fact.vote, fact.value, fact.is_known

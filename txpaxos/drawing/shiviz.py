@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from txpaxos.drawing.space_time import SpaceTime
+from txpaxos.drawing.space_time import SpaceTime, plain_text
 
 PARSER = r"(?<host>\S*) (?<clock>{.*})\n(?<event>.*)"
 """The regular expression to give ShiViz. It is its default."""
@@ -28,14 +28,10 @@ def as_shiviz(diagram: SpaceTime) -> str:
         clock[step.node] = clock.get(step.node, 0) + 1
         at_step.append(dict(clock))
         lines += [f"{_host(step.node)} {json.dumps({_host(node): count for node, count in clock.items()})}"]
-        lines += [_printable(" ".join(step.text.split())) or step.kind]
+        lines += [plain_text(" ".join(step.text.split())) or step.kind]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _host(node: str) -> str:
     """The name of a node without spaces, which end a host's name there."""
-    return _printable("_".join(node.split()))
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return plain_text("_".join(node.split()))

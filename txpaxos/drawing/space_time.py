@@ -58,3 +58,9 @@ class SpaceTime:
                 raise ValueError(f"step {number} is caused by step {step.cause}, which is not before it")
             if step.since is not None and not (0 <= step.since < number and self.steps[step.since].node == step.node):
                 raise ValueError(f"step {number} begins with step {step.since}, which is not before it at {step.node}")
+
+
+def plain_text(text: str) -> str:
+    """``text`` in one line, without control characters: names come from nodes and from files."""
+    shown = (one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return "".join(shown)

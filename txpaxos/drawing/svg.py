@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from txpaxos.drawing.space_time import Kind, SpaceTime, Step
+from txpaxos.drawing.space_time import Kind, SpaceTime, Step, plain_text
 
 COLUMN = 90
 ROW = 22
@@ -110,5 +110,4 @@ def _shortened(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
 
 def _text(text: str) -> str:
     """``text`` as XML has it, which knows no control characters."""
-    shown = (one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    return escape("".join(shown))
+    return escape(plain_text(text))

@@ -16,6 +16,9 @@ from txpaxos.core.messages import LOWEST, Ballot, NodeId, Slot
 from txpaxos.drawing.space_time import Kind, SpaceTime, Step
 from txpaxos.explaining.facts import Fact, ValueMark, What
 
+_OF_CHOSEN = frozenset({What.TOLD, What.CHOSEN, What.APPLIED})
+"""What a node does only at a slot whose value it knows to be chosen."""
+
 AGAINST_THE_RULES = "against the rules"
 """What a reason says of a proposal that the algorithm forbids."""
 
@@ -259,8 +262,6 @@ def _reasons_of_ballot(facts: Sequence[Fact]) -> Iterator[str]:
     if heard := sorted({fact.peer for fact in facts if fact.what is What.HEARD_PROMISE}):
         yield f"{ballot.node} heard the promises of {_all_of(heard)}."
 
-
-_OF_CHOSEN = frozenset({What.TOLD, What.CHOSEN, What.APPLIED})
 
 # ------------------------------------------------------------------ the words
 

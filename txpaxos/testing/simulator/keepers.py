@@ -30,7 +30,6 @@ CADENCE = 0.4
 LEAVE_CHANCE = 0.05
 """How often a client lets its timers fire, and has others set."""
 
-
 TWIN_PERIOD = 0.5
 """The period of the other one of two timers, as a part of that of the first one."""
 
